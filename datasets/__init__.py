@@ -1,0 +1,5 @@
+"""Data sets: importing this package enters every one of them in Dassl's DATASET_REGISTRY."""
+
+from . import digits, eurosat
+
+__all__ = ["digits", "eurosat"]

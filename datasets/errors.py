@@ -1,0 +1,38 @@
+"""The error that ends a run with one line and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can mend: the message names it, says what was expected and what to do.
+
+    Data loader workers re-raise an exception with their whole traceback as its message; `line` takes
+    the last line of it, which is the message that was meant.
+    """
+
+    @property
+    def line(self) -> str:
+        """The message, as one line."""
+        last = str(self).strip().splitlines()[-1]
+        return last.rsplit("UserError: ", maxsplit=1)[-1]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Name the nearest of the known names, or all of them where none is near.
+
+    Args:
+        name: What the user wrote.
+        known: What would have been accepted.
+
+    Returns:
+        A clause to append to an error message.
+    """
+    choices = list(known)
+    lowered = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {lowered[near[0]]!r}?"
+    return f"known are: {', '.join(choices)}"

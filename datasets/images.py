@@ -1,0 +1,85 @@
+"""Reading images: one reader for training and test, which names the file that it cannot read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dassl.data.datasets import Datum
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+
+from .errors import UserError
+
+WHITE = (255, 255, 255, 255)
+
+
+def decode_image(data: bytes, path: str | Path) -> Image.Image:
+    """Decode an image to RGB, upright. Grey and palette images are converted, transparency is laid on white.
+
+    Args:
+        data: The bytes of the file.
+        path: Its path, for the error message.
+
+    Raises:
+        UserError: If the bytes are no image that can be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.has_transparency_data:
+                rgba = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        UserError: If it is missing or may not be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"image {path} cannot be read ({error.strerror}); replace or remove it") from error
+
+
+class LabeledImages(Dataset):
+    """Labelled images for Dassl's loaders: the wrapper that our trainers hand to its DataManager.
+
+    Args:
+        cfg: Not read; part of the contract.
+        data_source: Images with labels.
+        transform: What makes a tensor of an image.
+        is_train: Not read; part of the contract.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        data_source: Sequence[Datum],
+        transform: Callable[[Image.Image], Any] | None = None,
+        is_train: bool = False,
+    ) -> None:
+        self.data_source = data_source
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.data_source[index]
+        image = decode_image(read_bytes(item.impath), item.impath)
+        return {
+            "img": image if self.transform is None else self.transform(image),
+            "label": item.label,
+            "domain": item.domain,
+            "impath": item.impath,
+            "index": index,
+        }

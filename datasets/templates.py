@@ -1,0 +1,31 @@
+"""Prompt templates: what is said of a class name, a data set at a time.
+
+The first template of a data set is the one that CoOp uses for it (where CoOp has it): zero-shot tables,
+CTX_INIT and the first peer start from it. CoFT averages over all of them for its seeds, and the second
+peer starts from the second.
+"""
+
+from __future__ import annotations
+
+GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "Digits": ("a photo of the digit {}.", "a picture of the number {}.", "{}."),
+    "EuroSAT": (
+        "a centered satellite photo of {}.",
+        "a satellite image of {}.",
+        "an aerial view of {}.",
+    ),
+}
+
+
+def templates_of(dataset: str) -> tuple[str, ...]:
+    """Return the templates of a data set class, or the generic ones.
+
+    Args:
+        dataset: Name in Dassl's registry, such as "EuroSAT".
+
+    Returns:
+        At least two templates, each with one "{}" for the class name.
+    """
+    return TEMPLATES.get(dataset, GENERIC)

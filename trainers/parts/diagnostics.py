@@ -1,0 +1,53 @@
+"""How good pseudo-labels are. The only place, beside the evaluator, that looks at labels of the unlabeled images.
+
+Nothing here returns anything that a trainer may train on: numbers for people to read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Diagnostics:
+    """Compares pseudo-labels with the labels that a benchmark ships.
+
+    Args:
+        labels: Label of each image in the pool's order; a negative one is unknown.
+    """
+
+    def __init__(self, labels: Sequence[int] | Tensor) -> None:
+        self._labels = torch.as_tensor(labels, dtype=torch.long).clone()
+
+    @property
+    def known(self) -> bool:
+        """Whether any label is known."""
+        return bool((self._labels >= 0).any())
+
+    def right(self, ranks: Tensor, labels: Tensor) -> int:
+        """Count right pseudo-labels among some images."""
+        return int((self._labels[ranks] == labels).sum())
+
+    def accuracy(self, ranks: Tensor, labels: Tensor) -> float:
+        """Share of right pseudo-labels among images whose label is known, in [0, 1]; NaN without any."""
+        truth = self._labels[ranks]
+        known = truth >= 0
+        return float((truth[known] == labels[known]).float().mean()) if known.any() else math.nan
+
+    def recall(self, labels: Tensor, keep: Tensor) -> float:
+        """Share of the right pseudo-labels of all images that are kept, in [0, 1]; NaN without a right one."""
+        right = self._labels == labels
+        return float(keep[right].float().mean()) if right.any() else math.nan
+
+    def auroc(self, score: Tensor, labels: Tensor) -> float:
+        """How well a score tells right from wrong pseudo-labels of all images; NaN if all are right, or wrong."""
+        from sklearn.metrics import roc_auc_score
+
+        known = self._labels >= 0
+        right = (self._labels == labels)[known]
+        if not known.any() or right.all() or not right.any():
+            return math.nan
+        return float(roc_auc_score(right.numpy(), score[known].numpy()))

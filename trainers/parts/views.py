@@ -1,0 +1,78 @@
+"""Views of an image: as the test sees it, weakly augmented, strongly augmented.
+
+Which augmentations fit depends on what the pictures are, not on their labels: INPUT.AUGMENT of a data set's config
+names one of the kinds below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from datasets.errors import UserError, did_you_mean
+
+View = Callable[[Image.Image], Tensor]
+
+
+def plain_view(cfg: Any) -> View:
+    """The view of the test: shorter side to INPUT.SIZE, centre crop. Shape (3, size, size)."""
+    size, mode = _size(cfg), InterpolationMode(cfg.INPUT.INTERPOLATION)
+    return v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(size), *_to_tensor(cfg)])
+
+
+def weak_view(cfg: Any) -> View:
+    """A view that leaves the class beyond doubt, augmented as INPUT.AUGMENT says. Shape (3, size, size)."""
+    return v2.Compose([*_geometry(cfg), *_to_tensor(cfg)])
+
+
+def strong_view(cfg: Any) -> View:
+    """The weak view with RandAugment (two operations of medium strength) on top. Shape (3, size, size)."""
+    return v2.Compose([*_geometry(cfg), v2.RandAugment(num_ops=2, magnitude=9), *_to_tensor(cfg)])
+
+
+VIEWS: dict[str, Callable[[Any], View]] = {"plain": plain_view, "weak": weak_view, "strong": strong_view}
+
+
+def _natural(size: int, mode: InterpolationMode) -> list[Any]:
+    return [v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=mode), v2.RandomHorizontalFlip()]
+
+
+def _symbols(size: int, mode: InterpolationMode) -> list[Any]:
+    """Signs and drawings: a mirrored or rotated one is another one, and its ground goes on beyond the edge."""
+    resize = v2.Resize((size, size), interpolation=mode)
+    zoom = v2.RandomResizedCrop(size, scale=(0.7, 1.0), ratio=(0.9, 1.1), interpolation=mode)
+    return [resize, v2.Pad(size // 16, padding_mode="edge"), zoom]
+
+
+def _aerial(size: int, mode: InterpolationMode) -> list[Any]:
+    """Views from above have no up."""
+    quarter_turns = v2.RandomChoice([v2.Identity(), *(v2.RandomRotation((a, a)) for a in (90, 180, 270))])
+    return [*_natural(size, mode), quarter_turns]
+
+
+AUGMENTATIONS: dict[str, Callable[[int, InterpolationMode], list[Any]]] = {
+    "natural": _natural,
+    "symbols": _symbols,
+    "aerial": _aerial,
+}
+
+
+def _geometry(cfg: Any) -> list[Any]:
+    name = cfg.INPUT.AUGMENT
+    if name not in AUGMENTATIONS:
+        raise UserError(f"INPUT.AUGMENT is {name!r}; {did_you_mean(name, AUGMENTATIONS)}")
+    return AUGMENTATIONS[name](_size(cfg), InterpolationMode(cfg.INPUT.INTERPOLATION))
+
+
+def _size(cfg: Any) -> int:
+    return int(cfg.INPUT.SIZE[0])
+
+
+def _to_tensor(cfg: Any) -> list[Any]:
+    normalize = v2.Normalize(mean=list(cfg.INPUT.PIXEL_MEAN), std=list(cfg.INPUT.PIXEL_STD))
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalize]
