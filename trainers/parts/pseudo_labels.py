@@ -19,11 +19,13 @@ class Opinion:
     Attributes:
         labels: Its predictions. Shape (N,).
         confidence: Its greatest softmax probability. Shape (N,).
+        margin: Its greatest softmax probability less the second. Shape (N,).
         clean: p_clean of every class. Shape (N, C).
     """
 
     labels: Tensor
     confidence: Tensor
+    margin: Tensor
     clean: Tensor
 
     def clean_at(self, labels: Tensor) -> Tensor:

@@ -1,0 +1,113 @@
+"""What the scripts of each trainer run: finds the configs of a data set and a backbone, then calls train.py.
+
+bash scripts/coft.sh [DATASET] [--backbone NAME] [--seed S] [--shots K] [--data DIR] [--output-dir DIR] [KEY VALUE ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import train  # noqa: E402
+from datasets.errors import UserError, did_you_mean  # noqa: E402
+from trainers.parts.clip_models import architecture  # noqa: E402
+
+CONFIGS = ROOT / "configs"
+EMBEDDED_SETS = {"digits"}  # data sets that the embedded CLIP is the default for
+SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
+
+
+def make_parser(trainer: str) -> argparse.ArgumentParser:
+    """Build the parser of a trainer's script."""
+    parser = argparse.ArgumentParser(prog=f"scripts/{trainer}", description=f"Run {trainer} on a data set.")
+    parser.add_argument("dataset", nargs="?", default="digits", help="a name of configs/datasets (default: digits)")
+    parser.add_argument("--backbone", help="OpenAI's name, a checkpoint's path, or 'embedded' (default for digits)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")
+    parser.add_argument("--data", default=os.environ.get("DATA", "data"), help="folder of all data sets (default: $DATA or data)")
+    parser.add_argument("--output-dir", help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
+    return parser
+
+
+def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
+    """Translate a script's arguments to those of train.py.
+
+    Raises:
+        UserError: If the data set has no config.
+    """
+    known = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml"))
+    if args.dataset not in known:
+        raise UserError(f"unknown data set {args.dataset!r}; {did_you_mean(args.dataset, known)}")
+    backbone = args.backbone or ("embedded" if args.dataset in EMBEDDED_SETS else "ViT-B/16")
+    opts = [*shot_settings(trainer, args.shots), *args.opts]
+    argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", args.data]
+    argv += ["--dataset-config-file", str(CONFIGS / "datasets" / f"{args.dataset}.yaml")]
+    argv += ["--config-file", str(trainer_config(trainer, backbone))]
+    argv += ["--output-dir", args.output_dir or output_dir(trainer, backbone, args)]
+    return argv + opts
+
+
+def shot_settings(trainer: str, shots: int | None) -> list[str]:
+    """Settings that go with a number of shots: CoOp's epochs.
+
+    Raises:
+        UserError: If the trainer uses no labels, or the number makes no sense.
+    """
+    if trainer != "CoOp":
+        if shots is not None:
+            raise UserError(f"--shots: {trainer} uses no labels; leave it out")
+        return []
+    shots = 16 if shots is None else shots
+    if shots < 1:
+        raise UserError(f"--shots is {shots}; expected at least 1")
+    return ["DATASET.NUM_SHOTS", str(shots), "OPTIM.MAX_EPOCH", str(SHOT_EPOCHS.get(shots, 200))]
+
+
+def trainer_config(trainer: str, backbone: str) -> Path:
+    """The trainer's config for a kind of backbone: small, vision transformer, or ResNet."""
+    folder = CONFIGS / "trainers" / trainer
+    known = architecture(backbone)
+    family = "embedded" if known.resolution < 128 else "vit_b16" if known.is_vit else "rn50"
+    choices = [folder / f"{stem}.yaml" for stem in (slug(backbone), family, f"{family}_ep50", "default")]
+    return next(path for path in choices if path.is_file())
+
+
+def slug(backbone: str) -> str:
+    """A backbone as part of a file name: ViT-B/16 is vit_b16, a path its stem."""
+    name = Path(backbone).stem if backbone.endswith((".pt", ".pth")) else backbone
+    return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("/", "")).strip("_")
+
+
+def output_dir(trainer: str, backbone: str, args: argparse.Namespace) -> str:
+    """A folder for each combination of arguments."""
+    shots = f"_{args.shots or 16}shots" if trainer == "CoOp" else ""
+    changes = f"-{hashlib.sha256(repr(args.opts).encode()).hexdigest()[:8]}" if args.opts else ""
+    return f"output/{args.dataset}/{trainer}/{slug(backbone)}{shots}/seed{args.seed}{changes}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a trainer.
+
+    Args:
+        argv: Trainer's name, then the script's arguments.
+    """
+    trainer, rest = argv[0], argv[1:]
+    try:
+        arguments = train_arguments(trainer, make_parser(trainer).parse_args(rest))
+    except UserError as error:
+        print(f"error: {error.line}", file=sys.stderr)
+        return 2
+    return train.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Readies the Python environment; the other scripts source it. Sets PYTHON.
+#   bash scripts/setup.sh [extra requirements file ...]
+# Uses the active environment (virtualenv, or conda's other than base), else makes .venv. Installs what requirements.txt
+# asks for when it has changed, and sees to `dassl`: a working one is left alone, a missing one is installed from
+# compat/dassl, a broken one ends the script.
+set -euo pipefail
+
+setup_fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+setup_find_python() {
+  local candidate
+  for candidate in python3.11 python3.12 python3.13 python3.10 python3 python; do
+    if "$candidate" -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  setup_fail "no Python 3.10 to 3.13 with the venv module found; install one (on Debian: python3 python3-venv)"
+}
+
+setup_choose_environment() {
+  if [ -n "${VIRTUAL_ENV:-}" ] || { [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; }; then
+    PYTHON=$(command -v python)
+    return
+  fi
+  PYTHON=.venv/bin/python
+  if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
+    local base
+    base=$(setup_find_python)
+    echo "Making .venv with $base"
+    "$base" -m venv --clear .venv
+  fi
+}
+
+# Files that decide what is installed; a hash of them and of the dassl in place tells whether anything is to do.
+setup_state() {
+  cat "$@" compat/dassl/pyproject.toml | "$PYTHON" -c '
+import hashlib, importlib.metadata as m, sys
+names = m.packages_distributions().get("dassl", [])
+found = [(n, m.version(n)) for n in names]
+print(hashlib.sha256(sys.stdin.buffer.read() + repr(found).encode()).hexdigest())'
+}
+
+setup_main() {
+  setup_choose_environment
+  local files=(requirements.txt "$@") stamp quiet=() flags=() file
+  stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/.coft-ready-$(basename "$PWD")
+  if [ -f "$stamp" ] && grep -qxF "$(setup_state "${files[@]}")" "$stamp"; then
+    return
+  fi
+  echo "Installing requirements into $("$PYTHON" -c 'import sys; print(sys.prefix)') (minutes at the first time)"
+  [ -t 1 ] || quiet=(--quiet)
+  for file in "${files[@]}"; do flags+=(-r "$file"); done
+  "$PYTHON" -m pip install --disable-pip-version-check --no-input "${quiet[@]}" "${flags[@]}" ||
+    setup_fail "pip could not install ${files[*]}; its message is above"
+  "$PYTHON" scripts/probe_dassl.py && return_code=0 || return_code=$?
+  case $return_code in
+    0) ;;
+    3) "$PYTHON" -m pip install --disable-pip-version-check --no-input "${quiet[@]}" -e compat/dassl ||
+      setup_fail "pip could not install compat/dassl; its message is above" ;;
+    *) exit 2 ;;
+  esac
+  setup_state "${files[@]}" >>"$stamp"
+}
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  setup_main "$@"
+  echo "Ready: $PYTHON"
+else
+  setup_main ${SETUP_EXTRA:-}
+fi

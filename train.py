@@ -1,0 +1,104 @@
+"""One entry point for every trainer, with CoOp's flags: `python train.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+
+import torch  # noqa: E402
+from dassl.engine import build_trainer  # noqa: E402
+from dassl.utils import collect_env_info, set_random_seed, setup_logger  # noqa: E402
+
+import datasets  # noqa: E402, F401
+import trainers  # noqa: E402
+from datasets.errors import UserError  # noqa: E402
+from trainers.parts.experiment import claim, dassl_in_use  # noqa: E402
+from trainers.parts.settings import make_cfg  # noqa: E402
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of CoOp's flags."""
+    parser = argparse.ArgumentParser(description="Train or evaluate a trainer on a data set.")
+    parser.add_argument("--root", default="", help="folder of all data sets")
+    parser.add_argument("--output-dir", default="", help="folder for results and checkpoints")
+    parser.add_argument("--resume", default="", help="output folder to resume from")
+    parser.add_argument("--seed", type=int, help="seed of everything random; without it one is drawn")
+    parser.add_argument("--source-domains", nargs="+", help="source domains, for domain adaptation")
+    parser.add_argument("--target-domains", nargs="+", help="target domains, for domain adaptation")
+    parser.add_argument("--transforms", nargs="+", help="data augmentation of labelled images")
+    parser.add_argument("--config-file", default="", help="config of the trainer")
+    parser.add_argument("--dataset-config-file", default="", help="config of the data set")
+    parser.add_argument("--trainer", default="", help="name of the trainer")
+    parser.add_argument("--backbone", default="", help="OpenAI's name of a CLIP, a checkpoint's path, or 'embedded'")
+    parser.add_argument("--head", default="", help="name of a head")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate a checkpoint")
+    parser.add_argument("--model-dir", default="", help="with --eval-only: output folder to load from")
+    parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load; else the best or the last")
+    parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or evaluate.
+
+    Raises:
+        UserError: If something is wrong that the user can mend. A folder begun by this run, without a checkpoint
+            yet, is removed before.
+    """
+    cfg = make_cfg(args, trainers.extend_cfg)
+    set_random_seed(cfg.SEED)
+    fresh = not Path(cfg.OUTPUT_DIR).exists()
+    if not args.eval_only:
+        claim(cfg)
+    try:
+        work(cfg, args)
+    except UserError:
+        if fresh and not any(Path(cfg.OUTPUT_DIR).glob("*/checkpoint")):
+            shutil.rmtree(cfg.OUTPUT_DIR, ignore_errors=True)
+        raise
+
+
+def work(cfg: Any, args: argparse.Namespace) -> None:
+    """Do what the flags say, logging to the output folder."""
+    setup_logger(cfg.OUTPUT_DIR)
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
+    torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
+    print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}\n** Config **\n{cfg}")
+    print(f"** System info **\n{collect_env_info()}\n")
+    trainer = build_trainer(cfg)
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    elif not args.no_train:
+        trainer.train()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and turn what can go wrong into one line.
+
+    Returns:
+        The exit code: 0, 2 for a mistake of the user's, 130 for an interrupt.
+    """
+    args = make_parser().parse_args(argv)
+    try:
+        run(args)
+    except UserError as error:
+        print(f"error: {error.line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

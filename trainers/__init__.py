@@ -1,0 +1,26 @@
+"""Trainers: importing this package enters every one of them in Dassl's TRAINER_REGISTRY."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import coft, coop, upl, zeroshot
+
+__all__ = ["coft", "coop", "extend_cfg", "upl", "zeroshot"]
+
+
+def extend_cfg(cfg: Any) -> None:
+    """Add the project's keys to Dassl's config; call it before any file is merged.
+
+    INPUT.SIZE, PIXEL_MEAN and PIXEL_STD become empty, which means: as the backbone has them.
+    """
+    cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base or new
+    cfg.MODEL.BACKBONE.TRUST_JIT = False  # read TorchScript archives that are not OpenAI's
+    cfg.INPUT.SIZE = ()
+    cfg.INPUT.PIXEL_MEAN = []
+    cfg.INPUT.PIXEL_STD = []
+    cfg.INPUT.INTERPOLATION = "bicubic"
+    cfg.INPUT.AUGMENT = "natural"  # a name of parts/views.py: what the pictures are
+    cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
+    for trainer in (coop, upl, coft):
+        trainer.add_config(cfg)

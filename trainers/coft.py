@@ -1,0 +1,300 @@
+"""CoFT: collaborative fine-tuning without a label (arXiv 2602.04337; our reconstruction, see docs/method.md)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from dassl.engine import TRAINER_REGISTRY
+from dassl.optim import build_optimizer
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from yacs.config import CfgNode
+
+from datasets.errors import UserError, did_you_mean
+
+from .parts.base import ClipTrainer
+from .parts.cleanliness import CLEAN_RULES, draw_complement, dual_loss
+from .parts.coft_log import PeerLog
+from .parts.diagnostics import Diagnostics
+from .parts.labelling import classify_pool, opinion, zero_shot_logits
+from .parts.lessons import Targets, masked_cross_entropy, seed_targets, taught_targets
+from .parts.peer import Classifier, Peer
+from .parts.phases import Built, PhasedOptimizer, PhasedScheduler
+from .parts.prompts import DualPrompts
+from .parts.pseudo_labels import FILTERS, Opinion, keep_best
+from .parts.seeding import generator
+from .parts.seeds import correct_prior, select_seeds
+from .parts.unlabeled import UnlabeledPool, peer_batches
+from .parts.visual_tuning import light_module
+
+log = logging.getLogger(__name__)
+PEERS = ("peer_a", "peer_b")
+
+
+def add_config(cfg: Any) -> None:
+    """Add CoFT's keys. docs/method.md says what each does and why it has this value."""
+    own = cfg.TRAINER.COFT = CfgNode()
+    own.PREC = "fp32"  # fp32, bf16, fp16 or amp
+    own.N_CTX = 0  # random context tokens; 0: the words of the data set's template
+    own.VISUAL = "auto"  # light visual module of Phase I; auto: vpt-deep for a ViT, norms-and-biases for a ResNet
+    own.VPT_TOKENS = 20
+    own.SEEDS_PER_CLASS = 16  # K: pseudo-labels of each class for each peer
+    own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
+    own.CLEAN_RULE = "calibrated"  # calibrated or raw
+    own.FILTER = "both"  # a name of parts/pseudo_labels.py
+    own.MIN_KEPT = 4  # of each class, so many are always kept
+    own.LAMBDA_DUAL = 1.0
+    own.NEG_GRAD_TO_VISUAL = True  # False: DeFT's routing
+    own.EVAL_FREQ = 1  # epochs between accuracies of the curves; 0: at the ends of the phases only
+    own.PHASE1 = CfgNode({"EPOCHS": 10, "MIN_STEPS": 500, "WARMUP_STEPS": 150, "MIN_AUC": 0.9})
+    own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
+    own.PHASE2.EMA = 0.99
+    own.PHASE2.WISE = 0.5
+
+
+@TRAINER_REGISTRY.register()
+class CoFT(ClipTrainer):
+    """Two peers: Phase I tunes prompts and a light visual module on seeds, Phase II the encoders on filtered labels.
+
+    Epochs of both phases are counted through: PHASE1.EPOCHS, then PHASE2.EPOCHS (OPTIM.MAX_EPOCH is not read).
+    The registered models are `peer_a` and `peer_b`.
+    """
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse names that no rule goes by."""
+        own = cfg.TRAINER.COFT
+        for key, known in (("FILTER", FILTERS), ("CLEAN_RULE", CLEAN_RULES)):
+            if own[key] not in known:
+                raise UserError(f"TRAINER.COFT.{key} is {own[key]!r}; {did_you_mean(own[key], known)}")
+        for key in ("EPOCHS", "REFRESH"):
+            if own.PHASE2[key] < 1 or own.PHASE1.EPOCHS < 1:
+                raise UserError(f"TRAINER.COFT.PHASE1.EPOCHS and PHASE2.{key} must be at least 1")
+
+    # ---------------------------------------------------------------- building
+
+    def build_data_loader(self) -> None:
+        """Take the training images without their labels; these go to the diagnostics alone."""
+        super().build_data_loader()
+        train = self.dm.dataset.train_u
+        self.pool = UnlabeledPool([item.impath for item in train])
+        self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
+
+    def build_model(self) -> None:
+        """Build and register the peers. They share the frozen CLIP and differ in template and random numbers."""
+        self.own = self.cfg.TRAINER.COFT
+        self.max_epoch = self.own.PHASE1.EPOCHS + self.own.PHASE2.EPOCHS
+        self.set_precision(self.own.PREC, "TRAINER.COFT.PREC")
+        self.load_backbone()
+        self.peers = {name: self._build_peer(i, name) for i, name in enumerate(PEERS)}
+        for name, peer in self.peers.items():
+            optimizer = PhasedOptimizer(lambda phase, peer=peer: self._build_optimizer(peer, phase))
+            self.register_model(name, peer, optimizer, PhasedScheduler(optimizer))
+        self.deployed: dict[str, Classifier] = {}
+
+    def _build_peer(self, index: int, name: str) -> Peer:
+        own, source = self.own, generator(self.cfg.SEED, "peer", name)
+        template = self.templates[index % len(self.templates)]
+        prompts = DualPrompts(self.clip_model, self.classnames, template, num_ctx=own.N_CTX, generator=source)
+        encoder = light_module(self.clip_model.visual, source, self.cfg)
+        identity = {
+            "backbone": self.backbone_id,
+            "set of unlabeled images": self.pool.digest,
+            "class list": " | ".join(self.classnames),
+        }
+        peer = Peer(
+            self.clip_model,
+            prompts,
+            encoder,
+            identity,
+            negative_to_visual=own.NEG_GRAD_TO_VISUAL,
+            ema_decay=own.PHASE2.EMA,
+        )
+        return peer.to(self.device)
+
+    def _build_optimizer(self, peer: Peer, phase: int) -> Built:
+        own = self.own
+        steps = self.steps_per_epoch(phase) * (own.PHASE1 if phase == 1 else own.PHASE2).EPOCHS
+        if phase == 1:
+            optimizer = build_optimizer([p for p in peer.parameters() if p.requires_grad], self.cfg.OPTIM)
+        else:
+            student: Any = peer.student
+            groups = [
+                {"params": list(student.encoder.parameters()), "lr": own.PHASE2.LR},
+                {"params": [student.positive, student.negative], "lr": own.PHASE2.HEAD_LR},
+            ]
+            optimizer = torch.optim.AdamW(groups, weight_decay=own.PHASE2.WEIGHT_DECAY)
+        return optimizer, CosineAnnealingLR(optimizer, T_max=steps)
+
+    def steps_per_epoch(self, phase: int) -> int:
+        """Batches of an epoch: a pass over the seeds (but MIN_STEPS in all), or as many as the images make."""
+        batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        if phase == 2:
+            return math.ceil(len(self.pool) / batch)
+        seeds = self.own.SEEDS_PER_CLASS * len(self.classnames)
+        return max(math.ceil(seeds / batch), math.ceil(self.own.PHASE1.MIN_STEPS / self.own.PHASE1.EPOCHS))
+
+    # ---------------------------------------------------------------- Phase 0
+
+    def before_train(self) -> None:
+        """Resume, or choose the seeds."""
+        super().before_train()
+        self.log = PeerLog(self.cfg, self.start_epoch, self.started)
+        if self.start_epoch == 0:
+            self.choose_seeds()
+
+    def choose_seeds(self) -> None:
+        """Give each class's surest images to the peers, by turns."""
+        args = (self.pool, self.classnames, self.templates, self.cfg, self.device)
+        logits = correct_prior(zero_shot_logits(self.clip_model, *args), self.own.PRIOR_TAU)
+        seeds, short = select_seeds(logits, 2 * self.own.SEEDS_PER_CLASS)
+        if short:
+            names = ", ".join(self.classnames[c] for c in short)
+            log.warning("Fewer than %d seeds for: %s", 2 * self.own.SEEDS_PER_CLASS, names)
+        for start, peer in enumerate(self.peers.values()):
+            peer.seeds = seeds.every_other(start, len(self.classnames))
+        precision = self.diagnostics.accuracy(seeds.ranks, seeds.labels)
+        everything = torch.arange(len(self.pool))
+        self.log.add(
+            0,
+            "zero-shot",
+            **self.accuracies(),
+            kept=len(seeds.ranks),
+            of=len(self.pool),
+            precision=precision,
+            pool_accuracy=self.diagnostics.accuracy(everything, logits.argmax(dim=1)),
+        )
+
+    # ---------------------------------------------------------------- the loop
+
+    @property
+    def phase(self) -> int:
+        """Phase of the present epoch, 1 or 2."""
+        return 1 if self.epoch < self.own.PHASE1.EPOCHS else 2
+
+    def before_epoch(self) -> None:
+        """Enter the phase, renew what the peers are taught, and draw the epoch's batches."""
+        self.deployed = {}
+        self.numbers: dict[str, float] = {}
+        for name, peer in self.peers.items():
+            peer.eval()
+            if self.phase == 2 and peer.phase == 1:
+                peer.enter_phase2()
+                self._optims[name].enter(2)
+        if self.phase == 1:
+            self.targets = self.filter_seeds()
+        else:
+            if (self.epoch - self.own.PHASE1.EPOCHS) % self.own.PHASE2.REFRESH == 0:
+                self.teach()
+            self.targets = {n: taught_targets(p.lesson, len(self.classnames)) for n, p in self.peers.items()}
+        view, steps = ("weak", "strong")[self.phase - 1], self.steps_per_epoch(self.phase)
+        ranks = {name: targets.ranks for name, targets in self.targets.items()}
+        self.train_loader_x = peer_batches(self.pool, self.cfg, view, ranks, steps, self.cfg.SEED, self.epoch)
+
+    def filter_seeds(self) -> dict[str, Targets]:
+        """Phase I: let each peer say which of the other's seeds are clean, once it can tell."""
+        warm = self.epoch * self.steps_per_epoch(1) >= self.own.PHASE1.WARMUP_STEPS
+        ranks = torch.cat([peer.seeds.ranks for peer in self.peers.values()])
+        views = self._classify(ranks)
+        split = len(self.peers["peer_a"].seeds.ranks)
+        halves = {"peer_a": slice(0, split), "peer_b": slice(split, None)}
+        targets = {}
+        for name, judge in zip(PEERS, reversed(PEERS), strict=True):
+            logits, odds = (x[halves[name]] for x in views[judge])
+            targets[name] = seed_targets(self.peers[name].seeds, logits, odds, self.own, active=warm)
+        self.numbers |= self.log.seeds(targets, views, self.diagnostics, len(self.pool))
+        return targets
+
+    def teach(self) -> None:
+        """Phase II: label all images with the averaged peers, and filter what each is taught."""
+        views = self._classify(None)
+        opinions = {name: opinion(*views[name], self.own.PRIOR_TAU, self.own.CLEAN_RULE) for name in PEERS}
+        for name, other in zip(PEERS, reversed(PEERS), strict=True):
+            lesson = FILTERS[self.own.FILTER](opinions[name], opinions[other])
+            score = opinions[name].clean_at(lesson.labels) + opinions[other].clean_at(lesson.labels)
+            self.peers[name].lesson = keep_best(lesson, score, self.own.MIN_KEPT, len(self.classnames))
+        self._report_lessons(opinions)
+
+    def _classify(self, ranks: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
+        teachers = {name: peer.teacher().eval() for name, peer in self.peers.items()}
+        with self.autocast():
+            return classify_pool(teachers, self.pool, self.cfg, self.device, ranks)
+
+    def _report_lessons(self, opinions: dict[str, Opinion]) -> None:
+        lessons = {name: peer.lesson for name, peer in self.peers.items()}
+        self.numbers |= self.log.lessons(opinions, lessons, self.diagnostics)
+        self.log.write_pseudo_labels(self.pool.paths, self.classnames, opinions, lessons)
+
+    def forward_backward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, float]:
+        """Make one step of each peer."""
+        losses: dict[str, float] = {}
+        for name, part in batch.items():
+            classification, dual = self.losses(name, part)
+            self.descend(classification + self.own.LAMBDA_DUAL * dual, name)
+            self.peers[name].update_ema()
+            self.update_lr(name)
+            losses |= {f"loss_{name[-1]}": classification.item(), f"dual_{name[-1]}": dual.item()}
+        return losses
+
+    def losses(self, name: str, part: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Classification and dual loss of a peer on its part of a batch; each a scalar."""
+        targets = self.targets[name]
+        with self.autocast():
+            logits, odds = self.peers[name].learner()(part["view"].to(self.device))
+        label, keep, dual_label = (x.to(self.device) for x in targets.of(part["rank"]))
+        source = generator(self.cfg.SEED, "complement", name, self.epoch, self.batch_idx)
+        complement = draw_complement(dual_label, len(self.classnames), source)
+        classification = masked_cross_entropy(logits.float() + targets.adjustment.to(self.device), label, keep)
+        return classification, dual_loss(odds.float(), dual_label, complement)
+
+    def after_epoch(self) -> None:
+        """Measure for the curves, and save."""
+        self.deployed = {}
+        done, own = self.epoch + 1, self.own
+        ends = done in (own.PHASE1.EPOCHS, self.max_epoch)
+        if ends or (own.EVAL_FREQ and done % own.EVAL_FREQ == 0):
+            self.numbers |= self.accuracies()
+        self.log.add(done, f"phase{self.phase}", **self.numbers)
+        for key, value in self.numbers.items():
+            self.write_scalar(f"coft/{key}", value, done)
+        super().after_epoch()
+
+    def after_train(self) -> None:
+        """Evaluate as Dassl does, and write what is left for people to read."""
+        super().after_train()
+        self.log.finish()
+
+    # ---------------------------------------------------------------- prediction
+
+    def deploy(self) -> dict[str, Classifier]:
+        """The classifiers that are tested, made once after each change of the weights."""
+        if not self.deployed:
+            self.deployed = {name: peer.tested(self.own.PHASE2.WISE).eval() for name, peer in self.peers.items()}
+        return self.deployed
+
+    @torch.no_grad()
+    def peer_probabilities(self, image: Tensor) -> dict[str, Tensor]:
+        """Softmax probabilities of each peer. Shape (n, C) each."""
+        with self.autocast():
+            return {name: classifier(image)[0].float().softmax(dim=1) for name, classifier in self.deploy().items()}
+
+    def model_inference(self, image: Tensor) -> Tensor:
+        """Log of the mean of the peers' probabilities. Shape (n, C)."""
+        return torch.stack(list(self.peer_probabilities(image).values())).mean(dim=0).clamp_min(1e-30).log()
+
+    def accuracies(self) -> dict[str, float]:
+        """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it."""
+        self.set_model_mode("eval")
+        right: dict[str, int] = {}
+        for batch in self.test_loader:
+            image, label = self.parse_batch_test(batch)
+            guesses = self.peer_probabilities(image)
+            guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
+            for who, probabilities in guesses.items():
+                right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
+        total = len(self.test_loader.dataset)
+        return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}

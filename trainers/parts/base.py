@@ -1,0 +1,181 @@
+"""What every trainer of the project shares: images, backbone, precision, and checkpoints that say what is wrong."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from dassl.data import DataManager
+from dassl.engine import TrainerX
+
+from datasets.errors import UserError
+from datasets.images import LabeledImages
+from datasets.templates import templates_of
+
+from .clip_models import Architecture, architecture, fingerprint, load_clip
+from .experiment import versions, write_json
+
+PRECISIONS = {"fp32": None, "fp16": torch.float16, "amp": torch.float16, "bf16": torch.bfloat16}
+
+
+class ClipTrainer(TrainerX):
+    """A Dassl trainer on a frozen CLIP.
+
+    Attributes:
+        clip_model: The frozen CLIP, after `load_backbone`.
+        scaler: Gradient scaler of fp16 training on a GPU, else None.
+        results: Accuracies in full precision for `summary.json`.
+    """
+
+    clip_model: Any
+    scaler: Any = None
+
+    def __init__(self, cfg: Any) -> None:
+        self.results: dict[str, Any] = {}
+        self.started = time.monotonic()
+        super().__init__(cfg)
+
+    def build_data_loader(self) -> None:
+        """Build Dassl's loaders on a reader that names an image it cannot read."""
+        dm = DataManager(self.cfg, dataset_wrapper=LabeledImages)
+        self.train_loader_x = dm.train_loader_x
+        self.train_loader_u = dm.train_loader_u
+        self.val_loader = dm.val_loader
+        self.test_loader = dm.test_loader
+        self.num_classes = dm.num_classes
+        self.num_source_domains = dm.num_source_domains
+        self.lab2cname = dm.lab2cname
+        self.dm = dm
+
+    @property
+    def classnames(self) -> list[str]:
+        """Declared class names, by label."""
+        return list(self.dm.dataset.classnames)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Templates of the data set."""
+        return templates_of(self.cfg.DATASET.NAME)
+
+    def load_backbone(self) -> Any:
+        """Load the frozen CLIP of the config to the trainer's device.
+
+        Raises:
+            UserError: If INPUT.SIZE does not fit it.
+        """
+        name, trust = self.cfg.MODEL.BACKBONE.NAME, self.cfg.MODEL.BACKBONE.TRUST_JIT
+        self.architecture: Architecture = architecture(name, trust)
+        size, expected = tuple(self.cfg.INPUT.SIZE), (self.architecture.resolution,) * 2
+        if size != expected:
+            raise UserError(f"INPUT.SIZE is {size}, backbone {name} reads {expected}; leave INPUT.SIZE unset to follow it")
+        self.clip_model = load_clip(name, trust).to(self.device)
+        self.backbone_id = fingerprint(self.clip_model)
+        return self.clip_model
+
+    def set_precision(self, precision: str, key: str) -> None:
+        """Choose the precision of the forward pass; weights stay fp32. fp16 on a CPU is run as fp32.
+
+        Raises:
+            UserError: If the name is unknown.
+        """
+        if precision not in PRECISIONS:
+            raise UserError(f"{key} is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        self.amp_dtype = PRECISIONS[precision]
+        if self.amp_dtype is torch.float16:
+            if self.device.type == "cpu":
+                self.amp_dtype = None
+            else:
+                self.scaler = torch.amp.GradScaler(self.device.type)
+
+    def autocast(self) -> torch.autocast:
+        """Context in which a forward pass runs."""
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+    def descend(self, loss: torch.Tensor, name: str) -> None:
+        """Make one step of a registered model's optimizer.
+
+        Raises:
+            UserError: If the loss is not finite.
+        """
+        if not math.isfinite(float(loss.detach())):
+            raise UserError(
+                f"{name}: the loss is {float(loss.detach())} in epoch {self.epoch + 1}, batch {self.batch_idx + 1}; "
+                f"lower the learning rate, or look for images or settings that overflow"
+            )
+        if self.scaler is None:
+            self.model_backward_and_update(loss, name)
+            return
+        optimizer = self._optims[name]
+        optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load a checkpoint: of an epoch, else the best, else the last.
+
+        Raises:
+            UserError: If there is none, or it does not fit.
+        """
+        if directory and epoch is None:
+            epoch = self._last_epoch(Path(directory))
+        try:
+            super().load_model(directory, epoch=epoch)
+        except FileNotFoundError as error:
+            raise UserError(f"--model-dir {directory}: {error}; give the folder and epoch of a run of this trainer") from error
+        except (RuntimeError, KeyError) as error:
+            raise UserError(self._misfit(directory, error)) from error
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Resume as Dassl does, with one line if the checkpoint does not fit."""
+        try:
+            return super().resume_model_if_exist(directory)
+        except (RuntimeError, KeyError) as error:
+            raise UserError(self._misfit(directory, error)) from error
+
+    def _misfit(self, directory: str, error: Exception) -> str:
+        reason = " ".join(str(error).split())[:160]
+        return (
+            f"checkpoint in {directory} does not fit backbone {self.cfg.MODEL.BACKBONE.NAME} and trainer "
+            f"{type(self).__name__} ({reason}); use the backbone and classes it was trained with"
+        )
+
+    def _last_epoch(self, directory: Path) -> int | None:
+        """Epoch of the last checkpoint, where there is no best one."""
+        for name in self.get_model_names():
+            pointer = directory / name / "checkpoint"
+            if not (directory / name / "model-best.pth.tar").exists() and pointer.is_file():
+                return int(pointer.read_text(encoding="utf-8").split("-")[-1])
+        return None
+
+    def test(self, split: str | None = None) -> float:
+        """Evaluate as Dassl does, and remember the accuracy (percent) for the summary."""
+        accuracy = float(super().test(split))
+        self.results[f"accuracy_{split or self.cfg.TEST.SPLIT}"] = accuracy
+        return accuracy
+
+    def after_train(self) -> None:
+        """Finish as Dassl does, then write the summary."""
+        super().after_train()
+        self.write_summary()
+
+    def write_summary(self, **more: Any) -> None:
+        """Write `summary.json`: config, versions, seed, seconds, accuracies."""
+        write_json(
+            Path(self.output_dir) / "summary.json",
+            {
+                "trainer": type(self).__name__,
+                "dataset": self.cfg.DATASET.NAME,
+                "backbone": self.cfg.MODEL.BACKBONE.NAME,
+                "backbone_fingerprint": self.backbone_id,
+                "seed": self.cfg.SEED,
+                "seconds": round(time.monotonic() - self.started, 1),
+                "results": self.results,
+                **more,
+                "versions": versions(),
+                "config": self.cfg.dump(),
+            },
+        )

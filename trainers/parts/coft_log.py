@@ -1,0 +1,119 @@
+"""CoFT's numbers by epoch: precision, coverage and disagreement of the peers, and the files made of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .diagnostics import Diagnostics
+from .lessons import Targets
+from .pseudo_labels import Lesson, Opinion
+from .report import History, plot_curves, results_table, write_pseudo_labels
+
+log = logging.getLogger(__name__)
+MIN_DISAGREEMENT = 0.02
+
+
+class PeerLog:
+    """Keeps the history of a run and writes its artefacts.
+
+    Args:
+        cfg: OUTPUT_DIR and RESUME are read.
+        start_epoch: Epochs that an earlier part of the run has done.
+        started: When the run began, by time.monotonic().
+    """
+
+    def __init__(self, cfg: Any, start_epoch: int, started: float) -> None:
+        self.folder = Path(cfg.OUTPUT_DIR)
+        self.history = History(self.folder, Path(cfg.RESUME or cfg.OUTPUT_DIR), start_epoch)
+        earlier = self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
+        self._started = started - earlier
+
+    def add(self, epoch: int, stage: str, **numbers: float) -> None:
+        """Add the numbers of an epoch."""
+        self.history.add(epoch, stage, **numbers, seconds=round(time.monotonic() - self._started, 1))
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        log.info("[%s] epoch %d: %s", stage, epoch, shown)
+
+    def seeds(
+        self,
+        targets: Mapping[str, Targets],
+        views: Mapping[str, tuple[Tensor, Tensor]],
+        diagnostics: Diagnostics,
+        pool_size: int,
+    ) -> dict[str, float]:
+        """Numbers of Phase I: the kept seeds, and how much the peers disagree on all seeds."""
+        ranks = torch.cat([t.ranks[t.keep] for t in targets.values()])
+        labels = torch.cat([t.labels[t.keep] for t in targets.values()])
+        of = sum(len(t.ranks) for t in targets.values())
+        first, second = (logits.argmax(dim=1) for logits, _ in views.values())
+        return {
+            "kept": len(ranks),
+            "of": of,
+            "coverage": len(ranks) / pool_size,
+            "precision": diagnostics.accuracy(ranks, labels),
+            "separation": sum(t.separation for t in targets.values()) / len(targets),
+            "disagreement": _disagreement(first, second),
+        }
+
+    def lessons(
+        self, opinions: Mapping[str, Opinion], lessons: Mapping[str, Lesson], diagnostics: Diagnostics
+    ) -> dict[str, float]:
+        """Numbers of Phase II, averaged over the peers: kept labels, and what tells right from wrong ones."""
+        rows = [_lesson_numbers(opinions, name, lesson, diagnostics) for name, lesson in lessons.items()]
+        mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+        first, second = (o.labels for o in opinions.values())
+        return {**mean, "of": len(first), "disagreement": _disagreement(first, second)}
+
+    def write_pseudo_labels(
+        self,
+        paths: Sequence[str],
+        classnames: Sequence[str],
+        opinions: Mapping[str, Opinion],
+        lessons: Mapping[str, Lesson],
+    ) -> None:
+        """Write `pseudo_labels.csv`: the label of the surer peer, and which peers are taught it."""
+        first, second = opinions.values()
+        labels = torch.where(first.confidence >= second.confidence, first.labels, second.labels)
+        columns = {"confidence": torch.maximum(first.confidence, second.confidence)}
+        columns |= {f"p_clean_{name[-1]}": o.clean_at(labels) for name, o in opinions.items()}
+        kept_for = {name: lesson.keep & (lesson.labels == labels) for name, lesson in lessons.items()}
+        write_pseudo_labels(self.folder / "pseudo_labels.csv", paths, classnames, labels, columns, kept_for)
+
+    def finish(self) -> None:
+        """Draw the curves and show the table."""
+        plot_curves(self.history, self.folder / "curves.png")
+        print(results_table(self.history))
+        for name in ("summary.json", "pseudo_labels.csv", "curves.png", "metrics.csv", "log.txt"):
+            print(f"  {self.folder / name}")
+
+
+def _lesson_numbers(
+    opinions: Mapping[str, Opinion], name: str, lesson: Lesson, diagnostics: Diagnostics
+) -> dict[str, float]:
+    own = opinions[name]
+    (other,) = (o for who, o in opinions.items() if who != name)
+    ranks = torch.nonzero(lesson.keep).flatten()
+    return {
+        "kept": len(ranks),
+        "coverage": len(ranks) / len(lesson.keep),
+        "precision": diagnostics.accuracy(ranks, lesson.labels[ranks]),
+        "recall": diagnostics.recall(lesson.labels, lesson.keep),
+        "pool_accuracy": diagnostics.accuracy(torch.arange(len(lesson.keep)), lesson.labels),
+        "auroc_p_clean": diagnostics.auroc(own.clean_at(lesson.labels) + other.clean_at(lesson.labels), lesson.labels),
+        "auroc_confidence": diagnostics.auroc(other.confidence, lesson.labels),
+        "auroc_margin": diagnostics.auroc(other.margin, lesson.labels),
+    }
+
+
+def _disagreement(first: Tensor, second: Tensor) -> float:
+    share = float((first != second).float().mean())
+    if share < MIN_DISAGREEMENT:
+        log.warning("The peers disagree on %.1f %% of the images: they hardly filter for each other", 100 * share)
+    return share

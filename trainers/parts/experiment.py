@@ -1,0 +1,103 @@
+"""An output folder belongs to one experiment; what is written there is written whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datasets.errors import UserError
+
+CONFIG = "config.yaml"
+# Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
+FREE_KEYS = {"OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ"}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file under a temporary name beside it, and rename it when all is written.
+
+    Yields:
+        The temporary path, with the same suffix.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to {"A.B": value}; tuples become lists, as in YAML."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def saved_config(folder: Path) -> dict[str, Any] | None:
+    """Settings of the experiment that an output folder holds, flattened; None if it holds none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    return flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+
+
+def claim(cfg: Any) -> None:
+    """Take an output folder for an experiment, or go on with the same one.
+
+    Raises:
+        UserError: If the folder holds another experiment.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    text = cfg.dump()
+    saved, present = saved_config(folder), flatten(yaml.safe_load(text))
+    if saved is None:
+        if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
+            raise UserError(f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another --output-dir")
+        with replacing(folder / CONFIG) as draft:
+            draft.write_text(text, encoding="utf-8")
+        return
+    for key in sorted(saved.keys() | present.keys()):
+        if key not in FREE_KEYS and saved.get(key) != present.get(key):
+            raise UserError(
+                f"output folder {folder} holds another experiment ({key} is {saved.get(key)!r} there, "
+                f"{present.get(key)!r} here); choose another --output-dir, or remove the folder"
+            )
+
+
+def dassl_in_use() -> str:
+    """Distribution and version that the name `dassl` was imported from."""
+    for name in importlib.metadata.packages_distributions().get("dassl", []):
+        return f"{name} {importlib.metadata.version(name)}"
+    return "dassl (not installed as a distribution)"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results may depend on."""
+    packages = ("torch", "torchvision", "numpy", "pillow", "clip-anytorch", "scikit-learn")
+    found = {"python": platform.python_version(), "dassl": dassl_in_use()}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

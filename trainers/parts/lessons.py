@@ -1,0 +1,87 @@
+"""What a peer is trained on in an epoch: images, labels for the classification loss, labels for the dual loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cleanliness import p_clean, separation
+from .pseudo_labels import Lesson, keep_best, log_frequency
+from .seeds import Seeds
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of the images that a peer is trained on.
+
+    Attributes:
+        ranks: Which images. Shape (n,).
+        labels: For the classification loss. Shape (n,).
+        keep: Where the classification loss counts. Shape (n,), bool.
+        dual_labels: For the dual loss. Shape (n,).
+        adjustment: Added to the logits in the classification loss. Shape (C,).
+        separation: How well the judge of these labels tells them from other classes (AUC); NaN without a judge.
+    """
+
+    ranks: Tensor
+    labels: Tensor
+    keep: Tensor
+    dual_labels: Tensor
+    adjustment: Tensor
+    separation: float = float("nan")
+
+    def of(self, ranks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels, keep and dual labels of some of the images. Shape (m,) each."""
+        order = torch.argsort(self.ranks)
+        place = order[torch.searchsorted(self.ranks[order], ranks)]
+        return self.labels[place], self.keep[place], self.dual_labels[place]
+
+
+def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, active: bool) -> Targets:
+    """Targets of Phase I: seeds that the other peer calls clean; what it calls unclean is relabelled for the dual loss.
+
+    The filter acts once warm-up is over and the judge's d separates the seeds' labels from other classes.
+
+    Args:
+        seeds: The peer's own seeds, on which the judge was not trained.
+        logits: The judge's logits of them. Shape (n, C).
+        log_odds: The judge's clean log-odds. Shape (n, C).
+        settings: The keys of TRAINER.COFT.
+        active: Whether warm-up is over.
+    """
+    num_classes = logits.shape[1]
+    labels, auc = seeds.labels, separation(log_odds, seeds.labels)
+    lesson = Lesson(labels, torch.ones_like(labels, dtype=torch.bool))
+    dual_labels = labels
+    if active and auc > settings.PHASE1.MIN_AUC:
+        at_label = log_odds.gather(1, labels.unsqueeze(1)).squeeze(1)
+        clean = p_clean(at_label, num_classes, settings.CLEAN_RULE) > 0.5
+        lesson = keep_best(Lesson(labels, clean), at_label, settings.MIN_KEPT, num_classes)
+        dual_labels = torch.where(lesson.keep, labels, logits.argmax(dim=1))
+    return Targets(seeds.ranks, labels, lesson.keep, dual_labels, torch.zeros(num_classes), auc)
+
+
+def taught_targets(lesson: Lesson, num_classes: int) -> Targets:
+    """Targets of Phase II: the kept pseudo-labels, with logits adjusted by their class frequencies."""
+    ranks = torch.nonzero(lesson.keep).flatten()
+    labels = lesson.labels[ranks]
+    return Targets(ranks, labels, torch.ones_like(labels, dtype=torch.bool), labels, log_frequency(labels, num_classes))
+
+
+def masked_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor) -> Tensor:
+    """Cross-entropy averaged over the kept samples; 0 where none is kept.
+
+    Args:
+        logits: Shape (n, C).
+        label: Shape (n,).
+        keep: Shape (n,), bool.
+
+    Returns:
+        A scalar.
+    """
+    each = F.cross_entropy(logits, label, reduction="none")
+    return (each * keep).sum() / keep.sum().clamp_min(1)

@@ -1,0 +1,217 @@
+"""A peer: prompts and a light visual module in Phase I, an image encoder of its own with two cosine heads in Phase II."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from datasets.errors import UserError
+
+from .cleanliness import clean_log_odds
+from .prompts import DualPrompts
+from .pseudo_labels import Lesson
+from .seeds import Seeds
+from .visual_tuning import everything, freeze_statistics
+
+
+class Classifier(nn.Module):
+    """An image encoder with a positive and a negative vector for each class.
+
+    Args:
+        encoder: Images (n, 3, size, size) to features (n, embed_dim).
+        positive: Shape (C, embed_dim); its direction counts, not its length.
+        negative: Shape (C, embed_dim), likewise.
+        scale: CLIP's logit scale.
+        negative_to_visual: Whether the clean log-odds pass gradients on to the encoder.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, positive: Tensor, negative: Tensor, scale: float, negative_to_visual: bool = True
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.positive: Tensor = positive
+        self.negative: Tensor = negative
+        self.scale = scale
+        self.negative_to_visual = negative_to_visual
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify images.
+
+        Returns:
+            Logits l+ and clean log-odds d, each of shape (n, C), in fp32 at least.
+        """
+        features = F.normalize(self.encoder(images).to(self.positive.dtype), dim=-1)
+        positive, negative = F.normalize(self.positive, dim=-1), F.normalize(self.negative, dim=-1)
+        logits = self.scale * features @ positive.t()
+        routed = features if self.negative_to_visual else features.detach()
+        return logits, clean_log_odds(routed, positive, negative, self.scale)
+
+
+def interpolate(start: Classifier, end: Classifier, weight: float) -> Classifier:
+    """Average two classifiers of one shape, weight by weight: (1 - weight) start + weight end (WiSE-FT).
+
+    Returns:
+        A new classifier, its heads the averages of unit vectors.
+    """
+    result = copy.deepcopy(end).requires_grad_(False)
+    with torch.no_grad():
+        ends, starts = dict(result.encoder.named_parameters()), dict(start.encoder.named_parameters())
+        for name, value in ends.items():
+            value.lerp_(starts[name].to(value.dtype), 1 - weight)
+        for name in ("positive", "negative"):
+            a, b = (F.normalize(getattr(c, name).detach(), dim=-1) for c in (start, end))
+            getattr(result, name).copy_(a.lerp(b, weight))
+    return result
+
+
+class Peer(nn.Module):
+    """One of the two peers. Its state dict has what training changed, and nothing of the frozen CLIP.
+
+    Args:
+        clip_model: The frozen CLIP, shared with the other peer.
+        prompts: Positive and negative context tokens.
+        encoder: CLIP's image encoder with a light module that trains.
+        identity: What a checkpoint must share with this run to be loaded: backbone, images, classes.
+        negative_to_visual: See `Classifier`.
+        ema_decay: Share of the old average in each step of the moving average of Phase II.
+
+    Attributes:
+        phase: 1 or 2.
+        seeds: What Phase I trains on.
+        lesson: What Phase II trains on.
+    """
+
+    def __init__(
+        self,
+        clip_model: Any,
+        prompts: DualPrompts,
+        encoder: nn.Module,
+        identity: Mapping[str, str],
+        *,
+        negative_to_visual: bool = True,
+        ema_decay: float = 0.99,
+    ) -> None:
+        super().__init__()
+        self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
+        self.prompts = prompts
+        self.encoder = encoder
+        self.identity = dict(identity)
+        self.negative_to_visual = negative_to_visual
+        self.ema_decay = ema_decay
+        self.phase = 1
+        self.seeds: Seeds | None = None
+        self.lesson: Lesson | None = None
+        self.student: Classifier | None = None
+        self.ema: AveragedModel | None = None
+        self._shared = {n for n, p in encoder.named_parameters() if not p.requires_grad}
+        self._shared |= {n for n, _ in encoder.named_buffers()}
+
+    @property
+    def scale(self) -> float:
+        """CLIP's logit scale."""
+        return float(self._clip[0].logit_scale.exp())
+
+    def prompted(self) -> Classifier:
+        """The classifier of Phase I, with gradients to prompts and visual module."""
+        positive, negative = self.prompts(self._clip[0])
+        return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual)
+
+    def learner(self) -> Classifier:
+        """The classifier that trains in the present phase."""
+        return self.prompted() if self.student is None else self.student
+
+    @torch.no_grad()
+    def teacher(self) -> Classifier:
+        """The classifier that labels images: the moving average in Phase II."""
+        return self.prompted() if self.ema is None else self.ema.module
+
+    @torch.no_grad()
+    def tested(self, wise: float) -> Classifier:
+        """The classifier that is tested: in Phase II averaged with Phase I's (`wise` is Phase II's share)."""
+        return self.prompted() if self.ema is None else interpolate(self.prompted(), self.ema.module, wise)
+
+    def enter_phase2(self) -> None:
+        """Leave the text tower: from now on an encoder of the peer's own and two heads train."""
+        with torch.no_grad():
+            positive, negative = self.prompts(self._clip[0])
+        self.student = Classifier(
+            everything(self.encoder),
+            nn.Parameter(positive.detach().clone()),
+            nn.Parameter(negative.detach().clone()),
+            self.scale,
+            self.negative_to_visual,
+        )
+        self.ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+        self.ema.requires_grad_(False)
+        self.phase = 2
+        self.train(self.training)
+
+    def update_ema(self) -> None:
+        """Move the average towards the student, after a step of Phase II."""
+        if self.ema is not None and self.student is not None:
+            self.ema.update_parameters(self.student)
+
+    def train(self, mode: bool = True) -> Peer:
+        """Set training mode; statistics of batch norms stay those of pre-training."""
+        super().train(mode)
+        freeze_statistics(self)
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Everything beside weights that a resumed run needs: plain containers and tensors."""
+        return {
+            "phase": self.phase,
+            "identity": dict(self.identity),
+            "seeds": None if self.seeds is None else {"ranks": self.seeds.ranks, "labels": self.seeds.labels},
+            "lesson": None if self.lesson is None else {"labels": self.lesson.labels, "keep": self.lesson.keep},
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore seeds and pseudo-labels; the phase is entered before weights are loaded."""
+        self.seeds = None if state["seeds"] is None else Seeds(**state["seeds"])
+        self.lesson = None if state["lesson"] is None else Lesson(**state["lesson"])
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """State without the frozen weights that the peers share."""
+        state = super().state_dict(*args, **kwargs)
+        for name in self._shared:
+            state.pop(f"encoder.{name}", None)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state of either phase.
+
+        Raises:
+            UserError: If the checkpoint is of another trainer, backbone, class list or set of images.
+        """
+        extra = state_dict.get("_extra_state")
+        if not isinstance(extra, dict) or "phase" not in extra:
+            raise UserError("the checkpoint is not one of a CoFT peer; give --model-dir or --resume a folder of this trainer")
+        check_identity(extra["identity"], self.identity)
+        if extra["phase"] == 2 and self.phase == 1:
+            self.enter_phase2()
+        elif extra["phase"] == 1:
+            self.student, self.ema, self.phase = None, None, 1
+        frozen = {f"encoder.{n}": t for n, t in self.encoder.state_dict().items() if n in self._shared}
+        return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
+
+
+def check_identity(saved: Mapping[str, str], present: Mapping[str, str]) -> None:
+    """Compare what a checkpoint was made with to what this run has.
+
+    Raises:
+        UserError: Naming the first difference.
+    """
+    for key, value in present.items():
+        if saved.get(key) != value:
+            raise UserError(
+                f"the checkpoint was made with another {key} ({saved.get(key)}, here {value}); "
+                f"use the {key} it was made with, or another --output-dir to start afresh"
+            )

@@ -1,0 +1,74 @@
+"""How two phases with an optimizer each sit on a loop that knows one: Dassl registers these once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+Built = tuple[Optimizer, LRScheduler]
+
+
+class PhasedOptimizer:
+    """An optimizer that is another one in each phase.
+
+    Args:
+        build: Makes optimizer and schedule of a phase from the weights as they are at its start.
+        phase: The phase to begin with.
+    """
+
+    def __init__(self, build: Callable[[int], Built], phase: int = 1) -> None:
+        self._build = build
+        self.enter(phase)
+
+    def enter(self, phase: int) -> None:
+        """Begin a phase with a fresh optimizer."""
+        self.phase = phase
+        self.optimizer, self.scheduler = self._build(phase)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the present optimizer."""
+        return self.optimizer.param_groups
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients."""
+        self.optimizer.zero_grad(set_to_none=set_to_none)
+
+    def step(self) -> None:
+        """Make one step."""
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The phase and the state of its optimizer."""
+        return {"phase": self.phase, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Enter the saved phase and restore its optimizer. The model must have entered it before."""
+        self.enter(state["phase"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class PhasedScheduler:
+    """The schedule of whatever phase its optimizer is in; stepped once a batch."""
+
+    def __init__(self, optimizer: PhasedOptimizer) -> None:
+        self._optimizer = optimizer
+
+    def step(self) -> None:
+        """Make one step."""
+        self._optimizer.scheduler.step()
+
+    def get_last_lr(self) -> list[float]:
+        """Learning rate of each group."""
+        return self._optimizer.scheduler.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the present schedule."""
+        return self._optimizer.scheduler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the schedule, after the optimizer has entered its phase."""
+        self._optimizer.scheduler.load_state_dict(state)

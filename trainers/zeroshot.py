@@ -1,0 +1,43 @@
+"""Zero-shot CLIP: nothing is trained."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
+
+from .parts.base import ClipTrainer
+from .parts.prompts import ensemble_features
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(ClipTrainer):
+    """CLIP with the data set's first template, as CoOp's trainer of this name."""
+
+    num_templates = 1
+
+    def build_model(self) -> None:
+        """Encode the class names once."""
+        clip_model = self.load_backbone()
+        chosen = self.templates[: self.num_templates]
+        print(f"Templates: {chosen}")
+        self.text_features = ensemble_features(clip_model, self.classnames, chosen)
+
+    @torch.no_grad()
+    def model_inference(self, image: Tensor) -> Tensor:
+        """Logits of images. Shape (n, C)."""
+        features = F.normalize(self.clip_model.encode_image(image), dim=-1)
+        return self.clip_model.logit_scale.exp() * features @ self.text_features.t()
+
+    def train(self) -> None:
+        """There is nothing to train: evaluate."""
+        self.test()
+        self.write_summary()
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """CLIP with the average of all of the data set's templates."""
+
+    num_templates = 1_000
