@@ -14,11 +14,11 @@ from typing import Any
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
 
 import torch  # noqa: E402
-from dassl.engine import build_trainer  # noqa: E402
-from dassl.utils import collect_env_info, set_random_seed, setup_logger  # noqa: E402
 
 import datasets  # noqa: E402, F401
 import trainers  # noqa: E402
+from dassl.engine import build_trainer  # noqa: E402
+from dassl.utils import collect_env_info, set_random_seed, setup_logger  # noqa: E402
 from datasets.errors import UserError  # noqa: E402
 from trainers.parts.experiment import claim, dassl_in_use  # noqa: E402
 from trainers.parts.settings import make_cfg  # noqa: E402

@@ -125,7 +125,9 @@ def read_split(path: Path, image_dir: Path) -> tuple[Items, Items, Items]:
     """
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
-        rows = [[(str(p), int(label), str(name)) for p, label, name in parts[part]] for part in ("train", "val", "test")]
+        rows = [
+            [(str(p), int(label), str(name)) for p, label, name in parts[part]] for part in ("train", "val", "test")
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"split file {path}: expected JSON with train, val and test lists of [path, label, class name] "

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
+
+from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, dataset_root, read_split
 from .errors import UserError
@@ -55,7 +56,9 @@ def write_digits(root: Path) -> None:
     except OSError as error:
         if (root / "split_digits.json").is_file():  # another process was faster
             return
-        raise UserError(f"digits: cannot write {root} ({error}); set DATA to a folder where it may be written") from error
+        raise UserError(
+            f"digits: cannot write {root} ({error}); set DATA to a folder where it may be written"
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dassl.data.datasets import Datum
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
+
+from dassl.data.datasets import Datum
 
 from .errors import UserError
 

@@ -32,7 +32,11 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument("--backbone", help="OpenAI's name, a checkpoint's path, or 'embedded' (default for digits)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")
-    parser.add_argument("--data", default=os.environ.get("DATA", "data"), help="folder of all data sets (default: $DATA or data)")
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("DATA", "data"),
+        help="folder of all data sets (default: $DATA or data)",
+    )
     parser.add_argument("--output-dir", help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
     return parser

@@ -14,6 +14,7 @@ import tempfile
 def probe() -> None:
     """Step a warm-up schedule, write a checkpoint with it, and read it back."""
     import torch
+
     from dassl.config import get_cfg_default
     from dassl.engine import TRAINER_REGISTRY  # noqa: F401
     from dassl.optim import build_lr_scheduler, build_optimizer

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from dassl.engine import TRAINER_REGISTRY
-from dassl.optim import build_optimizer
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from yacs.config import CfgNode
 
+from dassl.engine import TRAINER_REGISTRY
+from dassl.optim import build_optimizer
 from datasets.errors import UserError, did_you_mean
 
 from .parts.base import ClipTrainer

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from yacs.config import CfgNode
+
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_pretrained_weights
-from torch import Tensor
-from yacs.config import CfgNode
 
 from .parts.base import ClipTrainer
 from .parts.prompts import PromptLearner, encode_text, random_context, word_context

@@ -6,9 +6,10 @@ import logging
 import math
 from typing import Any
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from yacs.config import CfgNode
+
+from dassl.engine import TRAINER_REGISTRY
 
 from .coop import CoOp
 from .parts.diagnostics import Diagnostics

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
+
+from dassl.engine import TRAINER_REGISTRY
 
 from .parts.base import ClipTrainer
 from .parts.prompts import ensemble_features

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from dassl.data import DataManager
 from dassl.engine import TrainerX
-
 from datasets.errors import UserError
 from datasets.images import LabeledImages
 from datasets.templates import templates_of
@@ -70,7 +70,9 @@ class ClipTrainer(TrainerX):
         self.architecture: Architecture = architecture(name, trust)
         size, expected = tuple(self.cfg.INPUT.SIZE), (self.architecture.resolution,) * 2
         if size != expected:
-            raise UserError(f"INPUT.SIZE is {size}, backbone {name} reads {expected}; leave INPUT.SIZE unset to follow it")
+            raise UserError(
+                f"INPUT.SIZE is {size}, backbone {name} reads {expected}; leave INPUT.SIZE unset to follow it"
+            )
         self.clip_model = load_clip(name, trust).to(self.device)
         self.backbone_id = fingerprint(self.clip_model)
         return self.clip_model
@@ -125,7 +127,9 @@ class ClipTrainer(TrainerX):
         try:
             super().load_model(directory, epoch=epoch)
         except FileNotFoundError as error:
-            raise UserError(f"--model-dir {directory}: {error}; give the folder and epoch of a run of this trainer") from error
+            raise UserError(
+                f"--model-dir {directory}: {error}; give the folder and epoch of a run of this trainer"
+            ) from error
         except (RuntimeError, KeyError) as error:
             raise UserError(self._misfit(directory, error)) from error
 

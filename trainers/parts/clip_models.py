@@ -84,7 +84,9 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
         model = build_model(dict(state)).float()
     except (KeyError, RuntimeError, AttributeError, IndexError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict") from error
+        raise UserError(
+            f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict"
+        ) from error
     # build_model rounds to fp16 on the way; a checkpoint with finer weights gets them back
     model.load_state_dict({key: value.float() for key, value in state.items() if key in model.state_dict()})
     return model.eval().requires_grad_(False)
@@ -97,7 +99,12 @@ def fingerprint(model: nn.Module) -> str:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for tensor in (model.visual.conv1.weight, model.text_projection, model.ln_final.weight, model.logit_scale):
+    for tensor in (
+        model.visual.conv1.weight,
+        model.text_projection,
+        model.ln_final.weight,
+        model.logit_scale,
+    ):
         digest.update(tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -172,7 +179,9 @@ def _read_torchscript(path: str, trust_jit: bool) -> State:
             f"{digest[:12]}...); save its state_dict(), or set MODEL.BACKBONE.TRUST_JIT True if you trust it"
         )
     state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}}
+    return {
+        key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
+    }
 
 
 def _sha256(file: Any) -> str:

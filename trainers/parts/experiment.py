@@ -17,7 +17,15 @@ from datasets.errors import UserError
 
 CONFIG = "config.yaml"
 # Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
-FREE_KEYS = {"OUTPUT_DIR", "RESUME", "VERBOSE", "USE_CUDA", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ"}
+FREE_KEYS = {
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERBOSE",
+    "USE_CUDA",
+    "DATASET.ROOT",
+    "DATALOADER.NUM_WORKERS",
+    "TRAIN.PRINT_FREQ",
+}
 
 
 @contextmanager
@@ -72,7 +80,9 @@ def claim(cfg: Any) -> None:
     saved, present = saved_config(folder), flatten(yaml.safe_load(text))
     if saved is None:
         if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
-            raise UserError(f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another --output-dir")
+            raise UserError(
+                f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another --output-dir"
+            )
         with replacing(folder / CONFIG) as draft:
             draft.write_text(text, encoding="utf-8")
         return

@@ -36,7 +36,9 @@ def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch
 
     view = (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     batch_size = cfg.DATALOADER.TEST.BATCH_SIZE  # may change the last bits
-    return cached(compute, FEATURE_CACHE, fingerprint(clip_model), pool.digest, repr(view), str(batch_size), device.type)
+    return cached(
+        compute, FEATURE_CACHE, fingerprint(clip_model), pool.digest, repr(view), str(batch_size), device.type
+    )
 
 
 def zero_shot_logits(

@@ -32,7 +32,12 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, encoder: nn.Module, positive: Tensor, negative: Tensor, scale: float, negative_to_visual: bool = True
+        self,
+        encoder: nn.Module,
+        positive: Tensor,
+        negative: Tensor,
+        scale: float,
+        negative_to_visual: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -193,7 +198,9 @@ class Peer(nn.Module):
         """
         extra = state_dict.get("_extra_state")
         if not isinstance(extra, dict) or "phase" not in extra:
-            raise UserError("the checkpoint is not one of a CoFT peer; give --model-dir or --resume a folder of this trainer")
+            raise UserError(
+                "the checkpoint is not one of a CoFT peer; give --model-dir or --resume a folder of this trainer"
+            )
         check_identity(extra["identity"], self.identity)
         if extra["phase"] == 2 and self.phase == 1:
             self.enter_phase2()

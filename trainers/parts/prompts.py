@@ -113,7 +113,12 @@ class PromptLearner(nn.Module):
     """
 
     def __init__(
-        self, clip_model: Any, classnames: Sequence[str], context: Tensor, tail: str = ".", position: str = "end"
+        self,
+        clip_model: Any,
+        classnames: Sequence[str],
+        context: Tensor,
+        tail: str = ".",
+        position: str = "end",
     ) -> None:
         super().__init__()
         if position not in POSITIONS:

@@ -109,7 +109,12 @@ def plot_curves(history: History, path: Path) -> None:
     table = pd.DataFrame(history.rows)
     names = {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"}
     _draw(left, table, names, "test accuracy, %")
-    _draw(right, table, {name: name for name in ("coverage", "precision", "disagreement")}, "pseudo-labels, share")
+    _draw(
+        right,
+        table,
+        {name: name for name in ("coverage", "precision", "disagreement")},
+        "pseudo-labels, share",
+    )
     first = table.loc[table["stage"] == "phase2", "epoch"]
     for axes in (left, right):
         axes.set_xlabel("epoch")

@@ -49,7 +49,7 @@ def correct_prior(logits: Tensor, tau: float) -> Tensor:
 
 
 def odds_of(logits: Tensor, label: Tensor) -> Tensor:
-    """log p(y|x) - log(1 - p(y|x)) of a label of each image, without rounding p to 1 on the way.
+    """Log p(y|x) - log(1 - p(y|x)) of a label of each image, without rounding p to 1 on the way.
 
     Posteriors of a sharp classifier are 1 to the last bit for many images; their log-odds still rank them.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
-
 from datasets.errors import UserError, did_you_mean
 
 from .clip_models import CLIP_MEAN, CLIP_STD, architecture
@@ -35,7 +35,10 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     """
     cfg = get_cfg_default()
     extend(cfg)
-    for flag, path in (("--dataset-config-file", args.dataset_config_file), ("--config-file", args.config_file)):
+    for flag, path in (
+        ("--dataset-config-file", args.dataset_config_file),
+        ("--config-file", args.config_file),
+    ):
         if path:
             merge_file(cfg, flag, path)
     merge_flags(cfg, args)

@@ -44,7 +44,10 @@ def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:
 def norms_and_biases(visual: nn.Module, generator: torch.Generator, cfg: Any) -> nn.Module:
     """Train the weights of normalisation layers and all biases (statistics of batch norms stay)."""
     in_norms = {
-        f"{name}.{key}" for name, child in visual.named_modules() if isinstance(child, NORMS) for key in ("weight", "bias")
+        f"{name}.{key}"
+        for name, child in visual.named_modules()
+        if isinstance(child, NORMS)
+        for key in ("weight", "bias")
     }
     return share_frozen(visual, in_norms | {name for name, _ in visual.named_parameters() if name.endswith("bias")})
 
