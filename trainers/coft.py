@@ -263,8 +263,13 @@ class CoFT(ClipTrainer):
 
     def after_train(self) -> None:
         """Evaluate as Dassl does, and write what is left for people to read."""
+        self.results |= self.log.results()
         super().after_train()
         self.log.finish()
+
+    def kept_epochs(self) -> set[int]:
+        """Epochs whose checkpoints are kept: also the end of Phase I."""
+        return super().kept_epochs() | {self.own.PHASE1.EPOCHS}
 
     # ---------------------------------------------------------------- prediction
 

@@ -1,4 +1,4 @@
-"""UPL: CoOp's prompt, learned from the zero-shot classifier's most confident images of each class (Huang et al. 2022)."""
+"""UPL: CoOp's prompt, learned from the zero-shot classifier's surest images of each class (Huang et al. 2022)."""
 
 from __future__ import annotations
 

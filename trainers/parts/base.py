@@ -15,6 +15,7 @@ from datasets.errors import UserError
 from datasets.images import LabeledImages
 from datasets.templates import templates_of
 
+from .checkpoints import agree_on_epoch, remove_earlier, saved_epochs
 from .clip_models import Architecture, architecture, fingerprint, load_clip
 from .experiment import versions, write_json
 
@@ -134,7 +135,8 @@ class ClipTrainer(TrainerX):
             raise UserError(self._misfit(directory, error)) from error
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Resume as Dassl does, with one line if the checkpoint does not fit."""
+        """Resume as Dassl does, from the last epoch that all models were saved in."""
+        agree_on_epoch(Path(directory), self.get_model_names())
         try:
             return super().resume_model_if_exist(directory)
         except (RuntimeError, KeyError) as error:
@@ -154,6 +156,19 @@ class ClipTrainer(TrainerX):
             if not (directory / name / "model-best.pth.tar").exists() and pointer.is_file():
                 return int(pointer.read_text(encoding="utf-8").split("-")[-1])
         return None
+
+    def after_epoch(self) -> None:
+        """Finish the epoch as Dassl does, and keep a checkpoint to go on from, the last one only."""
+        super().after_epoch()
+        folder, names, done = Path(self.output_dir), self.get_model_names(), self.epoch + 1
+        if any(done not in saved_epochs(folder / name) for name in names):
+            self.save_model(self.epoch, self.output_dir)
+        remove_earlier(folder, names, done, self.kept_epochs())
+
+    def kept_epochs(self) -> set[int]:
+        """Epochs whose checkpoints are kept: those that TRAIN.CHECKPOINT_FREQ asks for."""
+        freq = self.cfg.TRAIN.CHECKPOINT_FREQ
+        return set(range(freq, self.max_epoch, freq)) if freq > 0 else set()
 
     def test(self, split: str | None = None) -> float:
         """Evaluate as Dassl does, and remember the accuracy (percent) for the summary."""

@@ -153,8 +153,6 @@ def _fetch_openai(name: str) -> Path:
 @lru_cache(maxsize=1)
 def _read_file(path: str, trust_jit: bool, mtime: int, size: int) -> State:
     """Read a file's tensors. Time and size are part of the cache's key, so that a new file is read anew."""
-    if Path(path) in EMBEDDED.values():
-        return load_embedded(path)
     if _is_torchscript(path):
         return _read_torchscript(path, trust_jit)
     try:
@@ -162,11 +160,18 @@ def _read_file(path: str, trust_jit: bool, mtime: int, size: int) -> State:
     except Exception as error:  # torch raises what the bytes lead it to: UnpicklingError, EOFError, RuntimeError ...
         raise UserError(f"backbone {path}: not a checkpoint of tensors alone; save model.state_dict()") from error
     if isinstance(loaded, dict) and loaded.get("format") == "coft-clip/1":
-        return load_embedded(path)
+        return _expand(path)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or "text_projection" not in state:
         raise UserError(f"backbone {path}: holds no CLIP state dict (no 'text_projection'); save model.state_dict()")
     return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _expand(path: str) -> State:
+    try:
+        return load_embedded(path)
+    except ValueError as error:
+        raise UserError(f"backbone {error}; check the file out again") from error
 
 
 def _read_torchscript(path: str, trust_jit: bool) -> State:

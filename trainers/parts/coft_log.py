@@ -14,7 +14,7 @@ from torch import Tensor
 from .diagnostics import Diagnostics
 from .lessons import Targets
 from .pseudo_labels import Lesson, Opinion
-from .report import History, plot_curves, results_table, write_pseudo_labels
+from .report import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
 
 log = logging.getLogger(__name__)
 MIN_DISAGREEMENT = 0.02
@@ -85,6 +85,10 @@ class PeerLog:
         columns |= {f"p_clean_{name[-1]}": o.clean_at(labels) for name, o in opinions.items()}
         kept_for = {name: lesson.keep & (lesson.labels == labels) for name, lesson in lessons.items()}
         write_pseudo_labels(self.folder / "pseudo_labels.csv", paths, classnames, labels, columns, kept_for)
+
+    def results(self) -> dict[str, Row]:
+        """Numbers of each stage, for the summary."""
+        return {title: self.history.stage(stage) for stage, title in STAGES.items() if self.history.stage(stage)}
 
     def finish(self) -> None:
         """Draw the curves and show the table."""

@@ -1,4 +1,4 @@
-"""A peer: prompts and a light visual module in Phase I, an image encoder of its own with two cosine heads in Phase II."""
+"""A peer: prompts and a light visual module in Phase I, an image encoder of its own with two heads in Phase II."""
 
 from __future__ import annotations
 

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.errors import UserError
+from datasets.images import decode_image
+
+
+def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+
+
+def test_grey_becomes_rgb() -> None:
+    pixels = np.asarray(decode_image(encode(Image.fromarray(GREY)), "x"))
+    assert (pixels == GREY[..., None]).all() and pixels.shape == (8, 8, 3)
+
+
+def test_palette_becomes_rgb() -> None:
+    image = Image.fromarray(np.dstack([GREY, GREY // 2, GREY // 4])).quantize(32)
+    assert np.array_equal(np.asarray(decode_image(encode(image), "x")), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_on_white_without_a_warning(mode: str) -> None:
+    """A black drawing on a transparent ground must not become all black."""
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[2:6, 2:6, 3] = 255
+    image = Image.fromarray(rgba).convert(mode) if mode != "P" else Image.fromarray(rgba).quantize(2)
+    options = {} if mode != "P" else {"transparency": image.getpixel((0, 0))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = np.asarray(decode_image(encode(image, **options), "x"))
+    assert (pixels[0, 0] == 255).all() and (pixels[3, 3] == 0).all()
+
+
+def test_photos_are_turned_upright() -> None:
+    image = Image.fromarray(np.zeros((4, 8), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(encode(image, "JPEG", exif=exif), "x").size == (4, 8)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", encode(Image.fromarray(GREY))[:40], encode(Image.fromarray(GREY))[:-30]])
+def test_what_cannot_be_decoded_is_named(data: bytes) -> None:
+    with pytest.raises(UserError, match=r"image some/file\.png cannot be read"):
+        decode_image(data, "some/file.png")

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trainers.parts.views import AUGMENTATIONS, VIEWS
+
+WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_have_the_backbones_size(configure: Callable[..., Any], kind: str, view: str) -> None:
+    make = VIEWS[view](configure("CoFT", INPUT__AUGMENT=kind))
+    image = make(WIDE)
+    assert image.shape == (3, 32, 32) and image.dtype == torch.float32
+    assert torch.equal(image, make(WIDE)) == (view == "plain")
+
+
+def test_signs_are_never_mirrored_or_turned(configure: Callable[..., Any]) -> None:
+    """Of a picture that is dark on its left, a weak view of a sign stays dark on its left."""
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, 16:] = 255
+    make = VIEWS["weak"](configure("CoFT", INPUT__AUGMENT="symbols"))
+    darker = [make(Image.fromarray(pixels)) for _ in range(40)]
+    assert all(x[..., :8].mean() < x[..., -8:].mean() and x[:, :, :2].std() < 0.5 for x in darker)
+
+
+@pytest.mark.parametrize(("kind", "upright"), [("natural", True), ("aerial", False)])
+def test_only_views_from_above_are_turned(configure: Callable[..., Any], kind: str, upright: bool) -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[16:] = 255
+    make = VIEWS["weak"](configure("CoFT", INPUT__AUGMENT=kind))
+    views = [make(Image.fromarray(pixels)) for _ in range(40)]
+    assert all(x[:, :4].mean() < x[:, -4:].mean() + 1e-3 for x in views) == upright

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datasets.errors import UserError
+from scripts import launch
+from train import make_parser
+from trainers import extend_cfg
+from trainers.parts.settings import make_cfg
+
+ROOT = Path(launch.__file__).parents[1]
+
+
+def arguments(trainer: str, *argv: str) -> list[str]:
+    return launch.train_arguments(trainer, launch.make_parser(trainer).parse_args(list(argv)))
+
+
+def value(argv: list[str], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+def test_digits_with_the_embedded_clip_is_the_default() -> None:
+    argv = arguments("CoFT")
+    assert value(argv, "--backbone") == "embedded" and value(argv, "--seed") == "1"
+    assert value(argv, "--dataset-config-file").endswith("configs/datasets/digits.yaml")
+    assert value(argv, "--config-file").endswith("configs/trainers/CoFT/embedded.yaml")
+    assert value(argv, "--output-dir") == "output/digits/CoFT/embedded/seed1"
+
+
+def test_the_benchmarks_default_is_vit_b_16() -> None:
+    argv = arguments("UPL", "eurosat", "--seed", "3")
+    assert value(argv, "--backbone") == "ViT-B/16"
+    assert value(argv, "--config-file").endswith("configs/trainers/UPL/vit_b16_ep50.yaml")
+    assert value(argv, "--output-dir") == "output/eurosat/UPL/vit_b16/seed3"
+
+
+def test_a_local_file_gets_the_config_of_its_kind(checkpoints: dict[str, Path]) -> None:
+    argv = arguments("CoFT", "digits", "--backbone", str(checkpoints["vit"]))
+    assert value(argv, "--config-file").endswith("embedded.yaml")
+    assert value(argv, "--output-dir") == "output/digits/CoFT/vit/seed1"
+    assert launch.trainer_config("CoFT", "RN101").name == "rn50.yaml"
+    assert launch.trainer_config("CoOp", "RN101").name == "rn101.yaml"
+
+
+@pytest.mark.parametrize(("shots", "epochs"), [(1, 50), (2, 100), (4, 100), (8, 200), (16, 200)])
+def test_shots_set_coops_epochs(shots: int, epochs: int) -> None:
+    argv = arguments("CoOp", "digits", "--shots", str(shots))
+    assert value(argv, "DATASET.NUM_SHOTS") == str(shots) and value(argv, "OPTIM.MAX_EPOCH") == str(epochs)
+    assert f"embedded_{shots}shots" in value(argv, "--output-dir")
+
+
+def test_settings_follow_and_get_a_folder_of_their_own() -> None:
+    plain, changed = arguments("CoFT"), arguments("CoFT", "digits", "TRAINER.COFT.FILTER", "self")
+    assert changed[-2:] == ["TRAINER.COFT.FILTER", "self"]
+    assert value(plain, "--output-dir") != value(changed, "--output-dir")
+
+
+def test_data_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert value(arguments("CoFT"), "--root") == "data"
+    monkeypatch.setenv("DATA", "/elsewhere")
+    assert value(arguments("CoFT"), "--root") == "/elsewhere"
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UserError, match="unknown data set 'eurosatt'; did you mean 'eurosat'"):
+        arguments("CoFT", "eurosatt")
+    with pytest.raises(UserError, match="CoFT uses no labels"):
+        arguments("CoFT", "digits", "--shots", "4")
+    with pytest.raises(UserError, match="expected at least 1"):
+        arguments("CoOp", "digits", "--shots", "0")
+
+
+def test_one_line_and_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert launch.main(["CoFT", "eurosat", "--backbone", "embedded", "--data", str(tmp_path)]) == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith(f"error: EuroSAT: no eurosat at {tmp_path / 'eurosat'}; put EuroSAT there") and "\n" not in line
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs" / "trainers").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize("dataset", sorted((ROOT / "configs" / "datasets").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_merges(config: Path, dataset: Path) -> None:
+    argv = ["--trainer", config.parent.name, "--config-file", str(config), "--dataset-config-file", str(dataset)]
+    cfg = make_cfg(make_parser().parse_args([*argv, *(["--backbone", "RN50"] if "default" in config.name else [])]), extend_cfg)
+    assert cfg.INPUT.SIZE[0] in (64, 224) and len(cfg.INPUT.PIXEL_MEAN) == 3 and cfg.SEED >= 0
+
+
+COOP_CONFIGS = """rn50 rn50_ep50 rn50_ep100 rn50_ctxv1 rn50_ep50_ctxv1 rn50_val rn101 rn101_ep50 vit_b16 vit_b16_ep50 vit_b16_ep100
+vit_b16_ctxv1 vit_b16_ep50_ctxv1 vit_b16_ep100_ctxv1 vit_b32 vit_b32_ep50""".split()
+
+
+@pytest.mark.parametrize("name", COOP_CONFIGS)
+def test_coops_config_names_are_there(name: str) -> None:
+    assert (ROOT / "configs" / "trainers" / "CoOp" / f"{name}.yaml").is_file()
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_zero_is_a_seed(seed: int, tmp_path: Path) -> None:
+    argv = arguments("CoFT", "digits", "--seed", str(seed), "--output-dir", str(tmp_path))
+    assert make_cfg(make_parser().parse_args(argv), extend_cfg).SEED == seed

@@ -1,0 +1,143 @@
+"""A user's mistake gets one clear line, exit code 2, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import train
+
+Call = Callable[..., str]
+QUICK = (
+    "TRAINER.COFT.SEEDS_PER_CLASS 2 TRAINER.COFT.PHASE1.EPOCHS 1 TRAINER.COFT.PHASE1.MIN_STEPS 2 "
+    "TRAINER.COFT.PHASE2.EPOCHS 1 TRAINER.COFT.PHASE2.REFRESH 1 DATALOADER.NUM_WORKERS 0 OPTIM.NAME sgd OPTIM.LR 0.01"
+).split()
+
+
+@pytest.fixture
+def root(shapes: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shapes, tmp_path / "data"))
+
+
+@pytest.fixture
+def fails(tmp_path: Path, root: Path, checkpoints: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run train.py, which must end with exit code 2; returns its one line."""
+
+    def call(*opts: str, trainer: str = "CoFT", backbone: str = "", flags: tuple[str, ...] = (), left: bool = False) -> str:
+        out = tmp_path / "out"
+        argv = ["--trainer", trainer, "--root", str(root), "--output-dir", str(out), "--seed", "1", *flags]
+        argv += ["--backbone", backbone or str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK, *opts]
+        capfd.readouterr()
+        assert train.main(argv) == 2
+        error = capfd.readouterr().err.strip().splitlines()
+        assert len(error) == 1 and error[0].startswith("error: "), error
+        assert out.exists() == left
+        return error[0]
+
+    return call
+
+
+def test_unknown_names_get_the_nearest(fails: Call) -> None:
+    assert "--trainer: unknown name 'COFT'; did you mean 'CoFT'?" in fails(trainer="COFT")
+    assert "DATASET.NAME: unknown name 'Shape'; did you mean 'Shapes'?" in fails("DATASET.NAME", "Shape")
+    assert "unknown backbone 'embeded'; did you mean 'embedded'?" in fails(backbone="embeded")
+
+
+def test_keys_that_do_not_exist_or_have_the_wrong_type(fails: Call, tmp_path: Path) -> None:
+    assert "unknown config key 'TRAINER.COFT.FILTR'; did you mean 'TRAINER.COFT.FILTER'?" in fails("TRAINER.COFT.FILTR", "x")
+    assert "OPTIM.LR takes float (write 1.0 for 1), not int" in fails("OPTIM.LR", "1")
+    assert "TRAINER.COFT.SEEDS_PER_CLASS takes int, not str" in fails("TRAINER.COFT.SEEDS_PER_CLASS", "many")
+    assert "OPTIM.LR: a key without a value" in fails("OPTIM.LR")
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("OPTIM:\n  LEARNING_RATE: 0.1\n")
+    line = fails(flags=("--config-file", str(wrong)))
+    assert "wrong.yaml: unknown config key 'OPTIM.LEARNING_RATE'" in line
+    wrong.write_text("OPTIM:\n  LR: fast\n")
+    assert "wrong.yaml: " in (line := fails(flags=("--config-file", str(wrong)))) and "LR takes float" in line
+    wrong.write_text("OPTIM: [")
+    assert "wrong.yaml: " in fails(flags=("--config-file", str(wrong)))
+    assert "no such file; did you mean" in fails(flags=("--config-file", str(tmp_path / "wrog.yaml")))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_an_unreadable_or_missing_image_is_named(fails: Call, root: Path, part: str) -> None:
+    image = root / "images" / f"{part}_1_0.png"
+    image.write_bytes(image.read_bytes()[:100])
+    assert f"image {image} cannot be read" in fails()
+    image.unlink()
+    assert f"image {image} is missing" in fails()
+
+
+def test_an_unreadable_test_image_is_named_with_loader_workers(fails: Call, root: Path) -> None:
+    (root / "images" / "test_1_0.png").write_bytes(b"")
+    assert "test_1_0.png cannot be read" in fails("DATALOADER.NUM_WORKERS", "1")
+
+
+def test_grey_palette_and_transparent_images_are_converted(
+    root: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    for i, mode in enumerate(["L", "P", "RGBA", "LA"]):
+        path = root / "images" / f"train_0_{i}.png"
+        Image.open(path).convert("L" if mode == "LA" else "RGB").convert(mode).save(path)
+    argv = ["--trainer", "CoFT", "--root", str(root), "--output-dir", str(tmp_path / "out"), "--seed", "1"]
+    assert train.main([*argv, "--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK]) == 0
+
+
+def test_class_names_that_make_no_classifier(fails: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for names, message in (
+        (("cat",), "at least two class names"),
+        (("cat", "dog", "cat"), "the same name 'cat'"),
+        (("cat", "dog", "word " * 90), "the text encoder reads 77; shorten it"),
+    ):
+        monkeypatch.setattr("tests.conftest.CLASSNAMES", names)
+        assert message in fails()
+
+
+def test_an_output_folder_that_holds_another_experiment(fails: Call, tmp_path: Path, root: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "log.txt").write_text("somebody else's")
+    assert "holds another experiment" in fails(left=True)
+    assert (out / "log.txt").read_text() == "somebody else's" and len(list(out.iterdir())) == 1
+
+
+def test_another_setting_in_the_same_folder_is_refused_and_the_same_one_goes_on(
+    fails: Call, tmp_path: Path, root: Path, checkpoints: dict[str, Path]
+) -> None:
+    out = tmp_path / "out"
+    argv = ["--trainer", "CoFT", "--root", str(root), "--output-dir", str(out), "--seed", "1"]
+    argv += ["--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK]
+    assert train.main(argv) == 0
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    assert "TRAINER.COFT.FILTER is 'both' there, 'self' here" in fails("TRAINER.COFT.FILTER", "self", left=True)
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    summary = json.loads((out / "summary.json").read_text())
+    assert train.main([*argv, "DATALOADER.NUM_WORKERS", "1"]) == 0
+    assert json.loads((out / "summary.json").read_text())["results"]["accuracy_test"] == summary["results"]["accuracy_test"]
+
+
+def test_a_loss_that_is_not_a_number(fails: Call) -> None:
+    assert "lower the learning rate" in fails("OPTIM.LR", "1e30", "TRAINER.COFT.PHASE1.MIN_STEPS", "9")
+
+
+def test_a_checkpoint_of_another_backbone(tmp_path: Path, root: Path, checkpoints: dict[str, Path], fails: Call) -> None:
+    common = ["--trainer", "CoFT", "--root", str(root), "--seed", "1"]
+    made = ["--output-dir", str(tmp_path / "made"), "--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK]
+    assert train.main(common + made) == 0
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "made"))
+    assert "made with another backbone" in fails(backbone=str(checkpoints["other"]), flags=flags)
+    flags = ("--resume", str(tmp_path / "made"))
+    assert "made with another backbone" in fails(backbone=str(checkpoints["other"]), flags=flags)
+    assert "no checkpoint" in fails(flags=("--eval-only", "--model-dir", str(tmp_path / "nowhere"))).lower()
+    assert "no checkpoint" in fails(flags=("--eval-only", "--model-dir", str(tmp_path / "made"), "--load-epoch", "9")).lower()
+
+
+def test_a_backbone_with_weights_that_are_code(fails: Call, tmp_path: Path) -> None:
+    torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1)).save(str(tmp_path / "code.pt"))
+    assert "a TorchScript archive is a program" in fails(backbone=str(tmp_path / "code.pt"))

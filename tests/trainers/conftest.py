@@ -1,0 +1,75 @@
+"""Short runs of whole trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SHORT = {
+    "CoFT": {
+        "TRAINER__COFT__SEEDS_PER_CLASS": 3,
+        "TRAINER__COFT__PHASE1__EPOCHS": 2,
+        "TRAINER__COFT__PHASE1__MIN_STEPS": 4,
+        "TRAINER__COFT__PHASE1__WARMUP_STEPS": 2,
+        "TRAINER__COFT__PHASE1__MIN_AUC": 0.0,
+        "TRAINER__COFT__PHASE2__EPOCHS": 3,
+        "TRAINER__COFT__PHASE2__LR": 1e-3,
+        "OPTIM__NAME": "sgd",
+        "OPTIM__LR": 0.01,
+    },
+    "UPL": {
+        "TRAINER__UPL__SEEDS_PER_CLASS": 3,
+        "OPTIM__MAX_EPOCH": 2,
+        "OPTIM__NAME": "sgd",
+        "OPTIM__LR": 0.01,
+    },
+    "CoOp": {
+        "DATASET__NUM_SHOTS": 2,
+        "OPTIM__MAX_EPOCH": 2,
+        "OPTIM__NAME": "sgd",
+        "OPTIM__LR": 0.01,
+    },
+    "ZeroshotCLIP": {},
+}
+
+
+@pytest.fixture
+def run(configure: Callable[..., Any]) -> Callable[..., Any]:
+    """Build a trainer with short settings and train it: run("CoFT", "vit", out="folder", KEY=value ...)."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    def start(trainer: str, backbone: str = "resnet", train: bool = True, **settings: Any) -> Any:
+        cfg = configure(trainer, backbone, **(SHORT[trainer] | settings))
+        set_random_seed(cfg.SEED)
+        built = build_trainer(cfg)
+        if train:
+            built.train()
+        return built
+
+    return start
+
+
+def weights(trainer: Any) -> dict[str, torch.Tensor]:
+    """All trained weights of a trainer, by name."""
+    return {
+        f"{name}.{key}": value
+        for name, model in trainer._models.items()
+        for key, value in model.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different, different
+
+
+def saved_weights(folder: Path, model: str, epoch: int) -> dict[str, torch.Tensor]:
+    state = torch.load(folder / model / f"model.pth.tar-{epoch}", weights_only=True)["state_dict"]
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from datasets.errors import UserError
+from tests.trainers.conftest import assert_same_bits, saved_weights, weights
+from trainers.parts.cleanliness import clean_log_odds, dual_loss
+
+PEERS = ("peer_a", "peer_b")
+
+
+def lines(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(params=["resnet", "vit"])
+def trained(run: Callable[..., Any], request: pytest.FixtureRequest) -> Any:
+    return run("CoFT", request.param)
+
+
+def test_a_run_leaves_all_artefacts(trained: Any) -> None:
+    folder = Path(trained.output_dir)
+    rows = lines(folder, "metrics.csv")
+    assert [row["stage"] for row in rows] == ["zero-shot", "phase1", "phase1", "phase2", "phase2", "phase2"]
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["trainer"] == "CoFT" and summary["seed"] == 1
+    assert summary["versions"]["dassl"] and summary["versions"]["torch"] == torch.__version__
+    assert summary["results"]["after Phase II"]["accuracy_both"] == pytest.approx(float(rows[-1]["accuracy_both"]))
+    assert summary["results"]["accuracy_test"] == pytest.approx(float(rows[-1]["accuracy_both"]))
+    assert any((folder / "tensorboard").iterdir())
+    for name in PEERS:
+        assert (folder / name / "checkpoint").read_text().strip() == "model.pth.tar-5"
+    assert not list(folder.rglob("*.tmp*"))
+
+
+def test_pseudo_labels_are_those_that_were_taught(trained: Any) -> None:
+    rows = lines(Path(trained.output_dir), "pseudo_labels.csv")
+    assert list(rows[0]) == ["path", "class", "confidence", "p_clean_a", "p_clean_b", "kept_for"]
+    assert [row["path"] for row in rows] == trained.pool.paths
+    names = trained.classnames
+    for rank, row in enumerate(rows):
+        taught = [p for p in PEERS if trained.peers[p].lesson.keep[rank]
+                  and names[trained.peers[p].lesson.labels[rank]] == row["class"]]  # fmt: skip
+        assert row["kept_for"] == "+".join(taught)
+        assert 0 <= float(row["p_clean_a"]) <= 1 and 1 / 3 <= float(row["confidence"]) <= 1
+
+
+def test_prediction_is_the_mean_of_the_peers_probabilities(trained: Any) -> None:
+    image = torch.randn(4, 3, 32, 32)
+    both = trained.model_inference(image).exp()
+    torch.testing.assert_close(both, sum(trained.peer_probabilities(image).values()) / 2)
+    torch.testing.assert_close(both.sum(dim=1), torch.ones(4))
+
+
+def test_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> None:
+    """parse_test_res.py of CoOp takes the last '* accuracy: x%' after a line 'Finish training'."""
+    from dassl.utils import setup_logger
+
+    trainer = run("CoFT", train=False)
+    setup_logger(trainer.output_dir)
+    trainer.train()
+    text = (Path(trainer.output_dir) / "log.txt").read_text()
+    tail = text[text.index("\nFinish training\n") :]
+    found = re.findall(r"\* accuracy: ([\.\deE+-]+)%", tail)
+    assert len(found) == 1 and float(found[0]) == pytest.approx(trainer.results["accuracy_test"], abs=0.05)
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_losses_equal_their_definition(run: Callable[..., Any], phase: int) -> None:
+    """One step of a peer, with text tower, heads, filter and routing written out."""
+    trainer = run("CoFT", train=False)
+    trainer.before_train()
+    trainer.epoch = 1 if phase == 1 else 2
+    trainer.before_epoch()
+    peer, name = trainer.peers["peer_a"], "peer_a"
+    batch = next(iter(trainer.train_loader_x))[name]
+    trainer.batch_idx = 0
+    drawn: dict[str, torch.Tensor] = {}
+    import trainers.coft as module
+
+    original = module.draw_complement
+    module.draw_complement = lambda *args: drawn.setdefault("z", original(*args))
+    try:
+        classification, dual = trainer.losses(name, batch)
+    finally:
+        module.draw_complement = original
+    clf = peer.learner()
+    features = F.normalize(clf.encoder(batch["view"]), dim=-1)
+    positive, negative = F.normalize(clf.positive, dim=-1), F.normalize(clf.negative, dim=-1)
+    targets = trainer.targets[name]
+    place = [targets.ranks.tolist().index(rank) for rank in batch["rank"].tolist()]
+    label, keep, dual_label = targets.labels[place], targets.keep[place], targets.dual_labels[place]
+    logits = clf.scale * features @ positive.t() + targets.adjustment
+    expected = F.cross_entropy(logits[keep], label[keep]) if keep.any() else torch.zeros(())
+    torch.testing.assert_close(classification, expected, atol=1e-5, rtol=1e-4)
+    odds = clean_log_odds(features, positive, negative, clf.scale)
+    torch.testing.assert_close(dual, dual_loss(odds, dual_label, drawn["z"]), atol=1e-5, rtol=1e-4)
+    assert (drawn["z"] != dual_label).all()
+
+
+def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", train=False, TRAINER__COFT__MIN_KEPT=0)
+    trainer.before_train()
+    trainer.epoch = 2
+    trainer.before_epoch()
+    views = trainer._classify(None)
+    num_classes = len(trainer.classnames)
+    for name, other in (PEERS, PEERS[::-1]):
+        logits, _ = views[other]
+        prior = logits.double().softmax(1).mean(0)
+        label = (logits - 0.5 * prior.log()).argmax(1)
+        shift = torch.log(torch.tensor(num_classes - 1.0))
+        clean = [views[p][1].gather(1, label[:, None])[:, 0] - shift > 0 for p in PEERS]
+        assert torch.equal(trainer.peers[name].lesson.labels, label)
+        assert torch.equal(trainer.peers[name].lesson.keep, clean[0] & clean[1])
+
+
+def test_peers_differ_in_seeds_template_batches_and_random_numbers(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", train=False)
+    trainer.before_train()
+    a, b = trainer.peers.values()
+    assert not set(a.seeds.ranks.tolist()) & set(b.seeds.ranks.tolist())
+    assert a.prompts.positive.ctx.shape != b.prompts.positive.ctx.shape or not torch.equal(
+        a.prompts.positive.ctx, b.prompts.positive.ctx
+    )
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_bits(run: Callable[..., Any], stop: int) -> None:
+    """Stops at the start of an epoch, in either phase, on a refresh and between two."""
+    whole = run("CoFT", out="whole")
+
+    class Stop(Exception):
+        pass
+
+    first = run("CoFT", out="stopped", train=False)
+    steps = iter(range(10**6))
+    original = first.forward_backward
+
+    def fail_in_the_middle(batch: Any) -> Any:
+        if first.epoch == stop and next(steps) == 1:
+            raise Stop
+        return original(batch)
+
+    first.forward_backward = fail_in_the_middle
+    with pytest.raises(Stop):
+        first.train()
+    resumed = run("CoFT", out="stopped")
+    assert resumed.start_epoch == stop
+    assert_same_bits(weights(whole), weights(resumed))
+    rows = [lines(Path(t.output_dir), "metrics.csv") for t in (whole, resumed)]
+    for row in rows[0] + rows[1]:
+        del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+def test_a_kill_between_the_two_checkpoints_of_an_epoch_is_survived(run: Callable[..., Any]) -> None:
+    whole = run("CoFT", out="whole")
+    first = run("CoFT", out="stopped", train=False)
+    original = first.save_model
+    calls = []
+
+    class Stop(Exception):
+        pass
+
+    def save_one_peer(epoch: int, *args: Any, **kwargs: Any) -> None:
+        calls.append(epoch)
+        if epoch == 3:
+            first._models.pop("peer_b")
+            original(epoch, *args, **kwargs)
+            raise Stop
+        original(epoch, *args, **kwargs)
+
+    first.save_model = save_one_peer
+    with pytest.raises(Stop):
+        first.train()
+    folder = Path(first.output_dir)
+    assert [(folder / p / "checkpoint").read_text().strip()[-1] for p in PEERS] == ["4", "3"]
+    assert_same_bits(weights(whole), weights(run("CoFT", out="stopped")))
+
+
+def test_load_epoch_means_what_it_says_in_either_phase(run: Callable[..., Any]) -> None:
+    trained = run("CoFT", TRAIN__CHECKPOINT_FREQ=1)
+    folder = trained.output_dir
+    accuracy = {row["epoch"]: float(row["accuracy_both"]) for row in lines(Path(folder), "metrics.csv")}
+    for epoch, phase in ((1, 1), (2, 1), (3, 2), (5, 2), (None, 2)):
+        loaded = run("CoFT", train=False, out="evaluation")
+        loaded.load_model(folder, epoch=epoch)
+        assert loaded.peers["peer_a"].phase == phase
+        assert loaded.test() == pytest.approx(accuracy[str(epoch or 5)])
+        assert_same_bits(
+            saved_weights(Path(folder), "peer_a", epoch or 5),
+            {k[7:]: v for k, v in weights(loaded).items() if k.startswith("peer_a")},
+        )
+
+
+def test_old_checkpoints_are_removed_but_for_the_ends_of_phases(run: Callable[..., Any]) -> None:
+    folder = Path(run("CoFT").output_dir)
+    assert sorted(p.name for p in (folder / "peer_a").glob("model*")) == ["model.pth.tar-2", "model.pth.tar-5"]
+
+
+def test_checkpoint_of_another_backbone_is_refused(run: Callable[..., Any]) -> None:
+    folder = run("CoFT", "resnet").output_dir
+    for backbone in ("other", "vit"):
+        with pytest.raises(UserError, match="made with another backbone"):
+            run("CoFT", backbone, train=False, out="evaluation").load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"TRAINER__COFT__FILTER": "bothh"}, "TRAINER.COFT.FILTER is 'bothh'; did you mean 'both'?"),
+        ({"TRAINER__COFT__CLEAN_RULE": "raws"}, "TRAINER.COFT.CLEAN_RULE is 'raws'; did you mean 'raw'?"),
+        ({"TRAINER__COFT__PREC": "fp8"}, "TRAINER.COFT.PREC is 'fp8'; expected one of fp32"),
+        ({"TRAINER__COFT__PHASE2__REFRESH": 0}, "must be at least 1"),
+        ({"INPUT__AUGMENT": "arial"}, "INPUT.AUGMENT is 'arial'; did you mean 'aerial'?"),
+        ({"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* reads \(32, 32\)"),
+    ],
+)
+def test_wrong_settings_are_named(run: Callable[..., Any], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        run("CoFT", **settings)
+
+
+def test_a_loss_that_is_not_a_number_is_named(run: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match=r"peer_a: the loss is nan in epoch 1, batch 2; lower the learning rate"):
+        run("CoFT", OPTIM__LR=1e30)
+
+
+@pytest.mark.parametrize("rule", ["self", "none", "agree", "peer", "threshold-0.5"])
+def test_every_filter_runs(run: Callable[..., Any], rule: str) -> None:
+    assert 0 <= run("CoFT", TRAINER__COFT__FILTER=rule).results["accuracy_test"] <= 100
+
+
+def test_training_learns(run: Callable[..., Any], configure: Callable[..., Any]) -> None:
+    """Taught right labels, the peers come to predict them: the loop optimises what it says it does."""
+    trainer = run("CoFT", "resnet", train=False, TRAINER__COFT__PHASE2__EPOCHS=12, TRAINER__COFT__PHASE2__LR=1e-3,
+                  TRAINER__COFT__PHASE2__HEAD_LR=1e-2, TRAINER__COFT__FILTER="none", TRAINER__COFT__PHASE2__WISE=1.0,
+                  TRAINER__COFT__PHASE2__REFRESH=100, TRAINER__COFT__PHASE2__EMA=0.9)  # fmt: skip
+    from trainers.parts.pseudo_labels import Lesson
+
+    truth = torch.tensor([trainer.dm.dataset.train_u[i].label for i in trainer.pool.order.tolist()])
+
+    def teach_the_truth() -> None:
+        for peer in trainer.peers.values():
+            peer.lesson = Lesson(truth, torch.ones_like(truth, dtype=torch.bool))
+
+    trainer.teach = teach_the_truth
+    trainer.train()
+    assert trainer.results["accuracy_test"] > 80
+
+

@@ -1,0 +1,75 @@
+"""Label-free is an invariant: what the unlabeled images' labels, order and names are changes no bit of any weight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainers.conftest import assert_same_bits, weights
+
+LABEL_FREE = [("UPL", "resnet"), ("CoFT", "resnet"), ("CoFT", "vit")]
+
+
+def permute_labels(split: dict[str, Any], folder: Path) -> None:
+    labels = [row[1:] for row in split["train"]]
+    random.Random(0).shuffle(labels)
+    split["train"] = [[row[0], *label] for row, label in zip(split["train"], labels, strict=True)]
+
+
+def blank_labels(split: dict[str, Any], folder: Path) -> None:
+    split["train"] = [[row[0], -1, ""] for row in split["train"]]
+
+
+def shuffle_files(split: dict[str, Any], folder: Path) -> None:
+    random.Random(1).shuffle(split["train"])
+
+
+def hash_names(split: dict[str, Any], folder: Path) -> None:
+    for row in split["train"]:
+        path = folder / "images" / row[0]
+        row[0] = hashlib.sha256(path.read_bytes()).hexdigest() + ".png"
+        path.rename(path.with_name(row[0]))
+
+
+CHANGES = {"permuted": permute_labels, "blank": blank_labels, "shuffled": shuffle_files, "hashed names": hash_names}
+
+
+def changed(shapes: Path, target: Path, change: Callable[[dict[str, Any], Path], None]) -> Path:
+    shutil.copytree(shapes, target)
+    split = json.loads((target / "split.json").read_text())
+    before = json.dumps(split)
+    change(split, target)
+    assert json.dumps(split) != before
+    (target / "split.json").write_text(json.dumps(split))
+    return target
+
+
+@pytest.mark.parametrize(("trainer", "backbone"), LABEL_FREE)
+def test_labels_order_and_names_change_no_bit(
+    run: Callable[..., Any], shapes: Path, tmp_path: Path, trainer: str, backbone: str
+) -> None:
+    reference = weights(run(trainer, backbone, out="reference"))
+    for name, change in CHANGES.items():
+        root = changed(shapes, tmp_path / name, change)
+        assert_same_bits(reference, weights(run(trainer, backbone, root=root, out=f"out {name}")))
+
+
+@pytest.mark.parametrize(("trainer", "backbone"), [("UPL", "resnet"), ("CoFT", "resnet")])
+def test_the_seed_changes_weights(run: Callable[..., Any], trainer: str, backbone: str) -> None:
+    """The comparison above could see a difference if there were one."""
+    one, two = (weights(run(trainer, backbone, out=f"seed{seed}", SEED=seed)) for seed in (1, 2))
+    assert any(not torch.equal(one[key], two[key]) for key in one)
+
+
+def test_labels_do_change_a_trainer_that_uses_them(run: Callable[..., Any], shapes: Path, tmp_path: Path) -> None:
+    reference = weights(run("CoOp", out="reference"))
+    permuted = weights(run("CoOp", root=changed(shapes, tmp_path / "permuted", permute_labels), out="permuted"))
+    assert any(not torch.equal(reference[key], permuted[key]) for key in reference)
