@@ -1,0 +1,209 @@
+"""RandAugment (Cubuk et al. 2020) in the three forms that configs name.
+
+An operation has a range; a strength in [0, 1] is a place in it. Ranges are those of the published policies of
+RandAugment and FixMatch. Operations that have a direction (shear, translation, rotation) take a random one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from PIL import Image, ImageEnhance, ImageOps
+
+Operation = Callable[[Image.Image, float], Image.Image]
+Ranges = list[tuple[Operation, float, float]]
+
+_HOLE = (125, 123, 114)  # about the mean colour of natural images
+
+
+def _affine(img: Image.Image, *matrix: float) -> Image.Image:
+    return img.transform(img.size, Image.Transform.AFFINE, matrix)
+
+
+def _signed(value: float) -> float:
+    return value if random.random() < 0.5 else -value
+
+
+def identity(img: Image.Image, value: float) -> Image.Image:
+    """The image itself."""
+    return img
+
+
+def auto_contrast(img: Image.Image, value: float) -> Image.Image:
+    """Stretch the contrast of each channel."""
+    return ImageOps.autocontrast(img)
+
+
+def equalize(img: Image.Image, value: float) -> Image.Image:
+    """Equalize the histogram of each channel."""
+    return ImageOps.equalize(img)
+
+
+def invert(img: Image.Image, value: float) -> Image.Image:
+    """Negative of the image."""
+    return ImageOps.invert(img)
+
+
+def rotate(img: Image.Image, value: float) -> Image.Image:
+    """Rotate by so many degrees."""
+    return img.rotate(_signed(value))
+
+
+def posterize(img: Image.Image, value: float) -> Image.Image:
+    """Keep so many bits of each channel."""
+    return ImageOps.posterize(img, max(1, int(value)))
+
+
+def solarize(img: Image.Image, value: float) -> Image.Image:
+    """Invert what is brighter than a threshold."""
+    return ImageOps.solarize(img, int(value))
+
+
+def solarize_add(img: Image.Image, value: float) -> Image.Image:
+    """Brighten what is darker than the middle."""
+    return img.point([min(255, level + int(value)) if level < 128 else level for level in range(256)] * 3)
+
+
+def color(img: Image.Image, value: float) -> Image.Image:
+    """Change the saturation; 1 leaves it."""
+    return ImageEnhance.Color(img).enhance(value)
+
+
+def contrast(img: Image.Image, value: float) -> Image.Image:
+    """Change the contrast; 1 leaves it."""
+    return ImageEnhance.Contrast(img).enhance(value)
+
+
+def brightness(img: Image.Image, value: float) -> Image.Image:
+    """Change the brightness; 1 leaves it."""
+    return ImageEnhance.Brightness(img).enhance(value)
+
+
+def sharpness(img: Image.Image, value: float) -> Image.Image:
+    """Change the sharpness; 1 leaves it."""
+    return ImageEnhance.Sharpness(img).enhance(value)
+
+
+def shear_x(img: Image.Image, value: float) -> Image.Image:
+    """Shear along the width."""
+    return _affine(img, 1, _signed(value), 0, 0, 1, 0)
+
+
+def shear_y(img: Image.Image, value: float) -> Image.Image:
+    """Shear along the height."""
+    return _affine(img, 1, 0, 0, _signed(value), 1, 0)
+
+
+def shift_x(img: Image.Image, value: float) -> Image.Image:
+    """Translate by so many pixels along the width."""
+    return _affine(img, 1, 0, _signed(value), 0, 1, 0)
+
+
+def shift_y(img: Image.Image, value: float) -> Image.Image:
+    """Translate by so many pixels along the height."""
+    return _affine(img, 1, 0, 0, 0, 1, _signed(value))
+
+
+def translate_x(img: Image.Image, value: float) -> Image.Image:
+    """Translate by a share of the width."""
+    return shift_x(img, value * img.width)
+
+
+def translate_y(img: Image.Image, value: float) -> Image.Image:
+    """Translate by a share of the height."""
+    return shift_y(img, value * img.height)
+
+
+def hole(img: Image.Image, value: float) -> Image.Image:
+    """Cover a square whose side has so many pixels."""
+    side = int(value)
+    left, top = (int(random.uniform(0, extent) - side / 2) for extent in img.size)
+    covered = img.copy()
+    covered.paste(_HOLE, (left, top, left + side, top + side))
+    return covered
+
+
+_GEOMETRY: Ranges = [
+    (rotate, 0, 30),
+    (shear_x, 0, 0.3),
+    (shear_y, 0, 0.3),
+    (translate_x, 0, 0.3),
+    (translate_y, 0, 0.3),
+]
+_COMMON: Ranges = [(auto_contrast, 0, 1), (equalize, 0, 1), (posterize, 4, 8), (solarize, 0, 256)]
+
+
+def _enhancers(low: float, high: float) -> Ranges:
+    return [(op, low, high) for op in (color, contrast, brightness, sharpness)]
+
+
+CLASSIC: Ranges = [
+    *_COMMON,
+    *_enhancers(0.1, 1.9),
+    *_GEOMETRY[:3],
+    (invert, 0, 1),
+    (solarize_add, 0, 110),
+    (hole, 0, 40),
+    (shift_x, 0, 100),
+    (shift_y, 0, 100),
+]
+RANDOM_STRENGTH: Ranges = [*_COMMON, *_enhancers(0.1, 1.9), *_GEOMETRY, (identity, 0, 1), (invert, 0, 1)]
+FIXMATCH: Ranges = [*_COMMON, *_enhancers(0.05, 0.95), *_GEOMETRY, (identity, 0, 1)]
+
+
+class RandAugment:
+    """Apply `n` random operations of one strength.
+
+    Args:
+        n: Number of operations.
+        m: Strength, 0 to 30.
+
+    Raises:
+        ValueError: If the strength is out of range.
+    """
+
+    def __init__(self, n: int = 2, m: float = 10) -> None:
+        if not 0 <= m <= 30:
+            raise ValueError(f"INPUT.RANDAUGMENT_M is {m}; expected 0 to 30")
+        self.n = n
+        self.m = m
+
+    def __call__(self, img: Image.Image) -> Image.Image:
+        for operation, low, high in random.choices(CLASSIC, k=self.n):
+            img = operation(img, low + self.m / 30 * (high - low))
+        return img
+
+
+class RandAugment2:
+    """Apply `n` random operations of random strength, each with probability `p`.
+
+    Args:
+        n: Number of operations.
+        p: Probability.
+    """
+
+    ranges = RANDOM_STRENGTH
+
+    def __init__(self, n: int = 2, p: float = 0.6) -> None:
+        self.n = n
+        self.p = p
+
+    def __call__(self, img: Image.Image) -> Image.Image:
+        for operation, low, high in random.choices(self.ranges, k=self.n):
+            if random.random() < self.p:
+                img = operation(img, random.uniform(low, high))
+        return img
+
+
+class RandAugmentFixMatch(RandAugment2):
+    """Apply `n` random operations of random strength, as FixMatch does (Sohn et al. 2020).
+
+    Args:
+        n: Number of operations.
+    """
+
+    ranges = FIXMATCH
+
+    def __init__(self, n: int = 2) -> None:
+        super().__init__(n, p=1.0)

@@ -1,0 +1,311 @@
+"""Models with their optimizers and schedules, their checkpoints, and a loop over epochs."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..utils.checkpoints import BEST, fit_module, load_checkpoint, resume_from_checkpoint, save_checkpoint
+from ..utils.files import StrPath
+from ..utils.tools import tolist_if_not
+from . import resume
+
+Names = str | Iterable[str] | None
+
+
+class TrainerBase:
+    """A loop over epochs, whose parts a trainer fills in.
+
+    Attributes:
+        epoch: The epoch under way, counted from 0.
+        start_epoch: The first epoch of this run: above 0 if it is resumed.
+        max_epoch: The number of epochs.
+        best_result: Best result on the validation set.
+    """
+
+    epoch: int
+    start_epoch: int
+    max_epoch: int
+    best_result: float = -math.inf
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, nn.Module] = OrderedDict()
+        self._optims: OrderedDict[str, Any] = OrderedDict()
+        self._scheds: OrderedDict[str, Any] = OrderedDict()
+        self._writer: Any = None
+        self._resumed: resume.State | None = None
+        self._checkpointed: tuple[str, int] | None = None
+
+    # ---- models
+
+    def register_model(
+        self, name: str = "model", model: nn.Module | None = None, optim: Any = None, sched: Any = None
+    ) -> None:
+        """Register a model, to be put into train or eval mode, saved, loaded and resumed under its name.
+
+        Args:
+            name: Also the folder of its checkpoints.
+            model: The model.
+            optim: Its optimizer, if it trains.
+            sched: Its schedule, if it has one.
+
+        Raises:
+            AttributeError: If it is called before `super().__init__()`.
+            AssertionError: If the name is taken.
+        """
+        if "_models" not in self.__dict__:
+            raise AttributeError("Cannot assign model before super().__init__() call")
+        if name in self._models:
+            raise AssertionError(f"Found duplicate model names: {name}")
+        self._models[name] = model  # type: ignore[assignment]
+        self._optims[name] = optim
+        self._scheds[name] = sched
+
+    def get_model_names(self, names: Names = None) -> list[str]:
+        """Return the names of all models, or check those that are given.
+
+        Raises:
+            AssertionError: If there is no model of such a name.
+        """
+        if names is None:
+            return list(self._models)
+        found: list[str] = tolist_if_not(names) if isinstance(names, str) else list(names)
+        for name in found:
+            if name not in self._models:
+                raise AssertionError(f"no model is registered as {name!r}; expected some of {list(self._models)}")
+        return found
+
+    def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
+        """Put registered models into training or evaluation mode.
+
+        Args:
+            mode: train, test or eval.
+            names: All of them without it.
+
+        Raises:
+            KeyError: If the mode is unknown.
+        """
+        if mode not in ("train", "test", "eval"):
+            raise KeyError(f"mode is {mode!r}; expected train, test or eval")
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names: Names = None) -> None:
+        """Step schedules."""
+        for name in self.get_model_names(names):
+            if self._scheds[name] is not None:
+                self._scheds[name].step()
+
+    def get_current_lr(self, names: Names = None) -> float:
+        """Return the learning rate of the first group of the first model that has an optimizer.
+
+        Raises:
+            ValueError: If none has.
+        """
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                return self._optims[name].param_groups[0]["lr"]
+        raise ValueError("no registered model has an optimizer")
+
+    # ---- steps
+
+    def detect_anomaly(self, loss: Tensor) -> None:
+        """Check a loss.
+
+        Raises:
+            FloatingPointError: If it is not finite.
+        """
+        if not torch.isfinite(loss).all():
+            raise FloatingPointError("Loss is infinite or NaN!")
+
+    def model_zero_grad(self, names: Names = None) -> None:
+        """Clear gradients."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].zero_grad()
+
+    def model_backward(self, loss: Tensor) -> None:
+        """Compute gradients of a loss that is finite."""
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names: Names = None) -> None:
+        """Step optimizers."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].step()
+
+    def model_backward_and_update(self, loss: Tensor, names: Names = None) -> None:
+        """Make one step on a loss."""
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)
+
+    # ---- checkpoints
+
+    def save_model(
+        self,
+        epoch: int,
+        directory: StrPath,
+        is_best: bool = False,
+        val_result: float | None = None,
+        model_name: str = "",
+    ) -> None:
+        """Write a checkpoint of each model.
+
+        Args:
+            epoch: The epoch that is done, counted from 0.
+            directory: Each model has a folder in it.
+            is_best: Whether to copy it to `model-best.pth.tar`.
+            val_result: Result on the validation set.
+            model_name: File name; `model.pth.tar-<epoch + 1>` without it.
+        """
+        for name, saved in resume.model_states(self).items():
+            state = {
+                "state_dict": saved["state_dict"],
+                "epoch": epoch + 1,
+                "optimizer": saved["optimizer"],
+                "scheduler": saved["scheduler"],
+                "val_result": None if val_result is None else float(val_result),
+            }
+            save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
+        if not model_name:
+            self._checkpointed = (str(directory), epoch + 1)
+
+    def load_model(self, directory: StrPath, epoch: int | None = None) -> None:
+        """Load the weights of each model.
+
+        Args:
+            directory: Where `save_model` wrote; empty to load nothing.
+            epoch: Of which epoch, counted from 1; the best without it.
+
+        Raises:
+            FileNotFoundError: If there is no such checkpoint.
+            RuntimeError: If it does not fit.
+        """
+        if not directory:
+            print(
+                "Note that load_model() is skipped as no pretrained "
+                "model is given (ignore this if it's done on purpose)"
+            )
+            return
+        file = BEST if epoch is None else f"model.pth.tar-{epoch}"
+        paths = {name: Path(directory) / name / file for name in self.get_model_names()}
+        for path in paths.values():
+            if not path.exists():
+                raise FileNotFoundError(f"No model at {path}")
+        for name, path in paths.items():
+            found = load_checkpoint(path)
+            result = found.get("val_result")
+            shown = "none" if result is None else f"{result:.1f}"
+            print(f"Load {path} to {name} (epoch={found.get('epoch')}, val_result={shown})")
+            self._models[name].load_state_dict(fit_module(found["state_dict"], self._models[name]))
+
+    def resume_model_if_exist(self, directory: StrPath) -> int:
+        """Restore models, optimizers and schedules, and what else an interrupted run knew, if there is such a run.
+
+        Args:
+            directory: Its output folder.
+
+        Returns:
+            The epoch to go on with; 0 to begin.
+        """
+        folders = {name: Path(directory) / name for name in self.get_model_names()}
+        state = resume.read(directory)
+        complete = all(folder.is_dir() for folder in folders.values())
+        if not complete or not (state or all((f / "checkpoint").is_file() for f in folders.values())):
+            print("No checkpoint found, train from scratch")
+            return 0
+        print(f"Found checkpoint at {directory} (will resume training)")
+        if state:
+            self._resumed = state
+            return resume.restore(self, directory, state)
+        epochs = {
+            name: resume_from_checkpoint(folder, self._models[name], self._optims[name], self._scheds[name])
+            for name, folder in folders.items()
+        }
+        resume.restore_best(self, folders.values())
+        return max(epochs.values(), default=0)
+
+    # ---- TensorBoard
+
+    def init_writer(self, log_dir: StrPath) -> None:
+        """Begin to write scalars for TensorBoard."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            print(f"Initialize tensorboard (log_dir={log_dir})")
+            self._writer = SummaryWriter(log_dir=str(log_dir))
+
+    def close_writer(self) -> None:
+        """Stop it."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def write_scalar(self, tag: str, scalar_value: Any, global_step: int | None = None) -> None:
+        """Write a scalar, if there is a writer."""
+        if self._writer is not None:
+            self._writer.add_scalar(tag, scalar_value, global_step)
+
+    # ---- the loop
+
+    def train(self, start_epoch: int, max_epoch: int) -> None:
+        """Train from one epoch to another; `before_train` may set a later start."""
+        self.start_epoch = start_epoch
+        self.max_epoch = max_epoch
+        self.before_train()
+        if self._resumed:  # only now: what is built before the first epoch draws from the generators as well
+            resume.restore_generators(self, self._resumed)
+            self._resumed = None
+        for epoch in range(self.start_epoch, self.max_epoch):
+            self.epoch = epoch
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+            self.keep_state()
+        self.after_train()
+
+    def before_train(self) -> None:
+        """Called once, at first."""
+
+    def after_train(self) -> None:
+        """Called once, at last."""
+
+    def before_epoch(self) -> None:
+        """Called before each epoch."""
+
+    def after_epoch(self) -> None:
+        """Called after each epoch."""
+
+    def keep_state(self) -> None:
+        """Called when an epoch is all done: keep what another run needs to go on as if this one had not stopped."""
+
+    def run_epoch(self) -> None:
+        """Train for an epoch."""
+        raise NotImplementedError
+
+    def test(self, split: str | None = None) -> float:
+        """Evaluate."""
+        raise NotImplementedError
+
+    def parse_batch_train(self, *batches: dict[str, Any]) -> Any:
+        """Take apart a batch of training."""
+        raise NotImplementedError
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> Any:
+        """Take apart a batch of a test."""
+        raise NotImplementedError
+
+    def forward_backward(self, *batches: dict[str, Any]) -> Any:
+        """Make one step and return what to report of it."""
+        raise NotImplementedError
+
+    def model_inference(self, input: Tensor) -> Tensor:
+        """Return the logits of images."""
+        raise NotImplementedError

@@ -1,0 +1,73 @@
+"""A progress bar on a terminal, with printed lines above it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+def wanted() -> bool:
+    """Tell whether to show a bar: on a terminal, or as DASSL_PROGRESS (1 or 0) says."""
+    forced = os.environ.get("DASSL_PROGRESS")
+    return forced == "1" if forced in ("0", "1") else sys.stderr.isatty()
+
+
+class LinesAbove:
+    """Standard output while a bar is shown: a whole line at a time, above the bar.
+
+    Args:
+        console: Standard output as it is otherwise.
+    """
+
+    def __init__(self, console: TextIO) -> None:
+        self.console = console
+        self._begun = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["console"], name)
+
+    def write(self, text: str) -> int:
+        """Write the lines that are complete and keep the rest."""
+        lines, newline, self._begun = (self._begun + text).rpartition("\n")
+        if newline:
+            self._print(lines + newline)
+        return len(text)
+
+    def finish(self) -> None:
+        """Write a line that was begun."""
+        if self._begun:
+            self._print(self._begun)
+            self._begun = ""
+
+    def _print(self, text: str) -> None:
+        with tqdm.external_write_mode(file=sys.stdout):
+            self.console.write(text)
+
+
+@contextlib.contextmanager
+def progress_bar(batches: Iterable[Any], title: str, total: int) -> Iterator[tqdm]:
+    """Show how far a loop over batches is, and how long it still takes.
+
+    Args:
+        batches: What the loop is over.
+        title: Stands before the bar.
+        total: Number of batches.
+
+    Yields:
+        The batches, to iterate over; nothing is shown if no bar is wanted.
+    """
+    with tqdm(batches, title, total, leave=False, dynamic_ncols=True, disable=not wanted()) as bar:
+        if bar.disable:
+            yield bar
+            return
+        lines = LinesAbove(sys.stdout)
+        with contextlib.redirect_stdout(lines):
+            try:
+                yield bar
+            finally:
+                lines.finish()

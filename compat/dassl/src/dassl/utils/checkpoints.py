@@ -1,0 +1,136 @@
+"""Checkpoints: written whole or not at all, read as data."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import unpickling
+from .files import StrPath, replacing
+
+__all__ = ["load_checkpoint", "resume_from_checkpoint", "save_checkpoint"]
+
+BEST = "model-best.pth.tar"
+POINTER = "checkpoint"
+
+
+def write_torch(obj: Any, fpath: StrPath) -> None:
+    """Write tensors and plain containers, whole or not at all."""
+    with replacing(fpath) as file:
+        torch.save(obj, file)
+
+
+def save_checkpoint(
+    state: dict[str, Any],
+    save_dir: StrPath,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Write a checkpoint, and its name to the text file `checkpoint` beside it.
+
+    Args:
+        state: At least `state_dict` and `epoch`.
+        save_dir: The folder, made if it is missing.
+        is_best: Whether to copy it to `model-best.pth.tar`.
+        remove_module_from_keys: Whether to strip the "module." that a parallel wrapper puts before each name.
+        model_name: File name; `model.pth.tar-<epoch>` without it.
+    """
+    if remove_module_from_keys:
+        state = {**state, "state_dict": strip_module(state["state_dict"])}
+    path = Path(save_dir) / (model_name or f"model.pth.tar-{state['epoch']}")
+    write_torch(state, path)
+    print(f"Checkpoint saved to {path}")
+    with replacing(path.with_name(POINTER)) as file:
+        file.write(f"{path.name}\n".encode())
+    if is_best:
+        best = path.with_name(BEST)
+        with replacing(best) as file, path.open("rb") as source:
+            shutil.copyfileobj(source, file)
+        print(f'Best checkpoint saved to "{best}"')
+
+
+def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
+    """Read a checkpoint; to the CPU where there is no CUDA.
+
+    Checkpoints that Dassl wrote with pickled schedules load too, the schedules reduced to their numbers.
+
+    Raises:
+        ValueError: If the path is None.
+        FileNotFoundError: If there is no such file.
+        UnsafePickleError: If it asks for more than data.
+        RuntimeError: If it is damaged.
+    """
+    if fpath is None:
+        raise ValueError("File path is None")
+    if not Path(fpath).exists():
+        raise FileNotFoundError(f'File is not found at "{os.fspath(fpath)}"')
+    device = None if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.load(fpath, map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        return _load_with_objects(fpath, device)
+    except (RuntimeError, EOFError) as error:
+        raise RuntimeError(f"checkpoint {os.fspath(fpath)} is damaged ({_first_line(error)}); remove it") from error
+
+
+def _load_with_objects(fpath: StrPath, device: str | None) -> dict[str, Any]:
+    try:
+        found = torch.load(fpath, map_location=device, pickle_module=unpickling, weights_only=False)
+    except Exception as error:  # a broken pickle fails in any way
+        raise unpickling.refusal(fpath, error) from error
+    return unpickling.plain(found)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def resume_from_checkpoint(fdir: StrPath, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
+    """Restore a model, and its optimizer and schedule, from the checkpoint that `checkpoint` names.
+
+    Returns:
+        The epoch to go on with, counted from 0.
+    """
+    path = Path(fdir) / (Path(fdir) / POINTER).read_text(encoding="utf-8").strip()
+    print(f'Loading checkpoint from "{path}"')
+    found = load_checkpoint(path)
+    restore(found, model, optimizer, scheduler)
+    print(f"Previous epoch: {found['epoch']}")
+    return int(found["epoch"])
+
+
+def restore(found: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> None:
+    """Load what a checkpoint holds into a model, its optimizer and its schedule."""
+    model.load_state_dict(fit_module(found["state_dict"], model))
+    print("Loaded model weights")
+    if optimizer is not None and found.get("optimizer") is not None:
+        optimizer.load_state_dict(found["optimizer"])
+        print("Loaded optimizer")
+    if scheduler is not None and found.get("scheduler") is not None:
+        scheduler.load_state_dict(found["scheduler"])
+        print("Loaded scheduler")
+
+
+def strip_module(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Take a leading "module." off all names that have one."""
+    if not any(name.startswith("module.") for name in state_dict):
+        return state_dict
+    return OrderedDict((name.removeprefix("module."), value) for name, value in state_dict.items())
+
+
+def fit_module(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Put "module." before the names that a wrapped model has with it only."""
+    wrapped = {name for name in model.state_dict() if name.startswith("module.")}
+    if not wrapped:
+        return state_dict
+    return OrderedDict(
+        (f"module.{name}" if f"module.{name}" in wrapped else name, value) for name, value in state_dict.items()
+    )

@@ -1,0 +1,84 @@
+"""Named classes and functions, and names that are close to a mistyped one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["Registry", "check_availability", "get_most_similar_str_to_a_from_b"]
+
+
+class Registry:
+    """Objects by their `__name__`.
+
+    Args:
+        name: What is registered, for messages.
+
+    Example:
+        >>> TRAINERS = Registry("TRAINER")
+        >>> @TRAINERS.register()
+        ... class MyTrainer: ...
+        >>> TRAINERS.get("MyTrainer") is MyTrainer
+        True
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._objects: dict[str, Any] = {}
+
+    def register(self, obj: Any = None, force: bool = False) -> Any:
+        """Register an object; without one, return a decorator that does.
+
+        Args:
+            obj: A class or function.
+            force: Whether to replace an object of the same name.
+
+        Raises:
+            KeyError: If the name is taken.
+        """
+        if obj is not None:
+            return self._add(obj, force)
+        decorator: Callable[[Any], Any] = lambda found: self._add(found, force)  # noqa: E731
+        return decorator
+
+    def _add(self, obj: Any, force: bool) -> Any:
+        name = obj.__name__
+        if name in self._objects and not force:
+            raise KeyError(f'An object named "{name}" was already registered in "{self._name}" registry')
+        self._objects[name] = obj
+        return obj
+
+    def get(self, name: str) -> Any:
+        """Return the object of a name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        if name not in self._objects:
+            raise KeyError(f'Object name "{name}" does not exist in "{self._name}" registry')
+        return self._objects[name]
+
+    def registered_names(self) -> list[str]:
+        """Names in the order of registration."""
+        return list(self._objects)
+
+
+def get_most_similar_str_to_a_from_b(a: str, b: Sequence[str]) -> str | None:
+    """Return the string of `b` that is most similar to `a`; None if `b` is empty."""
+    ratio = {name: difflib.SequenceMatcher(None, a, name).ratio() for name in b}
+    return max(ratio, key=ratio.__getitem__, default=None)
+
+
+def check_availability(requested: str, available: Sequence[str]) -> None:
+    """Check that a name is one of a list.
+
+    Raises:
+        ValueError: Naming the list and the most similar name in it.
+    """
+    if requested not in available:
+        guess = get_most_similar_str_to_a_from_b(requested, available)
+        raise ValueError(
+            f"The requested one is expected to belong to {list(available)}, "
+            f"but got [{requested}] (do you mean [{guess}]?)"
+        )
