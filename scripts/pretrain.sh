@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Rebuilds the embedded CLIPs in weights/ from npm packages; two hours at most on two cores.
+#   bash scripts/pretrain.sh [embedded] [embedded-vit] [report] [--out DIR] [--fashion DIR] [--eurosat DIR]
+# Goes on where it was stopped. COFT_CACHE says where packages, drawings and the state of runs are kept
+# (default: cache/pretrain).
+SETUP_EXTRA=weights/pretrain/requirements.txt
+source "$(dirname "$0")/setup.sh"
+# The default allocator gives pages back and faults them in again all the time; tcmalloc doesn't. Used when present.
+for tcmalloc in /usr/lib/*/libtcmalloc_minimal.so.4 /usr/lib*/libtcmalloc_minimal.so.4; do
+  if [ -e "$tcmalloc" ]; then
+    export LD_PRELOAD="$tcmalloc${LD_PRELOAD:+:$LD_PRELOAD}"
+    break
+  fi
+done
+exec "$PYTHON" -m weights.pretrain "$@"

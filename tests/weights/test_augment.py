@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from weights.pretrain.augment import LUMA, Drawings, compose, degrade, move, picture
+
+
+def _drawings(count: int = 64, luma: float | None = None) -> Drawings:
+    """Squares with a hole; ``luma`` gives them a colour of their own."""
+    line = torch.zeros(count, 1, 64, 64)
+    line[:, :, 16:48, 16:48] = 1
+    silhouette = line.clone()
+    line[:, :, 24:40, 24:40] = 0
+    paint = line.expand(-1, 3, -1, -1) * (luma or 0.0)
+    coloured = torch.full((count,), luma is not None)
+    return Drawings(paint, line, silhouette, coloured, torch.zeros(count, dtype=torch.bool))
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("luma", [None, 0.0, 0.5, 1.0])
+def test_what_is_drawn_stands_out_from_its_ground(luma):
+    images = compose(_drawings(256, luma), 0.0, _generator())
+    brightness = torch.einsum("bchw,c->bhw", images, LUMA)
+    contrast = (brightness[:, 20, 20] - brightness[:, 2, 2]).abs()
+    assert contrast.min() > 0.2
+
+
+def test_letters_keep_their_holes():
+    drawings = _drawings(256)
+    letters = Drawings(*vars(drawings).values())
+    letters.glyph.fill_(True)
+    images = compose(letters, 0.0, _generator())
+    assert torch.equal(images[:, :, 32, 32], images[:, :, 2, 2])
+
+
+def test_some_icons_become_silhouettes_and_some_get_a_filling():
+    images = compose(_drawings(256), 0.0, _generator())
+    hole_is_ground = (images[:, :, 32, 32] - images[:, :, 2, 2]).abs().amax(1) < 1e-3
+    hole_is_ink = (images[:, :, 32, 32] - images[:, :, 20, 20]).abs().amax(1) < 1e-3
+    assert 0.5 < hole_is_ground.float().mean() < 0.9
+    assert 0.03 < hole_is_ink.float().mean() < 0.3
+
+
+def test_no_strength_leaves_the_frame_alone():
+    drawings = _drawings(4)
+    moved = move(drawings, 0.0, _generator())
+    torch.testing.assert_close(moved.opacity, drawings.opacity, atol=1e-4, rtol=0)
+
+
+def test_degrading_stays_within_range():
+    images = torch.rand(64, 3, 64, 64, generator=_generator())
+    changed = degrade(images, torch.zeros(64, dtype=torch.bool), 1.0, _generator())
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert not torch.equal(changed, images)
+
+
+def test_the_same_seed_makes_the_same_pictures():
+    first, again, other = (picture(_drawings(8), 1.0, _generator(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -1,0 +1,164 @@
+"""Compact checkpoints: what is stored, and what comes out when they are expanded."""
+
+from pathlib import Path
+
+import clip
+import pytest
+import torch
+from clip.model import build_model
+
+from trainers.parts.embedded import VOCABULARY, expand, load_embedded, spelled_embeddings
+from weights.pretrain.checkpoint import compact, fit_spelling, save
+from weights.pretrain.model import build_clip
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+WORDS = "zero one two three four five six seven eight nine heart house photo of the digit a picture ."
+CHECKPOINTS = [path for path in (WEIGHTS / "embedded.pt", WEIGHTS / "embedded-vit.pt") if path.is_file()]
+
+
+def _token_ids() -> list[int]:
+    row = clip.tokenize(WORDS)[0]
+    return sorted({int(token) for token in row if token})
+
+
+def _compact(name: str) -> dict:
+    torch.manual_seed(0)
+    ids = _token_ids()
+    model = build_clip(name, len(ids))
+    return compact(model.state_dict(), ids, {"name": name})
+
+
+@pytest.fixture(scope="module", params=["embedded", "embedded-vit"])
+def checkpoint(request) -> dict:
+    return _compact(request.param)
+
+
+def test_saving_and_loading_keeps_every_bit(checkpoint, tmp_path):
+    save(checkpoint, tmp_path / "a.pt")
+    loaded, direct = load_embedded(tmp_path / "a.pt"), expand(checkpoint)
+    assert loaded.keys() == direct.keys()
+    assert all(torch.equal(loaded[name], direct[name]) for name in direct)
+
+
+def test_the_stock_builder_takes_it_and_keeps_the_trained_rows(checkpoint):
+    model = build_model(expand(checkpoint))
+    assert model.token_embedding.weight.shape == (VOCABULARY, 128)
+    assert model.positional_embedding.shape == (77, 128)
+    assert model.visual.input_resolution == 64
+    rows = model.token_embedding.weight[checkpoint["token_ids"]]
+    assert torch.equal(rows, checkpoint["state_dict"]["token_embedding.weight"].float())
+
+
+def test_the_stock_model_computes_what_the_small_vocabulary_computed(checkpoint):
+    """Positions after the end mark never matter, and neither does the numbering of tokens."""
+    ids = checkpoint["token_ids"]
+    small = build_clip(checkpoint["meta"]["name"], len(ids)).eval()
+    small.load_state_dict({name: value.float() for name, value in checkpoint["state_dict"].items()})
+    full = build_model(expand(checkpoint)).float().eval()
+    tokens = clip.tokenize(["a photo of the digit seven.", "heart"])
+    cut = torch.searchsorted(ids, tokens[:, :9])
+    cut[tokens[:, :9] == 0] = 0
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(full.encode_text(tokens), small.encode_text(cut), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(full.encode_image(images), small.encode_image(images), atol=1e-5, rtol=1e-5)
+
+
+def test_expanding_twice_gives_equal_but_separate_tensors(checkpoint):
+    first, second = expand(checkpoint), expand(checkpoint)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    first["logit_scale"].zero_()
+    assert second["logit_scale"] != 0
+
+
+def test_no_two_tokens_share_an_embedding(checkpoint):
+    rows = expand(checkpoint)["token_embedding.weight"]
+    assert len(rows.float().unique(dim=0)) == VOCABULARY
+
+
+def test_spelled_embeddings_are_the_same_everywhere():
+    weight = (torch.arange(2048 * 4).reshape(2048, 4) % 255 - 127).to(torch.int8)
+    rows = spelled_embeddings({"weight": weight, "scale": 0.5, "norm": 4.0})
+    expected = torch.tensor(EXPECTED_ROW)
+    assert torch.equal(rows[1212], expected)
+
+
+# the row of "house": its letter groups, as the formula of spelled_embeddings has them
+EXPECTED_ROW = [-5.199999809265137, -3.700000047683716, -3.200000047683716, -2.700000047683716]
+
+
+def test_tokens_spelled_alike_are_near_each_other():
+    ids = torch.tensor(sorted({int(t) for t in clip.tokenize("house houses building buildings cat cats")[0] if t}))
+    torch.manual_seed(0)
+    rows = torch.randn(len(ids), 64)
+    house, houses = (int(clip.tokenize(word)[0, 1]) for word in ("house", "houses"))
+    position = {int(token): index for index, token in enumerate(ids)}
+    rows[position[houses]] = rows[position[house]]
+    spelled = spelled_embeddings(fit_spelling(rows, ids))
+    unseen = int(clip.tokenize("housing")[0, 1])
+    similarity = torch.cosine_similarity(spelled[unseen][None], spelled[[house, int(clip.tokenize("cat")[0, 1])]])
+    assert similarity[0] > similarity[1] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"format": "other/1"}, "format"),
+        ({"token_ids": torch.tensor([3, 2])}, "length"),
+        ({"spelling": None}, "spelling"),
+        ({"state_dict": []}, "state_dict"),
+    ],
+)
+def test_a_wrong_checkpoint_gets_one_clear_line(tmp_path, change, complaint):
+    path = tmp_path / "wrong.pt"
+    save(_compact("embedded") | change, path)
+    with pytest.raises(ValueError, match=complaint) as caught:
+        load_embedded(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unsorted_tokens_are_refused(tmp_path):
+    checkpoint = _compact("embedded")
+    checkpoint["token_ids"] = checkpoint["token_ids"].flip(0)
+    save(checkpoint, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="sorted"):
+        load_embedded(tmp_path / "a.pt")
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "text.pt"
+    path.write_text("no checkpoint")
+    with pytest.raises(ValueError, match=r"text\.pt: not a checkpoint"):
+        load_embedded(path)
+    with pytest.raises(FileNotFoundError):
+        load_embedded(tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+class TestShipped:
+    def test_it_is_small(self, path):
+        assert path.stat().st_size < 16_000_000
+
+    def test_it_holds_plain_data_and_tells_what_it_is(self, path):
+        meta = torch.load(path, weights_only=True)["meta"]
+        assert meta["name"] == path.stem
+        assert meta["architecture"]["image_size"] == 64
+        assert len(meta["packages"]) > 100
+
+    def test_names_with_unseen_words_do_not_collapse(self, path):
+        checkpoint = torch.load(path, weights_only=True)
+        seen = set(checkpoint["token_ids"].tolist())
+        names = ["herbaceous", "samoyed", "rapeseed", "gazania", "boeing"]
+        assert any(token not in seen for name in names for token in clip.tokenize(name)[0].tolist() if token)
+        model = build_model(expand(checkpoint)).float()
+        with torch.no_grad():
+            features = torch.nn.functional.normalize(model.encode_text(clip.tokenize(names)), dim=1)
+        similarity = features @ features.t() - torch.eye(len(names))
+        assert similarity.max() < 0.95
+
+    def test_it_reads_digits(self, path):
+        from weights.pretrain.evaluate import accuracy, digits
+
+        model = build_model(load_embedded(path)).float().eval()
+        assert accuracy(model, digits()) > {"embedded": 85, "embedded-vit": 70}[path.stem]

@@ -1,0 +1,112 @@
+"""The held-out data sets, from packages made here, and the licences of what is used."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from weights.pretrain import heldout, packages
+from weights.pretrain.packages import PERMISSIVE, Package, drawings, licence, licence_table, of_role, pinned
+from weights.pretrain.render import Shelf, chosen, with_silhouette
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+
+
+def _shelf(source: str, names: list[str], seed: int) -> Shelf:
+    rng = np.random.default_rng(seed)
+    blocks = np.kron(rng.integers(0, 2, (len(names), 8, 8)) * 255, np.ones((8, 8), int)).astype(np.uint8)
+    return Shelf(source, names, np.stack([with_silhouette(block) for block in blocks]), None)
+
+
+@pytest.fixture
+def shelves(monkeypatch):
+    names = ["bell", "bell-outline", "camera-24", "unknown-thing", "heart", "heart-fill"]
+    found = [_shelf(f"set{seed}", names, seed) for seed in range(5)]
+    copy = Shelf("copy", found[0].names, found[0].opacity, None)
+    monkeypatch.setattr(heldout, "install", lambda cache, wanted: None)
+    monkeypatch.setattr(heldout, "shelves", lambda wanted, cache: [*found, copy])
+
+
+def test_the_data_set_has_coop_layout_without_exact_duplicates(shelves, tmp_path):
+    split_file = heldout.build_icons(tmp_path, tmp_path / "cache")
+    assert split_file == tmp_path / "icons" / "split_icons.json"
+    split = json.loads(split_file.read_text())
+    assert {part: len(rows) for part, rows in split.items()} == {"train": 15, "val": 0, "test": 10}
+    names = heldout.classnames("icons")
+    for part in ("train", "test"):
+        for relative, label, classname in split[part]:
+            assert relative.startswith(f"{part}/")
+            assert names[label] == classname
+            assert Image.open(tmp_path / "icons" / relative).size == (64, 64)
+    assert len(list((tmp_path / "icons").rglob("*.png"))) == 25
+
+
+def test_building_again_gives_the_same_split(shelves, tmp_path):
+    first, second = (heldout.build_icons(tmp_path / side, tmp_path).read_text() for side in "ab")
+    assert first == second
+
+
+def test_classes_are_distinct_and_plenty():
+    for name, least in (("icons", 50), ("emoji", 100)):
+        names = heldout.classnames(name)
+        assert len(names) == len(set(names)) >= least
+
+
+def test_nothing_held_out_is_trained_on():
+    trained = {package.npm_name for package in of_role("icons", "fonts")}
+    held = {package.npm_name for package in of_role("heldout_icons", "heldout_emoji")}
+    assert not trained & held
+    assert len(of_role("heldout_icons")) >= 10
+    assert heldout.development_sets() < {package.name for package in of_role("heldout_icons")}
+
+
+def test_every_package_is_in_the_licence_table_with_a_permissive_licence():
+    rows = list(csv.DictReader((WEIGHTS / "licences.csv").open()))
+    listed = {(row["package"], row["version"]) for row in rows}
+    assert listed == {(package.npm_name, package.version) for package in pinned()}
+    assert {row["licence"] for row in rows} <= PERMISSIVE
+
+
+@pytest.fixture
+def iconify_set(tmp_path) -> Package:
+    package = Package("icons", "tiny", "1.0.0")
+    folder = package.folder(tmp_path)
+    folder.mkdir(parents=True)
+    body = '<path fill="currentColor" d="M2 2h12v12H2z"/>'
+    icons = {"square-16": {"body": body}, "square-24": {"body": body}, "old": {"body": body, "hidden": True}}
+    (folder / "icons.json").write_text(json.dumps({"icons": icons, "width": 16, "height": 16}))
+    info = {"palette": False, "license": {"spdx": "GPL-3.0"}, "author": {"name": "Somebody"}}
+    (folder / "info.json").write_text(json.dumps(info))
+    return package
+
+
+def test_hidden_icons_and_other_sizes_are_left_out(iconify_set, tmp_path):
+    assert [drawing.name for drawing in drawings(iconify_set, tmp_path)] == ["square-16", "square-24"]
+    assert [drawing.name for drawing in chosen(iconify_set, tmp_path)] == ["square-24"]
+
+
+def test_a_licence_that_is_not_permissive_stops_the_build(iconify_set, tmp_path):
+    assert licence(iconify_set, tmp_path) == "GPL-3.0"
+    with pytest.raises(ValueError, match=r"@iconify-json/tiny: licence GPL-3\.0 is not permissive"):
+        licence_table(tmp_path, [iconify_set])
+
+
+def test_icons_are_rendered_whole_and_black(iconify_set, tmp_path):
+    pytest.importorskip("resvg_py", reason="rendering needs weights/pretrain/requirements.txt")
+    from weights.pretrain.render import render_icon
+
+    [(name, pixels)] = render_icon(chosen(iconify_set, tmp_path)[0])
+    assert name == "square-24"
+    assert pixels.shape == (5, 64, 64)
+    assert pixels[3, 32, 32] == 255
+    assert pixels[3, 1, 1] == 0
+    assert pixels[:3, 32, 32].max() == 0
+
+
+def test_installing_without_npm_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="npm was not found"):
+        packages.install(tmp_path, of_role("aliases"))

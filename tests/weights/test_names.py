@@ -1,0 +1,27 @@
+import pytest
+
+from weights.pretrain.names import concept, spoken
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("heart-outline", "heart"),
+        ("calendar-24-regular", "calendar"),
+        ("calendar-2-line", "calendar"),
+        ("baseline-face", "face"),
+        ("numeric-7", "numeric 7"),
+        ("circle-number-7", "circle number 7"),
+        ("waving-hand-medium-light-skin-tone", "waving hand"),
+        ("7", "7"),
+        ("line", "line"),
+        ("T-Shirt", "t shirt"),
+        ("arrow-left-bold-duotone", "arrow left"),
+    ],
+)
+def test_concept_drops_style_and_size_and_keeps_what_is_shown(name, words):
+    assert concept(name) == words
+
+
+def test_only_single_digits_are_spoken():
+    assert spoken("numeric 7 of 24") == "numeric seven of 24"

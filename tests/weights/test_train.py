@@ -1,0 +1,134 @@
+"""Pre-training in small: generated drawings, a few steps, no packages."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from trainers.parts.embedded import load_embedded
+from weights.pretrain.evaluate import Task, prepared
+from weights.pretrain.library import collect
+from weights.pretrain.model import Student
+from weights.pretrain.render import Shelf, with_silhouette
+from weights.pretrain.run import Pretraining
+from weights.pretrain.train import Recipe, Trainer
+
+SHAPES = ("circle", "square", "cross")
+
+
+def _shape(name: str, seed: int) -> np.ndarray:
+    canvas = Image.new("L", (64, 64))
+    pen = ImageDraw.Draw(canvas)
+    low, high = 10 + seed % 5, 52 - seed % 3
+    if name == "circle":
+        pen.ellipse((low, low, high, high), fill=255)
+    elif name == "square":
+        pen.rectangle((low, low, high, high), outline=255, width=6)
+    else:
+        pen.line((low, 32, high, 32), fill=255, width=8)
+        pen.line((32, low, 32, high), fill=255, width=8)
+    return np.asarray(canvas)
+
+
+def _shelf(source: str, coloured: bool, is_font: bool = False) -> Shelf:
+    names = [f"{name}-outline" for name in SHAPES for _ in range(4)]
+    opacity = np.stack([with_silhouette(_shape(name, seed)) for name in SHAPES for seed in range(4)])
+    colour = np.full((len(names), 3, 64, 64), 200, np.uint8) if coloured else None
+    if is_font:
+        names = ["7", "A", "a"] * 4
+    return Shelf(source, names, opacity, colour, is_font)
+
+
+def _library():
+    shelves = [_shelf("plain", False), _shelf("bright", True), _shelf("letters", False, True)]
+    return collect(shelves, [np.ones(len(shelf), bool) for shelf in shelves])
+
+
+def _pretraining(folder) -> Pretraining:
+    images = torch.stack([prepared(Image.fromarray(_shape(name, 2))) for name in SHAPES])
+    task = Task("shapes", images, torch.arange(3), list(SHAPES), ("a photo of a {}.",))
+    return Pretraining(
+        library=_library(),
+        aliases={"circle": ["ring"]},
+        tasks=[task],
+        twins={"icons": 0},
+        cache_dir=folder / "cache",
+        out_dir=folder / "out",
+        compiled=False,
+    )
+
+
+RECIPE = Recipe(steps=4, batch=8, warmup=2)
+
+
+def test_concepts_kinds_and_shares():
+    library = _library()
+    kinds = dict(zip(library.concepts, library.kinds, strict=True))
+    assert kinds == {"7": "digit", "a": "letter", "circle": "icon", "cross": "icon", "square": "icon"}
+    share = {words: float(library.weights[library.label == i].sum()) for i, words in enumerate(library.concepts)}
+    assert share["7"] == pytest.approx(0.1)
+    assert share["a"] == pytest.approx(0.1)
+    assert share["circle"] == pytest.approx(0.8 / 3)
+
+
+def test_rows_left_out_are_never_drawn():
+    shelf = _shelf("plain", False)
+    keep = np.arange(len(shelf)) % 2 == 0
+    assert len(collect([shelf], [keep])) == keep.sum()
+
+
+def test_both_checkpoints_from_generated_drawings(tmp_path):
+    pretraining = _pretraining(tmp_path)
+    with pytest.raises(FileNotFoundError, match="train embedded first"):
+        pretraining.train("embedded-vit", RECIPE)
+    for name in ("embedded", "embedded-vit"):
+        state = load_embedded(pretraining.train(name, RECIPE))
+        assert all(torch.isfinite(value).all() for value in state.values())
+        rows = list(csv.DictReader((tmp_path / "out" / f"curve-{name}.csv").open()))
+        assert rows[-1]["step"] == "4"
+        assert 0 <= float(rows[-1]["shapes"]) <= 100
+
+
+def test_training_learns_three_shapes(tmp_path):
+    pretraining = _pretraining(tmp_path)
+    pretraining.train("embedded", Recipe(steps=40, batch=32, warmup=5, mild=0.1, mild_after=0))
+    row = next(csv.DictReader((tmp_path / "out" / "curve-embedded.csv").open()))
+    assert float(row["words"]) < 0.55 * np.log(3)
+
+
+def _trainer(folder, evaluate=None) -> Trainer:
+    pretraining = _pretraining(folder)
+    torch.manual_seed(0)
+    return Trainer(
+        student=Student("embedded", len(pretraining.captions.token_ids), len(pretraining.words.words)),
+        library=pretraining.library,
+        captions=pretraining.captions,
+        words=pretraining.words,
+        recipe=RECIPE,
+        folder=folder,
+        evaluate=evaluate,
+        save_every=2,
+        evaluate_every=3,
+    )
+
+
+def test_a_run_that_was_killed_ends_at_the_same_weights(tmp_path):
+    def kill(student: Student) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    whole = _trainer(tmp_path / "whole").run().state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        _trainer(tmp_path / "killed", kill).run()
+    again = _trainer(tmp_path / "killed")
+    resumed = again.run().state_dict()
+    assert [row["step"] for row in again.curve] == [3, 4]
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_a_state_of_another_recipe_is_refused(tmp_path):
+    _pretraining(tmp_path).train("embedded", RECIPE)
+    with pytest.raises(ValueError, match="another recipe"):
+        _pretraining(tmp_path).train("embedded", Recipe(steps=5, batch=8, warmup=2))

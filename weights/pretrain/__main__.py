@@ -1,0 +1,57 @@
+"""``python -m weights.pretrain``: rebuild the embedded CLIPs from packages; see weights/README.md."""
+
+import argparse
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from weights.pretrain.report import closing_tasks, markdown, report
+from weights.pretrain.run import RECIPES, Pretraining, write_report
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/pretrain.sh", description="Rebuild the embedded CLIPs.")
+    parser.add_argument("what", nargs="*", default=["embedded", "embedded-vit", "report"], help="steps, in order")
+    parser.add_argument("--out", type=Path, default=ROOT / "weights", help="where checkpoints and records go")
+    parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's idx files, for the report")
+    parser.add_argument("--eurosat", type=Path, help="folder of EuroSAT in CoOp's layout, for the report")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the steps that were asked for.
+
+    Returns:
+        The exit code.
+    """
+    args = _arguments()
+    unknown = set(args.what) - {*RECIPES, "report"}
+    if unknown:
+        print(f"error: unknown step {sorted(unknown)[0]!r}; known are {', '.join(RECIPES)}, report", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(args.threads)
+    cache_dir = Path(os.environ.get("COFT_CACHE", ROOT / "cache/pretrain"))
+    trained = [name for name in args.what if name in RECIPES]
+    if trained:
+        pretraining = Pretraining.from_packages(cache_dir, args.out)
+        for name in trained:
+            recipe = RECIPES[name]
+            pretraining.train(name, replace(recipe, steps=args.steps) if args.steps else recipe)
+    if "report" in args.what:
+        checkpoints = [path for name in RECIPES if (path := args.out / f"{name}.pt").is_file()]
+        rows = report(checkpoints, closing_tasks(cache_dir, args.fashion, args.eurosat))
+        write_report(args.out, rows, markdown(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

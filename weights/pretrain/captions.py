@@ -1,0 +1,152 @@
+"""Captions: the words of a drawing in many prompts, at many positions, over a vocabulary of the tokens in use."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from clip.simple_tokenizer import SimpleTokenizer
+from torch import Tensor
+
+from weights.pretrain.names import spoken
+
+CONTEXT = 77
+LENGTH = 32  # tokens of a training caption, marks of start and end included
+TEMPLATES = (
+    "{}",
+    "{}.",
+    "a {}.",
+    "the {}.",
+    "a photo of a {}.",
+    "a photo of {}.",
+    "an icon of a {}.",
+    "an icon of {}",
+    "a picture of a {}.",
+    "a drawing of a {}.",
+    "a symbol of a {}.",
+    "a {} icon.",
+    "{} symbol",
+    "an emoji of a {}.",
+    "a picture showing {}",
+)
+GLYPH_TEMPLATES = {
+    "digit": (
+        "{}",
+        "{}.",
+        "the digit {}",
+        "a photo of the digit {}.",
+        "the number {}.",
+        "a photo of the number {}.",
+        "a photo of a {}.",
+        "a handwritten {}.",
+        "a photo of the number: {}.",
+        "the figure {}",
+        "digit {}.",
+    ),
+    "letter": ("{}", "the letter {}", "a photo of the letter {}.", "letter {}.", "a photo of a {}.", "character {}"),
+}
+
+
+@cache
+def tokenizer() -> SimpleTokenizer:
+    """CLIP's tokenizer."""
+    return SimpleTokenizer()
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Token rows of a batch.
+
+    Attributes:
+        tokens: Rows of the vocabulary, int64 ``[B, L]``; after the end mark: 0.
+        positions: Where each token stands, int64 ``[B, L]``, increasing.
+        noise: Tokens to replace by random vectors, bool ``[B, L]``.
+        ends: Index of the end mark, int64 ``[B]``.
+        texts: A number per distinct text of words, int64 ``[B]``.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    noise: Tensor
+    ends: Tensor
+    texts: Tensor
+
+
+class Captions:
+    """Makes prompts for concepts.
+
+    Args:
+        concepts: The words of each concept, by number.
+        aliases: Other words for some of them, by the concept's words.
+        kinds: "icon", "digit" or "letter" for each concept.
+    """
+
+    def __init__(self, concepts: list[str], aliases: dict[str, list[str]], kinds: list[str]) -> None:
+        self.variants = [_variants(words, aliases.get(words, [])) for words in concepts]
+        self.kinds = kinds
+        encode = tokenizer().encode
+        templates = {*TEMPLATES, *GLYPH_TEMPLATES["digit"], *GLYPH_TEMPLATES["letter"]}
+        split = {template: tuple(encode(part) for part in template.split("{}")) for template in templates}
+        texts = sorted({text for variants in self.variants for text in variants})
+        coded = {text: encode(text) for text in texts}
+        used = {token for tokens in coded.values() for token in tokens}
+        used |= {token for halves in split.values() for half in halves for token in half}
+        marks = [tokenizer().encoder[mark] for mark in ("<|startoftext|>", "<|endoftext|>")]
+        self.token_ids = sorted(used.union(marks, encode("x")))
+        row = {token: index for index, token in enumerate(self.token_ids)}
+        self.start, self.end = row[marks[0]], row[marks[1]]
+        self._number = {text: index for index, text in enumerate(texts)}
+        self._rows = {text: [row[token] for token in tokens] for text, tokens in coded.items()}
+        self._halves = {t: tuple([row[token] for token in half] for half in halves) for t, halves in split.items()}
+
+    def prompts(self, concepts: Iterable[int], generator: torch.Generator) -> Prompts:
+        """Random prompts for a batch of concepts."""
+        chosen = list(concepts)
+        rows = [self._prompt(number, torch.rand(7, generator=generator).tolist(), generator) for number in chosen]
+        tokens = torch.zeros(len(rows), LENGTH, dtype=torch.long)
+        noise = torch.zeros(len(rows), LENGTH, dtype=torch.bool)
+        for index, (row, noisy, _) in enumerate(rows):
+            tokens[index, : len(row)] = torch.tensor(row)
+            noise[index, 1 : 1 + noisy] = True
+        ends = torch.tensor([len(row) - 1 for row, _, _ in rows])
+        gaps = _gaps(len(rows), generator)
+        return Prompts(tokens, gaps, noise, ends, torch.tensor([text for _, _, text in rows]))
+
+    def _prompt(self, concept: int, chances: list[float], generator: torch.Generator) -> tuple[list[int], int, int]:
+        text = self._text(concept, chances[0], chances[1])
+        words = self._rows[text]
+        before, after = self._template(concept, chances[2])
+        noisy = 0
+        if chances[3] < 0.45:  # a learned context may be any vectors, and as many as it likes
+            length = int(chances[4] * 20) + 1
+            before = torch.randint(len(self.token_ids) - 2, (length,), generator=generator).tolist()
+            noisy = length if chances[5] < 0.5 else 0
+            after = self._halves["{}."][1] if chances[6] < 0.5 else []
+        words = words[: LENGTH - 2 - len(after)]
+        before = before[: LENGTH - 2 - len(after) - len(words)]
+        return [self.start, *before, *words, *after, self.end], min(noisy, len(before)), self._number[text]
+
+    def _text(self, concept: int, chance: float, pick: float) -> str:
+        variants = self.variants[concept]
+        if len(variants) == 1 or chance < 0.6:
+            return variants[0]
+        return variants[1 + int(pick * (len(variants) - 1))]
+
+    def _template(self, concept: int, chance: float) -> tuple[list[int], list[int]]:
+        templates = GLYPH_TEMPLATES.get(self.kinds[concept], TEMPLATES)
+        before, after = self._halves[templates[int(chance * len(templates))]]
+        return before, after
+
+
+def _variants(words: str, aliases: list[str]) -> list[str]:
+    """What a concept may be called: its own words first, digits spoken, then its aliases."""
+    return list(dict.fromkeys([spoken(words), words, *map(spoken, aliases)]))
+
+
+def _gaps(count: int, generator: torch.Generator) -> Tensor:
+    """Positions 0, 1, 2 ... for half of the rows, and with a jump after the start mark for the others."""
+    jump = torch.randint(CONTEXT - LENGTH + 1, (count, 1), generator=generator)
+    jump = jump * (torch.rand(count, 1, generator=generator) < 0.5)
+    positions = torch.arange(LENGTH).repeat(count, 1) + jump
+    positions[:, 0] = 0
+    return positions

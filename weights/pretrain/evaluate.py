@@ -1,0 +1,95 @@
+"""Zero-shot accuracy of a CLIP on small data sets, through the stock interface: tokenize, encode, compare."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import clip
+import numpy as np
+import torch
+import torch.nn.functional as F
+from clip.model import CLIP
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_tensor
+
+from weights.pretrain.augment import normalise
+from weights.pretrain.heldout import classnames, development_sets, heldout
+from weights.pretrain.names import DIGITS
+
+Tokenize = Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images ready for the model ``[N, 3, 64, 64]``, their labels ``[N]``, class names and templates."""
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classnames: list[str]
+    templates: tuple[str, ...]
+
+
+def prepared(picture: Image.Image) -> Tensor:
+    """CLIP's preprocessing at 64 x 64: bicubic, normalised; ``[3, 64, 64]``."""
+    resized = picture.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
+    return normalise(to_tensor(resized))
+
+
+def digits() -> Task:
+    """The 1,797 handwritten digits of UCI that scikit-learn ships, white on black."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    grey = (found.images / 16 * 255).round().astype(np.uint8)
+    images = torch.stack([prepared(Image.fromarray(image)) for image in grey])
+    return Task("digits", images, torch.from_numpy(found.target), DIGITS, ("a photo of the digit {}.",))
+
+
+def heldout_task(name: str, cache_dir: Path, sources: frozenset[str] | None = None) -> Task:
+    """The held-out drawings ``icons`` or ``emoji``, all of them or those of some sets."""
+    items = [item for item in heldout(name, cache_dir) if sources is None or item.source in sources]
+    names = classnames(name)
+    images = torch.stack([prepared(Image.fromarray(item.pixels)) for item in items])
+    labels = torch.tensor([names.index(item.classname) for item in items])
+    template = "an icon of a {}." if name == "icons" else "a photo of a {}."
+    return Task(name, images, labels, names, (template,))
+
+
+def development_tasks(cache_dir: Path) -> list[Task]:
+    """What the recipe was chosen on."""
+    return [digits(), heldout_task("icons", cache_dir, development_sets())]
+
+
+@torch.no_grad()
+def text_features(model: CLIP, names: list[str], templates: tuple[str, ...], tokenize: Tokenize) -> Tensor:
+    """Unit-length features of class names, averaged over templates; ``[C, D]``."""
+    prompts = [[template.format(name) for name in names] for template in templates]
+    features = [F.normalize(model.encode_text(tokenize(each)).float(), dim=-1) for each in prompts]
+    return F.normalize(torch.stack(features).mean(0), dim=-1)
+
+
+@torch.no_grad()
+def image_features(model: CLIP, images: Tensor, batch: int = 256) -> Tensor:
+    """Unit-length features; ``[N, D]``."""
+    return torch.cat([F.normalize(model.encode_image(part).float(), dim=-1) for part in images.split(batch)])
+
+
+def accuracy(model: CLIP, task: Task, tokenize: Tokenize = clip.tokenize) -> float:
+    """Zero-shot accuracy in percent."""
+    texts = text_features(model, task.classnames, task.templates, tokenize)
+    predicted = (image_features(model, task.images) @ texts.t()).argmax(1)
+    return 100 * (predicted == task.labels).float().mean().item()
+
+
+def compact_tokenizer(token_ids: list[int]) -> Tokenize:
+    """``clip.tokenize`` for a model over the vocabulary in use; tokens it lacks become those of "x"."""
+    row = torch.full((49408,), token_ids.index(clip.tokenize("x")[0, 1].item()))
+    row[torch.tensor(token_ids)] = torch.arange(len(token_ids))
+
+    def tokenize(texts: list[str]) -> Tensor:
+        tokens = clip.tokenize(texts)
+        return torch.where(tokens == 0, 0, row[tokens])
+
+    return tokenize

@@ -1,0 +1,121 @@
+"""The held-out drawings, as data sets: icon sets and emoji vendors that pre-training never sees."""
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from weights.pretrain.names import concept
+from weights.pretrain.packages import install, of_role
+from weights.pretrain.render import Shelf, shelves
+
+TEST_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """One drawing of a held-out data set: uint8 ``[64, 64, 3]`` on white, its class name and its icon set."""
+
+    pixels: np.ndarray
+    classname: str
+    source: str
+
+    @property
+    def digest(self) -> str:
+        """A hash of the pixels, which names the file and decides the split."""
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:16]
+
+
+@cache
+def _declared() -> dict[str, list[str]]:
+    declared: dict[str, list[str]] = json.loads(Path(__file__).with_name("heldout.json").read_text())
+    return declared
+
+
+def classnames(name: str) -> list[str]:
+    """The classes of ``icons`` or ``emoji``, in the order of their labels."""
+    return _declared()[name]
+
+
+def development_sets() -> frozenset[str]:
+    """The held-out icon sets on which the recipe was chosen; the other sets were looked at once, at the end."""
+    return frozenset(_declared()["development_sets"])
+
+
+def heldout_shelves(name: str, cache_dir: Path) -> list[Shelf]:
+    """All drawings of the held-out packages that have one of the data set's classes as their name."""
+    packages = of_role(f"heldout_{name}")
+    install(cache_dir, packages)
+    wanted = set(classnames(name))
+    return [_only(shelf, wanted) for shelf in shelves(packages, cache_dir)]
+
+
+def _only(shelf: Shelf, wanted: set[str]) -> Shelf:
+    rows = [row for row, each in enumerate(shelf.names) if concept(each) in wanted]
+    colour = None if shelf.colour is None else shelf.colour[rows]
+    return Shelf(shelf.source, [shelf.names[row] for row in rows], shelf.opacity[rows], colour)
+
+
+def heldout(name: str, cache_dir: Path) -> list[Heldout]:
+    """The pictures of ``icons`` or ``emoji``, without exact duplicates, sorted by digest."""
+    found: dict[str, Heldout] = {}
+    for shelf in heldout_shelves(name, cache_dir):
+        for row, each in enumerate(shelf.names):
+            item = Heldout(_on_white(shelf, row), concept(each), shelf.source)
+            found.setdefault(item.digest, item)
+    return [found[digest] for digest in sorted(found)]
+
+
+def _on_white(shelf: Shelf, row: int) -> np.ndarray:
+    opacity = shelf.opacity[row, 0][..., None] / 255
+    paint = np.zeros((1, 1, 3)) if shelf.colour is None else shelf.colour[row].transpose(1, 2, 0)
+    return (paint * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
+
+
+def build_icons(root: Path, cache_dir: Path) -> Path:
+    """Write the ``icons`` data set below ``root``; see ``build``."""
+    return build("icons", root, cache_dir)
+
+
+def build_emoji(root: Path, cache_dir: Path) -> Path:
+    """Write the ``emoji`` data set below ``root``; see ``build``."""
+    return build("emoji", root, cache_dir)
+
+
+def build(name: str, root: Path, cache_dir: Path) -> Path:
+    """Write a held-out data set: ``<root>/<name>/{train,test}/<hash>.png`` and ``split_<name>.json``.
+
+    The split file has CoOp's layout: ``{"train": [[path, label, classname], ...], "val": [], "test": [...]}``.
+    Every class keeps about 40 % of its pictures for testing, chosen by the hash of their pixels.
+
+    Returns:
+        The split file's path.
+    """
+    parts: dict[str, list[list[Any]]] = {"train": [], "val": [], "test": []}
+    labels = {words: label for label, words in enumerate(classnames(name))}
+    for part, item in _split(heldout(name, cache_dir)):
+        relative = f"{part}/{item.digest}.png"
+        path = root / name / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(item.pixels).save(path)
+        parts[part].append([relative, labels[item.classname], item.classname])
+    split_file = root / name / f"split_{name}.json"
+    split_file.with_suffix(".tmp").write_text(json.dumps(parts, indent=1))
+    return split_file.with_suffix(".tmp").rename(split_file)
+
+
+def _split(items: list[Heldout]) -> list[tuple[str, Heldout]]:
+    classes = defaultdict(list)
+    for item in items:
+        classes[item.classname].append(item)
+    parted = []
+    for members in classes.values():
+        tested = round(TEST_SHARE * len(members))
+        parted += [("test" if rank < tested else "train", item) for rank, item in enumerate(members)]
+    return parted

@@ -1,0 +1,70 @@
+"""The small CLIPs: OpenAI's architecture over the vocabulary in use, and the heads that only training needs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from clip.model import CLIP
+from torch import Tensor, nn
+
+from weights.pretrain.captions import CONTEXT, Prompts
+
+EMBED_DIM = 256
+TEXT = {"transformer_width": 128, "transformer_heads": 2, "transformer_layers": 3}
+# Heads are width // 64 in clip.model.build_model, so they have to be so in training too.
+TOWERS: dict[str, dict[str, Any]] = {
+    "embedded": {"vision_layers": (1, 1, 1, 1), "vision_width": 32, "vision_patch_size": None},
+    "embedded-vit": {"vision_layers": 6, "vision_width": 128, "vision_patch_size": 8},
+}
+
+
+def build_clip(name: str, vocabulary: int) -> CLIP:
+    """A CLIP with fresh weights and ``vocabulary`` token rows, for 64 x 64 images."""
+    return CLIP(
+        embed_dim=EMBED_DIM,
+        image_resolution=64,
+        context_length=CONTEXT,
+        vocab_size=vocabulary,
+        **TOWERS[name],
+        **TEXT,
+    )
+
+
+@dataclass
+class Features:
+    """Unit-length image and text features ``[B, D]`` and logits over words ``[B, W]``."""
+
+    image: Tensor
+    text: Tensor
+    words: Tensor
+
+
+class Student(nn.Module):
+    """A CLIP in training: prompts at any position, and a bag-of-words head on the image features."""
+
+    def __init__(self, name: str, vocabulary: int, words: int) -> None:
+        super().__init__()
+        self.clip = build_clip(name, vocabulary)
+        self.word_head = nn.Linear(EMBED_DIM, words)
+
+    def forward(self, images: Tensor, prompts: Prompts, generator: torch.Generator) -> Features:
+        """Features of images ``[B, 3, 64, 64]`` and of prompts."""
+        image = self.clip.visual(images)
+        text = self.encode_prompts(prompts, generator)
+        return Features(F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), self.word_head(image))
+
+    def encode_prompts(self, prompts: Prompts, generator: torch.Generator) -> Tensor:
+        """CLIP's text tower, with positions of our choice and some tokens replaced by noise; ``[B, D]``.
+
+        Contexts of prompt learners start at N(0, 0.02^2) and may grow to the size of words, so noise does too.
+        """
+        clip = self.clip
+        embedded = clip.token_embedding(prompts.tokens)
+        size = 0.02 * 10 ** torch.rand(len(embedded), 1, 1, generator=generator)
+        noise = torch.randn(embedded.shape, generator=generator) * size
+        embedded = torch.where(prompts.noise[..., None], noise, embedded)
+        hidden = embedded + clip.positional_embedding[prompts.positions]
+        hidden = clip.transformer(hidden.permute(1, 0, 2)).permute(1, 0, 2)
+        last = hidden[torch.arange(len(hidden)), prompts.ends]
+        return clip.ln_final(last) @ clip.text_projection

@@ -1,0 +1,146 @@
+"""The npm packages that pre-training draws from: installing them, reading them, and checking their licences."""
+
+import json
+import logging
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+PERMISSIVE = {
+    "Apache-2.0",
+    "BSD-3-Clause",
+    "CC-BY-3.0",
+    "CC-BY-4.0",
+    "CC0-1.0",
+    "ISC",
+    "MIT",
+    "OFL-1.1",
+    "Unlicense",
+}
+ROLES = {"icons": "@iconify-json/", "heldout_icons": "@iconify-json/", "heldout_emoji": "@iconify-json/"}
+ROLES |= {"fonts": "@fontsource/", "aliases": ""}
+
+
+@dataclass(frozen=True)
+class Package:
+    """One pinned npm package and what it is used for (a key of ``packages.json``)."""
+
+    role: str
+    name: str
+    version: str
+
+    @property
+    def npm_name(self) -> str:
+        """The name on npm, scope included."""
+        return ROLES[self.role] + self.name
+
+    def folder(self, cache_dir: Path) -> Path:
+        """Where npm unpacked it."""
+        return cache_dir / "npm" / "node_modules" / self.npm_name
+
+
+@cache
+def pinned() -> tuple[Package, ...]:
+    """All packages of ``packages.json``, in the order of that file."""
+    listed: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("packages.json").read_text())
+    return tuple(Package(role, name, version) for role in listed for name, version in listed[role].items())
+
+
+def of_role(*roles: str) -> list[Package]:
+    """The pinned packages with one of these roles."""
+    return [package for package in pinned() if package.role in roles]
+
+
+def install(cache_dir: Path, packages: list[Package]) -> None:
+    """Let npm install the pinned versions under ``cache_dir``; nothing happens when all are there.
+
+    Raises:
+        RuntimeError: npm is missing or fails.
+    """
+    if all(_installed_version(package, cache_dir) == package.version for package in packages):
+        return
+    root = cache_dir / "npm"
+    root.mkdir(parents=True, exist_ok=True)
+    kept = {p.npm_name: p.version for p in pinned() if p.folder(cache_dir).is_dir()}
+    wanted = kept | {p.npm_name: p.version for p in packages}
+    (root / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}, indent=1))
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
+    logger.info("npm installs %d packages into %s", len(packages), root)
+    try:
+        subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise RuntimeError("npm was not found: pre-training needs Node.js with npm to fetch its drawings") from None
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"npm install failed in {root}: {error.stderr.strip()[-500:]}") from None
+
+
+def _installed_version(package: Package, cache_dir: Path) -> str | None:
+    manifest = package.folder(cache_dir) / "package.json"
+    return json.loads(manifest.read_text())["version"] if manifest.is_file() else None
+
+
+def licence(package: Package, cache_dir: Path) -> str:
+    """The package's SPDX licence, as its own files say it."""
+    folder = package.folder(cache_dir)
+    info = folder / "info.json"  # Iconify: the licence of the drawings, package.json repeats it
+    if info.is_file():
+        return str(json.loads(info.read_text())["license"]["spdx"])
+    return str(json.loads((folder / "package.json").read_text())["license"])
+
+
+def licence_table(cache_dir: Path, packages: list[Package]) -> list[dict[str, str]]:
+    """One row per package: role, name, version, licence, author.
+
+    Raises:
+        ValueError: A package's licence is not one of ``PERMISSIVE``.
+    """
+    rows = []
+    for package in packages:
+        spdx = licence(package, cache_dir)
+        if spdx not in PERMISSIVE:
+            raise ValueError(f"{package.npm_name}: licence {spdx} is not permissive; take it out of packages.json")
+        row = {"role": package.role, "package": package.npm_name, "version": package.version, "licence": spdx}
+        rows.append(row | {"author": _author(package, cache_dir)})
+    return rows
+
+
+def _author(package: Package, cache_dir: Path) -> str:
+    info = package.folder(cache_dir) / "info.json"
+    if info.is_file():
+        return str(json.loads(info.read_text())["author"]["name"])
+    author: Any = json.loads((package.folder(cache_dir) / "package.json").read_text()).get("author", "")
+    return str(author.get("name", "") if isinstance(author, dict) else author)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One icon: its set, its name there, and a complete SVG document."""
+
+    source: str
+    name: str
+    svg: str
+    coloured: bool
+
+
+def drawings(package: Package, cache_dir: Path) -> Iterator[Drawing]:
+    """The visible icons of an Iconify set."""
+    folder = package.folder(cache_dir)
+    icons = json.loads((folder / "icons.json").read_text())
+    coloured = bool(json.loads((folder / "info.json").read_text()).get("palette"))
+    for name, icon in icons["icons"].items():
+        if not icon.get("hidden"):
+            yield Drawing(package.name, name, _document(icon, icons), coloured)
+
+
+def _document(icon: dict[str, Any], defaults: dict[str, Any]) -> str:
+    left, top, width, height = (
+        icon.get(key, defaults.get(key, fallback))
+        for key, fallback in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left} {top} {width} {height}">'
+    return head + icon["body"].replace("currentColor", "#000") + "</svg>"

@@ -1,0 +1,152 @@
+"""Drawings as arrays: every icon and every letter, rendered once and cached as 64 x 64 bytes."""
+
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_fill_holes
+from tqdm import tqdm
+
+from weights.pretrain.names import SIZES, SKINS, concept
+from weights.pretrain.packages import Drawing, Package, drawings
+
+logger = logging.getLogger(__name__)
+
+SIZE = 64
+CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+Rendered = tuple[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One package's drawings.
+
+    Attributes:
+        source: The package's short name.
+        is_font: Whether these are letters and digits.
+        names: The N names in the package.
+        opacity: Opacity and silhouette (opacity with enclosed areas filled), uint8 ``[N, 2, 64, 64]``.
+        colour: Red, green, blue, uint8 ``[N, 3, 64, 64]``; None for drawings of a single colour.
+    """
+
+    source: str
+    names: list[str]
+    opacity: np.ndarray
+    colour: np.ndarray | None
+    is_font: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def shelves(packages: list[Package], cache_dir: Path, processes: int = 2) -> list[Shelf]:
+    """Render packages, or read them from the cache; a kill loses at most the package under way."""
+    (cache_dir / "rendered").mkdir(parents=True, exist_ok=True)
+    with Pool(processes) as pool:
+        run = partial(pool.imap, chunksize=16)
+        return [_shelf(p, cache_dir, run) for p in tqdm(packages, desc="render", unit="set")]
+
+
+def _shelf(package: Package, cache_dir: Path, run: Callable[..., Iterable[list[Rendered]]]) -> Shelf:
+    path = cache_dir / "rendered" / f"{package.role}-{package.name}-{package.version}.npz"
+    if not path.is_file():
+        if package.role == "fonts":
+            jobs, coloured = run(render_font, font_files(package, cache_dir)), False
+        else:
+            wanted = chosen(package, cache_dir)
+            jobs, coloured = run(render_icon, wanted), wanted[0].coloured
+        _store(path, [drawing for rendered in jobs for drawing in rendered], coloured)
+    with np.load(path) as stored:
+        names = list(map(str, stored["names"]))
+        return Shelf(package.name, names, stored["opacity"], stored.get("colour"), package.role == "fonts")
+
+
+def _store(path: Path, found: list[Rendered], coloured: bool) -> None:
+    pixels = np.stack([pixels for _, pixels in found])
+    names = np.array([name for name, _ in found])
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("wb") as stream:
+        if coloured:
+            np.savez_compressed(stream, names=names, opacity=pixels[:, 3:], colour=pixels[:, :3])
+        else:
+            np.savez_compressed(stream, names=names, opacity=pixels[:, 3:])
+    unfinished.rename(path)
+
+
+def chosen(package: Package, cache_dir: Path) -> list[Drawing]:
+    """A set's drawings with a name, one for each style: the many sizes of one drawing count once."""
+    styles = {_unsized(d.name): d for d in drawings(package, cache_dir) if concept(d.name)}
+    return list(styles.values())
+
+
+def _unsized(name: str) -> str:
+    return "-".join(word for word in SKINS.sub("", name).split("-") if word not in SIZES)
+
+
+def render_icon(drawing: Drawing) -> list[Rendered]:
+    """An icon's name and its five channels, uint8 ``[5, 64, 64]``; an empty list when there is nothing to see."""
+    try:
+        pixels = rasterise(drawing.svg)
+    except ValueError:
+        return []
+    if (pixels[3] > 96).mean() < 0.01:  # sets with animations start empty
+        return []
+    return [(drawing.name, np.concatenate([pixels[:3], with_silhouette(pixels[3])]))]
+
+
+def rasterise(svg: str) -> np.ndarray:
+    """Render an SVG document.
+
+    Returns:
+        uint8 ``[4, 64, 64]``: red, green, blue, opacity; the drawing centred, its aspect ratio kept.
+    """
+    import resvg_py  # only this step needs it: tests and training from a filled cache do without
+
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True)
+    return _squared(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
+
+
+def _squared(picture: Image.Image) -> np.ndarray:
+    picture.thumbnail((SIZE, SIZE))
+    square = Image.new("RGBA", (SIZE, SIZE))
+    square.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
+    return np.asarray(square).transpose(2, 0, 1)
+
+
+def with_silhouette(opacity: np.ndarray) -> np.ndarray:
+    """Stack an opacity map ``[64, 64]`` with the same map in which enclosed areas are filled."""
+    enclosed = binary_fill_holes(opacity > 96)
+    return np.stack([opacity, np.where(enclosed, 255, opacity)]).astype(np.uint8)
+
+
+def font_files(package: Package, cache_dir: Path) -> Iterator[Path]:
+    """The family's upright Latin files of a light, the regular and a bold weight, as far as it has them."""
+    folder = package.folder(cache_dir) / "files"
+    for weight in (300, 400, 700):
+        path = folder / f"{package.name}-latin-{weight}-normal.woff2"
+        if path.is_file():
+            yield path
+
+
+def render_font(path: Path) -> list[Rendered]:
+    """Letters and digits of one font file, each scaled to the frame; names are the characters."""
+    return [(character, _glyph(character, path)) for character in CHARACTERS]
+
+
+def _glyph(character: str, path: Path) -> np.ndarray:
+    font = ImageFont.truetype(str(path), 48)
+    left, top, right, bottom = font.getbbox(character)
+    font = ImageFont.truetype(str(path), round(48 * min(52 / (bottom - top), 56 / (right - left), 2)))
+    canvas = Image.new("L", (SIZE, SIZE))
+    ImageDraw.Draw(canvas).text((SIZE / 2, SIZE / 2), character, fill=255, font=font, anchor="mm")
+    left, top, right, bottom = canvas.getbbox() or (0, 0, SIZE, SIZE)
+    centred = Image.new("L", (SIZE, SIZE))
+    centred.paste(canvas, (SIZE // 2 - (left + right) // 2, SIZE // 2 - (top + bottom) // 2))
+    opacity = np.asarray(centred)
+    return np.concatenate([np.zeros((3, SIZE, SIZE), np.uint8), with_silhouette(opacity)])

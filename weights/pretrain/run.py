@@ -1,0 +1,143 @@
+"""The two pre-trainings from end to end, and the records they leave."""
+
+import csv
+import importlib.metadata
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from clip.model import CLIP
+
+from weights.pretrain.captions import Captions
+from weights.pretrain.checkpoint import compact, save
+from weights.pretrain.distil import Lesson, take_text_tower
+from weights.pretrain.evaluate import Task, accuracy, compact_tokenizer, development_tasks
+from weights.pretrain.library import Library, open_library, read_aliases
+from weights.pretrain.model import EMBED_DIM, TEXT, TOWERS, Student, build_clip
+from weights.pretrain.packages import licence_table, of_role
+from weights.pretrain.train import Recipe, Trainer, Words
+
+logger = logging.getLogger(__name__)
+
+RECIPES = {"embedded": Recipe(steps=6400), "embedded-vit": Recipe(steps=4000, lr=1e-3, seed=2)}
+LESSON_WEIGHT, LESSON_SHARE = 10.0, 0.8
+
+
+class Pretraining:
+    """Everything both runs share: drawings, captions, words, and what to evaluate on meanwhile.
+
+    Args:
+        library: Training drawings.
+        aliases: Other words for concepts.
+        tasks: Zero-shot tasks for the curve.
+        twins: Near-duplicates that were taken out, by held-out data set.
+        cache_dir: Where runs keep their state.
+        out_dir: Where checkpoints and records go.
+        compiled: See ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        library: Library,
+        aliases: Mapping[str, list[str]],
+        tasks: list[Task],
+        twins: Mapping[str, int],
+        cache_dir: Path,
+        out_dir: Path,
+        compiled: bool = True,
+    ) -> None:
+        self.library, self.tasks, self.twins = library, tasks, dict(twins)
+        self.cache_dir, self.out_dir, self.compiled = cache_dir, out_dir, compiled
+        self.captions = Captions(library.concepts, dict(aliases), library.kinds)
+        self.words = Words(library)
+        self.tokenize = compact_tokenizer(self.captions.token_ids)
+
+    @classmethod
+    def from_packages(cls, cache_dir: Path, out_dir: Path) -> "Pretraining":
+        """Install, check licences, render, filter; then ready to train."""
+        library, twins = open_library(cache_dir)
+        packages = of_role("icons", "heldout_icons", "heldout_emoji", "fonts", "aliases")
+        write_csv(out_dir / "licences.csv", licence_table(cache_dir, packages))
+        aliases = read_aliases(cache_dir, set(library.concepts))
+        tasks = development_tasks(cache_dir)
+        return cls(library=library, aliases=aliases, tasks=tasks, twins=twins, cache_dir=cache_dir, out_dir=out_dir)
+
+    def train(self, name: str, recipe: Recipe) -> Path:
+        """Train ``embedded``, or ``embedded-vit`` from it; write the checkpoint and the curve.
+
+        Returns:
+            The checkpoint's path.
+        """
+        torch.manual_seed(recipe.seed)
+        student = Student(name, len(self.captions.token_ids), len(self.words.words))
+        lesson = None
+        if name == "embedded-vit":
+            teacher = self._teacher()
+            take_text_tower(student, teacher)
+            lesson = Lesson(teacher, LESSON_WEIGHT, round(LESSON_SHARE * recipe.steps))
+        trainer = Trainer(
+            student=student,
+            library=self.library,
+            captions=self.captions,
+            words=self.words,
+            recipe=recipe,
+            folder=self.cache_dir / "runs" / name,
+            evaluate=self._figures,
+            lesson=lesson,
+            compiled=self.compiled,
+        )
+        trainer.run()
+        write_csv(self.out_dir / f"curve-{name}.csv", trainer.curve)
+        path = self.out_dir / f"{name}.pt"
+        save(compact(student.clip.state_dict(), self.captions.token_ids, self._meta(name, recipe)), path)
+        return path
+
+    def _teacher(self) -> CLIP:
+        path = self.cache_dir / "runs" / "embedded" / "state.pt"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: train embedded first, embedded-vit learns from it")
+        state = torch.load(path, weights_only=True)["student"]
+        teacher = build_clip("embedded", len(self.captions.token_ids))
+        prefix = "clip."
+        teacher.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        return teacher
+
+    def _figures(self, student: Student) -> dict[str, float]:
+        return {task.name: accuracy(student.clip, task, self.tokenize) for task in self.tasks}
+
+    def _meta(self, name: str, recipe: Recipe) -> dict[str, Any]:
+        architecture = {"image_size": 64, "embed_dim": EMBED_DIM, **TOWERS[name], **TEXT}
+        packages = {p.npm_name: p.version for p in of_role("icons", "fonts", "aliases")}
+        return {
+            "name": name,
+            "architecture": {key: list(v) if isinstance(v, tuple) else v for key, v in architecture.items()},
+            "recipe": asdict(recipe),
+            "drawings": len(self.library),
+            "concepts": len(self.library.concepts),
+            "twins_removed": self.twins,
+            "torch": importlib.metadata.version("torch"),
+            "packages": packages,
+        }
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows with the keys of the first as header, under a temporary name that is then renamed."""
+    rows = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    unfinished.rename(path)
+
+
+def write_report(out_dir: Path, rows: list[dict[str, Any]], table: str) -> None:
+    """Keep the closing evaluation, for reading and for programs."""
+    (out_dir / "results.md").write_text(table)
+    (out_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,0 +1,203 @@
+"""The training loop: batches made from a seed and a step, so that a run that was killed goes on where it was."""
+
+import json
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from weights.pretrain.augment import picture
+from weights.pretrain.captions import Captions, Prompts
+from weights.pretrain.distil import Lesson
+from weights.pretrain.library import Library
+from weights.pretrain.losses import bag_of_words, clamp_scale, contrast, same
+from weights.pretrain.model import Student
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how to train.
+
+    Attributes:
+        steps: Batches.
+        batch: Pairs a batch.
+        lr: Peak learning rate (AdamW, linear warm-up, cosine to zero).
+        weight_decay: For matrices; vectors have none.
+        warmup: Steps of warm-up.
+        word_weight: Weight of the bag-of-words loss.
+        mild_after: Share of the steps after which the second stage starts, with milder augmentation.
+        mild: Strength of augmentation in the second stage.
+        seed: Of everything random.
+    """
+
+    steps: int
+    batch: int = 256
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: int = 200
+    word_weight: float = 0.5
+    mild_after: float = 0.75
+    mild: float = 0.5
+    seed: int = 1
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * (0.5 + 0.5 * math.cos(math.pi * done))
+
+    def strength(self, step: int) -> float:
+        """The strength of augmentation of a step."""
+        return 1.0 if step < self.mild_after * self.steps else self.mild
+
+
+class Words:
+    """The words that occur in at least ``least`` drawings' names, and which of them each concept has."""
+
+    def __init__(self, library: Library, least: int = 8) -> None:
+        names = [words.split() for words in library.concepts]
+        count: Counter[str] = Counter()
+        for label, drawn in enumerate(np.bincount(library.label, minlength=len(names))):
+            count.update({word: int(drawn) for word in names[label]})
+        self.words = sorted(word for word, drawn in count.items() if drawn >= least)
+        number = {word: index for index, word in enumerate(self.words)}
+        self._of = [[number[word] for word in name if word in number] for name in names]
+
+    def of(self, labels: list[int]) -> Tensor:
+        """Bool ``[len(labels), W]``."""
+        mask = torch.zeros(len(labels), len(self.words), dtype=torch.bool)
+        for row, label in enumerate(labels):
+            mask[row, self._of[label]] = True
+        return mask
+
+
+class Trainer:
+    """Trains a student on a library.
+
+    Args:
+        student: The model.
+        library: What to draw.
+        captions: What to call it.
+        recipe: How.
+        folder: Where the state of the run and its curve are kept.
+        evaluate: Called now and then with the student; returns figures for the curve.
+        lesson: Another loss, from a teacher.
+        save_every: Steps between two saved states.
+        evaluate_every: Steps between two rows of the curve.
+        compiled: Whether to compile the image encoder, which needs a C++ compiler.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: Student,
+        library: Library,
+        captions: Captions,
+        words: Words,
+        recipe: Recipe,
+        folder: Path,
+        evaluate: Callable[[Student], dict[str, float]] | None = None,
+        lesson: Lesson | None = None,
+        save_every: int = 250,
+        evaluate_every: int = 500,
+        compiled: bool = False,
+    ) -> None:
+        self.student, self.library, self.captions, self.words = student, library, captions, words
+        self.recipe, self.folder, self.evaluate, self.lesson = recipe, folder, evaluate, lesson
+        self.save_every, self.evaluate_every = save_every, evaluate_every
+        decayed = [p for p in student.parameters() if p.ndim >= 2]
+        plain = [p for p in student.parameters() if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+        self.step = 0
+        self.curve: list[dict[str, float]] = []
+        student.clip.visual.to(memory_format=torch.channels_last)
+        if compiled:
+            student.clip.visual.compile()
+
+    def run(self) -> Student:
+        """Train from the last saved state to the end."""
+        self._resume()
+        started, first = time.monotonic(), self.step
+        with tqdm(total=self.recipe.steps, initial=first, desc=self.folder.name, unit="step") as bar:
+            while self.step < self.recipe.steps:
+                figures = self._train_step()
+                self.step += 1
+                bar.update()
+                bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
+                if self.step % self.evaluate_every == 0 or self.step == self.recipe.steps:
+                    self._record(figures, time.monotonic() - started)
+                if self.step % self.save_every == 0 or self.step == self.recipe.steps:
+                    self._save()
+        return self.student
+
+    def _train_step(self) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        drawn = torch.multinomial(self.library.weights, self.recipe.batch, replacement=True, generator=generator)
+        labels = self.library.label[drawn.numpy()].tolist()
+        images = picture(self.library.take(drawn), self.recipe.strength(self.step), generator)
+        prompts = self.captions.prompts(labels, generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step)
+        self.student.train()
+        losses = self._losses(images, prompts, labels, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(losses.values(), start=torch.zeros(())).backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        clamp_scale(self.student.clip.logit_scale)
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def _losses(
+        self, images: Tensor, prompts: Prompts, labels: list[int], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        images = images.to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.student(images, prompts, generator)
+            taught = {"lesson": self.lesson(images, features.image, self.step)} if self.lesson else {}
+        positives = same(torch.tensor(labels), prompts.texts)
+        scale = self.student.clip.logit_scale.exp()
+        return taught | {
+            "contrast": contrast(features, scale, positives),
+            "words": self.recipe.word_weight * bag_of_words(features.words, self.words.of(labels)),
+        }
+
+    def _record(self, figures: dict[str, float], seconds: float) -> None:
+        row = {"step": self.step, "pairs": self.step * self.recipe.batch, "seconds": round(seconds), **figures}
+        if self.evaluate is not None:
+            self.student.eval()
+            row |= self.evaluate(self.student)
+        self.curve.append({name: round(float(value), 4) for name, value in row.items()})
+        logger.info("%s", self.curve[-1])
+
+    def _save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state: dict[str, Any] = {"step": self.step, "curve": self.curve, "recipe": asdict(self.recipe)}
+        state |= {"student": self.student.state_dict(), "optimizer": self.optimizer.state_dict()}
+        unfinished = self.folder / "state.tmp"
+        torch.save(state, unfinished)
+        unfinished.rename(self.folder / "state.pt")
+        (self.folder / "curve.json").write_text(json.dumps(self.curve, indent=1))
+
+    def _resume(self) -> None:
+        path = self.folder / "state.pt"
+        if not path.is_file():
+            return
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            raise ValueError(f"{path} belongs to another recipe: move it away or restore the recipe")
+        self.student.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.curve = state["step"], state["curve"]
