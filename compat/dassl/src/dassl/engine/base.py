@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..utils.checkpoints import BEST, fit_module, load_checkpoint, resume_from_checkpoint, save_checkpoint
+from ..utils.checkpoints import BEST, POINTER, fit_module, load_checkpoint, resume_from_checkpoint, save_checkpoint
 from ..utils.files import StrPath
 from ..utils.tools import tolist_if_not
 from . import resume
@@ -215,23 +215,34 @@ class TrainerBase:
 
         Returns:
             The epoch to go on with; 0 to begin.
+
+        Raises:
+            RuntimeError: If a checkpoint does not fit, or models are of different epochs.
         """
         folders = {name: Path(directory) / name for name in self.get_model_names()}
-        state = resume.read(directory)
-        complete = all(folder.is_dir() for folder in folders.values())
-        if not complete or not (state or all((f / "checkpoint").is_file() for f in folders.values())):
+        complete = bool(folders) and all(folder.is_dir() for folder in folders.values())
+        state = resume.read(directory) if complete else None
+        if not state and not (complete and all((f / POINTER).is_file() for f in folders.values())):
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
         if state:
             self._resumed = state
             return resume.restore(self, directory, state)
+        return self._resume_plain(folders)
+
+    def _resume_plain(self, folders: dict[str, Path]) -> int:
+        """Resume from checkpoints alone, such as Dassl's own."""
         epochs = {
             name: resume_from_checkpoint(folder, self._models[name], self._optims[name], self._scheds[name])
             for name, folder in folders.items()
         }
+        if len(set(epochs.values())) > 1:
+            raise RuntimeError(
+                f"checkpoints of different epochs ({epochs}): let the file `{POINTER}` of each model name the same one"
+            )
         resume.restore_best(self, folders.values())
-        return max(epochs.values(), default=0)
+        return next(iter(epochs.values()))
 
     # ---- TensorBoard
 
@@ -294,16 +305,16 @@ class TrainerBase:
         """Evaluate."""
         raise NotImplementedError
 
-    def parse_batch_train(self, *batches: dict[str, Any]) -> Any:
-        """Take apart a batch of training."""
+    def parse_batch_train(self, *args: Any, **kwargs: Any) -> Any:
+        """Take apart a batch of training; what it takes and returns is the plugin's business."""
         raise NotImplementedError
 
-    def parse_batch_test(self, batch: dict[str, Any]) -> Any:
-        """Take apart a batch of a test."""
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Take apart a batch of a test into input and labels."""
         raise NotImplementedError
 
-    def forward_backward(self, *batches: dict[str, Any]) -> Any:
-        """Make one step and return what to report of it."""
+    def forward_backward(self, *args: Any, **kwargs: Any) -> Any:
+        """Make one step and return what to report of it: numbers by name, or None."""
         raise NotImplementedError
 
     def model_inference(self, input: Tensor) -> Tensor:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from torch import Tensor
-
 from ..utils.meters import AverageMeter, MetricMeter
 from .progress import progress_bar
 from .simple import SimpleTrainer
@@ -83,7 +81,7 @@ class TrainerX(_BatchTrainer):
         self.num_batches = len(self.train_loader_x)
         self._run(_singles(self.train_loader_x))
 
-    def parse_batch_train(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def parse_batch_train(self, batch: Batch) -> Any:
         """Images, labels and domains of a batch, on the trainer's device."""
         return batch["img"].to(self.device), batch["label"].to(self.device), batch["domain"].to(self.device)
 
@@ -107,7 +105,7 @@ class TrainerXU(_BatchTrainer):
         self.num_batches = sizes[count]
         self._run(_pairs(self.train_loader_x, self.train_loader_u, self.num_batches))
 
-    def parse_batch_train(self, batch_x: Batch, batch_u: Batch) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def parse_batch_train(self, batch_x: Batch, batch_u: Batch) -> Any:
         """Labelled images, their labels, and unlabelled images, on the trainer's device."""
         return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)
 

@@ -84,9 +84,9 @@ def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
 def _load_with_objects(fpath: StrPath, device: str | None) -> dict[str, Any]:
     try:
         found = torch.load(fpath, map_location=device, pickle_module=unpickling, weights_only=False)
+        return unpickling.plain(found)
     except Exception as error:  # a broken pickle fails in any way
         raise unpickling.refusal(fpath, error) from error
-    return unpickling.plain(found)
 
 
 def _first_line(error: Exception) -> str:
