@@ -51,7 +51,7 @@ class RandomDomainSampler(_GroupedSampler):
         if batch_size % self.n_domain:
             raise ValueError(f"BATCH_SIZE is {batch_size}, which is no multiple of the {self.n_domain} domains")
         self.n_img_per_domain = batch_size // self.n_domain
-        self.length = len(list(self))
+        self.length = sum(1 for _ in self)
 
     def choose(self) -> list[int]:
         """Choose the domains of a batch."""
@@ -105,7 +105,7 @@ class RandomClassSampler(_GroupedSampler):
         self.ncls_per_batch = batch_size // n_ins
         if len(self.groups) < self.ncls_per_batch:
             raise ValueError(f"a batch needs {self.ncls_per_batch} classes, but there are only {len(self.groups)}")
-        self.length = len(list(self))
+        self.length = sum(1 for _ in self)
 
     def _portions(self, indices: list[int]) -> list[list[int]]:
         """Shuffle the images of a class and cut them into portions of `n_ins`."""
