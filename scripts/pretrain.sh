@@ -12,4 +12,5 @@ for tcmalloc in /usr/lib/*/libtcmalloc_minimal.so.4 /usr/lib*/libtcmalloc_minima
     break
   fi
 done
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" # beside other work, spinning threads cost more than they win
 exec "$PYTHON" -m weights.pretrain "$@"

@@ -56,7 +56,7 @@ def test_the_stock_model_computes_what_the_small_vocabulary_computed(checkpoint)
     small.load_state_dict({name: value.float() for name, value in checkpoint["state_dict"].items()})
     full = build_model(expand(checkpoint)).float().eval()
     tokens = clip.tokenize(["a photo of the digit seven.", "heart"])
-    cut = torch.searchsorted(ids, tokens[:, :9])
+    cut = torch.searchsorted(ids, tokens[:, :9].contiguous())
     cut[tokens[:, :9] == 0] = 0
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

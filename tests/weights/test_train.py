@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from trainers.parts.embedded import load_embedded
 from weights.pretrain.evaluate import Task, prepared
-from weights.pretrain.library import collect
+from weights.pretrain.library import SHARES, collect
 from weights.pretrain.model import Student
 from weights.pretrain.render import Shelf, with_silhouette
 from weights.pretrain.run import Pretraining
@@ -32,17 +32,17 @@ def _shape(name: str, seed: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _shelf(source: str, coloured: bool, is_font: bool = False) -> Shelf:
+def _shelf(source: str, coloured: bool, role: str) -> Shelf:
     names = [f"{name}-outline" for name in SHAPES for _ in range(4)]
     opacity = np.stack([with_silhouette(_shape(name, seed)) for name in SHAPES for seed in range(4)])
     colour = np.full((len(names), 3, 64, 64), 200, np.uint8) if coloured else None
-    if is_font:
+    if role == "fonts":
         names = ["7", "A", "a"] * 4
-    return Shelf(source, names, opacity, colour, is_font)
+    return Shelf(source, names, opacity, colour, role)
 
 
 def _library():
-    shelves = [_shelf("plain", False), _shelf("bright", True), _shelf("letters", False, True)]
+    shelves = [_shelf("plain", False, "icons"), _shelf("bright", True, "emoji"), _shelf("letters", False, "fonts")]
     return collect(shelves, [np.ones(len(shelf), bool) for shelf in shelves])
 
 
@@ -68,13 +68,13 @@ def test_concepts_kinds_and_shares():
     kinds = dict(zip(library.concepts, library.kinds, strict=True))
     assert kinds == {"7": "digit", "a": "letter", "circle": "icon", "cross": "icon", "square": "icon"}
     share = {words: float(library.weights[library.label == i].sum()) for i, words in enumerate(library.concepts)}
-    assert share["7"] == pytest.approx(0.1)
-    assert share["a"] == pytest.approx(0.1)
-    assert share["circle"] == pytest.approx(0.8 / 3)
+    assert share["7"] == pytest.approx(SHARES["digits"])
+    assert share["a"] == pytest.approx(SHARES["letters"])
+    assert share["circle"] == pytest.approx((SHARES["icons"] + SHARES["emoji"]) / 3)
 
 
 def test_rows_left_out_are_never_drawn():
-    shelf = _shelf("plain", False)
+    shelf = _shelf("plain", False, "icons")
     keep = np.arange(len(shelf)) % 2 == 0
     assert len(collect([shelf], [keep])) == keep.sum()
 

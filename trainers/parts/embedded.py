@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
@@ -80,45 +81,46 @@ def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 def spelled_embeddings(spelling: dict[str, Any]) -> Tensor:
     """Embeddings of all tokens from their spelling alone, float32 ``[49408, D]``.
 
-    The sums run over whole numbers and the rest is element by element, so every machine gets the same bits.
+    The sums run over whole numbers that floats hold exactly, in any order, and the rest is element by element:
+    every machine gets the same bits.
 
     Args:
         spelling: ``weight`` int8 ``[SPELLING_BUCKETS, D]``, ``scale`` and ``norm`` as floats.
     """
     weight = spelling["weight"]
-    rows, buckets = _spelled_pairs()
-    total = torch.zeros(VOCABULARY, weight.shape[1], dtype=torch.int64)
-    total.index_add_(0, rows, weight.long()[buckets])
-    count = torch.zeros(VOCABULARY, dtype=torch.int64).index_add_(0, rows, torch.ones_like(rows))
-    shared = total.double() / count.clamp_min(1)[:, None] * spelling["scale"]
-    own = _own_vectors(weight.shape[1]) * (OWN_SHARE * spelling["norm"] / weight.shape[1] ** 0.5)
+    buckets, starts = _spellings()
+    total = F.embedding_bag(buckets, weight.float(), starts[:-1], mode="sum")
+    shared = total.double() / starts.diff()[:, None] * spelling["scale"]
+    own = _own_signs(weight.shape[1]).double() * (OWN_SHARE * spelling["norm"] / weight.shape[1] ** 0.5)
     return (shared + own).float()
 
 
-def _own_vectors(width: int) -> Tensor:
-    """A pattern of signs per token, from an integer hash of the token's number; float64 ``[49408, width]``."""
+@cache
+def _own_signs(width: int) -> Tensor:
+    """A pattern of signs per token, from an integer hash of the token's number; int8 ``[49408, width]``."""
     token = torch.arange(VOCABULARY)[:, None]
     mixed = (token * 2654435761 + torch.arange(width) * 40503 + 12345) % 4294967291
     mixed = (mixed * 48271) % 2147483647
     mixed = (mixed ^ (mixed >> 13)) * 16807 % 2147483647
-    return ((mixed >> 11) % 2 * 2 - 1).double()
+    return ((mixed >> 11) % 2 * 2 - 1).to(torch.int8)
 
 
 def spelling_matrix(ids: Tensor) -> Tensor:
     """How often each bucket of letter groups occurs in each token, float32 ``[len(ids), SPELLING_BUCKETS]``."""
-    rows, buckets = _spelled_pairs()
+    buckets, starts = _spellings()
+    rows = torch.arange(VOCABULARY).repeat_interleave(starts.diff())
     counts = torch.zeros(VOCABULARY, SPELLING_BUCKETS)
     counts.index_put_((rows, buckets), torch.ones(len(rows)), accumulate=True)
     return counts[ids]
 
 
 @cache
-def _spelled_pairs() -> tuple[Tensor, Tensor]:
-    """All pairs of a token and a bucket of one of its letter groups."""
+def _spellings() -> tuple[Tensor, Tensor]:
+    """The buckets of all tokens' letter groups, one token after the other, and where each token's begin and end."""
     decoder = SimpleTokenizer().decoder
-    pairs = [(token, bucket) for token in range(VOCABULARY) for bucket in _buckets(decoder[token])]
-    rows, buckets = torch.tensor(pairs).t()
-    return rows.contiguous(), buckets.contiguous()
+    spelled = [_buckets(decoder[token]) for token in range(VOCABULARY)]
+    starts = torch.tensor([0, *map(len, spelled)]).cumsum(0)
+    return torch.tensor([bucket for buckets in spelled for bucket in buckets]), starts
 
 
 def _buckets(token: str) -> list[int]:

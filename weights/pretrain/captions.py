@@ -11,6 +11,7 @@ from torch import Tensor
 from weights.pretrain.names import spoken
 
 CONTEXT = 77
+CONTEXT_SHARE = 0.5  # of the prompts have no template, but a context such as a prompt learner may come to
 LENGTH = 32  # tokens of a training caption, marks of start and end included
 TEMPLATES = (
     "{}",
@@ -102,7 +103,7 @@ class Captions:
     def prompts(self, concepts: Iterable[int], generator: torch.Generator) -> Prompts:
         """Random prompts for a batch of concepts."""
         chosen = list(concepts)
-        rows = [self._prompt(number, torch.rand(7, generator=generator).tolist(), generator) for number in chosen]
+        rows = [self._prompt(number, generator) for number in chosen]
         tokens = torch.zeros(len(rows), LENGTH, dtype=torch.long)
         noise = torch.zeros(len(rows), LENGTH, dtype=torch.bool)
         for index, (row, noisy, _) in enumerate(rows):
@@ -112,19 +113,26 @@ class Captions:
         gaps = _gaps(len(rows), generator)
         return Prompts(tokens, gaps, noise, ends, torch.tensor([text for _, _, text in rows]))
 
-    def _prompt(self, concept: int, chances: list[float], generator: torch.Generator) -> tuple[list[int], int, int]:
-        text = self._text(concept, chances[0], chances[1])
-        words = self._rows[text]
-        before, after = self._template(concept, chances[2])
-        noisy = 0
-        if chances[3] < 0.45:  # a learned context may be any vectors, and as many as it likes
-            length = int(chances[4] * 20) + 1
-            before = torch.randint(len(self.token_ids) - 2, (length,), generator=generator).tolist()
-            noisy = length if chances[5] < 0.5 else 0
-            after = self._halves["{}."][1] if chances[6] < 0.5 else []
-        words = words[: LENGTH - 2 - len(after)]
+    def _prompt(self, concept: int, generator: torch.Generator) -> tuple[list[int], int, int]:
+        """Token rows, how many of those after the start mark become noise, and the number of the text."""
+        chance = torch.rand(5, generator=generator).tolist()
+        text = self._text(concept, chance[0], chance[1])
+        before, after = self._template(concept, chance[2])
+        noisy = False
+        if chance[3] < CONTEXT_SHARE:
+            before, noisy = self._context(generator)
+            after = self._halves["{}."][1] if chance[4] < 0.5 else []
+        words = self._rows[text][: LENGTH - 2 - len(after)]
         before = before[: LENGTH - 2 - len(after) - len(words)]
-        return [self.start, *before, *words, *after, self.end], min(noisy, len(before)), self._number[text]
+        return [self.start, *before, *words, *after, self.end], noisy * len(before), self._number[text]
+
+    def _context(self, generator: torch.Generator) -> tuple[list[int], bool]:
+        """What a learned context may be: any vectors, any words, or one and the same word; 1 to 20 of them."""
+        kind, length = torch.rand(2, generator=generator).tolist()
+        count = int(length * 20) + 1
+        different = count if kind < 0.4 else 1
+        words = torch.randint(len(self.token_ids) - 2, (different,), generator=generator).tolist()
+        return words * (count // different), kind > 0.7
 
     def _text(self, concept: int, chance: float, pick: float) -> str:
         variants = self.variants[concept]

@@ -19,7 +19,8 @@ from weights.pretrain.twins import appearance, has_twin, perceptual_hashes
 
 logger = logging.getLogger(__name__)
 
-GLYPH_SHARE = 0.2  # of the drawings of a batch; digits take half of it
+SHARES = {"icons": 0.70, "emoji": 0.14, "digits": 0.09, "letters": 0.07}  # of the drawings of a batch
+COMMON = 3  # concepts with fewer drawings are drawn half as often: mostly names that nobody would say
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,17 @@ class Library:
         """How often each drawing is drawn, float64 ``[N]``: concepts with many drawings more, but not in proportion."""
         count = np.bincount(self.label, minlength=len(self.concepts))
         weight = count[self.label] ** -0.3
-        weight[count[self.label] < 3] *= 0.5
-        fonts = np.array([shelf.is_font for shelf in self.shelves])[self.shelf]
-        digits = fonts & np.array([self.concepts[label].isdigit() for label in self.label])
-        for rows, share in ((~fonts, 1 - GLYPH_SHARE), (digits, GLYPH_SHARE / 2), (fonts & ~digits, GLYPH_SHARE / 2)):
-            if rows.any():
-                weight[rows] *= share / weight[rows].sum()
+        weight[count[self.label] < COMMON] *= 0.5
+        group = self._groups()
+        for name, share in SHARES.items():
+            weight[group == name] *= share / max(weight[group == name].sum(), 1e-12)
         return torch.from_numpy(weight)
+
+    def _groups(self) -> np.ndarray:
+        """The key of ``SHARES`` that each drawing belongs to."""
+        roles = np.array([shelf.role for shelf in self.shelves])[self.shelf]
+        digit = np.array([kind == "digit" for kind in self.kinds])[self.label]
+        return np.where(roles != "fonts", roles, np.where(digit, "digits", "letters"))
 
     def take(self, drawings: torch.Tensor) -> Drawings:
         """The pixels of these drawings."""
@@ -71,7 +76,7 @@ class Library:
         channels = torch.from_numpy(opacity).float() / 255
         line, silhouette = channels[:, :1], channels[:, 1:]
         coloured = torch.tensor([shelf.colour is not None for shelf in chosen])
-        glyph = torch.tensor([shelf.is_font for shelf in chosen])
+        glyph = torch.tensor([shelf.role == "fonts" for shelf in chosen])
         return Drawings(torch.from_numpy(paint).float() / 255 * line, line, silhouette, coloured, glyph)
 
 
@@ -81,7 +86,7 @@ def open_library(cache_dir: Path) -> tuple[Library, dict[str, int]]:
     Returns:
         The library, and how many near-duplicates of held-out drawings were taken out, by data set.
     """
-    packages = of_role("icons", "fonts")
+    packages = of_role("icons", "emoji", "fonts")
     install(cache_dir, packages)
     found = shelves(packages, cache_dir)
     kept, twins = without_twins(found, cache_dir)
@@ -96,7 +101,7 @@ def without_twins(found: list[Shelf], cache_dir: Path) -> tuple[list[np.ndarray]
     for name in ("icons", "emoji"):
         held = [perceptual_hashes(appearance(s)) for s in heldout_shelves(name, cache_dir) if len(s)]
         held_hashes = np.concatenate(held)
-        twins = [has_twin(hashes, held_hashes) & (not s.is_font) for s, hashes in zip(found, own, strict=True)]
+        twins = [has_twin(hashes, held_hashes) & (s.role != "fonts") for s, hashes in zip(found, own, strict=True)]
         kept = [rows & ~twin for rows, twin in zip(kept, twins, strict=True)]
         counts[name] = int(sum(twin.sum() for twin in twins))
     logger.info("near-duplicates of held-out drawings taken out of training: %s", counts)
@@ -116,7 +121,7 @@ def collect(found: list[Shelf], kept: list[np.ndarray]) -> Library:
 
 
 def _words(shelf: Shelf, name: str) -> str:
-    return name.lower() if shelf.is_font else concept(name)
+    return name.lower() if shelf.role == "fonts" else concept(name)
 
 
 def _kind(words: str) -> str:

@@ -59,12 +59,18 @@ class Student(nn.Module):
 
         Contexts of prompt learners start at N(0, 0.02^2) and may grow to the size of words, so noise does too.
         """
-        clip = self.clip
-        embedded = clip.token_embedding(prompts.tokens)
-        size = 0.02 * 10 ** torch.rand(len(embedded), 1, 1, generator=generator)
+        embedded = self.clip.token_embedding(prompts.tokens)
+        size = 0.02 * 20 ** torch.rand(len(embedded), 1, 1, generator=generator)
         noise = torch.randn(embedded.shape, generator=generator) * size
         embedded = torch.where(prompts.noise[..., None], noise, embedded)
-        hidden = embedded + clip.positional_embedding[prompts.positions]
-        hidden = clip.transformer(hidden.permute(1, 0, 2)).permute(1, 0, 2)
-        last = hidden[torch.arange(len(hidden)), prompts.ends]
-        return clip.ln_final(last) @ clip.text_projection
+        embedded = embedded + self.clip.positional_embedding[prompts.positions]
+        order = prompts.ends.argsort()
+        halves = [self._read(embedded[rows], prompts.ends[rows]) for rows in order.chunk(2)]
+        return torch.cat(halves)[order.argsort()]
+
+    def _read(self, embedded: Tensor, ends: Tensor) -> Tensor:
+        """Run the transformer as far as the last end mark of these rows; what follows it never matters."""
+        hidden = embedded[:, : int(ends.max()) + 1].permute(1, 0, 2)
+        hidden = self.clip.transformer(hidden).permute(1, 0, 2)
+        last = hidden[torch.arange(len(hidden)), ends]
+        return self.clip.ln_final(last) @ self.clip.text_projection

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +23,14 @@ PERMISSIVE = {
     "OFL-1.1",
     "Unlicense",
 }
-ROLES = {"icons": "@iconify-json/", "heldout_icons": "@iconify-json/", "heldout_emoji": "@iconify-json/"}
-ROLES |= {"fonts": "@fontsource/", "aliases": ""}
+SCOPES = {
+    "icons": "@iconify-json/",
+    "emoji": "@iconify-json/",
+    "heldout_icons": "@iconify-json/",
+    "heldout_emoji": "@iconify-json/",
+    "fonts": "@fontsource/",
+    "aliases": "",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Package:
     @property
     def npm_name(self) -> str:
         """The name on npm, scope included."""
-        return ROLES[self.role] + self.name
+        return SCOPES[self.role] + self.name
 
     def folder(self, cache_dir: Path) -> Path:
         """Where npm unpacked it."""
@@ -70,11 +77,11 @@ def install(cache_dir: Path, packages: list[Package]) -> None:
     wanted = kept | {p.npm_name: p.version for p in packages}
     (root / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}, indent=1))
     command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
+    if shutil.which("npm") is None:
+        raise RuntimeError("npm was not found: pre-training needs Node.js with npm to fetch its drawings")
     logger.info("npm installs %d packages into %s", len(packages), root)
     try:
         subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise RuntimeError("npm was not found: pre-training needs Node.js with npm to fetch its drawings") from None
     except subprocess.CalledProcessError as error:
         raise RuntimeError(f"npm install failed in {root}: {error.stderr.strip()[-500:]}") from None
 

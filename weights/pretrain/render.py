@@ -29,7 +29,7 @@ class Shelf:
 
     Attributes:
         source: The package's short name.
-        is_font: Whether these are letters and digits.
+        role: The package's role.
         names: The N names in the package.
         opacity: Opacity and silhouette (opacity with enclosed areas filled), uint8 ``[N, 2, 64, 64]``.
         colour: Red, green, blue, uint8 ``[N, 3, 64, 64]``; None for drawings of a single colour.
@@ -39,7 +39,7 @@ class Shelf:
     names: list[str]
     opacity: np.ndarray
     colour: np.ndarray | None
-    is_font: bool = False
+    role: str = "icons"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,7 +64,7 @@ def _shelf(package: Package, cache_dir: Path, run: Callable[..., Iterable[list[R
         _store(path, [drawing for rendered in jobs for drawing in rendered], coloured)
     with np.load(path) as stored:
         names = list(map(str, stored["names"]))
-        return Shelf(package.name, names, stored["opacity"], stored.get("colour"), package.role == "fonts")
+        return Shelf(package.name, names, stored["opacity"], stored.get("colour"), package.role)
 
 
 def _store(path: Path, found: list[Rendered], coloured: bool) -> None:

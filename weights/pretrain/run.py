@@ -18,12 +18,12 @@ from weights.pretrain.distil import Lesson, take_text_tower
 from weights.pretrain.evaluate import Task, accuracy, compact_tokenizer, development_tasks
 from weights.pretrain.library import Library, open_library, read_aliases
 from weights.pretrain.model import EMBED_DIM, TEXT, TOWERS, Student, build_clip
-from weights.pretrain.packages import licence_table, of_role
+from weights.pretrain.packages import licence_table, of_role, pinned
 from weights.pretrain.train import Recipe, Trainer, Words
 
 logger = logging.getLogger(__name__)
 
-RECIPES = {"embedded": Recipe(steps=6400), "embedded-vit": Recipe(steps=4000, lr=1e-3, seed=2)}
+RECIPES = {"embedded": Recipe(steps=4500), "embedded-vit": Recipe(steps=4000, lr=1e-3, seed=2)}
 LESSON_WEIGHT, LESSON_SHARE = 10.0, 0.8
 
 
@@ -61,7 +61,7 @@ class Pretraining:
     def from_packages(cls, cache_dir: Path, out_dir: Path) -> "Pretraining":
         """Install, check licences, render, filter; then ready to train."""
         library, twins = open_library(cache_dir)
-        packages = of_role("icons", "heldout_icons", "heldout_emoji", "fonts", "aliases")
+        packages = list(pinned())
         write_csv(out_dir / "licences.csv", licence_table(cache_dir, packages))
         aliases = read_aliases(cache_dir, set(library.concepts))
         tasks = development_tasks(cache_dir)
@@ -112,7 +112,7 @@ class Pretraining:
 
     def _meta(self, name: str, recipe: Recipe) -> dict[str, Any]:
         architecture = {"image_size": 64, "embed_dim": EMBED_DIM, **TOWERS[name], **TEXT}
-        packages = {p.npm_name: p.version for p in of_role("icons", "fonts", "aliases")}
+        packages = {p.npm_name: p.version for p in of_role("icons", "emoji", "fonts", "aliases")}
         return {
             "name": name,
             "architecture": {key: list(v) if isinstance(v, tuple) else v for key, v in architecture.items()},

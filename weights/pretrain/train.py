@@ -179,7 +179,7 @@ class Trainer:
         if self.evaluate is not None:
             self.student.eval()
             row |= self.evaluate(self.student)
-        self.curve.append({name: round(float(value), 4) for name, value in row.items()})
+        self.curve.append({name: round(value, 4) for name, value in row.items()})
         logger.info("%s", self.curve[-1])
 
     def _save(self) -> None:
