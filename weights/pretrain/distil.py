@@ -1,38 +1,103 @@
-"""Teaching the vision transformer what the ResNet knows: it takes over the text tower and learns the image features."""
+"""Teaching the vision transformer what the ResNet knows: final features, what they say of names, and maps on the way.
+
+A transformer of this size learns slowly from a few hundred thousand pictures; the teacher's maps tell it what is
+where (hints, as in FitNets, Romero et al. 2015).
+"""
 
 import torch
 import torch.nn.functional as F
-from clip.model import CLIP
-from torch import Tensor
-
-from weights.pretrain.model import Student
+from clip.model import CLIP, ModifiedResNet, VisionTransformer
+from torch import Tensor, nn
 
 TEXT_PARTS = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "logit_scale")
+DEPTHS = (2, 4)  # blocks of the student after which it should know what the teacher's layers 2 and 3 know
+FEATURE_WEIGHT = 4.0
 
 
-def take_text_tower(student: Student, teacher: CLIP) -> None:
+def take_text_tower(student: CLIP, teacher: CLIP) -> None:
     """Copy the teacher's text tower (same vocabulary, same width) into the student."""
     text = {name: value for name, value in teacher.state_dict().items() if name.startswith(TEXT_PARTS)}
-    student.clip.load_state_dict(text, strict=False)
+    student.load_state_dict(text, strict=False)
+
+
+def resnet_maps(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Features ``[B, D]`` of a ModifiedResNet, and its layers 2 ``[B, C, H, W]`` and 3 ``[B, 2C, H/2, W/2]``."""
+    x = visual.relu1(visual.bn1(visual.conv1(images)))
+    x = visual.relu2(visual.bn2(visual.conv2(x)))
+    x = visual.avgpool(visual.relu3(visual.bn3(visual.conv3(x))))
+    second = visual.layer2(visual.layer1(x))
+    third = visual.layer3(second)
+    return visual.attnpool(visual.layer4(third)), second, third
+
+
+def vit_maps(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Features ``[B, D]`` of a VisionTransformer, and its patches' tokens ``[B, C, H, W]`` after each of ``DEPTHS``."""
+    patches = visual.conv1(images)
+    side = patches.shape[2]
+    x = patches.flatten(2).permute(2, 0, 1)  # [tokens, B, C]
+    first = visual.class_embedding.to(x.dtype).expand(1, x.shape[1], -1)
+    x = visual.ln_pre(torch.cat([first, x]) + visual.positional_embedding[:, None].to(x.dtype))
+    maps = []
+    for depth, block in enumerate(visual.transformer.resblocks, 1):
+        x = block(x)
+        if depth in DEPTHS:
+            maps.append(x[1:].permute(1, 2, 0).unflatten(2, (side, side)))
+    return visual.ln_post(x[0]) @ visual.proj, maps
+
+
+class Hints(nn.Module):
+    """Maps from the student's tokens to the teacher's channels.
+
+    Args:
+        width: Channels of the student.
+        channels: Channels of the teacher's layers 2 and 3.
+    """
+
+    def __init__(self, width: int, channels: tuple[int, int]) -> None:
+        super().__init__()
+        self.probes = nn.ModuleList(nn.Conv2d(width, count, 1) for count in channels)
+
+    def forward(self, tokens: list[Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
+        """How far tokens are from saying what the teacher's maps say: 1 - cosine, over places and both depths."""
+        losses = []
+        for probe, grid, target in zip(self.probes, tokens, targets, strict=True):
+            said = probe(F.adaptive_avg_pool2d(grid, (target.shape[2], target.shape[3])))
+            centred = target - target.mean(1, keepdim=True)
+            losses.append(1 - F.cosine_similarity(said.float(), centred.float(), dim=1).mean())
+        return torch.stack(losses).mean()
 
 
 class Lesson:
-    """How far a student's image features are from a teacher's, for a part of the training that fades out.
+    """The losses of a student that learns from a teacher alone.
 
     Args:
-        teacher: A trained CLIP with the same embedding size.
-        weight: Weight of the loss at the beginning.
-        until: Step at which the weight has come down to nothing.
+        teacher: A trained CLIP with a ModifiedResNet.
+        names: The teacher's text features of many names, unit length, ``[K, D]``.
+        compiled: Whether to compile the two image encoders.
     """
 
-    def __init__(self, teacher: CLIP, weight: float, until: int) -> None:
-        self.teacher, self.weight, self.until = teacher.eval().requires_grad_(False), weight, until
+    def __init__(self, teacher: CLIP, names: Tensor, compiled: bool = False) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.teacher.visual.to(memory_format=torch.channels_last)
+        self.names = names * teacher.logit_scale.exp()
+        self.resnet_maps = torch.compile(resnet_maps) if compiled else resnet_maps
+        self.vit_maps = torch.compile(vit_maps) if compiled else vit_maps
 
-    def __call__(self, images: Tensor, features: Tensor, step: int) -> Tensor:
-        """The loss on images ``[B, 3, 64, 64]`` whose student features (unit length) are ``[B, D]``; a scalar."""
-        if step >= self.until:
-            return torch.zeros(())
+    def __call__(self, visual: VisionTransformer, hints: Hints, images: Tensor) -> dict[str, Tensor]:
+        """Losses on images ``[B, 3, 64, 64]``.
+
+        Returns:
+            ``features``, 1 - cosine to the teacher's features; ``names``, the divergence of what both say of the
+            names; ``hints``.
+        """
         with torch.no_grad():
-            target = F.normalize(self.teacher.encode_image(images).float(), dim=-1)
-        share = 1 - step / self.until
-        return self.weight * share * (1 - (features * target).sum(-1)).mean()
+            told, *maps = self.resnet_maps(self.teacher.visual, images)
+            target = F.normalize(told.float(), dim=-1)
+        learnt, tokens = self.vit_maps(visual, images)
+        features = F.normalize(learnt.float(), dim=-1)
+        said, wanted = (F.log_softmax(each @ self.names.t(), -1) for each in (features, target))
+        return {
+            "features": FEATURE_WEIGHT * (1 - (features * target).sum(-1)).mean(),
+            "names": F.kl_div(said, wanted, reduction="batchmean", log_target=True),
+            "hints": hints(tokens, (maps[0], maps[1])),
+        }

@@ -9,6 +9,7 @@ from clip.model import CLIP
 from torch import Tensor, nn
 
 from weights.pretrain.captions import CONTEXT, Prompts
+from weights.pretrain.distil import Hints
 
 EMBED_DIM = 256
 TEXT = {"transformer_width": 128, "transformer_heads": 2, "transformer_layers": 3}
@@ -47,6 +48,7 @@ class Student(nn.Module):
         super().__init__()
         self.clip = build_clip(name, vocabulary)
         self.word_head = nn.Linear(EMBED_DIM, words)
+        self.hints = Hints(TOWERS["embedded-vit"]["vision_width"], (256, 512))
 
     def forward(self, images: Tensor, prompts: Prompts, generator: torch.Generator) -> Features:
         """Features of images ``[B, 3, 64, 64]`` and of prompts."""

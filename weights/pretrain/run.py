@@ -9,22 +9,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from clip.model import CLIP
+from torch import Tensor
 
 from weights.pretrain.captions import Captions
 from weights.pretrain.checkpoint import compact, save
 from weights.pretrain.distil import Lesson, take_text_tower
-from weights.pretrain.evaluate import Task, accuracy, compact_tokenizer, development_tasks
+from weights.pretrain.evaluate import Task, accuracy, compact_tokenizer, development_tasks, text_features
 from weights.pretrain.library import Library, open_library, read_aliases
 from weights.pretrain.model import EMBED_DIM, TEXT, TOWERS, Student, build_clip
+from weights.pretrain.names import spoken
 from weights.pretrain.packages import licence_table, of_role, pinned
 from weights.pretrain.train import Recipe, Trainer, Words
 
 logger = logging.getLogger(__name__)
 
-RECIPES = {"embedded": Recipe(steps=4500), "embedded-vit": Recipe(steps=4000, lr=1e-3, seed=2)}
-LESSON_WEIGHT, LESSON_SHARE = 10.0, 0.8
+RECIPES = {"embedded": Recipe(steps=4500), "embedded-vit": Recipe(steps=4000, lr=1e-3, taught=0.7, seed=2)}
+NAMES = 4096  # concepts about which the student learns to say what the teacher says
 
 
 class Pretraining:
@@ -78,8 +81,8 @@ class Pretraining:
         lesson = None
         if name == "embedded-vit":
             teacher = self._teacher()
-            take_text_tower(student, teacher)
-            lesson = Lesson(teacher, LESSON_WEIGHT, round(LESSON_SHARE * recipe.steps))
+            take_text_tower(student.clip, teacher)
+            lesson = Lesson(teacher, self._features_of_names(teacher), self.compiled)
         trainer = Trainer(
             student=student,
             library=self.library,
@@ -106,6 +109,14 @@ class Pretraining:
         prefix = "clip."
         teacher.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         return teacher
+
+    def _features_of_names(self, teacher: CLIP) -> Tensor:
+        """The teacher's text features of the concepts with most drawings, ``[K, D]``."""
+        drawn = np.bincount(self.library.label, minlength=len(self.library.concepts))
+        often = np.argsort(-drawn, kind="stable")[:NAMES]
+        names = [spoken(self.library.concepts[number]) for number in often]
+        parts = [names[start : start + 256] for start in range(0, len(names), 256)]
+        return torch.cat([text_features(teacher.eval(), part, ("{}",), self.tokenize) for part in parts])
 
     def _figures(self, student: Student) -> dict[str, float]:
         return {task.name: accuracy(student.clip, task, self.tokenize) for task in self.tasks}

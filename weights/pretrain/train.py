@@ -38,6 +38,7 @@ class Recipe:
         word_weight: Weight of the bag-of-words loss.
         mild_after: Share of the steps after which the second stage starts, with milder augmentation.
         mild: Strength of augmentation in the second stage.
+        taught: Share of the steps, from the first, in which a teacher alone is learnt from.
         seed: Of everything random.
     """
 
@@ -49,6 +50,7 @@ class Recipe:
     word_weight: float = 0.5
     mild_after: float = 0.75
     mild: float = 0.5
+    taught: float = 0.0
     seed: int = 1
 
     def rate(self, step: int) -> float:
@@ -93,7 +95,7 @@ class Trainer:
         recipe: How.
         folder: Where the state of the run and its curve are kept.
         evaluate: Called now and then with the student; returns figures for the curve.
-        lesson: Another loss, from a teacher.
+        lesson: What the first part of the training minimises, when the recipe says that it is taught.
         save_every: Steps between two saved states.
         evaluate_every: Steps between two rows of the curve.
         compiled: Whether to compile the image encoder, which needs a C++ compiler.
@@ -165,11 +167,12 @@ class Trainer:
     ) -> dict[str, Tensor]:
         images = images.to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
+            if self.lesson is not None and self.step < self.recipe.taught * self.recipe.steps:
+                return self.lesson(self.student.clip.visual, self.student.hints, images)
             features = self.student(images, prompts, generator)
-            taught = {"lesson": self.lesson(images, features.image, self.step)} if self.lesson else {}
         positives = same(torch.tensor(labels), prompts.texts)
         scale = self.student.clip.logit_scale.exp()
-        return taught | {
+        return {
             "contrast": contrast(features, scale, positives),
             "words": self.recipe.word_weight * bag_of_words(features.words, self.words.of(labels)),
         }

@@ -1,0 +1,73 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from weights.pretrain.distil import Hints, Lesson, resnet_maps, take_text_tower, vit_maps
+from weights.pretrain.model import build_clip
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    torch.manual_seed(0)
+    return build_clip("embedded", 20).eval()
+
+
+@pytest.fixture(scope="module")
+def student():
+    torch.manual_seed(1)
+    return build_clip("embedded-vit", 20).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_maps_come_with_the_features_that_clip_computes(teacher, student, images):
+    told, second, third = resnet_maps(teacher.visual, images)
+    torch.testing.assert_close(told, teacher.encode_image(images))
+    assert (second.shape, third.shape) == ((3, 256, 8, 8), (3, 512, 4, 4))
+    learnt, tokens = vit_maps(student.visual, images)
+    torch.testing.assert_close(learnt, student.encode_image(images))
+    assert [grid.shape for grid in tokens] == [(3, 128, 8, 8)] * 2
+
+
+@torch.no_grad()
+def test_tokens_keep_their_places(student, images):
+    changed = images.clone()
+    changed[:, :, :8, 56:] += 3
+    _, (before, _) = vit_maps(student.visual, images)
+    _, (after, _) = vit_maps(student.visual, changed)
+    difference = (before - after).abs().sum((0, 1))
+    assert difference.argmax() == 7
+
+
+def test_hints_vanish_when_the_probe_says_what_the_teacher_says():
+    hints = Hints(4, (4, 4))
+    for probe in hints.probes:
+        torch.nn.init.dirac_(probe.weight)
+        torch.nn.init.zeros_(probe.bias)
+    grid = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    grid -= grid.mean(1, keepdim=True)
+    pooled = F.avg_pool2d(grid, 2)
+    assert hints([grid, grid], (5 * grid, pooled)).item() == pytest.approx(0, abs=1e-5)
+    assert hints([grid, grid], (-grid, -pooled)).item() == pytest.approx(2, abs=1e-5)
+
+
+def test_the_lesson_teaches_the_image_encoder_and_leaves_the_teacher_alone(teacher, student, images):
+    names = F.normalize(torch.randn(7, 256, generator=torch.Generator().manual_seed(2)), dim=1)
+    lesson, hints = Lesson(teacher, names), Hints(128, (256, 512))
+    losses = lesson(student.visual, hints, images)
+    assert set(losses) == {"features", "names", "hints"}
+    assert all(loss > 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert student.visual.conv1.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_the_text_tower_is_taken_over(teacher, student):
+    take_text_tower(student, teacher)
+    tokens = torch.tensor([[1, 5, 7, 19], [1, 2, 19, 0]])
+    with torch.no_grad():
+        torch.testing.assert_close(student.encode_text(tokens), teacher.encode_text(tokens))
