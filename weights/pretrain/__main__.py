@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from weights.pretrain.report import closing_tasks, markdown, report
-from weights.pretrain.run import RECIPES, Pretraining, write_report
+from weights.pretrain.report import closing_tasks, covered, described, markdown, report
+from weights.pretrain.run import RECIPES, Pretraining
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +24,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's idx files, for the report")
     parser.add_argument("--eurosat", type=Path, help="folder of EuroSAT in CoOp's layout, for the report")
     return parser.parse_args()
+
+
+def write_report(args: argparse.Namespace, cache_dir: Path) -> None:
+    """Evaluate the checkpoints and keep the tables."""
+    checkpoints = [path for name in RECIPES if (path := args.out / f"{name}.pt").is_file()]
+    tasks = list(closing_tasks(cache_dir, args.fashion, args.eurosat))
+    names = {task.name: task.classnames for task in tasks if "," not in task.name}
+    names |= described(ROOT / "datasets" / "descriptions")
+    tables = [markdown(report(checkpoints, tasks)), markdown(covered(checkpoints[0], names))]
+    (args.out / "results.md").write_text("\n".join(tables))
 
 
 def main() -> int:
@@ -47,9 +57,7 @@ def main() -> int:
             recipe = RECIPES[name]
             pretraining.train(name, replace(recipe, steps=args.steps) if args.steps else recipe)
     if "report" in args.what:
-        checkpoints = [path for name in RECIPES if (path := args.out / f"{name}.pt").is_file()]
-        rows = report(checkpoints, closing_tasks(cache_dir, args.fashion, args.eurosat))
-        write_report(args.out, rows, markdown(rows))
+        write_report(args, cache_dir)
     return 0
 
 

@@ -109,7 +109,29 @@ def coverage(names: list[str], token_ids: set[int]) -> tuple[float, list[str]]:
     return 100 * sum(token in token_ids for token in tokens) / len(tokens), unseen
 
 
-def report(checkpoints: list[Path], tasks: Iterator[Task]) -> list[dict[str, Any]]:
+def covered(checkpoint: Path, names: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """A table of ``coverage``: one row per list of names.
+
+    Args:
+        checkpoint: Whose vocabulary.
+        names: Class names or descriptions by what they are of.
+    """
+    token_ids = set(torch.load(checkpoint, weights_only=True)["token_ids"].tolist())
+    rows = []
+    for what, texts in names.items():
+        percent, unseen = coverage(texts, token_ids)
+        shown = ", ".join(unseen[:12]) + (f" and {len(unseen) - 12} more" if len(unseen) > 12 else "")
+        rows.append({"names of": what, "texts": len(texts), "tokens seen": percent, "words with unseen tokens": shown})
+    return rows
+
+
+def described(folder: Path) -> dict[str, list[str]]:
+    """The class descriptions of the project's data sets, from ``<dataset>.json``: lists of texts by class name."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    return {f"{name}, descriptions": [t for texts in of.values() for t in texts] for name, of in found.items()}
+
+
+def report(checkpoints: list[Path], tasks: list[Task]) -> list[dict[str, Any]]:
     """Evaluate every checkpoint on every task."""
     models = {path.stem: build_model(load_embedded(path)).float().eval() for path in checkpoints}
     rows = []

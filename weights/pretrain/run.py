@@ -2,7 +2,6 @@
 
 import csv
 import importlib.metadata
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -146,9 +145,3 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     unfinished.rename(path)
-
-
-def write_report(out_dir: Path, rows: list[dict[str, Any]], table: str) -> None:
-    """Keep the closing evaluation, for reading and for programs."""
-    (out_dir / "results.md").write_text(table)
-    (out_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
