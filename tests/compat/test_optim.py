@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from dassl.config import get_cfg_default
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.radam import RAdam
-from torch import nn
 
 from .toys import UPSTREAM, upstream_fault
 
@@ -105,15 +106,14 @@ def test_schedule_goes_on_from_a_file_that_is_data(schedule: dict[str, Any], don
             scheduler.step()
         return found
 
-    first = build()
-    follow(*first, done)
+    first, second = build(), build()
+    follow(first[0], first[1], done)
     file = io.BytesIO()
     torch.save([part.state_dict() for part in first], file)
     file.seek(0)
-    second = build()
     for part, state in zip(second, torch.load(file, weights_only=True), strict=True):
         part.load_state_dict(state)
-    assert follow(*second, 4) == follow(*first, 4)
+    assert follow(second[0], second[1], 4) == follow(first[0], first[1], 4)
 
 
 @pytest.mark.parametrize(

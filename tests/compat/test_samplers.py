@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dassl.data.samplers import build_sampler
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.utils.data import RandomSampler, SequentialSampler
+
+from dassl.data.samplers import build_sampler
 
 seeds = st.integers(0, 2**16)
 sizes = st.lists(st.integers(1, 12), min_size=1, max_size=5)

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dassl.config import get_cfg_default
-from dassl.data.transforms import INTERPOLATION_MODES, build_transform
-from dassl.utils import set_random_seed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from dassl.config import get_cfg_default
+from dassl.data.transforms import INTERPOLATION_MODES, build_transform
+from dassl.utils import set_random_seed
 
 from .toys import UPSTREAM, upstream_fault
 
@@ -43,9 +44,7 @@ BROKEN_UPSTREAM = {"imagenet_policy", "cifar10_policy", "svhn_policy", "randaugm
 
 def transform_cfg(*choices: str, **options: Any) -> Any:
     cfg = get_cfg_default()
-    cfg.INPUT.merge_from_list(
-        ["SIZE", (24, 20), "TRANSFORMS", choices, *(x for pair in options.items() for x in pair)]
-    )
+    cfg.INPUT.merge_from_list(["SIZE", (24, 20), "TRANSFORMS", choices, *(x for pair in options.items() for x in pair)])
     return cfg
 
 
@@ -110,7 +109,7 @@ def test_normalization() -> None:
     plain = build_transform(transform_cfg(), is_train=False)(picture())
     normalized = build_transform(transform_cfg("normalize"), is_train=False)(picture())
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
-    assert 0 <= plain.min() and plain.max() <= 1
+    assert plain.min() >= 0 and plain.max() <= 1
     torch.testing.assert_close(normalized, (plain - mean) / std)
 
 
@@ -135,7 +134,9 @@ def test_cutout_covers_squares() -> None:
     assert max(areas) == (6, 6)
 
 
-@pytest.mark.parametrize(("choice", "share"), [("random_flip", 0.5), ("gaussian_noise", 0.5), ("random_translation", 0.5)])
+@pytest.mark.parametrize(
+    ("choice", "share"), [("random_flip", 0.5), ("gaussian_noise", 0.5), ("random_translation", 0.5)]
+)
 def test_steps_that_come_now_and_then(choice: str, share: float) -> None:
     transform = build_transform(transform_cfg(choice))
     plain = build_transform(transform_cfg())(picture())
@@ -143,7 +144,7 @@ def test_steps_that_come_now_and_then(choice: str, share: float) -> None:
     for seed in range(200):
         set_random_seed(seed)
         changed += not torch.equal(transform(picture()), plain)
-    assert 200 * share - 35 < changed < 200 * share + 35
+    assert 65 < changed < 135
 
 
 def test_choices_take_the_place_of_the_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import shutil
@@ -73,12 +74,12 @@ def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
     if not Path(fpath).exists():
         raise FileNotFoundError(f'File is not found at "{os.fspath(fpath)}"')
     device = None if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.load(fpath, map_location=device, weights_only=True)
-    except pickle.UnpicklingError:
-        return _load_with_objects(fpath, device)
-    except (RuntimeError, EOFError) as error:
-        raise RuntimeError(f"checkpoint {os.fspath(fpath)} is damaged ({_first_line(error)}); remove it") from error
+    with contextlib.suppress(pickle.UnpicklingError):
+        try:
+            return torch.load(fpath, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError) as error:
+            raise RuntimeError(f"checkpoint {os.fspath(fpath)} is damaged ({_first_line(error)}); remove it") from error
+    return _load_with_objects(fpath, device)
 
 
 def _load_with_objects(fpath: StrPath, device: str | None) -> dict[str, Any]:

@@ -15,7 +15,20 @@ import torch
 
 __all__ = ["UnsafePickleError", "load_pickle"]
 
-_BUILTINS = ("set", "frozenset", "complex", "bytearray")
+_BUILTINS = (
+    "bool",
+    "bytearray",
+    "bytes",
+    "complex",
+    "dict",
+    "float",
+    "frozenset",
+    "int",
+    "list",
+    "set",
+    "str",
+    "tuple",
+)
 _DATA = {
     *(("builtins", name) for name in _BUILTINS),
     *(("__builtin__", name) for name in _BUILTINS),

@@ -1,0 +1,292 @@
+"""Registries, meters, seeds, files, and the log."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import (
+    AverageMeter,
+    MetricMeter,
+    Registry,
+    check_availability,
+    check_isfile,
+    collect_env_info,
+    count_num_param,
+    listdir_nohidden,
+    mkdir_if_missing,
+    read_json,
+    set_random_seed,
+    setup_logger,
+    tolist_if_not,
+    write_json,
+)
+
+from .toys import ours_only, upstream_fault
+
+# ---- registries
+
+
+def test_registry() -> None:
+    registry = Registry("THING")
+
+    @registry.register()
+    class One: ...
+
+    class Two: ...
+
+    registry.register(Two)
+    assert registry.registered_names() == ["One", "Two"]
+    assert registry.get("One") is One
+    with pytest.raises(KeyError):
+        registry.register(Two)
+    registry.register(int, force=True)
+    registry.register(int, force=True)
+    with pytest.raises(KeyError):
+        registry.get("Three")
+
+
+def test_most_similar_name_is_offered() -> None:
+    check_availability("CoOp", ["CoOp", "UPL"])
+    with pytest.raises(ValueError, match=r"CoOp.*UPL.*do you mean \[CoOp\]\?"):
+        check_availability("CoOpp", ["CoOp", "UPL"])
+
+
+def test_trainers_of_this_suite_are_registered() -> None:
+    assert {"ToyX", "ToyXU"} <= set(TRAINER_REGISTRY.registered_names())
+
+
+# ---- meters
+
+
+@given(values=st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(1, 5)), min_size=1, max_size=9))
+def test_average(values: list[tuple[float, int]]) -> None:
+    meter = AverageMeter()
+    for value, n in values:
+        meter.update(torch.tensor(value, dtype=torch.float64), n)
+    total, count = sum(v * n for v, n in values), sum(n for _, n in values)
+    assert (meter.val, meter.count) == (values[-1][0], count)
+    assert meter.sum == pytest.approx(total, abs=1e-6)
+    assert meter.avg == pytest.approx(total / count, abs=1e-6)
+
+
+def test_exponential_average() -> None:
+    meter = AverageMeter(ema=True)
+    for value in (1.0, 2.0):
+        meter.update(value)
+    assert meter.avg == pytest.approx(0.9 * 0.1 + 0.2)
+
+
+def test_metrics_by_name() -> None:
+    metrics = MetricMeter()
+    metrics.update(None)
+    metrics.update({"loss": 1.0, "acc": torch.tensor(50.0)})
+    metrics.update({"loss": 2.0})
+    assert str(metrics) == "loss 2.0000 (1.5000) acc 50.0000 (50.0000)"
+    assert str(MetricMeter()) == ""
+    with pytest.raises(TypeError):
+        metrics.update([1.0])  # type: ignore[arg-type]
+    tabbed = MetricMeter(delimiter="\t")
+    tabbed.update({"a": 1, "b": 2})
+    assert str(tabbed) == "a 1.0000 (1.0000)\tb 2.0000 (2.0000)"
+
+
+# ---- seeds
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_seed(seed: int) -> None:
+    draws = []
+    for _ in range(2):
+        set_random_seed(seed)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+    set_random_seed(seed + 1)
+    other = (random.random(), np.random.rand(), torch.rand(1).item())  # noqa: NPY002
+    assert draws[0] == draws[1]
+    assert all(a != b for a, b in zip(draws[0], other, strict=True))
+
+
+# ---- files and odds and ends
+
+
+def test_json(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.json"
+    write_json({"x": [1, 2], "y": "é"}, str(path))
+    assert read_json(str(path)) == {"x": [1, 2], "y": "é"}
+    assert path.read_text().splitlines()[1] == '    "x": ['
+
+
+@upstream_fault("writes in place")
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json([1], str(path))
+    with pytest.raises(TypeError):
+        write_json([1, object()], str(path))
+    assert json.loads(path.read_text()) == [1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders(tmp_path: Path) -> None:
+    for _ in range(2):
+        mkdir_if_missing(str(tmp_path / "x" / "y"))
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).touch()
+    assert sorted(listdir_nohidden(str(tmp_path))) == ["a", "b", "x"]
+    assert listdir_nohidden(str(tmp_path), sort=True) == ["a", "b", "x"]
+    assert check_isfile(str(tmp_path / "a"))
+    with pytest.warns(UserWarning, match="nowhere"):
+        assert not check_isfile(str(tmp_path / "nowhere"))
+
+
+def test_lists() -> None:
+    assert tolist_if_not("abc") == ["abc"]
+    assert tolist_if_not([1, 2]) == [1, 2]
+
+
+def test_parameters_are_counted() -> None:
+    model = nn.Linear(3, 2)
+    assert count_num_param(model) == 8
+    assert count_num_param(params=model.parameters()) == 8
+    assert count_num_param(params=[{"params": [model.weight]}, {"params": [model.bias]}]) == 8
+    with pytest.raises(ValueError):
+        count_num_param()
+
+
+def test_environment_is_described() -> None:
+    text = collect_env_info()
+    assert f"PyTorch version: {torch.__version__}" in text
+    assert re.search(r"Pillow \(\d", text)
+
+
+# ---- the log
+
+
+def test_log_sees_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logger(str(tmp_path / "out"))
+    print("hello", 1)
+    sys.stdout.flush()
+    assert (tmp_path / "out" / "log.txt").read_text() == "hello 1\n"
+    assert capsys.readouterr().out == "hello 1\n"
+
+
+def test_nothing_without_output() -> None:
+    before = sys.stdout
+    setup_logger(None)
+    assert sys.stdout is before
+
+
+@pytest.mark.parametrize("name", ["own.txt", "own.log"])
+def test_log_may_be_named(name: str, tmp_path: Path) -> None:
+    setup_logger(str(tmp_path / name))
+    print("hello")
+    sys.stdout.flush()
+    assert (tmp_path / name).read_text() == "hello\n"
+
+
+def test_second_log_gets_the_time_as_a_suffix(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("of an earlier run\n")
+    setup_logger(str(tmp_path))
+    print("hello")
+    sys.stdout.flush()
+    (dated,) = (path for path in tmp_path.iterdir() if path.name != "log.txt")
+    assert re.fullmatch(r"log\.txt-\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d", dated.name)
+    assert dated.read_text() == "hello\n"
+    assert (tmp_path / "log.txt").read_text() == "of an earlier run\n"
+
+
+@upstream_fault("no isatty, encoding, fileno")
+def test_log_answers_like_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "console").open("w", encoding="utf-8") as console:
+        monkeypatch.setattr(sys, "stdout", console)
+        setup_logger(str(tmp_path))
+        assert not sys.stdout.isatty()
+        assert sys.stdout.encoding == "utf-8"
+        assert sys.stdout.fileno() == console.fileno()
+        assert sys.stdout.writable()
+
+
+@upstream_fault("the second log hangs on the first")
+def test_two_experiments_in_a_process(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        setup_logger(str(tmp_path / name))
+        print(f"experiment {name}")
+        sys.stdout.flush()
+    for name in ("one", "two"):
+        assert (tmp_path / name / "log.txt").read_text() == f"experiment {name}\n"
+
+
+@upstream_fault("closes the console's stream")
+def test_log_that_is_thrown_away_closes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", console)
+    setup_logger(str(tmp_path))
+    logger = sys.stdout
+    sys.stdout = console
+    logger.close()
+    del logger
+    print("still open")
+    assert console.getvalue() == "still open\n"
+
+
+@ours_only
+def test_closed_log_steps_aside(tmp_path: Path) -> None:
+    before = sys.stdout, sys.stderr
+    setup_logger(str(tmp_path))
+    sys.stdout.close()
+    sys.stderr.close()
+    assert (sys.stdout, sys.stderr) == before
+
+
+@upstream_fault("standard error is not logged")
+def test_warnings_and_tracebacks_are_logged(tmp_path: Path) -> None:
+    code = (
+        "import logging, warnings\n"
+        "from dassl.utils import setup_logger\n"
+        f"setup_logger({str(tmp_path)!r})\n"
+        "warnings.warn('mind the gap')\n"
+        "logging.getLogger('some.plugin').warning('mind the step')\n"
+        "raise ValueError('mind the doors')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    logged = (tmp_path / "log.txt").read_text()
+    for expected in ("UserWarning: mind the gap", "mind the step\n", "Traceback", "ValueError: mind the doors\n"):
+        assert expected in done.stderr
+        assert expected in logged
+
+
+def test_bars_are_not_logged(tmp_path: Path) -> None:
+    setup_logger(str(tmp_path))
+    print("before")
+    for _ in tqdm(range(3), file=sys.stderr, mininterval=0, miniters=1):
+        pass
+    for _ in tqdm(range(2), file=sys.stderr, leave=False):
+        for _ in tqdm(range(2), file=sys.stderr, position=1):
+            pass
+    print("after")
+    sys.stdout.flush()
+    assert (tmp_path / "log.txt").read_text() == "before\nafter\n"
+
+
+def test_log_in_a_forked_worker_repeats_nothing(tmp_path: Path, images: Path) -> None:
+    setup_logger(str(tmp_path))
+    print("begun", end=" ")
+    loader = DataLoader(TensorDataset(torch.arange(4)), num_workers=2)
+    assert len(list(loader)) == 4
+    print("done")
+    sys.stdout.flush()
+    assert (tmp_path / "log.txt").read_text() == "begun done\n"
