@@ -250,6 +250,7 @@ def attacks(witness: Path) -> dict[str, Any]:
 
 
 @ours_only
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("attack", attacks(Path()))
 @pytest.mark.parametrize("kind", ["pickle", "zip", "legacy", "bare pickle as checkpoint"])
 def test_malicious_files_are_refused(attack: str, kind: str, tmp_path: Path) -> None:

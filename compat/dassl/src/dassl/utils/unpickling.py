@@ -15,20 +15,8 @@ import torch
 
 __all__ = ["UnsafePickleError", "load_pickle"]
 
-_BUILTINS = (
-    "bool",
-    "bytearray",
-    "bytes",
-    "complex",
-    "dict",
-    "float",
-    "frozenset",
-    "int",
-    "list",
-    "set",
-    "str",
-    "tuple",
-)
+_NUMBERS = ["bool", "int", "float", "complex"]
+_BUILTINS = [*_NUMBERS, "bytearray", "bytes", "dict", "frozenset", "list", "set", "str", "tuple"]
 _DATA = {
     *(("builtins", name) for name in _BUILTINS),
     *(("__builtin__", name) for name in _BUILTINS),
