@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     write_images(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def same_streams() -> Iterator[None]:
-    """Put back the standard streams that a test replaced."""
-    streams = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = streams
 
 
 @pytest.fixture

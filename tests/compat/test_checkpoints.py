@@ -117,7 +117,7 @@ def test_weights_that_fit_are_taken(tmp_path: Path, capsys: pytest.CaptureFixtur
             expected = source.state_dict()[name] if name.startswith("same") else own[name]
             assert torch.equal(value, expected), name
         printed = capsys.readouterr().out
-        assert printed.startswith(f'Successfully loaded pretrained weights from "{path}"\n')
+        assert printed.startswith(f"Successfully loaded pretrained weights from {path}\n")
         assert "'size.weight', 'size.bias', 'gone.weight', 'gone.bias'" in printed
 
 

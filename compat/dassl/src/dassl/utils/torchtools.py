@@ -43,10 +43,10 @@ def load_pretrained_weights(model: nn.Module, weight_path: StrPath) -> None:
     weights = strip_module(found.get("state_dict", found))
     fitting = {name: value for name, value in weights.items() if name in own and _fits(value, own[name])}
     if not fitting:
-        warnings.warn(f'Cannot load "{weight_path}" (check the key names manually)', stacklevel=2)
+        warnings.warn(f"Cannot load {weight_path} (check the key names manually)", stacklevel=2)
         return
     target.load_state_dict({**own, **fitting})
-    print(f'Successfully loaded pretrained weights from "{weight_path}"')
+    print(f"Successfully loaded pretrained weights from {weight_path}")
     discarded = [name for name in weights if name not in fitting]
     if discarded:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
