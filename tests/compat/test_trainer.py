@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -465,11 +467,20 @@ def test_lines_of_plugins_stay_whole_beside_the_bar(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASSL_PROGRESS", "1")
+    handler = logging.StreamHandler(sys.stdout)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
     trainer = make_trainer("TRAIN.PRINT_FREQ", 10, *NO_TEST)
-    trainer.forward_backward = lambda batch: print("of a", "plugin") or print("without end", end="")
+
+    def forward_backward(batch: Any) -> None:
+        print("of a", "plugin")
+        logging.getLogger("plugin").warning("of a log")
+        print("without end", end="")
+
+    trainer.forward_backward = forward_backward
     trainer.train()
+    assert handler.stream is sys.stdout
     lines = capsys.readouterr().out.splitlines()
-    assert lines.count("of a plugin") == 6
+    assert lines.count("of a plugin") == lines.count("of a log") == 6
     assert sum(line.startswith("without endepoch [") for line in lines) == 6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -38,8 +39,8 @@ class LinesAbove:
             self._print(lines + newline)
         return len(text)
 
-    def finish(self) -> None:
-        """Write a line that was begun."""
+    def close(self) -> None:
+        """Write a line that was begun; the console stays open."""
         if self._begun:
             self._print(self._begun)
             self._begun = ""
@@ -61,13 +62,25 @@ def progress_bar(batches: Iterable[Any], title: str, total: int) -> Iterator[tqd
     Yields:
         The batches, to iterate over; nothing is shown if no bar is wanted.
     """
-    with tqdm(batches, title, total, leave=False, dynamic_ncols=True, disable=not wanted()) as bar:
-        if bar.disable:
-            yield bar
-            return
-        lines = LinesAbove(sys.stdout)
-        with contextlib.redirect_stdout(lines):
-            try:
-                yield bar
-            finally:
-                lines.finish()
+    shown = wanted()
+    with (
+        tqdm(batches, title, total, leave=False, dynamic_ncols=True, disable=not shown) as bar,
+        _lines_above() if shown else contextlib.nullcontext(),
+    ):
+        yield bar
+
+
+@contextlib.contextmanager
+def _lines_above() -> Iterator[None]:
+    """Let what is printed to standard output, or logged to it, stand above the bar."""
+    console = sys.stdout
+    lines: Any = LinesAbove(console)
+    handlers = [handler for handler in logging.getLogger().handlers if getattr(handler, "stream", None) is console]
+    for handler in handlers:
+        handler.setStream(lines)  # type: ignore[attr-defined]
+    try:
+        with contextlib.redirect_stdout(lines), contextlib.closing(lines):
+            yield
+    finally:
+        for handler in handlers:
+            handler.setStream(console)  # type: ignore[attr-defined]
