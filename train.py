@@ -59,12 +59,15 @@ def run(args: argparse.Namespace) -> None:
     fresh = not Path(cfg.OUTPUT_DIR).exists()
     if not args.eval_only:
         claim(cfg)
+    streams = sys.stdout, sys.stderr
     try:
         work(cfg, args)
     except UserError:
         if fresh and not any(Path(cfg.OUTPUT_DIR).glob("*/checkpoint")):
             shutil.rmtree(cfg.OUTPUT_DIR, ignore_errors=True)
         raise
+    finally:
+        sys.stdout, sys.stderr = streams  # which the logger took over
 
 
 def work(cfg: Any, args: argparse.Namespace) -> None:

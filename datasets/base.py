@@ -32,7 +32,9 @@ class DeclaredDataset(DatasetBase):
         UserError: If the class names cannot tell the classes apart.
     """
 
-    def __init__(self, cfg: Any, *, classnames: Sequence[str], train: Items, test: Items, val: Items = ()) -> None:
+    def __init__(
+        self, cfg: Any, *, classnames: Sequence[str], train: Items, test: Items, val: Sequence[Datum] = ()
+    ) -> None:
         check_classnames(classnames, type(self).__name__)
         chosen = subsample(range(len(classnames)), cfg.DATASET.SUBSAMPLE_CLASSES)
         self._declared = [classnames[label] for label in chosen]

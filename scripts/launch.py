@@ -28,7 +28,6 @@ SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
 def make_parser(trainer: str) -> argparse.ArgumentParser:
     """Build the parser of a trainer's script."""
     parser = argparse.ArgumentParser(prog=f"scripts/{trainer}", description=f"Run {trainer} on a data set.")
-    parser.add_argument("dataset", nargs="?", default="digits", help="a name of configs/datasets (default: digits)")
     parser.add_argument("--backbone", help="OpenAI's name, a checkpoint's path, or 'embedded' (default for digits)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")
@@ -38,8 +37,17 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         help="folder of all data sets (default: $DATA or data)",
     )
     parser.add_argument("--output-dir", help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
+    parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data set (default: digits), settings")
     return parser
+
+
+def parse(trainer: str, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a script's arguments; flags may stand anywhere. A first word that is no config key is the data set."""
+    args = make_parser(trainer).parse_intermixed_args(argv)
+    named = bool(args.words) and not re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*", args.words[0])
+    args.dataset = args.words[0] if named else "digits"
+    args.opts = args.words[1:] if named else args.words
+    return args
 
 
 def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
@@ -106,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
     """
     trainer, rest = argv[0], argv[1:]
     try:
-        arguments = train_arguments(trainer, make_parser(trainer).parse_args(rest))
+        arguments = train_arguments(trainer, parse(trainer, rest))
     except UserError as error:
         print(f"error: {error.line}", file=sys.stderr)
         return 2

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from clip.model import CLIP
-from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 
+from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import DeclaredDataset, dataset_root, read_split
 from trainers.parts import labelling
 
+torch.set_num_threads(1)  # for models as small as these, threads cost more than they bring
 CLASSNAMES = ("red circle", "green square", "blue stripes")
 
 
@@ -31,6 +32,9 @@ def make_clip(vit: bool, seed: int = 0) -> CLIP:
     for parameter in model.visual.parameters():
         if parameter.dim() == 1 and parameter.eq(0).all():
             torch.nn.init.normal_(parameter, std=0.1)  # batch norms that start at 0 would hide mistakes
+    with torch.no_grad():  # without statistics of their own, random layers give all images the same features
+        for _ in range(20):
+            model.train().visual(torch.randn(32, 3, 32, 32) + torch.randn(32, 3, 1, 1))
     return model.eval()
 
 
@@ -110,7 +114,7 @@ def configure(tmp_path: Path, shapes: Path, checkpoints: dict[str, Path]) -> Cal
     def make(trainer: str, backbone: str = "resnet", root: Path = shapes, out: str = "out", **settings: Any) -> Any:
         flags = ["--trainer", trainer, "--backbone", str(checkpoints.get(backbone, backbone)), "--seed", "1"]
         flags += ["--root", str(root), "--output-dir", str(tmp_path / out)]
-        pairs = {"DATASET.NAME": "Shapes", "DATALOADER.NUM_WORKERS": 0, "DATALOADER.TRAIN_X.BATCH_SIZE": 8}
+        pairs = {"DATASET.NAME": "Shapes", "DATALOADER.NUM_WORKERS": 0, "DATALOADER.TRAIN_X.BATCH_SIZE": 20}
         pairs |= {key.replace("__", "."): value for key, value in settings.items()}
         flags += [str(part) for pair in pairs.items() for part in pair]
         return make_cfg(make_parser().parse_args(flags), extend_cfg)

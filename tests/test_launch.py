@@ -14,7 +14,7 @@ ROOT = Path(launch.__file__).parents[1]
 
 
 def arguments(trainer: str, *argv: str) -> list[str]:
-    return launch.train_arguments(trainer, launch.make_parser(trainer).parse_args(list(argv)))
+    return launch.train_arguments(trainer, launch.parse(trainer, argv))
 
 
 def value(argv: list[str], flag: str) -> str:
@@ -55,6 +55,9 @@ def test_settings_follow_and_get_a_folder_of_their_own() -> None:
     plain, changed = arguments("CoFT"), arguments("CoFT", "digits", "TRAINER.COFT.FILTER", "self")
     assert changed[-2:] == ["TRAINER.COFT.FILTER", "self"]
     assert value(plain, "--output-dir") != value(changed, "--output-dir")
+    without_data_set = arguments("CoFT", "--seed", "2", "TRAINER.COFT.FILTER", "self", "SEED", "-1")
+    assert without_data_set[-4:] == ["TRAINER.COFT.FILTER", "self", "SEED", "-1"]
+    assert value(without_data_set, "--dataset-config-file").endswith("digits.yaml")
 
 
 def test_data_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,19 +78,26 @@ def test_mistakes_are_named() -> None:
 def test_one_line_and_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert launch.main(["CoFT", "eurosat", "--backbone", "embedded", "--data", str(tmp_path)]) == 2
     line = capsys.readouterr().err.strip()
-    assert line.startswith(f"error: EuroSAT: no eurosat at {tmp_path / 'eurosat'}; put EuroSAT there") and "\n" not in line
+    assert (
+        line.startswith(f"error: EuroSAT: no eurosat at {tmp_path / 'eurosat'}; put EuroSAT there") and "\n" not in line
+    )
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "configs" / "trainers").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize(
+    "config", sorted((ROOT / "configs" / "trainers").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
 @pytest.mark.parametrize("dataset", sorted((ROOT / "configs" / "datasets").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_config_merges(config: Path, dataset: Path) -> None:
     argv = ["--trainer", config.parent.name, "--config-file", str(config), "--dataset-config-file", str(dataset)]
-    cfg = make_cfg(make_parser().parse_args([*argv, *(["--backbone", "RN50"] if "default" in config.name else [])]), extend_cfg)
+    cfg = make_cfg(
+        make_parser().parse_args([*argv, *(["--backbone", "RN50"] if "default" in config.name else [])]), extend_cfg
+    )
     assert cfg.INPUT.SIZE[0] in (64, 224) and len(cfg.INPUT.PIXEL_MEAN) == 3 and cfg.SEED >= 0
 
 
-COOP_CONFIGS = """rn50 rn50_ep50 rn50_ep100 rn50_ctxv1 rn50_ep50_ctxv1 rn50_val rn101 rn101_ep50 vit_b16 vit_b16_ep50 vit_b16_ep100
-vit_b16_ctxv1 vit_b16_ep50_ctxv1 vit_b16_ep100_ctxv1 vit_b32 vit_b32_ep50""".split()
+CONTEXTS = ("rn50_ctxv1", "rn50_ep50_ctxv1", "vit_b16_ctxv1", "vit_b16_ep50_ctxv1", "vit_b16_ep100_ctxv1")
+EPOCHS = ("rn50_ep50", "rn50_ep100", "rn101_ep50", "vit_b16_ep50", "vit_b16_ep100", "vit_b32_ep50")
+COOP_CONFIGS = ("rn50", "rn101", "vit_b16", "vit_b32", "rn50_val", *EPOCHS, *CONTEXTS)
 
 
 @pytest.mark.parametrize("name", COOP_CONFIGS)
@@ -98,4 +108,5 @@ def test_coops_config_names_are_there(name: str) -> None:
 @pytest.mark.parametrize("seed", [0, 7])
 def test_zero_is_a_seed(seed: int, tmp_path: Path) -> None:
     argv = arguments("CoFT", "digits", "--seed", str(seed), "--output-dir", str(tmp_path))
-    assert make_cfg(make_parser().parse_args(argv), extend_cfg).SEED == seed
+    cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
+    assert seed == cfg.SEED

@@ -14,10 +14,11 @@ from PIL import Image
 import train
 
 Call = Callable[..., str]
-QUICK = (
-    "TRAINER.COFT.SEEDS_PER_CLASS 2 TRAINER.COFT.PHASE1.EPOCHS 1 TRAINER.COFT.PHASE1.MIN_STEPS 2 "
-    "TRAINER.COFT.PHASE2.EPOCHS 1 TRAINER.COFT.PHASE2.REFRESH 1 DATALOADER.NUM_WORKERS 0 OPTIM.NAME sgd OPTIM.LR 0.01"
-).split()
+QUICK = [
+    *("TRAINER.COFT.SEEDS_PER_CLASS", "2", "TRAINER.COFT.PHASE1.EPOCHS", "1", "TRAINER.COFT.PHASE1.MIN_STEPS", "2"),
+    *("TRAINER.COFT.PHASE2.EPOCHS", "1", "TRAINER.COFT.PHASE2.REFRESH", "1", "DATALOADER.NUM_WORKERS", "0"),
+    *("OPTIM.NAME", "sgd", "OPTIM.LR", "0.01"),
+]
 
 
 @pytest.fixture
@@ -29,7 +30,9 @@ def root(shapes: Path, tmp_path: Path) -> Path:
 def fails(tmp_path: Path, root: Path, checkpoints: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> Call:
     """Run train.py, which must end with exit code 2; returns its one line."""
 
-    def call(*opts: str, trainer: str = "CoFT", backbone: str = "", flags: tuple[str, ...] = (), left: bool = False) -> str:
+    def call(
+        *opts: str, trainer: str = "CoFT", backbone: str = "", flags: tuple[str, ...] = (), left: bool = False
+    ) -> str:
         out = tmp_path / "out"
         argv = ["--trainer", trainer, "--root", str(root), "--output-dir", str(out), "--seed", "1", *flags]
         argv += ["--backbone", backbone or str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK, *opts]
@@ -50,7 +53,9 @@ def test_unknown_names_get_the_nearest(fails: Call) -> None:
 
 
 def test_keys_that_do_not_exist_or_have_the_wrong_type(fails: Call, tmp_path: Path) -> None:
-    assert "unknown config key 'TRAINER.COFT.FILTR'; did you mean 'TRAINER.COFT.FILTER'?" in fails("TRAINER.COFT.FILTR", "x")
+    assert "unknown config key 'TRAINER.COFT.FILTR'; did you mean 'TRAINER.COFT.FILTER'?" in fails(
+        "TRAINER.COFT.FILTR", "x"
+    )
     assert "OPTIM.LR takes float (write 1.0 for 1), not int" in fails("OPTIM.LR", "1")
     assert "TRAINER.COFT.SEEDS_PER_CLASS takes int, not str" in fails("TRAINER.COFT.SEEDS_PER_CLASS", "many")
     assert "OPTIM.LR: a key without a value" in fails("OPTIM.LR")
@@ -119,23 +124,39 @@ def test_another_setting_in_the_same_folder_is_refused_and_the_same_one_goes_on(
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
     summary = json.loads((out / "summary.json").read_text())
     assert train.main([*argv, "DATALOADER.NUM_WORKERS", "1"]) == 0
-    assert json.loads((out / "summary.json").read_text())["results"]["accuracy_test"] == summary["results"]["accuracy_test"]
+    assert (
+        json.loads((out / "summary.json").read_text())["results"]["accuracy_test"]
+        == summary["results"]["accuracy_test"]
+    )
 
 
 def test_a_loss_that_is_not_a_number(fails: Call) -> None:
     assert "lower the learning rate" in fails("OPTIM.LR", "1e30", "TRAINER.COFT.PHASE1.MIN_STEPS", "9")
 
 
-def test_a_checkpoint_of_another_backbone(tmp_path: Path, root: Path, checkpoints: dict[str, Path], fails: Call) -> None:
+def test_a_checkpoint_of_another_backbone(
+    tmp_path: Path, root: Path, checkpoints: dict[str, Path], fails: Call
+) -> None:
     common = ["--trainer", "CoFT", "--root", str(root), "--seed", "1"]
-    made = ["--output-dir", str(tmp_path / "made"), "--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK]
+    made = [
+        "--output-dir",
+        str(tmp_path / "made"),
+        "--backbone",
+        str(checkpoints["resnet"]),
+        "DATASET.NAME",
+        "Shapes",
+        *QUICK,
+    ]
     assert train.main(common + made) == 0
     flags = ("--eval-only", "--model-dir", str(tmp_path / "made"))
     assert "made with another backbone" in fails(backbone=str(checkpoints["other"]), flags=flags)
     flags = ("--resume", str(tmp_path / "made"))
     assert "made with another backbone" in fails(backbone=str(checkpoints["other"]), flags=flags)
-    assert "no checkpoint" in fails(flags=("--eval-only", "--model-dir", str(tmp_path / "nowhere"))).lower()
-    assert "no checkpoint" in fails(flags=("--eval-only", "--model-dir", str(tmp_path / "made"), "--load-epoch", "9")).lower()
+    assert "no model at" in fails(flags=("--eval-only", "--model-dir", str(tmp_path / "nowhere"))).lower()
+    assert (
+        "no model at"
+        in fails(flags=("--eval-only", "--model-dir", str(tmp_path / "made"), "--load-epoch", "9")).lower()
+    )
 
 
 def test_a_backbone_with_weights_that_are_code(fails: Call, tmp_path: Path) -> None:

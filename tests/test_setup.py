@@ -17,7 +17,9 @@ ROOT = Path(probe_dassl.__file__).parents[1]
 def probe(path: Path | None = None) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.path.insert(0, {str(path)!r}); " if path else ""
     code += "from scripts import probe_dassl; sys.exit(probe_dassl.main())"
-    return subprocess.run([sys.executable, "-c", "import sys; " + code], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", "import sys; " + code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_the_dassl_that_runs_these_tests_works() -> None:
@@ -33,7 +35,9 @@ def test_a_broken_one_ends_in_one_line(tmp_path: Path) -> None:
     assert lines[0].startswith("error: the installed dassl") and "pip uninstall" in lines[0]
 
 
-def test_a_schedule_that_does_not_step_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_schedule_that_does_not_step_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Frozen:
         def __init__(self, *_: object) -> None: ...
 

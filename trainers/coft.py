@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from .parts.visual_tuning import light_module
 
 log = logging.getLogger(__name__)
 PEERS = ("peer_a", "peer_b")
+SAMPLE = 500  # images on which the peers' disagreement is measured in Phase I
 
 
 def add_config(cfg: Any) -> None:
@@ -81,6 +83,8 @@ class CoFT(ClipTrainer):
         train = self.dm.dataset.train_u
         self.pool = UnlabeledPool([item.impath for item in train])
         self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
+        order = torch.randperm(len(self.pool), generator=generator(self.cfg.SEED, "sample"))
+        self.sample = order[:SAMPLE]
 
     def build_model(self) -> None:
         """Build and register the peers. They share the frozen CLIP and differ in template and random numbers."""
@@ -90,7 +94,7 @@ class CoFT(ClipTrainer):
         self.load_backbone()
         self.peers = {name: self._build_peer(i, name) for i, name in enumerate(PEERS)}
         for name, peer in self.peers.items():
-            optimizer = PhasedOptimizer(lambda phase, peer=peer: self._build_optimizer(peer, phase))
+            optimizer = PhasedOptimizer(partial(self._build_optimizer, peer))
             self.register_model(name, peer, optimizer, PhasedScheduler(optimizer))
         self.deployed: dict[str, Classifier] = {}
 
@@ -196,15 +200,18 @@ class CoFT(ClipTrainer):
     def filter_seeds(self) -> dict[str, Targets]:
         """Phase I: let each peer say which of the other's seeds are clean, once it can tell."""
         warm = self.epoch * self.steps_per_epoch(1) >= self.own.PHASE1.WARMUP_STEPS
-        ranks = torch.cat([peer.seeds.ranks for peer in self.peers.values()])
-        views = self._classify(ranks)
-        split = len(self.peers["peer_a"].seeds.ranks)
-        halves = {"peer_a": slice(0, split), "peer_b": slice(split, None)}
+        parts = {name: peer.seeds.ranks for name, peer in self.peers.items()}
+        views = self._classify(torch.cat([*parts.values(), self.sample]))
+        pieces = {
+            name: [x.split([len(p) for p in parts.values()] + [len(self.sample)]) for x in v]
+            for name, v in views.items()
+        }
         targets = {}
-        for name, judge in zip(PEERS, reversed(PEERS), strict=True):
-            logits, odds = (x[halves[name]] for x in views[judge])
+        for i, (name, judge) in enumerate(zip(PEERS, reversed(PEERS), strict=True)):
+            logits, odds = (x[i] for x in pieces[judge])
             targets[name] = seed_targets(self.peers[name].seeds, logits, odds, self.own, active=warm)
-        self.numbers |= self.log.seeds(targets, views, self.diagnostics, len(self.pool))
+        guesses = [pieces[name][0][-1].argmax(dim=1) for name in PEERS]
+        self.numbers |= self.log.seeds(targets, guesses, self.diagnostics, len(self.pool))
         return targets
 
     def teach(self) -> None:
@@ -250,7 +257,7 @@ class CoFT(ClipTrainer):
         return classification, dual_loss(odds.float(), dual_label, complement)
 
     def after_epoch(self) -> None:
-        """Measure for the curves, and save."""
+        """Measure for the curves, and save; the end of Phase I in any case."""
         self.deployed = {}
         done, own = self.epoch + 1, self.own
         ends = done in (own.PHASE1.EPOCHS, self.max_epoch)
@@ -260,16 +267,14 @@ class CoFT(ClipTrainer):
         for key, value in self.numbers.items():
             self.write_scalar(f"coft/{key}", value, done)
         super().after_epoch()
+        if done == own.PHASE1.EPOCHS:
+            self.save_model(self.epoch, self.output_dir)
 
     def after_train(self) -> None:
         """Evaluate as Dassl does, and write what is left for people to read."""
         self.results |= self.log.results()
         super().after_train()
         self.log.finish()
-
-    def kept_epochs(self) -> set[int]:
-        """Epochs whose checkpoints are kept: also the end of Phase I."""
-        return super().kept_epochs() | {self.own.PHASE1.EPOCHS}
 
     # ---------------------------------------------------------------- prediction
 
@@ -299,5 +304,5 @@ class CoFT(ClipTrainer):
             guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
             for who, probabilities in guesses.items():
                 right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
-        total = len(self.test_loader.dataset)
+        total = len(self.dm.dataset.test)
         return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}

@@ -31,7 +31,7 @@ class ZeroshotCLIP(ClipTrainer):
         features = F.normalize(self.clip_model.encode_image(image), dim=-1)
         return self.clip_model.logit_scale.exp() * features @ self.text_features.t()
 
-    def train(self) -> None:
+    def train(self) -> None:  # type: ignore[override]
         """There is nothing to train: evaluate."""
         self.test()
         self.write_summary()

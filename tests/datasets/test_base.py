@@ -19,7 +19,9 @@ from datasets.eurosat import EuroSAT
 
 
 def config(root: Path, **dataset: Any) -> Any:
-    return SimpleNamespace(DATASET=SimpleNamespace(**{"ROOT": str(root), "NUM_SHOTS": -1, "SUBSAMPLE_CLASSES": "all"} | dataset))
+    return SimpleNamespace(
+        DATASET=SimpleNamespace(**{"ROOT": str(root), "NUM_SHOTS": -1, "SUBSAMPLE_CLASSES": "all"} | dataset)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -139,5 +141,7 @@ def test_nearest_name() -> None:
 
 
 def test_a_workers_traceback_is_cut_to_the_message() -> None:
-    error = UserError("Caught UserError in DataLoader worker process 0.\nTraceback ...\ndatasets.errors.UserError: image x")
+    error = UserError(
+        "Caught UserError in DataLoader worker process 0.\nTraceback ...\ndatasets.errors.UserError: image x"
+    )
     assert error.line == "image x"

@@ -50,7 +50,9 @@ def test_photos_are_turned_upright() -> None:
     assert decode_image(encode(image, "JPEG", exif=exif), "x").size == (4, 8)
 
 
-@pytest.mark.parametrize("data", [b"", b"text", encode(Image.fromarray(GREY))[:40], encode(Image.fromarray(GREY))[:-30]])
+@pytest.mark.parametrize(
+    "data", [b"", b"text", encode(Image.fromarray(GREY))[:40], encode(Image.fromarray(GREY))[:-30]]
+)
 def test_what_cannot_be_decoded_is_named(data: bytes) -> None:
     with pytest.raises(UserError, match=r"image some/file\.png cannot be read"):
         decode_image(data, "some/file.png")

@@ -133,7 +133,7 @@ def test_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_unknown_names_get_the_nearest_one() -> None:
-    with pytest.raises(UserError, match="unknown backbone 'ViT-B16'; did you mean 'ViT-B/16'?"):
+    with pytest.raises(UserError, match=r"unknown backbone 'ViT-B16'; did you mean 'ViT-B/16'\?"):
         load_clip("ViT-B16")
     with pytest.raises(UserError, match="no such file"):
         load_clip("gone.pt")

@@ -71,7 +71,7 @@ def test_routing_of_the_clean_log_odds_gradient(clip_model: CLIP, live: bool) ->
     peer.negative_to_visual = live
     peer.prompted()(images())[1].square().sum().backward()
     visual = [p.grad for p in peer.encoder.parameters() if p.requires_grad]
-    assert peer.prompts.positive.ctx.grad is None and peer.prompts.negative.ctx.grad.abs().sum() > 0
+    assert not peer.prompts.positive.ctx.grad.any() and peer.prompts.negative.ctx.grad.any()
     assert any(g is not None and g.abs().sum() > 0 for g in visual) == live
 
 
@@ -104,7 +104,9 @@ def test_state_of_phase_1_has_no_frozen_weight(clip_model: CLIP) -> None:
 
 @pytest.mark.parametrize("phase", [1, 2])
 @pytest.mark.parametrize("found_in", [1, 2])
-def test_state_round_trips_into_a_peer_of_either_phase(clip_model: CLIP, phase: int, found_in: int, tmp_path: Any) -> None:
+def test_state_round_trips_into_a_peer_of_either_phase(
+    clip_model: CLIP, phase: int, found_in: int, tmp_path: Any
+) -> None:
     peer, other = trained_peer(clip_model, phase), make_peer(clip_model, 1)
     if found_in == 2:
         other.enter_phase2()
@@ -143,7 +145,9 @@ def test_another_backbone_or_class_list_is_named(clip_model: CLIP) -> None:
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_interpolation_equals_a_naive_loop(weight: float) -> None:
     torch.manual_seed(0)
-    start, end = (Classifier(nn.Linear(3, 4), nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.randn(2, 4)), 5.0) for _ in "ab")
+    start, end = (
+        Classifier(nn.Linear(3, 4), nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.randn(2, 4)), 5.0) for _ in "ab"
+    )
     result = interpolate(start, end, weight)
     for a, b, c in zip(start.encoder.parameters(), end.encoder.parameters(), result.encoder.parameters(), strict=True):
         torch.testing.assert_close(c, (1 - weight) * a + weight * b)

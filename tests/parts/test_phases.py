@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -33,7 +35,7 @@ def test_restored_state_continues_to_the_same_bits() -> None:
     steps(optimizer, one, 4)
     two.data.copy_(one.data)
     restored = build(two)
-    restored.load_state_dict(optimizer.state_dict())
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     PhasedScheduler(restored).load_state_dict(PhasedScheduler(optimizer).state_dict())
     steps(optimizer, one, 3)
     steps(restored, two, 3)

@@ -22,7 +22,9 @@ from trainers.parts.prompts import (
 NAMES = ["cat", "golden_retriever", "a very long name of many words"]
 
 
-def coop_prompts(model: CLIP, names: list[str], context: torch.Tensor, position: str) -> tuple[torch.Tensor, torch.Tensor]:
+def coop_prompts(
+    model: CLIP, names: list[str], context: torch.Tensor, position: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts of 77 tokens as CoOp's paper lays them out, token by token."""
     rows, tokens = [], []
     num_ctx = context.shape[-2]
@@ -135,7 +137,9 @@ def test_unknown_position_is_named(clip_model: CLIP) -> None:
 
 
 def test_a_name_too_long_is_named(clip_model: CLIP) -> None:
-    with pytest.raises(UserError, match=r"class name 'word word.* makes a prompt of \d+ tokens, the text encoder reads 77"):
+    with pytest.raises(
+        UserError, match=r"class name 'word word.* makes a prompt of \d+ tokens, the text encoder reads 77"
+    ):
         PromptLearner(clip_model, ["cat", "word " * 80], random_context(clip_model, 4))
     with pytest.raises(UserError, match="the text encoder reads 77"):
         template_features(clip_model, ["word " * 80], "a {}.")

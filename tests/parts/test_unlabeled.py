@@ -29,7 +29,7 @@ def test_order_follows_content_not_path_or_name(paths: list[str], tmp_path: Path
     assert pool.paths == reversed_pool.paths and pool.digest == reversed_pool.digest
     assert [paths[i] for i in pool.order] == pool.paths
     renamed = [shutil.copy(path, tmp_path / f"{i:03d}.png") for i, path in enumerate(reversed(paths))]
-    pixels = [list(p.image(r).tobytes() for r in range(len(p))) for p in (pool, UnlabeledPool(renamed))]
+    pixels = [[p.image(r).tobytes() for r in range(len(p))] for p in (pool, UnlabeledPool(renamed))]
     assert pixels[0] == pixels[1]
 
 
@@ -51,7 +51,9 @@ def test_drawing_leaves_the_global_random_state_alone(paths: list[str], configur
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_peers_epochs_and_repeated_draws_get_other_augmentations(paths: list[str], configure: Callable[..., Any]) -> None:
+def test_peers_epochs_and_repeated_draws_get_other_augmentations(
+    paths: list[str], configure: Callable[..., Any]
+) -> None:
     pool, cfg = UnlabeledPool(paths), configure("CoFT")
     one = torch.tensor([3])
 

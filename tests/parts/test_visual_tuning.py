@@ -98,7 +98,7 @@ def test_statistics_stay_in_training_mode(clip_model: CLIP) -> None:
 
 
 def test_mistakes_are_named(clip_model: CLIP) -> None:
-    with pytest.raises(UserError, match="TRAINER.COFT.VISUAL is 'vpt'; did you mean"):
+    with pytest.raises(UserError, match=r"TRAINER\.COFT\.VISUAL is 'vpt'; did you mean"):
         light_module(clip_model.visual, torch.Generator(), settings("vpt"))
     if not is_vit(clip_model.visual):
         with pytest.raises(UserError, match="needs a ViT backbone"):

@@ -165,31 +165,6 @@ def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_bits(run: Callable[..
     assert rows[0] == rows[1]
 
 
-def test_a_kill_between_the_two_checkpoints_of_an_epoch_is_survived(run: Callable[..., Any]) -> None:
-    whole = run("CoFT", out="whole")
-    first = run("CoFT", out="stopped", train=False)
-    original = first.save_model
-    calls = []
-
-    class Stop(Exception):
-        pass
-
-    def save_one_peer(epoch: int, *args: Any, **kwargs: Any) -> None:
-        calls.append(epoch)
-        if epoch == 3:
-            first._models.pop("peer_b")
-            original(epoch, *args, **kwargs)
-            raise Stop
-        original(epoch, *args, **kwargs)
-
-    first.save_model = save_one_peer
-    with pytest.raises(Stop):
-        first.train()
-    folder = Path(first.output_dir)
-    assert [(folder / p / "checkpoint").read_text().strip()[-1] for p in PEERS] == ["4", "3"]
-    assert_same_bits(weights(whole), weights(run("CoFT", out="stopped")))
-
-
 def test_load_epoch_means_what_it_says_in_either_phase(run: Callable[..., Any]) -> None:
     trained = run("CoFT", TRAIN__CHECKPOINT_FREQ=1)
     folder = trained.output_dir
@@ -205,7 +180,7 @@ def test_load_epoch_means_what_it_says_in_either_phase(run: Callable[..., Any]) 
         )
 
 
-def test_old_checkpoints_are_removed_but_for_the_ends_of_phases(run: Callable[..., Any]) -> None:
+def test_checkpoints_of_the_ends_of_phases_are_kept(run: Callable[..., Any]) -> None:
     folder = Path(run("CoFT").output_dir)
     assert sorted(p.name for p in (folder / "peer_a").glob("model*")) == ["model.pth.tar-2", "model.pth.tar-5"]
 
@@ -245,7 +220,7 @@ def test_every_filter_runs(run: Callable[..., Any], rule: str) -> None:
 
 def test_training_learns(run: Callable[..., Any], configure: Callable[..., Any]) -> None:
     """Taught right labels, the peers come to predict them: the loop optimises what it says it does."""
-    trainer = run("CoFT", "resnet", train=False, TRAINER__COFT__PHASE2__EPOCHS=12, TRAINER__COFT__PHASE2__LR=1e-3,
+    trainer = run("CoFT", "resnet", train=False, TRAINER__COFT__PHASE2__EPOCHS=30, TRAINER__COFT__PHASE2__LR=2e-3,
                   TRAINER__COFT__PHASE2__HEAD_LR=1e-2, TRAINER__COFT__FILTER="none", TRAINER__COFT__PHASE2__WISE=1.0,
                   TRAINER__COFT__PHASE2__REFRESH=100, TRAINER__COFT__PHASE2__EMA=0.9)  # fmt: skip
     from trainers.parts.pseudo_labels import Lesson
@@ -259,5 +234,3 @@ def test_training_learns(run: Callable[..., Any], configure: Callable[..., Any])
     trainer.teach = teach_the_truth
     trainer.train()
     assert trainer.results["accuracy_test"] > 80
-
-

@@ -36,7 +36,11 @@ def test_zero_shot_2_averages_templates(run: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"TRAINER__COOP__CSC": True, "TRAINER__COOP__CLASS_TOKEN_POSITION": "middle"}, {"TRAINER__COOP__CTX_INIT": "a photo of a"}],
+    [
+        {},
+        {"TRAINER__COOP__CSC": True, "TRAINER__COOP__CLASS_TOKEN_POSITION": "middle"},
+        {"TRAINER__COOP__CTX_INIT": "a photo of a"},
+    ],
 )
 def test_coop_trains_saves_and_loads(run: Callable[..., Any], settings: dict[str, Any]) -> None:
     trainer = run("CoOp", "vit", **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from datasets.errors import UserError
 from datasets.images import LabeledImages
 from datasets.templates import templates_of
 
-from .checkpoints import agree_on_epoch, remove_earlier, saved_epochs
 from .clip_models import Architecture, architecture, fingerprint, load_clip
 from .experiment import versions, write_json
 
@@ -75,6 +75,8 @@ class ClipTrainer(TrainerX):
                 f"INPUT.SIZE is {size}, backbone {name} reads {expected}; leave INPUT.SIZE unset to follow it"
             )
         self.clip_model = load_clip(name, trust).to(self.device)
+        if not self.architecture.is_vit:
+            self.clip_model.visual.to(memory_format=torch.channels_last)  # faster convolutions, the same results
         self.backbone_id = fingerprint(self.clip_model)
         return self.clip_model
 
@@ -117,7 +119,7 @@ class ClipTrainer(TrainerX):
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
+    def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:
         """Load a checkpoint: of an epoch, else the best, else the last.
 
         Raises:
@@ -134,15 +136,14 @@ class ClipTrainer(TrainerX):
         except (RuntimeError, KeyError) as error:
             raise UserError(self._misfit(directory, error)) from error
 
-    def resume_model_if_exist(self, directory: str) -> int:
-        """Resume as Dassl does, from the last epoch that all models were saved in."""
-        agree_on_epoch(Path(directory), self.get_model_names())
+    def resume_model_if_exist(self, directory: str | os.PathLike[str]) -> int:
+        """Resume as Dassl does, with one line if the checkpoint does not fit."""
         try:
             return super().resume_model_if_exist(directory)
         except (RuntimeError, KeyError) as error:
             raise UserError(self._misfit(directory, error)) from error
 
-    def _misfit(self, directory: str, error: Exception) -> str:
+    def _misfit(self, directory: str | os.PathLike[str], error: Exception) -> str:
         reason = " ".join(str(error).split())[:160]
         return (
             f"checkpoint in {directory} does not fit backbone {self.cfg.MODEL.BACKBONE.NAME} and trainer "
@@ -156,19 +157,6 @@ class ClipTrainer(TrainerX):
             if not (directory / name / "model-best.pth.tar").exists() and pointer.is_file():
                 return int(pointer.read_text(encoding="utf-8").split("-")[-1])
         return None
-
-    def after_epoch(self) -> None:
-        """Finish the epoch as Dassl does, and keep a checkpoint to go on from, the last one only."""
-        super().after_epoch()
-        folder, names, done = Path(self.output_dir), self.get_model_names(), self.epoch + 1
-        if any(done not in saved_epochs(folder / name) for name in names):
-            self.save_model(self.epoch, self.output_dir)
-        remove_earlier(folder, names, done, self.kept_epochs())
-
-    def kept_epochs(self) -> set[int]:
-        """Epochs whose checkpoints are kept: those that TRAIN.CHECKPOINT_FREQ asks for."""
-        freq = self.cfg.TRAIN.CHECKPOINT_FREQ
-        return set(range(freq, self.max_epoch, freq)) if freq > 0 else set()
 
     def test(self, split: str | None = None) -> float:
         """Evaluate as Dassl does, and remember the accuracy (percent) for the summary."""

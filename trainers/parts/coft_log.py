@@ -44,22 +44,21 @@ class PeerLog:
     def seeds(
         self,
         targets: Mapping[str, Targets],
-        views: Mapping[str, tuple[Tensor, Tensor]],
+        guesses: Sequence[Tensor],
         diagnostics: Diagnostics,
         pool_size: int,
     ) -> dict[str, float]:
-        """Numbers of Phase I: the kept seeds, and how much the peers disagree on all seeds."""
+        """Numbers of Phase I: the kept seeds, and how much the peers disagree in their guesses of other images."""
         ranks = torch.cat([t.ranks[t.keep] for t in targets.values()])
         labels = torch.cat([t.labels[t.keep] for t in targets.values()])
         of = sum(len(t.ranks) for t in targets.values())
-        first, second = (logits.argmax(dim=1) for logits, _ in views.values())
         return {
             "kept": len(ranks),
             "of": of,
             "coverage": len(ranks) / pool_size,
             "precision": diagnostics.accuracy(ranks, labels),
             "separation": sum(t.separation for t in targets.values()) / len(targets),
-            "disagreement": _disagreement(first, second),
+            "disagreement": _disagreement(*guesses),
         }
 
     def lessons(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from .prompts import DualPrompts
 from .pseudo_labels import Lesson
 from .seeds import Seeds
 from .visual_tuning import everything, freeze_statistics
+
+NOTHING = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
 
 
 class Classifier(nn.Module):
@@ -111,8 +113,8 @@ class Peer(nn.Module):
         self.negative_to_visual = negative_to_visual
         self.ema_decay = ema_decay
         self.phase = 1
-        self.seeds: Seeds | None = None
-        self.lesson: Lesson | None = None
+        self.seeds = Seeds(*NOTHING)
+        self.lesson = Lesson(*NOTHING)
         self.student: Classifier | None = None
         self.ema: AveragedModel | None = None
         self._shared = {n for n, p in encoder.named_parameters() if not p.requires_grad}
@@ -135,12 +137,12 @@ class Peer(nn.Module):
     @torch.no_grad()
     def teacher(self) -> Classifier:
         """The classifier that labels images: the moving average in Phase II."""
-        return self.prompted() if self.ema is None else self.ema.module
+        return self.prompted() if self.ema is None else cast(Classifier, self.ema.module)
 
     @torch.no_grad()
     def tested(self, wise: float) -> Classifier:
         """The classifier that is tested: in Phase II averaged with Phase I's (`wise` is Phase II's share)."""
-        return self.prompted() if self.ema is None else interpolate(self.prompted(), self.ema.module, wise)
+        return self.prompted() if self.ema is None else interpolate(self.prompted(), self.teacher(), wise)
 
     def enter_phase2(self) -> None:
         """Leave the text tower: from now on an encoder of the peer's own and two heads train."""
@@ -174,14 +176,13 @@ class Peer(nn.Module):
         return {
             "phase": self.phase,
             "identity": dict(self.identity),
-            "seeds": None if self.seeds is None else {"ranks": self.seeds.ranks, "labels": self.seeds.labels},
-            "lesson": None if self.lesson is None else {"labels": self.lesson.labels, "keep": self.lesson.keep},
+            "seeds": {"ranks": self.seeds.ranks, "labels": self.seeds.labels},
+            "lesson": {"labels": self.lesson.labels, "keep": self.lesson.keep},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore seeds and pseudo-labels; the phase is entered before weights are loaded."""
-        self.seeds = None if state["seeds"] is None else Seeds(**state["seeds"])
-        self.lesson = None if state["lesson"] is None else Lesson(**state["lesson"])
+        self.seeds, self.lesson = Seeds(**state["seeds"]), Lesson(**state["lesson"])
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """State without the frozen weights that the peers share."""

@@ -61,7 +61,7 @@ class PhasedScheduler:
         """Make one step."""
         self._optimizer.scheduler.step()
 
-    def get_last_lr(self) -> list[float]:
+    def get_last_lr(self) -> list[Any]:
         """Learning rate of each group."""
         return self._optimizer.scheduler.get_last_lr()
 

@@ -132,6 +132,9 @@ class PromptLearner(nn.Module):
         tokens, _ = _pad(rows)
         order, eot = _pad([_order(num_ctx, len(name), len(after), position) for name in names], fill=num_ctx)
         weight = clip_model.token_embedding.weight.detach()
+        self.token_embeddings: Tensor
+        self.order: Tensor
+        self.eot: Tensor
         self.register_buffer("token_embeddings", weight[tokens.to(weight.device)], persistent=False)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("eot", eot, persistent=False)

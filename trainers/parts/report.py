@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,8 +32,8 @@ class History:
         earlier = resume_from / "metrics.csv"
         self.rows: list[Row] = []
         if epochs_done > 0 and earlier.is_file():
-            rows = pd.read_csv(earlier, float_precision="round_trip").to_dict("records")
-            self.rows = [_without_gaps(row) for row in rows if row["epoch"] <= epochs_done]
+            with earlier.open(newline="", encoding="utf-8") as file:  # pandas may round the last bit
+                self.rows = [row for row in map(_typed, csv.DictReader(file)) if row["epoch"] <= epochs_done]
 
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
         """Add a row (epochs count from 1; 0 is before training) and write the file."""
@@ -64,11 +65,12 @@ def _kept(row: Mapping[str, Any]) -> str:
 
 def _right(row: Mapping[str, Any]) -> str:
     precision = row.get("precision")
-    return f"{100 * precision:.1f} %" if precision is not None else ""
+    return f"{100 * precision:.1f} %" if precision is not None and not math.isnan(precision) else ""
 
 
-def _without_gaps(row: Mapping[Any, Any]) -> Row:
-    return {key: value for key, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
+def _typed(row: Mapping[str, str]) -> Row:
+    words = {"epoch": int, "stage": str}
+    return {key: words.get(key, float)(value) for key, value in row.items() if value}
 
 
 def write_pseudo_labels(

@@ -32,7 +32,7 @@ def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:
     Returns:
         The copy.
     """
-    shared = {id(t): t for name, t in module.named_parameters() if name not in trained}
+    shared: dict[int, Tensor] = {id(t): t for name, t in module.named_parameters() if name not in trained}
     shared |= {id(t): t for t in module.buffers()}
     twin = copy.deepcopy(module, memo=shared)
     for name, parameter in twin.named_parameters():
@@ -64,18 +64,18 @@ class DeepPromptedViT(nn.Module):
         Images (n, 3, size, size) to features (n, embed_dim), not normalised.
     """
 
-    def __init__(self, visual: nn.Module, num_tokens: int, generator: torch.Generator) -> None:
+    def __init__(self, visual: Any, num_tokens: int, generator: torch.Generator) -> None:
         super().__init__()
         self.visual: Any = share_frozen(visual, set())
-        depth, width = len(self.visual.transformer.resblocks), self.visual.conv1.out_channels
-        fan_in = 3 * self.visual.conv1.kernel_size[0] ** 2
+        depth, width = len(visual.transformer.resblocks), visual.conv1.out_channels
+        fan_in = 3 * visual.conv1.kernel_size[0] ** 2
         bound = (6 / (fan_in + width)) ** 0.5
         start = torch.rand(depth, num_tokens, width, generator=generator)
         self.tokens = nn.Parameter((2 * start - 1) * bound)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images."""
-        visual = self.visual
+        visual: Any = self.visual
         patches = visual.conv1(images).flatten(2).transpose(1, 2)
         cls = visual.class_embedding.expand(len(images), 1, -1)
         x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding).transpose(0, 1)
