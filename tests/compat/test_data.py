@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pickle
 import random
 import re
+import sys
+import tarfile
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,6 +129,40 @@ def test_grouping() -> None:
 def test_download_is_from_google_drive_alone(tmp_path: Path) -> None:
     with pytest.raises(NotImplementedError):
         DatasetBase(train_x=[datum(0)]).download_data("https://example.org/a.zip", str(tmp_path / "a.zip"), False)
+
+
+class Drive:
+    """Stands in for gdown: writes an archive where it is asked to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def download(self, url: str, dst: str, quiet: bool = True) -> None:
+        if dst.endswith(".zip"):
+            with zipfile.ZipFile(dst, "w") as archive:
+                archive.writestr(self.name, "hello")
+        else:
+            with tarfile.open(dst, "w:gz" if dst.endswith(".gz") else "w") as tar:
+                member = tarfile.TarInfo(self.name)
+                member.size = 5
+                tar.addfile(member, io.BytesIO(b"hello"))
+
+
+@ours_only
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_download_is_extracted_beside_the_archive(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = DatasetBase(train_x=[datum(0)])
+    folder = tmp_path / "data" / "set"
+    monkeypatch.setitem(sys.modules, "gdown", Drive("images/a.txt"))
+    dataset.download_data("an address", str(folder / f"archive{suffix}"))
+    assert (folder / "images" / "a.txt").read_text() == "hello"
+    assert capsys.readouterr().out == f"Extracting file ...\nFile extracted to {folder}\n"
+    monkeypatch.setitem(sys.modules, "gdown", Drive("../outside.txt"))
+    with contextlib.suppress(tarfile.TarError):
+        dataset.download_data("an address", str(folder / f"archive{suffix}"))
+    assert not (tmp_path / "data" / "outside.txt").exists()
 
 
 def test_unknown_dataset_gets_a_guess(images: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from dassl.utils import load_checkpoint
 
@@ -92,6 +93,27 @@ def stop_after(trainer: Any, epochs: int) -> None:
     trainer.before_epoch = before_epoch
     with pytest.raises(Stop):
         trainer.train()
+
+
+@upstream_fault("generators are not saved")
+def test_generator_of_a_loader_goes_on(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
+    orders: list[Any] = []
+
+    def build(output: str) -> Any:
+        trainer = make_trainer("OPTIM.MAX_EPOCH", 4, "TEST.NO_TEST", True, "OUTPUT_DIR", str(tmp_path / output))
+        shuffling = DataLoader(trainer.test_loader.dataset, shuffle=True, generator=torch.Generator().manual_seed(1))
+        trainer.train_loader_u = shuffling
+        trainer.before_epoch = lambda: orders.append([batch["index"].item() for batch in shuffling])
+        return trainer
+
+    build("straight").train()
+    straight = orders[:]
+    orders.clear()
+    stop_after(build("stopped"), 2)
+    del orders[2:]
+    build("stopped").train()
+    assert orders == straight
+    assert len({tuple(order) for order in orders}) == 4
 
 
 BEST = ("TEST.FINAL_MODEL", "best_val", "OPTIM.MAX_EPOCH", 3)

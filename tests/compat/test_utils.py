@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import http.server
 import io
 import json
 import random
 import re
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +32,12 @@ from dassl.utils import (
     check_isfile,
     collect_env_info,
     count_num_param,
+    download_url,
+    init_network_weights,
     listdir_nohidden,
     mkdir_if_missing,
+    open_all_layers,
+    open_specified_layers,
     read_json,
     set_random_seed,
     setup_logger,
@@ -38,7 +45,7 @@ from dassl.utils import (
     write_json,
 )
 
-from .toys import ours_only, upstream_fault
+from .toys import UPSTREAM, ours_only, upstream_fault
 
 # ---- registries
 
@@ -177,6 +184,48 @@ def test_environment_is_described() -> None:
     text = collect_env_info()
     assert f"PyTorch version: {torch.__version__}" in text
     assert re.search(r"Pillow \(\d", text)
+
+
+def test_layers_are_opened() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(3, 2), "head": nn.Linear(2, 2)})
+    for target in (model, nn.DataParallel(model)):
+        open_specified_layers(target, "head")
+        assert [child.training for child in model.values()] == [False, True]
+        assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
+    open_all_layers(model)
+    assert model["body"].training
+    assert all(p.requires_grad for p in model.parameters())
+    with pytest.raises((ValueError, AssertionError)):
+        open_specified_layers(model, ["neck"])
+
+
+@pytest.mark.parametrize("kind", ["normal", "xavier", "kaiming", "orthogonal"])
+def test_weights_are_initialised(kind: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(64, 64))
+    before = [p.clone() for p in model.parameters()]
+    init_network_weights(model, init_type=kind)
+    for name, old, new in zip(dict(model.named_parameters()), before, model.parameters(), strict=True):
+        if name.endswith("bias"):
+            assert not new.any()
+        elif name != "1.weight":
+            assert not torch.equal(old, new)
+    with pytest.raises(NotImplementedError):
+        init_network_weights(model, init_type="by hand")
+
+
+def test_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if UPSTREAM:
+        pytest.importorskip("six")
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "file.bin").write_bytes(bytes(range(256)) * 20)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/file.bin"
+        download_url(url, str(tmp_path / "copy.bin"))
+        server.shutdown()
+    assert (tmp_path / "copy.bin").read_bytes() == bytes(range(256)) * 20
+    assert f'* url="{url}"' in capsys.readouterr().out
 
 
 # ---- the log

@@ -1,25 +1,20 @@
-"""Models with their optimizers and schedules, their checkpoints, and a loop over epochs."""
+"""Checkpoints of models, and a loop over epochs."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..utils.checkpoints import BEST, POINTER, fit_module, load_checkpoint, resume_from_checkpoint, save_checkpoint
 from ..utils.files import StrPath
-from ..utils.tools import tolist_if_not
 from . import resume
+from .models import Models
 
-Names = str | Iterable[str] | None
 
-
-class TrainerBase:
+class TrainerBase(Models):
     """A loop over epochs, whose parts a trainer fills in.
 
     Attributes:
@@ -35,117 +30,10 @@ class TrainerBase:
     best_result: float = -math.inf
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, nn.Module] = OrderedDict()
-        self._optims: OrderedDict[str, Any] = OrderedDict()
-        self._scheds: OrderedDict[str, Any] = OrderedDict()
+        super().__init__()
         self._writer: Any = None
         self._resumed: resume.State | None = None
         self._checkpointed: tuple[str, int] | None = None
-
-    # ---- models
-
-    def register_model(
-        self, name: str = "model", model: nn.Module | None = None, optim: Any = None, sched: Any = None
-    ) -> None:
-        """Register a model, to be put into train or eval mode, saved, loaded and resumed under its name.
-
-        Args:
-            name: Also the folder of its checkpoints.
-            model: The model.
-            optim: Its optimizer, if it trains.
-            sched: Its schedule, if it has one.
-
-        Raises:
-            AttributeError: If it is called before `super().__init__()`.
-            AssertionError: If the name is taken.
-        """
-        if "_models" not in self.__dict__:
-            raise AttributeError("Cannot assign model before super().__init__() call")
-        if name in self._models:
-            raise AssertionError(f"Found duplicate model names: {name}")
-        self._models[name] = model  # type: ignore[assignment]
-        self._optims[name] = optim
-        self._scheds[name] = sched
-
-    def get_model_names(self, names: Names = None) -> list[str]:
-        """Return the names of all models, or check those that are given.
-
-        Raises:
-            AssertionError: If there is no model of such a name.
-        """
-        if names is None:
-            return list(self._models)
-        found: list[str] = tolist_if_not(names) if isinstance(names, str) else list(names)
-        for name in found:
-            if name not in self._models:
-                raise AssertionError(f"no model is registered as {name!r}; expected some of {list(self._models)}")
-        return found
-
-    def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
-        """Put registered models into training or evaluation mode.
-
-        Args:
-            mode: train, test or eval.
-            names: All of them without it.
-
-        Raises:
-            KeyError: If the mode is unknown.
-        """
-        if mode not in ("train", "test", "eval"):
-            raise KeyError(f"mode is {mode!r}; expected train, test or eval")
-        for name in self.get_model_names(names):
-            self._models[name].train(mode == "train")
-
-    def update_lr(self, names: Names = None) -> None:
-        """Step schedules."""
-        for name in self.get_model_names(names):
-            if self._scheds[name] is not None:
-                self._scheds[name].step()
-
-    def get_current_lr(self, names: Names = None) -> float:
-        """Return the learning rate of the first group of the first model that has an optimizer.
-
-        Raises:
-            ValueError: If none has.
-        """
-        for name in self.get_model_names(names):
-            if self._optims[name] is not None:
-                return self._optims[name].param_groups[0]["lr"]
-        raise ValueError("no registered model has an optimizer")
-
-    # ---- steps
-
-    def detect_anomaly(self, loss: Tensor) -> None:
-        """Check a loss.
-
-        Raises:
-            FloatingPointError: If it is not finite.
-        """
-        if not torch.isfinite(loss).all():
-            raise FloatingPointError("Loss is infinite or NaN!")
-
-    def model_zero_grad(self, names: Names = None) -> None:
-        """Clear gradients."""
-        for name in self.get_model_names(names):
-            if self._optims[name] is not None:
-                self._optims[name].zero_grad()
-
-    def model_backward(self, loss: Tensor) -> None:
-        """Compute gradients of a loss that is finite."""
-        self.detect_anomaly(loss)
-        loss.backward()
-
-    def model_update(self, names: Names = None) -> None:
-        """Step optimizers."""
-        for name in self.get_model_names(names):
-            if self._optims[name] is not None:
-                self._optims[name].step()
-
-    def model_backward_and_update(self, loss: Tensor, names: Names = None) -> None:
-        """Make one step on a loss."""
-        self.model_zero_grad(names)
-        self.model_backward(loss)
-        self.model_update(names)
 
     # ---- checkpoints
 

@@ -142,8 +142,9 @@ def _generators(trainer: TrainerBase) -> Iterator[tuple[str, torch.Generator]]:
     """Generators of the loaders' own; most loaders have none and draw from the global one."""
     for name in LOADERS:
         loader = getattr(trainer, name, None)
-        for part in ("", ".sampler", ".batch_sampler"):
-            owner = loader if not part else getattr(loader, part[1:], None)
-            generator = getattr(owner, "generator", None)
+        parts = {name: loader}
+        parts |= {f"{name}.{part}": getattr(loader, part, None) for part in ("sampler", "batch_sampler")}
+        for key, part in parts.items():
+            generator = getattr(part, "generator", None)
             if isinstance(generator, torch.Generator):
-                yield name + part, generator
+                yield key, generator
