@@ -24,8 +24,12 @@ def test_history_goes_on_where_a_stopped_run_left_it_to_the_last_bit(tmp_path: P
 
 
 def test_table_has_a_line_a_stage(tmp_path: Path) -> None:
-    text = results_table(filled(tmp_path))
+    history = filled(tmp_path)
+    text = results_table(history)
     assert [word for word in ("zero-shot", "after Phase I ", "after Phase II") if word in text] != []
+    history.add(3, "phase2", accuracy_both=62.0)
+    last = history.stage("phase2")
+    assert (last["accuracy_both"], last["kept"], last["epoch"]) == (62.0, 90, 3) and history.stage("phase3") == {}
     assert "32 of 100" in text and "50.0 %" in text and "52.5" in text and "61.0" in text and "nan" not in text
 
 

@@ -179,6 +179,7 @@ class ClipTrainer(TrainerX):
                 "backbone": self.cfg.MODEL.BACKBONE.NAME,
                 "backbone_fingerprint": self.backbone_id,
                 "seed": self.cfg.SEED,
+                "shots": self.cfg.DATASET.NUM_SHOTS,
                 "seconds": round(time.monotonic() - self.started, 1),
                 "results": self.results,
                 **more,

@@ -42,8 +42,8 @@ class History:
             pd.DataFrame(self.rows).to_csv(draft, index=False)
 
     def stage(self, name: str) -> Row:
-        """The last row of a stage; empty if there is none."""
-        return next((row for row in reversed(self.rows) if row["stage"] == name), {})
+        """The last of each number of a stage (not every epoch has them all); empty if there is no row."""
+        return {key: value for row in self.rows if row["stage"] == name for key, value in row.items()}
 
 
 def results_table(history: History) -> str:
@@ -132,6 +132,7 @@ def _draw(axes: Any, table: pd.DataFrame, names: Mapping[str, str], title: str) 
             points = table[["epoch", column]].dropna()
             axes.plot(points["epoch"], points[column], marker=".", label=label)
     axes.set_title(title, fontsize=10)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
