@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from functools import partial
 from typing import Any
 
@@ -65,8 +66,11 @@ class CoFT(ClipTrainer):
     The registered models are `peer_a` and `peer_b`.
     """
 
+    label_free = True
+
     def check_cfg(self, cfg: Any) -> None:
         """Refuse names that no rule goes by."""
+        super().check_cfg(cfg)
         own = cfg.TRAINER.COFT
         for key, known in (("FILTER", FILTERS), ("CLEAN_RULE", CLEAN_RULES)):
             if own[key] not in known:
@@ -275,6 +279,11 @@ class CoFT(ClipTrainer):
         self.results |= self.log.results()
         super().after_train()
         self.log.finish()
+
+    def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:
+        """Load a checkpoint of either phase: of an epoch, else the last."""
+        super().load_model(directory, epoch)
+        self.deployed = {}
 
     # ---------------------------------------------------------------- prediction
 

@@ -36,6 +36,7 @@ class UPL(CoOp):
     """Unsupervised prompt learning. No label is read: pseudo-labels come from the frozen CLIP."""
 
     settings = "UPL"
+    label_free = True
 
     def build_data_loader(self) -> None:
         """Take the training images without their labels; these go to the diagnostics alone."""

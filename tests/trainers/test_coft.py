@@ -171,6 +171,7 @@ def test_load_epoch_means_what_it_says_in_either_phase(run: Callable[..., Any]) 
     accuracy = {row["epoch"]: float(row["accuracy_both"]) for row in lines(Path(folder), "metrics.csv")}
     for epoch, phase in ((1, 1), (2, 1), (3, 2), (5, 2), (None, 2)):
         loaded = run("CoFT", train=False, out="evaluation")
+        loaded.test()
         loaded.load_model(folder, epoch=epoch)
         assert loaded.peers["peer_a"].phase == phase
         assert loaded.test() == pytest.approx(accuracy[str(epoch or 5)])
@@ -199,6 +200,7 @@ def test_checkpoint_of_another_backbone_is_refused(run: Callable[..., Any]) -> N
         ({"TRAINER__COFT__CLEAN_RULE": "raws"}, "TRAINER.COFT.CLEAN_RULE is 'raws'; did you mean 'raw'?"),
         ({"TRAINER__COFT__PREC": "fp8"}, "TRAINER.COFT.PREC is 'fp8'; expected one of fp32"),
         ({"TRAINER__COFT__PHASE2__REFRESH": 0}, "must be at least 1"),
+        ({"TEST__FINAL_MODEL": "best_val"}, "TEST.FINAL_MODEL is 'best_val', which chooses an epoch by labels"),
         ({"INPUT__AUGMENT": "arial"}, "INPUT.AUGMENT is 'arial'; did you mean 'aerial'?"),
         ({"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* reads \(32, 32\)"),
     ],

@@ -27,17 +27,31 @@ class ClipTrainer(TrainerX):
 
     Attributes:
         clip_model: The frozen CLIP, after `load_backbone`.
+        label_free: Whether the trainer reads no label; then the last epoch counts, not the best one.
         scaler: Gradient scaler of fp16 training on a GPU, else None.
         results: Accuracies in full precision for `summary.json`.
     """
 
     clip_model: Any
     scaler: Any = None
+    label_free = False
 
     def __init__(self, cfg: Any) -> None:
         self.results: dict[str, Any] = {}
         self.started = time.monotonic()
         super().__init__(cfg)
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse to choose the best epoch by labels where no label is to be read.
+
+        Raises:
+            UserError: If TEST.FINAL_MODEL asks for it.
+        """
+        if self.label_free and cfg.TEST.FINAL_MODEL != "last_step":
+            raise UserError(
+                f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}, which chooses an epoch by labels; "
+                f"{type(self).__name__} reads none: leave it at last_step"
+            )
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders on a reader that names an image it cannot read."""

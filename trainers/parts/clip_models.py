@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -183,7 +184,9 @@ def _read_torchscript(path: str, trust_jit: bool) -> State:
             f"backbone {path}: a TorchScript archive is a program, and this is none of OpenAI's (SHA-256 "
             f"{digest[:12]}...); save its state_dict(), or set MODEL.BACKBONE.TRUST_JIT True if you trust it"
         )
-    state = torch.jit.load(path, map_location="cpu").state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # OpenAI's files are what they are
+        state = torch.jit.load(path, map_location="cpu").state_dict()
     return {
         key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from argparse import Namespace
@@ -46,6 +47,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     check_names(cfg)
     follow_backbone(cfg)
     settle_seed(cfg)
+    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     cfg.freeze()
     return cfg
 
