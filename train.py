@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         work(cfg, args)
     except UserError:
-        if fresh and not any(Path(cfg.OUTPUT_DIR).glob("*/checkpoint")):
+        if fresh and not any(Path(cfg.OUTPUT_DIR).rglob("*.pth.tar*")):
             shutil.rmtree(cfg.OUTPUT_DIR, ignore_errors=True)
         raise
     finally:

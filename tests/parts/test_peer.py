@@ -11,7 +11,7 @@ from torch import nn
 from datasets.errors import UserError
 from tests.parts.test_visual_tuning import images, settings
 from trainers.parts.cleanliness import clean_log_odds
-from trainers.parts.peer import Classifier, Peer, interpolate
+from trainers.parts.peer import Classifier, Peer, interpolate, ramped_ema
 from trainers.parts.prompts import DualPrompts
 from trainers.parts.pseudo_labels import Lesson
 from trainers.parts.seeds import Seeds
@@ -156,6 +156,18 @@ def test_interpolation_equals_a_naive_loop(weight: float) -> None:
         torch.testing.assert_close(getattr(result, name), (1 - weight) * a + weight * b)
 
 
+def test_a_short_average_forgets_its_start_and_a_long_one_has_the_decay() -> None:
+    update = ramped_ema(0.99)
+    for steps, most in ((50, 0.03), (500, 0.02)):
+        average = [torch.ones(1)]
+        for n in range(1, steps):
+            update(average, [torch.zeros(1)], n)
+        assert average[0].item() < most
+    late = [torch.ones(1)]
+    update(late, [torch.zeros(1)], 5000)
+    assert late[0].item() == pytest.approx(0.99)
+
+
 def test_moving_average_equals_a_naive_loop(clip_model: CLIP) -> None:
     peer = trained_peer(clip_model, 1)
     peer.enter_phase2()
@@ -165,7 +177,8 @@ def test_moving_average_equals_a_naive_loop(clip_model: CLIP) -> None:
         shake(student, seed)
         peer.update_ema()
         value = student.positive.detach().clone()
-        average = value if average is None else 0.99 * average + 0.01 * value
+        decay = min(0.99, (1 + seed) / (10 + seed))
+        average = value if average is None else decay * average + (1 - decay) * value
     torch.testing.assert_close(peer.teacher().positive, average)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from datasets.errors import UserError
 
@@ -78,6 +78,26 @@ def interpolate(start: Classifier, end: Classifier, weight: float) -> Classifier
     return result
 
 
+def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
+    """An exponential moving average that forgets its start sooner: decay min(decay, (1 + n) / (10 + n)) in step n.
+
+    A run of a hundred steps would otherwise end at an average that is still mostly its beginning.
+
+    Args:
+        decay: Share of the old average in the long run.
+
+    Returns:
+        An averaging function for `AveragedModel`.
+    """
+
+    @torch.no_grad()
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], steps: int | Tensor) -> None:
+        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(list(averages), list(values), weight)
+
+    return update
+
+
 class Peer(nn.Module):
     """One of the two peers. Its state dict has what training changed, and nothing of the frozen CLIP.
 
@@ -87,7 +107,7 @@ class Peer(nn.Module):
         encoder: CLIP's image encoder with a light module that trains.
         identity: What a checkpoint must share with this run to be loaded: backbone, images, classes.
         negative_to_visual: See `Classifier`.
-        ema_decay: Share of the old average in each step of the moving average of Phase II.
+        ema_decay: See `ramped_ema`.
 
     Attributes:
         phase: 1 or 2.
@@ -155,7 +175,7 @@ class Peer(nn.Module):
             self.scale,
             self.negative_to_visual,
         )
-        self.ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+        self.ema = AveragedModel(self.student, multi_avg_fn=ramped_ema(self.ema_decay))
         self.ema.requires_grad_(False)
         self.phase = 2
         self.train(self.training)
