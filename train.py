@@ -18,7 +18,7 @@ import torch  # noqa: E402
 import datasets  # noqa: E402, F401
 import trainers  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
-from dassl.utils import collect_env_info, set_random_seed, setup_logger  # noqa: E402
+from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from datasets.errors import UserError  # noqa: E402
 from trainers.parts.experiment import claim, dassl_in_use  # noqa: E402
 from trainers.parts.settings import make_cfg  # noqa: E402
@@ -75,8 +75,7 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     setup_logger(cfg.OUTPUT_DIR)
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
-    print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}\n** Config **\n{cfg}")
-    print(f"** System info **\n{collect_env_info()}\n")
+    print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}\n** Config **\n{cfg}\n")
     trainer = build_trainer(cfg)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)

@@ -197,6 +197,7 @@ class ClipTrainer(TrainerX):
                 "seconds": round(time.monotonic() - self.started, 1),
                 "results": self.results,
                 **more,
+                "device": str(self.device),
                 "versions": versions(),
                 "config": self.cfg.dump(),
             },

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from dassl.config import get_cfg_default
+from dassl.config import clean_cfg, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from datasets.errors import UserError, did_you_mean
@@ -29,7 +29,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
         extend: Adds the project's keys to Dassl's defaults.
 
     Returns:
-        A frozen config, complete: backbone, size and normalisation filled in.
+        A frozen config, complete (size and normalisation filled in) and without other trainers' sections.
 
     Raises:
         UserError: On an unknown file, key, trainer, data set or backbone, or a value of the wrong type.
@@ -45,6 +45,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     merge_flags(cfg, args)
     merge_pairs(cfg, args.opts or [])
     check_names(cfg)
+    clean_cfg(cfg, cfg.TRAINER.NAME)
     follow_backbone(cfg)
     settle_seed(cfg)
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
