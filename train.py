@@ -75,8 +75,9 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     setup_logger(cfg.OUTPUT_DIR)
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
-    print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}\n** Config **\n{cfg}\n")
+    print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")
     trainer = build_trainer(cfg)
+    print(f"** Config **\n{cfg}\n")  # only now: a mistake's one line should not have to be looked for
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
