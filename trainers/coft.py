@@ -20,7 +20,6 @@ from datasets.errors import UserError, did_you_mean
 from .parts.base import ClipTrainer
 from .parts.cleanliness import CLEAN_RULES, draw_complement, dual_loss
 from .parts.coft_log import PeerLog
-from .parts.diagnostics import Diagnostics
 from .parts.labelling import classify_pool, opinion, zero_shot_logits
 from .parts.lessons import Targets, masked_cross_entropy, seed_targets, taught_targets
 from .parts.peer import Classifier, Peer
@@ -29,7 +28,7 @@ from .parts.prompts import DualPrompts
 from .parts.pseudo_labels import FILTERS, Opinion, keep_best
 from .parts.seeding import generator
 from .parts.seeds import correct_prior, select_seeds
-from .parts.unlabeled import UnlabeledPool, peer_batches
+from .parts.unlabeled import peer_batches
 from .parts.visual_tuning import light_module
 
 log = logging.getLogger(__name__)
@@ -81,21 +80,14 @@ class CoFT(ClipTrainer):
 
     # ---------------------------------------------------------------- building
 
-    def build_data_loader(self) -> None:
-        """Take the training images without their labels; these go to the diagnostics alone."""
-        super().build_data_loader()
-        train = self.dm.dataset.train_u
-        self.pool = UnlabeledPool([item.impath for item in train])
-        self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
-        order = torch.randperm(len(self.pool), generator=generator(self.cfg.SEED, "sample"))
-        self.sample = order[:SAMPLE]
-
     def build_model(self) -> None:
         """Build and register the peers. They share the frozen CLIP and differ in template and random numbers."""
         self.own = self.cfg.TRAINER.COFT
         self.max_epoch = self.own.PHASE1.EPOCHS + self.own.PHASE2.EPOCHS
         self.set_precision(self.own.PREC, "TRAINER.COFT.PREC")
         self.load_backbone()
+        order = torch.randperm(len(self.pool), generator=generator(self.cfg.SEED, "sample"))
+        self.sample = order[:SAMPLE]
         self.peers = {name: self._build_peer(i, name) for i, name in enumerate(PEERS)}
         for name, peer in self.peers.items():
             optimizer = PhasedOptimizer(partial(self._build_optimizer, peer))
@@ -204,12 +196,9 @@ class CoFT(ClipTrainer):
     def filter_seeds(self) -> dict[str, Targets]:
         """Phase I: let each peer say which of the other's seeds are clean, once it can tell."""
         warm = self.epoch * self.steps_per_epoch(1) >= self.own.PHASE1.WARMUP_STEPS
-        parts = {name: peer.seeds.ranks for name, peer in self.peers.items()}
-        views = self._classify(torch.cat([*parts.values(), self.sample]))
-        pieces = {
-            name: [x.split([len(p) for p in parts.values()] + [len(self.sample)]) for x in v]
-            for name, v in views.items()
-        }
+        groups = [*(peer.seeds.ranks for peer in self.peers.values()), self.sample]
+        views = self._classify(torch.cat(groups))
+        pieces = {name: [x.split([len(g) for g in groups]) for x in pair] for name, pair in views.items()}
         targets = {}
         for i, (name, judge) in enumerate(zip(PEERS, reversed(PEERS), strict=True)):
             logits, odds = (x[i] for x in pieces[judge])

@@ -12,10 +12,9 @@ from yacs.config import CfgNode
 from dassl.engine import TRAINER_REGISTRY
 
 from .coop import CoOp
-from .parts.diagnostics import Diagnostics
 from .parts.labelling import zero_shot_logits
 from .parts.seeds import select_seeds
-from .parts.unlabeled import UnlabeledPool, peer_batches
+from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +36,6 @@ class UPL(CoOp):
 
     settings = "UPL"
     label_free = True
-
-    def build_data_loader(self) -> None:
-        """Take the training images without their labels; these go to the diagnostics alone."""
-        super().build_data_loader()
-        train = self.dm.dataset.train_u
-        self.pool = UnlabeledPool([item.impath for item in train])
-        self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
 
     def build_model(self) -> None:
         """Build the prompt learner, and pseudo-label the most confident images of each class."""

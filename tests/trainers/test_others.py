@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from clip import clip
 
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from datasets.base import dataset_root, read_split
 from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.parts.seeds import select_seeds
@@ -125,3 +127,20 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run: Callable[..., Any], trainer
     with pytest.raises(Stop):
         first.train()
     assert_same_bits(weights(whole), weights(run(trainer, out="stopped", OPTIM__MAX_EPOCH=3)))
+
+
+@DATASET_REGISTRY.register()
+class CoOpStyle(DatasetBase):
+    """A data set as CoOp's: no unlabeled part, class names derived from labels."""
+
+    def __init__(self, cfg: Any) -> None:
+        train, _, test = read_split(dataset_root(cfg) / "split.json", dataset_root(cfg) / "images")
+        super().__init__(train_x=train, test=test)
+
+
+@pytest.mark.parametrize("trainer", ["UPL", "CoFT"])
+def test_data_sets_in_coops_style_serve_label_free_trainers(run: Callable[..., Any], trainer: str) -> None:
+    """Their training images are the unlabeled ones, and the result is that of a declared data set."""
+    ours = run(trainer, out="ours")
+    theirs = run(trainer, out="theirs", DATASET__NAME="CoOpStyle")
+    assert_same_bits(weights(ours), weights(theirs))

@@ -17,7 +17,9 @@ from datasets.images import LabeledImages
 from datasets.templates import templates_of
 
 from .clip_models import Architecture, architecture, fingerprint, load_clip
+from .diagnostics import Diagnostics
 from .experiment import versions, write_json
+from .unlabeled import UnlabeledPool
 
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "amp": torch.float16, "bf16": torch.bfloat16}
 
@@ -29,6 +31,8 @@ class ClipTrainer(TrainerX):
         clip_model: The frozen CLIP, after `load_backbone`.
         label_free: Whether the trainer reads no label; then the last epoch counts, not the best one.
         scaler: Gradient scaler of fp16 training on a GPU, else None.
+        pool: The unlabeled images, of a label-free trainer.
+        diagnostics: Numbers about pseudo-labels, for people to read.
         results: Accuracies in full precision for `summary.json`.
     """
 
@@ -64,6 +68,14 @@ class ClipTrainer(TrainerX):
         self.num_source_domains = dm.num_source_domains
         self.lab2cname = dm.lab2cname
         self.dm = dm
+        if self.label_free:
+            self.take_unlabeled()
+
+    def take_unlabeled(self) -> None:
+        """Take the training images without their labels; these go to the diagnostics alone."""
+        train = self.dm.dataset.train_u or self.dm.dataset.train_x  # data sets in CoOp's style have no train_u
+        self.pool = UnlabeledPool([item.impath for item in train])
+        self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
 
     @property
     def classnames(self) -> list[str]:
