@@ -58,7 +58,7 @@ def test_hints_vanish_when_the_probe_says_what_the_teacher_says():
 def test_the_lesson_teaches_the_image_encoder_and_leaves_the_teacher_alone(teacher, student, images):
     names = F.normalize(torch.randn(7, 256, generator=torch.Generator().manual_seed(2)), dim=1)
     lesson, hints = Lesson(teacher, names), Hints(128, (256, 512))
-    losses = lesson(student.visual, hints, images)
+    losses = lesson(*vit_maps(student.visual, images), hints, images)
     assert set(losses) == {"features", "names", "hints"}
     assert all(loss > 0 for loss in losses.values())
     sum(losses.values()).backward()

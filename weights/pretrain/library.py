@@ -139,5 +139,5 @@ def read_aliases(cache_dir: Path, concepts: set[str]) -> dict[str, list[str]]:
         words = concept(icon["name"])
         others = {concept(alias) for alias in icon["aliases"]} - {words, ""}
         if words in concepts:
-            aliases.setdefault(words, Counter()).update(others)
+            aliases.setdefault(words, Counter()).update(sorted(others))  # sorted: equal counts keep their order
     return {words: [other for other, _ in found.most_common(6)] for words, found in aliases.items()}

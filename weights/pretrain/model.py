@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from clip.model import CLIP
+from clip.model import CLIP, VisionTransformer
 from torch import Tensor, nn
 
 from weights.pretrain.captions import CONTEXT, Prompts
-from weights.pretrain.distil import Hints
+from weights.pretrain.distil import Hints, vit_maps
 
 EMBED_DIM = 256
 TEXT = {"transformer_width": 128, "transformer_heads": 2, "transformer_layers": 3}
@@ -49,10 +49,22 @@ class Student(nn.Module):
         self.clip = build_clip(name, vocabulary)
         self.word_head = nn.Linear(EMBED_DIM, words)
         self.hints = Hints(TOWERS["embedded-vit"]["vision_width"], (256, 512))
+        self.vit_maps = vit_maps
+
+    def compile_images(self) -> None:
+        """Compile the image encoder, which takes a C++ compiler and a minute or two."""
+        self.clip.visual.compile()
+        self.vit_maps = torch.compile(vit_maps)
+
+    def encode_images(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features ``[B, D]`` of images, and of a vision transformer the maps on the way."""
+        if isinstance(self.clip.visual, VisionTransformer):
+            return self.vit_maps(self.clip.visual, images)
+        return self.clip.visual(images), []
 
     def forward(self, images: Tensor, prompts: Prompts, generator: torch.Generator) -> Features:
         """Features of images ``[B, 3, 64, 64]`` and of prompts."""
-        image = self.clip.visual(images)
+        image, _ = self.encode_images(images)
         text = self.encode_prompts(prompts, generator)
         return Features(F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), self.word_head(image))
 

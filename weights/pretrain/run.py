@@ -13,6 +13,7 @@ import torch
 from clip.model import CLIP
 from torch import Tensor
 
+from trainers.parts.embedded import load_embedded
 from weights.pretrain.captions import Captions
 from weights.pretrain.checkpoint import compact, save
 from weights.pretrain.distil import Lesson, take_text_tower
@@ -25,7 +26,10 @@ from weights.pretrain.train import Recipe, Trainer, Words
 
 logger = logging.getLogger(__name__)
 
-RECIPES = {"embedded": Recipe(steps=4500), "embedded-vit": Recipe(steps=4000, lr=1e-3, taught=0.7, seed=2)}
+RECIPES = {
+    "embedded": Recipe(steps=4500),
+    "embedded-vit": Recipe(steps=1500, lr=1.5e-3, taught=0.85, mild_after=0.85, seed=2),
+}
 NAMES = 4096  # concepts about which the student learns to say what the teacher says
 
 
@@ -81,7 +85,7 @@ class Pretraining:
         if name == "embedded-vit":
             teacher = self._teacher()
             take_text_tower(student.clip, teacher)
-            lesson = Lesson(teacher, self._features_of_names(teacher), self.compiled)
+            lesson = Lesson(teacher, self._features_of_names(teacher))
         trainer = Trainer(
             student=student,
             library=self.library,
@@ -100,13 +104,13 @@ class Pretraining:
         return path
 
     def _teacher(self) -> CLIP:
-        path = self.cache_dir / "runs" / "embedded" / "state.pt"
+        path = self.out_dir / "embedded.pt"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: train embedded first, embedded-vit learns from it")
-        state = torch.load(path, weights_only=True)["student"]
+        state = load_embedded(path)
+        state["token_embedding.weight"] = state["token_embedding.weight"][self.captions.token_ids]
         teacher = build_clip("embedded", len(self.captions.token_ids))
-        prefix = "clip."
-        teacher.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        teacher.load_state_dict({name: value.float() for name, value in state.items()})
         return teacher
 
     def _features_of_names(self, teacher: CLIP) -> Tensor:

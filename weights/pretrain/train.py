@@ -127,7 +127,7 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         student.clip.visual.to(memory_format=torch.channels_last)
         if compiled:
-            student.clip.visual.compile()
+            student.compile_images()
 
     def run(self) -> Student:
         """Train from the last saved state to the end."""
@@ -168,7 +168,7 @@ class Trainer:
         images = images.to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             if self.lesson is not None and self.step < self.recipe.taught * self.recipe.steps:
-                return self.lesson(self.student.clip.visual, self.student.hints, images)
+                return self.lesson(*self.student.encode_images(images), self.student.hints, images)
             features = self.student(images, prompts, generator)
         positives = same(torch.tensor(labels), prompts.texts)
         scale = self.student.clip.logit_scale.exp()
