@@ -78,9 +78,13 @@ def image_features(model: CLIP, images: Tensor, batch: int = 256) -> Tensor:
 
 def accuracy(model: CLIP, task: Task, tokenize: Tokenize = clip.tokenize) -> float:
     """Zero-shot accuracy in percent."""
+    return accuracy_of(image_features(model, task.images), model, task, tokenize)
+
+
+def accuracy_of(features: Tensor, model: CLIP, task: Task, tokenize: Tokenize = clip.tokenize) -> float:
+    """The same from image features ``[N, D]`` that are there already."""
     texts = text_features(model, task.classnames, task.templates, tokenize)
-    predicted = (image_features(model, task.images) @ texts.t()).argmax(1)
-    return 100 * (predicted == task.labels).float().mean().item()
+    return 100 * ((features @ texts.t()).argmax(1) == task.labels).float().mean().item()
 
 
 def compact_tokenizer(token_ids: list[int]) -> Tokenize:

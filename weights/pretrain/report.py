@@ -20,7 +20,7 @@ from trainers.parts.embedded import load_embedded
 from weights.pretrain.captions import tokenizer
 from weights.pretrain.evaluate import (
     Task,
-    accuracy,
+    accuracy_of,
     digits,
     heldout_task,
     image_features,
@@ -87,17 +87,20 @@ def evaluated(model: CLIP, task: Task) -> dict[str, Any]:
     some = torch.randperm(len(task.labels), generator=torch.Generator().manual_seed(0))[:4000]
     labels, classes = task.labels[some].numpy(), len(task.classnames)
     pixels = F.avg_pool2d(task.images[some], 4).flatten(1).numpy()
-    features = image_features(model, task.images[some]).numpy()
+    features = image_features(model, task.images)
+    with_templates = {
+        "zero-shot": task.templates,
+        "name alone": ("{}",),
+        "16 neutral tokens": (NEUTRAL_PREFIX + "{}.",),
+    }
     return {
         "task": task.name,
         "classes": classes,
         "images": len(task.labels),
         "template": task.templates[0],
-        "zero-shot": accuracy(model, task),
-        "name alone": accuracy(model, replace(task, templates=("{}",))),
-        "16 neutral tokens": accuracy(model, replace(task, templates=(NEUTRAL_PREFIX + "{}.",))),
+        **{name: accuracy_of(features, model, replace(task, templates=t)) for name, t in with_templates.items()},
         "k-means, pixels": clustering_accuracy(pixels, labels, classes),
-        "k-means, features": clustering_accuracy(features, labels, classes),
+        "k-means, features": clustering_accuracy(features[some].numpy(), labels, classes),
     }
 
 
