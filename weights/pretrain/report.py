@@ -32,7 +32,7 @@ from weights.pretrain.packages import of_role
 logger = logging.getLogger(__name__)
 
 GARMENTS = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
-NEUTRAL_PREFIX = "x " * 16  # sixteen tokens that say nothing, as a learned context may start
+NEUTRAL = "the " * 16 + "{}."  # sixteen tokens that say nothing; as many as a learned context has
 
 
 def fashion(folder: Path) -> Task:
@@ -88,17 +88,13 @@ def evaluated(model: CLIP, task: Task) -> dict[str, Any]:
     labels, classes = task.labels[some].numpy(), len(task.classnames)
     pixels = F.avg_pool2d(task.images[some], 4).flatten(1).numpy()
     features = image_features(model, task.images)
-    with_templates = {
-        "zero-shot": task.templates,
-        "name alone": ("{}",),
-        "16 neutral tokens": (NEUTRAL_PREFIX + "{}.",),
-    }
+    prompts = {"zero-shot": task.templates, "name alone": ("{}",), "16 neutral tokens": (NEUTRAL,)}
     return {
         "task": task.name,
         "classes": classes,
         "images": len(task.labels),
         "template": task.templates[0],
-        **{name: accuracy_of(features, model, replace(task, templates=t)) for name, t in with_templates.items()},
+        **{name: accuracy_of(features, model, replace(task, templates=t)) for name, t in prompts.items()},
         "k-means, pixels": clustering_accuracy(pixels, labels, classes),
         "k-means, features": clustering_accuracy(features[some].numpy(), labels, classes),
     }
