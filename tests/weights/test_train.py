@@ -13,7 +13,7 @@ from weights.pretrain.evaluate import Task, prepared
 from weights.pretrain.library import SHARES, collect
 from weights.pretrain.model import Student
 from weights.pretrain.render import Shelf, with_silhouette
-from weights.pretrain.run import Pretraining
+from weights.pretrain.run import Pretraining, write_csv
 from weights.pretrain.train import Recipe, Trainer
 
 SHAPES = ("circle", "square", "cross")
@@ -133,3 +133,9 @@ def test_a_state_of_another_recipe_is_refused(tmp_path):
     _pretraining(tmp_path).train("embedded", RECIPE)
     with pytest.raises(ValueError, match="another recipe"):
         _pretraining(tmp_path).train("embedded", Recipe(steps=5, batch=8, warmup=2))
+
+
+def test_rows_of_a_curve_may_differ_in_what_they_tell(tmp_path):
+    write_csv(tmp_path / "curve.csv", [{"step": 1, "hints": 0.5}, {"step": 2, "contrast": 3.0}])
+    assert (tmp_path / "curve.csv").read_text() == "step,hints,contrast\n1,0.5,\n2,,3.0\n"
+    assert not (tmp_path / "curve.tmp").exists()

@@ -140,12 +140,13 @@ class Pretraining:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows with the keys of the first as header, under a temporary name that is then renamed."""
+    """Write rows, with all their keys as header, under a temporary name that is then renamed."""
     rows = list(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     with unfinished.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        header = dict.fromkeys(key for row in rows for key in row)
+        writer = csv.DictWriter(stream, list(header), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     unfinished.rename(path)
