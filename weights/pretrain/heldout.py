@@ -44,7 +44,7 @@ def classnames(name: str) -> list[str]:
 
 
 def development_sets() -> frozenset[str]:
-    """The held-out icon sets on which the recipe was chosen; the other sets were looked at once, at the end."""
+    """The held-out icon sets on which the recipe was chosen."""
     return frozenset(_declared()["development_sets"])
 
 

@@ -64,8 +64,8 @@ def closing_tasks(cache_dir: Path, fashion_dir: Path | None, eurosat_dir: Path |
     yield digits()
     icons = heldout_task("icons", cache_dir)
     yield icons
-    unseen = frozenset(p.name for p in of_role("heldout_icons")) - development_sets()
-    yield replace(heldout_task("icons", cache_dir, unseen), name="icons, sets never looked at")
+    others = frozenset(p.name for p in of_role("heldout_icons")) - development_sets()
+    yield replace(heldout_task("icons", cache_dir, others), name="icons, without development sets")
     yield heldout_task("emoji", cache_dir)
     if fashion_dir:
         yield fashion(fashion_dir)
