@@ -21,7 +21,7 @@ from weights.pretrain.evaluate import Task, accuracy, compact_tokenizer, develop
 from weights.pretrain.library import Library, open_library, read_aliases
 from weights.pretrain.model import EMBED_DIM, TEXT, TOWERS, Student, build_clip
 from weights.pretrain.names import spoken
-from weights.pretrain.packages import licence_table, of_role, pinned
+from weights.pretrain.packages import install, licence_table, of_role, pinned
 from weights.pretrain.train import Recipe, Trainer, Words
 
 logger = logging.getLogger(__name__)
@@ -66,9 +66,10 @@ class Pretraining:
     @classmethod
     def from_packages(cls, cache_dir: Path, out_dir: Path) -> "Pretraining":
         """Install, check licences, render, filter; then ready to train."""
-        library, twins = open_library(cache_dir)
         packages = list(pinned())
+        install(cache_dir, packages)
         write_csv(out_dir / "licences.csv", licence_table(cache_dir, packages))
+        library, twins = open_library(cache_dir)
         aliases = read_aliases(cache_dir, set(library.concepts))
         tasks = development_tasks(cache_dir)
         return cls(library=library, aliases=aliases, tasks=tasks, twins=twins, cache_dir=cache_dir, out_dir=out_dir)
