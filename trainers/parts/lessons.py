@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,10 +35,15 @@ class Targets:
     adjustment: Tensor
     separation: float = float("nan")
 
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        order = torch.argsort(self.ranks)
+        return order, self.ranks[order]
+
     def of(self, ranks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Labels, keep and dual labels of some of the images. Shape (m,) each."""
-        order = torch.argsort(self.ranks)
-        place = order[torch.searchsorted(self.ranks[order], ranks)]
+        order, ordered = self._sorted
+        place = order[torch.searchsorted(ordered, ranks)]
         return self.labels[place], self.keep[place], self.dual_labels[place]
 
 
