@@ -1,0 +1,1 @@
+"""Runs other people's plugins, as they are, on the `dassl` of this environment."""

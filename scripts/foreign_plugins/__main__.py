@@ -1,0 +1,73 @@
+"""bash scripts/foreign_plugins.sh CHECKOUT ...: others' plugins, unmodified, on the `dassl` of this environment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from trainers.parts.experiment import dassl_in_use
+
+from .material import make_clips, make_digits
+from .plugins import CoOpStyle, style_of
+from .process import Failed, Host
+from .trial import Row, attempt
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments; the checkouts are checked."""
+    parser = argparse.ArgumentParser(prog="scripts/foreign_plugins.sh", description=__doc__)
+    parser.add_argument("--from", dest="start", default=".", help=argparse.SUPPRESS)
+    parser.add_argument("--keep", help="folder for logs and checkpoints; else they are thrown away")
+    parser.add_argument("checkouts", nargs="+", metavar="CHECKOUT", help="folder of a plugin, such as CoOp or UPL")
+    args = parser.parse_args(argv)
+    args.checkouts = [(Path(args.start) / path).resolve() for path in args.checkouts]
+    args.keep = (Path(args.start) / args.keep).resolve() if args.keep else None
+    if args.keep and args.keep.exists() and any(args.keep.iterdir()):
+        parser.error(f"--keep {args.keep}: not empty; give a new folder")
+    for path in args.checkouts:
+        if style_of(path) is None:
+            parser.error(f"{path}: no train.py there; give the folder that holds a plugin's train.py or upl_train.py")
+    return args
+
+
+def trials(plugins: Sequence[CoOpStyle]) -> Iterator[Row]:
+    """Try every trainer of every plugin."""
+    queue: list[tuple[CoOpStyle, str, bool]] = []
+    for one in plugins:
+        try:
+            queue += [(one, name, trains) for name, trains in one.trainers().items()]
+        except Failed as failure:
+            yield Row(one.host.checkout.name, "(all)", note=str(failure))
+    for one, name, trains in tqdm(queue, "trainers", disable=None):
+        yield attempt(one, name, trains)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the trials and print the table.
+
+    Returns:
+        0; 1 if a trainer failed for another reason than that it cannot do without a GPU.
+    """
+    args = parse(argv)
+    with tempfile.TemporaryDirectory(prefix="foreign-plugins-") as scratch:
+        work = args.keep or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        make_clips(work / "clips")
+        make_digits(work / "data")
+        styles = [(style_of(path), path) for path in args.checkouts]
+        rows = list(trials([style(Host(path, work)) for style, path in styles if style]))
+    print(f"{dassl_in_use()}, torch {torch.__version__}")
+    print(tabulate([asdict(row) for row in rows], headers="keys", tablefmt="github"))
+    return int(any(row.note and "hard-codes .cuda()" not in row.note for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
