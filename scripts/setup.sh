@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Readies the Python environment; the other scripts source it. Sets PYTHON.
-#   bash scripts/setup.sh [extra requirements file ...]
+#   bash scripts/setup.sh [--dassl upstream=CHECKOUT] [extra requirements file ...]
 # Uses the active environment (virtualenv, or conda's other than base), else makes .venv. Installs what requirements.txt
 # asks for when it has changed, and sees to `dassl`: a working one is left alone, a missing one is installed from
-# compat/dassl, a broken one ends the script.
+# compat/dassl, a broken one ends the script. With --dassl upstream=CHECKOUT, and no dassl in the environment, upstream's
+# is taken from a checkout of its repository (docs/upstream.md).
 set -euo pipefail
 
 setup_fail() {
@@ -39,14 +40,24 @@ setup_choose_environment() {
 # Files that decide what is installed; a hash of them and of the dassl in place tells whether anything is to do.
 setup_state() {
   cat "$@" compat/dassl/pyproject.toml | "$PYTHON" -c '
-import hashlib, importlib.metadata as m, sys
+import hashlib, importlib.metadata as m, importlib.util as u, sys
 names = m.packages_distributions().get("dassl", [])
-found = [(n, m.version(n)) for n in names]
+found = [(n, m.version(n)) for n in names] or getattr(u.find_spec("dassl"), "origin", [])
 print(hashlib.sha256(sys.stdin.buffer.read() + repr(found).encode()).hexdigest())'
 }
 
 setup_main() {
+  local upstream=
+  if [ "${1:-}" = --dassl ]; then
+    [[ "${2:-}" = upstream=?* ]] || setup_fail "--dassl takes upstream=CHECKOUT, a checkout's folder of Dassl.pytorch"
+    upstream=${2#upstream=}
+    shift 2
+  fi
   setup_choose_environment
+  if [ -n "$upstream" ]; then
+    "$PYTHON" scripts/link_upstream_dassl.py "$upstream" --from "$CALLED_FROM" || exit 2
+    set -- scripts/upstream_dassl/requirements.txt "$@"
+  fi
   local files=(requirements.txt "$@") stamp quiet=() flags=() file
   stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/.coft-ready-$(basename "$PWD")
   if [ -f "$stamp" ] && grep -qxF "$(setup_state "${files[@]}")" "$stamp"; then
@@ -67,6 +78,7 @@ setup_main() {
   setup_state "${files[@]}" >>"$stamp"
 }
 
+CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   setup_main "$@"
