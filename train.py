@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
 def work(cfg: Any, args: argparse.Namespace) -> None:
     """Do what the flags say, logging to the output folder."""
     setup_logger(cfg.OUTPUT_DIR)
+    logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
     print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")

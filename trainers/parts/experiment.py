@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+import dassl
 from datasets.errors import UserError
 
 CONFIG = "config.yaml"
@@ -107,7 +108,7 @@ def dassl_in_use() -> str:
     """Distribution and version that the name `dassl` was imported from."""
     for name in importlib.metadata.packages_distributions().get("dassl", []):
         return f"{name} {importlib.metadata.version(name)}"
-    return "dassl (not installed as a distribution)"
+    return f"dassl {dassl.__version__} (not installed as a distribution)"
 
 
 def versions() -> dict[str, str]:
