@@ -14,7 +14,7 @@ from scripts.foreign_plugins import __main__ as foreign_plugins
 from scripts.foreign_plugins import material
 from scripts.foreign_plugins.plugins import CoOpStyle, UplStyle, style_of
 from scripts.foreign_plugins.process import explain
-from scripts.foreign_plugins.trial import Failed, accuracy, same, weights
+from scripts.foreign_plugins.trial import Failed, accuracy, losses, same, weights
 
 ENTRY = """
 import argparse
@@ -25,8 +25,7 @@ from dassl.utils import set_random_seed, setup_logger
 import trainers.toy
 
 def extend_cfg(cfg):
-    cfg.TRAINER.TOY = CN()
-    cfg.TRAINER.TOY.PREC = "fp16"
+    cfg.TRAINER.TOY = CN({"DROPOUT": 0.0})
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
@@ -82,9 +81,9 @@ class ZeroshotToy(Base):
 @TRAINER_REGISTRY.register()
 class Toy(Base):
     def build_model(self):
-        assert self.cfg.TRAINER.TOY.PREC == "fp32"
         self.encoder = self.load_clip().visual.requires_grad_(False)
-        self.model = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, self.num_classes)).to(self.device)
+        head = nn.Linear(64, self.num_classes)
+        self.model = nn.Sequential(nn.Dropout(self.cfg.TRAINER.TOY.DROPOUT), head).to(self.device)
         self.optim = build_optimizer(self.model, self.cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.register_model("head", self.model, self.optim, self.sched)
@@ -113,6 +112,10 @@ class Broken(Toy):
     def build_model(self):
         raise ValueError("no such thing")
 """
+CONFIG = """
+OPTIM: {NAME: "sgd", LR_SCHEDULER: "cosine", WARMUP_EPOCH: 1}
+TRAINER: {TOY: {DROPOUT: 0.5}}
+"""
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def checkout(tmp_path: Path) -> Path:
     (folder / "trainers" / "toy.py").write_text(TRAINERS)
     configs = folder / "configs" / "trainers" / "Toy"
     configs.mkdir(parents=True)
-    (configs / "warm.yaml").write_text('OPTIM: {NAME: "sgd", LR_SCHEDULER: "cosine", WARMUP_EPOCH: 1}')
+    (configs / "warm.yaml").write_text(CONFIG)
     return folder
 
 
@@ -143,8 +146,9 @@ def test_a_plugin_is_tried(
     assert [row[:2] for row in rows] == [["SomePlugin", n] for n in ("ZeroshotToy", "Toy", "NeedsGpu", "Broken")]
     zero_shot, toy, gpu, broken = (row[2:] for row in rows)
     assert zero_shot[0] == "-" and zero_shot[1].endswith("%") and zero_shot[2:] == ["-", ""]
-    assert toy[0] == "3 epochs" and toy[1].endswith("%") and toy[2:] == ["same bits", ""]
-    assert gpu[:3] == ["-"] * 3 and gpu[3].startswith("hard-codes .cuda() (trainers/toy.py:")
+    assert toy[0].startswith("3 epochs, loss ") and toy[1].endswith("%") and toy[2:] == ["same bits", ""]
+    assert gpu[2] == "same bits" and gpu[3].startswith("hard-codes .cuda() (trainers/toy.py:")
+    assert gpu[3].endswith(", kept on the CPU")
     assert broken[:3] == ["-"] * 3 and broken[3].startswith("ValueError: no such thing (trainers/toy.py:")
     assert code == 1  # because of Broken
     assert "Broken" in (keep / "log.txt").read_text()
@@ -173,6 +177,13 @@ def test_the_last_accuracy_counts() -> None:
     assert accuracy("* accuracy: 50.0%\n* error: 50.0%\n* accuracy: 62.5%\n") == 62.5
     with pytest.raises(Failed, match="no accuracy"):
         accuracy("Finish training\n")
+
+
+def test_losses_are_those_at_the_ends_of_epochs() -> None:
+    lines = [f"epoch [{e}/2] batch [{b}/2] loss 9.0 ({e}.{b}) acc 1.0 (2.0)\n" for e in (1, 2) for b in (1, 2)]
+    assert losses("".join(lines)) == "loss 1.2 to 2.2"
+    with pytest.raises(Failed, match="no finite losses"):
+        losses(lines[0] + "epoch [2/2] batch [2/2] loss nan (nan)\n")
 
 
 def test_weights_are_compared_by_the_bit(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ python host.py CHECKOUT CLIPS trainers SCRIPT
 python host.py CHECKOUT CLIPS run SCRIPT [argument ...]
 
 The first prints, as JSON, the trainers that the script knows. With KILL_AT in the environment the process kills itself
-as soon as it has printed this text. This file stands alone: the packages of this project bear the same names as the
-plugins'.
+as soon as it has printed this text; with STAY_ON_CPU, `.cuda()` leaves things where they are. This file stands alone:
+the packages of this project bear the same names as the plugins'.
 """
 
 from __future__ import annotations
@@ -47,6 +47,14 @@ class Fuse:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+def stay_on_cpu() -> None:
+    """Let `.cuda()` leave tensors and modules where they are."""
+    import torch
+
+    for kind in (torch.Tensor, torch.nn.Module):
+        kind.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
 
 
 def serve_clips(folder: Path) -> None:
@@ -89,7 +97,7 @@ def add_digits() -> None:
     DATASET_REGISTRY.register(Digits)
 
 
-def load_entry(script: Path) -> Any:
+def load_entry(script: Path) -> None:
     """Import a script without running it, and give the digits a template wherever the plugin keeps templates."""
     spec = importlib.util.spec_from_file_location("plugin_entry", script)
     assert spec and spec.loader
@@ -99,27 +107,15 @@ def load_entry(script: Path) -> Any:
         templates = getattr(module, "CUSTOM_TEMPLATES", None)
         if isinstance(templates, dict):
             templates["Digits"] = TEMPLATE
-    return entry
 
 
-def describe(entry: Any) -> dict[str, Any]:
-    """Tell what trainers a script knows.
-
-    Returns:
-        `trainers`: for each name, whether there is something to train; `precisions`: config keys of precisions.
-    """
+def trainers() -> dict[str, bool]:
+    """The registered trainers, and whether there is something to train."""
     from dassl.engine import TRAINER_REGISTRY
     from dassl.engine.trainer import TrainerBase
 
-    names = TRAINER_REGISTRY.registered_names()
-    classes = {name: TRAINER_REGISTRY.get(name) for name in names}
-    cfg = entry.get_cfg_default()
-    entry.extend_cfg(cfg)
-    sections = {key: node for key, node in cfg.TRAINER.items() if isinstance(node, dict)}
-    return {
-        "trainers": {n: c.forward_backward is not TrainerBase.forward_backward for n, c in classes.items()},
-        "precisions": [f"TRAINER.{key}.PREC" for key, node in sections.items() if "PREC" in node],
-    }
+    classes = {name: TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names()}
+    return {name: found.forward_backward is not TrainerBase.forward_backward for name, found in classes.items()}
 
 
 def main(checkout: str, clips: str, action: str, script: str, *arguments: str) -> None:
@@ -127,12 +123,14 @@ def main(checkout: str, clips: str, action: str, script: str, *arguments: str) -
     sys.path[0] = checkout
     if "KILL_AT" in os.environ:
         sys.stdout = Fuse(sys.stdout, os.environ["KILL_AT"])
+    if "STAY_ON_CPU" in os.environ:
+        stay_on_cpu()
     serve_clips(Path(clips))
     add_digits()
     path = Path(checkout) / script
-    entry = load_entry(path)
+    load_entry(path)
     if action == "trainers":
-        print(json.dumps(describe(entry)))
+        print(json.dumps(trainers()))
         return
     sys.argv = [str(path), *arguments]
     runpy.run_path(str(path), run_name="__main__")

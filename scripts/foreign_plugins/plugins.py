@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from .material import NARROW, SIZE, WIDE
@@ -21,16 +22,14 @@ class CoOpStyle:
     script = "train.py"
     epochs = 3
     shots = 2
+    settings: Mapping[str, str] = {}
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.precisions: list[str] = []
 
     def trainers(self) -> Trainers:
         """List the trainers that the script knows."""
-        found = json.loads(self.host.run(self.script, action="trainers").splitlines()[-1])
-        self.precisions = found["precisions"]
-        return dict(found["trainers"])
+        return dict(json.loads(self.host.run(self.script, action="trainers").splitlines()[-1]))
 
     def train(self, trainer: str, output: Path, kill_at: str = "") -> str:
         """Train, from the last checkpoint if there is one."""
@@ -42,7 +41,7 @@ class CoOpStyle:
         return self.host.run(self.script, ["--eval-only", *model, *self._arguments(trainer, output)])
 
     def _arguments(self, trainer: str, output: Path) -> list[str]:
-        wide = trainer == "MaPLe"  # which also projects in fp16, whatever its config says
+        wide = trainer == "MaPLe"
         arguments = ["--root", "data", "--seed", "1", "--trainer", trainer, "--output-dir", str(output)]
         arguments += ["--backbone", WIDE if wide else NARROW]
         for config in sorted((self.host.checkout / "configs" / "trainers" / trainer).glob("*.yaml"))[:1]:
@@ -56,12 +55,9 @@ class CoOpStyle:
             "OPTIM.MAX_EPOCH": self.epochs,
             "TRAIN.PRINT_FREQ": 1,
             "TRAIN.CHECKPOINT_FREQ": 1,
-            **self._more_settings(wide),
+            **self.settings,
         }
         return arguments + [str(word) for pair in settings.items() for word in pair]
-
-    def _more_settings(self, wide: bool) -> dict[str, str]:
-        return {} if wide else dict.fromkeys(self.precisions, "fp32")
 
 
 class UplStyle(CoOpStyle):
@@ -70,6 +66,7 @@ class UplStyle(CoOpStyle):
     script = "upl_train.py"
     epochs = 50
     shots = 16
+    settings: Mapping[str, str] = {"MODEL.PSEUDO_LABEL_MODELS": f"['{NARROW.replace('/', '-')}']"}
 
     def trainers(self) -> Trainers:
         """UPL's own trainer; its scripts call no other."""
@@ -83,9 +80,6 @@ class UplStyle(CoOpStyle):
     def evaluate(self, trainer: str, output: Path, trained: Path | None = None) -> str:
         """Evaluate what was trained."""
         return self.host.run("upl_test.py", ["--model-dir", str(trained), *self._arguments(trainer, output)])
-
-    def _more_settings(self, wide: bool) -> dict[str, str]:
-        return {**super()._more_settings(wide), "MODEL.PSEUDO_LABEL_MODELS": f"['{NARROW.replace('/', '-')}']"}
 
 
 STYLES: tuple[type[CoOpStyle], ...] = (UplStyle, CoOpStyle)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+HARD_CODED = "hard-codes .cuda()"
 HOST = Path(__file__).with_name("host.py")
 TIMEOUT = 1800  # seconds
 
@@ -24,11 +25,14 @@ class Host:
     Args:
         checkout: The plugin's folder.
         work: Folder of the run, with `clips` and `data` in it; the scripts' working directory.
+        stay_on_cpu: Whether `.cuda()` leaves things where they are.
     """
 
-    def __init__(self, checkout: Path, work: Path) -> None:
+    def __init__(self, checkout: Path, work: Path, stay_on_cpu: bool = False) -> None:
         self.checkout, self.work = checkout, work
         self.environment = {**os.environ, "HOME": str(work / "home"), "MPLBACKEND": "Agg", "DASSL_PROGRESS": "0"}
+        if stay_on_cpu:
+            self.environment["STAY_ON_CPU"] = "1"
 
     def run(self, script: str, arguments: Sequence[str] = (), *, action: str = "run", kill_at: str = "") -> str:
         """Run a script.
@@ -77,5 +81,5 @@ def explain(output: str, checkout: Path) -> str:
     places = re.findall(rf'File "{re.escape(str(checkout))}/(.+?)", line (\d+)', output)
     place = f" ({places[-1][0]}:{places[-1][1]})" if places else ""
     if re.search(r"CUDA|NVIDIA driver", reason):
-        return f"hard-codes .cuda(){place}"
+        return f"{HARD_CODED}{place}"
     return f"{reason[:160]}{place}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .plugins import CoOpStyle
-from .process import Failed
+from .process import HARD_CODED, Failed, Host
 
 NOT_DONE = "-"
 
@@ -22,10 +22,11 @@ class Row:
     Attributes:
         plugin: Name of the checkout.
         trainer: Name of the trainer.
-        trained: How long.
+        trained: How long, and the mean loss of the first and the last epoch.
         evaluated: Accuracy after training, and again when loaded from its checkpoint.
         resumed: What became of a run that was killed in its second epoch and started again.
-        note: Why the trial ended early.
+        note: Why the trial ended early, or what it took.
+        failed: Whether it ended early.
     """
 
     plugin: str
@@ -34,6 +35,7 @@ class Row:
     evaluated: str = NOT_DONE
     resumed: str = NOT_DONE
     note: str = ""
+    failed: bool = False
 
 
 def attempt(plugin: CoOpStyle, trainer: str, trains: bool) -> Row:
@@ -44,16 +46,28 @@ def attempt(plugin: CoOpStyle, trainer: str, trains: bool) -> Row:
         if not trains:
             row.evaluated = f"{accuracy(plugin.evaluate(trainer, folder / 'evaluated'))} %"
             return row
-        first = accuracy(plugin.train(trainer, folder / "whole"))
-        row.trained = f"{plugin.epochs} epochs"
+        output = plugin.train(trainer, folder / "whole")
+        row.trained = f"{plugin.epochs} epochs, {losses(output)}"
+        first = accuracy(output)
         second = accuracy(plugin.evaluate(trainer, folder / "evaluated", folder / "whole"))
         if first != second:
             raise Failed(f"{first} % after training, but {second} % from its checkpoint")
         row.evaluated = f"{second} %"
         row.resumed = resume(plugin, trainer, folder)
     except Failed as failure:
-        row.note = str(failure)
+        row.note, row.failed = str(failure), True
     return row
+
+
+def attempt_somehow(plugin: CoOpStyle, trainer: str, trains: bool) -> Row:
+    """Try a trainer; one that hard-codes `.cuda()` once more with everything kept on the CPU."""
+    row = attempt(plugin, trainer, trains)
+    if not row.note.startswith(HARD_CODED):
+        return row
+    host = Host(plugin.host.checkout, plugin.host.work, stay_on_cpu=True)
+    again = attempt(type(plugin)(host), trainer, trains)
+    again.note = f"{row.note}, kept on the CPU" + (f"; {again.note}" if again.failed else "")
+    return again
 
 
 def accuracy(output: str) -> float:
@@ -66,6 +80,19 @@ def accuracy(output: str) -> float:
     if not found:
         raise Failed("printed no accuracy")
     return float(found[-1])
+
+
+def losses(output: str) -> str:
+    """Mean loss of the first and the last epoch that were logged.
+
+    Raises:
+        Failed: If one is missing or not finite.
+    """
+    found = dict(re.findall(r"^epoch \[(\d+)/.*\bloss \S+ \((\d+\.\d+)\)", output, flags=re.MULTILINE))
+    if len(found) < 2:
+        raise Failed("logged no finite losses")
+    values = list(found.values())
+    return f"loss {values[0]} to {values[-1]}"
 
 
 def resume(plugin: CoOpStyle, trainer: str, folder: Path) -> str:
