@@ -12,6 +12,7 @@ import torch
 SHORT = {
     "CoFT": {
         "TRAINER__COFT__SEEDS_PER_CLASS": 3,
+        "TRAINER__COFT__EVAL_FREQ": 1,
         "TRAINER__COFT__PHASE1__EPOCHS": 2,
         "TRAINER__COFT__PHASE1__MIN_STEPS": 4,
         "TRAINER__COFT__PHASE1__WARMUP_STEPS": 2,
