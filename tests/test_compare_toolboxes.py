@@ -36,6 +36,10 @@ def test_losses_of_the_first_steps_have_to_agree(step: int, apart: float, same: 
     assert compare("CoOp", RECORD, changed(losses=losses))["same"] is same
 
 
+def test_one_that_stopped_early_does_not_agree() -> None:
+    assert not compare("CoOp", RECORD, changed(losses=RECORD["losses"][:-1]))["same"]
+
+
 def test_every_accuracy_has_to_agree() -> None:
     other = {**RECORD["accuracies"], "after Phase I.accuracy_both": 80.1}
     assert not compare("CoFT", RECORD, changed(accuracies=other))["same"]
@@ -48,7 +52,7 @@ def test_an_environment_agrees_with_itself(
     monkeypatch.setenv("DATA", str(tmp_path))
     assert main([sys.prefix, sys.prefix, "CoOp", "--opts", "OPTIM.MAX_EPOCH", "1"]) == 0
     row = capsys.readouterr().out.splitlines()[-1].split("|")
-    assert [cell.strip() for cell in row[1:4]] == ["CoOp", "5 / 5", "0"]
+    assert [cell.strip() for cell in row[1:5]] == ["CoOp", "5", "0", "0"]
 
 
 def test_a_folder_that_is_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
