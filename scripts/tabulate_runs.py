@@ -58,7 +58,8 @@ def main(folders: Sequence[str]) -> int:
     if runs.empty:
         print(f"error: no summary.json below {', '.join(folders) or 'output'}; run a trainer first", file=sys.stderr)
         return 2
-    print(tabulate(summarise(runs), headers="keys", showindex=False, floatfmt=".1f", tablefmt="github", missingval="-"))
+    table = summarise(runs).astype(object).where(lambda t: t.notna(), None)  # one seed has no standard deviation
+    print(tabulate(table, headers="keys", showindex=False, floatfmt=".1f", tablefmt="github", missingval="-"))
     return 0
 
 

@@ -39,7 +39,8 @@ def test_mean_and_sample_standard_deviation_over_seeds(folder: Path) -> None:
 
 def test_table_is_markdown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(folder)]) == 0
-    assert "| Digits" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "| Digits" in text and "nan" not in text
 
 
 def test_nothing_to_tabulate_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
