@@ -11,6 +11,8 @@ GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "Digits": ("a photo of the digit {}.", "a picture of the number {}.", "{}."),
+    "Icons": ("an icon of a {}.", "a symbol of a {}.", "a drawing of a {}."),
+    "Emoji": ("an emoji of a {}.", "a picture of a {}.", "a drawing of a {}."),
     "EuroSAT": (
         "a centered satellite photo of {}.",
         "a satellite image of {}.",

@@ -5,8 +5,10 @@ Working means what plugins need: a schedule with warm-up steps, and a checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import io
 import sys
 import tempfile
 
@@ -31,7 +33,7 @@ def probe() -> None:
     if optimizer.param_groups[0]["lr"] == before:
         raise RuntimeError("a schedule with warm-up does not step")
     state = {"state_dict": model.state_dict(), "epoch": 1, "optimizer": optimizer.state_dict()}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         save_checkpoint({**state, "scheduler": scheduler.state_dict(), "val_result": None}, folder, model_name="probe")
         load_checkpoint(f"{folder}/probe")
 

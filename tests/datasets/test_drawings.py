@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.drawings import DECLARED, Drawings, Emoji, Icons
+from datasets.errors import UserError
+from scripts.get_data import SOURCES, main
+
+
+def config(root: Path) -> Any:
+    return SimpleNamespace(DATASET=SimpleNamespace(ROOT=str(root), NUM_SHOTS=-1, SUBSAMPLE_CLASSES="all"))
+
+
+@pytest.mark.parametrize(("kind", "classes"), [(Icons, 80), (Emoji, 129)])
+def test_drawings_are_read_with_their_declared_classes(tmp_path: Path, kind: type[Drawings], classes: int) -> None:
+    name = kind.dataset_dir
+    names = json.loads(DECLARED.read_text())[name]
+    (tmp_path / name / "train").mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name / "train" / "a.png")
+    rows = [["train/a.png", 5, names[5]]]
+    (tmp_path / name / f"split_{name}.json").write_text(json.dumps({"train": rows, "val": [], "test": rows}))
+    data = kind(config(tmp_path))
+    assert data.classnames == names and data.num_classes == classes
+    assert data.train_u[0].classname == data.classnames[data.train_u[0].label]
+
+
+@pytest.mark.parametrize("kind", [Icons, Emoji])
+def test_missing_drawings_name_the_script(tmp_path: Path, kind: type[Drawings]) -> None:
+    with pytest.raises(UserError, match=f"run: bash scripts/data.sh {kind.dataset_dir}"):
+        kind(config(tmp_path))
+
+
+def test_data_script_makes_what_is_missing_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["digits", "digits", "list", "--data", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("digits: made at") and lines[1].startswith("digits: is at")
+    assert [line.split()[1] for line in lines[4:]] == ["yes"] + ["no"] * (len(SOURCES) - 1)
+
+
+@pytest.mark.parametrize(("name", "message"), [("digit", "did you mean 'digits'"), ("eurosat", "eurosat: nothing at")])
+def test_what_cannot_be_made_is_one_line(
+    tmp_path: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--data", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
