@@ -15,6 +15,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_pretrained_weights
 
 from .parts.base import ClipTrainer
+from .parts.ensembling import average_predictions
 from .parts.prompts import PromptLearner, encode_text, random_context, word_context
 from .parts.seeding import generator
 
@@ -33,48 +34,79 @@ def add_config(cfg: Any) -> None:
 class CoOp(ClipTrainer):
     """Learn the context tokens of a prompt from labelled images.
 
-    The registered model is `prompt_learner`, and checkpoints written by CoOp load.
+    The registered model is `prompt_learner`, and checkpoints written by CoOp load. With an ensemble of prompts, the
+    others are `prompt_learner_2` and so on; the first is the one that would train alone.
     """
 
     settings = "COOP"
+    learner_class = PromptLearner
 
     def build_model(self) -> None:
-        """Build the prompt learner and its optimizer."""
+        """Build the prompt learners and their optimizers."""
         cfg, own = self.cfg, self.cfg.TRAINER[self.settings]
         self.set_precision(own.PREC, f"TRAINER.{self.settings}.PREC")
-        clip_model = self.load_backbone()
-        context = self._first_context(clip_model, own)
-        self.prompt_learner = PromptLearner(clip_model, self.classnames, context, position=own.CLASS_TOKEN_POSITION)
-        if cfg.MODEL.INIT_WEIGHTS:
-            load_pretrained_weights(self.prompt_learner, cfg.MODEL.INIT_WEIGHTS)
-        self.model = self.prompt_learner.to(self.device)
-        self.optim = build_optimizer(self.prompt_learner, cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        self.register_model("prompt_learner", self.prompt_learner, self.optim, self.sched)
+        self.load_backbone()
+        self.learners: dict[str, PromptLearner] = {}
+        for member in range(own.get("ENSEMBLE", 1)):
+            learner = self.learner_class(
+                self.clip_model, self.classnames, self.first_context(member), position=own.CLASS_TOKEN_POSITION
+            )
+            if cfg.MODEL.INIT_WEIGHTS:
+                load_pretrained_weights(learner, cfg.MODEL.INIT_WEIGHTS)
+            name = "prompt_learner" + (f"_{member + 1}" if member else "")
+            self.learners[name] = learner.to(self.device)
+            self.register_model(name, learner, *self.build_optimizer(learner))
+        self.model = self.prompt_learner = self.learners["prompt_learner"]
 
-    def _first_context(self, clip_model: Any, own: Any) -> Tensor:
+    def build_optimizer(self, learner: PromptLearner) -> tuple[Any, Any]:
+        """Build the optimizer of a prompt learner, and its schedule."""
+        optimizer = build_optimizer(learner, self.cfg.OPTIM)
+        return optimizer, build_lr_scheduler(optimizer, self.cfg.OPTIM)
+
+    def first_context(self, member: int, *key: int | str) -> Tensor:
+        """Context that a member of the ensemble starts from; `key` tells apart several starts of it."""
+        own = self.cfg.TRAINER[self.settings]
         if own.CTX_INIT:
-            return word_context(clip_model, own.CTX_INIT)
+            return word_context(self.clip_model, own.CTX_INIT)
         shape = (len(self.classnames), own.N_CTX) if own.CSC else (own.N_CTX,)
-        return random_context(clip_model, *shape, generator=generator(self.cfg.SEED, self.settings, "context"))
+        source = generator(self.cfg.SEED, self.settings, "context", *([member] if member else []), *key)
+        return random_context(self.clip_model, *shape, generator=source)
 
-    def logits(self, image: Tensor) -> Tensor:
-        """Logits of images, with gradients to the context. Shape (n, C)."""
+    @property
+    def labels_used(self) -> int:
+        """Number of labelled images."""
+        return 0 if self.label_free else len(self.dm.dataset.train_x)
+
+    def features(self, image: Tensor) -> Tensor:
+        """Image features of the frozen CLIP, unit length. Shape (n, embed_dim)."""
         with torch.no_grad():
-            features = F.normalize(self.clip_model.encode_image(image), dim=-1)
-        text = F.normalize(encode_text(self.clip_model, *self.prompt_learner()), dim=-1)
-        return self.clip_model.logit_scale.exp() * features @ text.t()
+            return F.normalize(self.clip_model.encode_image(image), dim=-1)
+
+    def text(self, name: str = "prompt_learner") -> Tensor:
+        """Text features of a member's prompts, unit length, with gradients to the context. Shape (C, embed_dim)."""
+        return F.normalize(encode_text(self.clip_model, *self.learners[name]()), dim=-1)
+
+    def logits(self, image: Tensor, name: str = "prompt_learner") -> Tensor:
+        """Logits of images, with gradients to the context. Shape (n, C)."""
+        return self.clip_model.logit_scale.exp() * self.features(image) @ self.text(name).t()
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
-        """Make one step on a labelled batch."""
-        image, label = self.parse_batch_train(batch)
-        with self.autocast():
-            logits = self.logits(image)
-        loss = F.cross_entropy(logits.float(), label)
-        self.descend(loss, "prompt_learner")
+        """Make one step of each member on its part of a batch; reports means over the members."""
+        reports = [self._step(name, *examples) for name, examples in self.examples(batch).items()]
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
+        return {key: sum(report[key] for report in reports) / len(reports) for key in reports[0]}
+
+    def _step(self, name: str, image: Tensor, label: Tensor) -> dict[str, float]:
+        with self.autocast():
+            logits = self.logits(image, name)
+        loss = F.cross_entropy(logits.float(), label)
+        self.descend(loss, name)
         return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
+
+    def examples(self, batch: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images and labels of a batch for each member."""
+        return {"prompt_learner": self.parse_batch_train(batch)}
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images and labels of a batch, on the trainer's device."""
@@ -82,6 +114,7 @@ class CoOp(ClipTrainer):
 
     @torch.no_grad()
     def model_inference(self, image: Tensor) -> Tensor:
-        """Logits of images. Shape (n, C)."""
+        """Logits of images; of an ensemble, log of the mean of its probabilities. Shape (n, C)."""
         with self.autocast():
-            return self.logits(image).float()
+            features = self.clip_model.logit_scale.exp() * self.features(image)
+            return average_predictions([(features @ self.text(name).t()).float() for name in self.learners])

@@ -12,8 +12,9 @@ from yacs.config import CfgNode
 from dassl.engine import TRAINER_REGISTRY
 
 from .coop import CoOp
+from .parts.base import check_positive
 from .parts.labelling import zero_shot_logits
-from .parts.seeds import select_seeds
+from .parts.seeds import Seeds, select_seeds
 from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
@@ -28,34 +29,50 @@ def add_config(cfg: Any) -> None:
     cfg.TRAINER.UPL.PREC = "fp16"
     cfg.TRAINER.UPL.CLASS_TOKEN_POSITION = "end"
     cfg.TRAINER.UPL.SEEDS_PER_CLASS = 16
+    cfg.TRAINER.UPL.ENSEMBLE = 1  # prompts learned independently, whose probabilities are averaged
 
 
 @TRAINER_REGISTRY.register()
 class UPL(CoOp):
-    """Unsupervised prompt learning. No label is read: pseudo-labels come from the frozen CLIP."""
+    """Unsupervised prompt learning. No label is read: pseudo-labels come from the frozen CLIP.
+
+    Members of an ensemble share the pseudo-labels; contexts, batches and augmentations are their own.
+    """
 
     settings = "UPL"
     label_free = True
 
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse an ensemble of nothing."""
+        super().check_cfg(cfg)
+        check_positive(cfg, f"TRAINER.{self.settings}.ENSEMBLE")
+
     def build_model(self) -> None:
-        """Build the prompt learner, and pseudo-label the most confident images of each class."""
+        """Build the prompt learners, and pseudo-label the most confident images of each class."""
         super().build_model()
         first = self.templates[:1]
         logits = zero_shot_logits(self.clip_model, self.pool, self.classnames, first, self.cfg, self.device)
-        self.seeds, _ = select_seeds(logits, self.cfg.TRAINER.UPL.SEEDS_PER_CLASS)
-        self.label_of = self.seeds.labels.new_zeros(len(self.pool))
-        self.label_of[self.seeds.ranks] = self.seeds.labels
-        right = self.diagnostics.accuracy(self.seeds.ranks, self.seeds.labels)
-        log.info("Pseudo-labels: %d, right: %.1f %%", len(self.seeds.labels), 100 * right)
-        self.results |= {"pseudo_labels": len(self.seeds.labels), "pseudo_label_precision": right}
+        self.learn_from(select_seeds(logits, self.cfg.TRAINER.UPL.SEEDS_PER_CLASS)[0])
+
+    def learn_from(self, seeds: Seeds) -> None:
+        """Take pseudo-labels to be trained on."""
+        self.seeds = seeds
+        self.label_of = seeds.labels.new_zeros(len(self.pool))
+        self.label_of[seeds.ranks] = seeds.labels
+        right = self.diagnostics.accuracy(seeds.ranks, seeds.labels)
+        log.info("Pseudo-labels: %d, right: %.1f %%", len(seeds.labels), 100 * right)
+        self.results |= {"pseudo_labels": len(seeds.labels), "pseudo_label_precision": right}
 
     def before_epoch(self) -> None:
         """Draw the epoch's batches."""
         steps = math.ceil(len(self.seeds.ranks) / self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
-        key = (self.cfg.SEED, "UPL", self.epoch)
-        self.train_loader_x = peer_batches(self.pool, self.cfg, "weak", {"upl": self.seeds.ranks}, steps, *key)
+        key = (self.cfg.SEED, self.settings, self.epoch)
+        ranks = {name.replace("prompt_learner", "upl"): self.seeds.ranks for name in self.learners}
+        self.train_loader_x = peer_batches(self.pool, self.cfg, "weak", ranks, steps, *key)
 
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images and pseudo-labels of a batch, on the trainer's device."""
-        mine = batch["upl"]
-        return mine["view"].to(self.device), self.label_of[mine["rank"]].to(self.device)
+    def examples(self, batch: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images and pseudo-labels of a batch for each member."""
+        return {
+            name: (part["view"].to(self.device), self.label_of[part["rank"]].to(self.device))
+            for name, part in zip(self.learners, batch.values(), strict=True)
+        }

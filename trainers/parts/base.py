@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,26 @@ from datasets.templates import templates_of
 from .clip_models import Architecture, architecture, fingerprint, load_clip
 from .diagnostics import Diagnostics
 from .experiment import versions, write_json
+from .precision import AUTO, PRECISIONS, faster_precision
 from .unlabeled import UnlabeledPool
 
-PRECISIONS = {"fp32": None, "fp16": torch.float16, "amp": torch.float16, "bf16": torch.bfloat16}
+log = logging.getLogger(__name__)
+
+
+def check_positive(cfg: Any, *keys: str) -> None:
+    """Refuse counts below 1.
+
+    Args:
+        cfg: The config.
+        *keys: Full names, such as "TRAINER.UPL.ENSEMBLE".
+
+    Raises:
+        UserError: Naming the first such key.
+    """
+    for key in keys:
+        value = reduce(lambda node, part: node[part], key.split("."), cfg)
+        if value < 1:
+            raise UserError(f"{key} is {value}; expected at least 1")
 
 
 class ClipTrainer(TrainerX):
@@ -87,6 +106,16 @@ class ClipTrainer(TrainerX):
         """Templates of the data set."""
         return templates_of(self.cfg.DATASET.NAME)
 
+    @property
+    def ensemble_size(self) -> int:
+        """Number of models that are averaged at prediction: as a rule, all that train."""
+        return max(1, len(self._models))
+
+    @property
+    def labels_used(self) -> int:
+        """Number of images whose labels training reads."""
+        return 0
+
     def load_backbone(self) -> Any:
         """Load the frozen CLIP of the config to the trainer's device.
 
@@ -112,14 +141,17 @@ class ClipTrainer(TrainerX):
         Raises:
             UserError: If the name is unknown.
         """
+        if precision == AUTO:
+            precision = faster_precision(self.device.type)
         if precision not in PRECISIONS:
-            raise UserError(f"{key} is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+            raise UserError(f"{key} is {precision!r}; expected one of {', '.join([*PRECISIONS, AUTO])}")
         self.amp_dtype = PRECISIONS[precision]
         if self.amp_dtype is torch.float16:
             if self.device.type == "cpu":
                 self.amp_dtype = None
             else:
                 self.scaler = torch.amp.GradScaler(self.device.type)
+        log.info("Precision: %s", precision if self.amp_dtype else "fp32")
 
     def autocast(self) -> torch.autocast:
         """Context in which a forward pass runs."""
@@ -206,6 +238,8 @@ class ClipTrainer(TrainerX):
                 "backbone_fingerprint": self.backbone_id,
                 "seed": self.cfg.SEED,
                 "shots": self.cfg.DATASET.NUM_SHOTS,
+                "labels_used": self.labels_used,
+                "ensemble": self.ensemble_size,
                 "seconds": round(time.monotonic() - self.started, 1),
                 "results": self.results,
                 **more,
