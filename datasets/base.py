@@ -10,6 +10,7 @@ from typing import Any
 
 from dassl.data.datasets import DatasetBase, Datum
 
+from .contents import first_by_content
 from .errors import UserError
 
 Items = list[Datum]
@@ -22,9 +23,10 @@ class DeclaredDataset(DatasetBase):
     users' own images have none, so here a data set states its names and the labels only index them.
 
     Args:
-        cfg: Dassl config; DATASET.NUM_SHOTS and DATASET.SUBSAMPLE_CLASSES are read.
+        cfg: Dassl config; DATASET.NUM_SHOTS, DATASET.SUBSAMPLE_CLASSES and DATASET.NUM_UNLABELED are read.
         classnames: Names by label, at least two, all different.
-        train: Training images. All of them are the unlabeled set; `train_x` has DATASET.NUM_SHOTS of each class.
+        train: Training images. They are the unlabeled set, or DATASET.NUM_UNLABELED of them, chosen by content;
+            `train_x` has DATASET.NUM_SHOTS of each class.
         val: Validation images, or none.
         test: Test images.
 
@@ -42,7 +44,9 @@ class DeclaredDataset(DatasetBase):
         shots = cfg.DATASET.NUM_SHOTS
         labeled = self.generate_fewshot_dataset(train, num_shots=shots)
         few_val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4)) if val else []
-        super().__init__(train_x=labeled, train_u=train, val=few_val or None, test=test)
+        # a plugin with a config of its own may lack our keys
+        unlabeled = first_by_content(train, getattr(cfg.DATASET, "NUM_UNLABELED", 0))
+        super().__init__(train_x=labeled, train_u=unlabeled, val=few_val or None, test=test)
 
     @property
     def classnames(self) -> list[str]:

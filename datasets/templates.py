@@ -13,6 +13,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "Digits": ("a photo of the digit {}.", "a picture of the number {}.", "{}."),
     "Icons": ("an icon of a {}.", "a symbol of a {}.", "a drawing of a {}."),
     "Emoji": ("an emoji of a {}.", "a picture of a {}.", "a drawing of a {}."),
+    "CIFAR10": ("a photo of a {}.", "a blurry photo of a {}.", "a low resolution photo of a {}."),
+    "CIFAR100": ("a photo of a {}.", "a blurry photo of a {}.", "a low resolution photo of a {}."),
+    "FashionMNIST": ("a photo of a {}.", "a picture of a {}.", "a photo of a {}, a type of clothing."),
+    "MNIST": ("a photo of the digit {}.", "a picture of the number {}.", "{}."),
+    "STL10": ("a photo of a {}.", "a picture of a {}.", "a good photo of the {}."),
+    "SVHN": ("a photo of the digit {}.", "a photo of the house number {}.", "a street sign of the number {}."),
     "EuroSAT": (
         "a centered satellite photo of {}.",
         "a satellite image of {}.",

@@ -21,7 +21,7 @@ from datasets.errors import UserError, did_you_mean  # noqa: E402
 from trainers.parts.clip_models import architecture  # noqa: E402
 
 CONFIGS = ROOT / "configs"
-EMBEDDED_SETS = {"digits", "icons", "emoji"}  # data sets that the embedded CLIP is the default for
+EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # the embedded CLIP is their default
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
 
 

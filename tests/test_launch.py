@@ -76,7 +76,8 @@ def test_mistakes_are_named() -> None:
 
 
 def test_one_line_and_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert launch.main(["CoFT", "eurosat", "--backbone", "embedded", "--data", str(tmp_path)]) == 2
+    out = ("--output-dir", str(tmp_path / "out"))
+    assert launch.main(["CoFT", "eurosat", "--backbone", "embedded", "--data", str(tmp_path), *out]) == 2
     line = capsys.readouterr().err.strip()
     assert (
         line.startswith(f"error: EuroSAT: no eurosat at {tmp_path / 'eurosat'}; put EuroSAT there") and "\n" not in line

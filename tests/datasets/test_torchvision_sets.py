@@ -1,0 +1,185 @@
+"""Tiny files in the formats that torchvision reads, read through the adapter."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+from torchvision import datasets as tv
+
+import datasets  # noqa: F401
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.errors import UserError
+from datasets.templates import TEMPLATES
+from datasets.torchvision_sets import SETS
+from tests.datasets.rooms import config
+
+LABELS = {"train": [3, 1, 0, 2, 2, 9], "test": [9, 0, 5]}
+
+
+def pixels(part: str, *shape: int) -> np.ndarray:
+    rng = np.random.default_rng(len(part))
+    return rng.integers(0, 256, (len(LABELS[part]), *shape), dtype=np.uint8)
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def write_idx(folder: Path, compress: bool) -> np.ndarray:
+    """The four files of MNIST and Fashion-MNIST; returns the training images."""
+    folder.mkdir(parents=True)
+    for part, stem in (("train", "train"), ("test", "t10k")):
+        images = pixels(part, 28, 28)
+        heads = {"images-idx3": (2051, len(images), 28, 28), "labels-idx1": (2049, len(images))}
+        bodies = {"images-idx3": images, "labels-idx1": np.array(LABELS[part], np.uint8)}
+        for kind, head in heads.items():
+            data = b"".join(number.to_bytes(4, "big") for number in head) + bodies[kind].tobytes()
+            name = f"{stem}-{kind}-ubyte"
+            (folder / (f"{name}.gz" if compress else name)).write_bytes(gzip.compress(data) if compress else data)
+    return pixels("train", 28, 28)
+
+
+def write_cifar(data: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    folder = data / "cifar10" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    sums = {}
+    for part, name in (("train", "data_batch_1"), ("test", "test_batch")):
+        batch = {"data": pixels(part, 3, 32, 32).reshape(-1, 3072), "labels": LABELS[part]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+        sums[part] = [name, md5(folder / name)]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["x"] * 10}))
+    monkeypatch.setattr(tv.CIFAR10, "train_list", [sums["train"]])
+    monkeypatch.setattr(tv.CIFAR10, "test_list", [sums["test"]])
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": md5(folder / "batches.meta")}
+    monkeypatch.setattr(tv.CIFAR10, "meta", meta)
+    return pixels("train", 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def write_svhn(data: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    (data / "svhn").mkdir(parents=True)
+    sums = {}
+    for part in ("train", "test"):
+        path = data / "svhn" / f"{part}_32x32.mat"
+        labels = np.array([[label or 10] for label in LABELS[part]])  # the files write 10 for zero
+        scipy.io.savemat(path, {"X": pixels(part, 32, 32, 3).transpose(1, 2, 3, 0), "y": labels})
+        sums[part] = ["nowhere", path.name, md5(path)]
+    monkeypatch.setattr(tv.SVHN, "split_list", sums)
+    return pixels("train", 32, 32, 3)
+
+
+def write_stl(data: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    folder = data / "stl10" / "stl10_binary"
+    folder.mkdir(parents=True)
+    (folder / "class_names.txt").write_text("x\n" * 10)
+    for part in ("train", "test"):
+        (folder / f"{part}_X.bin").write_bytes(pixels(part, 3, 96, 96).tobytes())
+        (folder / f"{part}_y.bin").write_bytes(bytes(label + 1 for label in LABELS[part]))
+    lists = {part: [[f"{part}_{x}.bin", md5(folder / f"{part}_{x}.bin")] for x in "Xy"] for part in LABELS}
+    monkeypatch.setattr(tv.STL10, "train_list", lists["train"])
+    monkeypatch.setattr(tv.STL10, "test_list", lists["test"])
+    return pixels("train", 3, 96, 96).transpose(0, 3, 2, 1)
+
+
+def load(name: str, data: Path, **options: Any) -> Any:
+    return DATASET_REGISTRY.get(name)(config(data, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("CIFAR10", write_cifar), ("SVHN", write_svhn), ("STL10", write_stl)], ids=str
+)
+def test_what_torchvision_reads_is_written_pixel_for_pixel(
+    name: str, write: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write(tmp_path, monkeypatch)
+    data = load(name, tmp_path)
+    assert [item.label for item in data.train_u] == LABELS["train"]
+    assert [item.classname for item in data.test] == [data.classnames[label] for label in LABELS["test"]]
+    for item, image in zip(data.train_u, images, strict=True):
+        assert np.array_equal(np.asarray(Image.open(item.impath)), image)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / SETS[name].folder).rglob("*")}
+    assert len(load(name, tmp_path).test) == len(LABELS["test"])
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / SETS[name].folder).rglob("*")}
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize(
+    "place",
+    ["fashion_mnist", "fashion_mnist/raw", "usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"],
+)
+def test_idx_files_wherever_they_were_unpacked(place: str, compress: bool, tmp_path: Path) -> None:
+    images = write_idx(tmp_path / place, compress)
+    data = load("FashionMNIST", tmp_path)
+    assert [item.classname for item in data.test] == ["ankle boot", "T-shirt", "sandal"]
+    assert np.array_equal(np.asarray(Image.open(data.train_u[4].impath)), images[4])
+    assert not any(data.classnames[item.label] in item.impath for item in data.train_u)
+
+
+def test_what_torchvision_downloads_of_mnist(tmp_path: Path) -> None:
+    write_idx(tmp_path / "mnist" / "MNIST" / "raw", compress=False)
+    assert len(load("MNIST", tmp_path).train_u) == len(LABELS["train"])
+
+
+def test_damaged_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_idx(tmp_path / "mnist", compress=True)
+    archive = tmp_path / "mnist" / "train-images-idx3-ubyte.gz"
+    archive.write_bytes(archive.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is damaged"):
+        load("MNIST", tmp_path)
+    write_cifar(tmp_path, monkeypatch)
+    batch = tmp_path / "cifar10" / "cifar-10-batches-py" / "data_batch_1"
+    batch.write_bytes(batch.read_bytes() + b" ")  # not what the checksum says: it must not be unpickled
+    with pytest.raises(UserError, match=r"cifar10: nothing at .*; run: bash scripts/data\.sh cifar10"):
+        load("CIFAR10", tmp_path)
+
+
+def test_folders_by_class(tmp_path: Path) -> None:
+    image = Image.fromarray(pixels("train", 8, 8, 3)[0])
+    for path in ("train/pickup_truck/a.png", "train/APPLE/b.png", "test/sweet pepper/sub/c.JPG"):
+        (tmp_path / "cifar100" / path).parent.mkdir(parents=True)
+        image.save(tmp_path / "cifar100" / path)
+    data = load("CIFAR100", tmp_path)
+    assert {item.classname for item in data.train_u} == {"apple", "pickup truck"}
+    assert [item.classname for item in data.test] == ["sweet pepper"]
+    (tmp_path / "cifar100" / "test" / "appel").mkdir()
+    with pytest.raises(UserError, match="appel is named after no class; did you mean 'apple'"):
+        load("CIFAR100", tmp_path)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_each_set_is_complete(name: str) -> None:
+    source = SETS[name]
+    assert len(set(source.classnames)) == len(source.classnames) == (100 if name == "CIFAR100" else 10)
+    assert name in TEMPLATES and list(source.classnames) == [" ".join(c.split()) for c in source.classnames]
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 100, 0])
+def test_unlabeled_images_are_chosen_by_content_alone(tmp_path: Path, count: int) -> None:
+    write_idx(tmp_path / "mnist", compress=True)
+    full = load("MNIST", tmp_path)
+    by_hash = sorted(full.train_u, key=lambda item: hashlib.sha256(Path(item.impath).read_bytes()).hexdigest())
+    expected = {item.impath for item in (by_hash[:count] if count else by_hash)}
+    data = load("MNIST", tmp_path, NUM_UNLABELED=count)
+    assert {item.impath for item in data.train_u} == expected
+    assert (len(data.train_x), len(data.test)) == (len(full.train_x), len(full.test))
+
+
+def test_a_negative_number_of_images_is_named(tmp_path: Path) -> None:
+    write_idx(tmp_path / "mnist", compress=True)
+    with pytest.raises(UserError, match=r"DATASET\.NUM_UNLABELED is -1"):
+        load("MNIST", tmp_path, NUM_UNLABELED=-1)
+
+
+def test_a_plugins_config_without_our_keys_is_enough(tmp_path: Path) -> None:
+    write_idx(tmp_path / "mnist", compress=True)
+    cfg = SimpleNamespace(DATASET=SimpleNamespace(ROOT=str(tmp_path), NUM_SHOTS=-1, SUBSAMPLE_CLASSES="all"))
+    assert len(DATASET_REGISTRY.get("MNIST")(cfg).train_u) == len(LABELS["train"])
