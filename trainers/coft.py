@@ -39,7 +39,7 @@ SAMPLE = 500  # images on which the peers' disagreement is measured in Phase I
 def add_config(cfg: Any) -> None:
     """Add CoFT's keys. docs/method.md says what each does and why it has this value."""
     own = cfg.TRAINER.COFT = CfgNode()
-    own.PREC = "fp32"  # fp32, bf16, fp16 or amp
+    own.PREC = "fp32"  # fp32, bf16, fp16, amp, or auto: what the machine is faster with
     own.N_CTX = 0  # random context tokens; 0: the words of the data set's template
     own.VISUAL = "auto"  # light visual module of Phase I; auto: vpt-deep for a ViT, norms-and-biases for a ResNet
     own.VPT_TOKENS = 20

@@ -79,12 +79,13 @@ class CoOp(ClipTrainer):
 
     def features(self, image: Tensor) -> Tensor:
         """Image features of the frozen CLIP, unit length. Shape (n, embed_dim)."""
-        with torch.no_grad():
-            return F.normalize(self.clip_model.encode_image(image), dim=-1)
+        with torch.no_grad(), self.autocast():
+            return F.normalize(self.clip_model.encode_image(image).float(), dim=-1)
 
     def text(self, name: str = "prompt_learner") -> Tensor:
         """Text features of a member's prompts, unit length, with gradients to the context. Shape (C, embed_dim)."""
-        return F.normalize(encode_text(self.clip_model, *self.learners[name]()), dim=-1)
+        with self.autocast():
+            return F.normalize(encode_text(self.clip_model, *self.learners[name]()), dim=-1)
 
     def logits(self, image: Tensor, name: str = "prompt_learner") -> Tensor:
         """Logits of images, with gradients to the context. Shape (n, C)."""
@@ -98,9 +99,8 @@ class CoOp(ClipTrainer):
         return {key: sum(report[key] for report in reports) / len(reports) for key in reports[0]}
 
     def _step(self, name: str, image: Tensor, label: Tensor) -> dict[str, float]:
-        with self.autocast():
-            logits = self.logits(image, name)
-        loss = F.cross_entropy(logits.float(), label)
+        logits = self.logits(image, name)
+        loss = F.cross_entropy(logits, label)
         self.descend(loss, name)
         return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
 
@@ -115,6 +115,5 @@ class CoOp(ClipTrainer):
     @torch.no_grad()
     def model_inference(self, image: Tensor) -> Tensor:
         """Logits of images; of an ensemble, log of the mean of its probabilities. Shape (n, C)."""
-        with self.autocast():
-            features = self.clip_model.logit_scale.exp() * self.features(image)
-            return average_predictions([(features @ self.text(name).t()).float() for name in self.learners])
+        features = self.clip_model.logit_scale.exp() * self.features(image)
+        return average_predictions([features @ self.text(name).t() for name in self.learners])

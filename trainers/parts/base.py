@@ -50,6 +50,7 @@ class ClipTrainer(TrainerX):
         clip_model: The frozen CLIP, after `load_backbone`.
         label_free: Whether the trainer reads no label; then the last epoch counts, not the best one.
         scaler: Gradient scaler of fp16 training on a GPU, else None.
+        precision: Of the forward pass, by name.
         pool: The unlabeled images, of a label-free trainer.
         diagnostics: Numbers about pseudo-labels, for people to read.
         results: Accuracies in full precision for `summary.json`.
@@ -57,6 +58,7 @@ class ClipTrainer(TrainerX):
 
     clip_model: Any
     scaler: Any = None
+    precision = "fp32"
     label_free = False
 
     def __init__(self, cfg: Any) -> None:
@@ -116,6 +118,15 @@ class ClipTrainer(TrainerX):
         """Number of images whose labels training reads."""
         return 0
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint must share with this run to be loaded."""
+        return {
+            "backbone": self.backbone_id,
+            "set of unlabeled images": self.pool.digest,
+            "class list": " | ".join(self.classnames),
+        }
+
     def load_backbone(self) -> Any:
         """Load the frozen CLIP of the config to the trainer's device.
 
@@ -151,7 +162,8 @@ class ClipTrainer(TrainerX):
                 self.amp_dtype = None
             else:
                 self.scaler = torch.amp.GradScaler(self.device.type)
-        log.info("Precision: %s", precision if self.amp_dtype else "fp32")
+        self.precision = precision if self.amp_dtype else "fp32"
+        log.info("Precision: %s", self.precision)
 
     def autocast(self) -> torch.autocast:
         """Context in which a forward pass runs."""
@@ -238,6 +250,7 @@ class ClipTrainer(TrainerX):
                 "backbone_fingerprint": self.backbone_id,
                 "seed": self.cfg.SEED,
                 "shots": self.cfg.DATASET.NUM_SHOTS,
+                "precision": self.precision,
                 "labels_used": self.labels_used,
                 "ensemble": self.ensemble_size,
                 "seconds": round(time.monotonic() - self.started, 1),

@@ -56,9 +56,10 @@ class Classifier(nn.Module):
         """
         features = F.normalize(self.encoder(images).to(self.positive.dtype), dim=-1)
         positive, negative = F.normalize(self.positive, dim=-1), F.normalize(self.negative, dim=-1)
-        logits = self.scale * features @ positive.t()
         routed = features if self.negative_to_visual else features.detach()
-        return logits, clean_log_odds(routed, positive, negative, self.scale)
+        with torch.autocast(images.device.type, enabled=False):  # d is a small difference of large numbers
+            logits = self.scale * features @ positive.t()
+            return logits, clean_log_odds(routed, positive, negative, self.scale)
 
 
 def interpolate(start: Classifier, end: Classifier, weight: float) -> Classifier:

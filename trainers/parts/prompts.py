@@ -50,7 +50,8 @@ def encode_text(clip_model: Any, embeddings: Tensor, eot: Tensor) -> Tensor:
         x = x + block.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
         x = x + block.mlp(block.ln_2(x))
     ends = clip_model.ln_final(x[eot, torch.arange(x.shape[1], device=x.device)])
-    return ends @ clip_model.text_projection
+    with torch.autocast(x.device.type, enabled=False):  # logits are a hundred times a product of these
+        return ends.to(clip_model.text_projection.dtype) @ clip_model.text_projection
 
 
 def template_features(clip_model: Any, classnames: Sequence[str], template: str) -> Tensor:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from yacs.config import CfgNode
 
 from dassl.config import clean_cfg, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
@@ -19,6 +21,7 @@ from datasets.errors import UserError, did_you_mean
 
 from .clip_models import CLIP_MEAN, CLIP_STD, architecture
 from .experiment import flatten, saved_config
+from .precision import AUTO, faster_precision
 
 
 def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
@@ -48,6 +51,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     clean_cfg(cfg, cfg.TRAINER.NAME)
     follow_backbone(cfg)
     settle_seed(cfg)
+    settle_precision(cfg, args.model_dir if args.eval_only else "")
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     cfg.freeze()
     return cfg
@@ -145,3 +149,18 @@ def settle_seed(cfg: Any) -> None:
     if cfg.SEED < 0:
         saved = saved_config(Path(cfg.OUTPUT_DIR)) or {}
         cfg.SEED = saved.get("SEED", secrets.randbelow(2**31))
+
+
+def settle_precision(cfg: Any, model_dir: str) -> None:
+    """Put the choice of this machine in the place of "auto", or that which a run was begun with.
+
+    Args:
+        cfg: The config.
+        model_dir: Output folder of a run to evaluate, or "".
+    """
+    for name, section in cfg.TRAINER.items():
+        if isinstance(section, CfgNode) and section.get("PREC") == AUTO:
+            folders = [Path(folder) for folder in (model_dir, cfg.RESUME, cfg.OUTPUT_DIR) if folder]
+            chosen = [(saved_config(folder) or {}).get(f"TRAINER.{name}.PREC") for folder in folders]
+            device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
+            section.PREC = next(filter(None, chosen), None) or faster_precision(device)
