@@ -13,9 +13,9 @@ from dassl.config import get_cfg_default
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.radam import RAdam
 
-from .toys import UPSTREAM, upstream_fault
+from .toys import UPSTREAM, warmup_fault
 
-warmup_works = upstream_fault("TypeError on every schedule with warm-up")
+warmup_works = warmup_fault("TypeError on every schedule with warm-up")
 
 
 def optim_cfg(**options: Any) -> Any:

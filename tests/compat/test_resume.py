@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from dassl.utils import load_checkpoint
 
-from .toys import ours_only, upstream_fault
+from .toys import ours_only, upstream_fault, warmup_fault
 
 REPOSITORY = Path(__file__).parents[2]
 MODELS = ("first", "second")
@@ -130,7 +130,7 @@ def test_resumes_from_the_last_epoch_and_keeps_the_best_result(make_trainer: Cal
     assert second.best_result == 50.0
 
 
-@upstream_fault("schedules with warm-up are pickled objects that drive an optimizer of the past")
+@warmup_fault("schedules with warm-up are pickled objects that drive an optimizer of the past")
 def test_schedule_goes_on_after_warmup(make_trainer: Callable[..., Any]) -> None:
     options = ("OPTIM.MAX_EPOCH", 5, "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", "TEST.NO_TEST", True)
     straight = make_trainer(*options, "OUTPUT_DIR", str(make_trainer().output_dir) + "-straight")
