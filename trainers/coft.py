@@ -17,17 +17,17 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.optim import build_optimizer
 from datasets.errors import UserError, did_you_mean
 
-from .parts.base import ClipTrainer
+from .parts.base import ClipTrainer, check_positive
 from .parts.cleanliness import CLEAN_RULES, draw_complement, dual_loss
 from .parts.coft_log import PeerLog
 from .parts.labelling import classify_pool, opinion, zero_shot_logits
-from .parts.lessons import Targets, masked_cross_entropy, seed_targets, taught_targets
+from .parts.lessons import Targets, masked_cross_entropy, seed_targets, taught_targets, text_pull
 from .parts.peer import Classifier, Peer
 from .parts.phases import Built, PhasedOptimizer, PhasedScheduler
-from .parts.prompts import DualPrompts
+from .parts.prompts import DualPrompts, template_features
 from .parts.pseudo_labels import FILTERS, Opinion, keep_best
 from .parts.seeding import generator
-from .parts.seeds import correct_prior, select_seeds
+from .parts.seeds import correct_prior, seed_quota, select_seeds
 from .parts.unlabeled import peer_batches
 from .parts.visual_tuning import light_module
 
@@ -43,7 +43,11 @@ def add_config(cfg: Any) -> None:
     own.N_CTX = 0  # random context tokens; 0: the words of the data set's template
     own.VISUAL = "auto"  # light visual module of Phase I; auto: vpt-deep for a ViT, norms-and-biases for a ResNet
     own.VPT_TOKENS = 20
-    own.SEEDS_PER_CLASS = 16  # K: pseudo-labels of each class for each peer
+    own.LORA_RANK = 4
+    own.ADAPTER_REDUCTION = 4  # how many times narrower an adapter's bottleneck is
+    own.KG_WEIGHT = 0.0  # pull of the positive text features towards the template's (KgCoOp)
+    own.SEEDS_PER_CLASS = 16  # K: pseudo-labels of each class for each peer, at most
+    own.SEEDS_SHARE = 0.5  # of a class's expected images N / C, so many are seeds at most, of both peers together
     own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
     own.CLEAN_RULE = "calibrated"  # calibrated or raw
     own.FILTER = "both"  # a name of parts/pseudo_labels.py
@@ -54,7 +58,8 @@ def add_config(cfg: Any) -> None:
     own.PHASE1 = CfgNode({"EPOCHS": 10, "MIN_STEPS": 500, "WARMUP_STEPS": 150, "MIN_AUC": 0.9})
     own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
     own.PHASE2.EMA = 0.99
-    own.PHASE2.WISE = 0.5
+    own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
+    own.PHASE2.RESTART = False  # True: the encoder starts Phase II from pre-trained weights, as DeFT's does
 
 
 @TRAINER_REGISTRY.register()
@@ -66,28 +71,36 @@ class CoFT(ClipTrainer):
     """
 
     label_free = True
+    settings = "COFT"  # its section of the config
 
     def check_cfg(self, cfg: Any) -> None:
         """Refuse names that no rule goes by."""
         super().check_cfg(cfg)
-        own = cfg.TRAINER.COFT
+        section = f"TRAINER.{self.settings}"
+        own = cfg.TRAINER[self.settings]
         for key, known in (("FILTER", FILTERS), ("CLEAN_RULE", CLEAN_RULES)):
             if own[key] not in known:
-                raise UserError(f"TRAINER.COFT.{key} is {own[key]!r}; {did_you_mean(own[key], known)}")
-        for key in ("EPOCHS", "REFRESH"):
-            if own.PHASE2[key] < 1 or own.PHASE1.EPOCHS < 1:
-                raise UserError(f"TRAINER.COFT.PHASE1.EPOCHS and PHASE2.{key} must be at least 1")
+                raise UserError(f"{section}.{key} is {own[key]!r}; {did_you_mean(own[key], known)}")
+        check_positive(cfg, *(f"{section}.{key}" for key in ("PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")))
+        if own.PHASE2.RESTART and own.PHASE2.WISE != 1:
+            raise UserError(
+                f"{section}.PHASE2.RESTART leaves Phase I's encoder, so nothing is to be averaged with it; "
+                f"set {section}.PHASE2.WISE 1.0"
+            )
 
     # ---------------------------------------------------------------- building
 
     def build_model(self) -> None:
         """Build and register the peers. They share the frozen CLIP and differ in template and random numbers."""
-        self.own = self.cfg.TRAINER.COFT
+        self.own = self.cfg.TRAINER[self.settings]
         self.max_epoch = self.own.PHASE1.EPOCHS + self.own.PHASE2.EPOCHS
-        self.set_precision(self.own.PREC, "TRAINER.COFT.PREC")
+        self.set_precision(self.own.PREC, f"TRAINER.{self.settings}.PREC")
         self.load_backbone()
         order = torch.randperm(len(self.pool), generator=generator(self.cfg.SEED, "sample"))
         self.sample = order[:SAMPLE]
+        own = self.own
+        self.seeds_per_class = seed_quota(len(self.pool), len(self.classnames), own.SEEDS_PER_CLASS, own.SEEDS_SHARE)
+        self.anchors: dict[str, Tensor] = {}
         self.peers = {name: self._build_peer(i, name) for i, name in enumerate(PEERS)}
         for name, peer in self.peers.items():
             optimizer = PhasedOptimizer(partial(self._build_optimizer, peer))
@@ -98,19 +111,16 @@ class CoFT(ClipTrainer):
         own, source = self.own, generator(self.cfg.SEED, "peer", name)
         template = self.templates[index % len(self.templates)]
         prompts = DualPrompts(self.clip_model, self.classnames, template, num_ctx=own.N_CTX, generator=source)
-        encoder = light_module(self.clip_model.visual, source, self.cfg)
-        identity = {
-            "backbone": self.backbone_id,
-            "set of unlabeled images": self.pool.digest,
-            "class list": " | ".join(self.classnames),
-        }
+        encoder = light_module(self.clip_model.visual, source, own)
+        self.anchors[name] = template_features(self.clip_model, self.classnames, template)
         peer = Peer(
             self.clip_model,
             prompts,
             encoder,
-            identity,
+            self.identity,
             negative_to_visual=own.NEG_GRAD_TO_VISUAL,
             ema_decay=own.PHASE2.EMA,
+            restart=own.PHASE2.RESTART,
         )
         return peer.to(self.device)
 
@@ -133,7 +143,7 @@ class CoFT(ClipTrainer):
         batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
         if phase == 2:
             return math.ceil(len(self.pool) / batch)
-        seeds = self.own.SEEDS_PER_CLASS * len(self.classnames)
+        seeds = self.seeds_per_class * len(self.classnames)
         return max(math.ceil(seeds / batch), math.ceil(self.own.PHASE1.MIN_STEPS / self.own.PHASE1.EPOCHS))
 
     # ---------------------------------------------------------------- Phase 0
@@ -149,10 +159,10 @@ class CoFT(ClipTrainer):
         """Give each class's surest images to the peers, by turns."""
         args = (self.pool, self.classnames, self.templates, self.cfg, self.device)
         logits = correct_prior(zero_shot_logits(self.clip_model, *args), self.own.PRIOR_TAU)
-        seeds, short = select_seeds(logits, 2 * self.own.SEEDS_PER_CLASS)
+        seeds, short = select_seeds(logits, 2 * self.seeds_per_class)
         if short:
             names = ", ".join(self.classnames[c] for c in short)
-            log.warning("Fewer than %d seeds for: %s", 2 * self.own.SEEDS_PER_CLASS, names)
+            log.warning("Fewer than %d seeds for: %s", 2 * self.seeds_per_class, names)
         for start, peer in enumerate(self.peers.values()):
             peer.seeds = seeds.every_other(start, len(self.classnames))
         precision = self.diagnostics.accuracy(seeds.ranks, seeds.labels)
@@ -229,25 +239,48 @@ class CoFT(ClipTrainer):
 
     def forward_backward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, float]:
         """Make one step of each peer."""
-        losses: dict[str, float] = {}
-        for name, part in batch.items():
-            classification, dual = self.losses(name, part)
-            self.descend(classification + self.own.LAMBDA_DUAL * dual, name)
-            self.peers[name].update_ema()
+        shown: dict[str, float] = {}
+        for name, peer in self.peers.items():
+            losses = self.losses(name, batch)
+            self.descend(sum((self.loss_weights[key] * loss for key, loss in losses.items()), torch.zeros(())), name)
+            peer.update_ema()
             self.update_lr(name)
-            losses |= {f"loss_{name[-1]}": classification.item(), f"dual_{name[-1]}": dual.item()}
-        return losses
+            shown |= {f"{key}_{name[-1]}": loss.item() for key, loss in losses.items()}
+        return shown
 
-    def losses(self, name: str, part: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Classification and dual loss of a peer on its part of a batch; each a scalar."""
-        targets = self.targets[name]
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weights of the losses, by name."""
+        return {"loss": 1.0, "dual": self.own.LAMBDA_DUAL, "pull": self.own.KG_WEIGHT}
+
+    def losses(self, name: str, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Losses of a peer on its part of a batch, by name; each a scalar."""
+        targets, part = self.targets[name], batch[name]
         with self.autocast():
-            logits, odds = self.peers[name].learner()(part["view"].to(self.device))
+            learner = self.peers[name].learner()
+            features = learner.features(part["view"].to(self.device))
+            logits, odds = learner.classify(features)
         label, keep, dual_label = (x.to(self.device) for x in targets.of(part["rank"]))
         source = generator(self.cfg.SEED, "complement", name, self.epoch, self.batch_idx)
         complement = draw_complement(dual_label, len(self.classnames), source)
-        classification = masked_cross_entropy(logits.float() + targets.adjustment.to(self.device), label, keep)
-        return classification, dual_loss(odds.float(), dual_label, complement)
+        logits = logits.float() + targets.adjustment.to(self.device)
+        losses = {
+            "loss": masked_cross_entropy(logits, label, keep),
+            "dual": dual_loss(odds.float(), dual_label, complement),
+        }
+        if self.phase == 1 and self.own.KG_WEIGHT:
+            losses["pull"] = text_pull(learner.positive.float(), self.anchors[name])
+        return losses | self.more_losses(name, batch, features)
+
+    def more_losses(self, name: str, batch: dict[str, dict[str, Tensor]], features: Tensor) -> dict[str, Tensor]:
+        """Losses that variants of the method add, by name.
+
+        Args:
+            name: The peer's.
+            batch: The batch.
+            features: The peer's features of its part of the batch. Shape (n, embed_dim).
+        """
+        return {}
 
     def after_epoch(self) -> None:
         """Measure for the curves, and save; the end of Phase I in any case."""

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from trainers.parts.lessons import masked_cross_entropy, seed_targets, taught_targets
+from trainers.parts.lessons import masked_cross_entropy, seed_targets, taught_targets, text_pull
 from trainers.parts.pseudo_labels import Lesson
 from trainers.parts.seeds import Seeds
 
@@ -81,3 +81,14 @@ def test_masked_cross_entropy_of_nothing_is_zero_with_finite_gradients() -> None
     loss = masked_cross_entropy(logits, torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0 and torch.equal(logits.grad, torch.zeros(3, 4))
+
+
+def test_text_pull_equals_a_naive_loop_with_gradients() -> None:
+    source = torch.Generator().manual_seed(0)
+    positive = torch.randn(4, 6, generator=source, dtype=torch.float64, requires_grad=True)
+    anchor = torch.randn(4, 6, generator=source, dtype=torch.float64)
+    plain = sum(sum((positive[c, i] - anchor[c, i]) ** 2 for i in range(6)) for c in range(4)) / 4
+    pull = text_pull(positive, anchor)
+    torch.testing.assert_close(pull, plain)
+    for ours, expected in zip(*(torch.autograd.grad(x, positive) for x in (pull, plain)), strict=True):
+        torch.testing.assert_close(ours, expected)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.parts.seeds import Seeds, cached, correct_prior, odds_of, select_seeds
+from trainers.parts.seeds import Seeds, cached, correct_prior, odds_of, seed_quota, select_seeds
 
 
 def random_logits(n: int, c: int, seed: int) -> torch.Tensor:
@@ -43,6 +43,11 @@ def test_seeds_equal_a_naive_selection(n: int, c: int, per_class: int, seed: int
     expected, expected_short = naive_select(logits, per_class)
     assert list(zip(seeds.ranks.tolist(), seeds.labels.tolist(), strict=True)) == expected
     assert short == expected_short
+
+
+@pytest.mark.parametrize(("n", "c", "expected"), [(1200, 10, 16), (1182, 80, 4), (560, 129, 1), (50, 100, 1)])
+def test_seeds_are_a_share_of_a_class_at_most(n: int, c: int, expected: int) -> None:
+    assert seed_quota(n, c, at_most=16, share=0.5) == expected
 
 
 def test_equal_scores_go_by_rank() -> None:

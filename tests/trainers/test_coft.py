@@ -85,17 +85,19 @@ def test_losses_equal_their_definition(run: Callable[..., Any], phase: int) -> N
     trainer.epoch = 1 if phase == 1 else 2
     trainer.before_epoch()
     peer, name = trainer.peers["peer_a"], "peer_a"
-    batch = next(iter(trainer.train_loader_x))[name]
-    trainer.batch_idx = 0
+    whole = next(iter(trainer.train_loader_x))
+    batch, trainer.batch_idx = whole[name], 0
     drawn: dict[str, torch.Tensor] = {}
     import trainers.coft as module
 
     original = module.draw_complement
     module.draw_complement = lambda *args: drawn.setdefault("z", original(*args))
     try:
-        classification, dual = trainer.losses(name, batch)
+        losses = trainer.losses(name, whole)
     finally:
         module.draw_complement = original
+    classification, dual = losses.pop("loss"), losses.pop("dual")
+    assert not losses
     clf = peer.learner()
     features = F.normalize(clf.encoder(batch["view"]), dim=-1)
     positive, negative = F.normalize(clf.positive, dim=-1), F.normalize(clf.negative, dim=-1)
@@ -108,6 +110,40 @@ def test_losses_equal_their_definition(run: Callable[..., Any], phase: int) -> N
     odds = clean_log_odds(features, positive, negative, clf.scale)
     torch.testing.assert_close(dual, dual_loss(odds, dual_label, drawn["z"]), atol=1e-5, rtol=1e-4)
     assert (drawn["z"] != dual_label).all()
+
+
+def test_pull_towards_the_template_is_a_loss_of_phase_one(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", train=False, TRAINER__COFT__KG_WEIGHT=2.0)
+    trainer.before_train()
+    trainer.epoch = trainer.batch_idx = 0
+    trainer.before_epoch()
+    batch = next(iter(trainer.train_loader_x))
+    trainer.forward_backward(batch)  # the prompts start at the template: there is nothing to pull yet
+    pull = trainer.losses("peer_a", batch)["pull"]
+    text = trainer.peers["peer_a"].prompted().positive
+    torch.testing.assert_close(pull, (text - trainer.anchors["peer_a"]).square().sum(1).mean())
+    assert pull > 0 and trainer.loss_weights["pull"] == 2.0
+
+
+@pytest.mark.parametrize("kind", ["vpt-shallow", "lora", "adapter", "norms-and-biases"])
+def test_visual_modules_train_in_both_phases(run: Callable[..., Any], kind: str) -> None:
+    trainer = run("CoFT", "vit", TRAINER__COFT__VISUAL=kind)
+    assert trainer.results["after Phase II"]["accuracy_both"] >= 0
+    restored = run("CoFT", "vit", train=False, out="other", TRAINER__COFT__VISUAL=kind)
+    restored.load_model(trainer.output_dir)
+    assert_same_bits(weights(trainer), weights(restored))
+
+
+def test_restart_begins_phase_two_with_pretrained_weights(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", train=False, TRAINER__COFT__PHASE2__RESTART=True, TRAINER__COFT__PHASE2__WISE=1.0)
+    for peer in trainer.peers.values():
+        with torch.no_grad():
+            next(p for p in peer.encoder.parameters() if p.requires_grad).add_(1)
+        peer.enter_phase2()
+        for name, value in trainer.clip_model.visual.named_parameters():
+            assert torch.equal(peer.student.encoder.get_parameter(name), value)
+    with pytest.raises(UserError, match=r"PHASE2\.WISE 1\.0"):
+        run("CoFT", train=False, out="other", TRAINER__COFT__PHASE2__RESTART=True)
 
 
 def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Callable[..., Any]) -> None:
@@ -200,7 +236,7 @@ def test_checkpoint_of_another_backbone_is_refused(run: Callable[..., Any]) -> N
         ({"TRAINER__COFT__FILTER": "bothh"}, "TRAINER.COFT.FILTER is 'bothh'; did you mean 'both'?"),
         ({"TRAINER__COFT__CLEAN_RULE": "raws"}, "TRAINER.COFT.CLEAN_RULE is 'raws'; did you mean 'raw'?"),
         ({"TRAINER__COFT__PREC": "fp8"}, "TRAINER.COFT.PREC is 'fp8'; expected one of fp32"),
-        ({"TRAINER__COFT__PHASE2__REFRESH": 0}, "must be at least 1"),
+        ({"TRAINER__COFT__PHASE2__REFRESH": 0}, "PHASE2.REFRESH is 0; expected at least 1"),
         ({"TEST__FINAL_MODEL": "best_val"}, "TEST.FINAL_MODEL is 'best_val', which chooses an epoch by labels"),
         ({"INPUT__AUGMENT": "arial"}, "INPUT.AUGMENT is 'arial'; did you mean 'aerial'?"),
         ({"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* reads \(32, 32\)"),

@@ -91,3 +91,16 @@ def masked_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor) -> Tensor:
     """
     each = F.cross_entropy(logits, label, reduction="none")
     return (each * keep).sum() / keep.sum().clamp_min(1)
+
+
+def text_pull(positive: Tensor, anchor: Tensor) -> Tensor:
+    """Mean squared distance of the positive text features from those of the template (KgCoOp, Yao et al. 2023).
+
+    Args:
+        positive: Unit-length text features of the learned prompt. Shape (C, embed_dim).
+        anchor: Unit-length text features of the template. Shape (C, embed_dim).
+
+    Returns:
+        A scalar.
+    """
+    return (positive - anchor).square().sum(dim=-1).mean()

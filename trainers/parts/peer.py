@@ -48,18 +48,25 @@ class Classifier(nn.Module):
         self.scale = scale
         self.negative_to_visual = negative_to_visual
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify images.
+    def features(self, images: Tensor) -> Tensor:
+        """Unit-length image features, in fp32 at least. Shape (n, embed_dim)."""
+        return F.normalize(self.encoder(images).to(self.positive.dtype), dim=-1)
+
+    def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare image features with the classes' vectors.
 
         Returns:
             Logits l+ and clean log-odds d, each of shape (n, C), in fp32 at least.
         """
-        features = F.normalize(self.encoder(images).to(self.positive.dtype), dim=-1)
         positive, negative = F.normalize(self.positive, dim=-1), F.normalize(self.negative, dim=-1)
         routed = features if self.negative_to_visual else features.detach()
-        with torch.autocast(images.device.type, enabled=False):  # d is a small difference of large numbers
+        with torch.autocast(features.device.type, enabled=False):  # d is a small difference of large numbers
             logits = self.scale * features @ positive.t()
             return logits, clean_log_odds(routed, positive, negative, self.scale)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify images: as `classify` does their features."""
+        return self.classify(self.features(images))
 
 
 def interpolate(start: Classifier, end: Classifier, weight: float) -> Classifier:
@@ -109,6 +116,7 @@ class Peer(nn.Module):
         identity: What a checkpoint must share with this run to be loaded: backbone, images, classes.
         negative_to_visual: See `Classifier`.
         ema_decay: See `ramped_ema`.
+        restart: Whether the encoder of Phase II starts from pre-trained weights, not from those of Phase I.
 
     Attributes:
         phase: 1 or 2.
@@ -125,6 +133,7 @@ class Peer(nn.Module):
         *,
         negative_to_visual: bool = True,
         ema_decay: float = 0.99,
+        restart: bool = False,
     ) -> None:
         super().__init__()
         self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
@@ -133,6 +142,7 @@ class Peer(nn.Module):
         self.identity = dict(identity)
         self.negative_to_visual = negative_to_visual
         self.ema_decay = ema_decay
+        self.restart = restart
         self.phase = 1
         self.seeds = Seeds(*NOTHING)
         self.lesson = Lesson(*NOTHING)
@@ -163,14 +173,16 @@ class Peer(nn.Module):
     @torch.no_grad()
     def tested(self, wise: float) -> Classifier:
         """The classifier that is tested: in Phase II averaged with Phase I's (`wise` is Phase II's share)."""
-        return self.prompted() if self.ema is None else interpolate(self.prompted(), self.teacher(), wise)
+        if self.ema is None or wise == 1:
+            return self.teacher()
+        return interpolate(self.prompted(), self.teacher(), wise)
 
     def enter_phase2(self) -> None:
         """Leave the text tower: from now on an encoder of the peer's own and two heads train."""
         with torch.no_grad():
             positive, negative = self.prompts(self._clip[0])
         self.student = Classifier(
-            everything(self.encoder),
+            everything(self._clip[0].visual if self.restart else self.encoder),
             nn.Parameter(positive.detach().clone()),
             nn.Parameter(negative.detach().clone()),
             self.scale,

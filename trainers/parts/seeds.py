@@ -66,6 +66,23 @@ def odds_of(logits: Tensor, label: Tensor) -> Tensor:
     return at_label.squeeze(1) - others.logsumexp(dim=1)
 
 
+def seed_quota(num_images: int, num_classes: int, at_most: int, share: float) -> int:
+    """Seeds of each class for each of two peers: a share of the images that a class can be expected to have.
+
+    With few images a class, a fixed number would take them all, sure or not.
+
+    Args:
+        num_images: N.
+        num_classes: C.
+        at_most: Bound of the result.
+        share: Share of N / C that the seeds of both peers together may take.
+
+    Returns:
+        A number from 1 to `at_most`.
+    """
+    return max(1, min(at_most, round(share * num_images / (2 * num_classes))))
+
+
 def select_seeds(logits: Tensor, per_class: int) -> tuple[Seeds, list[int]]:
     """Choose the top images of each class by log-odds, among those assigned to it.
 

@@ -1,6 +1,6 @@
 """What trains in the image encoder. Weights that stay frozen are shared with the CLIP that they came from.
 
-Phase I trains a light module (COFT.VISUAL names one of `VISUAL_MODULES`), Phase II everything.
+Phase I trains a light module (the key VISUAL names one of `VISUAL_MODULES`), Phase II everything.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from datasets.errors import UserError, did_you_mean
+
+from .low_rank import add_low_rank
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm)
 
@@ -41,7 +43,7 @@ def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:
     return twin
 
 
-def norms_and_biases(visual: nn.Module, generator: torch.Generator, cfg: Any) -> nn.Module:
+def norms_and_biases(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
     """Train the weights of normalisation layers and all biases (statistics of batch norms stay)."""
     in_norms = {
         f"{name}.{key}"
@@ -52,23 +54,24 @@ def norms_and_biases(visual: nn.Module, generator: torch.Generator, cfg: Any) ->
     return share_frozen(visual, in_norms | {name for name, _ in visual.named_parameters() if name.endswith("bias")})
 
 
-class DeepPromptedViT(nn.Module):
-    """Visual prompt tuning (VPT-deep, Jia et al. 2022): learned tokens in front of every layer's input.
+class PromptedViT(nn.Module):
+    """Visual prompt tuning (VPT, Jia et al. 2022): learned tokens between the class token and the patches.
 
     Args:
         visual: CLIP's vision transformer.
-        num_tokens: Tokens added to each layer's input, taking the place of those of the layer before.
+        num_tokens: Number of tokens.
         generator: Source of the tokens' start, uniform as in the paper.
+        deep: Whether every layer has tokens of its own, in the place of the layer before's; else the first alone has.
 
     Shape:
         Images (n, 3, size, size) to features (n, embed_dim), not normalised.
     """
 
-    def __init__(self, visual: Any, num_tokens: int, generator: torch.Generator) -> None:
+    def __init__(self, visual: Any, num_tokens: int, generator: torch.Generator, deep: bool = True) -> None:
         super().__init__()
         self.visual: Any = share_frozen(visual, set())
-        depth, width = len(visual.transformer.resblocks), visual.conv1.out_channels
-        fan_in = 3 * visual.conv1.kernel_size[0] ** 2
+        depth = len(visual.transformer.resblocks) if deep else 1
+        width, fan_in = visual.conv1.out_channels, 3 * visual.conv1.kernel_size[0] ** 2
         bound = (6 / (fan_in + width)) ** 0.5
         start = torch.rand(depth, num_tokens, width, generator=generator)
         self.tokens = nn.Parameter((2 * start - 1) * bound)
@@ -79,39 +82,109 @@ class DeepPromptedViT(nn.Module):
         patches = visual.conv1(images).flatten(2).transpose(1, 2)
         cls = visual.class_embedding.expand(len(images), 1, -1)
         x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding).transpose(0, 1)
-        num_tokens = self.tokens.shape[1]
-        for tokens, block in zip(self.tokens, visual.transformer.resblocks, strict=True):
-            prompts = tokens.unsqueeze(1).expand(-1, x.shape[1], -1)
-            y = block(torch.cat([x[:1], prompts, x[1:]]))
-            x = torch.cat([y[:1], y[1 + num_tokens :]])
+        after = 1  # where the patches begin
+        for i, block in enumerate(visual.transformer.resblocks):
+            if i < len(self.tokens):
+                prompts = self.tokens[i].to(x.dtype).unsqueeze(1).expand(-1, x.shape[1], -1)
+                x = torch.cat([x[:1], prompts, x[after:]])
+                after = 1 + len(prompts)
+            x = block(x)
         return visual.ln_post(x[0]) @ visual.proj
 
 
-def vpt_deep(visual: nn.Module, generator: torch.Generator, cfg: Any) -> nn.Module:
-    """Train COFT.VPT_TOKENS visual prompt tokens a layer.
+def _prompted_vit(visual: nn.Module, generator: torch.Generator, own: Any, deep: bool) -> nn.Module:
+    if not is_vit(visual):
+        raise UserError(
+            f"VISUAL {own.VISUAL} needs a ViT backbone; use norms-and-biases, lora or adapter with a ResNet"
+        )
+    return PromptedViT(visual, own.VPT_TOKENS, generator, deep)
+
+
+def vpt_deep(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
+    """Train VPT_TOKENS visual prompt tokens in every layer.
 
     Raises:
         UserError: If the image encoder is no vision transformer.
     """
-    if not is_vit(visual):
-        raise UserError("TRAINER.COFT.VISUAL vpt-deep needs a ViT backbone; use norms-and-biases with a ResNet")
-    return DeepPromptedViT(visual, cfg.TRAINER.COFT.VPT_TOKENS, generator)
+    return _prompted_vit(visual, generator, own, deep=True)
+
+
+def vpt_shallow(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
+    """Train VPT_TOKENS visual prompt tokens in front of the first layer.
+
+    Raises:
+        UserError: If the image encoder is no vision transformer.
+    """
+    return _prompted_vit(visual, generator, own, deep=False)
+
+
+def lora(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
+    """Train low-rank updates, of rank LORA_RANK, of queries and values, or of a ResNet's convolutions."""
+    return add_low_rank(share_frozen(visual, set()), own.LORA_RANK, generator)
+
+
+class Adapter(nn.Module):
+    """A bottleneck with a residual connection (Houlsby et al. 2019), at first the identity.
+
+    Args:
+        width: Number of channels.
+        reduction: How many times fewer the bottleneck has.
+        generator: Source of the random numbers.
+        channels_last: Whether channels are the last dimension (tokens) or the second (feature maps).
+    """
+
+    def __init__(self, width: int, reduction: int, generator: torch.Generator, channels_last: bool) -> None:
+        super().__init__()
+        narrow = max(1, width // reduction)
+        self.down = nn.Parameter(torch.randn(narrow, width, generator=generator) * width**-0.5)
+        self.up = nn.Parameter(torch.zeros(width, narrow))
+        self.channels_last = channels_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape as the input's."""
+        y = x if self.channels_last else x.movedim(1, -1)
+        y = torch.relu(y @ self.down.t().to(y.dtype)) @ self.up.t().to(y.dtype)
+        return x + (y if self.channels_last else y.movedim(-1, 1))
+
+
+def adapter(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
+    """Train a bottleneck adapter behind every block; ADAPTER_REDUCTION sets how narrow it is."""
+    twin: Any = share_frozen(visual, set())
+    stages = [twin.transformer.resblocks] if is_vit(visual) else [getattr(twin, f"layer{i}") for i in (1, 2, 3, 4)]
+    for stage in stages:
+        for i, block in enumerate(stage):
+            width = twin.conv1.out_channels if is_vit(visual) else block.bn3.num_features
+            behind = Adapter(width, own.ADAPTER_REDUCTION, generator, channels_last=is_vit(visual))
+            stage[i] = nn.Sequential(block, behind)
+    return twin
 
 
 VISUAL_MODULES: dict[str, Callable[[nn.Module, torch.Generator, Any], nn.Module]] = {
     "vpt-deep": vpt_deep,
+    "vpt-shallow": vpt_shallow,
+    "lora": lora,
+    "adapter": adapter,
     "norms-and-biases": norms_and_biases,
 }
 
 
-def light_module(visual: nn.Module, generator: torch.Generator, cfg: Any) -> nn.Module:
-    """Build the visual module of Phase I: COFT.VISUAL, or what "auto" stands for with this encoder."""
-    name = cfg.TRAINER.COFT.VISUAL
+def light_module(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
+    """Build the visual module of Phase I: the key VISUAL, or what "auto" stands for with this encoder.
+
+    Args:
+        visual: CLIP's image encoder.
+        generator: Source of the module's start.
+        own: The trainer's section of the config.
+
+    Raises:
+        UserError: If there is no module of that name, or it does not go with the encoder.
+    """
+    name = own.VISUAL
     if name == "auto":
         name = "vpt-deep" if is_vit(visual) else "norms-and-biases"
     if name not in VISUAL_MODULES:
-        raise UserError(f"TRAINER.COFT.VISUAL is {name!r}; {did_you_mean(name, ['auto', *VISUAL_MODULES])}")
-    return VISUAL_MODULES[name](visual, generator, cfg)
+        raise UserError(f"VISUAL is {name!r}; {did_you_mean(name, ['auto', *VISUAL_MODULES])}")
+    return VISUAL_MODULES[name](visual, generator, own)
 
 
 def everything(encoder: nn.Module) -> nn.Module:
