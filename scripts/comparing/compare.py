@@ -1,0 +1,122 @@
+"""Runs trainers on data sets and tabulates them.
+
+bash scripts/compare.sh DATASET ... [--trainers T,T2] [--seeds 1,2,3] [--shots 1,2,4,8,16] [--backbone B,B2]
+                        [--variant NAME:TRAINER:KEY=VALUE,...] [--jobs N] [KEY VALUE ...]
+bash scripts/compare.sh --from FOLDER [--from FOLDER ...]       (tabulates any folder of Dassl runs)
+bash scripts/table.sh [FOLDER ...]                              (likewise, on the terminal alone)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from datasets.errors import UserError
+
+from .methods import choose_methods, parse_variant
+from .results import found_rows, planned_rows
+from .runner import TRAIN
+from .session import (
+    carry_out,
+    command_line,
+    guarded,
+    make_folder,
+    make_grid,
+    make_parser,
+    names,
+    numbers,
+    report_failures,
+)
+from .statistics import overall, summarise
+from .tables import Tables, render, write_bars, write_tables
+
+DESCRIPTION = "Run trainers on data sets, several seeds each, and tabulate them. Finished runs are reused."
+KIND = "comparisons"
+
+
+def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
+    """Run and tabulate.
+
+    Args:
+        argv: Arguments of the script.
+        command: What runs a trainer, in place of `python train.py`.
+
+    Returns:
+        0, or 1 if a run failed.
+    """
+    parser = make_parser("compare", DESCRIPTION)
+    parser.add_argument("--trainers", type=names, default=[], metavar="T,T2", help="default: all that are there")
+    parser.add_argument("--shots", type=numbers, default=[1, 2, 4, 8, 16], metavar="1,2", help="for CoOp")
+    parser.add_argument("--variant", action="append", default=[], metavar="NAME:TRAINER:KEY=VALUE,..")
+    parser.add_argument("--from", action="append", dest="folders", metavar="FOLDER", help="tabulate what is there")
+    args = parser.parse_intermixed_args(argv)
+    if args.folders:
+        return tabulate_found(args, command_line("compare", argv))
+    grid = make_grid(args)
+    methods = choose_methods(args.trainers, args.shots, [parse_variant(text) for text in args.variant])
+    runs, failures = carry_out(methods, grid, args, command)
+    rows = planned_rows(runs)
+    if not rows.empty:
+        publish(make_folder(args, grid, KIND), command_line("compare", argv), rows)
+    return report_failures(failures)
+
+
+def tabulate_found(args: argparse.Namespace, command: str) -> int:
+    """Tabulate folders of runs that somebody else made."""
+    folders = [called_from(folder) for folder in args.folders]
+    rows = read_found(folders)
+    publish(args.output / KIND / (args.name or "+".join(folder.resolve().name for folder in folders)), command, rows)
+    return 0
+
+
+def read_found(folders: Sequence[Path]) -> pd.DataFrame:
+    """Results below folders, sorted by data set, backbone and mean.
+
+    Raises:
+        UserError: If there is none.
+    """
+    rows = found_rows(folders)
+    if rows.empty:
+        shown = ", ".join(map(str, folders))
+        raise UserError(f"no summary.json or log.txt of a finished run below {shown}; run a trainer first")
+    means = rows.groupby(["dataset", "backbone", "method"])["accuracy"].transform("mean")
+    return rows.assign(mean=means).sort_values(["dataset", "backbone", "mean"]).drop(columns="mean")
+
+
+def called_from(folder: str) -> Path:
+    """A folder as the user wrote it: the scripts change to the project's root first."""
+    return Path(os.environ.get("CALLED_FROM", "."), folder)
+
+
+def make_tables(rows: pd.DataFrame) -> Tables:
+    """Tables of a comparison by title: the summary, and where there is more than one pair, the mean over them."""
+    tables = {"Summary": summarise(rows)}
+    over = overall(rows)
+    pairs = rows.groupby(["dataset", "backbone"]).ngroups
+    return tables if over.empty else {**tables, f"Overall: mean over {pairs} pairs of data set and backbone": over}
+
+
+def publish(folder: Path, command: str, rows: pd.DataFrame) -> None:
+    """Print the tables and write all files."""
+    tables = make_tables(rows)
+    files = write_tables(folder, command, tables, rows)
+    files.append(write_bars(folder / "bars.png", tables["Summary"], "mean", "method", "test accuracy, %"))
+    print("\n\n".join(render(table) for table in tables.values()))
+    print(*(f"  {file}" for file in files), sep="\n")
+
+
+def table(argv: Sequence[str]) -> int:
+    """Print the tables of folders of runs; write nothing."""
+    folders = [called_from(folder) for folder in argv] or [Path("output")]
+    print("\n\n".join(render(table) for table in make_tables(read_found(folders)).values()))
+    return 0
+
+
+if __name__ == "__main__":
+    script, *rest = sys.argv[1:]
+    sys.exit(guarded(lambda: {"compare": compare, "table": table}[script](rest)))

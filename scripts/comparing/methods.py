@@ -1,0 +1,138 @@
+"""What is compared: the rows of a comparison, each a trainer with settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import trainers
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+from datasets.errors import UserError, did_you_mean
+from scripts.launch import CONFIGS
+from trainers.parts.experiment import flatten
+
+Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A trainer that comparisons know.
+
+    Attributes:
+        trainer: Its name in Dassl's registry.
+        label_free: Whether it reads no label of a training image.
+        by_shots: Whether it is run once for each number of labelled images of a class.
+        seeded: Whether its result depends on the seed; if not, one seed is enough.
+    """
+
+    trainer: str
+    label_free: bool = True
+    by_shots: bool = False
+    seeded: bool = True
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a comparison.
+
+    Attributes:
+        name: What the tables call it.
+        trainer: Its trainer.
+        settings: Keys and values, besides those of the trainer's config file.
+        shots: Labelled images of each class; None for trainers that have no such number.
+        seeded: Whether it is run with each seed, or with the first one alone.
+    """
+
+    name: str
+    trainer: str
+    settings: Settings = ()
+    shots: int | None = None
+    seeded: bool = True
+
+
+RIVALS = (
+    Rival("ZeroshotCLIP", seeded=False),
+    Rival("NormAdaptation"),
+    Rival("UPL"),
+    Rival("GRIP"),
+    Rival("LaFTer"),
+    Rival("DeFT"),
+    Rival("SelfTraining"),
+    Rival("CoFT"),
+    Rival("CoFTPlus"),
+    Rival("CoOp", label_free=False, by_shots=True),
+    Rival("Supervised", label_free=False),
+)
+# Rows that are there by default as soon as their trainers have these keys.
+DEFAULT_VARIANTS = (Method("UPL x 2", "UPL", (("TRAINER.UPL.ENSEMBLE", "2"),)),)
+
+
+def rival(trainer: str) -> Rival | None:
+    """The entry of a trainer, if comparisons know it."""
+    return next((known for known in RIVALS if known.trainer == trainer), None)
+
+
+def runnable() -> list[str]:
+    """Registered trainers that have a folder of configs."""
+    return [name for name in TRAINER_REGISTRY.registered_names() if (CONFIGS / "trainers" / name).is_dir()]
+
+
+def known_keys() -> set[str]:
+    """Config keys of Dassl and of all trainers."""
+    cfg = get_cfg_default()
+    trainers.extend_cfg(cfg)
+    return set(flatten(cfg))
+
+
+def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterable[Method] = ()) -> list[Method]:
+    """Rows of a comparison.
+
+    Args:
+        names: Trainers; without any, all that exist, and the default variants.
+        shots: Numbers of labelled images, for trainers that are run by shots.
+        variants: Further rows.
+
+    Raises:
+        UserError: If there is no such trainer.
+    """
+    existing = runnable()
+    for name in names:
+        if name not in existing:
+            raise UserError(f"--trainers: unknown trainer {name!r}; {did_you_mean(name, existing)}")
+    order = [known.trainer for known in RIVALS if known.trainer in existing]
+    chosen = names or [*order, *(name for name in existing if name not in order)]
+    methods = [method for name in chosen for method in _rows(name, shots)]
+    if not names:
+        keys = known_keys()
+        methods = [row for method in methods for row in (method, *_default_variants(method, keys))]
+    return [*methods, *variants]
+
+
+def _rows(trainer: str, shots: Sequence[int]) -> list[Method]:
+    known = rival(trainer) or Rival(trainer)
+    if known.by_shots:
+        return [Method(f"{trainer}, {count} shots", trainer, shots=count) for count in shots]
+    return [Method(trainer, trainer, seeded=known.seeded)]
+
+
+def _default_variants(method: Method, keys: set[str]) -> list[Method]:
+    candidates = [variant for variant in DEFAULT_VARIANTS if variant.trainer == method.name]
+    return [variant for variant in candidates if all(key in keys for key, _ in variant.settings)]
+
+
+def parse_variant(text: str) -> Method:
+    """Read `NAME:TRAINER:KEY=VALUE,KEY=VALUE`; a value may hold commas and colons.
+
+    Raises:
+        UserError: If the text is not like that, or there is no such trainer.
+    """
+    name, _, rest = text.partition(":")
+    trainer, _, pairs = rest.partition(":")
+    settings = tuple(pair.partition("=")[::2] for pair in re.split(r",(?=[A-Z0-9_.]+=)", pairs))
+    if not name or not all(key and value for key, value in settings):
+        raise UserError(f"--variant {text!r}: expected NAME:TRAINER:KEY=VALUE,KEY=VALUE")
+    if trainer not in runnable():
+        raise UserError(f"--variant {text!r}: unknown trainer {trainer!r}; {did_you_mean(trainer, runnable())}")
+    return Method(name, trainer, settings)

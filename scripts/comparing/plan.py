@@ -1,0 +1,221 @@
+"""Which runs a comparison needs, and in which folders they are or will be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from clip import clip
+
+import train
+import trainers
+from datasets.errors import UserError, did_you_mean
+from scripts import launch
+from trainers.parts.clip_models import fingerprint, load_clip
+from trainers.parts.experiment import FREE_KEYS, flatten, saved_config
+from trainers.parts.settings import make_cfg
+
+from .methods import Method, Settings, known_keys
+
+SUMMARY = "summary.json"
+Config = dict[str, Any]
+Folders = Mapping[str, Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All combinations that every method is run on.
+
+    Attributes:
+        datasets: Names of configs in configs/datasets.
+        seeds: Seeds.
+        backbones: Backbones; None is the data set's default.
+        data: Folder of all data sets.
+        output: Folder below which runs are kept.
+        settings: Keys and values for all runs whose trainer has them.
+    """
+
+    datasets: Sequence[str]
+    seeds: Sequence[int]
+    backbones: Sequence[str | None] = (None,)
+    data: str = "data"
+    output: Path = Path("output")
+    settings: Settings = ()
+
+    def points(self, method: Method) -> Iterator[tuple[str | None, str, int]]:
+        """Backbone, data set and seed of all runs of a method."""
+        for backbone in self.backbones:
+            for dataset in self.datasets:
+                for seed in self.seeds if method.seeded else self.seeds[:1]:
+                    yield backbone, dataset, seed
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of train.py.
+
+    Attributes:
+        method: The row that it counts for.
+        dataset: Name of the data set's config.
+        backbone: Name of the backbone.
+        seed: Seed.
+        arguments: Arguments of train.py.
+        folder: Its output folder.
+        config: Its settings, flattened, without those that change no result.
+    """
+
+    method: Method
+    dataset: str
+    backbone: str
+    seed: int
+    arguments: tuple[str, ...] = field(repr=False)
+    folder: Path
+    config: Config = field(repr=False, hash=False)
+
+    @property
+    def title(self) -> str:
+        """The run in a few words."""
+        return f"{self.method.name} on {self.dataset}, {self.backbone}, seed {self.seed}"
+
+    def summary(self) -> Config | None:
+        """Summary of the finished run; None while it is not finished."""
+        summary = read_summary(self.folder)
+        return summary if summary and is_of(summary, self.config, self.backbone) else None
+
+
+def read_summary(folder: Path) -> Config | None:
+    """What summary.json of a folder says; None where there is none that can be read."""
+    try:
+        return dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def is_of(summary: Config, config: Config, backbone: str) -> bool:
+    """Whether a summary is that of a run with this config, and with the weights that the backbone has now."""
+    pinned = weights_of(backbone)
+    return settings_of(summary) == config and pinned in (None, summary.get("backbone_fingerprint"))
+
+
+def settings_of(summary: Config) -> Config:
+    """Settings that a summary was made with, without those that change no result; empty if it does not say."""
+    return essential(flatten(parse_yaml(summary.get("config", "")) or {}))
+
+
+def essential(flat: Config) -> Config:
+    """Flattened settings without those that change no result."""
+    return {key: value for key, value in flat.items() if key not in FREE_KEYS}
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML, with libyaml where PyYAML has it: there are hundreds of configs to read."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+@lru_cache
+def weights_of(backbone: str) -> str | None:
+    """Fingerprint of a backbone's weights; None for OpenAI's, whose names stand for one checksum each."""
+    return None if backbone in clip.available_models() else fingerprint(load_clip(backbone))
+
+
+def digest(config: Config) -> str:
+    """Hash of settings."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def finished_folders(output: Path) -> Folders:
+    """Folders of all finished runs below a folder, by the digest of their settings."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(output.rglob(SUMMARY)):
+        summary = read_summary(path.parent)
+        if summary:
+            found[digest(settings_of(summary))].append(path.parent)
+    return found
+
+
+def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
+    """Plan all runs, a method after the other.
+
+    Raises:
+        UserError: On a mistake in any of them, and on settings that none of them has.
+    """
+    finished = finished_folders(grid.output)
+    untaken = {key for key, _ in grid.settings}
+    if unknown := sorted(untaken - known_keys()):
+        raise UserError(f"unknown config key {unknown[0]!r}; {did_you_mean(unknown[0], known_keys())}")
+    runs = []
+    for method in methods:
+        for backbone, dataset, seed in grid.points(method):
+            run = plan_run(method, backbone, dataset, seed, grid, finished)
+            untaken -= run.config.keys()
+            runs.append(run)
+    if untaken:
+        raise UserError(f"{min(untaken)}: none of the trainers that are compared has this key; leave it out")
+    return runs
+
+
+def plan_run(
+    method: Method, backbone: str | None, dataset: str, seed: int, grid: Grid, finished: Folders | None = None
+) -> Run:
+    """Plan one run.
+
+    Args:
+        method: Trainer and settings.
+        backbone: Backbone; None is the data set's default.
+        dataset: Name of the data set's config.
+        seed: Seed.
+        grid: For its data, output and settings.
+        finished: Folders of finished runs.
+    """
+    words = [dataset, "--seed", str(seed), "--data", grid.data]
+    words += ["--backbone", backbone] if backbone else []
+    words += ["--shots", str(method.shots)] if method.shots else []
+    has = make_config(method.trainer, words)[1] if grid.settings else {}
+    taken = [pair for pair in grid.settings if pair[0] in has]
+    arguments, config = make_config(
+        method.trainer, [*words, *(part for pair in (*taken, *method.settings) for part in pair)]
+    )
+    place = arguments.index("--output-dir") + 1
+    name = config["MODEL.BACKBONE.NAME"]
+    canonical = grid.output / Path(arguments[place]).relative_to("output")
+    folder = settle_folder(canonical, config, name, (finished or {}).get(digest(config), ()))
+    arguments[place] = str(folder)
+    return Run(method, dataset, name, seed, tuple(arguments), folder, config)
+
+
+def make_config(trainer: str, words: Sequence[str]) -> tuple[list[str], Config]:
+    """Arguments of train.py for those of a trainer's script, and the settings that come of them."""
+    arguments = launch.train_arguments(trainer, launch.parse(trainer, words))
+    cfg = make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg)
+    return arguments, essential(flatten(parse_yaml(cfg.dump())))
+
+
+def settle_folder(canonical: Path, config: Config, backbone: str, finished: Sequence[Path]) -> Path:
+    """Choose a run's folder: where it is finished, else where the trainer's script would put it.
+
+    Where that holds another experiment, a folder beside it, whose name follows from the settings.
+    """
+    for folder in sorted(finished, key=lambda path: path != canonical):
+        summary = read_summary(folder)
+        if summary and is_of(summary, config, backbone):
+            return folder
+    if is_free_for(canonical, config):
+        return canonical
+    return canonical.with_name(f"{canonical.name}-{digest({**config, 'weights': weights_of(backbone)})[:8]}")
+
+
+def is_free_for(folder: Path, config: Config) -> bool:
+    """Whether a folder holds nothing, or an unfinished run with these settings."""
+    saved = saved_config(folder)
+    if (folder / SUMMARY).exists():
+        return False
+    if saved is None:
+        return not (folder / "log.txt").exists() and not any(folder.glob("*/checkpoint"))
+    return essential(saved) == config

@@ -1,0 +1,109 @@
+"""Accuracies of runs, one line each, from what they left in their folders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .logs import logged_labels, parse_log
+from .methods import rival
+from .plan import SUMMARY, Run, digest, read_summary, settings_of
+
+STAGES = ("after Phase I", "after Phase II")
+PEERS = ("peer_a", "peer_b")
+SHOWN_SETTINGS = 3  # so many that differ are written out in a method's name
+Row = dict[str, Any]
+
+
+def planned_rows(runs: Iterable[Run]) -> pd.DataFrame:
+    """Results of the finished ones of planned runs, named by their methods."""
+    rows: list[Row] = []
+    for run in runs:
+        summary = run.summary()
+        if summary:
+            rows += [{**row, "variant": run.method.name} for row in summary_rows(summary, run.folder, run.method.name)]
+    return pd.DataFrame(rows)
+
+
+def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
+    """Results of all runs below some folders: ours by summary.json, those of other Dassl plugins by log.txt.
+
+    Runs that would have one name though their settings differ get the settings into their names.
+    """
+    rows: list[tuple[Row, dict[str, Any]]] = []
+    for folder in folders:
+        for place in sorted({path.parent for name in (SUMMARY, "log.txt") for path in folder.rglob(name)}):
+            summary = read_summary(place)
+            if summary:
+                settings = {key: value for key, value in settings_of(summary).items() if key != "SEED"}
+                rows += [(row, settings) for row in summary_rows(summary, place)]
+            elif parsed := parse_log(place, folder):
+                rows.append(parsed)
+    return pd.DataFrame(_tell_apart(rows))
+
+
+def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[Row]:
+    """Lines of one run: its test accuracy, or for trainers with phases one after each."""
+    shots = summary.get("shots", -1)
+    name = method or summary["trainer"] + (f", {shots} shots" if shots > 0 else "")
+    common: Row = {key: summary[key] for key in ("dataset", "backbone")}
+    common |= {"method": name, "trainer": summary["trainer"], "seed": summary["seed"], "stage": "end"}
+    results = summary["results"]
+    tail = {"ensemble": ensemble_of(summary), "labels_used": labels_of(summary, folder), "folder": str(folder)}
+    stages = [stage for stage in STAGES if stage in results]
+    if not stages:
+        return [{**common, "accuracy": results["accuracy_test"], "seconds": summary["seconds"], **tail}]
+    return [{**common, "method": f"{name}, {stage}", **_stage_row(stage, results[stage]), **tail} for stage in stages]
+
+
+def _stage_row(stage: str, numbers: Row) -> Row:
+    """Numbers after a phase: accuracy of both peers and of each, then all that tells of the pseudo-labels."""
+    accuracies = {peer: numbers[f"accuracy_{peer}"] for peer in PEERS if f"accuracy_{peer}" in numbers}
+    told = {"accuracy_both", "stage", "epoch", "seconds", *(f"accuracy_{peer}" for peer in PEERS)}
+    more = {key: value for key, value in numbers.items() if key not in told}
+    common = {"stage": stage, "accuracy": numbers["accuracy_both"], "seconds": numbers["seconds"]}
+    return common | accuracies | more
+
+
+def ensemble_of(summary: Row) -> int:
+    """Number of models whose predictions are averaged: as the summary says, else two where it has two peers."""
+    stages = (numbers for numbers in summary["results"].values() if isinstance(numbers, dict))
+    peers = max((sum(f"accuracy_{peer}" in numbers for peer in PEERS) for numbers in stages), default=0)
+    return int(summary.get("ensemble") or peers or 1)
+
+
+def labels_of(summary: Row, folder: Path) -> int | None:
+    """Number of images whose labels were read: as the summary says, else the training images in the log."""
+    if summary.get("labels_used") is not None:
+        return int(summary["labels_used"])
+    known = rival(summary["trainer"])
+    if known is None:
+        return None
+    return 0 if known.label_free else logged_labels(folder)
+
+
+def _tell_apart(rows: Sequence[tuple[Row, dict[str, Any]]]) -> list[Row]:
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row, settings in rows:
+        groups.setdefault(_group(row), []).append(settings)
+    return [{**row, "method": row["method"] + _difference(settings, groups[_group(row)])} for row, settings in rows]
+
+
+def _group(row: Row) -> tuple[Any, ...]:
+    return row["dataset"], row["backbone"], row["method"]
+
+
+def _difference(settings: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+    """Settings in which a run differs from the most frequent ones of its group, for its name."""
+    counts = Counter(map(digest, others))
+    if len(counts) == 1:
+        return ""
+    usual = next(other for other in others if digest(other) == counts.most_common(1)[0][0])
+    keys = [key for key in sorted(settings.keys() | usual.keys()) if settings.get(key) != usual.get(key)]
+    if len(keys) > SHOWN_SETTINGS:
+        return f" [{digest(settings)[:6]}]"
+    return "".join(f" {key}={settings.get(key, '-')}" for key in keys)

@@ -1,0 +1,124 @@
+"""What `compare.sh` and `ablate.sh` share: flags, running what is missing, and how a session ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets.errors import UserError, did_you_mean
+from scripts.launch import CONFIGS, slug
+
+from .methods import Method, Settings
+from .plan import Grid, Run, plan
+from .runner import TRAIN, run_all
+
+KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
+INTERRUPTED = 130
+
+
+def make_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Build the parser of the flags that both scripts have."""
+    parser = argparse.ArgumentParser(prog=f"scripts/{program}.sh", description=description)
+    parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], metavar="1,2,3")
+    parser.add_argument("--backbone", type=names, default=[None], metavar="B,B2", help="default: the data set's own")
+    parser.add_argument("--data", default=os.environ.get("DATA", "data"), help="folder of all data sets")
+    parser.add_argument("--output", type=Path, default=Path("output"), help="folder of all runs (default: output)")
+    parser.add_argument("--name", help="name of the folder of tables (default: the data sets')")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; they share the cores")
+    parser.add_argument("--no-run", action="store_true", help="tabulate what is finished, run nothing")
+    parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data sets, settings of all runs")
+    return parser
+
+
+def names(text: str) -> list[str]:
+    """Split at commas."""
+    return [word for word in text.split(",") if word]
+
+
+def numbers(text: str) -> list[int]:
+    """Split at commas, to whole numbers."""
+    return [int(word) for word in names(text)]
+
+
+def make_grid(args: argparse.Namespace) -> Grid:
+    """Data sets, seeds, backbones and settings that the flags name.
+
+    Raises:
+        UserError: If they name no data set, an unknown one, no seed, or a key without a value.
+    """
+    first = next((i for i, word in enumerate(args.words) if KEY.fullmatch(word)), len(args.words))
+    datasets, pairs = args.words[:first], args.words[first:]
+    known = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml"))
+    if not datasets:
+        raise UserError(f"name at least one data set; known are: {', '.join(known)}")
+    for name in datasets:
+        if name not in known:
+            raise UserError(f"unknown data set {name!r}; {did_you_mean(name, known)}")
+    if len(pairs) % 2:
+        raise UserError(f"{pairs[-1]}: a key without a value; write KEY VALUE pairs after the data sets")
+    if not args.seeds or args.jobs < 1:
+        raise UserError("--seeds and --jobs need at least 1")
+    settings: Settings = tuple(zip(pairs[::2], pairs[1::2], strict=True))
+    unique = list(dict.fromkeys(datasets))
+    return Grid(unique, list(dict.fromkeys(args.seeds)), args.backbone, args.data, args.output, settings)
+
+
+def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:
+    """Folder for the tables of a session."""
+    backbones = [slug(name) for name in grid.backbones if name]
+    return args.output / kind / (args.name or "+".join([*grid.datasets, *backbones]))
+
+
+def carry_out(
+    methods: Sequence[Method], grid: Grid, args: argparse.Namespace, command: Sequence[str] = TRAIN
+) -> tuple[list[Run], dict[Run, str]]:
+    """Plan all runs and do those that are not finished, one seed after the other.
+
+    Returns:
+        All runs, and the errors of those that failed.
+    """
+    runs = plan(methods, grid)
+    summaries = {run: run.summary() for run in runs}
+    todo = [run for seed in grid.seeds for run in runs if run.seed == seed and summaries[run] is None]
+    print(f"{len(runs)} runs, of which {len(runs) - len(todo)} are finished", file=sys.stderr)
+    if args.no_run or not todo:
+        return runs, {}
+    known = {run: summary["seconds"] for run, summary in summaries.items() if summary}
+    return runs, run_all(todo, jobs=args.jobs, command=command, known=known)
+
+
+def report_failures(failures: dict[Run, str]) -> int:
+    """List failed runs.
+
+    Returns:
+        1 if there are any, else 0.
+    """
+    for run, error in failures.items():
+        print(f"failed: {run.title}: {error}", file=sys.stderr)
+    return int(bool(failures))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Do the work of a script, and turn what can go wrong into one line.
+
+    Returns:
+        Its exit code, 2 after a mistake of the user's, 130 after an interrupt.
+    """
+    try:
+        return work()
+    except UserError as error:
+        print(f"error: {error.line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def command_line(program: str, argv: Sequence[str]) -> str:
+    """How the script was called, to be shown with its tables."""
+    return shlex.join(["bash", f"scripts/{program}.sh", *argv])

@@ -1,0 +1,135 @@
+"""Tables and charts of comparisons, for people (terminal, Markdown, LaTeX, PNG) and for programs (CSV)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from trainers.parts.experiment import replacing
+
+from .statistics import PAIR, ZERO_SHOT
+
+MISSING = "-"
+# Column -> title and format; a table shows those of its columns that are here and not empty, in this order.
+COLUMNS = {
+    "dataset": ("data set", "{}"),
+    "backbone": ("backbone", "{}"),
+    "method": ("method", "{}"),
+    "variant": ("change", "{}"),
+    "stage": ("measured", "{}"),
+    "seeds": ("seeds", "{:.0f}"),
+    "mean": ("mean %", "{:.1f}"),
+    "change": ("difference to full", "{:+.2f}"),
+    "std": ("std", "{:.2f}"),
+    "difference": ("to zero-shot", "{:+.1f}"),
+    "single": ("single peer %", "{:.1f}"),
+    "ensemble": ("ensemble", "{:.0f}"),
+    "labels_used": ("labels used", "{:,.0f}"),
+    "seconds": ("seconds", "{:.0f}"),
+}
+TEXT = {"dataset", "backbone", "method", "variant", "stage"}
+Tables = Mapping[str, pd.DataFrame]
+
+
+def render(table: pd.DataFrame, style: str = "github") -> str:
+    """A table as text.
+
+    Args:
+        table: Columns named as in COLUMNS.
+        style: A format of the package tabulate: github, latex_booktabs ...
+    """
+    names = [name for name in COLUMNS if name in table and table[name].notna().any()]
+    rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in table[names].values]
+    align = ["left" if name in TEXT else "right" for name in names]
+    titles = [COLUMNS[name][0] for name in names]
+    return tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align)
+
+
+def _cell(name: str, value: Any) -> str:
+    return MISSING if pd.isna(value) else COLUMNS[name][1].format(value)
+
+
+def write_tables(folder: Path, command: str, tables: Tables, runs: pd.DataFrame) -> list[Path]:
+    """Write comparison.md, runs.csv, and of each table a CSV and a LaTeX file.
+
+    Args:
+        folder: Where to.
+        command: What the tables were made with.
+        tables: By title; the first word of a title is the name of its files.
+        runs: A line for each result, written in full precision.
+
+    Returns:
+        The files.
+    """
+    parts = [f"`{command}`", *(f"### {title}\n\n{render(table)}" for title, table in tables.items())]
+    texts = {"comparison.md": "\n\n".join(parts) + "\n", "runs.csv": runs.to_csv(index=False)}
+    for title, table in tables.items():
+        stem = title.split()[0].strip(",:").lower()
+        texts |= {f"{stem}.csv": table.to_csv(index=False), f"{stem}.tex": render(table, "latex_booktabs") + "\n"}
+    for name, text in texts.items():
+        with replacing(folder / name) as draft:
+            draft.write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: str) -> Path:
+    """Draw bars with error bars (standard deviation over seeds), a panel for each data set and backbone.
+
+    Args:
+        path: The image.
+        table: With dataset, backbone, std, and labels_used where known: rows that use labels are hatched.
+        value: The column that is drawn.
+        label: The column that names the bars.
+        title: What the axis says.
+    """
+
+    def draw(figure: Any) -> None:
+        groups = list(table.groupby(PAIR, sort=False))
+        for axes, (pair, group) in zip(_panels(figure, len(groups)), groups, strict=True):
+            hatches = ["//" if used and used > 0 else "" for used in group.get("labels_used", [0] * len(group))]
+            errors = group["std"].astype(float).fillna(0)
+            bars = axes.barh(
+                group[label], group[value], xerr=errors, hatch=hatches, capsize=3, color="#8fb3d9", edgecolor="#445"
+            )
+            axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+            axes.margins(x=0.12)
+            axes.invert_yaxis()
+            axes.set_title(", ".join(map(str, pair)), fontsize=10)
+            axes.set_xlabel(title)
+            axes.grid(axis="x", alpha=0.3)
+            _mark_zero_shot(axes, group, value)
+
+    longest = max(len(group) for _, group in table.groupby(PAIR))
+    return write_figure(path, (7.0, 1.2 + 0.3 * longest), table.groupby(PAIR).ngroups, draw)
+
+
+def _mark_zero_shot(axes: Any, group: pd.DataFrame, value: str) -> None:
+    if "method" in group:
+        for level in group.loc[group["method"] == ZERO_SHOT, value]:
+            axes.axvline(level, color="black", linewidth=0.8, linestyle=":")
+
+
+def _panels(figure: Any, count: int) -> Sequence[Any]:
+    columns = min(count, 2)
+    grid = figure.subplots(-(-count // columns), columns, squeeze=False).flatten()
+    for axes in grid[count:]:
+        axes.remove()
+    return list(grid[:count])
+
+
+def write_figure(path: Path, panel: tuple[float, float], panels: int, draw: Callable[[Any], None]) -> Path:
+    """Make a figure of some panels (inches) and write it, whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(panels, 2)
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * -(-panels // columns)), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=120)
+    return path

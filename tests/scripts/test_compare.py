@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from scripts.comparing.compare import compare, table
+from scripts.comparing.session import guarded
+from scripts.comparing.statistics import summarise
+from scripts.comparing.tables import render, write_bars, write_tables
+
+from .test_results import coop_log
+from .toy_runs import write_summary
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """Runs of three methods."""
+    for seed, accuracy in ((1, 80.0), (2, 82.0), (3, 87.0)):
+        results = {"accuracy_test": accuracy}
+        write_summary(tmp_path / "runs" / f"upl{seed}", "UPL", seed, results=results, labels_used=0, ensemble=1)
+    write_summary(tmp_path / "runs" / "zero", "ZeroshotCLIP", results={"accuracy_test": 70.0}, labels_used=0)
+    write_summary(tmp_path / "runs" / "coop", "CoOp", shots=4, results={"accuracy_test": 90.0}, labels_used=40)
+    return tmp_path / "runs"
+
+
+def lines(text: str) -> dict[str, list[str]]:
+    """Cells of a Markdown table by method."""
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if "|" in line]
+    return {row[2]: row for row in cells}
+
+
+def test_tables_of_folders_in_all_forms(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--from", str(finished), "--output", str(tmp_path / "out"), "--name", "mine"]
+    assert compare(argv) == 0
+    out, folder = capsys.readouterr().out, tmp_path / "out" / "comparisons" / "mine"
+    shown = lines(out)
+    assert shown["UPL"][3:7] == ["3", "83.0", "3.61", "+13.0"] and shown["UPL"][7:] == ["1", "0", "10"]
+    assert shown["ZeroshotCLIP"][3:7] == ["1", "70.0", "-", "+0.0"]
+    assert shown["CoOp, 4 shots"][8] == "40" and list(shown)[-1] == "CoOp, 4 shots"  # the best comes last
+    markdown = (folder / "comparison.md").read_text()
+    assert markdown.startswith("`bash scripts/compare.sh --from ") and lines(markdown) == shown
+    rows = list(csv.DictReader((folder / "runs.csv").open()))
+    assert sorted(float(row["accuracy"]) for row in rows) == [70.0, 80.0, 82.0, 87.0, 90.0]
+    with (folder / "summary.csv").open() as file:
+        upl = next(row for row in csv.DictReader(file) if row["method"] == "UPL")
+    assert float(upl["std"]) == pytest.approx((((80 - 83) ** 2 + (82 - 83) ** 2 + (87 - 83) ** 2) / 2) ** 0.5)
+    latex = (folder / "summary.tex").read_text()
+    assert latex.count(r"\\") == 4 and all(word in latex for word in (r"\toprule", r"\bottomrule", r"mean \%"))
+    with Image.open(folder / "bars.png") as image:
+        assert image.width > 500
+
+
+def test_table_writes_nothing(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert table([str(finished)]) == 0
+    assert lines(capsys.readouterr().out)["UPL"][4] == "83.0" and sorted(tmp_path.rglob("*")) == before
+
+
+def test_folders_are_where_the_user_stands(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLED_FROM", str(finished.parent))
+    assert table(["runs"]) == 0 and "UPL" in capsys.readouterr().out
+
+
+def test_nothing_to_tabulate_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(lambda: table([str(tmp_path)])) == 2
+    assert re.fullmatch(r"error: no summary.json or log.txt of a finished run below .*\n", capsys.readouterr().err)
+
+
+def test_logs_of_other_plugins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, accuracy in ((1, "61.7"), (2, "63.7")):
+        coop_log(tmp_path, accuracy, seed)
+    assert table([str(tmp_path)]) == 0
+    row = lines(capsys.readouterr().out)["CoOp, 16 shots"]
+    assert row[:2] == ["EuroSAT", "RN50"] and row[3:6] == ["2", "62.7", "1.41"]
+
+
+def test_the_mean_over_data_sets_is_there_when_there_are_more(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, accuracy in ((1, 60.0), (2, 64.0), (3, 65.0)):
+        write_summary(finished / f"icons{seed}", "UPL", seed, dataset="Icons", results={"accuracy_test": accuracy})
+    table([str(finished)])
+    second = capsys.readouterr().out.split("\n\n")[1]
+    assert [cell.strip() for cell in second.splitlines()[2].strip("| ").split("|")] == ["UPL", "3", "73.0", "3.00"]
+
+
+def summary(labels: list[int]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for name, used in zip(("a_b", "c & d"), labels, strict=True):
+        for seed in (1, 2):
+            row = {
+                "dataset": "D",
+                "backbone": "B",
+                "method": name,
+                "trainer": "T",
+                "seed": seed,
+                "accuracy": 50.0 + seed,
+            }
+            rows.append({**row, "labels_used": used})
+    return summarise(pd.DataFrame(rows))
+
+
+def test_names_are_escaped_for_latex() -> None:
+    text = render(summary([0, 0]), "latex_booktabs")
+    assert r"a\_b" in text and r"c \& d" in text
+
+
+def test_bars_that_use_labels_are_hatched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    drawn: list[dict[str, Any]] = []
+    plain = Axes.barh
+
+    def spy(self: Axes, *args: Any, **settings: Any) -> Any:
+        drawn.append(settings | {"values": list(args[1])})
+        return plain(self, *args, **settings)
+
+    monkeypatch.setattr(Axes, "barh", spy)
+    path = write_bars(tmp_path / "bars.png", summary([0, 40]), "mean", "method", "accuracy")
+    (bars,) = drawn
+    assert bars["hatch"] == ["", "//"] and bars["values"] == [51.5, 51.5] and path.is_file()
+    assert list(bars["xerr"]) == pytest.approx([0.5**0.5] * 2)
+
+
+def test_half_a_table_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tables(tmp_path, "first", {"Summary": summary([0, 0])}, pd.DataFrame())
+    before = (tmp_path / "comparison.md").read_text()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_tables(tmp_path, "second", {"Summary": summary([0, 0])}, pd.DataFrame())
+    assert (tmp_path / "comparison.md").read_text() == before and not list(tmp_path.glob(".*"))
+
+
+def test_runs_then_reuses_then_tabulates(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    argv = ["digits", "--trainers", "ZeroshotCLIP", "--seeds", "1,2", "--output", str(tmp_path)]
+    assert compare([*argv, "--no-run"]) == 0
+    assert not list(tmp_path.iterdir())
+    assert compare(argv) == 0
+    first = capfd.readouterr()
+    assert "1 runs, of which 0 are finished" in first.err
+    (place,) = tmp_path.rglob("summary.json")
+    assert place.parent == tmp_path / "digits" / "ZeroshotCLIP" / "embedded" / "seed1"
+    written = place.stat().st_mtime_ns
+    assert compare(argv, command=["false"]) == 0
+    again = capfd.readouterr()
+    assert "1 runs, of which 1 are finished" in again.err and again.out == first.out
+    assert place.stat().st_mtime_ns == written
+    assert compare([*argv[:2], "UPL", *argv[3:]], command=["false"]) == 1
+    failed = capfd.readouterr()
+    assert failed.err.count("failed: UPL on digits") == 2 and "UPL" not in failed.out

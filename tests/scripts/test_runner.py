@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.comparing.runner import LOG, child_environment, run_all
+from scripts.launch import ROOT
+
+from .toy_runs import starts, toy_command, toy_run
+
+
+def test_all_run_and_a_failed_one_does_not_stop_the_rest(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first, bad, last = (toy_run(tmp_path, name, how) for name, how in (("a", "works"), ("b", "fails"), ("c", "works")))
+    failures = run_all([first, bad, last], command=toy_command(tmp_path))
+    assert list(failures) == [bad] and failures[bad].startswith("out of luck; see ")
+    assert first.summary() and last.summary() and not bad.summary()
+    told = capfd.readouterr().err
+    assert "[2 of 3] b on toy, RN50, seed 1: failed: out of luck" in told and "[3 of 3]" in told
+
+
+def test_a_run_that_leaves_another_config_failed(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, "a")
+    other = type(run)(run.method, run.dataset, run.backbone, 1, run.arguments, run.folder, {"SEED": 2})
+    assert "left no summary.json with the config" in run_all([other], command=toy_command(tmp_path))[other]
+
+
+def test_a_crash_is_named_by_its_signal(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, "a")
+    command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    assert run_all([run], command=command)[run].startswith("killed by SIGKILL; see ")
+
+
+def test_jobs_run_at_the_same_time_and_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    runs = [toy_run(tmp_path / "runs", name, "together") for name in "ab"]  # each waits for the other
+    assert run_all(runs, jobs=2, command=toy_command(tmp_path)) == {}
+    assert [starts(run) for run in runs] == [["2"], ["2"]]
+    assert child_environment(9)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert child_environment(1)["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+
+
+SESSION = """
+import json, signal, sys
+from pathlib import Path
+sys.path[:0] = [{root!r}]
+{ignore}
+from scripts.comparing.runner import run_all
+from tests.scripts.toy_runs import toy_command, toy_run
+folder = Path({folder!r})
+runs = [toy_run(folder, "a"), toy_run(folder, "b", "hangs"), toy_run(folder, "c")]
+try:
+    print(len(run_all(runs, command=toy_command(folder))))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path.name}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "ignore"), [("SIGTERM", ""), ("SIGINT", ""), ("SIGTERM", "SIGINT")])
+def test_a_stopped_session_stops_its_run_and_goes_on(tmp_path: Path, number: str, ignore: str) -> None:
+    ignoring = f"signal.signal(signal.{ignore}, signal.SIG_IGN)" if ignore else ""
+    script = SESSION.format(root=str(ROOT), folder=str(tmp_path), ignore=ignoring)
+    session = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_for(tmp_path / "b" / "half")
+    time.sleep(0.1)  # until the toy listens
+    session.send_signal(getattr(signal, number))
+    assert session.wait(15) == 130
+    a, b, c = (toy_run(tmp_path, name, how) for name, how in (("a", "works"), ("b", "hangs"), ("c", "works")))
+    assert a.summary() and not b.summary() and starts(c) == []
+    assert (b.folder / "interrupted").exists() == (not ignore)
+    assert run_all([b, c], command=toy_command(tmp_path)) == {}  # not locked: the stopped run is gone
+    assert b.summary() and c.summary() and len(starts(a)) == 1 and len(starts(b)) == 2
+
+
+def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As after SIGKILL, which leaves the runs of a session alive."""
+    run, free = toy_run(tmp_path, "a"), toy_run(tmp_path, "b")
+    run.folder.mkdir()
+    holder = f"""
+import fcntl, os, subprocess, time
+log = open({str(run.folder / LOG)!r}, "a")
+fcntl.flock(log, fcntl.LOCK_EX)
+print("locked", flush=True)
+while not os.path.exists({str(free.folder / "summary.json")!r}):
+    time.sleep(0.02)
+subprocess.run({[*toy_command(tmp_path), *run.arguments]!r}, check=True)
+"""
+    other = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    assert other.stdout and other.stdout.readline() == "locked\n"
+    assert run_all([run, free], command=toy_command(tmp_path)) == {}
+    assert other.wait(10) == 0 and len(starts(run)) == 1
+    assert "finished by another process" in capfd.readouterr().err
+
+
+def test_logs_are_kept_and_locked_only_while_a_run_lives(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, "a", "fails")
+    for _ in range(2):
+        run_all([run], command=toy_command(tmp_path))
+    assert (run.folder / LOG).read_text().count("out of luck") == 2
+    with (run.folder / LOG).open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert len(starts(run)) == 2

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scripts.comparing.statistics import (
+    overall,
+    overall_differences,
+    paired_differences,
+    summarise,
+    summarise_differences,
+)
+
+PAIRS = [("Digits", "embedded"), ("Digits", "embedded-vit"), ("Icons", "embedded")]
+SEEDS = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def runs() -> pd.DataFrame:
+    """Made-up results; CoOp lacks a pair, zero-shot was run once on each."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for dataset, backbone in PAIRS:
+        for method in ("ZeroshotCLIP", "UPL", "CoFT", "CoOp"):
+            for seed in SEEDS[:1] if method == "ZeroshotCLIP" else SEEDS:
+                if (method, dataset) != ("CoOp", "Icons"):
+                    row = {"dataset": dataset, "backbone": backbone, "method": method, "variant": method}
+                    row |= {"trainer": method, "stage": "end", "seed": seed, "accuracy": rng.uniform(50, 90)}
+                    rows.append({**row, "seconds": rng.uniform(1, 9), "labels_used": 0, "ensemble": 1})
+    return pd.DataFrame(rows)
+
+
+def values(runs: pd.DataFrame, method: str, pair: tuple[str, str]) -> list[float]:
+    return [row.accuracy for row in runs.itertuples() if row.method == method and (row.dataset, row.backbone) == pair]
+
+
+def mean(numbers: list[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def deviation(numbers: list[float]) -> float:
+    return (sum((x - mean(numbers)) ** 2 for x in numbers) / (len(numbers) - 1)) ** 0.5
+
+
+def test_means_and_sample_deviations_over_seeds(runs: pd.DataFrame) -> None:
+    table = summarise(runs)
+    assert len(table) == 11
+    for row in table.itertuples():
+        numbers = values(runs, row.method, (row.dataset, row.backbone))
+        zero_shot = mean(values(runs, "ZeroshotCLIP", (row.dataset, row.backbone)))
+        assert row.seeds == len(numbers) and row.mean == pytest.approx(mean(numbers))
+        assert row.difference == pytest.approx(mean(numbers) - zero_shot)
+        assert np.isnan(row.std) if len(numbers) == 1 else row.std == pytest.approx(deviation(numbers))
+
+
+def test_single_models_are_averaged_over_peers_and_seeds(runs: pd.DataFrame) -> None:
+    peers = runs[runs["method"] == "CoFT"].assign(peer_a=[float(i) for i in range(9)], peer_b=10.0)
+    table = summarise(pd.concat([runs[runs["method"] == "UPL"], peers]))
+    single = {(row.method, row.dataset, row.backbone): row.single for row in table.itertuples()}
+    assert single["CoFT", "Digits", "embedded"] == pytest.approx(mean([(i + 10) / 2 for i in (0, 1, 2)]))
+    assert np.isnan(single["UPL", "Digits", "embedded"])
+
+
+def test_overall_is_over_pairs_for_each_seed_and_leaves_out_who_lacks_one(runs: pd.DataFrame) -> None:
+    table = {row.method: row for row in overall(runs).itertuples()}
+    assert set(table) == {"ZeroshotCLIP", "UPL", "CoFT"}
+    for method in ("UPL", "CoFT"):
+        by_seed = [mean([values(runs, method, pair)[i] for pair in PAIRS]) for i in range(3)]
+        assert table[method].mean == pytest.approx(mean(by_seed))
+        assert table[method].std == pytest.approx(deviation(by_seed))
+        zero_shot = mean([values(runs, "ZeroshotCLIP", pair)[0] for pair in PAIRS])
+        assert table[method].difference == pytest.approx(mean(by_seed) - zero_shot)
+    assert overall(runs[runs["dataset"] == "Icons"]).empty
+
+
+def test_differences_are_paired_by_seed(runs: pd.DataFrame) -> None:
+    paired = paired_differences(runs, "CoFT")
+    table = summarise_differences(paired)
+    assert set(table["variant"]) == {"ZeroshotCLIP", "UPL", "CoOp"}
+    for row in table.itertuples():
+        pair = (row.dataset, row.backbone)
+        theirs, ours = values(runs, row.variant, pair), values(runs, "CoFT", pair)
+        changes = [a - b for a, b in zip(theirs, ours, strict=False)]  # zero-shot has a first seed alone
+        assert row.seeds == len(changes) and row.change == pytest.approx(mean(changes))
+        assert np.isnan(row.std) if len(changes) == 1 else row.std == pytest.approx(deviation(changes))
+    over = {row.variant: row for row in overall_differences(paired).itertuples()}
+    assert "CoOp" not in over
+    by_seed = [mean([values(runs, "UPL", p)[i] - values(runs, "CoFT", p)[i] for p in PAIRS]) for i in range(3)]
+    assert over["UPL"].change == pytest.approx(mean(by_seed)) and over["UPL"].std == pytest.approx(deviation(by_seed))
