@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import coft, coop, upl, zeroshot
+from . import coft, coop, self_training, supervised, upl, zeroshot
 
-__all__ = ["coft", "coop", "extend_cfg", "upl", "zeroshot"]
+__all__ = ["coft", "coop", "extend_cfg", "self_training", "supervised", "upl", "zeroshot"]
 
 
 def extend_cfg(cfg: Any) -> None:
@@ -23,5 +23,5 @@ def extend_cfg(cfg: Any) -> None:
     cfg.INPUT.INTERPOLATION = "bicubic"
     cfg.INPUT.AUGMENT = "natural"  # a name of parts/views.py: what the pictures are
     cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
-    for trainer in (coop, upl, coft):
+    for trainer in (coop, upl, coft, self_training, supervised):  # after coft: they take over its defaults
         trainer.add_config(cfg)

@@ -35,6 +35,8 @@ SHORT = {
         "OPTIM__LR": 0.01,
     },
     "ZeroshotCLIP": {},
+    "SelfTraining": {"TRAINER__SELFTRAINING__EPOCHS": 2, "TRAINER__SELFTRAINING__LR": 1e-3},
+    "Supervised": {"TRAINER__SUPERVISED__EPOCHS": 2, "TRAINER__SUPERVISED__LR": 1e-3},
 }
 
 

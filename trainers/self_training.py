@@ -1,0 +1,52 @@
+"""Self-training: full fine-tuning on the model's own labels of all unlabeled images, with no filter."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from dassl.engine import TRAINER_REGISTRY
+
+from .parts.base import check_positive
+from .parts.full_tuning import FullTuning, tuning_keys
+from .parts.labelling import classify_pool
+from .parts.pseudo_labels import Lesson
+from .parts.seeds import correct_prior
+
+log = logging.getLogger(__name__)
+
+
+def add_config(cfg: Any) -> None:
+    """Add the keys of self-training."""
+    own = cfg.TRAINER.SELFTRAINING = tuning_keys(cfg, "REFRESH")
+    own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
+
+
+@TRAINER_REGISTRY.register()
+class SelfTraining(FullTuning):
+    """Models that label all images with their moving average every REFRESH epochs; the zero-shot model labels first.
+
+    Images, views, optimizer and steps are those of CoFT's Phase II: what is missing is Phase I, the filter, and the
+    other peer.
+    """
+
+    settings = "SELFTRAINING"
+    label_free = True
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse counts below 1."""
+        super().check_cfg(cfg)
+        check_positive(cfg, "TRAINER.SELFTRAINING.REFRESH")
+
+    def teach(self) -> None:
+        """Let each model label all images for itself."""
+        teachers = {name: peer.teacher().eval() for name, peer in self.peers.items()}
+        with self.autocast():
+            views = classify_pool(teachers, self.pool, self.cfg, self.device)
+        for name, (logits, _) in views.items():
+            labels = correct_prior(logits, self.own.PRIOR_TAU).argmax(dim=1)
+            self.peers[name].lesson = Lesson(labels, torch.ones_like(labels, dtype=torch.bool))
+            right = self.diagnostics.accuracy(torch.arange(len(labels)), labels)
+            log.info("%s: %.1f %% of its pseudo-labels are right", name, 100 * right)

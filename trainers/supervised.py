@@ -1,0 +1,50 @@
+"""Full supervision: fine-tuning on the labels of the training split. What a label-free method can hope for at best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dassl.engine import TRAINER_REGISTRY
+from datasets.errors import UserError
+
+from .parts.full_tuning import FullTuning, tuning_keys
+from .parts.pseudo_labels import Lesson
+from .parts.unlabeled import UnlabeledPool
+
+
+def add_config(cfg: Any) -> None:
+    """Add the keys of full supervision."""
+    own = cfg.TRAINER.SUPERVISED = tuning_keys(cfg)
+    own.WISE = 1.0  # with right labels there is nothing to be held back from
+
+
+@TRAINER_REGISTRY.register()
+class Supervised(FullTuning):
+    """Models taught the labels of all training images (of DATASET.NUM_SHOTS a class, if that is set).
+
+    Images, views, optimizer and steps are those of CoFT's Phase II.
+    """
+
+    settings = "SUPERVISED"
+
+    def build_data_loader(self) -> None:
+        """Take the labelled images in the order of their content, as label-free trainers do."""
+        super().build_data_loader()
+        train = self.dm.dataset.train_x
+        self.pool = UnlabeledPool([item.impath for item in train])
+        self.truth: Tensor = torch.tensor([train[i].label for i in self.pool.order.tolist()])
+        if not (self.truth >= 0).any():
+            raise UserError("Supervised needs labels, and no training image has one; use a label-free trainer")
+
+    @property
+    def labels_used(self) -> int:
+        """Number of labelled images."""
+        return int((self.truth >= 0).sum())
+
+    def teach(self) -> None:
+        """Teach every model the labels; an image whose label is unknown (negative) is left out."""
+        for peer in self.peers.values():
+            peer.lesson = Lesson(self.truth, self.truth >= 0)
