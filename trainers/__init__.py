@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import coft, coop, self_training, supervised, upl, zeroshot
+from . import coft, coft_plus, coop, self_training, supervised, upl, zeroshot
 
-__all__ = ["coft", "coop", "extend_cfg", "self_training", "supervised", "upl", "zeroshot"]
+__all__ = ["coft", "coft_plus", "coop", "extend_cfg", "self_training", "supervised", "upl", "zeroshot"]
 
 
 def extend_cfg(cfg: Any) -> None:

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from yacs.config import CfgNode
+from torch.utils.data import DataLoader
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.optim import build_optimizer
@@ -19,12 +19,13 @@ from datasets.errors import UserError, did_you_mean
 
 from .parts.base import ClipTrainer, check_positive
 from .parts.cleanliness import CLEAN_RULES, draw_complement, dual_loss
+from .parts.coft_keys import coft_keys
 from .parts.coft_log import PeerLog
 from .parts.labelling import classify_pool, opinion, zero_shot_logits
 from .parts.lessons import Targets, masked_cross_entropy, seed_targets, taught_targets, text_pull
-from .parts.peer import Classifier, Peer
+from .parts.peer import Classifier, Peer, heads_of
 from .parts.phases import Built, PhasedOptimizer, PhasedScheduler
-from .parts.prompts import DualPrompts, template_features
+from .parts.prompts import DualPrompts, ensemble_features, template_features
 from .parts.pseudo_labels import FILTERS, Opinion, keep_best
 from .parts.seeding import generator
 from .parts.seeds import correct_prior, seed_quota, select_seeds
@@ -37,29 +38,8 @@ SAMPLE = 500  # images on which the peers' disagreement is measured in Phase I
 
 
 def add_config(cfg: Any) -> None:
-    """Add CoFT's keys. docs/method.md says what each does and why it has this value."""
-    own = cfg.TRAINER.COFT = CfgNode()
-    own.PREC = "fp32"  # fp32, bf16, fp16, amp, or auto: what the machine is faster with
-    own.N_CTX = 0  # random context tokens; 0: the words of the data set's template
-    own.VISUAL = "auto"  # light visual module of Phase I; auto: vpt-deep for a ViT, norms-and-biases for a ResNet
-    own.VPT_TOKENS = 20
-    own.LORA_RANK = 4
-    own.ADAPTER_REDUCTION = 4  # how many times narrower an adapter's bottleneck is
-    own.KG_WEIGHT = 0.0  # pull of the positive text features towards the template's (KgCoOp)
-    own.SEEDS_PER_CLASS = 16  # K: pseudo-labels of each class for each peer, at most
-    own.SEEDS_SHARE = 0.5  # of a class's expected images N / C, so many are seeds at most, of both peers together
-    own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
-    own.CLEAN_RULE = "calibrated"  # calibrated or raw
-    own.FILTER = "both"  # a name of parts/pseudo_labels.py
-    own.MIN_KEPT = 4  # of each class, so many are always kept
-    own.LAMBDA_DUAL = 1.0
-    own.NEG_GRAD_TO_VISUAL = True  # False: DeFT's routing
-    own.EVAL_FREQ = 2  # epochs between accuracies of the curves; 0: at the ends of the phases only
-    own.PHASE1 = CfgNode({"EPOCHS": 10, "MIN_STEPS": 500, "WARMUP_STEPS": 150, "MIN_AUC": 0.9})
-    own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
-    own.PHASE2.EMA = 0.99
-    own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
-    own.PHASE2.RESTART = False  # True: the encoder starts Phase II from pre-trained weights, as DeFT's does
+    """Add CoFT's keys."""
+    cfg.TRAINER.COFT = coft_keys()
 
 
 @TRAINER_REGISTRY.register()
@@ -93,7 +73,8 @@ class CoFT(ClipTrainer):
     def build_model(self) -> None:
         """Build and register the peers. They share the frozen CLIP and differ in template and random numbers."""
         self.own = self.cfg.TRAINER[self.settings]
-        self.max_epoch = self.own.PHASE1.EPOCHS + self.own.PHASE2.EPOCHS
+        self.phase1_epochs = self.rounds * self.own.PHASE1.EPOCHS
+        self.max_epoch = self.phase1_epochs + self.own.PHASE2.EPOCHS
         self.set_precision(self.own.PREC, f"TRAINER.{self.settings}.PREC")
         self.load_backbone()
         order = torch.randperm(len(self.pool), generator=generator(self.cfg.SEED, "sample"))
@@ -107,22 +88,42 @@ class CoFT(ClipTrainer):
             self.register_model(name, peer, optimizer, PhasedScheduler(optimizer))
         self.deployed: dict[str, Classifier] = {}
 
+    @property
+    def rounds(self) -> int:
+        """How often Phases 0 and I are run."""
+        return 1
+
     def _build_peer(self, index: int, name: str) -> Peer:
-        own, source = self.own, generator(self.cfg.SEED, "peer", name)
+        template = self.templates[index % len(self.templates)]
+        self.anchors[name] = template_features(self.clip_model, self.classnames, template)
+        return self.make_peer(name, *self.fresh_start(index, name)).to(self.device)
+
+    def fresh_start(self, index: int, name: str, *key: int) -> tuple[DualPrompts, nn.Module]:
+        """Prompts and image encoder with a light module, as Phase I begins with them.
+
+        Args:
+            index: The peer's place.
+            name: The peer's name.
+            *key: What makes this start another than others of the peer's.
+        """
+        own, source = self.own, generator(self.cfg.SEED, "peer", name, *key)
         template = self.templates[index % len(self.templates)]
         prompts = DualPrompts(self.clip_model, self.classnames, template, num_ctx=own.N_CTX, generator=source)
-        encoder = light_module(self.clip_model.visual, source, own)
-        self.anchors[name] = template_features(self.clip_model, self.classnames, template)
-        peer = Peer(
-            self.clip_model,
-            prompts,
-            encoder,
-            self.identity,
-            negative_to_visual=own.NEG_GRAD_TO_VISUAL,
-            ema_decay=own.PHASE2.EMA,
-            restart=own.PHASE2.RESTART,
-        )
-        return peer.to(self.device)
+        return prompts, light_module(self.clip_model.visual, source, own)
+
+    def make_peer(self, name: str, prompts: DualPrompts, encoder: nn.Module) -> Peer:
+        """Build a peer."""
+        return Peer(self.clip_model, prompts, encoder, self.identity, **self.peer_options)
+
+    @property
+    def peer_options(self) -> dict[str, Any]:
+        """Settings of a peer."""
+        own = self.own
+        return {
+            "negative_to_visual": own.NEG_GRAD_TO_VISUAL,
+            "ema_decay": own.PHASE2.EMA,
+            "restart": own.PHASE2.RESTART,
+        }
 
     def _build_optimizer(self, peer: Peer, phase: int) -> Built:
         own = self.own
@@ -133,7 +134,7 @@ class CoFT(ClipTrainer):
             student: Any = peer.student
             groups = [
                 {"params": list(student.encoder.parameters()), "lr": own.PHASE2.LR},
-                {"params": [student.positive, student.negative], "lr": own.PHASE2.HEAD_LR},
+                {"params": heads_of(student), "lr": own.PHASE2.HEAD_LR},
             ]
             optimizer = torch.optim.AdamW(groups, weight_decay=own.PHASE2.WEIGHT_DECAY)
         return optimizer, CosineAnnealingLR(optimizer, T_max=steps)
@@ -155,34 +156,42 @@ class CoFT(ClipTrainer):
         if self.start_epoch == 0:
             self.choose_seeds()
 
+    def text_features(self) -> Tensor:
+        """Text features of the zero-shot classifier. Unit length, shape (C, embed_dim)."""
+        return ensemble_features(self.clip_model, self.classnames, self.templates)
+
     def choose_seeds(self) -> None:
         """Give each class's surest images to the peers, by turns."""
-        args = (self.pool, self.classnames, self.templates, self.cfg, self.device)
-        logits = correct_prior(zero_shot_logits(self.clip_model, *args), self.own.PRIOR_TAU)
-        seeds, short = select_seeds(logits, 2 * self.seeds_per_class)
+        text = self.text_features()
+        logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device)
+        self.log.add(0, "zero-shot", **self.accuracies(), **self.share_seeds(logits, 2 * self.seeds_per_class))
+
+    def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> dict[str, float]:
+        """Give the peers, by turns, the images that some logits (N, C) are surest of.
+
+        Returns:
+            Numbers for the log.
+        """
+        logits = correct_prior(logits, self.own.PRIOR_TAU)
+        seeds, short = select_seeds(logits, per_class)
         if short:
-            names = ", ".join(self.classnames[c] for c in short)
-            log.warning("Fewer than %d seeds for: %s", 2 * self.seeds_per_class, names)
+            log.warning("Fewer seeds than wanted for: %s", ", ".join(self.classnames[c] for c in short))
         for start, peer in enumerate(self.peers.values()):
             peer.seeds = seeds.every_other(start, len(self.classnames))
-        precision = self.diagnostics.accuracy(seeds.ranks, seeds.labels)
         everything = torch.arange(len(self.pool))
-        self.log.add(
-            0,
-            "zero-shot",
-            **self.accuracies(),
-            kept=len(seeds.ranks),
-            of=len(self.pool),
-            precision=precision,
-            pool_accuracy=self.diagnostics.accuracy(everything, logits.argmax(dim=1)),
-        )
+        return {
+            "kept": len(seeds.ranks),
+            "of": len(self.pool),
+            "precision": self.diagnostics.accuracy(seeds.ranks, seeds.labels),
+            "pool_accuracy": self.diagnostics.accuracy(everything, logits.argmax(dim=1)),
+        }
 
     # ---------------------------------------------------------------- the loop
 
     @property
     def phase(self) -> int:
         """Phase of the present epoch, 1 or 2."""
-        return 1 if self.epoch < self.own.PHASE1.EPOCHS else 2
+        return 1 if self.epoch < self.phase1_epochs else 2
 
     def before_epoch(self) -> None:
         """Enter the phase, renew what the peers are taught, and draw the epoch's batches."""
@@ -196,16 +205,23 @@ class CoFT(ClipTrainer):
         if self.phase == 1:
             self.targets = self.filter_seeds()
         else:
-            if (self.epoch - self.own.PHASE1.EPOCHS) % self.own.PHASE2.REFRESH == 0:
+            if (self.epoch - self.phase1_epochs) % self.own.PHASE2.REFRESH == 0:
                 self.teach()
             self.targets = {n: taught_targets(p.lesson, len(self.classnames)) for n, p in self.peers.items()}
-        view, steps = ("weak", "strong")[self.phase - 1], self.steps_per_epoch(self.phase)
+        self.train_loader_x = self.draw_batches()
+
+    def draw_batches(self) -> DataLoader:
+        """The epoch's batches: for each peer the images that it is taught, weakly or strongly augmented."""
         ranks = {name: targets.ranks for name, targets in self.targets.items()}
-        self.train_loader_x = peer_batches(self.pool, self.cfg, view, ranks, steps, self.cfg.SEED, self.epoch)
+        view = ("weak", "strong")[self.phase - 1]
+        return peer_batches(
+            self.pool, self.cfg, view, ranks, self.steps_per_epoch(self.phase), self.cfg.SEED, self.epoch
+        )
 
     def filter_seeds(self) -> dict[str, Targets]:
         """Phase I: let each peer say which of the other's seeds are clean, once it can tell."""
-        warm = self.epoch * self.steps_per_epoch(1) >= self.own.PHASE1.WARMUP_STEPS
+        done = self.epoch % self.own.PHASE1.EPOCHS * self.steps_per_epoch(1)
+        warm = done >= self.own.PHASE1.WARMUP_STEPS
         groups = [*(peer.seeds.ranks for peer in self.peers.values()), self.sample]
         views = self._classify(torch.cat(groups))
         pieces = {name: [x.split([len(g) for g in groups]) for x in pair] for name, pair in views.items()}
@@ -286,14 +302,14 @@ class CoFT(ClipTrainer):
         """Measure for the curves, and save; the end of Phase I in any case."""
         self.deployed = {}
         done, own = self.epoch + 1, self.own
-        ends = done in (own.PHASE1.EPOCHS, self.max_epoch)
+        ends = done in (self.phase1_epochs, self.max_epoch)
         if ends or (own.EVAL_FREQ and done % own.EVAL_FREQ == 0):
             self.numbers |= self.accuracies()
         self.log.add(done, f"phase{self.phase}", **self.numbers)
         for key, value in self.numbers.items():
             self.write_scalar(f"coft/{key}", value, done)
         super().after_epoch()
-        if done == own.PHASE1.EPOCHS:
+        if done == self.phase1_epochs:
             self.save_model(self.epoch, self.output_dir)
 
     def after_train(self) -> None:

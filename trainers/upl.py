@@ -14,6 +14,7 @@ from dassl.engine import TRAINER_REGISTRY
 from .coop import CoOp
 from .parts.base import check_positive
 from .parts.labelling import zero_shot_logits
+from .parts.prompts import template_features
 from .parts.seeds import Seeds, select_seeds
 from .parts.unlabeled import peer_batches
 
@@ -50,8 +51,8 @@ class UPL(CoOp):
     def build_model(self) -> None:
         """Build the prompt learners, and pseudo-label the most confident images of each class."""
         super().build_model()
-        first = self.templates[:1]
-        logits = zero_shot_logits(self.clip_model, self.pool, self.classnames, first, self.cfg, self.device)
+        text = template_features(self.clip_model, self.classnames, self.templates[0])
+        logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device)
         self.learn_from(select_seeds(logits, self.cfg.TRAINER.UPL.SEEDS_PER_CLASS)[0])
 
     def learn_from(self, seeds: Seeds) -> None:

@@ -18,7 +18,7 @@ WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 50, 3), dt
 def test_views_have_the_backbones_size(configure: Callable[..., Any], kind: str, view: str) -> None:
     make = VIEWS[view](configure("CoFT", INPUT__AUGMENT=kind))
     image = make(WIDE)
-    assert image.shape == (3, 32, 32) and image.dtype == torch.float32
+    assert image.shape == ((2, 3, 32, 32) if "and" in view else (3, 32, 32)) and image.dtype == torch.float32
     assert torch.equal(image, make(WIDE)) == (view == "plain")
 
 

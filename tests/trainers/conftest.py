@@ -39,6 +39,9 @@ SHORT = {
     "Supervised": {"TRAINER__SUPERVISED__EPOCHS": 2, "TRAINER__SUPERVISED__LR": 1e-3},
 }
 
+SHORT["CoFTPlus"] = {key.replace("COFT__", "COFTPLUS__"): value for key, value in SHORT["CoFT"].items()}
+SHORT["CoFTPlus"]["TRAINER__COFTPLUS__ROUNDS"] = 2
+
 
 @pytest.fixture
 def run(configure: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ import torch
 
 from tests.trainers.conftest import assert_same_bits, weights
 
-LABEL_FREE = [("UPL", "resnet"), ("CoFT", "resnet"), ("CoFT", "vit")]
+LABEL_FREE = [("UPL", "resnet"), ("CoFT", "resnet"), ("CoFT", "vit"), ("CoFTPlus", "resnet")]
 
 
 def permute_labels(split: dict[str, Any], folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from .cleanliness import p_clean
 from .clip_models import fingerprint
-from .prompts import ensemble_features
 from .pseudo_labels import Opinion
 from .seeds import cached, correct_prior
 from .unlabeled import UnlabeledPool, plain_batches
@@ -41,17 +40,20 @@ def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch
     )
 
 
-def zero_shot_logits(
-    clip_model: Any,
-    pool: UnlabeledPool,
-    classnames: Sequence[str],
-    templates: Sequence[str],
-    cfg: Any,
-    device: torch.device,
-) -> Tensor:
-    """Logits of all unlabeled images under the frozen CLIP with averaged templates. Shape (N, C), on the CPU."""
-    text = ensemble_features(clip_model, classnames, templates).cpu()
-    return float(clip_model.logit_scale.exp()) * image_features(clip_model, pool, cfg, device) @ text.t()
+def zero_shot_logits(clip_model: Any, text: Tensor, pool: UnlabeledPool, cfg: Any, device: torch.device) -> Tensor:
+    """Logits of all unlabeled images under the frozen CLIP.
+
+    Args:
+        clip_model: A `clip.model.CLIP`.
+        text: Unit-length text features. Shape (C, embed_dim).
+        pool: The images.
+        cfg: See `plain_batches`.
+        device: Where CLIP is.
+
+    Returns:
+        Shape (N, C), on the CPU.
+    """
+    return float(clip_model.logit_scale.exp()) * image_features(clip_model, pool, cfg, device) @ text.cpu().t()
 
 
 @torch.no_grad()

@@ -69,6 +69,11 @@ class Classifier(nn.Module):
         return self.classify(self.features(images))
 
 
+def heads_of(student: nn.Module) -> list[nn.Parameter]:
+    """All parameters of a classifier but its encoder's."""
+    return [p for name, p in student.named_parameters() if not name.startswith("encoder.")]
+
+
 def interpolate(start: Classifier, end: Classifier, weight: float) -> Classifier:
     """Average two classifiers of one shape, weight by weight: (1 - weight) start + weight end (WiSE-FT).
 
@@ -177,20 +182,33 @@ class Peer(nn.Module):
             return self.teacher()
         return interpolate(self.prompted(), self.teacher(), wise)
 
-    def enter_phase2(self) -> None:
-        """Leave the text tower: from now on an encoder of the peer's own and two heads train."""
+    def make_student(self) -> Classifier:
+        """The classifier that trains in Phase II: an encoder of the peer's own, and two heads from the prompts."""
         with torch.no_grad():
             positive, negative = self.prompts(self._clip[0])
-        self.student = Classifier(
+        return Classifier(
             everything(self._clip[0].visual if self.restart else self.encoder),
             nn.Parameter(positive.detach().clone()),
             nn.Parameter(negative.detach().clone()),
             self.scale,
             self.negative_to_visual,
         )
+
+    def enter_phase2(self) -> None:
+        """Leave the text tower: from now on the student trains."""
+        self.student = self.make_student()
         self.ema = AveragedModel(self.student, multi_avg_fn=ramped_ema(self.ema_decay))
         self.ema.requires_grad_(False)
         self.phase = 2
+        self.train(self.training)
+
+    def leave_phase2(self) -> None:
+        """Back to Phase I."""
+        self.student, self.ema, self.phase = None, None, 1
+
+    def start_afresh(self, prompts: DualPrompts, encoder: nn.Module) -> None:
+        """Begin Phase I again with other prompts and another light module."""
+        self.prompts, self.encoder = prompts, encoder
         self.train(self.training)
 
     def update_ema(self) -> None:
@@ -239,7 +257,7 @@ class Peer(nn.Module):
         if extra["phase"] == 2 and self.phase == 1:
             self.enter_phase2()
         elif extra["phase"] == 1:
-            self.student, self.ema, self.phase = None, None, 1
+            self.leave_phase2()
         frozen = {f"encoder.{n}": t for n, t in self.encoder.state_dict().items() if n in self._shared}
         return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
 

@@ -83,7 +83,22 @@ def seed_quota(num_images: int, num_classes: int, at_most: int, share: float) ->
     return max(1, min(at_most, round(share * num_images / (2 * num_classes))))
 
 
-def select_seeds(logits: Tensor, per_class: int) -> tuple[Seeds, list[int]]:
+def growing_quotas(coverage: Tensor, first: int, progress: float) -> Tensor:
+    """Seeds of each class in a round: from the first round's number, geometrically, to the filter's coverage.
+
+    Args:
+        coverage: Images of each class that the filter calls clean. Shape (C,).
+        first: Seeds of each class in the first round.
+        progress: 0 in the first round, 1 in the last.
+
+    Returns:
+        Whole numbers, at least `first`. Shape (C,).
+    """
+    growth = (coverage.double() / first).clamp_min(1)
+    return (first * growth**progress).round().long()
+
+
+def select_seeds(logits: Tensor, per_class: int | Tensor) -> tuple[Seeds, list[int]]:
     """Choose the top images of each class by log-odds, among those assigned to it.
 
     A class with too few is filled from images that have it second, best first, in one pass over all such images; an
@@ -91,7 +106,7 @@ def select_seeds(logits: Tensor, per_class: int) -> tuple[Seeds, list[int]]:
 
     Args:
         logits: Logits of all unlabeled images, prior corrected or not. Shape (N, C).
-        per_class: How many to choose of each class.
+        per_class: How many to choose of each class: one number, or shape (C,).
 
     Returns:
         The seeds, by class and best first within it, and the classes that stay short.
@@ -100,15 +115,18 @@ def select_seeds(logits: Tensor, per_class: int) -> tuple[Seeds, list[int]]:
     first, second = logits.topk(2, dim=1).indices.unbind(dim=1)
     odds_first, odds_second = odds_of(logits, first), odds_of(logits, second)
     chosen: list[list[int]] = [[] for _ in range(num_classes)]
+    quotas = torch.as_tensor(per_class).expand(num_classes).tolist()
     taken: set[int] = set()
     for rank in best_first(odds_first):
-        _take(chosen[int(first[rank])], taken, rank, per_class)
+        label = int(first[rank])
+        _take(chosen[label], taken, rank, quotas[label])
     for rank in best_first(odds_second):
         if rank not in taken:
-            _take(chosen[int(second[rank])], taken, rank, per_class)
+            label = int(second[rank])
+            _take(chosen[label], taken, rank, quotas[label])
     ranks = [rank for members in chosen for rank in members]
     labels = [c for c, members in enumerate(chosen) for _ in members]
-    short = [c for c, members in enumerate(chosen) if len(members) < per_class]
+    short = [c for c, members in enumerate(chosen) if len(members) < quotas[c]]
     return Seeds(torch.tensor(ranks), torch.tensor(labels)), short
 
 

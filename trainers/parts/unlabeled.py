@@ -106,25 +106,32 @@ def plain_batches(pool: UnlabeledPool, cfg: Any, ranks: Tensor | None = None) ->
 
 
 def peer_batches(
-    pool: UnlabeledPool, cfg: Any, view: str, ranks: Mapping[str, Tensor], steps: int, *key: int | str
+    pool: UnlabeledPool,
+    cfg: Any,
+    view: str,
+    ranks: Mapping[str, Tensor],
+    steps: int,
+    *key: int | str,
+    sizes: Mapping[str, int] | None = None,
 ) -> DataLoader:
     """Batches for several peers at once, each from its own images, in its own order, with its own augmentations.
 
     Args:
         pool: The images.
         cfg: INPUT for the view, DATALOADER.TRAIN_X.BATCH_SIZE (for each peer), DATALOADER.NUM_WORKERS.
-        view: "weak" or "strong".
+        view: A name of `VIEWS`.
         ranks: For each peer's name, the images it is trained on.
         steps: Number of batches. A peer whose images run out begins again, in another order.
         *key: Seed, phase, epoch: whatever makes these batches differ from others.
+        sizes: How many images of a batch a name gets, where that is not the batch size. A name with 0 is left out.
 
     Returns:
         A loader of batches {peer: {"rank": shape (n,), "view": shape (n, 3, size, size)}}.
     """
-    size = cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    size, own = cfg.DATALOADER.TRAIN_X.BATCH_SIZE, sizes or {}
     streams = {peer: endless_draws(peer, which, derive(*key, peer)) for peer, which in ranks.items()}
-    sizes = {peer: min(size, len(which)) for peer, which in ranks.items()}
-    batches = [[next(streams[p]) for p in streams for _ in range(sizes[p])] for _ in range(steps)]
+    counts = {peer: min(own.get(peer, size), len(which)) for peer, which in ranks.items()}
+    batches = [[next(streams[p]) for p in streams for _ in range(counts[p])] for _ in range(steps)]
     return _loader(Views(pool, VIEWS[view](cfg), *key), batches, cfg)
 
 

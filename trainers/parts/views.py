@@ -6,7 +6,8 @@ names one of the kinds below.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +36,21 @@ def strong_view(cfg: Any) -> View:
     return v2.Compose([*_geometry(cfg), v2.RandAugment(num_ops=2, magnitude=9), *_to_tensor(cfg)])
 
 
-VIEWS: dict[str, Callable[[Any], View]] = {"plain": plain_view, "weak": weak_view, "strong": strong_view}
+def strong_and_weak(cfg: Any) -> View:
+    """A strong and a weak view of the same image. Shape (2, 3, size, size)."""
+    return partial(_stack, (strong_view(cfg), weak_view(cfg)))
+
+
+def _stack(views: Sequence[View], image: Image.Image) -> Tensor:
+    return torch.stack([view(image) for view in views])
+
+
+VIEWS: dict[str, Callable[[Any], View]] = {
+    "plain": plain_view,
+    "weak": weak_view,
+    "strong": strong_view,
+    "strong and weak": strong_and_weak,
+}
 
 
 def _natural(size: int, mode: InterpolationMode) -> list[Any]:

@@ -1,0 +1,206 @@
+"""CoFT+: CoFT with iterated tuning, momentum contrastive learning and class descriptions (our reconstruction)."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from dassl.engine import TRAINER_REGISTRY
+from datasets.errors import UserError
+
+from .coft import PEERS, CoFT
+from .parts.base import check_positive
+from .parts.coft_keys import coft_keys
+from .parts.contrastive import ContrastingPeer
+from .parts.descriptions import dataset_descriptions, described_features, load_descriptions
+from .parts.labelling import opinion
+from .parts.peer import Classifier, Peer
+from .parts.prompts import DualPrompts
+from .parts.seeding import derive
+from .parts.seeds import growing_quotas
+from .parts.unlabeled import peer_batches
+
+log = logging.getLogger(__name__)
+ASIDE = " aside"  # names the images of a batch that the filter leaves out
+
+
+def add_config(cfg: Any) -> None:
+    """Add CoFT+'s keys: CoFT's, and those of its three parts."""
+    own = cfg.TRAINER.COFTPLUS = coft_keys()
+    own.ROUNDS = 3  # how often Phases 0 and I are run
+    own.WARM_START = False  # True: a round goes on with the prompts and visual modules of the one before
+    own.CONTRAST = CfgNode({"WEIGHT": 0.5, "QUEUE": 4096, "TEMPERATURE": 0.07, "DIM": 128})
+    # auto: those that come with the data set, if there are any; none; or a file
+    own.DESCRIPTIONS = CfgNode({"FROM": "auto", "AT_SEEDS": 0.5, "AT_PREDICTION": 0.25})
+
+
+@TRAINER_REGISTRY.register()
+class CoFTPlus(CoFT):
+    """CoFT plus three parts, each of which a key takes away.
+
+    ROUNDS 1, CONTRAST.WEIGHT 0 and DESCRIPTIONS.FROM none make it CoFT.
+    """
+
+    settings = "COFTPLUS"
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse numbers that make no sense."""
+        super().check_cfg(cfg)
+        check_positive(cfg, *(f"TRAINER.COFTPLUS.{key}" for key in ("ROUNDS", "CONTRAST.QUEUE", "CONTRAST.DIM")))
+        for key in ("AT_SEEDS", "AT_PREDICTION"):
+            if not 0 <= cfg.TRAINER.COFTPLUS.DESCRIPTIONS[key] <= 1:
+                raise UserError(f"TRAINER.COFTPLUS.DESCRIPTIONS.{key} is a share; expected a number from 0 to 1")
+
+    # ---------------------------------------------------------------- descriptions
+
+    def build_model(self) -> None:
+        """Build the peers, and text features of the descriptions."""
+        super().build_model()
+        self.described = self.describe(1.0)
+
+    def describe(self, share: float) -> Tensor | None:
+        """Text features of templates and descriptions, unit length, shape (C, embed_dim); None without descriptions.
+
+        Args:
+            share: Weight of the descriptions.
+        """
+        source = self.own.DESCRIPTIONS.FROM
+        if source == "none":
+            return None
+        try:
+            found = dataset_descriptions(self.cfg.DATASET.NAME) if source == "auto" else load_descriptions(Path(source))
+        except UserError as error:
+            if source != "auto":
+                raise
+            log.warning("CoFT+ goes on without descriptions: %s", error)
+            return None
+        return described_features(self.clip_model, self.classnames, self.templates, found, share)
+
+    def text_features(self) -> Tensor:
+        """Text features of the zero-shot classifier, with descriptions. Unit length, shape (C, embed_dim)."""
+        mixed = self.describe(self.own.DESCRIPTIONS.AT_SEEDS)
+        return super().text_features() if mixed is None else mixed
+
+    def deploy(self) -> dict[str, Classifier]:
+        """The classifiers that are tested; descriptions have a share in their positive vectors."""
+        if not self.deployed:
+            self.deployed = {name: self._with_descriptions(c) for name, c in super().deploy().items()}
+        return self.deployed
+
+    def _with_descriptions(self, classifier: Classifier) -> Classifier:
+        if self.described is None:
+            return classifier
+        weight = self.own.DESCRIPTIONS.AT_PREDICTION
+        with torch.no_grad():
+            positive = torch.lerp(F.normalize(classifier.positive, dim=-1), self.described, weight)
+            return Classifier(classifier.encoder, positive, classifier.negative, classifier.scale).eval()
+
+    # ---------------------------------------------------------------- rounds
+
+    @property
+    def rounds(self) -> int:
+        """How often Phases 0 and I are run."""
+        return int(self.own.ROUNDS)
+
+    def before_epoch(self) -> None:
+        """Choose new seeds where a round begins."""
+        number, into = divmod(self.epoch, self.own.PHASE1.EPOCHS)
+        if self.phase == 1 and number and not into:
+            self.begin_round(number)
+        super().before_epoch()
+
+    @torch.no_grad()
+    def begin_round(self, number: int) -> None:
+        """Let both peers together choose more seeds than in the round before, and begin Phase I again.
+
+        Args:
+            number: Of the round, from 1.
+        """
+        views = self._classify(None)
+        opinions = [opinion(*views[name], self.own.PRIOR_TAU, self.own.CLEAN_RULE) for name in PEERS]
+        mean = torch.stack([views[name][0].double().softmax(dim=1) for name in PEERS]).mean(dim=0).clamp_min(1e-30)
+        labels = mean.argmax(dim=1)
+        clean = torch.stack([o.clean_at(labels) > 0.5 for o in opinions]).all(dim=0)
+        coverage = torch.bincount(labels[clean], minlength=len(self.classnames))
+        quotas = growing_quotas(coverage, 2 * self.seeds_per_class, number / max(1, self.rounds - 1))
+        numbers = self.share_seeds(mean.log(), quotas)
+        log.info("Round %d: %s", number + 1, ", ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
+        for index, (name, peer) in enumerate(self.peers.items()):
+            if not self.own.WARM_START:
+                peer.start_afresh(*self.fresh_start(index, name, number))
+                peer.to(self.device)
+            self._optims[name].enter(1)
+
+    # ---------------------------------------------------------------- contrastive learning
+
+    def make_peer(self, name: str, prompts: DualPrompts, encoder: nn.Module) -> Peer:
+        """Build a peer with a queue of at most half of the images."""
+        own = self.own.CONTRAST
+        if not self.contrasts:
+            return super().make_peer(name, prompts, encoder)
+        return ContrastingPeer(
+            self.clip_model,
+            prompts,
+            encoder,
+            self.identity,
+            queue_size=max(1, min(own.QUEUE, len(self.pool) // 2)),
+            dim=own.DIM,
+            seed=derive(self.cfg.SEED, "projection", name),
+            **self.peer_options,
+        )
+
+    @cached_property
+    def contrasts(self) -> bool:
+        """Whether Phase II has a contrastive loss."""
+        return bool(self.own.CONTRAST.WEIGHT)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weights of the losses, by name."""
+        return super().loss_weights | {"contrast": self.own.CONTRAST.WEIGHT}
+
+    def draw_batches(self) -> DataLoader:
+        """In Phase II also images that the filter left aside, in proportion but no more than of the others."""
+        if self.phase == 1 or not self.contrasts:
+            return super().draw_batches()
+        ranks: dict[str, Tensor] = {}
+        sizes: dict[str, int] = {}
+        for name, peer in self.peers.items():
+            kept, aside = (torch.nonzero(mask).flatten() for mask in (peer.lesson.keep, ~peer.lesson.keep))
+            batch = min(self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, len(kept))
+            ranks |= {name: kept, name + ASIDE: aside}
+            sizes[name + ASIDE] = min(batch, round(batch * len(aside) / len(kept)))
+        key = (self.cfg.SEED, self.epoch)
+        return peer_batches(self.pool, self.cfg, "strong and weak", ranks, self.steps_per_epoch(2), *key, sizes=sizes)
+
+    def losses(self, name: str, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Losses of a peer on its part of a batch, by name; each a scalar."""
+        if self.phase == 1 or not self.contrasts:
+            return super().losses(name, batch)
+        mine = {group: batch[group] for group in (name, name + ASIDE) if group in batch}
+        pairs = {
+            group: {"rank": part["rank"], "view": part["view"][:, 0], "key view": part["view"][:, 1]}
+            for group, part in mine.items()
+        }
+        return super().losses(name, pairs)
+
+    def more_losses(self, name: str, batch: dict[str, dict[str, Tensor]], features: Tensor) -> dict[str, Tensor]:
+        """The contrastive loss of all images of a peer's batch, in Phase II."""
+        if self.phase == 1 or not self.contrasts:
+            return {}
+        peer: Any = self.peers[name]
+        with self.autocast():
+            if name + ASIDE in batch:
+                aside = peer.learner().features(batch[name + ASIDE]["view"].to(self.device))
+                features = torch.cat([features, aside])
+            key_views = torch.cat([part["key view"] for part in batch.values()]).to(self.device)
+            ranks = torch.cat([part["rank"] for part in batch.values()])
+            return {"contrast": peer.contrast(features, key_views, ranks, self.own.CONTRAST.TEMPERATURE)}

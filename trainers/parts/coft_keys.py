@@ -1,0 +1,32 @@
+"""The keys of CoFT's section of the config; trainers that are variants of it have them too."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+
+def coft_keys() -> CfgNode:
+    """CoFT's keys with their defaults. docs/method.md says what each does and why it has this value."""
+    own = CfgNode()
+    own.PREC = "fp32"  # fp32, bf16, fp16, amp, or auto: what the machine is faster with
+    own.N_CTX = 0  # random context tokens; 0: the words of the data set's template
+    own.VISUAL = "auto"  # light visual module of Phase I; auto: vpt-deep for a ViT, norms-and-biases for a ResNet
+    own.VPT_TOKENS = 20
+    own.LORA_RANK = 4
+    own.ADAPTER_REDUCTION = 4  # how many times narrower an adapter's bottleneck is
+    own.KG_WEIGHT = 0.0  # pull of the positive text features towards the template's (KgCoOp)
+    own.SEEDS_PER_CLASS = 16  # K: pseudo-labels of each class for each peer, at most
+    own.SEEDS_SHARE = 0.5  # of a class's expected images N / C, so many are seeds at most, of both peers together
+    own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
+    own.CLEAN_RULE = "calibrated"  # calibrated or raw
+    own.FILTER = "both"  # a name of parts/pseudo_labels.py
+    own.MIN_KEPT = 4  # of each class, so many are always kept
+    own.LAMBDA_DUAL = 1.0
+    own.NEG_GRAD_TO_VISUAL = True  # False: DeFT's routing
+    own.EVAL_FREQ = 2  # epochs between accuracies of the curves; 0: at the ends of the phases only
+    own.PHASE1 = CfgNode({"EPOCHS": 10, "MIN_STEPS": 500, "WARMUP_STEPS": 150, "MIN_AUC": 0.9})
+    own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
+    own.PHASE2.EMA = 0.99
+    own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
+    own.PHASE2.RESTART = False  # True: the encoder starts Phase II from pre-trained weights, as DeFT's does
+    return own
