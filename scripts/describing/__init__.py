@@ -1,0 +1,1 @@
+"""Descriptions of classes, asked of any endpoint that speaks OpenAI's chat completions."""

@@ -1,0 +1,97 @@
+"""The descriptions that come with the project: complete, different from each other, short enough, to the point."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from datasets.digits import CLASSNAMES as DIGITS
+from datasets.drawings import DECLARED
+from datasets.eurosat import CLASSNAMES as EUROSAT
+from datasets.torchvision_sets import SETS
+from trainers.parts.descriptions import (
+    FOLDER,
+    MAX_TOKENS,
+    Descriptions,
+    class_key,
+    described_datasets,
+    load_descriptions,
+    names_class,
+    num_tokens,
+)
+from trainers.parts.prompts import plain_name
+
+CLASS_LISTS = FOLDER.parent / "classnames"
+FEW = 50  # classes up to which a class has five sentences, else three
+FEWEST_WORDS = 5  # beside the class name's own
+
+
+def names_on_file(stem: str) -> dict[str, list[str]]:
+    """Sentences by class name, as the file spells it."""
+    return dict(json.loads((FOLDER / f"{stem}.json").read_text(encoding="utf-8")))
+
+
+def known_classes() -> dict[str, list[str]]:
+    """Class names by data set, where the project has a list of them."""
+    lists = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in CLASS_LISTS.glob("*.txt")}
+    lists |= {source.folder: list(source.classnames) for source in SETS.values()}
+    lists |= {"digits": list(DIGITS), "eurosat": list(EUROSAT)}
+    return lists | json.loads(DECLARED.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", params=described_datasets())
+def stem(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def descriptions(stem: str) -> Descriptions:
+    return load_descriptions(FOLDER / f"{stem}.json")
+
+
+@pytest.mark.parametrize("stem", sorted(set(known_classes()) & set(described_datasets())))
+def test_every_class_of_the_data_set_is_covered_and_no_other(stem: str) -> None:
+    known = {class_key(name) for name in known_classes()[stem]}
+    found = {class_key(name) for name in names_on_file(stem)}
+    assert (known - found, found - known) == (set(), set())
+
+
+def test_class_names_differ(stem: str) -> None:
+    names = names_on_file(stem)
+    assert len({class_key(name) for name in names}) == len(names)
+
+
+def test_each_class_has_enough_sentences(descriptions: Descriptions) -> None:
+    least = 5 if len(descriptions) <= FEW else 3
+    assert {name: len(own) for name, own in descriptions.items() if len(own) < least} == {}
+
+
+def test_no_sentence_stands_there_twice(descriptions: Descriptions) -> None:
+    counts = Counter(class_key(s).rstrip(".") for own in descriptions.values() for s in own)
+    assert [sentence for sentence, times in counts.items() if times > 1] == []
+
+
+def test_sentences_are_not_one_pattern_with_other_names(descriptions: Descriptions) -> None:
+    patterns = Counter(class_key(s).replace(name, "{}") for name, own in descriptions.items() for s in own)
+    assert [pattern for pattern, times in patterns.items() if times > 2] == []
+
+
+def test_each_sentence_names_its_class(descriptions: Descriptions) -> None:
+    assert [s for name, own in descriptions.items() for s in own if not names_class(s, name)] == []
+
+
+def test_each_sentence_fits_and_says_something(descriptions: Descriptions) -> None:
+    sentences = [(name, sentence) for name, own in descriptions.items() for sentence in own]
+    assert [s for _, s in sentences if num_tokens(s) > MAX_TOKENS] == []
+    assert [s for n, s in sentences if len(s.split()) - len(plain_name(n).split()) < FEWEST_WORDS] == []
+    assert [s for _, s in sentences if s != " ".join(s.split()) or not s.endswith(".") or not s[0].isupper()] == []
+
+
+def test_a_class_that_is_missing_would_be_seen(tmp_path: Path) -> None:
+    names = names_on_file("cifar10")
+    del names["ship"]
+    known = {class_key(name) for name in known_classes()["cifar10"]}
+    assert known - {class_key(name) for name in names} == {"ship"}

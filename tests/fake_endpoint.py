@@ -1,0 +1,110 @@
+"""A server on this machine that answers like OpenAI's chat completions, as well or as badly as a test wants."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KINDS = (
+    "in white",
+    "in a dark room",
+    "with long thin legs",
+    "beside a tall tree",
+    "made of rough stone",
+    "on wet sand",
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server sends.
+
+    Attributes:
+        content: Text of the answer, or the body as it is if `raw`.
+        status: Of HTTP.
+        ending: Why the answer ends.
+        raw: Whether `content` is the whole body, and no JSON.
+        body: The whole body, as an object.
+    """
+
+    content: str = ""
+    status: int = 200
+    ending: str = "stop"
+    raw: bool = False
+    body: Any = None
+
+
+def good(name: str, count: int = 5) -> str:
+    return json.dumps([f"A picture of {name} {kind}." for kind in KINDS[:count]])
+
+
+@dataclass
+class FakeEndpoint:
+    """Answers by class name; a list of replies is gone through, its last one repeated.
+
+    Attributes:
+        replies: What to send for a class; what is not there gets a good answer.
+        before: Called with the class name before an answer is sent.
+        asked: Class names in the order of the requests.
+        requests: Bodies of the requests.
+        keys: Headers of authorisation.
+    """
+
+    replies: dict[str, list[Reply]] = field(default_factory=dict)
+    before: Callable[[str], None] = lambda name: None
+    asked: list[str] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    def reply(self, body: dict[str, Any], key: str) -> Reply:
+        question = body["messages"][1]["content"]
+        name = re.search(r"on what ['\"](.*?)['\"] looks like", question).group(1)  # type: ignore[union-attr]
+        self.before(name)
+        turn = self.asked.count(name)
+        self.asked.append(name)
+        self.requests.append(body)
+        self.keys.append(key)
+        own = self.replies.get(name) or [Reply(good(name, int(question.split()[1])))]
+        return own[min(turn, len(own) - 1)]
+
+    def __enter__(self) -> FakeEndpoint:
+        endpoint, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    reply = endpoint.reply(body, self.headers.get("Authorization", ""))
+                message = {"index": 0, "finish_reason": reply.ending}
+                message["message"] = {"role": "assistant", "content": reply.content}
+                content = reply.body or {"id": "1", "object": "chat.completion", "choices": [message]}
+                if reply.status != 200:
+                    content = {"error": {"message": reply.content}}
+                data = (reply.content if reply.raw else json.dumps(content)).encode()
+                self.send_response(reply.status)
+                self.send_header("Content-Type", "text/html" if reply.raw else "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("retry-after-ms", "1")
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/v1"
