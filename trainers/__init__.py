@@ -23,5 +23,5 @@ def extend_cfg(cfg: Any) -> None:
     cfg.INPUT.INTERPOLATION = "bicubic"
     cfg.INPUT.AUGMENT = "natural"  # a name of parts/views.py: what the pictures are
     cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
-    for trainer in (coop, upl, coft, self_training, supervised):  # after coft: they take over its defaults
+    for trainer in (coop, upl, coft, coft_plus, self_training, supervised):  # after coft: they take over its defaults
         trainer.add_config(cfg)
