@@ -1,5 +1,35 @@
 """Data sets: importing this package enters every one of them in Dassl's DATASET_REGISTRY."""
 
-from . import digits, drawings, eurosat, torchvision_sets
+from . import (
+    caltech101,
+    digits,
+    drawings,
+    dtd,
+    eurosat,
+    fgvc_aircraft,
+    food101,
+    imagenet,
+    oxford_flowers,
+    oxford_pets,
+    stanford_cars,
+    sun397,
+    torchvision_sets,
+    ucf101,
+)
 
-__all__ = ["digits", "drawings", "eurosat", "torchvision_sets"]
+__all__ = [
+    "caltech101",
+    "digits",
+    "drawings",
+    "dtd",
+    "eurosat",
+    "fgvc_aircraft",
+    "food101",
+    "imagenet",
+    "oxford_flowers",
+    "oxford_pets",
+    "stanford_cars",
+    "sun397",
+    "torchvision_sets",
+    "ucf101",
+]

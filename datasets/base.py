@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,17 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from .contents import first_by_content
 from .errors import UserError
+from .folders import spelled
 
+log = logging.getLogger(__name__)
 Items = list[Datum]
+Row = tuple[str, int, str]  # path, label, class name
+
+UNLABELED = {  # what DATASET.UNLABELED may be, and how results call it
+    "train": "training images",
+    "train+val": "training and validation images",
+    "test": "test images (transductive)",
+}
 
 
 class DeclaredDataset(DatasetBase):
@@ -23,29 +33,42 @@ class DeclaredDataset(DatasetBase):
     users' own images have none, so here a data set states its names and the labels only index them.
 
     Args:
-        cfg: Dassl config; DATASET.NUM_SHOTS, DATASET.SUBSAMPLE_CLASSES and DATASET.NUM_UNLABELED are read.
+        cfg: Dassl config; DATASET.NUM_SHOTS, SUBSAMPLE_CLASSES, UNLABELED and NUM_UNLABELED are read.
         classnames: Names by label, at least two, all different.
-        train: Training images. They are the unlabeled set, or DATASET.NUM_UNLABELED of them, chosen by content;
-            `train_x` has DATASET.NUM_SHOTS of each class.
+        train: Training images; none for a data set that is only for tests. `train_x` has DATASET.NUM_SHOTS of each
+            class; they are the ones that CoOp draws from the same list with the same seed.
         val: Validation images, or none.
         test: Test images.
 
+    Attributes:
+        unlabeled_part: What the unlabeled images in `train_u` are, in words: DATASET.UNLABELED says which, and
+            DATASET.NUM_UNLABELED how many of them, chosen by content.
+
     Raises:
-        UserError: If the class names cannot tell the classes apart.
+        UserError: If the class names cannot tell the classes apart, or a key has no such value.
     """
+
+    distinct_names = True  # whether class names that stand twice are refused
 
     def __init__(
         self, cfg: Any, *, classnames: Sequence[str], train: Items, test: Items, val: Sequence[Datum] = ()
     ) -> None:
-        check_classnames(classnames, type(self).__name__)
+        check_classnames(classnames, type(self).__name__, self.distinct_names)
         chosen = subsample(range(len(classnames)), cfg.DATASET.SUBSAMPLE_CLASSES)
         self._declared = [classnames[label] for label in chosen]
-        train, val, test = (keep_classes(items, chosen, len(classnames)) for items in (train, list(val), test))
-        shots = cfg.DATASET.NUM_SHOTS
+        which = "test" if not train else getattr(cfg.DATASET, "UNLABELED", "train")
+        if which not in UNLABELED:
+            raise UserError(f"DATASET.UNLABELED is {which!r}; expected one of {', '.join(UNLABELED)}")
+        self.unlabeled_part = UNLABELED[which]
+        shots, train, val = cfg.DATASET.NUM_SHOTS, train or test, list(val)
+        unlabeled = {"train": train, "train+val": [*train, *val], "test": test}[which]
+        # drawn before classes are left out: so does CoOp, and the draws depend on what was drawn before
         labeled = self.generate_fewshot_dataset(train, num_shots=shots)
         few_val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4)) if val else []
+        parts = (keep_classes(items, chosen, len(classnames)) for items in (labeled, unlabeled, few_val, test))
+        labeled, unlabeled, few_val, test = parts
         # a plugin with a config of its own may lack our keys
-        unlabeled = first_by_content(train, getattr(cfg.DATASET, "NUM_UNLABELED", 0))
+        unlabeled = first_by_content(unlabeled, getattr(cfg.DATASET, "NUM_UNLABELED", 0))
         super().__init__(train_x=labeled, train_u=unlabeled, val=few_val or None, test=test)
 
     @property
@@ -64,8 +87,13 @@ class DeclaredDataset(DatasetBase):
         return len(self._declared)
 
 
-def check_classnames(classnames: Sequence[str], dataset: str) -> None:
+def check_classnames(classnames: Sequence[str], dataset: str, distinct: bool = True) -> None:
     """Refuse class names that no classifier could be built on.
+
+    Args:
+        classnames: Names by label.
+        dataset: Name of the data set, for the error message.
+        distinct: Whether a name that stands twice is refused.
 
     Raises:
         UserError: On fewer than two names, on an empty one, or on one that stands twice.
@@ -80,7 +108,7 @@ def check_classnames(classnames: Sequence[str], dataset: str) -> None:
         plain = " ".join(name.replace("_", " ").lower().split())
         if not plain:
             raise UserError(f"data set {dataset}: class {label} has an empty name; give it one")
-        if plain in seen:
+        if plain in seen and distinct:
             raise UserError(
                 f"data set {dataset}: classes {seen[plain]} and {label} have the same name {name!r}; "
                 f"rename one, or merge them"
@@ -116,12 +144,17 @@ def keep_classes(items: Items, chosen: Sequence[int], num_classes: int) -> Items
     ]
 
 
-def read_split(path: Path, image_dir: Path) -> tuple[Items, Items, Items]:
+def read_split(
+    path: Path, image_dir: Path, classnames: Sequence[str] = (), moved: Mapping[str, str] | None = None
+) -> tuple[Items, Items, Items]:
     """Read a split file of CoOp's form.
 
     Args:
         path: JSON file {"train": [[relative path, label, class name], ...], "val": [...], "test": [...]}.
         image_dir: Folder that the paths are relative to.
+        classnames: Declared names by label. If they include all names of the file, an image's label is the one that
+            its name is declared for; else labels are taken as the file numbers them.
+        moved: Where a first folder of the paths is instead, by its name.
 
     Returns:
         Images of train, val and test.
@@ -139,8 +172,31 @@ def read_split(path: Path, image_dir: Path) -> tuple[Items, Items, Items]:
             f"split file {path}: expected JSON with train, val and test lists of [path, label, class name] "
             f"({type(error).__name__}: {error}); fetch the file again"
         ) from error
-    train, val, test = ([datum(image_dir / p, label, name) for p, label, name in part] for part in rows)
+    if classnames:
+        rows = _follow_names(rows, classnames, path)
+    places = {f"{first}/": f"{place}/" for first, place in (moved or {}).items()}
+    train, val, test = ([datum(image_dir / _moved(p, places), y, name) for p, y, name in part] for part in rows)
     return train, val, test
+
+
+def _follow_names(rows: list[list[Row]], classnames: Sequence[str], path: Path) -> list[list[Row]]:
+    """Number the classes as they are declared: files of other makers may count them in another order."""
+    declared = {spelled(name): label for label, name in enumerate(classnames)}
+    others = {name for part in rows for _, _, name in part if spelled(name) not in declared}
+    if others:
+        log.warning("%s names classes that are not declared (%s): labels as it has them", path, sorted(others)[0])
+        highest = max(label for part in rows for _, label, _ in part)
+        if highest >= len(classnames):
+            raise UserError(f"split file {path}: label {highest}, but there are {len(classnames)} classes")
+        return rows
+    return [[(p, declared[spelled(name)], name) for p, _, name in part] for part in rows]
+
+
+def _moved(path: str, places: Mapping[str, str]) -> str:
+    for first, place in places.items():
+        if path.startswith(first):
+            return place + path[len(first) :]
+    return path
 
 
 def datum(path: Path, label: int, classname: str) -> Datum:
@@ -149,9 +205,12 @@ def datum(path: Path, label: int, classname: str) -> Datum:
     Raises:
         UserError: If there is no such file.
     """
-    if not path.is_file():
-        raise UserError(f"image {path} is missing, though the data set's split names it; extract the data again")
-    return Datum(impath=str(path), label=label, classname=classname)
+    try:
+        return Datum(impath=str(path), label=label, classname=classname)
+    except AssertionError as error:  # Dassl looks for the file: no need to look twice
+        raise UserError(
+            f"image {path} is missing, though the data set's split names it; extract the data again"
+        ) from error
 
 
 def dataset_root(cfg: Any) -> Path:

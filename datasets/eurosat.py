@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import DeclaredDataset, dataset_root, read_split, require
+from .benchmark import SplitDataset
 
-CLASSNAMES = (
-    "Annual Crop Land",
-    "Forest",
-    "Herbaceous Vegetation Land",
-    "Highway or Road",
-    "Industrial Buildings",
-    "Pasture Land",
-    "Permanent Crop Land",
-    "Residential Buildings",
-    "River",
-    "Sea or Lake",
-)
+NAMES = {  # of classes, by folder
+    "AnnualCrop": "Annual Crop Land",
+    "Forest": "Forest",
+    "HerbaceousVegetation": "Herbaceous Vegetation Land",
+    "Highway": "Highway or Road",
+    "Industrial": "Industrial Buildings",
+    "Pasture": "Pasture Land",
+    "PermanentCrop": "Permanent Crop Land",
+    "Residential": "Residential Buildings",
+    "River": "River",
+    "SeaLake": "Sea or Lake",
+}
+CLASSNAMES = tuple(NAMES.values())
 
 
 @DATASET_REGISTRY.register()
-class EuroSAT(DeclaredDataset):
+class EuroSAT(SplitDataset):
     """EuroSAT RGB with CoOp's split: 13,500 training, 5,400 validation and 8,100 test images of 64x64.
 
     Layout: `<root>/eurosat/2750/<Class>/*.jpg` and `<root>/eurosat/split_zhou_EuroSAT.json`.
     """
 
+    name = "eurosat"
     dataset_dir = "eurosat"
+    image_dirs = ("2750", "EuroSAT/2750", "EuroSAT", "EuroSAT_RGB")
+    split = "split_zhou_EuroSAT.json"
 
-    def __init__(self, cfg: Any) -> None:
-        self.dataset_dir = str(dataset_root(cfg) / "eurosat")
-        how = "put EuroSAT there in CoOp's layout (eurosat/2750/<Class>/*.jpg), or set DATA to the folder that has it"
-        root = require(dataset_root(cfg) / "eurosat", "EuroSAT", how)
-        images = require(root / "2750", "EuroSAT", how)
-        split = require(root / "split_zhou_EuroSAT.json", "EuroSAT", "put CoOp's split file there")
-        train, val, test = read_split(split, images)
-        super().__init__(cfg, classnames=CLASSNAMES, train=train, val=val, test=test)
+    @classmethod
+    def declare(cls, root: Path) -> list[str]:
+        """Class names by label."""
+        return list(CLASSNAMES)
+
+    @classmethod
+    def folder_names(cls) -> Mapping[str, str | None]:
+        """Class names that say what the folders' names mean."""
+        return NAMES

@@ -80,7 +80,8 @@ def test_one_line_and_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert launch.main(["CoFT", "eurosat", "--backbone", "embedded", "--data", str(tmp_path), *out]) == 2
     line = capsys.readouterr().err.strip()
     assert (
-        line.startswith(f"error: EuroSAT: no eurosat at {tmp_path / 'eurosat'}; put EuroSAT there") and "\n" not in line
+        line.startswith(f"error: EuroSAT: no eurosat at {tmp_path / 'eurosat'}; see: bash scripts/data.sh eurosat")
+        and "\n" not in line
     )
 
 

@@ -15,6 +15,7 @@ def extend_cfg(cfg: Any) -> None:
     INPUT.SIZE, PIXEL_MEAN and PIXEL_STD become empty, which means: as the backbone has them.
     """
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base or new
+    cfg.DATASET.UNLABELED = "train"  # the unlabeled images: train, train+val or test (transductive)
     cfg.DATASET.NUM_UNLABELED = 0  # unlabeled images to take, by content; 0 for all
     cfg.MODEL.BACKBONE.TRUST_JIT = False  # read TorchScript archives that are not OpenAI's
     cfg.INPUT.SIZE = ()

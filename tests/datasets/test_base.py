@@ -111,7 +111,7 @@ def test_eurosat_in_coops_layout(tmp_path: Path, shapes: Path) -> None:
     assert data.classnames[3] == "Highway or Road"
 
 
-@pytest.mark.parametrize("missing", ["", "2750", "split_zhou_EuroSAT.json", "2750/River/River_4.jpg"])
+@pytest.mark.parametrize("missing", ["", "2750", "2750/River/River_4.jpg"])
 def test_what_is_missing_of_eurosat_is_named(tmp_path: Path, shapes: Path, missing: str) -> None:
     make_eurosat(tmp_path, shapes)
     gone = tmp_path / "eurosat" / missing

@@ -96,12 +96,18 @@ class ClipTrainer(TrainerX):
         """Take the training images without their labels; these go to the diagnostics alone."""
         train = self.dm.dataset.train_u or self.dm.dataset.train_x  # data sets in CoOp's style have no train_u
         self.pool = UnlabeledPool([item.impath for item in train])
+        log.info("Unlabeled images: %d, the %s", len(self.pool), self.unlabeled_part)
         self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
 
     @property
     def classnames(self) -> list[str]:
         """Declared class names, by label."""
         return list(self.dm.dataset.classnames)
+
+    @property
+    def unlabeled_part(self) -> str:
+        """What the unlabeled images are, in words."""
+        return getattr(self.dm.dataset, "unlabeled_part", "training images")
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -252,6 +258,7 @@ class ClipTrainer(TrainerX):
                 "shots": self.cfg.DATASET.NUM_SHOTS,
                 "precision": self.precision,
                 "labels_used": self.labels_used,
+                **({"unlabeled": self.unlabeled_part} if self.label_free else {}),
                 "ensemble": self.ensemble_size,
                 "seconds": round(time.monotonic() - self.started, 1),
                 "results": self.results,

@@ -1,0 +1,167 @@
+"""What the data sets of CoOp's benchmark share: folders, class names, and split files, read or made."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .base import DeclaredDataset, Items, dataset_root, read_split
+from .errors import UserError
+from .folders import image_files
+from .splits import Split, save_split, split_by_class
+
+log = logging.getLogger(__name__)
+CLASSNAMES = Path(__file__).resolve().parent / "classnames"
+
+
+def declared_names(name: str) -> list[str]:
+    """Class names of a data set, by label, as its split file of CoOp's writes them."""
+    return (CLASSNAMES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+
+
+class SplitDataset(DeclaredDataset):
+    """A data set with a split file. Without one, `make_split` splits it, and the file is written beside the images.
+
+    A subclass states the attributes below; they are CoOp's layout, and what others unpack it to.
+
+    Attributes:
+        name: What scripts call it; class names are in `classnames/<name>.txt`.
+        dataset_dir: Folder below the data root.
+        other_dirs: Other names of that folder.
+        image_dirs: Folders within it that may hold the images; the first that exists does.
+        split: Name of the split file.
+    """
+
+    name: ClassVar[str] = ""
+    dataset_dir = ""
+    other_dirs: ClassVar[Sequence[str]] = ()
+    image_dirs: ClassVar[Sequence[str]] = ("images",)
+    split: ClassVar[str] = ""
+
+    def __init__(self, cfg: Any) -> None:
+        root = self.find(dataset_root(cfg), [self.dataset_dir, *self.other_dirs])
+        images = self.find(root, self.image_dirs)
+        self.dataset_dir = str(root)
+        names = self.declare(root)
+        train, val, test = self.read(root, images, names)
+        super().__init__(cfg, classnames=names, train=train, val=val, test=test)
+
+    @classmethod
+    def declare(cls, root: Path) -> list[str]:
+        """Class names by label."""
+        return declared_names(cls.name)
+
+    def read(self, root: Path, images: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
+        """Read training, validation and test images from the split file, or make it."""
+        path = root / self.split
+        if path.is_file():
+            return read_split(path, images, names, self.moved(images))
+        split = self.make_split(root, images, names)
+        try:
+            save_split(split, path)
+        except OSError as error:  # a data root that others own: the split is the same every time it is made
+            log.warning("%s: the split cannot be kept (%s)", path, error)
+            with tempfile.TemporaryDirectory() as scratch:
+                save_split(split, Path(scratch) / self.split)
+                return read_split(Path(scratch) / self.split, images, names, self.moved(images))
+        return read_split(path, images, names, self.moved(images))
+
+    def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
+        """Split the images, whose folders are named after their classes, at random but always the same way."""
+        return split_by_class(folder_rows(images, names, self.folder_names()))
+
+    @classmethod
+    def folder_names(cls) -> Mapping[str, str | None]:
+        """Class names by the names of folders that are called otherwise; None for folders that are left out."""
+        return {}
+
+    @classmethod
+    def moved(cls, images: Path) -> Mapping[str, str]:
+        """Where a first folder of the split's paths is instead, by its name."""
+        return {}
+
+    @classmethod
+    def find(cls, parent: Path, folders: Sequence[str]) -> Path:
+        """Return the first folder that exists.
+
+        Raises:
+            UserError: If there is none.
+        """
+        for folder in folders:
+            if (parent / folder).is_dir():
+                return parent / folder
+        raise UserError(
+            f"{cls.__name__}: no {Path(folders[0]).name} at {parent / folders[0]}; "
+            f"see: bash scripts/data.sh {cls.name}, or set DATA to the folder that has it"
+        )
+
+    @classmethod
+    def annotation(cls, root: Path, *places: str) -> Path:
+        """Return a file that a split is made of: the first of several places that has it.
+
+        Raises:
+            UserError: If there is none.
+        """
+        for place in places:
+            if (root / place).is_file():
+                return root / place
+        raise UserError(
+            f"{cls.__name__}: neither {cls.split} nor {places[0]} in {root}; put CoOp's split file there "
+            f"(see: bash scripts/data.sh {cls.name})"
+        )
+
+
+def folder_rows(images: Path, names: Sequence[str], renamed: Mapping[str, str | None]) -> list[tuple[str, int, str]]:
+    """List images by the folders of their classes.
+
+    Args:
+        images: Folder of the folders.
+        names: Class names by label.
+        renamed: Class names by folder, where they differ; None for a folder that is left out.
+
+    Returns:
+        Path below `images`, label and class name of each.
+
+    Raises:
+        UserError: If a folder is of no class.
+    """
+    label_of = {name: label for label, name in enumerate(names)}
+    rows = []
+    for folder in sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        name = renamed.get(folder.name, folder.name)
+        if name is None:
+            continue
+        if name not in label_of:
+            raise UserError(f"folder {folder} is of no class; take it out, or put CoOp's split file beside the images")
+        rows += [(str(path.relative_to(images)), label_of[name], name) for path in image_files(folder)]
+    return rows
+
+
+def read_lines(path: Path) -> list[list[str]]:
+    """Lines of an annotation file, each split at blanks; empty ones are left out.
+
+    Raises:
+        UserError: If it cannot be read as text.
+    """
+    try:
+        return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
+
+
+def read_mat(path: Path) -> dict[str, Any]:
+    """Variables of a MATLAB file.
+
+    Raises:
+        UserError: If it is none.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        return loadmat(str(path), squeeze_me=True)
+    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
+        raise UserError(f"{path} cannot be read as a MATLAB file ({error}); fetch it again") from error

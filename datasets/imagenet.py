@@ -1,0 +1,150 @@
+"""ImageNet (Deng et al. 2009), and the sets that test what is learned on it: V2, Sketch, A(dversarial), R(endition)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import DeclaredDataset, Items, dataset_root, datum
+from .benchmark import read_lines
+from .errors import UserError
+from .folders import image_files
+
+
+class ImageNetFamily(DeclaredDataset):
+    """Images in folders named after WordNet synsets, whose names `classnames.txt` gives, as CLIP's authors wrote them.
+
+    Attributes:
+        name: What scripts call it.
+        dataset_dir: Folder below the data root.
+        images: Folder of the test images within it.
+    """
+
+    name: ClassVar[str] = ""
+    dataset_dir = ""
+    images: ClassVar[str] = ""
+    distinct_names = False  # CLIP's list has "missile" and "sunglasses" twice
+
+    def __init__(self, cfg: Any) -> None:
+        root = dataset_root(cfg)
+        self.dataset_dir = str(root / self.dataset_dir)
+        names = self.read_names(root)
+        train = self.read(self.training, names) if self.training else []
+        test = self.read(Path(self.dataset_dir) / self.images, names)
+        super().__init__(cfg, classnames=list(self.classes(names).values()), train=train, test=test)
+
+    @property
+    def training(self) -> Path | None:
+        """Folder of the training images; none for a set that is only for tests."""
+        return None
+
+    def read_names(self, root: Path) -> dict[str, str]:
+        """Class names by synset, from the data set's classnames.txt or ImageNet's.
+
+        Raises:
+            UserError: If there is none, or it is of another form.
+        """
+        places = [Path(self.dataset_dir) / "classnames.txt", root / "imagenet" / "classnames.txt"]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise self.missing(places[0])
+        lines = read_lines(path)
+        if not lines or not all(len(line) > 1 for line in lines):
+            raise UserError(f"{path}: expected lines of a synset and its name, such as 'n01440764 tench'")
+        return {synset: " ".join(words) for synset, *words in lines}
+
+    def missing(self, path: Path) -> UserError:
+        """The error that says that something is not there."""
+        name = type(self).__name__
+        return UserError(f"{name}: no {path.name} at {path}; see: bash scripts/data.sh {self.name}")
+
+    def classes(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Class names by folder, in the order of their labels: the folders that there are, by name.
+
+        Raises:
+            UserError: If there are none, or one has no name.
+        """
+        folder = Path(self.dataset_dir) / self.images
+        if not folder.is_dir():
+            raise self.missing(folder)
+        synsets = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        unknown = [synset for synset in synsets if synset not in names]
+        if unknown:
+            raise UserError(f"folder {folder / unknown[0]} is of no class in classnames.txt; take it out")
+        return {synset: names[synset] for synset in synsets}
+
+    def read(self, folder: Path, names: Mapping[str, str]) -> Items:
+        """Read the images of all classes that have a folder.
+
+        Raises:
+            UserError: If the folder is missing.
+        """
+        if not folder.is_dir():
+            raise self.missing(folder)
+        places = [(folder / place, name) for place, name in self.classes(names).items()]
+        return [
+            datum(path, label, name)
+            for label, (place, name) in enumerate(places)
+            if place.is_dir()
+            for path in image_files(place)
+        ]
+
+
+@DATASET_REGISTRY.register()
+class ImageNet(ImageNetFamily):
+    """Layout: `<root>/imagenet/images/{train,val}/<synset>/*` and `classnames.txt`; the validation part is the test."""
+
+    name = "imagenet"
+    dataset_dir = "imagenet"
+    images = "images/val"
+
+    @property
+    def training(self) -> Path:
+        """Folder of the training images."""
+        return Path(self.dataset_dir) / "images" / "train"
+
+
+@DATASET_REGISTRY.register()
+class ImageNetV2(ImageNetFamily):
+    """Layout: `<root>/imagenetv2/imagenetv2-matched-frequency-format-val/<number of the class>/*`."""
+
+    name = "imagenetv2"
+    dataset_dir = "imagenetv2"
+    images = "imagenetv2-matched-frequency-format-val"
+
+    def classes(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Class names by the number of their folder."""
+        return {str(number): name for number, name in enumerate(names.values())}
+
+
+@DATASET_REGISTRY.register()
+class ImageNetSketch(ImageNetFamily):
+    """Layout: `<root>/imagenet-sketch/images/<synset>/*`."""
+
+    name = "imagenet_sketch"
+    dataset_dir = "imagenet-sketch"
+    images = "images"
+
+
+@DATASET_REGISTRY.register()
+class ImageNetA(ImageNetFamily):
+    """Layout: `<root>/imagenet-adversarial/imagenet-a/<synset>/*`: 200 of the classes."""
+
+    name = "imagenet_a"
+    dataset_dir = "imagenet-adversarial"
+    images = "imagenet-a"
+
+
+@DATASET_REGISTRY.register()
+class ImageNetR(ImageNetFamily):
+    """Layout: `<root>/imagenet-rendition/imagenet-r/<synset>/*`: 200 of the classes."""
+
+    name = "imagenet_r"
+    dataset_dir = "imagenet-rendition"
+    images = "imagenet-r"
+
+
+FAMILY: Sequence[type[ImageNetFamily]] = (ImageNet, ImageNetV2, ImageNetSketch, ImageNetA, ImageNetR)

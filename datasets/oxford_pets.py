@@ -1,0 +1,31 @@
+"""Oxford-IIIT Pets: breeds of cats and dogs (Parkhi et al. 2012), 37 classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import Row
+from .benchmark import SplitDataset, read_lines
+from .splits import Split, hold_out
+
+
+@DATASET_REGISTRY.register()
+class OxfordPets(SplitDataset):
+    """Layout: `<root>/oxford_pets/images/*.jpg` and `annotations/`."""
+
+    name = "oxford_pets"
+    dataset_dir = "oxford_pets"
+    other_dirs = ("oxford-iiit-pet",)
+    split = "split_zhou_OxfordPets.json"
+
+    def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
+        """Hold images out of the annotated training part."""
+
+        def rows(file: str) -> list[Row]:
+            lines = read_lines(self.annotation(root, f"annotations/{file}"))
+            return [(f"{image}.jpg", int(number) - 1, names[int(number) - 1]) for image, number, *_ in lines]
+
+        return hold_out(rows("trainval.txt"), rows("test.txt"))

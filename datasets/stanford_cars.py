@@ -1,0 +1,46 @@
+"""Stanford Cars: make, model and year of cars (Krause et al. 2013), 196 classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import Row
+from .benchmark import SplitDataset, read_mat
+from .splits import Split, hold_out
+
+
+@DATASET_REGISTRY.register()
+class StanfordCars(SplitDataset):
+    """Layout: `<root>/stanford_cars/cars_train/*.jpg`, `cars_test/*.jpg` and the annotations.
+
+    Mirrors nest the folders once more (`cars_train/cars_train/`), or put the test's annotations into `devkit`.
+    """
+
+    name = "stanford_cars"
+    dataset_dir = "stanford_cars"
+    other_dirs = ("stanford-cars",)
+    image_dirs = (".",)
+    split = "split_zhou_StanfordCars.json"
+
+    @classmethod
+    def moved(cls, images: Path) -> Mapping[str, str]:
+        """Folders that a mirror nested once more."""
+        parts = ("cars_train", "cars_test")
+        return {part: f"{part}/{part}" for part in parts if (images / part / part).is_dir()}
+
+    def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
+        """Hold images out of the annotated training part."""
+
+        def rows(part: str, *places: str) -> list[Row]:
+            cars = read_mat(self.annotation(root, *places))["annotations"]
+            labels = [int(car["class"]) - 1 for car in cars]
+            return [(f"{part}/{car['fname']}", y, names[y]) for car, y in zip(cars, labels, strict=True)]
+
+        labelled = "cars_test_annos_withlabels.mat"
+        return hold_out(
+            rows("cars_train", "devkit/cars_train_annos.mat", "cars_train_annos.mat"),
+            rows("cars_test", labelled, f"devkit/{labelled}"),
+        )

@@ -1,0 +1,44 @@
+"""SUN397: scenes (Xiao et al. 2010), 397 classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import Row
+from .benchmark import SplitDataset, read_lines
+from .errors import UserError
+from .splits import Split, hold_out
+
+
+@DATASET_REGISTRY.register()
+class SUN397(SplitDataset):
+    """Layout: `<root>/sun397/SUN397/<letter>/<class>[/<kind>]/*.jpg`; its authors' first partition, if need be."""
+
+    name = "sun397"
+    dataset_dir = "sun397"
+    other_dirs = ("SUN397",)
+    image_dirs = ("SUN397", "SUN397/SUN397", ".")
+    split = "split_zhou_SUN397.json"
+
+    def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
+        """Hold images out of the first partition's training part."""
+        label_of = {name: label for label, name in enumerate(names)}
+
+        def rows(file: str) -> list[Row]:
+            path = self.annotation(root, file, f"Partitions/{file}")
+            listed = [PurePosixPath(image.lstrip("/")) for (image,) in read_lines(path)]
+            named = [(str(image), class_of(image)) for image in listed]
+            unknown = [name for _, name in named if name not in label_of]
+            if unknown:
+                raise UserError(f"{path}: {unknown[0]!r} is no class of SUN397; fetch it again")
+            return [(image, label_of[name], name) for image, name in named]
+
+        return hold_out(rows("Training_01.txt"), rows("Testing_01.txt"))
+
+
+def class_of(image: PurePosixPath) -> str:
+    """Class name of a path such as "a/apartment_building/outdoor/x.jpg": kind first, "outdoor apartment_building"."""
+    return " ".join(reversed(image.parent.parts[1:]))

@@ -1,0 +1,373 @@
+"""CoOp's benchmark: each data set in a small root of its layout, with a split file and without."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import datasets
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets import benchmark
+from datasets.base import read_split
+from datasets.benchmark import CLASSNAMES, declared_names
+from datasets.errors import UserError
+from datasets.folders import spelled
+from datasets.imagenet import FAMILY
+from datasets.splits import hold_out, split_by_class
+from datasets.templates import TEMPLATES
+from tests.datasets.rooms import (
+    NUM_CLASSES,
+    PER_CLASS,
+    ROOMS,
+    TESTED,
+    config,
+    in_folders,
+    stanford_cars,
+    synsets,
+    touch,
+    write_split,
+)
+
+CONFIGS = Path(datasets.__file__).parents[1] / "configs" / "datasets"
+COOPS_TEMPLATES = {
+    "OxfordPets": "a photo of a {}, a type of pet.",
+    "OxfordFlowers": "a photo of a {}, a type of flower.",
+    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
+    "DescribableTextures": "{} texture.",
+    "EuroSAT": "a centered satellite photo of {}.",
+    "StanfordCars": "a photo of a {}.",
+    "Food101": "a photo of {}, a type of food.",
+    "SUN397": "a photo of a {}.",
+    "Caltech101": "a photo of a {}.",
+    "UCF101": "a photo of a person doing {}.",
+    **dict.fromkeys(("ImageNet", "ImageNetSketch", "ImageNetV2", "ImageNetA", "ImageNetR"), "a photo of a {}."),
+}
+HELD_OUT = ("OxfordPets", "StanfordCars", "SUN397", "UCF101")
+# of each class: train, val, test
+SHARES = {"FGVCAircraft": (3, 3, 3)} | dict.fromkeys(HELD_OUT, (2, 1, 1))
+
+
+def load(name: str, root: Path, **options: Any) -> Any:
+    return DATASET_REGISTRY.get(name)(config(root, **options))
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A data root for each data set, without its split file."""
+    made = {}
+    for name, make in ROOMS.items():
+        made[name] = tmp_path_factory.mktemp(name)
+        make(made[name])
+    return made
+
+
+def rows(items: Sequence[Any]) -> list[tuple[str, int, str]]:
+    return [(item.impath, item.label, item.classname) for item in items]
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_split_is_made_once_with_coops_shares(roots: dict[str, Path], name: str) -> None:
+    data = load(name, roots[name])
+    assert data.num_classes == NUM_CLASSES[name] and data.unlabeled_part == "training images"
+    train, val, test = (len(part) / NUM_CLASSES[name] for part in (data.train_x, data.val, data.test))
+    assert (train, val, test) == SHARES.get(name, (3, 1, 2))
+    parts = [{item.impath for item in part} for part in (data.train_x, data.val, data.test)]
+    assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+    again = load(name, roots[name])
+    assert rows(data.train_x) == rows(again.train_x) and rows(data.test) == rows(again.test)
+    for item in [*data.train_x, *data.val, *data.test]:
+        assert item.classname == data.classnames[item.label]
+    assert data.train_u == data.train_x
+
+
+@pytest.mark.parametrize("name", sorted(set(ROOMS) - {"FGVCAircraft"}))
+def test_the_split_file_that_is_made_is_coops_form(roots: dict[str, Path], name: str) -> None:
+    data = load(name, roots[name])
+    (path,) = Path(data.dataset_dir).glob("split_zhou_*.json")
+    assert path.name == f"split_zhou_{name}.json"
+    split = json.loads(path.read_text())
+    relative, label, classname = split["train"][0]
+    assert data.train_x[0].impath.endswith(relative) and not relative.startswith("/")
+    assert (label, classname) == (data.train_x[0].label, data.train_x[0].classname)
+
+
+def test_labels_are_those_of_the_folder_or_annotation(roots: dict[str, Path]) -> None:
+    named = {
+        "Caltech101": lambda p: {"Faces": "face", "airplanes": "airplane"}.get(p.parent.name, p.parent.name.lower()),
+        "OxfordPets": lambda p: p.stem.rsplit("_", 1)[0].lower(),
+        "SUN397": lambda p: " ".join(reversed(p.parent.parts[p.parts.index("SUN397") + 2 :])),
+        "UCF101": lambda p: p.parent.name,
+        "Food101": lambda p: p.parent.name,
+    }
+    for name, read in named.items():
+        for item in load(name, roots[name]).test:
+            expected = read(Path(item.impath))
+            assert item.classname in (expected, expected.rstrip("s")), item.impath
+    car = load("StanfordCars", roots["StanfordCars"]).test[0]
+    assert car.label == int(Path(car.impath).stem) // TESTED
+    flower = load("OxfordFlowers", roots["OxfordFlowers"]).test[0]
+    assert flower.label == (int(Path(flower.impath).stem[6:]) - 1) // PER_CLASS
+
+
+@pytest.mark.parametrize("which", ["base", "new"])
+@pytest.mark.parametrize("name", ROOMS)
+def test_base_and_new_classes(roots: dict[str, Path], name: str, which: str) -> None:
+    whole, half = load(name, roots[name]), load(name, roots[name], SUBSAMPLE_CLASSES=which)
+    middle = -(-len(whole.classnames) // 2)
+    chosen = whole.classnames[:middle] if which == "base" else whole.classnames[middle:]
+    assert half.classnames == chosen
+    assert {item.label for item in half.test} == set(range(len(chosen)))
+    assert all(item.classname == chosen[item.label] for item in half.train_u)
+
+
+@pytest.mark.parametrize("which", ["all", "base", "new"])
+def test_few_shots_are_coops_draws(roots: dict[str, Path], which: str) -> None:
+    """Dassl's global generator, seeded as by --seed; all classes are drawn, then some are left out."""
+    split = json.loads(
+        (
+            Path(load("DescribableTextures", roots["DescribableTextures"]).dataset_dir)
+            / "split_zhou_DescribableTextures.json"
+        ).read_text()
+    )
+    random.seed(3)
+    expected: dict[str, list[str]] = {}
+    for part, shots in (("train", 2), ("val", 1)):
+        groups: dict[int, list[str]] = {}
+        for path, label, _ in split[part]:
+            groups.setdefault(label, []).append(path)
+        drawn = {label: random.sample(paths, shots) for label, paths in groups.items()}
+        labels = {"all": range(47), "base": range(24), "new": range(24, 47)}[which]
+        expected[part] = [path for label in labels for path in drawn[label]]
+    random.seed(3)
+    data = load("DescribableTextures", roots["DescribableTextures"], NUM_SHOTS=2, SUBSAMPLE_CLASSES=which)
+    for part, items in (("train", data.train_x), ("val", data.val)):
+        assert ["/".join(Path(item.impath).parts[-2:]) for item in items] == expected[part]
+
+
+@pytest.mark.parametrize(
+    ("which", "size", "words"),
+    [("train", 3, "training images"), ("train+val", 4, "training and validation images"), ("test", 2, "transductive")],
+)
+def test_what_the_unlabeled_images_are(roots: dict[str, Path], which: str, size: int, words: str) -> None:
+    data = load("EuroSAT", roots["EuroSAT"], UNLABELED=which)
+    assert len(data.train_u) == 10 * size and words in data.unlabeled_part
+    assert len(data.train_x) == 30 and len(data.test) == 20
+    part = load("EuroSAT", roots["EuroSAT"], UNLABELED=which, NUM_UNLABELED=7)
+    assert len(part.train_u) == 7
+
+
+def test_unlabeled_images_of_no_such_name(roots: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"DATASET\.UNLABELED is 'val'; expected one of train, train\+val, test"):
+        load("EuroSAT", roots["EuroSAT"], UNLABELED="val")
+
+
+def test_an_existing_split_file_is_used_as_it_is(tmp_path: Path) -> None:
+    home = tmp_path / "dtd"
+    parts = {
+        part: [(f"{name}/{part}.jpg", y, name) for y, name in enumerate(declared_names("dtd"))]
+        for part in ("train", "val", "test")
+    }
+    for chosen in parts.values():
+        for path, _, _ in chosen:
+            touch(home / "images" / path)
+    write_split(home / "split_zhou_DescribableTextures.json", parts)
+    before = (home / "split_zhou_DescribableTextures.json").stat().st_mtime_ns
+    data = load("DescribableTextures", tmp_path)
+    assert [item.label for item in data.test] == list(range(47)) and data.train_x[5].impath.endswith("/train.jpg")
+    assert (home / "split_zhou_DescribableTextures.json").stat().st_mtime_ns == before
+
+
+def test_a_split_that_counts_the_classes_in_another_order(tmp_path: Path) -> None:
+    names = ["cheese_plate", "cheesecake", "waffles"]
+    touch(tmp_path / "a.jpg")
+    write_split(tmp_path / "split.json", {"train": [("a.jpg", 0, "cheesecake"), ("a.jpg", 1, "Cheese plate")]})
+    train, _, _ = read_split(tmp_path / "split.json", tmp_path, names)
+    assert [item.label for item in train] == [1, 0]
+
+
+def test_a_split_that_names_its_classes_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path / "a.jpg")
+    write_split(tmp_path / "split.json", {"train": [("a.jpg", 1, "chat"), ("a.jpg", 0, "dog")]})
+    with caplog.at_level(logging.WARNING):
+        train, _, _ = read_split(tmp_path / "split.json", tmp_path, ["cat", "dog"])
+    assert [item.label for item in train] == [1, 0] and "names classes that are not declared (chat)" in caplog.text
+    write_split(tmp_path / "split.json", {"train": [("a.jpg", 2, "chat")]})
+    with pytest.raises(UserError, match="label 2, but there are 2 classes"):
+        read_split(tmp_path / "split.json", tmp_path, ["cat", "dog"])
+
+
+def test_a_mirror_that_nests_the_cars(tmp_path: Path) -> None:
+    stanford_cars(tmp_path, nested=True)
+    data = load("StanfordCars", tmp_path)
+    split = json.loads((tmp_path / "stanford_cars" / "split_zhou_StanfordCars.json").read_text())
+    assert split["train"][0][0].startswith("cars_train/0")
+    assert "/cars_train/cars_train/" in data.train_x[0].impath and len(load("StanfordCars", tmp_path).test) == 196
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("OxfordPets", "oxford_pets", "oxford-iiit-pet"),
+        ("OxfordFlowers", "oxford_flowers", "flowers-102"),
+        ("FGVCAircraft", "fgvc_aircraft", "fgvc-aircraft-2013b/data"),
+        ("SUN397", "sun397/SUN397", "SUN397"),
+        ("DescribableTextures", "dtd", "dtd/dtd"),
+        ("Caltech101", "caltech-101", "caltech101"),
+    ],
+)
+def test_torchvisions_layouts_serve_too(roots: dict[str, Path], tmp_path: Path, name: str, old: str, new: str) -> None:
+    (tmp_path / new).parent.mkdir(exist_ok=True)
+    (tmp_path / new).symlink_to(roots[name] / old)
+    for extra in ("Training_01.txt", "Testing_01.txt") if name == "SUN397" else ():
+        shutil.copy(roots[name] / "sun397" / extra, tmp_path / new)
+    assert len(load(name, tmp_path).test) == len(load(name, roots[name]).test)
+
+
+def test_a_root_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ROOMS["EuroSAT"](tmp_path)
+    save = benchmark.save_split
+
+    def refuse(split: Any, path: Path) -> None:
+        if path.parent == tmp_path / "eurosat":
+            raise PermissionError("read-only")
+        save(split, path)
+
+    monkeypatch.setattr(benchmark, "save_split", refuse)
+    first, again = load("EuroSAT", tmp_path), load("EuroSAT", tmp_path)
+    assert rows(first.test) == rows(again.test)
+    assert not list((tmp_path / "eurosat").glob("*.json"))
+
+
+def test_made_splits_do_not_depend_on_the_order_of_listing_nor_draw_from_the_global_generator() -> None:
+    images = [(f"{label}/{i}.jpg", label, str(label)) for label in range(3) for i in range(10)]
+    state = random.getstate()
+    for make in (split_by_class, lambda rows: hold_out(rows, [])):
+        assert make(images) == make(images[::-1])
+    assert random.getstate() == state
+
+
+def test_a_class_too_small_to_be_split() -> None:
+    with pytest.raises(UserError, match=r"class 0 \(cat\) has 1 images, too few"):
+        split_by_class([("a.jpg", 0, "cat")])
+    with pytest.raises(UserError, match=r"class 0 \(cat\) has 2 training images, too few"):
+        hold_out([("a.jpg", 0, "cat"), ("b.jpg", 0, "cat")], [])
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_what_is_missing_is_named_in_one_line(roots: dict[str, Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))) as error:
+        load(name, tmp_path)
+    assert "bash scripts/data.sh " in error.value.line and "\n" not in str(error.value)
+    item = load(name, roots[name]).test[0]
+    Path(item.impath).rename(f"{item.impath}.gone")
+    try:
+        with pytest.raises(UserError, match=f"image {re.escape(item.impath)} is missing"):
+            load(name, roots[name])
+    finally:
+        Path(f"{item.impath}.gone").rename(item.impath)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "message"),
+    [
+        ("OxfordPets", "oxford_pets/annotations/trainval.txt", "neither split_zhou_OxfordPets.json nor annotations/"),
+        ("OxfordFlowers", "oxford_flowers/imagelabels.mat", "nor imagelabels.mat"),
+        ("StanfordCars", "stanford_cars/devkit/cars_train_annos.mat", "nor devkit/cars_train_annos.mat"),
+        ("SUN397", "sun397/Training_01.txt", "nor Training_01.txt"),
+        ("UCF101", "ucf101/ucfTrainTestlist/trainlist01.txt", "nor ucfTrainTestlist/trainlist01.txt"),
+        ("FGVCAircraft", "fgvc_aircraft/images_variant_val.txt", "nor images_variant_val.txt"),
+    ],
+)
+def test_missing_or_broken_annotations(tmp_path: Path, name: str, file: str, message: str) -> None:
+    ROOMS[name](tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(UserError, match=message):
+        load(name, tmp_path)
+    (tmp_path / file).write_bytes(b"\xff\xfe broken" if file.endswith(".mat") else b"/x/nothing/a.jpg b\n\xff")
+    with pytest.raises(UserError, match="fetch it again"):
+        load(name, tmp_path)
+
+
+def test_folders_of_no_class(tmp_path: Path) -> None:
+    ROOMS["DescribableTextures"](tmp_path)
+    touch(tmp_path / "dtd" / "images" / "furry" / "a.jpg")
+    with pytest.raises(UserError, match="furry is of no class"):
+        load("DescribableTextures", tmp_path)
+
+
+# ---------------------------------------------------------------- ImageNet
+
+
+def make_imagenet(root: Path) -> list[str]:
+    names = synsets(root)
+    for part in ("train", "val"):
+        in_folders(root / "imagenet" / "images" / part, names, 3)
+    return list(names.values())
+
+
+def test_imagenet_is_tested_on_its_validation_part(tmp_path: Path) -> None:
+    names = make_imagenet(tmp_path)
+    data = load("ImageNet", tmp_path)
+    assert data.classnames == names and names.count("missile") == 2
+    assert len(data.train_u) == len(data.test) == 15 and not data.val
+    assert all("/train/" in item.impath for item in data.train_x) and all("/val/" in i.impath for i in data.test)
+    assert load("ImageNet", tmp_path, SUBSAMPLE_CLASSES="new").classnames == ["owl", "missile"]
+
+
+@pytest.mark.parametrize("kind", FAMILY[1:], ids=lambda kind: kind.name)
+def test_sets_that_test_imagenet_borrow_its_names(tmp_path: Path, kind: type) -> None:
+    names = synsets(tmp_path)
+    chosen = dict(list(names.items())[1:4]) if kind.name in ("imagenet_a", "imagenet_r") else names
+    folders = [str(i) for i in range(len(names))] if kind.name == "imagenetv2" else list(chosen)
+    images = tmp_path / kind.dataset_dir / kind.images
+    in_folders(images, folders, 2)
+    touch(images / "README.txt")
+    data = load(kind.__name__, tmp_path)
+    assert data.classnames == list(chosen.values()) and len(data.test) == 2 * len(folders)
+    assert data.unlabeled_part == "test images (transductive)"
+    assert [item.label for item in data.test[::2]] == list(range(len(chosen)))
+
+
+def test_imagenets_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no classnames[.]txt at .*; see: bash scripts/data.sh imagenet$"):
+        load("ImageNet", tmp_path)
+    make_imagenet(tmp_path)
+    with pytest.raises(UserError, match=r"no imagenet-r at .*; see: bash scripts/data.sh imagenet_r"):
+        load("ImageNetR", tmp_path)
+    touch(tmp_path / "imagenet" / "images" / "val" / "n999" / "a.jpg")
+    with pytest.raises(UserError, match="n999 is of no class"):
+        load("ImageNet", tmp_path)
+    (tmp_path / "imagenet" / "classnames.txt").write_text("tench\n")
+    with pytest.raises(UserError, match="expected lines of a synset and its name"):
+        load("ImageNet", tmp_path)
+
+
+# ---------------------------------------------------------------- what is declared
+
+
+def test_every_list_of_class_names_is_whole() -> None:
+    for path in CLASSNAMES.glob("*.txt"):
+        names = path.read_text(encoding="utf-8").splitlines()
+        kinds = {DATASET_REGISTRY.get(name).name: size for name, size in NUM_CLASSES.items()}
+        assert len(names) == kinds[path.stem] and len({spelled(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("name", COOPS_TEMPLATES)
+def test_the_first_template_is_coops(name: str) -> None:
+    assert TEMPLATES[name][0] == COOPS_TEMPLATES[name]
+    assert len(TEMPLATES[name]) >= 2 and all(template.count("{}") == 1 for template in TEMPLATES[name])
+
+
+@pytest.mark.parametrize("name", COOPS_TEMPLATES)
+def test_every_data_set_has_a_config_of_coops_name(name: str) -> None:
+    content = yaml.safe_load((CONFIGS / f"{DATASET_REGISTRY.get(name).name}.yaml").read_text())
+    assert content["DATASET"]["NAME"] == name
