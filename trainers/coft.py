@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from dassl.optim import build_optimizer
 from datasets.errors import UserError, did_you_mean
 
 from .parts.base import ClipTrainer, check_positive
-from .parts.cleanliness import CLEAN_RULES, draw_complement, dual_loss
+from .parts.cleanliness import CLEAN_RULES, DUAL_LOSSES
 from .parts.coft_keys import coft_keys
 from .parts.coft_log import PeerLog
 from .parts.labelling import classify_pool, opinion, zero_shot_logits
@@ -52,13 +53,14 @@ class CoFT(ClipTrainer):
 
     label_free = True
     settings = "COFT"  # its section of the config
+    partners: Mapping[str, str] = dict(zip(PEERS, reversed(PEERS), strict=True))  # who labels and filters for whom
 
     def check_cfg(self, cfg: Any) -> None:
         """Refuse names that no rule goes by."""
         super().check_cfg(cfg)
         section = f"TRAINER.{self.settings}"
         own = cfg.TRAINER[self.settings]
-        for key, known in (("FILTER", FILTERS), ("CLEAN_RULE", CLEAN_RULES)):
+        for key, known in (("FILTER", FILTERS), ("CLEAN_RULE", CLEAN_RULES), ("COMPLEMENTS", DUAL_LOSSES)):
             if own[key] not in known:
                 raise UserError(f"{section}.{key} is {own[key]!r}; {did_you_mean(own[key], known)}")
         check_positive(cfg, *(f"{section}.{key}" for key in ("PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")))
@@ -226,7 +228,7 @@ class CoFT(ClipTrainer):
         views = self._classify(torch.cat(groups))
         pieces = {name: [x.split([len(g) for g in groups]) for x in pair] for name, pair in views.items()}
         targets = {}
-        for i, (name, judge) in enumerate(zip(PEERS, reversed(PEERS), strict=True)):
+        for i, (name, judge) in enumerate(self.partners.items()):
             logits, odds = (x[i] for x in pieces[judge])
             targets[name] = seed_targets(self.peers[name].seeds, logits, odds, self.own, active=warm)
         guesses = [pieces[name][0][-1].argmax(dim=1) for name in PEERS]
@@ -235,16 +237,24 @@ class CoFT(ClipTrainer):
 
     def teach(self) -> None:
         """Phase II: label all images with the averaged peers, and filter what each is taught."""
-        views = self._classify(None)
-        opinions = {name: opinion(*views[name], self.own.PRIOR_TAU, self.own.CLEAN_RULE) for name in PEERS}
-        for name, other in zip(PEERS, reversed(PEERS), strict=True):
+        opinions = self.opinions()
+        for name, other in self.partners.items():
             lesson = FILTERS[self.own.FILTER](opinions[name], opinions[other])
             score = opinions[name].clean_at(lesson.labels) + opinions[other].clean_at(lesson.labels)
             self.peers[name].lesson = keep_best(lesson, score, self.own.MIN_KEPT, len(self.classnames))
         self._report_lessons(opinions)
 
+    def opinions(self) -> dict[str, Opinion]:
+        """What each peer thinks of all images."""
+        views = self._classify(None)
+        return {name: opinion(*views[name], self.own.PRIOR_TAU, self.own.CLEAN_RULE) for name in PEERS}
+
+    def teachers(self) -> dict[str, Classifier]:
+        """The classifiers that label images."""
+        return {name: peer.teacher() for name, peer in self.peers.items()}
+
     def _classify(self, ranks: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
-        teachers = {name: peer.teacher().eval() for name, peer in self.peers.items()}
+        teachers = {name: teacher.eval() for name, teacher in self.teachers().items()}
         with self.autocast():
             return classify_pool(teachers, self.pool, self.cfg, self.device, ranks)
 
@@ -278,11 +288,10 @@ class CoFT(ClipTrainer):
             logits, odds = learner.classify(features)
         label, keep, dual_label = (x.to(self.device) for x in targets.of(part["rank"]))
         source = generator(self.cfg.SEED, "complement", name, self.epoch, self.batch_idx)
-        complement = draw_complement(dual_label, len(self.classnames), source)
         logits = logits.float() + targets.adjustment.to(self.device)
         losses = {
             "loss": masked_cross_entropy(logits, label, keep),
-            "dual": dual_loss(odds.float(), dual_label, complement),
+            "dual": DUAL_LOSSES[self.own.COMPLEMENTS](odds.float(), dual_label, source),
         }
         if self.phase == 1 and self.own.KG_WEIGHT:
             losses["pull"] = text_pull(learner.positive.float(), self.anchors[name])
@@ -342,7 +351,12 @@ class CoFT(ClipTrainer):
         return torch.stack(list(self.peer_probabilities(image).values())).mean(dim=0).clamp_min(1e-30).log()
 
     def accuracies(self) -> dict[str, float]:
-        """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it."""
+        """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it.
+
+        Empty where no label is known.
+        """
+        if not self.labels_known:
+            return {}
         self.set_model_mode("eval")
         right: dict[str, int] = {}
         for batch in self.test_loader:

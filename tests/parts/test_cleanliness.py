@@ -7,7 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.parts.cleanliness import clean_log_odds, draw_complement, dual_loss, p_clean, separation
+from trainers.parts.cleanliness import (
+    DUAL_LOSSES,
+    clean_log_odds,
+    draw_complement,
+    dual_loss,
+    expected_dual_loss,
+    p_clean,
+    separation,
+)
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:
@@ -71,8 +79,25 @@ def test_complement_is_uniform_over_the_other_classes() -> None:
     torch.testing.assert_close(share, torch.tensor([0.25, 0.25, 0.0, 0.25, 0.25]), atol=0.01, rtol=0)
 
 
+def test_expected_dual_loss_is_the_mean_over_all_complements_with_gradients() -> None:
+    d = (torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3).requires_grad_(True)
+    y = torch.tensor([0, 1, 2, 3, 0, 1])
+    plain = sum(dual_loss(d, y, (y + shift) % 4) for shift in (1, 2, 3)) / 3
+    ours = expected_dual_loss(d, y)
+    torch.testing.assert_close(ours, plain)
+    for a, b in zip(torch.autograd.grad(ours, d), torch.autograd.grad(plain, d), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_both_dual_losses_go_by_their_names() -> None:
+    d, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 1, 2, 3, 0, 1])
+    z = draw_complement(y, 4, torch.Generator().manual_seed(7))
+    assert torch.equal(DUAL_LOSSES["drawn"](d, y, torch.Generator().manual_seed(7)), dual_loss(d, y, z))
+    assert torch.equal(DUAL_LOSSES["all"](d, y, torch.Generator().manual_seed(7)), expected_dual_loss(d, y))
+
+
 @pytest.mark.parametrize(("q", "num_classes"), [(0.02, 100), (0.3, 10), (0.5, 2), (0.5, 47), (0.9, 1000)])
-def test_p_clean_recovers_the_probability_that_the_label_is_right(q: float, num_classes: int) -> None:
+def test_calibrated_rule_recovers_the_probability_that_the_label_is_right(q: float, num_classes: int) -> None:
     """Minimise the expected loss of one x numerically; the estimate at its optimum must be q."""
     # y right with probability q; else the right class is any of the others. The label in use is class 0, and z hits the
     # class whose log-odds we fit with the frequency that each role has in training.
@@ -88,14 +113,24 @@ def test_p_clean_recovers_the_probability_that_the_label_is_right(q: float, num_
         return loss
 
     optimizer.step(closure)
-    assert p_clean(d, num_classes).item() == pytest.approx(q, abs=1e-4)
-    assert (p_clean(d, num_classes).item() > 0.5) == (q > 0.5) or q == 0.5
+    clean = p_clean(d.detach().expand(1, num_classes), "calibrated")[0, 0].item()
+    assert clean == pytest.approx(q, abs=1e-4)
+    assert (clean > 0.5) == (q > 0.5) or q == 0.5
 
 
-def test_raw_rule_is_sigmoid_and_both_agree_at_two_classes() -> None:
-    d = torch.linspace(-3, 3, 7)
-    torch.testing.assert_close(p_clean(d, 50, "raw"), torch.sigmoid(d))
-    torch.testing.assert_close(p_clean(d, 2, "calibrated"), p_clean(d, 2, "raw"))
+def test_coupled_rule_is_the_chance_of_each_label_if_exactly_one_is_right() -> None:
+    """Enumerate which of C independent labels are right, and count those worlds where one is."""
+    d = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
+    for row, clean, q in zip(d, p_clean(d, "coupled"), p_clean(d, "calibrated"), strict=True):
+        worlds = [math.prod(q[c].item() if c == right else 1 - q[c].item() for c in range(4)) for right in range(4)]
+        for c in range(4):
+            assert clean[c].item() == pytest.approx(worlds[c] / sum(worlds), abs=1e-12), row
+
+
+def test_raw_rule_is_sigmoid_and_calibrated_is_it_at_two_classes() -> None:
+    d = torch.linspace(-3, 3, 14).view(7, 2)
+    torch.testing.assert_close(p_clean(d, "raw"), torch.sigmoid(d))
+    torch.testing.assert_close(p_clean(d, "calibrated"), p_clean(d, "raw"))
 
 
 def test_separation_equals_counted_pairs() -> None:

@@ -4,18 +4,17 @@ The negative-prompt head. A positive and a negative text feature of each class g
 
     d(x, c) = s <f(x), t+_c> - s <f(x), t-_c>
 
-and the dual loss teaches sigmoid(d) to be high for the label in use and low for another class drawn at random.
+and the dual loss teaches sigmoid(d) to be high for the label in use and low for another class at random.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-CLEAN_RULES = ("calibrated", "raw")
 
 
 def clean_log_odds(features: Tensor, positive: Tensor, negative: Tensor, scale: Tensor | float) -> Tensor:
@@ -61,22 +60,73 @@ def draw_complement(label: Tensor, num_classes: int, generator: torch.Generator)
     return (label + shift) % num_classes
 
 
-def p_clean(log_odds: Tensor, num_classes: int, rule: str = "calibrated") -> Tensor:
-    """Turn clean log-odds into the probability that the label is right.
-
-    If label y is right with probability q given x, and z is drawn as in `draw_complement`, the dual loss is least where
-    sigmoid(d) = q / (q + (1 - q) / (C - 1)), that is d = logit(q) + log(C - 1). Hence q = sigmoid(d - log(C - 1)).
+def expected_dual_loss(log_odds: Tensor, label: Tensor) -> Tensor:
+    """The dual loss averaged over all complements: what `dual_loss` is in expectation, without the noise of the draw.
 
     Args:
-        log_odds: d, any shape.
-        num_classes: C.
-        rule: "calibrated" for q, or "raw" for sigmoid(d), the rule as printed in the paper.
+        log_odds: d of every class. Shape (n, C).
+        label: The label in use. Shape (n,).
 
     Returns:
-        Probabilities, of the shape of `log_odds`; a label counts as clean where its own is above 1/2.
+        A scalar.
     """
-    shift = math.log(num_classes - 1) if rule == "calibrated" else 0.0
-    return torch.sigmoid(log_odds - shift)
+    at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
+    others = F.logsigmoid(-log_odds).scatter(1, label.unsqueeze(1), 0.0)
+    return -(F.logsigmoid(at_label) + others.sum(dim=1) / (log_odds.shape[1] - 1)).mean()
+
+
+def _all_complements(log_odds: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+    return expected_dual_loss(log_odds, label)
+
+
+def _drawn_complement(log_odds: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+    return dual_loss(log_odds, label, draw_complement(label, log_odds.shape[1], generator))
+
+
+# The key COMPLEMENTS names one of these.
+DUAL_LOSSES: dict[str, Callable[[Tensor, Tensor, torch.Generator], Tensor]] = {
+    "all": _all_complements,
+    "drawn": _drawn_complement,
+}
+
+
+def coupled(log_odds: Tensor) -> Tensor:
+    """Probabilities of the labels, given that exactly one of them is right: softmax over the classes of d.
+
+    With q_c as `calibrated` gives it, exactly class c of C independent events happens with a probability in
+    proportion to the odds q_c / (1 - q_c), which is exp(d_c) but for a factor that the classes share.
+    """
+    return log_odds.softmax(dim=-1)
+
+
+def calibrated(log_odds: Tensor) -> Tensor:
+    """Probability that each label is right, for itself: sigmoid(d - log(C - 1)).
+
+    If label y is right with probability q given x, and z is drawn as in `draw_complement`, the dual loss is least where
+    sigmoid(d) = q / (q + (1 - q) / (C - 1)), that is d = logit(q) + log(C - 1).
+    """
+    return torch.sigmoid(log_odds - math.log(log_odds.shape[-1] - 1))
+
+
+# How clean log-odds (n, C) become p_clean (n, C). "raw" is the rule as printed in the paper.
+CLEAN_RULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "coupled": coupled,
+    "calibrated": calibrated,
+    "raw": torch.sigmoid,
+}
+
+
+def p_clean(log_odds: Tensor, rule: str) -> Tensor:
+    """Turn clean log-odds into the probability that each label is right.
+
+    Args:
+        log_odds: d of every class. Shape (n, C).
+        rule: A name of `CLEAN_RULES`.
+
+    Returns:
+        Probabilities, shape (n, C); a label counts as clean where its own is above 1/2.
+    """
+    return CLEAN_RULES[rule](log_odds)
 
 
 def separation(log_odds: Tensor, label: Tensor) -> float:

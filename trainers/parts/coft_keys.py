@@ -18,7 +18,8 @@ def coft_keys() -> CfgNode:
     own.SEEDS_PER_CLASS = 16  # K: pseudo-labels of each class for each peer, at most
     own.SEEDS_SHARE = 0.5  # of a class's expected images N / C, so many are seeds at most, of both peers together
     own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
-    own.CLEAN_RULE = "calibrated"  # calibrated or raw
+    own.CLEAN_RULE = "coupled"  # coupled, calibrated or raw: a name of parts/cleanliness.py
+    own.COMPLEMENTS = "all"  # the dual loss is over all other classes, or over one that is drawn
     own.FILTER = "both"  # a name of parts/pseudo_labels.py
     own.MIN_KEPT = 4  # of each class, so many are always kept
     own.LAMBDA_DUAL = 1.0

@@ -90,5 +90,4 @@ def opinion(logits: Tensor, log_odds: Tensor, tau: float, rule: str) -> Opinion:
     probabilities = correct_prior(logits, tau).softmax(dim=1)
     top = probabilities.topk(2, dim=1)
     confidence, runner_up = top.values.unbind(dim=1)
-    clean = p_clean(log_odds, logits.shape[1], rule)
-    return Opinion(top.indices[:, 0], confidence, confidence - runner_up, clean)
+    return Opinion(top.indices[:, 0], confidence, confidence - runner_up, p_clean(log_odds, rule))

@@ -65,7 +65,7 @@ def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, 
     dual_labels = labels
     if active and auc > settings.PHASE1.MIN_AUC:
         at_label = log_odds.gather(1, labels.unsqueeze(1)).squeeze(1)
-        clean = p_clean(at_label, num_classes, settings.CLEAN_RULE) > 0.5
+        clean = p_clean(log_odds, settings.CLEAN_RULE).gather(1, labels.unsqueeze(1)).squeeze(1) > 0.5
         lesson = keep_best(Lesson(labels, clean), at_label, settings.MIN_KEPT, num_classes)
         dual_labels = torch.where(lesson.keep, labels, logits.argmax(dim=1))
     return Targets(seeds.ranks, labels, lesson.keep, dual_labels, torch.zeros(num_classes), auc)
