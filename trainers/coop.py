@@ -16,7 +16,7 @@ from dassl.utils import load_pretrained_weights
 
 from .parts.base import ClipTrainer
 from .parts.ensembling import average_predictions
-from .parts.prompts import PromptLearner, encode_text, random_context, word_context
+from .parts.prompts import PromptLearner, encode_prompts, random_context, word_context
 from .parts.seeding import generator
 
 
@@ -39,6 +39,7 @@ class CoOp(ClipTrainer):
     """
 
     settings = "COOP"
+    learns_from_labels = True
     learner_class = PromptLearner
 
     def build_model(self) -> None:
@@ -85,7 +86,7 @@ class CoOp(ClipTrainer):
     def text(self, name: str = "prompt_learner") -> Tensor:
         """Text features of a member's prompts, unit length, with gradients to the context. Shape (C, embed_dim)."""
         with self.autocast():
-            return F.normalize(encode_text(self.clip_model, *self.learners[name]()), dim=-1)
+            return F.normalize(encode_prompts(self.clip_model, self.learners[name])[0], dim=-1)
 
     def logits(self, image: Tensor, name: str = "prompt_learner") -> Tensor:
         """Logits of images, with gradients to the context. Shape (n, C)."""

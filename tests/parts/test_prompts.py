@@ -12,12 +12,12 @@ from datasets.errors import UserError
 from trainers.parts.prompts import (
     DualPrompts,
     PromptLearner,
-    encode_text,
     ensemble_features,
     random_context,
     template_features,
     word_context,
 )
+from trainers.parts.text_encoding import encode_text
 
 NAMES = ["cat", "golden_retriever", "a very long name of many words"]
 

@@ -1,4 +1,4 @@
-"""Prompts: templates in words, learned context tokens, and the text tower run no further than it matters."""
+"""Prompts: templates in words, and learned context tokens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from datasets.errors import UserError
 
+from .text_encoding import encode_classes, encode_text, shares_prefix
+
 POSITIONS = ("end", "middle", "front")
 CONTEXT_STD = 0.02
 _tokenizer = SimpleTokenizer()
@@ -21,37 +23,6 @@ _SOT, _EOT = _tokenizer.encoder["<|startoftext|>"], _tokenizer.encoder["<|endoft
 def plain_name(classname: str) -> str:
     """Write a class name the way prompts do: underscores are blanks."""
     return classname.replace("_", " ")
-
-
-def causal_mask(length: int, like: Tensor) -> Tensor:
-    """Additive attention mask, shape (length, length): position i sees positions up to i."""
-    return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
-
-
-def encode_text(clip_model: Any, embeddings: Tensor, eot: Tensor) -> Tensor:
-    """Run CLIP's text tower over token embeddings that end at the longest prompt's end-of-text token.
-
-    Attention is causal, so what would follow the end of text cannot change the features that are read there:
-    prompts need no padding to 77 tokens.
-
-    Args:
-        clip_model: A `clip.model.CLIP`.
-        embeddings: Token embeddings, without positions. Shape (n, length, width).
-        eot: Index of each prompt's end-of-text token. Shape (n,).
-
-    Returns:
-        Features, not normalised. Shape (n, embed_dim).
-    """
-    length = embeddings.shape[1]
-    x = (embeddings + clip_model.positional_embedding[:length]).transpose(0, 1)
-    mask = causal_mask(length, x)
-    for block in clip_model.transformer.resblocks:
-        h = block.ln_1(x)
-        x = x + block.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
-        x = x + block.mlp(block.ln_2(x))
-    ends = clip_model.ln_final(x[eot, torch.arange(x.shape[1], device=x.device)])
-    with torch.autocast(x.device.type, enabled=False):  # logits are a hundred times a product of these
-        return ends.to(clip_model.text_projection.dtype) @ clip_model.text_projection
 
 
 def template_features(clip_model: Any, classnames: Sequence[str], template: str) -> Tensor:
@@ -139,6 +110,8 @@ class PromptLearner(nn.Module):
         self.register_buffer("token_embeddings", weight[tokens.to(weight.device)], persistent=False)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("eot", eot, persistent=False)
+        self.lengths = tuple(len(row) - 1 for row in rows)  # of [name, tail, end of text]
+        self.shared = position == "end" and context.dim() == 2
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Assemble the prompts.
@@ -151,10 +124,36 @@ class PromptLearner(nn.Module):
         tokens = torch.cat([context, self.token_embeddings.to(context.dtype)], dim=1)
         return tokens.gather(1, self.order.unsqueeze(-1).expand(-1, -1, width)), self.eot
 
+    def prefix(self) -> Tensor:
+        """Token embeddings of [start, context], where all classes share it. Shape (1 + M, width)."""
+        return torch.cat([self.token_embeddings[0, :1].to(self.ctx.dtype), self.ctx])
+
+    def suffix(self) -> Tensor:
+        """Token embeddings of [name, tail, end of text], padded. Shape (C, longest, width)."""
+        return self.token_embeddings[:, 1:].to(self.ctx.dtype)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("token_prefix", "token_suffix"):
             state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def encode_prompts(clip_model: Any, *learners: PromptLearner) -> Tensor:
+    """Encode learned prompts in one pass of the text tower, as cheaply as their form allows.
+
+    Args:
+        clip_model: A `clip.model.CLIP`.
+        *learners: Prompts that differ in nothing but the values of their context tokens.
+
+    Returns:
+        Features, not normalised, with gradients to the contexts. Shape (number of learners, C, embed_dim).
+    """
+    first = learners[0]
+    if first.shared and shares_prefix(clip_model):
+        prefixes = torch.stack([learner.prefix() for learner in learners])
+        return encode_classes(clip_model, prefixes, first.suffix(), first.lengths)
+    embeddings = torch.cat([learner()[0] for learner in learners])
+    return encode_text(clip_model, embeddings, first.eot.repeat(len(learners))).unflatten(0, (len(learners), -1))
 
 
 class DualPrompts(nn.Module):
@@ -197,10 +196,7 @@ class DualPrompts(nn.Module):
         Returns:
             Positive and negative text features, unit length, each of shape (C, embed_dim).
         """
-        positive, eot = self.positive()
-        negative, _ = self.negative()
-        features = encode_text(clip_model, torch.cat([positive, negative]), torch.cat([eot, eot]))
-        t_pos, t_neg = F.normalize(features, dim=-1).chunk(2)
+        t_pos, t_neg = F.normalize(encode_prompts(clip_model, self.positive, self.negative), dim=-1)
         return t_pos, t_neg
 
 
