@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 
 from .toys import UPSTREAM, make_cfg, write_images
+
+settings.register_profile("any-machine", deadline=None)  # how long an example takes depends on what else runs there
+settings.load_profile("any-machine")
 
 
 def pytest_sessionstart() -> None:
