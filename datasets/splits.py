@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .base import Row
 from .errors import UserError
+from .files import replacing
 
 log = logging.getLogger(__name__)
 SPLIT_SEED = 1
@@ -66,12 +66,8 @@ def save_split(split: Mapping[str, list[Row]], path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as draft:
         draft.write_text(json.dumps(split), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     log.info("Made a split: %s", path)
 
 

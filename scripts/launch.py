@@ -1,6 +1,7 @@
 """What the scripts of each trainer run: finds the configs of a data set and a backbone, then calls train.py.
 
 bash scripts/coft.sh [DATASET] [--backbone NAME] [--seed S] [--shots K] [--data DIR] [--output-dir DIR] [KEY VALUE ...]
+bash scripts/coft.sh folder --images DIR --classes "NAME, NAME, ..." | FILE [--labels-from-folders] [...]
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
+from datasets.classes_file import is_file  # noqa: E402
 from datasets.errors import UserError, did_you_mean  # noqa: E402
 from trainers.parts.clip_models import architecture  # noqa: E402
 
@@ -37,6 +39,17 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         help="folder of all data sets (default: $DATA or data)",
     )
     parser.add_argument("--output-dir", help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
+    own = parser.add_argument_group("your own images", "data set 'folder'")
+    own.add_argument("--images", default="", metavar="DIR", help="folder with images, sorted or not")
+    own.add_argument(
+        "--classes",
+        default="",
+        metavar="NAMES",
+        help="class names with commas between them, or a file: one a line, after tabs sentences that describe it",
+    )
+    own.add_argument(
+        "--labels-from-folders", action="store_true", help="sub-folders are named after classes: report an accuracy"
+    )
     parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data set (default: digits), settings")
     return parser
 
@@ -60,12 +73,41 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     if args.dataset not in known:
         raise UserError(f"unknown data set {args.dataset!r}; {did_you_mean(args.dataset, known)}")
     backbone = args.backbone or ("embedded" if args.dataset in EMBEDDED_SETS else "ViT-B/16")
+    args.opts = [*own_images(args), *args.opts]
     opts = [*shot_settings(trainer, args.shots), *args.opts]
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", args.data]
     argv += ["--dataset-config-file", str(CONFIGS / "datasets" / f"{args.dataset}.yaml")]
     argv += ["--config-file", str(trainer_config(trainer, backbone))]
     argv += ["--output-dir", args.output_dir or output_dir(trainer, backbone, args)]
     return argv + opts
+
+
+def own_images(args: argparse.Namespace) -> list[str]:
+    """Settings of a user's own images.
+
+    Raises:
+        UserError: If one is missing, or given for another data set.
+    """
+    given = {"--images": args.images, "--classes": args.classes, "--labels-from-folders": args.labels_from_folders}
+    if args.dataset != "folder":
+        unused = [flag for flag, value in given.items() if value]
+        if unused:
+            raise UserError(
+                f"{unused[0]} is for the data set 'folder', not {args.dataset!r}; write: folder {unused[0]}"
+            )
+        return []
+    for flag, what in (
+        ("--images", "the folder of your images"),
+        ("--classes", "class names, or a file of them"),
+    ):
+        if not given[flag]:
+            raise UserError(f"data set folder: {flag} is missing; give {what}")
+    names = Path(args.classes).expanduser()
+    classes = str(names.resolve()) if is_file(names) else args.classes
+    # as literals: a folder named 2024 is no number, and "0, 1" no tuple
+    values = {"IMAGES": repr(str(Path(args.images).expanduser().resolve())), "CLASSES": repr(classes)}
+    values["LABELS_FROM_FOLDERS"] = str(args.labels_from_folders)
+    return [word for key, value in values.items() for word in (f"DATASET.{key}", value)]
 
 
 def shot_settings(trainer: str, shots: int | None) -> list[str]:

@@ -85,10 +85,13 @@ def test_one_line_and_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize(
-    "config", sorted((ROOT / "configs" / "trainers").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
-)
-@pytest.mark.parametrize("dataset", sorted((ROOT / "configs" / "datasets").glob("*.yaml")), ids=lambda p: p.stem)
+TRAINERS = sorted((ROOT / "configs" / "trainers").glob("*/*.yaml"))
+DATASETS = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
+DIGITS = ROOT / "configs" / "datasets" / "digits.yaml"
+PAIRS = [(config, DIGITS) for config in TRAINERS] + [(TRAINERS[0], dataset) for dataset in DATASETS]
+
+
+@pytest.mark.parametrize(("config", "dataset"), PAIRS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_config_merges(config: Path, dataset: Path) -> None:
     argv = ["--trainer", config.parent.name, "--config-file", str(config), "--dataset-config-file", str(dataset)]
     cfg = make_cfg(
@@ -112,3 +115,52 @@ def test_zero_is_a_seed(seed: int, tmp_path: Path) -> None:
     argv = arguments("CoFT", "digits", "--seed", str(seed), "--output-dir", str(tmp_path))
     cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
     assert seed == cfg.SEED
+
+
+def settings(argv: list[str]) -> dict[str, str]:
+    """KEY VALUE pairs at the end of train.py's arguments."""
+    start = argv.index("DATASET.IMAGES")
+    return dict(zip(argv[start::2], argv[start + 1 :: 2], strict=True))
+
+
+def test_own_images_become_settings(tmp_path: Path) -> None:
+    argv = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, dog", "INPUT.AUGMENT", "symbols")
+    assert value(argv, "--dataset-config-file").endswith("configs/datasets/folder.yaml")
+    assert value(argv, "--backbone") == "ViT-B/16"
+    expected = {"DATASET.IMAGES": repr(str(tmp_path)), "DATASET.CLASSES": "'cat, dog'"}
+    assert settings(argv) == {**expected, "DATASET.LABELS_FROM_FOLDERS": "False", "INPUT.AUGMENT": "symbols"}
+    other = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, owl", "INPUT.AUGMENT", "symbols")
+    assert value(argv, "--output-dir") != value(other, "--output-dir")
+
+
+@pytest.mark.parametrize(("images", "classes"), [("2024", "0, 1, 2"), ("None", "True, False"), ("it's", 'a "b", c')])
+def test_own_names_that_look_like_numbers(
+    images: str, classes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("--images", images, "--classes", classes, "--labels-from-folders", "--backbone", "embedded")
+    argv = arguments("ZeroshotCLIP", "folder", *flags)
+    cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
+    assert (str(tmp_path / images), classes) == (cfg.DATASET.IMAGES, cfg.DATASET.CLASSES)
+    assert cfg.DATASET.LABELS_FROM_FOLDERS is True
+
+
+def test_a_file_of_classes_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    monkeypatch.chdir(tmp_path)
+    argv = arguments("CoFT", "folder", "--images", ".", "--classes", "names.txt")
+    assert settings(argv)["DATASET.CLASSES"] == repr(str(tmp_path / "names.txt"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["folder"], "--images is missing; give the folder of your images"),
+        (["folder", "--images", "x"], "--classes is missing"),
+        (["digits", "--images", "x"], "--images is for the data set 'folder', not 'digits'"),
+        (["--labels-from-folders"], "--labels-from-folders is for the data set 'folder'"),
+    ],
+)
+def test_mistakes_about_own_images(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        arguments("CoFT", *argv)

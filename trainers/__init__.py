@@ -17,6 +17,9 @@ def extend_cfg(cfg: Any) -> None:
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base or new
     cfg.DATASET.UNLABELED = "train"  # the unlabeled images: train, train+val or test (transductive)
     cfg.DATASET.NUM_UNLABELED = 0  # unlabeled images to take, by content; 0 for all
+    cfg.DATASET.IMAGES = ""  # of the data set Folder: where the images are
+    cfg.DATASET.CLASSES = ""  # ... class names with commas between them, or a file
+    cfg.DATASET.LABELS_FROM_FOLDERS = False  # ... whether folders' names count as labels in the evaluation
     cfg.MODEL.BACKBONE.TRUST_JIT = False  # read TorchScript archives that are not OpenAI's
     cfg.INPUT.SIZE = ()
     cfg.INPUT.PIXEL_MEAN = []

@@ -29,6 +29,7 @@ class Supervised(FullTuning):
     """
 
     settings = "SUPERVISED"
+    learns_from_labels = True
 
     def build_data_loader(self) -> None:
         """Take the labelled images in the order of their content, as label-free trainers do."""

@@ -22,6 +22,7 @@ from .clip_models import Architecture, architecture, fingerprint, load_clip
 from .diagnostics import Diagnostics
 from .experiment import versions, write_json
 from .precision import AUTO, PRECISIONS, faster_precision
+from .predictions import count_by_class, known_accuracy, predict, write_predictions
 from .unlabeled import UnlabeledPool
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class ClipTrainer(TrainerX):
     Attributes:
         clip_model: The frozen CLIP, after `load_backbone`.
         label_free: Whether the trainer reads no label; then the last epoch counts, not the best one.
+        learns_from_labels: Whether it trains on labels, unless it is label-free.
         scaler: Gradient scaler of fp16 training on a GPU, else None.
         precision: Of the forward pass, by name.
         pool: The unlabeled images, of a label-free trainer.
@@ -60,6 +62,7 @@ class ClipTrainer(TrainerX):
     scaler: Any = None
     precision = "fp32"
     label_free = False
+    learns_from_labels = False
 
     def __init__(self, cfg: Any) -> None:
         self.results: dict[str, Any] = {}
@@ -81,6 +84,11 @@ class ClipTrainer(TrainerX):
     def build_data_loader(self) -> None:
         """Build Dassl's loaders on a reader that names an image it cannot read."""
         dm = DataManager(self.cfg, dataset_wrapper=LabeledImages)
+        if self.learns_from_labels and not self.label_free and getattr(dm.dataset, "reports_predictions", False):
+            raise UserError(
+                f"{type(self).__name__} learns from labels, and your own images have none: use a label-free trainer, "
+                f"such as CoFT (names of folders serve the evaluation only)"
+            )
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
         self.val_loader = dm.val_loader
@@ -95,7 +103,8 @@ class ClipTrainer(TrainerX):
     def take_unlabeled(self) -> None:
         """Take the training images without their labels; these go to the diagnostics alone."""
         train = self.dm.dataset.train_u or self.dm.dataset.train_x  # data sets in CoOp's style have no train_u
-        self.pool = UnlabeledPool([item.impath for item in train])
+        known = getattr(self.dm.dataset, "content_hashes", None)
+        self.pool = UnlabeledPool([item.impath for item in train], hashes=known)
         log.info("Unlabeled images: %d, the %s", len(self.pool), self.unlabeled_part)
         self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
 
@@ -235,10 +244,40 @@ class ClipTrainer(TrainerX):
         return None
 
     def test(self, split: str | None = None) -> float:
-        """Evaluate as Dassl does, and remember the accuracy (percent) for the summary."""
+        """Evaluate as Dassl does, and remember the accuracy (percent) for the summary.
+
+        A user's own images are predicted instead, for there may be no label to compare with.
+        """
+        if getattr(self.dm.dataset, "reports_predictions", False):
+            return self.report_predictions()
         accuracy = float(super().test(split))
         self.results[f"accuracy_{split or self.cfg.TEST.SPLIT}"] = accuracy
         return accuracy
+
+    def report_predictions(self) -> float:
+        """Write `predictions.csv`.
+
+        Returns:
+            Accuracy (percent) over the images whose label is known, which is remembered for the summary, or NaN.
+        """
+        predicted, confidence, label = predict(self, self.test_loader)
+        path = Path(self.output_dir) / "predictions.csv"
+        images = [item.impath for item in self.dm.dataset.test]
+        write_predictions(path, images, self.classnames, predicted, confidence)
+        self.results["predicted"] = len(images)
+        print(f"Predicted {len(images)} images: {count_by_class(self.classnames, predicted)}\n  {path}")
+        accuracy = known_accuracy(predicted, label)
+        if accuracy is None:
+            print("No labels are known: there is no accuracy to report")
+            return math.nan
+        print(f"* accuracy: {accuracy:.1f}%, by the names of the folders")
+        self.results["accuracy_test"] = accuracy
+        return accuracy
+
+    @property
+    def labels_known(self) -> bool:
+        """Whether a test image has a label."""
+        return any(item.label >= 0 for item in self.dm.dataset.test)
 
     def after_train(self) -> None:
         """Finish as Dassl does, then write the summary."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import yaml
 
 import dassl
 from datasets.errors import UserError
+from datasets.files import replacing
 
 CONFIG = "config.yaml"
 # Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
@@ -28,22 +26,6 @@ FREE_KEYS = {
     "DATALOADER.NUM_WORKERS",
     "TRAIN.PRINT_FREQ",
 }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under a temporary name beside it, and rename it when all is written.
-
-    Yields:
-        The temporary path, with the same suffix.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -35,6 +35,7 @@ class UnlabeledPool:
     Args:
         paths: The image files, in any order.
         cache_bytes: Decoded images are kept in memory while they take up no more than this together.
+        hashes: SHA-256 of files whose content is known already, by path: they are not read now.
 
     Attributes:
         paths: The image files by rank.
@@ -45,18 +46,22 @@ class UnlabeledPool:
         UserError: If there is no image, or one cannot be read.
     """
 
-    def __init__(self, paths: Sequence[str], cache_bytes: int = 512 << 20) -> None:
+    def __init__(
+        self, paths: Sequence[str], cache_bytes: int = 512 << 20, hashes: Mapping[str, str] | None = None
+    ) -> None:
         if not paths:
             raise UserError("no unlabeled images: the data set's training part is empty")
         self._cache: dict[str, np.ndarray] = {}
         self._room = cache_bytes
         with ThreadPoolExecutor(max_workers=4) as threads:
-            hashed = tqdm(threads.map(self._take_in, paths), "read images", len(paths), disable=None, leave=False)
-            hashes = list(hashed)
-        order = sorted(range(len(paths)), key=lambda i: hashes[i])
+            new = [path for path in paths if path not in (hashes or {})]
+            read = tqdm(threads.map(self._take_in, new), "read images", len(new), disable=None, leave=False)
+            known = {**(hashes or {}), **dict(zip(new, read, strict=True))}
+        digests = [known[path] for path in paths]
+        order = sorted(range(len(paths)), key=lambda i: digests[i])
         self.order = torch.tensor(order)
         self.paths = [paths[i] for i in order]
-        self.digest = hashlib.sha256("".join(hashes[i] for i in order).encode()).hexdigest()[:16]
+        self.digest = hashlib.sha256("".join(digests[i] for i in order).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.paths)

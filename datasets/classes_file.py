@@ -1,0 +1,59 @@
+"""Class names as users give them: in the command, or in a file, with descriptions if they like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import UserError
+
+Classes = dict[str, list[str]]  # sentences that describe a class, by its name; in order of label
+
+
+def read_classes(text: str) -> Classes:
+    r"""Read class names.
+
+    Args:
+        text: Names with commas between them, or the path of a file with a name on each line, after which, with tabs
+            between them, sentences that describe the class may stand: `tabby cat\tA cat with stripes.`
+
+    Raises:
+        UserError: If there is no such file, it is no text, or it has no name.
+    """
+    path = Path(text).expanduser()
+    if is_file(path):
+        return _read_file(path)
+    if "," not in text:
+        if "/" in text or path.suffix:
+            raise UserError(f"--classes {text}: no such file; give a file with a class name on each line")
+        raise UserError(f"--classes {text!r}: one name; write names with commas between them, or a file's path")
+    return _unique([[name.strip()] for name in text.split(",")], "--classes")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a text too long for a path is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _read_file(path: Path) -> Classes:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--classes {path}: cannot be read as UTF-8 text ({error}); save it as such") from error
+    rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
+    if not rows:
+        raise UserError(f"--classes {path}: the file is empty; write a class name on each line")
+    return _unique(rows, f"--classes {path}")
+
+
+def _unique(rows: list[list[str]], source: str) -> Classes:
+    classes: Classes = {}
+    for number, (name, *sentences) in enumerate(rows, start=1):
+        if not name:
+            raise UserError(f"{source}: name {number} is empty; give it one, or take it out")
+        if name in classes:
+            raise UserError(f"{source}: {name!r} stands there twice; take one out")
+        classes[name] = [sentence for sentence in sentences if sentence]
+    return classes

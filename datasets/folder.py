@@ -1,0 +1,123 @@
+"""A user's own folder of images, with class names and no labels."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+
+from .base import DeclaredDataset
+from .classes_file import read_classes
+from .errors import UserError, did_you_mean
+from .files import replacing
+from .folders import SUFFIXES, spelled
+from .index import Entry, index_folder
+
+log = logging.getLogger(__name__)
+UNKNOWN = -1  # label of an image whose class nobody said
+
+
+@DATASET_REGISTRY.register()
+class Folder(DeclaredDataset):
+    """All images below DATASET.IMAGES, flat or nested, and the classes of DATASET.CLASSES.
+
+    All images are unlabeled ones and are predicted in the end. With DATASET.LABELS_FROM_FOLDERS the names of the
+    folders count as labels, in the evaluation alone. An image that stands there several times is learned from once.
+
+    Attributes:
+        reports_predictions: True: trainers write `predictions.csv`.
+        content_hashes: SHA-256 by path, for whoever would have to read the files to know it.
+        descriptions: Sentences by class name, where the file of classes has them.
+    """
+
+    dataset_dir = ""
+    reports_predictions = True
+
+    def __init__(self, cfg: Any) -> None:
+        options = cfg.DATASET
+        classes = read_classes(options.CLASSES)
+        names = list(classes)
+        self.descriptions = {name: sentences for name, sentences in classes.items() if sentences}
+        folder = find_folder(options.IMAGES)
+        self.dataset_dir = str(folder)
+        entries = index_folder(folder)
+        images = [entry for entry in entries if not entry.problem]
+        write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", folder, [entry for entry in entries if entry.problem])
+        labels = [folder_label(e.path, names) if options.LABELS_FROM_FOLDERS else UNKNOWN for e in images]
+        if not images:
+            raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found); {SUFFIX_HINT}")
+        if options.SUBSAMPLE_CLASSES != "all":
+            raise UserError(
+                "DATASET.SUBSAMPLE_CLASSES splits benchmarks; for your own images list the classes you want"
+            )
+        self.content_hashes = {str(folder / entry.path): entry.digest for entry in images}
+        items = [make_item(folder, *pair, names) for pair in zip(images, labels, strict=True)]
+        distinct = first_of_each(images, items)
+        self.duplicates = len(items) - len(distinct)
+        log.info(
+            "Own images: %d, and %d duplicates; skipped: %d", len(distinct), self.duplicates, len(entries) - len(images)
+        )
+        super().__init__(cfg, classnames=names, train=distinct, test=items)
+        self.unlabeled_part = "images of the folder, which are predicted as well (transductive)"
+
+
+SUFFIX_HINT = f"files named {', '.join(sorted(SUFFIXES))} are looked for"
+
+
+def find_folder(images: str) -> Path:
+    """Return the folder that holds a user's images.
+
+    Raises:
+        UserError: If it is not given, or there is none.
+    """
+    if not images:
+        raise UserError("data set folder: --images is missing; give the folder that has your images")
+    folder = Path(images).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"--images {folder}: {'is no folder' if folder.exists() else 'no such folder'}; check the path")
+    return folder
+
+
+def folder_label(path: str, names: Sequence[str]) -> int:
+    """Label of an image by the nearest folder that is named after a class.
+
+    Raises:
+        UserError: If there is none.
+    """
+    known = {spelled(name): label for label, name in enumerate(names)}
+    folders = PurePosixPath(path).parent.parts
+    for name in reversed(folders):
+        if spelled(name) in known:
+            return known[spelled(name)]
+    if not folders:
+        raise UserError(
+            f"--labels-from-folders: image {path} is in no sub-folder; leave the flag out, or sort it into one"
+        )
+    raise UserError(f"--labels-from-folders: folder {folders[-1]!r} is no class; {did_you_mean(folders[-1], names)}")
+
+
+def make_item(folder: Path, entry: Entry, label: int, names: Sequence[str]) -> Datum:
+    """Make a Datum of an indexed image."""
+    return Datum(impath=str(folder / entry.path), label=label, classname=names[label] if label >= 0 else "")
+
+
+def first_of_each(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum]:
+    """Keep one image of each content."""
+    return list({entry.digest: item for entry, item in reversed(list(zip(images, items, strict=True)))}.values())[::-1]
+
+
+def write_skipped(path: Path, folder: Path, broken: Sequence[Entry]) -> None:
+    """Write which files were left out, and why; without any, no such file is left."""
+    if not broken:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "problem"])
+        writer.writerows([os.fspath(folder / entry.path), entry.problem] for entry in broken)
+    log.warning("%d files cannot be read as images: see %s", len(broken), path)

@@ -1,0 +1,128 @@
+"""A user's own images and class names."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from datasets import index
+from datasets.classes_file import read_classes
+from datasets.errors import UserError
+from datasets.folder import Folder
+from tests.datasets.rooms import config, touch, write_image
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Two cats, one of them twice, a dog, and two files that are no images."""
+    folder = tmp_path / "own"
+    write_image(folder / "Tabby-Cat" / "2019" / "a.jpg", 0)
+    write_image(folder / "tabby_cat" / "b.png", 1)
+    shutil.copy(folder / "tabby_cat" / "b.png", folder / "tabby_cat" / "copy of b.png")
+    write_image(folder / "dog" / "c.webp", 2)
+    touch(folder / "dog" / "empty.png")
+    (folder / "dog" / "text.jpg").write_text("hello")
+    return folder
+
+
+def load(images: Path | str, classes: str = "tabby cat, dog", **options: Any) -> Folder:
+    defaults = {"IMAGES": str(images), "CLASSES": classes, "LABELS_FROM_FOLDERS": False}
+    cfg = config(Path(), **defaults | options)
+    return Folder(SimpleNamespace(DATASET=cfg.DATASET, OUTPUT_DIR=str(Path(images).parent / "out")))
+
+
+def test_all_images_are_predicted_and_each_content_is_learned_from_once(own: Path) -> None:
+    data = load(own)
+    assert data.classnames == ["tabby cat", "dog"] and data.num_classes == 2
+    assert [Path(item.impath).name for item in data.test] == ["a.jpg", "c.webp", "b.png", "copy of b.png"]
+    assert [Path(item.impath).name for item in data.train_u] == ["a.jpg", "c.webp", "b.png"]
+    assert {item.label for item in data.test} == {-1} and data.duplicates == 1
+    assert "transductive" in data.unlabeled_part
+    assert data.content_hashes.keys() == {item.impath for item in data.test}
+
+
+def test_skipped_files_are_listed_with_the_reason(own: Path) -> None:
+    load(own)
+    path = own.parent / "out" / "skipped.csv"
+    rows = list(csv.reader(path.open()))
+    assert rows == [
+        ["path", "problem"],
+        [str(own / "dog" / "empty.png"), "the file is empty"],
+        [str(own / "dog" / "text.jpg"), "no image of a known kind"],
+    ]
+    for name in ("empty.png", "text.jpg"):
+        (own / "dog" / name).unlink()
+    load(own)
+    assert not path.exists()
+
+
+def test_folders_give_labels_for_the_evaluation(own: Path) -> None:
+    data = load(own, LABELS_FROM_FOLDERS=True)
+    assert [item.label for item in data.test] == [0, 1, 0, 0]
+    assert [item.classname for item in data.test] == ["tabby cat", "dog", "tabby cat", "tabby cat"]
+
+
+def test_folders_that_give_no_label(own: Path) -> None:
+    with pytest.raises(UserError, match="folder 'dog' is no class; did you mean 'dogs'"):
+        load(own, "tabby cat, dogs", LABELS_FROM_FOLDERS=True)
+    write_image(own / "flat.png", 3)
+    with pytest.raises(UserError, match=r"image flat\.png is in no sub-folder"):
+        load(own, LABELS_FROM_FOLDERS=True)
+
+
+def test_mistakes_are_one_line(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    for images, classes, message in (
+        (tmp_path / "nowhere", "a, b", "no such folder"),
+        (own / "dog" / "c.webp", "a, b", "is no folder"),
+        (tmp_path / "nothing", "a, b", "no image that can be read (0 found); files named .bmp, .jpeg"),
+        ("", "a, b", "--images is missing"),
+        (own, "cat", "one name; write names with commas"),
+        (own, "names.txt", "names.txt: no such file"),
+        (own, "cat,,dog", "name 2 is empty"),
+        (own, "cat, dog, cat", "'cat' stands there twice"),
+        (own, "cat, Cat", "the same name"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            load(images, classes)
+    with pytest.raises(UserError, match="list the classes you want"):
+        load(own, SUBSAMPLE_CLASSES="base")
+
+
+def test_a_file_of_classes_with_descriptions(tmp_path: Path, own: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes("\ufefftabby cat\tA tabby cat with stripes.\tA tabby cat, grey.\r\n\r\n  dog \r\n".encode())
+    assert read_classes(str(path)) == {"tabby cat": ["A tabby cat with stripes.", "A tabby cat, grey."], "dog": []}
+    data = load(own, str(path))
+    assert data.classnames == ["tabby cat", "dog"] and list(data.descriptions) == ["tabby cat"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\n \n", "the file is empty"),
+        (b"cat\n\tA dog.\n", "name 2 is empty"),
+        (b"cat\ncat\n", "'cat' stands there twice"),
+        (b"\xff\xfe\x00c", "cannot be read as UTF-8"),
+    ],
+)
+def test_a_bad_file_of_classes(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_classes(str(tmp_path / "names"))
+
+
+def test_many_names_are_no_path() -> None:
+    assert len(read_classes(", ".join(f"class {i}" for i in range(5000)))) == 5000

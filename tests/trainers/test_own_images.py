@@ -1,0 +1,127 @@
+"""Every label-free trainer on a user's own images: predictions, and an accuracy only where folders name classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dassl.engine import TRAINER_REGISTRY
+from datasets import index
+from datasets.errors import UserError
+from tests.conftest import CLASSNAMES, draw
+from trainers.parts.base import ClipTrainer
+from trainers.parts.predictions import count_by_class, known_accuracy
+
+from .conftest import SHORT, assert_same_bits, weights
+
+FREE = [name for name in SHORT if (kind := TRAINER_REGISTRY.get(name)).label_free or not kind.learns_from_labels]
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(CLASSNAMES):
+        (folder / name).mkdir()
+        for i in range(8):
+            Image.fromarray(draw(label, rng)).save(folder / name / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"x")
+    return folder
+
+
+@pytest.fixture
+def settings(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
+    return {"DATASET__NAME": "Folder", "DATASET__IMAGES": own, "DATASET__CLASSES": ", ".join(CLASSNAMES)}
+
+
+@pytest.mark.parametrize("trainer", FREE)
+def test_predictions_are_written_and_no_accuracy_is_made_up(
+    trainer: str,
+    run: Callable[..., Any],
+    settings: dict[str, Any],
+    own: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    built = run(trainer, **settings)
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert [row["path"] for row in rows] == sorted(str(path) for path in own.glob("*/*.png"))
+    assert {row["class"] for row in rows} <= set(CLASSNAMES)
+    assert all(1 / 3 <= float(row["confidence"]) <= 1 for row in rows)
+    assert next(csv.DictReader((tmp_path / "out" / "skipped.csv").open()))["path"] == str(own / "broken.png")
+    results = json.loads((tmp_path / "out" / "summary.json").read_text())["results"]
+    assert not [key for key in results if "accuracy" in key] and results["predicted"] == 24
+    assert "there is no accuracy to report" in capsys.readouterr().out
+    assert math.isnan(built.test())
+
+
+@pytest.mark.parametrize("trainer", ["CoFT", "UPL"])
+def test_names_of_folders_serve_the_evaluation_alone(
+    trainer: str, run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    without = run(trainer, out="without", **settings)
+    named = run(trainer, out="named", **settings, DATASET__LABELS_FROM_FOLDERS=True)
+    assert_same_bits(weights(without), weights(named))
+    rows = list(csv.DictReader((tmp_path / "named" / "predictions.csv").open()))
+    right = sum(row["class"] == Path(row["path"]).parent.name for row in rows)
+    summary = json.loads((tmp_path / "named" / "summary.json").read_text())
+    assert summary["results"]["accuracy_test"] == pytest.approx(100 * right / 24)
+    assert "transductive" in summary["unlabeled"]
+
+
+@pytest.mark.parametrize("trainer", sorted(set(SHORT) - set(FREE)))
+def test_trainers_that_learn_from_labels_are_refused(
+    trainer: str, run: Callable[..., Any], settings: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match=f"{trainer} learns from labels, and your own images have none"):
+        run(trainer, **settings, DATASET__LABELS_FROM_FOLDERS=True)
+
+
+def test_images_that_are_indexed_are_not_read_again(
+    run: Callable[..., Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run("UPL", train=False, **settings)
+    reads: list[Any] = []
+    for module in ("datasets.index", "trainers.parts.unlabeled"):
+        monkeypatch.setattr(f"{module}.read_bytes", lambda path: reads.append(path))
+    from datasets.folder import Folder
+    from trainers.parts.unlabeled import UnlabeledPool
+
+    data = Folder(first.cfg)
+    pool = UnlabeledPool([item.impath for item in data.train_u], hashes=data.content_hashes)
+    assert pool.digest == first.pool.digest and pool.paths == first.pool.paths and not reads
+
+
+def test_a_pool_is_the_same_with_hashes_and_without(settings: dict[str, Any], own: Path) -> None:
+    from trainers.parts.unlabeled import UnlabeledPool
+
+    paths = sorted(str(path) for path in own.glob("*/*.png"))
+    digests = {e.path: e.digest for e in index.index_folder(own)}
+    hashes = {path: digests[str(Path(path).relative_to(own))] for path in paths[:7]}
+    plain, known = UnlabeledPool(paths), UnlabeledPool(paths, hashes=hashes)
+    assert plain.digest == known.digest and plain.paths == known.paths
+    assert np.array_equal(np.asarray(plain.image(3)), np.asarray(known.image(3)))
+
+
+def test_accuracy_counts_known_labels_alone() -> None:
+    import torch
+
+    predicted, label = torch.tensor([0, 1, 2, 1]), torch.tensor([0, -1, 1, 1])
+    assert known_accuracy(predicted, label) == pytest.approx(200 / 3)
+    assert known_accuracy(predicted, torch.full((4,), -1)) is None
+    assert count_by_class(["a", "b", "c"], predicted) == "b 2, a 1, c 1"
+
+
+def test_every_registered_trainer_of_ours_says_what_it_learns_from() -> None:
+    kinds = [TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names()]
+    ours = [kind for kind in kinds if issubclass(kind, ClipTrainer)]
+    assert {kind.__name__ for kind in ours if kind.learns_from_labels and not kind.label_free} >= {"CoOp", "Supervised"}
