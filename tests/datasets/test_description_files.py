@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from datasets.digits import CLASSNAMES as DIGITS
 from datasets.drawings import DECLARED
+from datasets.errors import UserError
 from datasets.eurosat import CLASSNAMES as EUROSAT
 from datasets.torchvision_sets import SETS
 from trainers.parts.descriptions import (
@@ -17,6 +19,7 @@ from trainers.parts.descriptions import (
     MAX_TOKENS,
     Descriptions,
     class_key,
+    dataset_descriptions,
     described_datasets,
     load_descriptions,
     names_class,
@@ -42,6 +45,12 @@ def known_classes() -> dict[str, list[str]]:
     return lists | json.loads(DECLARED.read_text(encoding="utf-8"))
 
 
+def registered_names() -> dict[str, str]:
+    """Names in Dassl's registry by data set, from the configs."""
+    configs = (FOLDER.parents[1] / "configs" / "datasets").glob("*.yaml")
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"] for path in configs}
+
+
 @pytest.fixture(scope="module", params=described_datasets())
 def stem(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -57,6 +66,15 @@ def test_every_class_of_the_data_set_is_covered_and_no_other(stem: str) -> None:
     known = {class_key(name) for name in known_classes()[stem]}
     found = {class_key(name) for name in names_on_file(stem)}
     assert (known - found, found - known) == (set(), set())
+
+
+@pytest.mark.parametrize(("stem", "registered"), sorted(registered_names().items()))
+def test_every_data_set_but_imagenets_and_ones_own_has_descriptions(stem: str, registered: str) -> None:
+    if stem == "folder" or stem.startswith("imagenet"):
+        with pytest.raises(UserError, match=r"scripts/describe\.sh"):
+            dataset_descriptions(registered)
+    else:
+        assert dataset_descriptions(registered) == load_descriptions(FOLDER / f"{stem}.json")
 
 
 def test_class_names_differ(stem: str) -> None:

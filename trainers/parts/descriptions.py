@@ -22,6 +22,7 @@ Descriptions = dict[str, list[str]]
 FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "descriptions"
 MAX_TOKENS = 77  # of CLIP's text encoder, marks of start and end included
 CHUNK = 512  # sentences that are encoded at a time
+OTHER_NAMES = {"describabletextures": "dtd"}  # in Dassl's registry, of data sets whose file is called otherwise
 FORM = 'expected JSON {"class name": ["a sentence", ...], ...}'
 _tokenizer = SimpleTokenizer()
 
@@ -57,7 +58,7 @@ def dataset_descriptions(dataset: str) -> Descriptions:
         UserError: If there are none for this data set.
     """
     stems = {_squash(stem): stem for stem in described_datasets()}
-    stem = stems.get(_squash(dataset))
+    stem = stems.get(OTHER_NAMES.get(_squash(dataset), _squash(dataset)))
     if stem is None:
         raise UserError(
             f"no descriptions of the classes of {dataset}: {did_you_mean(dataset, stems.values())}; "
