@@ -4,9 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import coft, coft_plus, coop, self_training, supervised, upl, zeroshot
+from . import (
+    coft,
+    coft_plus,
+    coop,
+    deft,
+    grip,
+    lafter,
+    norm_adaptation,
+    self_training,
+    supervised,
+    upl,
+    zeroshot,
+)
 
-__all__ = ["coft", "coft_plus", "coop", "extend_cfg", "self_training", "supervised", "upl", "zeroshot"]
+__all__ = [
+    "coft",
+    "coft_plus",
+    "coop",
+    "deft",
+    "extend_cfg",
+    "grip",
+    "lafter",
+    "norm_adaptation",
+    "self_training",
+    "supervised",
+    "upl",
+    "zeroshot",
+]
+
+# In this order, for some take over the defaults of others. Zero-shot CLIP has no keys.
+WITH_KEYS = (coop, upl, grip, coft, coft_plus, deft, self_training, supervised, lafter, norm_adaptation)
 
 
 def extend_cfg(cfg: Any) -> None:
@@ -27,5 +55,5 @@ def extend_cfg(cfg: Any) -> None:
     cfg.INPUT.INTERPOLATION = "bicubic"
     cfg.INPUT.AUGMENT = "natural"  # a name of parts/views.py: what the pictures are
     cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
-    for trainer in (coop, upl, coft, coft_plus, self_training, supervised):  # after coft: they take over its defaults
+    for trainer in WITH_KEYS:
         trainer.add_config(cfg)

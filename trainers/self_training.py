@@ -38,7 +38,7 @@ class SelfTraining(FullTuning):
     def check_cfg(self, cfg: Any) -> None:
         """Refuse counts below 1."""
         super().check_cfg(cfg)
-        check_positive(cfg, "TRAINER.SELFTRAINING.REFRESH")
+        check_positive(cfg, f"TRAINER.{self.settings}.REFRESH")
 
     def teach(self) -> None:
         """Let each model label all images for itself."""

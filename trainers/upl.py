@@ -53,7 +53,12 @@ class UPL(CoOp):
         super().build_model()
         text = template_features(self.clip_model, self.classnames, self.templates[0])
         logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device)
-        self.learn_from(select_seeds(logits, self.cfg.TRAINER.UPL.SEEDS_PER_CLASS)[0])
+        self.learn_from(select_seeds(logits, self.seeds_per_class)[0])
+
+    @property
+    def seeds_per_class(self) -> int:
+        """Pseudo-labels of each class."""
+        return int(self.cfg.TRAINER[self.settings].SEEDS_PER_CLASS)
 
     def learn_from(self, seeds: Seeds) -> None:
         """Take pseudo-labels to be trained on."""

@@ -37,8 +37,17 @@ SHORT = {
     "ZeroshotCLIP": {},
     "SelfTraining": {"TRAINER__SELFTRAINING__EPOCHS": 2, "TRAINER__SELFTRAINING__LR": 1e-3},
     "Supervised": {"TRAINER__SUPERVISED__EPOCHS": 2, "TRAINER__SUPERVISED__LR": 1e-3},
+    "NormAdaptation": {},
+    "GRIP": {
+        "TRAINER__GRIP__ROUNDS": 3,
+        "OPTIM__MAX_EPOCH": 1,
+        "OPTIM__NAME": "sgd",
+        "OPTIM__LR": 0.01,
+    },
+    "LaFTer": {"TRAINER__LAFTER__EPOCHS": 2, "TRAINER__LAFTER__TEXT_STEPS": 20},
 }
 
+SHORT["DeFT"] = {key.replace("COFT__", "DEFT__"): value for key, value in SHORT["CoFT"].items() if "SEEDS" not in key}
 SHORT["CoFTPlus"] = {key.replace("COFT__", "COFTPLUS__"): value for key, value in SHORT["CoFT"].items()}
 SHORT["CoFTPlus"]["TRAINER__COFTPLUS__ROUNDS"] = 2
 

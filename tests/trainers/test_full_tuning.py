@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
 from tests.trainers.test_label_free import blank_labels, changed, permute_labels
+from trainers.parts.prompts import ensemble_features
 from trainers.parts.views import plain_view
 
 BOTH = pytest.mark.parametrize("trainer", ["SelfTraining", "Supervised"])
@@ -26,7 +27,8 @@ def test_every_model_starts_as_the_zero_shot_classifier(run: Callable[..., Any],
     built, image = run(trainer, backbone, train=False), torch.randn(5, 3, 32, 32)
     with torch.no_grad():
         features = F.normalize(built.clip_model.encode_image(image), dim=-1)
-        expected = (built.clip_model.logit_scale.exp() * features @ built.text.t()).softmax(dim=1)
+        text = ensemble_features(built.clip_model, built.classnames, built.templates)
+        expected = (built.clip_model.logit_scale.exp() * features @ text.t()).softmax(dim=1)
         torch.testing.assert_close(built.model_inference(image).exp(), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -63,7 +65,8 @@ def test_the_zero_shot_model_labels_first(run: Callable[..., Any]) -> None:
     view = plain_view(built.cfg)
     images = torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))])
     with torch.no_grad():
-        expected = (F.normalize(built.clip_model.encode_image(images), dim=-1) @ built.text.t()).argmax(dim=1)
+        text = ensemble_features(built.clip_model, built.classnames, built.templates)
+        expected = (F.normalize(built.clip_model.encode_image(images), dim=-1) @ text.t()).argmax(dim=1)
     for peer in built.peers.values():
         assert torch.equal(peer.lesson.labels, expected)
 

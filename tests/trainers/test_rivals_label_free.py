@@ -11,7 +11,15 @@ import pytest
 from tests.trainers.conftest import assert_same_bits, weights
 from tests.trainers.test_label_free import CHANGES, changed
 
-RIVALS = [("SelfTraining", "resnet")]
+RIVALS = [
+    ("SelfTraining", "resnet"),
+    ("NormAdaptation", "resnet"),
+    ("NormAdaptation", "vit"),
+    ("GRIP", "resnet"),
+    ("LaFTer", "resnet"),
+    ("LaFTer", "vit"),
+    ("DeFT", "resnet"),
+]
 
 
 @pytest.mark.parametrize(("trainer", "backbone"), RIVALS)

@@ -163,21 +163,27 @@ def described_features(
         UserError: If a class has no sentence, or a text is longer than the text encoder reads.
     """
     named = torch.stack([template_features(clip_model, classnames, t) for t in templates]).mean(dim=0)
-    described = _description_means(clip_model, classnames, templates[0], sentences_by_class(classnames, descriptions))
+    sentences = sentences_by_class(classnames, descriptions)
+    parts = sentence_features(clip_model, classnames, templates[0], sentences)
+    described = torch.stack([part.mean(dim=0) for part in parts])
     mixed = (1 - share) * F.normalize(named, dim=-1) + share * F.normalize(described, dim=-1)
     return F.normalize(mixed, dim=-1)
 
 
-def _description_means(
+def sentence_features(
     clip_model: Any, classnames: Sequence[str], template: str, sentences: Sequence[Sequence[str]]
-) -> Tensor:
-    """Mean over each class's sentences, not normalised. Shape (C, embed_dim)."""
+) -> list[Tensor]:
+    """Text features of each sentence, followed by the class name in a template where CLIP can read so much.
+
+    Returns:
+        For each class, unit-length features. Shape (number of its sentences, embed_dim) each.
+    """
     limit = clip_model.positional_embedding.shape[0]
     ends = [template.format(plain_name(name)) for name in classnames]
     texts = [_joined(s, end, limit) for own, end in zip(sentences, ends, strict=True) for s in own]
     chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
     features = torch.cat([template_features(clip_model, chunk, "{}") for chunk in chunks])
-    return torch.stack([part.mean(dim=0) for part in features.split([len(own) for own in sentences])])
+    return list(features.split([len(own) for own in sentences]))
 
 
 def _joined(sentence: str, end: str, limit: int) -> str:

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from .base import ClipTrainer, check_positive
 from .ensembling import average_predictions
 from .lessons import masked_cross_entropy, taught_targets
-from .peer import Classifier, Peer
+from .peer import Classifier, Peer, heads_of
 from .phases import Built
 from .prompts import ensemble_features
 from .unlabeled import peer_batches
@@ -36,17 +36,16 @@ def tuning_keys(cfg: Any, *more: str) -> CfgNode:
 
 
 def build_full_optimizer(student: Classifier, own: Any, steps: int) -> Built:
-    """Build AdamW for encoder and heads, and a cosine over all steps.
+    """Build AdamW for what trains in encoder and heads, and a cosine over all steps.
 
     Args:
         student: What trains.
         own: The keys LR, HEAD_LR and WEIGHT_DECAY.
         steps: Steps of the whole phase.
     """
-    heads = [p for name, p in student.named_parameters() if not name.startswith("encoder.")]
     groups = [
-        {"params": list(student.encoder.parameters()), "lr": own.LR},
-        {"params": heads, "lr": own.HEAD_LR},
+        {"params": [p for p in student.encoder.parameters() if p.requires_grad], "lr": own.LR},
+        {"params": heads_of(student), "lr": own.HEAD_LR},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=own.WEIGHT_DECAY)
     return optimizer, CosineAnnealingLR(optimizer, T_max=steps)
@@ -84,20 +83,27 @@ class FullTuning(ClipTrainer):
         self.max_epoch = self.own.EPOCHS
         self.set_precision(self.own.PREC, f"TRAINER.{self.settings}.PREC")
         self.load_backbone()
-        self.text = ensemble_features(self.clip_model, self.classnames, self.templates)
-        self.peers: dict[str, Peer] = {}
-        for number in range(1, self.own.ENSEMBLE + 1):
-            peer = self._build_peer()
-            self.peers[f"model_{number}"] = peer
+        names = [f"model_{number}" for number in range(1, self.own.ENSEMBLE + 1)]
+        self.peers = {name: self.build_peer(name) for name in names}
+        for name, peer in self.peers.items():
             steps = self.steps_per_epoch * self.own.EPOCHS
-            self.register_model(f"model_{number}", peer, *build_full_optimizer(peer.learner(), self.own, steps))
+            self.register_model(name, peer, *build_full_optimizer(peer.learner(), self.own, steps))
         self.deployed: list[Classifier] = []
 
-    def _build_peer(self) -> Peer:
-        prompts: Any = FixedText(self.text)
-        peer = Peer(self.clip_model, prompts, self.clip_model.visual, self.identity, ema_decay=self.own.EMA)
+    def build_peer(self, name: str) -> Peer:
+        """Build a model."""
+        text: Any = FixedText(self.first_head(name))
+        peer = Peer(self.clip_model, text, self.first_encoder(name), self.identity, ema_decay=self.own.EMA)
         peer.to(self.device).enter_phase2()
         return peer
+
+    def first_encoder(self, name: str) -> nn.Module:
+        """Image encoder that a model starts with."""
+        return self.clip_model.visual
+
+    def first_head(self, name: str) -> Tensor:
+        """Text features that a model starts with: the averaged templates'. Unit length, shape (C, embed_dim)."""
+        return ensemble_features(self.clip_model, self.classnames, self.templates)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,0 +1,73 @@
+"""DeFT (Wei et al. 2024), made for noisy labels, fed with zero-shot labels (our reconstruction)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dassl.engine import TRAINER_REGISTRY
+
+from .coft import CoFT
+from .parts.coft_keys import coft_keys
+from .parts.peer import Classifier
+from .parts.peer_trainer import PEERS
+from .parts.pseudo_labels import Opinion
+from .parts.seeds import Seeds, correct_prior
+
+ALL = 1_000_000  # more than there are images
+
+
+def add_config(cfg: Any) -> None:
+    """Add DeFT's keys: CoFT's, with other values."""
+    own = cfg.TRAINER.DEFT = coft_keys()
+    own.N_CTX = 16
+    own.SEEDS_PER_CLASS, own.SEEDS_SHARE = ALL, 2.0  # Phase I trains on all images
+    own.PRIOR_TAU = 0.0
+    own.CLEAN_RULE, own.COMPLEMENTS = "raw", "drawn"
+    own.FILTER = "self"
+    own.NEG_GRAD_TO_VISUAL = False
+    own.PHASE2.RESTART, own.PHASE2.WISE = True, 1.0
+    own.PHASE2.REFRESH = ALL  # the model of Phase I selects once
+
+
+@TRAINER_REGISTRY.register()
+class DeFT(CoFT):
+    """CoFT without the other peer, on given labels: two runs of DeFT, whose probabilities are averaged.
+
+    Every image has the zero-shot classifier's label. In Phase I each model tunes prompts and visual module on those
+    that it calls clean itself; in Phase II pre-trained weights are fine-tuned on those that its Phase I calls clean.
+
+    Unlike the published method: warm-up is counted in steps (PHASE1.WARMUP_STEPS); labels that a model calls unclean
+    are replaced by its own predictions in the dual loss, as in CoFT; in Phase II the classifier starts from the tuned
+    prompts, logits are adjusted by class frequencies, the dual loss goes on, and a moving average of the weights is
+    tested.
+    """
+
+    settings = "DEFT"
+    partners: Mapping[str, str] = {name: name for name in PEERS}
+
+    def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> dict[str, float]:
+        """Give each model all images with the labels that some logits (N, C) give them.
+
+        Returns:
+            Numbers for the log.
+        """
+        labels = correct_prior(logits, self.own.PRIOR_TAU).argmax(dim=1)
+        everything = torch.arange(len(labels))
+        for peer in self.peers.values():
+            peer.seeds = Seeds(everything, labels)
+        right = self.diagnostics.accuracy(everything, labels)
+        return {"kept": len(labels), "of": len(labels), "precision": right, "pool_accuracy": right}
+
+    @torch.no_grad()
+    def teachers(self) -> dict[str, Classifier]:
+        """The models of Phase I, in Phase II as well."""
+        return {name: peer.prompted() for name, peer in self.peers.items()}
+
+    def opinions(self) -> dict[str, Opinion]:
+        """What each model thinks of the given labels."""
+        return {name: replace(told, labels=self.peers[name].seeds.labels) for name, told in super().opinions().items()}
