@@ -18,6 +18,7 @@ import pandas as pd
 
 from datasets.errors import UserError
 
+from .gain import gain_over_zero_shot, turning_points, write_gain
 from .methods import choose_methods, parse_variant
 from .results import found_rows, planned_rows
 from .runner import TRAIN
@@ -104,9 +105,13 @@ def make_tables(rows: pd.DataFrame) -> Tables:
 def publish(folder: Path, command: str, rows: pd.DataFrame) -> None:
     """Print the tables and write all files."""
     tables = make_tables(rows)
-    files = write_tables(folder, command, tables, rows)
+    gains = gain_over_zero_shot(tables["Summary"])
+    notes = turning_points(gains)
+    files = write_tables(folder, command, tables, rows, notes)
     files.append(write_bars(folder / "bars.png", tables["Summary"], "mean", "method", "test accuracy, %"))
-    print("\n\n".join(render(table) for table in tables.values()))
+    if notes:
+        files.append(write_gain(folder / "gain.png", gains))
+    print("\n\n".join([*(render(table) for table in tables.values()), *notes]))
     print(*(f"  {file}" for file in files), sep="\n")
 
 

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from .methods import method_name
+
 ACCURACY = re.compile(r"^\* accuracy: ([\d.]+(?:e[+-]?\d+)?)%$", re.MULTILINE)
 FINISHED = re.compile(r"^Finish(?:ed)? training$", re.MULTILINE)
 EPOCH = re.compile(r"^epoch \[\d+/\d+\]", re.MULTILINE)
@@ -43,8 +45,7 @@ def parse_log(folder: Path, top: Path) -> tuple[dict[str, Any], dict[str, Any]] 
     settings = dict(logged_settings(text))
     row = {**_from_path(folder, top), **_from_settings(settings)}
     more = {key: value for key, value in settings.items() if key not in PLACES}
-    shots = row.pop("shots")
-    row["method"] = row["trainer"] + (f", {shots} shots" if shots > 0 else "")
+    row["method"] = method_name(row["trainer"], row.pop("shots"))
     row |= {"stage": "end", "accuracy": accuracy, "seconds": _seconds(text), "folder": str(folder)}
     return row, more or {"folder": row.pop("config")}
 

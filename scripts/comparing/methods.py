@@ -69,6 +69,11 @@ RIVALS = (
 DEFAULT_VARIANTS = (Method("UPL x 2", "UPL", (("TRAINER.UPL.ENSEMBLE", "2"),)),)
 
 
+def method_name(trainer: str, shots: int) -> str:
+    """What tables call a trainer with so many labelled images of each class; 0 or less is no such number."""
+    return trainer + (f", {shots} shot{'s' * (shots > 1)}" if shots > 0 else "")
+
+
 def rival(trainer: str) -> Rival | None:
     """The entry of a trainer, if comparisons know it."""
     return next((known for known in RIVALS if known.trainer == trainer), None)
@@ -113,7 +118,7 @@ def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterabl
 def _rows(trainer: str, shots: Sequence[int]) -> list[Method]:
     known = rival(trainer) or Rival(trainer)
     if known.by_shots:
-        return [Method(f"{trainer}, {count} shots", trainer, shots=count) for count in shots]
+        return [Method(method_name(trainer, count), trainer, shots=count) for count in shots]
     return [Method(trainer, trainer, seeded=known.seeded)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,12 +50,11 @@ class Grid:
     output: Path = Path("output")
     settings: Settings = ()
 
-    def points(self, method: Method) -> Iterator[tuple[str | None, str, int]]:
-        """Backbone, data set and seed of all runs of a method."""
-        for backbone in self.backbones:
-            for dataset in self.datasets:
-                for seed in self.seeds if method.seeded else self.seeds[:1]:
-                    yield backbone, dataset, seed
+    def points(self, methods: Sequence[Method]) -> Iterator[tuple[Method, str | None, str, int]]:
+        """Method, backbone, data set and seed of all runs, a backbone after the other: its file is read once."""
+        for backbone, dataset, method in itertools.product(self.backbones, self.datasets, methods):
+            for seed in self.seeds if method.seeded else self.seeds[:1]:
+                yield method, backbone, dataset, seed
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def finished_folders(output: Path) -> Folders:
 
 
 def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
-    """Plan all runs, a method after the other.
+    """Plan all runs: for each backbone, data set, and method, one with each seed.
 
     Raises:
         UserError: On a mistake in any of them, and on settings that none of them has.
@@ -151,11 +151,10 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     if unknown := sorted(untaken - known_keys()):
         raise UserError(f"unknown config key {unknown[0]!r}; {did_you_mean(unknown[0], known_keys())}")
     runs = []
-    for method in methods:
-        for backbone, dataset, seed in grid.points(method):
-            run = plan_run(method, backbone, dataset, seed, grid, finished)
-            untaken -= run.config.keys()
-            runs.append(run)
+    for method, backbone, dataset, seed in grid.points(methods):
+        run = plan_run(method, backbone, dataset, seed, grid, finished)
+        untaken -= run.config.keys()
+        runs.append(run)
     if untaken:
         raise UserError(f"{min(untaken)}: none of the trainers that are compared has this key; leave it out")
     return runs

@@ -66,7 +66,7 @@ class Progress:
         self.expected = self._expect()
         line = f"[{self.count - len(self.left)} of {self.count}] {run.title}: {note}"
         if self.left:
-            line += f" (about {self.remaining() / 60:.0f} min to go)"
+            line += f" (about {tqdm.format_interval(self.remaining())} to go)"
         tqdm.write(line, file=sys.stderr)
 
     def remaining(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from .logs import logged_labels, parse_log
-from .methods import rival
+from .methods import method_name, rival
 from .plan import SUMMARY, Run, digest, read_summary, settings_of
 
 STAGES = ("after Phase I", "after Phase II")
@@ -48,8 +48,7 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
 
 def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[Row]:
     """Lines of one run: its test accuracy, or for trainers with phases one after each."""
-    shots = summary.get("shots", -1)
-    name = method or summary["trainer"] + (f", {shots} shots" if shots > 0 else "")
+    name = method or method_name(summary["trainer"], summary.get("shots", -1))
     common: Row = {key: summary[key] for key in ("dataset", "backbone")}
     common |= {"method": name, "trainer": summary["trainer"], "seed": summary["seed"], "stage": "end"}
     results = summary["results"]

@@ -82,10 +82,18 @@ def carry_out(
     Returns:
         All runs, and the errors of those that failed.
     """
-    runs = plan(methods, grid)
+    return do_runs(plan(methods, grid), grid, args, command)
+
+
+def do_runs(
+    runs: list[Run], grid: Grid, args: argparse.Namespace, command: Sequence[str]
+) -> tuple[list[Run], dict[Run, str]]:
+    """Do those of some runs that are not finished, each folder's once. Returns what `carry_out` does."""
     summaries = {run: run.summary() for run in runs}
-    todo = [run for seed in grid.seeds for run in runs if run.seed == seed and summaries[run] is None]
-    print(f"{len(runs)} runs, of which {len(runs) - len(todo)} are finished", file=sys.stderr)
+    by_folder = {run.folder: run for run in reversed(runs)}  # rows may share a run and differ in what they measure
+    unique = [run for run in runs if by_folder[run.folder] == run]
+    todo = [run for seed in grid.seeds for run in unique if run.seed == seed and summaries[run] is None]
+    print(f"runs: {len(unique)}, finished: {len(unique) - len(todo)}", file=sys.stderr)
     if args.no_run or not todo:
         return runs, {}
     known = {run: summary["seconds"] for run, summary in summaries.items() if summary}

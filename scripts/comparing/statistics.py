@@ -1,8 +1,6 @@
-"""Means and standard deviations over seeds, over data sets, and of paired differences."""
+"""Means and standard deviations over seeds, and over data sets."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import pandas as pd
 
@@ -19,14 +17,15 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
             peer_a, peer_b (accuracies of single models), ensemble, labels_used and seconds.
 
     Returns:
-        A line for each data set, backbone and method, in the order they come: seeds, mean, std (of the sample),
-        difference of the mean to zero-shot's, and the means of the rest.
+        A line for each data set, backbone and method, in the order they come: trainer, seeds, mean, std (of the
+        sample), difference of the mean to zero-shot's, and the means of the rest.
     """
     runs = runs.reindex(columns=[*runs.columns, *(name for name in OPTIONAL if name not in runs)])
     runs = runs.assign(single=runs[["peer_a", "peer_b"]].astype(float).mean(axis=1))
     table = (
         runs.groupby([*PAIR, "method"], sort=False)
         .agg(
+            trainer=("trainer", "first"),
             seeds=("seed", "nunique"),
             mean=("accuracy", "mean"),
             std=("accuracy", "std"),
@@ -39,7 +38,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     )
     zero_shot = runs[runs["trainer"] == ZERO_SHOT].groupby(PAIR)["accuracy"].mean()
     base = pd.Series([zero_shot.get(pair) for pair in zip(*(table[key] for key in PAIR), strict=True)], dtype=float)
-    table.insert(6, "difference", table["mean"] - base)
+    table.insert(7, "difference", table["mean"] - base)
     return table
 
 
@@ -72,33 +71,3 @@ def _over_seeds(by_seed: pd.DataFrame) -> pd.DataFrame:
     column = by_seed.columns[-1]
     groups = by_seed.groupby("method", sort=False)
     return groups.agg(seeds=("seed", "nunique"), mean=(column, "mean"), std=(column, "std")).reset_index()
-
-
-def paired_differences(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Subtract from each result the one of a reference method with the same data set, backbone, stage and seed.
-
-    Args:
-        runs: A line for each result, with `variant`, the row's name without its stage.
-        reference: A variant.
-
-    Returns:
-        The lines that have a partner, with a column `change`; the reference's own are left out.
-    """
-    keys = [*PAIR, "stage", "seed"]
-    base = runs.loc[runs["variant"] == reference, [*keys, "accuracy"]].rename(columns={"accuracy": "reference"})
-    paired = runs[runs["variant"] != reference].merge(base, on=keys)
-    return paired.assign(change=paired["accuracy"] - paired["reference"])
-
-
-def summarise_differences(paired: pd.DataFrame, group: Sequence[str] = PAIR) -> pd.DataFrame:
-    """Mean and standard deviation (of the sample) of paired differences over seeds."""
-    groups = paired.groupby([*group, "variant", "stage"], sort=False)
-    return groups.agg(seeds=("seed", "nunique"), change=("change", "mean"), std=("change", "std")).reset_index()
-
-
-def overall_differences(paired: pd.DataFrame) -> pd.DataFrame:
-    """Paired differences averaged over all pairs of data set and backbone, seed by seed."""
-    keys = ["variant", "stage", "seed"]
-    wide = paired.pivot_table(index=keys, columns=PAIR, values="change", sort=False)
-    by_seed = wide.dropna().mean(axis=1).rename("change").reset_index()
-    return summarise_differences(by_seed, ())

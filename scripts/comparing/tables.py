@@ -20,18 +20,24 @@ COLUMNS = {
     "backbone": ("backbone", "{}"),
     "method": ("method", "{}"),
     "variant": ("change", "{}"),
-    "stage": ("measured", "{}"),
     "seeds": ("seeds", "{:.0f}"),
     "mean": ("mean %", "{:.1f}"),
-    "change": ("difference to full", "{:+.2f}"),
+    "phase1": ("Phase I %", "{:.1f}"),
+    "phase1_change": ("to full's", "{:+.2f}"),
+    "phase1_std": ("its std", "{:.2f}"),
+    "phase2": ("Phase II %", "{:.1f}"),
+    "final": ("accuracy %", "{:.1f}"),
+    "change": ("difference", "{:+.2f}"),
     "std": ("std", "{:.2f}"),
     "difference": ("to zero-shot", "{:+.1f}"),
     "single": ("single peer %", "{:.1f}"),
     "ensemble": ("ensemble", "{:.0f}"),
     "labels_used": ("labels used", "{:,.0f}"),
+    "coverage": ("labels kept", "{:.0%}"),
+    "precision": ("of them right", "{:.1%}"),
     "seconds": ("seconds", "{:.0f}"),
 }
-TEXT = {"dataset", "backbone", "method", "variant", "stage"}
+TEXT = {"dataset", "backbone", "method", "variant"}
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -53,27 +59,32 @@ def _cell(name: str, value: Any) -> str:
     return MISSING if pd.isna(value) else COLUMNS[name][1].format(value)
 
 
-def write_tables(folder: Path, command: str, tables: Tables, runs: pd.DataFrame) -> list[Path]:
-    """Write comparison.md, runs.csv, and of each table a CSV and a LaTeX file.
+def write_tables(
+    folder: Path, command: str, tables: Tables, runs: pd.DataFrame, notes: Sequence[str] = (), name: str = "comparison"
+) -> list[Path]:
+    """Write a Markdown file of all tables, runs.csv, and of each table a CSV and a LaTeX file.
 
     Args:
         folder: Where to.
         command: What the tables were made with.
         tables: By title; the first word of a title is the name of its files.
         runs: A line for each result, written in full precision.
+        notes: Remarks that end the Markdown file.
+        name: Of the Markdown file.
 
     Returns:
         The files.
     """
     parts = [f"`{command}`", *(f"### {title}\n\n{render(table)}" for title, table in tables.items())]
-    texts = {"comparison.md": "\n\n".join(parts) + "\n", "runs.csv": runs.to_csv(index=False)}
+    parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
+    texts = {f"{name}.md": "\n\n".join(parts) + "\n", "runs.csv": runs.to_csv(index=False)}
     for title, table in tables.items():
         stem = title.split()[0].strip(",:").lower()
         texts |= {f"{stem}.csv": table.to_csv(index=False), f"{stem}.tex": render(table, "latex_booktabs") + "\n"}
-    for name, text in texts.items():
-        with replacing(folder / name) as draft:
+    for file, text in texts.items():
+        with replacing(folder / file) as draft:
             draft.write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    return [folder / file for file in texts]
 
 
 def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: str) -> Path:
@@ -95,7 +106,7 @@ def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: s
             bars = axes.barh(
                 group[label], group[value], xerr=errors, hatch=hatches, capsize=3, color="#8fb3d9", edgecolor="#445"
             )
-            axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+            axes.bar_label(bars, fmt=COLUMNS[value][1], padding=3, fontsize=8)
             axes.margins(x=0.12)
             axes.invert_yaxis()
             axes.set_title(", ".join(map(str, pair)), fontsize=10)
@@ -108,8 +119,8 @@ def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: s
 
 
 def _mark_zero_shot(axes: Any, group: pd.DataFrame, value: str) -> None:
-    if "method" in group:
-        for level in group.loc[group["method"] == ZERO_SHOT, value]:
+    if "trainer" in group:
+        for level in group.loc[group["trainer"] == ZERO_SHOT, value]:
             axes.axvline(level, color="black", linewidth=0.8, linestyle=":")
 
 

@@ -145,13 +145,13 @@ def test_runs_then_reuses_then_tabulates(tmp_path: Path, capfd: pytest.CaptureFi
     assert not list(tmp_path.iterdir())
     assert compare(argv) == 0
     first = capfd.readouterr()
-    assert "1 runs, of which 0 are finished" in first.err
+    assert "runs: 1, finished: 0" in first.err
     (place,) = tmp_path.rglob("summary.json")
     assert place.parent == tmp_path / "digits" / "ZeroshotCLIP" / "embedded" / "seed1"
     written = place.stat().st_mtime_ns
     assert compare(argv, command=["false"]) == 0
     again = capfd.readouterr()
-    assert "1 runs, of which 1 are finished" in again.err and again.out == first.out
+    assert "runs: 1, finished: 1" in again.err and again.out == first.out
     assert place.stat().st_mtime_ns == written
     assert compare([*argv[:2], "UPL", *argv[3:]], command=["false"]) == 1
     failed = capfd.readouterr()

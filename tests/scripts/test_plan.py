@@ -107,7 +107,7 @@ def test_a_broken_summary_is_no_result(tmp_path: Path) -> None:
 
 def test_all_trainers_that_exist_by_default() -> None:
     names = [method.name for method in choose_methods([], [1, 16])]
-    assert {"ZeroshotCLIP", "UPL", "UPL x 2", "CoFT", "CoOp, 1 shots", "CoOp, 16 shots"} <= set(names)
+    assert {"ZeroshotCLIP", "UPL", "UPL x 2", "CoFT", "CoOp, 1 shot", "CoOp, 16 shots"} <= set(names)
     assert names.index("UPL x 2") == names.index("UPL") + 1
     assert {method.trainer for method in choose_methods([], [1])} == set(runnable())
 

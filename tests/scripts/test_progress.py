@@ -46,6 +46,7 @@ def test_the_bar_counts_shares_of_runs_under_way(monkeypatch: pytest.MonkeyPatch
             return lambda *_, **__: None
 
         write = staticmethod(lambda *_, **__: None)
+        format_interval = staticmethod(str)
 
     monkeypatch.setattr(module, "tqdm", Bar)
     first, second = run("CoFT", "digits"), run("CoFT", "digits", 2)

@@ -1,0 +1,115 @@
+"""Changes the switches of a method one by one, and tabulates what each change costs.
+
+bash scripts/ablate.sh DATASET ... [--trainer CoFT] [--groups G,G2] [--seeds 1,2,3] [--backbone B,B2] [--jobs N]
+                       [KEY VALUE ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from datasets.errors import UserError
+from scripts.launch import CONFIGS
+
+from .ablations import FULL, Ablation, choose, load_ablations, missing
+from .differences import measured, overall_changes, summarise_changes, with_changes
+from .methods import known_keys
+from .plan import Grid, Run, plan
+from .results import planned_rows
+from .runner import TRAIN
+from .session import command_line, do_runs, guarded, make_folder, make_grid, make_parser, names, report_failures
+from .tables import render, write_bars, write_tables
+
+DESCRIPTION = "Change the switches of a method one by one; a table of paired differences to the unchanged method."
+KIND = "ablations"
+FILES = {"CoFT": CONFIGS / "ablations.yaml", "CoFTPlus": CONFIGS / "ablations_plus.yaml"}
+
+
+def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
+    """Run and tabulate.
+
+    Args:
+        argv: Arguments of the script.
+        command: What runs a trainer, in place of `python train.py`.
+
+    Returns:
+        0, or 1 if a run failed.
+    """
+    parser = make_parser("ablate", DESCRIPTION)
+    parser.add_argument("--trainer", choices=FILES, default="CoFT")
+    parser.add_argument("--ablations", type=Path, metavar="FILE", help="another list than configs/ablations*.yaml")
+    parser.add_argument("--groups", type=names, default=[], metavar="G,G2", help="groups of the list; default: all")
+    args = parser.parse_intermixed_args(argv)
+    grid = make_grid(args)
+    chosen = choose(load_ablations(args.ablations or FILES[args.trainer]), args.groups)
+    chosen, notes = leave_out(chosen)
+    runs, more = plan_ablations(chosen, grid)
+    notes += more
+    for note in notes:
+        print(f"skipped: {note}", file=sys.stderr)
+    runs, failures = do_runs(runs, grid, args, command)
+    rows = planned_rows(runs)
+    if not rows.empty:
+        publish(make_folder(args, grid, KIND) / args.trainer, command_line("ablate", argv), chosen, rows, notes)
+    return report_failures(failures)
+
+
+def leave_out(ablations: Sequence[Ablation]) -> tuple[list[Ablation], list[str]]:
+    """Leave out ablations that this version cannot run. Returns the others, and a note for each that is left out."""
+    keys = known_keys()
+    reasons = {ablation: missing(ablation, keys) for ablation in ablations}
+    notes = [f"{ablation.method.name}: {reason}" for ablation, reason in reasons.items() if reason]
+    return [ablation for ablation in ablations if not reasons[ablation]], notes
+
+
+def plan_ablations(ablations: Sequence[Ablation], grid: Grid) -> tuple[list[Run], list[str]]:
+    """Plan all runs, but those that do not go with the backbone, and those that change nothing.
+
+    Returns:
+        The runs, and a note for each ablation that changes nothing.
+    """
+    by_name = {ablation.method.name: ablation for ablation in ablations}
+    runs = [run for run in plan([a.method for a in ablations], grid) if by_name[run.method.name].fits(run)]
+    full = {(run.dataset, run.backbone, run.seed): run.config for run in runs if run.method.name == FULL}
+    same = {
+        run
+        for run in runs
+        if run.config == full[run.dataset, run.backbone, run.seed]
+        and run.method.name != FULL
+        and by_name[run.method.name].measure == "both"
+    }
+    notes = [f"{name}: is what the full method does" for name in dict.fromkeys(run.method.name for run in same)]
+    return [run for run in runs if run not in same], sorted(notes)
+
+
+def publish(
+    folder: Path, command: str, ablations: Sequence[Ablation], rows: pd.DataFrame, notes: Sequence[str]
+) -> None:
+    """Print the tables and write all files.
+
+    Raises:
+        UserError: If no run of the unchanged method is finished, which all others are compared with.
+    """
+    runs = measured(rows, {ablation.method.name: ablation.measure for ablation in ablations})
+    changes = with_changes(runs, FULL)
+    if changes.empty:
+        raise UserError("no run of the unchanged method is finished; the differences are to it")
+    tables = {"Ablation": summarise_changes(changes)}
+    over = overall_changes(changes)
+    if not over.empty:
+        tables["Overall: mean over all pairs of data set and backbone"] = over
+    skipped = [f"skipped: {note}" for note in notes]
+    files = write_tables(folder, command, tables, changes, skipped, name="ablation")
+    drawn = tables["Ablation"].dropna(subset=["change"])
+    if not drawn.empty:
+        files.append(write_bars(folder / "bars.png", drawn, "change", "variant", "difference to full, points"))
+    print("\n\n".join(render(table) for table in tables.values()))
+    print(*(f"  {file}" for file in files), sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: ablate(sys.argv[1:])))

@@ -1,0 +1,109 @@
+"""Which switches of a method are tried, as configs/ablations*.yaml lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datasets.errors import UserError, did_you_mean
+from trainers.parts.cleanliness import CLEAN_RULES
+from trainers.parts.clip_models import architecture
+from trainers.parts.pseudo_labels import FILTERS
+from trainers.parts.visual_tuning import VISUAL_MODULES
+
+from .methods import Method, known_keys, runnable
+from .plan import Run
+
+FULL = "full"
+MEASURES = ("both", "single", "after Phase I")
+FIELDS = {"name", "group", "settings", "measure", "only"}
+ONLY: Mapping[str, Collection[bool]] = {"any": (True, False), "vit": (True,), "resnet": (False,)}  # of is_vit
+# Last parts of keys whose values are names in a registry.
+CHOICES: Mapping[str, Collection[str]] = {
+    "FILTER": FILTERS,
+    "CLEAN_RULE": CLEAN_RULES,
+    "VISUAL": ("auto", *VISUAL_MODULES),
+}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A change of one switch.
+
+    Attributes:
+        method: The trainer with the change.
+        group: What kind of change it is, to choose by.
+        measure: What counts as its accuracy: that of both peers, the mean of single peers', or that after Phase I.
+        only: Backbones that it makes sense with: any, vit, resnet.
+    """
+
+    method: Method
+    group: str
+    measure: str = "both"
+    only: str = "any"
+
+    def fits(self, run: Run) -> bool:
+        """Whether the change makes sense with a run's backbone."""
+        return architecture(run.backbone).is_vit in ONLY[self.only]
+
+
+def load_ablations(path: Path) -> list[Ablation]:
+    """Read a list of ablations; the unchanged method is the first.
+
+    Raises:
+        UserError: If the file is not as it should be; keys and values of settings are looked at in `missing`.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        trainer, entries = content["trainer"], content["ablations"]
+    except FileNotFoundError as error:
+        raise UserError(f"--ablations {path}: no such file") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected the keys trainer and ablations ({error})") from error
+    if trainer not in runnable():
+        raise UserError(f"{path}: unknown trainer {trainer!r}; {did_you_mean(trainer, runnable())}")
+    ablations = [Ablation(Method(FULL, trainer), FULL)] + [_read(path, trainer, entry) for entry in entries]
+    names = [ablation.method.name for ablation in ablations]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{path}: two ablations are called {twice[0]!r}")
+    return ablations
+
+
+def _read(path: Path, trainer: str, entry: Any) -> Ablation:
+    if not isinstance(entry, dict) or not {"name", "group"} <= entry.keys() <= FIELDS:
+        raise UserError(f"{path}: {entry!r} should have name, group, and of {', '.join(sorted(FIELDS))} what it needs")
+    measure, only = entry.get("measure", "both"), entry.get("only", "any")
+    for value, known in ((measure, MEASURES), (only, ONLY)):
+        if value not in known:
+            raise UserError(f"{path}: {entry['name']}: {value!r}; {did_you_mean(str(value), list(known))}")
+    settings = tuple((key, str(value)) for key, value in entry.get("settings", {}).items())
+    return Ablation(Method(entry["name"], trainer, settings), entry["group"], measure, only)
+
+
+def missing(ablation: Ablation, keys: Collection[str] | None = None) -> str | None:
+    """Why an ablation cannot be run: a key that does not exist, or a name that no registry has; None if it can."""
+    keys = known_keys() if keys is None else keys
+    for key, value in ablation.method.settings:
+        if key not in keys:
+            return f"there is no key {key}"
+        choices = CHOICES.get(key.rsplit(".", 1)[-1])
+        if choices is not None and value not in choices:
+            return f"{key} cannot be {value!r}"
+    return None
+
+
+def choose(ablations: list[Ablation], groups: Collection[str]) -> list[Ablation]:
+    """The unchanged method and the ablations of some groups; of all groups, if none is named.
+
+    Raises:
+        UserError: If there is no such group.
+    """
+    known = list(dict.fromkeys(ablation.group for ablation in ablations[1:]))
+    for group in groups:
+        if group not in known:
+            raise UserError(f"--groups: unknown group {group!r}; {did_you_mean(group, known)}")
+    return [ablation for ablation in ablations if not groups or ablation.group in {FULL, *groups}]
