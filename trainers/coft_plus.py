@@ -16,13 +16,14 @@ from yacs.config import CfgNode
 from dassl.engine import TRAINER_REGISTRY
 from datasets.errors import UserError
 
-from .coft import PEERS, CoFT
+from .coft import CoFT
 from .parts.base import check_positive
 from .parts.coft_keys import coft_keys
 from .parts.contrastive import ContrastingPeer
 from .parts.descriptions import dataset_descriptions, described_features, load_descriptions
 from .parts.labelling import opinion
 from .parts.peer import Classifier, Peer
+from .parts.peer_trainer import PEERS
 from .parts.prompts import DualPrompts
 from .parts.seeding import derive
 from .parts.seeds import growing_quotas
@@ -177,7 +178,7 @@ class CoFTPlus(CoFT):
             kept, aside = (torch.nonzero(mask).flatten() for mask in (peer.lesson.keep, ~peer.lesson.keep))
             batch = min(self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, len(kept))
             ranks |= {name: kept, name + ASIDE: aside}
-            sizes[name + ASIDE] = min(batch, round(batch * len(aside) / len(kept)))
+            sizes[name + ASIDE] = min(batch, batch * len(aside) // len(kept))
         key = (self.cfg.SEED, self.epoch)
         return peer_batches(self.pool, self.cfg, "strong and weak", ranks, self.steps_per_epoch(2), *key, sizes=sizes)
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .coft import PEERS, CoFT
+from .coft import CoFT
 from .parts.coft_keys import coft_keys
 from .parts.peer import Classifier
+from .parts.peer_trainer import PEERS
 from .parts.pseudo_labels import Opinion
 from .parts.seeds import Seeds, correct_prior
 

@@ -127,6 +127,14 @@ def test_coupled_rule_is_the_chance_of_each_label_if_exactly_one_is_right() -> N
             assert clean[c].item() == pytest.approx(worlds[c] / sum(worlds), abs=1e-12), row
 
 
+def test_open_rule_is_the_chance_of_each_label_if_at_most_one_is_right() -> None:
+    d = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 2
+    for clean, q in zip(p_clean(d, "open"), p_clean(d, "calibrated"), strict=True):
+        worlds = [math.prod(q[c].item() if c == right else 1 - q[c].item() for c in range(4)) for right in range(5)]
+        for c in range(4):
+            assert clean[c].item() == pytest.approx(worlds[c] / sum(worlds), abs=1e-12)
+
+
 def test_raw_rule_is_sigmoid_and_calibrated_is_it_at_two_classes() -> None:
     d = torch.linspace(-3, 3, 14).view(7, 2)
     torch.testing.assert_close(p_clean(d, "raw"), torch.sigmoid(d))

@@ -10,7 +10,7 @@ from trainers.parts.lessons import masked_cross_entropy, seed_targets, taught_ta
 from trainers.parts.pseudo_labels import Lesson
 from trainers.parts.seeds import Seeds
 
-SETTINGS = SimpleNamespace(PHASE1=SimpleNamespace(MIN_AUC=0.9), CLEAN_RULE="calibrated", MIN_KEPT=1)
+SETTINGS = SimpleNamespace(PHASE1=SimpleNamespace(MIN_AUC=0.9), CLEAN_RULE="calibrated")
 
 
 def judged(right: float = 6.0, wrong: float = -6.0) -> tuple[Seeds, torch.Tensor, torch.Tensor]:
@@ -26,7 +26,7 @@ def judged(right: float = 6.0, wrong: float = -6.0) -> tuple[Seeds, torch.Tensor
 
 
 def test_unclean_seeds_leave_the_classification_loss_and_are_relabelled_for_the_dual_loss() -> None:
-    targets = seed_targets(*judged(), SETTINGS, active=True)
+    targets = seed_targets(*judged(), SETTINGS, active=True, at_least=1)
     assert targets.keep.tolist() == [True, False, True] * 3
     assert targets.dual_labels.tolist() == [0, 1, 0, 1, 2, 1, 2, 0, 2]
     assert targets.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -35,14 +35,14 @@ def test_unclean_seeds_leave_the_classification_loss_and_are_relabelled_for_the_
 def test_the_calibrated_threshold_is_log_c_minus_1() -> None:
     """At C = 3 the clean log-odds of the unclean seeds lie just below log 2, far above the raw rule's 0."""
     raw = SimpleNamespace(**{**vars(SETTINGS), "CLEAN_RULE": "raw"})
-    assert seed_targets(*judged(), raw, active=True).keep.all()
+    assert seed_targets(*judged(), raw, active=True, at_least=1).keep.all()
 
 
 def test_all_count_as_clean_while_warming_up_or_while_the_judge_cannot_tell() -> None:
     seeds, logits, odds = judged()
     for targets in (
-        seed_targets(seeds, logits, odds, SETTINGS, active=False),
-        seed_targets(seeds, logits, -odds, SETTINGS, active=True),
+        seed_targets(seeds, logits, odds, SETTINGS, active=False, at_least=1),
+        seed_targets(seeds, logits, -odds, SETTINGS, active=True, at_least=1),
     ):
         assert targets.keep.all() and torch.equal(targets.dual_labels, seeds.labels)
 
@@ -50,13 +50,13 @@ def test_all_count_as_clean_while_warming_up_or_while_the_judge_cannot_tell() ->
 def test_no_class_is_left_without_seeds() -> None:
     seeds, logits, odds = judged()
     odds[6:] -= 9  # the third class is called unclean as a whole
-    targets = seed_targets(seeds, logits, odds, SETTINGS, active=True)
+    targets = seed_targets(seeds, logits, odds, SETTINGS, active=True, at_least=1)
     assert torch.bincount(targets.labels[targets.keep], minlength=3).min() == 1
     assert targets.separation < 1
 
 
 def test_targets_are_found_by_rank() -> None:
-    targets = seed_targets(*judged(), SETTINGS, active=True)
+    targets = seed_targets(*judged(), SETTINGS, active=True, at_least=1)
     labels, keep, dual = targets.of(torch.tensor([70, 30, 40, 40]))
     assert labels.tolist() == [2, 0, 1, 1] and keep.tolist() == [False, True, False, False]
     assert dual.tolist() == [0, 0, 2, 2]

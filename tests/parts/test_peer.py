@@ -99,7 +99,7 @@ def test_state_of_phase_1_has_no_frozen_weight(clip_model: CLIP) -> None:
     peer = trained_peer(clip_model, phase=1)
     state = peer.state_dict()
     trained = {name for name, p in peer.named_parameters() if p.requires_grad}
-    assert set(state) == trained | {"_extra_state"}
+    assert set(state) == trained | {"offset", "_extra_state"}
 
 
 @pytest.mark.parametrize("phase", [1, 2])
@@ -188,3 +188,23 @@ def test_batch_norm_statistics_never_move(clip_model: CLIP) -> None:
     before = {name: value.clone() for name, value in peer.student.named_buffers()}
     peer.learner()(images() * 5)
     assert all(torch.equal(before[name], value) for name, value in peer.student.named_buffers())
+
+
+@pytest.mark.parametrize("start", ["mean", "positive"])
+def test_negative_features_start_where_they_should(clip_model: CLIP, start: str) -> None:
+    prompts = DualPrompts(clip_model, NAMES, "a photo of a {}.", generator=torch.Generator().manual_seed(0))
+    peer = Peer(clip_model, prompts, clip_model.visual, IDENTITY, negative_start=start)
+    _, plain = prompts(clip_model)
+    negative = peer.text_features()[1]
+    expected = plain if start == "positive" else nn.functional.normalize(plain.mean(0), dim=0).expand(3, -1)
+    torch.testing.assert_close(negative, expected)
+    shake(prompts)  # what is learned moves them as it moves the prompt's features
+    moved = prompts(clip_model)[1] - plain
+    torch.testing.assert_close(peer.text_features()[1], nn.functional.normalize(expected + moved, dim=-1))
+
+
+def test_the_start_of_negative_features_is_part_of_a_checkpoint(clip_model: CLIP) -> None:
+    peer, other = make_peer(clip_model, seed=0), make_peer(clip_model, seed=1)
+    assert not torch.equal(peer.offset, other.offset)
+    other.load_state_dict(peer.state_dict())
+    assert torch.equal(peer.offset, other.offset)

@@ -139,7 +139,7 @@ def test_restart_begins_phase_two_with_pretrained_weights(run: Callable[..., Any
 
 
 def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Callable[..., Any]) -> None:
-    trainer = run("CoFT", train=False, TRAINER__COFT__MIN_KEPT=0)
+    trainer = run("CoFT", train=False, TRAINER__COFT__MIN_KEPT=0, TRAINER__COFT__CLEAN_RULE="raw")
     trainer.before_train()
     trainer.epoch = 2
     trainer.before_epoch()
@@ -148,7 +148,10 @@ def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Call
         logits, _ = views[other]
         prior = logits.double().softmax(1).mean(0)
         label = (logits - 0.5 * prior.log()).argmax(1)
-        clean = [views[p][1].exp()[range(len(label)), label] / views[p][1].exp().sum(1) > 0.5 for p in PEERS]
+        clean = []
+        for p in PEERS:
+            odds = views[p][1].double() - 0.5 * views[p][1].double().softmax(1).mean(0).log()
+            clean.append(odds[range(len(label)), label] > 0)
         assert torch.equal(trainer.peers[name].lesson.labels, label)
         assert torch.equal(trainer.peers[name].lesson.keep, clean[0] & clean[1])
 
@@ -263,3 +266,10 @@ def test_training_learns(run: Callable[..., Any], configure: Callable[..., Any])
     trainer.teach = teach_the_truth
     trainer.train()
     assert trainer.results["accuracy_test"] > 80
+
+
+def test_a_filter_that_keeps_nothing_is_named(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", train=False, TRAINER__COFT__MIN_KEPT=0, TRAINER__COFT__FILTER="threshold-0.95")
+    trainer.before_train()
+    with pytest.raises(UserError, match=r"FILTER threshold-0\.95 keeps no pseudo-label; set TRAINER\.COFT\.MIN_KEPT 1"):
+        trainer.teach()

@@ -99,6 +99,16 @@ def coupled(log_odds: Tensor) -> Tensor:
     return log_odds.softmax(dim=-1)
 
 
+def open_set(log_odds: Tensor) -> Tensor:
+    """Probabilities of the labels, given that at most one of them is right: an image may be of no class.
+
+    As `coupled`, with one more event, that none is right, whose odds are 1: that is a softmax over the classes of d
+    and, for none, log(C - 1).
+    """
+    none = torch.full_like(log_odds[..., :1], math.log(log_odds.shape[-1] - 1))
+    return torch.cat([log_odds, none], dim=-1).softmax(dim=-1)[..., :-1]
+
+
 def calibrated(log_odds: Tensor) -> Tensor:
     """Probability that each label is right, for itself: sigmoid(d - log(C - 1)).
 
@@ -110,6 +120,7 @@ def calibrated(log_odds: Tensor) -> Tensor:
 
 # How clean log-odds (n, C) become p_clean (n, C). "raw" is the rule as printed in the paper.
 CLEAN_RULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "open": open_set,
     "coupled": coupled,
     "calibrated": calibrated,
     "raw": torch.sigmoid,

@@ -18,10 +18,11 @@ def coft_keys() -> CfgNode:
     own.SEEDS_PER_CLASS = 16  # K: pseudo-labels of each class for each peer, at most
     own.SEEDS_SHARE = 0.5  # of a class's expected images N / C, so many are seeds at most, of both peers together
     own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
-    own.CLEAN_RULE = "coupled"  # coupled, calibrated or raw: a name of parts/cleanliness.py
+    own.CLEAN_RULE = "open"  # open, coupled, calibrated or raw: a name of parts/cleanliness.py
+    own.NEGATIVE_START = "mean"  # mean or positive: see parts/peer.py
     own.COMPLEMENTS = "all"  # the dual loss is over all other classes, or over one that is drawn
     own.FILTER = "both"  # a name of parts/pseudo_labels.py
-    own.MIN_KEPT = 4  # of each class, so many are always kept
+    own.MIN_KEPT = 4  # of each class, so many are always kept, but no more than a quarter of K
     own.LAMBDA_DUAL = 1.0
     own.NEG_GRAD_TO_VISUAL = True  # False: DeFT's routing
     own.EVAL_FREQ = 2  # epochs between accuracies of the curves; 0: at the ends of the phases only

@@ -84,10 +84,10 @@ def opinion(logits: Tensor, log_odds: Tensor, tau: float, rule: str) -> Opinion:
     Args:
         logits: l+. Shape (N, C).
         log_odds: d. Shape (N, C).
-        tau: Strength of the prior correction.
+        tau: Strength of the prior correction, of the labels and of what judges them.
         rule: Clean rule, see `p_clean`.
     """
     probabilities = correct_prior(logits, tau).softmax(dim=1)
     top = probabilities.topk(2, dim=1)
     confidence, runner_up = top.values.unbind(dim=1)
-    return Opinion(top.indices[:, 0], confidence, confidence - runner_up, p_clean(log_odds, rule))
+    return Opinion(top.indices[:, 0], confidence, confidence - runner_up, p_clean(correct_prior(log_odds, tau), rule))

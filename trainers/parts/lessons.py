@@ -47,7 +47,7 @@ class Targets:
         return self.labels[place], self.keep[place], self.dual_labels[place]
 
 
-def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, active: bool) -> Targets:
+def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, active: bool, at_least: int) -> Targets:
     """Targets of Phase I: seeds that the other peer calls clean; what it calls unclean is relabelled for the dual loss.
 
     The filter acts once warm-up is over and the judge's d separates the seeds' labels from other classes.
@@ -58,6 +58,7 @@ def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, 
         log_odds: The judge's clean log-odds. Shape (n, C).
         settings: The keys of TRAINER.COFT.
         active: Whether warm-up is over.
+        at_least: How many seeds of each class are kept in any case.
     """
     num_classes = logits.shape[1]
     labels, auc = seeds.labels, separation(log_odds, seeds.labels)
@@ -66,7 +67,7 @@ def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, 
     if active and auc > settings.PHASE1.MIN_AUC:
         at_label = log_odds.gather(1, labels.unsqueeze(1)).squeeze(1)
         clean = p_clean(log_odds, settings.CLEAN_RULE).gather(1, labels.unsqueeze(1)).squeeze(1) > 0.5
-        lesson = keep_best(Lesson(labels, clean), at_label, settings.MIN_KEPT, num_classes)
+        lesson = keep_best(Lesson(labels, clean), at_label, at_least, num_classes)
         dual_labels = torch.where(lesson.keep, labels, logits.argmax(dim=1))
     return Targets(seeds.ranks, labels, lesson.keep, dual_labels, torch.zeros(num_classes), auc)
 

@@ -19,6 +19,7 @@ from .pseudo_labels import Lesson
 from .seeds import Seeds
 from .visual_tuning import everything, freeze_statistics
 
+NEGATIVE_STARTS = ("mean", "positive")
 NOTHING = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
 
 
@@ -122,6 +123,8 @@ class Peer(nn.Module):
         negative_to_visual: See `Classifier`.
         ema_decay: See `ramped_ema`.
         restart: Whether the encoder of Phase II starts from pre-trained weights, not from those of Phase I.
+        negative_start: Where the negative text features start: at the "mean" of all classes, so that d starts as what
+            tells a class from the average one, or at the "positive" ones, so that every d starts at 0.
 
     Attributes:
         phase: 1 or 2.
@@ -139,6 +142,7 @@ class Peer(nn.Module):
         negative_to_visual: bool = True,
         ema_decay: float = 0.99,
         restart: bool = False,
+        negative_start: str = "mean",
     ) -> None:
         super().__init__()
         self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
@@ -148,6 +152,9 @@ class Peer(nn.Module):
         self.negative_to_visual = negative_to_visual
         self.ema_decay = ema_decay
         self.restart = restart
+        self.negative_start = negative_start
+        self.offset: Tensor
+        self.register_buffer("offset", self._negative_offset())
         self.phase = 1
         self.seeds = Seeds(*NOTHING)
         self.lesson = Lesson(*NOTHING)
@@ -161,9 +168,22 @@ class Peer(nn.Module):
         """CLIP's logit scale."""
         return float(self._clip[0].logit_scale.exp())
 
+    @torch.no_grad()
+    def _negative_offset(self) -> Tensor:
+        """What is added to the negative prompt's features, so that they start where they should."""
+        _, negative = self.prompts(self._clip[0])
+        if self.negative_start == "positive":
+            return torch.zeros_like(negative)
+        return F.normalize(negative.mean(dim=0), dim=-1) - negative
+
+    def text_features(self) -> tuple[Tensor, Tensor]:
+        """Positive and negative text features, unit length, each of shape (C, embed_dim)."""
+        positive, negative = self.prompts(self._clip[0])
+        return positive, F.normalize(negative + self.offset, dim=-1)
+
     def prompted(self) -> Classifier:
         """The classifier of Phase I, with gradients to prompts and visual module."""
-        positive, negative = self.prompts(self._clip[0])
+        positive, negative = self.text_features()
         return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual)
 
     def learner(self) -> Classifier:
@@ -185,7 +205,7 @@ class Peer(nn.Module):
     def make_student(self) -> Classifier:
         """The classifier that trains in Phase II: an encoder of the peer's own, and two heads from the prompts."""
         with torch.no_grad():
-            positive, negative = self.prompts(self._clip[0])
+            positive, negative = self.text_features()
         return Classifier(
             everything(self._clip[0].visual if self.restart else self.encoder),
             nn.Parameter(positive.detach().clone()),
@@ -209,6 +229,7 @@ class Peer(nn.Module):
     def start_afresh(self, prompts: DualPrompts, encoder: nn.Module) -> None:
         """Begin Phase I again with other prompts and another light module."""
         self.prompts, self.encoder = prompts, encoder
+        self.offset.copy_(self._negative_offset())
         self.train(self.training)
 
     def update_ema(self) -> None:

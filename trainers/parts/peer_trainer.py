@@ -1,0 +1,182 @@
+"""Two peers as a Dassl trainer: how they are built, registered, deployed and tested."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from dassl.optim import build_optimizer
+from datasets.errors import UserError, did_you_mean
+
+from .base import ClipTrainer, check_positive
+from .cleanliness import CLEAN_RULES, DUAL_LOSSES
+from .peer import NEGATIVE_STARTS, Classifier, Peer, heads_of
+from .phases import Built, PhasedOptimizer, PhasedScheduler
+from .prompts import DualPrompts, template_features
+from .pseudo_labels import FILTERS
+from .seeding import generator
+from .seeds import seed_quota
+from .visual_tuning import light_module
+
+PEERS = ("peer_a", "peer_b")
+NAMED: dict[str, Collection[str]] = {  # keys whose values are names
+    "FILTER": FILTERS,
+    "CLEAN_RULE": CLEAN_RULES,
+    "COMPLEMENTS": DUAL_LOSSES,
+    "NEGATIVE_START": NEGATIVE_STARTS,
+}
+SAMPLE = 500  # images on which the peers' disagreement is measured in Phase I
+
+
+class PeerTrainer(ClipTrainer):
+    """Two peers with two phases each, an optimizer for each phase, and one prediction.
+
+    The registered models are `peer_a` and `peer_b`.
+    """
+
+    settings = "COFT"  # its section of the config
+    partners: Mapping[str, str] = dict(zip(PEERS, reversed(PEERS), strict=True))  # who labels and filters for whom
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse names that no rule goes by."""
+        super().check_cfg(cfg)
+        section = f"TRAINER.{self.settings}"
+        own = cfg.TRAINER[self.settings]
+        for key, known in NAMED.items():
+            if own[key] not in known:
+                raise UserError(f"{section}.{key} is {own[key]!r}; {did_you_mean(own[key], known)}")
+        check_positive(cfg, *(f"{section}.{key}" for key in ("PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")))
+        if own.PHASE2.RESTART and own.PHASE2.WISE != 1:
+            raise UserError(
+                f"{section}.PHASE2.RESTART leaves Phase I's encoder, so nothing is to be averaged with it; "
+                f"set {section}.PHASE2.WISE 1.0"
+            )
+
+    # ---------------------------------------------------------------- building
+
+    def build_model(self) -> None:
+        """Build and register the peers. They share the frozen CLIP and differ in template and random numbers."""
+        self.own = self.cfg.TRAINER[self.settings]
+        self.phase1_epochs = self.rounds * self.own.PHASE1.EPOCHS
+        self.max_epoch = self.phase1_epochs + self.own.PHASE2.EPOCHS
+        self.set_precision(self.own.PREC, f"TRAINER.{self.settings}.PREC")
+        self.load_backbone()
+        order = torch.randperm(len(self.pool), generator=generator(self.cfg.SEED, "sample"))
+        self.sample = order[:SAMPLE]
+        own = self.own
+        self.seeds_per_class = seed_quota(len(self.pool), len(self.classnames), own.SEEDS_PER_CLASS, own.SEEDS_SHARE)
+        self.min_kept = min(own.MIN_KEPT, math.ceil(self.seeds_per_class / 4))
+        self.anchors: dict[str, Tensor] = {}
+        self.peers = {name: self._build_peer(i, name) for i, name in enumerate(PEERS)}
+        for name, peer in self.peers.items():
+            optimizer = PhasedOptimizer(partial(self._build_optimizer, peer))
+            self.register_model(name, peer, optimizer, PhasedScheduler(optimizer))
+        self.deployed: dict[str, Classifier] = {}
+
+    @property
+    def rounds(self) -> int:
+        """How often Phases 0 and I are run."""
+        return 1
+
+    def _build_peer(self, index: int, name: str) -> Peer:
+        template = self.templates[index % len(self.templates)]
+        self.anchors[name] = template_features(self.clip_model, self.classnames, template)
+        return self.make_peer(name, *self.fresh_start(index, name)).to(self.device)
+
+    def fresh_start(self, index: int, name: str, *key: int) -> tuple[DualPrompts, nn.Module]:
+        """Prompts and image encoder with a light module, as Phase I begins with them.
+
+        Args:
+            index: The peer's place.
+            name: The peer's name.
+            *key: What makes this start another than others of the peer's.
+        """
+        own, source = self.own, generator(self.cfg.SEED, "peer", name, *key)
+        template = self.templates[index % len(self.templates)]
+        prompts = DualPrompts(self.clip_model, self.classnames, template, num_ctx=own.N_CTX, generator=source)
+        return prompts, light_module(self.clip_model.visual, source, own)
+
+    def make_peer(self, name: str, prompts: DualPrompts, encoder: nn.Module) -> Peer:
+        """Build a peer."""
+        return Peer(self.clip_model, prompts, encoder, self.identity, **self.peer_options)
+
+    @property
+    def peer_options(self) -> dict[str, Any]:
+        """Settings of a peer."""
+        own = self.own
+        return {
+            "negative_to_visual": own.NEG_GRAD_TO_VISUAL,
+            "ema_decay": own.PHASE2.EMA,
+            "restart": own.PHASE2.RESTART,
+            "negative_start": own.NEGATIVE_START,
+        }
+
+    def _build_optimizer(self, peer: Peer, phase: int) -> Built:
+        own = self.own
+        steps = self.steps_per_epoch(phase) * (own.PHASE1 if phase == 1 else own.PHASE2).EPOCHS
+        if phase == 1:
+            optimizer = build_optimizer([p for p in peer.parameters() if p.requires_grad], self.cfg.OPTIM)
+        else:
+            student: Any = peer.student
+            groups = [
+                {"params": list(student.encoder.parameters()), "lr": own.PHASE2.LR},
+                {"params": heads_of(student), "lr": own.PHASE2.HEAD_LR},
+            ]
+            optimizer = torch.optim.AdamW(groups, weight_decay=own.PHASE2.WEIGHT_DECAY)
+        return optimizer, CosineAnnealingLR(optimizer, T_max=steps)
+
+    def steps_per_epoch(self, phase: int) -> int:
+        """Batches of an epoch: a pass over the seeds (but MIN_STEPS in all), or as many as the images make."""
+        batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        if phase == 2:
+            return math.ceil(len(self.pool) / batch)
+        seeds = self.seeds_per_class * len(self.classnames)
+        return max(math.ceil(seeds / batch), math.ceil(self.own.PHASE1.MIN_STEPS / self.own.PHASE1.EPOCHS))
+
+    def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:
+        """Load a checkpoint of either phase: of an epoch, else the last."""
+        super().load_model(directory, epoch)
+        self.deployed = {}
+
+    # ---------------------------------------------------------------- prediction
+
+    def deploy(self) -> dict[str, Classifier]:
+        """The classifiers that are tested, made once after each change of the weights."""
+        if not self.deployed:
+            self.deployed = {name: peer.tested(self.own.PHASE2.WISE).eval() for name, peer in self.peers.items()}
+        return self.deployed
+
+    @torch.no_grad()
+    def peer_probabilities(self, image: Tensor) -> dict[str, Tensor]:
+        """Softmax probabilities of each peer. Shape (n, C) each."""
+        with self.autocast():
+            return {name: classifier(image)[0].float().softmax(dim=1) for name, classifier in self.deploy().items()}
+
+    def model_inference(self, image: Tensor) -> Tensor:
+        """Log of the mean of the peers' probabilities. Shape (n, C)."""
+        return torch.stack(list(self.peer_probabilities(image).values())).mean(dim=0).clamp_min(1e-30).log()
+
+    def accuracies(self) -> dict[str, float]:
+        """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it.
+
+        Empty where no label is known.
+        """
+        if not self.labels_known:
+            return {}
+        self.set_model_mode("eval")
+        right: dict[str, int] = {}
+        for batch in self.test_loader:
+            image, label = self.parse_batch_test(batch)
+            guesses = self.peer_probabilities(image)
+            guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
+            for who, probabilities in guesses.items():
+                right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
+        total = len(self.dm.dataset.test)
+        return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}
