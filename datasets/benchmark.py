@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .base import DeclaredDataset, Items, dataset_root, read_split
-from .errors import UserError
+from .base import DeclaredDataset, Items, dataset_root, datum, read_split
+from .errors import UserError, did_you_mean
 from .folders import image_files
-from .splits import Split, save_split, split_by_class
+from .splits import Split, hold_out, save_split, split_by_class
 
 log = logging.getLogger(__name__)
+WORD = re.compile("[a-z0-9]+")
 CLASSNAMES = Path(__file__).resolve().parent / "classnames"
 
 
@@ -57,8 +59,10 @@ class SplitDataset(DeclaredDataset):
     def read(self, root: Path, images: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
         """Read training, validation and test images from the split file, or make it."""
         path = root / self.split
-        if path.is_file():
+        if path.is_file() and not self.sorted_by_class(root):
             return read_split(path, images, names, self.moved(images))
+        if self.sorted_by_class(root):
+            return read_parts(root, names)
         split = self.make_split(root, images, names)
         try:
             save_split(split, path)
@@ -82,6 +86,11 @@ class SplitDataset(DeclaredDataset):
     def moved(cls, images: Path) -> Mapping[str, str]:
         """Where a first folder of the split's paths is instead, by its name."""
         return {}
+
+    @classmethod
+    def sorted_by_class(cls, root: Path) -> bool:
+        """Whether a mirror sorted the images into folders of classes, in `train` and `test`, with other file names."""
+        return False
 
     @classmethod
     def find(cls, parent: Path, folders: Sequence[str]) -> Path:
@@ -138,6 +147,38 @@ def folder_rows(images: Path, names: Sequence[str], renamed: Mapping[str, str | 
             raise UserError(f"folder {folder} is of no class; take it out, or put CoOp's split file beside the images")
         rows += [(str(path.relative_to(images)), label_of[name], name) for path in image_files(folder)]
     return rows
+
+
+def read_parts(root: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
+    """Read images that a mirror sorted into `train/<class>/` and `test/<class>/`.
+
+    Returns:
+        Training images, of which a fifth is held out, these, and test images.
+    """
+    rows = {
+        part: [
+            (str(path.relative_to(root)), label_of(place, names), place.name)
+            for place in sorted(path for path in (root / part).iterdir() if path.is_dir())
+            for path in image_files(place)
+        ]
+        for part in ("train", "test")
+    }
+    split = hold_out(rows["train"], rows["test"])
+    train, val, test = ([datum(root / p, y, names[y]) for p, y, _ in split[part]] for part in ("train", "val", "test"))
+    return train, val, test
+
+
+def label_of(place: Path, names: Sequence[str]) -> int:
+    """Label of a folder that is named with the words of a class name, in whatever order.
+
+    Raises:
+        UserError: If there is no such class.
+    """
+    words = sorted(WORD.findall(place.name.lower()))
+    for label, name in enumerate(names):
+        if sorted(WORD.findall(name.lower())) == words:
+            return label
+    raise UserError(f"folder {place} is named after no class; {did_you_mean(place.name, names)}")
 
 
 def read_lines(path: Path) -> list[list[str]]:

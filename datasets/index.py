@@ -23,7 +23,7 @@ from .images import decode_image, read_bytes
 log = logging.getLogger(__name__)
 CACHE = Path(__file__).resolve().parents[1] / "cache" / "folders"
 VERSION = 1
-SMALL = 32 * 1024  # bytes; smaller files are decoded to see whether they can be, larger ones are looked over
+SMALL = 4096  # bytes; smaller files are decoded to see whether they can be, larger ones are looked over
 JPEG_TAIL = 4096  # bytes at the end in which a JPEG's end mark is looked for: some writers append to it
 
 

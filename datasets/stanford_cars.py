@@ -31,6 +31,11 @@ class StanfordCars(SplitDataset):
         parts = ("cars_train", "cars_test")
         return {part: f"{part}/{part}" for part in parts if (images / part / part).is_dir()}
 
+    @classmethod
+    def sorted_by_class(cls, root: Path) -> bool:
+        """Whether the images are a mirror's, sorted by class."""
+        return not (root / "cars_train").is_dir() and (root / "train").is_dir() and (root / "test").is_dir()
+
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
         """Hold images out of the annotated training part."""
 

@@ -23,6 +23,11 @@ class SUN397(SplitDataset):
     image_dirs = ("SUN397", "SUN397/SUN397", ".")
     split = "split_zhou_SUN397.json"
 
+    @classmethod
+    def sorted_by_class(cls, root: Path) -> bool:
+        """Whether the images are a mirror's, sorted by class."""
+        return not (root / "SUN397").is_dir() and (root / "train").is_dir() and (root / "test").is_dir()
+
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
         """Hold images out of the first partition's training part."""
         label_of = {name: label for label, name in enumerate(names)}

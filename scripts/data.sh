@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
-# bash scripts/data.sh [list | NAME ...]: gets data sets ready under $DATA (default: data)
-case " $* " in *" icons "* | *" emoji "*) SETUP_EXTRA=weights/pretrain/requirements.txt ;; esac
+# bash scripts/data.sh [list | all | NAME ...]: gets data sets ready under $DATA (default: data)
+SETUP_EXTRA=
+case " $* " in *" icons "* | *" emoji "* | *" all "*) SETUP_EXTRA=weights/pretrain/requirements.txt ;; esac
+case " $* " in *[a-z]*) [[ " $* " = *" list "* ]] || SETUP_EXTRA="$SETUP_EXTRA scripts/getting/requirements.txt" ;; esac
 source "$(dirname "$0")/setup.sh" && exec "$PYTHON" scripts/get_data.py "$@"

@@ -1,11 +1,13 @@
-"""Get data sets ready: `bash scripts/data.sh NAME [NAME ...]`, or `list`.
+"""Get data sets ready: `bash scripts/data.sh NAME [NAME ...]`, `all`, or `list`.
 
-Icons and emoji are drawn from npm packages (Node.js is needed); digits ship inside scikit-learn.
+Icons and emoji are drawn from npm packages (Node.js is needed); digits ship inside scikit-learn; others are downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,21 +21,24 @@ sys.path.insert(0, str(ROOT))
 
 from datasets.digits import write_digits  # noqa: E402
 from datasets.errors import UserError, did_you_mean  # noqa: E402
+from datasets.torchvision_sets import SETS  # noqa: E402
+from scripts.getting.lay_out import get, is_there  # noqa: E402
+from scripts.getting.sources import ORIGINS, TORCHVISION  # noqa: E402
 
 
 @dataclass(frozen=True)
-class Source:
-    """How a data set is had.
+class Made:
+    """A data set that is made on this machine.
 
     Attributes:
         split: File below the data root that is there when the data set is.
         what: What it is, in a few words.
-        build: Makes it below the data root; None where it has to be put there by hand.
+        build: Makes it below the data root.
     """
 
     split: str
     what: str
-    build: Callable[[Path], object] | None
+    build: Callable[[Path], object]
 
 
 def _drawings(name: str) -> Callable[[Path], object]:
@@ -46,63 +51,89 @@ def _drawings(name: str) -> Callable[[Path], object]:
     return build
 
 
-SOURCES = {
-    "digits": Source(
+MADE = {
+    "digits": Made(
         "digits/split_digits.json", "UCI digits of scikit-learn", lambda root: write_digits(root / "digits")
     ),
-    "icons": Source("icons/split_icons.json", "icons of held-out sets, from npm", _drawings("icons")),
-    "emoji": Source("emoji/split_emoji.json", "emoji of held-out vendors, from npm", _drawings("emoji")),
-    "eurosat": Source(
-        "eurosat/split_zhou_EuroSAT.json", "satellite views, in CoOp's layout: put it there by hand", None
-    ),
+    "icons": Made("icons/split_icons.json", "icons of held-out sets, drawn from npm packages", _drawings("icons")),
+    "emoji": Made("emoji/split_emoji.json", "emoji of held-out vendors, drawn from npm packages", _drawings("emoji")),
 }
+NAMES = [*MADE, *TORCHVISION, *ORIGINS]
+
+
+def present(name: str, root: Path) -> bool:
+    """Whether a data set is in place."""
+    return (root / MADE[name].split).is_file() if name in MADE else is_there(name, root)
+
+
+def how(name: str) -> str:
+    """How a data set is had, in a word."""
+    if name in MADE:
+        return "made"
+    return "by hand" if name in ORIGINS and ORIGINS[name].steps else "download"
 
 
 def make_ready(name: str, root: Path) -> str:
-    """Make a data set, unless it is there.
+    """Make or download a data set, unless it is there.
 
     Returns:
         What was done, in one line.
 
     Raises:
-        UserError: If it is unknown, or has to be put there by hand.
+        UserError: If it is unknown, cannot be had, or has to be put there by hand.
     """
-    if name not in SOURCES:
-        raise UserError(f"unknown data set {name!r}; {did_you_mean(name, SOURCES)}")
-    source = SOURCES[name]
-    if (root / source.split).is_file():
-        return f"{name}: is at {root / name}"
-    if source.build is None:
-        raise UserError(f"{name}: nothing at {root / name}; {source.what}")
-    source.build(root)
-    return f"{name}: made at {root / name}"
+    if name not in NAMES:
+        raise UserError(f"unknown data set {name!r}; {did_you_mean(name, [*NAMES, 'all', 'list'])}")
+    place = root / (ORIGINS[name].folder if name in ORIGINS else name)
+    if present(name, root):
+        return f"{name}: is at {place}"
+    if name in MADE:
+        MADE[name].build(root)
+        return f"{name}: made at {place}"
+    for note in get(name, root):
+        logging.warning("%s: %s", name, note)
+    if not present(name, root):
+        print(f"{name}: {ORIGINS[name].what}\n{steps(name)}")
+        raise UserError(f"{name}: nothing at {place}; it has to be put there by hand, as said above")
+    return f"{name}: downloaded to {place}"
+
+
+def steps(name: str) -> str:
+    """What is to be done by hand, numbered."""
+    return "\n".join(f"  {i}. {step}" for i, step in enumerate(ORIGINS[name].steps, start=1))
 
 
 def listing(root: Path) -> str:
-    """A table of all data sets and whether they are there."""
-    rows = [(name, ((root / s.split).is_file() and "yes") or "no", s.what) for name, s in SOURCES.items()]
-    return tabulate(rows, headers=["data set", f"in {root}", "what"])
+    """A table of all data sets and whether they are there, and what is to be done by hand."""
+    what = {name: made.what for name, made in MADE.items()} | {name: origin.what for name, origin in ORIGINS.items()}
+    what |= {name: f"torchvision's, {len(SETS[kind].classnames)} classes" for name, kind in TORCHVISION.items()}
+    rows = [(name, "yes" if present(name, root) else "no", how(name), what[name]) for name in NAMES]
+    table = tabulate(rows, headers=["data set", f"in {root}", "how", "what"])
+    by_hand = "\n".join(f"{name}\n{steps(name)}" for name in ORIGINS if ORIGINS[name].steps)
+    return f"{table}\n\nBy hand:\n{by_hand}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make data sets.
 
     Returns:
-        0, or 2 after a mistake of the user's.
+        0, or 2 if one is not ready.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="scripts/data.sh", description="Get data sets ready.")
-    parser.add_argument("names", nargs="*", default=["list"], help="data sets, or 'list'")
+    parser.add_argument("names", nargs="*", default=["list"], help="data sets, 'all', or 'list'")
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("DATA", "data")), help="default: $DATA or data"
     )
     args = parser.parse_args(argv)
-    try:
-        for name in args.names:
+    failed = 0
+    for name in itertools.chain.from_iterable(NAMES if word == "all" else [word] for word in args.names):
+        try:
             print(listing(args.data) if name == "list" else make_ready(name, args.data))
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
-    return 0
+        except UserError as error:
+            print(f"error: {error.line}", file=sys.stderr)
+            failed = 2
+    return failed
 
 
 if __name__ == "__main__":

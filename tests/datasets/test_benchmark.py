@@ -247,6 +247,25 @@ def test_a_root_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list((tmp_path / "eurosat").glob("*.json"))
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "places"),
+    [
+        ("StanfordCars", "stanford_cars", {"AM General Hummer SUV 2000": 0, "Ram C-V Cargo Van Minivan 2012": 173}),
+        ("SUN397", "sun397", {"abbey": 0, "apartment_building_outdoor": 8, "indoor apse": 9}),
+    ],
+)
+def test_a_mirror_that_sorts_by_class(tmp_path: Path, name: str, folder: str, places: dict[str, int]) -> None:
+    for part in ("train", "test"):
+        in_folders(tmp_path / folder / part, places, 5)
+    data = load(name, tmp_path)
+    assert [item.label for item in data.test[::5]] == [places[p] for p in sorted(places)]
+    assert (len(data.train_u), len(data.val), len(data.test)) == (4 * len(places), len(places), 5 * len(places))
+    assert all(item.classname == data.classnames[item.label] for item in data.train_x)
+    touch(tmp_path / folder / "test" / "spaceship" / "a.jpg")
+    with pytest.raises(UserError, match="spaceship is named after no class"):
+        load(name, tmp_path)
+
+
 def test_made_splits_do_not_depend_on_the_order_of_listing_nor_draw_from_the_global_generator() -> None:
     images = [(f"{label}/{i}.jpg", label, str(label)) for label in range(3) for i in range(10)]
     state = random.getstate()

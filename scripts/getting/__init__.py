@@ -1,0 +1,1 @@
+"""Getting data sets: where they are, how they are downloaded, checked and laid out."""

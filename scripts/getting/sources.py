@@ -1,0 +1,251 @@
+"""Where each data set comes from. Addresses and checksums are those of its authors, of torchvision, and of CoOp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+VGG = "https://www.robots.ox.ac.uk/~vgg/data"
+HENDRYCKS = "https://people.eecs.berkeley.edu/~hendrycks"
+TORCHVISION = {  # sets that torchvision downloads, by our name
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "fashion_mnist": "FashionMNIST",
+    "mnist": "MNIST",
+    "stl10": "STL10",
+    "svhn": "SVHN",
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to download.
+
+    Attributes:
+        urls: Where it may be had; the next is tried when one fails.
+        md5: Its checksum, where one is known.
+        moves: Of an archive: for each wanted path in it, its path below the data root. Of a plain file: its own path.
+        inner: Archive within the archive that has the wanted paths.
+    """
+
+    urls: tuple[str, ...]
+    md5: str = ""
+    moves: Mapping[str, str] = field(default_factory=dict)
+    inner: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a data set comes from.
+
+    Attributes:
+        folder: Its folder below the data root.
+        needs: Paths below the data root that are there when it is.
+        what: What it is, in a few words.
+        files: What to download.
+        drive: Files on Google Drive: id by path below the data root. A .zip is extracted beside.
+        sorted: Paths that are there in their place where a mirror sorted the images by class.
+        steps: What is to be done by hand, a step a line; nothing where all can be downloaded.
+    """
+
+    folder: str
+    needs: tuple[str, ...]
+    what: str
+    files: tuple[File, ...] = ()
+    drive: Mapping[str, str] = field(default_factory=dict)
+    sorted: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
+def _split(path: str, drive_id: str) -> dict[str, str]:
+    return {path: drive_id}
+
+
+ORIGINS: dict[str, Origin] = {
+    "caltech101": Origin(
+        "caltech-101",
+        ("caltech-101/101_ObjectCategories",),
+        "objects, 100 classes, 132 MB",
+        (
+            File(
+                ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
+                "3138e1922a9193bfa496528edbbc45d0",
+                {"101_ObjectCategories": "caltech-101/101_ObjectCategories"},
+                inner="caltech-101/101_ObjectCategories.tar.gz",
+            ),
+        ),
+        _split("caltech-101/split_zhou_Caltech101.json", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
+    ),
+    "oxford_pets": Origin(
+        "oxford_pets",
+        ("oxford_pets/images", "oxford_pets/annotations"),
+        "breeds of cats and dogs, 37 classes, 811 MB",
+        (
+            File(
+                (f"{VGG}/pets/data/images.tar.gz",),
+                "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+                {"images": "oxford_pets/images"},
+            ),
+            File(
+                (f"{VGG}/pets/data/annotations.tar.gz",),
+                "95a8c909bbe2e81eed6a22bccdf3f68f",
+                {"annotations": "oxford_pets/annotations"},
+            ),
+        ),
+        _split("oxford_pets/split_zhou_OxfordPets.json", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
+    ),
+    "stanford_cars": Origin(
+        "stanford_cars",
+        ("stanford_cars/cars_train", "stanford_cars/cars_test"),
+        "cars by make, model and year, 196 classes, 2 GB",
+        drive=_split("stanford_cars/split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
+        sorted=("stanford_cars/train", "stanford_cars/test"),
+        steps=(
+            "the authors' links are dead; a mirror behind a login: "
+            "kaggle.com/datasets/jessicali9530/stanford-cars-dataset",
+            "put its folders cars_train and cars_test (nested once more or not) into stanford_cars/",
+            "without CoOp's split file also devkit/ (car_devkit.tgz) and cars_test_annos_withlabels.mat: "
+            "links in github.com/pytorch/vision/issues/7545",
+            "or, sorted by class: kaggle.com/datasets/cyizhuo/stanford-cars-by-classes-folder: "
+            "put its train/ and test/ into stanford_cars/",
+        ),
+    ),
+    "oxford_flowers": Origin(
+        "oxford_flowers",
+        ("oxford_flowers/jpg", "oxford_flowers/imagelabels.mat"),
+        "flowers, 102 classes, 345 MB",
+        (
+            File(
+                (f"{VGG}/flowers/102/102flowers.tgz",),
+                "52808999861908f626f3c1f4e79d11fa",
+                {"jpg": "oxford_flowers/jpg"},
+            ),
+            File(
+                (f"{VGG}/flowers/102/imagelabels.mat",),
+                "e0620be6f572b9609742df49c70aed4d",
+                {"": "oxford_flowers/imagelabels.mat"},
+            ),
+        ),
+        _split("oxford_flowers/split_zhou_OxfordFlowers.json", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
+    ),
+    "food101": Origin(
+        "food-101",
+        ("food-101/images",),
+        "dishes, 101 classes, 5 GB",
+        (
+            File(
+                ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
+                "85eeb15f3717b99a5da872d97d918f87",
+                {"food-101": "food-101"},
+            ),
+        ),
+        _split("food-101/split_zhou_Food101.json", "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
+    ),
+    "fgvc_aircraft": Origin(
+        "fgvc_aircraft",
+        ("fgvc_aircraft/images", "fgvc_aircraft/images_variant_train.txt"),
+        "variants of aircraft, 100 classes, 2.8 GB",
+        (
+            File(
+                (f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",),
+                moves={"fgvc-aircraft-2013b/data": "fgvc_aircraft"},
+            ),
+        ),
+    ),
+    "sun397": Origin(
+        "sun397",
+        ("sun397/SUN397",),
+        "scenes, 397 classes, 37 GB",
+        drive=_split("sun397/split_zhou_SUN397.json", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
+        sorted=("sun397/train", "sun397/test"),
+        steps=(
+            "the authors' links (SUN397.tar.gz, MD5 8ca2778205c41d23104230ba66911c7a) are dead; "
+            "whoever has the archive: extract it to sun397/SUN397/",
+            "without CoOp's split file also the authors' lists Training_01.txt and Testing_01.txt, in sun397/",
+            "or, sorted by class, a mirror behind a login: kaggle.com/datasets/lash45/sun397-50-50: "
+            "put train/ and test/ into sun397/",
+        ),
+    ),
+    "dtd": Origin(
+        "dtd",
+        ("dtd/images",),
+        "textures, 47 classes, 625 MB",
+        (File((f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz",), "fff73e5086ae6bdbea199a49dfb8a4c1", {"dtd": "dtd"}),),
+        _split("dtd/split_zhou_DescribableTextures.json", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"),
+    ),
+    "eurosat": Origin(
+        "eurosat",
+        ("eurosat/2750",),
+        "satellite views, 10 classes, 94 MB",
+        (
+            File(
+                (
+                    "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
+                    "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+                    "https://madm.dfki.de/files/sentinel/EuroSAT.zip",
+                ),
+                "c8fa014336c82ac7804f0398fcb19387",
+                {"2750": "eurosat/2750"},
+            ),
+        ),
+        _split("eurosat/split_zhou_EuroSAT.json", "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
+    ),
+    "ucf101": Origin(
+        "ucf101",
+        ("ucf101/UCF-101-midframes",),
+        "frames of human actions, 101 classes",
+        drive={
+            "ucf101/UCF-101-midframes.zip": "10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O",
+            "ucf101/split_zhou_UCF101.json": "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y",
+        },
+    ),
+    "imagenet": Origin(
+        "imagenet",
+        ("imagenet/images/train", "imagenet/images/val", "imagenet/classnames.txt"),
+        "1,000 classes, 155 GB",
+        drive={"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+        steps=(
+            "log in at image-net.org, get the training and validation images of ILSVRC2012",
+            "extract them to imagenet/images/{train,val}/<synset>/ (links to folders elsewhere will do)",
+        ),
+    ),
+    "imagenetv2": Origin(
+        "imagenetv2",
+        ("imagenetv2/imagenetv2-matched-frequency-format-val",),
+        "test for ImageNet, 1,000 classes, 1.2 GB",
+        (
+            File(
+                (
+                    "https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",
+                    "https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-matched-frequency.tar.gz",
+                ),
+                moves={"imagenetv2-matched-frequency-format-val": "imagenetv2/imagenetv2-matched-frequency-format-val"},
+            ),
+        ),
+        {"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+    ),
+    "imagenet_sketch": Origin(
+        "imagenet-sketch",
+        ("imagenet-sketch/images",),
+        "test for ImageNet, 1,000 classes, 7 GB",
+        drive={"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+        steps=(
+            "get ImageNet-Sketch by github.com/HaohanWang/ImageNet-Sketch",
+            "extract it to imagenet-sketch/images/<synset>/",
+        ),
+    ),
+    "imagenet_a": Origin(
+        "imagenet-adversarial",
+        ("imagenet-adversarial/imagenet-a",),
+        "test for ImageNet, 200 classes, 688 MB",
+        (File((f"{HENDRYCKS}/imagenet-a.tar",), moves={"imagenet-a": "imagenet-adversarial/imagenet-a"}),),
+        {"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+    ),
+    "imagenet_r": Origin(
+        "imagenet-rendition",
+        ("imagenet-rendition/imagenet-r",),
+        "test for ImageNet, 200 classes, 2.2 GB",
+        (File((f"{HENDRYCKS}/imagenet-r.tar",), moves={"imagenet-r": "imagenet-rendition/imagenet-r"}),),
+        {"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+    ),
+}

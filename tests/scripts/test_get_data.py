@@ -1,0 +1,364 @@
+"""Downloads from a local server, and archives that are damaged or hostile."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from datasets.errors import UserError
+from datasets.torchvision_sets import SETS
+from scripts import get_data
+from scripts.getting import download as downloading
+from scripts.getting import lay_out
+from scripts.getting.download import download, download_drive
+from scripts.getting.extract import extract
+from scripts.getting.sources import ORIGINS, File, Origin
+
+Members = dict[str, bytes]
+
+
+class Server:
+    """A local HTTP server; each path has a list of what is said to successive requests, the last one forever."""
+
+    def __init__(self) -> None:
+        self.replies: dict[str, list[tuple[bytes, int]]] = {}
+        self.requests: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                replies = outer.replies.get(self.path)
+                if not replies:
+                    self.send_error(404)
+                    return
+                body, cut = replies.pop(0) if len(replies) > 1 else replies[0]
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: len(body) - cut])
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def put(self, path: str, *bodies: bytes, cut: int = 0) -> str:
+        """Say these in turn, the first without its last `cut` bytes; returns the address."""
+        self.replies[path] = [(body, cut if i == 0 else 0) for i, body in enumerate(bodies)]
+        return f"http://127.0.0.1:{self.http.server_port}{path}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.http.shutdown()
+    made.http.server_close()
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+def tar(members: Members, *more: tarfile.TarInfo, mode: str = "w:gz") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as file:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+        for info in more:
+            file.addfile(info)
+    return buffer.getvalue()
+
+
+def zipped(members: Members, links: tuple[str, ...] = ()) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in members.items():
+            info = zipfile.ZipInfo(name)
+            if name in links:
+                info.external_attr = 0o120777 << 16
+            file.writestr(info, data)
+    return buffer.getvalue()
+
+
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+# ---------------------------------------------------------------- downloads
+
+
+def test_a_file_comes_once_and_whole(server: Server, tmp_path: Path) -> None:
+    url = server.put("/a.bin", b"content")
+    path = download(url, tmp_path / "new" / "a.bin", md5(b"content"))
+    assert path.read_bytes() == b"content"
+    download(url, path, md5(b"content"))
+    assert server.requests == ["/a.bin"] and [p.name for p in path.parent.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("checksum", [md5(b"content"), ""])
+def test_a_download_that_was_cut_off_is_begun_again(server: Server, tmp_path: Path, checksum: str) -> None:
+    url = server.put("/a.bin", b"content", b"content", cut=3)
+    assert download(url, tmp_path / "a.bin", checksum).read_bytes() == b"content"
+    assert len(server.requests) == 2
+
+
+def test_a_file_with_another_checksum_is_fetched_again(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"damaged on the disk")
+    url = server.put("/a.bin", b"damaged on the way", b"content")
+    assert download(url, path, md5(b"content")).read_bytes() == b"content"
+
+
+def test_what_never_comes_whole_is_one_line_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    url = server.put("/a.bin", b"something else")
+    with pytest.raises(UserError, match=r"no whole download from 127.*3 attempts \(MD5 is .*, expected") as error:
+        download(url, tmp_path / "a.bin", md5(b"content"))
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+    assert len(server.requests) == downloading.ATTEMPTS
+
+
+def test_offline_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no whole download from 127\.0\.0\.1:9 .*are you offline\?") as error:
+        download("http://127.0.0.1:9/a.bin", tmp_path / "a.bin")
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_what_the_server_refuses_is_one_line(server: Server, tmp_path: Path) -> None:
+    url = server.put("/a.bin")
+    with pytest.raises(UserError, match=r"a\.bin: the server says 404 Not Found"):
+        download(url, tmp_path / "a.bin")
+    assert len(server.requests) == 1
+
+
+def test_files_of_google_drive(tmp_path: Path) -> None:
+    path = tmp_path / "set" / "split.json"
+
+    def give(text: str) -> Callable[[str, Path], None]:
+        return lambda drive_id, to: to.write_text(text.format(drive_id)) and None
+
+    with pytest.raises(UserError, match=r"split.json: not to be had from Google Drive .* get https://drive"):
+        download_drive("ID", path, give("<html>quota of {}</html>"))
+    assert not list(path.parent.iterdir())
+    download_drive("ID", path, give('{{"id": "{}"}}'))
+    assert json.loads(path.read_text()) == {"id": "ID"}
+
+    def fail(drive_id: str, to: Path) -> None:
+        raise RuntimeError("Cannot retrieve the public link:\nmany lines")
+
+    download_drive("ID", path, fail)  # it is there
+    with pytest.raises(UserError, match=r"\(Cannot retrieve the public link\)") as error:
+        download_drive("ID", path.with_name("other.json"), fail)
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- archives
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("pack", [tar, zipped, lambda m: tar(m, mode="w"), lambda m: tar(m, mode="w:xz")])
+def test_what_is_wanted_is_moved_into_place(pack: Callable[[Members], bytes], tmp_path: Path) -> None:
+    archive = write(tmp_path / "a", pack({"data/images/x.jpg": b"x", "data/readme": b"r"}))
+    extract(archive, tmp_path / "root", {"data/images": "set/images"})
+    assert [str(p.relative_to(tmp_path / "root")) for p in sorted((tmp_path / "root").rglob("*"))] == [
+        "set",
+        "set/images",
+        "set/images/x.jpg",
+    ]
+
+
+def test_a_folder_that_is_there_is_added_to(tmp_path: Path) -> None:
+    (tmp_path / "root" / "set").mkdir(parents=True)
+    split = write(tmp_path / "root" / "set" / "split.json", b"mine")
+    archive = write(tmp_path / "a", tar({"set/images/x.jpg": b"x", "set/split.json": b"theirs"}))
+    extract(archive, tmp_path / "root", {"set": "set"})
+    assert split.read_bytes() == b"mine" and (tmp_path / "root" / "set" / "images" / "x.jpg").is_file()
+
+
+def test_an_archive_in_an_archive(tmp_path: Path) -> None:
+    archive = write(tmp_path / "a", zipped({"one/two.tar.gz": tar({"images/x.jpg": b"x"})}))
+    extract(archive, tmp_path / "root", {"images": "set/images"}, inner="one/two.tar.gz")
+    assert (tmp_path / "root" / "set" / "images" / "x.jpg").read_bytes() == b"x"
+
+
+HOSTILE = {
+    "tar above": tar({"ok": b"", "../out": b"x"}),
+    "tar deep above": tar({"a/../../out": b"x"}),
+    "tar absolute": tar({"/tmp/coft-test-out": b"x"}),
+    "tar symlink": tar({"ok": b""}, link("a", "../..")),
+    "tar link and through it": tar({"ok": b""}, link("a", "/tmp")),
+    "tar hard link": tar({"ok": b""}, link("a", "/etc/passwd", tarfile.LNKTYPE)),
+    "tar device": tar({"ok": b""}, link("a", "", tarfile.CHRTYPE)),
+    "tar pipe": tar({"ok": b""}, link("a", "", tarfile.FIFOTYPE)),
+    "zip above": zipped({"ok": b"", "../out": b"x"}),
+    "zip above with backslashes": zipped({"..\\out": b"x"}),
+    "zip absolute": zipped({"/tmp/coft-test-out": b"x"}),
+    "zip drive": zipped({"C:/out": b"x"}),
+    "zip symlink": zipped({"a": b"/etc", "a/passwd": b"x"}, links=("a",)),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_archives_write_nothing(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    archive = write(tmp_path / "a", HOSTILE[kind])
+    with pytest.raises(UserError, match=r"a: '.*' in it .*nothing extracted") as error:
+        extract(archive, tmp_path / "root", {"ok": "set"})
+    assert "\n" not in str(error.value)
+    assert [p.name for p in tmp_path.rglob("*")] == ["root"]
+    assert not Path("/tmp/coft-test-out").exists()
+
+
+WHOLE = {"tar": tar({"ok": bytes(range(256)) * 99}), "zip": zipped({"ok": bytes(range(256)) * 99})}
+DAMAGED = {
+    "tar cut off": WHOLE["tar"][:-40],
+    "zip cut off": WHOLE["zip"][:-40],
+    "tar with flipped bits": WHOLE["tar"][:100] + b"\x00" * 20 + WHOLE["tar"][120:],
+    "zip with flipped bits": WHOLE["zip"][:100] + b"\x00" * 20 + WHOLE["zip"][120:],
+    "no archive": b"<html>quota exceeded</html>",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_archives_are_removed(kind: str, tmp_path: Path) -> None:
+    archive = write(tmp_path / "a", DAMAGED[kind])
+    with pytest.raises(UserError, match=r"a is damaged \(.+\) and was removed; run this again") as error:
+        extract(archive, tmp_path / "root", {"ok": "set"})
+    assert "\n" not in str(error.value)
+    assert [p.name for p in tmp_path.rglob("*")] == ["root"]
+
+
+def test_another_archive_than_expected(tmp_path: Path) -> None:
+    archive = write(tmp_path / "a", tar({"other/x": b"x"}))
+    with pytest.raises(UserError, match="no images in it; it is another archive than expected"):
+        extract(archive, tmp_path / "root", {"images": "set/images"})
+    with pytest.raises(UserError, match=r"no in\.tar in it; it is another archive"):
+        extract(archive, tmp_path / "root", {"images": "set/images"}, inner="in.tar")
+
+
+def test_an_archive_that_there_is_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 10}))
+    with pytest.raises(UserError, match="0 are free"):
+        extract(write(tmp_path / "a", WHOLE["zip"]), tmp_path / "root", {"ok": "set"})
+
+
+# ---------------------------------------------------------------- data.sh
+
+
+@pytest.fixture
+def textures(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """DTD from the local server, its split file from a Google Drive that has it."""
+    archive = tar({"dtd/images/banded/x.jpg": b"x"})
+    address = server.put("/dtd.tar.gz", archive)
+    origin = replace(ORIGINS["dtd"], files=(File((address,), md5(archive), {"dtd": "dtd"}),))
+    monkeypatch.setitem(ORIGINS, "dtd", origin)
+    monkeypatch.setattr(lay_out, "download_drive", lambda drive_id, path: path.parent.mkdir() or path.write_text("{}"))
+    return server
+
+
+def test_a_data_set_is_downloaded_once(textures: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for said in ("downloaded to", "is at"):
+        assert get_data.main(["dtd", "--data", str(tmp_path)]) == 0
+        assert capsys.readouterr().out == f"dtd: {said} {tmp_path / 'dtd'}\n"
+    assert textures.requests == ["/dtd.tar.gz"]
+    assert sorted(p.name for p in (tmp_path / "dtd").iterdir()) == ["images", "split_zhou_DescribableTextures.json"]
+
+
+def test_without_a_split_file_the_rest_comes_all_the_same(
+    textures: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(drive_id: str, path: Path) -> None:
+        raise UserError(f"{path.name}: not to be had")
+
+    monkeypatch.setattr(lay_out, "download_drive", refuse)
+    assert get_data.main(["dtd", "--data", str(tmp_path)]) == 0
+    assert "dtd: split_zhou_DescribableTextures.json: not to be had" in caplog.text
+    assert (tmp_path / "dtd" / "images" / "banded" / "x.jpg").is_file()
+
+
+def test_another_address_is_tried(textures: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = ORIGINS["dtd"].files
+    dead = textures.put("/dead.tar.gz")
+    monkeypatch.setitem(ORIGINS, "dtd", replace(ORIGINS["dtd"], files=(replace(file, urls=(dead, *file.urls)),)))
+    assert get_data.main(["dtd", "--data", str(tmp_path)]) == 0
+    assert textures.requests == ["/dead.tar.gz", "/dtd.tar.gz"]
+
+
+def test_one_failure_does_not_keep_the_others(
+    textures: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        ORIGINS, "food101", replace(ORIGINS["food101"], files=(File((textures.put("/no"),), moves={"a": "food-101"}),))
+    )
+    monkeypatch.setattr(get_data, "NAMES", ["food101", "dtd"])
+    assert get_data.main(["all", "--data", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("dtd: downloaded") and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if origin.steps])
+def test_what_has_to_be_done_by_hand_is_said(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lay_out, "download_drive", lambda *args: None)
+    assert get_data.main([name, "--data", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert "  1. " in out and f"error: {name}: nothing at" in err
+    for path in ORIGINS[name].needs:
+        (tmp_path / path).mkdir(parents=True)
+    assert get_data.main([name, "--data", str(tmp_path)]) == 0
+
+
+def test_the_list_names_every_data_set_that_has_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert get_data.main(["list", "--data", str(tmp_path)]) == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.split("By hand:")[0].splitlines()[2:] if line}
+    configs = Path(get_data.ROOT, "configs", "datasets").glob("*.yaml")
+    assert listed == {path.stem for path in configs} - {"folder"}
+
+
+def test_torchvision_downloads_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, object]] = []
+    monkeypatch.setattr("torchvision.datasets.SVHN", lambda root, **options: calls.append({"root": root, **options}))
+    monkeypatch.setattr(lay_out, "write_set", lambda name, root: calls.append({"write": name}))
+    lay_out.get("svhn", tmp_path)
+    place = {"root": str(tmp_path / "svhn"), "download": True}
+    assert calls == [{**place, "split": "train"}, {**place, "split": "test"}, {"write": "SVHN"}]
+    assert "SVHN" in SETS
+
+    def offline(root: str, **options: object) -> None:
+        raise RuntimeError("Error downloading train_32x32.mat\nat length")
+
+    monkeypatch.setattr("torchvision.datasets.SVHN", offline)
+    with pytest.raises(UserError, match=r"svhn: torchvision could not download it \(Error .*\.mat\)"):
+        lay_out.get("svhn", tmp_path)
+
+
+def test_every_origin_is_complete() -> None:
+    for name, origin in ORIGINS.items():
+        assert isinstance(origin, Origin) and origin.needs and origin.what, name
+        assert origin.files or origin.steps or any(path.endswith(".zip") for path in origin.drive), name
+        targets = {target for file in origin.files for target in file.moves.values()} | origin.drive.keys()
+        if not origin.steps:
+            for need in origin.needs:
+                assert any(need == t or need.startswith(f"{t}/") or t == f"{need}.zip" for t in targets), need
