@@ -17,12 +17,13 @@ from pathlib import Path
 import openai
 from tqdm import tqdm
 
+from datasets.classes_file import is_file
 from datasets.errors import UserError
 from trainers.parts.descriptions import Descriptions, class_key, load_descriptions
 from trainers.parts.experiment import replacing
 
 from .asking import Task, UnusableAnswers, describe, make_client, opening
-from .classes import NamedClass, read_classes
+from .classes import NamedClass, named_classes
 from .kept import KeptAnswers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,9 +35,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/describe.sh", description="Have descriptions of classes written by a language model."
     )
-    parser.add_argument("--classes", type=Path, required=True, help="class names, one a line; a meaning after a tab")
+    parser.add_argument(
+        "--classes",
+        required=True,
+        help="a file with a class name a line, a meaning after a tab; or 'tabby cat, fox, ...'",
+    )
     parser.add_argument("--model", default="", help="name that the endpoint knows the model by")
-    parser.add_argument("--out", type=Path, help="default: the file of classes with the ending .json")
+    parser.add_argument("--out", type=Path, help="file of descriptions (default: the file of classes, ending in .json)")
     parser.add_argument("--sentences", type=int, default=5, help="a class (default: 5)")
     parser.add_argument("--about", default="", help="what the pictures are, if not photos: 'satellite images'")
     parser.add_argument("--workers", type=int, default=4, help="questions at a time (default: 4)")
@@ -59,6 +64,20 @@ def check(args: argparse.Namespace) -> None:
     for name, least in (("sentences", 1), ("workers", 1), ("retries", 0), ("attempts", 1), ("timeout", 0.001)):
         if not getattr(args, name) >= least:
             raise UserError(f"--{name} is {getattr(args, name)}; expected at least {least}")
+
+
+def output(args: argparse.Namespace) -> Path:
+    """Where descriptions go.
+
+    Raises:
+        UserError: If that is not said, and there is no file of classes to call it after.
+    """
+    if args.out:
+        return Path(args.start / args.out)
+    path = Path(args.start / args.classes)
+    if not is_file(path):
+        raise UserError("--out is missing; name the file of descriptions, such as pets.json")
+    return path.with_suffix(".json")
 
 
 def described_already(path: Path) -> Descriptions:
@@ -130,9 +149,8 @@ def run(args: argparse.Namespace) -> str:
         UserError: If something of it cannot be done; nothing is written then, but answers are kept.
     """
     check(args)
-    path = args.start / args.classes
-    out = args.start / args.out if args.out else path.with_suffix(".json")
-    items, before = read_classes(path), described_already(out)
+    items, out = named_classes(args.classes, args.start), output(args)
+    before = described_already(out)
     known = {class_key(name) for name in before}
     missing = [item for item in items if class_key(item.name) not in known]
     found, failures, taken = _ask_for(missing, args) if missing else ({}, [], [])

@@ -1,4 +1,4 @@
-"""The file of class names: one a line, after a tab what is meant."""
+"""The classes that are to be described, from what the folder command reads them from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.classes_file import is_file, read_classes
 from datasets.errors import UserError
 from trainers.parts.descriptions import MAX_TOKENS, class_key, num_tokens
 from trainers.parts.prompts import plain_name
@@ -32,26 +33,21 @@ class NamedClass:
         return " ".join(plain_name(self.name).split())
 
 
-def read_classes(path: Path) -> list[NamedClass]:
-    """Read class names; a name that stands there twice is described once, empty lines are left out.
+def named_classes(text: str, start: Path) -> list[NamedClass]:
+    """Read class names; those that differ in case, underscores or blanks alone are described once.
+
+    Args:
+        text: Names with commas between them, or a file of names, with what is meant after a tab.
+        start: Folder that the file's path starts from.
 
     Raises:
-        UserError: If the file cannot be read, has no name, or has one that leaves no room for a sentence.
+        UserError: If there is no such file, it has no name, or one that leaves no room for a sentence.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--classes {path}: cannot be read ({error}); expected a text file, one class a line"
-        ) from error
+    path = start / text
     found: dict[str, NamedClass] = {}
-    for number, line in enumerate(lines, start=1):
-        name, _, meaning = (part.strip() for part in _WORDNET_ID.sub("", line).partition("\t"))
-        if not name:
-            continue
+    for line, sentences in read_classes(text if "," in text and not is_file(path) else str(path)).items():
+        name = _WORDNET_ID.sub("", line)
         if num_tokens(plain_name(name)) > LONGEST_NAME:
-            raise UserError(f"--classes {path}, line {number}: {name[:60]!r}... is no class name; expected one a line")
-        found.setdefault(class_key(name), NamedClass(name, meaning))
-    if not found:
-        raise UserError(f"--classes {path}: no class name in it; expected one a line")
+            raise UserError(f"--classes: {name[:60]!r}... is no class name; write one on each line")
+        found.setdefault(class_key(name), NamedClass(name, " ".join(sentences).rstrip(".")))
     return list(found.values())

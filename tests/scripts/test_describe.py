@@ -13,8 +13,8 @@ import pytest
 
 from scripts.describing.__main__ import main
 from scripts.describing.answers import fault, sentences_in
-from scripts.describing.classes import NamedClass, read_classes
-from tests.fake_endpoint import FakeEndpoint, Reply, good
+from scripts.describing.classes import NamedClass, named_classes
+from tests.scripts.fake_endpoint import FakeEndpoint, Reply, good
 from trainers.parts.descriptions import load_descriptions, names_class
 
 Describe = Callable[..., int]
@@ -283,7 +283,9 @@ def test_no_key_is_needed_where_the_address_is_ones_own(
         (("--sentences", "0"), "--sentences is 0; expected at least 1"),
         (("--workers", "0"), "--workers is 0"),
         (("--timeout", "nan"), "--timeout is nan"),
-        (("--classes", "nowhere.txt"), "--classes nowhere.txt: cannot be read"),
+        (("--classes", "nowhere.txt"), "--classes nowhere.txt: no such file"),
+        (("--classes", "cat, dog"), "--out is missing"),
+        (("--classes", "cat, dog, cat"), "'cat' stands there twice"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -298,15 +300,24 @@ def test_a_file_without_class_names_is_one_line(
     describe: Describe, classes: Path, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     classes.write_text(content)
-    assert describe() == 2 and str(classes) in one_line(capsys)
+    assert describe() == 2 and "--classes" in one_line(capsys)
 
 
 def test_class_names_are_read_once_with_their_meaning(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
-    path.write_bytes("\ufeffcrane\ta bird\n\n Guinea_Pig \r\ncrane\tlifts things\nn01440764 tench\n".encode())
-    found = read_classes(path)
-    assert found == [NamedClass("crane", "a bird"), NamedClass("Guinea_Pig"), NamedClass("tench")]
+    lines = (
+        "\ufeffcrane\tA bird.\tNo machine.\n\n Guinea_Pig \r\nCrane\tlifts things\nn01440764 tench\nn01440765 tench\n"
+    )
+    path.write_bytes(lines.encode())
+    found = named_classes("classes.txt", tmp_path)
+    assert found == [NamedClass("crane", "A bird. No machine"), NamedClass("Guinea_Pig"), NamedClass("tench")]
     assert found[1].plain == "Guinea Pig"
+    assert named_classes("cat, guinea pig", tmp_path) == [NamedClass("cat"), NamedClass("guinea pig")]
+
+
+def test_names_may_stand_in_the_command(endpoint: FakeEndpoint, describe: Describe, tmp_path: Path) -> None:
+    assert describe("--classes", "cat, guinea pig", "--out", str(tmp_path / "own.json")) == 0
+    assert list(load_descriptions(tmp_path / "own.json")) == ["cat", "guinea pig"]
 
 
 @pytest.mark.parametrize(
