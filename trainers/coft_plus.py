@@ -40,7 +40,7 @@ def add_config(cfg: Any) -> None:
     own.WARM_START = False  # True: a round goes on with the prompts and visual modules of the one before
     own.CONTRAST = CfgNode({"WEIGHT": 0.5, "QUEUE": 4096, "TEMPERATURE": 0.07, "DIM": 128})
     # auto: those that come with the data set, if there are any; none; or a file
-    own.DESCRIPTIONS = CfgNode({"FROM": "auto", "AT_SEEDS": 0.5, "AT_PREDICTION": 0.25})
+    own.DESCRIPTIONS = CfgNode({"FROM": "auto", "AT_SEEDS": 0.25, "AT_PREDICTION": 0.1})
 
 
 @TRAINER_REGISTRY.register()

@@ -13,9 +13,16 @@ N, C = 200, 5
 def make_opinion(seed: int) -> Opinion:
     source = torch.Generator().manual_seed(seed)
     probabilities = (torch.randn(N, C, generator=source) * 2).softmax(dim=1)
-    top = probabilities.topk(2, dim=1)
-    clean = torch.rand(N, C, generator=source)
-    return Opinion(top.indices[:, 0], top.values[:, 0], top.values[:, 0] - top.values[:, 1], clean)
+    return Opinion(probabilities.argmax(dim=1), probabilities, torch.rand(N, C, generator=source))
+
+
+def test_confidence_and_margin_equal_a_naive_loop() -> None:
+    opinion = make_opinion(2)
+    for i, row in enumerate(opinion.probabilities.tolist()):
+        best, second = sorted(row)[-1], sorted(row)[-2]
+        assert opinion.confidence[i].item() == pytest.approx(best)
+        assert opinion.margin[i].item() == pytest.approx(best - second, abs=1e-7)
+        assert opinion.probability_of(opinion.labels)[i].item() == pytest.approx(best)
 
 
 def naive(rule: str, own: Opinion, other: Opinion, i: int) -> tuple[int, bool]:

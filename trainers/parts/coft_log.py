@@ -103,15 +103,21 @@ def _lesson_numbers(
     own = opinions[name]
     (other,) = (o for who, o in opinions.items() if who != name)
     ranks = torch.nonzero(lesson.keep).flatten()
+    labels = lesson.labels
+    scores = {  # of the peer that labels alone, then of both
+        "p_clean": other.clean_at(labels),
+        "confidence": other.confidence,
+        "margin": other.margin,
+        "p_clean_both": own.clean_at(labels) + other.clean_at(labels),
+        "confidence_both": own.probability_of(labels) + other.probability_of(labels),
+    }
     return {
         "kept": len(ranks),
         "coverage": len(ranks) / len(lesson.keep),
         "precision": diagnostics.accuracy(ranks, lesson.labels[ranks]),
         "recall": diagnostics.recall(lesson.labels, lesson.keep),
         "pool_accuracy": diagnostics.accuracy(torch.arange(len(lesson.keep)), lesson.labels),
-        "auroc_p_clean": diagnostics.auroc(own.clean_at(lesson.labels) + other.clean_at(lesson.labels), lesson.labels),
-        "auroc_confidence": diagnostics.auroc(other.confidence, lesson.labels),
-        "auroc_margin": diagnostics.auroc(other.margin, lesson.labels),
+        **{f"auroc_{name}": diagnostics.auroc(score, lesson.labels) for name, score in scores.items()},
     }
 
 

@@ -88,6 +88,4 @@ def opinion(logits: Tensor, log_odds: Tensor, tau: float, rule: str) -> Opinion:
         rule: Clean rule, see `p_clean`.
     """
     probabilities = correct_prior(logits, tau).softmax(dim=1)
-    top = probabilities.topk(2, dim=1)
-    confidence, runner_up = top.values.unbind(dim=1)
-    return Opinion(top.indices[:, 0], confidence, confidence - runner_up, p_clean(correct_prior(log_odds, tau), rule))
+    return Opinion(probabilities.argmax(dim=1), probabilities, p_clean(correct_prior(log_odds, tau), rule))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,15 +19,28 @@ class Opinion:
 
     Attributes:
         labels: Its predictions. Shape (N,).
-        confidence: Its greatest softmax probability. Shape (N,).
-        margin: Its greatest softmax probability less the second. Shape (N,).
+        probabilities: Softmax probability of every class. Shape (N, C).
         clean: p_clean of every class. Shape (N, C).
     """
 
     labels: Tensor
-    confidence: Tensor
-    margin: Tensor
+    probabilities: Tensor
     clean: Tensor
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Its greatest softmax probability. Shape (N,)."""
+        return self.probabilities.amax(dim=1)
+
+    @cached_property
+    def margin(self) -> Tensor:
+        """Its greatest softmax probability less the second. Shape (N,)."""
+        first, second = self.probabilities.topk(2, dim=1).values.unbind(dim=1)
+        return first - second
+
+    def probability_of(self, labels: Tensor) -> Tensor:
+        """Softmax probability of one label an image. Shape (N,)."""
+        return self.probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
 
     def clean_at(self, labels: Tensor) -> Tensor:
         """p_clean of one label an image. Shape (N,)."""
