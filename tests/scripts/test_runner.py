@@ -99,7 +99,8 @@ while not os.path.exists({str(free.folder / "summary.json")!r}):
     time.sleep(0.02)
 subprocess.run({[*toy_command(tmp_path), *run.arguments]!r}, check=True)
 """
-    other = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    other = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True, env=environment)
     assert other.stdout and other.stdout.readline() == "locked\n"
     assert run_all([run, free], command=toy_command(tmp_path)) == {}
     assert other.wait(10) == 0 and len(starts(run)) == 1
