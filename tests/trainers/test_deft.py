@@ -14,7 +14,7 @@ from tests.trainers.conftest import assert_same_bits, saved_weights, weights
 from trainers.deft import DeFT
 from trainers.parts.labelling import image_features
 from trainers.parts.prompts import ensemble_features
-from trainers.parts.views import plain_view
+from trainers.parts.views import normalize, plain_view
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def judged(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def watched(self: DeFT) -> None:
         view = plain_view(self.cfg)
-        images = torch.stack([view(self.pool.image(rank)) for rank in range(len(self.pool))])
+        images = normalize(self.cfg)(torch.stack([view(self.pool.image(rank)) for rank in range(len(self.pool))]))
         with torch.no_grad():
             self.odds = {name: peer.prompted()(images)[1] for name, peer in self.peers.items()}
         self.taught = [*getattr(self, "taught", []), self.epoch]
@@ -65,7 +65,7 @@ def test_a_models_seeds_are_filtered_by_itself(run: Callable[..., Any]) -> None:
         built.peers["peer_a"].prompts.negative.ctx.copy_(torch.randn_like(built.peers["peer_a"].prompts.negative.ctx))
     targets = built.filter_seeds()
     view = plain_view(built.cfg)
-    images = torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))])
+    images = normalize(built.cfg)(torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))]))
     for name, peer in built.peers.items():
         with torch.no_grad():
             odds = peer.prompted()(images)[1]

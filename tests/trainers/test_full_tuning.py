@@ -16,7 +16,7 @@ from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
 from tests.trainers.test_label_free import blank_labels, changed, permute_labels
 from trainers.parts.prompts import ensemble_features
-from trainers.parts.views import plain_view
+from trainers.parts.views import normalize, plain_view
 
 BOTH = pytest.mark.parametrize("trainer", ["SelfTraining", "Supervised"])
 
@@ -47,7 +47,7 @@ def test_pseudo_labels_are_the_argmax_of_the_average_with_the_prior_corrected(ru
     built.set_model_mode("eval")
     built.teach()
     view = plain_view(built.cfg)
-    images = torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))])
+    images = normalize(built.cfg)(torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))]))
     for peer in built.peers.values():
         with torch.no_grad():
             logits = peer.ema.module(images)[0].double()
@@ -63,7 +63,7 @@ def test_the_zero_shot_model_labels_first(run: Callable[..., Any]) -> None:
     built = run("SelfTraining", train=False, TRAINER__SELFTRAINING__PRIOR_TAU=0.0)
     built.before_epoch()
     view = plain_view(built.cfg)
-    images = torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))])
+    images = normalize(built.cfg)(torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))]))
     with torch.no_grad():
         text = ensemble_features(built.clip_model, built.classnames, built.templates)
         expected = (F.normalize(built.clip_model.encode_image(images), dim=-1) @ text.t()).argmax(dim=1)

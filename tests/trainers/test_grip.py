@@ -14,7 +14,7 @@ from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.grip import linear_quota
 from trainers.parts.seeds import select_seeds
-from trainers.parts.views import plain_view
+from trainers.parts.views import normalize, plain_view
 
 
 def test_the_number_of_pseudo_labels_grows_to_all_images() -> None:
@@ -27,7 +27,7 @@ def test_every_round_labels_with_the_prompts_before_and_begins_afresh(run: Calla
     built = run("GRIP", "vit", train=False, OPTIM__MAX_EPOCH=2)
     assert built.max_epoch == 6
     view, rounds = plain_view(built.cfg), []
-    images = torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))])
+    images = normalize(built.cfg)(torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))]))
     begin = built.begin_round
 
     def watched(number: int) -> None:

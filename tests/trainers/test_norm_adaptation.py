@@ -18,7 +18,7 @@ from tests.conftest import make_clip
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.norm_adaptation import adapt_batch_norms, centre_last_norm
 from trainers.parts.prompts import ensemble_features
-from trainers.parts.views import plain_view
+from trainers.parts.views import normalize, plain_view
 
 
 def tiny_net() -> nn.Sequential:
@@ -115,7 +115,7 @@ def test_the_unlabeled_images_are_what_it_adapts_to(run: Callable[..., Any]) -> 
     whole = {"TRAINER__NORMADAPTATION__SHARE": 1.0, "DATALOADER__TEST__BATCH_SIZE": 100}
     built = run("NormAdaptation", "resnet", **whole)
     view = plain_view(built.cfg)
-    images = torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))])
+    images = normalize(built.cfg)(torch.stack([view(built.pool.image(rank)) for rank in range(len(built.pool))]))
     with torch.no_grad():
         expected = F.normalize(copy.deepcopy(built.clip_model.visual).train()(images), dim=-1)
         text = ensemble_features(built.clip_model, built.classnames, built.templates)

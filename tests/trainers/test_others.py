@@ -95,10 +95,10 @@ def test_a_checkpoint_that_does_not_fit_is_named(run: Callable[..., Any]) -> Non
 def test_upl_is_trained_on_the_surest_images_of_each_class(run: Callable[..., Any]) -> None:
     trainer = run("UPL", "vit", train=False)
     text = trainer.clip_model.encode_text(clip.tokenize([f"a photo of a {n}." for n in trainer.classnames]))
-    from trainers.parts.views import plain_view
+    from trainers.parts.views import normalize, plain_view
 
     view = plain_view(trainer.cfg)
-    images = torch.stack([view(trainer.pool.image(r)) for r in range(len(trainer.pool))])
+    images = normalize(trainer.cfg)(torch.stack([view(trainer.pool.image(r)) for r in range(len(trainer.pool))]))
     with torch.no_grad():
         logits = F.normalize(trainer.clip_model.encode_image(images), dim=-1) @ F.normalize(text, dim=-1).t()
     expected, _ = select_seeds(trainer.clip_model.logit_scale.exp() * logits, 3)

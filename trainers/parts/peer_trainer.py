@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from datasets.errors import UserError, did_you_mean
 
 from .base import ClipTrainer, check_positive
 from .cleanliness import CLEAN_RULES, DUAL_LOSSES
-from .peer import NEGATIVE_STARTS, Classifier, Peer, heads_of
+from .full_tuning import build_full_optimizer
+from .peer import NEGATIVE_STARTS, Classifier, Peer
 from .phases import Built, PhasedOptimizer, PhasedScheduler
 from .prompts import DualPrompts, template_features
 from .pseudo_labels import FILTERS
@@ -121,15 +122,9 @@ class PeerTrainer(ClipTrainer):
     def _build_optimizer(self, peer: Peer, phase: int) -> Built:
         own = self.own
         steps = self.steps_per_epoch(phase) * (own.PHASE1 if phase == 1 else own.PHASE2).EPOCHS
-        if phase == 1:
-            optimizer = build_optimizer([p for p in peer.parameters() if p.requires_grad], self.cfg.OPTIM)
-        else:
-            student: Any = peer.student
-            groups = [
-                {"params": list(student.encoder.parameters()), "lr": own.PHASE2.LR},
-                {"params": heads_of(student), "lr": own.PHASE2.HEAD_LR},
-            ]
-            optimizer = torch.optim.AdamW(groups, weight_decay=own.PHASE2.WEIGHT_DECAY)
+        if phase == 2:
+            return build_full_optimizer(cast(Classifier, peer.student), own.PHASE2, steps)
+        optimizer = build_optimizer([p for p in peer.parameters() if p.requires_grad], self.cfg.OPTIM)
         return optimizer, CosineAnnealingLR(optimizer, T_max=steps)
 
     def steps_per_epoch(self, phase: int) -> int:

@@ -7,9 +7,10 @@ of their content hashes; every draw, tie and batch follows these ranks. Nothing 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from datasets.errors import UserError
 from datasets.images import decode_image, read_bytes
 
 from .seeding import derive, generator
-from .views import VIEWS, View
+from .views import VIEWS, View, normalize
 
 Batch = dict[str, dict[str, Tensor]]
 Draw = tuple[str, int, int]  # for whom, rank of the image, number of the draw
@@ -154,19 +155,19 @@ def _loader(views: Views, batches: list[list[Draw]], cfg: Any) -> DataLoader:
         views,
         batch_sampler=batches,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, normalize(cfg)),
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
         generator=generator("loader"),  # else making workers draws from the global generator
     )
 
 
-def _collate(items: Sequence[tuple[Draw, Tensor]]) -> Batch:
-    """Group a batch by peer."""
+def _collate(numbers: Callable[[Tensor], Tensor], items: Sequence[tuple[Draw, Tensor]]) -> Batch:
+    """Group a batch by peer, and turn its views into numbers."""
     batch: Batch = {}
     for peer in dict.fromkeys(draw[0] for draw, _ in items):
         mine = [(draw[1], view) for draw, view in items if draw[0] == peer]
         ranks, views = zip(*mine, strict=True)
-        batch[peer] = {"rank": torch.tensor(ranks), "view": torch.stack(views)}
+        batch[peer] = {"rank": torch.tensor(ranks), "view": numbers(torch.stack(views))}
     return batch
 
 

@@ -1,7 +1,8 @@
 """Views of an image: as the test sees it, weakly augmented, strongly augmented.
 
 Which augmentations fit depends on what the pictures are, not on their labels: INPUT.AUGMENT of a data set's config
-names one of the kinds below.
+names one of the kinds below. A view is made of bytes, and a batch of views becomes numbers at once (`normalize`): a
+transform costs much the same for an image as for a batch.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ View = Callable[[Image.Image], Tensor]
 
 
 def plain_view(cfg: Any) -> View:
-    """The view of the test: shorter side to INPUT.SIZE, centre crop. Shape (3, size, size)."""
+    """The view of the test: shorter side to INPUT.SIZE, centre crop. Shape (3, size, size), uint8."""
     size, mode = _size(cfg), InterpolationMode(cfg.INPUT.INTERPOLATION)
-    return v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(size), *_to_tensor(cfg)])
+    return v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(size), v2.PILToTensor()])
 
 
 def weak_view(cfg: Any) -> View:
-    """A view that leaves the class beyond doubt, augmented as INPUT.AUGMENT says. Shape (3, size, size)."""
-    return v2.Compose([*_geometry(cfg), *_to_tensor(cfg)])
+    """A view that leaves the class beyond doubt, augmented as INPUT.AUGMENT says. Shape (3, size, size), uint8."""
+    return v2.Compose([*_geometry(cfg), v2.PILToTensor()])
 
 
 def strong_view(cfg: Any) -> View:
-    """The weak view with RandAugment (two operations of medium strength) on top. Shape (3, size, size)."""
-    return v2.Compose([*_geometry(cfg), v2.RandAugment(num_ops=2, magnitude=9), *_to_tensor(cfg)])
+    """The weak view with RandAugment (two operations of medium strength) on top. Shape (3, size, size), uint8."""
+    return v2.Compose([*_geometry(cfg), v2.RandAugment(num_ops=2, magnitude=9), v2.PILToTensor()])
 
 
 def strong_and_weak(cfg: Any) -> View:
-    """A strong and a weak view of the same image. Shape (2, 3, size, size)."""
+    """A strong and a weak view of the same image. Shape (2, 3, size, size), uint8."""
     return partial(_stack, (strong_view(cfg), weak_view(cfg)))
 
 
@@ -88,6 +89,7 @@ def _size(cfg: Any) -> int:
     return int(cfg.INPUT.SIZE[0])
 
 
-def _to_tensor(cfg: Any) -> list[Any]:
-    normalize = v2.Normalize(mean=list(cfg.INPUT.PIXEL_MEAN), std=list(cfg.INPUT.PIXEL_STD))
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalize]
+def normalize(cfg: Any) -> Callable[[Tensor], Tensor]:
+    """What turns views into numbers that CLIP reads: uint8 to float32 of the same shape (..., 3, size, size)."""
+    statistics = v2.Normalize(mean=list(cfg.INPUT.PIXEL_MEAN), std=list(cfg.INPUT.PIXEL_STD))
+    return v2.Compose([v2.ToDtype(torch.float32, scale=True), statistics])
