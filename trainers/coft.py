@@ -22,7 +22,7 @@ from .parts.peer_trainer import PEERS, PeerTrainer
 from .parts.prompts import ensemble_features
 from .parts.pseudo_labels import FILTERS, Opinion, keep_best
 from .parts.seeding import generator
-from .parts.seeds import correct_prior, select_seeds
+from .parts.seeds import correct_prior_, select_seeds
 from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class CoFT(PeerTrainer):
         Returns:
             Numbers for the log.
         """
-        logits = correct_prior(logits, self.own.PRIOR_TAU)
+        logits = correct_prior_(logits, self.own.PRIOR_TAU)
         seeds, short = select_seeds(logits, per_class)
         if short:
             log.warning("Fewer seeds than wanted for: %s", ", ".join(self.classnames[c] for c in short))

@@ -21,7 +21,7 @@ from .parts.base import check_positive
 from .parts.coft_keys import coft_keys
 from .parts.contrastive import ContrastingPeer
 from .parts.descriptions import dataset_descriptions, described_features, load_descriptions
-from .parts.labelling import opinion
+from .parts.labelling import mean_log_probabilities, opinion
 from .parts.peer import Classifier, Peer
 from .parts.peer_trainer import PEERS
 from .parts.prompts import DualPrompts
@@ -126,13 +126,13 @@ class CoFTPlus(CoFT):
             number: Of the round, from 1.
         """
         views = self._classify(None)
+        together = mean_log_probabilities([views[name][0] for name in PEERS], self.output_dir)
         opinions = [opinion(*views[name], self.own.PRIOR_TAU, self.own.CLEAN_RULE) for name in PEERS]
-        mean = torch.stack([views[name][0].double().softmax(dim=1) for name in PEERS]).mean(dim=0).clamp_min(1e-30)
-        labels = mean.argmax(dim=1)
+        labels = together.argmax(dim=1)
         clean = torch.stack([o.clean_at(labels) > 0.5 for o in opinions]).all(dim=0)
         coverage = torch.bincount(labels[clean], minlength=len(self.classnames))
         quotas = growing_quotas(coverage, 2 * self.seeds_per_class, number / max(1, self.rounds - 1))
-        numbers = self.share_seeds(mean.log(), quotas)
+        numbers = self.share_seeds(together, quotas)
         log.info("Round %d: %s", number + 1, ", ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
         for index, (name, peer) in enumerate(self.peers.items()):
             if not self.own.WARM_START:

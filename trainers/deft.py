@@ -16,7 +16,7 @@ from .parts.coft_keys import coft_keys
 from .parts.peer import Classifier
 from .parts.peer_trainer import PEERS
 from .parts.pseudo_labels import Opinion
-from .parts.seeds import Seeds, correct_prior
+from .parts.seeds import Seeds, correct_prior_
 
 ALL = 1_000_000  # more than there are images
 
@@ -56,7 +56,7 @@ class DeFT(CoFT):
         Returns:
             Numbers for the log.
         """
-        labels = correct_prior(logits, self.own.PRIOR_TAU).argmax(dim=1)
+        labels = correct_prior_(logits, self.own.PRIOR_TAU).argmax(dim=1)
         everything = torch.arange(len(labels))
         for peer in self.peers.values():
             peer.seeds = Seeds(everything, labels)

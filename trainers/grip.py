@@ -16,6 +16,7 @@ from .parts.labelling import image_features
 from .parts.phases import PhasedOptimizer, PhasedScheduler
 from .parts.prompts import PromptLearner
 from .parts.seeds import Seeds, select_seeds
+from .parts.tables import map_rows
 from .upl import UPL
 
 
@@ -126,7 +127,10 @@ class GRIP(UPL):
         """Predictions for all unlabeled images. Shape (N, C), on the CPU."""
         features = image_features(self.clip_model, self.pool, self.cfg, self.device)
         scale = float(self.clip_model.logit_scale.exp())
-        return average_predictions([scale * features @ self.text(name).float().cpu().t() for name in self.learners])
+        texts = [self.text(name).float().cpu().t() for name in self.learners]
+        return map_rows(
+            lambda rows: average_predictions([scale * rows @ text for text in texts]), features, folder=self.output_dir
+        )
 
 
 def _of_any_round(build: Any, learner: PromptLearner, number: int) -> Any:

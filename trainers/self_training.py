@@ -13,7 +13,7 @@ from .parts.base import check_positive
 from .parts.full_tuning import FullTuning, tuning_keys
 from .parts.labelling import classify_pool
 from .parts.pseudo_labels import Lesson
-from .parts.seeds import correct_prior
+from .parts.seeds import correct_prior_
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class SelfTraining(FullTuning):
         with self.autocast():
             views = classify_pool(teachers, self.pool, self.cfg, self.device)
         for name, (logits, _) in views.items():
-            labels = correct_prior(logits, self.own.PRIOR_TAU).argmax(dim=1)
+            labels = correct_prior_(logits, self.own.PRIOR_TAU).argmax(dim=1)
             self.peers[name].lesson = Lesson(labels, torch.ones_like(labels, dtype=torch.bool))
             right = self.diagnostics.accuracy(torch.arange(len(labels)), labels)
             log.info("%s: %.1f %% of its pseudo-labels are right", name, 100 * right)

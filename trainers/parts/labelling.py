@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from tqdm import tqdm
 from .cleanliness import p_clean
 from .clip_models import fingerprint
 from .pseudo_labels import Opinion
-from .seeds import cached, correct_prior
+from .seeds import cached, correct_prior_
+from .tables import Rows, chunks, map_rows
 from .unlabeled import UnlabeledPool, plain_batches
 
 FEATURE_CACHE = Path(__file__).resolve().parents[2] / "cache" / "features"
@@ -29,9 +30,10 @@ def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch
 
     @torch.no_grad()
     def compute() -> Tensor:
-        batches = tqdm(plain_batches(pool, cfg), "image features", disable=None, leave=False)
-        features = [clip_model.encode_image(batch["all"]["view"].to(device)).float().cpu() for batch in batches]
-        return F.normalize(torch.cat(features), dim=-1)
+        features = Rows(len(pool), cfg.OUTPUT_DIR)
+        for batch in tqdm(plain_batches(pool, cfg), "image features", disable=None, leave=False):
+            features.add(F.normalize(clip_model.encode_image(batch["all"]["view"].to(device)).float(), dim=-1))
+        return features.table()
 
     view = (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     batch_size = cfg.DATALOADER.TEST.BATCH_SIZE  # may change the last bits
@@ -53,7 +55,9 @@ def zero_shot_logits(clip_model: Any, text: Tensor, pool: UnlabeledPool, cfg: An
     Returns:
         Shape (N, C), on the CPU.
     """
-    return float(clip_model.logit_scale.exp()) * image_features(clip_model, pool, cfg, device) @ text.cpu().t()
+    scale, vectors = float(clip_model.logit_scale.exp()), text.cpu().t()
+    features = image_features(clip_model, pool, cfg, device)
+    return map_rows(lambda rows: scale * rows @ vectors, features, folder=cfg.OUTPUT_DIR)
 
 
 @torch.no_grad()
@@ -69,23 +73,45 @@ def classify_pool(
     Returns:
         For each classifier logits l+ and clean log-odds d on the CPU, each of shape (n, C), in order of `ranks`.
     """
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in classifiers}
+    count = len(pool) if ranks is None else len(ranks)
+    parts = {name: (Rows(count, cfg.OUTPUT_DIR), Rows(count, cfg.OUTPUT_DIR)) for name in classifiers}
     for batch in tqdm(plain_batches(pool, cfg, ranks), "label images", disable=None, leave=False):
         images = batch["all"]["view"].to(device)
         for name, classifier in classifiers.items():
-            logits, log_odds = classifier(images)
-            parts[name].append((logits.cpu(), log_odds.cpu()))
-    return {name: (torch.cat([a for a, _ in rows]), torch.cat([b for _, b in rows])) for name, rows in parts.items()}
+            for part, numbers in zip(parts[name], classifier(images), strict=True):
+                part.add(numbers)
+    return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}
+
+
+def mean_log_probabilities(logits: Sequence[Tensor], folder: str) -> Tensor:
+    """Log of the mean of several classifiers' softmaxes.
+
+    Args:
+        logits: Of each classifier, shape (N, C).
+        folder: See `new_table`.
+
+    Returns:
+        Shape (N, C), fp64.
+    """
+
+    def compute(*rows: Tensor) -> Tensor:
+        return torch.stack([x.double().softmax(dim=1) for x in rows]).mean(dim=0).clamp_min(1e-30).log()
+
+    return map_rows(compute, *logits, folder=folder)
 
 
 def opinion(logits: Tensor, log_odds: Tensor, tau: float, rule: str) -> Opinion:
-    """Form a peer's opinion of all unlabeled images.
+    """Form a peer's opinion of all unlabeled images, in place: there may be no room for another two tables.
 
     Args:
-        logits: l+. Shape (N, C).
-        log_odds: d. Shape (N, C).
+        logits: l+. Shape (N, C). Becomes the probabilities.
+        log_odds: d. Shape (N, C). Becomes p_clean.
         tau: Strength of the prior correction, of the labels and of what judges them.
         rule: Clean rule, see `p_clean`.
     """
-    probabilities = correct_prior(logits, tau).softmax(dim=1)
-    return Opinion(probabilities.argmax(dim=1), probabilities, p_clean(correct_prior(log_odds, tau), rule))
+    correct_prior_(logits, tau)
+    correct_prior_(log_odds, tau)
+    for rows, odds in chunks(logits, log_odds):
+        rows.copy_(rows.softmax(dim=1))
+        odds.copy_(p_clean(odds, rule))
+    return Opinion(logits.argmax(dim=1), logits, log_odds)

@@ -13,6 +13,7 @@ from torch import Tensor
 from .cleanliness import p_clean, separation
 from .pseudo_labels import Lesson, keep_best, log_frequency
 from .seeds import Seeds
+from .tables import each_row
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, 
     dual_labels = labels
     if active and auc > settings.PHASE1.MIN_AUC:
         at_label = log_odds.gather(1, labels.unsqueeze(1)).squeeze(1)
-        clean = p_clean(log_odds, settings.CLEAN_RULE).gather(1, labels.unsqueeze(1)).squeeze(1) > 0.5
+        told = each_row(lambda d, y: p_clean(d, settings.CLEAN_RULE).gather(1, y.unsqueeze(1)), log_odds, labels)
+        clean = told.squeeze(1) > 0.5
         lesson = keep_best(Lesson(labels, clean), at_label, at_least, num_classes)
         dual_labels = torch.where(lesson.keep, labels, logits.argmax(dim=1))
     return Targets(seeds.ranks, labels, lesson.keep, dual_labels, torch.zeros(num_classes), auc)

@@ -12,6 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .seeds import best_of_each
+
 
 @dataclass(frozen=True)
 class Opinion:
@@ -122,10 +124,7 @@ def keep_best(lesson: Lesson, score: Tensor, at_least: int, num_classes: int) ->
         The lesson, its `keep` widened. Ties go to the lower index.
     """
     keep = lesson.keep.clone()
-    for c in range(num_classes):
-        members = torch.nonzero(lesson.labels == c).flatten()
-        best = torch.sort(score[members], descending=True, stable=True).indices[:at_least]
-        keep[members[best]] = True
+    keep[best_of_each(score, lesson.labels, torch.full((num_classes,), at_least))[0]] = True
     return Lesson(lesson.labels, keep)
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import tables
+from .tables import chunks, each_row
+
 log = logging.getLogger(__name__)
 
 
@@ -34,18 +37,26 @@ class Seeds:
         return Seeds(self.ranks[index], self.labels[index])
 
 
-def correct_prior(logits: Tensor, tau: float) -> Tensor:
+def correct_prior_(logits: Tensor, tau: float) -> Tensor:
     """Logit adjustment against classes that are hardly ever predicted: l_c - tau log mean_x p(c|x).
 
     Args:
-        logits: Logits of all unlabeled images. Shape (N, C).
+        logits: Logits of all unlabeled images, corrected in place. Shape (N, C).
         tau: Strength; 0 leaves the logits as they are.
 
     Returns:
-        Corrected logits. Shape (N, C).
+        The same tensor.
     """
-    prior = logits.double().softmax(dim=1).mean(dim=0)
-    return logits - (tau * prior.clamp_min(1e-12).log()).to(logits.dtype)
+    total = torch.zeros(logits.shape[1], dtype=torch.float64)
+    for (rows,) in chunks(logits):
+        total += rows.double().softmax(dim=1).sum(dim=0)
+    offset = (tau * (total / len(logits)).clamp_min(1e-12).log()).to(logits.dtype)
+    return logits.sub_(offset)
+
+
+def correct_prior(logits: Tensor, tau: float) -> Tensor:
+    """As `correct_prior_` does, in a copy."""
+    return correct_prior_(logits.clone(), tau)
 
 
 def odds_of(logits: Tensor, label: Tensor) -> Tensor:
@@ -111,34 +122,38 @@ def select_seeds(logits: Tensor, per_class: int | Tensor) -> tuple[Seeds, list[i
     Returns:
         The seeds, by class and best first within it, and the classes that stay short.
     """
-    num_classes = logits.shape[1]
-    first, second = logits.topk(2, dim=1).indices.unbind(dim=1)
-    odds_first, odds_second = odds_of(logits, first), odds_of(logits, second)
-    chosen: list[list[int]] = [[] for _ in range(num_classes)]
-    quotas = torch.as_tensor(per_class).expand(num_classes).tolist()
-    taken: set[int] = set()
-    for rank in best_first(odds_first):
-        label = int(first[rank])
-        _take(chosen[label], taken, rank, quotas[label])
-    for rank in best_first(odds_second):
-        if rank not in taken:
-            label = int(second[rank])
-            _take(chosen[label], taken, rank, quotas[label])
-    ranks = [rank for members in chosen for rank in members]
-    labels = [c for c, members in enumerate(chosen) for _ in members]
-    short = [c for c, members in enumerate(chosen) if len(members) < quotas[c]]
-    return Seeds(torch.tensor(ranks), torch.tensor(labels)), short
+    first, second = each_row(lambda rows: rows.topk(2, dim=1).indices, logits).unbind(dim=1)
+    quotas = torch.as_tensor(per_class).expand(logits.shape[1])
+    ranks, labels = best_of_each(each_row(odds_of, logits, first), first, quotas)
+    short = quotas - torch.bincount(labels, minlength=len(quotas))
+    left = torch.ones(len(logits), dtype=torch.bool)
+    left[ranks] = False
+    others = torch.nonzero(left).flatten()
+    more, more_labels = best_of_each(each_row(odds_of, logits, second)[others], second[others], short)
+    ranks, labels = torch.cat([ranks, others[more]]), torch.cat([labels, more_labels])
+    order = torch.sort(labels, stable=True).indices
+    missing = quotas - torch.bincount(labels, minlength=len(quotas))
+    return Seeds(ranks[order], labels[order]), torch.nonzero(missing > 0).flatten().tolist()
 
 
-def best_first(scores: Tensor) -> list[int]:
-    """Indices by falling score; equal scores in order of index."""
-    return torch.sort(scores, descending=True, stable=True).indices.tolist()
+def best_of_each(scores: Tensor, labels: Tensor, quotas: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose the best few of each class.
 
+    Args:
+        scores: The higher, the better; of equal ones the lower index. Shape (N,).
+        labels: Shape (N,).
+        quotas: How many of each class at most. Shape (C,).
 
-def _take(members: list[int], taken: set[int], rank: int, limit: int) -> None:
-    if len(members) < limit:
-        members.append(rank)
-        taken.add(rank)
+    Returns:
+        Indices, by class and best first within it, and their labels. Shape (n,) each.
+    """
+    order = torch.sort(scores, descending=True, stable=True).indices
+    order = order[torch.sort(labels[order], stable=True).indices]
+    labels = labels[order]
+    ends = torch.bincount(labels, minlength=len(quotas)).cumsum(dim=0)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    chosen = torch.arange(len(order)) - starts[labels] < quotas[labels]
+    return order[chosen], labels[chosen]
 
 
 def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str) -> Tensor:
@@ -157,7 +172,7 @@ def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str) -> Ten
     path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.pt"
     if path.is_file():
         log.info("Reading image features from %s", path)
-        return torch.load(path, weights_only=True)
+        return torch.load(path, weights_only=True, mmap=path.stat().st_size > tables.IN_MEMORY)
     result = compute()
     folder.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
