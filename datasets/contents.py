@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-
-from tqdm import tqdm
 
 from dassl.data.datasets import Datum
 
 from .errors import UserError
 from .images import read_bytes
+from .threads import map_threaded
 
 
 def content_hashes(paths: Sequence[str]) -> list[str]:
@@ -20,9 +18,7 @@ def content_hashes(paths: Sequence[str]) -> list[str]:
     Raises:
         UserError: If one cannot be read.
     """
-    with ThreadPoolExecutor(max_workers=4) as threads:
-        hashes = threads.map(lambda path: hashlib.sha256(read_bytes(path)).hexdigest(), paths)
-        return list(tqdm(hashes, "hash images", len(paths), disable=None, leave=False))
+    return list(map_threaded(lambda path: hashlib.sha256(read_bytes(path)).hexdigest(), paths, "hash images"))
 
 
 def first_by_content(items: Sequence[Datum], count: int) -> list[Datum]:

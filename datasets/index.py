@@ -8,17 +8,17 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from .errors import UserError
 from .files import replacing
 from .folders import SUFFIXES
 from .images import decode_image, read_bytes
+from .threads import map_threaded
 
 log = logging.getLogger(__name__)
 CACHE = Path(__file__).resolve().parents[1] / "cache" / "folders"
@@ -27,7 +27,7 @@ SMALL = 4096  # bytes; smaller files are decoded to see whether they can be, lar
 JPEG_TAIL = 4096  # bytes at the end in which a JPEG's end mark is looked for: some writers append to it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file of the index.
 
@@ -62,10 +62,7 @@ def index_folder(folder: Path) -> list[Entry]:
     known = {(e.path, e.size, e.modified): e for e in _load(cache)}
     found = sorted(list_images(folder), key=lambda entry: entry.path)
     new = [entry for entry in found if (entry.path, entry.size, entry.modified) not in known]
-    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as threads:
-        looked = threads.map(lambda entry: look_at(folder, entry), new)
-        read = list(tqdm(looked, "index images", len(new), disable=None, leave=False))
-    known |= {(e.path, e.size, e.modified): e for e in read}
+    known |= {(e.path, e.size, e.modified): e for e in map_threaded(partial(look_at, folder), new, "index images")}
     entries = [known[entry.path, entry.size, entry.modified] for entry in found]
     log.info("Images in %s: %d, of which %d were read anew", folder, len(found), len(new))
     if new:
@@ -113,8 +110,8 @@ def look_at(folder: Path, entry: Entry) -> Entry:
     try:
         data = read_bytes(path)
     except UserError as error:
-        return _with(entry, problem=_reason(error))
-    return _with(entry, digest=hashlib.sha256(data).hexdigest(), problem=find_problem(data, path))
+        return replace(entry, problem=_reason(error))
+    return replace(entry, digest=hashlib.sha256(data).hexdigest(), problem=find_problem(data, path))
 
 
 def find_problem(data: bytes, path: str | Path) -> str:
@@ -148,10 +145,6 @@ def _looks_whole(data: bytes) -> bool:
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
         pass
     return False
-
-
-def _with(entry: Entry, **changes: str) -> Entry:
-    return Entry(**(asdict(entry) | changes))
 
 
 def _reason(error: UserError) -> str:

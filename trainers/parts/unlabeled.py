@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from datasets.errors import UserError
 from datasets.images import decode_image, read_bytes
+from datasets.threads import map_threaded
 
 from .seeding import derive, generator
 from .views import VIEWS, View, normalize
@@ -54,10 +53,9 @@ class UnlabeledPool:
             raise UserError("no unlabeled images: the data set's training part is empty")
         self._cache: dict[str, np.ndarray] = {}
         self._room = cache_bytes
-        with ThreadPoolExecutor(max_workers=4) as threads:
-            new = [path for path in paths if path not in (hashes or {})]
-            read = tqdm(threads.map(self._take_in, new), "read images", len(new), disable=None, leave=False)
-            known = {**(hashes or {}), **dict(zip(new, read, strict=True))}
+        new = [path for path in paths if path not in (hashes or {})]
+        read = map_threaded(self._take_in, new, "read images")
+        known = {**(hashes or {}), **dict(zip(new, read, strict=True))}
         digests = [known[path] for path in paths]
         order = sorted(range(len(paths)), key=lambda i: digests[i])
         self.order = torch.tensor(order)

@@ -1,0 +1,36 @@
+"""Doing the same with many files, several at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from tqdm import tqdm
+
+BLOCK = 64  # files of a task: a task for each would take more memory than the results
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_threaded(function: Callable[[T], R], items: Sequence[T], title: str) -> Iterator[R]:
+    """Apply a function in threads, with a progress bar.
+
+    Args:
+        function: What to do with an item; it should wait for files or leave the interpreter's lock, else threads
+            bring nothing.
+        items: Any number of them.
+        title: Of the progress bar.
+
+    Yields:
+        The results, in the order of the items. An error is raised in the place of the first result that lacks.
+    """
+    blocks = (items[i : i + BLOCK] for i in range(0, len(items), BLOCK))
+    with (
+        ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as threads,
+        tqdm(desc=title, total=len(items), disable=None, leave=False) as bar,
+    ):
+        for results in threads.map(lambda block: [function(item) for item in block], blocks):
+            bar.update(len(results))
+            yield from results
