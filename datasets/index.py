@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
@@ -101,12 +102,16 @@ def _listed(entry: os.DirEntry[str], prefix: str) -> Entry:
         status = entry.stat()
     except OSError:  # a link to nothing
         return Entry(prefix + entry.name, -1, 0)
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
+        return Entry(prefix + entry.name, status.st_size, status.st_mtime_ns, problem="no plain file")
     return Entry(prefix + entry.name, status.st_size, status.st_mtime_ns)
 
 
 def look_at(folder: Path, entry: Entry) -> Entry:
     """Read a file: hash it, and see whether it is an image."""
     path = folder / entry.path
+    if entry.problem:
+        return entry
     try:
         data = read_bytes(path)
     except UserError as error:

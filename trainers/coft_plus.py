@@ -20,7 +20,7 @@ from .coft import CoFT
 from .parts.base import check_positive
 from .parts.coft_keys import coft_keys
 from .parts.contrastive import ContrastingPeer
-from .parts.descriptions import dataset_descriptions, described_features, load_descriptions
+from .parts.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
 from .parts.labelling import mean_log_probabilities, opinion
 from .parts.peer import Classifier, Peer
 from .parts.peer_trainer import PEERS
@@ -76,14 +76,15 @@ class CoFTPlus(CoFT):
         source = self.own.DESCRIPTIONS.FROM
         if source == "none":
             return None
-        try:
-            found = dataset_descriptions(self.cfg.DATASET.NAME) if source == "auto" else load_descriptions(Path(source))
-        except UserError as error:
-            if source != "auto":
-                raise
-            log.warning("CoFT+ goes on without descriptions: %s", error)
+        found = self.own_descriptions if source == "auto" else load_descriptions(Path(source))
+        if found is None:
             return None
         return described_features(self.clip_model, self.classnames, self.templates, found, share)
+
+    @cached_property
+    def own_descriptions(self) -> Descriptions | None:
+        """The data set's descriptions, if there are any."""
+        return descriptions_of(self.dm.dataset, self.cfg.DATASET.NAME, self.templates[0])
 
     def text_features(self) -> Tensor:
         """Text features of the zero-shot classifier, with descriptions. Unit length, shape (C, embed_dim)."""

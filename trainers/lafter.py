@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dassl.engine import TRAINER_REGISTRY
-from datasets.errors import UserError
 
 from .parts.base import check_positive
-from .parts.descriptions import dataset_descriptions, sentence_features, sentences_by_class
+from .parts.descriptions import descriptions_of, sentence_features, sentences_by_class
 from .parts.full_tuning import tuning_keys
 from .parts.peer import Peer
 from .parts.prompts import template_features
@@ -92,10 +91,8 @@ class LaFTer(SelfTraining):
         named = torch.stack([template_features(self.clip_model, self.classnames, t) for t in self.templates], dim=1)
         if not self.own.DESCRIPTIONS:
             return list(named)
-        try:
-            found = dataset_descriptions(self.cfg.DATASET.NAME)
-        except UserError as error:
-            log.warning("LaFTer goes on without descriptions: %s", error)
+        found = descriptions_of(self.dm.dataset, self.cfg.DATASET.NAME, self.templates[0])
+        if found is None:
             return list(named)
         sentences = sentences_by_class(self.classnames, found)
         described = sentence_features(self.clip_model, self.classnames, self.templates[0], sentences)

@@ -93,6 +93,18 @@ def test_links_to_nothing_and_in_circles(tmp_path: Path) -> None:
     assert found == {"a.png": "", "b.png": "No such file or directory"}
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    write_image(folder / "a.png", 0)
+    os.mkfifo(folder / "pipe.png")
+    for _ in range(2):
+        assert {entry.path: entry.problem for entry in index_folder(folder)} == {
+            "a.png": "",
+            "pipe.png": "no plain file",
+        }
+
+
 def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(place: str) -> None:
         raise PermissionError(13, "Permission denied", place)

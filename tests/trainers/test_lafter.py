@@ -92,7 +92,7 @@ def test_without_descriptions_the_texts_are_the_templates(run: Callable[..., Any
 
 def test_descriptions_are_texts_too(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"red circle": ["round and red"], "green square": ["four corners", "like grass"], "blue stripes": ["lines"]}
-    monkeypatch.setattr("trainers.lafter.dataset_descriptions", lambda name: said)
+    monkeypatch.setattr("trainers.lafter.descriptions_of", lambda *args: said)
     built = run("LaFTer", train=False)
     templates = len(built.templates)
     assert [len(own) - templates for own in built.texts()] == [1, 2, 1]

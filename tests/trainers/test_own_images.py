@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dassl.engine import TRAINER_REGISTRY
@@ -110,6 +111,31 @@ def test_a_pool_is_the_same_with_hashes_and_without(settings: dict[str, Any], ow
     plain, known = UnlabeledPool(paths), UnlabeledPool(paths, hashes=hashes)
     assert plain.digest == known.digest and plain.paths == known.paths
     assert np.array_equal(np.asarray(plain.image(3)), np.asarray(known.image(3)))
+
+
+@pytest.mark.parametrize("trainer", ["CoFTPlus", "LaFTer"])
+def test_sentences_in_the_file_of_classes_are_used(
+    trainer: str, run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = run(trainer, train=False, out="plain", **settings)
+    assert "goes on without descriptions: your classes have none" in caplog.text
+    (tmp_path / "classes").write_text("red circle\tA red circle, round.\ngreen square\tA green square.\nblue stripes\n")
+    described = run(trainer, train=False, out="described", **(settings | {"DATASET__CLASSES": tmp_path / "classes"}))
+    assert "Classes without a description, which others have: blue stripes" in caplog.text
+    if trainer == "CoFTPlus":
+        assert plain.described is None and described.described.shape == (3, 32)
+        assert not torch.equal(plain.text_features(), described.text_features())
+    else:
+        numbers = [[len(texts) for texts in built.texts()] for built in (plain, described)]
+        assert numbers[1] == [n + 1 for n in numbers[0]]
+
+
+def test_sentences_that_clip_cannot_read_are_named(
+    run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "classes").write_text(f"red circle\t{'A red circle. ' * 30}\ngreen square\nblue stripes\n")
+    with pytest.raises(UserError, match=r"--classes, class 'red circle': .* tokens, CLIP reads 77"):
+        run("CoFTPlus", train=False, **(settings | {"DATASET__CLASSES": tmp_path / "classes"}))
 
 
 def test_accuracy_counts_known_labels_alone() -> None:

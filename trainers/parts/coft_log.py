@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class PeerLog:
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
         """Add the numbers of an epoch."""
         self.history.add(epoch, stage, **numbers, seconds=round(time.monotonic() - self._started, 1))
-        shown = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        shown = ", ".join(f"{key} {_short(value)}" for key, value in numbers.items() if not math.isnan(value))
         log.info("[%s] epoch %d: %s", stage, epoch, shown)
 
     def seeds(
@@ -95,6 +96,10 @@ class PeerLog:
         print(results_table(self.history))
         for name in ("summary.json", "pseudo_labels.csv", "curves.png", "metrics.csv", "log.txt"):
             print(f"  {self.folder / name}")
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _lesson_numbers(

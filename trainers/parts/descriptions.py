@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from datasets.errors import UserError, did_you_mean
 
 from .prompts import plain_name, template_features
 
+log = logging.getLogger(__name__)
 Descriptions = dict[str, list[str]]
 
 FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "descriptions"
@@ -65,6 +67,43 @@ def dataset_descriptions(dataset: str) -> Descriptions:
             f"have them written by: bash scripts/describe.sh --classes FILE"
         )
     return load_descriptions(FOLDER / f"{stem}.json")
+
+
+def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | None:
+    """Descriptions that a data set brings with it, else those that come with the project.
+
+    Args:
+        dataset: Its attributes `classnames` and, if it brings any, `descriptions` are read: sentences by class name. A
+            class that has none there, while others do, gets its name in the template.
+        name: Of the data set, see `dataset_descriptions`.
+        template: Words with one "{}".
+
+    Returns:
+        Sentences by class name, or None, with a warning, where there are none.
+
+    Raises:
+        UserError: If a sentence that the data set brings is none that CLIP can read.
+    """
+    own = getattr(dataset, "descriptions", None)
+    if own is None:
+        try:
+            return dataset_descriptions(name)
+        except UserError as error:
+            log.warning("Training goes on without descriptions: %s", error)
+            return None
+    if not own:
+        log.warning(
+            "Training goes on without descriptions: your classes have none; write them into the file of --classes, "
+            "with tabs before them, or have them written by: bash scripts/describe.sh --classes FILE"
+        )
+        return None
+    for classname, sentences in own.items():
+        check_sentences(sentences, f"--classes, class {classname!r}")
+    without = [classname for classname in dataset.classnames if classname not in own]
+    if without:
+        log.warning("Classes without a description, which others have: %s", ", ".join(without))
+    named = {classname: [template.format(plain_name(classname))] for classname in without}
+    return {class_key(classname): list(sentences) for classname, sentences in {**named, **own}.items()}
 
 
 def load_descriptions(path: Path) -> Descriptions:
