@@ -47,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-dir", default="", help="with --eval-only: output folder to load from")
     parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load; else the best or the last")
     parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
+    parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
     return parser
 
@@ -87,6 +88,7 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
     elif not args.no_train:
+        trainer.profile = args.profile
         trainer.train()
 
 

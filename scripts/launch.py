@@ -38,6 +38,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         default=os.environ.get("DATA", "data"),
         help="folder of all data sets (default: $DATA or data)",
     )
+    parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
     parser.add_argument("--output-dir", help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
     own = parser.add_argument_group("your own images", "data set 'folder'")
     own.add_argument("--images", default="", metavar="DIR", help="folder with images, sorted or not")
@@ -79,7 +80,7 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     argv += ["--dataset-config-file", str(CONFIGS / "datasets" / f"{args.dataset}.yaml")]
     argv += ["--config-file", str(trainer_config(trainer, backbone))]
     argv += ["--output-dir", args.output_dir or output_dir(trainer, backbone, args)]
-    return argv + opts
+    return [*argv, *(["--profile"] if args.profile else []), *opts]
 
 
 def own_images(args: argparse.Namespace) -> list[str]:

@@ -154,7 +154,7 @@ class CoFT(PeerTrainer):
 
     def _classify(self, ranks: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
         teachers = {name: teacher.eval() for name, teacher in self.teachers().items()}
-        with self.autocast():
+        with self.clock.part("labelling"), self.autocast():
             return classify_pool(teachers, self.pool, self.cfg, self.device, ranks)
 
     def _report_lessons(self, opinions: dict[str, Opinion]) -> None:

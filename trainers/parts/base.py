@@ -23,6 +23,7 @@ from .diagnostics import Diagnostics
 from .experiment import versions, write_json
 from .precision import AUTO, PRECISIONS, faster_precision
 from .predictions import count_by_class, known_accuracy, predict, write_predictions
+from .timing import STEPS, Stopwatch, Waited, profiled
 from .unlabeled import UnlabeledPool
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class ClipTrainer(TrainerX):
         pool: The unlabeled images, of a label-free trainer.
         diagnostics: Numbers about pseudo-labels, for people to read.
         results: Accuracies in full precision for `summary.json`.
+        clock: Seconds by part of the run.
+        profile: Whether to record the operations of a few steps of each phase, to `profile.txt`.
     """
 
     clip_model: Any
@@ -63,10 +66,12 @@ class ClipTrainer(TrainerX):
     precision = "fp32"
     label_free = False
     learns_from_labels = False
+    profile = False
 
     def __init__(self, cfg: Any) -> None:
         self.results: dict[str, Any] = {}
-        self.started = time.monotonic()
+        self.started, self.clock = time.monotonic(), Stopwatch("setting up")
+        self._profiled: set[int] = set()
         super().__init__(cfg)
 
     def check_cfg(self, cfg: Any) -> None:
@@ -248,9 +253,10 @@ class ClipTrainer(TrainerX):
 
         A user's own images are predicted instead, for there may be no label to compare with.
         """
-        if getattr(self.dm.dataset, "reports_predictions", False):
-            return self.report_predictions()
-        accuracy = float(super().test(split))
+        with self.clock.part("evaluation"):
+            if getattr(self.dm.dataset, "reports_predictions", False):
+                return self.report_predictions()
+            accuracy = float(super().test(split))
         self.results[f"accuracy_{split or self.cfg.TEST.SPLIT}"] = accuracy
         return accuracy
 
@@ -275,6 +281,36 @@ class ClipTrainer(TrainerX):
         return accuracy
 
     @property
+    def phase(self) -> int:
+        """Phase of the present epoch."""
+        return 1
+
+    def run_epoch(self) -> None:
+        """Run an epoch as Dassl does, by the clock."""
+        own: Any = self  # its loader and its step are others for the time of an epoch
+        loader, step = own.train_loader_x, own.forward_backward
+        own.train_loader_x = Waited(loader, self.clock)
+        if self.profile and self.phase not in self._profiled:
+            self._profiled.add(self.phase)
+            own.forward_backward = profiled(step, f"Phase {self.phase}", self._report_profile)
+        try:
+            with self.clock.part(STEPS):
+                super().run_epoch()
+        finally:
+            own.train_loader_x = loader
+            vars(self).pop("forward_backward", None)
+
+    def _report_profile(self, table: str) -> None:
+        print(table)
+        with (Path(self.output_dir) / "profile.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{table}\n")
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save as Dassl does, by the clock."""
+        with self.clock.part("saving"):
+            super().save_model(*args, **kwargs)
+
+    @property
     def labels_known(self) -> bool:
         """Whether a test image has a label."""
         return any(item.label >= 0 for item in self.dm.dataset.test)
@@ -282,6 +318,7 @@ class ClipTrainer(TrainerX):
     def after_train(self) -> None:
         """Finish as Dassl does, then write the summary."""
         super().after_train()
+        log.info(self.clock.in_words())
         self.write_summary()
 
     def write_summary(self, **more: Any) -> None:
@@ -300,6 +337,7 @@ class ClipTrainer(TrainerX):
                 **({"unlabeled": self.unlabeled_part} if self.label_free else {}),
                 "ensemble": self.ensemble_size,
                 "seconds": round(time.monotonic() - self.started, 1),
+                "seconds_by_part": {part: round(value, 2) for part, value in self.clock.split().items()},
                 "results": self.results,
                 **more,
                 "device": str(self.device),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint as recompute
 
 from datasets.errors import UserError
 
@@ -32,6 +33,8 @@ class Classifier(nn.Module):
         negative: Shape (C, embed_dim), likewise.
         scale: CLIP's logit scale.
         negative_to_visual: Whether the clean log-odds pass gradients on to the encoder.
+        micro_batch: While training, so many images go through the encoder at a time, and their activations are not
+            kept but computed again for the gradients: memory for one micro-batch, a third more time. 0: all at once.
     """
 
     def __init__(
@@ -41,9 +44,11 @@ class Classifier(nn.Module):
         negative: Tensor,
         scale: float,
         negative_to_visual: bool = True,
+        micro_batch: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.micro_batch = micro_batch
         self.positive: Tensor = positive
         self.negative: Tensor = negative
         self.scale = scale
@@ -51,7 +56,13 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Unit-length image features, in fp32 at least. Shape (n, embed_dim)."""
-        return F.normalize(self.encoder(images).to(self.positive.dtype), dim=-1)
+        if self.micro_batch and torch.is_grad_enabled():
+            parts = images.split(self.micro_batch)
+            # No random number is drawn in an encoder, and statistics of batch norms stay: the same as all at once.
+            encoded = torch.cat([recompute(self.encoder, part, use_reentrant=False) for part in parts])
+        else:
+            encoded = self.encoder(images)
+        return F.normalize(encoded.to(self.positive.dtype), dim=-1)
 
     def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Compare image features with the classes' vectors.
@@ -125,6 +136,7 @@ class Peer(nn.Module):
         restart: Whether the encoder of Phase II starts from pre-trained weights, not from those of Phase I.
         negative_start: Where the negative text features start: at the "mean" of all classes, so that d starts as what
             tells a class from the average one, or at the "positive" ones, so that every d starts at 0.
+        micro_batch: See `Classifier`.
 
     Attributes:
         phase: 1 or 2.
@@ -143,6 +155,7 @@ class Peer(nn.Module):
         ema_decay: float = 0.99,
         restart: bool = False,
         negative_start: str = "mean",
+        micro_batch: int = 0,
     ) -> None:
         super().__init__()
         self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
@@ -153,6 +166,7 @@ class Peer(nn.Module):
         self.ema_decay = ema_decay
         self.restart = restart
         self.negative_start = negative_start
+        self.micro_batch = micro_batch
         self.offset: Tensor
         self.register_buffer("offset", self._negative_offset())
         self.phase = 1
@@ -184,7 +198,7 @@ class Peer(nn.Module):
     def prompted(self) -> Classifier:
         """The classifier of Phase I, with gradients to prompts and visual module."""
         positive, negative = self.text_features()
-        return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual)
+        return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual, self.micro_batch)
 
     def learner(self) -> Classifier:
         """The classifier that trains in the present phase."""
@@ -212,6 +226,7 @@ class Peer(nn.Module):
             nn.Parameter(negative.detach().clone()),
             self.scale,
             self.negative_to_visual,
+            self.micro_batch,
         )
 
     def enter_phase2(self) -> None:

@@ -54,6 +54,8 @@ class PeerTrainer(ClipTrainer):
             if own[key] not in known:
                 raise UserError(f"{section}.{key} is {own[key]!r}; {did_you_mean(own[key], known)}")
         check_positive(cfg, *(f"{section}.{key}" for key in ("PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")))
+        if own.MICRO_BATCH < 0:
+            raise UserError(f"{section}.MICRO_BATCH is {own.MICRO_BATCH}; expected a number of images, or 0 for all")
         if own.PHASE2.RESTART and own.PHASE2.WISE != 1:
             raise UserError(
                 f"{section}.PHASE2.RESTART leaves Phase I's encoder, so nothing is to be averaged with it; "
@@ -117,6 +119,7 @@ class PeerTrainer(ClipTrainer):
             "ema_decay": own.PHASE2.EMA,
             "restart": own.PHASE2.RESTART,
             "negative_start": own.NEGATIVE_START,
+            "micro_batch": own.MICRO_BATCH,
         }
 
     def _build_optimizer(self, peer: Peer, phase: int) -> Built:
@@ -167,11 +170,12 @@ class PeerTrainer(ClipTrainer):
             return {}
         self.set_model_mode("eval")
         right: dict[str, int] = {}
-        for batch in self.test_loader:
-            image, label = self.parse_batch_test(batch)
-            guesses = self.peer_probabilities(image)
-            guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
-            for who, probabilities in guesses.items():
-                right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
+        with self.clock.part("evaluation"):
+            for batch in self.test_loader:
+                image, label = self.parse_batch_test(batch)
+                guesses = self.peer_probabilities(image)
+                guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
+                for who, probabilities in guesses.items():
+                    right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
         total = len(self.dm.dataset.test)
         return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}

@@ -1,0 +1,116 @@
+"""Where the time of a run goes: seconds by part, always; the operations of a few steps, if asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+STEPS, WAITING = "steps", "waiting for images"
+PROFILED = range(3, 6)  # steps of an epoch whose operations are recorded: the first ones warm up
+
+
+class Stopwatch:
+    """Seconds by part. Every moment counts for one part: a part within another is not counted for the outer one.
+
+    Args:
+        part: What is going on now.
+
+    Attributes:
+        seconds: By name of the part.
+    """
+
+    def __init__(self, part: str) -> None:
+        self.seconds: dict[str, float] = {}
+        self._part, self._since = part, time.perf_counter()
+
+    def enter(self, part: str) -> str:
+        """Begin a part.
+
+        Returns:
+            The part that ends.
+        """
+        now, left = time.perf_counter(), self._part
+        self.seconds[left] = self.seconds.get(left, 0.0) + now - self._since
+        self._part, self._since = part, now
+        return left
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what is within for a part."""
+        outer = self.enter(name)
+        try:
+            yield
+        finally:
+            self.enter(outer)
+
+    def split(self) -> dict[str, float]:
+        """Seconds by part until now, the longest first."""
+        self.enter(self._part)
+        return dict(sorted(self.seconds.items(), key=lambda item: -item[1]))
+
+    def in_words(self) -> str:
+        """All parts on one line, and the share of training that went by in waiting for images."""
+        seconds = self.split()
+        waiting = seconds.get(WAITING, 0.0)
+        share = waiting / max(waiting + seconds.get(STEPS, 0.0), 1e-9)
+        parts = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+        return f"Seconds: {parts} ({100 * share:.0f} % of training is waiting for images)"
+
+
+class Waited:
+    """A loader whose batches are waited for by the clock.
+
+    Args:
+        loader: Any loader.
+        clock: Counts the time until a batch is there.
+    """
+
+    def __init__(self, loader: Any, clock: Stopwatch) -> None:
+        self.loader, self.clock = loader, clock
+
+    def __len__(self) -> int:
+        loader: Sized = self.loader
+        return len(loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self.clock.part(WAITING):
+            batches = iter(self.loader)
+        end = object()
+        while True:
+            with self.clock.part(WAITING):
+                batch = next(batches, end)
+            if batch is end:
+                return
+            yield batch
+
+
+def profiled(step: Callable[[Any], Any], title: str, report: Callable[[str], None]) -> Callable[[Any], Any]:
+    """A training step that records the operations of a few calls.
+
+    Args:
+        step: Makes a step with a batch.
+        title: What is recorded.
+        report: Takes a table of the operations that took longest, once it is there.
+    """
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    recorder = profile(activities=activities)
+    calls = 0
+
+    def recording(batch: Any) -> Any:
+        nonlocal calls
+        if calls == PROFILED.start:
+            recorder.start()
+        result = step(batch)
+        calls += 1
+        if calls == PROFILED.stop:
+            recorder.stop()
+            table = recorder.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
+            report(f"{title}, {len(PROFILED)} steps\n{table}")
+        return result
+
+    return recording
