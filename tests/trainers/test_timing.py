@@ -136,3 +136,14 @@ def test_a_negative_micro_batch_is_refused(run: Callable[..., Any]) -> None:
 def test_a_run_whose_activations_are_computed_again_learns_the_same(run: Callable[..., Any]) -> None:
     plain, again = (weights(run("CoFT", out=str(size), TRAINER__COFT__MICRO_BATCH=size)) for size in (0, 1000))
     assert_same_bits(plain, again)
+
+
+def test_a_compiled_encoder_has_the_same_names_and_learns_the_same(run: Callable[..., Any]) -> None:
+    plain, compiled = (run("CoFT", out=name or "plain", TRAINER__COFT__PHASE2__COMPILE=name) for name in ("", "eager"))
+    assert compiled.peers["peer_a"].student.encoder._compiled_call_impl is not None
+    assert_same_bits(weights(plain), weights(compiled))
+
+
+def test_an_unknown_compiler_is_refused(run: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match=r"COMPILE is 'inductr'.*inductor"):
+        run("CoFT", train=False, TRAINER__COFT__PHASE2__COMPILE="inductr")

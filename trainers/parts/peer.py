@@ -137,6 +137,7 @@ class Peer(nn.Module):
         negative_start: Where the negative text features start: at the "mean" of all classes, so that d starts as what
             tells a class from the average one, or at the "positive" ones, so that every d starts at 0.
         micro_batch: See `Classifier`.
+        compiler: Name of a backend of torch.compile for the encoder of Phase II; "" for none.
 
     Attributes:
         phase: 1 or 2.
@@ -156,6 +157,7 @@ class Peer(nn.Module):
         restart: bool = False,
         negative_start: str = "mean",
         micro_batch: int = 0,
+        compiler: str = "",
     ) -> None:
         super().__init__()
         self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
@@ -167,6 +169,7 @@ class Peer(nn.Module):
         self.restart = restart
         self.negative_start = negative_start
         self.micro_batch = micro_batch
+        self.compiler = compiler
         self.offset: Tensor
         self.register_buffer("offset", self._negative_offset())
         self.phase = 1
@@ -234,6 +237,8 @@ class Peer(nn.Module):
         self.student = self.make_student()
         self.ema = AveragedModel(self.student, multi_avg_fn=ramped_ema(self.ema_decay))
         self.ema.requires_grad_(False)
+        if self.compiler:
+            self.student.encoder.compile(backend=self.compiler)  # in place: names of weights stay
         self.phase = 2
         self.train(self.training)
 

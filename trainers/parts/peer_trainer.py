@@ -54,6 +54,10 @@ class PeerTrainer(ClipTrainer):
             if own[key] not in known:
                 raise UserError(f"{section}.{key} is {own[key]!r}; {did_you_mean(own[key], known)}")
         check_positive(cfg, *(f"{section}.{key}" for key in ("PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")))
+        compiler = own.PHASE2.COMPILE
+        if compiler and compiler not in torch.compiler.list_backends(exclude_tags=()):
+            hint = did_you_mean(compiler, torch.compiler.list_backends())
+            raise UserError(f"{section}.PHASE2.COMPILE is {compiler!r}; {hint}")
         if own.MICRO_BATCH < 0:
             raise UserError(f"{section}.MICRO_BATCH is {own.MICRO_BATCH}; expected a number of images, or 0 for all")
         if own.PHASE2.RESTART and own.PHASE2.WISE != 1:
@@ -120,6 +124,7 @@ class PeerTrainer(ClipTrainer):
             "restart": own.PHASE2.RESTART,
             "negative_start": own.NEGATIVE_START,
             "micro_batch": own.MICRO_BATCH,
+            "compiler": own.PHASE2.COMPILE,
         }
 
     def _build_optimizer(self, peer: Peer, phase: int) -> Built:
