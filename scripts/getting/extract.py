@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import shutil
 import stat
@@ -14,7 +16,13 @@ from pathlib import Path, PurePosixPath
 
 from datasets.errors import UserError
 
-BROKEN = (tarfile.ReadError, zipfile.BadZipFile, EOFError, zlib.error, zipfile.LargeZipFile, NotImplementedError)
+BROKEN = (
+    *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error),
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError),  # the last: encrypted
+)
+HEADER = 512  # bytes that a member counts for at least, else empty ones without number would
+MOST = 100  # times an archive's size that it may unpack to: images hardly shrink
+SLACK = 64 << 20  # bytes that any archive may unpack to
 
 
 class Hostile(UserError):
@@ -50,6 +58,11 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
             raise UserError(f"{archive.name} is damaged ({reason}) and was removed; run this again") from error
         except FileNotFoundError as error:
             raise UserError(f"{archive.name}: no {inner} in it; it is another archive than expected") from error
+        except OSError as error:
+            raise UserError(
+                f"{archive.name} cannot be extracted to {root} ({error.strerror or error}); "
+                f"see to space and permissions"
+            ) from error
         for source, target in moves.items():
             _move(place / source, root / target, archive)
 
@@ -85,7 +98,10 @@ def _unpack_tar(archive: Path, place: Path) -> None:
         raise UserError("this Python cannot extract archives safely; update it to 3.10.12, 3.11.4 or later")
     with tarfile.open(archive) as tar:
         try:
+            room, needed = Room(archive, place), 0
             for member in tar:
+                needed += member.size + HEADER
+                room.check(needed)
                 if PurePosixPath(member.name).is_absolute():
                     raise _hostile(archive, member.name, "leads outside")
                 if member.issym() or member.islnk():
@@ -95,6 +111,8 @@ def _unpack_tar(archive: Path, place: Path) -> None:
             raise _hostile(archive, error.tarinfo.name, "leads outside, or is no plain file") from error
         if not tar.getmembers():
             raise tarfile.ReadError("it is empty")
+        while tar.fileobj and tar.fileobj.read(1 << 20):
+            pass  # to the end, where the checksum of what was compressed stands
 
 
 def _unpack_zip(archive: Path, place: Path) -> None:
@@ -106,15 +124,34 @@ def _unpack_zip(archive: Path, place: Path) -> None:
                 raise _hostile(archive, member.filename, "leads outside")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise _hostile(archive, member.filename, "is a link")
-        _see_to_room(archive, sum(member.file_size for member in members), place)
+        Room(archive, place).check(sum(member.file_size + HEADER for member in members))
         zipped.extractall(place)
 
 
-def _see_to_room(archive: Path, needed: int, place: Path) -> None:
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise UserError(f"{archive.name} holds {needed >> 20} MiB, {free >> 20} are free at {os.fspath(place.parent)}")
+class Room:
+    """How much an archive may unpack to.
+
+    Args:
+        archive: The file.
+        place: Where it is unpacked.
+    """
+
+    def __init__(self, archive: Path, place: Path) -> None:
+        self.archive, self.place = archive, place
+        self.free = shutil.disk_usage(place).free
+        self.most = SLACK + MOST * archive.stat().st_size
+
+    def check(self, needed: int) -> None:
+        """Refuse a number of bytes that is more than there is room for, or than an honest archive has."""
+        if needed > self.most:
+            raise _hostile(self.archive, "", f"unpacks to {needed >> 20} MiB or more")
+        if needed > self.free:
+            raise UserError(
+                f"{self.archive.name} holds {needed >> 20} MiB or more, {self.free >> 20} are free at "
+                f"{os.fspath(self.place.parent)}"
+            )
 
 
 def _hostile(archive: Path, member: str, why: str) -> Hostile:
-    return Hostile(f"{archive.name}: {member!r} in it {why}; it was removed, and nothing extracted: get it elsewhere")
+    what = f"{member!r} in it {why}" if member else f"it {why}"
+    return Hostile(f"{archive.name}: {what}; it was removed, and nothing extracted: get it elsewhere")

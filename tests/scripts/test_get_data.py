@@ -1,13 +1,10 @@
-"""Downloads from a local server, and archives that are damaged or hostile."""
+"""Downloads from a local server, and data sets made of them."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tarfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,10 +18,9 @@ from scripts import get_data
 from scripts.getting import download as downloading
 from scripts.getting import lay_out
 from scripts.getting.download import download, download_drive
-from scripts.getting.extract import extract
 from scripts.getting.sources import ORIGINS, File, Origin
 
-Members = dict[str, bytes]
+from .archives import tar
 
 
 class Server:
@@ -70,35 +66,6 @@ def server() -> Iterator[Server]:
 
 def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
-
-
-def tar(members: Members, *more: tarfile.TarInfo, mode: str = "w:gz") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as file:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
-        for info in more:
-            file.addfile(info)
-    return buffer.getvalue()
-
-
-def zipped(members: Members, links: tuple[str, ...] = ()) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, data in members.items():
-            info = zipfile.ZipInfo(name)
-            if name in links:
-                info.external_attr = 0o120777 << 16
-            file.writestr(info, data)
-    return buffer.getvalue()
-
-
-def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
 
 
 # ---------------------------------------------------------------- downloads
@@ -166,101 +133,6 @@ def test_files_of_google_drive(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\(Cannot retrieve the public link\)") as error:
         download_drive("ID", path.with_name("other.json"), fail)
     assert "\n" not in str(error.value)
-
-
-# ---------------------------------------------------------------- archives
-
-
-def write(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
-
-@pytest.mark.parametrize("pack", [tar, zipped, lambda m: tar(m, mode="w"), lambda m: tar(m, mode="w:xz")])
-def test_what_is_wanted_is_moved_into_place(pack: Callable[[Members], bytes], tmp_path: Path) -> None:
-    archive = write(tmp_path / "a", pack({"data/images/x.jpg": b"x", "data/readme": b"r"}))
-    extract(archive, tmp_path / "root", {"data/images": "set/images"})
-    assert [str(p.relative_to(tmp_path / "root")) for p in sorted((tmp_path / "root").rglob("*"))] == [
-        "set",
-        "set/images",
-        "set/images/x.jpg",
-    ]
-
-
-def test_a_folder_that_is_there_is_added_to(tmp_path: Path) -> None:
-    (tmp_path / "root" / "set").mkdir(parents=True)
-    split = write(tmp_path / "root" / "set" / "split.json", b"mine")
-    archive = write(tmp_path / "a", tar({"set/images/x.jpg": b"x", "set/split.json": b"theirs"}))
-    extract(archive, tmp_path / "root", {"set": "set"})
-    assert split.read_bytes() == b"mine" and (tmp_path / "root" / "set" / "images" / "x.jpg").is_file()
-
-
-def test_an_archive_in_an_archive(tmp_path: Path) -> None:
-    archive = write(tmp_path / "a", zipped({"one/two.tar.gz": tar({"images/x.jpg": b"x"})}))
-    extract(archive, tmp_path / "root", {"images": "set/images"}, inner="one/two.tar.gz")
-    assert (tmp_path / "root" / "set" / "images" / "x.jpg").read_bytes() == b"x"
-
-
-HOSTILE = {
-    "tar above": tar({"ok": b"", "../out": b"x"}),
-    "tar deep above": tar({"a/../../out": b"x"}),
-    "tar absolute": tar({"/tmp/coft-test-out": b"x"}),
-    "tar symlink": tar({"ok": b""}, link("a", "../..")),
-    "tar link and through it": tar({"ok": b""}, link("a", "/tmp")),
-    "tar hard link": tar({"ok": b""}, link("a", "/etc/passwd", tarfile.LNKTYPE)),
-    "tar device": tar({"ok": b""}, link("a", "", tarfile.CHRTYPE)),
-    "tar pipe": tar({"ok": b""}, link("a", "", tarfile.FIFOTYPE)),
-    "zip above": zipped({"ok": b"", "../out": b"x"}),
-    "zip above with backslashes": zipped({"..\\out": b"x"}),
-    "zip absolute": zipped({"/tmp/coft-test-out": b"x"}),
-    "zip drive": zipped({"C:/out": b"x"}),
-    "zip symlink": zipped({"a": b"/etc", "a/passwd": b"x"}, links=("a",)),
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_archives_write_nothing(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "root").mkdir()
-    archive = write(tmp_path / "a", HOSTILE[kind])
-    with pytest.raises(UserError, match=r"a: '.*' in it .*nothing extracted") as error:
-        extract(archive, tmp_path / "root", {"ok": "set"})
-    assert "\n" not in str(error.value)
-    assert [p.name for p in tmp_path.rglob("*")] == ["root"]
-    assert not Path("/tmp/coft-test-out").exists()
-
-
-WHOLE = {"tar": tar({"ok": bytes(range(256)) * 99}), "zip": zipped({"ok": bytes(range(256)) * 99})}
-DAMAGED = {
-    "tar cut off": WHOLE["tar"][:-40],
-    "zip cut off": WHOLE["zip"][:-40],
-    "tar with flipped bits": WHOLE["tar"][:100] + b"\x00" * 20 + WHOLE["tar"][120:],
-    "zip with flipped bits": WHOLE["zip"][:100] + b"\x00" * 20 + WHOLE["zip"][120:],
-    "no archive": b"<html>quota exceeded</html>",
-    "empty": b"",
-}
-
-
-@pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_archives_are_removed(kind: str, tmp_path: Path) -> None:
-    archive = write(tmp_path / "a", DAMAGED[kind])
-    with pytest.raises(UserError, match=r"a is damaged \(.+\) and was removed; run this again") as error:
-        extract(archive, tmp_path / "root", {"ok": "set"})
-    assert "\n" not in str(error.value)
-    assert [p.name for p in tmp_path.rglob("*")] == ["root"]
-
-
-def test_another_archive_than_expected(tmp_path: Path) -> None:
-    archive = write(tmp_path / "a", tar({"other/x": b"x"}))
-    with pytest.raises(UserError, match="no images in it; it is another archive than expected"):
-        extract(archive, tmp_path / "root", {"images": "set/images"})
-    with pytest.raises(UserError, match=r"no in\.tar in it; it is another archive"):
-        extract(archive, tmp_path / "root", {"images": "set/images"}, inner="in.tar")
-
-
-def test_an_archive_that_there_is_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 10}))
-    with pytest.raises(UserError, match="0 are free"):
-        extract(write(tmp_path / "a", WHOLE["zip"]), tmp_path / "root", {"ok": "set"})
 
 
 # ---------------------------------------------------------------- data.sh
