@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import Dataset
 
@@ -29,7 +30,7 @@ def decode_image(data: bytes, path: str | Path) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image = ImageOps.exif_transpose(image)
+            image = _eight_bits(ImageOps.exif_transpose(image))
             if image.has_transparency_data:
                 rgba = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
@@ -38,6 +39,17 @@ def decode_image(data: bytes, path: str | Path) -> Image.Image:
         unknown = isinstance(error, UnidentifiedImageError)  # its message has an object's address in it
         reason = "no image of a known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring grey images of floats, or of integers beyond a byte, to what a byte can hold: PIL would cut them off."""
+    if image.mode != "F" and not image.mode.startswith("I"):  # I, I;16 and others
+        return image
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    highest = values.max()
+    tops = {"F": [1.0, 255.0, 65535.0, highest], "I": [255.0, 65535.0, highest]}.get(image.mode, [65535.0])  # white
+    top = next(top for top in tops if highest <= top)
+    return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
 
 
 def read_bytes(path: str | Path) -> bytes:

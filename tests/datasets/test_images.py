@@ -25,6 +25,31 @@ def test_grey_becomes_rgb() -> None:
     assert (pixels == GREY[..., None]).all() and pixels.shape == (8, 8, 3)
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_become_eight(form: str) -> None:
+    pixels = np.asarray(decode_image(encode(Image.fromarray(GREY.astype(np.uint16) * 257), form), "x"))
+    assert (pixels == GREY[..., None]).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_floats_and_large_integers_are_not_cut_off(kind: type, white: int) -> None:
+    values = (GREY * (white / 252)).astype(kind)  # GREY's greatest is 252: let it be white
+    values[0, 0] = 0
+    pixels = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF"), "x")).astype(int)
+    if kind is np.int32 and white == 1:
+        assert pixels.max() == 1  # a byte's numbers stay what they are
+    else:
+        assert abs(pixels[..., 0] - GREY * (255 / 252)).max() <= 1.5
+
+
+def test_what_is_no_number_is_black() -> None:
+    values = np.full((4, 4), 0.5, np.float32)
+    values[0, 0] = np.nan
+    pixels = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF"), "x"))
+    assert pixels[0, 0, 0] == 0 and pixels[1, 1, 0] == 128
+
+
 def test_palette_becomes_rgb() -> None:
     image = Image.fromarray(np.dstack([GREY, GREY // 2, GREY // 4])).quantize(32)
     assert np.array_equal(np.asarray(decode_image(encode(image), "x")), np.asarray(image.convert("RGB")))
