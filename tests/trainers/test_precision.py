@@ -13,7 +13,7 @@ from tests.trainers.conftest import assert_same_bits, weights
 from tests.trainers.test_label_free import changed, shuffle_files
 from trainers.parts import settings
 from trainers.parts.experiment import claim
-from trainers.parts.precision import faster_precision
+from trainers.parts.precision import SHORT, faster_precision, step_attention
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,39 @@ def test_prompt_learning_has_fine_logits_too(run: Callable[..., Any]) -> None:
     trainer = run("CoOp", train=False, TRAINER__COOP__PREC="bf16")
     logits = trainer.logits(torch.randn(4, 3, 32, 32))
     assert logits.dtype == torch.float32 and not torch.equal(logits, logits.bfloat16().float())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "device", "dtype", "fused"),
+    [
+        (SHORT, "cpu", torch.bfloat16, False),
+        (SHORT + 1, "cpu", torch.bfloat16, True),
+        (SHORT, "cpu", None, True),
+        (SHORT, "cuda", torch.bfloat16, True),
+        (None, "cpu", torch.bfloat16, True),
+    ],
+)
+def test_short_sequences_leave_the_fused_kernel(
+    tokens: int | None, device: str, dtype: torch.dtype | None, fused: bool
+) -> None:
+    visual = torch.nn.Module()
+    if tokens:
+        visual.positional_embedding = torch.nn.Parameter(torch.zeros(tokens, 4))
+    with step_attention(visual, device, dtype):
+        assert torch.backends.cuda.flash_sdp_enabled() == fused  # the switch of all devices
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_both_kernels_have_the_same_gradients(clip_model: Any) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    visual = clip_model.visual.requires_grad_(True)
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for backend in (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION):
+        visual.zero_grad()
+        with sdpa_kernel(backend):
+            visual(images).square().sum().backward()
+        found.append([p.grad.clone() for p in visual.parameters()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -21,7 +21,7 @@ from datasets.templates import templates_of
 from .clip_models import Architecture, architecture, fingerprint, load_clip
 from .diagnostics import Diagnostics
 from .experiment import versions, write_json
-from .precision import AUTO, PRECISIONS, faster_precision
+from .precision import AUTO, PRECISIONS, faster_precision, step_attention
 from .predictions import count_by_class, known_accuracy, predict, write_predictions
 from .timing import STEPS, Stopwatch, Waited, profiled
 from .unlabeled import UnlabeledPool
@@ -67,6 +67,7 @@ class ClipTrainer(TrainerX):
     label_free = False
     learns_from_labels = False
     profile = False
+    amp_dtype: torch.dtype | None = None
 
     def __init__(self, cfg: Any) -> None:
         self.results: dict[str, Any] = {}
@@ -294,7 +295,8 @@ class ClipTrainer(TrainerX):
             self._profiled.add(self.phase)
             own.forward_backward = profiled(step, f"Phase {self.phase}", self._report_profile)
         try:
-            with self.clock.part(STEPS):
+            attention = step_attention(self.clip_model.visual, self.device.type, self.amp_dtype)
+            with self.clock.part(STEPS), attention:
                 super().run_epoch()
         finally:
             own.train_loader_x = loader

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 AUTO = "auto"
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "amp": torch.float16, "bf16": torch.bfloat16}
+SHORT = 128  # tokens
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # names of torch.cpu.get_capabilities
 
 
@@ -27,3 +31,19 @@ def faster_precision(device: str) -> str:
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "amp"
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
     return "bf16" if any(capabilities.get(name) for name in _NATIVE_BF16) else "fp32"
+
+
+def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Context for training steps: which of torch's attention kernels an image encoder is faster with.
+
+    On a CPU the fused kernel's backward pass in bf16 is slow for few tokens; docs/performance.md has the times.
+
+    Args:
+        visual: CLIP's image encoder.
+        device: "cpu" or "cuda".
+        dtype: Of the forward pass; None is fp32.
+    """
+    positions = getattr(visual, "positional_embedding", None)  # a ResNet has none
+    if device == "cpu" and dtype is torch.bfloat16 and positions is not None and len(positions) <= SHORT:
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
