@@ -121,6 +121,8 @@ def download_drive(drive_id: str, path: Path, get: Callable[[str, Path], None] =
         raise UserError(f"{path.name}: gdown is missing; run: pip install gdown") from error
     except Exception as error:  # gdown has errors of its own, and those of what it is built on
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        if type(error).__module__.startswith("requests"):  # their messages have messages in messages
+            reason = f"{type(error).__name__}; are you offline?"
         raise UserError(
             f"{path.name}: not to be had from Google Drive ({reason.rstrip('.:')}); "
             f"get https://drive.google.com/file/d/{drive_id} by hand and put it at {path}"

@@ -134,6 +134,13 @@ def test_files_of_google_drive(tmp_path: Path) -> None:
         download_drive("ID", path.with_name("other.json"), fail)
     assert "\n" not in str(error.value)
 
+    def cannot_connect(drive_id: str, to: Path) -> None:
+        kind = type("ConnectionError", (OSError,), {"__module__": "requests.exceptions"})
+        raise kind("HTTPSConnectionPool(host='drive'): Max retries exceeded (Caused by ...)")
+
+    with pytest.raises(UserError, match=r"from Google Drive \(ConnectionError; are you offline\?\); get https"):
+        download_drive("ID", path.with_name("other.json"), cannot_connect)
+
 
 # ---------------------------------------------------------------- data.sh
 
