@@ -1,10 +1,11 @@
-"""A step of a peer's Phase I, with the text tower run in three ways.
+"""A step of a peer's Phase I, run in three ways.
 
-plain: all 77 tokens of every class, a pass for each prompt, as CoOp and DeFT do.
+plain: all 77 tokens of every class, a pass for each prompt, as CoOp and DeFT do; the blocks of both towers are CLIP's
+    own, as the package `clip` runs them.
 cut: the same, but no token after the longest prompt's end of text.
-ours: what the project does, see trainers/parts/text_encoding.py.
+ours: what the project does, see trainers/parts/text_encoding.py and residual_block.py.
 
-Everything but the text tower is the same in all three, and is the project's.
+Everything else is the same in all three, and is the project's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from trainers.parts.peer import Peer
 from trainers.parts.precision import PRECISIONS
 from trainers.parts.prompts import DualPrompts, PromptLearner, word_context
 from trainers.parts.seeding import generator
-from trainers.parts.visual_tuning import light_module
+from trainers.parts.visual_tuning import PromptedViT, light_module
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "trainers" / "CoFT" / "vit_b16.yaml"
@@ -154,6 +155,14 @@ class PlainPrompts(CutPrompts):
         return torch.cat([embeddings, filler], dim=1), eot
 
 
+class PlainViT(PromptedViT):
+    """Visual prompt tuning with the blocks as the package `clip` runs them."""
+
+    def run_block(self, block: torch.nn.Module, x: Tensor, rows: slice) -> Tensor:
+        """Run a residual block for all tokens."""
+        return block(x.transpose(0, 1)).transpose(0, 1)
+
+
 WAYS: dict[str, type[DualPrompts]] = {"plain": PlainPrompts, "cut": CutPrompts, "ours": DualPrompts}
 
 
@@ -175,6 +184,8 @@ class Step:
         extend_cfg(cfg)
         cfg.merge_from_file(str(CONFIG))
         encoder = light_module(clip_model.visual, source, cfg.TRAINER.COFT)
+        if setting.way != "ours":
+            encoder.__class__ = PlainViT
         clip_model.to(self.device)
         self.peer = Peer(clip_model, prompts.to(self.device), encoder.to(self.device), {}).to(self.device).train()
         self.complements = DUAL_LOSSES[cfg.TRAINER.COFT.COMPLEMENTS]

@@ -51,3 +51,27 @@ def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 def feed_forward(block: Any, x: Tensor) -> Tensor:
     """Add the second half of a block: norm, two linear layers, QuickGELU between. Shape as the input's."""
     return x + block.mlp[2](quick_gelu(block.mlp[0](layer_norm(block.ln_2, x))))
+
+
+def project(block: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values of tokens (n, ..., length, width), each (n, heads, ..., length, width / heads)."""
+    packed = F.linear(layer_norm(block.ln_1, x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+    return packed.unflatten(-1, (3, block.attn.num_heads, -1)).movedim((-3, -2), (0, 2)).unbind(0)
+
+
+def run_block(block: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
+    """Run a block whose tokens all see each other.
+
+    Args:
+        block: A residual block without a mask.
+        x: Tokens. Shape (n, length, width).
+        rows: Tokens that are wanted of it. The others are seen, and what follows attention is saved for them.
+
+    Returns:
+        The wanted tokens. Shape (n, wanted, width).
+    """
+    if not is_plain_block(block):
+        return block(x.transpose(0, 1)).transpose(0, 1)[:, rows]
+    query, key, value = project(block, x)
+    y = F.scaled_dot_product_attention(query[:, :, rows], key, value)
+    return feed_forward(block, x[:, rows] + block.attn.out_proj(y.transpose(1, 2).flatten(2)))

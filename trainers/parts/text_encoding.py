@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .residual_block import feed_forward, is_plain_block, layer_norm
+from .residual_block import feed_forward, is_plain_block, layer_norm, project
 
 BLOCK = 32  # tokens that see each other in one product; of 16, 32 and 64 the fastest
 MEMORY_BUDGET = 2 << 30  # bytes of what the backward pass needs; beyond, classes are encoded twice
@@ -195,7 +195,7 @@ def _prefix_keys_values(clip_model: Any, prefix: Tensor) -> list[KeysValues]:
     blocks = clip_model.transformer.resblocks
     result = []
     for i, block in enumerate(blocks):
-        query, key, value = _project(block, x)
+        query, key, value = project(block, x)
         result.append((key, value))
         if i + 1 < len(blocks):
             y = F.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -216,17 +216,11 @@ def _class_features(
     x = (suffix[which, place] + clip_model.positional_embedding[start + place]).unsqueeze(0)
     blocks = clip_model.transformer.resblocks
     for i, (block, (key, value)) in enumerate(zip(blocks, shared, strict=True)):
-        y = _attend(_project(block, x), key, value, packed.mask)
+        y = _attend(project(block, x), key, value, packed.mask)
         if i + 1 == len(blocks):  # the rest of the tower is for the ends of text alone
             x, y = x[:, packed.ends[0], packed.ends[1]], y[:, packed.ends[0], packed.ends[1]]
         x = feed_forward(block, x + block.attn.out_proj(y))
     return _read_out(clip_model, x)
-
-
-def _project(block: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values of tokens (n, ..., length, width), each (n, heads, ..., length, width / heads)."""
-    packed = F.linear(layer_norm(block.ln_1, x), block.attn.in_proj_weight, block.attn.in_proj_bias)
-    return packed.unflatten(-1, (3, block.attn.num_heads, -1)).movedim((-3, -2), (0, 2)).unbind(0)
 
 
 def _attend(own: Sequence[Tensor], key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

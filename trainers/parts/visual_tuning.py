@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from datasets.errors import UserError, did_you_mean
 
 from .low_rank import add_low_rank
+from .residual_block import run_block
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm)
 
@@ -81,15 +82,19 @@ class PromptedViT(nn.Module):
         visual: Any = self.visual
         patches = visual.conv1(images).flatten(2).transpose(1, 2)
         cls = visual.class_embedding.expand(len(images), 1, -1)
-        x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding).transpose(0, 1)
-        after = 1  # where the patches begin
+        x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)
+        after, last = 1, len(visual.transformer.resblocks) - 1  # where the patches begin; the last layer
         for i, block in enumerate(visual.transformer.resblocks):
             if i < len(self.tokens):
-                prompts = self.tokens[i].to(x.dtype).unsqueeze(1).expand(-1, x.shape[1], -1)
-                x = torch.cat([x[:1], prompts, x[after:]])
-                after = 1 + len(prompts)
-            x = block(x)
-        return visual.ln_post(x[0]) @ visual.proj
+                prompts = self.tokens[i].to(x.dtype).expand(len(x), -1, -1)
+                x = torch.cat([x[:, :1], prompts, x[:, after:]], dim=1)
+                after = 1 + prompts.shape[1]
+            x = self.run_block(block, x, slice(1) if i == last else slice(None))
+        return visual.ln_post(x[:, 0]) @ visual.proj
+
+    def run_block(self, block: nn.Module, x: Tensor, rows: slice) -> Tensor:
+        """Run a residual block: see `residual_block.run_block`."""
+        return run_block(block, x, rows)
 
 
 def _prompted_vit(visual: nn.Module, generator: torch.Generator, own: Any, deep: bool) -> nn.Module:
