@@ -80,6 +80,7 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     setup_logger(cfg.OUTPUT_DIR)
     logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else it tells of its caches
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
     print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")
     trainer = build_trainer(cfg)
