@@ -10,8 +10,10 @@ Everything else is the same in all three, and is the project's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +29,7 @@ from trainers import extend_cfg
 from trainers.parts.cleanliness import DUAL_LOSSES
 from trainers.parts.lessons import masked_cross_entropy
 from trainers.parts.peer import Peer
-from trainers.parts.precision import PRECISIONS
+from trainers.parts.precision import PRECISIONS, step_attention
 from trainers.parts.prompts import DualPrompts, PromptLearner, word_context
 from trainers.parts.seeding import generator
 from trainers.parts.visual_tuning import PromptedViT, light_module
@@ -125,7 +127,9 @@ def read_text(clip_model: Any, embeddings: Tensor, eot: Tensor) -> Tensor:
         x = x + block.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
         x = x + block.mlp(block.ln_2(x))
     x = clip_model.ln_final(x.permute(1, 0, 2))
-    return x[torch.arange(len(x), device=x.device), eot] @ clip_model.text_projection
+    ends = x[torch.arange(len(x), device=x.device), eot]
+    with torch.autocast(x.device.type, enabled=False):
+        return ends.to(clip_model.text_projection.dtype) @ clip_model.text_projection
 
 
 class CutPrompts(DualPrompts):
@@ -188,6 +192,8 @@ class Step:
             encoder.__class__ = PlainViT
         clip_model.to(self.device)
         self.peer = Peer(clip_model, prompts.to(self.device), encoder.to(self.device), {}).to(self.device).train()
+        attention = partial(step_attention, clip_model.visual, setting.device, PRECISIONS[setting.precision])
+        self.attention: Callable[[], Any] = attention if setting.way == "ours" else nullcontext
         self.complements = DUAL_LOSSES[cfg.TRAINER.COFT.COMPLEMENTS]
         self.parameters = [p for p in self.peer.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.parameters, cfg.OPTIM)
@@ -198,7 +204,8 @@ class Step:
     def losses(self) -> tuple[Tensor, Tensor]:
         """Cross-entropy and dual loss, scalars with gradients to prompts and visual module."""
         dtype = PRECISIONS[self.setting.precision]
-        with torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        autocast = torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+        with autocast, self.attention():
             logits, log_odds = self.peer.learner()(self.images)
         loss = masked_cross_entropy(logits.float(), self.labels, self.keep)
         return loss, self.complements(log_odds.float(), self.labels, generator("complement"))

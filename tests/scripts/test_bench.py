@@ -52,6 +52,13 @@ def test_all_ways_make_the_same_steps() -> None:
     assert second["plain"][0] != first["plain"][0]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_bf16_is_near_fp32(way: str) -> None:
+    exact, near = (Step(TINY.but(way=way, precision=precision))() for precision in ("fp32", "bf16"))
+    assert near != exact
+    torch.testing.assert_close(near, exact, atol=0.05, rtol=0.02)
+
+
 def test_a_difference_is_seen() -> None:
     a = [torch.tensor([1.0, 2.0]), torch.tensor(4.0)]
     assert difference(a, a) == 0
