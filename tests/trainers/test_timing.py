@@ -91,7 +91,8 @@ def test_a_run_says_where_its_time_went(run: Callable[..., Any]) -> None:
     assert sum(parts.values()) == pytest.approx(summary["seconds"], abs=1.0) and built.started <= began
     text = (Path(built.output_dir) / "profile.txt").read_text()
     assert text.count("Phase 1, 3 steps") == text.count("Phase 2, 3 steps") == 1
-    assert "forward_backward" not in vars(built) and not isinstance(built.train_loader_x, Waited)
+    assert built.forward_backward == type(built).forward_backward.__get__(built)
+    assert not isinstance(built.train_loader_x, Waited)
 
 
 def kept_bytes(work: Callable[[], Tensor]) -> tuple[Tensor, int]:

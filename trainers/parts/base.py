@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from contextlib import nullcontext
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .diagnostics import Diagnostics
 from .experiment import versions, write_json
 from .precision import AUTO, PRECISIONS, faster_precision, step_attention
 from .predictions import count_by_class, known_accuracy, predict, write_predictions
-from .timing import STEPS, Stopwatch, Waited, profiled
+from .timing import STEPS, Stopwatch, Waited, recorded
 from .unlabeled import UnlabeledPool
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,6 @@ class ClipTrainer(TrainerX):
     def __init__(self, cfg: Any) -> None:
         self.results: dict[str, Any] = {}
         self.started, self.clock = time.monotonic(), Stopwatch("setting up")
-        self._profiled: set[int] = set()
         super().__init__(cfg)
 
     def check_cfg(self, cfg: Any) -> None:
@@ -288,19 +288,15 @@ class ClipTrainer(TrainerX):
 
     def run_epoch(self) -> None:
         """Run an epoch as Dassl does, by the clock."""
-        own: Any = self  # its loader and its step are others for the time of an epoch
-        loader, step = own.train_loader_x, own.forward_backward
-        own.train_loader_x = Waited(loader, self.clock)
-        if self.profile and self.phase not in self._profiled:
-            self._profiled.add(self.phase)
-            own.forward_backward = profiled(step, f"Phase {self.phase}", self._report_profile)
+        own: Any = self  # its loader is another one for the time of an epoch
+        loader, own.train_loader_x = own.train_loader_x, Waited(own.train_loader_x, self.clock)
+        attention = step_attention(self.clip_model.visual, self.device.type, self.amp_dtype)
+        recorder = recorded(self, self._report_profile) if self.profile else nullcontext()
         try:
-            attention = step_attention(self.clip_model.visual, self.device.type, self.amp_dtype)
-            with self.clock.part(STEPS), attention:
+            with self.clock.part(STEPS), attention, recorder:
                 super().run_epoch()
         finally:
             own.train_loader_x = loader
-            vars(self).pop("forward_backward", None)
 
     def _report_profile(self, table: str) -> None:
         print(table)
