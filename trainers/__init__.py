@@ -48,6 +48,8 @@ def extend_cfg(cfg: Any) -> None:
     cfg.DATASET.IMAGES = ""  # of the data set Folder: where the images are
     cfg.DATASET.CLASSES = ""  # ... class names with commas between them, or a file
     cfg.DATASET.LABELS_FROM_FOLDERS = False  # ... whether folders' names count as labels in the evaluation
+    cfg.DATASET.DESCRIPTIONS = "none"  # of classes, in the zero-shot classifier: none, auto (the data set's) or a file
+    cfg.DATASET.DESCRIPTIONS_SHARE = 0.5  # their weight beside the templates
     cfg.MODEL.BACKBONE.TRUST_JIT = False  # read TorchScript archives that are not OpenAI's
     cfg.INPUT.SIZE = ()
     cfg.INPUT.PIXEL_MEAN = []

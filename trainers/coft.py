@@ -15,11 +15,11 @@ from datasets.errors import UserError
 from .parts.cleanliness import DUAL_LOSSES
 from .parts.coft_keys import coft_keys
 from .parts.coft_log import PeerLog
+from .parts.descriptions import zero_shot_features
 from .parts.labelling import classify_pool, opinion, zero_shot_logits
 from .parts.lessons import Targets, masked_cross_entropy, seed_targets, taught_targets, text_pull
 from .parts.peer import Classifier
 from .parts.peer_trainer import PEERS, PeerTrainer
-from .parts.prompts import ensemble_features
 from .parts.pseudo_labels import FILTERS, Opinion, keep_best
 from .parts.seeding import generator
 from .parts.seeds import correct_prior_, select_seeds
@@ -54,7 +54,7 @@ class CoFT(PeerTrainer):
 
     def text_features(self) -> Tensor:
         """Text features of the zero-shot classifier. Unit length, shape (C, embed_dim)."""
-        return ensemble_features(self.clip_model, self.classnames, self.templates)
+        return zero_shot_features(self, self.templates)
 
     def choose_seeds(self) -> None:
         """Give each class's surest images to the peers, by turns."""

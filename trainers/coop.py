@@ -13,6 +13,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_pretrained_weights
+from datasets.errors import UserError
 
 from .parts.base import ClipTrainer
 from .parts.ensembling import average_predictions
@@ -45,6 +46,8 @@ class CoOp(ClipTrainer):
     def build_model(self) -> None:
         """Build the prompt learners and their optimizers."""
         cfg, own = self.cfg, self.cfg.TRAINER[self.settings]
+        if not self.label_free and getattr(cfg.DATASET, "DESCRIPTIONS", "none") != "none":
+            raise UserError("DATASET.DESCRIPTIONS: CoOp learns its prompts from labels and reads none; leave it out")
         self.set_precision(own.PREC, f"TRAINER.{self.settings}.PREC")
         self.load_backbone()
         self.learners: dict[str, PromptLearner] = {}

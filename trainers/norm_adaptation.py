@@ -16,7 +16,7 @@ from dassl.engine import TRAINER_REGISTRY
 from datasets.errors import UserError
 
 from .parts.base import ClipTrainer
-from .parts.prompts import ensemble_features
+from .parts.descriptions import zero_shot_features
 from .parts.unlabeled import plain_batches
 from .parts.visual_tuning import NORMS, is_vit
 
@@ -96,7 +96,7 @@ class NormAdaptation(ClipTrainer):
     def build_model(self) -> None:
         """Copy the image encoder; its norms are what is saved."""
         self.load_backbone()
-        self.text = ensemble_features(self.clip_model, self.classnames, self.templates)
+        self.text = zero_shot_features(self, self.templates)
         self.visual = copy.deepcopy(self.clip_model.visual)
         self.register_model("norms", nn.ModuleList(m for m in self.visual.modules() if isinstance(m, NORMS)))
 

@@ -13,6 +13,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .coop import CoOp
 from .parts.base import check_positive
+from .parts.descriptions import described_classes
 from .parts.labelling import zero_shot_logits
 from .parts.prompts import template_features
 from .parts.seeds import Seeds, select_seeds
@@ -51,7 +52,9 @@ class UPL(CoOp):
     def build_model(self) -> None:
         """Build the prompt learners, and pseudo-label the most confident images of each class."""
         super().build_model()
-        text = template_features(self.clip_model, self.classnames, self.templates[0])
+        text = described_classes(self, self.templates[:1])
+        if text is None:
+            text = template_features(self.clip_model, self.classnames, self.templates[0])
         logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device)
         self.learn_from(select_seeds(logits, self.seeds_per_class)[0])
 

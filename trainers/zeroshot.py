@@ -9,7 +9,7 @@ from torch import Tensor
 from dassl.engine import TRAINER_REGISTRY
 
 from .parts.base import ClipTrainer
-from .parts.prompts import ensemble_features
+from .parts.descriptions import zero_shot_features
 
 
 @TRAINER_REGISTRY.register()
@@ -20,10 +20,10 @@ class ZeroshotCLIP(ClipTrainer):
 
     def build_model(self) -> None:
         """Encode the class names once."""
-        clip_model = self.load_backbone()
+        self.load_backbone()
         chosen = self.templates[: self.num_templates]
         print(f"Templates: {chosen}")
-        self.text_features = ensemble_features(clip_model, self.classnames, chosen)
+        self.text_features = zero_shot_features(self, chosen)
 
     @torch.no_grad()
     def model_inference(self, image: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from yacs.config import CfgNode
 
 from .base import ClipTrainer, check_positive
+from .descriptions import zero_shot_features
 from .ensembling import average_predictions
 from .lessons import masked_cross_entropy, taught_targets
 from .peer import Classifier, Peer, heads_of
 from .phases import Built
-from .prompts import ensemble_features
 from .unlabeled import peer_batches
 
 SHARED = ("EPOCHS", "LR", "HEAD_LR", "WEIGHT_DECAY", "EMA", "WISE")
@@ -104,7 +104,7 @@ class FullTuning(ClipTrainer):
 
     def first_head(self, name: str) -> Tensor:
         """Text features that a model starts with: the averaged templates'. Unit length, shape (C, embed_dim)."""
-        return ensemble_features(self.clip_model, self.classnames, self.templates)
+        return zero_shot_features(self, self.templates)
 
     @property
     def steps_per_epoch(self) -> int:
