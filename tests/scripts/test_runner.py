@@ -72,7 +72,8 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "ignore"), [("SIGTERM", ""), ("SIGINT", ""), ("SIGTERM", "SIGINT")])
 def test_a_stopped_session_stops_its_run_and_goes_on(tmp_path: Path, number: str, ignore: str) -> None:
-    ignoring = f"signal.signal(signal.{ignore}, signal.SIG_IGN)" if ignore else ""
+    # set in any case: tests that run in the background of a shell are born with SIGINT ignored
+    ignoring = f"signal.signal(signal.SIGINT, signal.{'SIG_IGN' if ignore else 'default_int_handler'})"
     script = SESSION.format(root=str(ROOT), folder=str(tmp_path), ignore=ignoring)
     session = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, start_new_session=True)
     wait_for(tmp_path / "b" / "half")
