@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.parts.seeds import Seeds, cached, correct_prior, odds_of, seed_quota, select_seeds
+from trainers.parts.seeds import Seeds, cached, correct_prior_, odds_of, seed_quota, select_seeds
 
 
 def random_logits(n: int, c: int, seed: int) -> torch.Tensor:
@@ -73,7 +73,7 @@ def test_log_odds_are_exact() -> None:
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
 def test_prior_correction_equals_a_naive_loop(tau: float) -> None:
     logits = random_logits(30, 4, 1)
-    corrected = correct_prior(logits, tau)
+    corrected = correct_prior_(logits.clone(), tau)
     probabilities = [torch.softmax(row.double(), dim=0) for row in logits]
     for c in range(4):
         prior = sum(p[c].item() for p in probabilities) / 30
@@ -82,7 +82,9 @@ def test_prior_correction_equals_a_naive_loop(tau: float) -> None:
 
 def test_prior_correction_finds_a_class_that_is_hardly_ever_predicted() -> None:
     logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([0.0, 0.0, -4.0])
-    before, after = (torch.bincount(correct_prior(logits, tau).argmax(1), minlength=3)[2] for tau in (0.0, 0.5))
+    before, after = (
+        torch.bincount(correct_prior_(logits.clone(), tau).argmax(1), minlength=3)[2] for tau in (0.0, 0.5)
+    )
     assert after > 2 * before
 
 

@@ -54,11 +54,6 @@ def correct_prior_(logits: Tensor, tau: float) -> Tensor:
     return logits.sub_(offset)
 
 
-def correct_prior(logits: Tensor, tau: float) -> Tensor:
-    """As `correct_prior_` does, in a copy."""
-    return correct_prior_(logits.clone(), tau)
-
-
 def odds_of(logits: Tensor, label: Tensor) -> Tensor:
     """Log p(y|x) - log(1 - p(y|x)) of a label of each image, without rounding p to 1 on the way.
 
