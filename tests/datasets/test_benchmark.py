@@ -21,7 +21,6 @@ from datasets.base import read_split
 from datasets.benchmark import CLASSNAMES, declared_names
 from datasets.errors import UserError
 from datasets.folders import spelled
-from datasets.imagenet import FAMILY
 from datasets.splits import hold_out, split_by_class
 from datasets.templates import TEMPLATES
 from tests.datasets.rooms import (
@@ -32,7 +31,6 @@ from tests.datasets.rooms import (
     config,
     in_folders,
     stanford_cars,
-    synsets,
     touch,
     write_split,
 )
@@ -321,56 +319,6 @@ def test_folders_of_no_class(tmp_path: Path) -> None:
     touch(tmp_path / "dtd" / "images" / "furry" / "a.jpg")
     with pytest.raises(UserError, match="furry is of no class"):
         load("DescribableTextures", tmp_path)
-
-
-# ---------------------------------------------------------------- ImageNet
-
-
-def make_imagenet(root: Path) -> list[str]:
-    names = synsets(root)
-    for part in ("train", "val"):
-        in_folders(root / "imagenet" / "images" / part, names, 3)
-    return list(names.values())
-
-
-def test_imagenet_is_tested_on_its_validation_part(tmp_path: Path) -> None:
-    names = make_imagenet(tmp_path)
-    data = load("ImageNet", tmp_path)
-    assert data.classnames == names and names.count("missile") == 2
-    assert len(data.train_u) == len(data.test) == 15 and not data.val
-    assert all("/train/" in item.impath for item in data.train_x) and all("/val/" in i.impath for i in data.test)
-    assert load("ImageNet", tmp_path, SUBSAMPLE_CLASSES="new").classnames == ["owl", "missile"]
-
-
-@pytest.mark.parametrize("kind", FAMILY[1:], ids=lambda kind: kind.name)
-def test_sets_that_test_imagenet_borrow_its_names(tmp_path: Path, kind: type) -> None:
-    names = synsets(tmp_path)
-    chosen = dict(list(names.items())[1:4]) if kind.name in ("imagenet_a", "imagenet_r") else names
-    folders = [str(i) for i in range(len(names))] if kind.name == "imagenetv2" else list(chosen)
-    images = tmp_path / kind.dataset_dir / kind.images
-    in_folders(images, folders, 2)
-    touch(images / "README.txt")
-    data = load(kind.__name__, tmp_path)
-    assert data.classnames == list(chosen.values()) and len(data.test) == 2 * len(folders)
-    assert data.unlabeled_part == "test images (transductive)"
-    assert [item.label for item in data.test[::2]] == list(range(len(chosen)))
-
-
-def test_imagenets_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no classnames[.]txt at .*; see: bash scripts/data.sh imagenet$"):
-        load("ImageNet", tmp_path)
-    make_imagenet(tmp_path)
-    with pytest.raises(UserError, match=r"no imagenet-r at .*; see: bash scripts/data.sh imagenet_r"):
-        load("ImageNetR", tmp_path)
-    touch(tmp_path / "imagenet" / "images" / "val" / "n999" / "a.jpg")
-    with pytest.raises(UserError, match="n999 is of no class"):
-        load("ImageNet", tmp_path)
-    (tmp_path / "imagenet" / "classnames.txt").write_text("tench\n")
-    with pytest.raises(UserError, match="expected lines of a synset and its name"):
-        load("ImageNet", tmp_path)
-
-
-# ---------------------------------------------------------------- what is declared
 
 
 def test_every_list_of_class_names_is_whole() -> None:
