@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,7 +156,7 @@ class CoFT(PeerTrainer):
     def _classify(self, ranks: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
         teachers = {name: teacher.eval() for name, teacher in self.teachers().items()}
         with self.clock.part("labelling"), self.autocast():
-            return classify_pool(teachers, self.pool, self.cfg, self.device, ranks)
+            return classify_pool(teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side)
 
     def _report_lessons(self, opinions: dict[str, Opinion]) -> None:
         lessons = {name: peer.lesson for name, peer in self.peers.items()}
@@ -164,14 +165,22 @@ class CoFT(PeerTrainer):
 
     def forward_backward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, float]:
         """Make one step of each peer."""
-        shown: dict[str, float] = {}
-        for name, peer in self.peers.items():
-            losses = self.losses(name, batch)
-            self.descend(sum((self.loss_weights[key] * loss for key, loss in losses.items()), torch.zeros(())), name)
-            peer.update_ema()
-            self.update_lr(name)
-            shown |= {f"{key}_{name[-1]}": loss.item() for key, loss in losses.items()}
-        return shown
+        # Operations that are recorded or compiled are of one thread.
+        together = not (self.profile or self.own.PHASE2.COMPILE)
+        shown = self.side_by_side.map(partial(self.step, batch), list(self.peers), together=together)
+        return {key: value for losses in shown for key, value in losses.items()}
+
+    def step(self, batch: dict[str, dict[str, Tensor]], name: str) -> dict[str, float]:
+        """Make one step of a peer.
+
+        Returns:
+            Its losses.
+        """
+        losses = self.losses(name, batch)
+        self.descend(sum((self.loss_weights[key] * loss for key, loss in losses.items()), torch.zeros(())), name)
+        self.peers[name].update_ema()
+        self.update_lr(name)
+        return {f"{key}_{name[-1]}": loss.item() for key, loss in losses.items()}
 
     @property
     def loss_weights(self) -> dict[str, float]:

@@ -44,7 +44,7 @@ class SelfTraining(FullTuning):
         """Let each model label all images for itself."""
         teachers = {name: peer.teacher().eval() for name, peer in self.peers.items()}
         with self.autocast():
-            views = classify_pool(teachers, self.pool, self.cfg, self.device)
+            views = classify_pool(teachers, self.pool, self.cfg, self.device, side_by_side=self.side_by_side)
         for name, (logits, _) in views.items():
             labels = correct_prior_(logits, self.own.PRIOR_TAU).argmax(dim=1)
             self.peers[name].lesson = Lesson(labels, torch.ones_like(labels, dtype=torch.bool))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .ensembling import average_predictions
 from .lessons import masked_cross_entropy, taught_targets
 from .peer import Classifier, Peer, heads_of
 from .phases import Built
+from .side_by_side import SideBySide
 from .unlabeled import peer_batches
 
 SHARED = ("EPOCHS", "LR", "HEAD_LR", "WEIGHT_DECAY", "EMA", "WISE")
@@ -89,6 +91,7 @@ class FullTuning(ClipTrainer):
         for name, peer in self.peers.items():
             steps = self.steps_per_epoch * self.own.EPOCHS
             self.register_model(name, peer, *build_full_optimizer(peer.learner(), self.own, steps))
+        self.side_by_side = SideBySide(len(names), self.clip_model.visual, self.device.type)
         self.deployed: list[Classifier] = []
 
     def build_peer(self, name: str) -> Peer:
@@ -128,14 +131,21 @@ class FullTuning(ClipTrainer):
 
     def forward_backward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, float]:
         """Make one step of each model."""
-        losses = {}
-        for name, part in batch.items():
-            loss = self.loss(name, part)
-            self.descend(loss, name)
-            self.peers[name].update_ema()
-            self.update_lr(name)
-            losses[name.replace("model", "loss")] = loss.item()
-        return losses
+        names = list(batch)
+        losses = self.side_by_side.map(partial(self.step, batch), names, together=not self.profile)
+        return dict(zip((name.replace("model", "loss") for name in names), losses, strict=True))
+
+    def step(self, batch: dict[str, dict[str, Tensor]], name: str) -> float:
+        """Make one step of a model.
+
+        Returns:
+            Its loss.
+        """
+        loss = self.loss(name, batch[name])
+        self.descend(loss, name)
+        self.peers[name].update_ema()
+        self.update_lr(name)
+        return loss.item()
 
     def loss(self, name: str, part: dict[str, Tensor]) -> Tensor:
         """Cross-entropy of a model on its part of a batch, with logits adjusted by the labels' frequencies."""

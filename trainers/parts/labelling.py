@@ -15,6 +15,7 @@ from .cleanliness import p_clean
 from .clip_models import fingerprint
 from .pseudo_labels import Opinion
 from .seeds import cached, correct_prior_
+from .side_by_side import SideBySide
 from .tables import Rows, chunks, map_rows
 from .unlabeled import UnlabeledPool, plain_batches
 
@@ -67,8 +68,17 @@ def classify_pool(
     cfg: Any,
     device: torch.device,
     ranks: Tensor | None = None,
+    side_by_side: SideBySide | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Classify unlabeled images, as the test sees them, with several classifiers in one pass.
+
+    Args:
+        classifiers: By name.
+        pool: The images.
+        cfg: See `plain_batches`.
+        device: Where the classifiers are.
+        ranks: Which images; all without it.
+        side_by_side: Runs the classifiers at the same time.
 
     Returns:
         For each classifier logits l+ and clean log-odds d on the CPU, each of shape (n, C), in order of `ranks`.
@@ -77,10 +87,37 @@ def classify_pool(
     parts = {name: (Rows(count, cfg.OUTPUT_DIR), Rows(count, cfg.OUTPUT_DIR)) for name in classifiers}
     for batch in tqdm(plain_batches(pool, cfg, ranks), "label images", disable=None, leave=False):
         images = batch["all"]["view"].to(device)
-        for name, classifier in classifiers.items():
-            for part, numbers in zip(parts[name], classifier(images), strict=True):
+        for name, answers in answers_of(classifiers, images, side_by_side).items():
+            for part, numbers in zip(parts[name], answers, strict=True):
                 part.add(numbers)
     return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}
+
+
+def answers_of(
+    classifiers: Mapping[str, nn.Module], images: Tensor, side_by_side: SideBySide | None = None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Classify a batch with several classifiers, without gradients, in the precision of the autocast it is called in.
+
+    Args:
+        classifiers: By name.
+        images: Shape (n, 3, size, size).
+        side_by_side: Runs the classifiers at the same time.
+
+    Returns:
+        For each classifier logits l+ and clean log-odds d, each of shape (n, C).
+    """
+    kind = images.device.type
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+    @torch.no_grad()
+    def answer(name: str) -> tuple[Tensor, Tensor]:
+        with torch.autocast(kind, dtype=dtype, enabled=enabled):  # it is each thread's own, as is no_grad
+            logits, odds = classifiers[name](images)
+            return logits, odds
+
+    names = list(classifiers)
+    answers = [answer(name) for name in names] if side_by_side is None else side_by_side.map(answer, names)
+    return dict(zip(names, answers, strict=True))
 
 
 def mean_log_probabilities(logits: Sequence[Tensor], folder: str) -> Tensor:

@@ -18,12 +18,14 @@ from datasets.errors import UserError, did_you_mean
 from .base import ClipTrainer, check_positive
 from .cleanliness import CLEAN_RULES, DUAL_LOSSES
 from .full_tuning import build_full_optimizer
+from .labelling import answers_of
 from .peer import NEGATIVE_STARTS, Classifier, Peer
 from .phases import Built, PhasedOptimizer, PhasedScheduler
 from .prompts import DualPrompts, template_features
 from .pseudo_labels import FILTERS
 from .seeding import generator
 from .seeds import seed_quota
+from .side_by_side import SideBySide
 from .visual_tuning import light_module
 
 PEERS = ("peer_a", "peer_b")
@@ -85,6 +87,7 @@ class PeerTrainer(ClipTrainer):
         for name, peer in self.peers.items():
             optimizer = PhasedOptimizer(partial(self._build_optimizer, peer))
             self.register_model(name, peer, optimizer, PhasedScheduler(optimizer))
+        self.side_by_side = SideBySide(len(PEERS), self.clip_model.visual, self.device.type)
         self.deployed: dict[str, Classifier] = {}
 
     @property
@@ -160,7 +163,8 @@ class PeerTrainer(ClipTrainer):
     def peer_probabilities(self, image: Tensor) -> dict[str, Tensor]:
         """Softmax probabilities of each peer. Shape (n, C) each."""
         with self.autocast():
-            return {name: classifier(image)[0].float().softmax(dim=1) for name, classifier in self.deploy().items()}
+            answers = answers_of(self.deploy(), image, self.side_by_side)
+        return {name: logits.float().softmax(dim=1) for name, (logits, _) in answers.items()}
 
     def model_inference(self, image: Tensor) -> Tensor:
         """Log of the mean of the peers' probabilities. Shape (n, C)."""
