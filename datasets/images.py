@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,66 @@ from .errors import UserError
 WHITE = (255, 255, 255, 255)
 
 
-def decode_image(data: bytes, path: str | Path) -> Image.Image:
+@dataclass(frozen=True)
+class Decoding:
+    """How large images become when they are read.
+
+    Attributes:
+        enough: A JPEG is decoded at a half, quarter or eighth of its size (its decoder can, in less time) as long as
+            the shorter side keeps at least so many pixels. 0: always in full.
+        shorter: Pixels to which the shorter side is shrunk, if it is longer. 0: never.
+    """
+
+    enough: int = 0
+    shorter: int = 0
+
+    def shrink(self, image: Image.Image) -> Image.Image:
+        """Shrink a decoded image as `shorter` says."""
+        share = self.shorter / min(image.size)
+        if not 0 < share < 1:
+            return image
+        width, height = (max(self.shorter, round(side * share)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+IN_FULL = Decoding()
+
+
+def decoding_of(cfg: Any) -> Decoding:
+    """How a config wants images read: twice the pixels that CLIP reads are enough for any crop.
+
+    Args:
+        cfg: INPUT.SIZE, and INPUT.REDUCED_JPEG and INPUT.SHRINK_TO where it has them.
+
+    Raises:
+        UserError: If images were shrunk to less than CLIP reads.
+    """
+    size, shorter = max(cfg.INPUT.SIZE, default=0), cfg.INPUT.get("SHRINK_TO", 0)
+    if shorter and shorter < size:
+        raise UserError(f"INPUT.SHRINK_TO is {shorter}; expected at least INPUT.SIZE, which is {size}, or 0")
+    return Decoding(2 * max(size, shorter) if cfg.INPUT.get("REDUCED_JPEG", True) else 0, shorter)
+
+
+def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) -> Image.Image:
     """Decode an image to RGB, upright. Grey and palette images are converted, transparency is laid on white.
 
     Args:
         data: The bytes of the file.
         path: Its path, for the error message.
+        decoding: How large the image becomes.
 
     Raises:
         UserError: If the bytes are no image that can be decoded.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if decoding.enough:
+                image.draft(None, (decoding.enough, decoding.enough))
             image = _eight_bits(ImageOps.exif_transpose(image))
             if image.has_transparency_data:
                 rgba = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
-            return image.convert("RGB")
+            return decoding.shrink(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         unknown = isinstance(error, UnidentifiedImageError)  # its message has an object's address in it
         reason = "no image of a known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
@@ -68,7 +112,7 @@ class LabeledImages(Dataset):
     """Labelled images for Dassl's loaders: the wrapper that our trainers hand to its DataManager.
 
     Args:
-        cfg: Not read; part of the contract.
+        cfg: How large images become, see `decoding_of`.
         data_source: Images with labels.
         transform: What makes a tensor of an image.
         is_train: Not read; part of the contract.
@@ -83,13 +127,14 @@ class LabeledImages(Dataset):
     ) -> None:
         self.data_source = data_source
         self.transform = transform
+        self.decoding = decoding_of(cfg)
 
     def __len__(self) -> int:
         return len(self.data_source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.data_source[index]
-        image = decode_image(read_bytes(item.impath), item.impath)
+        image = decode_image(read_bytes(item.impath), item.impath, self.decoding)
         return {
             "img": image if self.transform is None else self.transform(image),
             "label": item.label,

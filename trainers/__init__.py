@@ -55,6 +55,9 @@ def extend_cfg(cfg: Any) -> None:
     cfg.INPUT.PIXEL_MEAN = []
     cfg.INPUT.PIXEL_STD = []
     cfg.INPUT.INTERPOLATION = "bicubic"
+    cfg.INPUT.REDUCED_JPEG = True  # decode large JPEGs at 1/2, 1/4, 1/8, but no smaller than twice INPUT.SIZE
+    cfg.INPUT.SHRINK_TO = 0  # pixels of the shorter side to which images are shrunk once; 0: they stay as they are
+    cfg.INPUT.CACHE_MB = 512  # decoded images of the unlabeled set are kept in memory, so much at most
     cfg.INPUT.AUGMENT = "natural"  # a name of parts/views.py: what the pictures are
     cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
     for trainer in WITH_KEYS:

@@ -12,7 +12,6 @@ from datasets.errors import UserError
 
 from .parts.full_tuning import FullTuning, tuning_keys
 from .parts.pseudo_labels import Lesson
-from .parts.unlabeled import UnlabeledPool
 
 
 def add_config(cfg: Any) -> None:
@@ -35,7 +34,7 @@ class Supervised(FullTuning):
         """Take the labelled images in the order of their content, as label-free trainers do."""
         super().build_data_loader()
         train = self.dm.dataset.train_x
-        self.pool = UnlabeledPool([item.impath for item in train])
+        self.pool = self.make_pool([item.impath for item in train])
         self.truth: Tensor = torch.tensor([train[i].label for i in self.pool.order.tolist()])
         if not (self.truth >= 0).any():
             raise UserError("Supervised needs labels, and no training image has one; use a label-free trainer")

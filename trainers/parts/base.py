@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import reduce
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from dassl.data import DataManager
 from dassl.engine import TrainerX
 from datasets.errors import UserError
-from datasets.images import LabeledImages
+from datasets.images import LabeledImages, decoding_of
 from datasets.templates import templates_of
 
 from .clip_models import Architecture, architecture, fingerprint, load_clip
@@ -110,9 +111,13 @@ class ClipTrainer(TrainerX):
         """Take the training images without their labels; these go to the diagnostics alone."""
         train = self.dm.dataset.train_u or self.dm.dataset.train_x  # data sets in CoOp's style have no train_u
         known = getattr(self.dm.dataset, "content_hashes", None)
-        self.pool = UnlabeledPool([item.impath for item in train], hashes=known)
+        self.pool = self.make_pool([item.impath for item in train], known)
         log.info("Unlabeled images: %d, the %s", len(self.pool), self.unlabeled_part)
         self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
+
+    def make_pool(self, paths: Sequence[str], hashes: Mapping[str, str] | None = None) -> UnlabeledPool:
+        """Take images in the order of their content, read and kept as INPUT says."""
+        return UnlabeledPool(paths, self.cfg.INPUT.CACHE_MB << 20, hashes, decoding_of(self.cfg))
 
     @property
     def classnames(self) -> list[str]:

@@ -36,7 +36,7 @@ def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch
             features.add(F.normalize(clip_model.encode_image(batch["all"]["view"].to(device)).float(), dim=-1))
         return features.table()
 
-    view = (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
+    view = (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, pool.decoding)
     batch_size = cfg.DATALOADER.TEST.BATCH_SIZE  # may change the last bits
     return cached(
         compute, FEATURE_CACHE, fingerprint(clip_model), pool.digest, repr(view), str(batch_size), device.type

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.errors import UserError
-from datasets.images import decode_image, read_bytes
+from datasets.images import IN_FULL, Decoding, decode_image, read_bytes
 from datasets.threads import map_threaded
 
 from .seeding import derive, generator
@@ -35,7 +35,8 @@ class UnlabeledPool:
     Args:
         paths: The image files, in any order.
         cache_bytes: Decoded images are kept in memory while they take up no more than this together.
-        hashes: SHA-256 of files whose content is known already, by path: they are not read now.
+        hashes: SHA-256 of files whose content is known already, by path: they are not read now, unless to be shrunk.
+        decoding: How large images become.
 
     Attributes:
         paths: The image files by rank.
@@ -47,13 +48,18 @@ class UnlabeledPool:
     """
 
     def __init__(
-        self, paths: Sequence[str], cache_bytes: int = 512 << 20, hashes: Mapping[str, str] | None = None
+        self,
+        paths: Sequence[str],
+        cache_bytes: int = 512 << 20,
+        hashes: Mapping[str, str] | None = None,
+        decoding: Decoding = IN_FULL,
     ) -> None:
         if not paths:
             raise UserError("no unlabeled images: the data set's training part is empty")
         self._cache: dict[str, np.ndarray] = {}
         self._room = cache_bytes
-        new = [path for path in paths if path not in (hashes or {})]
+        self.decoding = decoding
+        new = [path for path in paths if decoding.shorter or path not in (hashes or {})]
         read = map_threaded(self._take_in, new, "read images")
         known = {**(hashes or {}), **dict(zip(new, read, strict=True))}
         digests = [known[path] for path in paths]
@@ -69,12 +75,12 @@ class UnlabeledPool:
         """Return the image of a rank, RGB."""
         path = self.paths[rank]
         cached = self._cache.get(path)
-        return decode_image(read_bytes(path), path) if cached is None else Image.fromarray(cached)
+        return decode_image(read_bytes(path), path, self.decoding) if cached is None else Image.fromarray(cached)
 
     def _take_in(self, path: str) -> str:
         """Hash a file; decode it as well, to know now whether it can be read, and keep it while there is room."""
         data = read_bytes(path)
-        pixels = np.asarray(decode_image(data, path))
+        pixels = np.asarray(decode_image(data, path, self.decoding))
         if pixels.nbytes <= self._room:
             self._room -= pixels.nbytes
             self._cache[path] = pixels
