@@ -20,8 +20,11 @@ class UserError(Exception):
         return last.rsplit("UserError: ", maxsplit=1)[-1]
 
 
+FEW = 40  # names that fit into a line
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Name the nearest of the known names, or all of them where none is near.
+    """Name the nearest of the known names, or all of them where none is near; of many, the five least far.
 
     Args:
         name: What the user wrote.
@@ -35,4 +38,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     if near:
         return f"did you mean {lowered[near[0]]!r}?"
+    if len(choices) > FEW:
+        some = difflib.get_close_matches(name.lower(), lowered, n=5, cutoff=0.0)
+        return f"the nearest of {len(choices)} known ones: {', '.join(lowered[key] for key in some)}"
     return f"known are: {', '.join(choices)}"

@@ -12,6 +12,7 @@ from . import (
     grip,
     lafter,
     norm_adaptation,
+    oracle,
     self_training,
     supervised,
     upl,
@@ -27,6 +28,7 @@ __all__ = [
     "grip",
     "lafter",
     "norm_adaptation",
+    "oracle",
     "self_training",
     "supervised",
     "upl",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 # In this order, for some take over the defaults of others. Zero-shot CLIP has no keys.
-WITH_KEYS = (coop, upl, grip, coft, coft_plus, deft, self_training, supervised, lafter, norm_adaptation)
+WITH_KEYS = (coop, upl, grip, coft, coft_plus, deft, oracle, self_training, supervised, lafter, norm_adaptation)
 
 
 def extend_cfg(cfg: Any) -> None:

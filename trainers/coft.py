@@ -21,9 +21,9 @@ from .parts.labelling import classify_pool, opinion, zero_shot_logits
 from .parts.lessons import Targets, masked_cross_entropy, seed_targets, taught_targets, text_pull
 from .parts.peer import Classifier
 from .parts.peer_trainer import PEERS, PeerTrainer
-from .parts.pseudo_labels import FILTERS, Opinion, keep_best
+from .parts.pseudo_labels import FILTERS, Lesson, Opinion, keep_best
 from .parts.seeding import generator
-from .parts.seeds import correct_prior_, select_seeds
+from .parts.seeds import Seeds, correct_prior_, select_seeds
 from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,7 @@ class CoFT(PeerTrainer):
             Numbers for the log.
         """
         logits = correct_prior_(logits, self.own.PRIOR_TAU)
-        seeds, short = select_seeds(logits, per_class)
-        if short:
-            log.warning("Fewer seeds than wanted for: %s", ", ".join(self.classnames[c] for c in short))
+        seeds = self.pick_seeds(logits, per_class)
         for start, peer in enumerate(self.peers.values()):
             peer.seeds = seeds.every_other(start, len(self.classnames))
         everything = torch.arange(len(self.pool))
@@ -82,6 +80,18 @@ class CoFT(PeerTrainer):
             "precision": self.diagnostics.accuracy(seeds.ranks, seeds.labels),
             "pool_accuracy": self.diagnostics.accuracy(everything, logits.argmax(dim=1)),
         }
+
+    def pick_seeds(self, logits: Tensor, per_class: int | Tensor) -> Seeds:
+        """Take each class's surest images, and say where there are too few.
+
+        Args:
+            logits: Of all images, corrected. Shape (N, C).
+            per_class: How many of each class.
+        """
+        seeds, short = select_seeds(logits, per_class)
+        if short:
+            log.warning("Fewer seeds than wanted for: %s", ", ".join(self.classnames[c] for c in short))
+        return seeds
 
     # ---------------------------------------------------------------- the loop
 
@@ -125,24 +135,42 @@ class CoFT(PeerTrainer):
         targets = {}
         for i, (name, judge) in enumerate(self.partners.items()):
             logits, odds = (x[i] for x in pieces[judge])
-            targets[name] = seed_targets(
-                self.peers[name].seeds, logits, odds, self.own, active=warm, at_least=self.min_kept
-            )
+            targets[name] = self.judge_seeds(name, logits, odds, warm)
         guesses = [pieces[name][0][-1].argmax(dim=1) for name in PEERS]
         self.numbers |= self.log.seeds(targets, guesses, self.diagnostics, len(self.pool))
         return targets
+
+    def judge_seeds(self, name: str, logits: Tensor, odds: Tensor, warm: bool) -> Targets:
+        """Say what a peer is taught in an epoch of Phase I.
+
+        Args:
+            name: The peer's.
+            logits: The judge's, of the peer's seeds. Shape (n, C).
+            odds: The judge's clean log-odds of them. Shape (n, C).
+            warm: Whether warm-up is over.
+        """
+        return seed_targets(self.peers[name].seeds, logits, odds, self.own, active=warm, at_least=self.min_kept)
 
     def teach(self) -> None:
         """Phase II: label all images with the averaged peers, and filter what each is taught."""
         opinions = self.opinions()
         for name, other in self.partners.items():
-            lesson = FILTERS[self.own.FILTER](opinions[name], opinions[other])
-            score = opinions[name].clean_at(lesson.labels) + opinions[other].clean_at(lesson.labels)
-            self.peers[name].lesson = keep_best(lesson, score, self.min_kept, len(self.classnames))
+            self.peers[name].lesson = self.filtered(opinions[name], opinions[other])
             if not self.peers[name].lesson.keep.any():
                 section = f"TRAINER.{self.settings}"
                 raise UserError(f"{section}.FILTER {self.own.FILTER} keeps no pseudo-label; set {section}.MIN_KEPT 1")
         self._report_lessons(opinions)
+
+    def filtered(self, own: Opinion, other: Opinion) -> Lesson:
+        """Say what a peer is taught in Phase II: what the filter keeps, and of each class at least a few.
+
+        Args:
+            own: The peer's opinion.
+            other: Its partner's.
+        """
+        lesson = FILTERS[self.own.FILTER](own, other)
+        score = own.clean_at(lesson.labels) + other.clean_at(lesson.labels)
+        return keep_best(lesson, score, self.min_kept, len(self.classnames))
 
     def opinions(self) -> dict[str, Opinion]:
         """What each peer thinks of all images."""

@@ -26,7 +26,11 @@ from .tables import render, write_bars, write_tables
 
 DESCRIPTION = "Change the switches of a method one by one; a table of paired differences to the unchanged method."
 KIND = "ablations"
-FILES = {"CoFT": CONFIGS / "ablations.yaml", "CoFTPlus": CONFIGS / "ablations_plus.yaml"}
+FILES = {
+    "CoFT": CONFIGS / "ablations.yaml",
+    "CoFTPlus": CONFIGS / "ablations_plus.yaml",
+    "CoFTOracle": CONFIGS / "ablations_oracle.yaml",
+}
 
 
 def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:

@@ -25,12 +25,14 @@ class Rival:
         label_free: Whether it reads no label of a training image.
         by_shots: Whether it is run once for each number of labelled images of a class.
         seeded: Whether its result depends on the seed; if not, one seed is enough.
+        default: Whether it is there where no trainer is named.
     """
 
     trainer: str
     label_free: bool = True
     by_shots: bool = False
     seeded: bool = True
+    default: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ RIVALS = (
     Rival("CoFTPlus"),
     Rival("CoOp", label_free=False, by_shots=True),
     Rival("Supervised", label_free=False),
+    Rival("CoFTOracle", label_free=False, default=False),
 )
 # Rows that are there by default as soon as their trainers have these keys.
 DEFAULT_VARIANTS = (Method("UPL x 2", "UPL", (("TRAINER.UPL.ENSEMBLE", "2"),)),)
@@ -107,7 +110,8 @@ def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterabl
         if name not in existing:
             raise UserError(f"--trainers: unknown trainer {name!r}; {did_you_mean(name, existing)}")
     order = [known.trainer for known in RIVALS if known.trainer in existing]
-    chosen = names or [*order, *(name for name in existing if name not in order)]
+    defaults = [name for name in order if (rival(name) or Rival(name)).default]
+    chosen = names or [*defaults, *(name for name in existing if name not in order)]
     methods = [method for name in chosen for method in _rows(name, shots)]
     if not names:
         keys = known_keys()

@@ -109,7 +109,8 @@ def test_all_trainers_that_exist_by_default() -> None:
     names = [method.name for method in choose_methods([], [1, 16])]
     assert {"ZeroshotCLIP", "UPL", "UPL x 2", "CoFT", "CoOp, 1 shot", "CoOp, 16 shots"} <= set(names)
     assert names.index("UPL x 2") == names.index("UPL") + 1
-    assert {method.trainer for method in choose_methods([], [1])} == set(runnable())
+    assert {method.trainer for method in choose_methods([], [1])} == set(runnable()) - {"CoFTOracle"}
+    assert [method.trainer for method in choose_methods(["CoFTOracle"], [1])] == ["CoFTOracle"]
 
 
 def test_a_trainer_that_nobody_told_of_is_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
