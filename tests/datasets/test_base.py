@@ -138,7 +138,7 @@ def test_nearest_name() -> None:
     assert did_you_mean("eurosatt", ["digits", "eurosat"]) == "did you mean 'eurosat'?"
     assert did_you_mean("COFT", ["CoFT", "UPL"]) == "did you mean 'CoFT'?"
     assert did_you_mean("xyz", ["digits", "eurosat"]) == "known are: digits, eurosat"
-    many = did_you_mean("WISE", [f"TRAINER.A{number:02d}.LR" for number in range(98)] + ["TRAINER.WISER", "SEED"])
+    many = did_you_mean("WIZZ", [f"TRAINER.A{number:02d}.LR" for number in range(98)] + ["TRAINER.WISER", "SEED"])
     assert many.startswith("the nearest of 100 known ones: ") and "TRAINER.WISER" in many and many.count(",") == 4
 
 
