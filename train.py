@@ -9,6 +9,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ import datasets  # noqa: E402, F401
 import trainers  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
-from datasets.errors import UserError  # noqa: E402
+from datasets.errors import Parser, UserError  # noqa: E402
 from trainers.parts.experiment import claim, dassl_in_use  # noqa: E402
 from trainers.parts.settings import make_cfg  # noqa: E402
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of CoOp's flags."""
-    parser = argparse.ArgumentParser(description="Train or evaluate a trainer on a data set.")
+    parser = Parser(description="Train or evaluate a trainer on a data set.")
     parser.add_argument("--root", default="", help="folder of all data sets")
     parser.add_argument("--output-dir", default="", help="folder for results and checkpoints")
     parser.add_argument("--resume", default="", help="output folder to resume from")
@@ -61,15 +62,19 @@ def run(args: argparse.Namespace) -> None:
     """
     cfg = make_cfg(args, trainers.extend_cfg)
     set_random_seed(cfg.SEED)
-    fresh = not Path(cfg.OUTPUT_DIR).exists()
+    folder = Path(cfg.OUTPUT_DIR)
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     if not args.eval_only:
         claim(cfg)
     streams = sys.stdout, sys.stderr
     try:
         work(cfg, args)
     except UserError:
-        if fresh and not any(Path(cfg.OUTPUT_DIR).rglob("*.pth.tar*")):
-            shutil.rmtree(cfg.OUTPUT_DIR, ignore_errors=True)
+        if new and not any(folder.rglob("*.pth.tar*")):
+            shutil.rmtree(folder, ignore_errors=True)
+            for place in new[1:]:
+                with suppress(OSError):  # somebody else may have put something there
+                    place.rmdir()
         raise
     finally:
         sys.stdout, sys.stderr = streams  # which the logger took over
@@ -99,9 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a mistake of the user's, 130 for an interrupt.
     """
-    args = make_parser().parse_args(argv)
     try:
-        run(args)
+        run(make_parser().parse_args(argv))
     except UserError as error:
         print(f"error: {error.line}", file=sys.stderr)
         return 2

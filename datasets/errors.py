@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -18,6 +20,14 @@ class UserError(Exception):
         """The message, as one line."""
         last = str(self).strip().splitlines()[-1]
         return last.rsplit("UserError: ", maxsplit=1)[-1]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments that says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError where argparse would print its usage and exit."""
+        raise UserError(f"{message}; {self.prog} --help says what there is")
 
 
 FEW = 40  # names that fit into a line

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from datasets.classes_file import is_file  # noqa: E402
-from datasets.errors import UserError, did_you_mean  # noqa: E402
+from datasets.errors import Parser, UserError, did_you_mean  # noqa: E402
 from trainers.parts.clip_models import architecture  # noqa: E402
 
 CONFIGS = ROOT / "configs"
@@ -29,8 +29,12 @@ SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
 
 def make_parser(trainer: str) -> argparse.ArgumentParser:
     """Build the parser of a trainer's script."""
-    parser = argparse.ArgumentParser(prog=f"scripts/{trainer}", description=f"Run {trainer} on a data set.")
-    parser.add_argument("--backbone", help="OpenAI's name, a checkpoint's path, or 'embedded' (default for digits)")
+    parser = Parser(prog=f"scripts/{script_of(trainer)}", description=f"Run {trainer} on a data set.")
+    parser.add_argument(
+        "--backbone",
+        help=f"OpenAI's name, a checkpoint's path, or 'embedded' (default for {', '.join(sorted(EMBEDDED_SETS))}; "
+        "else ViT-B/16)",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")
     parser.add_argument(
@@ -53,6 +57,12 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data set (default: digits), settings")
     return parser
+
+
+def script_of(trainer: str) -> str:
+    """Name of a trainer's script."""
+    scripts = sorted((ROOT / "scripts").glob("*.sh"), key=lambda path: -len(path.stem))
+    return next(path.name for path in scripts if trainer.lower().startswith(path.stem.replace("_", "")))
 
 
 def parse(trainer: str, argv: Sequence[str]) -> argparse.Namespace:

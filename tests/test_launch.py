@@ -29,6 +29,15 @@ def test_digits_with_the_embedded_clip_is_the_default() -> None:
     assert value(argv, "--output-dir") == "output/digits/CoFT/embedded/seed1"
 
 
+@pytest.mark.parametrize(
+    ("trainer", "script"),
+    [("CoFT", "coft.sh"), ("CoFTPlus", "coft_plus.sh"), ("ZeroshotCLIP", "zeroshot.sh"), ("LaFTer", "lafter.sh")],
+)
+def test_a_wrong_flag_gets_one_line_that_names_the_script(trainer: str, script: str) -> None:
+    with pytest.raises(UserError, match=rf"argument --seed: invalid int value: 'abc'; scripts/{script} --help says"):
+        launch.parse(trainer, ["--seed", "abc"])
+
+
 def test_the_benchmarks_default_is_vit_b_16() -> None:
     argv = arguments("UPL", "eurosat", "--seed", "3")
     assert value(argv, "--backbone") == "ViT-B/16"

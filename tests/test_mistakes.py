@@ -70,6 +70,29 @@ def test_keys_that_do_not_exist_or_have_the_wrong_type(fails: Call, tmp_path: Pa
     assert "no such file; did you mean" in fails(flags=("--config-file", str(tmp_path / "wrog.yaml")))
 
 
+def test_flags_that_are_wrong(fails: Call) -> None:
+    assert "argument --seed: invalid int value: 'abc'; " in fails(flags=("--seed", "abc"))
+
+
+def test_what_differs_most_is_named_first(fails: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    other = {"DATASET": {"NAME": "Shapes"}, "OPTIM": {"LR": 5.0}, "TRAINER": {"NAME": "UPL"}}
+    (folder / "config.yaml").write_text(json.dumps(other))
+    assert "holds another experiment (TRAINER.NAME is 'UPL' there, 'CoFT' here)" in fails(left=True)
+
+
+def test_folders_that_a_mistake_leaves_empty_go(
+    root: Path, tmp_path: Path, checkpoints: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").mkdir()
+    (root / "images" / "train_1_0.png").unlink()
+    argv = ["--trainer", "CoFT", "--root", str(root), "--output-dir", str(tmp_path / "kept" / "a" / "b" / "c")]
+    assert train.main([*argv, "--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK]) == 2
+    assert "is missing" in capfd.readouterr().err
+    assert (tmp_path / "kept").is_dir() and not any((tmp_path / "kept").iterdir())
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_an_unreadable_or_missing_image_is_named(fails: Call, root: Path, part: str) -> None:
     image = root / "images" / f"{part}_1_0.png"

@@ -213,7 +213,8 @@ class CoFT(PeerTrainer):
     @property
     def loss_weights(self) -> dict[str, float]:
         """Weights of the losses, by name."""
-        return {"loss": 1.0, "dual": self.own.LAMBDA_DUAL, "pull": self.own.KG_WEIGHT}
+        dual = (self.own if self.phase == 1 else self.own.PHASE2).LAMBDA_DUAL
+        return {"loss": 1.0, "dual": dual, "pull": self.own.KG_WEIGHT}
 
     def losses(self, name: str, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
         """Losses of a peer on its part of a batch, by name; each a scalar."""
@@ -223,12 +224,11 @@ class CoFT(PeerTrainer):
             features = learner.features(part["view"].to(self.device))
             logits, odds = learner.classify(features)
         label, keep, dual_label = (x.to(self.device) for x in targets.of(part["rank"]))
-        source = generator(self.cfg.SEED, "complement", name, self.epoch, self.batch_idx)
         logits = logits.float() + targets.adjustment.to(self.device)
-        losses = {
-            "loss": masked_cross_entropy(logits, label, keep),
-            "dual": DUAL_LOSSES[self.own.COMPLEMENTS](odds.float(), dual_label, source),
-        }
+        losses = {"loss": masked_cross_entropy(logits, label, keep)}
+        if self.loss_weights["dual"]:
+            source = generator(self.cfg.SEED, "complement", name, self.epoch, self.batch_idx)
+            losses["dual"] = DUAL_LOSSES[self.own.COMPLEMENTS](odds.float(), dual_label, source)
         if self.phase == 1 and self.own.KG_WEIGHT:
             losses["pull"] = text_pull(learner.positive.float(), self.anchors[name])
         return losses | self.more_losses(name, batch, features)

@@ -43,8 +43,7 @@ class DeFT(CoFT):
 
     Unlike the published method: warm-up is counted in steps (PHASE1.WARMUP_STEPS); labels that a model calls unclean
     are replaced by its own predictions in the dual loss, as in CoFT; in Phase II the classifier starts from the tuned
-    prompts, logits are adjusted by class frequencies, the dual loss goes on, and a moving average of the weights is
-    tested.
+    prompts, logits are adjusted by class frequencies, and a moving average of the weights is tested.
     """
 
     settings = "DEFT"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from datasets.errors import UserError, did_you_mean
+from datasets.errors import Parser, UserError, did_you_mean
 from scripts.launch import CONFIGS, slug
 
 from .methods import Method, Settings
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 def make_parser(program: str, description: str) -> argparse.ArgumentParser:
     """Build the parser of the flags that both scripts have."""
-    parser = argparse.ArgumentParser(prog=f"scripts/{program}.sh", description=description)
+    parser = Parser(prog=f"scripts/{program}.sh", description=description)
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], metavar="1,2,3")
     parser.add_argument("--backbone", type=names, default=[None], metavar="B,B2", help="default: the data set's own")
     parser.add_argument("--data", default=os.environ.get("DATA", "data"), help="folder of all data sets")

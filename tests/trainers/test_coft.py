@@ -80,7 +80,7 @@ def test_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("phase", [1, 2])
 def test_losses_equal_their_definition(run: Callable[..., Any], phase: int) -> None:
     """One step of a peer, with text tower, heads, filter and routing written out."""
-    trainer = run("CoFT", train=False)
+    trainer = run("CoFT", train=False, TRAINER__COFT__PHASE2__LAMBDA_DUAL=1.0)
     trainer.before_train()
     trainer.epoch = 1 if phase == 1 else 2
     trainer.before_epoch()
@@ -102,6 +102,18 @@ def test_losses_equal_their_definition(run: Callable[..., Any], phase: int) -> N
     odds = clean_log_odds(features, positive, negative, clf.scale)
     shifts = [(dual_label + shift) % 3 for shift in (1, 2)]
     torch.testing.assert_close(dual, sum(dual_loss(odds, dual_label, z) for z in shifts) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_the_negative_vectors_stay_in_phase_two(trained: Any) -> None:
+    for peer in trained.peers.values():
+        positive, negative = peer.text_features()
+        assert torch.equal(peer.student.negative, negative) and not torch.equal(peer.student.positive, positive)
+
+
+def test_the_dual_loss_may_go_on_in_phase_two(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", TRAINER__COFT__PHASE2__LAMBDA_DUAL=1.0)
+    for peer in trainer.peers.values():
+        assert not torch.equal(peer.student.negative, peer.text_features()[1])
 
 
 def test_pull_towards_the_template_is_a_loss_of_phase_one(run: Callable[..., Any]) -> None:

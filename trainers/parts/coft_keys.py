@@ -23,12 +23,13 @@ def coft_keys() -> CfgNode:
     own.COMPLEMENTS = "all"  # the dual loss is over all other classes, or over one that is drawn
     own.FILTER = "both"  # a name of parts/pseudo_labels.py
     own.MIN_KEPT = 4  # of each class, so many are always kept, but no more than a quarter of K
-    own.LAMBDA_DUAL = 1.0
+    own.LAMBDA_DUAL = 1.0  # weight of the dual loss in Phase I
     own.NEG_GRAD_TO_VISUAL = True  # False: DeFT's routing
     own.MICRO_BATCH = 0  # images that go through the encoder at a time; 0: the whole batch (see parts/peer.py)
     own.EVAL_FREQ = 2  # epochs between accuracies of the curves; 0: at the ends of the phases only
     own.PHASE1 = CfgNode({"EPOCHS": 10, "MIN_STEPS": 500, "WARMUP_STEPS": 150, "MIN_AUC": 0.9})
     own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
+    own.PHASE2.LAMBDA_DUAL = 0.0  # weight of the dual loss in Phase II; with it, d learns its labels by heart
     own.PHASE2.EMA = 0.99
     own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
     own.PHASE2.RESTART = False  # True: the encoder starts Phase II from pre-trained weights, as DeFT's does

@@ -35,6 +35,7 @@ class PeerLog:
         self.history = History(self.folder, Path(cfg.RESUME or cfg.OUTPUT_DIR), start_epoch)
         earlier = self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
         self._started = started - earlier
+        self._warned = False
 
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
         """Add the numbers of an epoch."""
@@ -59,7 +60,7 @@ class PeerLog:
             "coverage": len(ranks) / pool_size,
             "precision": diagnostics.accuracy(ranks, labels),
             "separation": sum(t.separation for t in targets.values()) / len(targets),
-            "disagreement": _disagreement(*guesses),
+            "disagreement": self._disagreement(*guesses),
         }
 
     def lessons(
@@ -69,7 +70,18 @@ class PeerLog:
         rows = [_lesson_numbers(opinions, name, lesson, diagnostics) for name, lesson in lessons.items()]
         mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         first, second = (o.labels for o in opinions.values())
-        return {**mean, "of": len(first), "disagreement": _disagreement(first, second)}
+        return {**mean, "of": len(first), "disagreement": self._disagreement(first, second)}
+
+    def _disagreement(self, first: Tensor, second: Tensor) -> float:
+        share = float((first != second).float().mean())
+        if share < MIN_DISAGREEMENT and not self._warned:
+            self._warned = True  # once: where nearly all is right, nothing is wrong with it
+            log.warning(
+                "The peers disagree on %.1f %% of the images only: they say nearly the same, and one could hardly tell "
+                "where the other errs",
+                100 * share,
+            )
+        return share
 
     def write_pseudo_labels(
         self,
@@ -124,10 +136,3 @@ def _lesson_numbers(
         "pool_accuracy": diagnostics.accuracy(torch.arange(len(lesson.keep)), lesson.labels),
         **{f"auroc_{name}": diagnostics.auroc(score, lesson.labels) for name, score in scores.items()},
     }
-
-
-def _disagreement(first: Tensor, second: Tensor) -> float:
-    share = float((first != second).float().mean())
-    if share < MIN_DISAGREEMENT:
-        log.warning("The peers disagree on %.1f %% of the images: they hardly filter for each other", 100 * share)
-    return share

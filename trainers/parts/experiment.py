@@ -26,6 +26,7 @@ FREE_KEYS = {
     "DATALOADER.NUM_WORKERS",
     "TRAIN.PRINT_FREQ",
 }
+TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first of what differs
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -78,7 +79,7 @@ def claim(cfg: Any) -> None:
         with replacing(folder / CONFIG) as draft:
             draft.write_text(text, encoding="utf-8")
         return
-    for key in sorted(saved.keys() | present.keys()):
+    for key in dict.fromkeys((*TELLING, *sorted(saved.keys() | present.keys()))):
         if key not in FREE_KEYS and saved.get(key) != present.get(key):
             raise UserError(
                 f"output folder {folder} holds another experiment ({key} is {saved.get(key)!r} there, "
