@@ -47,3 +47,8 @@ def test_batches_are_normalised_as_single_images_would_be(configure: Callable[..
     for image, numbers in zip(batch.flatten(0, 1), normalize(cfg)(batch).flatten(0, 1), strict=True):
         naive = torch.stack([(image[c] / 255 - mean[c]) / std[c] for c in range(3)])
         assert torch.allclose(numbers, naive, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "mirrored"), [("natural", True), ("symbols", False), ("aerial", True)])
+def test_dassls_transforms_do_not_mirror_signs_either(configure: Callable[..., Any], kind: str, mirrored: bool) -> None:
+    assert ("random_flip" in configure("CoOp", INPUT__AUGMENT=kind).INPUT.TRANSFORMS) == mirrored

@@ -50,6 +50,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     check_names(cfg)
     clean_cfg(cfg, cfg.TRAINER.NAME)
     follow_backbone(cfg)
+    settle_transforms(cfg)
     settle_seed(cfg)
     settle_precision(cfg, args.model_dir if args.eval_only else "")
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
@@ -142,6 +143,12 @@ def follow_backbone(cfg: Any) -> None:
     cfg.INPUT.SIZE = tuple(cfg.INPUT.SIZE) or (size, size)
     cfg.INPUT.PIXEL_MEAN = list(cfg.INPUT.PIXEL_MEAN) or list(CLIP_MEAN)
     cfg.INPUT.PIXEL_STD = list(cfg.INPUT.PIXEL_STD) or list(CLIP_STD)
+
+
+def settle_transforms(cfg: Any) -> None:
+    """Leave mirroring out of Dassl's transforms, too, where INPUT.AUGMENT says that images are symbols."""
+    if cfg.INPUT.AUGMENT == "symbols":
+        cfg.INPUT.TRANSFORMS = [name for name in cfg.INPUT.TRANSFORMS if name != "random_flip"]
 
 
 def settle_seed(cfg: Any) -> None:
