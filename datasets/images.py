@@ -90,7 +90,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode != "F" and not image.mode.startswith("I"):  # I, I;16 and others
         return image
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    highest = values.max()
+    highest = float(np.max(values))
     tops = {"F": [1.0, 255.0, 65535.0, highest], "I": [255.0, 65535.0, highest]}.get(image.mode, [65535.0])  # white
     top = next(top for top in tops if highest <= top)
     return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
