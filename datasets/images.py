@@ -71,10 +71,10 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
         UserError: If the bytes are no image that can be decoded.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data)) as file:
             if decoding.enough:
-                image.draft(None, (decoding.enough, decoding.enough))
-            image = _eight_bits(ImageOps.exif_transpose(image))
+                file.draft(None, (decoding.enough, decoding.enough))
+            image: Image.Image = _eight_bits(ImageOps.exif_transpose(file))
             if image.has_transparency_data:
                 rgba = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)

@@ -96,7 +96,7 @@ def open_library(cache_dir: Path) -> tuple[Library, dict[str, int]]:
 def without_twins(found: list[Shelf], cache_dir: Path) -> tuple[list[np.ndarray], dict[str, int]]:
     """For each shelf, which rows look like no held-out drawing, bool ``[N]``; and the count of others."""
     own = [perceptual_hashes(appearance(shelf)) for shelf in found]
-    kept = [np.ones(len(shelf), bool) for shelf in found]
+    kept: list[np.ndarray] = [np.ones(len(shelf), bool) for shelf in found]
     counts = {}
     for name in ("icons", "emoji"):
         held = [perceptual_hashes(appearance(s)) for s in heldout_shelves(name, cache_dir) if len(s)]
