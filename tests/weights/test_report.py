@@ -59,7 +59,7 @@ def test_coverage_counts_tokens_and_names_the_words():
     import clip
 
     ids = set(clip.tokenize("heart house")[0].tolist())
-    percent, unseen = coverage(["heart house", "heart zebra"], ids)
+    percent, unseen = coverage(["heart, house.", "(Heart) zebra"], ids)
     assert unseen == ["zebra"]
     assert percent == pytest.approx(75)
     assert max(ids) < VOCABULARY
@@ -69,8 +69,8 @@ def test_coverage_table_and_descriptions(tmp_path):
     (tmp_path / "shapes.json").write_text(json.dumps({"a": ["a heart", "zebra"], "b": ["house"]}))
     torch.save({"token_ids": torch.tensor([320, 1212])}, tmp_path / "c.pt")
     names = described(tmp_path)
-    assert names == {"shapes, descriptions": ["a heart", "zebra", "house"]}
-    [row] = covered(tmp_path / "c.pt", names)
+    assert names == {"shapes": ["a", "b"], "shapes, descriptions": ["a heart", "zebra", "house"]}
+    _, row = covered(tmp_path / "c.pt", names)
     assert (row["texts"], row["tokens seen"], row["words with unseen tokens"]) == (3, 50.0, "heart, zebra")
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from weights.pretrain.packages import of_role
 logger = logging.getLogger(__name__)
 
 GARMENTS = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")  # without the punctuation around it
+SHOWN = 6  # unseen words in a row of the table
 NEUTRAL = "the " * 16 + "{}."  # sixteen tokens that say nothing; as many as a learned context has
 
 
@@ -101,10 +104,10 @@ def evaluated(model: CLIP, task: Task) -> dict[str, Any]:
 
 
 def coverage(names: list[str], token_ids: set[int]) -> tuple[float, list[str]]:
-    """How much of some names pre-training has seen: percent of their tokens, and the words with tokens it has not."""
-    tokens = [token for name in names for token in tokenizer().encode(name)]
-    words = sorted({word for name in names for word in name.lower().split()})
-    unseen = [word for word in words if not token_ids.issuperset(tokenizer().encode(word))]
+    """How much of some names pre-training has seen: percent of their words' tokens, and the words with others."""
+    words = [word for name in names for word in WORD.findall(name.lower())]
+    tokens = [token for word in words for token in tokenizer().encode(word)]
+    unseen = [word for word in sorted(set(words)) if not token_ids.issuperset(tokenizer().encode(word))]
     return 100 * sum(token in token_ids for token in tokens) / len(tokens), unseen
 
 
@@ -119,15 +122,18 @@ def covered(checkpoint: Path, names: dict[str, list[str]]) -> list[dict[str, Any
     rows = []
     for what, texts in names.items():
         percent, unseen = coverage(texts, token_ids)
-        shown = ", ".join(unseen[:12]) + (f" and {len(unseen) - 12} more" if len(unseen) > 12 else "")
+        shown = ", ".join(unseen[:SHOWN]) + (f" and {len(unseen) - SHOWN} more" if len(unseen) > SHOWN else "")
         rows.append({"names of": what, "texts": len(texts), "tokens seen": percent, "words with unseen tokens": shown})
     return rows
 
 
 def described(folder: Path) -> dict[str, list[str]]:
-    """The class descriptions of the project's data sets, from ``<dataset>.json``: lists of texts by class name."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    return {f"{name}, descriptions": [t for texts in of.values() for t in texts] for name, of in found.items()}
+    """Class names and descriptions of the data sets, from ``<dataset>.json``: lists of texts by class name."""
+    texts = {}
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text())
+        texts |= {path.stem: list(found), f"{path.stem}, descriptions": [t for of in found.values() for t in of]}
+    return texts
 
 
 def report(checkpoints: list[Path], tasks: list[Task]) -> list[dict[str, Any]]:
