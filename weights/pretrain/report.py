@@ -129,7 +129,7 @@ def covered(checkpoint: Path, names: dict[str, list[str]]) -> list[dict[str, Any
 
 def described(folder: Path) -> dict[str, list[str]]:
     """Class names and descriptions of the data sets, from ``<dataset>.json``: lists of texts by class name."""
-    texts = {}
+    texts: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text())
         texts |= {path.stem: list(found), f"{path.stem}, descriptions": [t for of in found.values() for t in of]}
