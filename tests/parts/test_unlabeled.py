@@ -11,6 +11,7 @@ from PIL import Image
 
 from datasets.errors import UserError
 from trainers.parts.unlabeled import UnlabeledPool, endless_draws, peer_batches, plain_batches
+from trainers.parts.views import AUGMENTATIONS, VIEWS
 
 
 @pytest.fixture
@@ -43,6 +44,25 @@ def test_batches_do_not_depend_on_workers_cache_or_global_random_state(
     torch.manual_seed(99)
     second = tensors(UnlabeledPool(paths, cache_bytes=0), with_workers, view)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("view", ["weak", "strong", "strong and weak"])
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_what_a_view_keeps_of_an_image_does_not_change_it(
+    paths: list[str], configure: Callable[..., Any], kind: str, view: str
+) -> None:
+    cfg = configure("CoFT", INPUT__AUGMENT=kind, INPUT__SIZE=(48, 48))
+    keeping, forgetful = UnlabeledPool(paths), UnlabeledPool(paths, cache_bytes=0)
+    for _ in range(2):  # the second time from what was kept
+        pairs = zip(tensors(keeping, cfg, view), tensors(forgetful, cfg, view), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    make, image = VIEWS[view](cfg), keeping.image(3)
+    kept = [keeping.prepared(3, make) for _ in range(2)]
+    assert (kept[0] is kept[1]) == (kind == "symbols") and forgetful.prepared(3, make) is not kept[0]
+    torch.manual_seed(0)
+    whole = make(image)
+    torch.manual_seed(0)
+    assert torch.equal(make.rest(kept[0]), whole)
 
 
 def test_drawing_leaves_the_global_random_state_alone(paths: list[str], configure: Callable[..., Any]) -> None:

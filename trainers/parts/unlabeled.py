@@ -57,6 +57,7 @@ class UnlabeledPool:
         if not paths:
             raise UserError("no unlabeled images: the data set's training part is empty")
         self._cache: dict[str, np.ndarray] = {}
+        self._prepared: dict[int, Image.Image] = {}
         self._room = cache_bytes
         self.decoding = decoding
         new = [path for path in paths if decoding.shorter or path not in (hashes or {})]
@@ -77,6 +78,22 @@ class UnlabeledPool:
         cached = self._cache.get(path)
         return decode_image(read_bytes(path), path, self.decoding) if cached is None else Image.fromarray(cached)
 
+    def prepared(self, rank: int, view: View) -> Image.Image:
+        """Return the image of a rank after a view's first stage; kept while there is room.
+
+        All views that have such a stage must have the same, which INPUT.AUGMENT and INPUT.SIZE say.
+        """
+        if view.fixed is None:
+            return self.image(rank)
+        if rank in self._prepared:
+            return self._prepared[rank]
+        image = view.fixed(self.image(rank))
+        taken = 4 * image.width * image.height  # Pillow keeps RGB in four bytes
+        if taken <= self._room:
+            self._room -= taken
+            self._prepared[rank] = image
+        return image
+
     def _take_in(self, path: str) -> str:
         """Hash a file; decode it as well, to know now whether it can be read, and keep it while there is room."""
         data = read_bytes(path)
@@ -95,7 +112,7 @@ class Views(Dataset):
 
     def __getitem__(self, draw: Draw) -> tuple[Draw, Tensor]:
         with _seeded(derive(*self.key, *draw)):
-            return draw, self.view(self.pool.image(draw[1]))
+            return draw, self.view.rest(self.pool.prepared(draw[1], self.view))
 
 
 def plain_batches(pool: UnlabeledPool, cfg: Any, ranks: Tensor | None = None) -> DataLoader:
