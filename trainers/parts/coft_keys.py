@@ -26,7 +26,7 @@ def coft_keys() -> CfgNode:
     own.LAMBDA_DUAL = 1.0  # weight of the dual loss in Phase I
     own.NEG_GRAD_TO_VISUAL = True  # False: DeFT's routing
     own.MICRO_BATCH = 0  # images that go through the encoder at a time; 0: the whole batch (see parts/peer.py)
-    own.EVAL_FREQ = 2  # epochs between accuracies of the curves; 0: at the ends of the phases only
+    own.EVAL_FREQ = 5  # epochs between accuracies of the curves; 0: at the ends of the phases only
     own.PHASE1 = CfgNode({"EPOCHS": 10, "MIN_STEPS": 300, "WARMUP_STEPS": 100, "MIN_AUC": 0.9})
     own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
     own.PHASE2.LAMBDA_DUAL = 0.0  # weight of the dual loss in Phase II; with it, d learns its labels by heart

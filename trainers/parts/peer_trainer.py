@@ -35,7 +35,7 @@ NAMED: dict[str, Collection[str]] = {  # keys whose values are names
     "COMPLEMENTS": DUAL_LOSSES,
     "NEGATIVE_START": NEGATIVE_STARTS,
 }
-SAMPLE = 500  # images on which the peers' disagreement is measured in Phase I
+SAMPLE = 256  # images on which the peers' disagreement is measured in Phase I
 
 
 class PeerTrainer(ClipTrainer):
