@@ -18,10 +18,10 @@ from .parts.coft_keys import coft_keys
 from .parts.coft_log import PeerLog
 from .parts.descriptions import zero_shot_features
 from .parts.labelling import classify_pool, opinion, zero_shot_logits
-from .parts.lessons import Targets, masked_cross_entropy, seed_targets, taught_targets, text_pull
+from .parts.lessons import Targets, seed_targets, taught_targets, text_pull, weighted_cross_entropy
 from .parts.peer import Classifier
 from .parts.peer_trainer import PEERS, PeerTrainer
-from .parts.pseudo_labels import FILTERS, Lesson, Opinion, keep_best
+from .parts.pseudo_labels import FILTERS, Lesson, Opinion, harden, keep_best
 from .parts.seeding import generator
 from .parts.seeds import Seeds, correct_prior_, select_seeds
 from .parts.unlabeled import peer_batches
@@ -156,13 +156,13 @@ class CoFT(PeerTrainer):
         opinions = self.opinions()
         for name, other in self.partners.items():
             self.peers[name].lesson = self.filtered(opinions[name], opinions[other])
-            if not self.peers[name].lesson.keep.any():
+            if not self.peers[name].lesson.weight.any():
                 section = f"TRAINER.{self.settings}"
                 raise UserError(f"{section}.FILTER {self.own.FILTER} keeps no pseudo-label; set {section}.MIN_KEPT 1")
         self._report_lessons(opinions)
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
-        """Say what a peer is taught in Phase II: what the filter keeps, and of each class at least a few.
+        """Say what a peer is taught in Phase II: what the filter lets through, and of each class at least a few.
 
         Args:
             own: The peer's opinion.
@@ -170,7 +170,7 @@ class CoFT(PeerTrainer):
         """
         lesson = FILTERS[self.own.FILTER](own, other)
         score = own.clean_at(lesson.labels) + other.clean_at(lesson.labels)
-        return keep_best(lesson, score, self.min_kept, len(self.classnames))
+        return keep_best(lesson if self.own.SOFT else harden(lesson), score, self.min_kept, len(self.classnames))
 
     def opinions(self) -> dict[str, Opinion]:
         """What each peer thinks of all images."""
@@ -223,9 +223,9 @@ class CoFT(PeerTrainer):
             learner = self.peers[name].learner()
             features = learner.features(part["view"].to(self.device))
             logits, odds = learner.classify(features)
-        label, keep, dual_label = (x.to(self.device) for x in targets.of(part["rank"]))
+        label, weight, dual_label = (x.to(self.device) for x in targets.of(part["rank"]))
         logits = logits.float() + targets.adjustment.to(self.device)
-        losses = {"loss": masked_cross_entropy(logits, label, keep)}
+        losses = {"loss": weighted_cross_entropy(logits, label, weight)}
         if self.loss_weights["dual"]:
             source = generator(self.cfg.SEED, "complement", name, self.epoch, self.batch_idx)
             losses["dual"] = DUAL_LOSSES[self.own.COMPLEMENTS](odds.float(), dual_label, source)

@@ -176,7 +176,7 @@ class CoFTPlus(CoFT):
         ranks: dict[str, Tensor] = {}
         sizes: dict[str, int] = {}
         for name, peer in self.peers.items():
-            kept, aside = (torch.nonzero(mask).flatten() for mask in (peer.lesson.keep, ~peer.lesson.keep))
+            kept, aside = (torch.nonzero(mask).flatten() for mask in (peer.lesson.weight > 0, peer.lesson.weight == 0))
             batch = min(self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, len(kept))
             ranks |= {name: kept, name + ASIDE: aside}
             sizes[name + ASIDE] = min(batch, batch * len(aside) // len(kept))

@@ -27,7 +27,7 @@ from dassl.config import get_cfg_default
 from dassl.optim import build_optimizer
 from trainers import extend_cfg
 from trainers.parts.cleanliness import DUAL_LOSSES
-from trainers.parts.lessons import masked_cross_entropy
+from trainers.parts.lessons import weighted_cross_entropy
 from trainers.parts.peer import Peer
 from trainers.parts.precision import PRECISIONS, step_attention
 from trainers.parts.prompts import DualPrompts, PromptLearner, word_context
@@ -199,7 +199,7 @@ class Step:
         self.optimizer = build_optimizer(self.parameters, cfg.OPTIM)
         self.images = torch.randn(setting.batch, 3, geometry[1], geometry[1], generator=source).to(self.device)
         self.labels = torch.randint(setting.classes, (setting.batch,), generator=source).to(self.device)
-        self.keep = torch.ones_like(self.labels, dtype=torch.bool)
+        self.weight = torch.ones(len(self.labels), device=self.labels.device)
 
     def losses(self) -> tuple[Tensor, Tensor]:
         """Cross-entropy and dual loss, scalars with gradients to prompts and visual module."""
@@ -207,7 +207,7 @@ class Step:
         autocast = torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
         with autocast, self.attention():
             logits, log_odds = self.peer.learner()(self.images)
-        loss = masked_cross_entropy(logits.float(), self.labels, self.keep)
+        loss = weighted_cross_entropy(logits.float(), self.labels, self.weight)
         return loss, self.complements(log_odds.float(), self.labels, generator("complement"))
 
     def backward(self) -> tuple[Tensor, Tensor]:

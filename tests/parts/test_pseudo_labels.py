@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainers.parts.pseudo_labels import FILTERS, Lesson, Opinion, keep_best, log_frequency
+from trainers.parts.pseudo_labels import FILTERS, Lesson, Opinion, harden, keep_best, log_frequency
 
 N, C = 200, 5
 
@@ -25,17 +25,17 @@ def test_confidence_and_margin_equal_a_naive_loop() -> None:
         assert opinion.probability_of(opinion.labels)[i].item() == pytest.approx(best)
 
 
-def naive(rule: str, own: Opinion, other: Opinion, i: int) -> tuple[int, bool]:
+def naive(rule: str, own: Opinion, other: Opinion, i: int) -> tuple[int, float]:
     y_own, y_other = int(own.labels[i]), int(other.labels[i])
-    own_says, other_says = own.clean[i, y_other] > 0.5, other.clean[i, y_other] > 0.5
+    own_says, other_says = float(own.clean[i, y_other]), float(other.clean[i, y_other])
     return {
-        "both": (y_other, bool(own_says and other_says)),
-        "peer": (y_other, bool(other_says)),
-        "agree": (y_other, y_own == y_other),
-        "self": (y_own, bool(own.clean[i, y_own] > 0.5)),
-        "none": (y_other, True),
-        "threshold-0.5": (y_other, bool(other.confidence[i] > 0.5)),
-        "threshold-0.95": (y_other, bool(other.confidence[i] > 0.95)),
+        "both": (y_other, min(own_says, other_says)),
+        "peer": (y_other, other_says),
+        "agree": (y_other, float(y_own == y_other)),
+        "self": (y_own, float(own.clean[i, y_own])),
+        "none": (y_other, 1.0),
+        "threshold-0.5": (y_other, float(other.confidence[i] > 0.5)),
+        "threshold-0.95": (y_other, float(other.confidence[i] > 0.95)),
     }[rule]
 
 
@@ -43,26 +43,42 @@ def naive(rule: str, own: Opinion, other: Opinion, i: int) -> tuple[int, bool]:
 def test_every_rule_equals_a_naive_loop(rule: str) -> None:
     own, other = make_opinion(0), make_opinion(1)
     lesson = FILTERS[rule](own, other)
-    assert [(int(y), bool(k)) for y, k in zip(lesson.labels, lesson.keep, strict=True)] == [
-        naive(rule, own, other, i) for i in range(N)
-    ]
+    expected = [naive(rule, own, other, i) for i in range(N)]
+    assert [(int(y), float(w)) for y, w in zip(lesson.labels, lesson.weight, strict=True)] == expected
+    hard = harden(lesson)
+    assert hard.labels is lesson.labels and [float(w) for w in hard.weight] == [w > 0.5 for _, w in expected]
+    assert torch.equal(hard.keep, lesson.keep)
 
 
+def test_hard_both_keeps_what_both_call_clean() -> None:
+    own, other = make_opinion(0), make_opinion(1)
+    kept = harden(FILTERS["both"](own, other)).keep
+    for i, label in enumerate(other.labels.tolist()):
+        assert kept[i] == (own.clean[i, label] > 0.5 and other.clean[i, label] > 0.5)
+
+
+@pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize("at_least", [0, 1, 7, 1000])
-def test_keep_best_equals_a_naive_loop(at_least: int) -> None:
+def test_keep_best_equals_a_naive_loop(at_least: int, soft: bool) -> None:
     source = torch.Generator().manual_seed(3)
     labels, score = torch.randint(0, C - 1, (N,), generator=source), torch.rand(N, generator=source).round(decimals=1)
-    keep = torch.rand(N, generator=source) > 0.8
-    result = keep_best(Lesson(labels, keep), score, at_least, C)
-    expected = keep.tolist()
+    weight = torch.rand(N, generator=source)
+    weight = weight if soft else weight > 0.8
+    result = keep_best(Lesson(labels, weight), score, at_least, C)
+    expected = weight.tolist()
     for c in range(C):
         members = sorted((i for i in range(N) if labels[i] == c), key=lambda i: (-score[i].item(), i))
         for i in members[:at_least]:
-            expected[i] = True
-    assert result.keep.tolist() == expected
+            expected[i] = 1
+    assert result.weight.tolist() == expected
     assert torch.equal(result.labels, labels)
 
 
 def test_log_frequency_is_finite_for_a_class_without_images() -> None:
-    log_prior = log_frequency(torch.tensor([0, 0, 0, 2]), 3)
+    log_prior = log_frequency(torch.tensor([0, 0, 0, 2]), torch.ones(4), 3)
     assert log_prior.tolist() == pytest.approx([math.log(4 / 7), math.log(1 / 7), math.log(2 / 7)])
+
+
+def test_log_frequency_counts_weights() -> None:
+    log_prior = log_frequency(torch.tensor([0, 0, 1]), torch.tensor([0.5, 0.25, 1.0]), 2)
+    assert log_prior.exp().tolist() == pytest.approx([1.75 / 3.75, 2 / 3.75])

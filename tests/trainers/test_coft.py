@@ -95,9 +95,10 @@ def test_losses_equal_their_definition(run: Callable[..., Any], phase: int) -> N
     positive, negative = F.normalize(clf.positive, dim=-1), F.normalize(clf.negative, dim=-1)
     targets = trainer.targets[name]
     place = [targets.ranks.tolist().index(rank) for rank in batch["rank"].tolist()]
-    label, keep, dual_label = targets.labels[place], targets.keep[place], targets.dual_labels[place]
+    label, weight, dual_label = targets.labels[place], targets.weight[place], targets.dual_labels[place]
     logits = clf.scale * features @ positive.t() + targets.adjustment
-    expected = F.cross_entropy(logits[keep], label[keep]) if keep.any() else torch.zeros(())
+    each = [w * F.cross_entropy(x[None], y[None]) for x, y, w in zip(logits, label, weight, strict=True)]
+    expected = sum(each) / max(1.0, float(weight.sum()))
     torch.testing.assert_close(classification, expected, atol=1e-5, rtol=1e-4)
     odds = clean_log_odds(features, positive, negative, clf.scale)
     shifts = [(dual_label + shift) % 3 for shift in (1, 2)]
@@ -150,8 +151,10 @@ def test_restart_begins_phase_two_with_pretrained_weights(run: Callable[..., Any
         run("CoFT", train=False, out="other", TRAINER__COFT__PHASE2__RESTART=True)
 
 
-def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Callable[..., Any]) -> None:
-    trainer = run("CoFT", train=False, TRAINER__COFT__MIN_KEPT=0, TRAINER__COFT__CLEAN_RULE="raw")
+@pytest.mark.parametrize("soft", [True, False])
+def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Callable[..., Any], soft: bool) -> None:
+    keys = {"TRAINER__COFT__MIN_KEPT": 0, "TRAINER__COFT__CLEAN_RULE": "raw", "TRAINER__COFT__SOFT": soft}
+    trainer = run("CoFT", train=False, **keys)
     trainer.before_train()
     trainer.epoch = 2
     trainer.before_epoch()
@@ -163,9 +166,10 @@ def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Call
         clean = []
         for p in PEERS:
             odds = views[p][1].double() - 0.5 * views[p][1].double().softmax(1).mean(0).log()
-            clean.append(odds[range(len(label)), label] > 0)
-        assert torch.equal(trainer.peers[name].lesson.labels, label)
-        assert torch.equal(trainer.peers[name].lesson.keep, clean[0] & clean[1])
+            clean.append(odds[range(len(label)), label].sigmoid())
+        least, lesson = torch.minimum(*clean), trainer.peers[name].lesson
+        assert torch.equal(lesson.labels, label)
+        torch.testing.assert_close(lesson.weight.double(), least if soft else (least > 0.5).double())
 
 
 def test_peers_differ_in_seeds_template_batches_and_random_numbers(run: Callable[..., Any]) -> None:

@@ -113,7 +113,7 @@ def test_contrast_uses_the_images_that_the_filter_leaves_out(run: Callable[..., 
     trainer.epoch = trainer.phase1_epochs
     trainer.before_epoch()
     for peer in trainer.peers.values():
-        peer.lesson.keep[:] = torch.arange(len(peer.lesson.keep)) % 3 > 0
+        peer.lesson.weight[:] = (torch.arange(len(peer.lesson.weight)) % 3 > 0).float()
     batch = next(iter(trainer.draw_batches()))
     trainer.batch_idx = 0
     for name, peer in trainer.peers.items():
@@ -128,7 +128,7 @@ def test_contrast_uses_the_images_that_the_filter_leaves_out(run: Callable[..., 
         own = teacher.projection(teacher.features(views[:, 1]))
         torch.testing.assert_close(trainer.peers[name].queue.filled()[0], own[:0])
         trainer.targets[name] = trainer.targets[name].__class__(
-            ranks=kept, labels=peer.lesson.labels[kept], keep=torch.ones(len(kept), dtype=torch.bool),
+            ranks=kept, labels=peer.lesson.labels[kept], weight=torch.ones(len(kept)),
             dual_labels=peer.lesson.labels[kept], adjustment=torch.zeros(len(trainer.classnames)),
         )  # fmt: skip
         first = trainer.losses(name, batch)["contrast"].item()

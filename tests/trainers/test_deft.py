@@ -70,8 +70,8 @@ def test_a_models_seeds_are_filtered_by_itself(run: Callable[..., Any]) -> None:
         with torch.no_grad():
             odds = peer.prompted()(images)[1]
         clean = odds.gather(1, peer.seeds.labels[:, None]).squeeze(1) > 0
-        assert bool((targets[name].keep | ~clean).all())  # more are kept where a class has too few
-        surplus = targets[name].keep & ~clean
+        assert bool((targets[name].weight | ~clean).all())  # more are kept where a class has too few
+        surplus = targets[name].weight & ~clean
         assert int(surplus.sum()) <= 3 * built.own.MIN_KEPT
 
 

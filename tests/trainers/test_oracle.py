@@ -53,7 +53,7 @@ def test_the_filter_keeps_what_is_right_in_both_phases(
     assert len(seen) == 2
     for targets in (target for both in seen for target in both.values()):
         for rank, label, keep, dual in zip(
-            *(x.tolist() for x in (targets.ranks, targets.labels, targets.keep, targets.dual_labels)), strict=True
+            *(x.tolist() for x in (targets.ranks, targets.labels, targets.weight, targets.dual_labels)), strict=True
         ):
             assert keep == (truth[rank] == label) and (dual == label or not keep)
     for peer in trainer.peers.values():

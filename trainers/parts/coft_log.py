@@ -51,8 +51,8 @@ class PeerLog:
         pool_size: int,
     ) -> dict[str, float]:
         """Numbers of Phase I: the kept seeds, and how much the peers disagree in their guesses of other images."""
-        ranks = torch.cat([t.ranks[t.keep] for t in targets.values()])
-        labels = torch.cat([t.labels[t.keep] for t in targets.values()])
+        ranks = torch.cat([t.ranks[t.weight > 0.5] for t in targets.values()])
+        labels = torch.cat([t.labels[t.weight > 0.5] for t in targets.values()])
         of = sum(len(t.ranks) for t in targets.values())
         return {
             "kept": len(ranks),

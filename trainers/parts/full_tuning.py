@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from .base import ClipTrainer, check_positive
 from .descriptions import zero_shot_features
 from .ensembling import average_predictions
-from .lessons import masked_cross_entropy, taught_targets
+from .lessons import taught_targets, weighted_cross_entropy
 from .peer import Classifier, Peer, heads_of
 from .phases import Built
 from .side_by_side import SideBySide
@@ -152,8 +152,8 @@ class FullTuning(ClipTrainer):
         targets = self.targets[name]
         with self.autocast():
             logits, _ = self.peers[name].learner()(part["view"].to(self.device))
-        label, keep, _ = (x.to(self.device) for x in targets.of(part["rank"]))
-        return masked_cross_entropy(logits.float() + targets.adjustment.to(self.device), label, keep)
+        label, weight, _ = (x.to(self.device) for x in targets.of(part["rank"]))
+        return weighted_cross_entropy(logits.float() + targets.adjustment.to(self.device), label, weight)
 
     def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:
         """Load a checkpoint: of an epoch, else the last."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cleanliness import p_clean, separation
-from .pseudo_labels import Lesson, keep_best, log_frequency
+from .pseudo_labels import Lesson, harden, keep_best, log_frequency
 from .seeds import Seeds
 from .tables import each_row
 
@@ -23,7 +23,7 @@ class Targets:
     Attributes:
         ranks: Which images. Shape (n,).
         labels: For the classification loss. Shape (n,).
-        keep: Where the classification loss counts. Shape (n,), bool.
+        weight: How much each counts in the classification loss, from 0 to 1. Shape (n,).
         dual_labels: For the dual loss. Shape (n,).
         adjustment: Added to the logits in the classification loss. Shape (C,).
         separation: How well the judge of these labels tells them from other classes (AUC); NaN without a judge.
@@ -31,7 +31,7 @@ class Targets:
 
     ranks: Tensor
     labels: Tensor
-    keep: Tensor
+    weight: Tensor
     dual_labels: Tensor
     adjustment: Tensor
     separation: float = float("nan")
@@ -42,16 +42,17 @@ class Targets:
         return order, self.ranks[order]
 
     def of(self, ranks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels, keep and dual labels of some of the images. Shape (m,) each."""
+        """Labels, weights and dual labels of some of the images. Shape (m,) each."""
         order, ordered = self._sorted
         place = order[torch.searchsorted(ordered, ranks)]
-        return self.labels[place], self.keep[place], self.dual_labels[place]
+        return self.labels[place], self.weight[place], self.dual_labels[place]
 
 
 def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, active: bool, at_least: int) -> Targets:
-    """Targets of Phase I: seeds that the other peer calls clean; what it calls unclean is relabelled for the dual loss.
+    """Targets of Phase I: seeds, as clean as the other peer says; unclean ones are relabelled for the dual loss.
 
-    The filter acts once warm-up is over and the judge's d separates the seeds' labels from other classes.
+    The filter acts once warm-up is over and the judge's d separates the seeds' labels from other classes. Logits are
+    adjusted by the class frequencies of what is left, as in Phase II: the filter leaves less of some classes.
 
     Args:
         seeds: The peer's own seeds, on which the judge was not trained.
@@ -63,37 +64,40 @@ def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, 
     """
     num_classes = logits.shape[1]
     labels, auc = seeds.labels, separation(log_odds, seeds.labels)
-    lesson = Lesson(labels, torch.ones_like(labels, dtype=torch.bool))
+    lesson = Lesson(labels, torch.ones(len(labels)))
     dual_labels = labels
     if active and auc > settings.PHASE1.MIN_AUC:
         at_label = log_odds.gather(1, labels.unsqueeze(1)).squeeze(1)
         told = each_row(lambda d, y: p_clean(d, settings.CLEAN_RULE).gather(1, y.unsqueeze(1)), log_odds, labels)
-        clean = told.squeeze(1) > 0.5
-        lesson = keep_best(Lesson(labels, clean), at_label, at_least, num_classes)
+        lesson = Lesson(labels, told.squeeze(1).float())
+        lesson = keep_best(lesson if settings.SOFT else harden(lesson), at_label, at_least, num_classes)
         dual_labels = torch.where(lesson.keep, labels, logits.argmax(dim=1))
-    return Targets(seeds.ranks, labels, lesson.keep, dual_labels, torch.zeros(num_classes), auc)
+    adjustment = log_frequency(labels, lesson.weight, num_classes)
+    return Targets(seeds.ranks, labels, lesson.weight, dual_labels, adjustment, auc)
 
 
 def taught_targets(lesson: Lesson, num_classes: int) -> Targets:
-    """Targets of Phase II: the kept pseudo-labels, with logits adjusted by their class frequencies."""
-    ranks = torch.nonzero(lesson.keep).flatten()
-    labels = lesson.labels[ranks]
-    return Targets(ranks, labels, torch.ones_like(labels, dtype=torch.bool), labels, log_frequency(labels, num_classes))
+    """Targets of Phase II: pseudo-labels that count at all, with logits adjusted by their class frequencies."""
+    ranks = torch.nonzero(lesson.weight).flatten()
+    labels, weight = lesson.labels[ranks], lesson.weight[ranks]
+    return Targets(ranks, labels, weight, labels, log_frequency(labels, weight, num_classes))
 
 
-def masked_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor) -> Tensor:
-    """Cross-entropy averaged over the kept samples; 0 where none is kept.
+def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of the samples' cross-entropies, or their weighted sum where the weights are less than 1 together.
+
+    So few weights of a batch cannot make a large step, and none of them none.
 
     Args:
         logits: Shape (n, C).
         label: Shape (n,).
-        keep: Shape (n,), bool.
+        weight: From 0 to 1, or bool. Shape (n,).
 
     Returns:
         A scalar.
     """
     each = F.cross_entropy(logits, label, reduction="none")
-    return (each * keep).sum() / keep.sum().clamp_min(1)
+    return (each * weight).sum() / weight.sum().clamp_min(1)
 
 
 def text_pull(positive: Tensor, anchor: Tensor) -> Tensor:

@@ -269,12 +269,12 @@ class Peer(nn.Module):
             "phase": self.phase,
             "identity": dict(self.identity),
             "seeds": {"ranks": self.seeds.ranks, "labels": self.seeds.labels},
-            "lesson": {"labels": self.lesson.labels, "keep": self.lesson.keep},
+            "lesson": {"labels": self.lesson.labels, "weight": self.lesson.weight},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore seeds and pseudo-labels; the phase is entered before weights are loaded."""
-        self.seeds, self.lesson = Seeds(**state["seeds"]), Lesson(**state["lesson"])
+        self.seeds, self.lesson = Seeds(**state["seeds"]), Lesson(*state["lesson"].values())
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """State without the frozen weights that the peers share."""

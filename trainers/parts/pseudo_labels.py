@@ -1,6 +1,7 @@
 """The collaborative pseudo-label filter: what each peer is taught, given what both peers think.
 
-A rule is a function of the peer's own opinion and the other's; COFT.FILTER names one of `FILTERS`.
+A rule is a function of the peer's own opinion and the other's, to labels and how likely each is clean; COFT.FILTER
+names one of `FILTERS`. With COFT.SOFT a label weighs as much; without, those above 1/2 count, and only they.
 """
 
 from __future__ import annotations
@@ -51,29 +52,33 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a peer is taught: pseudo-labels, and which of them.
+    """What a peer is taught: pseudo-labels, and how much each of them counts.
 
     Attributes:
         labels: Shape (N,).
-        keep: Shape (N,), bool.
+        weight: From 0 to 1, or bool. Shape (N,).
     """
 
     labels: Tensor
-    keep: Tensor
+    weight: Tensor
+
+    @property
+    def keep(self) -> Tensor:
+        """Which labels are more likely clean than not. Shape (N,), bool."""
+        return self.weight > 0.5
 
 
 Rule = Callable[[Opinion, Opinion], Lesson]
 
 
 def both(own: Opinion, other: Opinion) -> Lesson:
-    """The other's labels, where the peer itself and the other call them clean."""
-    labels = other.labels
-    return Lesson(labels, (own.clean_at(labels) > 0.5) & (other.clean_at(labels) > 0.5))
+    """The other's labels, as clean as the one that doubts them more says: above 1/2 where both call them clean."""
+    return Lesson(other.labels, torch.minimum(own.clean_at(other.labels), other.clean_at(other.labels)))
 
 
 def peer(own: Opinion, other: Opinion) -> Lesson:
-    """The other's labels, where the other calls them clean."""
-    return Lesson(other.labels, other.clean_at(other.labels) > 0.5)
+    """The other's labels, as clean as the other says."""
+    return Lesson(other.labels, other.clean_at(other.labels))
 
 
 def agree(own: Opinion, other: Opinion) -> Lesson:
@@ -82,8 +87,8 @@ def agree(own: Opinion, other: Opinion) -> Lesson:
 
 
 def oneself(own: Opinion, other: Opinion) -> Lesson:
-    """The peer's own labels, where it calls them clean itself."""
-    return Lesson(own.labels, own.clean_at(own.labels) > 0.5)
+    """The peer's own labels, as clean as it says itself."""
+    return Lesson(own.labels, own.clean_at(own.labels))
 
 
 def none(own: Opinion, other: Opinion) -> Lesson:
@@ -111,24 +116,38 @@ FILTERS: dict[str, Rule] = {
 }
 
 
+def harden(lesson: Lesson) -> Lesson:
+    """Let labels that are more likely clean than not count in full, and the others not at all."""
+    return Lesson(lesson.labels, lesson.keep)
+
+
 def keep_best(lesson: Lesson, score: Tensor, at_least: int, num_classes: int) -> Lesson:
-    """Keep, besides what the rule keeps, the best few of each class, so that no class is left without images.
+    """Let the best few of each class count in full in any case, so that no class is left without images.
 
     Args:
         lesson: What the rule gave.
         score: The higher, the sooner kept. Shape (N,).
-        at_least: How many of each class are kept at least, as far as there are so many.
+        at_least: How many of each class at least, as far as there are so many.
         num_classes: C.
 
     Returns:
-        The lesson, its `keep` widened. Ties go to the lower index.
+        The lesson with other weights. Ties go to the lower index.
     """
-    keep = lesson.keep.clone()
-    keep[best_of_each(score, lesson.labels, torch.full((num_classes,), at_least))[0]] = True
-    return Lesson(lesson.labels, keep)
+    weight = lesson.weight.clone()
+    weight[best_of_each(score, lesson.labels, torch.full((num_classes,), at_least))[0]] = 1
+    return Lesson(lesson.labels, weight)
 
 
-def log_frequency(labels: Tensor, num_classes: int) -> Tensor:
-    """Log class frequencies of some labels, each class counted once more than it occurs. Shape (C,)."""
-    counts = torch.bincount(labels, minlength=num_classes).double() + 1
+def log_frequency(labels: Tensor, weight: Tensor, num_classes: int) -> Tensor:
+    """Log class frequencies of weighted labels, each class counted once more than it occurs.
+
+    Args:
+        labels: Shape (n,).
+        weight: Shape (n,).
+        num_classes: C.
+
+    Returns:
+        Shape (C,).
+    """
+    counts = torch.ones(num_classes, dtype=torch.float64).index_add_(0, labels, weight.double())
     return (counts / counts.sum()).log().float()
