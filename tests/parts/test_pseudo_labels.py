@@ -31,6 +31,7 @@ def naive(rule: str, own: Opinion, other: Opinion, i: int) -> tuple[int, float]:
     return {
         "both": (y_other, min(own_says, other_says)),
         "peer": (y_other, other_says),
+        "probability": (y_other, min(float(x.probabilities[i, y_other]) for x in (own, other))),
         "agree": (y_other, float(y_own == y_other)),
         "self": (y_own, float(own.clean[i, y_own])),
         "none": (y_other, 1.0),

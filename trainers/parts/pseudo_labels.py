@@ -81,6 +81,12 @@ def peer(own: Opinion, other: Opinion) -> Lesson:
     return Lesson(other.labels, other.clean_at(other.labels))
 
 
+def probability(own: Opinion, other: Opinion) -> Lesson:
+    """As `both`, by softmax probabilities instead of p_clean: what there would be without a negative prompt."""
+    labels = other.labels
+    return Lesson(labels, torch.minimum(own.probability_of(labels), other.probability_of(labels)))
+
+
 def agree(own: Opinion, other: Opinion) -> Lesson:
     """The labels that both predict."""
     return Lesson(other.labels, own.labels == other.labels)
@@ -108,6 +114,7 @@ def threshold(bound: float) -> Rule:
 FILTERS: dict[str, Rule] = {
     "both": both,
     "peer": peer,
+    "probability": probability,
     "agree": agree,
     "self": oneself,
     "none": none,
