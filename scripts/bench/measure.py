@@ -150,21 +150,22 @@ def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 
 
 def extrapolate(setting: Setting, smaller: Sequence[Measured]) -> Measured:
-    """What a setting would take that does not fit, on the line through what was measured of the same way.
+    """What a setting would take that does not fit, from what was measured of the same way.
+
+    Operations and memory are on the line through the others, for they grow with the tokens and do not scatter. Seconds
+    do: they are those that an operation took with most classes, times the operations.
 
     Args:
         setting: The setting that does not fit.
         smaller: Of the same way with fewer classes, two at least.
     """
-    tokens = tokens_read(setting)
+    tokens, most = tokens_read(setting), max(smaller, key=lambda m: m.tokens)
 
     def at(values: Sequence[float]) -> float:
         slope, start = line([m.tokens for m in smaller], values)
         return start + slope * tokens
 
     result = Measured(setting, tokens, at([m.flops for m in smaller]), extrapolated=True)
-    for i in range(min(len(m.seconds) for m in smaller)):
-        result.seconds.append(at([m.seconds[i] for m in smaller]))
-        result.wall.append(at([m.wall[i] for m in smaller]))
+    result.seconds, result.wall = ([s * result.flops / most.flops for s in each] for each in (most.seconds, most.wall))
     result.peak, result.before = at([m.peak for m in smaller]), at([m.before for m in smaller])
     return result
