@@ -64,7 +64,7 @@ class CoFT(PeerTrainer):
         self.log.add(0, "zero-shot", **self.accuracies(), **self.share_seeds(logits, 2 * self.seeds_per_class))
 
     def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> dict[str, float]:
-        """Give the peers, by turns, the images that some logits (N, C) are surest of.
+        """Give the peers the images that some logits (N, C) are surest of, by turns or all to both.
 
         Returns:
             Numbers for the log.
@@ -72,7 +72,7 @@ class CoFT(PeerTrainer):
         logits = correct_prior_(logits, self.own.PRIOR_TAU)
         seeds = self.pick_seeds(logits, per_class)
         for start, peer in enumerate(self.peers.values()):
-            peer.seeds = seeds.every_other(start, len(self.classnames))
+            peer.seeds = seeds.every_other(start, len(self.classnames)) if self.own.SPLIT_SEEDS else seeds
         everything = torch.arange(len(self.pool))
         return {
             "kept": len(seeds.ranks),
@@ -120,7 +120,7 @@ class CoFT(PeerTrainer):
     def draw_batches(self) -> DataLoader:
         """The epoch's batches: for each peer the images that it is taught, weakly or strongly augmented."""
         ranks = {name: targets.ranks for name, targets in self.targets.items()}
-        view = ("weak", "strong")[self.phase - 1]
+        view = "weak" if self.phase == 1 else self.own.PHASE2.VIEW
         return peer_batches(
             self.pool, self.cfg, view, ranks, self.steps_per_epoch(self.phase), self.cfg.SEED, self.epoch
         )

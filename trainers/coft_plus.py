@@ -181,7 +181,9 @@ class CoFTPlus(CoFT):
             ranks |= {name: kept, name + ASIDE: aside}
             sizes[name + ASIDE] = min(batch, batch * len(aside) // len(kept))
         key = (self.cfg.SEED, self.epoch)
-        return peer_batches(self.pool, self.cfg, "strong and weak", ranks, self.steps_per_epoch(2), *key, sizes=sizes)
+        return peer_batches(
+            self.pool, self.cfg, f"{self.own.PHASE2.VIEW} and weak", ranks, self.steps_per_epoch(2), *key, sizes=sizes
+        )
 
     def losses(self, name: str, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
         """Losses of a peer on its part of a batch, by name; each a scalar."""

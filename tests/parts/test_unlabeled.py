@@ -46,7 +46,7 @@ def test_batches_do_not_depend_on_workers_cache_or_global_random_state(
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("view", ["weak", "strong", "strong and weak"])
+@pytest.mark.parametrize("view", ["weak", "strong", "strong and weak", "weak and weak"])
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_what_a_view_keeps_of_an_image_does_not_change_it(
     paths: list[str], configure: Callable[..., Any], kind: str, view: str

@@ -52,6 +52,12 @@ def test_norms_and_biases_start_at_the_frozen_encoder(clip_model: CLIP) -> None:
     torch.testing.assert_close(build(clip_model)(images()), clip_model.visual(images()))
 
 
+def test_no_module_is_the_frozen_encoder_and_trains_nothing(clip_model: CLIP) -> None:
+    module = build(clip_model, "none")
+    assert torch.equal(module(images()), clip_model.visual(images()))
+    assert not trained(module)
+
+
 def naive_vit(visual: Any, x: torch.Tensor, tokens: torch.Tensor, deep: bool = True) -> torch.Tensor:
     """VPT image by image, layer by layer, with attention written out."""
     features = []

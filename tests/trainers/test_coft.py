@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, saved_weights, weights
 from trainers.parts.cleanliness import clean_log_odds, dual_loss
+from trainers.parts.unlabeled import peer_batches
 
 PEERS = ("peer_a", "peer_b")
 
@@ -77,6 +78,30 @@ def test_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> None:
     assert len(found) == 1 and float(found[0]) == pytest.approx(trainer.results["accuracy_test"], abs=0.05)
 
 
+def test_seeds_are_split_between_the_peers_or_given_to_both(run: Callable[..., Any]) -> None:
+    split, shared = (run("CoFT", train=False, TRAINER__COFT__SPLIT_SEEDS=key) for key in (True, False))
+    seeds = {}
+    for trainer in (split, shared):
+        trainer.before_train()
+        seeds[trainer] = [set(peer.seeds.ranks.tolist()) for peer in trainer.peers.values()]
+    assert not seeds[split][0] & seeds[split][1]
+    assert seeds[shared][0] == seeds[shared][1] == seeds[split][0] | seeds[split][1]
+
+
+def test_the_view_of_phase_two_is_the_key_s(run: Callable[..., Any]) -> None:
+    batches = {}
+    for view in ("weak", "strong"):
+        trainer = run("CoFT", train=False, TRAINER__COFT__PHASE2__VIEW=view)
+        trainer.before_train()
+        trainer.epoch = 2
+        trainer.before_epoch()
+        ranks = {name: targets.ranks for name, targets in trainer.targets.items()}
+        expected = peer_batches(trainer.pool, trainer.cfg, view, ranks, 1, trainer.cfg.SEED, 2)
+        batches[view] = next(iter(trainer.train_loader_x))["peer_a"]["view"]
+        torch.testing.assert_close(batches[view], next(iter(expected))["peer_a"]["view"], rtol=0, atol=0)
+    assert not torch.equal(batches["weak"], batches["strong"])
+
+
 @pytest.mark.parametrize("phase", [1, 2])
 def test_losses_equal_their_definition(run: Callable[..., Any], phase: int) -> None:
     """One step of a peer, with text tower, heads, filter and routing written out."""
@@ -130,7 +155,7 @@ def test_pull_towards_the_template_is_a_loss_of_phase_one(run: Callable[..., Any
     assert pull > 0 and trainer.loss_weights["pull"] == 2.0
 
 
-@pytest.mark.parametrize("kind", ["vpt-shallow", "lora", "adapter", "norms-and-biases"])
+@pytest.mark.parametrize("kind", ["vpt-shallow", "lora", "adapter", "norms-and-biases", "none"])
 def test_visual_modules_train_in_both_phases(run: Callable[..., Any], kind: str) -> None:
     trainer = run("CoFT", "vit", TRAINER__COFT__VISUAL=kind)
     assert trainer.results["after Phase II"]["accuracy_both"] >= 0
@@ -247,6 +272,7 @@ def test_checkpoint_of_another_backbone_is_refused(run: Callable[..., Any]) -> N
         ({"TRAINER__COFT__PREC": "fp8"}, "TRAINER.COFT.PREC is 'fp8'; expected one of fp32"),
         ({"TRAINER__COFT__PHASE2__REFRESH": 0}, "PHASE2.REFRESH is 0; expected at least 1"),
         ({"TEST__FINAL_MODEL": "best_val"}, "TEST.FINAL_MODEL is 'best_val', which chooses an epoch by labels"),
+        ({"TRAINER__COFT__PHASE2__VIEW": "string"}, "TRAINER.COFT.PHASE2.VIEW is 'string'; did you mean 'strong'?"),
         ({"INPUT__AUGMENT": "arial"}, "INPUT.AUGMENT is 'arial'; did you mean 'aerial'?"),
         ({"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* reads \(32, 32\)"),
     ],

@@ -17,6 +17,7 @@ def coft_keys() -> CfgNode:
     own.KG_WEIGHT = 0.0  # pull of the positive text features towards the template's (KgCoOp)
     own.SEEDS_PER_CLASS = 16  # K: pseudo-labels of each class for each peer, at most
     own.SEEDS_SHARE = 0.5  # of a class's expected images N / C, so many are seeds at most, of both peers together
+    own.SPLIT_SEEDS = True  # False: each peer is trained on all seeds of both
     own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
     own.CLEAN_RULE = "open"  # open, coupled, calibrated or raw: a name of parts/cleanliness.py
     own.NEGATIVE_START = "mean"  # mean or positive: see parts/peer.py
@@ -31,6 +32,7 @@ def coft_keys() -> CfgNode:
     own.PHASE1 = CfgNode({"EPOCHS": 10, "MIN_STEPS": 300, "WARMUP_STEPS": 100, "MIN_AUC": 0.9})
     own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
     own.PHASE2.LAMBDA_DUAL = 0.0  # weight of the dual loss in Phase II; with it, d learns its labels by heart
+    own.PHASE2.VIEW = "strong"  # or weak: what peers are trained on; labels are made on the plain view
     own.PHASE2.EMA = 0.99
     own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
     own.PHASE2.RESTART = False  # True: the encoder starts Phase II from pre-trained weights, as DeFT's does

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Collection, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Any, cast
 
 import torch
@@ -34,6 +35,7 @@ NAMED: dict[str, Collection[str]] = {  # keys whose values are names
     "CLEAN_RULE": CLEAN_RULES,
     "COMPLEMENTS": DUAL_LOSSES,
     "NEGATIVE_START": NEGATIVE_STARTS,
+    "PHASE2.VIEW": ("weak", "strong"),
 }
 SAMPLE = 256  # images on which the peers' disagreement is measured in Phase I
 
@@ -53,8 +55,9 @@ class PeerTrainer(ClipTrainer):
         section = f"TRAINER.{self.settings}"
         own = cfg.TRAINER[self.settings]
         for key, known in NAMED.items():
-            if own[key] not in known:
-                raise UserError(f"{section}.{key} is {own[key]!r}; {did_you_mean(own[key], known)}")
+            name = attrgetter(key)(own)
+            if name not in known:
+                raise UserError(f"{section}.{key} is {name!r}; {did_you_mean(name, known)}")
         check_positive(cfg, *(f"{section}.{key}" for key in ("PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")))
         compiler = own.PHASE2.COMPILE
         if compiler and compiler not in torch.compiler.list_backends(exclude_tags=()):

@@ -57,9 +57,9 @@ def strong_view(cfg: Any) -> View:
     return View(fixed, v2.Compose([*drawn, v2.RandAugment(num_ops=2, magnitude=9), v2.PILToTensor()]))
 
 
-def strong_and_weak(cfg: Any) -> View:
-    """A strong and a weak view of the same image. Shape (2, 3, size, size)."""
-    views = (strong_view(cfg), weak_view(cfg))
+def with_weak(first: Callable[[Any], View], cfg: Any) -> View:
+    """A view and a weak one of the same image. Shape (2, 3, size, size)."""
+    views = (first(cfg), weak_view(cfg))
     return View(views[0].fixed, partial(_stack, [view.rest for view in views]))
 
 
@@ -71,7 +71,8 @@ VIEWS: dict[str, Callable[[Any], View]] = {
     "plain": plain_view,
     "weak": weak_view,
     "strong": strong_view,
-    "strong and weak": strong_and_weak,
+    "strong and weak": partial(with_weak, strong_view),
+    "weak and weak": partial(with_weak, weak_view),
 }
 
 

@@ -128,6 +128,11 @@ def lora(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
     return add_low_rank(share_frozen(visual, set()), own.LORA_RANK, generator)
 
 
+def no_module(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
+    """Train nothing of the encoder: prompts alone."""
+    return share_frozen(visual, set())
+
+
 class Adapter(nn.Module):
     """A bottleneck with a residual connection (Houlsby et al. 2019), at first the identity.
 
@@ -170,6 +175,7 @@ VISUAL_MODULES: dict[str, Callable[[nn.Module, torch.Generator, Any], nn.Module]
     "lora": lora,
     "adapter": adapter,
     "norms-and-biases": norms_and_biases,
+    "none": no_module,
 }
 
 
