@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,9 @@ from .parts.cleanliness import DUAL_LOSSES
 from .parts.coft_keys import coft_keys
 from .parts.coft_log import PeerLog
 from .parts.descriptions import zero_shot_features
-from .parts.labelling import classify_pool, opinion, zero_shot_logits
+from .parts.labelling import SCORES, classify_pool, opinion, pool_features, zero_shot_logits
 from .parts.lessons import Targets, seed_targets, taught_targets, text_pull, weighted_cross_entropy
+from .parts.negative_head import fit_negative
 from .parts.peer import Classifier
 from .parts.peer_trainer import PEERS, PeerTrainer
 from .parts.pseudo_labels import FILTERS, Lesson, Opinion, harden, keep_best
@@ -136,7 +138,7 @@ class CoFT(PeerTrainer):
         for i, (name, judge) in enumerate(self.partners.items()):
             logits, odds = (x[i] for x in pieces[judge])
             targets[name] = self.judge_seeds(name, logits, odds, warm)
-        guesses = [pieces[name][0][-1].argmax(dim=1) for name in PEERS]
+        guesses = [self.scores(*(x[-1] for x in pieces[name])).argmax(dim=1) for name in PEERS]
         self.numbers |= self.log.seeds(targets, guesses, self.diagnostics, len(self.pool))
         return targets
 
@@ -149,10 +151,16 @@ class CoFT(PeerTrainer):
             odds: The judge's clean log-odds of them. Shape (n, C).
             warm: Whether warm-up is over.
         """
-        return seed_targets(self.peers[name].seeds, logits, odds, self.own, active=warm, at_least=self.min_kept)
+        guesses = self.scores(logits, odds).argmax(dim=1)
+        return seed_targets(self.peers[name].seeds, guesses, odds, self.own, active=warm, at_least=self.min_kept)
+
+    def scores(self, logits: Tensor, odds: Tensor) -> Tensor:
+        """Scores of the classes, as CLASSIFY says. Shape as either's."""
+        return SCORES[self.own.CLASSIFY](logits, odds)
 
     def teach(self) -> None:
         """Phase II: label all images with the averaged peers, and filter what each is taught."""
+        self.fit_negatives()
         opinions = self.opinions()
         for name, other in self.partners.items():
             self.peers[name].lesson = self.filtered(opinions[name], opinions[other])
@@ -160,6 +168,27 @@ class CoFT(PeerTrainer):
                 section = f"TRAINER.{self.settings}"
                 raise UserError(f"{section}.FILTER {self.own.FILTER} keeps no pseudo-label; set {section}.MIN_KEPT 1")
         self._report_lessons(opinions)
+
+    @torch.no_grad()
+    def fit_negatives(self, to_lessons: bool = False) -> None:
+        """Fit each peer's negative vectors, with image features and positive vectors as they are.
+
+        Args:
+            to_lessons: Fit to the labels that the peer was taught last in Phase II, by their weights; else to its
+                seeds, so that the vectors may judge other labels.
+        """
+        if not (self.own.CLASS_NEGATIVE and self.own.LAMBDA_DUAL):
+            return
+        for name, peer in self.peers.items():
+            given: Seeds | Targets = self.targets[name] if to_lessons else peer.seeds
+            weight = self.targets[name].weight.float() if to_lessons else torch.ones(len(given.labels))
+            teacher = peer.teacher().eval()
+            with self.clock.part("labelling"), self.autocast():
+                features = pool_features(teacher, self.pool, self.cfg, self.device, given.ranks)
+            labels, weight = given.labels.to(self.device), weight.to(self.device)
+            source = generator(self.cfg.SEED, "negative", name, self.epoch)
+            vectors = (teacher.positive, teacher.negative, teacher.scale)
+            peer.set_negative(fit_negative(features, labels, weight, *vectors, source))
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """Say what a peer is taught in Phase II: what the filter lets through, and of each class at least a few.
@@ -174,8 +203,12 @@ class CoFT(PeerTrainer):
 
     def opinions(self) -> dict[str, Opinion]:
         """What each peer thinks of all images."""
-        views = self._classify(None)
-        return {name: opinion(*views[name], self.own.PRIOR_TAU, self.own.CLEAN_RULE) for name in PEERS}
+        return self.opinions_of(self._classify(None))
+
+    def opinions_of(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Opinion]:
+        """Form the peers' opinions from logits l+ and clean log-odds d of all images, in place. Shape (N, C) each."""
+        own = self.own
+        return {name: opinion(*views[name], own.PRIOR_TAU, own.CLEAN_RULE, own.CLASSIFY) for name in PEERS}
 
     def teachers(self) -> dict[str, Classifier]:
         """The classifiers that label images."""
@@ -248,6 +281,8 @@ class CoFT(PeerTrainer):
         self.deployed = {}
         done, own = self.epoch + 1, self.own
         ends = done in (self.phase1_epochs, self.max_epoch)
+        if done == self.max_epoch or (self.phase == 1 and done % own.PHASE1.EPOCHS == 0):
+            self.fit_negatives(to_lessons=self.phase == 2)  # nothing is judged after Phase II
         if ends or (own.EVAL_FREQ and done % own.EVAL_FREQ == 0):
             self.numbers |= self.accuracies()
         self.log.add(done, f"phase{self.phase}", **self.numbers)

@@ -21,7 +21,7 @@ from .parts.base import check_positive
 from .parts.coft_keys import coft_keys
 from .parts.contrastive import ContrastingPeer
 from .parts.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
-from .parts.labelling import mean_log_probabilities, opinion
+from .parts.labelling import mean_log_probabilities
 from .parts.peer import Classifier, Peer
 from .parts.peer_trainer import PEERS
 from .parts.prompts import DualPrompts
@@ -127,8 +127,8 @@ class CoFTPlus(CoFT):
             number: Of the round, from 1.
         """
         views = self._classify(None)
-        together = mean_log_probabilities([views[name][0] for name in PEERS], self.output_dir)
-        opinions = [opinion(*views[name], self.own.PRIOR_TAU, self.own.CLEAN_RULE) for name in PEERS]
+        together = mean_log_probabilities([views[name] for name in PEERS], self.own.CLASSIFY, self.output_dir)
+        opinions = self.opinions_of(views).values()
         labels = together.argmax(dim=1)
         clean = torch.stack([o.clean_at(labels) > 0.5 for o in opinions]).all(dim=0)
         coverage = torch.bincount(labels[clean], minlength=len(self.classnames))

@@ -28,6 +28,7 @@ def add_config(cfg: Any) -> None:
     own.SEEDS_PER_CLASS, own.SEEDS_SHARE = ALL, 2.0  # Phase I trains on all images
     own.PRIOR_TAU = 0.0
     own.CLEAN_RULE, own.COMPLEMENTS, own.NEGATIVE_START = "raw", "drawn", "positive"
+    own.CLASS_NEGATIVE, own.CLASSIFY = False, "positive"
     own.FILTER, own.SOFT = "self", False
     own.NEG_GRAD_TO_VISUAL = False
     own.PHASE2.RESTART, own.PHASE2.WISE = True, 1.0

@@ -75,7 +75,8 @@ class CoFTOracle(CoFT):
         if self.own.KNOWS != "filter":
             return told
         right = told.labels == self.truth[told.ranks]
-        return replace(told, weight=right, dual_labels=torch.where(right, told.labels, logits.argmax(dim=1)))
+        guesses = self.scores(logits, odds).argmax(dim=1)
+        return replace(told, weight=right, dual_labels=torch.where(right, told.labels, guesses))
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """With KNOWS filter, the partner's labels that are right; with KNOWS labels, all true ones."""

@@ -18,12 +18,12 @@ def judged(right: float = 6.0, wrong: float = -6.0) -> tuple[Seeds, torch.Tensor
     """Nine seeds of three classes; the judge calls the second of each class unclean and sees the next class in it."""
     labels = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
     odds = torch.full((9, 3), wrong)
-    logits = torch.zeros(9, 3)
+    guesses = torch.zeros(9, dtype=torch.long)
     for i, label in enumerate(labels.tolist()):
         seen = (label + 1) % 3 if i % 3 == 1 else label
         odds[i, label] = math.log(2) - 0.1 if i % 3 == 1 else right
-        logits[i, seen] = 4.0
-    return Seeds(torch.tensor([30, 10, 20, 50, 40, 60, 80, 70, 90]), labels), logits, odds
+        guesses[i] = seen
+    return Seeds(torch.tensor([30, 10, 20, 50, 40, 60, 80, 70, 90]), labels), guesses, odds
 
 
 def test_unclean_seeds_leave_the_classification_loss_and_are_relabelled_for_the_dual_loss() -> None:
@@ -41,33 +41,33 @@ def test_the_calibrated_threshold_is_log_c_minus_1() -> None:
 
 
 def test_all_count_as_clean_while_warming_up_or_while_the_judge_cannot_tell() -> None:
-    seeds, logits, odds = judged()
+    seeds, guesses, odds = judged()
     for targets in (
-        seed_targets(seeds, logits, odds, SOFT, active=False, at_least=1),
-        seed_targets(seeds, logits, odds, SETTINGS, active=False, at_least=1),
-        seed_targets(seeds, logits, -odds, SETTINGS, active=True, at_least=1),
+        seed_targets(seeds, guesses, odds, SOFT, active=False, at_least=1),
+        seed_targets(seeds, guesses, odds, SETTINGS, active=False, at_least=1),
+        seed_targets(seeds, guesses, -odds, SETTINGS, active=True, at_least=1),
     ):
         assert targets.weight.all() and torch.equal(targets.dual_labels, seeds.labels)
 
 
 def test_no_class_is_left_without_seeds() -> None:
-    seeds, logits, odds = judged()
+    seeds, guesses, odds = judged()
     odds[6:] -= 9  # the third class is called unclean as a whole
-    targets = seed_targets(seeds, logits, odds, SETTINGS, active=True, at_least=1)
+    targets = seed_targets(seeds, guesses, odds, SETTINGS, active=True, at_least=1)
     assert torch.bincount(targets.labels[targets.weight], minlength=3).min() == 1
     assert targets.adjustment.tolist() == pytest.approx([math.log(3 / 8), math.log(3 / 8), math.log(2 / 8)])
     assert targets.separation < 1
 
 
 def test_soft_seeds_weigh_as_much_as_they_are_likely_clean() -> None:
-    seeds, logits, odds = judged()
-    targets = seed_targets(seeds, logits, odds, SOFT, active=True, at_least=0)
+    seeds, guesses, odds = judged()
+    targets = seed_targets(seeds, guesses, odds, SOFT, active=True, at_least=0)
     told = [1 / (1 + math.exp(math.log(2) - odds[i, y])) for i, y in enumerate(seeds.labels.tolist())]
     assert targets.weight.tolist() == pytest.approx(told)
     assert targets.dual_labels.tolist() == [0, 1, 0, 1, 2, 1, 2, 0, 2]  # relabelled where below 1/2
     counts = [1 + sum(told[3 * c : 3 * c + 3]) for c in range(3)]
     assert targets.adjustment.exp().tolist() == pytest.approx([n / sum(counts) for n in counts])
-    floored = seed_targets(seeds, logits, odds, SOFT, active=True, at_least=3)
+    floored = seed_targets(seeds, guesses, odds, SOFT, active=True, at_least=3)
     assert floored.weight.tolist() == [1] * 9
 
 

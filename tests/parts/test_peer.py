@@ -203,6 +203,28 @@ def test_negative_features_start_where_they_should(clip_model: CLIP, start: str)
     torch.testing.assert_close(peer.text_features()[1], nn.functional.normalize(expected + moved, dim=-1))
 
 
+@pytest.mark.parametrize("phase", [1, 2])
+def test_negative_vectors_are_those_that_are_set(clip_model: CLIP, phase: int) -> None:
+    peer = trained_peer(clip_model, phase)
+    before = peer.prompted()(images())[0].detach()
+    wanted = nn.functional.normalize(torch.randn(peer.offset.shape, generator=torch.Generator().manual_seed(3)), dim=-1)
+    peer.set_negative(wanted)
+    for classifier in (peer.learner(), peer.teacher()):
+        torch.testing.assert_close(nn.functional.normalize(classifier.negative, dim=-1), wanted)
+    torch.testing.assert_close(peer.prompted()(images())[0], before)
+    if phase == 2:
+        peer.update_ema()
+        torch.testing.assert_close(peer.teacher().negative, wanted)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_negative_vectors_have_a_part_of_each_class_s_own(clip_model: CLIP, own: bool) -> None:
+    prompts = DualPrompts(clip_model, NAMES, "a photo of a {}.", generator=torch.Generator().manual_seed(0))
+    peer = Peer(clip_model, prompts, clip_model.visual, IDENTITY, class_negative=own)
+    peer.prompted()(images())[1].square().sum().backward()
+    assert (peer.offset.grad is not None and bool(peer.offset.grad.any())) == own
+
+
 def test_the_start_of_negative_features_is_part_of_a_checkpoint(clip_model: CLIP) -> None:
     peer, other = make_peer(clip_model, seed=0), make_peer(clip_model, seed=1)
     assert not torch.equal(peer.offset, other.offset)

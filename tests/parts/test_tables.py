@@ -68,11 +68,16 @@ def test_a_few_rows_at_a_time_or_all_at_once(rows: int, tmp_path: Path, monkeypa
     x, y = logits(64, 5, 0), logits(64, 5, 1)
     assert torch.equal(map_rows(lambda a, b: a - b, x, y, folder=tmp_path), x - y)
     assert torch.equal(each_row(lambda a: a.argmax(dim=1), x), x.argmax(dim=1))
-    mean = torch.stack([x.double().softmax(1), y.double().softmax(1)]).mean(0).log()
-    assert torch.equal(mean_log_probabilities([x, y], str(tmp_path)), mean)
-    told = opinion(x.clone(), y.clone(), 0.5, "open")
-    torch.testing.assert_close(told.probabilities, correct_prior_(x.clone(), 0.5).softmax(1))
-    assert torch.equal(told.labels, correct_prior_(x.clone(), 0.5).argmax(1))
+    z, plain = logits(64, 5, 2), {"joint": (x + y) / 2, "clean": y, "positive": x}
+    for classify, scores in plain.items():
+        mean = torch.stack([scores.double().softmax(1), z.double().softmax(1)]).mean(0).log()
+        assert torch.equal(mean_log_probabilities([(x, y), (z, z)], classify, str(tmp_path)), mean)
+    corrected = [correct_prior_(table.clone(), 0.5) for table in (x, y)]
+    chosen = {"joint": sum(corrected), "clean": corrected[1], "positive": corrected[0]}
+    for classify, scores in chosen.items():
+        told = opinion(x.clone(), y.clone(), 0.5, "open", classify)
+        torch.testing.assert_close(told.probabilities, corrected[0].softmax(1))
+        assert torch.equal(told.labels, scores.argmax(1))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -116,9 +121,9 @@ def filled():
 filled(); used = int(next(x for x in open("/proc/self/status") if x.startswith("VmData")).split()[1]) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)  # memory, without what is mapped from files
 views = [(filled(), filled()) for _ in range(2)]
-select_seeds(mean_log_probabilities([logits for logits, _ in views], folder), 20)
+select_seeds(mean_log_probabilities(views, "joint", folder), 20)
 separation(views[0][1], views[0][0].argmax(dim=1))
-own, other = (opinion(*view, 0.5, "open") for view in views)
+own, other = (opinion(*view, 0.5, "open", "joint") for view in views)
 for rule in FILTERS.values():
     lesson = keep_best(rule(own, other), own.clean_at(other.labels), 4, C)
 own.margin, other.confidence

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, saved_weights, weights
+from trainers import coft
 from trainers.parts.cleanliness import clean_log_odds, dual_loss
+from trainers.parts.negative_head import fit_negative
 from trainers.parts.unlabeled import peer_batches
 
 PEERS = ("peer_a", "peer_b")
@@ -130,14 +133,34 @@ def test_losses_equal_their_definition(run: Callable[..., Any], phase: int) -> N
     torch.testing.assert_close(dual, sum(dual_loss(odds, dual_label, z) for z in shifts) / 2, atol=1e-5, rtol=1e-4)
 
 
-def test_the_negative_vectors_stay_in_phase_two(trained: Any) -> None:
-    for peer in trained.peers.values():
-        positive, negative = peer.text_features()
-        assert torch.equal(peer.student.negative, negative) and not torch.equal(peer.student.positive, positive)
+def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_the_ends_of_phases(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        fits.append((labels, weight, fit_negative(features, labels, weight, *rest)))
+        return fits[-1][-1]
+
+    monkeypatch.setattr(coft, "fit_negative", recorded)
+    trainer = run("CoFT")  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
+    assert len(fits) == len(PEERS) * 4
+    for i, peer in enumerate(trainer.peers.values()):
+        end_of_phase1, *before_labelling, end = fits[i :: len(PEERS)]
+        for labels, weight, _ in (end_of_phase1, *before_labelling):
+            assert torch.equal(labels, peer.seeds.labels) and bool((weight == 1).all())
+        taught = peer.lesson.weight > 0
+        assert torch.equal(end[0], peer.lesson.labels[taught]) and torch.equal(end[1], peer.lesson.weight[taught])
+        torch.testing.assert_close(peer.text_features()[1], end_of_phase1[-1])
+        torch.testing.assert_close(peer.teacher().negative, end[-1])
+    without = run("CoFT", out="other", TRAINER__COFT__CLASS_NEGATIVE=False)
+    assert len(fits) == len(PEERS) * 4
+    for peer in without.peers.values():
+        torch.testing.assert_close(peer.student.negative, peer.text_features()[1])
 
 
-def test_the_dual_loss_may_go_on_in_phase_two(run: Callable[..., Any]) -> None:
-    trainer = run("CoFT", TRAINER__COFT__PHASE2__LAMBDA_DUAL=1.0)
+def test_the_dual_loss_may_train_negative_vectors_in_phase_two(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", TRAINER__COFT__PHASE2__LAMBDA_DUAL=1.0, TRAINER__COFT__CLASS_NEGATIVE=False)
     for peer in trainer.peers.values():
         assert not torch.equal(peer.student.negative, peer.text_features()[1])
 
@@ -185,9 +208,8 @@ def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Call
     trainer.before_epoch()
     views = trainer._classify(None)
     for name, other in (PEERS, PEERS[::-1]):
-        logits, _ = views[other]
-        prior = logits.double().softmax(1).mean(0)
-        label = (logits - 0.5 * prior.log()).argmax(1)
+        corrected = [x.double() - 0.5 * x.double().softmax(1).mean(0).log() for x in views[other]]
+        label = sum(corrected).argmax(1)  # likely, and likely clean
         clean = []
         for p in PEERS:
             odds = views[p][1].double() - 0.5 * views[p][1].double().softmax(1).mean(0).log()

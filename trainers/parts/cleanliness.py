@@ -60,19 +60,21 @@ def draw_complement(label: Tensor, num_classes: int, generator: torch.Generator)
     return (label + shift) % num_classes
 
 
-def expected_dual_loss(log_odds: Tensor, label: Tensor) -> Tensor:
+def expected_dual_loss(log_odds: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
     """The dual loss averaged over all complements: what `dual_loss` is in expectation, without the noise of the draw.
 
     Args:
         log_odds: d of every class. Shape (n, C).
         label: The label in use. Shape (n,).
+        weight: How much each image counts in the mean; without it all count alike. Shape (n,).
 
     Returns:
         A scalar.
     """
     at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
     others = F.logsigmoid(-log_odds).scatter(1, label.unsqueeze(1), 0.0)
-    return -(F.logsigmoid(at_label) + others.sum(dim=1) / (log_odds.shape[1] - 1)).mean()
+    each = -(F.logsigmoid(at_label) + others.sum(dim=1) / (log_odds.shape[1] - 1))
+    return each.mean() if weight is None else (each * weight).sum() / weight.sum()
 
 
 def _all_complements(log_odds: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:

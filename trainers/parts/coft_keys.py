@@ -19,8 +19,12 @@ def coft_keys() -> CfgNode:
     own.SEEDS_SHARE = 0.5  # of a class's expected images N / C, so many are seeds at most, of both peers together
     own.SPLIT_SEEDS = True  # False: each peer is trained on all seeds of both
     own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
-    own.CLEAN_RULE = "open"  # open, coupled, calibrated or raw: a name of parts/cleanliness.py
+    own.CLEAN_RULE = "coupled"  # coupled, open, calibrated or raw: a name of parts/cleanliness.py
     own.NEGATIVE_START = "mean"  # mean or positive: see parts/peer.py
+    own.CLASS_NEGATIVE = (
+        True  # negative text features have a part of each class's own, trained, and fitted to the seeds
+    )
+    own.CLASSIFY = "joint"  # joint, clean or positive: what the class is chosen by, a name of parts/labelling.py
     own.COMPLEMENTS = "all"  # the dual loss is over all other classes, or over one that is drawn
     own.FILTER = "both"  # a name of parts/pseudo_labels.py
     own.SOFT = True  # a pseudo-label weighs as much as it is likely clean; False: those above 1/2 count, and only they

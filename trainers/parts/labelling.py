@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from .cleanliness import p_clean
 from .clip_models import fingerprint
+from .peer import Classifier
 from .pseudo_labels import Opinion
 from .seeds import cached, correct_prior_
 from .side_by_side import SideBySide
-from .tables import Rows, chunks, map_rows
+from .tables import Rows, chunks, each_row, map_rows
 from .unlabeled import UnlabeledPool, plain_batches
 
 FEATURE_CACHE = Path(__file__).resolve().parents[2] / "cache" / "features"
@@ -93,6 +94,16 @@ def classify_pool(
     return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}
 
 
+def pool_features(classifier: Classifier, pool: UnlabeledPool, cfg: Any, device: torch.device, ranks: Tensor) -> Tensor:
+    """A classifier's features of some unlabeled images, as the test sees them.
+
+    Returns:
+        Unit-length features, in order of `ranks`. Shape (n, embed_dim), fp32.
+    """
+    batches = plain_batches(pool, cfg, ranks)
+    return torch.cat([classifier.features(batch["all"]["view"].to(device)).float() for batch in batches])
+
+
 def answers_of(
     classifiers: Mapping[str, nn.Module], images: Tensor, side_by_side: SideBySide | None = None
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -120,11 +131,20 @@ def answers_of(
     return dict(zip(names, answers, strict=True))
 
 
-def mean_log_probabilities(logits: Sequence[Tensor], folder: str) -> Tensor:
-    """Log of the mean of several classifiers' softmaxes.
+# Scores of the classes: the key CLASSIFY names one of these, functions of logits l+ and clean log-odds d.
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "joint": lambda logits, log_odds: (logits + log_odds) / 2,  # softmax: geometric mean of p and coupled p_clean
+    "clean": lambda logits, log_odds: log_odds,
+    "positive": lambda logits, log_odds: logits,
+}
+
+
+def mean_log_probabilities(views: Sequence[tuple[Tensor, Tensor]], classify: str, folder: str) -> Tensor:
+    """Log of the mean of several classifiers' probabilities.
 
     Args:
-        logits: Of each classifier, shape (N, C).
+        views: Logits l+ and clean log-odds d of each classifier, shape (N, C) each.
+        classify: A name of `SCORES`.
         folder: See `new_table`.
 
     Returns:
@@ -132,12 +152,14 @@ def mean_log_probabilities(logits: Sequence[Tensor], folder: str) -> Tensor:
     """
 
     def compute(*rows: Tensor) -> Tensor:
-        return torch.stack([x.double().softmax(dim=1) for x in rows]).mean(dim=0).clamp_min(1e-30).log()
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        each = [SCORES[classify](logits, log_odds).double().softmax(dim=1) for logits, log_odds in pairs]
+        return torch.stack(each).mean(dim=0).clamp_min(1e-30).log()
 
-    return map_rows(compute, *logits, folder=folder)
+    return map_rows(compute, *(table for pair in views for table in pair), folder=folder)
 
 
-def opinion(logits: Tensor, log_odds: Tensor, tau: float, rule: str) -> Opinion:
+def opinion(logits: Tensor, log_odds: Tensor, tau: float, rule: str, classify: str) -> Opinion:
     """Form a peer's opinion of all unlabeled images, in place: there may be no room for another two tables.
 
     Args:
@@ -145,10 +167,12 @@ def opinion(logits: Tensor, log_odds: Tensor, tau: float, rule: str) -> Opinion:
         log_odds: d. Shape (N, C). Becomes p_clean.
         tau: Strength of the prior correction, of the labels and of what judges them.
         rule: Clean rule, see `p_clean`.
+        classify: A name of `SCORES`.
     """
     correct_prior_(logits, tau)
     correct_prior_(log_odds, tau)
+    labels = each_row(lambda rows, odds: SCORES[classify](rows, odds).argmax(dim=1), logits, log_odds)
     for rows, odds in chunks(logits, log_odds):
         rows.copy_(rows.softmax(dim=1))
         odds.copy_(p_clean(odds, rule))
-    return Opinion(logits.argmax(dim=1), logits, log_odds)
+    return Opinion(labels, logits, log_odds)

@@ -48,7 +48,9 @@ class Targets:
         return self.labels[place], self.weight[place], self.dual_labels[place]
 
 
-def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, active: bool, at_least: int) -> Targets:
+def seed_targets(
+    seeds: Seeds, guesses: Tensor, log_odds: Tensor, settings: Any, active: bool, at_least: int
+) -> Targets:
     """Targets of Phase I: seeds, as clean as the other peer says; unclean ones are relabelled for the dual loss.
 
     The filter acts once warm-up is over and the judge's d separates the seeds' labels from other classes. Logits are
@@ -56,13 +58,13 @@ def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, 
 
     Args:
         seeds: The peer's own seeds, on which the judge was not trained.
-        logits: The judge's logits of them. Shape (n, C).
+        guesses: The judge's predictions of them. Shape (n,).
         log_odds: The judge's clean log-odds. Shape (n, C).
         settings: The keys of TRAINER.COFT.
         active: Whether warm-up is over.
         at_least: How many seeds of each class are kept in any case.
     """
-    num_classes = logits.shape[1]
+    num_classes = log_odds.shape[1]
     labels, auc = seeds.labels, separation(log_odds, seeds.labels)
     lesson = Lesson(labels, torch.ones(len(labels)))
     dual_labels = labels
@@ -71,7 +73,7 @@ def seed_targets(seeds: Seeds, logits: Tensor, log_odds: Tensor, settings: Any, 
         told = each_row(lambda d, y: p_clean(d, settings.CLEAN_RULE).gather(1, y.unsqueeze(1)), log_odds, labels)
         lesson = Lesson(labels, told.squeeze(1).float())
         lesson = keep_best(lesson if settings.SOFT else harden(lesson), at_label, at_least, num_classes)
-        dual_labels = torch.where(lesson.keep, labels, logits.argmax(dim=1))
+        dual_labels = torch.where(lesson.keep, labels, guesses)
     adjustment = log_frequency(labels, lesson.weight, num_classes)
     return Targets(seeds.ranks, labels, lesson.weight, dual_labels, adjustment, auc)
 

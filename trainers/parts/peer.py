@@ -136,6 +136,7 @@ class Peer(nn.Module):
         restart: Whether the encoder of Phase II starts from pre-trained weights, not from those of Phase I.
         negative_start: Where the negative text features start: at the "mean" of all classes, so that d starts as what
             tells a class from the average one, or at the "positive" ones, so that every d starts at 0.
+        class_negative: Whether the negative text features have a part of each class's own that trains.
         micro_batch: See `Classifier`.
         compiler: Name of a backend of torch.compile for the encoder of Phase II; "" for none.
 
@@ -156,6 +157,7 @@ class Peer(nn.Module):
         ema_decay: float = 0.99,
         restart: bool = False,
         negative_start: str = "mean",
+        class_negative: bool = False,
         micro_batch: int = 0,
         compiler: str = "",
     ) -> None:
@@ -170,8 +172,7 @@ class Peer(nn.Module):
         self.negative_start = negative_start
         self.micro_batch = micro_batch
         self.compiler = compiler
-        self.offset: Tensor
-        self.register_buffer("offset", self._negative_offset())
+        self.offset = nn.Parameter(self._negative_offset(), requires_grad=class_negative)
         self.phase = 1
         self.seeds = Seeds(*NOTHING)
         self.lesson = Lesson(*NOTHING)
@@ -187,7 +188,7 @@ class Peer(nn.Module):
 
     @torch.no_grad()
     def _negative_offset(self) -> Tensor:
-        """What is added to the negative prompt's features, so that they start where they should."""
+        """What is added to the negative prompt's features at first, so that they start where they should."""
         _, negative = self.prompts(self._clip[0])
         if self.negative_start == "positive":
             return torch.zeros_like(negative)
@@ -232,6 +233,15 @@ class Peer(nn.Module):
             self.micro_batch,
         )
 
+    @torch.no_grad()
+    def set_negative(self, negative: Tensor) -> None:
+        """Put negative vectors of unit length, shape (C, embed_dim), in the place of the present ones."""
+        if self.student is None:
+            self.offset.copy_(negative - self.prompts(self._clip[0])[1])
+            return
+        for classifier in (self.student, self.teacher()):
+            classifier.negative.copy_(negative)
+
     def enter_phase2(self) -> None:
         """Leave the text tower: from now on the student trains."""
         self.student = self.make_student()
@@ -249,7 +259,8 @@ class Peer(nn.Module):
     def start_afresh(self, prompts: DualPrompts, encoder: nn.Module) -> None:
         """Begin Phase I again with other prompts and another light module."""
         self.prompts, self.encoder = prompts, encoder
-        self.offset.copy_(self._negative_offset())
+        with torch.no_grad():
+            self.offset.copy_(self._negative_offset())
         self.train(self.training)
 
     def update_ema(self) -> None:

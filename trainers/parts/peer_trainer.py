@@ -19,7 +19,7 @@ from datasets.errors import UserError, did_you_mean
 from .base import ClipTrainer, check_positive
 from .cleanliness import CLEAN_RULES, DUAL_LOSSES
 from .full_tuning import build_full_optimizer
-from .labelling import answers_of
+from .labelling import SCORES, answers_of
 from .peer import NEGATIVE_STARTS, Classifier, Peer
 from .phases import Built, PhasedOptimizer, PhasedScheduler
 from .prompts import DualPrompts, template_features
@@ -35,6 +35,7 @@ NAMED: dict[str, Collection[str]] = {  # keys whose values are names
     "CLEAN_RULE": CLEAN_RULES,
     "COMPLEMENTS": DUAL_LOSSES,
     "NEGATIVE_START": NEGATIVE_STARTS,
+    "CLASSIFY": SCORES,
     "PHASE2.VIEW": ("weak", "strong"),
 }
 SAMPLE = 256  # images on which the peers' disagreement is measured in Phase I
@@ -129,6 +130,7 @@ class PeerTrainer(ClipTrainer):
             "ema_decay": own.PHASE2.EMA,
             "restart": own.PHASE2.RESTART,
             "negative_start": own.NEGATIVE_START,
+            "class_negative": own.CLASS_NEGATIVE,
             "micro_batch": own.MICRO_BATCH,
             "compiler": own.PHASE2.COMPILE,
         }
@@ -167,7 +169,8 @@ class PeerTrainer(ClipTrainer):
         """Softmax probabilities of each peer. Shape (n, C) each."""
         with self.autocast():
             answers = answers_of(self.deploy(), image, self.side_by_side)
-        return {name: logits.float().softmax(dim=1) for name, (logits, _) in answers.items()}
+        score = SCORES[self.own.CLASSIFY]
+        return {name: score(*answer).float().softmax(dim=1) for name, answer in answers.items()}
 
     def model_inference(self, image: Tensor) -> Tensor:
         """Log of the mean of the peers' probabilities. Shape (n, C)."""

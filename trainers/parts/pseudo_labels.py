@@ -22,7 +22,7 @@ class Opinion:
 
     Attributes:
         labels: Its predictions. Shape (N,).
-        probabilities: Softmax probability of every class. Shape (N, C).
+        probabilities: Softmax probability of every class, by the positive vectors alone. Shape (N, C).
         clean: p_clean of every class. Shape (N, C).
     """
 
@@ -32,14 +32,14 @@ class Opinion:
 
     @cached_property
     def confidence(self) -> Tensor:
-        """Its greatest softmax probability. Shape (N,)."""
-        return self.probabilities.amax(dim=1)
+        """Softmax probability of its labels. Shape (N,)."""
+        return self.probability_of(self.labels)
 
     @cached_property
     def margin(self) -> Tensor:
-        """Its greatest softmax probability less the second. Shape (N,)."""
+        """Softmax probability of its labels less the greatest of another class. Shape (N,)."""
         first, second = self.probabilities.topk(2, dim=1).values.unbind(dim=1)
-        return first - second
+        return self.confidence - torch.where(self.confidence == first, second, first)
 
     def probability_of(self, labels: Tensor) -> Tensor:
         """Softmax probability of one label an image. Shape (N,)."""
