@@ -87,6 +87,9 @@ def test_expected_dual_loss_is_the_mean_over_all_complements_with_gradients() ->
     torch.testing.assert_close(ours, plain)
     for a, b in zip(torch.autograd.grad(ours, d), torch.autograd.grad(plain, d), strict=True):
         torch.testing.assert_close(a, b)
+    w = torch.tensor([1.0, 0.5, 0.0, 0.25, 1.0, 0.1], dtype=torch.float64)
+    each = [float(w[i]) * expected_dual_loss(d[i : i + 1], y[i : i + 1]) for i in range(6)]
+    torch.testing.assert_close(expected_dual_loss(d, y, w), sum(each) / float(w.sum()))
 
 
 def test_both_dual_losses_go_by_their_names() -> None:
