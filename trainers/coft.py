@@ -20,7 +20,7 @@ from .parts.coft_log import PeerLog
 from .parts.descriptions import zero_shot_features
 from .parts.labelling import SCORES, classify_pool, opinion, pool_features, zero_shot_logits
 from .parts.lessons import Targets, seed_targets, taught_targets, text_pull, weighted_cross_entropy
-from .parts.negative_head import fit_negative
+from .parts.negative_head import draw, fit_negative
 from .parts.peer import Classifier
 from .parts.peer_trainer import PEERS, PeerTrainer
 from .parts.pseudo_labels import FILTERS, Lesson, Opinion, harden, keep_best
@@ -182,11 +182,11 @@ class CoFT(PeerTrainer):
         for name, peer in self.peers.items():
             given: Seeds | Targets = self.targets[name] if to_lessons else peer.seeds
             weight = self.targets[name].weight.float() if to_lessons else torch.ones(len(given.labels))
-            teacher = peer.teacher().eval()
-            with self.clock.part("labelling"), self.autocast():
-                features = pool_features(teacher, self.pool, self.cfg, self.device, given.ranks)
-            labels, weight = given.labels.to(self.device), weight.to(self.device)
             source = generator(self.cfg.SEED, "negative", name, self.epoch)
+            chosen, teacher = draw(len(weight), source), peer.teacher().eval()
+            with self.clock.part("labelling"), self.autocast():
+                features = pool_features(teacher, self.pool, self.cfg, self.device, given.ranks[chosen])
+            labels, weight = (x[chosen].to(self.device) for x in (given.labels, weight))
             vectors = (teacher.positive, teacher.negative, teacher.scale)
             peer.set_negative(fit_negative(features, labels, weight, *vectors, source))
 

@@ -85,3 +85,10 @@ def test_many_images_are_drawn_by_the_generator_alone(batch: int, monkeypatch: p
     assert torch.equal(first, second)
     other = fit(*problem(40), seed=2)
     assert torch.equal(first, other) == (batch == 1000)
+
+
+def test_as_many_images_are_drawn_as_all_batches_could_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negative_head, "MOST", 5)
+    assert negative_head.draw(5, source()).tolist() == [0, 1, 2, 3, 4]
+    drawn = negative_head.draw(9, source()).tolist()
+    assert len(set(drawn)) == 5 and set(drawn) <= set(range(9)) and drawn == negative_head.draw(9, source()).tolist()

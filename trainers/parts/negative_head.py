@@ -11,6 +11,7 @@ from .cleanliness import clean_log_odds, expected_dual_loss
 STEPS = 200  # after 30, p_clean tells right from wrong labels as well as after 1,000
 LEARNING_RATE = 2e-3  # of Adam, for vectors of unit length
 BATCH = 1024
+MOST = STEPS * BATCH  # images that all batches together could hold
 
 
 def fit_negative(
@@ -46,7 +47,7 @@ def fit_negative(
         vectors = F.normalize(negative.detach().float(), dim=-1).requires_grad_(True)
         optimizer = torch.optim.Adam([vectors], lr=LEARNING_RATE)
         for _ in range(steps):
-            batch = _draw(len(features), source).to(features.device)
+            batch = draw(len(features), source, BATCH).to(features.device)
             odds = clean_log_odds(features[batch], positive, F.normalize(vectors, dim=-1), scale)
             optimizer.zero_grad()
             expected_dual_loss(odds, labels[batch], weight[batch]).backward()
@@ -54,5 +55,16 @@ def fit_negative(
     return F.normalize(vectors.detach(), dim=-1)
 
 
-def _draw(count: int, source: torch.Generator) -> Tensor:
-    return torch.arange(count) if count <= BATCH else torch.randperm(count, generator=source)[:BATCH]
+def draw(count: int, source: torch.Generator, most: int | None = None) -> Tensor:
+    """Places of all of some images, or of so many at random.
+
+    Args:
+        count: Number of images.
+        source: CPU generator; not drawn from where all are taken.
+        most: How many at most; by default MOST.
+
+    Returns:
+        Shape (n,).
+    """
+    most = MOST if most is None else most
+    return torch.arange(count) if count <= most else torch.randperm(count, generator=source)[:most]
