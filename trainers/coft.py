@@ -26,6 +26,7 @@ from .parts.peer_trainer import PEERS, PeerTrainer
 from .parts.pseudo_labels import FILTERS, Lesson, Opinion, harden, keep_best
 from .parts.seeding import generator
 from .parts.seeds import Seeds, correct_prior_, select_seeds
+from .parts.tables import each_row
 from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class CoFT(PeerTrainer):
         for i, (name, judge) in enumerate(self.partners.items()):
             logits, odds = (x[i] for x in pieces[judge])
             targets[name] = self.judge_seeds(name, logits, odds, warm)
-        guesses = [self.scores(*(x[-1] for x in pieces[name])).argmax(dim=1) for name in PEERS]
+        guesses = [self.guesses(*(x[-1] for x in pieces[name])) for name in PEERS]
         self.numbers |= self.log.seeds(targets, guesses, self.diagnostics, len(self.pool))
         return targets
 
@@ -151,12 +152,13 @@ class CoFT(PeerTrainer):
             odds: The judge's clean log-odds of them. Shape (n, C).
             warm: Whether warm-up is over.
         """
-        guesses = self.scores(logits, odds).argmax(dim=1)
+        guesses = self.guesses(logits, odds)
         return seed_targets(self.peers[name].seeds, guesses, odds, self.own, active=warm, at_least=self.min_kept)
 
-    def scores(self, logits: Tensor, odds: Tensor) -> Tensor:
-        """Scores of the classes, as CLASSIFY says. Shape as either's."""
-        return SCORES[self.own.CLASSIFY](logits, odds)
+    def guesses(self, logits: Tensor, odds: Tensor) -> Tensor:
+        """Classes as CLASSIFY says. Shape (n,)."""
+        score = SCORES[self.own.CLASSIFY]
+        return each_row(lambda rows, d: score(rows, d).argmax(dim=1), logits, odds)
 
     def teach(self) -> None:
         """Phase II: label all images with the averaged peers, and filter what each is taught."""
@@ -175,7 +177,7 @@ class CoFT(PeerTrainer):
 
         Args:
             to_lessons: Fit to the labels that the peer was taught last in Phase II, by their weights; else to its
-                seeds, so that the vectors may judge other labels.
+                seeds, clean or not, so that the vectors may judge other labels.
         """
         if not (self.own.CLASS_NEGATIVE and self.own.LAMBDA_DUAL):
             return
@@ -188,7 +190,8 @@ class CoFT(PeerTrainer):
                 features = pool_features(teacher, self.pool, self.cfg, self.device, given.ranks[chosen])
             labels, weight = (x[chosen].to(self.device) for x in (given.labels, weight))
             vectors = (teacher.positive, teacher.negative, teacher.scale)
-            peer.set_negative(fit_negative(features, labels, weight, *vectors, source))
+            with self.clock.part("labelling"):
+                peer.set_negative(fit_negative(features, labels, weight, *vectors, source))
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """Say what a peer is taught in Phase II: what the filter lets through, and of each class at least a few.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dassl.engine import TRAINER_REGISTRY
+from datasets.errors import UserError
 
 from .coft import CoFT
 from .parts.coft_keys import coft_keys
@@ -49,6 +50,12 @@ class DeFT(CoFT):
 
     settings = "DEFT"
     partners: Mapping[str, str] = {name: name for name in PEERS}
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse negative vectors of each class's own: those of Phase II would be fitted, those of Phase I judge."""
+        super().check_cfg(cfg)
+        if cfg.TRAINER.DEFT.CLASS_NEGATIVE:
+            raise UserError("TRAINER.DEFT.CLASS_NEGATIVE is True; DeFT has one negative prompt: leave it False")
 
     def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> dict[str, float]:
         """Give each model all images with the labels that some logits (N, C) give them.

@@ -33,8 +33,9 @@ def add_config(cfg: Any) -> None:
 class CoFTOracle(CoFT):
     """CoFT with an oracle in one place, which KNOWS names.
 
-    filter: in both phases those pseudo-labels are kept that are right. seeds: Phase I has true labels, of the images
-    of each class that zero-shot CLIP finds likeliest to be of it. labels: Phase II is taught all true labels.
+    filter: in both phases those pseudo-labels are kept that are right (negative vectors are fitted to all seeds).
+    seeds: Phase I has true labels, of the images of each class that zero-shot CLIP finds likeliest to be of it.
+    labels: Phase II is taught all true labels.
     """
 
     settings = "COFTORACLE"
@@ -75,7 +76,7 @@ class CoFTOracle(CoFT):
         if self.own.KNOWS != "filter":
             return told
         right = told.labels == self.truth[told.ranks]
-        guesses = self.scores(logits, odds).argmax(dim=1)
+        guesses = self.guesses(logits, odds)
         return replace(told, weight=right, dual_labels=torch.where(right, told.labels, guesses))
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:

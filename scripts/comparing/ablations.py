@@ -10,9 +10,8 @@ from typing import Any
 import yaml
 
 from datasets.errors import UserError, did_you_mean
-from trainers.parts.cleanliness import CLEAN_RULES
 from trainers.parts.clip_models import architecture
-from trainers.parts.pseudo_labels import FILTERS
+from trainers.parts.peer_trainer import NAMED
 from trainers.parts.visual_tuning import VISUAL_MODULES
 
 from .methods import Method, known_keys, runnable
@@ -24,9 +23,8 @@ FIELDS = {"name", "group", "settings", "measure", "only"}
 ONLY: Mapping[str, Collection[bool]] = {"any": (True, False), "vit": (True,), "resnet": (False,)}  # of is_vit
 # Last parts of keys whose values are names in a registry.
 CHOICES: Mapping[str, Collection[str]] = {
-    "FILTER": FILTERS,
-    "CLEAN_RULE": CLEAN_RULES,
     "VISUAL": ("auto", *VISUAL_MODULES),
+    **{key.rsplit(".", 1)[-1]: names for key, names in NAMED.items()},
 }
 
 

@@ -17,6 +17,7 @@ from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, saved_weights, weights
 from trainers import coft
 from trainers.parts.cleanliness import clean_log_odds, dual_loss
+from trainers.parts.labelling import pool_features
 from trainers.parts.negative_head import fit_negative
 from trainers.parts.unlabeled import peer_batches
 
@@ -59,6 +60,20 @@ def test_pseudo_labels_are_those_that_were_taught(trained: Any) -> None:
                   and names[trained.peers[p].lesson.labels[rank]] == row["class"]]  # fmt: skip
         assert row["kept_for"] == "+".join(taught)
         assert 0 <= float(row["p_clean_a"]) <= 1 and 1 / 3 <= float(row["confidence"]) <= 1
+
+
+@pytest.mark.parametrize("classify", ["joint", "clean", "positive"])
+def test_a_peer_s_probabilities_are_of_the_scores_that_classify_names(run: Callable[..., Any], classify: str) -> None:
+    trainer = run("CoFT", TRAINER__COFT__CLASSIFY=classify)
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    told = trainer.peer_probabilities(image)
+    for name, classifier in trainer.deploy().items():
+        with torch.no_grad():
+            logits, d = classifier(image)
+        scores = {"joint": (logits + d) / 2, "clean": d, "positive": logits}
+        torch.testing.assert_close(told[name], scores[classify].softmax(dim=1))
+        others = [s.softmax(dim=1) for key, s in scores.items() if key != classify]
+        assert not any(torch.allclose(told[name], other) for other in others)
 
 
 def test_prediction_is_the_mean_of_the_peers_probabilities(trained: Any) -> None:
@@ -137,9 +152,11 @@ def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits: list[tuple[Tensor, Tensor, Tensor]] = []
+    seen: list[Tensor] = []
 
     def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
         fits.append((labels, weight, fit_negative(features, labels, weight, *rest)))
+        seen.append(features)
         return fits[-1][-1]
 
     monkeypatch.setattr(coft, "fit_negative", recorded)
@@ -153,6 +170,11 @@ def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_
         assert torch.equal(end[0], peer.lesson.labels[taught]) and torch.equal(end[1], peer.lesson.weight[taught])
         torch.testing.assert_close(peer.text_features()[1], end_of_phase1[-1])
         torch.testing.assert_close(peer.teacher().negative, end[-1])
+        ranks = torch.nonzero(taught).flatten()
+        with torch.no_grad():
+            features = pool_features(peer.teacher(), trainer.pool, trainer.cfg, trainer.device, ranks)
+        torch.testing.assert_close(seen[-len(PEERS) + i], features)
+    run("CoFT", out="no dual loss", TRAINER__COFT__LAMBDA_DUAL=0.0)
     without = run("CoFT", out="other", TRAINER__COFT__CLASS_NEGATIVE=False)
     assert len(fits) == len(PEERS) * 4
     for peer in without.peers.values():
@@ -181,7 +203,12 @@ def test_pull_towards_the_template_is_a_loss_of_phase_one(run: Callable[..., Any
 @pytest.mark.parametrize("kind", ["vpt-shallow", "lora", "adapter", "norms-and-biases", "none"])
 def test_visual_modules_train_in_both_phases(run: Callable[..., Any], kind: str) -> None:
     trainer = run("CoFT", "vit", TRAINER__COFT__VISUAL=kind)
-    assert trainer.results["after Phase II"]["accuracy_both"] >= 0
+    peer = trainer.peers["peer_a"]
+    phase1, frozen = dict(peer.encoder.named_parameters()), dict(trainer.clip_model.visual.named_parameters())
+    moved = [name for name, p in phase1.items() if name not in frozen or not torch.equal(p, frozen[name])]
+    assert bool(moved) == (kind != "none")
+    assert any(not torch.equal(p, phase1[name]) for name, p in peer.student.encoder.named_parameters())
+    assert all(p.requires_grad for p in (peer.prompts.negative.ctx, peer.offset))
     restored = run("CoFT", "vit", train=False, out="other", TRAINER__COFT__VISUAL=kind)
     restored.load_model(trainer.output_dir)
     assert_same_bits(weights(trainer), weights(restored))
@@ -295,6 +322,7 @@ def test_checkpoint_of_another_backbone_is_refused(run: Callable[..., Any]) -> N
         ({"TRAINER__COFT__PHASE2__REFRESH": 0}, "PHASE2.REFRESH is 0; expected at least 1"),
         ({"TEST__FINAL_MODEL": "best_val"}, "TEST.FINAL_MODEL is 'best_val', which chooses an epoch by labels"),
         ({"TRAINER__COFT__PHASE2__VIEW": "string"}, "TRAINER.COFT.PHASE2.VIEW is 'string'; did you mean 'strong'?"),
+        ({"TRAINER__COFT__CLASSIFY": "joined"}, "TRAINER.COFT.CLASSIFY is 'joined'; did you mean 'joint'?"),
         ({"INPUT__AUGMENT": "arial"}, "INPUT.AUGMENT is 'arial'; did you mean 'aerial'?"),
         ({"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* reads \(32, 32\)"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, saved_weights, weights
 from trainers.deft import DeFT
 from trainers.parts.labelling import image_features
@@ -100,3 +101,8 @@ def test_models_do_not_learn_from_each_other(run: Callable[..., Any]) -> None:
 def test_the_summary_tells_ensemble_and_labels(judged: Any) -> None:
     summary = json.loads((Path(judged.output_dir) / "summary.json").read_text())
     assert (summary["ensemble"], summary["labels_used"]) == (2, 0)
+
+
+def test_negative_vectors_of_each_class_s_own_are_refused(run: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match=r"TRAINER\.DEFT\.CLASS_NEGATIVE is True"):
+        run("DeFT", train=False, TRAINER__DEFT__CLASS_NEGATIVE=True)

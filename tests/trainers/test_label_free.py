@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.trainers.conftest import assert_same_bits, weights
+from trainers.parts import negative_head
 
 LABEL_FREE = [("UPL", "resnet"), ("CoFT", "resnet"), ("CoFT", "vit"), ("CoFTPlus", "resnet")]
 
@@ -60,6 +61,17 @@ def test_labels_order_and_names_change_no_bit(
     for name, change in CHANGES.items():
         root = changed(shapes, tmp_path / name, change)
         assert_same_bits(reference, weights(run(trainer, backbone, root=root, out=f"out {name}")))
+
+
+def test_nor_where_negative_vectors_are_fitted_to_images_that_are_drawn(
+    run: Callable[..., Any], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negative_head, "BATCH", 4)
+    monkeypatch.setattr(negative_head, "MOST", 8)
+    reference = weights(run("CoFT", out="reference"))
+    for name in ("permuted", "shuffled"):
+        root = changed(shapes, tmp_path / name, CHANGES[name])
+        assert_same_bits(reference, weights(run("CoFT", root=root, out=f"out {name}")))
 
 
 @pytest.mark.parametrize(("trainer", "backbone"), [("UPL", "resnet"), ("CoFT", "resnet")])

@@ -22,7 +22,7 @@ def coft_keys() -> CfgNode:
     own.CLEAN_RULE = "coupled"  # coupled, open, calibrated or raw: a name of parts/cleanliness.py
     own.NEGATIVE_START = "mean"  # mean or positive: see parts/peer.py
     own.CLASS_NEGATIVE = (
-        True  # negative text features have a part of each class's own, trained, and fitted to the seeds
+        True  # negative text features have a part of each class's own, trained and fitted (LAMBDA_DUAL > 0)
     )
     own.CLASSIFY = "joint"  # joint, clean or positive: what the class is chosen by, a name of parts/labelling.py
     own.COMPLEMENTS = "all"  # the dual loss is over all other classes, or over one that is drawn
@@ -35,7 +35,7 @@ def coft_keys() -> CfgNode:
     own.EVAL_FREQ = 5  # epochs between accuracies of the curves; 0: at the ends of the phases only
     own.PHASE1 = CfgNode({"EPOCHS": 10, "MIN_STEPS": 300, "WARMUP_STEPS": 100, "MIN_AUC": 0.9})
     own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
-    own.PHASE2.LAMBDA_DUAL = 0.0  # weight of the dual loss in Phase II; with it, d learns its labels by heart
+    own.PHASE2.LAMBDA_DUAL = 0.0  # weight of the dual loss in Phase II (CLASS_NEGATIVE fits anew in any case)
     own.PHASE2.VIEW = "strong"  # or weak: what peers are trained on; labels are made on the plain view
     own.PHASE2.EMA = 0.99
     own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested

@@ -165,7 +165,7 @@ class ContrastingPeer(Peer):
         """The classifier that trains in Phase II, with a projection head; also makes the queue."""
         plain = super().make_student()
         args = (plain.encoder, plain.positive, plain.negative, plain.scale, plain.negative_to_visual)
-        student = ContrastingClassifier(*args)
+        student = ContrastingClassifier(*args, plain.micro_batch)
         source = torch.Generator().manual_seed(self.seed)
         student.projection = ProjectionHead(plain.positive.shape[1], self.dim, source).to(plain.positive.device)
         self.queue = KeyQueue(self.queue_size, self.dim).to(plain.positive.device)

@@ -148,7 +148,7 @@ class PeerTrainer(ClipTrainer):
         batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
         if phase == 2:
             return math.ceil(len(self.pool) / batch)
-        seeds = self.seeds_per_class * len(self.classnames)
+        seeds = self.seeds_per_class * len(self.classnames) * (1 if self.own.SPLIT_SEEDS else 2)
         return max(math.ceil(seeds / batch), math.ceil(self.own.PHASE1.MIN_STEPS / self.own.PHASE1.EPOCHS))
 
     def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:

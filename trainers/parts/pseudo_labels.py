@@ -82,7 +82,7 @@ def peer(own: Opinion, other: Opinion) -> Lesson:
 
 
 def probability(own: Opinion, other: Opinion) -> Lesson:
-    """As `both`, by softmax probabilities instead of p_clean: what there would be without a negative prompt."""
+    """As `both`, by softmax probabilities of the positive vectors instead of p_clean."""
     labels = other.labels
     return Lesson(labels, torch.minimum(own.probability_of(labels), other.probability_of(labels)))
 
