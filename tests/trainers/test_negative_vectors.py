@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainers import coft
+from trainers.parts.labelling import pool_features
+from trainers.parts.negative_head import fit_negative
+
+PEERS = ("peer_a", "peer_b")
+
+
+@pytest.mark.parametrize("classify", ["joint", "clean", "positive"])
+def test_a_peer_s_probabilities_are_of_the_scores_that_classify_names(run: Callable[..., Any], classify: str) -> None:
+    trainer = run("CoFT", TRAINER__COFT__CLASSIFY=classify)
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    told = trainer.peer_probabilities(image)
+    for name, classifier in trainer.deploy().items():
+        with torch.no_grad():
+            logits, d = classifier(image)
+        scores = {"joint": (logits + d) / 2, "clean": d, "positive": logits}
+        torch.testing.assert_close(told[name], scores[classify].softmax(dim=1))
+        others = [s.softmax(dim=1) for key, s in scores.items() if key != classify]
+        assert not any(torch.allclose(told[name], other) for other in others)
+
+
+def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_the_ends_of_phases(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[tuple[Tensor, Tensor, Tensor]] = []
+    seen: list[Tensor] = []
+
+    def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        fits.append((labels, weight, fit_negative(features, labels, weight, *rest)))
+        seen.append(features)
+        return fits[-1][-1]
+
+    monkeypatch.setattr(coft, "fit_negative", recorded)
+    trainer = run("CoFT")  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
+    assert len(fits) == len(PEERS) * 4
+    for i, peer in enumerate(trainer.peers.values()):
+        end_of_phase1, *before_labelling, end = fits[i :: len(PEERS)]
+        for labels, weight, _ in (end_of_phase1, *before_labelling):
+            assert torch.equal(labels, peer.seeds.labels) and bool((weight == 1).all())
+        taught = peer.lesson.weight > 0
+        assert torch.equal(end[0], peer.lesson.labels[taught]) and torch.equal(end[1], peer.lesson.weight[taught])
+        torch.testing.assert_close(peer.text_features()[1], end_of_phase1[-1])
+        torch.testing.assert_close(peer.teacher().negative, end[-1])
+        ranks = torch.nonzero(taught).flatten()
+        with torch.no_grad():
+            features = pool_features(peer.teacher(), trainer.pool, trainer.cfg, trainer.device, ranks)
+        torch.testing.assert_close(seen[-len(PEERS) + i], features)
+    run("CoFT", out="no dual loss", TRAINER__COFT__LAMBDA_DUAL=0.0)
+    without = run("CoFT", out="other", TRAINER__COFT__CLASS_NEGATIVE=False)
+    assert len(fits) == len(PEERS) * 4
+    for peer in without.peers.values():
+        torch.testing.assert_close(peer.student.negative, peer.text_features()[1])
+
+
+def test_the_dual_loss_may_train_negative_vectors_in_phase_two(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", TRAINER__COFT__PHASE2__LAMBDA_DUAL=1.0, TRAINER__COFT__CLASS_NEGATIVE=False)
+    for peer in trainer.peers.values():
+        assert not torch.equal(peer.student.negative, peer.text_features()[1])
