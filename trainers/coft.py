@@ -181,17 +181,27 @@ class CoFT(PeerTrainer):
         """
         if not (self.own.CLASS_NEGATIVE and self.own.LAMBDA_DUAL):
             return
-        for name, peer in self.peers.items():
-            given: Seeds | Targets = self.targets[name] if to_lessons else peer.seeds
-            weight = self.targets[name].weight.float() if to_lessons else torch.ones(len(given.labels))
-            source = generator(self.cfg.SEED, "negative", name, self.epoch)
-            chosen, teacher = draw(len(weight), source), peer.teacher().eval()
-            with self.clock.part("labelling"), self.autocast():
-                features = pool_features(teacher, self.pool, self.cfg, self.device, given.ranks[chosen])
-            labels, weight = (x[chosen].to(self.device) for x in (given.labels, weight))
-            vectors = (teacher.positive, teacher.negative, teacher.scale)
-            with self.clock.part("labelling"):
-                peer.set_negative(fit_negative(features, labels, weight, *vectors, source))
+        given: dict[str, Seeds | Targets] = {
+            n: self.targets[n] if to_lessons else p.seeds for n, p in self.peers.items()
+        }
+        sources = {name: generator(self.cfg.SEED, "negative", name, self.epoch) for name in given}
+        chosen = {name: draw(len(data.labels), sources[name]) for name, data in given.items()}
+        ranks = {name: data.ranks[chosen[name]] for name, data in given.items()}
+        teachers = {name: peer.teacher().eval() for name, peer in self.peers.items()}
+
+        def fitted(name: str) -> Tensor:
+            told, vectors = given[name], teachers[name]
+            labels, weight = (x[chosen[name]].to(self.device) for x in (told.labels, told.weight.float()))
+            return fit_negative(
+                features[name], labels, weight, vectors.positive, vectors.negative, vectors.scale, sources[name]
+            )
+
+        with self.clock.part("labelling"):
+            with self.autocast():
+                features = pool_features(teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side)
+            negatives = self.side_by_side.map(fitted, list(given))
+        for peer, negative in zip(self.peers.values(), negatives, strict=True):
+            peer.set_negative(negative)
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """Say what a peer is taught in Phase II: what the filter lets through, and of each class at least a few.

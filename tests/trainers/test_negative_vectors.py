@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers import coft
 from trainers.parts.labelling import pool_features
 from trainers.parts.negative_head import fit_negative
+from trainers.parts.side_by_side import SideBySide
+from trainers.parts.unlabeled import plain_batches
 
 PEERS = ("peer_a", "peer_b")
 
@@ -39,7 +41,11 @@ def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_
         seen.append(features)
         return fits[-1][-1]
 
+    def in_order(_: SideBySide, function: Callable[[str], Any], names: list[str], together: bool = True) -> list[Any]:
+        return [function(name) for name in names]
+
     monkeypatch.setattr(coft, "fit_negative", recorded)
+    monkeypatch.setattr(SideBySide, "map", in_order)  # recorded would not know whose thread was first
     trainer = run("CoFT")  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
     assert len(fits) == len(PEERS) * 4
     for i, peer in enumerate(trainer.peers.values()):
@@ -51,8 +57,9 @@ def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_
         torch.testing.assert_close(peer.text_features()[1], end_of_phase1[-1])
         torch.testing.assert_close(peer.teacher().negative, end[-1])
         ranks = torch.nonzero(taught).flatten()
-        with torch.no_grad():
-            features = pool_features(peer.teacher(), trainer.pool, trainer.cfg, trainer.device, ranks)
+        alone = {"alone": peer.teacher()}
+        features = pool_features(alone, trainer.pool, trainer.cfg, trainer.device, {"alone": ranks})["alone"]
+        assert not features.requires_grad
         torch.testing.assert_close(seen[-len(PEERS) + i], features)
     run("CoFT", out="no dual loss", TRAINER__COFT__LAMBDA_DUAL=0.0)
     without = run("CoFT", out="other", TRAINER__COFT__CLASS_NEGATIVE=False)
@@ -65,3 +72,16 @@ def test_the_dual_loss_may_train_negative_vectors_in_phase_two(run: Callable[...
     trainer = run("CoFT", TRAINER__COFT__PHASE2__LAMBDA_DUAL=1.0, TRAINER__COFT__CLASS_NEGATIVE=False)
     for peer in trainer.peers.values():
         assert not torch.equal(peer.student.negative, peer.text_features()[1])
+
+
+def test_each_peer_s_features_are_of_its_own_images_however_many(run: Callable[..., Any]) -> None:
+    trainer = run("CoFT", DATALOADER__TEST__BATCH_SIZE=3)
+    teachers = {name: peer.teacher().eval() for name, peer in trainer.peers.items()}
+    ranks = {PEERS[0]: torch.tensor([5, 0, 7, 2, 11, 3, 1]), PEERS[1]: torch.tensor([4, 9])}
+    side_by_side = SideBySide(2, nn.Identity(), "cpu")
+    found = pool_features(teachers, trainer.pool, trainer.cfg, trainer.device, ranks, side_by_side)
+    for name, which in ranks.items():
+        images = torch.cat([b["all"]["view"] for b in plain_batches(trainer.pool, trainer.cfg, which)])
+        with torch.no_grad():
+            torch.testing.assert_close(found[name], teachers[name].features(images))
+        assert len(found[name]) == len(which) and not found[name].requires_grad

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from .side_by_side import SideBySide
 from .tables import Rows, chunks, each_row, map_rows
 from .unlabeled import UnlabeledPool, plain_batches
 
+Result = TypeVar("Result")
 FEATURE_CACHE = Path(__file__).resolve().parents[2] / "cache" / "features"
 
 
@@ -94,14 +97,39 @@ def classify_pool(
     return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}
 
 
-def pool_features(classifier: Classifier, pool: UnlabeledPool, cfg: Any, device: torch.device, ranks: Tensor) -> Tensor:
-    """A classifier's features of some unlabeled images, as the test sees them.
+def pool_features(
+    classifiers: Mapping[str, Classifier],
+    pool: UnlabeledPool,
+    cfg: Any,
+    device: torch.device,
+    ranks: Mapping[str, Tensor],
+    side_by_side: SideBySide | None = None,
+) -> dict[str, Tensor]:
+    """Each classifier's features of unlabeled images of its own, as the test sees them.
+
+    Args:
+        classifiers: By name.
+        pool: The images.
+        cfg: See `plain_batches`.
+        device: Where the classifiers are.
+        ranks: Which images, by the classifier's name. Shape (n,) each.
+        side_by_side: Runs the classifiers at the same time.
 
     Returns:
-        Unit-length features, in order of `ranks`. Shape (n, embed_dim), fp32.
+        Unit-length features by name, in order of `ranks`. Shape (n, embed_dim), fp32.
     """
-    batches = plain_batches(pool, cfg, ranks)
-    return torch.cat([classifier.features(batch["all"]["view"].to(device)).float() for batch in batches])
+    names = list(classifiers)
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    for batches in zip_longest(*(plain_batches(pool, cfg, ranks[name]) for name in names)):
+        images = {n: b["all"]["view"].to(device) for n, b in zip(names, batches, strict=True) if b is not None}
+        features = partial(_features, classifiers, images)
+        for name, rows in without_gradients(features, list(images), device.type, side_by_side).items():
+            parts[name].append(rows)
+    return {name: torch.cat(rows) for name, rows in parts.items()}
+
+
+def _features(classifiers: Mapping[str, Classifier], images: Mapping[str, Tensor], name: str) -> Tensor:
+    return classifiers[name].features(images[name]).float()
 
 
 def answers_of(
@@ -117,18 +145,34 @@ def answers_of(
     Returns:
         For each classifier logits l+ and clean log-odds d, each of shape (n, C).
     """
-    kind = images.device.type
+    return without_gradients(
+        lambda name: classifiers[name](images), list(classifiers), images.device.type, side_by_side
+    )
+
+
+def without_gradients(
+    function: Callable[[str], Result], names: Sequence[str], kind: str, side_by_side: SideBySide | None
+) -> dict[str, Result]:
+    """Call a function for several names, without gradients, in the precision of the autocast this is called in.
+
+    Args:
+        function: May be called in another thread.
+        names: What it is called with.
+        kind: Type of the device.
+        side_by_side: Makes the calls at the same time.
+
+    Returns:
+        What it returned, by name.
+    """
     dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
 
     @torch.no_grad()
-    def answer(name: str) -> tuple[Tensor, Tensor]:
+    def call(name: str) -> Result:
         with torch.autocast(kind, dtype=dtype, enabled=enabled):  # it is each thread's own, as is no_grad
-            logits, odds = classifiers[name](images)
-            return logits, odds
+            return function(name)
 
-    names = list(classifiers)
-    answers = [answer(name) for name in names] if side_by_side is None else side_by_side.map(answer, names)
-    return dict(zip(names, answers, strict=True))
+    results = [call(name) for name in names] if side_by_side is None else side_by_side.map(call, names)
+    return dict(zip(names, results, strict=True))
 
 
 # Scores of the classes: the key CLASSIFY names one of these, functions of logits l+ and clean log-odds d.

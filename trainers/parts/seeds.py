@@ -30,6 +30,11 @@ class Seeds:
     ranks: Tensor
     labels: Tensor
 
+    @property
+    def weight(self) -> Tensor:
+        """How much each counts: all alike. Shape (n,)."""
+        return torch.ones(len(self.labels))
+
     def every_other(self, start: int, num_classes: int) -> Seeds:
         """Take the seeds at even (start 0) or odd (start 1) places of each class, best first."""
         picked = [torch.nonzero(self.labels == c).flatten()[start::2] for c in range(num_classes)]
