@@ -177,13 +177,11 @@ class CoFT(PeerTrainer):
 
         Args:
             to_lessons: Fit to the labels that the peer was taught last in Phase II, by their weights; else to its
-                seeds, clean or not, so that the vectors may judge other labels.
+                surest seeds, clean or not, so that the vectors may judge other labels.
         """
         if not (self.own.CLASS_NEGATIVE and self.own.LAMBDA_DUAL):
             return
-        given: dict[str, Seeds | Targets] = {
-            n: self.targets[n] if to_lessons else p.seeds for n, p in self.peers.items()
-        }
+        given: Mapping[str, Seeds | Targets] = self.targets if to_lessons else self.surest_seeds()
         sources = {name: generator(self.cfg.SEED, "negative", name, self.epoch) for name in given}
         chosen = {name: draw(len(data.labels), sources[name]) for name, data in given.items()}
         ranks = {name: data.ranks[chosen[name]] for name, data in given.items()}
@@ -202,6 +200,11 @@ class CoFT(PeerTrainer):
             negatives = self.side_by_side.map(fitted, list(given))
         for peer, negative in zip(self.peers.values(), negatives, strict=True):
             peer.set_negative(negative)
+
+    def surest_seeds(self) -> dict[str, Seeds]:
+        """Each peer's best seeds, as many of a class as Phase I begins with: later rounds have more, less sure ones."""
+        most = self.seeds_per_class * (1 if self.own.SPLIT_SEEDS else 2)
+        return {name: peer.seeds.best(most, len(self.classnames)) for name, peer in self.peers.items()}
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """Say what a peer is taught in Phase II: what the filter lets through, and of each class at least a few.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
@@ -20,6 +19,7 @@ from .coft import CoFT
 from .parts.base import check_positive
 from .parts.coft_keys import coft_keys
 from .parts.contrastive import ContrastingPeer
+from .parts.described import DescribedClassifier
 from .parts.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
 from .parts.labelling import mean_log_probabilities
 from .parts.peer import Classifier, Peer
@@ -100,10 +100,7 @@ class CoFTPlus(CoFT):
     def _with_descriptions(self, classifier: Classifier) -> Classifier:
         if self.described is None:
             return classifier
-        weight = self.own.DESCRIPTIONS.AT_PREDICTION
-        with torch.no_grad():
-            positive = torch.lerp(F.normalize(classifier.positive, dim=-1), self.described, weight)
-            return Classifier(classifier.encoder, positive, classifier.negative, classifier.scale).eval()
+        return DescribedClassifier(classifier, self.described, self.own.DESCRIPTIONS.AT_PREDICTION).eval()
 
     # ---------------------------------------------------------------- rounds
 

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 
 from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
+from trainers import coft
 from trainers.coft_plus import ASIDE
 from trainers.parts.descriptions import described_features, load_descriptions
-from trainers.parts.seeds import growing_quotas
+from trainers.parts.seeds import Seeds, growing_quotas
+from trainers.parts.side_by_side import SideBySide
 
 PEERS = ("peer_a", "peer_b")
 OFF = {
@@ -154,11 +156,36 @@ def test_descriptions_have_a_share_in_seeds_and_predictions(run: Callable[..., A
     trainer = run("CoFTPlus", train=False, TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(described))
     args = (trainer.clip_model, trainer.classnames, trainer.templates, load_descriptions(described))
     torch.testing.assert_close(trainer.text_features(), described_features(*args, 0.25))
-    peer, tested = trainer.peers["peer_a"], trainer.deploy()["peer_a"]
-    plain = peer.prompted()
-    alone = described_features(*args, 1.0)
-    torch.testing.assert_close(tested.positive, 0.9 * F.normalize(plain.positive, dim=-1) + 0.1 * alone)
-    assert torch.equal(tested.negative, plain.negative)
+    plain, tested = trainer.peers["peer_a"].prompted().eval(), trainer.deploy()["peer_a"]
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (logits, log_odds), features = tested(image), plain.features(image)
+    mixed = 0.9 * F.normalize(plain.positive, dim=-1) + 0.1 * described_features(*args, 1.0)
+    torch.testing.assert_close(logits, plain.scale * features @ F.normalize(mixed, dim=-1).t())
+    torch.testing.assert_close(log_odds, plain.classify(features)[1])  # the negative vectors know nothing of the share
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_negative_vectors_that_judge_know_no_more_seeds_than_the_first_round_had(
+    run: Callable[..., Any], split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = run("CoFTPlus", train=False, TRAINER__COFTPLUS__SPLIT_SEEDS=split)
+    fitted: list[torch.Tensor] = []
+
+    def recorded(features: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
+        fitted.append(labels)
+        return rest[1]
+
+    monkeypatch.setattr(coft, "fit_negative", recorded)
+    monkeypatch.setattr(SideBySide, "map", lambda _, function, names, together=True: [function(n) for n in names])
+    first = trainer.seeds_per_class * (1 if split else 2)
+    for peer in trainer.peers.values():  # one class has more than in the first round, the other fewer
+        peer.seeds = Seeds(torch.arange(first + 4), torch.tensor([0] * (first + 3) + [1]))
+    surest = trainer.surest_seeds()
+    trainer.fit_negatives()
+    for seeds, labels in zip(surest.values(), fitted, strict=True):
+        assert seeds.ranks.tolist() == [*range(first), first + 3]
+        assert labels.tolist() == [0] * first + [1]
 
 
 def test_wrong_settings_are_named(run: Callable[..., Any], tmp_path: Path) -> None:

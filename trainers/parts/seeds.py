@@ -37,8 +37,14 @@ class Seeds:
 
     def every_other(self, start: int, num_classes: int) -> Seeds:
         """Take the seeds at even (start 0) or odd (start 1) places of each class, best first."""
-        picked = [torch.nonzero(self.labels == c).flatten()[start::2] for c in range(num_classes)]
-        index = torch.cat(picked)
+        return self._places(slice(start, None, 2), num_classes)
+
+    def best(self, per_class: int, num_classes: int) -> Seeds:
+        """Take the first so many of each class."""
+        return self._places(slice(per_class), num_classes)
+
+    def _places(self, which: slice, num_classes: int) -> Seeds:
+        index = torch.cat([torch.nonzero(self.labels == c).flatten()[which] for c in range(num_classes)])
         return Seeds(self.ranks[index], self.labels[index])
 
 
