@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dassl.engine import TRAINER_REGISTRY
@@ -18,7 +18,6 @@ from .parts.cleanliness import DUAL_LOSSES
 from .parts.coft_keys import coft_keys
 from .parts.coft_log import PeerLog
 from .parts.descriptions import zero_shot_features
-from .parts.grouping import listen_to_groups
 from .parts.labelling import SCORES, classify_pool, opinion, pool_features, zero_shot_logits
 from .parts.lessons import Targets, seed_targets, taught_targets, text_pull, weighted_cross_entropy
 from .parts.negative_head import draw, fit_negative
@@ -134,7 +133,7 @@ class CoFT(PeerTrainer):
         done = self.epoch % self.own.PHASE1.EPOCHS * self.steps_per_epoch(1)
         warm = done >= self.own.PHASE1.WARMUP_STEPS
         groups = [*(peer.seeds.ranks for peer in self.peers.values()), self.sample]
-        views = self._classify(torch.cat(groups), self.teachers())
+        views = self._classify(torch.cat(groups))
         pieces = {name: [x.split([len(g) for g in groups]) for x in pair] for name, pair in views.items()}
         targets = {}
         for i, (name, judge) in enumerate(self.partners.items()):
@@ -220,16 +219,7 @@ class CoFT(PeerTrainer):
 
     def opinions(self) -> dict[str, Opinion]:
         """What each peer thinks of all images."""
-        return self.opinions_of(self.classify_all())
-
-    def classify_all(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Each peer's logits and clean log-odds of all images, shape (N, C) each, with GROUPS those of groups, too."""
-        if not self.own.GROUPS:
-            return self._classify(None, self.teachers())
-        with self.clock.part("labelling"), self.autocast():
-            args = (self.pool, self.cfg, self.device, self.own, self.side_by_side)
-            grouped = listen_to_groups({name: teacher.eval() for name, teacher in self.teachers().items()}, *args)
-        return self._classify(None, grouped)
+        return self.opinions_of(self._classify(None))
 
     def opinions_of(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Opinion]:
         """Form the peers' opinions from logits l+ and clean log-odds d of all images, in place. Shape (N, C) each."""
@@ -240,8 +230,8 @@ class CoFT(PeerTrainer):
         """The classifiers that label images."""
         return {name: peer.teacher() for name, peer in self.peers.items()}
 
-    def _classify(self, ranks: Tensor | None, teachers: Mapping[str, nn.Module]) -> dict[str, tuple[Tensor, Tensor]]:
-        teachers = {name: teacher.eval() for name, teacher in teachers.items()}
+    def _classify(self, ranks: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
+        teachers = {name: teacher.eval() for name, teacher in self.teachers().items()}
         with self.clock.part("labelling"), self.autocast():
             return classify_pool(teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side)
 

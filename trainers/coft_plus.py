@@ -34,9 +34,8 @@ ASIDE = " aside"  # names the images of a batch that the filter leaves out
 
 
 def add_config(cfg: Any) -> None:
-    """Add CoFT+'s keys: CoFT's, and those of its parts."""
+    """Add CoFT+'s keys: CoFT's, and those of its three parts."""
     own = cfg.TRAINER.COFTPLUS = coft_keys()
-    own.GROUPS = True  # ours, not the paper's
     own.ROUNDS = 3  # how often Phases 0 and I are run
     own.WARM_START = False  # True: a round goes on with the prompts and visual modules of the one before
     own.CONTRAST = CfgNode({"WEIGHT": 0.5, "QUEUE": 4096, "TEMPERATURE": 0.07, "DIM": 128})
@@ -46,9 +45,9 @@ def add_config(cfg: Any) -> None:
 
 @TRAINER_REGISTRY.register()
 class CoFTPlus(CoFT):
-    """CoFT plus three parts of the paper's and one of ours, each of which a key takes away.
+    """CoFT plus three parts, each of which a key takes away.
 
-    ROUNDS 1, CONTRAST.WEIGHT 0, DESCRIPTIONS.FROM none and GROUPS False make it CoFT.
+    ROUNDS 1, CONTRAST.WEIGHT 0 and DESCRIPTIONS.FROM none make it CoFT.
     """
 
     settings = "COFTPLUS"
@@ -124,7 +123,7 @@ class CoFTPlus(CoFT):
         Args:
             number: Of the round, from 1.
         """
-        views = self.classify_all()
+        views = self._classify(None)
         together = mean_log_probabilities([views[name] for name in PEERS], self.own.CLASSIFY, self.output_dir)
         opinions = self.opinions_of(views).values()
         labels = together.argmax(dim=1)

@@ -176,7 +176,7 @@ def test_a_peer_is_taught_the_others_labels_where_both_call_them_clean(run: Call
     trainer.before_train()
     trainer.epoch = 2
     trainer.before_epoch()
-    views = trainer._classify(None, trainer.teachers())
+    views = trainer._classify(None)
     for name, other in (PEERS, PEERS[::-1]):
         corrected = [x.double() - 0.5 * x.double().softmax(1).mean(0).log() for x in views[other]]
         label = sum(corrected).argmax(1)  # likely, and likely clean

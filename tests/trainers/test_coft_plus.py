@@ -22,7 +22,6 @@ OFF = {
     "TRAINER__COFTPLUS__ROUNDS": 1,
     "TRAINER__COFTPLUS__CONTRAST__WEIGHT": 0.0,
     "TRAINER__COFTPLUS__DESCRIPTIONS__FROM": "none",
-    "TRAINER__COFTPLUS__GROUPS": False,
 }
 
 
@@ -48,7 +47,6 @@ def test_each_part_changes_the_result(run: Callable[..., Any], described: Path) 
         "TRAINER__COFTPLUS__ROUNDS": 2,
         "TRAINER__COFTPLUS__CONTRAST__WEIGHT": 0.5,
         "TRAINER__COFTPLUS__DESCRIPTIONS__FROM": str(described),
-        "TRAINER__COFTPLUS__GROUPS": True,
     }
     for key, value in parts.items():
         changed = weights(run("CoFTPlus", out=key, **(OFF | {key: value})))
@@ -88,7 +86,7 @@ def test_a_round_begins_afresh_with_seeds_that_both_peers_choose(run: Callable[.
     for i, batch in enumerate(trainer.train_loader_x):
         trainer.batch_idx = i
         trainer.forward_backward(batch)
-    views = trainer._classify(None, trainer.teachers())
+    views = trainer._classify(None)
     mean = sum(views[name][0].double().softmax(dim=1) for name in PEERS) / 2
     trainer.epoch = trainer.own.PHASE1.EPOCHS
     trainer.before_epoch()

@@ -25,7 +25,6 @@ def coft_keys() -> CfgNode:
         True  # negative text features have a part of each class's own, trained and fitted (LAMBDA_DUAL > 0)
     )
     own.CLASSIFY = "joint"  # joint, clean or positive: what the class is chosen by, a name of parts/labelling.py
-    own.GROUPS = False  # True: labels also go by how the images group, see parts/grouping.py
     own.COMPLEMENTS = "all"  # the dual loss is over all other classes, or over one that is drawn
     own.FILTER = "both"  # a name of parts/pseudo_labels.py
     own.SOFT = True  # a pseudo-label weighs as much as it is likely clean; False: those above 1/2 count, and only they
