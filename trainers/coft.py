@@ -198,8 +198,8 @@ class CoFT(PeerTrainer):
             with self.autocast():
                 features = pool_features(teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side)
             negatives = self.side_by_side.map(fitted, list(given))
-        for peer, negative in zip(self.peers.values(), negatives, strict=True):
-            peer.set_negative(negative)
+        for name, negative in zip(given, negatives, strict=True):
+            self.peers[name].set_negative(negative)
 
     def surest_seeds(self) -> dict[str, Seeds]:
         """Each peer's best seeds, as many of a class as Phase I begins with: later rounds have more, less sure ones."""

@@ -125,7 +125,7 @@ def pool_features(
         features = partial(_features, classifiers, images)
         for name, rows in without_gradients(features, list(images), device.type, side_by_side).items():
             parts[name].append(rows)
-    return {name: torch.cat(rows) for name, rows in parts.items()}
+    return {name: torch.cat(parts.pop(name)) for name in names}
 
 
 def _features(classifiers: Mapping[str, Classifier], images: Mapping[str, Tensor], name: str) -> Tensor:
