@@ -203,8 +203,7 @@ class CoFT(PeerTrainer):
 
     def surest_seeds(self) -> dict[str, Seeds]:
         """Each peer's best seeds, as many of a class as Phase I begins with: later rounds have more, less sure ones."""
-        most = self.seeds_per_class * (1 if self.own.SPLIT_SEEDS else 2)
-        return {name: peer.seeds.best(most, len(self.classnames)) for name, peer in self.peers.items()}
+        return {name: peer.seeds.best(self.seeds_per_peer, len(self.classnames)) for name, peer in self.peers.items()}
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """Say what a peer is taught in Phase II: what the filter lets through, and of each class at least a few.

@@ -143,12 +143,17 @@ class PeerTrainer(ClipTrainer):
         optimizer = build_optimizer([p for p in peer.parameters() if p.requires_grad], self.cfg.OPTIM)
         return optimizer, CosineAnnealingLR(optimizer, T_max=steps)
 
+    @property
+    def seeds_per_peer(self) -> int:
+        """Seeds of each class that a peer begins with, at most: its own, or with SPLIT_SEEDS False those of both."""
+        return self.seeds_per_class * (1 if self.own.SPLIT_SEEDS else 2)
+
     def steps_per_epoch(self, phase: int) -> int:
         """Batches of an epoch: a pass over the seeds (but MIN_STEPS in all), or as many as the images make."""
         batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
         if phase == 2:
             return math.ceil(len(self.pool) / batch)
-        seeds = self.seeds_per_class * len(self.classnames) * (1 if self.own.SPLIT_SEEDS else 2)
+        seeds = self.seeds_per_peer * len(self.classnames)
         return max(math.ceil(seeds / batch), math.ceil(self.own.PHASE1.MIN_STEPS / self.own.PHASE1.EPOCHS))
 
     def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:
