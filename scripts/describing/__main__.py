@@ -103,8 +103,11 @@ def answers(
     Raises:
         UserError: If the endpoint fails; questions that have not been sent are not sent any more.
     """
+    failures: list[Exception] = []  # a worker may be at its next class before anyone has seen that the last one failed
 
     def one(item: NamedClass) -> tuple[list[str] | UnusableAnswers, int]:
+        if failures:
+            raise failures[0]
         question = opening(item, task)
         known = kept.get(question, item.plain, task.count)
         if known is not None:
@@ -113,6 +116,9 @@ def answers(
             sentences, taken = describe(client, item, task)
         except UnusableAnswers as error:
             return error, task.attempts
+        except Exception as error:
+            failures.append(error)
+            raise
         kept.put(question, item.name, sentences)
         return sentences, taken
 

@@ -6,7 +6,8 @@ import json
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import pytest
@@ -178,13 +179,30 @@ def test_an_endpoint_that_fails_is_one_line(
     reply: Reply,
     message: str,
 ) -> None:
-    endpoint.replies |= {"cat": [reply], "guinea pig": [reply]}
+    endpoint.replies["cat"] = [reply]
     assert describe("--workers", "1", "--retries", "2") == 2
     error = one_line(capsys)
     assert message in error and endpoint.url in error and "secret-key" not in error
     assert not classes.with_suffix(".json").exists()
-    assert endpoint.asked.count("cat") == (3 if reply.status in (429, 500) else 1)
-    assert "guinea pig" not in endpoint.asked
+    assert endpoint.asked == ["cat"] * (3 if reply.status in (429, 500) else 1)  # the other classes are not asked for
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_worker_does_not_go_on_before_the_failure_is_seen(
+    endpoint: FakeEndpoint,
+    describe: Describe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    workers: str,
+) -> None:
+    def seen_late(pending: Iterable[Future[object]]) -> Iterator[Future[object]]:
+        wait(pending)
+        return iter(pending)
+
+    monkeypatch.setattr("scripts.describing.__main__.as_completed", seen_late)
+    endpoint.replies |= {"cat": [Reply("wrong key", 401)], "golden retriever": [Reply("wrong key", 401)]}
+    assert describe("--workers", workers, "--retries", "0") == 2
+    assert "refuses the key" in one_line(capsys) and "guinea pig" not in endpoint.asked
 
 
 def test_an_endpoint_that_is_not_there_is_one_line(
