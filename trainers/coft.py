@@ -63,7 +63,7 @@ class CoFT(PeerTrainer):
     def choose_seeds(self) -> None:
         """Give each class's surest images to the peers, by turns."""
         text = self.text_features()
-        logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device)
+        logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device, self.own.LABEL_VIEWS)
         self.log.add(0, "zero-shot", **self.accuracies(), **self.share_seeds(logits, 2 * self.seeds_per_class))
 
     def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> dict[str, float]:
@@ -196,7 +196,10 @@ class CoFT(PeerTrainer):
 
         with self.clock.part("labelling"):
             with self.autocast():
-                features = pool_features(teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side)
+                views = 1 if to_lessons else self.own.LABEL_VIEWS
+                features = pool_features(
+                    teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side, views, self.view_key
+                )
             negatives = self.side_by_side.map(fitted, list(given))
         for name, negative in zip(given, negatives, strict=True):
             self.peers[name].set_negative(negative)
@@ -223,16 +226,29 @@ class CoFT(PeerTrainer):
     def opinions_of(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Opinion]:
         """Form the peers' opinions from logits l+ and clean log-odds d of all images, in place. Shape (N, C) each."""
         own = self.own
-        return {name: opinion(*views[name], own.PRIOR_TAU, own.CLEAN_RULE, own.CLASSIFY) for name in PEERS}
+        return {name: opinion(*views[name], own.PRIOR_TAU, own.CLEAN_RULE, self.labels_by) for name in PEERS}
+
+    @property
+    def labels_by(self) -> str:
+        """What pseudo-labels are the best class by, a name of `SCORES`: another one when Phase II has trained."""
+        return str(self.own.CLASSIFY if self.epoch <= self.phase1_epochs else self.own.PHASE2.CLASSIFY)
 
     def teachers(self) -> dict[str, Classifier]:
         """The classifiers that label images."""
         return {name: peer.teacher() for name, peer in self.peers.items()}
 
+    @property
+    def view_key(self) -> tuple[int | str, ...]:
+        """What the weak views depend on that labels are made of."""
+        return self.cfg.SEED, "labels", self.epoch
+
     def _classify(self, ranks: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
+        views = self.own.LABEL_VIEWS if ranks is None else 1
         teachers = {name: teacher.eval() for name, teacher in self.teachers().items()}
         with self.clock.part("labelling"), self.autocast():
-            return classify_pool(teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side)
+            return classify_pool(
+                teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side, views, self.view_key
+            )
 
     def _report_lessons(self, opinions: dict[str, Opinion]) -> None:
         lessons = {name: peer.lesson for name, peer in self.peers.items()}

@@ -27,7 +27,7 @@ def add_config(cfg: Any) -> None:
     own = cfg.TRAINER.DEFT = coft_keys()
     own.N_CTX = 16
     own.SEEDS_PER_CLASS, own.SEEDS_SHARE = ALL, 2.0  # Phase I trains on all images
-    own.PRIOR_TAU = 0.0
+    own.PRIOR_TAU, own.LABEL_VIEWS = 0.0, 1
     own.CLEAN_RULE, own.COMPLEMENTS, own.NEGATIVE_START = "raw", "drawn", "positive"
     own.CLASS_NEGATIVE, own.CLASSIFY = False, "positive"
     own.FILTER, own.SOFT = "self", False

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from datasets.errors import UserError
+from trainers.parts.seeding import derive
 from trainers.parts.unlabeled import UnlabeledPool, endless_draws, peer_batches, plain_batches
-from trainers.parts.views import AUGMENTATIONS, VIEWS
+from trainers.parts.views import AUGMENTATIONS, VIEWS, normalize
 
 
 @pytest.fixture
@@ -100,6 +101,28 @@ def test_plain_batches_are_the_tests_view(paths: list[str], configure: Callable[
     test_view = build_transform(cfg, is_train=False)
     for view, rank in zip(views, (5, 2), strict=True):
         torch.testing.assert_close(view, test_view(Image.open(pool.paths[rank]).convert("RGB")), atol=1e-5, rtol=0)
+
+
+def test_several_views_are_the_tests_and_weak_ones(paths: list[str], configure: Callable[..., Any]) -> None:
+    cfg, ranks, key = configure("CoFT", DATALOADER__TEST__BATCH_SIZE=4), torch.tensor([5, 2, 8]), (1, "labels", 3)
+
+    def views(pool: UnlabeledPool, *key: Any) -> torch.Tensor:
+        batches = list(plain_batches(pool, cfg, ranks, 3, key))
+        assert [len(batch["all"]["view"]) for batch in batches] == [1, 1, 1]  # so many images as views fill a batch
+        assert torch.equal(torch.cat([batch["all"]["rank"] for batch in batches]), ranks)
+        return torch.cat([batch["all"]["view"] for batch in batches])
+
+    pool = UnlabeledPool(paths)
+    found = views(pool, *key)
+    assert torch.equal(found[:, 0], torch.cat([b["all"]["view"] for b in plain_batches(pool, cfg, ranks)]))
+    weak = VIEWS["weak"](cfg)
+    for several, rank in zip(found, ranks.tolist(), strict=True):
+        torch.manual_seed(derive(*key, "all", rank, 0))
+        for view in several[1:]:
+            assert torch.equal(view, normalize(cfg)(weak(pool.image(rank))))
+    assert not torch.equal(found[:, 1], found[:, 2])
+    assert torch.equal(found, views(UnlabeledPool(paths[::-1], cache_bytes=0), *key))
+    assert not torch.equal(found[:, 1:], views(pool, 1, "labels", 5)[:, 1:])
 
 
 def test_every_image_comes_before_any_comes_again() -> None:

@@ -86,9 +86,9 @@ def test_a_round_begins_afresh_with_seeds_that_both_peers_choose(run: Callable[.
     for i, batch in enumerate(trainer.train_loader_x):
         trainer.batch_idx = i
         trainer.forward_backward(batch)
+    trainer.epoch = trainer.own.PHASE1.EPOCHS  # which the views of the labels depend on
     views = trainer._classify(None)
-    mean = sum(views[name][0].double().softmax(dim=1) for name in PEERS) / 2
-    trainer.epoch = trainer.own.PHASE1.EPOCHS
+    mean = sum(((views[name][0] + views[name][1]) / 2).double().softmax(dim=1) for name in PEERS) / 2
     trainer.before_epoch()
     scores = (mean.log() - 0.5 * mean.mean(dim=0).log()).softmax(dim=1)
     mine, others = (set(trainer.peers[name].seeds.ranks.tolist()) for name in PEERS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers import coft
-from trainers.parts.labelling import pool_features
+from trainers.parts.labelling import opinion, pool_features
 from trainers.parts.negative_head import fit_negative
 from trainers.parts.side_by_side import SideBySide
 from trainers.parts.unlabeled import plain_batches
@@ -28,6 +29,30 @@ def test_a_peer_s_probabilities_are_of_the_scores_that_classify_names(run: Calla
         torch.testing.assert_close(told[name], scores[classify].softmax(dim=1))
         others = [s.softmax(dim=1) for key, s in scores.items() if key != classify]
         assert not any(torch.allclose(told[name], other) for other in others)
+
+
+@torch.no_grad()
+def test_phase_two_labels_by_its_own_rule_after_its_first_labels(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels: dict[int, list[Tensor]] = {}
+    wanted: dict[int, list[Tensor]] = {}
+
+    def recorded(trainer: Any, logits: Tensor, d: Tensor, *rules: Any) -> Any:
+        first = trainer.epoch == trainer.phase1_epochs
+        l, o = (x - 0.5 * x.softmax(dim=1).mean(dim=0).log() for x in (logits, d))
+        wanted.setdefault(trainer.epoch, []).append((l + o if first else l).argmax(dim=1))
+        told = opinion(logits, d, *rules)
+        labels.setdefault(trainer.epoch, []).append(told.labels)
+        return told
+
+    trainer = run("CoFT", train=False, TRAINER__COFT__PHASE2__REFRESH=1)
+    monkeypatch.setattr(coft, "opinion", partial(recorded, trainer))
+    with torch.enable_grad():
+        trainer.train()
+    assert sorted(labels) == list(range(trainer.phase1_epochs, trainer.max_epoch))
+    for epoch, found in labels.items():
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted[epoch], strict=True))
 
 
 def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_the_ends_of_phases(

@@ -19,6 +19,7 @@ def coft_keys() -> CfgNode:
     own.SEEDS_SHARE = 0.5  # of a class's expected images N / C, so many are seeds at most, of both peers together
     own.SPLIT_SEEDS = True  # False: each peer is trained on all seeds of both
     own.PRIOR_TAU = 0.5  # correction against classes that are hardly ever predicted
+    own.LABEL_VIEWS = 3  # a pseudo-label is of so many views of an image: the test's, and weak ones
     own.CLEAN_RULE = "coupled"  # coupled, open, calibrated or raw: a name of parts/cleanliness.py
     own.NEGATIVE_START = "mean"  # mean or positive: see parts/peer.py
     own.CLASS_NEGATIVE = (
@@ -37,6 +38,7 @@ def coft_keys() -> CfgNode:
     own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
     own.PHASE2.LAMBDA_DUAL = 0.0  # weight of the dual loss in Phase II (CLASS_NEGATIVE fits anew in any case)
     own.PHASE2.VIEW = "strong"  # or weak: what peers are trained on; labels are made on the plain view
+    own.PHASE2.CLASSIFY = "positive"  # as CLASSIFY, for its own labels after the first ones
     own.PHASE2.EMA = 0.99
     own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
     own.PHASE2.RESTART = False  # True: the encoder starts Phase II from pre-trained weights, as DeFT's does

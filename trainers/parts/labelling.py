@@ -26,28 +26,57 @@ Result = TypeVar("Result")
 FEATURE_CACHE = Path(__file__).resolve().parents[2] / "cache" / "features"
 
 
-def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch.device) -> Tensor:
-    """Image features of all unlabeled images under the frozen CLIP, kept on disk between runs.
+def mean_features(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Features of images, or the mean of the features of several views of them.
+
+    Logits and clean log-odds are linear in the features: those of the mean are the means of the views'.
+
+    Args:
+        encode: Images (n, 3, size, size) to features (n, embed_dim).
+        images: Shape (n, 3, size, size), or (n, views, 3, size, size).
 
     Returns:
-        Unit-length features on the CPU, in order of rank. Shape (N, embed_dim).
+        Shape (n, embed_dim).
     """
+    if images.dim() == 4:
+        return encode(images)
+    return encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(dim=1)
+
+
+def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch.device, views: int = 1) -> Tensor:
+    """Image features of all unlabeled images under the frozen CLIP, kept on disk between runs.
+
+    Args:
+        clip_model: A `clip.model.CLIP`.
+        pool: The images.
+        cfg: See `plain_batches`.
+        device: Where CLIP is.
+        views: See `plain_batches`.
+
+    Returns:
+        Features on the CPU, in order of rank, of unit length or means of such. Shape (N, embed_dim).
+    """
+
+    def encode(images: Tensor) -> Tensor:
+        return F.normalize(clip_model.encode_image(images).float(), dim=-1)
 
     @torch.no_grad()
     def compute() -> Tensor:
         features = Rows(len(pool), cfg.OUTPUT_DIR)
-        for batch in tqdm(plain_batches(pool, cfg), "image features", disable=None, leave=False):
-            features.add(F.normalize(clip_model.encode_image(batch["all"]["view"].to(device)).float(), dim=-1))
+        batches = plain_batches(pool, cfg, views=views)
+        for batch in tqdm(batches, "image features", disable=None, leave=False):
+            features.add(mean_features(encode, batch["all"]["view"].to(device)))
         return features.table()
 
-    view = (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, pool.decoding)
+    plain = (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, pool.decoding)
+    view = repr(plain if views == 1 else (*plain, views, cfg.INPUT.AUGMENT))
     batch_size = cfg.DATALOADER.TEST.BATCH_SIZE  # may change the last bits
-    return cached(
-        compute, FEATURE_CACHE, fingerprint(clip_model), pool.digest, repr(view), str(batch_size), device.type
-    )
+    return cached(compute, FEATURE_CACHE, fingerprint(clip_model), pool.digest, view, str(batch_size), device.type)
 
 
-def zero_shot_logits(clip_model: Any, text: Tensor, pool: UnlabeledPool, cfg: Any, device: torch.device) -> Tensor:
+def zero_shot_logits(
+    clip_model: Any, text: Tensor, pool: UnlabeledPool, cfg: Any, device: torch.device, views: int = 1
+) -> Tensor:
     """Logits of all unlabeled images under the frozen CLIP.
 
     Args:
@@ -56,12 +85,13 @@ def zero_shot_logits(clip_model: Any, text: Tensor, pool: UnlabeledPool, cfg: An
         pool: The images.
         cfg: See `plain_batches`.
         device: Where CLIP is.
+        views: See `plain_batches`.
 
     Returns:
         Shape (N, C), on the CPU.
     """
     scale, vectors = float(clip_model.logit_scale.exp()), text.cpu().t()
-    features = image_features(clip_model, pool, cfg, device)
+    features = image_features(clip_model, pool, cfg, device, views)
     return map_rows(lambda rows: scale * rows @ vectors, features, folder=cfg.OUTPUT_DIR)
 
 
@@ -73,8 +103,10 @@ def classify_pool(
     device: torch.device,
     ranks: Tensor | None = None,
     side_by_side: SideBySide | None = None,
+    views: int = 1,
+    key: Sequence[int | str] = (),
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Classify unlabeled images, as the test sees them, with several classifiers in one pass.
+    """Classify unlabeled images, as the test sees them or by the mean over views, with several classifiers in one pass.
 
     Args:
         classifiers: By name.
@@ -83,13 +115,15 @@ def classify_pool(
         device: Where the classifiers are.
         ranks: Which images; all without it.
         side_by_side: Runs the classifiers at the same time.
+        views: See `plain_batches`.
+        key: Likewise.
 
     Returns:
         For each classifier logits l+ and clean log-odds d on the CPU, each of shape (n, C), in order of `ranks`.
     """
     count = len(pool) if ranks is None else len(ranks)
     parts = {name: (Rows(count, cfg.OUTPUT_DIR), Rows(count, cfg.OUTPUT_DIR)) for name in classifiers}
-    for batch in tqdm(plain_batches(pool, cfg, ranks), "label images", disable=None, leave=False):
+    for batch in tqdm(plain_batches(pool, cfg, ranks, views, key), "label images", disable=None, leave=False):
         images = batch["all"]["view"].to(device)
         for name, answers in answers_of(classifiers, images, side_by_side).items():
             for part, numbers in zip(parts[name], answers, strict=True):
@@ -104,8 +138,10 @@ def pool_features(
     device: torch.device,
     ranks: Mapping[str, Tensor],
     side_by_side: SideBySide | None = None,
+    views: int = 1,
+    key: Sequence[int | str] = (),
 ) -> dict[str, Tensor]:
-    """Each classifier's features of unlabeled images of its own, as the test sees them.
+    """Each classifier's features of unlabeled images of its own, as the test sees them or the mean over views.
 
     Args:
         classifiers: By name.
@@ -114,13 +150,15 @@ def pool_features(
         device: Where the classifiers are.
         ranks: Which images, by the classifier's name. Shape (n,) each.
         side_by_side: Runs the classifiers at the same time.
+        views: See `plain_batches`.
+        key: Likewise.
 
     Returns:
-        Unit-length features by name, in order of `ranks`. Shape (n, embed_dim), fp32.
+        Features by name, of unit length or means of such, in order of `ranks`. Shape (n, embed_dim), fp32.
     """
     names = list(classifiers)
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    for batches in zip_longest(*(plain_batches(pool, cfg, ranks[name]) for name in names)):
+    for batches in zip_longest(*(plain_batches(pool, cfg, ranks[name], views, key) for name in names)):
         images = {n: b["all"]["view"].to(device) for n, b in zip(names, batches, strict=True) if b is not None}
         features = partial(_features, classifiers, images)
         for name, rows in without_gradients(features, list(images), device.type, side_by_side).items():
@@ -129,7 +167,7 @@ def pool_features(
 
 
 def _features(classifiers: Mapping[str, Classifier], images: Mapping[str, Tensor], name: str) -> Tensor:
-    return classifiers[name].features(images[name]).float()
+    return mean_features(classifiers[name].features, images[name]).float()
 
 
 def answers_of(
@@ -139,15 +177,20 @@ def answers_of(
 
     Args:
         classifiers: By name.
-        images: Shape (n, 3, size, size).
+        images: Shape (n, 3, size, size), or (n, views, 3, size, size).
         side_by_side: Runs the classifiers at the same time.
 
     Returns:
         For each classifier logits l+ and clean log-odds d, each of shape (n, C).
     """
-    return without_gradients(
-        lambda name: classifiers[name](images), list(classifiers), images.device.type, side_by_side
-    )
+
+    def answer(name: str) -> tuple[Tensor, Tensor]:
+        classifier: Any = classifiers[name]
+        return (
+            classifier(images) if images.dim() == 4 else classifier.classify(mean_features(classifier.features, images))
+        )
+
+    return without_gradients(answer, list(classifiers), images.device.type, side_by_side)
 
 
 def without_gradients(

@@ -36,6 +36,7 @@ NAMED: dict[str, Collection[str]] = {  # keys whose values are names
     "COMPLEMENTS": DUAL_LOSSES,
     "NEGATIVE_START": NEGATIVE_STARTS,
     "CLASSIFY": SCORES,
+    "PHASE2.CLASSIFY": SCORES,
     "PHASE2.VIEW": ("weak", "strong"),
 }
 SAMPLE = 256  # images on which the peers' disagreement is measured in Phase I
@@ -59,7 +60,8 @@ class PeerTrainer(ClipTrainer):
             name = attrgetter(key)(own)
             if name not in known:
                 raise UserError(f"{section}.{key} is {name!r}; {did_you_mean(name, known)}")
-        check_positive(cfg, *(f"{section}.{key}" for key in ("PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")))
+        counts = ("LABEL_VIEWS", "PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")
+        check_positive(cfg, *(f"{section}.{key}" for key in counts))
         compiler = own.PHASE2.COMPILE
         if compiler and compiler not in torch.compiler.list_backends(exclude_tags=()):
             hint = did_you_mean(compiler, torch.compiler.list_backends())

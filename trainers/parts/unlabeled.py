@@ -23,7 +23,7 @@ from datasets.images import IN_FULL, Decoding, decode_image, read_bytes
 from datasets.threads import map_threaded
 
 from .seeding import derive, generator
-from .views import VIEWS, View, normalize
+from .views import VIEWS, View, for_labels, normalize
 
 Batch = dict[str, dict[str, Tensor]]
 Draw = tuple[str, int, int]  # for whom, rank of the image, number of the draw
@@ -115,21 +115,27 @@ class Views(Dataset):
             return draw, self.view.rest(self.pool.prepared(draw[1], self.view))
 
 
-def plain_batches(pool: UnlabeledPool, cfg: Any, ranks: Tensor | None = None) -> DataLoader:
-    """Batches of images as the test sees them.
+def plain_batches(
+    pool: UnlabeledPool, cfg: Any, ranks: Tensor | None = None, views: int = 1, key: Sequence[int | str] = ()
+) -> DataLoader:
+    """Batches of images as the test sees them, or in several views.
 
     Args:
         pool: The images.
         cfg: INPUT for the view, DATALOADER.TEST.BATCH_SIZE, DATALOADER.NUM_WORKERS.
         ranks: Which images, in which order; all in order of rank without it.
+        views: With more than one, each image comes as the test sees it, and in so many less one weak views.
+        key: What makes the weak views differ from others: seed, epoch.
 
     Returns:
-        A loader of batches {"all": {"rank": shape (n,), "view": shape (n, 3, size, size)}}.
+        A loader of batches {"all": {"rank": shape (n,), "view": shape (n, 3, size, size), or (n, views, 3, size, size)
+        with several}}.
     """
     chosen = list(range(len(pool))) if ranks is None else ranks.tolist()
-    size = cfg.DATALOADER.TEST.BATCH_SIZE
+    size = max(1, cfg.DATALOADER.TEST.BATCH_SIZE // views)
     draws = [("all", rank, 0) for rank in chosen]
-    return _loader(Views(pool, VIEWS["plain"](cfg)), [draws[i : i + size] for i in range(0, len(draws), size)], cfg)
+    view = VIEWS["plain"](cfg) if views == 1 else for_labels(cfg, views)
+    return _loader(Views(pool, view, *key), [draws[i : i + size] for i in range(0, len(draws), size)], cfg)
 
 
 def peer_batches(

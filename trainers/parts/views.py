@@ -63,6 +63,11 @@ def with_weak(first: Callable[[Any], View], cfg: Any) -> View:
     return View(views[0].fixed, partial(_stack, [view.rest for view in views]))
 
 
+def for_labels(cfg: Any, count: int) -> View:
+    """The plain view and weak ones of the same image, `count` together. Shape (count, 3, size, size)."""
+    return View(None, partial(_stack, [plain_view(cfg), *[weak_view(cfg)] * (count - 1)]))
+
+
 def _stack(views: Sequence[Callable[[Image.Image], Tensor]], image: Image.Image) -> Tensor:
     return torch.stack([view(image) for view in views])
 
