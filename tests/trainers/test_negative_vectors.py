@@ -40,8 +40,8 @@ def test_phase_two_labels_by_its_own_rule_after_its_first_labels(
 
     def recorded(trainer: Any, logits: Tensor, d: Tensor, *rules: Any) -> Any:
         first = trainer.epoch == trainer.phase1_epochs
-        l, o = (x - 0.5 * x.softmax(dim=1).mean(dim=0).log() for x in (logits, d))
-        wanted.setdefault(trainer.epoch, []).append((l + o if first else l).argmax(dim=1))
+        plus, odds = (x - 0.5 * x.softmax(dim=1).mean(dim=0).log() for x in (logits, d))
+        wanted.setdefault(trainer.epoch, []).append((plus + odds if first else plus).argmax(dim=1))
         told = opinion(logits, d, *rules)
         labels.setdefault(trainer.epoch, []).append(told.labels)
         return told
