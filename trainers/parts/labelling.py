@@ -186,9 +186,9 @@ def answers_of(
 
     def answer(name: str) -> tuple[Tensor, Tensor]:
         classifier: Any = classifiers[name]
-        return (
-            classifier(images) if images.dim() == 4 else classifier.classify(mean_features(classifier.features, images))
-        )
+        if images.dim() == 4:
+            return classifier(images)
+        return classifier.classify(mean_features(classifier.features, images))
 
     return without_gradients(answer, list(classifiers), images.device.type, side_by_side)
 
