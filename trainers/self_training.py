@@ -28,8 +28,8 @@ def add_config(cfg: Any) -> None:
 class SelfTraining(FullTuning):
     """Models that label all images with their moving average every REFRESH epochs; the zero-shot model labels first.
 
-    Images, views, optimizer and steps are those of CoFT's Phase II: what is missing is Phase I, the filter, and the
-    other peer.
+    Images, views, optimizer and steps are those of CoFT's Phase II: what is missing is Phase I, the filter, the
+    other peer, and labels of several views.
     """
 
     settings = "SELFTRAINING"

@@ -38,7 +38,7 @@ def coft_keys() -> CfgNode:
     own.PHASE2 = CfgNode({"EPOCHS": 10, "LR": 1e-5, "HEAD_LR": 1e-4, "WEIGHT_DECAY": 5e-4, "REFRESH": 2})
     own.PHASE2.LAMBDA_DUAL = 0.0  # weight of the dual loss in Phase II (CLASS_NEGATIVE fits anew in any case)
     own.PHASE2.VIEW = "strong"  # or weak: what peers are trained on (labels are of LABEL_VIEWS)
-    own.PHASE2.CLASSIFY = "positive"  # as CLASSIFY, for its own labels after the first ones
+    own.PHASE2.CLASSIFY = "positive"  # as CLASSIFY, for the labels of Phase II after its first ones
     own.PHASE2.EMA = 0.99
     own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
     own.PHASE2.RESTART = False  # True: the encoder starts Phase II from pre-trained weights, as DeFT's does
