@@ -2,8 +2,8 @@
 
 bash scripts/compare.sh DATASET ... [--trainers T,T2] [--seeds 1,2,3] [--shots 1,2,4,8,16] [--backbone B,B2]
                         [--variant NAME:TRAINER:KEY=VALUE,...] [--jobs N] [KEY VALUE ...]
-bash scripts/compare.sh --from FOLDER [--from FOLDER ...]       (tabulates any folder of Dassl runs)
-bash scripts/table.sh [FOLDER ...]                              (likewise, on the terminal alone)
+bash scripts/compare.sh --from FOLDER [--from runs.csv ...]     (tabulates any folder of Dassl runs, or its own lists)
+bash scripts/table.sh [FOLDER or runs.csv ...]                  (likewise, on the terminal alone)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datasets.errors import UserError
 
 from .gain import gain_over_zero_shot, turning_points, write_gain
 from .methods import choose_methods, parse_variant
-from .results import found_rows, planned_rows
+from .results import found_rows, listed_rows, planned_rows
 from .runner import TRAIN
 from .session import (
     carry_out,
@@ -54,7 +54,9 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     parser.add_argument("--trainers", type=names, default=[], metavar="T,T2", help="default: all that are there")
     parser.add_argument("--shots", type=numbers, default=[1, 2, 4, 8, 16], metavar="1,2", help="for CoOp")
     parser.add_argument("--variant", action="append", default=[], metavar="NAME:TRAINER:KEY=VALUE,..")
-    parser.add_argument("--from", action="append", dest="folders", metavar="FOLDER", help="tabulate what is there")
+    parser.add_argument(
+        "--from", action="append", dest="folders", metavar="FOLDER", help="tabulate what is there; or a runs.csv"
+    )
     args = parser.parse_intermixed_args(argv)
     if args.folders:
         return tabulate_found(args, command_line("compare", argv))
@@ -75,15 +77,17 @@ def tabulate_found(args: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def read_found(folders: Sequence[Path]) -> pd.DataFrame:
-    """Results below folders, sorted by data set, backbone and mean.
+def read_found(places: Sequence[Path]) -> pd.DataFrame:
+    """Results below folders, or listed in files, sorted by data set, backbone and mean.
 
     Raises:
         UserError: If there is none.
     """
-    rows = found_rows(folders)
+    lists = [listed_rows(place) for place in places if place.is_file()]
+    found = found_rows([place for place in places if not place.is_file()])
+    rows = pd.concat([table for table in (*lists, found) if not table.empty] or [found], ignore_index=True)
     if rows.empty:
-        shown = ", ".join(map(str, folders))
+        shown = ", ".join(map(str, places))
         raise UserError(f"no summary.json or log.txt of a finished run below {shown}; run a trainer first")
     means = rows.groupby(["dataset", "backbone", "method"])["accuracy"].transform("mean")
     return rows.assign(mean=means).sort_values(["dataset", "backbone", "mean"]).drop(columns="mean")

@@ -9,12 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from datasets.errors import UserError
+
 from .logs import logged_labels, parse_log
 from .methods import method_name, rival
 from .plan import SUMMARY, Run, digest, read_summary, settings_of
 
 STAGES = ("after Phase I", "after Phase II")
 PEERS = ("peer_a", "peer_b")
+NEEDED = ("dataset", "backbone", "method", "trainer", "seed", "accuracy")  # columns of a list of results
 SHOWN_SETTINGS = 3  # so many that differ are written out in a method's name
 Row = dict[str, Any]
 
@@ -44,6 +47,27 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
             elif parsed := parse_log(place, folder):
                 rows.append(parsed)
     return pd.DataFrame(_tell_apart(rows))
+
+
+def listed_rows(path: Path) -> pd.DataFrame:
+    """Results that a file lists as runs.csv of a comparison does.
+
+    Raises:
+        UserError: If it is no such list.
+    """
+    try:
+        rows = pd.read_csv(path, dtype=dict.fromkeys(NEEDED[:4], str))
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path} is no table of results ({error}); give a runs.csv that compare.sh wrote") from error
+    missing = [name for name in NEEDED if name not in rows]
+    if missing:
+        raise UserError(f"{path} has no column {', '.join(missing)}; give a runs.csv that compare.sh wrote")
+    numbers = pd.to_numeric(rows["accuracy"], errors="coerce")
+    if numbers.isna().any():
+        first = int(numbers.isna().to_numpy().argmax())
+        told = rows["accuracy"].iloc[first]
+        raise UserError(f"{path}, result {first + 1}: accuracy is '{told}'; expected a percentage")
+    return rows.assign(accuracy=numbers)
 
 
 def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[Row]:

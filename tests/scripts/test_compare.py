@@ -69,6 +69,41 @@ def test_folders_are_where_the_user_stands(
     assert table(["runs"]) == 0 and "UPL" in capsys.readouterr().out
 
 
+def test_lists_of_results_count_as_the_folders_they_are_of(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(["--from", str(finished), "--output", str(tmp_path / "out"), "--name", "mine"]) == 0
+    shown = lines(capsys.readouterr().out)
+    listed = tmp_path / "out" / "comparisons" / "mine" / "runs.csv"
+    assert table([str(listed)]) == 0
+    assert lines(capsys.readouterr().out) == shown
+    more = tmp_path / "more"
+    write_summary(more / "upl", "UPL", 4, results={"accuracy_test": 91.0}, labels_used=0, ensemble=1)
+    assert table([str(listed), str(more)]) == 0
+    assert lines(capsys.readouterr().out)["UPL"][3:5] == ["4", "85.0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "is no table of results"),
+        ("dataset,backbone,seed\nd,b,1\n", "has no column method, trainer, accuracy;"),
+        (
+            "dataset,backbone,method,trainer,seed,accuracy\nd,b,m,t,1,9.5\nd,b,m,t,2,good\n",
+            "result 2: accuracy is 'good';",
+        ),
+        ("dataset,backbone,method,trainer,seed,accuracy\nd,b,m,t,1,\n", "result 1: accuracy is 'nan';"),
+    ],
+)
+def test_a_file_that_lists_no_results(
+    text: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs.csv").write_text(text)
+    assert guarded(lambda: table([str(tmp_path / "runs.csv")])) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "runs.csv" in error and complaint in error
+
+
 def test_nothing_to_tabulate_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(lambda: table([str(tmp_path)])) == 2
     assert re.fullmatch(r"error: no summary.json or log.txt of a finished run below .*\n", capsys.readouterr().err)
