@@ -10,6 +10,8 @@ import pandas as pd
 from .statistics import PAIR, ZERO_SHOT
 from .tables import write_figure
 
+NEAR = 0.02  # of the axis: labels nearer to each other would overlap
+
 
 def gain_over_zero_shot(summary: pd.DataFrame) -> pd.DataFrame:
     """Gains of the methods that use no label, on all pairs of data set and backbone that have a zero-shot result.
@@ -43,6 +45,20 @@ def _sentence(group: pd.DataFrame) -> str:
     return f"loses on {len(losses)} of {len(group)} pairs, the one with the highest zero-shot is {where}; {rest}"
 
 
+def pair_labels(gains: pd.DataFrame) -> list[tuple[float, str]]:
+    """Zero-shot accuracies with the names of the pairs that have them; pairs too near to tell apart share a label."""
+    pairs = gains.drop_duplicates(PAIR).sort_values("zero_shot", kind="stable")
+    near = NEAR * (pairs["zero_shot"].max() - pairs["zero_shot"].min())
+    groups: list[tuple[float, list[str]]] = []
+    for row in pairs.to_dict("records"):
+        name = f"{row['dataset']}, {row['backbone']}"
+        if groups and row["zero_shot"] - groups[-1][0] < near:
+            groups[-1][1].append(name)
+        else:
+            groups.append((float(row["zero_shot"]), [name]))
+    return [(zero_shot, "\n".join(names)) for zero_shot, names in groups]
+
+
 def write_gain(path: Path, gains: pd.DataFrame) -> Path:
     """Draw each method's gain (with its standard deviation over seeds) against zero-shot accuracy."""
 
@@ -54,12 +70,14 @@ def write_gain(path: Path, gains: pd.DataFrame) -> Path:
                 group["zero_shot"], group["difference"], yerr=errors, label=method, marker="o", capsize=3, linewidth=0.8
             )
         axes.axhline(0, color="black", linewidth=0.8)
-        for (dataset, backbone), group in gains.groupby(PAIR, sort=False):
+        for zero_shot, text in pair_labels(gains):
             axes.annotate(
-                f"{dataset}, {backbone}",
-                (group["zero_shot"].iloc[0], 0.01),
+                text,
+                (zero_shot, 1.01),
                 xycoords=("data", "axes fraction"),
-                rotation=90,
+                rotation=45,
+                rotation_mode="anchor",
+                verticalalignment="bottom",
                 fontsize=7,
                 color="grey",
             )
@@ -68,4 +86,4 @@ def write_gain(path: Path, gains: pd.DataFrame) -> Path:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
 
-    return write_figure(path, (8.0, 5.0), 1, draw)
+    return write_figure(path, (8.0, 6.0), 1, draw)

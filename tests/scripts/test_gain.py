@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from scripts.comparing.compare import compare
-from scripts.comparing.gain import gain_over_zero_shot, turning_points, write_gain
+from scripts.comparing.gain import gain_over_zero_shot, pair_labels, turning_points, write_gain
 from scripts.comparing.statistics import summarise
 
 from .toy_runs import write_summary
@@ -48,6 +48,14 @@ def test_one_pair_makes_no_curve(runs: pd.DataFrame) -> None:
     assert gain_over_zero_shot(summarise(runs[runs["dataset"] == "Icons"])).empty
     without = runs[runs["trainer"] != "ZeroshotCLIP"]
     assert gain_over_zero_shot(summarise(without)).empty
+
+
+def test_pairs_that_would_overlap_share_a_label() -> None:
+    levels = [("Icons", 60.0), ("Digits", 90.0), ("Emoji", 61.0), ("EuroSAT", 10.0), ("Emoji", 61.0), ("Cars", 62.0)]
+    gains = pd.DataFrame([{"dataset": name, "backbone": "b", "zero_shot": level} for name, level in levels])
+    # A fiftieth of the axis is 1.6: 62.0 is too far from 60.0, where the label stands.
+    expected = [(10.0, "EuroSAT, b"), (60.0, "Icons, b\nEmoji, b"), (62.0, "Cars, b"), (90.0, "Digits, b")]
+    assert pair_labels(gains) == expected
 
 
 def test_the_plot(runs: pd.DataFrame, tmp_path: Path) -> None:
