@@ -57,8 +57,9 @@ def listed_rows(path: Path) -> pd.DataFrame:
     """
     try:
         rows = pd.read_csv(path, dtype=dict.fromkeys(NEEDED[:4], str))
-    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path} is no table of results ({error}); give a runs.csv that compare.sh wrote") from error
+    except ValueError as error:  # pandas's errors and those of decoding are such
+        told = " ".join(str(error).split())  # pandas's messages have several lines
+        raise UserError(f"{path} is no table of results ({told}); give a runs.csv that compare.sh wrote") from error
     missing = [name for name in NEEDED if name not in rows]
     if missing:
         raise UserError(f"{path} has no column {', '.join(missing)}; give a runs.csv that compare.sh wrote")

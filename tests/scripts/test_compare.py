@@ -87,6 +87,7 @@ def test_lists_of_results_count_as_the_folders_they_are_of(
     ("text", "complaint"),
     [
         ("", "is no table of results"),
+        ("a,b\n1,2,3\n1,2,3,4\n", "is no table of results"),
         ("dataset,backbone,seed\nd,b,1\n", "has no column method, trainer, accuracy;"),
         (
             "dataset,backbone,method,trainer,seed,accuracy\nd,b,m,t,1,9.5\nd,b,m,t,2,good\n",
