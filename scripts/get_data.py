@@ -24,6 +24,7 @@ from datasets.errors import UserError, did_you_mean  # noqa: E402
 from datasets.torchvision_sets import SETS  # noqa: E402
 from scripts.getting.lay_out import get, is_there  # noqa: E402
 from scripts.getting.sources import ORIGINS, TORCHVISION  # noqa: E402
+from scripts.paths import called_from, data_folder  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="scripts/data.sh", description="Get data sets ready.")
     parser.add_argument("names", nargs="*", default=["list"], help="data sets, 'all', or 'list'")
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("DATA", "data")), help="default: $DATA or data"
-    )
+    parser.add_argument("--data", type=called_from, default=data_folder(), help="default: $DATA or data")
     args = parser.parse_args(argv)
     failed = 0
     for name in itertools.chain.from_iterable(NAMES if word == "all" else [word] for word in args.names):

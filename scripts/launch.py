@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
 from datasets.classes_file import is_file  # noqa: E402
 from datasets.errors import Parser, UserError, did_you_mean  # noqa: E402
+from scripts.paths import called_from, data_folder  # noqa: E402
 from trainers.parts.clip_models import architecture  # noqa: E402
 
 CONFIGS = ROOT / "configs"
@@ -39,11 +39,12 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")
     parser.add_argument(
         "--data",
-        default=os.environ.get("DATA", "data"),
+        type=called_from,
+        default=data_folder(),
         help="folder of all data sets (default: $DATA or data)",
     )
     parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
-    parser.add_argument("--output-dir", help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
+    parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
     own = parser.add_argument_group("your own images", "data set 'folder'")
     own.add_argument("--images", default="", metavar="DIR", help="folder with images, sorted or not")
     own.add_argument(
@@ -83,14 +84,21 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     known = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml"))
     if args.dataset not in known:
         raise UserError(f"unknown data set {args.dataset!r}; {did_you_mean(args.dataset, known)}")
-    backbone = args.backbone or ("embedded" if args.dataset in EMBEDDED_SETS else "ViT-B/16")
+    backbone = backbone_of(args)
     args.opts = [*own_images(args), *args.opts]
     opts = [*shot_settings(trainer, args.shots), *args.opts]
-    argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", args.data]
+    argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
     argv += ["--dataset-config-file", str(CONFIGS / "datasets" / f"{args.dataset}.yaml")]
     argv += ["--config-file", str(trainer_config(trainer, backbone))]
-    argv += ["--output-dir", args.output_dir or output_dir(trainer, backbone, args)]
+    argv += ["--output-dir", str(args.output_dir or output_dir(trainer, backbone, args))]
     return [*argv, *(["--profile"] if args.profile else []), *opts]
+
+
+def backbone_of(args: argparse.Namespace) -> str:
+    """Name of the backbone, or path of its checkpoint."""
+    if args.backbone is None:
+        return "embedded" if args.dataset in EMBEDDED_SETS else "ViT-B/16"
+    return str(called_from(args.backbone)) if is_checkpoint(args.backbone) else str(args.backbone)
 
 
 def own_images(args: argparse.Namespace) -> list[str]:
@@ -113,10 +121,10 @@ def own_images(args: argparse.Namespace) -> list[str]:
     ):
         if not given[flag]:
             raise UserError(f"data set folder: {flag} is missing; give {what}")
-    names = Path(args.classes).expanduser()
+    names = called_from(args.classes)
     classes = str(names.resolve()) if is_file(names) else args.classes
     # as literals: a folder named 2024 is no number, and "0, 1" no tuple
-    values = {"IMAGES": repr(str(Path(args.images).expanduser().resolve())), "CLASSES": repr(classes)}
+    values = {"IMAGES": repr(str(called_from(args.images).resolve())), "CLASSES": repr(classes)}
     values["LABELS_FROM_FOLDERS"] = str(args.labels_from_folders)
     return [word for key, value in values.items() for word in (f"DATASET.{key}", value)]
 
@@ -128,6 +136,8 @@ def shot_settings(trainer: str, shots: int | None) -> list[str]:
         UserError: If the trainer uses no labels, or the number makes no sense.
     """
     if trainer != "CoOp":
+        if shots is not None and trainer == "Supervised":
+            raise UserError(f"--shots: Supervised has all labels; for {shots} a class add DATASET.NUM_SHOTS {shots}")
         if shots is not None:
             raise UserError(f"--shots: {trainer} uses no labels; leave it out")
         return []
@@ -146,9 +156,14 @@ def trainer_config(trainer: str, backbone: str) -> Path:
     return next(path for path in choices if path.is_file())
 
 
+def is_checkpoint(backbone: str) -> bool:
+    """Whether a backbone is a file, not a name."""
+    return backbone.endswith((".pt", ".pth"))
+
+
 def slug(backbone: str) -> str:
     """A backbone as part of a file name: ViT-B/16 is vit_b16, a path its stem."""
-    name = Path(backbone).stem if backbone.endswith((".pt", ".pth")) else backbone
+    name = Path(backbone).stem if is_checkpoint(backbone) else backbone
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("/", "")).strip("_")
 
 

@@ -78,7 +78,7 @@ setup_main() {
   setup_state "${files[@]}" >>"$stamp"
 }
 
-CALLED_FROM=$PWD
+export CALLED_FROM=$PWD  # relative paths are meant from there: scripts/paths.py
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   setup_main "$@"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("DASSL_PROGRESS", "0")
+os.environ.pop("CALLED_FROM", None)  # of the call of scripts/test.sh, and not of what tests call
 
 import numpy as np
 import pytest

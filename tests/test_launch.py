@@ -75,11 +75,38 @@ def test_data_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert value(arguments("CoFT"), "--root") == "/elsewhere"
 
 
+def test_paths_are_where_the_user_stands(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = checkpoints["vit"].parent
+    monkeypatch.setenv("CALLED_FROM", str(here))
+    (here / "names.txt").write_text("cat\ndog\n")
+    own = ["folder", "--images", "pictures", "--classes", "names.txt", "--output-dir", "out", "--data", "sets"]
+    argv = arguments("CoFT", *own, "--backbone", "vit.pt")
+    assert value(argv, "DATASET.IMAGES") == repr(str((here / "pictures").resolve()))
+    assert value(argv, "DATASET.CLASSES") == repr(str((here / "names.txt").resolve()))
+    places = {"--output-dir": "out", "--root": "sets", "--backbone": "vit.pt"}
+    assert {flag: value(argv, flag) for flag in places} == {flag: str(here / name) for flag, name in places.items()}
+    listed = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, dog")
+    assert value(listed, "DATASET.CLASSES") == repr("cat, dog")  # no file
+    assert value(listed, "--root") == "data" and value(listed, "--output-dir").startswith("output/")  # the project's
+    monkeypatch.setenv("DATA", "mine")
+    assert value(arguments("CoFT"), "--root") == str(here / "mine")
+
+
+def test_paths_of_a_user_in_the_projects_folder_stay_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLED_FROM", str(Path.cwd()))
+    argv = arguments("CoFT", "--data", "sets", "--output-dir", "out")
+    assert value(argv, "--root") == "sets" and value(argv, "--output-dir") == "out"
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="unknown data set 'eurosatt'; did you mean 'eurosat'"):
         arguments("CoFT", "eurosatt")
     with pytest.raises(UserError, match="CoFT uses no labels"):
         arguments("CoFT", "digits", "--shots", "4")
+    with pytest.raises(UserError, match="Supervised has all labels; for 4 a class add DATASET.NUM_SHOTS 4"):
+        arguments("Supervised", "digits", "--shots", "4")
     with pytest.raises(UserError, match="expected at least 1"):
         arguments("CoOp", "digits", "--shots", "0")
 

@@ -13,10 +13,8 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from dassl.engine import TRAINER_REGISTRY
-from datasets.errors import UserError
 
 from .coft import CoFT
-from .parts.base import check_positive
 from .parts.coft_keys import coft_keys
 from .parts.contrastive import ContrastingPeer
 from .parts.described import DescribedClassifier
@@ -25,6 +23,7 @@ from .parts.labelling import mean_log_probabilities
 from .parts.peer import Classifier, Peer
 from .parts.peer_trainer import PEERS
 from .parts.prompts import DualPrompts
+from .parts.ranges import check_not_negative, check_positive, check_share
 from .parts.seeding import derive
 from .parts.seeds import growing_quotas
 from .parts.unlabeled import peer_batches
@@ -56,9 +55,8 @@ class CoFTPlus(CoFT):
         """Refuse numbers that make no sense."""
         super().check_cfg(cfg)
         check_positive(cfg, *(f"TRAINER.COFTPLUS.{key}" for key in ("ROUNDS", "CONTRAST.QUEUE", "CONTRAST.DIM")))
-        for key in ("AT_SEEDS", "AT_PREDICTION"):
-            if not 0 <= cfg.TRAINER.COFTPLUS.DESCRIPTIONS[key] <= 1:
-                raise UserError(f"TRAINER.COFTPLUS.DESCRIPTIONS.{key} is a share; expected a number from 0 to 1")
+        check_not_negative(cfg, "TRAINER.COFTPLUS.CONTRAST.WEIGHT")
+        check_share(cfg, *(f"TRAINER.COFTPLUS.DESCRIPTIONS.{key}" for key in ("AT_SEEDS", "AT_PREDICTION")))
 
     # ---------------------------------------------------------------- descriptions
 

@@ -18,6 +18,7 @@ from datasets.errors import UserError
 from .parts.base import ClipTrainer
 from .parts.ensembling import average_predictions
 from .parts.prompts import PromptLearner, encode_prompts, random_context, word_context
+from .parts.ranges import check_positive
 from .parts.seeding import generator
 
 
@@ -43,11 +44,20 @@ class CoOp(ClipTrainer):
     learns_from_labels = True
     learner_class = PromptLearner
 
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse a context of no tokens, and descriptions.
+
+        Raises:
+            UserError: Naming the key.
+        """
+        super().check_cfg(cfg)
+        check_positive(cfg, f"TRAINER.{self.settings}.N_CTX")
+        if not self.label_free and getattr(cfg.DATASET, "DESCRIPTIONS", "none") != "none":
+            raise UserError("DATASET.DESCRIPTIONS: CoOp learns its prompts from labels and reads none; leave it out")
+
     def build_model(self) -> None:
         """Build the prompt learners and their optimizers."""
         cfg, own = self.cfg, self.cfg.TRAINER[self.settings]
-        if not self.label_free and getattr(cfg.DATASET, "DESCRIPTIONS", "none") != "none":
-            raise UserError("DATASET.DESCRIPTIONS: CoOp learns its prompts from labels and reads none; leave it out")
         self.set_precision(own.PREC, f"TRAINER.{self.settings}.PREC")
         self.load_backbone()
         self.learners: dict[str, PromptLearner] = {}

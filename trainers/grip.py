@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .parts.base import check_positive
 from .parts.ensembling import average_predictions
 from .parts.labelling import image_features
 from .parts.phases import PhasedOptimizer, PhasedScheduler
 from .parts.prompts import PromptLearner
+from .parts.ranges import check_positive
 from .parts.seeds import Seeds, select_seeds
 from .parts.tables import map_rows
 from .upl import UPL

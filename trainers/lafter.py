@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .parts.base import check_positive
 from .parts.descriptions import descriptions_of, sentence_features, sentences_by_class
 from .parts.full_tuning import tuning_keys
 from .parts.peer import Peer
 from .parts.prompts import template_features
+from .parts.ranges import check_module, check_not_negative, check_positive, check_share
 from .parts.seeding import generator
 from .parts.visual_tuning import light_module
 from .self_training import SelfTraining
@@ -29,7 +29,7 @@ def add_config(cfg: Any) -> None:
     own = cfg.TRAINER.LAFTER = tuning_keys(cfg)
     own.LR = own.HEAD_LR = 1e-3
     own.WISE = 1.0
-    own.REFRESH = own.EPOCHS  # once: the text classifier's labels are never renewed
+    own.REFRESH = 0  # the text classifier's labels are never renewed
     own.PRIOR_TAU = 0.0
     for key in ("VISUAL", "VPT_TOKENS", "LORA_RANK", "ADAPTER_REDUCTION"):
         own[key] = cfg.TRAINER.COFT[key]
@@ -85,6 +85,9 @@ class LaFTer(SelfTraining):
         """Refuse counts below 1."""
         super().check_cfg(cfg)
         check_positive(cfg, "TRAINER.LAFTER.TEXT_STEPS")
+        check_not_negative(cfg, *(f"TRAINER.LAFTER.{key}" for key in ("TEXT_LR", "TEXT_NOISE")))
+        check_share(cfg, "TRAINER.LAFTER.LABEL_SMOOTHING")
+        check_module(cfg, "TRAINER.LAFTER")
 
     def texts(self) -> list[Tensor]:
         """Features of what is said of each class: templates, and descriptions. Shape (n_c, embed_dim) each."""

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from dassl.engine import TRAINER_REGISTRY
-from datasets.errors import UserError
 
 from .parts.base import ClipTrainer
 from .parts.descriptions import zero_shot_features
+from .parts.ranges import check_share
 from .parts.unlabeled import plain_batches
 from .parts.visual_tuning import NORMS, is_vit
 
@@ -89,9 +89,7 @@ class NormAdaptation(ClipTrainer):
     def check_cfg(self, cfg: Any) -> None:
         """Refuse what is no share."""
         super().check_cfg(cfg)
-        share = cfg.TRAINER.NORMADAPTATION.SHARE
-        if not 0 <= share <= 1:
-            raise UserError(f"TRAINER.NORMADAPTATION.SHARE is {share}; expected a number from 0 to 1")
+        check_share(cfg, "TRAINER.NORMADAPTATION.SHARE")
 
     def build_model(self) -> None:
         """Copy the image encoder; its norms are what is saved."""

@@ -9,10 +9,10 @@ import torch
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .parts.base import check_positive
 from .parts.full_tuning import FullTuning, tuning_keys
 from .parts.labelling import classify_pool
 from .parts.pseudo_labels import Lesson
+from .parts.ranges import check_not_negative
 from .parts.seeds import correct_prior_
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ class SelfTraining(FullTuning):
     label_free = True
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse counts below 1."""
+        """Refuse a REFRESH below 0."""
         super().check_cfg(cfg)
-        check_positive(cfg, f"TRAINER.{self.settings}.REFRESH")
+        check_not_negative(cfg, f"TRAINER.{self.settings}.REFRESH")
 
     def teach(self) -> None:
         """Let each model label all images for itself."""

@@ -12,10 +12,10 @@ from yacs.config import CfgNode
 from dassl.engine import TRAINER_REGISTRY
 
 from .coop import CoOp
-from .parts.base import check_positive
 from .parts.descriptions import described_classes
 from .parts.labelling import zero_shot_logits
 from .parts.prompts import template_features
+from .parts.ranges import check_positive
 from .parts.seeds import Seeds, select_seeds
 from .parts.unlabeled import peer_batches
 
@@ -45,9 +45,12 @@ class UPL(CoOp):
     label_free = True
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse an ensemble of nothing."""
+        """Refuse an ensemble of nothing, and no seeds."""
         super().check_cfg(cfg)
-        check_positive(cfg, f"TRAINER.{self.settings}.ENSEMBLE")
+        section = f"TRAINER.{self.settings}"
+        check_positive(cfg, f"{section}.ENSEMBLE")
+        if "SEEDS_PER_CLASS" in cfg.TRAINER[self.settings]:
+            check_positive(cfg, f"{section}.SEEDS_PER_CLASS")
 
     def build_model(self) -> None:
         """Build the prompt learners, and pseudo-label the most confident images of each class."""

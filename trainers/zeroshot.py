@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,8 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .parts.base import ClipTrainer
 from .parts.descriptions import zero_shot_features
+
+log = logging.getLogger(__name__)
 
 
 @TRAINER_REGISTRY.register()
@@ -22,7 +26,7 @@ class ZeroshotCLIP(ClipTrainer):
         """Encode the class names once."""
         self.load_backbone()
         chosen = self.templates[: self.num_templates]
-        print(f"Templates: {chosen}")
+        log.info("Templates: %s", chosen)
         self.text_features = zero_shot_features(self, chosen)
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ import pandas as pd
 
 from datasets.errors import UserError
 from scripts.launch import CONFIGS
+from scripts.paths import called_from
 
 from .ablations import FULL, Ablation, choose, load_ablations, missing
 from .differences import measured, overall_changes, summarise_changes, with_changes
@@ -45,7 +46,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     """
     parser = make_parser("ablate", DESCRIPTION)
     parser.add_argument("--trainer", choices=FILES, default="CoFT")
-    parser.add_argument("--ablations", type=Path, metavar="FILE", help="another list than configs/ablations*.yaml")
+    parser.add_argument("--ablations", type=called_from, metavar="FILE", help="instead of configs/ablations*.yaml")
     parser.add_argument("--groups", type=names, default=[], metavar="G,G2", help="groups of the list; default: all")
     args = parser.parse_intermixed_args(argv)
     grid = make_grid(args)

@@ -9,7 +9,6 @@ bash scripts/table.sh [FOLDER or runs.csv ...]                  (likewise, on th
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.errors import UserError
+from scripts.paths import called_from
 
 from .gain import gain_over_zero_shot, turning_points, write_gain
 from .methods import choose_methods, parse_variant
@@ -59,6 +59,7 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     if args.folders:
+        refuse_plans(parser, args)
         return tabulate_found(args, command_line("compare", argv))
     grid = make_grid(args)
     methods = choose_methods(args.trainers, args.shots, [parse_variant(text) for text in args.variant])
@@ -67,6 +68,19 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if not rows.empty:
         publish(make_folder(args, grid, KIND), command_line("compare", argv), rows)
     return report_failures(failures)
+
+
+def refuse_plans(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what says which runs to do beside `--from`.
+
+    Raises:
+        UserError: Naming it.
+    """
+    if args.words:
+        raise UserError(f"--from tabulates what is there, and runs nothing; leave out {args.words[0]}")
+    for flag in ("trainers", "seeds", "shots", "backbone", "variant"):
+        if getattr(args, flag) != parser.get_default(flag):
+            raise UserError(f"--from tabulates what is there, and runs nothing; leave out --{flag}")
 
 
 def tabulate_found(args: argparse.Namespace, command: str) -> int:
@@ -78,7 +92,7 @@ def tabulate_found(args: argparse.Namespace, command: str) -> int:
 
 
 def read_found(places: Sequence[Path]) -> pd.DataFrame:
-    """Results below folders, or listed in files, sorted by data set, backbone and mean.
+    """Results below folders, or listed in files, each run once, sorted by data set, backbone and mean.
 
     Raises:
         UserError: If there is none.
@@ -89,13 +103,17 @@ def read_found(places: Sequence[Path]) -> pd.DataFrame:
     if rows.empty:
         shown = ", ".join(map(str, places))
         raise UserError(f"no summary.json or log.txt of a finished run below {shown}; run a trainer first")
+    rows = rows[~repeated(rows)]
     means = rows.groupby(["dataset", "backbone", "method"])["accuracy"].transform("mean")
     return rows.assign(mean=means).sort_values(["dataset", "backbone", "mean"]).drop(columns="mean")
 
 
-def called_from(folder: str) -> Path:
-    """A folder as the user wrote it: the scripts change to the project's root first."""
-    return Path(os.environ.get("CALLED_FROM", "."), folder)
+def repeated(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of a run's stage that an earlier row is of: folders may hold each other, lists name them again."""
+    if not {"folder", "stage"} <= set(rows.columns):  # a list of somebody else's
+        return pd.Series(False, index=rows.index)
+    places = rows["folder"].map(lambda folder: str(Path(folder).resolve()), na_action="ignore")
+    return rows.assign(folder=places).duplicated(["folder", "stage"]) & places.notna()
 
 
 def make_tables(rows: pd.DataFrame) -> Tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Method:
 
 RIVALS = (
     Rival("ZeroshotCLIP", seeded=False),
-    Rival("NormAdaptation"),
+    Rival("NormAdaptation", seeded=False),
     Rival("UPL"),
     Rival("GRIP"),
     Rival("LaFTer"),
@@ -103,8 +104,10 @@ def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterabl
         variants: Further rows.
 
     Raises:
-        UserError: If there is no such trainer.
+        UserError: If there is no such trainer, a number of images is below 1, or two rows would have one name.
     """
+    if few := [count for count in shots if count < 1]:
+        raise UserError(f"--shots {few[0]}: expected at least 1 labelled image of each class")
     existing = runnable()
     for name in names:
         if name not in existing:
@@ -116,7 +119,20 @@ def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterabl
     if not names:
         keys = known_keys()
         methods = [row for method in methods for row in (method, *_default_variants(method, keys))]
-    return [*methods, *variants]
+    return without_repeats([*methods, *variants])
+
+
+def without_repeats(methods: Iterable[Method]) -> list[Method]:
+    """Rows in their order, each once.
+
+    Raises:
+        UserError: If rows that differ have one name.
+    """
+    unique = list(dict.fromkeys(methods))
+    for name, count in Counter(method.name for method in unique).items():
+        if count > 1:
+            raise UserError(f"--variant: {count} rows would be named {name!r}; give each a name of its own")
+    return unique
 
 
 def _rows(trainer: str, shots: Sequence[int]) -> list[Method]:

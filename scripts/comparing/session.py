@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from datasets.errors import Parser, UserError, did_you_mean
 from scripts.launch import CONFIGS, slug
+from scripts.paths import called_from, data_folder
 
 from .methods import Method, Settings
 from .plan import Grid, Run, plan
@@ -26,8 +26,12 @@ def make_parser(program: str, description: str) -> argparse.ArgumentParser:
     parser = Parser(prog=f"scripts/{program}.sh", description=description)
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], metavar="1,2,3")
     parser.add_argument("--backbone", type=names, default=[None], metavar="B,B2", help="default: the data set's own")
-    parser.add_argument("--data", default=os.environ.get("DATA", "data"), help="folder of all data sets")
-    parser.add_argument("--output", type=Path, default=Path("output"), help="folder of all runs (default: output)")
+    parser.add_argument(
+        "--data", type=called_from, default=data_folder(), help="folder of all data sets (default: $DATA or data)"
+    )
+    parser.add_argument(
+        "--output", type=called_from, default=Path("output"), help="folder of all runs (default: output)"
+    )
     parser.add_argument("--name", help="name of the folder of tables (default: the data sets')")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; they share the cores")
     parser.add_argument("--no-run", action="store_true", help="tabulate what is finished, run nothing")
@@ -64,8 +68,8 @@ def make_grid(args: argparse.Namespace) -> Grid:
     if not args.seeds or args.jobs < 1:
         raise UserError("--seeds and --jobs need at least 1")
     settings: Settings = tuple(zip(pairs[::2], pairs[1::2], strict=True))
-    unique = list(dict.fromkeys(datasets))
-    return Grid(unique, list(dict.fromkeys(args.seeds)), args.backbone, args.data, args.output, settings)
+    unique, seeds, backbones = (list(dict.fromkeys(words)) for words in (datasets, args.seeds, args.backbone))
+    return Grid(unique, seeds, backbones, str(args.data), args.output, settings)
 
 
 def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:

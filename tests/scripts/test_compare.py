@@ -83,6 +83,38 @@ def test_lists_of_results_count_as_the_folders_they_are_of(
     assert lines(capsys.readouterr().out)["UPL"][3:5] == ["4", "85.0"]
 
 
+def test_a_run_that_is_found_twice_counts_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(["--from", str(finished), "--output", str(finished.parent / "out"), "--name", "mine"]) == 0
+    shown = lines(capsys.readouterr().out)
+    listed = finished.parent / "out" / "comparisons" / "mine" / "runs.csv"
+    for places in ([finished, finished / "upl1"], [finished / "upl1", finished, listed], [listed, listed]):
+        assert table(list(map(str, places))) == 0
+        assert lines(capsys.readouterr().out) == shown
+    bare = finished.parent / "bare.csv"  # without folders nothing is known to be the same
+    pd.read_csv(listed).drop(columns=["folder", "stage"]).to_csv(bare, index=False)
+    assert table([str(bare), str(finished)]) == 0
+    assert lines(capsys.readouterr().out)["UPL"][5] == "3.22"  # of six results
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["digits"], "digits"),
+        (["--trainers", "UPL"], "--trainers"),
+        (["--seeds", "4"], "--seeds"),
+        (["--shots", "4"], "--shots"),
+        (["--backbone", "RN50"], "--backbone"),
+        (["--variant", "a:UPL:OPTIM.LR=1.0"], "--variant"),
+    ],
+)
+def test_what_is_there_is_not_to_be_planned(
+    words: list[str], named: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--from", str(finished), "--output", str(tmp_path / "out"), *words]
+    assert guarded(lambda: compare(argv)) == 2
+    assert f"runs nothing; leave out {named}\n" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -125,6 +125,18 @@ def test_mistakes_are_named() -> None:
         parse_variant("mine:CoFT:FILTER")
     with pytest.raises(UserError, match="unknown trainer 'CoFd'"):
         parse_variant("mine:CoFd:A=1")
+    with pytest.raises(UserError, match="--shots 0: expected at least 1 labelled image"):
+        choose_methods(["CoOp"], [16, 0])
+    with pytest.raises(UserError, match="--variant: 2 rows would be named 'UPL'; give each a name of its own"):
+        choose_methods(["UPL"], [1], [parse_variant("UPL:UPL:OPTIM.LR=1.0")])
+
+
+def test_what_is_named_twice_is_run_once(tmp_path: Path) -> None:
+    methods = choose_methods(["UPL", "CoOp", "UPL"], [4, 4])
+    assert [method.name for method in methods] == ["UPL", "CoOp, 4 shots"]
+    found = grid("digits", "digits", "--backbone", "embedded,embedded", "--seeds", "1,1")
+    assert (found.datasets, found.seeds, found.backbones) == (["digits"], [1], ["embedded"])
+    assert [run.seed for run in plan(choose_methods(["NormAdaptation"], [1]), grid_of(tmp_path, (1, 2)))] == [1]
 
 
 def test_variants_may_have_commas_in_values() -> None:

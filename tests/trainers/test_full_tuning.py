@@ -151,6 +151,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run: Callable[..., Any], trainer
 
 
 @BOTH
+def test_an_average_of_more_than_all_is_refused(run: Callable[..., Any], trainer: str) -> None:
+    with pytest.raises(UserError, match=rf"TRAINER.{trainer.upper()}.WISE is 1.5; expected a number from 0 to 1"):
+        run(trainer, **{f"TRAINER__{trainer.upper()}__WISE": 1.5})
+
+
+@BOTH
 @pytest.mark.parametrize("key", ["EPOCHS", "ENSEMBLE"])
 def test_counts_below_one_are_refused(run: Callable[..., Any], trainer: str, key: str) -> None:
     with pytest.raises(UserError, match=rf"TRAINER.{trainer.upper()}.{key} is 0; expected at least 1"):

@@ -13,7 +13,7 @@ import torch
 from yacs.config import CfgNode
 
 from tests.trainers.conftest import assert_same_bits, weights
-from trainers.lafter import train_text_classifier
+from trainers.lafter import LaFTer, train_text_classifier
 from trainers.parts.labelling import image_features
 from trainers.parts.prompts import template_features
 
@@ -81,6 +81,22 @@ def test_the_text_classifier_labels_the_images_once(run: Callable[..., Any]) -> 
         assert bool(peer.lesson.keep.all())
     first, second = (built.first_head(name) for name in built.peers)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("refresh", "expected"), [(0, [0]), (5, [0, 5, 10])])
+def test_labels_are_made_once_however_long_it_trains(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, refresh: int, expected: list[int]
+) -> None:
+    taught: list[int] = []
+    original = LaFTer.teach
+    monkeypatch.setattr(LaFTer, "teach", lambda self: (taught.append(self.epoch), original(self))[1])
+    built = run("LaFTer", TRAINER__LAFTER__EPOCHS=12, TRAINER__LAFTER__TEXT_STEPS=5, TRAINER__LAFTER__REFRESH=refresh)
+    assert taught == expected
+    assert built.cfg.TRAINER.LAFTER.REFRESH == refresh
+
+
+def test_the_default_is_to_label_once(run: Callable[..., Any]) -> None:
+    assert run("LaFTer", train=False).cfg.TRAINER.LAFTER.REFRESH == 0
 
 
 def test_without_descriptions_the_texts_are_the_templates(run: Callable[..., Any]) -> None:

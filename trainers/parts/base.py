@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,11 @@ from .diagnostics import Diagnostics
 from .experiment import versions, write_json
 from .precision import AUTO, PRECISIONS, faster_precision, step_attention
 from .predictions import count_by_class, known_accuracy, predict, write_predictions
+from .ranges import check_positive
 from .timing import STEPS, Stopwatch, Waited, recorded
 from .unlabeled import UnlabeledPool
 
 log = logging.getLogger(__name__)
-
-
-def check_positive(cfg: Any, *keys: str) -> None:
-    """Refuse counts below 1.
-
-    Args:
-        cfg: The config.
-        *keys: Full names, such as "TRAINER.UPL.ENSEMBLE".
-
-    Raises:
-        UserError: Naming the first such key.
-    """
-    for key in keys:
-        value = reduce(lambda node, part: node[part], key.split("."), cfg)
-        if value < 1:
-            raise UserError(f"{key} is {value}; expected at least 1")
 
 
 class ClipTrainer(TrainerX):
@@ -77,11 +61,12 @@ class ClipTrainer(TrainerX):
         super().__init__(cfg)
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse to choose the best epoch by labels where no label is to be read.
+        """Refuse batches of nothing, and to choose the best epoch by labels where no label is to be read.
 
         Raises:
-            UserError: If TEST.FINAL_MODEL asks for it.
+            UserError: If a number makes no sense, or TEST.FINAL_MODEL asks for labels.
         """
+        check_positive(cfg, "DATALOADER.TRAIN_X.BATCH_SIZE", "DATALOADER.TEST.BATCH_SIZE")
         if self.label_free and cfg.TEST.FINAL_MODEL != "last_step":
             raise UserError(
                 f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}, which chooses an epoch by labels; "

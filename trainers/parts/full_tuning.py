@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from yacs.config import CfgNode
 
-from .base import ClipTrainer, check_positive
+from .base import ClipTrainer
 from .descriptions import zero_shot_features
 from .ensembling import average_predictions
 from .lessons import taught_targets, weighted_cross_entropy
 from .peer import Classifier, Peer, heads_of
 from .phases import Built
+from .ranges import check_not_negative, check_positive, check_share
 from .side_by_side import SideBySide
 from .unlabeled import peer_batches
 
@@ -76,9 +77,12 @@ class FullTuning(ClipTrainer):
     settings: str
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse counts below 1."""
+        """Refuse numbers that make no sense."""
         super().check_cfg(cfg)
-        check_positive(cfg, *(f"TRAINER.{self.settings}.{key}" for key in ("EPOCHS", "ENSEMBLE")))
+        section = f"TRAINER.{self.settings}"
+        check_positive(cfg, f"{section}.EPOCHS", f"{section}.ENSEMBLE")
+        check_share(cfg, f"{section}.EMA", f"{section}.WISE")
+        check_not_negative(cfg, *(f"{section}.{key}" for key in ("LR", "HEAD_LR", "WEIGHT_DECAY")))
 
     def build_model(self) -> None:
         """Build and register the models. They start alike and differ in their batches and views."""
@@ -119,9 +123,9 @@ class FullTuning(ClipTrainer):
         raise NotImplementedError
 
     def before_epoch(self) -> None:
-        """Renew what the models are taught when it is due (without a key REFRESH, once), and draw the batches."""
+        """Renew what the models are taught when it is due (without REFRESH, or with 0, once), and draw the batches."""
         self.deployed = []
-        if self.epoch % self.own.get("REFRESH", self.max_epoch) == 0:
+        if self.epoch % (self.own.get("REFRESH", 0) or self.max_epoch) == 0:
             self.set_model_mode("eval")
             self.teach()
         self.targets = {n: taught_targets(p.lesson, len(self.classnames)) for n, p in self.peers.items()}

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from dassl.optim import build_optimizer
 from datasets.errors import UserError, did_you_mean
 
-from .base import ClipTrainer, check_positive
+from .base import ClipTrainer
 from .cleanliness import CLEAN_RULES, DUAL_LOSSES
 from .full_tuning import build_full_optimizer
 from .labelling import SCORES, answers_of
@@ -24,6 +24,7 @@ from .peer import NEGATIVE_STARTS, Classifier, Peer
 from .phases import Built, PhasedOptimizer, PhasedScheduler
 from .prompts import DualPrompts, template_features
 from .pseudo_labels import FILTERS
+from .ranges import check_module, check_not_negative, check_positive, check_share
 from .seeding import generator
 from .seeds import seed_quota
 from .side_by_side import SideBySide
@@ -39,6 +40,13 @@ NAMED: dict[str, Collection[str]] = {  # keys whose values are names
     "PHASE2.CLASSIFY": SCORES,
     "PHASE2.VIEW": ("weak", "strong"),
 }
+COUNTS = ("SEEDS_PER_CLASS", "LABEL_VIEWS", "PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")
+NOT_NEGATIVE = (
+    *("N_CTX", "KG_WEIGHT", "SEEDS_SHARE", "PRIOR_TAU", "MIN_KEPT", "LAMBDA_DUAL", "MICRO_BATCH", "EVAL_FREQ"),
+    *("PHASE1.MIN_STEPS", "PHASE1.WARMUP_STEPS"),
+    *(f"PHASE2.{key}" for key in ("LR", "HEAD_LR", "WEIGHT_DECAY", "LAMBDA_DUAL")),
+)
+SHARES = ("PHASE1.MIN_AUC", "PHASE2.EMA", "PHASE2.WISE")
 SAMPLE = 256  # images on which the peers' disagreement is measured in Phase I
 
 
@@ -52,7 +60,7 @@ class PeerTrainer(ClipTrainer):
     partners: Mapping[str, str] = dict(zip(PEERS, reversed(PEERS), strict=True))  # who labels and filters for whom
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse names that no rule goes by."""
+        """Refuse names that no rule goes by, and numbers that make no sense."""
         super().check_cfg(cfg)
         section = f"TRAINER.{self.settings}"
         own = cfg.TRAINER[self.settings]
@@ -60,14 +68,14 @@ class PeerTrainer(ClipTrainer):
             name = attrgetter(key)(own)
             if name not in known:
                 raise UserError(f"{section}.{key} is {name!r}; {did_you_mean(name, known)}")
-        counts = ("LABEL_VIEWS", "PHASE1.EPOCHS", "PHASE2.EPOCHS", "PHASE2.REFRESH")
-        check_positive(cfg, *(f"{section}.{key}" for key in counts))
+        check_positive(cfg, *(f"{section}.{key}" for key in COUNTS))
+        check_not_negative(cfg, *(f"{section}.{key}" for key in NOT_NEGATIVE))
+        check_share(cfg, *(f"{section}.{key}" for key in SHARES))
+        check_module(cfg, section)
         compiler = own.PHASE2.COMPILE
         if compiler and compiler not in torch.compiler.list_backends(exclude_tags=()):
             hint = did_you_mean(compiler, torch.compiler.list_backends())
             raise UserError(f"{section}.PHASE2.COMPILE is {compiler!r}; {hint}")
-        if own.MICRO_BATCH < 0:
-            raise UserError(f"{section}.MICRO_BATCH is {own.MICRO_BATCH}; expected a number of images, or 0 for all")
         if own.PHASE2.RESTART and own.PHASE2.WISE != 1:
             raise UserError(
                 f"{section}.PHASE2.RESTART leaves Phase I's encoder, so nothing is to be averaged with it; "

@@ -160,7 +160,8 @@ class DualPrompts(nn.Module):
     """A positive and a negative context over the same class names.
 
     The positive context starts from the words of a template, so that training starts at that template's
-    zero-shot classifier, or at random. The negative one starts beside it, so that every clean log-odds starts near 0.
+    zero-shot classifier, or at random. The negative one starts beside it; `Peer` moves its
+    features to where they begin (`NEGATIVE_START`).
 
     Args:
         clip_model: A `clip.model.CLIP`.
