@@ -105,7 +105,7 @@ def test_mistakes_are_named() -> None:
         arguments("CoFT", "eurosatt")
     with pytest.raises(UserError, match="CoFT uses no labels"):
         arguments("CoFT", "digits", "--shots", "4")
-    with pytest.raises(UserError, match="Supervised has all labels; for 4 a class add DATASET.NUM_SHOTS 4"):
+    with pytest.raises(UserError, match=r"Supervised has all labels; for 4 a class add DATASET\.NUM_SHOTS 4"):
         arguments("Supervised", "digits", "--shots", "4")
     with pytest.raises(UserError, match="expected at least 1"):
         arguments("CoOp", "digits", "--shots", "0")
