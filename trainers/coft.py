@@ -176,8 +176,9 @@ class CoFT(PeerTrainer):
         """Fit each peer's negative vectors, with image features and positive vectors as they are.
 
         Args:
-            to_lessons: Fit to the labels that the peer was taught last in Phase II, by their weights; else to its
-                surest seeds, clean or not, so that the vectors may judge other labels.
+            to_lessons: Fit those of the classifiers that are tested to the labels that the peer was taught last in
+                Phase II, by their weights; else those of the teachers to its surest seeds, clean or not, so that the
+                vectors may judge other labels.
         """
         if not (self.own.CLASS_NEGATIVE and self.own.LAMBDA_DUAL):
             return
@@ -185,11 +186,12 @@ class CoFT(PeerTrainer):
         sources = {name: generator(self.cfg.SEED, "negative", name, self.epoch) for name in given}
         chosen = {name: draw(len(data.labels), sources[name]) for name, data in given.items()}
         ranks = {name: data.ranks[chosen[name]] for name, data in given.items()}
-        teachers = {name: peer.teacher().eval() for name, peer in self.peers.items()}
+        wise = self.own.PHASE2.WISE if to_lessons else 1.0
+        classifiers = {name: peer.tested(wise).eval() for name, peer in self.peers.items()}
 
         def fitted(name: str) -> Tensor:
-            told, vectors = given[name], teachers[name]
-            labels, weight = (x[chosen[name]].to(self.device) for x in (told.labels, told.weight.float()))
+            told, vectors = given[name], classifiers[name]
+            labels, weight = (x[chosen[name]].to(self.device) for x in (told.labels, told.balanced_weight))
             return fit_negative(
                 features[name], labels, weight, vectors.positive, vectors.negative, vectors.scale, sources[name]
             )
@@ -198,7 +200,7 @@ class CoFT(PeerTrainer):
             with self.autocast():
                 views = 1 if to_lessons else self.own.LABEL_VIEWS
                 features = pool_features(
-                    teachers, self.pool, self.cfg, self.device, ranks, self.side_by_side, views, self.view_key
+                    classifiers, self.pool, self.cfg, self.device, ranks, self.side_by_side, views, self.view_key
                 )
             negatives = self.side_by_side.map(fitted, list(given))
         for name, negative in zip(given, negatives, strict=True):

@@ -29,7 +29,7 @@ def coft_keys() -> CfgNode:
     own.COMPLEMENTS = "all"  # the dual loss is over all other classes, or over one that is drawn
     own.FILTER = "both"  # a name of parts/pseudo_labels.py
     own.SOFT = True  # a pseudo-label weighs as much as it is likely clean; False: those above 1/2 count, and only they
-    own.MIN_KEPT = 4  # of each class, so many are always kept, but no more than a quarter of K
+    own.MIN_KEPT = 4  # of each class, so many are always kept, but no more than a quarter of K, rounded up
     own.LAMBDA_DUAL = 1.0  # weight of the dual loss in Phase I
     own.NEG_GRAD_TO_VISUAL = True  # False: DeFT's routing
     own.MICRO_BATCH = 0  # images that go through the encoder at a time; 0: the whole batch (see parts/peer.py)

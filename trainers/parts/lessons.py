@@ -36,6 +36,11 @@ class Targets:
     adjustment: Tensor
     separation: float = float("nan")
 
+    @property
+    def balanced_weight(self) -> Tensor:
+        """The weights, over their class's frequency: all classes count alike together. Shape (n,)."""
+        return self.weight.float() * torch.exp(-self.adjustment[self.labels])
+
     @cached_property
     def _sorted(self) -> tuple[Tensor, Tensor]:
         order = torch.argsort(self.ranks)

@@ -89,17 +89,18 @@ def heads_of(student: nn.Module) -> list[nn.Parameter]:
 def interpolate(start: Classifier, end: Classifier, weight: float) -> Classifier:
     """Average two classifiers of one shape, weight by weight: (1 - weight) start + weight end (WiSE-FT).
 
+    Negative vectors are those of `end`: they are fitted to a classifier, not trained along, and fit no average of two.
+
     Returns:
-        A new classifier, its heads the averages of unit vectors.
+        A new classifier, its positive vectors the averages of unit vectors.
     """
     result = copy.deepcopy(end).requires_grad_(False)
     with torch.no_grad():
         ends, starts = dict(result.encoder.named_parameters()), dict(start.encoder.named_parameters())
         for name, value in ends.items():
             value.lerp_(starts[name].to(value.dtype), 1 - weight)
-        for name in ("positive", "negative"):
-            a, b = (F.normalize(getattr(c, name).detach(), dim=-1) for c in (start, end))
-            getattr(result, name).copy_(a.lerp(b, weight))
+        a, b = (F.normalize(c.positive.detach(), dim=-1) for c in (start, end))
+        result.positive.copy_(a.lerp(b, weight))
     return result
 
 

@@ -31,8 +31,8 @@ class Seeds:
     labels: Tensor
 
     @property
-    def weight(self) -> Tensor:
-        """How much each counts: all alike. Shape (n,)."""
+    def balanced_weight(self) -> Tensor:
+        """How much each counts: all alike, for of each class there are as many. Shape (n,)."""
         return torch.ones(len(self.labels))
 
     def every_other(self, start: int, num_classes: int) -> Seeds:
