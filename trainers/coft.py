@@ -161,7 +161,11 @@ class CoFT(PeerTrainer):
         return each_row(lambda rows, d: score(rows, d).argmax(dim=1), logits, odds)
 
     def teach(self) -> None:
-        """Phase II: label all images with the averaged peers, and filter what each is taught."""
+        """Phase II: label all images with the averaged peers, and filter what each is taught.
+
+        Raises:
+            UserError: If the filter keeps no label.
+        """
         self.fit_negatives()
         opinions = self.opinions()
         for name, other in self.partners.items():

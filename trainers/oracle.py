@@ -50,7 +50,11 @@ class CoFTOracle(CoFT):
             raise UserError(f"TRAINER.COFTORACLE.KNOWS is {knows!r}; {did_you_mean(knows, KNOWN)}")
 
     def build_data_loader(self) -> None:
-        """Take the images as CoFT does, and their labels."""
+        """Take the images as CoFT does, and their labels.
+
+        Raises:
+            UserError: If one is not known.
+        """
         super().build_data_loader()
         self.take_unlabeled()
         train = self.dm.dataset.train_u or self.dm.dataset.train_x

@@ -31,7 +31,11 @@ class Supervised(FullTuning):
     learns_from_labels = True
 
     def build_data_loader(self) -> None:
-        """Take the labelled images in the order of their content, as label-free trainers do."""
+        """Take the labelled images in the order of their content, as label-free trainers do.
+
+        Raises:
+            UserError: If no image has a label.
+        """
         super().build_data_loader()
         train = self.dm.dataset.train_x
         self.pool = self.make_pool([item.impath for item in train])

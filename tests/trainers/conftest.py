@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.conftest import CLASSNAMES
 
 SHORT = {
     "CoFT": {
@@ -50,6 +53,14 @@ SHORT = {
 SHORT["DeFT"] = {key.replace("COFT__", "DEFT__"): value for key, value in SHORT["CoFT"].items() if "SEEDS" not in key}
 SHORT["CoFTPlus"] = {key.replace("COFT__", "COFTPLUS__"): value for key, value in SHORT["CoFT"].items()}
 SHORT["CoFTPlus"]["TRAINER__COFTPLUS__ROUNDS"] = 2
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    """A file of descriptions for the classes of the test's data set."""
+    path = tmp_path / "descriptions.json"
+    path.write_text(json.dumps({name: [f"A {name} of ink.", f"A {name} on a wall."] for name in CLASSNAMES}))
+    return path
 
 
 @pytest.fixture

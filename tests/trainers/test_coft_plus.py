@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,6 @@ OFF = {
     "TRAINER__COFTPLUS__CONTRAST__WEIGHT": 0.0,
     "TRAINER__COFTPLUS__DESCRIPTIONS__FROM": "none",
 }
-
-
-@pytest.fixture
-def described(tmp_path: Path, run: Callable[..., Any]) -> Path:
-    """A file of descriptions for the classes of the test's data set."""
-    names = run("ZeroshotCLIP", train=False, out="names").dm.dataset.classnames
-    path = tmp_path / "descriptions.json"
-    path.write_text(json.dumps({n: [f"A {n} with {edge} edges." for edge in ("sharp", "round")] for n in names}))
-    return path
 
 
 @pytest.mark.parametrize("backbone", ["resnet", "vit"])

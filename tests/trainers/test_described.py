@@ -15,13 +15,6 @@ from tests.conftest import CLASSNAMES
 from trainers.parts.descriptions import described_features, load_descriptions, zero_shot_features
 
 
-@pytest.fixture
-def described(tmp_path: Path) -> Path:
-    path = tmp_path / "descriptions.json"
-    path.write_text(json.dumps({name: [f"A {name} of ink.", f"A {name} on a wall."] for name in CLASSNAMES}))
-    return path
-
-
 def text_of(trainer: Any) -> torch.Tensor:
     """Text features that a trainer starts from."""
     for found in ("text_features", "text"):

@@ -16,7 +16,7 @@ import torch
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.parts import negative_head
 
-LABEL_FREE = [("UPL", "resnet"), ("CoFT", "resnet"), ("CoFT", "vit"), ("CoFTPlus", "resnet")]
+LABEL_FREE = [(trainer, backbone) for trainer in ("UPL", "CoFT", "CoFTPlus") for backbone in ("resnet", "vit")]
 
 
 def permute_labels(split: dict[str, Any], folder: Path) -> None:
@@ -72,6 +72,18 @@ def test_nor_where_negative_vectors_are_fitted_to_images_that_are_drawn(
     for name in ("permuted", "shuffled"):
         root = changed(shapes, tmp_path / name, CHANGES[name])
         assert_same_bits(reference, weights(run("CoFT", root=root, out=f"out {name}")))
+
+
+def test_nor_where_classes_are_described(
+    run: Callable[..., Any], shapes: Path, tmp_path: Path, described: Path
+) -> None:
+    key = {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": str(described)}
+    reference = weights(run("CoFTPlus", out="reference", **key))
+    plain = weights(run("CoFTPlus", out="plain"))
+    assert any(not torch.equal(reference[name], plain[name]) for name in reference)  # descriptions are read
+    for name in ("permuted", "hashed names"):
+        root = changed(shapes, tmp_path / name, CHANGES[name])
+        assert_same_bits(reference, weights(run("CoFTPlus", root=root, out=f"out {name}", **key)))
 
 
 @pytest.mark.parametrize(("trainer", "backbone"), [("UPL", "resnet"), ("CoFT", "resnet")])

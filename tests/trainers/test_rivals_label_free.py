@@ -13,12 +13,15 @@ from tests.trainers.test_label_free import CHANGES, changed
 
 RIVALS = [
     ("SelfTraining", "resnet"),
+    ("SelfTraining", "vit"),
     ("NormAdaptation", "resnet"),
     ("NormAdaptation", "vit"),
     ("GRIP", "resnet"),
+    ("GRIP", "vit"),
     ("LaFTer", "resnet"),
     ("LaFTer", "vit"),
     ("DeFT", "resnet"),
+    ("DeFT", "vit"),
 ]
 
 
@@ -31,3 +34,11 @@ def test_labels_order_and_names_change_no_bit(
     for name, change in CHANGES.items():
         root = changed(shapes, tmp_path / name, change)
         assert_same_bits(reference, weights(run(trainer, backbone, root=root, out=f"out {name}")))
+
+
+def test_nor_when_labels_are_renewed(run: Callable[..., Any], shapes: Path, tmp_path: Path) -> None:
+    key = {"TRAINER__SELFTRAINING__REFRESH": 1}
+    reference = weights(run("SelfTraining", out="reference", **key))
+    for name in ("permuted", "shuffled"):
+        root = changed(shapes, tmp_path / name, CHANGES[name])
+        assert_same_bits(reference, weights(run("SelfTraining", root=root, out=f"out {name}", **key)))

@@ -74,7 +74,11 @@ class ClipTrainer(TrainerX):
             )
 
     def build_data_loader(self) -> None:
-        """Build Dassl's loaders on a reader that names an image it cannot read."""
+        """Build Dassl's loaders on a reader that names an image it cannot read.
+
+        Raises:
+            UserError: If the trainer learns from labels, and the data set is a user's own images.
+        """
         dm = DataManager(self.cfg, dataset_wrapper=LabeledImages)
         if self.learns_from_labels and not self.label_free and getattr(dm.dataset, "reports_predictions", False):
             raise UserError(
@@ -218,7 +222,11 @@ class ClipTrainer(TrainerX):
             raise UserError(self._misfit(directory, error)) from error
 
     def resume_model_if_exist(self, directory: str | os.PathLike[str]) -> int:
-        """Resume as Dassl does, with one line if the checkpoint does not fit."""
+        """Resume as Dassl does.
+
+        Raises:
+            UserError: If the checkpoint does not fit.
+        """
         try:
             return super().resume_model_if_exist(directory)
         except (RuntimeError, KeyError) as error:
