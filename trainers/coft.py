@@ -180,22 +180,23 @@ class CoFT(PeerTrainer):
         """Fit each peer's negative vectors, with image features and positive vectors as they are.
 
         Args:
-            to_lessons: Fit those of the classifiers that are tested to the labels that the peer was taught last in
-                Phase II, by their weights; else those of the teachers to its surest seeds, clean or not, so that the
-                vectors may judge other labels.
+            to_lessons: Fit to the labels that the peer was taught last in Phase II, by their weights, the vectors of
+                the classifiers that are tested; else to its surest seeds, clean or not, so that the vectors may judge
+                other labels.
         """
-        if not (self.own.CLASS_NEGATIVE and self.own.LAMBDA_DUAL):
+        if not self.fits_negatives:
             return
         given: Mapping[str, Seeds | Targets] = self.targets if to_lessons else self.surest_seeds()
         sources = {name: generator(self.cfg.SEED, "negative", name, self.epoch) for name in given}
         chosen = {name: draw(len(data.labels), sources[name]) for name, data in given.items()}
         ranks = {name: data.ranks[chosen[name]] for name, data in given.items()}
-        wise = self.own.PHASE2.WISE if to_lessons else 1.0
-        classifiers = {name: peer.tested(wise).eval() for name, peer in self.peers.items()}
+        of_tested = to_lessons and self.own.PHASE2.FIT_TESTED
+        classifiers = self.tested() if of_tested else {name: peer.teacher().eval() for name, peer in self.peers.items()}
+        weights = {name: data.balanced_weight if of_tested else data.weight.float() for name, data in given.items()}
 
         def fitted(name: str) -> Tensor:
             told, vectors = given[name], classifiers[name]
-            labels, weight = (x[chosen[name]].to(self.device) for x in (told.labels, told.balanced_weight))
+            labels, weight = (x[chosen[name]].to(self.device) for x in (told.labels, weights[name]))
             return fit_negative(
                 features[name], labels, weight, vectors.positive, vectors.negative, vectors.scale, sources[name]
             )

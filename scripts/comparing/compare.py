@@ -99,7 +99,7 @@ def read_found(places: Sequence[Path]) -> pd.DataFrame:
     """
     lists = [listed_rows(place) for place in places if place.is_file()]
     found = found_rows([place for place in places if not place.is_file()])
-    rows = pd.concat([table for table in (*lists, found) if not table.empty] or [found], ignore_index=True)
+    rows = pd.concat([table for table in (found, *lists) if not table.empty] or [found], ignore_index=True)
     if rows.empty:
         shown = ", ".join(map(str, places))
         raise UserError(f"no summary.json or log.txt of a finished run below {shown}; run a trainer first")

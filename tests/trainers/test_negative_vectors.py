@@ -85,7 +85,7 @@ def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_
         ]
         torch.testing.assert_close(end[1] / end[1].sum(), torch.tensor(balanced) / sum(balanced))
         torch.testing.assert_close(peer.text_features()[1], end_of_phase1[-1])
-        tested = peer.tested(0.5)
+        tested = peer.tested(0.5, ["positive"])
         for classifier in (peer.teacher(), tested, trainer.deploy()[f"peer_{'ab'[i]}"]):
             torch.testing.assert_close(classifier.negative, end[-1])
         ranks = torch.nonzero(taught).flatten()
@@ -100,10 +100,30 @@ def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_
         torch.testing.assert_close(peer.student.negative, peer.text_features()[1])
 
 
+def test_negative_vectors_may_be_fitted_to_the_moving_average_and_averaged(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights: list[Tensor] = []
+
+    def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        weights.append(weight)
+        return fit_negative(features, labels, weight, *rest)
+
+    monkeypatch.setattr(coft, "fit_negative", recorded)
+    trainer = run("CoFT", TRAINER__COFT__PHASE2__FIT_TESTED=False)
+    for name, peer in trainer.peers.items():
+        taught = peer.lesson.weight[peer.lesson.weight > 0]
+        assert any(torch.equal(weight, taught) for weight in weights[-len(PEERS) :])
+        a, b = (peer.text_features()[1], peer.teacher().negative)
+        torch.testing.assert_close(trainer.deploy()[name].negative, (a + b) / 2)
+
+
 def test_the_dual_loss_may_train_negative_vectors_in_phase_two(run: Callable[..., Any]) -> None:
     trainer = run("CoFT", TRAINER__COFT__PHASE2__LAMBDA_DUAL=1.0, TRAINER__COFT__CLASS_NEGATIVE=False)
-    for peer in trainer.peers.values():
+    for name, peer in trainer.peers.items():
         assert not torch.equal(peer.student.negative, peer.text_features()[1])
+        trained = torch.nn.functional.normalize(peer.teacher().negative, dim=1)
+        torch.testing.assert_close(trainer.deploy()[name].negative, (peer.text_features()[1] + trained) / 2)
 
 
 def test_each_peer_s_features_are_of_its_own_images_however_many(run: Callable[..., Any]) -> None:

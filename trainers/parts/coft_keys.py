@@ -41,6 +41,7 @@ def coft_keys() -> CfgNode:
     own.PHASE2.CLASSIFY = "positive"  # as CLASSIFY, for the labels of Phase II after its first ones
     own.PHASE2.EMA = 0.99
     own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
+    own.PHASE2.FIT_TESTED = True  # negative vectors are fitted at the end to what is tested; False: to the EMA
     own.PHASE2.RESTART = False  # True: the encoder starts Phase II from pre-trained weights, as DeFT's does
     own.PHASE2.COMPILE = ""  # backend of torch.compile for the encoders ("inductor"), or none
     return own

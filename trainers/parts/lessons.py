@@ -38,7 +38,7 @@ class Targets:
 
     @property
     def balanced_weight(self) -> Tensor:
-        """The weights, over their class's frequency: all classes count alike together. Shape (n,)."""
+        """The weights, over their class's frequency: classes count alike, but for very rare ones. Shape (n,)."""
         return self.weight.float() * torch.exp(-self.adjustment[self.labels])
 
     @cached_property

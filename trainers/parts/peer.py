@@ -21,6 +21,7 @@ from .seeds import Seeds
 from .visual_tuning import everything, freeze_statistics
 
 NEGATIVE_STARTS = ("mean", "positive")
+HEADS = ("positive", "negative")  # a classifier's vectors
 NOTHING = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
 
 
@@ -86,21 +87,26 @@ def heads_of(student: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in student.named_parameters() if not name.startswith("encoder.")]
 
 
-def interpolate(start: Classifier, end: Classifier, weight: float) -> Classifier:
+def interpolate(start: Classifier, end: Classifier, weight: float, heads: Sequence[str] = HEADS) -> Classifier:
     """Average two classifiers of one shape, weight by weight: (1 - weight) start + weight end (WiSE-FT).
 
-    Negative vectors are those of `end`: they are fitted to a classifier, not trained along, and fit no average of two.
+    Args:
+        start: The one.
+        end: The other.
+        weight: Its share.
+        heads: Heads that are averaged, as unit vectors; others are those of `end`.
 
     Returns:
-        A new classifier, its positive vectors the averages of unit vectors.
+        A new classifier.
     """
     result = copy.deepcopy(end).requires_grad_(False)
     with torch.no_grad():
         ends, starts = dict(result.encoder.named_parameters()), dict(start.encoder.named_parameters())
         for name, value in ends.items():
             value.lerp_(starts[name].to(value.dtype), 1 - weight)
-        a, b = (F.normalize(c.positive.detach(), dim=-1) for c in (start, end))
-        result.positive.copy_(a.lerp(b, weight))
+        for name in heads:
+            a, b = (F.normalize(getattr(c, name).detach(), dim=-1) for c in (start, end))
+            getattr(result, name).copy_(a.lerp(b, weight))
     return result
 
 
@@ -215,11 +221,15 @@ class Peer(nn.Module):
         return self.prompted() if self.ema is None else cast(Classifier, self.ema.module)
 
     @torch.no_grad()
-    def tested(self, wise: float) -> Classifier:
-        """The classifier that is tested: in Phase II averaged with Phase I's (`wise` is Phase II's share)."""
+    def tested(self, wise: float, heads: Sequence[str] = HEADS) -> Classifier:
+        """The classifier that is tested: in Phase II averaged with Phase I's (`wise` is Phase II's share).
+
+        Negative vectors that are fitted to a classifier are not trained along, and fit no average of two: `heads`
+        names what is averaged.
+        """
         if self.ema is None or wise == 1:
             return self.teacher()
-        return interpolate(self.prompted(), self.teacher(), wise)
+        return interpolate(self.prompted(), self.teacher(), wise, heads)
 
     def make_student(self) -> Classifier:
         """The classifier that trains in Phase II: an encoder of the peer's own, and two heads from the prompts."""

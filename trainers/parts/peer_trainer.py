@@ -20,7 +20,7 @@ from .base import ClipTrainer
 from .cleanliness import CLEAN_RULES, DUAL_LOSSES
 from .full_tuning import build_full_optimizer
 from .labelling import SCORES, answers_of
-from .peer import NEGATIVE_STARTS, Classifier, Peer
+from .peer import HEADS, NEGATIVE_STARTS, Classifier, Peer
 from .phases import Built, PhasedOptimizer, PhasedScheduler
 from .prompts import DualPrompts, template_features
 from .pseudo_labels import FILTERS
@@ -176,8 +176,18 @@ class PeerTrainer(ClipTrainer):
     def deploy(self) -> dict[str, Classifier]:
         """The classifiers that are tested, made once after each change of the weights."""
         if not self.deployed:
-            self.deployed = {name: peer.tested(self.own.PHASE2.WISE).eval() for name, peer in self.peers.items()}
+            self.deployed = self.tested()
         return self.deployed
+
+    def tested(self) -> dict[str, Classifier]:
+        """Phase II's classifiers averaged with those of Phase I, in evaluation mode."""
+        heads = HEADS[:1] if self.fits_negatives and self.own.PHASE2.FIT_TESTED else HEADS
+        return {name: peer.tested(self.own.PHASE2.WISE, heads).eval() for name, peer in self.peers.items()}
+
+    @property
+    def fits_negatives(self) -> bool:
+        """Whether negative vectors are fitted to what they judge, instead of trained alone."""
+        return bool(self.own.CLASS_NEGATIVE and self.own.LAMBDA_DUAL)
 
     @torch.no_grad()
     def peer_probabilities(self, image: Tensor) -> dict[str, Tensor]:

@@ -31,9 +31,14 @@ class Seeds:
     labels: Tensor
 
     @property
-    def balanced_weight(self) -> Tensor:
-        """How much each counts: all alike, for of each class there are as many. Shape (n,)."""
+    def weight(self) -> Tensor:
+        """How much each counts: all alike. Shape (n,)."""
         return torch.ones(len(self.labels))
+
+    @property
+    def balanced_weight(self) -> Tensor:
+        """Likewise, for of each class there are as many, where there are enough. Shape (n,)."""
+        return self.weight
 
     def every_other(self, start: int, num_classes: int) -> Seeds:
         """Take the seeds at even (start 0) or odd (start 1) places of each class, best first."""
