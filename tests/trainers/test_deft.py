@@ -58,7 +58,7 @@ def test_phase_two_is_taught_the_given_labels_that_a_models_own_phase_one_calls_
 
 
 def test_a_models_seeds_are_filtered_by_itself(run: Callable[..., Any]) -> None:
-    built = run("DeFT", train=False, TRAINER__DEFT__PHASE1__MIN_AUC=-1.0)
+    built = run("DeFT", train=False, TRAINER__DEFT__PHASE1__MIN_AUC=0.0)
     built.set_model_mode("eval")
     built.before_train()
     built.epoch, built.numbers = 1, {}
