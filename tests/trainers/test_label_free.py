@@ -43,6 +43,11 @@ def hash_names(split: dict[str, Any], folder: Path) -> None:
 CHANGES = {"permuted": permute_labels, "blank": blank_labels, "shuffled": shuffle_files, "hashed names": hash_names}
 
 
+def changes(trainer: str, backbone: str) -> list[str]:
+    """Which changes a trainer is tried with: with another backbone than the first, for time, one of each kind."""
+    return list(CHANGES) if trainer == "CoFT" or backbone == "resnet" else ["permuted", "hashed names"]
+
+
 def changed(shapes: Path, target: Path, change: Callable[[dict[str, Any], Path], None]) -> Path:
     shutil.copytree(shapes, target)
     split = json.loads((target / "split.json").read_text())
@@ -58,8 +63,8 @@ def test_labels_order_and_names_change_no_bit(
     run: Callable[..., Any], shapes: Path, tmp_path: Path, trainer: str, backbone: str
 ) -> None:
     reference = weights(run(trainer, backbone, out="reference"))
-    for name, change in CHANGES.items():
-        root = changed(shapes, tmp_path / name, change)
+    for name in changes(trainer, backbone):
+        root = changed(shapes, tmp_path / name, CHANGES[name])
         assert_same_bits(reference, weights(run(trainer, backbone, root=root, out=f"out {name}")))
 
 
@@ -81,9 +86,8 @@ def test_nor_where_classes_are_described(
     reference = weights(run("CoFTPlus", out="reference", **key))
     plain = weights(run("CoFTPlus", out="plain"))
     assert any(not torch.equal(reference[name], plain[name]) for name in reference)  # descriptions are read
-    for name in ("permuted", "hashed names"):
-        root = changed(shapes, tmp_path / name, CHANGES[name])
-        assert_same_bits(reference, weights(run("CoFTPlus", root=root, out=f"out {name}", **key)))
+    root = changed(shapes, tmp_path / "permuted", permute_labels)
+    assert_same_bits(reference, weights(run("CoFTPlus", root=root, out="permuted", **key)))
 
 
 @pytest.mark.parametrize(("trainer", "backbone"), [("UPL", "resnet"), ("CoFT", "resnet")])
