@@ -95,7 +95,9 @@ def load(name: str, data: Path, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "write"), [("CIFAR10", write_cifar), ("SVHN", write_svhn), ("STL10", write_stl)], ids=str
+    ("name", "write"),
+    [("CIFAR10", write_cifar), ("SVHN", write_svhn), ("STL10", write_stl)],
+    ids=["CIFAR10", "SVHN", "STL10"],
 )
 def test_what_torchvision_reads_is_written_pixel_for_pixel(
     name: str, write: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
