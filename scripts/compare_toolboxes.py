@@ -17,6 +17,8 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
+from scripts.paths import called_from
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAINERS = ("CoFT", "UPL", "CoOp")
 STEPS = 20  # whose losses have to agree
@@ -96,14 +98,13 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="scripts/compare_toolboxes.sh", description=__doc__)
     parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--from", dest="start", type=Path, default=Path(), help=argparse.SUPPRESS)
     parser.add_argument("words", nargs="*", metavar="ENVIRONMENT ENVIRONMENT TRAINER", help="folders of environments")
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="settings of all trainings")
     args = parser.parse_args(argv)
     if args.record:
         args.record.write_text(json.dumps(record(args.words[0], args.words[1], args.opts)), encoding="utf-8")
         return 0
-    environments, chosen = [args.start / word for word in args.words[:2]], args.words[2:] or TRAINERS
+    environments, chosen = [called_from(word) for word in args.words[:2]], args.words[2:] or TRAINERS
     if len(environments) < 2 or not all((folder / "bin" / "python").is_file() for folder in environments):
         parser.error(f"expected the folders of two environments, with bin/python in each, not {args.words[:2]}")
     trainings = tqdm([(folder, name) for name in chosen for folder in environments], "trainings", disable=None)

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
 # bash scripts/describe.sh --classes FILE --model NAME: has descriptions of classes written by a language model
 SETUP_EXTRA=scripts/describing/requirements.txt
-source "$(dirname "$0")/setup.sh" && exec "$PYTHON" -m scripts.describing --from "$CALLED_FROM" "$@"
+source "$(dirname "$0")/setup.sh" && exec "$PYTHON" -m scripts.describing "$@"

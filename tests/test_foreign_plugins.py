@@ -141,7 +141,8 @@ def test_a_plugin_is_tried(
     monkeypatch.setattr(material, "WIDTHS", {material.NARROW: (64, 64)})
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
     keep = tmp_path / "kept"
-    code = foreign_plugins.main(["--from", str(tmp_path), "--keep", "kept", "SomePlugin"])
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path))
+    code = foreign_plugins.main(["--keep", "kept", "SomePlugin"])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[-4:]]
     assert [row[:2] for row in rows] == [["SomePlugin", n] for n in ("ZeroshotToy", "Toy", "NeedsGpu", "Broken")]
     zero_shot, toy, gpu, broken = (row[2:] for row in rows)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from datasets.errors import UserError, did_you_mean
+from scripts.paths import called_from
 
 from .measure import Measured, Memory, extrapolate, measure
 from .report import Report, machine
@@ -43,8 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory", type=float, metavar="GB", help="that a step may take; default: half of what is free"
     )
-    parser.add_argument("--out", default="output/bench.md", metavar="FILE", help="a table; beside it, .json has all")
-    parser.add_argument("--from", dest="start", type=Path, default=Path(), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--out", type=called_from, default="output/bench.md", metavar="FILE", help="a table; beside it, .json has all"
+    )
     return parser
 
 
@@ -76,7 +77,7 @@ def check(args: argparse.Namespace) -> tuple[list[str], list[int]]:
             raise UserError(f"{flag} is {value}; expected at least {least}")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; leave it out, or use --device cpu")
-    if Path(args.out).suffix != ".md":
+    if args.out.suffix != ".md":
         raise UserError(f"--out {args.out}: expected a name that ends in .md")
     return geometries, classes
 
@@ -136,7 +137,7 @@ def run(args: argparse.Namespace) -> str:
     """
     geometries, classes = check(args)
     limit = args.memory * 1e9 if args.memory else SHARE * available_memory(args.device)
-    path = Path(args.start / args.out)
+    path = args.out
     report = Report(path, machine(args.device, args.threads), _command(args), args.repeats)
     for geometry in geometries:
         base = Setting(
@@ -150,7 +151,7 @@ def _command(args: argparse.Namespace) -> str:
     parser = make_parser()
     words = ["bash scripts/bench.sh"]
     for name, value in vars(args).items():
-        if name not in {"out", "start"} and value != parser.get_default(name):
+        if name != "out" and value != parser.get_default(name):
             words.append(f"--{name} {value}")
     return " ".join(words)
 

@@ -78,8 +78,9 @@ def refuse_plans(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     """
     if args.words:
         raise UserError(f"--from tabulates what is there, and runs nothing; leave out {args.words[0]}")
-    for flag in ("trainers", "seeds", "shots", "backbone", "variant"):
-        if getattr(args, flag) != parser.get_default(flag):
+    for flag in ("trainers", "seeds", "shots", "backbone", "variant", "data", "jobs", "no-run"):
+        name = flag.replace("-", "_")
+        if getattr(args, name) != parser.get_default(name):
             raise UserError(f"--from tabulates what is there, and runs nothing; leave out --{flag}")
 
 

@@ -14,6 +14,7 @@ from datasets.errors import UserError
 from .logs import logged_labels, parse_log
 from .methods import method_name, rival
 from .plan import SUMMARY, Run, digest, read_summary, settings_of
+from .statistics import OPTIONAL
 
 STAGES = ("after Phase I", "after Phase II")
 PEERS = ("peer_a", "peer_b")
@@ -63,12 +64,18 @@ def listed_rows(path: Path) -> pd.DataFrame:
     missing = [name for name in NEEDED if name not in rows]
     if missing:
         raise UserError(f"{path} has no column {', '.join(missing)}; give a runs.csv that compare.sh wrote")
-    numbers = pd.to_numeric(rows["accuracy"], errors="coerce")
-    if numbers.isna().any():
-        first = int(numbers.isna().to_numpy().argmax())
-        told = rows["accuracy"].iloc[first]
-        raise UserError(f"{path}, result {first + 1}: accuracy is '{told}'; expected a percentage")
-    return rows.assign(accuracy=numbers)
+    numbers = {"accuracy": _numbers_of(rows, "accuracy", path, "a percentage")}
+    numbers |= {name: _numbers_of(rows, name, path, "a number, or nothing") for name in OPTIONAL if name in rows}
+    return rows.assign(**numbers)
+
+
+def _numbers_of(rows: pd.DataFrame, name: str, path: Path, expected: str) -> pd.Series:
+    numbers = pd.to_numeric(rows[name], errors="coerce")
+    wrong = numbers.isna() & (rows[name].notna() | (name in NEEDED))
+    if wrong.any():
+        first = int(wrong.to_numpy().argmax())
+        raise UserError(f"{path}, result {first + 1}: {name} is '{rows[name].iloc[first]}'; expected {expected}")
+    return numbers
 
 
 def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[Row]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from datasets.classes_file import is_file
 from datasets.errors import UserError
+from scripts.paths import called_from
 from trainers.parts.descriptions import Descriptions, class_key, load_descriptions
 from trainers.parts.experiment import replacing
 
@@ -41,15 +42,18 @@ def make_parser() -> argparse.ArgumentParser:
         help="a file with a class name a line, a meaning after a tab; or 'tabby cat, fox, ...'",
     )
     parser.add_argument("--model", default="", help="name that the endpoint knows the model by")
-    parser.add_argument("--out", type=Path, help="file of descriptions (default: the file of classes, ending in .json)")
+    parser.add_argument(
+        "--out", type=called_from, help="file of descriptions (default: the file of classes, ending in .json)"
+    )
     parser.add_argument("--sentences", type=int, default=5, help="a class (default: 5)")
     parser.add_argument("--about", default="", help="what the pictures are, if not photos: 'satellite images'")
     parser.add_argument("--workers", type=int, default=4, help="questions at a time (default: 4)")
     parser.add_argument("--retries", type=int, default=6, help="of a rejected or failed request (default: 6)")
     parser.add_argument("--attempts", type=int, default=4, help="answers a class until it is given up (default: 4)")
     parser.add_argument("--timeout", type=float, default=120, help="seconds to wait for an answer (default: 120)")
-    parser.add_argument("--cache", type=Path, default=ROOT / "cache" / "describe", help="folder of accepted answers")
-    parser.add_argument("--from", dest="start", type=Path, default=Path(), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cache", type=called_from, default=ROOT / "cache" / "describe", help="folder of accepted answers"
+    )
     return parser
 
 
@@ -73,8 +77,8 @@ def output(args: argparse.Namespace) -> Path:
         UserError: If that is not said, and there is no file of classes to call it after.
     """
     if args.out:
-        return Path(args.start / args.out)
-    path = Path(args.start / args.classes)
+        return Path(args.out)
+    path = called_from(args.classes)
     if not is_file(path):
         raise UserError("--out is missing; name the file of descriptions, such as pets.json")
     return path.with_suffix(".json")
@@ -155,7 +159,7 @@ def run(args: argparse.Namespace) -> str:
         UserError: If something of it cannot be done; nothing is written then, but answers are kept.
     """
     check(args)
-    items, out = named_classes(args.classes, args.start), output(args)
+    items, out = named_classes(args.classes), output(args)
     before = described_already(out)
     known = {class_key(name) for name in before}
     missing = [item for item in items if class_key(item.name) not in known]
@@ -181,7 +185,7 @@ def _ask_for(
 ) -> tuple[Descriptions, list[UnusableAnswers], list[int]]:
     task = Task(args.model, args.sentences, args.about.strip(), args.attempts)
     client = make_client(args.retries, args.timeout)
-    kept = KeptAnswers(args.start / args.cache, (str(client.base_url), task.model, str(task.count)))
+    kept = KeptAnswers(args.cache, (str(client.base_url), task.model, str(task.count)))
     found: Descriptions = {}
     failures, taken = [], []
     progress = tqdm(answers(client, items, task, kept, args.workers), "classes", len(items), disable=None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from datasets.classes_file import is_file, read_classes
 from datasets.errors import UserError
+from scripts.paths import called_from
 from trainers.parts.descriptions import MAX_TOKENS, class_key, num_tokens
 from trainers.parts.prompts import plain_name
 
@@ -33,17 +33,16 @@ class NamedClass:
         return " ".join(plain_name(self.name).split())
 
 
-def named_classes(text: str, start: Path) -> list[NamedClass]:
+def named_classes(text: str) -> list[NamedClass]:
     """Read class names; those that differ in case, underscores or blanks alone are described once.
 
     Args:
         text: Names with commas between them, or a file of names, with what is meant after a tab.
-        start: Folder that the file's path starts from.
 
     Raises:
         UserError: If there is no such file, it has no name, or one that leaves no room for a sentence.
     """
-    path = start / text
+    path = called_from(text)
     found: dict[str, NamedClass] = {}
     for line, sentences in read_classes(text if "," in text and not is_file(path) else str(path)).items():
         name = _WORDNET_ID.sub("", line)

@@ -13,6 +13,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
+from scripts.paths import called_from
 from trainers.parts.experiment import dassl_in_use
 
 from .material import make_clips, make_digits
@@ -24,12 +25,11 @@ from .trial import Row, attempt_somehow
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; the checkouts are checked."""
     parser = argparse.ArgumentParser(prog="scripts/foreign_plugins.sh", description=__doc__)
-    parser.add_argument("--from", dest="start", default=".", help=argparse.SUPPRESS)
     parser.add_argument("--keep", help="folder for logs and checkpoints; else they are thrown away")
     parser.add_argument("checkouts", nargs="+", metavar="CHECKOUT", help="folder of a plugin, such as CoOp or UPL")
     args = parser.parse_args(argv)
-    args.checkouts = [(Path(args.start) / path).resolve() for path in args.checkouts]
-    args.keep = (Path(args.start) / args.keep).resolve() if args.keep else None
+    args.checkouts = [called_from(path).resolve() for path in args.checkouts]
+    args.keep = called_from(args.keep).resolve() if args.keep else None
     if args.keep and args.keep.exists() and any(args.keep.iterdir()):
         parser.error(f"--keep {args.keep}: not empty; give a new folder")
     for path in args.checkouts:

@@ -105,6 +105,8 @@ def test_a_run_that_is_found_twice_counts_once(finished: Path, capsys: pytest.Ca
         (["--shots", "4"], "--shots"),
         (["--backbone", "RN50"], "--backbone"),
         (["--variant", "a:UPL:OPTIM.LR=1.0"], "--variant"),
+        (["--jobs", "2"], "--jobs"),
+        (["--no-run"], "--no-run"),
     ],
 )
 def test_what_is_there_is_not_to_be_planned(
@@ -126,6 +128,10 @@ def test_what_is_there_is_not_to_be_planned(
             "result 2: accuracy is 'good';",
         ),
         ("dataset,backbone,method,trainer,seed,accuracy\nd,b,m,t,1,\n", "result 1: accuracy is 'nan';"),
+        (
+            "dataset,backbone,method,trainer,seed,accuracy,seconds\nd,b,m,t,1,9,\nd,b,m,t,2,9,long\n",
+            "result 2: seconds is 'long';",
+        ),
     ],
 )
 def test_a_file_that_lists_no_results(

@@ -321,16 +321,17 @@ def test_a_file_without_class_names_is_one_line(
     assert describe() == 2 and "--classes" in one_line(capsys)
 
 
-def test_class_names_are_read_once_with_their_meaning(tmp_path: Path) -> None:
+def test_class_names_are_read_once_with_their_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path))
     path = tmp_path / "classes.txt"
     lines = (
         "\ufeffcrane\tA bird.\tNo machine.\n\n Guinea_Pig \r\nCrane\tlifts things\nn01440764 tench\nn01440765 tench\n"
     )
     path.write_bytes(lines.encode())
-    found = named_classes("classes.txt", tmp_path)
+    found = named_classes("classes.txt")
     assert found == [NamedClass("crane", "A bird. No machine"), NamedClass("Guinea_Pig"), NamedClass("tench")]
     assert found[1].plain == "Guinea Pig"
-    assert named_classes("cat, guinea pig", tmp_path) == [NamedClass("cat"), NamedClass("guinea pig")]
+    assert named_classes("cat, guinea pig") == [NamedClass("cat"), NamedClass("guinea pig")]
 
 
 def test_names_may_stand_in_the_command(endpoint: FakeEndpoint, describe: Describe, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -69,7 +70,7 @@ def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch
         return features.table()
 
     plain = (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, pool.decoding)
-    view = repr(plain if views == 1 else (*plain, views, cfg.INPUT.AUGMENT))
+    view = repr(plain if views == 1 else (*plain, views, cfg.INPUT.AUGMENT, torchvision.__version__))
     batch_size = cfg.DATALOADER.TEST.BATCH_SIZE  # may change the last bits
     return cached(compute, FEATURE_CACHE, fingerprint(clip_model), pool.digest, view, str(batch_size), device.type)
 
