@@ -64,15 +64,19 @@ class CoFT(PeerTrainer):
         """Give each class's surest images to the peers, by turns."""
         text = self.text_features()
         logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device, self.own.LABEL_VIEWS)
+        correct_prior_(logits, self.own.PRIOR_TAU)
         self.log.add(0, "zero-shot", **self.accuracies(), **self.share_seeds(logits, 2 * self.seeds_per_class))
 
     def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> dict[str, float]:
-        """Give the peers the images that some logits (N, C) are surest of, by turns or all to both.
+        """Give the peers the images that some logits are surest of, by turns or all to both.
+
+        Args:
+            logits: Of all images, corrected. Shape (N, C).
+            per_class: How many of each class: one number, or shape (C,).
 
         Returns:
             Numbers for the log.
         """
-        logits = correct_prior_(logits, self.own.PRIOR_TAU)
         seeds = self.pick_seeds(logits, per_class)
         for start, peer in enumerate(self.peers.values()):
             peer.seeds = seeds.every_other(start, len(self.classnames)) if self.own.SPLIT_SEEDS else seeds

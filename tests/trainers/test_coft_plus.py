@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +91,23 @@ def test_a_round_begins_afresh_with_seeds_that_both_peers_choose(run: Callable[.
     fresh = weights(trainer)
     assert any(not torch.equal(start[key], fresh[key]) for key in start)  # another start, not that of the first round
     torch.testing.assert_close(trainer.peers["peer_a"].prompted().positive, trainer.anchors["peer_a"])
+
+
+def test_quotas_count_the_labels_that_seeds_are_chosen_by(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = run("CoFTPlus", TRAINER__COFTPLUS__ROUNDS=2, train=False)
+    trainer.before_train()
+    logits = torch.tensor([[3.0, 0, 0], [0, 3, 0], [0, 0, 3]]).repeat_interleave(len(trainer.pool) // 3, dim=0)
+    logits[:, 0] += 2.9 + 0.2 * (torch.arange(len(logits)) % 2)  # half too many of the first class
+    given: list[torch.Tensor] = []
+    sure = SimpleNamespace(clean_at=lambda labels: torch.ones(len(labels)))
+    monkeypatch.setattr(trainer, "_classify", lambda ranks: dict.fromkeys(PEERS, (logits, torch.zeros_like(logits))))
+    monkeypatch.setattr(trainer, "opinions_of", lambda views: dict.fromkeys(PEERS, sure))
+    monkeypatch.setattr(trainer, "share_seeds", lambda scores, quotas: given.extend((scores, quotas)) or {})
+    trainer.begin_round(1)
+    found = given[0].argmax(dim=1).tolist()
+    assert given[1].tolist() == [found.count(c) for c in range(3)] == [len(logits) // 3] * 3
 
 
 def test_quotas_grow_geometrically_to_the_coverage() -> None:
