@@ -1,7 +1,7 @@
 """Changes the switches of a method one by one, and tabulates what each change costs.
 
-bash scripts/ablate.sh DATASET ... [--trainer CoFT] [--groups G,G2] [--seeds 1,2,3] [--backbone B,B2] [--jobs N]
-                       [KEY VALUE ...]
+bash scripts/ablate.sh DATASET ... [--trainer CoFT] [--groups G,G2] [--row NAME ...] [--seeds 1,2,3]
+                       [--backbone B,B2] [--jobs N] [KEY VALUE ...]
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     parser.add_argument("--trainer", choices=FILES, default="CoFT")
     parser.add_argument("--ablations", type=called_from, metavar="FILE", help="instead of configs/ablations*.yaml")
     parser.add_argument("--groups", type=names, default=[], metavar="G,G2", help="groups of the list; default: all")
+    parser.add_argument(
+        "--row", action="append", default=[], metavar="NAME", help="one of the list, by its name; again for more"
+    )
     args = parser.parse_intermixed_args(argv)
     grid = make_grid(args)
-    chosen = choose(load_ablations(args.ablations or FILES[args.trainer]), args.groups)
+    chosen = choose(load_ablations(args.ablations or FILES[args.trainer]), args.groups, args.row)
     chosen, notes = leave_out(chosen)
     runs, more = plan_ablations(chosen, grid)
     notes += more

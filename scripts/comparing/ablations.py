@@ -94,14 +94,18 @@ def missing(ablation: Ablation, keys: Collection[str] | None = None) -> str | No
     return None
 
 
-def choose(ablations: list[Ablation], groups: Collection[str]) -> list[Ablation]:
-    """The unchanged method and the ablations of some groups; of all groups, if none is named.
+def choose(ablations: list[Ablation], groups: Collection[str], rows: Collection[str] = ()) -> list[Ablation]:
+    """The unchanged method and the ablations of some groups or names; all, if none is named.
 
     Raises:
-        UserError: If there is no such group.
+        UserError: If there is no such group or name.
     """
-    known = list(dict.fromkeys(ablation.group for ablation in ablations[1:]))
-    for group in groups:
-        if group not in known:
-            raise UserError(f"--groups: unknown group {group!r}; {did_you_mean(group, known)}")
-    return [ablation for ablation in ablations if not groups or ablation.group in {FULL, *groups}]
+    known_groups = list(dict.fromkeys(ablation.group for ablation in ablations[1:]))
+    known_rows = [ablation.method.name for ablation in ablations[1:]]
+    for flag, named, known in (("--groups", groups, known_groups), ("--row", rows, known_rows)):
+        for name in named:
+            if name not in known:
+                raise UserError(f"{flag}: unknown {flag[2:].rstrip('s')} {name!r}; {did_you_mean(name, known)}")
+    if not groups and not rows:
+        return ablations
+    return [a for a in ablations if a.group in {FULL, *groups} or a.method.name in rows]

@@ -100,12 +100,17 @@ def test_mistakes_in_a_list_are_named(text: str, message: str, tmp_path: Path) -
         load_ablations(tmp_path / "list.yaml")
 
 
-def test_groups() -> None:
+def test_groups_and_rows() -> None:
     ablations = load_ablations(FILES["CoFT"])
     assert {ablation.group for ablation in choose(ablations, ["filter", "phases"])} == {FULL, "filter", "phases"}
     assert choose(ablations, []) == ablations
     with pytest.raises(UserError, match="--groups: unknown group 'filters'; did you mean 'filter'"):
         choose(ablations, ["filters"])
+    rows = ["filter: none", "no negative prompt, filter: none"]
+    assert [ablation.method.name for ablation in choose(ablations, [], rows)] == [FULL, *rows]
+    assert {ablation.group for ablation in choose(ablations, ["peers"], rows[:1])} == {FULL, "peers", "filter"}
+    with pytest.raises(UserError, match="--row: unknown row 'filter: non'; did you mean 'filter: none'"):
+        choose(ablations, [], ["filter: non"])
     with pytest.raises(UserError, match="no such file"):
         load_ablations(Path("nowhere.yaml"))
 
@@ -253,6 +258,8 @@ def test_runs_tabulates_and_says_what_was_left_out(tmp_path: Path, capfd: pytest
     assert len(list(tmp_path.rglob("summary.json"))) == 4  # rows that measure otherwise need no run of their own
     assert ablate([*argv, "--groups", "peers"], ["false"]) == 0
     assert "runs: 2, finished: 2" in capfd.readouterr().err
+    assert ablate([*argv, "--row", "agree"], ["false"]) == 0
+    assert "runs: 4, finished: 4" in capfd.readouterr().err
 
 
 def test_without_the_full_method_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
