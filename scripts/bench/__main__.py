@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -44,7 +45,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--memory", type=float, metavar="GB", help="that a step may take; default: half of what is free"
     )
     parser.add_argument(
-        "--out", type=called_from, default="output/bench.md", metavar="FILE", help="a table; beside it, .json has all"
+        "--out",
+        type=called_from,
+        default=Path("output", "bench.md"),  # in the project's folder, as all output that no flag places
+        metavar="FILE",
+        help="a table; beside it, .json has all",
     )
     return parser
 
@@ -137,14 +142,13 @@ def run(args: argparse.Namespace) -> str:
     """
     geometries, classes = check(args)
     limit = args.memory * 1e9 if args.memory else SHARE * available_memory(args.device)
-    path = args.out
-    report = Report(path, machine(args.device, args.threads), _command(args), args.repeats)
+    report = Report(args.out, machine(args.device, args.threads), _command(args), args.repeats)
     for geometry in geometries:
         base = Setting(
             geometry, "ours", classes[0], args.batch, args.context, args.device, args.precision, args.threads
         )
         bench(base, classes, args.repeats, limit, report)
-    return f"{report.table('simple_outline')}\n{path} has this table, {path.with_suffix('.json')} all numbers."
+    return f"{report.table('simple_outline')}\n{args.out} has this table, {args.out.with_suffix('.json')} all numbers."
 
 
 def _command(args: argparse.Namespace) -> str:
