@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+Describe = Callable[..., int]  # describe.sh with some flags, to its exit code
 KINDS = (
     "in white",
     "in a dark room",
@@ -108,3 +111,10 @@ class FakeEndpoint:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_port}/v1"
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The complaint on stderr, which has to be one line."""
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: "), error
+    return error

@@ -1,0 +1,124 @@
+"""Endpoints that reject, fail, hang or vanish, and runs that are killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, wait
+from pathlib import Path
+
+import pytest
+
+from scripts.describing.__main__ import main
+from trainers.parts.descriptions import load_descriptions
+
+from .endpoint import Describe, FakeEndpoint, Reply, good, one_line
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_rejected_request_is_sent_again(endpoint: FakeEndpoint, describe: Describe, status: int) -> None:
+    endpoint.replies["cat"] = [Reply("slow down", status)] * 3 + [Reply(good("cat"))]
+    assert describe() == 0
+    assert endpoint.asked.count("cat") == 4
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply("slow down", 429), "limits the rate, or the quota is used up (Error code: 429"),
+        (Reply("out of order", 500), "out of order"),
+        (Reply("wrong key", 401), "refuses the key of OPENAI_API_KEY"),
+        (Reply("no such model", 404), "does not know the model 'writer'"),
+        (Reply("context is too long", 400), "context is too long"),
+        (Reply("<html>\nwelcome</html>", raw=True), "answers in no form of OpenAI's chat completions; mind the /v1"),
+    ],
+)
+def test_an_endpoint_that_fails_is_one_line(
+    endpoint: FakeEndpoint,
+    describe: Describe,
+    classes: Path,
+    capsys: pytest.CaptureFixture[str],
+    reply: Reply,
+    message: str,
+) -> None:
+    endpoint.replies["cat"] = [reply]
+    assert describe("--workers", "1", "--retries", "2") == 2
+    error = one_line(capsys)
+    assert message in error and endpoint.url in error and "secret-key" not in error
+    assert not classes.with_suffix(".json").exists()
+    assert endpoint.asked == ["cat"] * (3 if reply.status in (429, 500) else 1)  # the other classes are not asked for
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_worker_does_not_go_on_before_the_failure_is_seen(
+    endpoint: FakeEndpoint,
+    describe: Describe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    workers: str,
+) -> None:
+    def seen_late(pending: Iterable[Future[object]]) -> Iterator[Future[object]]:
+        wait(pending)
+        return iter(pending)
+
+    monkeypatch.setattr("scripts.describing.__main__.as_completed", seen_late)
+    endpoint.replies |= {"cat": [Reply("wrong key", 401)], "golden retriever": [Reply("wrong key", 401)]}
+    assert describe("--workers", workers, "--retries", "0") == 2
+    assert "refuses the key" in one_line(capsys) and "guinea pig" not in endpoint.asked
+
+
+def test_an_endpoint_that_is_not_there_is_one_line(
+    endpoint: FakeEndpoint, describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert describe("--retries", "0") == 2
+    assert "http://127.0.0.1:9/v1/: cannot be reached" in one_line(capsys)
+
+
+def test_a_slow_endpoint_is_one_line(
+    endpoint: FakeEndpoint, describe: Describe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = threading.Event()
+    endpoint.before = lambda name: done.wait(10) and None
+    assert describe("--retries", "0", "--timeout", "0.2") == 2
+    done.set()
+    assert "does not answer in time; try a longer --timeout" in one_line(capsys)
+
+
+def test_a_run_that_is_killed_goes_on(endpoint: FakeEndpoint, classes: Path, tmp_path: Path) -> None:
+    classes.write_text("\n".join(f"animal {letter}" for letter in "abcdef"))
+    words = ["--classes", str(classes), "--model", "writer", "--workers", "1", "--cache", str(tmp_path / "kept")]
+    reached, never = threading.Event(), threading.Event()
+
+    def wait_at_the_fourth(name: str) -> None:
+        if name == "animal d":
+            reached.set()
+            never.wait(60)
+
+    endpoint.before = wait_at_the_fourth
+    process = multiprocessing.get_context("fork").Process(target=main, args=(words,))  # has no imports to wait for
+    process.start()
+    assert reached.wait(60)
+    process.kill()
+    process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+    assert not classes.with_suffix(".json").exists() and len(list((tmp_path / "kept").iterdir())) == 3
+    endpoint.before = lambda name: None
+    never.set()
+    assert main(words) == 0
+    assert endpoint.asked.count("animal a") == endpoint.asked.count("animal c") == 1
+    assert list(load_descriptions(classes.with_suffix(".json"))) == [f"animal {letter}" for letter in "abcdef"]
+
+
+def test_no_key_is_needed_where_the_address_is_ones_own(
+    endpoint: FakeEndpoint, describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert describe() == 0
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    monkeypatch.setattr("scripts.describing.__main__.described_already", lambda path: {})
+    assert describe() == 2 and "OPENAI_API_KEY is not set" in one_line(capsys)
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
+    assert describe() == 2 and "OPENAI_BASE_URL is 'localhost:8000'" in one_line(capsys)
