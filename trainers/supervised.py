@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
 from datasets.errors import UserError
 
@@ -24,6 +25,8 @@ def add_config(cfg: Any) -> None:
 class Supervised(FullTuning):
     """Models taught the labels of all training images (of DATASET.NUM_SHOTS a class, if that is set).
 
+    With DATASET.NUM_UNLABELED they are the labels of the images that label-free trainers then have, so that both have
+    seen the same images.
     Images, views, optimizer and steps are those of CoFT's Phase II.
     """
 
@@ -37,11 +40,19 @@ class Supervised(FullTuning):
             UserError: If no image has a label.
         """
         super().build_data_loader()
-        train = self.dm.dataset.train_x
+        train = self.labeled_images()
         self.pool = self.make_pool([item.impath for item in train])
         self.truth: Tensor = torch.tensor([train[i].label for i in self.pool.order.tolist()])
         if not (self.truth >= 0).any():
             raise UserError("Supervised needs labels, and no training image has one; use a label-free trainer")
+
+    def labeled_images(self) -> list[Datum]:
+        """Training images whose labels are taught."""
+        train, data = list(self.dm.dataset.train_x), self.cfg.DATASET
+        if not data.NUM_UNLABELED or data.NUM_SHOTS > 0:
+            return train
+        unlabeled = {item.impath for item in self.dm.dataset.train_u}
+        return [item for item in train if item.impath in unlabeled] or train  # none, if they are test images
 
     @property
     def labels_used(self) -> int:

@@ -103,6 +103,18 @@ def test_supervision_teaches_the_labels_of_the_chosen_shots(run: Callable[..., A
             assert Path(built.pool.paths[rank]).name.startswith(f"train_{label}_")
 
 
+def test_supervision_has_the_images_of_label_free_trainers(run: Callable[..., Any]) -> None:
+    free = run("SelfTraining", train=False, DATASET__NUM_UNLABELED=20, out="free")
+    built = run("Supervised", train=False, DATASET__NUM_UNLABELED=20)
+    assert built.pool.paths == free.pool.paths and built.labels_used == 20
+    names = [f"train_{label}_" for label in built.truth.tolist()]
+    assert all(Path(path).name.startswith(name) for path, name in zip(built.pool.paths, names, strict=True))
+    shots = run("Supervised", train=False, DATASET__NUM_UNLABELED=20, DATASET__NUM_SHOTS=8, out="shots")
+    assert shots.labels_used == 24
+    transductive = run("Supervised", train=False, DATASET__NUM_UNLABELED=20, DATASET__UNLABELED="test", out="test")
+    assert transductive.labels_used == 60
+
+
 def test_labels_do_change_full_supervision(run: Callable[..., Any], shapes: Path, tmp_path: Path) -> None:
     reference = weights(run("Supervised", out="reference"))
     permuted = weights(run("Supervised", root=changed(shapes, tmp_path / "permuted", permute_labels), out="permuted"))
