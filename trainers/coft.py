@@ -63,7 +63,8 @@ class CoFT(PeerTrainer):
     def choose_seeds(self) -> None:
         """Give each class's surest images to the peers, by turns."""
         text = self.text_features()
-        logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device, self.own.LABEL_VIEWS)
+        views = self.own.LABEL_VIEWS
+        logits = zero_shot_logits(self.clip_model, text, self.pool, self.cfg, self.device, views, self.view_key)
         correct_prior_(logits, self.own.PRIOR_TAU)
         self.log.add(0, "zero-shot", **self.accuracies(), **self.share_seeds(logits, 2 * self.seeds_per_class))
 

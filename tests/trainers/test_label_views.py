@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datasets.errors import UserError
 from trainers.parts.labelling import answers_of, classify_pool, image_features, pool_features, zero_shot_logits
+from trainers.parts.seeds import correct_prior_, select_seeds
 from trainers.parts.unlabeled import plain_batches
 
 KEY = (1, "labels", 7)
@@ -65,14 +66,32 @@ def test_zero_shot_logits_are_means_over_the_views(run: Callable[..., Any]) -> N
     scale = clip_model.logit_scale.exp()
     single = image_features(clip_model, *args)
     for _ in range(2):  # the second time from the disk
-        found = zero_shot_logits(clip_model, text, *args, 3)
-        for image, got in zip(views_of(trainer, ()), found, strict=True):
+        found = zero_shot_logits(clip_model, text, *args, 3, KEY)
+        for image, got in zip(views_of(trainer), found, strict=True):
             each = [
                 scale * F.normalize(clip_model.encode_image(view[None]).float(), dim=-1)[0] @ text.t() for view in image
             ]
             torch.testing.assert_close(got, sum(each) / 3, atol=1e-4, rtol=1e-4)
     assert torch.equal(image_features(clip_model, *args), single)
     torch.testing.assert_close(single.norm(dim=1), torch.ones(len(single)))
+
+
+@torch.no_grad()
+def test_each_seed_has_first_labels_of_views_of_its_own(run: Callable[..., Any]) -> None:
+    logits = {}
+    for seed in (1, 2):
+        trainer = run("CoFT", train=False, out=f"seed{seed}", SEED=seed, TRAINER__COFT__LABEL_VIEWS=3)
+        trainer.before_train()
+        text, scale = trainer.text_features(), trainer.clip_model.logit_scale.exp()
+        features = [
+            F.normalize(trainer.clip_model.encode_image(image).float(), dim=-1).mean(dim=0)
+            for image in views_of(trainer, (seed, "labels", 0))
+        ]
+        logits[seed] = correct_prior_(scale * torch.stack(features) @ text.t(), trainer.own.PRIOR_TAU)
+        chosen, _ = select_seeds(logits[seed], 2 * trainer.seeds_per_class)
+        found = torch.cat([peer.seeds.ranks for peer in trainer.peers.values()])
+        assert sorted(found.tolist()) == sorted(chosen.ranks.tolist())
+    assert not torch.allclose(logits[1], logits[2], atol=1e-3)
 
 
 @pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus"])
@@ -93,8 +112,8 @@ def test_views_are_asked_for_where_labels_are_made(
     built = run(trainer, out="two", **{f"TRAINER__{section}__LABEL_VIEWS": 2})
     keys = [key for views, key in asked if views == 2]
     first, last, every = built.phase1_epochs, built.max_epoch, built.own.PHASE2.REFRESH
-    assert {key[2] for key in keys if key and key[2] >= first} == set(range(first, last, every))
-    assert {key[:2] for key in keys if key} == {(1, "labels")}
+    assert {key[2] for key in keys if key[2] >= first} == set(range(first, last, every))
+    assert {key[:2] for key in keys} == {(1, "labels")} and (1, "labels", 0) in keys
     assert any(views == 1 for views, _ in asked)  # the other peer's word on seeds
 
 

@@ -67,7 +67,8 @@ def test_seeds_are_the_likeliest_images_of_each_true_class(oracle: Callable[...,
     trainer.before_train()
     truth = true_labels(trainer)
     text = ensemble_features(trainer.clip_model, trainer.classnames, trainer.templates)
-    features = image_features(trainer.clip_model, trainer.pool, trainer.cfg, trainer.device, trainer.own.LABEL_VIEWS)
+    args = (trainer.clip_model, trainer.pool, trainer.cfg, trainer.device)
+    features = image_features(*args, trainer.own.LABEL_VIEWS, trainer.view_key)
     logits = correct_prior_(float(trainer.clip_model.logit_scale.exp()) * features @ text.t(), trainer.own.PRIOR_TAU)
     odds = torch.special.logit(logits.double().softmax(dim=1))
     for c in range(3):

@@ -44,7 +44,14 @@ def mean_features(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(dim=1)
 
 
-def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch.device, views: int = 1) -> Tensor:
+def image_features(
+    clip_model: Any,
+    pool: UnlabeledPool,
+    cfg: Any,
+    device: torch.device,
+    views: int = 1,
+    key: Sequence[int | str] = (),
+) -> Tensor:
     """Image features of all unlabeled images under the frozen CLIP, kept on disk between runs.
 
     Args:
@@ -53,6 +60,7 @@ def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch
         cfg: See `plain_batches`.
         device: Where CLIP is.
         views: See `plain_batches`.
+        key: Likewise.
 
     Returns:
         Features on the CPU, in order of rank, of unit length or means of such. Shape (N, embed_dim).
@@ -64,19 +72,25 @@ def image_features(clip_model: Any, pool: UnlabeledPool, cfg: Any, device: torch
     @torch.no_grad()
     def compute() -> Tensor:
         features = Rows(len(pool), cfg.OUTPUT_DIR)
-        batches = plain_batches(pool, cfg, views=views)
+        batches = plain_batches(pool, cfg, None, views, key)
         for batch in tqdm(batches, "image features", disable=None, leave=False):
             features.add(mean_features(encode, batch["all"]["view"].to(device)))
         return features.table()
 
     plain = (cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, pool.decoding)
-    view = repr(plain if views == 1 else (*plain, views, cfg.INPUT.AUGMENT, torchvision.__version__))
+    view = repr(plain if views == 1 else (*plain, views, *key, cfg.INPUT.AUGMENT, torchvision.__version__))
     batch_size = cfg.DATALOADER.TEST.BATCH_SIZE  # may change the last bits
     return cached(compute, FEATURE_CACHE, fingerprint(clip_model), pool.digest, view, str(batch_size), device.type)
 
 
 def zero_shot_logits(
-    clip_model: Any, text: Tensor, pool: UnlabeledPool, cfg: Any, device: torch.device, views: int = 1
+    clip_model: Any,
+    text: Tensor,
+    pool: UnlabeledPool,
+    cfg: Any,
+    device: torch.device,
+    views: int = 1,
+    key: Sequence[int | str] = (),
 ) -> Tensor:
     """Logits of all unlabeled images under the frozen CLIP.
 
@@ -87,12 +101,13 @@ def zero_shot_logits(
         cfg: See `plain_batches`.
         device: Where CLIP is.
         views: See `plain_batches`.
+        key: Likewise.
 
     Returns:
         Shape (N, C), on the CPU.
     """
     scale, vectors = float(clip_model.logit_scale.exp()), text.cpu().t()
-    features = image_features(clip_model, pool, cfg, device, views)
+    features = image_features(clip_model, pool, cfg, device, views, key)
     return map_rows(lambda rows: scale * rows @ vectors, features, folder=cfg.OUTPUT_DIR)
 
 
