@@ -18,7 +18,16 @@ from .parts.cleanliness import DUAL_LOSSES
 from .parts.coft_keys import coft_keys
 from .parts.coft_log import PeerLog
 from .parts.descriptions import zero_shot_features
-from .parts.labelling import SCORES, classify_pool, opinion, pool_features, zero_shot_logits
+from .parts.labelling import (
+    SCORES,
+    classify_features,
+    classify_pool,
+    encode_pool,
+    mean_log_probabilities,
+    opinion,
+    pool_features,
+    zero_shot_logits,
+)
 from .parts.lessons import Targets, seed_targets, taught_targets, text_pull, weighted_cross_entropy
 from .parts.negative_head import draw, fit_negative
 from .parts.peer import Classifier
@@ -53,6 +62,7 @@ class CoFT(PeerTrainer):
         """Resume, or choose the seeds."""
         super().before_train()
         self.log = PeerLog(self.cfg, self.start_epoch, self.started)
+        self.numbers: dict[str, float] = {}
         if self.start_epoch == 0:
             self.choose_seeds()
 
@@ -97,7 +107,7 @@ class CoFT(PeerTrainer):
             per_class: How many of each class.
         """
         seeds, short = select_seeds(logits, per_class)
-        if short:
+        if short and self.phase == 1:
             log.warning("Fewer seeds than wanted for: %s", ", ".join(self.classnames[c] for c in short))
         return seeds
 
@@ -111,7 +121,7 @@ class CoFT(PeerTrainer):
     def before_epoch(self) -> None:
         """Enter the phase, renew what the peers are taught, and draw the epoch's batches."""
         self.deployed = {}
-        self.numbers: dict[str, float] = {}
+        self.numbers = {}
         for name, peer in self.peers.items():
             peer.eval()
             if self.phase == 2 and peer.phase == 1:
@@ -171,8 +181,11 @@ class CoFT(PeerTrainer):
         Raises:
             UserError: If the filter keeps no label.
         """
-        self.fit_negatives()
-        opinions = self.opinions()
+        features = self.encode()
+        if self.own.PHASE2.RENEW_SEEDS and self.fits_negatives:
+            self.renew_seeds(features)
+        self.fit_negatives(features)
+        opinions = self.opinions_of(self.classified(features))
         for name, other in self.partners.items():
             self.peers[name].lesson = self.filtered(opinions[name], opinions[other])
             if not self.peers[name].lesson.weight.any():
@@ -180,11 +193,35 @@ class CoFT(PeerTrainer):
                 raise UserError(f"{section}.FILTER {self.own.FILTER} keeps no pseudo-label; set {section}.MIN_KEPT 1")
         self._report_lessons(opinions)
 
+    def renew_seeds(self, features: Mapping[str, Tensor]) -> None:
+        """Phase II: choose the seeds anew, as Phase 0 does, by what the peers say now.
+
+        What judges labels is fitted to the seeds; those of Phase 0 are right as often as zero-shot CLIP was.
+
+        Args:
+            features: Of all images, by peer. Shape (N, embed_dim) each.
+        """
+        numbers = self.share_seeds(self.together(self.classified(features)), 2 * self.seeds_per_class)
+        self.numbers["seeds_precision"] = numbers["precision"]
+
+    def together(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """Log of the mean of the peers' probabilities, its prior corrected.
+
+        Args:
+            views: Logits l+ and clean log-odds d of all images, by peer. Shape (N, C) each.
+
+        Returns:
+            Shape (N, C), fp64.
+        """
+        mean = mean_log_probabilities([views[name] for name in PEERS], self.labels_by, self.output_dir)
+        return correct_prior_(mean, self.own.PRIOR_TAU)
+
     @torch.no_grad()
-    def fit_negatives(self, to_lessons: bool = False) -> None:
+    def fit_negatives(self, known: Mapping[str, Tensor] | None = None, to_lessons: bool = False) -> None:
         """Fit each peer's negative vectors, with image features and positive vectors as they are.
 
         Args:
+            known: Features of all images by the classifiers that label, where they are at hand. Shape (N, embed_dim).
             to_lessons: Fit to the labels that the peer was taught last in Phase II, by their weights, the vectors of
                 the classifiers that are tested; else to its surest seeds, clean or not, so that the vectors may judge
                 other labels.
@@ -207,11 +244,14 @@ class CoFT(PeerTrainer):
             )
 
         with self.clock.part("labelling"):
-            with self.autocast():
+            if known is None:
                 views = 1 if to_lessons else self.own.LABEL_VIEWS
-                features = pool_features(
-                    classifiers, self.pool, self.cfg, self.device, ranks, self.side_by_side, views, self.view_key
-                )
+                with self.autocast():
+                    features = pool_features(
+                        classifiers, self.pool, self.cfg, self.device, ranks, self.side_by_side, views, self.view_key
+                    )
+            else:
+                features = {name: known[name][ranks[name]].to(self.device) for name in given}
             negatives = self.side_by_side.map(fitted, list(given))
         for name, negative in zip(given, negatives, strict=True):
             self.peers[name].set_negative(negative)
@@ -231,10 +271,6 @@ class CoFT(PeerTrainer):
         score = own.clean_at(lesson.labels) + other.clean_at(lesson.labels)
         return keep_best(lesson if self.own.SOFT else harden(lesson), score, self.min_kept, len(self.classnames))
 
-    def opinions(self) -> dict[str, Opinion]:
-        """What each peer thinks of all images."""
-        return self.opinions_of(self._classify(None))
-
     def opinions_of(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Opinion]:
         """Form the peers' opinions from logits l+ and clean log-odds d of all images, in place. Shape (N, C) each."""
         own = self.own
@@ -253,6 +289,22 @@ class CoFT(PeerTrainer):
     def view_key(self) -> tuple[int | str, ...]:
         """What the weak views depend on that labels are made of."""
         return self.cfg.SEED, "labels", self.epoch
+
+    def encode(self) -> dict[str, Tensor]:
+        """Features of all images by the classifiers that label, means over views. Shape (N, embed_dim) each."""
+        teachers = {name: teacher.eval() for name, teacher in self.teachers().items()}
+        views = self.own.LABEL_VIEWS
+        with self.clock.part("labelling"), self.autocast():
+            return encode_pool(teachers, self.pool, self.cfg, self.device, self.side_by_side, views, self.view_key)
+
+    def classified(self, features: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Logits l+ and clean log-odds d of all images by the classifiers that label them. Shape (N, C) each.
+
+        Args:
+            features: See `encode`.
+        """
+        with self.clock.part("labelling"):
+            return classify_features(self.teachers(), features, self.device, self.output_dir)
 
     def _classify(self, ranks: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
         views = self.own.LABEL_VIEWS if ranks is None else 1

@@ -19,13 +19,11 @@ from .parts.coft_keys import coft_keys
 from .parts.contrastive import ContrastingPeer
 from .parts.described import DescribedClassifier
 from .parts.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
-from .parts.labelling import mean_log_probabilities
 from .parts.peer import Classifier, Peer
-from .parts.peer_trainer import PEERS
 from .parts.prompts import DualPrompts
 from .parts.ranges import check_not_negative, check_positive, check_share
 from .parts.seeding import derive
-from .parts.seeds import correct_prior_, growing_quotas
+from .parts.seeds import growing_quotas
 from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
@@ -122,8 +120,7 @@ class CoFTPlus(CoFT):
             number: Of the round, from 1.
         """
         views = self._classify(None)
-        together = mean_log_probabilities([views[name] for name in PEERS], self.own.CLASSIFY, self.output_dir)
-        correct_prior_(together, self.own.PRIOR_TAU)
+        together = self.together(views)
         opinions = self.opinions_of(views).values()
         labels = together.argmax(dim=1)
         clean = torch.stack([o.clean_at(labels) > 0.5 for o in opinions]).all(dim=0)

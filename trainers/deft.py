@@ -75,6 +75,7 @@ class DeFT(CoFT):
         """The models of Phase I, in Phase II as well."""
         return {name: peer.prompted() for name, peer in self.peers.items()}
 
-    def opinions(self) -> dict[str, Opinion]:
+    def opinions_of(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Opinion]:
         """What each model thinks of the given labels."""
-        return {name: replace(told, labels=self.peers[name].seeds.labels) for name, told in super().opinions().items()}
+        formed = super().opinions_of(views)
+        return {name: replace(told, labels=self.peers[name].seeds.labels) for name, told in formed.items()}

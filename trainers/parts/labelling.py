@@ -147,6 +147,65 @@ def classify_pool(
     return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}
 
 
+@torch.no_grad()
+def encode_pool(
+    classifiers: Mapping[str, Classifier],
+    pool: UnlabeledPool,
+    cfg: Any,
+    device: torch.device,
+    side_by_side: SideBySide | None = None,
+    views: int = 1,
+    key: Sequence[int | str] = (),
+) -> dict[str, Tensor]:
+    """Features of all unlabeled images, for heads that change while the encoders do not.
+
+    Args:
+        classifiers: By name.
+        pool: The images.
+        cfg: See `plain_batches`.
+        device: Where the classifiers are.
+        side_by_side: Runs the classifiers at the same time.
+        views: See `plain_batches`.
+        key: Likewise.
+
+    Returns:
+        Features by name, on the CPU, of unit length or means of such, in order of rank. Shape (N, embed_dim) each.
+    """
+    parts = {name: Rows(len(pool), cfg.OUTPUT_DIR) for name in classifiers}
+    for batch in tqdm(plain_batches(pool, cfg, None, views, key), "label images", disable=None, leave=False):
+        images = dict.fromkeys(classifiers, batch["all"]["view"].to(device))
+        encode = partial(_features, classifiers, images)
+        for name, rows in without_gradients(encode, list(classifiers), device.type, side_by_side).items():
+            parts[name].add(rows)
+    return {name: part.table() for name, part in parts.items()}
+
+
+@torch.no_grad()
+def classify_features(
+    classifiers: Mapping[str, Classifier], features: Mapping[str, Tensor], device: torch.device, folder: str
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Classify images by their features: `classify_pool`, but for the encoding.
+
+    Args:
+        classifiers: By name.
+        features: By name, see `encode_pool`. Shape (N, embed_dim) each.
+        device: Where the classifiers are.
+        folder: See `new_table`.
+
+    Returns:
+        As `classify_pool`.
+    """
+    found = {}
+    for name, table in features.items():
+        logits, log_odds = Rows(len(table), folder), Rows(len(table), folder)
+        for (rows,) in chunks(table):
+            answer = classifiers[name].classify(rows.to(device))
+            logits.add(answer[0])
+            log_odds.add(answer[1])
+        found[name] = logits.table(), log_odds.table()
+    return found
+
+
 def pool_features(
     classifiers: Mapping[str, Classifier],
     pool: UnlabeledPool,
