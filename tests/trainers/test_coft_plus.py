@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
-from trainers import coft
 from trainers.coft_plus import ASIDE
+from trainers.parts import judging
 from trainers.parts.descriptions import described_features, load_descriptions
 from trainers.parts.seeds import Seeds, growing_quotas
 from trainers.parts.side_by_side import SideBySide
@@ -184,7 +184,7 @@ def test_negative_vectors_that_judge_know_no_more_seeds_than_the_first_round_had
         fitted.append(labels)
         return rest[1]
 
-    monkeypatch.setattr(coft, "fit_negative", recorded)
+    monkeypatch.setattr(judging, "fit_negative", recorded)
     monkeypatch.setattr(SideBySide, "map", lambda _, function, names, together=True: [function(n) for n in names])
     first = trainer.seeds_per_class * (1 if split else 2)
     for peer in trainer.peers.values():  # one class has more than in the first round, the other fewer

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers import coft
+from trainers.parts import judging
 from trainers.parts.labelling import opinion, pool_features
 from trainers.parts.negative_head import fit_negative
 from trainers.parts.side_by_side import SideBySide
@@ -47,7 +47,7 @@ def test_phase_two_labels_by_its_own_rule_after_its_first_labels(
         return told
 
     trainer = run("CoFT", train=False, TRAINER__COFT__PHASE2__REFRESH=1)
-    monkeypatch.setattr(coft, "opinion", partial(recorded, trainer))
+    monkeypatch.setattr(judging, "opinion", partial(recorded, trainer))
     with torch.enable_grad():
         trainer.train()
     assert sorted(labels) == list(range(trainer.phase1_epochs, trainer.max_epoch))
@@ -69,7 +69,7 @@ def test_negative_vectors_are_fitted_to_the_seeds_before_labels_are_made_and_at_
     def in_order(_: SideBySide, function: Callable[[str], Any], names: list[str], together: bool = True) -> list[Any]:
         return [function(name) for name in names]
 
-    monkeypatch.setattr(coft, "fit_negative", recorded)
+    monkeypatch.setattr(judging, "fit_negative", recorded)
     monkeypatch.setattr(SideBySide, "map", in_order)  # recorded would not know whose thread was first
     trainer = run("CoFT")  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
     assert len(fits) == len(PEERS) * 4
@@ -109,7 +109,7 @@ def test_negative_vectors_may_be_fitted_to_the_moving_average_and_averaged(
         weights.append(weight)
         return fit_negative(features, labels, weight, *rest)
 
-    monkeypatch.setattr(coft, "fit_negative", recorded)
+    monkeypatch.setattr(judging, "fit_negative", recorded)
     trainer = run("CoFT", TRAINER__COFT__PHASE2__FIT_TESTED=False)
     for name, peer in trainer.peers.items():
         taught = peer.lesson.weight[peer.lesson.weight > 0]
