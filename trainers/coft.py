@@ -172,7 +172,7 @@ class CoFT(JudgingTrainer):
             UserError: If the filter keeps no label.
         """
         features = self.encode()
-        if self.own.PHASE2.RENEW_SEEDS and self.fits_negatives:
+        if self.renews_seeds:
             self.renew_seeds(features)
         self.fit_negatives(features)
         opinions = self.opinions_of(self.classified(features))
@@ -182,6 +182,11 @@ class CoFT(JudgingTrainer):
                 section = f"TRAINER.{self.settings}"
                 raise UserError(f"{section}.FILTER {self.own.FILTER} keeps no pseudo-label; set {section}.MIN_KEPT 1")
         self._report_lessons(opinions)
+
+    @property
+    def renews_seeds(self) -> bool:
+        """Whether seeds are chosen anew: once the peers have learned from more than the seeds they have."""
+        return bool(self.own.PHASE2.RENEW_SEEDS and self.fits_negatives and self.epoch > self.phase1_epochs)
 
     def renew_seeds(self, features: Mapping[str, Tensor]) -> None:
         """Phase II: choose the seeds anew, as Phase 0 does, by what the peers say now.

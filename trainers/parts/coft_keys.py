@@ -39,7 +39,7 @@ def coft_keys() -> CfgNode:
     own.PHASE2.LAMBDA_DUAL = 0.0  # weight of the dual loss in Phase II (CLASS_NEGATIVE fits anew in any case)
     own.PHASE2.VIEW = "strong"  # or weak: what peers are trained on (labels are of LABEL_VIEWS)
     own.PHASE2.CLASSIFY = "positive"  # as CLASSIFY, for the labels of Phase II after its first ones
-    own.PHASE2.RENEW_SEEDS = True  # negative vectors are fitted to the surest images of the time; False: of Phase I
+    own.PHASE2.RENEW_SEEDS = True  # once it has trained, negative vectors are fitted to the surest images of the time
     own.PHASE2.EMA = 0.99
     own.PHASE2.WISE = 0.5  # Phase II's share in the weights that are tested
     own.PHASE2.FIT_TESTED = True  # negative vectors are fitted at the end to what is tested; False: to the EMA
