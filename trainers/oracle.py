@@ -34,7 +34,8 @@ class CoFTOracle(CoFT):
     """CoFT with an oracle in one place, which KNOWS names.
 
     filter: in both phases those pseudo-labels are kept that are right (negative vectors are fitted to all seeds).
-    seeds: Phase I has true labels, of the images of each class that zero-shot CLIP finds likeliest to be of it.
+    seeds: Phase I has true labels, of the images of each class that zero-shot CLIP finds likeliest to be of it; and so
+        has what judges in Phase II, of those that the peers find likeliest.
     labels: Phase II is taught all true labels.
     """
 
