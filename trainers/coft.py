@@ -189,15 +189,20 @@ class CoFT(JudgingTrainer):
         return bool(self.own.PHASE2.RENEW_SEEDS and self.fits_negatives and self.epoch > self.phase1_epochs)
 
     def renew_seeds(self, features: Mapping[str, Tensor]) -> None:
-        """Phase II: choose the seeds anew, as Phase 0 does, by what the peers say now.
+        """Phase II: choose the seeds anew, as Phase 0 does, by what the peers say now; each its own with FILTER self.
 
         What judges labels is fitted to the seeds; those of Phase 0 are right as often as zero-shot CLIP was.
 
         Args:
             features: Of all images, by peer. Shape (N, embed_dim) each.
         """
-        numbers = self.share_seeds(self.together(self.classified(features)), 2 * self.seeds_per_class)
-        self.numbers["seeds_precision"] = numbers["precision"]
+        views = self.classified(features)
+        if self.own.FILTER != "self":
+            numbers = self.share_seeds(self.together(views), 2 * self.seeds_per_class)
+            self.numbers["seeds_precision"] = numbers["precision"]
+            return
+        for name, peer in self.peers.items():
+            peer.seeds = self.pick_seeds(self.together({name: views[name]}), self.seeds_per_peer)
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """Say what a peer is taught in Phase II: what the filter lets through, and of each class at least a few.

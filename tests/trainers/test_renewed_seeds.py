@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
+from tests.trainers.conftest import weights
 from trainers.parts import judging
 from trainers.parts.labelling import classify_features, classify_pool, encode_pool, pool_features
 from trainers.parts.negative_head import fit_negative
+from trainers.parts.peer_trainer import PeerTrainer
 from trainers.parts.seeds import Seeds
 
+ABLATIONS = Path(__file__).parents[2] / "configs" / "ablations.yaml"
 PEERS = ("peer_a", "peer_b")
 KEY = (1, "labels", 7)
 
@@ -43,12 +48,12 @@ def pairs(seeds: Seeds) -> list[tuple[int, int]]:
 
 
 def surest(views: dict[str, tuple[Tensor, Tensor]], most: int) -> dict[str, list[tuple[int, int]]]:
-    """Ranks and labels of the surest images by both peers' mean probability, by turns: an image at a time."""
-    count, classes = views[PEERS[0]][0].shape
+    """Ranks and labels of the surest images by the mean probability, by turns: an image at a time."""
+    count, classes = next(iter(views.values()))[0].shape
     mean = torch.zeros(count, classes, dtype=torch.float64)
     for plus, _ in views.values():  # Phase II goes by these
         for i in range(count):
-            mean[i] += plus[i].double().softmax(dim=0) / 2
+            mean[i] += plus[i].double().softmax(dim=0) / len(views)
     weighed = mean / mean.mean(dim=0).sqrt()
 
     def best(place: int, c: int, without: set[int]) -> list[int]:
@@ -115,6 +120,46 @@ def test_seeds_of_phase_one_may_stay(run: Callable[..., Any]) -> None:
         assert torch.equal(first.ranks, last.ranks) and torch.equal(first.labels, last.labels)
         changed.append(not torch.equal(first.ranks, now.ranks))
     assert any(changed)
+
+
+def test_each_model_renews_its_own_seeds_where_it_is_taught_its_own_labels(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"TRAINER__COFT__FILTER": "self", "TRAINER__COFT__SEEDS_PER_CLASS": 2, "TRAINER__COFT__PHASE2__REFRESH": 1}
+    trainer = run("CoFT", train=False, **keys)
+    renew, seen = trainer.renew_seeds, []
+
+    def recorded(features: dict[str, Tensor]) -> None:
+        views = trainer.classified(features)
+        renew(features)
+        for name in PEERS:
+            alone = surest({name: views[name]}, trainer.seeds_per_peer)
+            seen.append((sorted(pairs(trainer.peers[name].seeds)), sorted(x for half in alone.values() for x in half)))
+
+    monkeypatch.setattr(trainer, "renew_seeds", recorded)
+    trainer.train()
+    assert seen and all(found == expected for found, expected in seen)
+
+
+def test_two_models_on_their_own_know_nothing_of_each_other(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = yaml.safe_load(ABLATIONS.read_text())["ablations"]
+    row = next(r for r in rows if r["name"] == "two models, each on its own, averaged")
+    keys = {key.replace(".", "__"): value for key, value in row["settings"].items()}
+    keys |= {"TRAINER__COFT__SEEDS_PER_CLASS": 2, "TRAINER__COFT__PHASE2__REFRESH": 1}
+    start = PeerTrainer.fresh_start
+
+    def other_b(self: PeerTrainer, index: int, name: str, *key: int) -> Any:
+        return start(self, index, name, *key, *([99] if name == "peer_b" else []))
+
+    for case, settings in {"alone": keys, "together": {}}.items():
+        before = weights(run("CoFT", out=case, **settings))
+        with monkeypatch.context() as patch:
+            patch.setattr(PeerTrainer, "fresh_start", other_b)
+            after = weights(run("CoFT", out=f"{case}, another B", **settings))
+        changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+        assert changed == ({"peer_b"} if case == "alone" else {"peer_a", "peer_b"})
 
 
 def test_nothing_is_renewed_where_nothing_is_fitted(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,15 +72,15 @@ class JudgingTrainer(PeerTrainer):
             )
 
     def together(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
-        """Log of the mean of the peers' probabilities, its prior corrected.
+        """Log of the mean of some peers' probabilities, its prior corrected.
 
         Args:
-            views: Logits l+ and clean log-odds d of all images, by peer. Shape (N, C) each.
+            views: Their logits l+ and clean log-odds d of all images, by peer. Shape (N, C) each.
 
         Returns:
             Shape (N, C), fp64.
         """
-        mean = mean_log_probabilities([views[name] for name in PEERS], self.labels_by, self.output_dir)
+        mean = mean_log_probabilities([views[n] for n in PEERS if n in views], self.labels_by, self.output_dir)
         return correct_prior_(mean, self.own.PRIOR_TAU)
 
     # ---------------------------------------------------------------- the judges
