@@ -21,7 +21,7 @@ from .parts.described import DescribedClassifier
 from .parts.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
 from .parts.peer import Classifier, Peer
 from .parts.prompts import DualPrompts
-from .parts.ranges import check_not_negative, check_positive, check_share
+from .parts.ranges import check_above_zero, check_not_negative, check_positive, check_share
 from .parts.seeding import derive
 from .parts.seeds import growing_quotas
 from .parts.unlabeled import peer_batches
@@ -54,6 +54,7 @@ class CoFTPlus(CoFT):
         super().check_cfg(cfg)
         check_positive(cfg, *(f"TRAINER.COFTPLUS.{key}" for key in ("ROUNDS", "CONTRAST.QUEUE", "CONTRAST.DIM")))
         check_not_negative(cfg, "TRAINER.COFTPLUS.CONTRAST.WEIGHT")
+        check_above_zero(cfg, "TRAINER.COFTPLUS.CONTRAST.TEMPERATURE")
         check_share(cfg, *(f"TRAINER.COFTPLUS.DESCRIPTIONS.{key}" for key in ("AT_SEEDS", "AT_PREDICTION")))
 
     # ---------------------------------------------------------------- descriptions

@@ -16,9 +16,9 @@ from .parts.descriptions import descriptions_of, sentence_features, sentences_by
 from .parts.full_tuning import tuning_keys
 from .parts.peer import Peer
 from .parts.prompts import template_features
-from .parts.ranges import check_module, check_not_negative, check_positive, check_share
+from .parts.ranges import check_not_negative, check_positive, check_share
 from .parts.seeding import generator
-from .parts.visual_tuning import light_module
+from .parts.visual_tuning import check_module, light_module
 from .self_training import SelfTraining
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ class LaFTer(SelfTraining):
 
     def first_encoder(self, name: str) -> nn.Module:
         """CLIP's image encoder with a light module."""
-        return light_module(self.clip_model.visual, generator(self.cfg.SEED, "light module", name), self.own)
+        source = generator(self.cfg.SEED, "light module", name)
+        return light_module(self.clip_model.visual, source, self.own, "TRAINER.LAFTER")
 
     def build_peer(self, name: str) -> Peer:
         """Build a model, of whose encoder the light module alone trains."""

@@ -162,9 +162,8 @@ def test_statistics_stay_in_training_mode(clip_model: CLIP) -> None:
     assert all(torch.equal(before[name], value) for name, value in module.named_buffers())
 
 
-def test_mistakes_are_named(clip_model: CLIP) -> None:
-    with pytest.raises(UserError, match="VISUAL is 'vpt'; did you mean"):
-        light_module(clip_model.visual, torch.Generator(), settings("vpt"))
+def test_vpt_on_a_resnet_is_refused(clip_model: CLIP) -> None:
     if not is_vit(clip_model.visual):
-        with pytest.raises(UserError, match="needs a ViT backbone"):
-            light_module(clip_model.visual, torch.Generator(), settings("vpt-deep"))
+        for name in ("vpt-deep", "vpt-shallow"):
+            with pytest.raises(UserError, match=rf"TRAINER\.LAFTER\.VISUAL {name} needs a ViT backbone"):
+                light_module(clip_model.visual, torch.Generator(), settings(name), "TRAINER.LAFTER")

@@ -269,6 +269,7 @@ def test_checkpoint_of_another_backbone_is_refused(run: Callable[..., Any]) -> N
         ({"TRAINER__COFT__PHASE2__WISE": 7.0}, "PHASE2.WISE is 7.0; expected a number from 0 to 1"),
         ({"TRAINER__COFT__PHASE2__LR": -1e-5}, "PHASE2.LR is -1e-05; expected 0 or more"),
         ({"TRAINER__COFT__ADAPTER_REDUCTION": 0}, "TRAINER.COFT.ADAPTER_REDUCTION is 0; expected at least 1"),
+        ({"TRAINER__COFT__VISUAL": "vpt"}, "TRAINER.COFT.VISUAL is 'vpt'; did you mean 'vpt-"),
         ({"TRAINER__COFT__LORA_RANK": -1}, "TRAINER.COFT.LORA_RANK is -1; expected at least 1"),
         ({"DATALOADER__TRAIN_X__BATCH_SIZE": 0}, "DATALOADER.TRAIN_X.BATCH_SIZE is 0; expected at least 1"),
         ({"TEST__FINAL_MODEL": "best_val"}, "TEST.FINAL_MODEL is 'best_val', which chooses an epoch by labels"),

@@ -198,6 +198,10 @@ def test_negative_vectors_that_judge_know_no_more_seeds_than_the_first_round_had
 
 def test_wrong_settings_are_named(run: Callable[..., Any], tmp_path: Path) -> None:
     for settings, message in (
+        (
+            {"TRAINER__COFTPLUS__CONTRAST__TEMPERATURE": 0.0},
+            r"TEMPERATURE is 0\.0; expected a number above 0",
+        ),
         ({"TRAINER__COFTPLUS__ROUNDS": 0}, r"COFTPLUS\.ROUNDS is 0; expected at least 1"),
         ({"TRAINER__COFTPLUS__DESCRIPTIONS__AT_SEEDS": 2.0}, "expected a number from 0 to 1"),
         ({"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": str(tmp_path / "no.json")}, "no.json"),

@@ -73,7 +73,7 @@ class PeerLog:
         return {**mean, "of": len(first), "disagreement": self._disagreement(first, second)}
 
     def _disagreement(self, first: Tensor, second: Tensor) -> float:
-        share = float((first != second).float().mean())
+        share = float((first != second).double().mean())
         if share < MIN_DISAGREEMENT and not self._warned:
             self._warned = True  # once: where nearly all is right, nothing is wrong with it
             log.warning(

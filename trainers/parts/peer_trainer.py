@@ -24,11 +24,11 @@ from .peer import HEADS, NEGATIVE_STARTS, Classifier, Peer
 from .phases import Built, PhasedOptimizer, PhasedScheduler
 from .prompts import DualPrompts, template_features
 from .pseudo_labels import FILTERS
-from .ranges import check_module, check_not_negative, check_positive, check_share
+from .ranges import check_not_negative, check_positive, check_share
 from .seeding import generator
 from .seeds import seed_quota
 from .side_by_side import SideBySide
-from .visual_tuning import light_module
+from .visual_tuning import check_module, light_module
 
 PEERS = ("peer_a", "peer_b")
 NAMED: dict[str, Collection[str]] = {  # keys whose values are names
@@ -125,7 +125,7 @@ class PeerTrainer(ClipTrainer):
         own, source = self.own, generator(self.cfg.SEED, "peer", name, *key)
         template = self.templates[index % len(self.templates)]
         prompts = DualPrompts(self.clip_model, self.classnames, template, num_ctx=own.N_CTX, generator=source)
-        return prompts, light_module(self.clip_model.visual, source, own)
+        return prompts, light_module(self.clip_model.visual, source, own, f"TRAINER.{self.settings}")
 
     def make_peer(self, name: str, prompts: DualPrompts, encoder: nn.Module) -> Peer:
         """Build a peer."""

@@ -27,6 +27,11 @@ def check_not_negative(cfg: Any, *keys: str) -> None:
     _check(cfg, keys, lambda value: value >= 0, "0 or more")
 
 
+def check_above_zero(cfg: Any, *keys: str) -> None:
+    """Refuse what one cannot divide by. Arguments and errors are those of `check_positive`."""
+    _check(cfg, keys, lambda value: value > 0, "a number above 0")
+
+
 def check_share(cfg: Any, *keys: str) -> None:
     """Refuse what is no share. Arguments and errors are those of `check_positive`."""
     _check(cfg, keys, lambda value: 0 <= value <= 1, "a number from 0 to 1")
@@ -37,13 +42,3 @@ def _check(cfg: Any, keys: tuple[str, ...], fits: Callable[[float], bool], expec
         value = reduce(lambda node, part: node[part], key.split("."), cfg)
         if not fits(value):
             raise UserError(f"{key} is {value}; expected {expected}")
-
-
-def check_module(cfg: Any, section: str) -> None:
-    """Refuse sizes of a light visual module below 1. Errors are those of `check_positive`.
-
-    Args:
-        cfg: The config.
-        section: The trainer's, such as "TRAINER.COFT".
-    """
-    check_positive(cfg, *(f"{section}.{key}" for key in ("VPT_TOKENS", "LORA_RANK", "ADAPTER_REDUCTION")))

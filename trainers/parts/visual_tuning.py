@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from datasets.errors import UserError, did_you_mean
 
 from .low_rank import add_low_rank
+from .ranges import check_positive
 from .residual_block import run_block
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm)
@@ -97,21 +98,13 @@ class PromptedViT(nn.Module):
         return run_block(block, x, rows)
 
 
-def _prompted_vit(visual: nn.Module, generator: torch.Generator, own: Any, deep: bool) -> nn.Module:
-    if not is_vit(visual):
-        raise UserError(
-            f"VISUAL {own.VISUAL} needs a ViT backbone; use norms-and-biases, lora or adapter with a ResNet"
-        )
-    return PromptedViT(visual, own.VPT_TOKENS, generator, deep)
-
-
 def vpt_deep(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
     """Train VPT_TOKENS visual prompt tokens in every layer.
 
     Raises:
         UserError: If the image encoder is no vision transformer.
     """
-    return _prompted_vit(visual, generator, own, deep=True)
+    return PromptedViT(visual, own.VPT_TOKENS, generator)
 
 
 def vpt_shallow(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
@@ -120,7 +113,7 @@ def vpt_shallow(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.M
     Raises:
         UserError: If the image encoder is no vision transformer.
     """
-    return _prompted_vit(visual, generator, own, deep=False)
+    return PromptedViT(visual, own.VPT_TOKENS, generator, deep=False)
 
 
 def lora(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
@@ -177,24 +170,43 @@ VISUAL_MODULES: dict[str, Callable[[nn.Module, torch.Generator, Any], nn.Module]
     "norms-and-biases": norms_and_biases,
     "none": no_module,
 }
+OF_VITS = ("vpt-deep", "vpt-shallow")
 
 
-def light_module(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
+def check_module(cfg: Any, section: str) -> None:
+    """Refuse a light visual module of an unknown name, and sizes below 1.
+
+    Args:
+        cfg: The config.
+        section: The trainer's, such as "TRAINER.COFT".
+
+    Raises:
+        UserError: Naming the key.
+    """
+    name = cfg.TRAINER[section.rpartition(".")[2]].VISUAL
+    if name != "auto" and name not in VISUAL_MODULES:
+        raise UserError(f"{section}.VISUAL is {name!r}; {did_you_mean(name, ['auto', *VISUAL_MODULES])}")
+    check_positive(cfg, *(f"{section}.{key}" for key in ("VPT_TOKENS", "LORA_RANK", "ADAPTER_REDUCTION")))
+
+
+def light_module(visual: nn.Module, generator: torch.Generator, own: Any, section: str = "TRAINER.COFT") -> nn.Module:
     """Build the visual module of Phase I: the key VISUAL, or what "auto" stands for with this encoder.
 
     Args:
         visual: CLIP's image encoder.
         generator: Source of the module's start.
         own: The trainer's section of the config.
+        section: Its name.
 
     Raises:
-        UserError: If there is no module of that name, or it does not go with the encoder.
+        UserError: If the module does not go with the encoder.
     """
     name = own.VISUAL
     if name == "auto":
         name = "vpt-deep" if is_vit(visual) else "norms-and-biases"
-    if name not in VISUAL_MODULES:
-        raise UserError(f"VISUAL is {name!r}; {did_you_mean(name, ['auto', *VISUAL_MODULES])}")
+    if name in OF_VITS and not is_vit(visual):
+        others = ", ".join(key for key in VISUAL_MODULES if key not in OF_VITS)
+        raise UserError(f"{section}.VISUAL {name} needs a ViT backbone; with a ResNet set one of {others}")
     return VISUAL_MODULES[name](visual, generator, own)
 
 
