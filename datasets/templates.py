@@ -1,7 +1,7 @@
 """Prompt templates: what is said of a class name, a data set at a time.
 
 The first template of a data set is the one that CoOp uses for it (where CoOp has it): zero-shot tables,
-CTX_INIT and the first peer start from it. CoFT averages over all of them for its seeds, and the second
+UPL's labels and CoFT's first peer start from it. CoFT averages over all of them for its seeds, and the second
 peer starts from the second.
 """
 

@@ -39,6 +39,9 @@ class UPL(CoOp):
     """Unsupervised prompt learning. No label is read: pseudo-labels come from the frozen CLIP.
 
     Members of an ensemble share the pseudo-labels; contexts, batches and augmentations are their own.
+
+    Unlike the published method: one prompt unless ENSEMBLE says more, pseudo-labels of one CLIP (its UPL* takes them
+    from several), and a class with too few of them is filled from images that have it second.
     """
 
     settings = "UPL"

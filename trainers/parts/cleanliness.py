@@ -4,7 +4,7 @@ The negative-prompt head. A positive and a negative text feature of each class g
 
     d(x, c) = s <f(x), t+_c> - s <f(x), t-_c>
 
-and the dual loss teaches sigmoid(d) to be high for the label in use and low for another class at random.
+and the dual loss teaches sigmoid(d) to be high for the label in use and low for the other classes.
 """
 
 from __future__ import annotations

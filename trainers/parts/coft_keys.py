@@ -6,7 +6,7 @@ from yacs.config import CfgNode
 
 
 def coft_keys() -> CfgNode:
-    """CoFT's keys with their defaults. docs/method.md says what each does and why it has this value."""
+    """CoFT's keys with their defaults. docs/method.md says what they do, and why."""
     own = CfgNode()
     own.PREC = "fp32"  # fp32, bf16, fp16, amp, or auto: what the machine is faster with
     own.N_CTX = 0  # random context tokens; 0: the words of the data set's template

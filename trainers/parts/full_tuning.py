@@ -33,7 +33,7 @@ def tuning_keys(cfg: Any, *more: str) -> CfgNode:
         *more: Further keys of Phase II to take over.
     """
     own = CfgNode({key: cfg.TRAINER.COFT.PHASE2[key] for key in (*SHARED, *more)})
-    own.PREC = "fp32"  # fp32, bf16, fp16 or amp
+    own.PREC = "fp32"  # fp32, bf16, fp16, amp, or auto: what the machine is faster with
     own.ENSEMBLE = 2  # models trained independently, whose probabilities are averaged: as many as CoFT has
     return own
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Seeds:
-    """Images with the label that the zero-shot classifier is surest of.
+    """Images with the label that a classifier is surest of: the zero-shot one, later the peers.
 
     Attributes:
         ranks: Ranks of the images in the pool. Shape (n,).
