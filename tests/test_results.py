@@ -20,7 +20,7 @@ COLUMNS = {
     "CoFT, Phase II": "CoFT, after Phase II",
     "CoFT+": "CoFTPlus, after Phase II",
 }
-LINES = {"CoFT": "CoFT, after Phase II", "CoFTPlus": "CoFTPlus, after Phase II", "UPLx2": "UPL x 2"}
+LINES = {"CoFT": "CoFT, after Phase II", "CoFTPlus": "CoFTPlus, after Phase II"}
 Key = tuple[str, str, str]
 
 

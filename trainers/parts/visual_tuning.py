@@ -99,20 +99,12 @@ class PromptedViT(nn.Module):
 
 
 def vpt_deep(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
-    """Train VPT_TOKENS visual prompt tokens in every layer.
-
-    Raises:
-        UserError: If the image encoder is no vision transformer.
-    """
+    """Train VPT_TOKENS visual prompt tokens in every layer of a vision transformer."""
     return PromptedViT(visual, own.VPT_TOKENS, generator)
 
 
 def vpt_shallow(visual: nn.Module, generator: torch.Generator, own: Any) -> nn.Module:
-    """Train VPT_TOKENS visual prompt tokens in front of the first layer.
-
-    Raises:
-        UserError: If the image encoder is no vision transformer.
-    """
+    """Train VPT_TOKENS visual prompt tokens in front of the first layer of a vision transformer."""
     return PromptedViT(visual, own.VPT_TOKENS, generator, deep=False)
 
 
