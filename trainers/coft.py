@@ -197,12 +197,14 @@ class CoFT(JudgingTrainer):
             features: Of all images, by peer. Shape (N, embed_dim) each.
         """
         views = self.classified(features)
-        if self.own.FILTER != "self":
-            numbers = self.share_seeds(self.together(views), 2 * self.seeds_per_class)
-            self.numbers["seeds_precision"] = numbers["precision"]
-            return
-        for name, peer in self.peers.items():
-            peer.seeds = self.pick_seeds(self.together({name: views[name]}), self.seeds_per_peer)
+        if self.own.FILTER == "self":
+            for name, peer in self.peers.items():
+                peer.seeds = self.pick_seeds(self.together({name: views[name]}), self.seeds_per_peer)
+        else:
+            self.share_seeds(self.together(views), 2 * self.seeds_per_class)
+        seeds = [peer.seeds for peer in self.peers.values()]
+        ranks, labels = torch.cat([chosen.ranks for chosen in seeds]), torch.cat([chosen.labels for chosen in seeds])
+        self.numbers["seeds_precision"] = self.diagnostics.accuracy(ranks, labels)
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """Say what a peer is taught in Phase II: what the filter lets through, and of each class at least a few.

@@ -88,7 +88,8 @@ def tabulate_found(args: argparse.Namespace, command: str) -> int:
     """Tabulate folders of runs that somebody else made."""
     folders = [called_from(folder) for folder in args.folders]
     rows = read_found(folders)
-    publish(args.output / KIND / (args.name or "+".join(folder.resolve().name for folder in folders)), command, rows)
+    names_of = [(place.stem if place.is_file() else place.resolve().name) for place in folders]
+    publish(args.output / KIND / (args.name or "+".join(names_of)), command, rows)
     return 0
 
 

@@ -77,6 +77,9 @@ def test_lists_of_results_count_as_the_folders_they_are_of(
     listed = tmp_path / "out" / "comparisons" / "mine" / "runs.csv"
     assert table([str(listed)]) == 0
     assert lines(capsys.readouterr().out) == shown
+    assert compare(["--from", str(listed), "--output", str(tmp_path / "again")]) == 0
+    assert lines(capsys.readouterr().out) == shown
+    assert [folder.name for folder in (tmp_path / "again" / "comparisons").iterdir()] == ["runs"]
     more = tmp_path / "more"
     write_summary(more / "upl", "UPL", 4, results={"accuracy_test": 91.0}, labels_used=0, ensemble=1)
     assert table([str(listed), str(more)]) == 0

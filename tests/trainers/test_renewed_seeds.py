@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -166,3 +167,16 @@ def test_nothing_is_renewed_where_nothing_is_fitted(run: Callable[..., Any], mon
     trainer = run("CoFT", train=False, TRAINER__COFT__CLASS_NEGATIVE=False)
     monkeypatch.setattr(trainer, "renew_seeds", partial(pytest.fail, "seeds that nothing is fitted to"))
     trainer.train()
+
+
+@pytest.mark.parametrize("rule", ["both", "self"])
+def test_the_log_says_how_many_seeds_are_right(run: Callable[..., Any], rule: str) -> None:
+    keys = {"TRAINER__COFT__FILTER": rule, "TRAINER__COFT__SEEDS_PER_CLASS": 2, "TRAINER__COFT__PHASE2__REFRESH": 1}
+    trainer = run("CoFT", **keys)
+    images = trainer.dm.dataset.train_u or trainer.dm.dataset.train_x
+    truth = [images[i].label for i in trainer.pool.order.tolist()]
+    seeds = [pair for name in PEERS for pair in pairs(trainer.peers[name].seeds)]
+    with (Path(trainer.output_dir) / "metrics.csv").open(newline="") as file:
+        logged = [row["seeds_precision"] for row in csv.DictReader(file)]
+    right = sum(truth[i] == c for i, c in seeds)
+    assert logged[-1] and float(logged[-1]) == pytest.approx(right / len(seeds), abs=1e-4)
