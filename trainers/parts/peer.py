@@ -20,9 +20,18 @@ from .pseudo_labels import Lesson
 from .seeds import Seeds
 from .visual_tuning import everything, freeze_statistics
 
-NEGATIVE_STARTS = ("mean", "positive")
 HEADS = ("positive", "negative")  # a classifier's vectors
 NOTHING = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
+
+
+def to_class_mean(negative: Tensor) -> Tensor:
+    """What moves the negative features, shape (C, embed_dim), to their mean: d starts as what a class has over it."""
+    return F.normalize(negative.mean(dim=0), dim=-1) - negative
+
+
+# What is added to the features of the negative prompt, which begins at the positive one, so that they start where they
+# should. From the positive ones every d starts at 0.
+NEGATIVE_STARTS: dict[str, Callable[[Tensor], Tensor]] = {"mean": to_class_mean, "positive": torch.zeros_like}
 
 
 class Classifier(nn.Module):
@@ -141,8 +150,7 @@ class Peer(nn.Module):
         negative_to_visual: See `Classifier`.
         ema_decay: See `ramped_ema`.
         restart: Whether the encoder of Phase II starts from pre-trained weights, not from those of Phase I.
-        negative_start: Where the negative text features start: at the "mean" of all classes, so that d starts as what
-            tells a class from the average one, or at the "positive" ones, so that every d starts at 0.
+        negative_start: Where the negative text features start, a name of `NEGATIVE_STARTS`.
         class_negative: Whether the negative text features have a part of each class's own that trains.
         micro_batch: See `Classifier`.
         compiler: Name of a backend of torch.compile for the encoder of Phase II; "" for none.
@@ -176,10 +184,10 @@ class Peer(nn.Module):
         self.negative_to_visual = negative_to_visual
         self.ema_decay = ema_decay
         self.restart = restart
-        self.negative_start = negative_start
         self.micro_batch = micro_batch
         self.compiler = compiler
-        self.offset = nn.Parameter(self._negative_offset(), requires_grad=class_negative)
+        self._negative_offset = NEGATIVE_STARTS[negative_start]
+        self.offset = nn.Parameter(self._first_offset(), requires_grad=class_negative)
         self.phase = 1
         self.seeds = Seeds(*NOTHING)
         self.lesson = Lesson(*NOTHING)
@@ -194,12 +202,8 @@ class Peer(nn.Module):
         return float(self._clip[0].logit_scale.exp())
 
     @torch.no_grad()
-    def _negative_offset(self) -> Tensor:
-        """What is added to the negative prompt's features at first, so that they start where they should."""
-        _, negative = self.prompts(self._clip[0])
-        if self.negative_start == "positive":
-            return torch.zeros_like(negative)
-        return F.normalize(negative.mean(dim=0), dim=-1) - negative
+    def _first_offset(self) -> Tensor:
+        return self._negative_offset(self.prompts(self._clip[0])[1])
 
     def text_features(self) -> tuple[Tensor, Tensor]:
         """Positive and negative text features, unit length, each of shape (C, embed_dim)."""
@@ -271,7 +275,7 @@ class Peer(nn.Module):
         """Begin Phase I again with other prompts and another light module."""
         self.prompts, self.encoder = prompts, encoder
         with torch.no_grad():
-            self.offset.copy_(self._negative_offset())
+            self.offset.copy_(self._first_offset())
         self.train(self.training)
 
     def update_ema(self) -> None:
