@@ -81,12 +81,13 @@ class CoFT(JudgingTrainer):
         seeds = self.pick_seeds(logits, per_class)
         for start, peer in enumerate(self.peers.values()):
             peer.seeds = seeds.every_other(start, len(self.classnames)) if self.own.SPLIT_SEEDS else seeds
-        everything = torch.arange(len(self.pool))
+        everything, labels = torch.arange(len(self.pool)), logits.argmax(dim=1)
         return {
             "kept": len(seeds.ranks),
             "of": len(self.pool),
             "precision": self.diagnostics.accuracy(seeds.ranks, seeds.labels),
-            "pool_accuracy": self.diagnostics.accuracy(everything, logits.argmax(dim=1)),
+            "pool_accuracy": self.diagnostics.accuracy(everything, labels),
+            "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(labels),
         }
 
     def pick_seeds(self, logits: Tensor, per_class: int | Tensor) -> Seeds:

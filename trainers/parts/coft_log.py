@@ -134,5 +134,6 @@ def _lesson_numbers(
         "precision": diagnostics.accuracy(ranks, lesson.labels[ranks]),
         "recall": diagnostics.recall(lesson.labels, lesson.keep),
         "pool_accuracy": diagnostics.accuracy(torch.arange(len(lesson.keep)), lesson.labels),
+        "pool_cluster_accuracy": diagnostics.cluster_accuracy(lesson.labels),
         **{f"auroc_{name}": diagnostics.auroc(score, lesson.labels) for name, score in scores.items()},
     }

@@ -37,6 +37,22 @@ class Diagnostics:
         known = truth >= 0
         return float((truth[known] == labels[known]).float().mean()) if known.any() else math.nan
 
+    def cluster_accuracy(self, labels: Tensor) -> float:
+        """Share of right labels of all images if classes swapped names in the best way, as clusterings are measured.
+
+        What it is above `accuracy` are images that are told apart, but go by another class's name. NaN without a known
+        label.
+        """
+        from scipy.optimize import linear_sum_assignment
+
+        known = self._labels >= 0
+        if not known.any():
+            return math.nan
+        truth, found = self._labels[known], labels[known]
+        classes = int(torch.maximum(truth, found).max()) + 1
+        together = torch.bincount(truth * classes + found, minlength=classes**2).reshape(classes, classes).numpy()
+        return float(together[linear_sum_assignment(together, maximize=True)].sum() / len(truth))
+
     def recall(self, labels: Tensor, keep: Tensor) -> float:
         """Share of the right pseudo-labels of all images that are kept, in [0, 1]; NaN without a right one."""
         right = self._labels == labels
