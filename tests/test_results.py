@@ -20,7 +20,7 @@ COLUMNS = {
     "CoFT, Phase II": "CoFT, after Phase II",
     "CoFT+": "CoFTPlus, after Phase II",
 }
-LINES = {"CoFT": "CoFT, after Phase II", "CoFTPlus": "CoFTPlus, after Phase II"}
+LINES = {method: f"{method}, after Phase II" for method in ("CoFT", "CoFTPlus", "DeFT")}
 Key = tuple[str, str, str]
 
 
