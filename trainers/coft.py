@@ -79,8 +79,7 @@ class CoFT(JudgingTrainer):
             Numbers for the log.
         """
         seeds = self.pick_seeds(logits, per_class)
-        for start, peer in enumerate(self.peers.values()):
-            peer.seeds = seeds.every_other(start, len(self.classnames)) if self.own.SPLIT_SEEDS else seeds
+        self.hand_out(seeds)
         everything, labels = torch.arange(len(self.pool)), logits.argmax(dim=1)
         return {
             "kept": len(seeds.ranks),
@@ -89,6 +88,11 @@ class CoFT(JudgingTrainer):
             "pool_accuracy": self.diagnostics.accuracy(everything, labels),
             "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(labels),
         }
+
+    def hand_out(self, seeds: Seeds) -> None:
+        """Give seeds to the peers, by turns or all to both."""
+        for start, peer in enumerate(self.peers.values()):
+            peer.seeds = seeds.every_other(start, len(self.classnames)) if self.own.SPLIT_SEEDS else seeds
 
     def pick_seeds(self, logits: Tensor, per_class: int | Tensor) -> Seeds:
         """Take each class's surest images, and say where there are too few.
@@ -202,7 +206,7 @@ class CoFT(JudgingTrainer):
             for name, peer in self.peers.items():
                 peer.seeds = self.pick_seeds(self.together({name: views[name]}), self.seeds_per_peer)
         else:
-            self.share_seeds(self.together(views), 2 * self.seeds_per_class)
+            self.hand_out(self.pick_seeds(self.together(views), 2 * self.seeds_per_class))
         seeds = [peer.seeds for peer in self.peers.values()]
         ranks, labels = torch.cat([chosen.ranks for chosen in seeds]), torch.cat([chosen.labels for chosen in seeds])
         self.numbers["seeds_precision"] = self.diagnostics.accuracy(ranks, labels)

@@ -85,7 +85,7 @@ def refuse_plans(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
 
 
 def tabulate_found(args: argparse.Namespace, command: str) -> int:
-    """Tabulate folders of runs that somebody else made."""
+    """Tabulate folders of runs that somebody else made, or lists of them."""
     folders = [called_from(folder) for folder in args.folders]
     rows = read_found(folders)
     names_of = [(place.stem if place.is_file() else place.resolve().name) for place in folders]

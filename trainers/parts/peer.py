@@ -25,7 +25,7 @@ NOTHING = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
 
 
 def to_class_mean(negative: Tensor) -> Tensor:
-    """What moves the negative features, shape (C, embed_dim), to their mean: d starts as what a class has over it."""
+    """What moves the negative features, shape (C, embed_dim), to their mean: d starts as what tells a class from it."""
     return F.normalize(negative.mean(dim=0), dim=-1) - negative
 
 
@@ -186,7 +186,7 @@ class Peer(nn.Module):
         self.restart = restart
         self.micro_batch = micro_batch
         self.compiler = compiler
-        self._negative_offset = NEGATIVE_STARTS[negative_start]
+        self._offset_of = NEGATIVE_STARTS[negative_start]
         self.offset = nn.Parameter(self._first_offset(), requires_grad=class_negative)
         self.phase = 1
         self.seeds = Seeds(*NOTHING)
@@ -203,7 +203,8 @@ class Peer(nn.Module):
 
     @torch.no_grad()
     def _first_offset(self) -> Tensor:
-        return self._negative_offset(self.prompts(self._clip[0])[1])
+        """What is added to the negative prompt's features at first."""
+        return self._offset_of(self.prompts(self._clip[0])[1])
 
     def text_features(self) -> tuple[Tensor, Tensor]:
         """Positive and negative text features, unit length, each of shape (C, embed_dim)."""
