@@ -80,3 +80,25 @@ def test_table_of_rivals_is_of_the_listed_runs(accuracies: dict[Key, list[float]
             seen.add(key)
     left = {key for key in accuracies if not key[2].endswith("Phase I")} - seen
     assert not left, "runs that the table does not show"
+
+
+def test_table_of_coft_plus_is_of_the_listed_runs(accuracies: dict[Key, list[float]]) -> None:
+    head, *rows = table_after("CoFT+")
+    columns = {
+        "round 3 (end of Phase I)": "CoFTPlus, after Phase I",
+        "Phase II": "CoFTPlus, after Phase II",
+        "CoFT, Phase II": "CoFT, after Phase II",
+    }
+    assert len(rows) == 8
+    for row in rows:
+        cells = dict(zip(head, row, strict=True))
+        dataset, backbone = row[0].split(", ")
+        pair = SETS[dataset.lower()], backbone
+        for column, method in columns.items():
+            assert cells[column] == shown(accuracies[(*pair, method)], count=False), (pair, column)
+        ends = zip(
+            accuracies[(*pair, "CoFTPlus, after Phase II")], accuracies[(*pair, "CoFT, after Phase II")], strict=True
+        )
+        more = [plus - plain for plus, plain in ends]
+        expected = f"{statistics.mean(more):+.1f} ± {statistics.stdev(more):.1f}"
+        assert cells["difference"] == expected, pair
