@@ -17,7 +17,7 @@ from datasets.errors import UserError, did_you_mean
 from .coft import CoFT
 from .parts.coft_keys import coft_keys
 from .parts.lessons import Targets
-from .parts.pseudo_labels import Lesson, Opinion
+from .parts.pseudo_labels import Lesson, Opinion, log_frequency
 from .parts.seeds import Seeds, best_of_each, odds_of
 
 KNOWN = ("nothing", "filter", "seeds", "labels")
@@ -81,8 +81,9 @@ class CoFTOracle(CoFT):
         if self.own.KNOWS != "filter":
             return told
         right = told.labels == self.truth[told.ranks]
-        guesses = self.guesses(logits, odds)
-        return replace(told, weight=right, dual_labels=torch.where(right, told.labels, guesses))
+        dual_labels = torch.where(right, told.labels, self.guesses(logits, odds))
+        adjustment = log_frequency(told.labels, right, odds.shape[1])
+        return replace(told, weight=right, dual_labels=dual_labels, adjustment=adjustment)
 
     def filtered(self, own: Opinion, other: Opinion) -> Lesson:
         """With KNOWS filter, the partner's labels that are right; with KNOWS labels, all true ones."""

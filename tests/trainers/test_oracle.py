@@ -57,6 +57,13 @@ def test_the_filter_keeps_what_is_right_in_both_phases(
             *(x.tolist() for x in (targets.ranks, targets.labels, targets.weight, targets.dual_labels)), strict=True
         ):
             assert keep == (truth[rank] == label) and (dual == label or not keep)
+        right = [
+            label
+            for rank, label in zip(targets.ranks.tolist(), targets.labels.tolist(), strict=True)
+            if truth[rank] == label
+        ]
+        frequencies = torch.tensor([(1 + right.count(c)) / (3 + len(right)) for c in range(3)])
+        torch.testing.assert_close(targets.adjustment, frequencies.log())
     for peer in trainer.peers.values():
         assert peer.lesson.keep.tolist() == [a == b for a, b in zip(peer.lesson.labels.tolist(), truth, strict=True)]
         assert 0 < peer.lesson.keep.sum() < 60
