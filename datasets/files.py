@@ -7,6 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import UserError
+
+
+def ensure_folder(path: Path, flag: str) -> None:
+    """Make a folder with those above it.
+
+    Args:
+        path: The folder.
+        flag: What named it, for the error message.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {path}: no folder can be there ({error.strerror}); choose another") from error
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

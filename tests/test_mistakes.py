@@ -70,6 +70,13 @@ def test_keys_that_do_not_exist_or_have_the_wrong_type(fails: Call, tmp_path: Pa
     assert "no such file; did you mean" in fails(flags=("--config-file", str(tmp_path / "wrog.yaml")))
 
 
+def test_an_output_folder_that_cannot_be(fails: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/below"):
+        line = fails(flags=("--output-dir", str(tmp_path / place)))
+        assert f"--output-dir {tmp_path / place}: no folder can be there" in line
+
+
 def test_flags_that_are_wrong(fails: Call) -> None:
     assert "argument --seed: invalid int value: 'abc'; " in fails(flags=("--seed", "abc"))
 

@@ -224,7 +224,8 @@ class CoFT(JudgingTrainer):
 
     def _report_lessons(self, opinions: dict[str, Opinion]) -> None:
         lessons = {name: peer.lesson for name, peer in self.peers.items()}
-        self.numbers |= self.log.lessons(opinions, lessons, self.diagnostics)
+        labelled_by = {name: name for name in PEERS} if self.own.FILTER == "self" else self.partners
+        self.numbers |= self.log.lessons(opinions, lessons, labelled_by, self.diagnostics)
         self.log.write_pseudo_labels(self.pool.paths, self.classnames, opinions, lessons)
 
     def forward_backward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .parts.ensembling import average_predictions
 from .parts.labelling import image_features
+from .parts.peer import NOTHING
 from .parts.phases import PhasedOptimizer, PhasedScheduler
 from .parts.prompts import PromptLearner
 from .parts.ranges import check_positive
@@ -43,7 +44,7 @@ def linear_quota(number: int, rounds: int, num_images: int, num_classes: int) ->
 class RoundLearner(PromptLearner):
     """A prompt learner whose state has the pseudo-labels of its round beside the context."""
 
-    seeds: Seeds
+    seeds = Seeds(*NOTHING)
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The pseudo-labels."""

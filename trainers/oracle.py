@@ -58,7 +58,7 @@ class CoFTOracle(CoFT):
         """
         super().build_data_loader()
         self.take_unlabeled()
-        train = self.dm.dataset.train_u or self.dm.dataset.train_x
+        train = self.training_images
         self.truth = torch.tensor([train[i].label for i in self.pool.order.tolist()])
         if (self.truth < 0).any():
             raise UserError("CoFTOracle needs the label of every training image; use CoFT, which needs none")

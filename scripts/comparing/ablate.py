@@ -45,7 +45,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
         0, or 1 if a run failed.
     """
     parser = make_parser("ablate", DESCRIPTION)
-    parser.add_argument("--trainer", choices=FILES, default="CoFT")
+    parser.add_argument("--trainer", choices=FILES, help="default: CoFT, or the one of --ablations")
     parser.add_argument("--ablations", type=called_from, metavar="FILE", help="instead of configs/ablations*.yaml")
     parser.add_argument("--groups", type=names, default=[], metavar="G,G2", help="groups of the list; default: all")
     parser.add_argument(
@@ -53,8 +53,11 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     grid = make_grid(args)
-    chosen = choose(load_ablations(args.ablations or FILES[args.trainer]), args.groups, args.row)
-    chosen, notes = leave_out(chosen)
+    ablations = load_ablations(args.ablations or FILES[args.trainer or "CoFT"])
+    trainer = ablations[0].method.trainer
+    if args.trainer not in (None, trainer):
+        raise UserError(f"--ablations {args.ablations} is of {trainer}; leave out --trainer {args.trainer}")
+    chosen, notes = leave_out(choose(ablations, args.groups, args.row))
     runs, more = plan_ablations(chosen, grid)
     notes += more
     for note in notes:
@@ -62,7 +65,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     runs, failures = do_runs(runs, grid, args, command)
     rows = planned_rows(runs)
     if not rows.empty:
-        publish(make_folder(args, grid, KIND) / args.trainer, command_line("ablate", argv), chosen, rows, notes)
+        publish(make_folder(args, grid, KIND) / trainer, command_line("ablate", argv), chosen, rows, notes)
     return report_failures(failures)
 
 

@@ -57,11 +57,16 @@ def load_ablations(path: Path) -> list[Ablation]:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        trainer, entries = content["trainer"], content["ablations"]
+        trainer, entries = str(content["trainer"]), content["ablations"]
     except FileNotFoundError as error:
         raise UserError(f"--ablations {path}: no such file") from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected the keys trainer and ablations ({error})") from error
+    except OSError as error:
+        raise UserError(f"--ablations {path}: cannot be read ({error.strerror}); give a list of ablations") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        told = " ".join(str(error).split())  # YAML's messages have several lines
+        raise UserError(f"{path}: expected the keys trainer and ablations ({told})") from error
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: ablations should be a list of changes, not {entries!r}")
     if trainer not in runnable():
         raise UserError(f"{path}: unknown trainer {trainer!r}; {did_you_mean(trainer, runnable())}")
     ablations = [Ablation(Method(FULL, trainer), FULL)] + [_read(path, trainer, entry) for entry in entries]
@@ -78,7 +83,10 @@ def _read(path: Path, trainer: str, entry: Any) -> Ablation:
     for value, known in ((measure, MEASURES), (only, ONLY)):
         if value not in known:
             raise UserError(f"{path}: {entry['name']}: {value!r}; {did_you_mean(str(value), list(known))}")
-    settings = tuple((key, str(value)) for key, value in entry.get("settings", {}).items())
+    changes = entry.get("settings", {})
+    if not isinstance(changes, dict):
+        raise UserError(f"{path}: {entry['name']}: settings should be KEY: VALUE, not {changes!r}")
+    settings = tuple((key, str(value)) for key, value in changes.items())
     return Ablation(Method(entry["name"], trainer, settings), entry["group"], measure, only)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ PEERS = ("peer_a", "peer_b")
 NEEDED = ("dataset", "backbone", "method", "trainer", "seed", "accuracy")  # columns of a list of results
 SHOWN_SETTINGS = 3  # so many that differ are written out in a method's name
 Row = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 def planned_rows(runs: Iterable[Run]) -> pd.DataFrame:
@@ -79,13 +81,16 @@ def _numbers_of(rows: pd.DataFrame, name: str, path: Path, expected: str) -> pd.
 
 
 def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[Row]:
-    """Lines of one run: its test accuracy, or for trainers with phases one after each."""
+    """Lines of one run: its test accuracy, or for trainers with phases one after each; none where none is known."""
     name = method or method_name(summary["trainer"], summary.get("shots", -1))
     common: Row = {key: summary[key] for key in ("dataset", "backbone")}
     common |= {"method": name, "trainer": summary["trainer"], "seed": summary["seed"], "stage": "end"}
     results = summary["results"]
     tail = {"ensemble": ensemble_of(summary), "labels_used": labels_of(summary, folder), "folder": str(folder)}
-    stages = [stage for stage in STAGES if stage in results]
+    stages = [stage for stage in STAGES if "accuracy_both" in results.get(stage, {})]
+    if not stages and "accuracy_test" not in results:
+        log.warning("%s: images without labels have no accuracy, left out", folder)
+        return []
     if not stages:
         return [{**common, "accuracy": results["accuracy_test"], "seconds": summary["seconds"], **tail}]
     return [{**common, "method": f"{name}, {stage}", **_stage_row(stage, results[stage]), **tail} for stage in stages]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datasets.errors import Parser, UserError, did_you_mean
+from datasets.files import ensure_folder
 from scripts.launch import CONFIGS, slug
 from scripts.paths import called_from, data_folder
 
@@ -100,6 +101,7 @@ def do_runs(
     print(f"runs: {len(unique)}, finished: {len(unique) - len(todo)}", file=sys.stderr)
     if args.no_run or not todo:
         return runs, {}
+    ensure_folder(grid.output, "--output")
     known = {run: summary["seconds"] for run, summary in summaries.items() if summary}
     return runs, run_all(todo, jobs=args.jobs, command=command, known=known)
 

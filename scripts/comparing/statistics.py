@@ -45,8 +45,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 def overall(runs: pd.DataFrame) -> pd.DataFrame:
     """Average over all pairs of data set and backbone, for methods that have results on all of them.
 
-    For each seed the mean over the pairs; of these, mean and standard deviation over seeds. Methods without a seed,
-    run once, stand for every seed.
+    For each seed the mean over the pairs; of these, mean and standard deviation over seeds.
 
     Returns:
         A line for each method: seeds, mean, std, difference to zero-shot. Empty if there is one pair.
@@ -62,7 +61,12 @@ def overall(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_over_pairs(runs: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Mean over all pairs of data set and backbone: a line for each method and seed that has them all."""
+    """Mean over all pairs of data set and backbone: a line for each method and seed that has them all.
+
+    A method with one run of each pair, as one that draws nothing has, counts as of one seed, whichever those runs have.
+    """
+    seeds = runs.groupby(["method", *PAIR])["seed"].nunique().groupby("method").max()
+    runs = runs.assign(seed=runs["seed"].where(runs["method"].map(seeds) > 1, 1))
     wide = runs.pivot_table(index=["method", "seed"], columns=PAIR, values=column, sort=False)
     return wide.dropna().mean(axis=1).rename(column).reset_index()
 

@@ -87,6 +87,11 @@ def test_what_does_not_exist_yet_is_told(settings: Any, reason: str | None) -> N
     [
         ("ablations: []", "expected the keys trainer and ablations"),
         ("trainer: [", "expected the keys"),
+        (b"trainer: \xff", "expected the keys"),
+        ("{trainer: [CoFT], ablations: []}", "unknown trainer"),
+        ("{trainer: CoFT, ablations: }", "ablations should be a list of changes, not None"),
+        ("{trainer: CoFT, ablations: [{name: a, group: g, settings: [b]}]}", "a: settings should be KEY: VALUE"),
+        ("{trainer: CoFT, ablations: [{name: a, group: g, settings: }]}", "a: settings should be KEY: VALUE, not None"),
         ("{trainer: CoFd, ablations: []}", "unknown trainer 'CoFd'; did you mean 'CoFT'"),
         ("{trainer: CoFT, ablations: [{name: a}]}", "should have name, group"),
         ("{trainer: CoFT, ablations: [{name: a, group: g, setting: {}}]}", "should have name, group"),
@@ -94,8 +99,8 @@ def test_what_does_not_exist_yet_is_told(settings: Any, reason: str | None) -> N
         ("{trainer: CoFT, ablations: [{name: a, group: g}, {name: a, group: g}]}", "two ablations are called 'a'"),
     ],
 )
-def test_mistakes_in_a_list_are_named(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "list.yaml").write_text(text)
+def test_mistakes_in_a_list_are_named(text: str | bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
         load_ablations(tmp_path / "list.yaml")
 
@@ -278,3 +283,18 @@ def test_without_the_full_method_there_is_nothing_to_compare_with(tmp_path: Path
 
 def test_the_script_calls_what_is_there() -> None:
     assert "scripts.comparing.ablate" in (ROOT / "scripts" / "ablate.sh").read_text()
+
+
+def test_a_list_of_another_trainer_than_the_flag_s_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text(LIST.replace("CoFT", "UPL"))
+    argv = ["digits", "--output", str(tmp_path), "--ablations", str(tmp_path / "list.yaml"), "--no-run"]
+    with pytest.raises(UserError, match=r"list\.yaml is of UPL; leave out --trainer CoFT"):
+        ablate([*argv, "--trainer", "CoFT"])
+    with pytest.raises(UserError, match=rf"--ablations {tmp_path}: cannot be read \(Is a directory\)"):
+        ablate(["digits", "--ablations", str(tmp_path)])
+
+
+def test_an_output_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=rf"--output {tmp_path}/file/x: no folder can be there \(Not a directory\)"):
+        ablate(["digits", "--output", str(tmp_path / "file" / "x"), "--row", "filter: none"], ["false"])

@@ -121,6 +121,15 @@ def test_what_differs_in_settings_gets_a_name_of_its_own(tmp_path: Path) -> None
     assert names == {"CoOp, 16 shots", "CoOp, 16 shots OPTIM.LR=0.1"}
 
 
+def test_own_images_without_labels_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_summary(tmp_path / "a", results={"predicted": 5})
+    write_summary(tmp_path / "b", trainer="CoFT", results={"after Phase I": {"kept": 3}, "predicted": 5})
+    write_summary(tmp_path / "c")
+    assert [row["folder"] for row in found_rows([tmp_path]).to_dict("records")] == [str(tmp_path / "c")]
+    assert [str(tmp_path / name) in record.message for name, record in zip("ab", caplog.records, strict=True)]
+    assert len(caplog.records) == 2 and "have no accuracy" in caplog.text
+
+
 def test_ours_and_others_side_by_side(tmp_path: Path) -> None:
     coop_log(tmp_path / "theirs")
     write_summary(tmp_path / "ours" / "a", seed=2, dataset="EuroSAT", backbone="RN50", ensemble=2, labels_used=0)

@@ -66,3 +66,10 @@ def test_overall_is_over_pairs_for_each_seed_and_leaves_out_who_lacks_one(runs: 
         zero_shot = mean([values(runs, "ZeroshotCLIP", pair)[0] for pair in PAIRS])
         assert table[method].difference == pytest.approx(mean(by_seed) - zero_shot)
     assert overall(runs[runs["dataset"] == "Icons"]).empty
+
+
+def test_what_was_run_once_on_each_pair_counts_whichever_seeds_it_had(runs: pd.DataFrame) -> None:
+    expected = overall(runs)
+    once = runs["method"] == "ZeroshotCLIP"
+    runs.loc[once, "seed"] = range(5, 5 + once.sum())
+    pd.testing.assert_frame_equal(overall(runs), expected)

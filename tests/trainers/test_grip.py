@@ -99,3 +99,10 @@ def test_a_checkpoint_evaluates_and_the_summary_tells_ensemble_and_labels(run: C
 def test_rounds_below_one_are_refused(run: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match=r"TRAINER.GRIP.ROUNDS is 0; expected at least 1"):
         run("GRIP", TRAINER__GRIP__ROUNDS=0)
+
+
+def test_contexts_can_come_from_a_file(run: Callable[..., Any]) -> None:
+    first = run("GRIP", out="first")
+    path = Path(first.output_dir) / "prompt_learner" / "model.pth.tar-3"
+    second = run("GRIP", train=False, out="second", MODEL__INIT_WEIGHTS=str(path))
+    assert torch.equal(first.prompt_learner.ctx, second.prompt_learner.ctx)

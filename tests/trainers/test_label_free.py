@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from datasets.errors import UserError
+from tests.conftest import Shapes
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.parts import negative_head
 
@@ -101,3 +103,19 @@ def test_labels_do_change_a_trainer_that_uses_them(run: Callable[..., Any], shap
     reference = weights(run("CoOp", out="reference"))
     permuted = weights(run("CoOp", root=changed(shapes, tmp_path / "permuted", permute_labels), out="permuted"))
     assert any(not torch.equal(reference[key], permuted[key]) for key in reference)
+
+
+def test_images_that_were_chosen_by_labels_are_refused(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shapes, "train_u", property(lambda self: None))  # as data sets in CoOp's style are
+    assert len(run("UPL", train=False).pool) == 60
+    with pytest.raises(UserError, match=r"DATASET\.NUM_SHOTS 4 leaves Shapes .* UPL reads no label"):
+        run("UPL", train=False, out="few", DATASET__NUM_SHOTS=4)
+    monkeypatch.undo()
+    assert len(run("UPL", train=False, out="all", DATASET__NUM_SHOTS=4).pool) == 60
+
+
+def test_classes_left_out_by_labels_are_told(run: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    run("UPL", train=False, DATASET__SUBSAMPLE_CLASSES="base")
+    assert "DATASET.SUBSAMPLE_CLASSES base leaves out images of other classes, by their labels" in caplog.text

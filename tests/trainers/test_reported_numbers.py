@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from trainers.parts.diagnostics import Diagnostics
+
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"
 
 
@@ -22,3 +24,38 @@ def test_the_page_explains_every_column(run: Callable[..., Any], trainer: str) -
     with (Path(run(trainer).output_dir) / "metrics.csv").open(newline="") as file:
         reported = next(csv.reader(file))
     assert sorted(reported) == sorted([*explained, "epoch", "stage"])
+
+
+@pytest.mark.parametrize("rule", ["both", "self"])
+def test_aurocs_are_of_the_peer_that_labels_and_of_both(run: Callable[..., Any], rule: str) -> None:
+    trainer = run("CoFT", train=False, TRAINER__COFT__FILTER=rule)
+    trainer.before_train()
+    trainer.epoch, seen = trainer.phase1_epochs, []
+    opinions_of = trainer.opinions_of
+    trainer.opinions_of = lambda views: seen.append(opinions_of(views)) or seen[-1]
+    truth = [rank % 3 for rank in range(60)]  # the random CLIP has hardly a label right
+    trainer.diagnostics = Diagnostics(truth)
+    trainer.before_epoch()
+    found: dict[str, list[float]] = {}
+    for name, partner in trainer.partners.items():
+        teacher = seen[-1][name if rule == "self" else partner]
+        labels = teacher.labels.tolist()
+        right = [a == b for a, b in zip(labels, truth, strict=True)]
+        p = [[opinion.probabilities[i, c].item() for i, c in enumerate(labels)] for opinion in seen[-1].values()]
+        clean = [[opinion.clean[i, c].item() for i, c in enumerate(labels)] for opinion in seen[-1].values()]
+        mine = list(seen[-1]).index(name if rule == "self" else partner)
+        rows = teacher.probabilities.tolist()
+        lead = [row[c] - max(x for k, x in enumerate(row) if k != c) for row, c in zip(rows, labels, strict=True)]
+        scores = {"p_clean": clean[mine], "confidence": p[mine], "margin": lead}
+        scores |= {"p_clean_both": [sum(x) for x in zip(*clean, strict=True)]}
+        scores |= {"confidence_both": [sum(x) for x in zip(*p, strict=True)]}
+        for key, score in scores.items():
+            found.setdefault(key, []).append(pairs_in_order(score, right))
+    for key, values in found.items():
+        assert trainer.numbers[f"auroc_{key}"] == pytest.approx(sum(values) / 2, abs=1e-6), key
+
+
+def pairs_in_order(score: list[float], right: list[bool]) -> float:
+    """Share of all pairs of a right and a wrong label of which the right one scores higher; equal ones count half."""
+    pairs = [(a, b) for a, x in zip(score, right, strict=True) for b, y in zip(score, right, strict=True) if x > y]
+    return sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dassl.data import DataManager
+from dassl.data.datasets import Datum
 from dassl.engine import TrainerX
 from datasets.errors import UserError
 from datasets.images import LabeledImages, decoding_of
@@ -97,12 +98,28 @@ class ClipTrainer(TrainerX):
             self.take_unlabeled()
 
     def take_unlabeled(self) -> None:
-        """Take the training images without their labels; these go to the diagnostics alone."""
-        train = self.dm.dataset.train_u or self.dm.dataset.train_x  # data sets in CoOp's style have no train_u
+        """Take the training images without their labels; these go to the diagnostics alone.
+
+        Raises:
+            UserError: If the images that are there were chosen by their labels.
+        """
+        train, shots = self.training_images, self.cfg.DATASET.NUM_SHOTS
+        if self.label_free and shots > 0 and not self.dm.dataset.train_u:
+            raise UserError(
+                f"DATASET.NUM_SHOTS {shots} leaves {self.cfg.DATASET.NAME} the images of a few labels alone, and "
+                f"{type(self).__name__} reads no label: leave it at -1, or give the data set a train_u of all images"
+            )
+        if self.label_free and (which := self.cfg.DATASET.SUBSAMPLE_CLASSES) != "all":
+            log.warning("DATASET.SUBSAMPLE_CLASSES %s leaves out images of other classes, by their labels", which)
         known = getattr(self.dm.dataset, "content_hashes", None)
         self.pool = self.make_pool([item.impath for item in train], known)
         log.info("Unlabeled images: %d, the %s", len(self.pool), self.unlabeled_part)
         self.diagnostics = Diagnostics([train[i].label for i in self.pool.order.tolist()])
+
+    @property
+    def training_images(self) -> list[Datum]:
+        """All training images that are to be had: data sets in CoOp's style have them in train_x alone."""
+        return list(self.dm.dataset.train_u or self.dm.dataset.train_x)
 
     def make_pool(self, paths: Sequence[str], hashes: Mapping[str, str] | None = None) -> UnlabeledPool:
         """Take images in the order of their content, read and kept as INPUT says."""

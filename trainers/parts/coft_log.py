@@ -64,10 +64,23 @@ class PeerLog:
         }
 
     def lessons(
-        self, opinions: Mapping[str, Opinion], lessons: Mapping[str, Lesson], diagnostics: Diagnostics
+        self,
+        opinions: Mapping[str, Opinion],
+        lessons: Mapping[str, Lesson],
+        labelled_by: Mapping[str, str],
+        diagnostics: Diagnostics,
     ) -> dict[str, float]:
-        """Numbers of Phase II, averaged over the peers: kept labels, and what tells right from wrong ones."""
-        rows = [_lesson_numbers(opinions, name, lesson, diagnostics) for name, lesson in lessons.items()]
+        """Numbers of Phase II, averaged over the peers: kept labels, and what tells right from wrong ones.
+
+        Args:
+            opinions: Of each peer.
+            lessons: What each peer is taught.
+            labelled_by: Who made the labels that each peer is taught.
+            diagnostics: What knows the right labels.
+        """
+        teachers = {name: opinions[teacher] for name, teacher in labelled_by.items()}
+        both = list(opinions.values())
+        rows = [_lesson_numbers(teachers[name], both, lesson, diagnostics) for name, lesson in lessons.items()]
         mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         first, second = (o.labels for o in opinions.values())
         return {**mean, "of": len(first), "disagreement": self._disagreement(first, second)}
@@ -115,18 +128,16 @@ def _short(value: float) -> str:
 
 
 def _lesson_numbers(
-    opinions: Mapping[str, Opinion], name: str, lesson: Lesson, diagnostics: Diagnostics
+    teacher: Opinion, both: Sequence[Opinion], lesson: Lesson, diagnostics: Diagnostics
 ) -> dict[str, float]:
-    own = opinions[name]
-    (other,) = (o for who, o in opinions.items() if who != name)
     ranks = torch.nonzero(lesson.keep).flatten()
     labels = lesson.labels
     scores = {  # of the peer that labels alone, then of both
-        "p_clean": other.clean_at(labels),
-        "confidence": other.confidence,
-        "margin": other.margin,
-        "p_clean_both": own.clean_at(labels) + other.clean_at(labels),
-        "confidence_both": own.probability_of(labels) + other.probability_of(labels),
+        "p_clean": teacher.clean_at(labels),
+        "confidence": teacher.confidence,
+        "margin": teacher.margin,
+        "p_clean_both": torch.stack([opinion.clean_at(labels) for opinion in both]).sum(dim=0),
+        "confidence_both": torch.stack([opinion.probability_of(labels) for opinion in both]).sum(dim=0),
     }
     return {
         "kept": len(ranks),

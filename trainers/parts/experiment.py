@@ -13,7 +13,7 @@ import yaml
 
 import dassl
 from datasets.errors import UserError
-from datasets.files import replacing
+from datasets.files import ensure_folder, replacing
 
 CONFIG = "config.yaml"
 # Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
@@ -67,9 +67,10 @@ def claim(cfg: Any) -> None:
     """Take an output folder for an experiment, or go on with the same one.
 
     Raises:
-        UserError: If the folder holds another experiment.
+        UserError: If the folder holds another experiment, or cannot be made.
     """
     folder = Path(cfg.OUTPUT_DIR)
+    ensure_folder(folder, "--output-dir")
     text = cfg.dump()
     saved, present = saved_config(folder), flatten(yaml.safe_load(text))
     if saved is None:
