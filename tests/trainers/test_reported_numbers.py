@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from trainers.parts.diagnostics import Diagnostics
+from trainers.parts.pseudo_labels import Opinion
 
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"
 
@@ -30,20 +32,20 @@ def test_the_page_explains_every_column(run: Callable[..., Any], trainer: str) -
 def test_aurocs_are_of_the_peer_that_labels_and_of_both(run: Callable[..., Any], rule: str) -> None:
     trainer = run("CoFT", train=False, TRAINER__COFT__FILTER=rule)
     trainer.before_train()
-    trainer.epoch, seen = trainer.phase1_epochs, []
-    opinions_of = trainer.opinions_of
-    trainer.opinions_of = lambda views: seen.append(opinions_of(views)) or seen[-1]
-    truth = [rank % 3 for rank in range(60)]  # the random CLIP has hardly a label right
+    trainer.epoch = trainer.phase1_epochs
+    opinions = {name: drawn_opinion(seed) for seed, name in enumerate(trainer.peers)}
+    trainer.opinions_of = lambda views: opinions
+    truth = [rank % 3 for rank in range(60)]  # the random CLIP's peers agree, and have hardly a label right
     trainer.diagnostics = Diagnostics(truth)
     trainer.before_epoch()
     found: dict[str, list[float]] = {}
     for name, partner in trainer.partners.items():
-        teacher = seen[-1][name if rule == "self" else partner]
+        teacher = opinions[name if rule == "self" else partner]
         labels = teacher.labels.tolist()
         right = [a == b for a, b in zip(labels, truth, strict=True)]
-        p = [[opinion.probabilities[i, c].item() for i, c in enumerate(labels)] for opinion in seen[-1].values()]
-        clean = [[opinion.clean[i, c].item() for i, c in enumerate(labels)] for opinion in seen[-1].values()]
-        mine = list(seen[-1]).index(name if rule == "self" else partner)
+        p = [[opinion.probabilities[i, c].item() for i, c in enumerate(labels)] for opinion in opinions.values()]
+        clean = [[opinion.clean[i, c].item() for i, c in enumerate(labels)] for opinion in opinions.values()]
+        mine = list(opinions).index(name if rule == "self" else partner)
         rows = teacher.probabilities.tolist()
         lead = [row[c] - max(x for k, x in enumerate(row) if k != c) for row, c in zip(rows, labels, strict=True)]
         scores = {"p_clean": clean[mine], "confidence": p[mine], "margin": lead}
@@ -53,6 +55,13 @@ def test_aurocs_are_of_the_peer_that_labels_and_of_both(run: Callable[..., Any],
             found.setdefault(key, []).append(pairs_in_order(score, right))
     for key, values in found.items():
         assert trainer.numbers[f"auroc_{key}"] == pytest.approx(sum(values) / 2, abs=1e-6), key
+
+
+def drawn_opinion(seed: int) -> Opinion:
+    """What a peer might think of 60 images and three classes."""
+    source = torch.Generator().manual_seed(seed)
+    probabilities, clean = torch.rand(2, 60, 3, generator=source).softmax(dim=2)
+    return Opinion(probabilities.argmax(dim=1), probabilities, clean)
 
 
 def pairs_in_order(score: list[float], right: list[bool]) -> float:
