@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,8 +89,11 @@ def test_expected_dual_loss_is_the_mean_over_all_complements_with_gradients() ->
     for a, b in zip(torch.autograd.grad(ours, d), torch.autograd.grad(plain, d), strict=True):
         torch.testing.assert_close(a, b)
     w = torch.tensor([1.0, 0.5, 0.0, 0.25, 1.0, 0.1], dtype=torch.float64)
-    each = [float(w[i]) * expected_dual_loss(d[i : i + 1], y[i : i + 1]) for i in range(6)]
-    torch.testing.assert_close(expected_dual_loss(d, y, w), sum(each) / float(w.sum()))
+    pairs = [(i, (int(y[i]) + shift) % 4) for i in range(6) for shift in (1, 2, 3)]
+    each = [w[i] * (F.softplus(-d[i, y[i]]) + F.softplus(d[i, z])) / 3 for i, z in pairs]
+    plain, ours = sum(each) / w.sum(), expected_dual_loss(d, y, w)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, d)[0] for loss in (ours, plain)))
 
 
 def test_both_dual_losses_go_by_their_names() -> None:
@@ -145,9 +149,9 @@ def test_raw_rule_is_sigmoid_and_calibrated_is_it_at_two_classes() -> None:
 
 
 def test_separation_equals_counted_pairs() -> None:
-    d = torch.tensor([[3.0, 1.0, 0.0], [0.5, 0.2, 0.4]])
+    d = torch.tensor([[3.0, 1.0, 0.2], [0.5, 0.2, 3.0]])
     y = torch.tensor([0, 1])
     at_label = [3.0, 0.2]
-    others = [1.0, 0.0, 0.5, 0.4]
+    others = [1.0, 0.2, 0.5, 3.0]
     wins = sum((a > b) + 0.5 * (a == b) for a in at_label for b in others)
     assert separation(d, y) == pytest.approx(wins / 8)

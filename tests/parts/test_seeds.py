@@ -15,7 +15,7 @@ def random_logits(n: int, c: int, seed: int) -> torch.Tensor:
     return torch.randn(n, c, generator=torch.Generator().manual_seed(seed)) * 3
 
 
-def naive_select(logits: torch.Tensor, per_class: int) -> tuple[list[tuple[int, int]], list[int]]:
+def naive_select(logits: torch.Tensor, quotas: list[int]) -> tuple[list[tuple[int, int]], list[int]]:
     n, num_classes = logits.shape
 
     def odds(i: int, c: int) -> float:
@@ -26,13 +26,13 @@ def naive_select(logits: torch.Tensor, per_class: int) -> tuple[list[tuple[int, 
     chosen: dict[int, list[int]] = {c: [] for c in range(num_classes)}
     for c in range(num_classes):
         mine = sorted((i for i in range(n) if ranking[i][0] == c), key=lambda i: (-odds(i, c), i))
-        chosen[c] = mine[:per_class]
+        chosen[c] = mine[: quotas[c]]
     used = {i for members in chosen.values() for i in members}
     for i in sorted((i for i in range(n) if i not in used), key=lambda i: (-odds(i, ranking[i][1]), i)):
-        if len(chosen[ranking[i][1]]) < per_class:
+        if len(chosen[ranking[i][1]]) < quotas[ranking[i][1]]:
             chosen[ranking[i][1]].append(i)
     pairs = [(i, c) for c in range(num_classes) for i in chosen[c]]
-    return pairs, [c for c in range(num_classes) if len(chosen[c]) < per_class]
+    return pairs, [c for c in range(num_classes) if len(chosen[c]) < quotas[c]]
 
 
 @settings(max_examples=40, deadline=None)
@@ -40,7 +40,17 @@ def naive_select(logits: torch.Tensor, per_class: int) -> tuple[list[tuple[int, 
 def test_seeds_equal_a_naive_selection(n: int, c: int, per_class: int, seed: int) -> None:
     logits = random_logits(n, c, seed)
     seeds, short = select_seeds(logits, per_class)
-    expected, expected_short = naive_select(logits, per_class)
+    expected, expected_short = naive_select(logits, [per_class] * c)
+    assert list(zip(seeds.ranks.tolist(), seeds.labels.tolist(), strict=True)) == expected
+    assert short == expected_short
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(5, 60), st.lists(st.integers(0, 12), min_size=2, max_size=6), st.integers(0, 10_000))
+def test_seeds_of_quotas_of_each_class_equal_a_naive_selection(n: int, quotas: list[int], seed: int) -> None:
+    logits = random_logits(n, len(quotas), seed)
+    seeds, short = select_seeds(logits, torch.tensor(quotas))
+    expected, expected_short = naive_select(logits, quotas)
     assert list(zip(seeds.ranks.tolist(), seeds.labels.tolist(), strict=True)) == expected
     assert short == expected_short
 

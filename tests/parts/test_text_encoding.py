@@ -20,10 +20,10 @@ NAMES = ["cat", "golden_retriever", "a very long name of many words", "pelagic_c
 EXACT = {"atol": 1e-10, "rtol": 0.0}
 
 
-def double_clip(width: int = 64, layers: int = 3) -> Any:
+def double_clip(width: int = 64, layers: int = 3, vision_layers: int = 1) -> Any:
     """A CLIP in float64; CLIP's own layer norms compute in fp32 whatever they are given."""
     torch.manual_seed(0)
-    model = CLIP(32, 32, 1, 64, 16, 77, 49408, width, 4, layers).double().eval().requires_grad_(False)
+    model = CLIP(32, 32, vision_layers, 64, 16, 77, 49408, width, 4, layers).double().eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.forward = torch.nn.LayerNorm.forward.__get__(module)

@@ -9,6 +9,7 @@ from clip.model import CLIP
 from torch import nn
 
 from datasets.errors import UserError
+from tests.parts.test_text_encoding import EXACT, double_clip
 from trainers.parts.low_rank import LowRank
 from trainers.parts.visual_tuning import Adapter, everything, freeze_statistics, is_vit, light_module
 
@@ -80,18 +81,17 @@ def naive_vit(visual: Any, x: torch.Tensor, tokens: torch.Tensor, deep: bool = T
 
 
 @pytest.mark.parametrize("kind", ["vpt-deep", "vpt-shallow"])
-def test_prompted_vit_equals_a_naive_loop_with_gradients(clip_model: CLIP, kind: str) -> None:
-    if not is_vit(clip_model.visual):
-        pytest.skip("needs a ViT")
-    module = build(clip_model, kind)
-    ours = module(images())
+def test_prompted_vit_equals_a_naive_loop_with_gradients(kind: str) -> None:
+    clip_model, x = double_clip(vision_layers=2), images().double()
+    module = build(clip_model, kind).double()
+    ours = module(x)
     tokens = module.tokens.detach().clone().requires_grad_(True)
     assert len(tokens) == (2 if kind == "vpt-deep" else 1)
-    plain = naive_vit(clip_model.visual, images(), tokens, deep=kind == "vpt-deep")
-    torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-3)
+    plain = naive_vit(clip_model.visual, x, tokens, deep=kind == "vpt-deep")
+    torch.testing.assert_close(ours, plain, **EXACT)
     ours.square().sum().backward()
     plain.square().sum().backward()
-    torch.testing.assert_close(module.tokens.grad, tokens.grad, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(module.tokens.grad, tokens.grad, **EXACT)
 
 
 @pytest.mark.parametrize("kind", ["lora", "adapter"])

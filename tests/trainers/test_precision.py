@@ -9,6 +9,8 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
+from tests.conftest import make_clip
+from tests.parts.test_text_encoding import EXACT, double_clip
 from tests.trainers.conftest import assert_same_bits, weights
 from tests.trainers.test_label_free import changed, shuffle_files
 from trainers.parts import settings
@@ -101,11 +103,11 @@ def test_short_sequences_leave_the_fused_kernel(
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
-def test_both_kernels_have_the_same_gradients(clip_model: Any) -> None:
+def test_both_kernels_have_the_same_gradients() -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    visual = clip_model.visual.requires_grad_(True)
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    visual = double_clip(vision_layers=2).visual.requires_grad_(True)
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = []
     for backend in (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION):
         visual.zero_grad()
@@ -113,4 +115,17 @@ def test_both_kernels_have_the_same_gradients(clip_model: Any) -> None:
             visual(images).square().sum().backward()
         found.append([p.grad.clone() for p in visual.parameters()])
     for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_the_layout_in_memory_changes_no_feature_and_no_gradient() -> None:
+    """Convolutions of weights that are stored channels last are another kernel."""
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        visual = make_clip(False, 0).visual.double().to(memory_format=layout).requires_grad_(True)
+        features = visual(images)
+        features.square().sum().backward()
+        found.append([features, *(p.grad for p in visual.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)

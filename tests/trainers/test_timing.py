@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from clip.model import CLIP
 from torch import Tensor, nn
 
 from datasets.errors import UserError
+from tests.conftest import make_clip
+from tests.parts.test_text_encoding import EXACT, double_clip
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.parts import timing
 from trainers.parts.peer import Classifier
@@ -109,13 +110,12 @@ def kept_bytes(work: Callable[[], Tensor]) -> tuple[Tensor, int]:
     return result, total
 
 
-def test_micro_batches_change_the_memory_and_nothing_else(clip_model: CLIP) -> None:
-    exact = not hasattr(clip_model.visual, "transformer")  # CLIP's layer norms compute in fp32
-    dtype = torch.float64 if exact else torch.float32
-    encoder = clip_model.visual.to(dtype).eval()
+@pytest.mark.parametrize("vit", [False, True])
+def test_micro_batches_change_the_memory_and_nothing_else(vit: bool) -> None:
+    encoder = (double_clip(vision_layers=4) if vit else make_clip(False, 0)).visual.double().eval()
     source = torch.Generator().manual_seed(0)
-    heads = [nn.functional.normalize(torch.randn(3, encoder.output_dim, generator=source).to(dtype)) for _ in range(2)]
-    images = torch.randn(7, 3, 32, 32, generator=source).to(dtype)
+    heads = [nn.functional.normalize(torch.randn(3, encoder.output_dim, generator=source).double()) for _ in range(2)]
+    images = torch.randn(7, 3, 32, 32, generator=source).double()
     results, memory = [], []
     for size in (0, 3):
         encoder.requires_grad_(True).zero_grad()
@@ -125,7 +125,7 @@ def test_micro_batches_change_the_memory_and_nothing_else(clip_model: CLIP) -> N
         results.append([logits, odds, *(p.grad.clone() for p in encoder.parameters())])
         memory.append(kept)
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10 if exact else 1e-4, atol=1e-12 if exact else 1e-5)
+        torch.testing.assert_close(a, b, **EXACT)
     assert memory[1] < memory[0] / 10
 
 
