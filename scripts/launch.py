@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
 from datasets.classes_file import is_file  # noqa: E402
 from datasets.errors import Parser, UserError, did_you_mean  # noqa: E402
-from scripts.paths import called_from, data_folder  # noqa: E402
+from scripts.paths import called_from, data_folder, shown  # noqa: E402
 from trainers.parts.clip_models import architecture  # noqa: E402
 
 CONFIGS = ROOT / "configs"
@@ -183,6 +183,8 @@ def main(argv: Sequence[str]) -> int:
     trainer, rest = argv[0], argv[1:]
     try:
         arguments = train_arguments(trainer, parse(trainer, rest))
+        place = arguments.index("--output-dir") + 1
+        arguments[place] = str(shown(Path(arguments[place])))
     except UserError as error:
         print(f"error: {error.line}", file=sys.stderr)
         return 2

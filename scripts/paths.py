@@ -17,3 +17,8 @@ def data_folder() -> Path:
     """Folder of all data sets where no flag names one: $DATA, else data in the project's root."""
     given = os.environ.get("DATA")
     return called_from(given) if given else Path("data")
+
+
+def shown(path: Path) -> Path:
+    """A path as a user finds it: as it is where the script was called in the project's root, else absolute."""
+    return path if called_from("") == Path() else path.resolve()

@@ -44,8 +44,10 @@ class DeFT(CoFT):
     that it calls clean itself; in Phase II pre-trained weights are fine-tuned on those that its Phase I calls clean.
 
     Unlike the published method: warm-up is counted in steps (PHASE1.WARMUP_STEPS); labels that a model calls unclean
-    are replaced by its own predictions in the dual loss, and logits are adjusted by class frequencies, as in CoFT; in
-    Phase II the classifier starts from the tuned prompts, and a moving average of the weights is tested.
+    are replaced by its own predictions in the dual loss, logits are adjusted by class frequencies, the surest few
+    labels of each class are kept (MIN_KEPT), and nothing is filtered before d tells labels from other classes
+    (PHASE1.MIN_AUC), as in CoFT; in Phase II the classifier starts from the tuned prompts, and a moving average of the
+    weights is tested.
     """
 
     settings = "DEFT"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from datasets.errors import UserError
 from scripts.launch import CONFIGS
-from scripts.paths import called_from
+from scripts.paths import called_from, shown
 
 from .ablations import FULL, Ablation, choose, load_ablations, missing
 from .differences import measured, overall_changes, summarise_changes, with_changes
@@ -22,8 +22,19 @@ from .methods import known_keys
 from .plan import Grid, Run, plan
 from .results import planned_rows
 from .runner import TRAIN
-from .session import command_line, do_runs, guarded, make_folder, make_grid, make_parser, names, report_failures
-from .tables import render, write_bars, write_tables
+from .session import (
+    command_line,
+    do_runs,
+    failed_lines,
+    guarded,
+    make_folder,
+    make_grid,
+    make_parser,
+    names,
+    report_failures,
+    unclaimed,
+)
+from .tables import remove_others, titled, write_bars, write_tables
 
 DESCRIPTION = "Change the switches of a method one by one; a table of paired differences to the unchanged method."
 KIND = "ablations"
@@ -63,9 +74,14 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     for note in notes:
         print(f"skipped: {note}", file=sys.stderr)
     runs, failures = do_runs(runs, grid, args, command)
-    rows = planned_rows(runs)
-    if not rows.empty:
-        publish(make_folder(args, grid, KIND) / trainer, command_line("ablate", argv), chosen, rows, notes)
+    rows, called = planned_rows(runs), command_line("ablate", argv)
+    notes = [*(f"skipped: {note}" for note in notes), *failed_lines(failures)]
+    if failures and (rows.empty or FULL not in rows["variant"].values):
+        return report_failures(failures)  # which says why there is nothing to compare with
+    if rows.empty:
+        print("no run is finished: nothing to tabulate", file=sys.stderr)
+    else:
+        publish(unclaimed(make_folder(args, grid, KIND) / trainer, args, called), called, chosen, rows, notes)
     return report_failures(failures)
 
 
@@ -113,13 +129,13 @@ def publish(
     over = overall_changes(changes)
     if not over.empty:
         tables["Overall: mean over all pairs of data set and backbone"] = over
-    skipped = [f"skipped: {note}" for note in notes]
-    files = write_tables(folder, command, tables, changes, skipped, name="ablation")
+    files = write_tables(folder, command, tables, changes, notes, name="ablation")
     drawn = tables["Ablation"].dropna(subset=["change"])
     if not drawn.empty:
         files.append(write_bars(folder / "bars.png", drawn, "change", "variant", "difference to full, points"))
-    print("\n\n".join(render(table) for table in tables.values()))
-    print(*(f"  {file}" for file in files), sep="\n")
+    remove_others(folder, files)
+    print(titled(tables))
+    print(*(f"  {shown(file)}" for file in files), sep="\n")
 
 
 if __name__ == "__main__":

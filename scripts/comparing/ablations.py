@@ -11,21 +11,14 @@ import yaml
 
 from datasets.errors import UserError, did_you_mean
 from trainers.parts.clip_models import architecture
-from trainers.parts.peer_trainer import NAMED
-from trainers.parts.visual_tuning import VISUAL_MODULES
 
-from .methods import Method, known_keys, runnable
+from .methods import Method, choices_of, known_keys, runnable
 from .plan import Run
 
 FULL = "full"
 MEASURES = ("both", "single", "after Phase I")
 FIELDS = {"name", "group", "settings", "measure", "only"}
 ONLY: Mapping[str, Collection[bool]] = {"any": (True, False), "vit": (True,), "resnet": (False,)}  # of is_vit
-# Last parts of keys whose values are names in a registry.
-CHOICES: Mapping[str, Collection[str]] = {
-    "VISUAL": ("auto", *VISUAL_MODULES),
-    **{key.rsplit(".", 1)[-1]: names for key, names in NAMED.items()},
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ def missing(ablation: Ablation, keys: Collection[str] | None = None) -> str | No
     for key, value in ablation.method.settings:
         if key not in keys:
             return f"there is no key {key}"
-        choices = CHOICES.get(key.rsplit(".", 1)[-1])
+        choices = choices_of(key)
         if choices is not None and value not in choices:
             return f"{key} cannot be {value!r}"
     return None

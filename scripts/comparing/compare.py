@@ -15,16 +15,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from datasets.errors import UserError
-from scripts.paths import called_from
+from datasets.errors import Parser, UserError, did_you_mean
+from scripts.paths import called_from, shown
 
 from .gain import gain_over_zero_shot, turning_points, write_gain
-from .methods import choose_methods, parse_variant
+from .methods import choose_methods, defaults, parse_variant
 from .results import found_rows, listed_rows, planned_rows
 from .runner import TRAIN
 from .session import (
     carry_out,
     command_line,
+    failed_lines,
     guarded,
     make_folder,
     make_grid,
@@ -32,9 +33,10 @@ from .session import (
     names,
     numbers,
     report_failures,
+    unclaimed,
 )
 from .statistics import overall, summarise
-from .tables import Tables, render, write_bars, write_tables
+from .tables import Tables, remove_others, titled, write_bars, write_tables
 
 DESCRIPTION = "Run trainers on data sets, several seeds each, and tabulate them. Finished runs are reused."
 KIND = "comparisons"
@@ -51,9 +53,13 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
         0, or 1 if a run failed.
     """
     parser = make_parser("compare", DESCRIPTION)
-    parser.add_argument("--trainers", type=names, default=[], metavar="T,T2", help="default: all that are there")
-    parser.add_argument("--shots", type=numbers, default=[1, 2, 4, 8, 16], metavar="1,2", help="for CoOp")
-    parser.add_argument("--variant", action="append", default=[], metavar="NAME:TRAINER:KEY=VALUE,..")
+    parser.add_argument("--trainers", type=names, default=[], metavar="T,T2", help=f"default: {', '.join(defaults())}")
+    parser.add_argument(
+        "--shots", type=numbers, default=[1, 2, 4, 8, 16], metavar="1,2", help="for CoOp; default: 1,2,4,8,16"
+    )
+    parser.add_argument(
+        "--variant", action="append", default=[], metavar="NAME:TRAINER:KEY=VALUE,..", help="a further row"
+    )
     parser.add_argument(
         "--from", action="append", dest="folders", metavar="FOLDER", help="tabulate what is there; or a runs.csv"
     )
@@ -63,10 +69,14 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
         return tabulate_found(args, command_line("compare", argv))
     grid = make_grid(args)
     methods = choose_methods(args.trainers, args.shots, [parse_variant(text) for text in args.variant])
+    if args.shots != parser.get_default("shots") and not any(method.shots for method in methods):
+        raise UserError("--shots: none of these trainers learns from labelled images; leave it out")
     runs, failures = carry_out(methods, grid, args, command)
-    rows = planned_rows(runs)
-    if not rows.empty:
-        publish(make_folder(args, grid, KIND), command_line("compare", argv), rows)
+    rows, called = planned_rows(runs), command_line("compare", argv)
+    if rows.empty:
+        print("no run is finished: nothing to tabulate", file=sys.stderr)
+    else:
+        publish(unclaimed(make_folder(args, grid, KIND), args, called), called, rows, failed_lines(failures))
     return report_failures(failures)
 
 
@@ -78,18 +88,23 @@ def refuse_plans(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     """
     if args.words:
         raise UserError(f"--from tabulates what is there, and runs nothing; leave out {args.words[0]}")
-    for flag in ("trainers", "seeds", "shots", "backbone", "variant", "data", "jobs", "no-run"):
+    for flag in ("seeds", "shots", "backbone", "variant", "data", "jobs", "no-run"):
         name = flag.replace("-", "_")
         if getattr(args, name) != parser.get_default(name):
             raise UserError(f"--from tabulates what is there, and runs nothing; leave out --{flag}")
 
 
 def tabulate_found(args: argparse.Namespace, command: str) -> int:
-    """Tabulate folders of runs that somebody else made, or lists of them."""
+    """Tabulate folders of runs that somebody else made, or lists of them; with --trainers only theirs."""
     folders = [called_from(folder) for folder in args.folders]
     rows = read_found(folders)
+    there = list(rows["trainer"].unique())
+    if unknown := [name for name in args.trainers if name not in there]:
+        raise UserError(f"--trainers: no result of {unknown[0]!r}; {did_you_mean(unknown[0], there)}")
+    rows = rows[rows["trainer"].isin(args.trainers or there)]
     names_of = [(place.stem if place.is_file() else place.resolve().name) for place in folders]
-    publish(args.output / KIND / (args.name or "+".join(names_of)), command, rows)
+    folder = args.output / KIND / (args.name or "+".join(names_of))
+    publish(unclaimed(folder, args, command), command, rows)
     return 0
 
 
@@ -99,6 +114,9 @@ def read_found(places: Sequence[Path]) -> pd.DataFrame:
     Raises:
         UserError: If there is none.
     """
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{place}: no such folder or list of results")
     lists = [listed_rows(place) for place in places if place.is_file()]
     found = found_rows([place for place in places if not place.is_file()])
     rows = pd.concat([table for table in (found, *lists) if not table.empty] or [found], ignore_index=True)
@@ -122,27 +140,38 @@ def make_tables(rows: pd.DataFrame) -> Tables:
     """Tables of a comparison by title: the summary, and where there is more than one pair, the mean over them."""
     tables = {"Summary": summarise(rows)}
     over = overall(rows)
+    over = over if over.empty else over.sort_values("mean", kind="stable")
     pairs = rows.groupby(["dataset", "backbone"]).ngroups
     return tables if over.empty else {**tables, f"Overall: mean over {pairs} pairs of data set and backbone": over}
 
 
-def publish(folder: Path, command: str, rows: pd.DataFrame) -> None:
-    """Print the tables and write all files."""
+def publish(folder: Path, command: str, rows: pd.DataFrame, failed: Sequence[str] = ()) -> None:
+    """Print the tables and write all files.
+
+    Args:
+        folder: Where to.
+        command: What the tables are made with.
+        rows: A line for each result.
+        failed: What is missing and why, a line each, for the Markdown file.
+    """
     tables = make_tables(rows)
     gains = gain_over_zero_shot(tables["Summary"])
     notes = turning_points(gains)
-    files = write_tables(folder, command, tables, rows, notes)
+    files = write_tables(folder, command, tables, rows, [*notes, *failed])
     files.append(write_bars(folder / "bars.png", tables["Summary"], "mean", "method", "test accuracy, %"))
     if notes:
         files.append(write_gain(folder / "gain.png", gains))
-    print("\n\n".join([*(render(table) for table in tables.values()), *notes]))
-    print(*(f"  {file}" for file in files), sep="\n")
+    remove_others(folder, files)
+    print("\n\n".join([titled(tables), *notes]))
+    print(*(f"  {shown(file)}" for file in files), sep="\n")
 
 
 def table(argv: Sequence[str]) -> int:
     """Print the tables of folders of runs; write nothing."""
-    folders = [called_from(folder) for folder in argv] or [Path("output")]
-    print("\n\n".join(render(table) for table in make_tables(read_found(folders)).values()))
+    parser = Parser(prog="scripts/table.sh", description="Mean and std over seeds of all finished runs.")
+    parser.add_argument("places", nargs="*", metavar="FOLDER", help="or a runs.csv; default: output")
+    folders = [called_from(folder) for folder in parser.parse_args(argv).places] or [Path("output")]
+    print(titled(make_tables(read_found(folders))))
     return 0
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from .statistics import PAIR, ZERO_SHOT
 from .tables import write_figure
 
+COLOURS, MARKERS = 10, "os^Dv"  # colours come again with another marker
 NEAR = 0.02  # of the axis: labels nearer to each other would overlap
 
 
@@ -64,10 +65,16 @@ def write_gain(path: Path, gains: pd.DataFrame) -> Path:
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for method, group in gains.groupby("method", sort=False):
-            errors = group["std"].astype(float).fillna(0)
+        for number, (method, group) in enumerate(gains.groupby("method", sort=False)):
             axes.errorbar(
-                group["zero_shot"], group["difference"], yerr=errors, label=method, marker="o", capsize=3, linewidth=0.8
+                group["zero_shot"],
+                group["difference"],
+                yerr=group["std"].astype(float),  # none of one seed
+                label=method,
+                color=f"C{number % COLOURS}",
+                marker=MARKERS[number // COLOURS % len(MARKERS)],
+                capsize=3,
+                linewidth=0.5,
             )
         axes.axhline(0, color="black", linewidth=0.8)
         for zero_shot, text in pair_labels(gains):
@@ -84,6 +91,6 @@ def write_gain(path: Path, gains: pd.DataFrame) -> Path:
         axes.set_xlabel("zero-shot accuracy, %")
         axes.set_ylabel("gain over zero-shot, points")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        figure.legend(frameon=False, fontsize=8, loc="outside right upper")
 
-    return write_figure(path, (8.0, 6.0), 1, draw)
+    return write_figure(path, (10.0, 6.0), 1, draw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trainers
@@ -13,8 +13,15 @@ from dassl.engine import TRAINER_REGISTRY
 from datasets.errors import UserError, did_you_mean
 from scripts.launch import CONFIGS
 from trainers.parts.experiment import flatten
+from trainers.parts.peer_trainer import NAMED
+from trainers.parts.visual_tuning import VISUAL_MODULES
 
 Settings = tuple[tuple[str, str], ...]
+# Last parts of keys whose values are names in a registry.
+CHOICES: Mapping[str, Collection[str]] = {
+    "VISUAL": ("auto", *VISUAL_MODULES),
+    **{key.rsplit(".", 1)[-1]: names for key, names in NAMED.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -112,14 +119,19 @@ def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterabl
     for name in names:
         if name not in existing:
             raise UserError(f"--trainers: unknown trainer {name!r}; {did_you_mean(name, existing)}")
-    order = [known.trainer for known in RIVALS if known.trainer in existing]
-    defaults = [name for name in order if (rival(name) or Rival(name)).default]
-    chosen = names or [*defaults, *(name for name in existing if name not in order)]
+    chosen = names or defaults()
     methods = [method for name in chosen for method in _rows(name, shots)]
     if not names:
         keys = known_keys()
         methods = [row for method in methods for row in (method, *_default_variants(method, keys))]
     return without_repeats([*methods, *variants])
+
+
+def defaults() -> list[str]:
+    """Trainers that are compared where none is named."""
+    existing, known = runnable(), {rival.trainer: rival for rival in RIVALS}
+    ours = [name for name, entry in known.items() if name in existing and entry.default]
+    return [*ours, *(name for name in existing if name not in known)]
 
 
 def without_repeats(methods: Iterable[Method]) -> list[Method]:
@@ -161,3 +173,20 @@ def parse_variant(text: str) -> Method:
     if trainer not in runnable():
         raise UserError(f"--variant {text!r}: unknown trainer {trainer!r}; {did_you_mean(trainer, runnable())}")
     return Method(name, trainer, settings)
+
+
+def choices_of(key: str) -> Collection[str] | None:
+    """Names that a key can have; None if its values are no names."""
+    return CHOICES.get(key.rsplit(".", 1)[-1]) if key.startswith("TRAINER.") else None
+
+
+def check_values(settings: Settings) -> None:
+    """Refuse a name that no registry has, before anything is run.
+
+    Raises:
+        UserError: Naming the key.
+    """
+    for key, value in settings:
+        choices = choices_of(key)
+        if choices is not None and value not in choices:
+            raise UserError(f"{key} is {value!r}; {did_you_mean(value, choices)}")

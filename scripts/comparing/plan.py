@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +24,10 @@ from trainers.parts.clip_models import fingerprint, load_clip
 from trainers.parts.experiment import FREE_KEYS, flatten, saved_config
 from trainers.parts.settings import make_cfg
 
-from .methods import Method, Settings, known_keys
+from .methods import Method, Settings, check_values, known_keys
 
 SUMMARY = "summary.json"
+log = logging.getLogger(__name__)
 Config = dict[str, Any]
 Folders = Mapping[str, Sequence[Path]]
 
@@ -148,15 +150,23 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     """
     finished = finished_folders(grid.output)
     untaken = {key for key, _ in grid.settings}
+    takers: dict[str, dict[str, None]] = {key: {} for key in untaken}  # as a set that keeps its order
     if unknown := sorted(untaken - known_keys()):
         raise UserError(f"unknown config key {unknown[0]!r}; {did_you_mean(unknown[0], known_keys())}")
+    for settings in (grid.settings, *(method.settings for method in methods)):
+        check_values(settings)
     runs = []
     for method, backbone, dataset, seed in grid.points(methods):
         run = plan_run(method, backbone, dataset, seed, grid, finished)
         untaken -= run.config.keys()
+        for key in takers.keys() & run.config.keys():
+            takers[key][method.trainer] = None
         runs.append(run)
     if untaken:
         raise UserError(f"{min(untaken)}: none of the trainers that are compared has this key; leave it out")
+    for key, value in grid.settings:
+        if len(takers[key]) < len({method.trainer for method in methods}):
+            log.warning("%s %s is for %s alone; others have no such key", key, value, ", ".join(takers[key]))
     return runs
 
 

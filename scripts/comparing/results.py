@@ -45,11 +45,19 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
         for place in sorted({path.parent for name in (SUMMARY, "log.txt") for path in folder.rglob(name)}):
             summary = read_summary(place)
             if summary:
-                settings = {key: value for key, value in settings_of(summary).items() if key != "SEED"}
-                rows += [(row, settings) for row in summary_rows(summary, place)]
+                rows += _rows_of(summary, place)
             elif parsed := parse_log(place, folder):
                 rows.append(parsed)
     return pd.DataFrame(_tell_apart(rows))
+
+
+def _rows_of(summary: dict[str, Any], place: Path) -> list[tuple[Row, dict[str, Any]]]:
+    try:
+        settings = {key: value for key, value in settings_of(summary).items() if key != "SEED"}
+        return [(row, settings) for row in summary_rows(summary, place)]
+    except KeyError as error:
+        log.warning("%s: no key %s, as results of a run have; left out", place / SUMMARY, error)
+        return []
 
 
 def listed_rows(path: Path) -> pd.DataFrame:

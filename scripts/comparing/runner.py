@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TextIO
 
 from scripts.launch import ROOT
+from scripts.paths import shown
 
 from .plan import Run
 from .progress import Progress
@@ -34,7 +35,7 @@ class Job:
 
     def __init__(self, run: Run, log: TextIO, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.run = run
-        self.log = Path(log.name)
+        self.log = shown(Path(log.name))
         self.written = self.log.open("rb")  # for reading, and still readable if the folder is removed
         self.offset = os.fstat(self.written.fileno()).st_size
         self.started = time.monotonic()

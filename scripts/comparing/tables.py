@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from trainers.parts.experiment import replacing
 
+from .methods import rival
 from .statistics import PAIR, ZERO_SHOT
 
 MISSING = "-"
@@ -38,6 +39,7 @@ COLUMNS = {
     "seconds": ("seconds", "{:.0f}"),
 }
 TEXT = {"dataset", "backbone", "method", "variant"}
+OURS = ("overall.csv", "overall.tex", "bars.png", "gain.png")
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -52,11 +54,37 @@ def render(table: pd.DataFrame, style: str = "github") -> str:
     rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in table[names].values]
     align = ["left" if name in TEXT else "right" for name in names]
     titles = [COLUMNS[name][0] for name in names]
+    if style == "github":
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align)
 
 
 def _cell(name: str, value: Any) -> str:
-    return MISSING if pd.isna(value) else COLUMNS[name][1].format(value)
+    if pd.isna(value):
+        return MISSING
+    text = COLUMNS[name][1].format(value)
+    return text.replace("-", "+") if text.startswith("-") and not text.strip("-0.%") else text  # no "-0.0"
+
+
+def titled(tables: Tables) -> str:
+    """Tables as text, under their titles where there are several."""
+    parts = [f"{title}\n\n{render(table)}" if len(tables) > 1 else render(table) for title, table in tables.items()]
+    return "\n\n".join(parts)
+
+
+def made_by(folder: Path) -> str | None:
+    """The command that the tables in a folder were made with; None if there are none."""
+    for name in ("comparison.md", "ablation.md"):
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8").split("\n", 1)[0].strip("`")
+    return None
+
+
+def remove_others(folder: Path, files: Sequence[Path]) -> None:
+    """Remove what earlier tables have left in a folder and these do not have."""
+    for name in OURS:
+        if folder / name not in files:
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_tables(
@@ -101,21 +129,28 @@ def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: s
     def draw(figure: Any) -> None:
         groups = list(table.groupby(PAIR, sort=False))
         for axes, (pair, group) in zip(_panels(figure, len(groups)), groups, strict=True):
-            hatches = ["//" if used and used > 0 else "" for used in group.get("labels_used", [0] * len(group))]
-            errors = group["std"].astype(float).fillna(0)
+            hatches = ["//" if uses_labels(row) else "" for row in group.to_dict("records")]
+            errors = group["std"].astype(float)  # none of one seed
             bars = axes.barh(
                 group[label], group[value], xerr=errors, hatch=hatches, capsize=3, color="#8fb3d9", edgecolor="#445"
             )
             axes.bar_label(bars, fmt=COLUMNS[value][1], padding=3, fontsize=8)
-            axes.margins(x=0.12)
+            axes.margins(x=0.2)
             axes.invert_yaxis()
             axes.set_title(", ".join(map(str, pair)), fontsize=10)
-            axes.set_xlabel(title)
+            axes.set_xlabel(f"{title} (hatched: uses labels; dotted: zero-shot)" if "trainer" in group else title)
             axes.grid(axis="x", alpha=0.3)
             _mark_zero_shot(axes, group, value)
 
     longest = max(len(group) for _, group in table.groupby(PAIR))
     return write_figure(path, (7.0, 1.2 + 0.3 * longest), table.groupby(PAIR).ngroups, draw)
+
+
+def uses_labels(row: Mapping[str, Any]) -> bool:
+    """Whether a result is of a method that reads labels: as it says, else as its trainer is known to."""
+    used = row.get("labels_used", 0)
+    known = rival(str(row.get("trainer")))
+    return used > 0 if not pd.isna(used) else known is not None and not known.label_free
 
 
 def _mark_zero_shot(axes: Any, group: pd.DataFrame, value: str) -> None:

@@ -285,6 +285,13 @@ def test_the_script_calls_what_is_there() -> None:
     assert "scripts.comparing.ablate" in (ROOT / "scripts" / "ablate.sh").read_text()
 
 
+def test_a_failed_run_of_the_full_method_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    argv = ["digits", "--seeds", "1", "--output", str(tmp_path), "--row", "filter: none"]
+    assert ablate(argv, ["false"]) == 1
+    told = capfd.readouterr()
+    assert "failed: full on digits" in told.err.splitlines()[-2] and "error" not in told.out
+
+
 def test_a_list_of_another_trainer_than_the_flag_s_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text(LIST.replace("CoFT", "UPL"))
     argv = ["digits", "--output", str(tmp_path), "--ablations", str(tmp_path / "list.yaml"), "--no-run"]

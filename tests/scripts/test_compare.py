@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from datasets.errors import UserError
 from scripts.comparing.compare import compare, table
 from scripts.comparing.session import guarded
 from scripts.comparing.statistics import summarise
-from scripts.comparing.tables import render, write_bars, write_tables
+from scripts.comparing.tables import render, uses_labels, write_bars, write_tables
+from scripts.launch import ROOT
+from scripts.paths import shown
 
 from .test_results import coop_log
 from .toy_runs import write_summary
@@ -103,7 +109,6 @@ def test_a_run_that_is_found_twice_counts_once(finished: Path, capsys: pytest.Ca
     ("words", "named"),
     [
         (["digits"], "digits"),
-        (["--trainers", "UPL"], "--trainers"),
         (["--seeds", "4"], "--seeds"),
         (["--shots", "4"], "--shots"),
         (["--backbone", "RN50"], "--backbone"),
@@ -165,7 +170,9 @@ def test_the_mean_over_data_sets_is_there_when_there_are_more(
     for seed, accuracy in ((1, 60.0), (2, 64.0), (3, 65.0)):
         write_summary(finished / f"icons{seed}", "UPL", seed, dataset="Icons", results={"accuracy_test": accuracy})
     table([str(finished)])
-    second = capsys.readouterr().out.split("\n\n")[1]
+    parts = capsys.readouterr().out.split("\n\n")
+    assert parts[::2] == ["Summary", "Overall: mean over 2 pairs of data set and backbone"]
+    second = parts[3]
     assert [cell.strip() for cell in second.splitlines()[2].strip("| ").split("|")] == ["UPL", "3", "73.0", "3.00"]
 
 
@@ -183,6 +190,74 @@ def summary(labels: list[int]) -> pd.DataFrame:
             }
             rows.append({**row, "labels_used": used})
     return summarise(pd.DataFrame(rows))
+
+
+def test_tables_of_some_trainers_alone(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--from", str(finished), "--output", str(tmp_path / "out"), "--trainers"]
+    assert compare([*argv, "ZeroshotCLIP, UPL"]) == 0
+    assert list(lines(capsys.readouterr().out))[2:] == ["ZeroshotCLIP", "UPL"]
+    with pytest.raises(UserError, match="--trainers: no result of 'CoFT'; did you mean"):
+        compare([*argv, "CoFT"])
+
+
+def test_what_earlier_tables_of_a_name_have_left_is_removed(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "comparisons" / "mine"
+    folder.mkdir(parents=True)
+    for name in ("gain.png", "overall.csv", "overall.tex", "notes.txt"):
+        (folder / name).write_text("old")
+    assert compare(["--from", str(finished), "--output", str(tmp_path / "out"), "--name", "mine"]) == 0
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"comparison.md", "runs.csv", "summary.csv", "summary.tex", "bars.png", "notes.txt"}
+
+
+def test_other_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=rf"{tmp_path}/no: no such folder or list of results"):
+        table([str(tmp_path / "no")])
+    with pytest.raises(UserError, match="--shots: none of these trainers learns from labelled images"):
+        compare(["digits", "--trainers", "UPL", "--shots", "4", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        table(["--help"])
+    assert "default: output" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
+    code = f"import sys; from tests.scripts.test_compare import {write_to_nobody.__name__} as f; sys.exit(f())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def write_to_nobody() -> int:
+    """Write to a pipe whose other end is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.dup2(writing, sys.stdout.fileno())
+
+    def write() -> int:
+        print("x" * 100_000, flush=True)
+        return 1
+
+    return guarded(write)
+
+
+def test_paths_are_shown_as_the_user_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CALLED_FROM", raising=False)
+    assert shown(Path("output")) == Path("output")
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path.parent))
+    assert shown(Path("output")) == tmp_path / "output"
+
+
+def test_cells_do_not_break_a_table() -> None:
+    table = pd.DataFrame([{"method": "a|b", "mean": 1.0, "difference": -0.04}, {"method": "c", "difference": -0.06}])
+    assert [line.split(" | ")[-1].strip(" |") for line in render(table).splitlines()[2:]] == ["+0.0", "-0.1"]
+    assert r"a\|b" in render(table) and "a|b" in render(table, "latex_booktabs")
+
+
+def test_what_reads_labels_is_known_by_the_trainer_where_the_number_is_not() -> None:
+    nan = float("nan")
+    cases = [("CoOp", nan, True), ("Supervised", nan, True), ("UPL", nan, False), ("Other", nan, False)]
+    for trainer, used, expected in [*cases, ("Other", 5, True), ("CoOp", 0, False)]:
+        assert uses_labels({"trainer": trainer, "labels_used": used}) == expected
 
 
 def test_names_are_escaped_for_latex() -> None:
@@ -233,3 +308,10 @@ def test_runs_then_reuses_then_tabulates(tmp_path: Path, capfd: pytest.CaptureFi
     assert compare([*argv[:2], "UPL", *argv[3:]], command=["false"]) == 1
     failed = capfd.readouterr()
     assert failed.err.count("failed: UPL on digits") == 2 and "UPL" not in failed.out
+    assert "nothing to tabulate" in failed.err
+    assert compare([*argv[:2], "ZeroshotCLIP,UPL", *argv[3:]], command=["false"]) == 1
+    beside = tmp_path / "comparisons" / "digits-2"
+    assert (beside / "comparison.md").read_text().count("- failed: UPL on digits") == 2
+    assert "failed" not in (tmp_path / "comparisons" / "digits" / "comparison.md").read_text()
+    assert compare([*argv, "--jobs", "2", "--no-run"]) == 0  # the first command's tables, which stay where they are
+    assert sorted(path.name for path in (tmp_path / "comparisons").iterdir()) == ["digits", "digits-2"]

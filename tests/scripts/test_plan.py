@@ -46,7 +46,7 @@ def test_a_run_for_each_seed_where_seeds_matter(tmp_path: Path) -> None:
     assert str(runs[3].folder) in runs[3].arguments
 
 
-def test_settings_go_to_those_who_have_them(tmp_path: Path) -> None:
+def test_settings_go_to_those_who_have_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     upl, zero_shot = plan([UPL, ZERO_SHOT], grid_of(tmp_path, settings=(("TRAINER.UPL.N_CTX", "4"),)))
     assert upl.config["TRAINER.UPL.N_CTX"] == 4 and "TRAINER.UPL.N_CTX" not in zero_shot.config
     assert upl.folder.parent == tmp_path / "digits" / "UPL" / "embedded" and upl.folder.name != "seed1"
@@ -54,6 +54,14 @@ def test_settings_go_to_those_who_have_them(tmp_path: Path) -> None:
         plan([ZERO_SHOT], grid_of(tmp_path, settings=(("TRAINER.UPL.N_CTX", "4"),)))
     with pytest.raises(UserError, match=r"unknown config key 'OPTIM.EPOCHS'; did you mean 'OPTIM.MAX_EPOCH'"):
         plan([UPL], grid_of(tmp_path, settings=(("OPTIM.EPOCHS", "4"),)))
+    caplog.clear()
+    plan([ZERO_SHOT, UPL], grid_of(tmp_path, settings=(("TRAINER.UPL.N_CTX", "4"), ("OPTIM.LR", "0.1"))))
+    assert [r.message for r in caplog.records] == ["TRAINER.UPL.N_CTX 4 is for UPL alone; others have no such key"]
+    wrong = (("TRAINER.COFT.FILTER", "bothh"),)
+    with pytest.raises(UserError, match=r"TRAINER\.COFT\.FILTER is 'bothh'; did you mean 'both'"):
+        plan([Method("CoFT", "CoFT")], grid_of(tmp_path, settings=wrong))
+    with pytest.raises(UserError, match=r"TRAINER\.COFT\.FILTER is 'bothh'; did you mean 'both'"):
+        plan([Method("a variant", "CoFT", wrong)], grid_of(tmp_path))
 
 
 def test_finished_runs_are_known_by_their_config_wherever_they_are(tmp_path: Path) -> None:
@@ -160,13 +168,27 @@ def test_data_sets_then_settings_with_flags_anywhere() -> None:
         ((), "name at least one data set; known are: .*digits"),
         (("digitz",), "unknown data set 'digitz'; did you mean 'digits'"),
         (("digits", "OPTIM.LR"), "OPTIM.LR: a key without a value"),
-        (("digits", "--seeds", ""), "--seeds and --jobs need at least 1"),
-        (("digits", "--jobs", "0"), "--seeds and --jobs need at least 1"),
+        (("digits", "--seeds", ""), "--seeds: expected at least one, with commas between them"),
+        (("digits", "--seeds", "1,-1"), "--seeds: expected whole numbers with commas between them, not '-1'"),
+        (("digits", "--seeds", "1,x"), "--seeds: expected whole numbers with commas between them, not 'x'"),
+        (("digits", "--jobs", "0"), "--jobs is 0; expected at least 1"),
+        (("digits", "--name", "../elsewhere"), r"--name: expected a name without folders, not '\.\./elsewhere'"),
+        (("folder",), "folder: one's own images are no benchmark; docs/adding-a-dataset.md makes them one"),
     ],
 )
 def test_wrong_words_are_named(argv: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         grid(*argv)
+
+
+def test_data_are_in_the_projects_folder_wherever_the_script_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path))
+    monkeypatch.delenv("DATA", raising=False)
+    for flags, expected in (((), ROOT / "data"), (("--data", "mine"), tmp_path / "mine")):
+        (run,) = plan([ZERO_SHOT], grid("digits", "--seeds", "1", *flags))
+        assert run.arguments[run.arguments.index("--root") + 1] == str(expected)
 
 
 def test_the_scripts_call_what_is_there() -> None:

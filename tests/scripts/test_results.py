@@ -125,9 +125,11 @@ def test_own_images_without_labels_are_left_out_with_a_word(tmp_path: Path, capl
     write_summary(tmp_path / "a", results={"predicted": 5})
     write_summary(tmp_path / "b", trainer="CoFT", results={"after Phase I": {"kept": 3}, "predicted": 5})
     write_summary(tmp_path / "c")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "summary.json").write_text('{"trainer": "UPL", "config": "SEED: 1"}')
     assert [row["folder"] for row in found_rows([tmp_path]).to_dict("records")] == [str(tmp_path / "c")]
-    assert [str(tmp_path / name) in record.message for name, record in zip("ab", caplog.records, strict=True)]
-    assert len(caplog.records) == 2 and "have no accuracy" in caplog.text
+    assert [str(tmp_path / name) in record.message for name, record in zip("abd", caplog.records, strict=True)]
+    assert caplog.text.count("have no accuracy") == 2 and "no key 'dataset'" in caplog.text
 
 
 def test_ours_and_others_side_by_side(tmp_path: Path) -> None:

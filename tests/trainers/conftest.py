@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import CLASSNAMES
+from trainers.parts.pseudo_labels import Opinion
 
 SHORT = {
     "CoFT": {
@@ -38,6 +39,7 @@ SHORT = {
         "OPTIM__LR": 0.01,
     },
     "ZeroshotCLIP": {},
+    "ZeroshotCLIP2": {},
     "SelfTraining": {"TRAINER__SELFTRAINING__EPOCHS": 2, "TRAINER__SELFTRAINING__LR": 1e-3},
     "Supervised": {"TRAINER__SUPERVISED__EPOCHS": 2, "TRAINER__SUPERVISED__LR": 1e-3},
     "NormAdaptation": {},
@@ -99,3 +101,10 @@ def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
 def saved_weights(folder: Path, model: str, epoch: int) -> dict[str, torch.Tensor]:
     state = torch.load(folder / model / f"model.pth.tar-{epoch}", weights_only=True)["state_dict"]
     return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def drawn_opinion(seed: int) -> Opinion:
+    """What a peer might think of 60 images and three classes."""
+    source = torch.Generator().manual_seed(seed)
+    probabilities, clean = torch.rand(2, 60, 3, generator=source).softmax(dim=2)
+    return Opinion(probabilities.argmax(dim=1), probabilities, clean)

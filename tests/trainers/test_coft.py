@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from datasets.errors import UserError
-from tests.trainers.conftest import assert_same_bits, saved_weights, weights
+from tests.trainers.conftest import assert_same_bits, drawn_opinion, saved_weights, weights
 from trainers.parts.cleanliness import clean_log_odds, dual_loss
+from trainers.parts.pseudo_labels import FILTERS
 from trainers.parts.unlabeled import peer_batches
 
 PEERS = ("peer_a", "peer_b")
@@ -194,9 +195,18 @@ def test_peers_differ_in_seeds_template_batches_and_random_numbers(run: Callable
     trainer.before_train()
     a, b = trainer.peers.values()
     assert not set(a.seeds.ranks.tolist()) & set(b.seeds.ranks.tolist())
-    assert a.prompts.positive.ctx.shape != b.prompts.positive.ctx.shape or not torch.equal(
-        a.prompts.positive.ctx, b.prompts.positive.ctx
-    )
+    assert not torch.allclose(*trainer.anchors.values(), atol=1e-3)  # text features of their templates
+    drawn = run("CoFT", train=False, out="drawn", TRAINER__COFT__N_CTX=4, TRAINER__COFT__SPLIT_SEEDS=False)
+    first, second = (peer.prompts.positive.ctx for peer in drawn.peers.values())
+    assert first.shape == second.shape and not torch.equal(first, second)
+    drawn.before_train()
+    drawn.before_epoch()
+    batches = [[batch[name] for batch in drawn.train_loader_x] for name in PEERS]
+    order = [torch.cat([part["rank"] for part in parts]).tolist() for parts in batches]
+    assert sorted(order[0]) == sorted(order[1]) and order[0] != order[1]
+    views = [dict(zip(ranks, torch.cat([p["view"] for p in parts]), strict=True))
+             for ranks, parts in zip(order, batches, strict=True)]  # fmt: skip
+    assert not any(torch.equal(views[0][rank], views[1][rank]) for rank in views[0])
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])
@@ -290,9 +300,22 @@ def test_a_loss_that_is_not_a_number_is_named(run: Callable[..., Any]) -> None:
         run("CoFT", OPTIM__LR=1e30)
 
 
-@pytest.mark.parametrize("rule", ["self", "none", "agree", "peer", "threshold-0.5"])
-def test_every_filter_runs(run: Callable[..., Any], rule: str) -> None:
-    assert 0 <= run("CoFT", TRAINER__COFT__FILTER=rule).results["accuracy_test"] <= 100
+@pytest.mark.parametrize("rule", FILTERS)
+def test_each_peer_is_taught_what_the_filter_of_the_key_says(run: Callable[..., Any], rule: str) -> None:
+    keys = {"TRAINER__COFT__FILTER": rule, "TRAINER__COFT__MIN_KEPT": 0, "TRAINER__COFT__PHASE2__EPOCHS": 1}
+    trainer = run("CoFT", train=False, **keys)
+    opinions = {name: drawn_opinion(seed) for seed, name in enumerate(PEERS)}
+    trainer.opinions_of = lambda views: opinions
+    trainer.before_train()
+    try:
+        trainer.teach()
+    except UserError as error:  # no probability is above .95 here
+        assert rule == "threshold-0.95" and "keeps no pseudo-label" in str(error)
+        return
+    for name, other in (PEERS, PEERS[::-1]):
+        expected = FILTERS[rule](opinions[name], opinions[other])
+        assert torch.equal(trainer.peers[name].lesson.labels, expected.labels)
+        torch.testing.assert_close(trainer.peers[name].lesson.weight, expected.weight)
 
 
 def test_training_learns(run: Callable[..., Any], configure: Callable[..., Any]) -> None:

@@ -81,15 +81,18 @@ def test_nor_where_negative_vectors_are_fitted_to_images_that_are_drawn(
         assert_same_bits(reference, weights(run("CoFT", root=root, out=f"out {name}")))
 
 
+@pytest.mark.parametrize("backbone", ["resnet", "vit"])
 def test_nor_where_classes_are_described(
-    run: Callable[..., Any], shapes: Path, tmp_path: Path, described: Path
+    run: Callable[..., Any], shapes: Path, tmp_path: Path, described: Path, backbone: str
 ) -> None:
+    """CoFT+ with all three parts."""
     key = {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": str(described)}
-    reference = weights(run("CoFTPlus", out="reference", **key))
-    plain = weights(run("CoFTPlus", out="plain"))
+    reference = weights(run("CoFTPlus", backbone, out="reference", **key))
+    plain = weights(run("CoFTPlus", backbone, out="plain"))
     assert any(not torch.equal(reference[name], plain[name]) for name in reference)  # descriptions are read
-    root = changed(shapes, tmp_path / "permuted", permute_labels)
-    assert_same_bits(reference, weights(run("CoFTPlus", root=root, out="permuted", **key)))
+    for name in changes("CoFTPlus", backbone):
+        root = changed(shapes, tmp_path / name, CHANGES[name])
+        assert_same_bits(reference, weights(run("CoFTPlus", backbone, root=root, out=f"out {name}", **key)))
 
 
 @pytest.mark.parametrize(("trainer", "backbone"), [("UPL", "resnet"), ("CoFT", "resnet")])

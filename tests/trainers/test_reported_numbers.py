@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from tests.trainers.conftest import drawn_opinion
 from trainers.parts.diagnostics import Diagnostics
-from trainers.parts.pseudo_labels import Opinion
 
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"
 
@@ -55,13 +54,6 @@ def test_aurocs_are_of_the_peer_that_labels_and_of_both(run: Callable[..., Any],
             found.setdefault(key, []).append(pairs_in_order(score, right))
     for key, values in found.items():
         assert trainer.numbers[f"auroc_{key}"] == pytest.approx(sum(values) / 2, abs=1e-6), key
-
-
-def drawn_opinion(seed: int) -> Opinion:
-    """What a peer might think of 60 images and three classes."""
-    source = torch.Generator().manual_seed(seed)
-    probabilities, clean = torch.rand(2, 60, 3, generator=source).softmax(dim=2)
-    return Opinion(probabilities.argmax(dim=1), probabilities, clean)
 
 
 def pairs_in_order(score: list[float], right: list[bool]) -> float:

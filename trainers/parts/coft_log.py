@@ -90,8 +90,8 @@ class PeerLog:
         if share < MIN_DISAGREEMENT and not self._warned:
             self._warned = True  # once: where nearly all is right, nothing is wrong with it
             log.warning(
-                "The peers disagree on %.1f %% of the images only: they say nearly the same, and one could hardly tell "
-                "where the other errs",
+                "The peers disagree on %.1f %% of the images only. Where nearly all labels are right, that is as it "
+                "should be; elsewhere neither can tell where the other errs",
                 100 * share,
             )
         return share
