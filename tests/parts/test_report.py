@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from PIL import Image
 
 from trainers.parts.report import History, plot_curves, results_table, write_pseudo_labels
 
@@ -31,6 +32,21 @@ def test_table_has_a_line_a_stage(tmp_path: Path) -> None:
     last = history.stage("phase2")
     assert (last["accuracy_both"], last["kept"], last["epoch"]) == (62.0, 90, 3) and history.stage("phase3") == {}
     assert "32 of 100" in text and "50.0 %" in text and "52.5" in text and "61.0" in text and "nan" not in text
+
+
+def test_what_needs_labels_is_left_out_where_there_are_none(tmp_path: Path) -> None:
+    history = History(tmp_path, tmp_path, 0)
+    history.add(0, "zero-shot", kept=32, of=100, precision=float("nan"), seconds=1.0)
+    history.add(1, "phase1", kept=30, of=32, coverage=0.3, precision=float("nan"), seconds=2.0)
+    header = results_table(history).splitlines()[1]
+    assert [cell.strip() for cell in header.strip("│").split("│")] == ["stage", "pseudo-labels kept", "seconds"]
+    plot_curves(history, tmp_path / "one.png")
+    plot_curves(filled(tmp_path), tmp_path / "two.png")
+    widths = []
+    for name in ("one", "two"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            widths.append(image.width)
+    assert widths[1] == 2 * widths[0]
 
 
 def test_curves_are_drawn_of_whatever_is_there(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ from .report import STAGES, History, Row, plot_curves, results_table, write_pseu
 
 log = logging.getLogger(__name__)
 MIN_DISAGREEMENT = 0.02
+FILES = (  # what a run leaves for people to read; the first two are of a user's own images
+    *("predictions.csv", "skipped.csv"),
+    *("summary.json", "pseudo_labels.csv", "curves.png", "metrics.csv", "log.txt"),
+)
 
 
 class PeerLog:
@@ -119,8 +123,9 @@ class PeerLog:
         """Draw the curves and show the table."""
         plot_curves(self.history, self.folder / "curves.png")
         print(results_table(self.history))
-        for name in ("summary.json", "pseudo_labels.csv", "curves.png", "metrics.csv", "log.txt"):
-            print(f"  {self.folder / name}")
+        for name in FILES:
+            if (self.folder / name).is_file():
+                print(f"  {self.folder / name}")
 
 
 def _short(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,9 @@ def results_table(history: History) -> str:
             accuracies = [row.get(f"accuracy_{who}") for who in ("peer_a", "peer_b", "both")]
             lines.append([title, *accuracies, _kept(row), _right(row), row.get("seconds")])
     headers = ["accuracy %", "peer A", "peer B", "both", "pseudo-labels kept", "of them right", "seconds"]
+    known = [i for i in range(len(headers)) if any(line[i] not in (None, "") for line in lines)]  # some need labels
+    headers[0] = "accuracy %" if 1 in known else "stage"
+    lines, headers = [[line[i] for i in known] for line in lines], [headers[i] for i in known]
     return tabulate(lines, headers=headers, floatfmt=".1f", tablefmt="simple_outline", missingval="")
 
 
@@ -101,24 +104,20 @@ def write_pseudo_labels(
 
 
 def plot_curves(history: History, path: Path) -> None:
-    """Draw accuracy, and coverage, precision and disagreement of pseudo-labels, by epoch."""
+    """Draw accuracy, and coverage, precision and disagreement of pseudo-labels, by epoch; what there is of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
     table = pd.DataFrame(history.rows)
     names = {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"}
-    _draw(left, table, names, "test accuracy, %")
-    _draw(
-        right,
-        table,
-        {name: name for name in ("coverage", "precision", "disagreement")},
-        "pseudo-labels, share",
-    )
+    shares = {name: name for name in ("coverage", "precision", "disagreement")}
+    panels = [(names, "test accuracy, %"), (shares, "pseudo-labels, share")]
+    panels = [panel for panel in panels if _known(table, panel[0])] or panels[1:]
+    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
     first = table.loc[table["stage"] == "phase2", "epoch"]
-    for axes in (left, right):
+    for axes, (columns, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, table, columns, title)
         axes.set_xlabel("epoch")
         if len(first):
             axes.axvline(first.min() - 0.5, color="grey", linewidth=0.8, linestyle=":")
@@ -126,11 +125,14 @@ def plot_curves(history: History, path: Path) -> None:
         figure.savefig(draft, dpi=120)
 
 
+def _known(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    return [column for column in names if column in table and table[column].notna().any()]
+
+
 def _draw(axes: Any, table: pd.DataFrame, names: Mapping[str, str], title: str) -> None:
-    for column, label in names.items():
-        if column in table:
-            points = table[["epoch", column]].dropna()
-            axes.plot(points["epoch"], points[column], marker=".", label=label)
+    for column in _known(table, names):
+        points = table[["epoch", column]].dropna()
+        axes.plot(points["epoch"], points[column], marker=".", label=names[column])
     axes.set_title(title, fontsize=10)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
