@@ -20,6 +20,7 @@ from .statistics import OPTIONAL
 STAGES = ("after Phase I", "after Phase II")
 PEERS = ("peer_a", "peer_b")
 NEEDED = ("dataset", "backbone", "method", "trainer", "seed", "accuracy")  # columns of a list of results
+OF_DATASETS = ("DATASET.", "INPUT.")  # settings that follow from the data set
 SHOWN_SETTINGS = 3  # so many that differ are written out in a method's name
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
                 rows += _rows_of(summary, place)
             elif parsed := parse_log(place, folder):
                 rows.append(parsed)
-    return pd.DataFrame(_tell_apart(rows))
+    named = _tell_apart(rows)
+    _tell_of_mixtures([(row, settings) for row, (_, settings) in zip(named, rows, strict=True)])
+    return pd.DataFrame(named)
 
 
 def _rows_of(summary: dict[str, Any], place: Path) -> list[tuple[Row, dict[str, Any]]]:
@@ -135,6 +138,21 @@ def _tell_apart(rows: Sequence[tuple[Row, dict[str, Any]]]) -> list[Row]:
     for row, settings in rows:
         groups.setdefault(_group(row), []).append(settings)
     return [{**row, "method": row["method"] + _difference(settings, groups[_group(row)])} for row, settings in rows]
+
+
+def _tell_of_mixtures(rows: Sequence[tuple[Row, dict[str, Any]]]) -> None:
+    """Say where a method has other settings on one data set than on another: tables average over data sets."""
+    values: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for row, settings in rows:
+        seen = values.setdefault((row["method"], row["backbone"]), {})
+        for key, value in settings.items():
+            if not key.startswith(OF_DATASETS):
+                seen.setdefault(key, set()).add(str(value))
+    for (method, backbone), seen in values.items():
+        if mixed := sorted(key for key, found in seen.items() if len(found) > 1):
+            more = f" and {len(mixed) - SHOWN_SETTINGS} more" if len(mixed) > SHOWN_SETTINGS else ""
+            shown = ", ".join(mixed[:SHOWN_SETTINGS])
+            log.warning("%s, %s: data sets differ in %s%s; so do their results", method, backbone, shown, more)
 
 
 def _group(row: Row) -> tuple[Any, ...]:

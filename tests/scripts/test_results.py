@@ -121,6 +121,18 @@ def test_what_differs_in_settings_gets_a_name_of_its_own(tmp_path: Path) -> None
     assert names == {"CoOp, 16 shots", "CoOp, 16 shots OPTIM.LR=0.1"}
 
 
+def test_settings_that_differ_between_data_sets_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for dataset, epochs in (("Digits", 10), ("Icons", 10), ("Emoji", 3)):
+        config = {"SEED": 1, "TRAINER": {"NAME": "UPL"}, "OPTIM": {"MAX_EPOCH": epochs}, "DATASET": {"NAME": dataset}}
+        write_summary(tmp_path / dataset, dataset=dataset, config=config)
+        if dataset == "Icons":
+            assert len(found_rows([tmp_path])) == 2 and not caplog.records
+    assert len(found_rows([tmp_path])) == 3
+    assert [r.message for r in caplog.records] == [
+        "UPL, embedded: data sets differ in OPTIM.MAX_EPOCH; so do their results"
+    ]
+
+
 def test_own_images_without_labels_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_summary(tmp_path / "a", results={"predicted": 5})
     write_summary(tmp_path / "b", trainer="CoFT", results={"after Phase I": {"kept": 3}, "predicted": 5})
