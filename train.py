@@ -22,11 +22,12 @@ import torch  # noqa: E402
 
 import datasets  # noqa: E402, F401
 import trainers  # noqa: E402
+from coft.runtime.errors import Parser, UserError  # noqa: E402
+from coft.runtime.experiment import claim  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
-from datasets.errors import Parser, UserError  # noqa: E402
-from trainers.parts.experiment import claim, dassl_in_use  # noqa: E402
-from trainers.parts.settings import make_cfg  # noqa: E402
+from trainers.config import make_cfg  # noqa: E402
+from trainers.toolbox import dassl_in_use  # noqa: E402
 
 
 def make_parser() -> argparse.ArgumentParser:

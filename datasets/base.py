@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coft.runtime.errors import UserError
 from dassl.data.datasets import DatasetBase, Datum
 
 from .contents import first_by_content
-from .errors import UserError
 from .folders import spelled
 
 log = logging.getLogger(__name__)

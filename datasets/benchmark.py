@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from coft.runtime.errors import UserError, did_you_mean
+
 from .base import DeclaredDataset, Items, dataset_root, datum, read_split
-from .errors import UserError, did_you_mean
 from .folders import image_files
 from .splits import Split, hold_out, save_split, split_by_class
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import UserError
+from coft.runtime.errors import UserError
 
 Classes = dict[str, list[str]]  # sentences that describe a class, by its name; in order of label
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from coft.images.reading import read_bytes
+from coft.runtime.errors import UserError
+from coft.runtime.threads import map_threaded
 from dassl.data.datasets import Datum
-
-from .errors import UserError
-from .images import read_bytes
-from .threads import map_threaded
 
 
 def content_hashes(paths: Sequence[str]) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from coft.runtime.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import Items, datum
 from .benchmark import SplitDataset, read_lines
-from .errors import UserError
 
 
 @DATASET_REGISTRY.register()

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from coft.images.index import Entry, index_folder
+from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.files import replacing
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from .base import DeclaredDataset
 from .classes_file import read_classes
-from .errors import UserError, did_you_mean
-from .files import replacing
 from .folders import SUFFIXES, spelled
-from .index import Entry, index_folder
 
 log = logging.getLogger(__name__)
 UNKNOWN = -1  # label of an image whose class nobody said

@@ -6,11 +6,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from coft.images.reading import SUFFIXES
+from coft.runtime.errors import UserError, did_you_mean
 from dassl.data.datasets import Datum
-
-from .errors import UserError, did_you_mean
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
 def spelled(name: str) -> str:

@@ -8,9 +8,10 @@ import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from coft.runtime.errors import UserError
+from coft.runtime.files import replacing
+
 from .base import Row
-from .errors import UserError
-from .files import replacing
 
 log = logging.getLogger(__name__)
 SPLIT_SEED = 1

@@ -16,11 +16,11 @@ from typing import Any
 from torchvision import datasets as tv
 from torchvision.datasets.utils import extract_archive
 
+from coft.runtime.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, Items, dataset_root, read_split
 from .digits import CLASSNAMES as DIGITS
-from .errors import UserError
 from .folders import read_folders
 from .written import write_images
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from coft.runtime.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import Row
 from .benchmark import SplitDataset, read_lines
-from .errors import UserError
 from .splits import Split, hold_out
 
 

@@ -35,11 +35,12 @@ def record(trainer: str, output: str, opts: Sequence[str]) -> Record:
     """
     import train
     import trainers
+    from coft.runtime.experiment import flatten
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
     from scripts import launch
-    from trainers.parts.experiment import dassl_in_use, flatten
-    from trainers.parts.settings import make_cfg
+    from trainers.config import make_cfg
+    from trainers.toolbox import dassl_in_use
 
     words = ["digits", "--backbone", "embedded", "--output-dir", output, *opts]
     arguments = launch.train_arguments(trainer, launch.parse(trainer, words))

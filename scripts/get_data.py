@@ -19,8 +19,8 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from coft.runtime.errors import UserError, did_you_mean  # noqa: E402
 from datasets.digits import write_digits  # noqa: E402
-from datasets.errors import UserError, did_you_mean  # noqa: E402
 from datasets.torchvision_sets import SETS  # noqa: E402
 from scripts.getting.lay_out import get, is_there  # noqa: E402
 from scripts.getting.sources import ORIGINS, TORCHVISION  # noqa: E402

@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
+from coft.backbones.load import architecture  # noqa: E402
+from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
 from datasets.classes_file import is_file  # noqa: E402
-from datasets.errors import Parser, UserError, did_you_mean  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
-from trainers.parts.clip_models import architecture  # noqa: E402
 
 CONFIGS = ROOT / "configs"
 EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # the embedded CLIP is their default

@@ -4,5 +4,5 @@ SETUP_EXTRA=tests/requirements.txt
 source "$(dirname "$0")/setup.sh"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$PYTHON" -m mypy train.py trainers datasets scripts weights compat/dassl/src
+"$PYTHON" -m mypy train.py coft trainers datasets scripts weights compat/dassl/src
 exec "$PYTHON" -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile "$@"

@@ -17,9 +17,9 @@ import torch
 from clip.model import CLIP
 from PIL import Image
 
+from coft.method import labelling
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import DeclaredDataset, dataset_root, read_split
-from trainers.parts import labelling
 
 torch.set_num_threads(1)  # for models as small as these, threads cost more than they bring
 CLASSNAMES = ("red circle", "green square", "blue stripes")
@@ -110,7 +110,7 @@ def configure(tmp_path: Path, shapes: Path, checkpoints: dict[str, Path]) -> Cal
     """Make a config of a trainer on Shapes: configure("CoFT", "resnet", KEY=value with __ for dots ...)."""
     from train import make_parser
     from trainers import extend_cfg
-    from trainers.parts.settings import make_cfg
+    from trainers.config import make_cfg
 
     def make(trainer: str, backbone: str = "resnet", root: Path = shapes, out: str = "out", **settings: Any) -> Any:
         flags = ["--trainer", trainer, "--backbone", str(checkpoints.get(backbone, backbone)), "--seed", "1"]

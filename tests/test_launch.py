@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from datasets.errors import UserError
+from coft.runtime.errors import UserError
 from scripts import launch
 from train import make_parser
 from trainers import extend_cfg
-from trainers.parts.settings import make_cfg
+from trainers.config import make_cfg
 
 ROOT = Path(launch.__file__).parents[1]
 

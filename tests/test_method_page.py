@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from coft.runtime.experiment import flatten
 from dassl.config import get_cfg_default
 from trainers import extend_cfg
-from trainers.parts.experiment import flatten
 
 PAGE = Path(__file__).parents[1] / "docs" / "method.md"
 

@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from coft.backbones.descriptions import zero_shot_features
+from coft.images.unlabeled import peer_batches
+from coft.method.cleanliness import DUAL_LOSSES
+from coft.method.labelling import SCORES, zero_shot_logits
+from coft.method.lessons import Targets, seed_targets, taught_targets, text_pull, weighted_cross_entropy
+from coft.method.pseudo_labels import FILTERS, Lesson, Opinion, harden, keep_best
+from coft.method.seeding import generator
+from coft.method.seeds import Seeds, correct_prior_, select_seeds
+from coft.method.tables import each_row
+from coft.runtime.errors import UserError
+from coft.runtime.run_log import PeerLog
 from dassl.engine import TRAINER_REGISTRY
-from datasets.errors import UserError
 
-from .parts.cleanliness import DUAL_LOSSES
 from .parts.coft_keys import coft_keys
-from .parts.coft_log import PeerLog
-from .parts.descriptions import zero_shot_features
 from .parts.judging import JudgingTrainer
-from .parts.labelling import SCORES, zero_shot_logits
-from .parts.lessons import Targets, seed_targets, taught_targets, text_pull, weighted_cross_entropy
 from .parts.peer_trainer import PEERS
-from .parts.pseudo_labels import FILTERS, Lesson, Opinion, harden, keep_best
-from .parts.seeding import generator
-from .parts.seeds import Seeds, correct_prior_, select_seeds
-from .parts.tables import each_row
-from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
 

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
+from coft.backbones.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
+from coft.backbones.prompts import DualPrompts
+from coft.images.unlabeled import peer_batches
+from coft.method.contrastive import ContrastingPeer
+from coft.method.described import DescribedClassifier
+from coft.method.peer import Classifier, Peer
+from coft.method.seeding import derive
+from coft.method.seeds import growing_quotas
+from coft.runtime.ranges import check_above_zero, check_not_negative, check_positive, check_share
 from dassl.engine import TRAINER_REGISTRY
 
 from .coft import CoFT
 from .parts.coft_keys import coft_keys
-from .parts.contrastive import ContrastingPeer
-from .parts.described import DescribedClassifier
-from .parts.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
-from .parts.peer import Classifier, Peer
-from .parts.prompts import DualPrompts
-from .parts.ranges import check_above_zero, check_not_negative, check_positive, check_share
-from .parts.seeding import derive
-from .parts.seeds import growing_quotas
-from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
 ASIDE = " aside"  # names the images of a batch that the filter leaves out

@@ -9,17 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
+from coft.backbones.prompts import PromptLearner, encode_prompts, random_context, word_context
+from coft.method.ensembling import average_predictions
+from coft.method.seeding import generator
+from coft.runtime.errors import UserError
+from coft.runtime.ranges import check_positive
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_pretrained_weights
-from datasets.errors import UserError
-
-from .parts.base import ClipTrainer
-from .parts.ensembling import average_predictions
-from .parts.prompts import PromptLearner, encode_prompts, random_context, word_context
-from .parts.ranges import check_positive
-from .parts.seeding import generator
+from trainers.base import ClipTrainer
 
 
 def add_config(cfg: Any) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coft.method.peer import Classifier
+from coft.method.pseudo_labels import Opinion
+from coft.method.seeds import Seeds, correct_prior_
+from coft.runtime.errors import UserError
 from dassl.engine import TRAINER_REGISTRY
-from datasets.errors import UserError
 
 from .coft import CoFT
 from .parts.coft_keys import coft_keys
-from .parts.peer import Classifier
 from .parts.peer_trainer import PEERS
-from .parts.pseudo_labels import Opinion
-from .parts.seeds import Seeds, correct_prior_
 
 ALL = 1_000_000  # more than there are images
 

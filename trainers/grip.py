@@ -8,16 +8,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from coft.backbones.prompts import PromptLearner
+from coft.method.ensembling import average_predictions
+from coft.method.labelling import image_features
+from coft.method.peer import NOTHING
+from coft.method.phases import PhasedOptimizer, PhasedScheduler
+from coft.method.seeds import Seeds, select_seeds
+from coft.method.tables import map_rows
+from coft.runtime.ranges import check_positive
 from dassl.engine import TRAINER_REGISTRY
 
-from .parts.ensembling import average_predictions
-from .parts.labelling import image_features
-from .parts.peer import NOTHING
-from .parts.phases import PhasedOptimizer, PhasedScheduler
-from .parts.prompts import PromptLearner
-from .parts.ranges import check_positive
-from .parts.seeds import Seeds, select_seeds
-from .parts.tables import map_rows
 from .upl import UPL
 
 

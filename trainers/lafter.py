@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coft.backbones.descriptions import descriptions_of, sentence_features, sentences_by_class
+from coft.backbones.prompts import template_features
+from coft.backbones.visual_tuning import check_module, light_module
+from coft.method.peer import Peer
+from coft.method.seeding import generator
+from coft.runtime.ranges import check_not_negative, check_positive, check_share
 from dassl.engine import TRAINER_REGISTRY
 
-from .parts.descriptions import descriptions_of, sentence_features, sentences_by_class
 from .parts.full_tuning import tuning_keys
-from .parts.peer import Peer
-from .parts.prompts import template_features
-from .parts.ranges import check_not_negative, check_positive, check_share
-from .parts.seeding import generator
-from .parts.visual_tuning import check_module, light_module
 from .self_training import SelfTraining
 
 log = logging.getLogger(__name__)

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from coft.backbones.descriptions import zero_shot_features
+from coft.backbones.visual_tuning import NORMS, is_vit
+from coft.images.unlabeled import plain_batches
+from coft.runtime.ranges import check_share
 from dassl.engine import TRAINER_REGISTRY
-
-from .parts.base import ClipTrainer
-from .parts.descriptions import zero_shot_features
-from .parts.ranges import check_share
-from .parts.unlabeled import plain_batches
-from .parts.visual_tuning import NORMS, is_vit
+from trainers.base import ClipTrainer
 
 
 def add_config(cfg: Any) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coft.method.lessons import Targets
+from coft.method.pseudo_labels import Lesson, Opinion, log_frequency
+from coft.method.seeds import Seeds, best_of_each, odds_of
+from coft.runtime.errors import UserError, did_you_mean
 from dassl.engine import TRAINER_REGISTRY
-from datasets.errors import UserError, did_you_mean
 
 from .coft import CoFT
 from .parts.coft_keys import coft_keys
-from .parts.lessons import Targets
-from .parts.pseudo_labels import Lesson, Opinion, log_frequency
-from .parts.seeds import Seeds, best_of_each, odds_of
 
 KNOWN = ("nothing", "filter", "seeds", "labels")
 

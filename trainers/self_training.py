@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from coft.method.labelling import classify_pool
+from coft.method.pseudo_labels import Lesson
+from coft.method.seeds import correct_prior_
+from coft.runtime.ranges import check_not_negative
 from dassl.engine import TRAINER_REGISTRY
 
 from .parts.full_tuning import FullTuning, tuning_keys
-from .parts.labelling import classify_pool
-from .parts.pseudo_labels import Lesson
-from .parts.ranges import check_not_negative
-from .parts.seeds import correct_prior_
 
 log = logging.getLogger(__name__)
 

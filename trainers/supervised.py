@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coft.method.pseudo_labels import Lesson
+from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
-from datasets.errors import UserError
 
 from .parts.full_tuning import FullTuning, tuning_keys
-from .parts.pseudo_labels import Lesson
 
 
 def add_config(cfg: Any) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor
 from yacs.config import CfgNode
 
+from coft.backbones.descriptions import described_classes
+from coft.backbones.prompts import template_features
+from coft.images.unlabeled import peer_batches
+from coft.method.labelling import zero_shot_logits
+from coft.method.seeds import Seeds, select_seeds
+from coft.runtime.ranges import check_positive
 from dassl.engine import TRAINER_REGISTRY
 
 from .coop import CoOp
-from .parts.descriptions import described_classes
-from .parts.labelling import zero_shot_logits
-from .parts.prompts import template_features
-from .parts.ranges import check_positive
-from .parts.seeds import Seeds, select_seeds
-from .parts.unlabeled import peer_batches
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.backbones.descriptions import zero_shot_features
 from dassl.engine import TRAINER_REGISTRY
-
-from .parts.base import ClipTrainer
-from .parts.descriptions import zero_shot_features
+from trainers.base import ClipTrainer
 
 log = logging.getLogger(__name__)
 

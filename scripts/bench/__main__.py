@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from datasets.errors import UserError, did_you_mean
+from coft.runtime.errors import UserError, did_you_mean
 from scripts.paths import called_from
 
 from .measure import Measured, Memory, extrapolate, measure

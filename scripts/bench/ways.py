@@ -23,16 +23,16 @@ import torch.nn.functional as F
 from clip.model import CLIP
 from torch import Tensor
 
+from coft.backbones.prompts import DualPrompts, PromptLearner, word_context
+from coft.backbones.visual_tuning import PromptedViT, light_module
+from coft.method.cleanliness import DUAL_LOSSES
+from coft.method.lessons import weighted_cross_entropy
+from coft.method.peer import Peer
+from coft.method.seeding import generator
+from coft.runtime.precision import PRECISIONS, step_attention
 from dassl.config import get_cfg_default
 from dassl.optim import build_optimizer
 from trainers import extend_cfg
-from trainers.parts.cleanliness import DUAL_LOSSES
-from trainers.parts.lessons import weighted_cross_entropy
-from trainers.parts.peer import Peer
-from trainers.parts.precision import PRECISIONS, step_attention
-from trainers.parts.prompts import DualPrompts, PromptLearner, word_context
-from trainers.parts.seeding import generator
-from trainers.parts.visual_tuning import PromptedViT, light_module
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "trainers" / "CoFT" / "vit_b16.yaml"

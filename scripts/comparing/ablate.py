@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from datasets.errors import UserError
+from coft.runtime.errors import UserError
 from scripts.launch import CONFIGS
 from scripts.paths import called_from, shown
 

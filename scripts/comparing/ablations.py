@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from datasets.errors import UserError, did_you_mean
-from trainers.parts.clip_models import architecture
+from coft.backbones.load import architecture
+from coft.runtime.errors import UserError, did_you_mean
 
 from .methods import Method, choices_of, known_keys, runnable
 from .plan import Run

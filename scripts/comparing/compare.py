@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from datasets.errors import Parser, UserError, did_you_mean
+from coft.runtime.errors import Parser, UserError, did_you_mean
 from scripts.paths import called_from, shown
 
 from .gain import gain_over_zero_shot, turning_points, write_gain

@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trainers
+from coft.backbones.visual_tuning import VISUAL_MODULES
+from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.experiment import flatten
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
-from datasets.errors import UserError, did_you_mean
 from scripts.launch import CONFIGS
-from trainers.parts.experiment import flatten
 from trainers.parts.peer_trainer import NAMED
-from trainers.parts.visual_tuning import VISUAL_MODULES
 
 Settings = tuple[tuple[str, str], ...]
 # Last parts of keys whose values are names in a registry.

@@ -18,11 +18,11 @@ from clip import clip
 
 import train
 import trainers
-from datasets.errors import UserError, did_you_mean
+from coft.backbones.load import fingerprint, load_clip
+from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
 from scripts import launch
-from trainers.parts.clip_models import fingerprint, load_clip
-from trainers.parts.experiment import FREE_KEYS, flatten, saved_config
-from trainers.parts.settings import make_cfg
+from trainers.config import make_cfg
 
 from .methods import Method, Settings, check_values, known_keys
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
-from datasets.errors import Parser, UserError, did_you_mean
-from datasets.files import ensure_folder
+from coft.runtime.errors import Parser, UserError, did_you_mean
+from coft.runtime.files import ensure_folder
 from scripts.launch import CONFIGS, slug
 from scripts.paths import called_from, data_folder
 

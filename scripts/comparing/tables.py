@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from trainers.parts.experiment import replacing
+from coft.runtime.experiment import replacing
 
 from .methods import rival
 from .statistics import PAIR, ZERO_SHOT

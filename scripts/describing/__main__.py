@@ -17,11 +17,11 @@ from pathlib import Path
 import openai
 from tqdm import tqdm
 
+from coft.backbones.descriptions import Descriptions, class_key, load_descriptions
+from coft.runtime.errors import UserError
+from coft.runtime.experiment import replacing
 from datasets.classes_file import is_file
-from datasets.errors import UserError
 from scripts.paths import called_from
-from trainers.parts.descriptions import Descriptions, class_key, load_descriptions
-from trainers.parts.experiment import replacing
 
 from .asking import Task, UnusableAnswers, describe, make_client, opening
 from .classes import NamedClass, named_classes

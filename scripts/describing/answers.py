@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from trainers.parts.descriptions import MAX_TOKENS, class_key, names_class, num_tokens
+from coft.backbones.descriptions import MAX_TOKENS, class_key, names_class, num_tokens
 
 FEWEST_WORDS = 5  # beside the class name's own
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)

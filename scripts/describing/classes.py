@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from coft.backbones.descriptions import MAX_TOKENS, class_key, num_tokens
+from coft.backbones.prompts import plain_name
+from coft.runtime.errors import UserError
 from datasets.classes_file import is_file, read_classes
-from datasets.errors import UserError
 from scripts.paths import called_from
-from trainers.parts.descriptions import MAX_TOKENS, class_key, num_tokens
-from trainers.parts.prompts import plain_name
 
 LONGEST_NAME = MAX_TOKENS // 2  # tokens; a sentence has to say something beside the name
 _WORDNET_ID = re.compile(r"^n\d{8}\s+")  # ImageNet's lists of names begin their lines with it

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers.parts.experiment import write_json
+from coft.runtime.experiment import write_json
 
 from .answers import sift
 

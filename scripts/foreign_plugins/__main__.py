@@ -14,7 +14,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from scripts.paths import called_from
-from trainers.parts.experiment import dassl_in_use
+from trainers.toolbox import dassl_in_use
 
 from .material import make_clips, make_digits
 from .plugins import CoOpStyle, style_of

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from datasets.errors import UserError
+from coft.runtime.errors import UserError
 
 BROKEN = (
     *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error),

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coft.runtime.errors import UserError, did_you_mean
 from datasets.base import check_classnames, read_split, subsample
 from datasets.digits import Digits
-from datasets.errors import UserError, did_you_mean
 from datasets.eurosat import EuroSAT
 
 
@@ -144,6 +144,6 @@ def test_nearest_name() -> None:
 
 def test_a_workers_traceback_is_cut_to_the_message() -> None:
     error = UserError(
-        "Caught UserError in DataLoader worker process 0.\nTraceback ...\ndatasets.errors.UserError: image x"
+        "Caught UserError in DataLoader worker process 0.\nTraceback ...\ncoft.runtime.errors.UserError: image x"
     )
     assert error.line == "image x"

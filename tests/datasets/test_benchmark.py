@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 import datasets
+from coft.runtime.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets import benchmark
 from datasets.base import read_split
 from datasets.benchmark import CLASSNAMES, declared_names
-from datasets.errors import UserError
 from datasets.folders import spelled
 from datasets.splits import hold_out, split_by_class
 from datasets.templates import TEMPLATES

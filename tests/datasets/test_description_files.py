@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datasets.digits import CLASSNAMES as DIGITS
-from datasets.drawings import DECLARED
-from datasets.errors import UserError
-from datasets.eurosat import CLASSNAMES as EUROSAT
-from datasets.torchvision_sets import SETS
-from trainers.parts.descriptions import (
+from coft.backbones.descriptions import (
     FOLDER,
     MAX_TOKENS,
     Descriptions,
@@ -25,7 +20,12 @@ from trainers.parts.descriptions import (
     names_class,
     num_tokens,
 )
-from trainers.parts.prompts import plain_name
+from coft.backbones.prompts import plain_name
+from coft.runtime.errors import UserError
+from datasets.digits import CLASSNAMES as DIGITS
+from datasets.drawings import DECLARED
+from datasets.eurosat import CLASSNAMES as EUROSAT
+from datasets.torchvision_sets import SETS
 
 CLASS_LISTS = FOLDER.parent / "classnames"
 FEW = 50  # classes up to which a class has five sentences, else three

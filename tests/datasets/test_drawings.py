@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coft.runtime.errors import UserError
 from datasets.drawings import DECLARED, Drawings, Emoji, Icons
-from datasets.errors import UserError
 from scripts.get_data import NAMES, main
 
 

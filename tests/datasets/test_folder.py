@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from datasets import index
+from coft.images import index
+from coft.runtime.errors import UserError
 from datasets.classes_file import read_classes
-from datasets.errors import UserError
 from datasets.folder import Folder
 from tests.datasets.rooms import config, touch, write_image
 

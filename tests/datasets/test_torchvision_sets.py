@@ -17,8 +17,8 @@ from PIL import Image
 from torchvision import datasets as tv
 
 import datasets  # noqa: F401
+from coft.runtime.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.errors import UserError
 from datasets.templates import TEMPLATES
 from datasets.torchvision_sets import SETS
 from tests.datasets.rooms import config

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from coft.backbones.text_tower import encode_text
 from scripts.bench import __main__ as bench_main
 from scripts.bench import measure as measure_module
 from scripts.bench.__main__ import complete, main
@@ -15,7 +16,6 @@ from scripts.bench.measure import Measured, extrapolate, measure
 from scripts.bench.report import Report
 from scripts.bench.ways import WAYS, Setting, Step, class_names, difference, expected_operations, read_text, tokens_read
 from scripts.bench.worker import Answers, WorkerDiedError
-from trainers.parts.text_encoding import encode_text
 
 TINY = Setting("tiny", "ours", classes=6, batch=4)
 

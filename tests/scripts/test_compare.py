@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from datasets.errors import UserError
+from coft.runtime.errors import UserError
 from scripts.comparing.compare import compare, table
 from scripts.comparing.session import guarded
 from scripts.comparing.statistics import summarise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.errors import UserError
+from coft.runtime.errors import UserError
 from scripts.getting.extract import extract
 
 from .archives import Members, link, tar, write, zipped

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.errors import UserError
+from coft.runtime.errors import UserError
 from datasets.torchvision_sets import SETS
 from scripts import get_data
 from scripts.getting import download as downloading

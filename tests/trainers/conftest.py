@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from coft.method.pseudo_labels import Opinion
 from tests.conftest import CLASSNAMES
-from trainers.parts.pseudo_labels import Opinion
 
 SHORT = {
     "CoFT": {

@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets.errors import UserError
+from coft.images.unlabeled import peer_batches
+from coft.method.cleanliness import clean_log_odds, dual_loss
+from coft.method.pseudo_labels import FILTERS
+from coft.runtime.errors import UserError
 from tests.trainers.conftest import assert_same_bits, drawn_opinion, saved_weights, weights
-from trainers.parts.cleanliness import clean_log_odds, dual_loss
-from trainers.parts.pseudo_labels import FILTERS
-from trainers.parts.unlabeled import peer_batches
 
 PEERS = ("peer_a", "peer_b")
 
@@ -323,7 +323,7 @@ def test_training_learns(run: Callable[..., Any], configure: Callable[..., Any])
     trainer = run("CoFT", "resnet", train=False, TRAINER__COFT__PHASE2__EPOCHS=30, TRAINER__COFT__PHASE2__LR=2e-3,
                   TRAINER__COFT__PHASE2__HEAD_LR=1e-2, TRAINER__COFT__FILTER="none", TRAINER__COFT__PHASE2__WISE=1.0,
                   TRAINER__COFT__PHASE2__REFRESH=100, TRAINER__COFT__PHASE2__EMA=0.9)  # fmt: skip
-    from trainers.parts.pseudo_labels import Lesson
+    from coft.method.pseudo_labels import Lesson
 
     truth = torch.tensor([trainer.dm.dataset.train_u[i].label for i in trainer.pool.order.tolist()])
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from coft.method.lessons import Targets
+from coft.runtime.diagnostics import Diagnostics
+from coft.runtime.run_log import PeerLog
 from tests.trainers.conftest import weights
-from trainers.parts.coft_log import PeerLog
-from trainers.parts.diagnostics import Diagnostics
-from trainers.parts.lessons import Targets
 
 PEERS = ("peer_a", "peer_b")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets.errors import UserError
+from coft.backbones.descriptions import described_features, load_descriptions
+from coft.method.parallel import SideBySide
+from coft.method.seeds import Seeds, growing_quotas
+from coft.runtime.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.coft_plus import ASIDE
 from trainers.parts import judging
-from trainers.parts.descriptions import described_features, load_descriptions
-from trainers.parts.seeds import Seeds, growing_quotas
-from trainers.parts.side_by_side import SideBySide
 
 PEERS = ("peer_a", "peer_b")
 OFF = {

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from datasets.errors import UserError
+from coft.backbones.prompts import ensemble_features
+from coft.images.views import normalize, plain_view
+from coft.method.labelling import image_features
+from coft.runtime.errors import UserError
 from tests.trainers.conftest import assert_same_bits, saved_weights, weights
 from trainers.deft import DeFT
-from trainers.parts.labelling import image_features
-from trainers.parts.prompts import ensemble_features
-from trainers.parts.views import normalize, plain_view
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from datasets.errors import UserError
+from coft.backbones.descriptions import described_features, load_descriptions, zero_shot_features
+from coft.runtime.errors import UserError
 from tests.conftest import CLASSNAMES
-from trainers.parts.descriptions import described_features, load_descriptions, zero_shot_features
 
 
 def text_of(trainer: Any) -> torch.Tensor:
@@ -36,8 +36,8 @@ def test_descriptions_have_their_share(trainer: str, run: Callable[..., Any], de
 
 
 def test_upl_labels_with_descriptions(run: Callable[..., Any], described: Path) -> None:
-    from trainers.parts.labelling import zero_shot_logits
-    from trainers.parts.seeds import select_seeds
+    from coft.method.labelling import zero_shot_logits
+    from coft.method.seeds import select_seeds
 
     told = run("UPL", train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=1.0)
     texts = described_features(told.clip_model, CLASSNAMES, told.templates[:1], load_descriptions(described), 1.0)

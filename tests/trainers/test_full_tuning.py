@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets.errors import UserError
+from coft.backbones.prompts import ensemble_features
+from coft.images.views import normalize, plain_view
+from coft.runtime.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
 from tests.trainers.test_label_free import blank_labels, changed, permute_labels
-from trainers.parts.prompts import ensemble_features
-from trainers.parts.views import normalize, plain_view
 
 BOTH = pytest.mark.parametrize("trainer", ["SelfTraining", "Supervised"])
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from datasets.errors import UserError
+from coft.images.views import normalize, plain_view
+from coft.method.seeds import select_seeds
+from coft.runtime.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.grip import linear_quota
-from trainers.parts.seeds import select_seeds
-from trainers.parts.views import normalize, plain_view
 
 
 def test_the_number_of_pseudo_labels_grows_to_all_images() -> None:

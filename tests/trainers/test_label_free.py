@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from datasets.errors import UserError
+from coft.method import negative_head
+from coft.runtime.errors import UserError
 from tests.conftest import Shapes
 from tests.trainers.conftest import assert_same_bits, weights
-from trainers.parts import negative_head
 
 LABEL_FREE = [(trainer, backbone) for trainer in ("UPL", "CoFT", "CoFTPlus") for backbone in ("resnet", "vit")]
 

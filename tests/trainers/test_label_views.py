@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.errors import UserError
-from trainers.parts.labelling import answers_of, classify_pool, image_features, pool_features, zero_shot_logits
-from trainers.parts.seeds import correct_prior_, select_seeds
-from trainers.parts.unlabeled import plain_batches
+from coft.images.unlabeled import plain_batches
+from coft.method.labelling import answers_of, classify_pool, image_features, pool_features, zero_shot_logits
+from coft.method.seeds import correct_prior_, select_seeds
+from coft.runtime.errors import UserError
 
 KEY = (1, "labels", 7)
 
@@ -104,7 +104,7 @@ def test_views_are_asked_for_where_labels_are_made(
         asked.append((views, tuple(key)))
         return plain_batches(pool, cfg, ranks, views, key)
 
-    monkeypatch.setattr("trainers.parts.labelling.plain_batches", counting)
+    monkeypatch.setattr("coft.method.labelling.plain_batches", counting)
     section = trainer.upper()
     run(trainer, out="one", **{f"TRAINER__{section}__LABEL_VIEWS": 1})
     assert {views for views, _ in asked} == {1}

@@ -12,10 +12,10 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
+from coft.backbones.prompts import template_features
+from coft.method.labelling import image_features
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.lafter import LaFTer, train_text_classifier
-from trainers.parts.labelling import image_features
-from trainers.parts.prompts import template_features
 
 OWN = CfgNode({"TEXT_STEPS": 3, "TEXT_LR": 0.01, "TEXT_NOISE": 0.1, "LABEL_SMOOTHING": 0.1})
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainers.parts import tables
+from coft.method import tables
 
 from .conftest import assert_same_bits, weights
 

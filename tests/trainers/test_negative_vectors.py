@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from coft.images.unlabeled import plain_batches
+from coft.method.labelling import opinion, pool_features
+from coft.method.negative_head import fit_negative
+from coft.method.parallel import SideBySide
 from trainers.parts import judging
-from trainers.parts.labelling import opinion, pool_features
-from trainers.parts.negative_head import fit_negative
-from trainers.parts.side_by_side import SideBySide
-from trainers.parts.unlabeled import plain_batches
 
 PEERS = ("peer_a", "peer_b")
 

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datasets.errors import UserError
+from coft.backbones.prompts import ensemble_features
+from coft.images.views import normalize, plain_view
+from coft.runtime.errors import UserError
 from tests.conftest import make_clip
 from tests.trainers.conftest import assert_same_bits, weights
 from trainers.norm_adaptation import adapt_batch_norms, centre_last_norm
-from trainers.parts.prompts import ensemble_features
-from trainers.parts.views import normalize, plain_view
 
 
 def tiny_net() -> nn.Sequential:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from datasets.errors import UserError
+from coft.backbones.prompts import ensemble_features
+from coft.method.labelling import image_features
+from coft.method.seeds import correct_prior_
+from coft.runtime.errors import UserError
 from tests.trainers.conftest import SHORT, assert_same_bits, weights
 from trainers.oracle import CoFTOracle
-from trainers.parts.labelling import image_features
-from trainers.parts.prompts import ensemble_features
-from trainers.parts.seeds import correct_prior_
 
 KEYS = {key.replace("COFT__", "COFTORACLE__"): value for key, value in SHORT["CoFT"].items()}
 

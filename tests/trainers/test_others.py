@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from clip import clip
 
+from coft.backbones.prompts import template_features
+from coft.method.seeds import select_seeds
+from coft.runtime.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from datasets.base import dataset_root, read_split
-from datasets.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
-from trainers.parts.prompts import template_features
-from trainers.parts.seeds import select_seeds
 
 
 def test_zero_shot_equals_clips_own(run: Callable[..., Any]) -> None:
@@ -98,7 +98,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(run: Callable[..., Any]) -> Non
 def test_upl_is_trained_on_the_surest_images_of_each_class(run: Callable[..., Any]) -> None:
     trainer = run("UPL", "vit", train=False)
     text = trainer.clip_model.encode_text(clip.tokenize([f"a photo of a {n}." for n in trainer.classnames]))
-    from trainers.parts.views import normalize, plain_view
+    from coft.images.views import normalize, plain_view
 
     view = plain_view(trainer.cfg)
     images = normalize(trainer.cfg)(torch.stack([view(trainer.pool.image(r)) for r in range(len(trainer.pool))]))

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from coft.images import index
+from coft.runtime.errors import UserError
+from coft.runtime.predictions import count_by_class, known_accuracy
 from dassl.engine import TRAINER_REGISTRY
-from datasets import index
-from datasets.errors import UserError
 from tests.conftest import CLASSNAMES, draw
-from trainers.parts.base import ClipTrainer
-from trainers.parts.predictions import count_by_class, known_accuracy
+from trainers.base import ClipTrainer
 
 from .conftest import SHORT, assert_same_bits, weights
 
@@ -96,10 +96,10 @@ def test_images_that_are_indexed_are_not_read_again(
 ) -> None:
     first = run("UPL", train=False, **settings)
     reads: list[Any] = []
-    for module in ("datasets.index", "trainers.parts.unlabeled"):
+    for module in ("coft.images.index", "coft.images.unlabeled"):
         monkeypatch.setattr(f"{module}.read_bytes", lambda path: reads.append(path))
+    from coft.images.unlabeled import UnlabeledPool
     from datasets.folder import Folder
-    from trainers.parts.unlabeled import UnlabeledPool
 
     data = Folder(first.cfg)
     pool = UnlabeledPool([item.impath for item in data.train_u], hashes=data.content_hashes)
@@ -107,7 +107,7 @@ def test_images_that_are_indexed_are_not_read_again(
 
 
 def test_a_pool_is_the_same_with_hashes_and_without(settings: dict[str, Any], own: Path) -> None:
-    from trainers.parts.unlabeled import UnlabeledPool
+    from coft.images.unlabeled import UnlabeledPool
 
     paths = sorted(str(path) for path in own.glob("*/*.png"))
     digests = {e.path: e.digest for e in index.index_folder(own)}

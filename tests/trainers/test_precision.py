@@ -9,13 +9,13 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
+from coft.runtime.experiment import claim
+from coft.runtime.precision import SHORT, faster_precision, step_attention
+from tests.coft.backbones.test_text_tower import EXACT, double_clip
 from tests.conftest import make_clip
-from tests.parts.test_text_encoding import EXACT, double_clip
 from tests.trainers.conftest import assert_same_bits, weights
 from tests.trainers.test_label_free import changed, shuffle_files
-from trainers.parts import settings
-from trainers.parts.experiment import claim
-from trainers.parts.precision import SHORT, faster_precision, step_attention
+from trainers import config as settings
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from coft.method.labelling import classify_features, classify_pool, encode_pool, pool_features
+from coft.method.negative_head import fit_negative
+from coft.method.seeds import Seeds
 from tests.trainers.conftest import weights
 from trainers.parts import judging
-from trainers.parts.labelling import classify_features, classify_pool, encode_pool, pool_features
-from trainers.parts.negative_head import fit_negative
 from trainers.parts.peer_trainer import PeerTrainer
-from trainers.parts.seeds import Seeds
 
 ABLATIONS = Path(__file__).parents[2] / "configs" / "ablations.yaml"
 PEERS = ("peer_a", "peer_b")

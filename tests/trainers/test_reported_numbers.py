@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from coft.runtime.diagnostics import Diagnostics
 from tests.trainers.conftest import drawn_opinion
-from trainers.parts.diagnostics import Diagnostics
 
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from coft.backbones.descriptions import load_descriptions
 from tests.trainers.conftest import assert_same_bits, weights
 from tests.trainers.test_label_free import CHANGES, changed, changes
-from trainers.parts.descriptions import load_descriptions
 
 RIVALS = [
     ("SelfTraining", "resnet"),

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.errors import UserError
+from coft.method.labelling import answers_of
+from coft.method.parallel import SMALL, SideBySide
+from coft.runtime.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
-from trainers.parts.labelling import answers_of
-from trainers.parts.side_by_side import SMALL, SideBySide
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datasets.errors import UserError
+from coft.method.peer import Classifier
+from coft.runtime import timing
+from coft.runtime.errors import UserError
+from coft.runtime.timing import STEPS, WAITING, Stopwatch, Waited, profiled
+from tests.coft.backbones.test_text_tower import EXACT, double_clip
 from tests.conftest import make_clip
-from tests.parts.test_text_encoding import EXACT, double_clip
 from tests.trainers.conftest import assert_same_bits, weights
-from trainers.parts import timing
-from trainers.parts.peer import Classifier
-from trainers.parts.timing import STEPS, WAITING, Stopwatch, Waited, profiled
 
 
 @pytest.fixture

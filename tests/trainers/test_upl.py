@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from datasets.errors import UserError
+from coft.runtime.errors import UserError
 from tests.trainers.conftest import assert_same_bits, weights
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from coft.images.unlabeled import peer_batches
+from coft.images.views import normalize, plain_view
+from coft.method.cleanliness import clean_log_odds, p_clean
 from tests.trainers.conftest import SHORT
-from trainers.parts.cleanliness import clean_log_odds, p_clean
-from trainers.parts.unlabeled import peer_batches
-from trainers.parts.views import normalize, plain_view
 
 PEERS = ("peer_a", "peer_b")
 JUDGED = [("CoFT", (0, 1)), ("CoFTPlus", (0, 1, 2, 3))]

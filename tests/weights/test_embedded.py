@@ -8,7 +8,7 @@ import pytest
 import torch
 from clip.model import build_model
 
-from trainers.parts.embedded import VOCABULARY, expand, load_embedded, spelled_embeddings
+from coft.backbones.embedded import VOCABULARY, expand, load_embedded, spelled_embeddings
 from weights.pretrain.checkpoint import compact, fit_spelling, save
 from weights.pretrain.model import build_clip
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers.parts.embedded import VOCABULARY
+from coft.backbones.embedded import VOCABULARY
 from weights.pretrain.evaluate import Task, accuracy, compact_tokenizer, prepared
 from weights.pretrain.report import clustering_accuracy, coverage, covered, described, eurosat, fashion, markdown
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from trainers.parts.embedded import load_embedded
+from coft.backbones.embedded import load_embedded
 from weights.pretrain.evaluate import Task, prepared
 from weights.pretrain.library import SHARES, collect
 from weights.pretrain.model import Student

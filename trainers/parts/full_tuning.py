@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from yacs.config import CfgNode
 
-from .base import ClipTrainer
-from .descriptions import zero_shot_features
-from .ensembling import average_predictions
-from .lessons import taught_targets, weighted_cross_entropy
-from .peer import Classifier, Peer, heads_of
-from .phases import Built
-from .ranges import check_not_negative, check_positive, check_share
-from .side_by_side import SideBySide
-from .unlabeled import peer_batches
+from coft.backbones.descriptions import zero_shot_features
+from coft.images.unlabeled import peer_batches
+from coft.method.ensembling import average_predictions
+from coft.method.lessons import taught_targets, weighted_cross_entropy
+from coft.method.parallel import SideBySide
+from coft.method.peer import Classifier, Peer, heads_of
+from coft.method.phases import Built
+from coft.runtime.ranges import check_not_negative, check_positive, check_share
+from trainers.base import ClipTrainer
 
 SHARED = ("EPOCHS", "LR", "HEAD_LR", "WEIGHT_DECAY", "EMA", "WISE")
 

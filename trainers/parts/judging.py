@@ -7,14 +7,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .labelling import classify_features, classify_pool, encode_pool, mean_log_probabilities, opinion, pool_features
-from .lessons import Targets
-from .negative_head import draw, fit_negative
-from .peer import Classifier
+from coft.method.labelling import (
+    classify_features,
+    classify_pool,
+    encode_pool,
+    mean_log_probabilities,
+    opinion,
+    pool_features,
+)
+from coft.method.lessons import Targets
+from coft.method.negative_head import draw, fit_negative
+from coft.method.peer import Classifier
+from coft.method.pseudo_labels import Opinion
+from coft.method.seeding import generator
+from coft.method.seeds import Seeds, correct_prior_
+
 from .peer_trainer import PEERS, PeerTrainer
-from .pseudo_labels import Opinion
-from .seeding import generator
-from .seeds import Seeds, correct_prior_
 
 
 class JudgingTrainer(PeerTrainer):

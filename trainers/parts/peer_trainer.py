@@ -13,22 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from coft.backbones.prompts import DualPrompts, template_features
+from coft.backbones.visual_tuning import check_module, light_module
+from coft.method.cleanliness import CLEAN_RULES, DUAL_LOSSES
+from coft.method.labelling import SCORES, answers_of
+from coft.method.parallel import SideBySide
+from coft.method.peer import HEADS, NEGATIVE_STARTS, Classifier, Peer
+from coft.method.phases import Built, PhasedOptimizer, PhasedScheduler
+from coft.method.pseudo_labels import FILTERS
+from coft.method.seeding import generator
+from coft.method.seeds import seed_quota
+from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.ranges import check_not_negative, check_positive, check_share
 from dassl.optim import build_optimizer
-from datasets.errors import UserError, did_you_mean
+from trainers.base import ClipTrainer
 
-from .base import ClipTrainer
-from .cleanliness import CLEAN_RULES, DUAL_LOSSES
 from .full_tuning import build_full_optimizer
-from .labelling import SCORES, answers_of
-from .peer import HEADS, NEGATIVE_STARTS, Classifier, Peer
-from .phases import Built, PhasedOptimizer, PhasedScheduler
-from .prompts import DualPrompts, template_features
-from .pseudo_labels import FILTERS
-from .ranges import check_not_negative, check_positive, check_share
-from .seeding import generator
-from .seeds import seed_quota
-from .side_by_side import SideBySide
-from .visual_tuning import check_module, light_module
 
 PEERS = ("peer_a", "peer_b")
 NAMED: dict[str, Collection[str]] = {  # keys whose values are names

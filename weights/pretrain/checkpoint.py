@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.parts.embedded import FORMAT, SPELLING_BUCKETS, spelling_matrix
+from coft.backbones.embedded import FORMAT, SPELLING_BUCKETS, spelling_matrix
 
 RIDGE = 3.0
 

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
-from trainers.parts.embedded import load_embedded
+from coft.backbones.embedded import load_embedded
 from weights.pretrain.captions import tokenizer
 from weights.pretrain.evaluate import (
     Task,

@@ -13,7 +13,7 @@ import torch
 from clip.model import CLIP
 from torch import Tensor
 
-from trainers.parts.embedded import load_embedded
+from coft.backbones.embedded import load_embedded
 from weights.pretrain.captions import Captions
 from weights.pretrain.checkpoint import compact, save
 from weights.pretrain.distil import Lesson, take_text_tower

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from coft.backbones.descriptions import load_descriptions, names_class
 from scripts.describing.answers import fault, sentences_in
-from trainers.parts.descriptions import load_descriptions, names_class
 
 from .endpoint import Describe, FakeEndpoint, Reply, good, one_line
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from coft.backbones.descriptions import load_descriptions, names_class
 from scripts.describing.classes import NamedClass, named_classes
-from trainers.parts.descriptions import load_descriptions, names_class
 
 from .endpoint import Describe, FakeEndpoint, one_line
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from coft.backbones.descriptions import load_descriptions
 from scripts.describing.__main__ import main
-from trainers.parts.descriptions import load_descriptions
 
 from .endpoint import Describe, FakeEndpoint, Reply, good, one_line
 

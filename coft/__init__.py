@@ -1,0 +1,1 @@
+"""CoFT as a library: everything that can be used without Dassl."""

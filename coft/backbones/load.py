@@ -1,0 +1,205 @@
+"""Backbones: a CLIP by OpenAI's name, from a local file, or the embedded default."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from clip import clip
+from clip.model import build_model
+from torch import nn
+
+from coft.backbones.embedded import load_embedded
+from coft.runtime.errors import UserError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+EMBEDDED = {"embedded": WEIGHTS / "embedded.pt", "embedded-vit": WEIGHTS / "embedded-vit.pt"}
+OPENAI_RESOLUTION = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the rest of the program needs to know of a backbone before its weights are read.
+
+    Attributes:
+        resolution: Side of the square input, in pixels.
+        is_vit: Whether the image encoder is a vision transformer (else a ModifiedResNet).
+    """
+
+    resolution: int
+    is_vit: bool
+
+
+def backbone_names() -> list[str]:
+    """Names that `load_clip` knows, besides paths of local files."""
+    return [*(name for name, path in EMBEDDED.items() if path.is_file()), *clip.available_models()]
+
+
+def architecture(name: str, trust_jit: bool = False) -> Architecture:
+    """Tell a backbone's input size and kind. For OpenAI's names nothing is read or downloaded.
+
+    Args:
+        name: A name of `backbone_names()` or the path of a checkpoint.
+        trust_jit: See `load_clip`.
+    """
+    if name in clip.available_models():
+        return Architecture(OPENAI_RESOLUTION.get(name, 224), name.startswith("ViT"))
+    state = _read_state(name, trust_jit)
+    if "visual.proj" in state:
+        patches = state["visual.positional_embedding"].shape[0] - 1
+        return Architecture(round(patches**0.5) * state["visual.conv1.weight"].shape[-1], True)
+    positions = state["visual.attnpool.positional_embedding"].shape[0] - 1
+    return Architecture(round(positions**0.5) * 32, False)
+
+
+def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
+    """Load a CLIP, frozen, in evaluation mode, fp32, on the CPU.
+
+    Args:
+        name: OpenAI's name ("ViT-B/16"), a name of our own ("embedded"), or the path of a state dict or of one
+            of OpenAI's archives.
+        trust_jit: Read TorchScript archives other than OpenAI's. Such an archive is a program.
+
+    Returns:
+        A `clip.model.CLIP`, each call a new one.
+
+    Raises:
+        UserError: If the name is unknown, or the file cannot be had or is no CLIP.
+    """
+    state = _read_state(name, trust_jit)
+    try:
+        model = build_model(dict(state)).float()
+    except (KeyError, RuntimeError, AttributeError, IndexError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict"
+        ) from error
+    # build_model rounds to fp16 on the way; a checkpoint with finer weights gets them back
+    model.load_state_dict({key: value.float() for key, value in state.items() if key in model.state_dict()})
+    return model.eval().requires_grad_(False)
+
+
+def fingerprint(model: Any) -> str:
+    """Hash a few tensors of a CLIP, enough to tell one pre-training from another.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for tensor in (
+        model.visual.conv1.weight,
+        model.text_projection,
+        model.ln_final.weight,
+        model.logit_scale,
+    ):
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_state(name: str, trust_jit: bool) -> State:
+    path = _locate(name)
+    try:
+        stat = path.stat()
+        return _read_file(str(path), trust_jit, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise UserError(f"backbone {name}: cannot read {path} ({error})") from error
+
+
+def _locate(name: str) -> Path:
+    if name in EMBEDDED:
+        if not EMBEDDED[name].is_file():
+            raise UserError(f"backbone {name}: {EMBEDDED[name]} is missing; check the file out again")
+        return EMBEDDED[name]
+    if name in clip.available_models():
+        return _fetch_openai(name)
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in {".pt", ".pth"} or path.is_absolute():
+        raise UserError(f"backbone {name}: no such file; give the path of a CLIP checkpoint or a known name")
+    raise UserError(f"unknown backbone {name!r}; {did_you_mean(name, backbone_names())}")
+
+
+def _fetch_openai(name: str) -> Path:
+    url = clip._MODELS[name]
+    digest, target = url.split("/")[-2], Path("~/.cache/clip").expanduser() / url.split("/")[-1]
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    log.info("Downloading %s to %s", name, target)
+    try:
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=digest)
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"backbone {name}: could not be downloaded ({error}); put {url} at {target} by hand, "
+            f"or use the CLIP that comes with the project: --backbone embedded"
+        ) from error
+    return target
+
+
+@lru_cache(maxsize=1)
+def _read_file(path: str, trust_jit: bool, mtime: int, size: int) -> State:
+    """Read a file's tensors. Time and size are part of the cache's key, so that a new file is read anew."""
+    if _is_torchscript(path):
+        return _read_torchscript(path, trust_jit)
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what the bytes lead it to: UnpicklingError, EOFError, RuntimeError ...
+        raise UserError(f"backbone {path}: not a checkpoint of tensors alone; save model.state_dict()") from error
+    if isinstance(loaded, dict) and loaded.get("format") == "coft-clip/1":
+        return _expand(path)
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or "text_projection" not in state:
+        raise UserError(f"backbone {path}: holds no CLIP state dict (no 'text_projection'); save model.state_dict()")
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _expand(path: str) -> State:
+    try:
+        return load_embedded(path)
+    except ValueError as error:
+        raise UserError(f"backbone {error}; check the file out again") from error
+
+
+def _read_torchscript(path: str, trust_jit: bool) -> State:
+    known = {url.split("/")[-2] for url in clip._MODELS.values()}
+    with Path(path).open("rb") as file:
+        digest = _sha256(file)
+    if digest not in known and not trust_jit:
+        raise UserError(
+            f"backbone {path}: a TorchScript archive is a program, and this is none of OpenAI's (SHA-256 "
+            f"{digest[:12]}...); save its state_dict(), or set MODEL.BACKBONE.TRUST_JIT True if you trust it"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # OpenAI's files are what they are
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+    return {
+        key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
+    }
+
+
+def _sha256(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_torchscript(path: str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())

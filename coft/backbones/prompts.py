@@ -1,0 +1,226 @@
+"""Prompts: templates in words, and learned context tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from clip.simple_tokenizer import SimpleTokenizer
+from torch import Tensor, nn
+
+from coft.backbones.text_tower import encode_classes, encode_text, shares_prefix
+from coft.runtime.errors import UserError
+
+POSITIONS = ("end", "middle", "front")
+CONTEXT_STD = 0.02
+_tokenizer = SimpleTokenizer()
+_SOT, _EOT = _tokenizer.encoder["<|startoftext|>"], _tokenizer.encoder["<|endoftext|>"]
+
+
+def plain_name(classname: str) -> str:
+    """Write a class name the way prompts do: underscores are blanks."""
+    return classname.replace("_", " ")
+
+
+def template_features(clip_model: Any, classnames: Sequence[str], template: str) -> Tensor:
+    """Text features of a template filled with each class name.
+
+    Args:
+        clip_model: A `clip.model.CLIP`.
+        classnames: C names.
+        template: Words with one "{}".
+
+    Returns:
+        Unit-length features. Shape (C, embed_dim).
+
+    Raises:
+        UserError: If a filled template is longer than the text encoder reads.
+    """
+    rows = [[_SOT, *_tokenizer.encode(template.format(plain_name(name))), _EOT] for name in classnames]
+    _check_lengths(rows, classnames, clip_model)
+    tokens, eot = _pad(rows)
+    device = clip_model.positional_embedding.device
+    with torch.no_grad():
+        embeddings = clip_model.token_embedding(tokens.to(device))
+        return F.normalize(encode_text(clip_model, embeddings, eot.to(device)), dim=-1)
+
+
+def ensemble_features(clip_model: Any, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Average the text features of several templates and bring the mean back to unit length. Shape (C, embed_dim)."""
+    mean = torch.stack([template_features(clip_model, classnames, t) for t in templates]).mean(dim=0)
+    return F.normalize(mean, dim=-1)
+
+
+def word_context(clip_model: Any, words: str) -> Tensor:
+    """Token embeddings of some words, to start learned context tokens from. Shape (number of tokens, width)."""
+    tokens = torch.tensor(_tokenizer.encode(plain_name(words)), dtype=torch.long)
+    weight = clip_model.token_embedding.weight.detach()
+    return weight[tokens.to(weight.device)].clone()
+
+
+def random_context(clip_model: Any, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+    """Random context tokens, N(0, 0.02^2) as in CoOp. Shape (*shape, width)."""
+    width = clip_model.ln_final.weight.shape[0]
+    return torch.randn(*shape, width, generator=generator) * CONTEXT_STD
+
+
+class PromptLearner(nn.Module):
+    """Learned context tokens with a class name: CoOp's prompt.
+
+    The state dict has `ctx` alone. Checkpoints written by CoOp, which hold the tokens of their class names beside it
+    (`token_prefix`, `token_suffix`), load as well: those are recomputed from the class names here.
+
+    Args:
+        clip_model: A `clip.model.CLIP`; its token embeddings of the class names are copied.
+        classnames: C names.
+        context: Initial context tokens, shape (M, width), or (C, M, width) for contexts of the classes' own.
+        tail: What follows the name (or, with `position` "front", follows name and context).
+        position: Where the class name stands: "end", "middle" or "front" of the context.
+
+    Raises:
+        UserError: If `position` is none of these, or a prompt is longer than the text encoder reads.
+    """
+
+    def __init__(
+        self,
+        clip_model: Any,
+        classnames: Sequence[str],
+        context: Tensor,
+        tail: str = ".",
+        position: str = "end",
+    ) -> None:
+        super().__init__()
+        if position not in POSITIONS:
+            raise UserError(f"class token position is {position!r}; expected one of {', '.join(POSITIONS)}")
+        self.ctx = nn.Parameter(context)
+        num_ctx = context.shape[-2]
+        names = [_tokenizer.encode(plain_name(name)) for name in classnames]
+        after = [*_tokenizer.encode(tail), _EOT]
+        rows = [[_SOT, *name, *after] for name in names]
+        _check_lengths([[0] * num_ctx + row for row in rows], classnames, clip_model)
+        tokens, _ = _pad(rows)
+        order, eot = _pad([_order(num_ctx, len(name), len(after), position) for name in names], fill=num_ctx)
+        weight = clip_model.token_embedding.weight.detach()
+        self.token_embeddings: Tensor
+        self.order: Tensor
+        self.eot: Tensor
+        self.register_buffer("token_embeddings", weight[tokens.to(weight.device)], persistent=False)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("eot", eot, persistent=False)
+        self.lengths = tuple(len(row) - 1 for row in rows)  # of [name, tail, end of text]
+        self.shared = position == "end" and context.dim() == 2
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Assemble the prompts.
+
+        Returns:
+            Token embeddings, shape (C, length, width), and the index of each end of text, shape (C,).
+        """
+        num_classes, _, width = self.token_embeddings.shape
+        context = self.ctx.expand(num_classes, -1, -1)
+        tokens = torch.cat([context, self.token_embeddings.to(context.dtype)], dim=1)
+        return tokens.gather(1, self.order.unsqueeze(-1).expand(-1, -1, width)), self.eot
+
+    def prefix(self) -> Tensor:
+        """Token embeddings of [start, context], where all classes share it. Shape (1 + M, width)."""
+        return torch.cat([self.token_embeddings[0, :1].to(self.ctx.dtype), self.ctx])
+
+    def suffix(self) -> Tensor:
+        """Token embeddings of [name, tail, end of text], padded. Shape (C, longest, width)."""
+        return self.token_embeddings[:, 1:].to(self.ctx.dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("token_prefix", "token_suffix"):
+            state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def encode_prompts(clip_model: Any, *learners: PromptLearner) -> Tensor:
+    """Encode learned prompts in one pass of the text tower, as cheaply as their form allows.
+
+    Args:
+        clip_model: A `clip.model.CLIP`.
+        *learners: Prompts that differ in nothing but the values of their context tokens.
+
+    Returns:
+        Features, not normalised, with gradients to the contexts. Shape (number of learners, C, embed_dim).
+    """
+    first = learners[0]
+    if first.shared and shares_prefix(clip_model):
+        prefixes = torch.stack([learner.prefix() for learner in learners])
+        return encode_classes(clip_model, prefixes, first.suffix(), first.lengths)
+    embeddings = torch.cat([learner()[0] for learner in learners])
+    return encode_text(clip_model, embeddings, first.eot.repeat(len(learners))).unflatten(0, (len(learners), -1))
+
+
+class DualPrompts(nn.Module):
+    """A positive and a negative context over the same class names.
+
+    The positive context starts from the words of a template, so that training starts at that template's
+    zero-shot classifier, or at random. The negative one starts beside it; `Peer` moves its
+    features to where they begin (`NEGATIVE_START`).
+
+    Args:
+        clip_model: A `clip.model.CLIP`.
+        classnames: C names.
+        template: Words with one "{}"; those before it become the context, those after it stay.
+        num_ctx: Number of random context tokens; 0 takes the template's words.
+        jitter: Standard deviation of the noise between the positive and the negative start.
+        generator: Source of the random numbers.
+    """
+
+    def __init__(
+        self,
+        clip_model: Any,
+        classnames: Sequence[str],
+        template: str,
+        *,
+        num_ctx: int = 0,
+        jitter: float = 0.002,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        head, tail = template.split("{}")
+        context = word_context(clip_model, head.strip() or "a photo of a")
+        if num_ctx:
+            context = random_context(clip_model, num_ctx, generator=generator)
+        noise = torch.randn(context.shape, generator=generator) * jitter
+        self.positive = PromptLearner(clip_model, classnames, context, tail=tail)
+        self.negative = PromptLearner(clip_model, classnames, context + noise, tail=tail)
+
+    def forward(self, clip_model: Any) -> tuple[Tensor, Tensor]:
+        """Encode both prompts in one pass of the text tower.
+
+        Returns:
+            Positive and negative text features, unit length, each of shape (C, embed_dim).
+        """
+        t_pos, t_neg = F.normalize(encode_prompts(clip_model, self.positive, self.negative), dim=-1)
+        return t_pos, t_neg
+
+
+def _order(num_ctx: int, name: int, after: int, position: str) -> list[int]:
+    """Order the columns of [context | start, name, tail and end] for one prompt."""
+    start = num_ctx
+    first = list(range(start + 1, start + 1 + name))
+    last = list(range(start + 1 + name, start + 1 + name + after))
+    half = {"end": num_ctx, "middle": num_ctx // 2, "front": 0}[position]
+    return [start, *range(half), *first, *range(half, num_ctx), *last]
+
+
+def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:
+    """Pad lists to one length; also the index of each list's last entry."""
+    padded = torch.full((len(rows), max(map(len, rows))), fill, dtype=torch.long)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = torch.tensor(row)
+    return padded, torch.tensor([len(row) - 1 for row in rows])
+
+
+def _check_lengths(rows: Sequence[Sequence[int]], classnames: Sequence[str], clip_model: Any) -> None:
+    limit = clip_model.positional_embedding.shape[0]
+    for row, name in zip(rows, classnames, strict=True):
+        if len(row) > limit:
+            raise UserError(
+                f"class name {name!r} makes a prompt of {len(row)} tokens, the text encoder reads {limit}; shorten it"
+            )

@@ -1,0 +1,105 @@
+"""Reading images: one reader for training and test, which names the file that it cannot read."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from coft.runtime.errors import UserError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}  # of files that count as images
+WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How large images become when they are read.
+
+    Attributes:
+        enough: A JPEG is decoded at a half, quarter or eighth of its size (its decoder can, in less time) as long as
+            the shorter side keeps at least so many pixels. 0: always in full.
+        shorter: Pixels to which the shorter side is shrunk, if it is longer. 0: never.
+    """
+
+    enough: int = 0
+    shorter: int = 0
+
+    def shrink(self, image: Image.Image) -> Image.Image:
+        """Shrink a decoded image as `shorter` says."""
+        share = self.shorter / min(image.size)
+        if not 0 < share < 1:
+            return image
+        width, height = (max(self.shorter, round(side * share)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+IN_FULL = Decoding()
+
+
+def decoding_of(cfg: Any) -> Decoding:
+    """How a config wants images read: twice the pixels that CLIP reads are enough for any crop.
+
+    Args:
+        cfg: INPUT.SIZE, and INPUT.REDUCED_JPEG and INPUT.SHRINK_TO where it has them.
+
+    Raises:
+        UserError: If images were shrunk to less than CLIP reads.
+    """
+    size, shorter = max(cfg.INPUT.SIZE, default=0), cfg.INPUT.get("SHRINK_TO", 0)
+    if shorter and shorter < size:
+        raise UserError(f"INPUT.SHRINK_TO is {shorter}; expected at least INPUT.SIZE, which is {size}, or 0")
+    return Decoding(2 * max(size, shorter) if cfg.INPUT.get("REDUCED_JPEG", True) else 0, shorter)
+
+
+def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) -> Image.Image:
+    """Decode an image to RGB, upright. Grey and palette images are converted, transparency is laid on white.
+
+    Args:
+        data: The bytes of the file.
+        path: Its path, for the error message.
+        decoding: How large the image becomes.
+
+    Raises:
+        UserError: If the bytes are no image that can be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            if decoding.enough:
+                file.draft(None, (decoding.enough, decoding.enough))
+            image: Image.Image = _eight_bits(ImageOps.exif_transpose(file))
+            if image.has_transparency_data:
+                rgba = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
+            return decoding.shrink(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        unknown = isinstance(error, UnidentifiedImageError)  # its message has an object's address in it
+        reason = "no image of a known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring grey images of floats, or of integers beyond a byte, to what a byte can hold: PIL would cut them off."""
+    if image.mode != "F" and not image.mode.startswith("I"):  # I, I;16 and others
+        return image
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    highest = float(np.max(values))
+    tops = {"F": [1.0, 255.0, 65535.0, highest], "I": [255.0, 65535.0, highest]}.get(image.mode, [65535.0])  # white
+    top = next(top for top in tops if highest <= top)
+    return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        UserError: If it is missing or may not be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"image {path} cannot be read ({error.strerror}); replace or remove it") from error

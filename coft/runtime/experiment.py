@@ -1,0 +1,104 @@
+"""An output folder belongs to one experiment; what is written there is written whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coft.runtime.errors import UserError
+from coft.runtime.files import ensure_folder, replacing
+
+CONFIG = "config.yaml"
+# Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
+FREE_KEYS = {
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERBOSE",
+    "USE_CUDA",
+    "DATASET.ROOT",
+    "INPUT.CACHE_MB",
+    "DATALOADER.NUM_WORKERS",
+    "TRAIN.PRINT_FREQ",
+}
+TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first of what differs
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all; a number that is none (NaN) becomes null."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to {"A.B": value}; tuples become lists, as in YAML."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def saved_config(folder: Path) -> dict[str, Any] | None:
+    """Settings of the experiment that an output folder holds, flattened; None if it holds none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    return flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+
+
+def claim(cfg: Any) -> None:
+    """Take an output folder for an experiment, or go on with the same one.
+
+    Raises:
+        UserError: If the folder holds another experiment, or cannot be made.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    ensure_folder(folder, "--output-dir")
+    text = cfg.dump()
+    saved, present = saved_config(folder), flatten(yaml.safe_load(text))
+    if saved is None:
+        if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
+            raise UserError(
+                f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another --output-dir"
+            )
+        with replacing(folder / CONFIG) as draft:
+            draft.write_text(text, encoding="utf-8")
+        return
+    for key in dict.fromkeys((*TELLING, *sorted(saved.keys() | present.keys()))):
+        if key not in FREE_KEYS and saved.get(key) != present.get(key):
+            raise UserError(
+                f"output folder {folder} holds another experiment ({key} is {saved.get(key)!r} there, "
+                f"{present.get(key)!r} here); choose another --output-dir, or remove the folder"
+            )
+
+
+def versions(toolbox: str) -> dict[str, str]:
+    """Versions of what results may depend on.
+
+    Args:
+        toolbox: The `dassl` in use.
+    """
+    packages = ("torch", "torchvision", "numpy", "pillow", "clip-anytorch", "scikit-learn")
+    found = {"python": platform.python_version(), "dassl": toolbox}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

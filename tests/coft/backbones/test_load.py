@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from clip import clip
+
+from coft.backbones import load as clip_models
+from coft.backbones.load import architecture, backbone_names, fingerprint, load_clip
+from coft.runtime.errors import UserError
+from tests.conftest import make_clip
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_a_local_state_dict_loads_exactly_frozen_and_in_fp32(checkpoints: dict[str, Path], name: str) -> None:
+    model = load_clip(str(checkpoints[name]))
+    original = make_clip(name == "vit").state_dict()
+    assert all(torch.equal(value, original[key]) for key, value in model.state_dict().items())
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    known = architecture(str(checkpoints[name]))
+    assert known.resolution == 32 and known.is_vit == (name == "vit")
+
+
+def test_stock_clip_gives_the_same_features(checkpoints: dict[str, Path]) -> None:
+    stock, _ = clip.load(str(checkpoints["vit"]), device="cpu")
+    image = torch.randn(2, 3, 32, 32)
+    ours = load_clip(str(checkpoints["vit"])).encode_image(image)
+    torch.testing.assert_close(ours, stock.encode_image(image), atol=1e-2, rtol=1e-2)  # stock rounds to fp16
+
+
+def test_calls_do_not_share_weights(checkpoints: dict[str, Path]) -> None:
+    first, second = (load_clip(str(checkpoints["resnet"])) for _ in range(2))
+    first.text_projection.data.zero_()
+    assert second.text_projection.abs().sum() > 0
+
+
+def test_fingerprints_tell_pre_trainings_apart(checkpoints: dict[str, Path]) -> None:
+    prints = {fingerprint(load_clip(str(path))) for path in checkpoints.values()}
+    assert len(prints) == 3
+    assert fingerprint(load_clip(str(checkpoints["resnet"]))) in prints
+
+
+def archive(path: Path) -> Path:
+    """A TorchScript archive with a CLIP's weights, as OpenAI publishes them."""
+
+    class Holder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            model = make_clip(vit=True)
+            for name, child in model.named_children():
+                self.add_module(name, child)
+            self.positional_embedding = model.positional_embedding
+            self.text_projection = model.text_projection
+            self.logit_scale = model.logit_scale
+            for name, value in (("input_resolution", 32), ("context_length", 77), ("vocab_size", 49408)):
+                self.register_buffer(name, torch.tensor(value))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.logit_scale
+
+    torch.jit.trace(Holder(), torch.ones(1)).save(str(path))
+    return path
+
+
+def test_an_archive_is_read_only_if_it_is_openais_or_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "archive.pt")
+    with pytest.raises(UserError, match=r"archive\.pt: a TorchScript archive is a program.*MODEL\.BACKBONE\.TRUST_JIT"):
+        load_clip(str(path))
+    expected = make_clip(vit=True).state_dict()
+    model = load_clip(str(path), trust_jit=True)
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    with path.open("rb") as file:
+        digest = clip_models._sha256(file)
+    monkeypatch.setitem(clip._MODELS, "RN50", f"https://openai.invalid/{digest}/RN50.pt")
+    assert fingerprint(load_clip(str(path))) == fingerprint(model)
+
+
+def test_openais_names_need_no_file_for_their_architecture() -> None:
+    assert architecture("ViT-L/14@336px") == clip_models.Architecture(336, True)
+    assert architecture("RN50x4") == clip_models.Architecture(288, False)
+    assert architecture("ViT-B/16") == clip_models.Architecture(224, True)
+
+
+def test_offline_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError) as caught:
+        load_clip("ViT-B/16")
+    line = caught.value.line
+    assert str(tmp_path / ".cache/clip/ViT-B-16.pt") in line and "--backbone embedded" in line and "\n" not in line
+
+
+def test_a_file_put_by_hand_must_be_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".cache/clip").mkdir(parents=True)
+    archive(tmp_path / ".cache/clip/ViT-B-16.pt")
+    with pytest.raises(UserError, match="none of OpenAI's"):
+        load_clip("ViT-B/16")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"garbage", "not a checkpoint of tensors alone"),
+        ({"a": torch.ones(1)}, "holds no CLIP state dict"),
+        ({"text_projection": torch.ones(1, 1)}, "do not make up a CLIP"),
+    ],
+)
+def test_files_that_are_no_clip_are_named(tmp_path: Path, content: object, message: str) -> None:
+    path = tmp_path / "wrong.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=rf"wrong\.pt: .*{message}"):
+        load_clip(str(path))
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return exec, ("import pathlib; pathlib.Path('owned').touch()",)
+
+
+def test_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"text_projection": Payload()}, "evil.pt")
+    with pytest.raises(UserError, match="not a checkpoint of tensors alone"):
+        load_clip("evil.pt")
+    assert not Path("owned").exists()
+
+
+def test_unknown_names_get_the_nearest_one() -> None:
+    with pytest.raises(UserError, match=r"unknown backbone 'ViT-B16'; did you mean 'ViT-B/16'\?"):
+        load_clip("ViT-B16")
+    with pytest.raises(UserError, match="no such file"):
+        load_clip("gone.pt")
+    assert "embedded" in backbone_names()

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from clip.model import CLIP
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from coft.backbones import text_tower as text_encoding
+from coft.backbones.prompts import DualPrompts, PromptLearner, encode_prompts
+from coft.backbones.residual_block import is_plain_block, quick_gelu
+from coft.backbones.text_tower import encode_classes, encode_text, pack, shares_prefix
+from tests.coft.backbones.test_prompts import coop_prompts, plain_encode
+from tests.conftest import make_clip
+
+NAMES = ["cat", "golden_retriever", "a very long name of many words", "pelagic_cormorant", "bus", "dog"]
+EXACT = {"atol": 1e-10, "rtol": 0.0}
+
+
+def double_clip(width: int = 64, layers: int = 3, vision_layers: int = 1) -> Any:
+    """A CLIP in float64; CLIP's own layer norms compute in fp32 whatever they are given."""
+    torch.manual_seed(0)
+    model = CLIP(32, 32, vision_layers, 64, 16, 77, 49408, width, 4, layers).double().eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.forward = torch.nn.LayerNorm.forward.__get__(module)
+            torch.nn.init.normal_(module.weight, mean=1, std=0.2)
+            torch.nn.init.normal_(module.bias, std=0.2)
+        elif isinstance(module, torch.nn.MultiheadAttention):
+            torch.nn.init.normal_(module.in_proj_bias, std=0.2)
+            torch.nn.init.normal_(module.in_proj_weight, std=0.3)  # attention that is far from uniform
+    return model
+
+
+def learners_of(model: Any, names: Sequence[str], count: int, num_ctx: int = 4, **form: Any) -> list[PromptLearner]:
+    source = torch.Generator().manual_seed(count)
+    shape = (len(names), num_ctx) if form.pop("class_specific", False) else (num_ctx,)
+    contexts = [torch.randn(*shape, 64, dtype=torch.float64, generator=source) for _ in range(count)]
+    return [PromptLearner(model, names, context, **form) for context in contexts]
+
+
+def features_and_gradients(features: Tensor, contexts: Sequence[Tensor]) -> list[Tensor]:
+    weight = torch.randn(features.shape, dtype=features.dtype, generator=torch.Generator().manual_seed(7))
+    return [features, *torch.autograd.grad((features * weight).sum(), list(contexts))]
+
+
+def plain(model: Any, names: list[str], learners: Sequence[PromptLearner], position: str = "end") -> list[Tensor]:
+    """77 tokens for every class, one pass for each prompt."""
+    contexts = [learner.ctx.detach().clone().requires_grad_(True) for learner in learners]
+    rows = [plain_encode(model, *coop_prompts(model, names, context, position)) for context in contexts]
+    return features_and_gradients(torch.stack(rows), contexts)
+
+
+def ours(model: Any, learners: Sequence[PromptLearner]) -> list[Tensor]:
+    return features_and_gradients(encode_prompts(model, *learners), [learner.ctx for learner in learners])
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("num_ctx", [1, 16])
+def test_a_shared_beginning_is_exact_in_features_and_gradients(count: int, num_ctx: int) -> None:
+    model = double_clip()
+    learners = learners_of(model, NAMES, count, num_ctx)
+    assert learners[0].shared and shares_prefix(model)
+    for a, b in zip(ours(model, learners), plain(model, NAMES, learners), strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_many_classes_in_many_blocks_are_exact() -> None:
+    model = double_clip(layers=2)
+    names = [" ".join(["word"] * (1 + i % 9)) + f" {i}" for i in range(40)]
+    learners = learners_of(model, names, 2)
+    assert len(pack(learners[0].lengths).mask) > 5
+    for a, b in zip(ours(model, learners), plain(model, names, learners), strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+@pytest.mark.parametrize("form", [{"position": "middle"}, {"position": "front"}, {"class_specific": True}])
+def test_other_forms_are_cut_at_the_end_of_text_and_exact(form: dict[str, Any]) -> None:
+    model = double_clip()
+    learners = learners_of(model, NAMES, 2, **form)
+    assert not learners[0].shared
+    expected = plain(model, NAMES, learners, form.get("position", "end"))
+    for a, b in zip(ours(model, learners), expected, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+class Added(torch.nn.Module):
+    """A block with something added to it."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.attn, self.ln_1, self.mlp, self.ln_2 = block.attn, block.ln_1, torch.nn.Sequential(block.mlp), block.ln_2
+
+
+def test_another_tower_is_cut_at_the_end_of_text() -> None:
+    model = double_clip()
+    learners = learners_of(model, NAMES, 2)
+    expected = plain(model, NAMES, learners)
+    model.transformer.resblocks[1] = Added(model.transformer.resblocks[1])
+    assert not shares_prefix(model)
+    for a, b in zip(ours(model, learners), expected, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_without_a_causal_mask_nothing_is_shared() -> None:
+    model = double_clip()
+    for block in model.transformer.resblocks:
+        block.attn_mask = None
+    assert not shares_prefix(model)
+
+
+def bytes_kept(model: Any, function: Callable[[], Tensor]) -> tuple[int, Tensor]:
+    """Bytes that the backward pass of a function's result will need, a model's weights aside."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        result = function()
+    return sum(size for address, size in kept.items() if address not in weights), result
+
+
+@pytest.mark.parametrize("position", ["end", "middle"])
+def test_a_budget_changes_memory_and_nothing_else(position: str) -> None:
+    model = double_clip()
+    names = [f"{'thing ' * (i % 4)}{i}" for i in range(200)]
+    (learner,) = learners_of(model, names, 1, position=position)
+
+    def encode(budget: int) -> Tensor:
+        if position == "end":
+            return encode_classes(model, learner.prefix()[None], learner.suffix(), learner.lengths, budget)
+        return encode_text(model, *learner(), budget)
+
+    roomy, expected = bytes_kept(model, lambda: encode(1 << 40))
+    kept, features = bytes_kept(model, lambda: encode(roomy // 6))
+    assert kept < roomy / 4
+    pairs = (features_and_gradients(x, [learner.ctx]) for x in (features, expected))
+    for a, b in zip(*pairs, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_the_estimate_of_memory_is_about_right() -> None:
+    model = make_clip(vit=True).requires_grad_(False)
+    names = [f"thing {i}" for i in range(300)]
+    learner = PromptLearner(model, names, torch.zeros(4, 64))
+    args = (model, learner.prefix()[None], learner.suffix(), learner.lengths)
+    kept, _ = bytes_kept(model, lambda: encode_classes(*args))
+    estimate = sum(learner.lengths) * 2 * 64 * text_encoding.TENSORS_KEPT * 4  # of 2 layers
+    assert 0.5 * estimate < kept < 1.1 * estimate
+
+
+def test_dual_prompts_share_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_clip(vit=True)
+    prompts = DualPrompts(model, NAMES, "a photo of a {}.", generator=torch.Generator().manual_seed(0))
+    calls = []
+    inner = text_encoding._class_features
+    monkeypatch.setattr(text_encoding, "_class_features", lambda *args: calls.append(1) or inner(*args))
+    prompts(model)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("lengths", [(3,), (2, 9, 4), tuple(2 + i % 7 for i in range(60)), (50, 3, 3)])
+def test_packing_places_every_token_once_and_keeps_classes_apart(lengths: tuple[int, ...]) -> None:
+    packed = pack(lengths)
+    which, place = packed.tokens
+    for i, length in enumerate(lengths):
+        row, end = packed.ends[:, i].tolist()
+        places = slice(end - length + 1, end + 1)
+        assert which[row, places].tolist() == [i] * length
+        assert place[row, places].tolist() == list(range(length))
+        for step, seen in enumerate(packed.mask[row, places]):
+            expected = torch.zeros(len(seen), dtype=torch.bool)
+            expected[places.start : places.start + step + 1] = True
+            assert torch.equal(seen, expected)
+    if sum(lengths) > 100:
+        assert packed.mask[..., 0].numel() < 1.2 * sum(lengths)
+
+
+def test_quick_gelu_is_clips() -> None:
+    x = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(quick_gelu(x), x * torch.sigmoid(1.702 * x))
+    assert torch.autograd.gradcheck(quick_gelu, (x,))
+
+
+def test_blocks_with_anything_added_are_not_plain() -> None:
+    block = double_clip().transformer.resblocks[0]
+    assert is_plain_block(block)
+    torch.nn.utils.parametrize.register_parametrization(block.attn, "in_proj_weight", torch.nn.Identity())
+    assert not is_plain_block(block)

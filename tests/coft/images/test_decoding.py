@@ -1,0 +1,95 @@
+"""Large images are read no larger than they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from coft.images.reading import IN_FULL, Decoding, decode_image, decoding_of
+from coft.images.unlabeled import UnlabeledPool
+from coft.runtime.errors import UserError
+from tests.coft.images.test_images import encode
+from trainers.labeled_images import LabeledImages
+
+
+def waves(width: int, height: int) -> Image.Image:
+    """A picture without sharp edges."""
+    x, y = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 9, height))
+    colours = np.stack([np.sin(x), np.sin(x + y), np.cos(y)], axis=-1)
+    return Image.fromarray((110 * colours + 128).astype(np.uint8))
+
+
+@given(width=st.integers(8, 900), height=st.integers(8, 900), enough=st.sampled_from([16, 64, 128]))
+@settings(max_examples=40, deadline=None)
+def test_a_jpeg_is_reduced_to_the_smallest_size_that_is_enough(width: int, height: int, enough: int) -> None:
+    image = decode_image(encode(Image.new("RGB", (width, height)), "JPEG"), "x", Decoding(enough))
+    divisor = next((d for d in (8, 4, 2) if min(width, height) // enough >= d), 1)
+    assert image.size == (-(-width // divisor), -(-height // divisor))
+    assert min(image.size) >= min(enough, width, height)
+
+
+def test_a_reduced_jpeg_shows_what_the_full_one_shows() -> None:
+    data = encode(waves(800, 640), "JPEG", quality=95)
+    full, reduced = (decode_image(data, "x", d) for d in (IN_FULL, Decoding(128)))
+    assert full.size == (800, 640) and reduced.size == (200, 160)
+    pixels = [np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)).astype(int) for image in (full, reduced)]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 4
+
+
+def test_a_reduced_jpeg_is_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(waves(640, 320), "JPEG", exif=exif)
+    assert decode_image(data, "x", Decoding(64)).size == (80, 160)
+
+
+def test_other_kinds_of_files_are_read_in_full() -> None:
+    image = waves(400, 300)
+    assert np.array_equal(np.asarray(decode_image(encode(image), "x", Decoding(32))), np.asarray(image))
+
+
+@pytest.mark.parametrize(("size", "shrunk"), [((80, 60), (53, 40)), ((60, 80), (40, 53)), ((40, 90), (40, 90))])
+def test_the_shorter_side_is_shrunk_and_never_stretched(size: tuple[int, int], shrunk: tuple[int, int]) -> None:
+    assert decode_image(encode(waves(*size)), "x", Decoding(shorter=40)).size == shrunk
+
+
+def test_twice_what_clip_reads_is_enough(configure: Callable[..., Any]) -> None:
+    assert decoding_of(configure("CoFT")) == Decoding(enough=64)
+    assert decoding_of(configure("CoFT", INPUT__SHRINK_TO=40)) == Decoding(enough=80, shorter=40)
+    assert decoding_of(configure("CoFT", INPUT__REDUCED_JPEG=False)) == IN_FULL
+    with pytest.raises(UserError, match=r"INPUT\.SHRINK_TO is 31; expected at least INPUT\.SIZE, which is 32"):
+        decoding_of(configure("CoFT", INPUT__SHRINK_TO=31))
+
+
+def test_shrunk_images_are_the_same_from_memory_and_from_files(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{i}.jpg") for i in range(3)]
+    for i, path in enumerate(paths):
+        waves(90 + i, 70).save(path)
+    known = dict.fromkeys(paths[:2], "0") | {paths[2]: "1"}
+    decoding = Decoding(shorter=40)
+    pools = [UnlabeledPool(paths, room, known, decoding) for room in (1 << 20, 0)]
+    in_memory, on_disk = ([pool.image(rank) for rank in range(3)] for pool in pools)
+    assert sorted(image.size for image in in_memory) == [(51, 40), (52, 40), (53, 40)]
+    assert [a.tobytes() for a in in_memory] == [b.tobytes() for b in on_disk]
+    Path(paths[0]).unlink()
+    assert pools[0].image(pools[0].paths.index(paths[0])).size[1] == 40  # it was kept, though its hash was known
+
+
+def test_the_test_reads_images_in_the_same_way(configure: Callable[..., Any], tmp_path: Path) -> None:
+    from dassl.data.datasets import Datum
+
+    path = str(tmp_path / "large.jpg")
+    waves(300, 260).save(path)
+    items = [Datum(impath=path, label=0, classname="waves")]
+    read = [
+        LabeledImages(configure("CoFT", **keys), items)[0]["img"].size
+        for keys in ({}, {"INPUT__REDUCED_JPEG": False}, {"INPUT__SHRINK_TO": 40})
+    ]
+    assert read == [(75, 65), (300, 260), (46, 40)]

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coft.images.reading import decode_image
+from coft.runtime.errors import UserError
+
+
+def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+
+
+def test_grey_becomes_rgb() -> None:
+    pixels = np.asarray(decode_image(encode(Image.fromarray(GREY)), "x"))
+    assert (pixels == GREY[..., None]).all() and pixels.shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_become_eight(form: str) -> None:
+    pixels = np.asarray(decode_image(encode(Image.fromarray(GREY.astype(np.uint16) * 257), form), "x"))
+    assert (pixels == GREY[..., None]).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_floats_and_large_integers_are_not_cut_off(kind: type, white: int) -> None:
+    values = (GREY * (white / 252)).astype(kind)  # GREY's greatest is 252: let it be white
+    values[0, 0] = 0
+    pixels = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF"), "x")).astype(int)
+    if kind is np.int32 and white == 1:
+        assert pixels.max() == 1  # a byte's numbers stay what they are
+    else:
+        assert abs(pixels[..., 0] - GREY * (255 / 252)).max() <= 1.5
+
+
+def test_what_is_no_number_is_black() -> None:
+    values = np.full((4, 4), 0.5, np.float32)
+    values[0, 0] = np.nan
+    pixels = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF"), "x"))
+    assert pixels[0, 0, 0] == 0 and pixels[1, 1, 0] == 128
+
+
+def test_palette_becomes_rgb() -> None:
+    image = Image.fromarray(np.dstack([GREY, GREY // 2, GREY // 4])).quantize(32)
+    assert np.array_equal(np.asarray(decode_image(encode(image), "x")), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_on_white_without_a_warning(mode: str) -> None:
+    """A black drawing on a transparent ground must not become all black."""
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[2:6, 2:6, 3] = 255
+    image = Image.fromarray(rgba).convert(mode) if mode != "P" else Image.fromarray(rgba).quantize(2)
+    options = {} if mode != "P" else {"transparency": image.getpixel((0, 0))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = np.asarray(decode_image(encode(image, **options), "x"))
+    assert (pixels[0, 0] == 255).all() and (pixels[3, 3] == 0).all()
+
+
+def test_photos_are_turned_upright() -> None:
+    image = Image.fromarray(np.zeros((4, 8), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(encode(image, "JPEG", exif=exif), "x").size == (4, 8)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text", encode(Image.fromarray(GREY))[:40], encode(Image.fromarray(GREY))[:-30]]
+)
+def test_what_cannot_be_decoded_is_named(data: bytes) -> None:
+    with pytest.raises(UserError, match=r"image some/file\.png cannot be read"):
+        decode_image(data, "some/file.png")

@@ -1,0 +1,160 @@
+"""The index of a user's folder: what is found, what is wrong with it, and what is not read again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coft.images import index
+from coft.images.index import SMALL, find_problem, index_folder
+from coft.runtime.errors import UserError
+from tests.datasets.rooms import touch, write_image
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def encoded(form: str, size: int = 8, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def test_every_kind_at_every_depth_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    names = ["a.jpg", "b.JPEG", "one/c.png", "one/two three/d.webp", "e.bmp", "f.tif", "one/g.tiff"]
+    for seed, name in enumerate(names):
+        write_image(folder / name, seed)
+    for name in ("notes.txt", ".hidden.png", ".git/h.png", "one/x.gif2"):
+        touch(folder / name)
+    entries = index_folder(folder)
+    assert [entry.path for entry in entries] == sorted(names)
+    for entry in entries:
+        data = (folder / entry.path).read_bytes()
+        assert (entry.size, entry.digest) == (len(data), hashlib.sha256(data).hexdigest()) and not entry.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("empty.jpg", b"", "the file is empty"),
+        ("text.png", b"hello", "no image of a known kind"),
+        ("cut.jpg", encoded("JPEG", 64)[:-100], "truncated"),
+        ("cut.png", encoded("PNG", 64)[:-100], "truncated"),
+        ("large cut.jpg", encoded("JPEG", 400, quality=95)[:-5000], "truncated"),
+        ("large cut.png", encoded("PNG", 400)[:-5000], "truncated|broken"),
+        ("large cut.webp", encoded("WEBP", 400, lossless=True)[:-5000], "."),
+        ("large cut.bmp", encoded("BMP", 400)[:-5000], "truncated"),
+        ("large cut.tiff", encoded("TIFF", 400)[:-5000], "."),
+    ],
+)
+def test_broken_files_are_told(name: str, data: bytes, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / name).write_bytes(data)
+    (entry,) = index_folder(tmp_path / "own")
+    assert entry.problem
+    assert re.search(problem, entry.problem), entry.problem
+    assert "/" not in entry.problem and "0x" not in entry.problem
+
+
+def test_a_large_png_with_a_flipped_bit(tmp_path: Path) -> None:
+    data = bytearray(encoded("PNG", 400))
+    data[len(data) // 2] ^= 1
+    assert len(data) > SMALL and find_problem(bytes(data), "x")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_whole_files_of_every_kind_pass(form: str) -> None:
+    large = encoded(form, 400)
+    assert len(large) > SMALL
+    assert not find_problem(large, "x") and not find_problem(encoded(form), "x")
+    if form == "JPEG":
+        assert not find_problem(large + bytes(100), "x")  # cameras append to their files
+
+
+def test_links_to_nothing_and_in_circles(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    write_image(folder / "a.png", 0)
+    (folder / "b.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "again").symlink_to(folder)
+    found = {entry.path: entry.problem for entry in index_folder(folder)}
+    assert found == {"a.png": "", "b.png": "No such file or directory"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    write_image(folder / "a.png", 0)
+    os.mkfifo(folder / "pipe.png")
+    for _ in range(2):
+        assert {entry.path: entry.problem for entry in index_folder(folder)} == {
+            "a.png": "",
+            "pipe.png": "no plain file",
+        }
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(place: str) -> None:
+        raise PermissionError(13, "Permission denied", place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"own cannot be listed \(Permission denied\)"):
+        (tmp_path / "own").mkdir()
+        index_folder(tmp_path / "own")
+
+
+def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "own"
+    for seed in range(4):
+        write_image(folder / f"{seed}.png", seed)
+    touch(folder / "broken.png")
+    first = index_folder(folder)
+    read: list[str] = []
+    plain = index.read_bytes
+    monkeypatch.setattr(index, "read_bytes", lambda path: read.append(Path(path).name) or plain(path))
+    assert index_folder(folder) == first and not read
+    write_image(folder / "1.png", 9, size=9)
+    write_image(folder / "new.png", 10)
+    (folder / "2.png").unlink()
+    second = {entry.path: entry for entry in index_folder(folder)}
+    assert sorted(read) == ["1.png", "new.png"]
+    assert sorted(second) == ["0.png", "1.png", "3.png", "broken.png", "new.png"]
+    assert second["1.png"].digest == hashlib.sha256((folder / "1.png").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", '{"version": 0, "files": []}', '{"version": 1, "files": [[1]]}'])
+def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, cache: Path, content: str) -> None:
+    write_image(tmp_path / "own" / "a.png", 0)
+    first = index_folder(tmp_path / "own")
+    (path,) = cache.iterdir()
+    path.write_text(content)
+    assert index_folder(tmp_path / "own") == first
+    assert json.loads(path.read_text())["version"] == index.VERSION
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    odd = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
+    write_image(folder / "a.png", 0).rename(odd)
+    (entry,) = index_folder(folder)
+    assert index_folder(folder) == [entry] and (folder / entry.path).is_file()
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache.write_text("a file in the way")
+    write_image(tmp_path / "own" / "a.png", 0)
+    assert len(index_folder(tmp_path / "own")) == 1
+    assert "cannot be kept" in caplog.text

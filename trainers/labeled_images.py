@@ -1,0 +1,48 @@
+"""Labelled images for Dassl's loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from coft.images.reading import decode_image, decoding_of, read_bytes
+from dassl.data.datasets import Datum
+
+
+class LabeledImages(Dataset):
+    """Labelled images for Dassl's loaders: the wrapper that our trainers hand to its DataManager.
+
+    Args:
+        cfg: How large images become, see `decoding_of`.
+        data_source: Images with labels.
+        transform: What makes a tensor of an image.
+        is_train: Not read; part of the contract.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        data_source: Sequence[Datum],
+        transform: Callable[[Image.Image], Any] | None = None,
+        is_train: bool = False,
+    ) -> None:
+        self.data_source = data_source
+        self.transform = transform
+        self.decoding = decoding_of(cfg)
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.data_source[index]
+        image = decode_image(read_bytes(item.impath), item.impath, self.decoding)
+        return {
+            "img": image if self.transform is None else self.transform(image),
+            "label": item.label,
+            "domain": item.domain,
+            "impath": item.impath,
+            "index": index,
+        }

@@ -1,0 +1,14 @@
+"""Which Dassl the trainers run on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import dassl
+
+
+def dassl_in_use() -> str:
+    """Distribution and version that the name `dassl` was imported from."""
+    for name in importlib.metadata.packages_distributions().get("dassl", []):
+        return f"{name} {importlib.metadata.version(name)}"
+    return f"dassl {dassl.__version__} (not installed as a distribution)"
