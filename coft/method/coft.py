@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .settings import group, setting, share
+from .settings import setting, share
 
 PRECISIONS = ("fp32", "bf16", "fp16", "amp", "auto")
 
@@ -47,5 +47,5 @@ class CoFTSettings:
     filter: str = setting("both", "pseudo-label filter of Phase II, a name in coft/method/filters.py")
     lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
     neg_grad_to_visual: bool = setting(True, "the dual loss trains the light visual module, too")
-    phase1: Phase1 = group(Phase1)
-    phase2: Phase2 = group(Phase2)
+    phase1: Phase1 = field(default_factory=Phase1)
+    phase2: Phase2 = field(default_factory=Phase2)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .coft import CoFTSettings
-from .settings import group, setting, share
+from .settings import setting, share
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,5 @@ class CoFTPlusSettings(CoFTSettings):
     """Settings of CoFT+."""
 
     rounds: int = setting(3, "how often seeds are chosen and Phase I is run", at_least=1)
-    contrast: Contrast = group(Contrast)
-    descriptions: DescriptionSettings = group(DescriptionSettings)
+    contrast: Contrast = field(default_factory=Contrast)
+    descriptions: DescriptionSettings = field(default_factory=DescriptionSettings)

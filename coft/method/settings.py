@@ -1,7 +1,8 @@
 """How a method declares its settings: once, as fields of a frozen dataclass.
 
 A field says its default, what it does, and which values make sense. Everything else is made of that: the section of the
-config, the check of what a user wrote, the line of an error, the table in the docs.
+config, the check of what a user wrote, the line of an error, the table in the docs. A field that is such a class itself
+(`field(default_factory=...)`) is a section of its own in the config.
 """
 
 from __future__ import annotations
@@ -69,8 +70,3 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
 def share(default: float, help: str) -> Any:
     """A setting that is a number from 0 to 1."""
     return setting(default, help, at_least=0.0, at_most=1.0)
-
-
-def group(cls: type) -> Any:
-    """A field that holds other settings, which the config has as a section of their own."""
-    return dataclasses.field(default_factory=cls)
