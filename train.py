@@ -95,7 +95,8 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
     elif not args.no_train:
-        trainer.profile = args.profile
+        if args.profile:
+            trainer.record_operations()
         trainer.train()
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from yacs.config import CfgNode
+
+from coft.runtime.settings import defaults
+
 from . import (
     coft,
     coft_plus,
     coop,
     deft,
-    grip,
     lafter,
     norm_adaptation,
     oracle,
     self_training,
     supervised,
-    upl,
     zeroshot,
 )
+from .sections import SECTIONS
 
 __all__ = [
     "coft",
@@ -25,18 +28,13 @@ __all__ = [
     "coop",
     "deft",
     "extend_cfg",
-    "grip",
     "lafter",
     "norm_adaptation",
     "oracle",
     "self_training",
     "supervised",
-    "upl",
     "zeroshot",
 ]
-
-# In this order, for some take over the defaults of others. Zero-shot CLIP has no keys.
-WITH_KEYS = (coop, upl, grip, coft, coft_plus, deft, oracle, self_training, supervised, lafter, norm_adaptation)
 
 
 def extend_cfg(cfg: Any) -> None:
@@ -62,5 +60,8 @@ def extend_cfg(cfg: Any) -> None:
     cfg.INPUT.CACHE_MB = 512  # decoded images of the unlabeled set are kept in memory, so much at most
     cfg.INPUT.AUGMENT = "natural"  # a name of parts/views.py: what the pictures are
     cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
-    for trainer in WITH_KEYS:
-        trainer.add_config(cfg)
+    cfg.TRAIN.EVAL_FREQ = 5  # epochs between accuracies of the curves; 0: at the ends of the phases only
+    cfg.TRAIN.MICRO_BATCH = 0  # images that go through the encoder at a time; 0: the whole batch
+    cfg.TRAIN.COMPILE = ""  # backend of torch.compile for encoders that train in full, or none
+    for name, settings in SECTIONS.items():
+        cfg.TRAINER[name] = CfgNode(defaults(settings))

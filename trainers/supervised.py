@@ -1,36 +1,37 @@
-"""Full supervision: fine-tuning on the labels of the training split. What a label-free method can hope for at best."""
+"""Full supervision as a Dassl trainer: what a label-free method can hope for at best."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from coft.method.pseudo_labels import Lesson
+from coft.method.settings import share
+from coft.rivals.full_tuning import Supervised as Method
+from coft.rivals.full_tuning import TuningSettings
 from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
 
-from .parts.full_tuning import FullTuning, tuning_keys
+from .base import MethodTrainer
+from .data import labels_of, unlabeled_images
 
 
-def add_config(cfg: Any) -> None:
-    """Add the keys of full supervision."""
-    own = cfg.TRAINER.SUPERVISED = tuning_keys(cfg)
-    own.WISE = 1.0  # with right labels there is nothing to be held back from
+@dataclass(frozen=True)
+class SupervisedSettings(TuningSettings):
+    """Settings of full supervision."""
+
+    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
 
 
 @TRAINER_REGISTRY.register()
-class Supervised(FullTuning):
-    """Models taught the labels of all training images (of DATASET.NUM_SHOTS a class, if that is set).
+class Supervised(MethodTrainer):
+    """Full fine-tuning on the labels of all training images (of DATASET.NUM_SHOTS a class, if that is set).
 
     With DATASET.NUM_UNLABELED they are the labels of the images that label-free trainers then have, so that both have
-    seen the same images.
-    Images, views, optimizer and steps are those of CoFT's Phase II.
+    seen the same images. Images, views, optimizer and steps are those of CoFT's Phase II.
     """
 
-    settings = "SUPERVISED"
+    section = "SUPERVISED"
+    settings_class = SupervisedSettings
     learns_from_labels = True
 
     def build_data_loader(self) -> None:
@@ -40,16 +41,16 @@ class Supervised(FullTuning):
             UserError: If no image has a label.
         """
         super().build_data_loader()
-        train = self.labeled_images()
-        self.pool = self.make_pool([item.impath for item in train])
-        self.truth: Tensor = torch.tensor([train[i].label for i in self.pool.order.tolist()])
+        data = self.labeled_data()
+        self.images = unlabeled_images(self.cfg, [item.impath for item in data])
+        self.truth = labels_of(self.images, data)
         if not (self.truth >= 0).any():
             raise UserError("Supervised needs labels, and no training image has one; use a label-free trainer")
 
-    def labeled_images(self) -> list[Datum]:
-        """Training images whose labels are taught."""
-        train, data = list(self.dm.dataset.train_x), self.cfg.DATASET
-        if not data.NUM_UNLABELED or data.NUM_SHOTS > 0:
+    def labeled_data(self) -> list[Datum]:
+        """Training images whose labels are read."""
+        train, own = list(self.dm.dataset.train_x), self.cfg.DATASET
+        if not own.NUM_UNLABELED or own.NUM_SHOTS > 0:
             return train
         unlabeled = {item.impath for item in self.dm.dataset.train_u}
         return [item for item in train if item.impath in unlabeled] or train  # none, if they are test images
@@ -59,7 +60,6 @@ class Supervised(FullTuning):
         """Number of labelled images."""
         return int((self.truth >= 0).sum())
 
-    def teach(self) -> None:
-        """Teach every model the labels; an image whose label is unknown (negative) is left out."""
-        for peer in self.peers.values():
-            peer.lesson = Lesson(self.truth, self.truth >= 0)
+    def make_method(self) -> Method:
+        """Build full supervision."""
+        return Method(self.truth, self.images, self.make_backbone(), self.own, self.runtime)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from coft.backbones.prompts import ensemble_features, plain_name, template_features
+from coft.backbones.prompts import plain_name, template_features
 from coft.runtime.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -103,40 +103,6 @@ def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | No
         log.warning("Classes without a description, which others have: %s", ", ".join(without))
     named = {classname: [template.format(plain_name(classname))] for classname in without}
     return {class_key(classname): list(sentences) for classname, sentences in {**named, **own}.items()}
-
-
-def described_classes(trainer: Any, templates: Sequence[str]) -> Tensor | None:
-    """Text features of a trainer's classes, with the descriptions that DATASET.DESCRIPTIONS asks for.
-
-    Args:
-        trainer: Its cfg, data set, CLIP and class names are read.
-        templates: Words with one "{}" each.
-
-    Returns:
-        Unit-length features, shape (C, embed_dim); None where none are asked for, or the data set has none.
-
-    Raises:
-        UserError: If the file of descriptions is none, lacks a class, or the share is no share.
-    """
-    options = trainer.cfg.DATASET
-    source, share = getattr(options, "DESCRIPTIONS", "none"), getattr(options, "DESCRIPTIONS_SHARE", 0.5)
-    if source == "none":
-        return None
-    if not 0 <= share <= 1:
-        raise UserError(f"DATASET.DESCRIPTIONS_SHARE is {share}; expected a number from 0 to 1")
-    if source == "auto":
-        found = descriptions_of(trainer.dm.dataset, options.NAME, templates[0])
-    else:
-        found = load_descriptions(Path(source))
-    if found is None:
-        return None
-    return described_features(trainer.clip_model, trainer.classnames, templates, found, share)
-
-
-def zero_shot_features(trainer: Any, templates: Sequence[str]) -> Tensor:
-    """Text features of the zero-shot classifier: `described_classes`, else those of the templates alone."""
-    described = described_classes(trainer, templates)
-    return ensemble_features(trainer.clip_model, trainer.classnames, templates) if described is None else described
 
 
 def load_descriptions(path: Path) -> Descriptions:

@@ -159,8 +159,8 @@ class DualPrompts(nn.Module):
     """A positive and a negative context over the same class names.
 
     The positive context starts from the words of a template, so that training starts at that template's
-    zero-shot classifier, or at random. The negative one starts beside it; `Peer` moves its
-    features to where they begin (`NEGATIVE_START`).
+    zero-shot classifier, or at random. The negative one starts beside it; `Peer` moves its features to where they
+    begin.
 
     Args:
         clip_model: A `clip.model.CLIP`.
@@ -182,6 +182,7 @@ class DualPrompts(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
         head, tail = template.split("{}")
         context = word_context(clip_model, head.strip() or "a photo of a")
         if num_ctx:
@@ -190,13 +191,13 @@ class DualPrompts(nn.Module):
         self.positive = PromptLearner(clip_model, classnames, context, tail=tail)
         self.negative = PromptLearner(clip_model, classnames, context + noise, tail=tail)
 
-    def forward(self, clip_model: Any) -> tuple[Tensor, Tensor]:
+    def forward(self) -> tuple[Tensor, Tensor]:
         """Encode both prompts in one pass of the text tower.
 
         Returns:
             Positive and negative text features, unit length, each of shape (C, embed_dim).
         """
-        t_pos, t_neg = F.normalize(encode_prompts(clip_model, self.positive, self.negative), dim=-1)
+        t_pos, t_neg = F.normalize(encode_prompts(self._clip[0], self.positive, self.negative), dim=-1)
         return t_pos, t_neg
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -39,21 +38,6 @@ class Decoding:
 
 
 IN_FULL = Decoding()
-
-
-def decoding_of(cfg: Any) -> Decoding:
-    """How a config wants images read: twice the pixels that CLIP reads are enough for any crop.
-
-    Args:
-        cfg: INPUT.SIZE, and INPUT.REDUCED_JPEG and INPUT.SHRINK_TO where it has them.
-
-    Raises:
-        UserError: If images were shrunk to less than CLIP reads.
-    """
-    size, shorter = max(cfg.INPUT.SIZE, default=0), cfg.INPUT.get("SHRINK_TO", 0)
-    if shorter and shorter < size:
-        raise UserError(f"INPUT.SHRINK_TO is {shorter}; expected at least INPUT.SIZE, which is {size}, or 0")
-    return Decoding(2 * max(size, shorter) if cfg.INPUT.get("REDUCED_JPEG", True) else 0, shorter)
 
 
 def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) -> Image.Image:

@@ -1,12 +1,37 @@
-"""CoFT."""
+"""CoFT: collaborative fine-tuning without a label (arXiv 2602.04337; our reconstruction, see docs/method.md).
+
+Read `CoFT` from top to bottom: seeds, Phase I, Phase II, prediction.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from .filters import FILTERS, Filter, SeedFilter, weigh_seeds, with_minimum
+from .labeller import SCORES, Scores, best_class, predict
+from .losses import weighted_cross_entropy
+from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
+from .optimizers import light_optimizer
+from .pair import PARTNERS, Losses, MakeOptimizer, Pair
+from .peer import HEADS, Classifier, Peer
+from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
+from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, seed_quota, select_seeds
+from .seeding import generator
 from .settings import setting, share
+from .tables import map_rows
 
 PRECISIONS = ("fp32", "bf16", "fp16", "amp", "auto")
+WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
+MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this
+MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its seeds, rounded up
+SAMPLE = 256  # images on which the peers' disagreement is measured in Phase I
 
 
 @dataclass(frozen=True)
@@ -14,7 +39,7 @@ class Phase1:
     """Parameter-efficient tuning on the seeds."""
 
     epochs: int = setting(10, "epochs of Phase I", at_least=1)
-    min_steps: int = setting(300, "steps of Phase I, at least; an epoch is a pass over the seeds", at_least=1)
+    min_steps: int = setting(300, "steps of Phase I, at least; an epoch is a pass over the seeds", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -41,11 +66,331 @@ class CoFTSettings:
     seeds_share: float = setting(0.5, "seeds of both peers, at most so many of the N / C images of a class", above=0.0)
     prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
     label_views: int = setting(3, "views of an image that a pseudo-label is the mean of", at_least=1)
-    clean_rule: str = setting("coupled", "how d becomes p_clean", choices=("coupled", "raw"))
+    clean_rule: str = setting("coupled", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
     class_negative: bool = setting(True, "a negative vector of each class's own beside the negative prompt")
-    classify: str = setting("joint", "class by both prompts, or the positive one alone", choices=("joint", "positive"))
-    filter: str = setting("both", "pseudo-label filter of Phase II, a name in coft/method/filters.py")
+    classify: str = setting("joint", "class by both prompts, or the positive one alone", choices=tuple(SCORES))
+    filter: str = setting("both", "pseudo-label filter of Phase II", choices=tuple(FILTERS))
     lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
     neg_grad_to_visual: bool = setting(True, "the dual loss trains the light visual module, too")
     phase1: Phase1 = field(default_factory=Phase1)
     phase2: Phase2 = field(default_factory=Phase2)
+
+
+class CoFT(Method):
+    """Two peers: Phase I tunes prompts and a light visual module on seeds, Phase II the encoders on filtered labels.
+
+    Epochs of both phases are counted through. The models are `peer_a` and `peer_b`; each is the other's partner.
+
+    Args:
+        images: The unlabeled images.
+        backbone: CLIP for the classes at hand.
+        settings: See `CoFTSettings`.
+        runtime: Where and how to compute.
+        observer: Sees what is done with pseudo-labels.
+        make_optimizer: Makes the optimizer of Phase I from its parameters.
+        filter: In the place of the pseudo-label filter that the settings name.
+        seed_filter: In the place of `weigh_seeds`.
+        choose_seeds: From logits of all images, and a number for each class.
+    """
+
+    rounds = 1  # of the choice of seeds and Phase I
+
+    def __init__(
+        self,
+        images: Images,
+        backbone: Backbone,
+        settings: CoFTSettings,
+        runtime: Runtime,
+        observer: Observer | None = None,
+        *,
+        make_optimizer: MakeOptimizer = light_optimizer,
+        filter: Filter | None = None,
+        seed_filter: SeedFilter | None = None,
+        choose_seeds: Callable[[Tensor, int | Tensor], PseudoLabels] = select_seeds,
+    ) -> None:
+        super().__init__()
+        own, self.num_classes = settings, len(backbone.classnames)
+        self.images, self.backbone, self.settings, self.runtime = images, backbone, settings, runtime
+        self.observer, self.choose_seeds = observer or Observer(), choose_seeds
+        self.per_peer = seed_quota(len(images), self.num_classes, own.seeds_per_class, own.seeds_share)
+        min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
+        self.filter = filter or with_minimum(FILTERS[own.filter], min_kept)
+        self.seed_filter = seed_filter or partial(weigh_seeds, clean_rule=own.clean_rule, at_least=min_kept)
+        self.sample = torch.randperm(len(images), generator=generator(runtime.seed, "sample"))[:SAMPLE]
+        self.phase1_epochs = self.rounds * own.phase1.epochs
+        self.epochs, self.epoch = self.phase1_epochs + own.phase2.epochs, 0
+        steps = {1: self.steps(1) * own.phase1.epochs, 2: self.steps(2) * own.phase2.epochs}
+        self.pair = Pair(images, backbone, runtime, own, steps, make_optimizer, self.make_peer)
+        self.labeller, self.peers = self.pair.labeller, self.pair.peers
+        self.models = dict(self.peers)
+        self.optimizers, self.schedulers = self.pair.optimizers, self.pair.schedulers
+        self.tested: dict[str, Classifier] = {}
+
+    # ---------------------------------------------------------------- seeds
+
+    def begin(self) -> None:
+        """Choose the seeds by zero-shot logits, with the prior corrected."""
+        text, scale = self.zero_shot_text().cpu().t(), self.backbone.scale
+        features = self.backbone.image_features(self.images, self.settings.label_views, self.view_key)
+        logits = map_rows(lambda rows: scale * rows @ text, features, allocate=self.runtime.allocate)
+        self.share_seeds(correct_prior_(logits, self.settings.prior_tau), 2 * self.per_peer)
+
+    def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> None:
+        """Give the surest images of each class to the peers, by turns.
+
+        Args:
+            logits: Of all images, corrected. Shape (N, C).
+            per_class: How many of each class, for both peers together: one number, or shape (C,).
+        """
+        seeds = self.choose_seeds(logits, per_class)
+        for start, peer in enumerate(self.peers.values()):
+            peer.take_seeds(seeds.of_classes(slice(start, None, 2), self.num_classes))
+        if self.phase(self.epoch) == 1:
+            self.observer.seeds_chosen(seeds, logits, torch.as_tensor(per_class).expand(self.num_classes))
+
+    # ---------------------------------------------------------------- an epoch
+
+    def begin_epoch(self, epoch: int) -> Sequence[Batch]:
+        """Phase I: weigh the seeds. Phase II: label all images anew, when it is due. Then draw the batches."""
+        self.epoch, self.tested = epoch, {}
+        self.pair.enter(self.phase(epoch))
+        if self.phase(epoch) == 1:
+            self.labels, self.dual_labels = self.filter_seeds()
+        else:
+            if (epoch - self.phase1_epochs) % self.settings.phase2.refresh == 0:
+                self.relabel()
+            self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
+        self.adjustment = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
+        return self.draw_batches("weak" if self.phase(epoch) == 1 else "strong")
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Make one step of each peer on its part of a batch."""
+        return self.pair.step(partial(self.losses, batch))
+
+    def losses(self, batch: Batch, name: str) -> Losses:
+        """Losses of a peer on its part of a batch."""
+        with self.runtime.autocast():
+            learner = self.peers[name].learner()
+            features = learner.features(batch[name]["view"].to(self.runtime.device))
+        return self.label_losses(name, learner, features, batch[name]["index"])
+
+    def label_losses(self, name: str, learner: Classifier, features: Tensor, index: Tensor) -> Losses:
+        """CE(l+ + log class frequency, y), weighted, and in Phase I the dual loss.
+
+        Args:
+            name: The peer's.
+            learner: Its model.
+            features: Of some of its images. Shape (n, embed_dim).
+            index: Which ones. Shape (n,).
+        """
+        device = self.runtime.device
+        with self.runtime.autocast():
+            logits, log_odds = learner.classify(features)
+        labels = self.labels[name].of(index)
+        logits = logits.float() + self.adjustment[name].to(device)
+        losses = {"loss": (1.0, weighted_cross_entropy(logits, labels.label.to(device), labels.weight.to(device)))}
+        if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
+            dual = self.dual_labels[name].of(index).label.to(device)
+            losses["dual"] = (self.settings.lambda_dual, expected_dual_loss(log_odds.float(), dual))
+        return losses
+
+    def end_epoch(self, epoch: int) -> None:
+        """Fit the negative vectors at the end of each phase."""
+        self.tested = {}
+        if epoch + 1 == self.epochs:
+            self.fit_to_labels()
+        elif self.phase(epoch) == 1 and (epoch + 1) % self.settings.phase1.epochs == 0:
+            self.fit_to_seeds()
+
+    # ---------------------------------------------------------------- Phase I
+
+    def filter_seeds(self) -> tuple[dict[str, PseudoLabels], dict[str, PseudoLabels]]:
+        """Let each peer weigh the seeds of its partner.
+
+        Returns:
+            By peer, labels of the classification loss and of the dual loss. Where a seed is more likely wrong, the
+            dual loss has the partner's prediction.
+        """
+        groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
+        scores = self.labeller.score(self.pair.teachers(), torch.cat(groups), 1, self.view_key)
+        sizes = [len(group) for group in groups]
+        parts = {name: list(zip(own[0].split(sizes), own[1].split(sizes), strict=True)) for name, own in scores.items()}
+        warm = self.epoch % self.settings.phase1.epochs * self.steps(1) >= WARMUP_STEPS
+        labels, dual_labels, separations = {}, {}, []
+        for place, (name, partner) in enumerate(PARTNERS.items()):
+            seeds, (logits, log_odds) = self.peers[name].seeds, parts[partner][place]
+            separations.append(separation(log_odds, seeds.label))
+            labels[name] = self.seed_filter(seeds, log_odds, warm and separations[-1] > MIN_AUC)
+            predicted = best_class(logits, log_odds, self.settings.classify)
+            dual = torch.where(labels[name].keep, seeds.label, predicted)
+            dual_labels[name] = PseudoLabels.certain(seeds.index, dual)
+        of_sample = [best_class(*parts[name][-1], self.settings.classify) for name in PARTNERS]
+        self.observer.seeds_filtered(labels, separations, of_sample)
+        return labels, dual_labels
+
+    # ---------------------------------------------------------------- Phase II
+
+    def relabel(self) -> None:
+        """Label all images with the averaged peers, and filter what each peer is trained on.
+
+        Raises:
+            ValueError: If the filter keeps no label.
+        """
+        features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.view_key)
+        if self.fits_negatives and self.epoch > self.phase1_epochs:
+            self.renew_seeds(self.labeller.classify(self.pair.teachers(), features))
+        self.fit_to_seeds(features)
+        predictions = self.predictions(self.labeller.classify(self.pair.teachers(), features))
+        for name, partner in PARTNERS.items():
+            labels = self.filter(predictions[name], predictions[partner])
+            if not labels.weight.any():
+                raise ValueError(f"the pseudo-label filter {self.settings.filter!r} keeps no label")
+            self.peers[name].take_labels(labels)
+        sources = {name: name if self.settings.filter == "self" else partner for name, partner in PARTNERS.items()}
+        self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()}, sources)
+
+    def renew_seeds(self, scores: Mapping[str, Scores]) -> None:
+        """Choose the seeds anew by the mean of the peers' probabilities; with the filter "self", each its own.
+
+        The negative vectors are fitted to the seeds, and the first ones are right as often as zero-shot CLIP was.
+
+        Args:
+            scores: Of all images, by peer.
+        """
+        if self.settings.filter == "self":
+            for name, peer in self.peers.items():
+                peer.take_seeds(self.choose_seeds(self.ensemble([scores[name]]), self.per_peer))
+        else:
+            self.share_seeds(self.ensemble(list(scores.values())), 2 * self.per_peer)
+        self.observer.seeds_renewed({name: peer.seeds for name, peer in self.peers.items()})
+
+    def ensemble(self, scores: Sequence[Scores]) -> Tensor:
+        """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
+        mean = self.labeller.mean_log_probabilities(scores, self.labels_by)
+        return correct_prior_(mean, self.settings.prior_tau)
+
+    def predictions(self, scores: Mapping[str, Scores]) -> dict[str, Predictions]:
+        """Each peer's predictions for all images, from its scores, in place."""
+        own = self.settings
+        return {name: predict(*scores[name], own.prior_tau, own.clean_rule, self.labels_by) for name in PARTNERS}
+
+    @property
+    def labels_by(self) -> str:
+        """What labels are chosen by: the positive vectors alone, once they have learned from all images."""
+        return self.settings.classify if self.epoch <= self.phase1_epochs else "positive"
+
+    # ---------------------------------------------------------------- the negative vectors
+
+    @property
+    def fits_negatives(self) -> bool:
+        """Whether negative vectors are fitted to what they tell apart, instead of trained alone."""
+        return bool(self.settings.class_negative and self.settings.lambda_dual)
+
+    def fit_to_seeds(self, known: Mapping[str, Tensor] | None = None) -> None:
+        """Fit the negative vectors of the models that label to their surest seeds: as many as the first ones were.
+
+        Args:
+            known: Features of all images, where they are at hand. Shape (N, embed_dim) each.
+        """
+        seeds = {n: peer.seeds.of_classes(slice(self.per_peer), self.num_classes) for n, peer in self.peers.items()}
+        self.fit(self.pair.teachers(), seeds, self.settings.label_views, known)
+
+    def fit_to_labels(self) -> None:
+        """Fit those of the models that are tested to the last labels, with all classes at equal weight.
+
+        The logits l+ are trained with log frequencies added and tested without; d must not bring them back.
+        """
+        balanced = {}
+        for name, labels in self.labels.items():
+            weight = labels.weight.float() * torch.exp(-self.adjustment[name][labels.label])
+            balanced[name] = PseudoLabels(labels.index, labels.label, weight)
+        self.fit(self.inference_models(), balanced, 1)
+
+    def fit(
+        self,
+        models: Mapping[str, Classifier],
+        labels: Mapping[str, PseudoLabels],
+        num_views: int,
+        known: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Fit negative vectors of models to labels."""
+
+        def features(index: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            if known is None:
+                return self.labeller.encode_some(models, index, num_views, self.view_key)
+            return {name: known[name][own] for name, own in index.items()}
+
+        if self.fits_negatives:
+            self.pair.fit_negatives(models, labels, features, self.epoch)
+
+    # ---------------------------------------------------------------- prediction
+
+    @torch.no_grad()
+    def predict_each(self, images: Tensor) -> dict[str, Tensor]:
+        """Softmax probabilities by each peer. Shape (n, C) each."""
+        self.tested = self.tested or self.prediction_models()
+        with self.runtime.autocast():
+            scores = self.labeller.scores_of(self.tested, images)
+        best = SCORES[self.settings.classify]
+        return {name: best(*own).float().softmax(dim=1) for name, own in scores.items()}
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Log of the mean of the peers' probabilities. Shape (n, C)."""
+        return torch.stack(list(self.predict_each(images).values())).mean(dim=0).clamp_min(1e-30).log()
+
+    def inference_models(self) -> dict[str, Classifier]:
+        """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""
+        return self.pair.inference_models(HEADS[:1] if self.fits_negatives else HEADS)
+
+    def loaded(self) -> None:
+        """Weights were loaded from a checkpoint: the models that are tested have to be made again."""
+        self.tested = {}
+
+    # ---------------------------------------------------------------- what CoFT+ changes
+
+    def prediction_models(self) -> dict[str, Classifier]:
+        """The models that predict: those that are tested."""
+        return self.inference_models()
+
+    def zero_shot_text(self) -> Tensor:
+        """Text features that choose the first seeds. Unit length, shape (C, embed_dim)."""
+        return self.backbone.zero_shot_text()
+
+    def make_peer(self, name: str, *parts: Any) -> Peer:
+        """Build a peer from its prompts, encoder, scale and identity."""
+        return Peer(*parts, **self.peer_options)
+
+    @property
+    def peer_options(self) -> dict[str, Any]:
+        """Settings of a peer."""
+        own, runtime = self.settings, self.runtime
+        options = {"negative_to_visual": own.neg_grad_to_visual, "class_negative": own.class_negative}
+        return options | {"ema_decay": own.phase2.ema, "micro_batch": runtime.micro_batch, "compiler": runtime.compiler}
+
+    def draw_batches(self, view: str) -> Sequence[Batch]:
+        """Batches of an epoch: for each peer the images that it is trained on."""
+        index = {name: labels.index for name, labels in self.labels.items()}
+        return self.images.batches(view, index, self.steps(self.phase(self.epoch)), self.runtime.seed, self.epoch)
+
+    # ---------------------------------------------------------------- counting
+
+    def phase(self, epoch: int) -> int:
+        """Phase of an epoch, 1 or 2."""
+        return 1 if epoch < self.phase1_epochs else 2
+
+    def steps(self, phase: int) -> int:
+        """Steps of an epoch: a pass over the seeds (but `min_steps` in all), or over the images."""
+        if phase == 2:
+            return self.images.steps(len(self.images))
+        own = self.settings.phase1
+        return max(self.images.steps(self.per_peer * self.num_classes), math.ceil(own.min_steps / own.epochs))
+
+    @property
+    def view_key(self) -> tuple[int | str, ...]:
+        """What the weak views depend on that labels are made of."""
+        return self.runtime.seed, "labels", self.epoch
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """Names of the peers."""
+        return tuple(PARTNERS)

@@ -1,11 +1,28 @@
-"""CoFT+."""
+"""CoFT+: CoFT with iterated tuning, momentum contrastive learning and class descriptions (our reconstruction)."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from .coft import CoFTSettings
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .coft import CoFT, CoFTSettings
+from .contrastive import ContrastingPeer
+from .pair import Losses
+from .peer import Classifier, Peer
+from .protocol import Backbone, Batch, Images, Runtime
+from .seeding import derive
 from .settings import setting, share
+
+Describe = Callable[[float], Tensor]
+log = logging.getLogger(__name__)
+ASIDE = " aside"  # names the images of a batch that the filter leaves out
+AT_PREDICTION = 0.1  # share of the descriptions in the positive vectors that predict
 
 
 @dataclass(frozen=True)
@@ -32,3 +49,161 @@ class CoFTPlusSettings(CoFTSettings):
     rounds: int = setting(3, "how often seeds are chosen and Phase I is run", at_least=1)
     contrast: Contrast = field(default_factory=Contrast)
     descriptions: DescriptionSettings = field(default_factory=DescriptionSettings)
+
+
+class DescribedClassifier(Classifier):
+    """A classifier whose logits are of positive vectors with a share of descriptions.
+
+    Its clean log-odds are of the positive vectors alone: the negative ones were fitted to those.
+
+    Args:
+        plain: Encoder, vectors and scale.
+        described: Unit-length text features of the descriptions. Shape (C, embed_dim).
+        share: Of the descriptions in the vectors of the logits.
+    """
+
+    def __init__(self, plain: Classifier, described: Tensor, share: float) -> None:
+        super().__init__(plain.encoder, plain.positive, plain.negative, plain.scale)
+        with torch.no_grad():
+            self.mixed: Tensor = torch.lerp(F.normalize(plain.positive, dim=-1), described, share)
+
+    def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare image features with the classes' vectors; as of `Classifier`."""
+        _, log_odds = super().classify(features)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.scale * features @ F.normalize(self.mixed, dim=-1).t(), log_odds
+
+
+def growing_quotas(coverage: Tensor, first: int, progress: float) -> Tensor:
+    """Seeds of each class in a round: from the first round's number, geometrically, to the filter's coverage.
+
+    Args:
+        coverage: Images of each class that the filter calls clean. Shape (C,).
+        first: Seeds of each class in the first round.
+        progress: 0 in the first round, 1 in the last.
+
+    Returns:
+        Whole numbers, at least `first`. Shape (C,).
+    """
+    growth = (coverage.double() / first).clamp_min(1)
+    return (first * growth**progress).round().long()
+
+
+class CoFTPlus(CoFT):
+    """CoFT plus three parts, each of which a setting takes away.
+
+    `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit.
+
+    Args:
+        images: As of `CoFT`.
+        backbone: As of `CoFT`.
+        settings: See `CoFTPlusSettings`.
+        runtime: As of `CoFT`.
+        describe: Text features of the classes with a share of descriptions, unit length, shape (C, embed_dim); None
+            where there are no descriptions.
+        **options: As of `CoFT`.
+    """
+
+    settings: CoFTPlusSettings
+
+    def __init__(
+        self,
+        images: Images,
+        backbone: Backbone,
+        settings: CoFTPlusSettings,
+        runtime: Runtime,
+        *,
+        describe: Describe | None = None,
+        **options: Any,
+    ) -> None:
+        self.rounds, self.describe = settings.rounds, describe
+        self.described = None if describe is None else describe(1.0)
+        super().__init__(images, backbone, settings, runtime, **options)
+
+    # ---------------------------------------------------------------- descriptions
+
+    def zero_shot_text(self) -> Tensor:
+        """Text features that choose the first seeds, with descriptions. Unit length, shape (C, embed_dim)."""
+        share = self.settings.descriptions.at_seeds
+        return super().zero_shot_text() if self.describe is None else self.describe(share)
+
+    def prediction_models(self) -> dict[str, Classifier]:
+        """The models that predict; descriptions have a share in their positive vectors."""
+        models = self.inference_models()
+        if self.described is None:
+            return models
+        return {
+            name: DescribedClassifier(model, self.described, AT_PREDICTION).eval() for name, model in models.items()
+        }
+
+    # ---------------------------------------------------------------- rounds
+
+    def begin_epoch(self, epoch: int) -> Sequence[Batch]:
+        """Choose new seeds where a round begins; then as CoFT."""
+        self.epoch = epoch
+        number, into = divmod(epoch, self.settings.phase1.epochs)
+        if self.phase(epoch) == 1 and number and not into:
+            self.begin_round(number)
+        return super().begin_epoch(epoch)
+
+    @torch.no_grad()
+    def begin_round(self, number: int) -> None:
+        """Let the mean of both peers choose more seeds than in the round before, and begin Phase I again.
+
+        Args:
+            number: Of the round, from 1.
+        """
+        scores = self.labeller.score(self.pair.teachers(), None, self.settings.label_views, self.view_key)
+        logits = self.ensemble(list(scores.values()))
+        labels = logits.argmax(dim=1)
+        clean = [own.p_clean(labels) > 0.5 for own in self.predictions(scores).values()]
+        coverage = torch.bincount(labels[torch.stack(clean).all(dim=0)], minlength=self.num_classes)
+        log.info("Round %d", number + 1)
+        self.share_seeds(logits, growing_quotas(coverage, 2 * self.per_peer, number / max(1, self.rounds - 1)))
+        self.pair.start_afresh(number)
+
+    # ---------------------------------------------------------------- contrastive learning
+
+    def make_peer(self, name: str, *parts: Any) -> Peer:
+        """Build a peer with a queue of at most half of the images."""
+        own = self.settings.contrast
+        if not own.weight:
+            return super().make_peer(name, *parts)
+        queue_size = max(1, min(own.queue, len(self.images) // 2))
+        seed = derive(self.runtime.seed, "projection", name)
+        return ContrastingPeer(*parts, queue_size=queue_size, seed=seed, **self.peer_options)
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether the present epoch has a contrastive loss: in Phase II."""
+        return self.phase(self.epoch) == 2 and self.settings.contrast.weight > 0
+
+    def draw_batches(self, view: str) -> Sequence[Batch]:
+        """In Phase II also images that the filter left aside, in proportion but no more than of the others."""
+        if not self.contrasts:
+            return super().draw_batches(view)
+        index: dict[str, Tensor] = {}
+        sizes: dict[str, int] = {}
+        for name, peer in self.peers.items():
+            weight = peer.labels.weight
+            kept, aside = (torch.nonzero(mask).flatten() for mask in (weight > 0, weight == 0))
+            size = min(self.images.batch_size, len(kept))
+            index |= {name: kept, name + ASIDE: aside}
+            sizes[name + ASIDE] = min(size, size * len(aside) // len(kept))
+        key = (self.runtime.seed, self.epoch)
+        return self.images.batches(f"{view} and weak", index, self.steps(2), *key, sizes=sizes)
+
+    def losses(self, batch: Batch, name: str) -> Losses:
+        """Losses of a peer on its part of a batch; in Phase II with the contrastive loss of all its images."""
+        if not self.contrasts:
+            return super().losses(batch, name)
+        parts = [batch[group] for group in (name, name + ASIDE) if group in batch]
+        peer: Any = self.peers[name]
+        with self.runtime.autocast():
+            own = [peer.learner().features(part["view"][:, 0].to(self.runtime.device)) for part in parts]
+        losses = self.label_losses(name, peer.learner(), own[0], parts[0]["index"])
+        with self.runtime.autocast():
+            keys = torch.cat([part["view"][:, 1] for part in parts]).to(self.runtime.device)
+            index = torch.cat([part["index"] for part in parts])
+            loss = peer.contrast(torch.cat(own), keys, index, self.settings.contrast.temperature)
+        return losses | {"contrast": (self.settings.contrast.weight, loss)}

@@ -6,18 +6,17 @@ labels images too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coft.backbones.prompts import DualPrompts
-from coft.method.peer import Classifier, Peer
-from coft.method.pseudo_labels import Lesson
+from .peer import Classifier, Peer
+from .pseudo_labels import PseudoLabels
 
 NO_IMAGE = -1
+DIM = 128  # length of a key
 
 
 class ProjectionHead(nn.Module):
@@ -40,7 +39,7 @@ class ProjectionHead(nn.Module):
 
 
 class KeyQueue(nn.Module):
-    """The last keys of the momentum encoder, with the ranks of their images.
+    """The last keys of the momentum encoder, with the index of their images.
 
     Args:
         size: Number of keys that are kept.
@@ -48,48 +47,48 @@ class KeyQueue(nn.Module):
     """
 
     keys: Tensor
-    ranks: Tensor
+    index: Tensor
     place: Tensor
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("keys", torch.zeros(size, dim))
-        self.register_buffer("ranks", torch.full((size,), NO_IMAGE))
+        self.register_buffer("index", torch.full((size,), NO_IMAGE))
         self.register_buffer("place", torch.tensor(0))
 
     @torch.no_grad()
-    def push(self, keys: Tensor, ranks: Tensor) -> None:
-        """Put keys (n, dim) with their images' ranks (n,) in the place of the oldest ones."""
-        size = len(self.ranks)
-        keys, ranks = keys[-size:], ranks[-size:]
-        index = (self.place + torch.arange(len(ranks), device=self.ranks.device)) % size
-        self.keys[index] = keys.to(self.keys)
-        self.ranks[index] = ranks.to(self.ranks)
-        self.place.copy_((self.place + len(ranks)) % size)
+    def push(self, keys: Tensor, index: Tensor) -> None:
+        """Put keys (n, dim) with their images' index (n,) in the place of the oldest ones."""
+        size = len(self.index)
+        keys, index = keys[-size:], index[-size:]
+        place = (self.place + torch.arange(len(index), device=self.index.device)) % size
+        self.keys[place] = keys.to(self.keys)
+        self.index[place] = index.to(self.index)
+        self.place.copy_((self.place + len(index)) % size)
 
     def filled(self) -> tuple[Tensor, Tensor]:
-        """Keys and ranks of the places that have been filled."""
-        there = self.ranks != NO_IMAGE
-        return self.keys[there], self.ranks[there]
+        """Keys and index of the places that have been filled."""
+        there = self.index != NO_IMAGE
+        return self.keys[there], self.index[there]
 
 
-def contrast_masks(ranks: Tensor, queued: Tensor, lesson: Lesson) -> tuple[Tensor, Tensor]:
+def contrast_masks(index: Tensor, queued: Tensor, labels: PseudoLabels) -> tuple[Tensor, Tensor]:
     """Which keys of the queue are positives of an anchor and which are negatives; the others count for nothing.
 
     Positive are other images with the same pseudo-label, if it counts as clean for both. Negative are images with
     another pseudo-label, clean or not: one with the same label might be of the same class.
 
     Args:
-        ranks: Images of the anchors. Shape (n,).
+        index: Images of the anchors. Shape (n,).
         queued: Images of the keys. Shape (q,).
-        lesson: Pseudo-labels of all images, and which count as clean.
+        labels: Pseudo-labels of all images, and which count as clean.
 
     Returns:
         Two masks of shape (n, q).
     """
-    same_label = lesson.labels[ranks].unsqueeze(1) == lesson.labels[queued]
-    clean = lesson.keep[ranks].unsqueeze(1) & lesson.keep[queued]
-    return same_label & clean & (ranks.unsqueeze(1) != queued), ~same_label
+    same_label = labels.label[index].unsqueeze(1) == labels.label[queued]
+    clean = labels.keep[index].unsqueeze(1) & labels.keep[queued]
+    return same_label & clean & (index.unsqueeze(1) != queued), ~same_label
 
 
 def contrastive_loss(
@@ -133,42 +132,27 @@ class ContrastingPeer(Peer):
     """A peer that has a projection head and a queue in Phase II.
 
     Args:
-        clip_model: As of `Peer`.
-        prompts: As of `Peer`.
-        encoder: As of `Peer`.
-        identity: As of `Peer`.
+        *parts: As of `Peer`.
         queue_size: Number of keys.
-        dim: Length of a key.
         seed: Of the projection head's start.
         **options: As of `Peer`.
     """
 
     queue: KeyQueue | None
 
-    def __init__(
-        self,
-        clip_model: Any,
-        prompts: DualPrompts,
-        encoder: nn.Module,
-        identity: Mapping[str, str],
-        *,
-        queue_size: int,
-        dim: int,
-        seed: int,
-        **options: Any,
-    ) -> None:
-        super().__init__(clip_model, prompts, encoder, identity, **options)
-        self.queue_size, self.dim, self.seed = queue_size, dim, seed
+    def __init__(self, *parts: Any, queue_size: int, seed: int, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        self.queue_size, self.seed = queue_size, seed
         self.queue = None
 
-    def make_student(self) -> ContrastingClassifier:
+    def make_student(self, encoder: nn.Module) -> ContrastingClassifier:
         """The classifier that trains in Phase II, with a projection head; also makes the queue."""
-        plain = super().make_student()
+        plain = super().make_student(encoder)
         args = (plain.encoder, plain.positive, plain.negative, plain.scale, plain.negative_to_visual)
         student = ContrastingClassifier(*args, plain.micro_batch)
         source = torch.Generator().manual_seed(self.seed)
-        student.projection = ProjectionHead(plain.positive.shape[1], self.dim, source).to(plain.positive.device)
-        self.queue = KeyQueue(self.queue_size, self.dim).to(plain.positive.device)
+        student.projection = ProjectionHead(plain.positive.shape[1], DIM, source).to(plain.positive.device)
+        self.queue = KeyQueue(self.queue_size, DIM).to(plain.positive.device)
         return student
 
     def leave_phase2(self) -> None:
@@ -176,13 +160,13 @@ class ContrastingPeer(Peer):
         super().leave_phase2()
         self.queue = None
 
-    def contrast(self, features: Tensor, key_views: Tensor, ranks: Tensor, temperature: float) -> Tensor:
+    def contrast(self, features: Tensor, key_views: Tensor, index: Tensor, temperature: float) -> Tensor:
         """Contrast features of images with momentum keys of other views of them, and queue the keys.
 
         Args:
             features: The student's image features. Shape (n, embed_dim).
             key_views: Other views of the same images. Shape (n, 3, size, size).
-            ranks: Their ranks. Shape (n,).
+            index: Which images. Shape (n,).
             temperature: See `contrastive_loss`.
 
         Returns:
@@ -192,8 +176,8 @@ class ContrastingPeer(Peer):
         with torch.no_grad():
             own = teacher.project(teacher.features(key_views))
         keys, queued = queue.filled()
-        masks = contrast_masks(ranks.cpu(), queued.cpu(), self.lesson)
+        masks = contrast_masks(index.cpu(), queued.cpu(), self.labels)
         positives, negatives = (mask.to(features.device) for mask in masks)
         loss = contrastive_loss(student.project(features), own, keys, positives, negatives, temperature)
-        queue.push(own, ranks)
+        queue.push(own, index)
         return loss

@@ -12,25 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint as recompute
 
-from coft.backbones.prompts import DualPrompts
-from coft.backbones.visual_tuning import everything, freeze_statistics
-from coft.method.cleanliness import clean_log_odds
-from coft.method.pseudo_labels import Lesson
-from coft.method.seeds import Seeds
-from coft.runtime.errors import UserError
+from .negative_prompt import clean_log_odds
+from .pseudo_labels import PseudoLabels
 
 HEADS = ("positive", "negative")  # a classifier's vectors
-NOTHING = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
-
-
-def to_class_mean(negative: Tensor) -> Tensor:
-    """What moves the negative features, shape (C, embed_dim), to their mean: d starts as what tells a class from it."""
-    return F.normalize(negative.mean(dim=0), dim=-1) - negative
-
-
-# What is added to the features of the negative prompt, which begins at the positive one, so that they start where they
-# should. From the positive ones every d starts at 0.
-NEGATIVE_STARTS: dict[str, Callable[[Tensor], Tensor]] = {"mean": to_class_mean, "positive": torch.zeros_like}
 
 
 class Classifier(nn.Module):
@@ -56,6 +41,10 @@ class Classifier(nn.Module):
         micro_batch: int = 0,
     ) -> None:
         super().__init__()
+        if positive.shape != negative.shape or positive.dim() != 2:
+            raise ValueError(
+                f"positive and negative have shapes {positive.shape} and {negative.shape}, not (C, embed_dim)"
+            )
         self.encoder = encoder
         self.micro_batch = micro_batch
         self.positive: Tensor = positive
@@ -88,11 +77,6 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Classify images: as `classify` does their features."""
         return self.classify(self.features(images))
-
-
-def heads_of(student: nn.Module) -> list[nn.Parameter]:
-    """All parameters of a classifier but its encoder's."""
-    return [p for name, p in student.named_parameters() if not name.startswith("encoder.")]
 
 
 def interpolate(start: Classifier, end: Classifier, weight: float, heads: Sequence[str] = HEADS) -> Classifier:
@@ -138,82 +122,151 @@ def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], in
     return update
 
 
+def trainable_copy(encoder: nn.Module) -> nn.Module:
+    """Copy an encoder with all its weights, all of which train (statistics of batch norms do not)."""
+    return copy.deepcopy(encoder).requires_grad_(True)
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Keep batch norms at the statistics of pre-training, also in training mode."""
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.eval()
+
+
 class Peer(nn.Module):
-    """One of the two peers. Its state dict has what training changed, and nothing of the frozen CLIP.
+    """A model with two phases. Its state dict has what training changed, and nothing of the frozen CLIP.
 
     Args:
-        clip_model: The frozen CLIP, shared with the other peer.
-        prompts: Positive and negative context tokens.
-        encoder: CLIP's image encoder with a light module that trains.
+        prompts: A module that returns positive and negative text features, shape (C, embed_dim) each.
+        encoder: CLIP's image encoder with a light module that trains; what does not is shared with CLIP.
+        scale: CLIP's logit scale.
         identity: What a checkpoint must share with this run to be loaded: backbone, images, classes.
         negative_to_visual: See `Classifier`.
         ema_decay: See `ramped_ema`.
-        restart: Whether the encoder of Phase II starts from pre-trained weights, not from those of Phase I.
-        negative_start: Where the negative text features start, a name of `NEGATIVE_STARTS`.
+        negative_from_mean: Whether the negative text features are moved to their mean at first, so that d starts as
+            what tells a class from the average one. Otherwise the negative prompt starts beside the positive one, and
+            every d at 0.
         class_negative: Whether the negative text features have a part of each class's own that trains.
+        phase2_encoder: Where the encoder of Phase II starts; by default at that of Phase I.
         micro_batch: See `Classifier`.
         compiler: Name of a backend of torch.compile for the encoder of Phase II; "" for none.
 
     Attributes:
-        phase: 1 or 2.
-        seeds: What Phase I trains on.
-        lesson: What Phase II trains on.
+        seeds: What Phase I trains on, and what the negative vectors are fitted to.
+        labels: What Phase II trains on, of all images.
+        student: What trains in Phase II; None in Phase I.
+        ema: Its moving average.
     """
 
     def __init__(
         self,
-        clip_model: Any,
-        prompts: DualPrompts,
+        prompts: nn.Module,
         encoder: nn.Module,
+        scale: float,
         identity: Mapping[str, str],
         *,
         negative_to_visual: bool = True,
         ema_decay: float = 0.99,
-        restart: bool = False,
-        negative_start: str = "mean",
+        negative_from_mean: bool = True,
         class_negative: bool = False,
+        phase2_encoder: nn.Module | None = None,
         micro_batch: int = 0,
         compiler: str = "",
     ) -> None:
         super().__init__()
-        self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
         self.prompts = prompts
         self.encoder = encoder
+        self.scale = scale
         self.identity = dict(identity)
         self.negative_to_visual = negative_to_visual
         self.ema_decay = ema_decay
-        self.restart = restart
+        self.negative_from_mean = negative_from_mean
+        self._phase2_encoder = (phase2_encoder,)  # in a tuple: no submodule, so neither trained nor saved
         self.micro_batch = micro_batch
         self.compiler = compiler
-        self._offset_of = NEGATIVE_STARTS[negative_start]
         self.offset = nn.Parameter(self._first_offset(), requires_grad=class_negative)
-        self.phase = 1
-        self.seeds = Seeds(*NOTHING)
-        self.lesson = Lesson(*NOTHING)
+        self.seeds = PseudoLabels.none()
+        self.labels = PseudoLabels.none()
         self.student: Classifier | None = None
         self.ema: AveragedModel | None = None
         self._shared = {n for n, p in encoder.named_parameters() if not p.requires_grad}
         self._shared |= {n for n, _ in encoder.named_buffers()}
 
     @property
-    def scale(self) -> float:
-        """CLIP's logit scale."""
-        return float(self._clip[0].logit_scale.exp())
+    def phase(self) -> int:
+        """1 or 2."""
+        return 1 if self.student is None else 2
+
+    # ---------------------------------------------------------------- what it learns from
+
+    def take_seeds(self, seeds: PseudoLabels) -> None:
+        """Take seeds in the place of the present ones."""
+        self.seeds = seeds
+
+    def take_labels(self, labels: PseudoLabels) -> None:
+        """Take pseudo-labels of all images in the place of the present ones."""
+        self.labels = labels
+
+    # ---------------------------------------------------------------- Phase I
 
     @torch.no_grad()
     def _first_offset(self) -> Tensor:
-        """What is added to the negative prompt's features at first."""
-        return self._offset_of(self.prompts(self._clip[0])[1])
+        negative = self.prompts()[1]
+        mean = F.normalize(negative.mean(dim=0), dim=-1)
+        return mean - negative if self.negative_from_mean else torch.zeros_like(negative)
 
     def text_features(self) -> tuple[Tensor, Tensor]:
         """Positive and negative text features, unit length, each of shape (C, embed_dim)."""
-        positive, negative = self.prompts(self._clip[0])
+        positive, negative = self.prompts()
         return positive, F.normalize(negative + self.offset, dim=-1)
 
     def prompted(self) -> Classifier:
         """The classifier of Phase I, with gradients to prompts and visual module."""
         positive, negative = self.text_features()
         return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual, self.micro_batch)
+
+    def start_afresh(self, prompts: nn.Module, encoder: nn.Module) -> None:
+        """Begin Phase I again with other prompts and another light module."""
+        self.prompts, self.encoder = prompts, encoder
+        with torch.no_grad():
+            self.offset.copy_(self._first_offset())
+        self.train(self.training)
+
+    # ---------------------------------------------------------------- Phase II
+
+    def enter_phase2(self) -> None:
+        """Leave the text tower: from now on an encoder of the peer's own trains, with two heads from the prompts."""
+        self.student = self.make_student(self._phase2_encoder[0] or self.encoder)
+        self.ema = AveragedModel(self.student, multi_avg_fn=ramped_ema(self.ema_decay))
+        self.ema.requires_grad_(False)
+        if self.compiler:
+            self.student.encoder.compile(backend=self.compiler)  # in place: names of weights stay
+        self.train(self.training)
+
+    def make_student(self, encoder: nn.Module) -> Classifier:
+        """A classifier all of whose weights train."""
+        with torch.no_grad():
+            positive, negative = self.text_features()
+        return Classifier(
+            trainable_copy(encoder),
+            nn.Parameter(positive.detach().clone()),
+            nn.Parameter(negative.detach().clone()),
+            self.scale,
+            self.negative_to_visual,
+            self.micro_batch,
+        )
+
+    def leave_phase2(self) -> None:
+        """Back to Phase I."""
+        self.student, self.ema = None, None
+
+    def update_ema(self) -> None:
+        """Move the average towards the student, after a step of Phase II."""
+        if self.ema is not None and self.student is not None:
+            self.ema.update_parameters(self.student)
+
+    # ---------------------------------------------------------------- classifiers
 
     def learner(self) -> Classifier:
         """The classifier that trains in the present phase."""
@@ -225,63 +278,27 @@ class Peer(nn.Module):
         return self.prompted() if self.ema is None else cast(Classifier, self.ema.module)
 
     @torch.no_grad()
-    def tested(self, wise: float, heads: Sequence[str] = HEADS) -> Classifier:
-        """The classifier that is tested: in Phase II averaged with Phase I's (`wise` is Phase II's share).
+    def inference_model(self, wise: float, heads: Sequence[str] = HEADS) -> Classifier:
+        """The classifier that is tested: in Phase II averaged with Phase I's.
 
-        Negative vectors that are fitted to a classifier are not trained along, and fit no average of two: `heads`
-        names what is averaged.
+        Args:
+            wise: Phase II's share.
+            heads: What of the heads is averaged; negative vectors that were fitted to a classifier fit no average.
         """
         if self.ema is None or wise == 1:
             return self.teacher()
         return interpolate(self.prompted(), self.teacher(), wise, heads)
 
-    def make_student(self) -> Classifier:
-        """The classifier that trains in Phase II: an encoder of the peer's own, and two heads from the prompts."""
-        with torch.no_grad():
-            positive, negative = self.text_features()
-        return Classifier(
-            everything(self._clip[0].visual if self.restart else self.encoder),
-            nn.Parameter(positive.detach().clone()),
-            nn.Parameter(negative.detach().clone()),
-            self.scale,
-            self.negative_to_visual,
-            self.micro_batch,
-        )
-
     @torch.no_grad()
     def set_negative(self, negative: Tensor) -> None:
         """Put negative vectors of unit length, shape (C, embed_dim), in the place of the present ones."""
         if self.student is None:
-            self.offset.copy_(negative - self.prompts(self._clip[0])[1])
+            self.offset.copy_(negative - self.prompts()[1])
             return
         for classifier in (self.student, self.teacher()):
             classifier.negative.copy_(negative)
 
-    def enter_phase2(self) -> None:
-        """Leave the text tower: from now on the student trains."""
-        self.student = self.make_student()
-        self.ema = AveragedModel(self.student, multi_avg_fn=ramped_ema(self.ema_decay))
-        self.ema.requires_grad_(False)
-        if self.compiler:
-            self.student.encoder.compile(backend=self.compiler)  # in place: names of weights stay
-        self.phase = 2
-        self.train(self.training)
-
-    def leave_phase2(self) -> None:
-        """Back to Phase I."""
-        self.student, self.ema, self.phase = None, None, 1
-
-    def start_afresh(self, prompts: DualPrompts, encoder: nn.Module) -> None:
-        """Begin Phase I again with other prompts and another light module."""
-        self.prompts, self.encoder = prompts, encoder
-        with torch.no_grad():
-            self.offset.copy_(self._first_offset())
-        self.train(self.training)
-
-    def update_ema(self) -> None:
-        """Move the average towards the student, after a step of Phase II."""
-        if self.ema is not None and self.student is not None:
-            self.ema.update_parameters(self.student)
+    # ---------------------------------------------------------------- state
 
     def train(self, mode: bool = True) -> Peer:
         """Set training mode; statistics of batch norms stay those of pre-training."""
@@ -294,13 +311,14 @@ class Peer(nn.Module):
         return {
             "phase": self.phase,
             "identity": dict(self.identity),
-            "seeds": {"ranks": self.seeds.ranks, "labels": self.seeds.labels},
-            "lesson": {"labels": self.lesson.labels, "weight": self.lesson.weight},
+            "seeds": {"index": self.seeds.index, "label": self.seeds.label},
+            "labels": {"label": self.labels.label, "weight": self.labels.weight},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore seeds and pseudo-labels; the phase is entered before weights are loaded."""
-        self.seeds, self.lesson = Seeds(**state["seeds"]), Lesson(*state["lesson"].values())
+        self.seeds = PseudoLabels.certain(**state["seeds"])
+        self.labels = PseudoLabels.of_pool(**state["labels"])
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """State without the frozen weights that the peers share."""
@@ -313,13 +331,11 @@ class Peer(nn.Module):
         """Load a state of either phase.
 
         Raises:
-            UserError: If the checkpoint is of another trainer, backbone, class list or set of images.
+            ValueError: If the state is of another method, backbone, class list or set of images.
         """
         extra = state_dict.get("_extra_state")
-        if not isinstance(extra, dict) or "phase" not in extra:
-            raise UserError(
-                "the checkpoint is not one of a CoFT peer; give --model-dir or --resume a folder of this trainer"
-            )
+        if not isinstance(extra, dict) or not {"phase", "labels"} <= extra.keys():
+            raise ValueError("it is no checkpoint of a peer, or one of an earlier version, which no longer loads")
         check_identity(extra["identity"], self.identity)
         if extra["phase"] == 2 and self.phase == 1:
             self.enter_phase2()
@@ -333,11 +349,10 @@ def check_identity(saved: Mapping[str, str], present: Mapping[str, str]) -> None
     """Compare what a checkpoint was made with to what this run has.
 
     Raises:
-        UserError: Naming the first difference.
+        ValueError: Naming the first difference.
     """
     for key, value in present.items():
         if saved.get(key) != value:
-            raise UserError(
-                f"the checkpoint was made with another {key} ({saved.get(key)}, here {value}); "
-                f"use the {key} it was made with, or another --output-dir to start afresh"
+            raise ValueError(
+                f"it was made with another {key} ({saved.get(key)}, here {value}); use the {key} it was made with"
             )

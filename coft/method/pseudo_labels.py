@@ -1,160 +1,209 @@
-"""The collaborative pseudo-label filter: what each peer is taught, given what both peers think.
-
-A rule is a function of the peer's own opinion and the other's, to labels and how likely each is clean; COFT.FILTER
-names one of `FILTERS`. With COFT.SOFT a label weighs as much; without, those above 1/2 count, and only they.
-"""
+"""Pseudo-labels: one type from the seeds to the loss, and how the surest of each class are chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from coft.method.seeds import best_of_each
+from .tables import chunks, each_row
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What one peer thinks of all unlabeled images.
+class PseudoLabels:
+    """Labels that a model is trained on.
 
     Attributes:
-        labels: Its predictions. Shape (N,).
-        probabilities: Softmax probability of every class, by the positive vectors alone. Shape (N, C).
+        index: Which images of the pool. Shape (n,).
+        label: Shape (n,).
+        weight: How much each counts in the classification loss, from 0 to 1. Shape (n,).
+    """
+
+    index: Tensor
+    label: Tensor
+    weight: Tensor
+
+    @classmethod
+    def none(cls) -> PseudoLabels:
+        """No label of no image."""
+        return cls.certain(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
+
+    @classmethod
+    def certain(cls, index: Tensor, label: Tensor) -> PseudoLabels:
+        """Labels that all count in full."""
+        return cls(index, label, torch.ones(len(label)))
+
+    @classmethod
+    def of_pool(cls, label: Tensor, weight: Tensor | None = None) -> PseudoLabels:
+        """A label of every image of the pool, which counts in full unless there are weights (bool or float)."""
+        index = torch.arange(len(label))
+        if weight is None:
+            return cls.certain(index, label)
+        return cls(index, label, weight.float() if weight.dtype is torch.bool else weight)
+
+    @property
+    def keep(self) -> Tensor:
+        """Which labels are more likely right than not. Shape (n,), bool."""
+        return self.weight > 0.5
+
+    def weighted(self) -> PseudoLabels:
+        """Those whose weight is above 0."""
+        return self.at(torch.nonzero(self.weight).flatten())
+
+    def at(self, position: Tensor) -> PseudoLabels:
+        """Those at some positions, in that order."""
+        return PseudoLabels(self.index[position], self.label[position], self.weight[position])
+
+    def of(self, index: Tensor) -> PseudoLabels:
+        """Those of some of the images, in that order."""
+        order, ordered = self._sorted
+        return self.at(order[torch.searchsorted(ordered, index)])
+
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        order = torch.argsort(self.index)
+        return order, self.index[order]
+
+    def of_classes(self, which: slice, num_classes: int) -> PseudoLabels:
+        """Those at some places of each class, in the order in which they are."""
+        places = [torch.nonzero(self.label == c).flatten()[which] for c in range(num_classes)]
+        return self.at(torch.cat(places))
+
+    def log_frequency(self, num_classes: int) -> Tensor:
+        """Log class frequencies of the weighted labels, each class counted once more than it occurs. Shape (C,)."""
+        counts = torch.ones(num_classes, dtype=torch.float64).index_add_(0, self.label, self.weight.double())
+        return (counts / counts.sum()).log().float()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts for every image of the pool.
+
+    Attributes:
+        label: Its labels. Shape (N,).
+        probability: Softmax probability of every class, by the positive vectors alone. Shape (N, C).
         clean: p_clean of every class. Shape (N, C).
     """
 
-    labels: Tensor
-    probabilities: Tensor
+    label: Tensor
+    probability: Tensor
     clean: Tensor
 
     @cached_property
     def confidence(self) -> Tensor:
         """Softmax probability of its labels. Shape (N,)."""
-        return self.probability_of(self.labels)
+        return self.probability_of(self.label)
 
     @cached_property
     def margin(self) -> Tensor:
         """Softmax probability of its labels less the greatest of another class. Shape (N,)."""
-        first, second = self.probabilities.topk(2, dim=1).values.unbind(dim=1)
+        first, second = self.probability.topk(2, dim=1).values.unbind(dim=1)
         return self.confidence - torch.where(self.confidence == first, second, first)
 
-    def probability_of(self, labels: Tensor) -> Tensor:
+    def probability_of(self, label: Tensor) -> Tensor:
         """Softmax probability of one label an image. Shape (N,)."""
-        return self.probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return self.probability.gather(1, label.unsqueeze(1)).squeeze(1)
 
-    def clean_at(self, labels: Tensor) -> Tensor:
+    def p_clean(self, label: Tensor) -> Tensor:
         """p_clean of one label an image. Shape (N,)."""
-        return self.clean.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return self.clean.gather(1, label.unsqueeze(1)).squeeze(1)
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What a peer is taught: pseudo-labels, and how much each of them counts.
-
-    Attributes:
-        labels: Shape (N,).
-        weight: From 0 to 1, or bool. Shape (N,).
-    """
-
-    labels: Tensor
-    weight: Tensor
-
-    @property
-    def keep(self) -> Tensor:
-        """Which labels are more likely clean than not. Shape (N,), bool."""
-        return self.weight > 0.5
-
-
-Rule = Callable[[Opinion, Opinion], Lesson]
-
-
-def both(own: Opinion, other: Opinion) -> Lesson:
-    """The other's labels, as clean as the one that doubts them more says: above 1/2 where both call them clean."""
-    return Lesson(other.labels, torch.minimum(own.clean_at(other.labels), other.clean_at(other.labels)))
-
-
-def peer(own: Opinion, other: Opinion) -> Lesson:
-    """The other's labels, as clean as the other says."""
-    return Lesson(other.labels, other.clean_at(other.labels))
-
-
-def probability(own: Opinion, other: Opinion) -> Lesson:
-    """As `both`, by softmax probabilities of the positive vectors instead of p_clean."""
-    labels = other.labels
-    return Lesson(labels, torch.minimum(own.probability_of(labels), other.probability_of(labels)))
-
-
-def agree(own: Opinion, other: Opinion) -> Lesson:
-    """The labels that both predict."""
-    return Lesson(other.labels, own.labels == other.labels)
-
-
-def oneself(own: Opinion, other: Opinion) -> Lesson:
-    """The peer's own labels, as clean as it says itself."""
-    return Lesson(own.labels, own.clean_at(own.labels))
-
-
-def none(own: Opinion, other: Opinion) -> Lesson:
-    """The other's labels, all of them."""
-    return Lesson(other.labels, torch.ones_like(other.labels, dtype=torch.bool))
-
-
-def threshold(bound: float) -> Rule:
-    """The other's labels, where its confidence exceeds a bound: what cleanliness replaces."""
-
-    def rule(own: Opinion, other: Opinion) -> Lesson:
-        return Lesson(other.labels, other.confidence > bound)
-
-    return rule
-
-
-FILTERS: dict[str, Rule] = {
-    "both": both,
-    "peer": peer,
-    "probability": probability,
-    "agree": agree,
-    "self": oneself,
-    "none": none,
-    "threshold-0.5": threshold(0.5),
-    "threshold-0.95": threshold(0.95),
-}
-
-
-def harden(lesson: Lesson) -> Lesson:
-    """Let labels that are more likely clean than not count in full, and the others not at all."""
-    return Lesson(lesson.labels, lesson.keep)
-
-
-def keep_best(lesson: Lesson, score: Tensor, at_least: int, num_classes: int) -> Lesson:
-    """Let the best few of each class count in full in any case, so that no class is left without images.
+def correct_prior_(logits: Tensor, tau: float) -> Tensor:
+    """Logit adjustment against classes that are hardly ever predicted: l_c - tau log mean_x p(c|x).
 
     Args:
-        lesson: What the rule gave.
-        score: The higher, the sooner kept. Shape (N,).
-        at_least: How many of each class at least, as far as there are so many.
-        num_classes: C.
+        logits: Logits of all unlabeled images, corrected in place. Shape (N, C).
+        tau: Strength; 0 leaves the logits as they are.
 
     Returns:
-        The lesson with other weights. Ties go to the lower index.
+        The same tensor.
     """
-    weight = lesson.weight.clone()
-    weight[best_of_each(score, lesson.labels, torch.full((num_classes,), at_least))[0]] = 1
-    return Lesson(lesson.labels, weight)
+    total = torch.zeros(logits.shape[1], dtype=torch.float64)
+    for (rows,) in chunks(logits):
+        total += rows.double().softmax(dim=1).sum(dim=0)
+    offset = (tau * (total / len(logits)).clamp_min(1e-12).log()).to(logits.dtype)
+    return logits.sub_(offset)
 
 
-def log_frequency(labels: Tensor, weight: Tensor, num_classes: int) -> Tensor:
-    """Log class frequencies of weighted labels, each class counted once more than it occurs.
+def odds_of(logits: Tensor, label: Tensor) -> Tensor:
+    """Log p(y|x) - log(1 - p(y|x)) of a label of each image, without rounding p to 1 on the way.
+
+    Posteriors of a sharp classifier are 1 to the last bit for many images; their log-odds still rank them.
 
     Args:
-        labels: Shape (n,).
-        weight: Shape (n,).
-        num_classes: C.
+        logits: Shape (N, C), C at least 2.
+        label: y. Shape (N,).
 
     Returns:
-        Shape (C,).
+        Log-odds in fp64. Shape (N,).
     """
-    counts = torch.ones(num_classes, dtype=torch.float64).index_add_(0, labels, weight.double())
-    return (counts / counts.sum()).log().float()
+    logits = logits.double()
+    at_label = logits.gather(1, label.unsqueeze(1))
+    others = logits.scatter(1, label.unsqueeze(1), float("-inf"))
+    return at_label.squeeze(1) - others.logsumexp(dim=1)
+
+
+def seed_quota(num_images: int, num_classes: int, at_most: int, share: float) -> int:
+    """Seeds of each class for each of two peers: a share of the images that a class can be expected to have.
+
+    With few images a class, a fixed number would take them all, sure or not.
+
+    Args:
+        num_images: N.
+        num_classes: C.
+        at_most: Bound of the result.
+        share: Share of N / C that the seeds of both peers together may take.
+
+    Returns:
+        A number from 1 to `at_most`.
+    """
+    return max(1, min(at_most, round(share * num_images / (2 * num_classes))))
+
+
+def select_seeds(logits: Tensor, per_class: int | Tensor) -> PseudoLabels:
+    """Choose the top images of each class by log-odds, among those assigned to it.
+
+    A class with too few is filled from images that have it second, best first, in one pass over all such images; an
+    image serves one class. Ties go to the lower index, which is an order of content. A class may stay short.
+
+    Args:
+        logits: Logits of all unlabeled images, prior corrected or not. Shape (N, C).
+        per_class: How many to choose of each class: one number, or shape (C,).
+
+    Returns:
+        The seeds, by class and best first within it.
+    """
+    first, second = each_row(lambda rows: rows.topk(2, dim=1).indices, logits).unbind(dim=1)
+    quotas = torch.as_tensor(per_class).expand(logits.shape[1])
+    index, label = best_of_each(each_row(odds_of, logits, first), first, quotas)
+    short = quotas - torch.bincount(label, minlength=len(quotas))
+    left = torch.ones(len(logits), dtype=torch.bool)
+    left[index] = False
+    others = torch.nonzero(left).flatten()
+    more, more_labels = best_of_each(each_row(odds_of, logits, second)[others], second[others], short)
+    index, label = torch.cat([index, others[more]]), torch.cat([label, more_labels])
+    order = torch.sort(label, stable=True).indices
+    return PseudoLabels.certain(index[order], label[order])
+
+
+def best_of_each(scores: Tensor, label: Tensor, quotas: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose the best few of each class.
+
+    Args:
+        scores: The higher, the better; of equal ones the lower index. Shape (N,).
+        label: Shape (N,).
+        quotas: How many of each class at most. Shape (C,).
+
+    Returns:
+        Indices, by class and best first within it, and their labels. Shape (n,) each.
+    """
+    order = torch.sort(scores, descending=True, stable=True).indices
+    order = order[torch.sort(label[order], stable=True).indices]
+    label = label[order]
+    ends = torch.bincount(label, minlength=len(quotas)).cumsum(dim=0)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    chosen = torch.arange(len(order)) - starts[label] < quotas[label]
+    return order[chosen], label[chosen]

@@ -1,69 +1,23 @@
-"""Tables of many images: in memory while they are small, else in a file that is mapped into memory.
+"""Tables of many images, made and read a few rows at a time.
 
-What is mapped takes disk, not memory: the system keeps as much of it in memory as there is room for. Whatever is made
-of a table is made a few rows at a time, so nothing beside it grows with the images by more than a number for each.
+Nothing beside a table grows with the images by more than a number for each. Where a table is kept, in memory or on
+disk, is the business of whoever allocates it.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from coft.runtime.errors import UserError
-
-IN_MEMORY = 256 << 20  # bytes of a table, beyond which it is mapped
 ROWS = 4096  # that are worked on at a time
+Allocate = Callable[[int, int, torch.dtype], Tensor]  # rows, columns, type of the numbers
 
 
-def new_table(rows: int, columns: int, dtype: torch.dtype, folder: str | Path) -> Tensor:
-    """Make a table to be filled.
-
-    The file of one that is mapped loses its name at once: it is gone when the table is, or when the process ends in
-    whatever way.
-
-    Args:
-        rows: As a rule, one an image.
-        columns: As a rule, one a class.
-        dtype: Of the numbers.
-        folder: Where the file of a large table is made.
-
-    Returns:
-        Shape (rows, columns), on the CPU, with anything in it.
-
-    Raises:
-        UserError: If there is no room for the file.
-    """
-    size = rows * columns * dtype.itemsize
-    if size <= IN_MEMORY:
-        return torch.empty(rows, columns, dtype=dtype)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".table.", dir=folder)
-    try:
-        _reserve(handle, size)
-        flat = torch.from_file(name, shared=True, size=rows * columns, dtype=dtype)
-    except OSError as error:
-        raise UserError(
-            f"folder {folder}: no room for a table of {size / 2**30:.1f} GiB, which is too large for memory "
-            f"({os.strerror(error.errno or errno.EIO)}); make room, or choose another --output-dir"
-        ) from error
-    finally:
-        os.close(handle)
-        Path(name).unlink()
-    return flat.view(rows, columns)
-
-
-def _reserve(handle: int, size: int) -> None:
-    """Give a file its size, with all blocks: a mapped file without would end the process when the disk is full."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, size)
-    else:
-        os.truncate(handle, size)
+def in_memory(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """A table in memory, with anything in it. Shape (rows, columns)."""
+    return torch.empty(rows, columns, dtype=dtype)
 
 
 def chunks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -76,18 +30,18 @@ class Rows:
 
     Args:
         count: How many rows there will be.
-        folder: See `new_table`.
+        allocate: Makes the table.
     """
 
-    def __init__(self, count: int, folder: str | Path) -> None:
-        self.count, self.folder = count, folder
+    def __init__(self, count: int, allocate: Allocate = in_memory) -> None:
+        self.count, self.allocate = count, allocate
         self._table: Tensor | None = None
         self._done = 0
 
     def add(self, part: Tensor) -> None:
         """Add rows, shape (n, columns), on any device."""
         if self._table is None:
-            self._table = new_table(self.count, part.shape[1], part.dtype, self.folder)
+            self._table = self.allocate(self.count, part.shape[1], part.dtype)
         self._table[self._done : self._done + len(part)] = part
         self._done += len(part)
 
@@ -98,18 +52,18 @@ class Rows:
         return self._table
 
 
-def map_rows(compute: Callable[..., Tensor], *tables: Tensor, folder: str | Path) -> Tensor:
+def map_rows(compute: Callable[..., Tensor], *tables: Tensor, allocate: Allocate = in_memory) -> Tensor:
     """Compute a table from the rows of others.
 
     Args:
         compute: Makes rows from the same rows of all tables, each row from its own alone.
         *tables: Shape (N, any) each.
-        folder: See `new_table`.
+        allocate: Makes the table.
 
     Returns:
         Shape (N, columns), on the CPU.
     """
-    result = Rows(len(tables[0]), folder)
+    result = Rows(len(tables[0]), allocate)
     for rows in chunks(*tables):
         result.add(compute(*rows))
     return result.table()

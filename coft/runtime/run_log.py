@@ -1,4 +1,4 @@
-"""CoFT's numbers by epoch: precision, coverage and disagreement of the peers, and the files made of them."""
+"""What a run leaves for people to read: numbers by epoch, pseudo-labels, curves. It watches the method."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coft.method.lessons import Targets
-from coft.method.pseudo_labels import Lesson, Opinion
-from coft.runtime.diagnostics import Diagnostics
-from coft.runtime.report import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
+from coft.method.protocol import Observer
+from coft.method.pseudo_labels import Predictions, PseudoLabels
+
+from .diagnostics import Diagnostics
+from .report import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
 
 log = logging.getLogger(__name__)
 MIN_DISAGREEMENT = 0.02
@@ -25,95 +26,51 @@ FILES = (  # what a run leaves for people to read; the first two are of a user's
 )
 
 
-class PeerLog:
-    """Keeps the history of a run and writes its artefacts.
+class RunLog(Observer):
+    """Keeps the numbers of a run and writes its files.
 
     Args:
-        cfg: OUTPUT_DIR and RESUME are read.
-        start_epoch: Epochs that an earlier part of the run has done.
+        folder: Of the run.
+        resume_from: Where an earlier part of the run wrote its numbers; the same folder as a rule.
+        paths: Image files, by index.
+        classnames: C names.
+        diagnostics: What knows the right labels.
         started: When the run began, by time.monotonic().
     """
 
-    def __init__(self, cfg: Any, start_epoch: int, started: float) -> None:
-        self.folder = Path(cfg.OUTPUT_DIR)
-        self.history = History(self.folder, Path(cfg.RESUME or cfg.OUTPUT_DIR), start_epoch)
-        earlier = self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
-        self._started = started - earlier
-        self._warned = False
-
-    def add(self, epoch: int, stage: str, **numbers: float) -> None:
-        """Add the numbers of an epoch."""
-        self.history.add(epoch, stage, **numbers, seconds=round(time.monotonic() - self._started, 1))
-        shown = ", ".join(f"{key} {_short(value)}" for key, value in numbers.items() if not math.isnan(value))
-        log.info("[%s] epoch %d: %s", stage, epoch, shown)
-
-    def seeds(
+    def __init__(
         self,
-        targets: Mapping[str, Targets],
-        guesses: Sequence[Tensor],
-        diagnostics: Diagnostics,
-        pool_size: int,
-    ) -> dict[str, float]:
-        """Numbers of Phase I: the kept seeds, and how much the peers disagree in their guesses of other images."""
-        ranks = torch.cat([t.ranks[t.weight > 0.5] for t in targets.values()])
-        labels = torch.cat([t.labels[t.weight > 0.5] for t in targets.values()])
-        of = sum(len(t.ranks) for t in targets.values())
-        return {
-            "kept": len(ranks),
-            "of": of,
-            "coverage": len(ranks) / pool_size,
-            "precision": diagnostics.accuracy(ranks, labels),
-            "separation": sum(t.separation for t in targets.values()) / len(targets),
-            "disagreement": self._disagreement(*guesses),
-        }
-
-    def lessons(
-        self,
-        opinions: Mapping[str, Opinion],
-        lessons: Mapping[str, Lesson],
-        labelled_by: Mapping[str, str],
-        diagnostics: Diagnostics,
-    ) -> dict[str, float]:
-        """Numbers of Phase II, averaged over the peers: kept labels, and what tells right from wrong ones.
-
-        Args:
-            opinions: Of each peer.
-            lessons: What each peer is taught.
-            labelled_by: Who made the labels that each peer is taught.
-            diagnostics: What knows the right labels.
-        """
-        teachers = {name: opinions[teacher] for name, teacher in labelled_by.items()}
-        both = list(opinions.values())
-        rows = [_lesson_numbers(teachers[name], both, lesson, diagnostics) for name, lesson in lessons.items()]
-        mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-        first, second = (o.labels for o in opinions.values())
-        return {**mean, "of": len(first), "disagreement": self._disagreement(first, second)}
-
-    def _disagreement(self, first: Tensor, second: Tensor) -> float:
-        share = float((first != second).double().mean())
-        if share < MIN_DISAGREEMENT and not self._warned:
-            self._warned = True  # once: where nearly all is right, nothing is wrong with it
-            log.warning(
-                "The peers disagree on %.1f %% of the images only. Where nearly all labels are right, that is as it "
-                "should be; elsewhere neither can tell where the other errs",
-                100 * share,
-            )
-        return share
-
-    def write_pseudo_labels(
-        self,
+        folder: Path,
+        resume_from: Path,
         paths: Sequence[str],
         classnames: Sequence[str],
-        opinions: Mapping[str, Opinion],
-        lessons: Mapping[str, Lesson],
+        diagnostics: Diagnostics,
+        started: float,
     ) -> None:
-        """Write `pseudo_labels.csv`: the label of the surer peer, and which peers are taught it."""
-        first, second = opinions.values()
-        labels = torch.where(first.confidence >= second.confidence, first.labels, second.labels)
-        columns = {"confidence": torch.maximum(first.confidence, second.confidence)}
-        columns |= {f"p_clean_{name[-1]}": o.clean_at(labels) for name, o in opinions.items()}
-        kept_for = {name: lesson.keep & (lesson.labels == labels) for name, lesson in lessons.items()}
-        write_pseudo_labels(self.folder / "pseudo_labels.csv", paths, classnames, labels, columns, kept_for)
+        self.folder, self.resume_from, self.started = folder, resume_from, started
+        self.paths, self.classnames, self.diagnostics = paths, classnames, diagnostics
+        self.history = History(folder, resume_from, 0)
+        self.numbers: dict[str, float] = {}
+        self.warned = False
+
+    def resume(self, epochs_done: int) -> None:
+        """Go on from the numbers of an earlier part of the run."""
+        self.history = History(self.folder, self.resume_from, epochs_done)
+        self.started -= self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
+
+    # ---------------------------------------------------------------- rows
+
+    def add(self, epoch: int, stage: str, **numbers: float) -> dict[str, float]:
+        """Add a row: some numbers, and those that came since the last row.
+
+        Returns:
+            All of them.
+        """
+        numbers |= self.numbers
+        self.numbers = {}
+        self.history.add(epoch, stage, **numbers, seconds=round(time.monotonic() - self.started, 1))
+        log.info("[%s] epoch %d: %s", stage, epoch, in_words(numbers))
+        return numbers
 
     def results(self) -> dict[str, Row]:
         """Numbers of each stage, for the summary."""
@@ -127,29 +84,137 @@ class PeerLog:
             if (self.folder / name).is_file():
                 print(f"  {self.folder / name}")
 
+    # ---------------------------------------------------------------- what the method does
 
-def _short(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+    def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
+        """Count the right ones, and name the classes that are short of seeds."""
+        everything, labels = torch.arange(len(logits)), logits.argmax(dim=1)
+        numbers = {
+            "kept": len(seeds.index),
+            "of": len(logits),
+            "precision": self.diagnostics.accuracy(seeds.index, seeds.label),
+            "pool_accuracy": self.diagnostics.accuracy(everything, labels),
+            "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(labels),
+        }
+        if self.history.rows:  # a later round
+            log.info("Seeds: %s", in_words(numbers))
+        else:
+            self.numbers |= numbers
+        missing = quotas - torch.bincount(seeds.label, minlength=len(quotas))
+        if short := [self.classnames[c] for c in torch.nonzero(missing > 0).flatten().tolist()]:
+            log.warning("Fewer seeds than wanted for: %s", ", ".join(short))
+
+    def seeds_renewed(self, seeds: Mapping[str, PseudoLabels]) -> None:
+        """Count the right ones."""
+        index, labels = torch.cat([s.index for s in seeds.values()]), torch.cat([s.label for s in seeds.values()])
+        self.numbers["seeds_precision"] = self.diagnostics.accuracy(index, labels)
+
+    def seeds_filtered(
+        self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float], guesses: Sequence[Tensor]
+    ) -> None:
+        """Count the kept seeds, and how much the peers disagree on other images."""
+        kept = [labels.at(torch.nonzero(labels.keep).flatten()) for labels in seeds.values()]
+        index, labels = torch.cat([s.index for s in kept]), torch.cat([s.label for s in kept])
+        self.numbers |= {
+            "kept": len(index),
+            "of": sum(len(own.index) for own in seeds.values()),
+            "coverage": len(index) / len(self.paths),
+            "precision": self.diagnostics.accuracy(index, labels),
+            "separation": sum(separation) / len(separation),
+            "disagreement": self.disagreement(*guesses),
+        }
+
+    def labelled(
+        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
+    ) -> None:
+        """Measure what tells right from wrong labels, averaged over the models; write pseudo_labels.csv."""
+        rows = [self.quality(predictions[sources[name]], predictions, own) for name, own in labels.items()]
+        mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+        first, second = (own.label for own in predictions.values())
+        self.numbers |= {**mean, "of": len(first), "disagreement": self.disagreement(first, second)}
+        self.write_pseudo_labels(predictions, labels)
+
+    # ---------------------------------------------------------------- numbers
+
+    def disagreement(self, first: Tensor, second: Tensor) -> float:
+        """Share of images on which two models disagree; warns once where that is next to none."""
+        share = float((first != second).double().mean())
+        if share < MIN_DISAGREEMENT and not self.warned:
+            self.warned = True  # once: where nearly all is right, nothing is wrong with it
+            log.warning(
+                "The peers disagree on %.1f %% of the images only. Where nearly all labels are right, that is as it "
+                "should be; elsewhere neither can tell where the other errs",
+                100 * share,
+            )
+        return share
+
+    def quality(
+        self, source: Predictions, predictions: Mapping[str, Predictions], labels: PseudoLabels
+    ) -> dict[str, float]:
+        """Coverage, precision and recall of pseudo-labels, and AUROCs of scores that may tell right from wrong ones.
+
+        Args:
+            source: Who labelled.
+            predictions: Of all models.
+            labels: What one is trained on.
+        """
+        index, both, label = torch.nonzero(labels.keep).flatten(), list(predictions.values()), labels.label
+        scores = {  # of the model that labels alone, then of both
+            "p_clean": source.p_clean(label),
+            "confidence": source.confidence,
+            "margin": source.margin,
+            "p_clean_both": torch.stack([own.p_clean(label) for own in both]).sum(dim=0),
+            "confidence_both": torch.stack([own.probability_of(label) for own in both]).sum(dim=0),
+        }
+        return {
+            "kept": len(index),
+            "coverage": len(index) / len(label),
+            "precision": self.diagnostics.accuracy(index, label[index]),
+            "recall": self.diagnostics.recall(label, labels.keep),
+            "pool_accuracy": self.diagnostics.accuracy(torch.arange(len(label)), label),
+            "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(label),
+            **{f"auroc_{name}": self.diagnostics.auroc(score, label) for name, score in scores.items()},
+        }
+
+    def write_pseudo_labels(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
+        """Write `pseudo_labels.csv`: the label of the surer model, and which models are trained on it."""
+        first, second = predictions.values()
+        label = torch.where(first.confidence >= second.confidence, first.label, second.label)
+        columns = {"confidence": torch.maximum(first.confidence, second.confidence)}
+        columns |= {f"p_clean_{name[-1]}": own.p_clean(label) for name, own in predictions.items()}
+        kept_for = {name: own.keep & (own.label == label) for name, own in labels.items()}
+        path = self.folder / "pseudo_labels.csv"
+        write_pseudo_labels(path, self.paths, self.classnames, label, columns, kept_for)
 
 
-def _lesson_numbers(
-    teacher: Opinion, both: Sequence[Opinion], lesson: Lesson, diagnostics: Diagnostics
-) -> dict[str, float]:
-    ranks = torch.nonzero(lesson.keep).flatten()
-    labels = lesson.labels
-    scores = {  # of the peer that labels alone, then of both
-        "p_clean": teacher.clean_at(labels),
-        "confidence": teacher.confidence,
-        "margin": teacher.margin,
-        "p_clean_both": torch.stack([opinion.clean_at(labels) for opinion in both]).sum(dim=0),
-        "confidence_both": torch.stack([opinion.probability_of(labels) for opinion in both]).sum(dim=0),
-    }
-    return {
-        "kept": len(ranks),
-        "coverage": len(ranks) / len(lesson.keep),
-        "precision": diagnostics.accuracy(ranks, lesson.labels[ranks]),
-        "recall": diagnostics.recall(lesson.labels, lesson.keep),
-        "pool_accuracy": diagnostics.accuracy(torch.arange(len(lesson.keep)), lesson.labels),
-        "pool_cluster_accuracy": diagnostics.cluster_accuracy(lesson.labels),
-        **{f"auroc_{name}": diagnostics.auroc(score, lesson.labels) for name, score in scores.items()},
-    }
+def in_words(numbers: Mapping[str, float]) -> str:
+    """Numbers on a line; those that are none are left out."""
+    shown = {key: f"{x:.4g}" if abs(x) < 1000 else f"{x:.0f}" for key, x in numbers.items() if not math.isnan(x)}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+class SeedReport(Observer):
+    """Counts pseudo-labels that are right.
+
+    Args:
+        diagnostics: What knows the right labels.
+        results: Where numbers for the summary are put.
+    """
+
+    def __init__(self, diagnostics: Diagnostics, results: dict[str, Any] | None = None) -> None:
+        self.diagnostics = diagnostics
+        self.results = {} if results is None else results
+
+    def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
+        """Count them, and those that are right."""
+        right = self.diagnostics.accuracy(seeds.index, seeds.label)
+        log.info("Pseudo-labels: %d, right: %.1f %%", len(seeds.label), 100 * right)
+        self.results.update(pseudo_labels=len(seeds.label), pseudo_label_precision=right)
+
+    def labelled(
+        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
+    ) -> None:
+        """Log how many are right."""
+        for name, own in labels.items():
+            right = self.diagnostics.accuracy(own.index, own.label)
+            log.info("%s: %.1f %% of its pseudo-labels are right", name, 100 * right)

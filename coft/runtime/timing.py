@@ -114,21 +114,3 @@ def profiled(step: Callable[[Any], Any], title: str, report: Callable[[str], Non
         return result
 
     return recording
-
-
-@contextmanager
-def recorded(trainer: Any, report: Callable[[str], None]) -> Iterator[None]:
-    """Record a few steps of a trainer's epoch; of later epochs of the same phase, none.
-
-    Args:
-        trainer: Has `phase` and the step `forward_backward`, which is another one within.
-        report: See `profiled`.
-    """
-    step, seen = trainer.forward_backward, vars(trainer).setdefault("phases_recorded", set())
-    if trainer.phase not in seen:
-        seen.add(trainer.phase)
-        trainer.forward_backward = profiled(step, f"Phase {trainer.phase}", report)
-    try:
-        yield
-    finally:
-        trainer.forward_backward = step

@@ -1,0 +1,124 @@
+"""CLIP for the classes at hand: what a method needs of it (`coft.method.protocol.Backbone`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from coft.images.batches import UnlabeledImages
+from coft.method.labeller import mean_features
+from coft.method.protocol import Images
+from coft.method.tables import Allocate, Rows, in_memory
+
+from .feature_cache import cached
+from .load import fingerprint
+from .prompts import DualPrompts, ensemble_features, template_features
+from .visual_tuning import light_module
+
+FEATURE_CACHE: Path | None = Path(__file__).resolve().parents[2] / "cache" / "features"
+
+
+class ClassBackbone:
+    """A frozen CLIP, with class names and templates.
+
+    Args:
+        clip_model: A `clip.model.CLIP`, on its device.
+        classnames: C names.
+        templates: Words with one "{}" each.
+        identity: What a checkpoint must share with this run to be loaded.
+        described: Makes text features of some templates and of class descriptions, unit length, shape (C, embed_dim);
+            None where there are no descriptions.
+        allocate: Makes tables of all images.
+    """
+
+    def __init__(
+        self,
+        clip_model: Any,
+        classnames: Sequence[str],
+        templates: Sequence[str],
+        identity: Mapping[str, str],
+        described: Callable[[Sequence[str]], Tensor | None] = lambda templates: None,
+        allocate: Allocate = in_memory,
+    ) -> None:
+        self.clip_model, self.classnames, self.templates = clip_model, list(classnames), list(templates)
+        self.identity, self.described, self.allocate = dict(identity), described, allocate
+        self.visual: nn.Module = clip_model.visual
+
+    @property
+    def scale(self) -> float:
+        """Logit scale."""
+        return float(self.clip_model.logit_scale.exp())
+
+    def zero_shot_text(self, num_templates: int | None = None) -> Tensor:
+        """Text features of the zero-shot classifier. Unit length, shape (C, embed_dim).
+
+        Args:
+            num_templates: How many templates are averaged, from the first; all without it.
+        """
+        chosen = self.templates[:num_templates]
+        described = self.described(chosen)
+        return ensemble_features(self.clip_model, self.classnames, chosen) if described is None else described
+
+    def first_template_text(self) -> Tensor:
+        """Text features of the first template, with descriptions where there are any. As `zero_shot_text`."""
+        described = self.described(self.templates[:1])
+        return (
+            template_features(self.clip_model, self.classnames, self.templates[0]) if described is None else described
+        )
+
+    def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
+        """A positive and a negative prompt that start from a template, another one for each number.
+
+        Args:
+            number: Of the model.
+            num_ctx: Random context tokens; 0 takes the template's words.
+            source: Of the random numbers.
+        """
+        template = self.templates[number % len(self.templates)]
+        return DualPrompts(self.clip_model, self.classnames, template, num_ctx=num_ctx, generator=source)
+
+    def light_module(self, name: str, source: torch.Generator) -> nn.Module:
+        """The image encoder with a light module that trains: a name of `VISUAL_MODULES`, or "auto"."""
+        return light_module(self.visual, name, source)
+
+    def image_features(self, images: Images, num_views: int = 1, key: Sequence[int | str] = ()) -> Tensor:
+        """Image features of the frozen CLIP, means over views, kept on disk between runs.
+
+        Args:
+            images: The unlabeled images.
+            num_views: See `Images.plain`.
+            key: Likewise.
+
+        Returns:
+            On the CPU, of unit length or means of such. Shape (N, embed_dim).
+        """
+        parts = cache_key(self.clip_model, images, num_views, key)
+        return cached(partial(self._encode, images, num_views, key), FEATURE_CACHE, *parts)
+
+    @torch.no_grad()
+    def _encode(self, images: Images, num_views: int, key: Sequence[int | str]) -> Tensor:
+        def encode(batch: Tensor) -> Tensor:
+            return F.normalize(self.clip_model.encode_image(batch).float(), dim=-1)
+
+        device = self.clip_model.positional_embedding.device
+        features = Rows(len(images), self.allocate)
+        for batch in images.plain(None, num_views, key):
+            features.add(mean_features(encode, batch.to(device)))
+        return features.table()
+
+
+def cache_key(clip_model: Any, images: Any, num_views: int, key: Sequence[int | str]) -> list[str]:
+    """Everything that image features depend on."""
+    known: UnlabeledImages = images
+    view = repr(
+        (known.inputs, known.pool.decoding, num_views, *((*key, torchvision.__version__) if num_views > 1 else ()))
+    )
+    device = clip_model.positional_embedding.device.type
+    return [fingerprint(clip_model), images.digest, view, str(known.test_batch_size), device]

@@ -1,0 +1,188 @@
+"""Running models over the unlabeled images: features, logits, predictions. Nothing else walks the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .negative_prompt import CLEAN_RULES
+from .parallel import Parallel
+from .peer import Classifier
+from .protocol import Images, Runtime
+from .pseudo_labels import Predictions, correct_prior_
+from .tables import Rows, chunks, each_row, map_rows
+
+Scores = tuple[Tensor, Tensor]  # logits l+ and clean log-odds d of some images, shape (n, C) each
+
+# How logits l+ and clean log-odds d become the score that a class is chosen by.
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "joint": lambda logits, log_odds: (logits + log_odds) / 2,  # softmax: geometric mean of p and coupled p_clean
+    "positive": lambda logits, log_odds: logits,
+}
+
+
+def mean_features(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Features of images, or the mean of the features of several views of them.
+
+    Logits and clean log-odds are linear in the features: those of the mean are the means of the views'.
+
+    Args:
+        encode: Images (n, 3, size, size) to features (n, embed_dim).
+        images: Shape (n, 3, size, size), or (n, num_views, 3, size, size).
+
+    Returns:
+        Shape (n, embed_dim).
+    """
+    if images.dim() == 4:
+        return encode(images)
+    return encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(dim=1)
+
+
+class Labeller:
+    """Runs models over the unlabeled images, several in one pass, in the precision of the run.
+
+    Args:
+        images: The unlabeled images.
+        runtime: Where and how.
+        parallel: Runs the models at the same time.
+    """
+
+    def __init__(self, images: Images, runtime: Runtime, parallel: Parallel) -> None:
+        self.images, self.runtime, self.parallel = images, runtime, parallel
+
+    def encode(
+        self, models: Mapping[str, Classifier], num_views: int = 1, key: Sequence[int | str] = ()
+    ) -> dict[str, Tensor]:
+        """Each model's features of all images, means over views. Shape (N, embed_dim) each, on the CPU."""
+        models = _evaluated(models)
+        parts = {name: Rows(len(self.images), self.runtime.allocate) for name in models}
+        with self._working():
+            for batch in self.images.plain(None, num_views, key):
+                images = dict.fromkeys(models, batch.to(self.runtime.device))
+                for name, rows in self._map(partial(_features, models, images), models).items():
+                    parts[name].add(rows)
+        return {name: part.table() for name, part in parts.items()}
+
+    def encode_some(
+        self,
+        models: Mapping[str, Classifier],
+        index: Mapping[str, Tensor],
+        num_views: int = 1,
+        key: Sequence[int | str] = (),
+    ) -> dict[str, Tensor]:
+        """Each model's features of some images of its own. Shape (n, embed_dim) each, fp32."""
+        models = _evaluated(models)
+        parts: dict[str, list[Tensor]] = {name: [] for name in models}
+        with self._working():
+            for batches in zip_longest(*(self.images.plain(index[name], num_views, key) for name in models)):
+                pairs = zip(models, batches, strict=True)
+                images = {name: batch.to(self.runtime.device) for name, batch in pairs if batch is not None}
+                for name, rows in self._map(partial(_features, models, images), images).items():
+                    parts[name].append(rows)
+        return {name: torch.cat(parts.pop(name)) for name in models}
+
+    @torch.no_grad()
+    def classify(self, models: Mapping[str, Classifier], features: Mapping[str, Tensor]) -> dict[str, Scores]:
+        """Each model's logits l+ and clean log-odds d of images that are encoded. Shape (N, C) each, on the CPU."""
+        found = {}
+        with self.runtime.timed("labelling"):
+            for name, table in features.items():
+                logits, log_odds = (Rows(len(table), self.runtime.allocate) for _ in range(2))
+                for (rows,) in chunks(table):
+                    scores = models[name].classify(rows.to(self.runtime.device))
+                    logits.add(scores[0])
+                    log_odds.add(scores[1])
+                found[name] = logits.table(), log_odds.table()
+        return found
+
+    def score(
+        self,
+        models: Mapping[str, Classifier],
+        index: Tensor | None = None,
+        num_views: int = 1,
+        key: Sequence[int | str] = (),
+    ) -> dict[str, Scores]:
+        """Each model's logits l+ and clean log-odds d of some images, or all. Shape (n, C) each, on the CPU."""
+        models = _evaluated(models)
+        count = len(self.images) if index is None else len(index)
+        parts = {name: tuple(Rows(count, self.runtime.allocate) for _ in range(2)) for name in models}
+        with self._working():
+            for batch in self.images.plain(index, num_views, key):
+                for name, scores in self.scores_of(models, batch.to(self.runtime.device)).items():
+                    for part, numbers in zip(parts[name], scores, strict=True):
+                        part.add(numbers)
+        return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}
+
+    def scores_of(self, models: Mapping[str, Classifier], images: Tensor) -> dict[str, Scores]:
+        """Each model's logits l+ and clean log-odds d of a batch, without gradients. Shape (n, C) each."""
+
+        def scores(name: str) -> Scores:
+            if images.dim() == 4:
+                return models[name](images)
+            return models[name].classify(mean_features(models[name].features, images))
+
+        return self._map(scores, models)
+
+    def mean_log_probabilities(self, scores: Sequence[Scores], classify: str) -> Tensor:
+        """Log of the mean of several models' probabilities.
+
+        Args:
+            scores: Of each model.
+            classify: A name of `SCORES`.
+
+        Returns:
+            Shape (N, C), fp64.
+        """
+
+        def compute(*rows: Tensor) -> Tensor:
+            pairs = zip(rows[::2], rows[1::2], strict=True)
+            each = [SCORES[classify](logits, log_odds).double().softmax(dim=1) for logits, log_odds in pairs]
+            return torch.stack(each).mean(dim=0).clamp_min(1e-30).log()
+
+        return map_rows(compute, *(table for pair in scores for table in pair), allocate=self.runtime.allocate)
+
+    def _map(self, function: Callable[[str], Any], names: Mapping[str, object]) -> dict[str, Any]:
+        return self.parallel.map_without_gradients(function, list(names), self.runtime.device.type)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self.runtime.timed("labelling"), self.runtime.autocast(), torch.no_grad():
+            yield
+
+
+def _evaluated(models: Mapping[str, Classifier]) -> dict[str, Classifier]:
+    return {name: model.eval() for name, model in models.items()}
+
+
+def _features(models: Mapping[str, Classifier], images: Mapping[str, Tensor], name: str) -> Tensor:
+    return mean_features(models[name].features, images[name]).float()
+
+
+def predict(logits: Tensor, log_odds: Tensor, tau: float, clean_rule: str, classify: str) -> Predictions:
+    """What a model predicts for all unlabeled images, in place: there may be no room for another two tables.
+
+    Args:
+        logits: l+. Shape (N, C). Becomes the probabilities.
+        log_odds: d. Shape (N, C). Becomes p_clean.
+        tau: Strength of the prior correction, of the logits and of the log-odds.
+        clean_rule: A name of `CLEAN_RULES`.
+        classify: A name of `SCORES`.
+    """
+    correct_prior_(logits, tau)
+    correct_prior_(log_odds, tau)
+    label = best_class(logits, log_odds, classify)
+    for rows, odds in chunks(logits, log_odds):
+        rows.copy_(rows.softmax(dim=1))
+        odds.copy_(CLEAN_RULES[clean_rule](odds))
+    return Predictions(label, logits, log_odds)
+
+
+def best_class(logits: Tensor, log_odds: Tensor, classify: str) -> Tensor:
+    """The class of the best score of each image. Shape (n,)."""
+    return each_row(lambda rows, odds: SCORES[classify](rows, odds).argmax(dim=1), logits, log_odds)

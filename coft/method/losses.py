@@ -1,0 +1,40 @@
+"""Losses on pseudo-labels, and how the predictions of several models become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of the samples' cross-entropies, or their weighted sum where all weights together are below 1.
+
+    So few weights of a batch cannot make a large step, and a batch without any makes none.
+
+    Args:
+        logits: Shape (n, C).
+        label: Shape (n,).
+        weight: From 0 to 1. Shape (n,).
+
+    Returns:
+        A scalar.
+    """
+    each = F.cross_entropy(logits, label, reduction="none")
+    return (each * weight).sum() / weight.sum().clamp_min(1)
+
+
+def average_predictions(logits: Sequence[Tensor]) -> Tensor:
+    """Average the probabilities of several models.
+
+    Args:
+        logits: Of each model, shape (n, C).
+
+    Returns:
+        Log of the mean of their softmaxes; the logits as they are of a single model. Shape (n, C).
+    """
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack([x.softmax(dim=1) for x in logits]).mean(dim=0).clamp_min(1e-30).log()

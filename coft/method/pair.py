@@ -1,0 +1,161 @@
+"""Two peers: how they are built, trained and tested. What they are trained on is the business of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from .labeller import Labeller
+from .negative_prompt import draw, fit_negative
+from .optimizers import Built, PhasedOptimizer, PhasedScheduler, full_optimizer
+from .parallel import Parallel
+from .peer import HEADS, Classifier, Peer
+from .protocol import Backbone, Images, Runtime
+from .pseudo_labels import PseudoLabels
+from .seeding import generator
+
+NAMES = ("peer_a", "peer_b")
+PARTNERS = dict(zip(NAMES, reversed(NAMES), strict=True))
+Losses = dict[str, tuple[float, Tensor]]  # by name, each with its weight
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Any]
+
+
+class Pair:
+    """Two peers. They share the frozen CLIP and differ in template, random numbers, images and views.
+
+    Args:
+        images: The unlabeled images.
+        backbone: CLIP for the classes at hand.
+        runtime: Where and how to compute.
+        settings: `n_ctx`, `visual`, `phase1` and `phase2` are read.
+        steps: Steps of all epochs of a phase together, by phase.
+        make_optimizer: Makes the optimizer of Phase I.
+        make_peer: Makes a peer from its name, prompts, encoder, scale and identity.
+
+    Attributes:
+        peers: By name.
+        optimizers: Of each peer, another one in each phase.
+        schedulers: Likewise.
+        labeller: Runs models over the images.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        backbone: Backbone,
+        runtime: Runtime,
+        settings: Any,
+        steps: Mapping[int, int],
+        make_optimizer: MakeOptimizer,
+        make_peer: Callable[..., Peer],
+    ) -> None:
+        self.backbone, self.runtime, self.settings, self.steps = backbone, runtime, settings, steps
+        self.make_optimizer = make_optimizer
+        self.peers: dict[str, Peer] = {}
+        for name in NAMES:
+            peer = make_peer(name, *self.fresh_start(name), backbone.scale, backbone.identity)
+            self.peers[name] = peer.to(runtime.device)
+        self.optimizers = {n: PhasedOptimizer(partial(self.build_optimizer, p)) for n, p in self.peers.items()}
+        self.schedulers = {name: PhasedScheduler(optimizer) for name, optimizer in self.optimizers.items()}
+        self.parallel = Parallel(len(NAMES), backbone.visual, runtime.device.type)
+        self.labeller = Labeller(images, runtime, self.parallel)
+
+    def fresh_start(self, name: str, *key: int) -> tuple[nn.Module, nn.Module]:
+        """Prompts and image encoder with a light module, as Phase I begins with them.
+
+        Args:
+            name: The peer's.
+            *key: What makes this start another than others of the peer's.
+        """
+        source = generator(self.runtime.seed, "peer", name, *key)
+        prompts = self.backbone.prompts(NAMES.index(name), self.settings.n_ctx, source)
+        return prompts, self.backbone.light_module(self.settings.visual, source)
+
+    def build_optimizer(self, peer: Peer, phase: int) -> Built:
+        """Build optimizer and schedule of a peer for a phase."""
+        if phase == 2:
+            return full_optimizer(cast(Classifier, peer.student), self.settings.phase2.lr, self.steps[2])
+        optimizer = self.make_optimizer([p for p in peer.parameters() if p.requires_grad])
+        return optimizer, CosineAnnealingLR(optimizer, T_max=self.steps[1])
+
+    # ---------------------------------------------------------------- training
+
+    def enter(self, phase: int) -> None:
+        """Set evaluation mode, and enter a phase where that has not happened yet."""
+        for name, peer in self.peers.items():
+            peer.eval()
+            if phase == 2 and peer.phase == 1:
+                peer.enter_phase2()
+                self.optimizers[name].enter(2)
+
+    def start_afresh(self, number: int) -> None:
+        """Begin Phase I again, at other random numbers for each `number`."""
+        for name, peer in self.peers.items():
+            peer.start_afresh(*self.fresh_start(name, number))
+            peer.to(self.runtime.device)
+            self.optimizers[name].enter(1)
+
+    def step(self, losses: Callable[[str], Losses]) -> dict[str, float]:
+        """Make one step of each peer, at the same time where that is faster.
+
+        Args:
+            losses: Makes a peer's losses.
+
+        Returns:
+            All losses, by name and peer.
+        """
+
+        def work(name: str) -> dict[str, float]:
+            found = losses(name)
+            total = sum((weight * loss for weight, loss in found.values()), torch.zeros(()))
+            self.runtime.descend(total, self.optimizers[name], name)
+            self.peers[name].update_ema()
+            self.schedulers[name].step()
+            return {f"{key}_{name[-1]}": loss.item() for key, (_, loss) in found.items()}
+
+        # Operations that are recorded or compiled are of one thread.
+        together = self.runtime.parallel and not self.runtime.compiler
+        return {key: x for own in self.parallel.map(work, list(self.peers), together) for key, x in own.items()}
+
+    @torch.no_grad()
+    def fit_negatives(
+        self, models: Mapping[str, Classifier], labels: Mapping[str, PseudoLabels], features: Any, *key: int
+    ) -> None:
+        """Fit each peer's negative vectors to labels, with image features and positive vectors as they are.
+
+        Args:
+            models: Whose vectors.
+            labels: Of each.
+            features: Takes the images of each model, and gives their features, shape (n, embed_dim).
+            *key: Of the random numbers that draw among many images.
+        """
+        device = self.runtime.device
+        sources = {name: generator(self.runtime.seed, "negative", name, *key) for name in labels}
+        chosen = {name: labels[name].at(draw(len(labels[name].label), sources[name])) for name in labels}
+        encoded = features({name: own.index for name, own in chosen.items()})
+
+        def fitted(name: str) -> Tensor:
+            model, label, weight = models[name], chosen[name].label, chosen[name].weight.float()
+            vectors = encoded[name].to(device), label.to(device), weight.to(device), model.positive, model.negative
+            return fit_negative(*vectors, model.scale, sources[name])
+
+        with self.runtime.timed("labelling"):
+            negatives = self.parallel.map(fitted, list(chosen))
+        for name, negative in zip(chosen, negatives, strict=True):
+            self.peers[name].set_negative(negative)
+
+    # ---------------------------------------------------------------- models
+
+    def teachers(self) -> dict[str, Classifier]:
+        """The models that label images."""
+        return {name: peer.teacher() for name, peer in self.peers.items()}
+
+    def inference_models(self, heads: tuple[str, ...] = HEADS) -> dict[str, Classifier]:
+        """The models that are tested: Phase II's, averaged with those of Phase I."""
+        wise = self.settings.phase2.wise
+        return {name: peer.inference_model(wise, heads).eval() for name, peer in self.peers.items()}

@@ -1,0 +1,260 @@
+"""What a method is to those who run it, and what it needs of them.
+
+A trainer of Dassl, or any loop, runs a method so:
+
+    method.begin()
+    for epoch in range(method.epochs):
+        for batch in method.begin_epoch(epoch):
+            losses = method.step(batch)
+        method.end_epoch(epoch)
+    log_probabilities = method.predict(images)
+
+and saves and loads the state of each of its `models` and `optimizers` between two epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .pseudo_labels import Predictions, PseudoLabels
+from .tables import Allocate, in_memory
+
+Part = Mapping[str, Tensor]  # "index", shape (n,), and "view", shape (n, 3, size, size)
+Batch = Mapping[str, Part]  # of each model, by name
+
+
+class Images(Protocol):
+    """The unlabeled images, in an order that depends on their content alone."""
+
+    @property
+    def digest(self) -> str:
+        """One hash of all contents, to know the images by."""
+
+    @property
+    def batch_size(self) -> int:
+        """Of training, for each model."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def batches(
+        self,
+        view: str,
+        index: Mapping[str, Tensor],
+        steps: int,
+        *key: int | str,
+        sizes: Mapping[str, int] | None = None,
+    ) -> Sequence[Batch]:
+        """Batches for several models at once, each from its own images, in its own order, with its own views.
+
+        Args:
+            view: "weak", "strong", or two of them for two views of each image, "strong and weak".
+            index: For each model's name, its images.
+            steps: Number of batches. A model whose images run out begins again, in another order.
+            *key: What makes these batches differ from others: seed, epoch.
+            sizes: How many images of a batch a name gets, where that is not the batch size. 0: none.
+        """
+
+    def steps(self, images: int) -> int:
+        """Batches that so many images make, the last one perhaps not full."""
+
+    def plain(self, index: Tensor | None = None, num_views: int = 1, key: Sequence[int | str] = ()) -> Iterable[Tensor]:
+        """Batches of images as the test sees them, or in several views.
+
+        Args:
+            index: Which images, in which order; all without it.
+            num_views: With more than one, each image comes as the test sees it and in so many less one weak views.
+            key: What makes the weak views differ from others.
+
+        Returns:
+            Shape (n, 3, size, size), or (n, num_views, 3, size, size).
+        """
+
+
+class Backbone(Protocol):
+    """CLIP for the classes at hand."""
+
+    @property
+    def visual(self) -> nn.Module:
+        """The image encoder, frozen."""
+
+    @property
+    def classnames(self) -> Sequence[str]:
+        """C names."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What a checkpoint must share with this run to be loaded."""
+
+    @property
+    def scale(self) -> float:
+        """Logit scale."""
+
+    def zero_shot_text(self) -> Tensor:
+        """Text features of the zero-shot classifier. Unit length, shape (C, embed_dim)."""
+
+    def image_features(self, images: Images, num_views: int = 1, key: Sequence[int | str] = ()) -> Tensor:
+        """Image features of the frozen CLIP. Shape (N, embed_dim)."""
+
+    def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
+        """A positive and a negative prompt, which start from a template; another one for each number."""
+
+    def light_module(self, name: str, source: torch.Generator) -> nn.Module:
+        """The image encoder with a light module that trains."""
+
+
+@dataclass
+class Runtime:
+    """Where and how a method computes.
+
+    Attributes:
+        seed: Of everything random.
+        device: Of the models.
+        dtype: Of the forward pass; None is fp32.
+        scaler: Gradient scaler of fp16 training on a GPU.
+        micro_batch: See `Classifier`.
+        compiler: Backend of torch.compile for encoders that train in full; "" for none.
+        allocate: Makes tables of all images.
+        timed: Context that counts the seconds of a part of the work.
+        parallel: Whether steps of several models may run at the same time.
+    """
+
+    seed: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype | None = None
+    scaler: Any = None
+    micro_batch: int = 0
+    compiler: str = ""
+    allocate: Allocate = in_memory
+    timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    parallel: bool = True
+
+    def autocast(self) -> torch.autocast:
+        """Context in which a forward pass runs."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def run_in_turn(self) -> None:
+        """Make steps of several models one after the other from now on."""
+        self.parallel = False
+
+    def descend(self, loss: Tensor, optimizer: Any, name: str) -> None:
+        """Make one step of an optimizer.
+
+        Raises:
+            FloatingPointError: If the loss is not finite.
+        """
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name}: the loss is {value}")
+        optimizer.zero_grad()
+        if self.scaler is None:
+            loss.backward()
+            optimizer.step()
+        else:
+            self.scaler.scale(loss).backward()
+            self.scaler.step(optimizer)
+            self.scaler.update()
+
+
+class Observer:
+    """Sees what a method does with pseudo-labels, for people to read. This one does nothing with it."""
+
+    def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
+        """Seeds were chosen by logits of all images, shape (N, C); `quotas` were wanted of each class, shape (C,)."""
+
+    def seeds_renewed(self, seeds: Mapping[str, PseudoLabels]) -> None:
+        """Each model got other seeds in Phase II."""
+
+    def seeds_filtered(
+        self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float], guesses: Sequence[Tensor]
+    ) -> None:
+        """Each model's seeds were weighted.
+
+        Args:
+            seeds: With their weights.
+            separation: AUC of the partner's d for each model's seeds.
+            guesses: Each model's classes of some images, the same for all. Shape (n,) each.
+        """
+
+    def labelled(
+        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
+    ) -> None:
+        """All images were labelled.
+
+        Args:
+            predictions: Of each model.
+            labels: What each model is trained on.
+            sources: Whose predictions these labels are.
+        """
+
+
+class Method:
+    """Something that adapts CLIP to unlabeled images. By default, nothing trains.
+
+    Attributes:
+        epochs: How many there are.
+        models: What a checkpoint holds, by name.
+        optimizers: Of the models that train, by name.
+        schedulers: Likewise.
+    """
+
+    epochs = 0
+
+    def __init__(self) -> None:
+        self.models: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, Any] = {}
+        self.schedulers: dict[str, Any] = {}
+
+    @property
+    def ensemble_size(self) -> int:
+        """Number of models that are averaged at prediction."""
+        return max(1, len(self.models))
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """Names of what `predict_each` predicts with."""
+        return ()
+
+    def phase(self, epoch: int) -> int:
+        """Phase of an epoch, from 1."""
+        return 1
+
+    def begin(self) -> None:
+        """Do what comes before the first epoch. A run that goes on from a checkpoint does not call it."""
+
+    def begin_epoch(self, epoch: int) -> Sequence[Any]:
+        """Do what comes before the steps of an epoch.
+
+        Returns:
+            Its batches.
+        """
+        return ()
+
+    def step(self, batch: Any) -> dict[str, float]:
+        """Train on a batch.
+
+        Returns:
+            Losses by name.
+        """
+        raise NotImplementedError
+
+    def end_epoch(self, epoch: int) -> None:
+        """Do what comes after the steps of an epoch."""
+
+    def loaded(self) -> None:
+        """Weights were loaded from a checkpoint."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits of images, or logs of probabilities. Shape (n, C)."""
+        raise NotImplementedError
+
+    def predict_each(self, images: Tensor) -> dict[str, Tensor]:
+        """Probabilities by each of several models. Shape (n, C) each."""
+        return {}

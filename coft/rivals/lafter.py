@@ -1,0 +1,103 @@
+"""LaFTer (Mirza et al. 2023): a classifier trained on texts labels the images that tune it (our reconstruction)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coft.method.peer import Peer
+from coft.method.seeding import generator
+from coft.method.settings import setting, share
+
+from .self_training import SelfTraining, SelfTrainingSettings
+
+
+@dataclass(frozen=True)
+class LaFTerSettings(SelfTrainingSettings):
+    """Settings of LaFTer."""
+
+    lr: float = setting(1e-3, "learning rate of the light visual module and the head", at_least=0.0)
+    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
+    refresh: int = setting(0, "epochs between two labellings of all images; 0: once, before the first", at_least=0)
+    prior_tau: float = setting(0.0, "strength of the correction against rarely predicted classes", at_least=0.0)
+    visual: str = setting("auto", "light visual module; auto: vpt-deep for a ViT, else norms-and-biases")
+    descriptions: bool = setting(True, "train on the data set's descriptions beside its templates, if there are any")
+    text_steps: int = setting(1000, "steps of the text classifier", at_least=1)
+    text_lr: float = setting(1e-3, "learning rate of the text classifier", at_least=0.0)
+    text_noise: float = setting(0.1, "standard deviation of the noise on each dimension of a text", at_least=0.0)
+    label_smoothing: float = share(0.1, "label smoothing of the text classifier")
+
+
+def train_text_classifier(
+    texts: Sequence[Tensor], scale: float, settings: LaFTerSettings, source: torch.Generator
+) -> Tensor:
+    """Train a cosine classifier to tell whose class a text is of, from noisy text features.
+
+    Args:
+        texts: Unit-length text features of each class. Shape (n_c, embed_dim) each.
+        scale: CLIP's logit scale.
+        settings: Those of the text classifier are read.
+        source: Source of the noise.
+
+    Returns:
+        Unit-length vectors, which start at the means of the classes' texts. Shape (C, embed_dim).
+    """
+    features = torch.cat(list(texts)).float().cpu()
+    labels = torch.cat([torch.full((len(own),), c) for c, own in enumerate(texts)])
+    weight = torch.stack([own.mean(dim=0) for own in texts]).float().cpu().requires_grad_(True)
+    optimizer = torch.optim.AdamW([weight], lr=settings.text_lr)
+    for _ in range(settings.text_steps):
+        noise = torch.randn(features.shape, generator=source) * settings.text_noise
+        logits = scale * F.normalize(features + noise, dim=-1) @ F.normalize(weight, dim=-1).t()
+        loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return F.normalize(weight.detach(), dim=-1)
+
+
+class LaFTer(SelfTraining):
+    """Self-training that starts from a text classifier, and in which a light visual module and the head train.
+
+    The text classifier with the frozen image encoder labels all images, once. Models are trained on these labels with
+    strong views.
+
+    Unlike the published method: the text classifier is one of cosines, and starts from the mean of the texts; in the
+    image encoder the light module of CoFT's Phase I trains (deep prompts in a ViT, norms and biases in a ResNet)
+    instead of shallow prompts and norms; labels are not smoothed in self-training, but logits adjusted by class
+    frequencies; a moving average of the weights is tested; light module and head have one learning rate.
+
+    Args:
+        texts: Makes unit-length features of what is said of each class. Shape (n_c, embed_dim) each.
+        *args: As of `SelfTraining`.
+    """
+
+    key = "LAFTER"
+    head_rate = 1.0
+
+    def __init__(self, texts: Callable[[], Sequence[Tensor]], *args: Any) -> None:
+        self.texts = texts
+        super().__init__(*args)
+
+    def first_head(self, name: str) -> Tensor:
+        """A model's text classifier. Unit length, shape (C, embed_dim)."""
+        source = generator(self.runtime.seed, "texts", name)
+        head = train_text_classifier(self.texts(), self.backbone.scale, self.settings, source)
+        return head.to(self.runtime.device)
+
+    def first_encoder(self, name: str) -> nn.Module:
+        """CLIP's image encoder with a light module."""
+        return self.backbone.light_module(self.settings.visual, generator(self.runtime.seed, "light module", name))
+
+    def make_model(self, name: str) -> Peer:
+        """Build a model, of whose encoder the light module alone trains."""
+        peer = super().make_model(name)
+        light = {key for key, value in peer.encoder.named_parameters() if value.requires_grad}
+        for key, value in peer.learner().encoder.named_parameters():
+            value.requires_grad_(key in light)
+        return peer

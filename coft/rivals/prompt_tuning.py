@@ -1,0 +1,201 @@
+"""CoOp and UPL: context tokens of a prompt are learned from labelled images, or from the surest zero-shot labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coft.backbones.backbone import ClassBackbone
+from coft.backbones.prompts import POSITIONS, PromptLearner, encode_prompts, random_context, word_context
+from coft.method.coft import PRECISIONS
+from coft.method.losses import average_predictions
+from coft.method.protocol import Batch, Images, Method, Observer, Runtime
+from coft.method.pseudo_labels import PseudoLabels, select_seeds
+from coft.method.seeding import generator
+from coft.method.settings import setting
+from coft.method.tables import map_rows
+
+MakeOptimizer = Callable[[PromptLearner], tuple[Any, Any]]  # an optimizer and its schedule, stepped once an epoch
+
+
+@dataclass(frozen=True)
+class CoOpSettings:
+    """Settings of CoOp, by its names."""
+
+    n_ctx: int = setting(16, "context tokens", at_least=1)
+    csc: bool = setting(False, "contexts of the classes' own")
+    ctx_init: str = setting("", "words to start the context from; they set N_CTX")
+    prec: str = setting("fp16", "precision of the forward pass; fp16 on a CPU is run as fp32", choices=PRECISIONS)
+    class_token_position: str = setting("end", "where the class name stands", choices=POSITIONS)
+
+
+@dataclass(frozen=True)
+class UPLSettings(CoOpSettings):
+    """Settings of UPL."""
+
+    seeds_per_class: int = setting(16, "pseudo-labels of each class", at_least=1)
+    ensemble: int = setting(1, "prompts learned independently, whose probabilities are averaged", at_least=1)
+
+
+class PromptTuning(Method):
+    """Learned prompts with a frozen image encoder.
+
+    The models are `prompt_learner`, `prompt_learner_2` ...; the first is the one that would train alone.
+
+    Args:
+        backbone: CLIP for the classes at hand.
+        settings: See `CoOpSettings`.
+        runtime: Where and how to compute.
+        make_optimizer: Makes optimizer and schedule of a prompt learner.
+        epochs: How many there are.
+        key: Of random numbers.
+    """
+
+    learner_class = PromptLearner
+    settings: Any
+
+    def __init__(
+        self,
+        backbone: ClassBackbone,
+        settings: CoOpSettings,
+        runtime: Runtime,
+        make_optimizer: MakeOptimizer,
+        epochs: int,
+        key: str,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.settings, self.runtime = backbone, settings, runtime
+        self.epochs, self.key = epochs, key
+        self.learners: dict[str, PromptLearner] = {}
+        for member in range(getattr(settings, "ensemble", 1)):
+            name = "prompt_learner" + (f"_{member + 1}" if member else "")
+            position, context = settings.class_token_position, self.first_context(member)
+            learner = self.learner_class(backbone.clip_model, backbone.classnames, context, position=position)
+            self.learners[name] = learner.to(runtime.device)
+            self.optimizers[name], self.schedulers[name] = make_optimizer(learner)
+        self.models = dict(self.learners)
+
+    def first_context(self, member: int, *key: int | str) -> Tensor:
+        """Context that a member of the ensemble starts from; `key` tells apart several starts of it."""
+        own, clip_model = self.settings, self.backbone.clip_model
+        if own.ctx_init:
+            return word_context(clip_model, own.ctx_init)
+        shape = (len(self.backbone.classnames), own.n_ctx) if own.csc else (own.n_ctx,)
+        source = generator(self.runtime.seed, self.key, "context", *([member] if member else []), *key)
+        return random_context(clip_model, *shape, generator=source)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Image features of the frozen CLIP, unit length. Shape (n, embed_dim)."""
+        with torch.no_grad(), self.runtime.autocast():
+            return F.normalize(self.backbone.clip_model.encode_image(images).float(), dim=-1)
+
+    def text(self, name: str) -> Tensor:
+        """Text features of a prompt, unit length, with gradients to the context. Shape (C, embed_dim)."""
+        with self.runtime.autocast():
+            return F.normalize(encode_prompts(self.backbone.clip_model, self.learners[name])[0], dim=-1)
+
+    @property
+    def scale(self) -> Tensor:
+        """CLIP's logit scale."""
+        return self.backbone.clip_model.logit_scale.exp()
+
+    def examples(self, batch: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Images and labels of a batch for each member."""
+        raise NotImplementedError
+
+    def step(self, batch: Any) -> dict[str, float]:
+        """Make one step of each member on its part of a batch; reports means over the members."""
+        reports = []
+        for name, (images, labels) in self.examples(batch).items():
+            logits = self.scale * self.image_features(images.to(self.runtime.device)) @ self.text(name).t()
+            labels = labels.to(self.runtime.device)
+            loss = F.cross_entropy(logits, labels)
+            self.runtime.descend(loss, self.optimizers[name], name)
+            right = 100 * (logits.argmax(dim=1) == labels).float().mean()
+            reports.append({"loss": loss.item(), "acc": right.item()})
+        return {key: sum(report[key] for report in reports) / len(reports) for key in reports[0]}
+
+    def end_epoch(self, epoch: int) -> None:
+        """Step the schedules."""
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits of images; of an ensemble, log of the mean of its probabilities. Shape (n, C)."""
+        features = self.scale * self.image_features(images)
+        return average_predictions([features @ self.text(name).t() for name in self.learners])
+
+
+class CoOp(PromptTuning):
+    """Context optimisation with labels (Zhou et al. 2022).
+
+    Args:
+        batches: Batches of labelled images, {"img": shape (n, 3, size, size), "label": shape (n,)}.
+        *args: As of `PromptTuning`.
+    """
+
+    def __init__(self, batches: Iterable[Any], *args: Any) -> None:
+        self.labelled: Any = batches
+        super().__init__(*args)
+
+    def begin_epoch(self, epoch: int) -> Sequence[Any]:
+        """The labelled batches."""
+        return self.labelled
+
+    def examples(self, batch: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Images and labels of a batch."""
+        return {"prompt_learner": (batch["img"], batch["label"])}
+
+
+class UPL(PromptTuning):
+    """Unsupervised prompt learning (Huang et al. 2022): pseudo-labels come from the frozen CLIP.
+
+    Members of an ensemble share the pseudo-labels; contexts, batches and augmentations are their own.
+
+    Unlike the published method: one prompt unless `ensemble` says more, pseudo-labels of one CLIP (its UPL* takes them
+    from several), and a class with too few of them is filled from images that have it second.
+
+    Args:
+        images: The unlabeled images.
+        observer: Sees the pseudo-labels.
+        *args: As of `PromptTuning`.
+    """
+
+    def __init__(self, images: Images, observer: Observer, *args: Any) -> None:
+        super().__init__(*args)
+        self.images, self.observer = images, observer
+        features, text = self.backbone.image_features(images), self.backbone.first_template_text().cpu().t()
+        scale = self.backbone.scale
+        self.learn_from(map_rows(lambda rows: scale * rows @ text, features, allocate=self.runtime.allocate))
+
+    @property
+    def per_class(self) -> int:
+        """Pseudo-labels of each class."""
+        return int(self.settings.seeds_per_class)
+
+    def learn_from(self, logits: Tensor) -> None:
+        """Take each class's surest images by logits (N, C) as pseudo-labels."""
+        self.take(select_seeds(logits, self.per_class))
+        quotas = torch.full((logits.shape[1],), self.per_class)
+        self.observer.seeds_chosen(self.labels, logits, quotas)
+
+    def take(self, labels: PseudoLabels) -> None:
+        """Take pseudo-labels in the place of the present ones."""
+        self.labels = labels
+
+    def begin_epoch(self, epoch: int) -> Sequence[Batch]:
+        """Draw the batches."""
+        index = {name.replace("prompt_learner", "upl"): self.labels.index for name in self.learners}
+        steps = self.images.steps(len(self.labels.index))
+        return self.images.batches("weak", index, steps, self.runtime.seed, self.key, epoch)
+
+    def examples(self, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Images and pseudo-labels of a batch for each member."""
+        parts = zip(self.learners, batch.values(), strict=True)
+        return {name: (part["view"], self.labels.of(part["index"]).label) for name, part in parts}

@@ -1,0 +1,92 @@
+"""What trainers of two peers share: the numbers that a run writes, and the optimizer of Phase I."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from coft.runtime.run_log import RunLog
+from dassl.optim import build_optimizer
+
+from .base import MethodTrainer
+
+
+class PairTrainer(MethodTrainer):
+    """A trainer of two peers, `peer_a` and `peer_b`. OPTIM says how Phase I trains; OPTIM.MAX_EPOCH is not read.
+
+    Attributes:
+        log: What the run leaves for people to read.
+    """
+
+    label_free = True
+    log: RunLog
+
+    def build_model(self) -> None:
+        """Build the method, watched by the log."""
+        cfg, paths = self.cfg, self.images.pool.paths
+        folders = Path(cfg.OUTPUT_DIR), Path(cfg.RESUME or cfg.OUTPUT_DIR)
+        self.log = RunLog(*folders, paths, self.classnames, self.diagnostics, self.started)
+        super().build_model()
+
+    @property
+    def phase1_optimizer(self) -> Any:
+        """What makes the optimizer of Phase I."""
+        return partial(optimizer_of, self.cfg.OPTIM)
+
+    def resume_model_if_exist(self, directory: Any) -> int:
+        """Resume, with the numbers of the earlier part of the run."""
+        epochs_done = super().resume_model_if_exist(directory)
+        self.log.resume(epochs_done)
+        return epochs_done
+
+    def before_train(self) -> None:
+        """Resume; or choose the seeds, and measure the zero-shot model."""
+        super().before_train()
+        if self.start_epoch == 0:
+            self.log.add(0, "zero-shot", **self.accuracies())
+
+    def epoch_ended(self) -> None:
+        """Measure for the curves, and save the end of Phase I in any case."""
+        done, every = self.epoch + 1, self.cfg.TRAIN.EVAL_FREQ
+        phase = self.method.phase(self.epoch)
+        ends = done == self.max_epoch or phase != self.method.phase(done)
+        measured = self.accuracies() if ends or (every and done % every == 0) else {}
+        for key, value in self.log.add(done, f"phase{phase}", **measured).items():
+            self.write_scalar(f"coft/{key}", value, done)
+        if ends and done < self.max_epoch:
+            self.save_model(self.epoch, self.output_dir)
+
+    def after_train(self) -> None:
+        """Evaluate as Dassl does, and write what is left for people to read."""
+        self.results |= self.log.results()
+        super().after_train()
+        self.log.finish()
+
+    def accuracies(self) -> dict[str, float]:
+        """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it.
+
+        Empty where no label is known.
+        """
+        if not self.labels_known:
+            return {}
+        self.set_model_mode("eval")
+        right: dict[str, int] = {}
+        with self.clock.part("evaluation"):
+            for batch in self.test_loader:
+                image, label = self.parse_batch_test(batch)
+                guesses = self.method.predict_each(image)
+                guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
+                for who, probabilities in guesses.items():
+                    right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
+        total = len(self.dm.dataset.test)
+        return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}
+
+
+def optimizer_of(settings: Any, parameters: Iterable[nn.Parameter]) -> Any:
+    """Build Dassl's optimizer by the section OPTIM."""
+    return build_optimizer(list(parameters), settings)
