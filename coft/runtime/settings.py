@@ -11,6 +11,7 @@ import reprlib
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from coft.method.settings import METADATA, Rule
@@ -88,6 +89,11 @@ def key_name(field: dataclasses.Field[Any]) -> str:
     return field.name.rstrip("_").upper()
 
 
+@cache
+def _kinds(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
 def join(section: str, key: str) -> str:
     """Full name of a key of a section; the root's name is empty."""
     return f"{section}.{key}" if section else key
@@ -101,7 +107,7 @@ def keys(cls: Any, section: str = "") -> dict[str, Key]:
         section: Its name in the config.
     """
     default = cls() if isinstance(cls, type) else cls
-    kinds = typing.get_type_hints(type(default))
+    kinds = _kinds(type(default))
     found: dict[str, Key] = {}
     for field in dataclasses.fields(default):
         name, value = join(section, key_name(field)), getattr(default, field.name)
@@ -162,7 +168,7 @@ def _loaded(default: Any, tree: Any, section: str, others: bool) -> Any:
             known = [join(section, key) for key in fields]
             full = join(section, str(name))
             raise UserError(f"unknown config key {full!r}; {did_you_mean(full, known)}")
-    kinds = typing.get_type_hints(type(default))
+    kinds = _kinds(type(default))
     values = {}
     for name in [name for name in fields if name in given]:
         field, full = fields[name], join(section, name)
@@ -213,7 +219,7 @@ def _entry(key: Key, kind: Any, entry: Any, value: Any) -> Any:
 def _wrong_type(key: Key, value: Any) -> str:
     clause = f"expected {key.expected}"
     if key.kind is str and not key.rule.choices and isinstance(value, (bool, int, float)):
-        return f"""{clause}; write "'{value}'" for the text {value}"""
+        return f"""{clause}; write "'{shown(value)}'" for a text that looks like this"""
     return clause
 
 
