@@ -68,6 +68,11 @@ class Merger:
         """
         for key, value in tree.items():
             name = join(section, str(key))
+            if "." in str(key) and name in self.known:
+                *above, leaf = name.split(".")
+                raise UserError(
+                    f"{origin}: write {name} in a file as {': {'.join(above)}: {{{leaf}: ...{'}' * len(above)}"
+                )
             if name not in self.sections:
                 self.enter(name, value, origin)
             elif isinstance(value, dict):

@@ -63,15 +63,22 @@ class Key:
         """What it takes, in words: type and values."""
         if self.rule.choices and self.entry is None:
             return self.rule.expected()
-        words = self.rule.expected()
+        words = self.values
         if self.entry is not None:
             kind = f"a list of {LISTS.get(self.entry, 'values, such as [1, 2]')}"
-            words = words and (words if self.rule.words else f"each {words}")
         else:
             kind = KINDS.get(self.kind, "a value")
             if words.startswith("a number "):
                 return f"{kind} {words.removeprefix('a number ')}"
         return f"{kind}, {words}" if words else kind
+
+    @property
+    def values(self) -> str:
+        """Which values it takes, in words; empty if any of its type will do."""
+        words = self.rule.expected()
+        if self.entry is None or self.rule.words or not words:
+            return words
+        return f"some of {words.removeprefix('one of ')}" if self.rule.choices else f"each {words}"
 
 
 def shown(value: Any) -> str:
@@ -224,8 +231,7 @@ def _wrong_type(key: Key, value: Any) -> str:
 
 
 def _wrong_value(key: Key, value: Any) -> str:
-    words = key.rule.expected()
-    clause = f"expected {'each ' if key.entry is not None and not key.rule.words else ''}{words}"
+    clause = f"expected {key.values}"
     texts = [value] if isinstance(value, str) else [v for v in value if v not in key.rule.choices] if key.entry else []
     choices = [choice for choice in key.rule.choices if isinstance(choice, str)]
     guess = nearest(texts[0], choices) if texts and isinstance(texts[0], str) else ""
