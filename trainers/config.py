@@ -16,6 +16,7 @@ from coft.backbones.load import CLIP_MEAN, CLIP_STD, architecture
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.experiment import saved_config
 from coft.runtime.precision import AUTO, faster_precision
+from coft.runtime.settings import shown
 from dassl.config import clean_cfg, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
@@ -51,6 +52,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     merger.enter_pairs(args.opts or [])
     merger.check()
     check_names(cfg)
+    check_weights(cfg)
     clean_cfg(cfg, cfg.TRAINER.NAME)
     follow_backbone(cfg)
     settle_transforms(cfg)
@@ -97,6 +99,17 @@ def check_names(cfg: Any) -> None:
     ):
         if name not in registry.registered_names():
             raise UserError(f"{flag}: unknown name {name!r}; {did_you_mean(name, registry.registered_names())}")
+
+
+def check_weights(cfg: Any) -> None:
+    """Refuse to start from weights that are not there.
+
+    Raises:
+        UserError: If MODEL.INIT_WEIGHTS is no file.
+    """
+    path = cfg.MODEL.INIT_WEIGHTS
+    if path and not os.path.isfile(path):  # noqa: PTH113 (False for whatever cannot be a path)
+        raise UserError(f"MODEL.INIT_WEIGHTS is {shown(path)}; no such file: give a checkpoint of prompts, or none")
 
 
 def follow_backbone(cfg: Any) -> None:

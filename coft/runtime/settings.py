@@ -96,9 +96,7 @@ def key_name(field: dataclasses.Field[Any]) -> str:
     return field.name.rstrip("_").upper()
 
 
-@cache
-def _kinds(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+_kinds: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def join(section: str, key: str) -> str:

@@ -246,6 +246,7 @@ TOGETHER = [
     ("DATALOADER.TRAIN_X.SAMPLER=RandomDomainSampler DATALOADER.TRAIN_X.N_DOMAIN=5", "BATCH_SIZE is 32; RandomDomain"),
     ("INPUT.TRANSFORMS=['gaussian_blur'] INPUT.GB_K=449", "INPUT.GB_K is 449; expected less than twice INPUT.SIZE"),
     ("TEST.EVALUATOR=Clasification", "TEST.EVALUATOR: unknown name 'Clasification'; did you mean 'Classification'?"),
+    ("MODEL.INIT_WEIGHTS=nowhere", "MODEL.INIT_WEIGHTS is 'nowhere'; no such file"),
     ("OPTIM=5", "OPTIM is a section; set one of its keys, such as OPTIM.NAME"),
     ("optim.lr=5", "unknown config key 'optim.lr'; did you mean 'OPTIM.LR'?"),
     ("OPTIM.LR.X=5", "unknown config key 'OPTIM.LR.X'; did you mean 'OPTIM.LR'?"),
