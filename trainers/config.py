@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from argparse import Namespace
 from collections.abc import Callable
@@ -11,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from yacs.config import CfgNode
 
 from coft.backbones.load import CLIP_MEAN, CLIP_STD, architecture
 from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.experiment import flatten, saved_config
+from coft.runtime.experiment import saved_config
 from coft.runtime.precision import AUTO, faster_precision
+from coft.runtime.settings import shown
 from dassl.config import clean_cfg, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
+from dassl.evaluation.build import EVALUATOR_REGISTRY
+
+from .config_files import read_config
+from .merging import Merger
 
 
 def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
@@ -38,92 +41,53 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     """
     cfg = get_cfg_default()
     extend(cfg)
+    merger = Merger(cfg)
     for flag, path in (
         ("--dataset-config-file", args.dataset_config_file),
         ("--config-file", args.config_file),
     ):
         if path:
-            merge_file(cfg, flag, path)
-    merge_flags(cfg, args)
-    merge_pairs(cfg, args.opts or [])
+            merger.enter_tree(read_config(flag, path), path)
+    enter_flags(merger, args)
+    merger.enter_pairs(args.opts or [])
+    merger.check()
     check_names(cfg)
+    check_weights(cfg)
     clean_cfg(cfg, cfg.TRAINER.NAME)
     follow_backbone(cfg)
     settle_transforms(cfg)
     settle_seed(cfg)
     settle_precision(cfg, args.model_dir if args.eval_only else "")
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
+    merger.check()  # again, for now sizes are known
     cfg.freeze()
     return cfg
 
 
-def merge_file(cfg: Any, flag: str, path: str) -> None:
-    """Merge a YAML file.
-
-    Raises:
-        UserError: If it is missing, is no YAML, or has a wrong key or value.
-    """
-    file = Path(path)
-    if not file.is_file():
-        names = [str(p) for p in file.parent.glob("*.yaml")]
-        hint = did_you_mean(path, names) if names else "check the path"
-        raise UserError(f"{flag} {path}: no such file; {hint}")
-    try:
-        cfg.merge_from_file(path)
-    except (KeyError, ValueError, AttributeError, AssertionError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: {_explain(cfg, error)}") from error
+FLAGS = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+    "seed": "SEED",
+}
 
 
-def merge_flags(cfg: Any, args: Namespace) -> None:
-    """Enter what CoOp's flags set; a flag that was not given changes nothing."""
-    for flag, node, key in (
-        ("root", cfg.DATASET, "ROOT"),
-        ("output_dir", cfg, "OUTPUT_DIR"),
-        ("resume", cfg, "RESUME"),
-        ("source_domains", cfg.DATASET, "SOURCE_DOMAINS"),
-        ("target_domains", cfg.DATASET, "TARGET_DOMAINS"),
-        ("transforms", cfg.INPUT, "TRANSFORMS"),
-        ("trainer", cfg.TRAINER, "NAME"),
-        ("backbone", cfg.MODEL.BACKBONE, "NAME"),
-        ("head", cfg.MODEL.HEAD, "NAME"),
-    ):
-        if getattr(args, flag):
-            node[key] = getattr(args, flag)
-    if args.seed is not None:
-        cfg.SEED = args.seed
-
-
-def merge_pairs(cfg: Any, pairs: list[str]) -> None:
-    """Enter KEY VALUE pairs.
-
-    Raises:
-        UserError: On a key without a value, an unknown key, or a value of the wrong type.
-    """
-    if len(pairs) % 2:
-        raise UserError(f"{pairs[-1]}: a key without a value; write KEY VALUE pairs after the flags")
-    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if key not in flatten(cfg):
-            raise UserError(f"unknown config key {key!r}; {did_you_mean(key, flatten(cfg))}")
-        try:
-            cfg.merge_from_list([key, value])
-        except (ValueError, KeyError, AttributeError, AssertionError) as error:
-            raise UserError(f"{key} {value}: {_explain(cfg, error, key)}") from error
-
-
-def _explain(cfg: Any, error: Exception, key: str = "") -> str:
-    text = " ".join(str(error.args[0] if error.args else error).split())
-    unknown = re.search(r"Non-existent (?:config )?key: (\S+)", text)
-    if unknown:
-        return f"unknown config key {unknown[1]!r}; {did_you_mean(unknown[1], flatten(cfg))}"
-    mismatch = re.search(r"Type mismatch \(<class '(\w+)'> vs\. <class '(\w+)'>\).*config key: (\S+)", text)
-    if mismatch:
-        note = " (write 1.0 for 1)" if mismatch[1] == "float" else ""
-        return f"{key or mismatch[3]} takes {mismatch[1]}{note}, not {mismatch[2]}"
-    return text
+def enter_flags(merger: Merger, args: Namespace) -> None:
+    """Enter what CoOp's flags set; a flag that was not given, or is empty, changes nothing."""
+    for flag, key in FLAGS.items():
+        value = getattr(args, flag)
+        if value or value == 0:
+            merger.enter(key, value, f"--{flag.replace('_', '-')}")
 
 
 def check_names(cfg: Any) -> None:
-    """Refuse a trainer or data set that nobody registered.
+    """Refuse a trainer, data set or evaluator that nobody registered.
 
     Raises:
         UserError: Naming the nearest registered name.
@@ -131,9 +95,21 @@ def check_names(cfg: Any) -> None:
     for flag, name, registry in (
         ("--trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY),
         ("DATASET.NAME", cfg.DATASET.NAME, DATASET_REGISTRY),
+        ("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATOR_REGISTRY),
     ):
         if name not in registry.registered_names():
             raise UserError(f"{flag}: unknown name {name!r}; {did_you_mean(name, registry.registered_names())}")
+
+
+def check_weights(cfg: Any) -> None:
+    """Refuse to start from weights that are not there.
+
+    Raises:
+        UserError: If MODEL.INIT_WEIGHTS is no file.
+    """
+    path = cfg.MODEL.INIT_WEIGHTS
+    if path and not os.path.isfile(path):  # noqa: PTH113 (False for whatever cannot be a path)
+        raise UserError(f"MODEL.INIT_WEIGHTS is {shown(path)}; no such file: give a checkpoint of prompts, or none")
 
 
 def follow_backbone(cfg: Any) -> None:

@@ -5,27 +5,13 @@ An experiment, not a method: it reads labels of the training images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from coft.method.coft import CoFT, CoFTSettings
-from coft.method.settings import setting
-from coft.rivals.oracle import KNOWN, oracle
+from coft.method.coft import CoFT
+from coft.rivals.oracle import OracleSettings, oracle
 from coft.runtime.errors import UserError
 from dassl.engine import TRAINER_REGISTRY
 
 from .data import labels_of, unlabeled_data
 from .pair import PairTrainer
-
-
-@dataclass(frozen=True)
-class OracleSettings(CoFTSettings):
-    """Settings of CoFT with an oracle."""
-
-    knows: str = setting(
-        "nothing",
-        "nothing: CoFT; filter: which pseudo-labels are right; seeds, labels: the true ones, in Phase I or II",
-        choices=KNOWN,
-    )
 
 
 @TRAINER_REGISTRY.register()

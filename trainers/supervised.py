@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from coft.method.settings import share
 from coft.rivals.full_tuning import Supervised as Method
-from coft.rivals.full_tuning import TuningSettings
+from coft.rivals.full_tuning import SupervisedSettings
 from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import MethodTrainer
 from .data import labels_of, unlabeled_images
-
-
-@dataclass(frozen=True)
-class SupervisedSettings(TuningSettings):
-    """Settings of full supervision."""
-
-    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
 
 
 @TRAINER_REGISTRY.register()

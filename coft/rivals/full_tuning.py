@@ -35,6 +35,13 @@ class TuningSettings:
     ensemble: int = setting(2, "models trained independently, whose probabilities are averaged", at_least=1)
 
 
+@dataclass(frozen=True)
+class SupervisedSettings(TuningSettings):
+    """Settings of full supervision."""
+
+    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
+
+
 class FixedText(nn.Module):
     """Text features in the place of prompts; the negative ones are the same.
 

@@ -7,15 +7,29 @@ better labels could gain at most.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from coft.method.coft import CoFTSettings
 from coft.method.filters import Filter, SeedFilter
 from coft.method.pseudo_labels import Predictions, PseudoLabels, best_of_each, odds_of
+from coft.method.settings import setting
 
 KNOWN = ("nothing", "filter", "seeds", "labels")
+
+
+@dataclass(frozen=True)
+class OracleSettings(CoFTSettings):
+    """Settings of CoFT with an oracle."""
+
+    knows: str = setting(
+        "nothing",
+        "nothing: CoFT; filter: which pseudo-labels are right; seeds, labels: the true ones, in Phase I or II",
+        choices=KNOWN,
+    )
 
 
 def right_labels(truth: Tensor) -> Filter:

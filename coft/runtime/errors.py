@@ -33,6 +33,13 @@ class Parser(argparse.ArgumentParser):
 FEW = 40  # names that fit into a line
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The one of the known names that is near to a name, in any case; empty if none is."""
+    lowered = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return lowered[near[0]] if near else ""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Name the nearest of the known names, or all of them where none is near; of many, the five least far.
 
@@ -44,11 +51,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         A clause to append to an error message.
     """
     choices = list(known)
-    lowered = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {lowered[near[0]]!r}?"
+    if near := nearest(name, choices):
+        return f"did you mean {near!r}?"
     if len(choices) > FEW:
+        lowered = {choice.lower(): choice for choice in choices}
         some = difflib.get_close_matches(name.lower(), lowered, n=5, cutoff=0.0)
         return f"the nearest of {len(choices)} known ones: {', '.join(lowered[key] for key in some)}"
     return f"known are: {', '.join(choices)}"

@@ -55,11 +55,20 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def saved_config(folder: Path) -> dict[str, Any] | None:
-    """Settings of the experiment that an output folder holds, flattened; None if it holds none."""
+    """Settings of the experiment that an output folder holds, flattened; None if it holds none.
+
+    Raises:
+        UserError: If they cannot be read.
+    """
     path = folder / CONFIG
-    if not path.is_file():
-        return None
-    return flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    try:
+        if not path.is_file():
+            return None
+        return flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from error
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: no settings of a run; choose another output folder, or remove this one") from error
 
 
 def claim(cfg: Any) -> None:

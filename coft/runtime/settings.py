@@ -1,33 +1,236 @@
-"""Settings as a config has them."""
+"""Settings classes (coft/method/settings.py) and what a user wrote: defaults, checks, rows of a table.
+
+Types are strict, so that nothing is taken as something else: True is no number, 32.0 is no whole number, a text is no
+number. Only what is equal passes: a whole number for a number (1 becomes 1.0), a list for a tuple.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import reprlib
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from coft.method.settings import METADATA, Rule
+from coft.runtime.errors import UserError, did_you_mean, nearest
 
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """Name of a setting in a config."""
+LARGEST = {int: 2**32 - 1, float: 3.4e38}  # what machines count with; more is refused whatever a setting says
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+LISTS = {int: "whole numbers, such as [1, 2]", float: "numbers, such as [0.5, 1]", str: "texts, such as ['a', 'b']"}
+
+
+class SettingError(UserError):
+    """A value that a setting does not take.
+
+    Args:
+        key: The setting's full name.
+        value: What was written.
+        clause: What was expected.
+    """
+
+    def __init__(self, key: str, value: Any, clause: str) -> None:
+        super().__init__(f"{key} is {shown(value)}; {clause}")
+        self.key = key
+
+
+@dataclass(frozen=True)
+class Key:
+    """A setting of a config.
+
+    Attributes:
+        name: Its full name, such as "OPTIM.LR".
+        kind: Its type: bool, int, float, str, or a tuple of one of them; Any where anything will do.
+        default: Its default.
+        rule: What it takes.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    rule: Rule
+
+    @property
+    def entry(self) -> Any:
+        """Of a list, the type of its entries; else None."""
+        is_list = self.kind in (tuple, list) or typing.get_origin(self.kind) in (tuple, list)
+        return next(iter(typing.get_args(self.kind)), Any) if is_list else None
+
+    @property
+    def expected(self) -> str:
+        """What it takes, in words: type and values."""
+        if self.rule.choices and self.entry is None:
+            return self.rule.expected()
+        words = self.values
+        if self.entry is not None:
+            kind = f"a list of {LISTS.get(self.entry, 'values, such as [1, 2]')}"
+        else:
+            kind = KINDS.get(self.kind, "a value")
+            if words.startswith("a number "):
+                return f"{kind} {words.removeprefix('a number ')}"
+        return f"{kind}, {words}" if words else kind
+
+    @property
+    def values(self) -> str:
+        """Which values it takes, in words; empty if any of its type will do."""
+        words = self.rule.expected()
+        if self.entry is None or self.rule.words or not words:
+            return words
+        return f"some of {words.removeprefix('one of ')}" if self.rule.choices else f"each {words}"
+
+
+def shown(value: Any) -> str:
+    """Write a value for an error: in one line, and cut off where it is long or nested."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 60, 60, 40
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+
+
+def key_name(field: dataclasses.Field[Any]) -> str:
+    """Name of a field in the config: LR of lr, FROM of from_."""
     return field.name.rstrip("_").upper()
 
 
-def is_group(field: dataclasses.Field[Any]) -> bool:
-    """Whether a field holds other settings."""
-    return field.default_factory is not dataclasses.MISSING
+_kinds: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
-def defaults(cls: type) -> dict[str, Any]:
-    """Defaults by key, nested."""
-    return {
-        key_of(f): defaults(f.default_factory) if is_group(f) else f.default  # type: ignore[arg-type]
-        for f in dataclasses.fields(cls)
-    }
+def join(section: str, key: str) -> str:
+    """Full name of a key of a section; the root's name is empty."""
+    return f"{section}.{key}" if section else key
 
 
-def load(cls: type, tree: Any, section: str) -> Any:
-    """Read a section of a config."""
-    values = {
-        f.name: load(f.default_factory, tree[key_of(f)], f"{section}.{key_of(f)}") if is_group(f) else tree[key_of(f)]  # type: ignore[arg-type]
-        for f in dataclasses.fields(cls)
-    }
-    return cls(**values)
+def keys(cls: Any, section: str = "") -> dict[str, Key]:
+    """All settings of a class and its sub-sections, by full name, in the order of their declaration.
+
+    Args:
+        cls: A settings class, or an instance, whose values are the defaults then.
+        section: Its name in the config.
+    """
+    default = cls() if isinstance(cls, type) else cls
+    kinds = _kinds(type(default))
+    found: dict[str, Key] = {}
+    for field in dataclasses.fields(default):
+        name, value = join(section, key_name(field)), getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= keys(value, name)
+        else:
+            found[name] = Key(name, kinds[field.name], value, field.metadata.get(METADATA, Rule("")))
+    return found
+
+
+def implied(name: str, default: Any) -> Key:
+    """A setting that nobody declared: of its default no more than the type is known."""
+    return Key(name, Any if default is None else type(default), default, Rule(""))
+
+
+def defaults(cls: Any) -> dict[str, Any]:
+    """Defaults of a settings class, nested, with the keys of the config."""
+    default = cls() if isinstance(cls, type) else cls
+    values = {key_name(field): getattr(default, field.name) for field in dataclasses.fields(default)}
+    return {key: defaults(value) if dataclasses.is_dataclass(value) else value for key, value in values.items()}
+
+
+def rows(cls: Any, section: str = "") -> list[tuple[str, str, str, str]]:
+    """Key, default, what it takes, what it does: for each setting, as text."""
+    return [(key.name, _plain(key.default), key.expected, key.rule.help) for key in keys(cls, section).values()]
+
+
+def _plain(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value)
+
+
+def load(cls: type, tree: Any, section: str = "", others: bool = False) -> Any:
+    """Make settings of a section of a config.
+
+    Args:
+        cls: The settings class.
+        tree: The section: a mapping, keys in upper case. What is missing is as by default.
+        section: Its name, for errors.
+        others: Whether keys that the class does not declare are passed over.
+
+    Returns:
+        An instance.
+
+    Raises:
+        SettingError: On a value that a setting does not take.
+        UserError: On an unknown key.
+    """
+    return _loaded(cls(), tree, section, others)
+
+
+def _loaded(default: Any, tree: Any, section: str, others: bool) -> Any:
+    fields = {key_name(field): field for field in dataclasses.fields(default)}
+    if not hasattr(tree, "items"):
+        raise SettingError(section, tree, f"expected a section with the keys {', '.join(fields)}")
+    given = dict(tree.items())
+    for name in given:
+        if name not in fields and not others:
+            known = [join(section, key) for key in fields]
+            full = join(section, str(name))
+            raise UserError(f"unknown config key {full!r}; {did_you_mean(full, known)}")
+    kinds = _kinds(type(default))
+    values = {}
+    for name in [name for name in fields if name in given]:
+        field, full = fields[name], join(section, name)
+        old = getattr(default, field.name)
+        if dataclasses.is_dataclass(old):
+            values[field.name] = _loaded(old, given[name], full, others)
+        else:
+            rule = field.metadata.get(METADATA, Rule(""))
+            values[field.name] = checked(Key(full, kinds[field.name], old, rule), given[name])
+    made = dataclasses.replace(default, **values)
+    misfits: Callable[[], Iterator[tuple[str, str]]] = getattr(made, "misfits", lambda: iter(()))
+    for name, clause in misfits():
+        raise SettingError(join(section, name), given.get(name, defaults(default)[name]), clause)
+    return made
+
+
+def checked(key: Key, value: Any) -> Any:
+    """Return a value as its setting keeps it.
+
+    Raises:
+        SettingError: If the setting does not take it.
+    """
+    if key.kind is Any:
+        return value
+    if key.entry is not None:
+        if not isinstance(value, (list, tuple)):
+            raise SettingError(key.name, value, _wrong_type(key, value))
+        value = tuple(_entry(key, key.entry, entry, value) for entry in value)
+    else:
+        value = _entry(key, key.kind, value, value)
+    if not key.rule.allows(value):
+        raise SettingError(key.name, value, _wrong_value(key, value))
+    return value
+
+
+def _entry(key: Key, kind: Any, entry: Any, value: Any) -> Any:
+    """Return a single value as its type keeps it; `value` is what an error shows."""
+    if kind is Any and entry is not None:
+        kind = type(entry)
+    accepted = (int, float) if kind is float else (kind,)
+    if kind not in KINDS or type(entry) not in accepted or (kind is str and "\0" in entry):
+        raise SettingError(key.name, value, _wrong_type(key, value))
+    if kind in LARGEST and not abs(entry) <= LARGEST[kind]:  # NaN is not, either
+        raise SettingError(key.name, value, f"expected {key.expected}, and no more than {LARGEST[kind]:.10g}")
+    return float(entry) if kind is float else entry
+
+
+def _wrong_type(key: Key, value: Any) -> str:
+    clause = f"expected {key.expected}"
+    if key.kind is str and not key.rule.choices and isinstance(value, (bool, int, float)):
+        return f"""{clause}; write "'{shown(value)}'" for a text that looks like this"""
+    return clause
+
+
+def _wrong_value(key: Key, value: Any) -> str:
+    clause = f"expected {key.values}"
+    texts = [value] if isinstance(value, str) else [v for v in value if v not in key.rule.choices] if key.entry else []
+    choices = [choice for choice in key.rule.choices if isinstance(choice, str)]
+    guess = nearest(texts[0], choices) if texts and isinstance(texts[0], str) else ""
+    return f"{clause}; did you mean {guess!r}?" if guess else clause

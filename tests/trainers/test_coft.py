@@ -286,7 +286,10 @@ def test_checkpoint_of_another_backbone_is_refused(run: Callable[..., Any]) -> N
         ({"TRAINER__COFT__PHASE2__VIEW": "string"}, "TRAINER.COFT.PHASE2.VIEW is 'string'; did you mean 'strong'?"),
         ({"TRAINER__COFT__CLASSIFY": "joined"}, "TRAINER.COFT.CLASSIFY is 'joined'; did you mean 'joint'?"),
         ({"TRAINER__COFT__PHASE2__CLASSIFY": "cleen"}, "PHASE2.CLASSIFY is 'cleen'; did you mean 'clean'?"),
-        ({"INPUT__AUGMENT": "arial"}, "INPUT.AUGMENT is 'arial'; did you mean 'aerial'?"),
+        (
+            {"INPUT__AUGMENT": "arial"},
+            "INPUT.AUGMENT is 'arial'; expected one of natural, symbols, aerial; did you mean 'aerial'?",
+        ),
         ({"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* reads \(32, 32\)"),
     ],
 )
