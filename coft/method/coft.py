@@ -16,10 +16,10 @@ from torch import Tensor
 
 from .filters import FILTERS, Filter, SeedFilter, weigh_seeds, with_minimum
 from .labeller import SCORES, Scores, best_class, predict
-from .losses import weighted_cross_entropy
+from .losses import log_mean, weighted_cross_entropy
 from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
 from .optimizers import light_optimizer
-from .pair import PARTNERS, Losses, MakeOptimizer, Pair
+from .pair import PARTNERS, Losses, MakeOptimizer, Pair, label_key
 from .peer import HEADS, Classifier, Peer
 from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, seed_quota, select_seeds
@@ -131,7 +131,9 @@ class CoFT(Method):
     def begin(self) -> None:
         """Choose the seeds by zero-shot logits, with the prior corrected."""
         text, scale = self.zero_shot_text().cpu().t(), self.backbone.scale
-        features = self.backbone.image_features(self.images, self.settings.label_views, self.view_key)
+        features = self.backbone.image_features(
+            self.images, self.settings.label_views, label_key(self.runtime.seed, self.epoch)
+        )
         logits = map_rows(lambda rows: scale * rows @ text, features, allocate=self.runtime.allocate)
         self.share_seeds(correct_prior_(logits, self.settings.prior_tau), 2 * self.per_peer)
 
@@ -212,7 +214,9 @@ class CoFT(Method):
             dual loss has the partner's prediction.
         """
         groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
-        scores = self.labeller.score(self.pair.teachers(), torch.cat(groups), 1, self.view_key)
+        scores = self.labeller.score(
+            self.pair.teachers(), torch.cat(groups), 1, label_key(self.runtime.seed, self.epoch)
+        )
         sizes = [len(group) for group in groups]
         parts = {name: list(zip(own[0].split(sizes), own[1].split(sizes), strict=True)) for name, own in scores.items()}
         warm = self.epoch % self.settings.phase1.epochs * self.steps(1) >= WARMUP_STEPS
@@ -236,7 +240,9 @@ class CoFT(Method):
         Raises:
             ValueError: If the filter keeps no label.
         """
-        features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.view_key)
+        features = self.labeller.encode(
+            self.pair.teachers(), self.settings.label_views, label_key(self.runtime.seed, self.epoch)
+        )
         if self.fits_negatives and self.epoch > self.phase1_epochs:
             self.renew_seeds(self.labeller.classify(self.pair.teachers(), features))
         self.fit_to_seeds(features)
@@ -292,51 +298,34 @@ class CoFT(Method):
         Args:
             known: Features of all images, where they are at hand. Shape (N, embed_dim) each.
         """
+        if not self.fits_negatives:
+            return
         seeds = {n: peer.seeds.of_classes(slice(self.per_peer), self.num_classes) for n, peer in self.peers.items()}
-        self.fit(self.pair.teachers(), seeds, self.settings.label_views, known)
+        self.pair.fit_negatives(self.pair.teachers(), seeds, self.settings.label_views, self.epoch, known)
 
     def fit_to_labels(self) -> None:
         """Fit those of the models that are tested to the last labels, with all classes at equal weight.
 
         The logits l+ are trained with log frequencies added and tested without; d must not bring them back.
         """
+        if not self.fits_negatives:
+            return
         balanced = {}
         for name, labels in self.labels.items():
             weight = labels.weight.float() * torch.exp(-self.adjustment[name][labels.label])
             balanced[name] = PseudoLabels(labels.index, labels.label, weight)
-        self.fit(self.inference_models(), balanced, 1)
-
-    def fit(
-        self,
-        models: Mapping[str, Classifier],
-        labels: Mapping[str, PseudoLabels],
-        num_views: int,
-        known: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Fit negative vectors of models to labels."""
-
-        def features(index: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            if known is None:
-                return self.labeller.encode_some(models, index, num_views, self.view_key)
-            return {name: known[name][own] for name, own in index.items()}
-
-        if self.fits_negatives:
-            self.pair.fit_negatives(models, labels, features, self.epoch)
+        self.pair.fit_negatives(self.inference_models(), balanced, 1, self.epoch)
 
     # ---------------------------------------------------------------- prediction
 
-    @torch.no_grad()
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
         """Softmax probabilities by each peer. Shape (n, C) each."""
         self.tested = self.tested or self.prediction_models()
-        with self.runtime.autocast():
-            scores = self.labeller.scores_of(self.tested, images)
-        best = SCORES[self.settings.classify]
-        return {name: best(*own).float().softmax(dim=1) for name, own in scores.items()}
+        return self.pair.predict_each(self.tested, images, self.settings.classify)
 
     def predict(self, images: Tensor) -> Tensor:
         """Log of the mean of the peers' probabilities. Shape (n, C)."""
-        return torch.stack(list(self.predict_each(images).values())).mean(dim=0).clamp_min(1e-30).log()
+        return log_mean(self.predict_each(images))
 
     def inference_models(self) -> dict[str, Classifier]:
         """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""
@@ -384,11 +373,6 @@ class CoFT(Method):
             return self.images.steps(len(self.images))
         own = self.settings.phase1
         return max(self.images.steps(self.per_peer * self.num_classes), math.ceil(own.min_steps / own.epochs))
-
-    @property
-    def view_key(self) -> tuple[int | str, ...]:
-        """What the weak views depend on that labels are made of."""
-        return self.runtime.seed, "labels", self.epoch
 
     @property
     def parts(self) -> Sequence[str]:

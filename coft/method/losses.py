@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,3 +38,8 @@ def average_predictions(logits: Sequence[Tensor]) -> Tensor:
     if len(logits) == 1:
         return logits[0]
     return torch.stack([x.softmax(dim=1) for x in logits]).mean(dim=0).clamp_min(1e-30).log()
+
+
+def log_mean(probabilities: Mapping[str, Tensor]) -> Tensor:
+    """Log of the mean of several models' probabilities, shape (n, C) each. Shape (n, C)."""
+    return torch.stack(list(probabilities.values())).mean(dim=0).clamp_min(1e-30).log()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from .labeller import Labeller
+from .labeller import SCORES, Labeller
 from .negative_prompt import draw, fit_negative
 from .optimizers import Built, PhasedOptimizer, PhasedScheduler, full_optimizer
 from .parallel import Parallel
@@ -124,24 +124,34 @@ class Pair:
 
     @torch.no_grad()
     def fit_negatives(
-        self, models: Mapping[str, Classifier], labels: Mapping[str, PseudoLabels], features: Any, *key: int
+        self,
+        models: Mapping[str, Classifier],
+        labels: Mapping[str, PseudoLabels],
+        num_views: int,
+        epoch: int,
+        known: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Fit each peer's negative vectors to labels, with image features and positive vectors as they are.
 
         Args:
             models: Whose vectors.
             labels: Of each.
-            features: Takes the images of each model, and gives their features, shape (n, embed_dim).
-            *key: Of the random numbers that draw among many images.
+            num_views: Views of an image that its features are the mean of.
+            epoch: The present one, for random numbers.
+            known: Features of all images, where they are at hand. Shape (N, embed_dim) each.
         """
-        device = self.runtime.device
-        sources = {name: generator(self.runtime.seed, "negative", name, *key) for name in labels}
+        seed, device = self.runtime.seed, self.runtime.device
+        sources = {name: generator(seed, "negative", name, epoch) for name in labels}
         chosen = {name: labels[name].at(draw(len(labels[name].label), sources[name])) for name in labels}
-        encoded = features({name: own.index for name, own in chosen.items()})
+        index = {name: own.index for name, own in chosen.items()}
+        if known is None:
+            features = self.labeller.encode_some(models, index, num_views, label_key(seed, epoch))
+        else:
+            features = {name: known[name][own] for name, own in index.items()}
 
         def fitted(name: str) -> Tensor:
             model, label, weight = models[name], chosen[name].label, chosen[name].weight.float()
-            vectors = encoded[name].to(device), label.to(device), weight.to(device), model.positive, model.negative
+            vectors = features[name].to(device), label.to(device), weight.to(device), model.positive, model.negative
             return fit_negative(*vectors, model.scale, sources[name])
 
         with self.runtime.timed("labelling"):
@@ -159,3 +169,15 @@ class Pair:
         """The models that are tested: Phase II's, averaged with those of Phase I."""
         wise = self.settings.phase2.wise
         return {name: peer.inference_model(wise, heads).eval() for name, peer in self.peers.items()}
+
+    @torch.no_grad()
+    def predict_each(self, models: Mapping[str, Classifier], images: Tensor, classify: str) -> dict[str, Tensor]:
+        """Softmax probabilities by each model, of the score that `classify` names. Shape (n, C) each."""
+        with self.runtime.autocast():
+            scores = self.labeller.scores_of(models, images)
+        return {name: SCORES[classify](*own).float().softmax(dim=1) for name, own in scores.items()}
+
+
+def label_key(seed: int, epoch: int) -> tuple[int | str, ...]:
+    """What the weak views depend on that labels are made of."""
+    return seed, "labels", epoch

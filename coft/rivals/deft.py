@@ -14,10 +14,10 @@ from torch import Tensor
 from coft.method.coft import MIN_AUC, MIN_KEPT, PRECISIONS, SAMPLE, WARMUP_STEPS
 from coft.method.filters import keep_best
 from coft.method.labeller import predict
-from coft.method.losses import weighted_cross_entropy
+from coft.method.losses import log_mean, weighted_cross_entropy
 from coft.method.negative_prompt import draw_complement, dual_loss, separation
 from coft.method.optimizers import light_optimizer
-from coft.method.pair import NAMES, Losses, MakeOptimizer, Pair
+from coft.method.pair import NAMES, Losses, MakeOptimizer, Pair, label_key
 from coft.method.peer import Classifier, Peer
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels
@@ -116,7 +116,7 @@ class DeFT(Method):
     def begin(self) -> None:
         """Give every image its zero-shot label."""
         text, scale = self.backbone.zero_shot_text().cpu().t(), self.backbone.scale
-        features = self.backbone.image_features(self.images, 1, self.view_key)
+        features = self.backbone.image_features(self.images, 1, label_key(self.runtime.seed, self.epoch))
         logits = map_rows(lambda rows: scale * rows @ text, features, allocate=self.runtime.allocate)
         labels = PseudoLabels.of_pool(logits.argmax(dim=1))
         for peer in self.peers.values():
@@ -145,7 +145,9 @@ class DeFT(Method):
             Labels of the classification loss, and of the dual loss, where unclean ones are the model's predictions.
         """
         groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
-        scores = self.pair.labeller.score(self.pair.teachers(), torch.cat(groups), 1, self.view_key)
+        scores = self.pair.labeller.score(
+            self.pair.teachers(), torch.cat(groups), 1, label_key(self.runtime.seed, self.epoch)
+        )
         sizes = [len(group) for group in groups]
         warm = self.epoch * self.steps(1) >= WARMUP_STEPS
         labels, dual_labels, separations, of_sample = {}, {}, [], []
@@ -167,7 +169,7 @@ class DeFT(Method):
     def filter_for_phase2(self) -> None:
         """Keep for each model the labels that its Phase I calls clean."""
         models = {name: peer.prompted() for name, peer in self.peers.items()}
-        features = self.pair.labeller.encode(models, 1, self.view_key)
+        features = self.pair.labeller.encode(models, 1, label_key(self.runtime.seed, self.epoch))
         predictions = {}
         for name, scores in self.pair.labeller.classify(models, features).items():
             label = self.peers[name].seeds.label
@@ -208,17 +210,14 @@ class DeFT(Method):
         """Likewise."""
         self.tested = {}
 
-    @torch.no_grad()
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
         """Softmax probabilities by each model. Shape (n, C) each."""
         self.tested = self.tested or self.pair.inference_models()
-        with self.runtime.autocast():
-            scores = self.pair.labeller.scores_of(self.tested, images)
-        return {name: logits.float().softmax(dim=1) for name, (logits, _) in scores.items()}
+        return self.pair.predict_each(self.tested, images, "positive")
 
     def predict(self, images: Tensor) -> Tensor:
         """Log of the mean of the models' probabilities. Shape (n, C)."""
-        return torch.stack(list(self.predict_each(images).values())).mean(dim=0).clamp_min(1e-30).log()
+        return log_mean(self.predict_each(images))
 
     def phase(self, epoch: int) -> int:
         """Phase of an epoch, 1 or 2."""
@@ -230,11 +229,6 @@ class DeFT(Method):
             return self.images.steps(len(self.images))
         own = self.settings.phase1
         return max(self.images.steps(self.per_class * self.num_classes), math.ceil(own.min_steps / own.epochs))
-
-    @property
-    def view_key(self) -> tuple[int | str, ...]:
-        """What random views of labelled images depend on."""
-        return self.runtime.seed, "labels", self.epoch
 
     @property
     def parts(self) -> Sequence[str]:
