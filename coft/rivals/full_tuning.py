@@ -17,7 +17,7 @@ from coft.method.optimizers import HEAD_RATE, full_optimizer
 from coft.method.parallel import Parallel
 from coft.method.peer import Classifier, Peer
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels
+from coft.method.pseudo_labels import PseudoLabels, correct_prior_
 from coft.method.settings import setting, share
 
 
@@ -107,10 +107,17 @@ class FullTuning(Method):
         """Labels of all images for each model."""
         raise NotImplementedError
 
-    @property
-    def refresh(self) -> int:
-        """Epochs between two labellings; 0: one before the first epoch is all."""
-        return 0
+    def own_labels(self, tau: float) -> Mapping[str, PseudoLabels]:
+        """Each model's own labels of all images, with its moving average.
+
+        Args:
+            tau: Strength of the correction against rarely predicted classes.
+        """
+        labels = {}
+        for name, (logits, _) in self.labeller.score({n: peer.teacher() for n, peer in self.peers.items()}).items():
+            labels[name] = PseudoLabels.of_pool(correct_prior_(logits, tau).argmax(dim=1))
+        self.observer.labelled({}, labels, {name: name for name in labels})
+        return labels
 
     def first_head(self, name: str) -> Tensor:
         """Text features that a model starts with: the averaged templates'. Unit length, shape (C, embed_dim)."""
@@ -140,7 +147,7 @@ class FullTuning(Method):
     def begin_epoch(self, epoch: int) -> Sequence[Batch]:
         """Label all images when it is due, and draw the batches."""
         self.tested = []
-        if epoch % (self.refresh or self.epochs) == 0:
+        if epoch % (getattr(self.settings, "refresh", 0) or self.epochs) == 0:
             for peer in self.peers.values():
                 peer.eval()
             for name, labels in self.label().items():
