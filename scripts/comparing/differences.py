@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from .results import STAGES
-from .statistics import PAIR
+from .statistics import PAIR, half_interval_of
 
 FIRST, LAST = STAGES
 NUMBERS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  # of Phase II, where a run has them
@@ -69,7 +69,7 @@ def summarise_changes(changes: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Means of accuracies and numbers; mean and standard deviation (of the sample) of the paired differences after
-        Phase I (phase1_change, phase1_std) and at the end (change, std).
+        Phase I (phase1_change, phase1_std) and at the end (change, std), the latter with half of its interval.
     """
     return _average(changes, PAIR)
 
@@ -78,14 +78,17 @@ def overall_changes(changes: pd.DataFrame) -> pd.DataFrame:
     """Average over all pairs of data set and backbone, seed by seed, then over seeds.
 
     Returns:
-        A line for each variant that has all pairs; empty if there is one pair alone.
+        A line for each variant that has all pairs, as `summarise_changes` makes it, but with the interval of the
+        difference over pairs (half of it: between); empty if there is one pair alone.
     """
     pairs = changes.groupby(PAIR).ngroups
     if pairs < 2:
         return pd.DataFrame()
     groups = changes.groupby(["variant", "seed"], sort=False)
     means = groups[[*MEANS, "phase1_change", "change"]].mean()
-    return _average(means[groups.size() == pairs].reset_index(), [])
+    table = _average(means[groups.size() == pairs].reset_index(), []).drop(columns="interval")
+    by_pair = changes.groupby(["variant", *PAIR])["change"].mean()
+    return table.assign(between=table["variant"].map(by_pair.groupby("variant").agg(half_interval_of)))
 
 
 def _average(changes: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -93,4 +96,5 @@ def _average(changes: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     table = groups.agg(seeds=("seed", "nunique"), **{name: (name, "mean") for name in MEANS})
     for name, spread in (("phase1_change", "phase1_std"), ("change", "std")):
         table[name], table[spread] = groups[name].mean(), groups[name].std()
+    table["interval"] = groups["change"].agg(half_interval_of)
     return table.reset_index()
