@@ -14,9 +14,10 @@ from PIL import Image
 
 from coft.runtime.errors import UserError
 from scripts.comparing.compare import compare, table
+from scripts.comparing.figures import uses_labels, write_bars
 from scripts.comparing.session import guarded
 from scripts.comparing.statistics import summarise
-from scripts.comparing.tables import render, uses_labels, write_bars, write_tables
+from scripts.comparing.tables import render, write_tables
 from scripts.launch import ROOT
 from scripts.paths import shown
 
@@ -46,9 +47,9 @@ def test_tables_of_folders_in_all_forms(finished: Path, tmp_path: Path, capsys: 
     assert compare(argv) == 0
     out, folder = capsys.readouterr().out, tmp_path / "out" / "comparisons" / "mine"
     shown = lines(out)
-    assert shown["UPL"][3:7] == ["3", "83.0", "3.61", "+13.0"] and shown["UPL"][7:] == ["1", "0", "10"]
-    assert shown["ZeroshotCLIP"][3:7] == ["1", "70.0", "-", "+0.0"]
-    assert shown["CoOp, 4 shots"][8] == "40" and list(shown)[-1] == "CoOp, 4 shots"  # the best comes last
+    assert shown["UPL"][3:8] == ["3", "83.0", "3.61", "8.96", "+13.0"] and shown["UPL"][8:] == ["1", "0", "10"]
+    assert shown["ZeroshotCLIP"][3:8] == ["1", "70.0", "-", "-", "+0.0"]
+    assert shown["CoOp, 4 shots"][9] == "40" and list(shown)[-1] == "CoOp, 4 shots"  # the best comes last
     markdown = (folder / "comparison.md").read_text()
     assert markdown.startswith("`bash scripts/compare.sh --from ") and lines(markdown) == shown
     rows = list(csv.DictReader((folder / "runs.csv").open()))
@@ -279,7 +280,7 @@ def test_bars_that_use_labels_are_hatched(tmp_path: Path, monkeypatch: pytest.Mo
     path = write_bars(tmp_path / "bars.png", summary([0, 40]), "mean", "method", "accuracy")
     (bars,) = drawn
     assert bars["hatch"] == ["", "//"] and bars["values"] == [51.5, 51.5] and path.is_file()
-    assert list(bars["xerr"]) == pytest.approx([0.5**0.5] * 2)
+    assert list(bars["xerr"]) == pytest.approx([12.7062 * 0.5] * 2)  # t of two seeds that are 1 apart
 
 
 def test_half_a_table_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
