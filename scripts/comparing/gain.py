@@ -12,7 +12,7 @@ from .figures import panels, write_figure
 from .statistics import PAIR, ZERO_SHOT
 
 OWN = "CoFT"  # how names of the project's own trainers begin
-BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, told apart by all eyes; markers differ, too
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, which colour-blind eyes can separate; markers differ, too
 MOST_COLUMNS = 4
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from scripts.comparing.figures import uses_labels, write_bars
 from scripts.comparing.session import guarded
 from scripts.comparing.statistics import summarise
 from scripts.comparing.tables import render, write_tables
-from scripts.launch import ROOT
 from scripts.paths import shown
 
 from .test_results import coop_log
@@ -221,23 +220,27 @@ def test_other_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "default: output" in capsys.readouterr().out
 
 
-def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
-    code = f"import sys; from tests.scripts.test_compare import {write_to_nobody.__name__} as f; sys.exit(f())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_a_reader_that_has_seen_enough_is_no_mistake(capfd: pytest.CaptureFixture[str]) -> None:
+    process = multiprocessing.get_context("fork").Process(target=write_to_nobody)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0 and capfd.readouterr().err == ""
 
 
-def write_to_nobody() -> int:
-    """Write to a pipe whose other end is closed."""
+def write_to_nobody() -> None:
+    """Write to a pipe whose other end is closed, and end as a script does, which writes what is left."""
     reading, writing = os.pipe()
     os.close(reading)
-    os.dup2(writing, sys.stdout.fileno())
+    os.dup2(writing, 1)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (not pytest's)
 
     def write() -> int:
         print("x" * 100_000, flush=True)
         return 1
 
-    return guarded(write)
+    code = guarded(write)
+    sys.stdout.flush()
+    sys.exit(code)
 
 
 def test_paths_are_shown_as_the_user_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
