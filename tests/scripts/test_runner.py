@@ -72,9 +72,10 @@ def test_a_stopped_session_stops_its_run_and_goes_on(tmp_path: Path, number: str
     # a fork has imported what takes seconds
     process = multiprocessing.get_context("fork").Process(target=session, args=(tmp_path, ignored))
     process.start()
+    assert process.pid
     wait_for(tmp_path / "b" / "half")
     time.sleep(0.1)  # until the toy listens
-    os.kill(process.pid or 0, getattr(signal, number))
+    os.kill(process.pid, getattr(signal, number))
     process.join(15)
     assert process.exitcode == 130
     a, b, c = (toy_run(tmp_path, name, how) for name, how in (("a", "works"), ("b", "hangs"), ("c", "works")))
