@@ -11,7 +11,6 @@ from .statistics import PAIR, half_interval_of
 
 FIRST, LAST = STAGES
 NUMBERS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  # of Phase II, where a run has them
-NAN = float("nan")
 MEANS = ["phase1", "phase2", "final", *NUMBERS, "seconds"]
 
 
@@ -27,21 +26,17 @@ def measured(rows: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
         A line for each variant, data set, backbone and seed: phase1, phase2 (accuracies after the phases, NaN without
         phases), final (what counts), the numbers of Phase II, seconds.
     """
-    lines = []
-    for (dataset, backbone, variant, seed), run in rows.groupby([*PAIR, "variant", "seed"], sort=False):
-        results = {row["stage"]: row for row in run.to_dict("records")}
-        measure = measures[variant]
-        accuracies = {stage: _accuracy(row, measure) for stage, row in results.items()}
-        last = FIRST if measure == "after Phase I" else list(results)[-1]
-        line = {"dataset": dataset, "backbone": backbone, "variant": variant, "seed": seed}
-        line |= {"phase1": accuracies.get(FIRST), "phase2": accuracies.get(LAST) if last != FIRST else None}
-        line |= {name: results[last].get(name) for name in (*NUMBERS, "seconds")}
-        lines.append({**line, "final": accuracies[last]})
-    return pd.DataFrame(lines).astype(dict.fromkeys(MEANS, float))
-
-
-def _accuracy(row: Mapping[str, float], measure: str) -> float:
-    return (row.get("peer_a", NAN) + row.get("peer_b", NAN)) / 2 if measure == "single" else row["accuracy"]
+    keys = [*PAIR, "variant", "seed"]
+    rows = rows.reindex(columns=[*keys, "stage", "accuracy", "peer_a", "peer_b", *NUMBERS, "seconds"])
+    measure = rows["variant"].map(measures)
+    single = rows[["peer_a", "peer_b"]].mean(axis=1, skipna=False)
+    rows = rows.assign(final=rows["accuracy"].where(measure != "single", single))
+    rows = rows[(measure != "after Phase I") | (rows["stage"] == FIRST)]
+    lines = rows.groupby(keys, sort=False).tail(1)  # the last stage that counts
+    for column, stage in (("phase1", FIRST), ("phase2", LAST)):
+        values = rows.loc[rows["stage"] == stage, [*keys, "final"]].rename(columns={"final": column})
+        lines = lines.merge(values, on=keys, how="left")
+    return lines[[*keys, *MEANS]].astype(dict.fromkeys(MEANS, float))
 
 
 def with_changes(runs: pd.DataFrame, reference: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from .statistics import PAIR, half_interval, half_interval_of
+from .tables import plain_zero
 
 DATASETS = {"Digits": "Digits", "Icons": "Icons", "Emoji": "Emoji", "FashionMNIST": "Fashion-MNIST"}
 BACKBONES = {"embedded": "ResNet", "embedded-vit": "ViT"}
@@ -49,10 +50,10 @@ def markdown(titles: Sequence[str], rows: Rows) -> str:
 
 def shown(mean: float, half: float = float("nan"), form: str = ".1f") -> str:
     """A mean with half of its interval, if there is one; empty without a mean."""
-    text = "" if pd.isna(mean) else format(mean, form)
-    if text.startswith("-") and not text.strip("-0."):
-        text = text.replace("-", "+" if form.startswith("+") else "")  # no "-0.0"
-    return text if pd.isna(half) or not text else f"{text} ± {format(half, form.lstrip('+'))}"
+    if pd.isna(mean):
+        return ""
+    text = plain_zero(format(mean, form), sign="+" if form.startswith("+") else "")
+    return text if pd.isna(half) else f"{text} ± {format(half, form.lstrip('+'))}"
 
 
 def both(row: pd.Series, form: str = ".1f") -> str:

@@ -75,7 +75,7 @@ def overall(runs: pd.DataFrame) -> pd.DataFrame:
     """
     if len(runs.groupby(PAIR)) < 2:
         return pd.DataFrame()
-    groups = mean_over_pairs(runs, "accuracy").groupby("method", sort=False)
+    groups = _over_pairs(runs).groupby("method", sort=False)
     table = groups.agg(seeds=("seed", "nunique"), mean=("accuracy", "mean"), std=("accuracy", "std")).reset_index()
     names = set(runs.loc[runs["trainer"] == ZERO_SHOT, "method"])
     base = table.loc[table["method"].isin(names), "mean"]
@@ -85,12 +85,10 @@ def overall(runs: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def mean_over_pairs(runs: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Mean over all pairs of data set and backbone: a line for each method and seed that has them all.
-
-    A method with one run of each pair, as one that draws nothing has, counts as of one seed, whichever those runs have.
-    """
+def _over_pairs(runs: pd.DataFrame) -> pd.DataFrame:
+    # A line for each method and seed that has all pairs. A method with one run of each pair, as one that draws nothing
+    # has, counts as of one seed, whichever those runs have.
     seeds = runs.groupby(["method", *PAIR])["seed"].nunique().groupby("method").max()
     runs = runs.assign(seed=runs["seed"].where(runs["method"].map(seeds) > 1, 1))
-    wide = runs.pivot_table(index=["method", "seed"], columns=PAIR, values=column, sort=False)
-    return wide.dropna().mean(axis=1).rename(column).reset_index()
+    wide = runs.pivot_table(index=["method", "seed"], columns=PAIR, values="accuracy", sort=False)
+    return wide.dropna().mean(axis=1).rename("accuracy").reset_index()

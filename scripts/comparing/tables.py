@@ -61,8 +61,12 @@ def render(table: pd.DataFrame, style: str = "github") -> str:
 def _cell(name: str, value: Any) -> str:
     if pd.isna(value):
         return MISSING
-    text = COLUMNS[name][1].format(value)
-    return text.replace("-", "+") if text.startswith("-") and not text.strip("-0.%") else text  # no "-0.0"
+    return plain_zero(COLUMNS[name][1].format(value))
+
+
+def plain_zero(text: str, sign: str = "+") -> str:
+    """A number as text, with another sign where it says "-0.0"."""
+    return sign + text[1:] if text.startswith("-") and not text.strip("-0.%") else text
 
 
 def titled(tables: Tables) -> str:
