@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from coft.runtime.errors import UserError
-from scripts.comparing.page import BLOCK, KEPT, PAGE, RUNS, fill, page_as_written, write_page
-from scripts.comparing.page_tables import METHODS, PAIRS, by_seed, shown, verdict
+from scripts.comparing.page.__main__ import BLOCK, KEPT, PAGE, RUNS, fill, page_as_written, write_page
+from scripts.comparing.page.cells import METHODS, PAIRS, shown
+from scripts.comparing.page.from_runs import by_seed, verdict
 from scripts.launch import ROOT
 
 T3, T8 = 4.302653, 2.364624  # Student's t of three and of eight values, 95 %
@@ -65,6 +66,10 @@ def test_accuracies_have_intervals_over_seeds(page: str, accuracies: Accuracies)
             values = list(accuracies[dataset, backbone, method].values())
             expected = interval(values, T3) if len(values) > 1 else f"{values[0]:.1f}"
             assert table[name][number % 4] == expected, (dataset, backbone, method)
+
+
+def test_every_end_of_a_listed_run_is_shown(accuracies: Accuracies) -> None:
+    assert {method for *_, method in accuracies if not method.endswith("Phase I")} <= METHODS.keys()
 
 
 def test_differences_over_pairs_are_paired(page: str, accuracies: Accuracies) -> None:

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, from its lists of runs and of kept means."""
+"""Tables of docs/results.md that need numbers of which only means are kept (docs/summaries.csv)."""
 
 from __future__ import annotations
 
@@ -6,119 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
-from .statistics import PAIR, half_interval, half_interval_of
-from .tables import plain_zero
-
-DATASETS = {"Digits": "Digits", "Icons": "Icons", "Emoji": "Emoji", "FashionMNIST": "Fashion-MNIST"}
-BACKBONES = {"embedded": "ResNet", "embedded-vit": "ViT"}
-PAIRS = [(dataset, backbone) for backbone in BACKBONES for dataset in DATASETS]
-PHASE1, COFT, PLUS = "CoFT, after Phase I", "CoFT, after Phase II", "CoFTPlus, after Phase II"
-METHODS = {  # in the order of the tables; what the list calls them, and the page
-    "ZeroshotCLIP": "zero-shot CLIP",
-    "NormAdaptation": "NormAdaptation",
-    "UPL": "UPL",
-    "UPL x 2": "UPL x 2",
-    "GRIP": "GRIP",
-    "LaFTer": "LaFTer",
-    "DeFT, after Phase II": "DeFT",
-    "SelfTraining": "SelfTraining",
-    PHASE1: "CoFT, Phase I",
-    COFT: "**CoFT**",
-    PLUS: "CoFT+",
-    **{f"CoOp, {shots} shot{'s' * (shots > 1)}": f"CoOp, {shots}-shot, labels" for shots in (1, 2, 4, 8, 16)},
-    "Supervised": "supervised, all labels",
-}
-COMPARED = {  # rows of the table of differences
-    **{f"CoFT - {METHODS[name]}": (COFT, name) for name in METHODS if name not in (PHASE1, COFT, PLUS)},
-    "CoFT, Phase I - zero-shot CLIP": (PHASE1, "ZeroshotCLIP"),
-    "CoFT, Phase II - Phase I": (COFT, PHASE1),
-    "CoFT+ - CoFT": (PLUS, COFT),
-    "CoFT+ - CoOp, 16-shot, labels": (PLUS, "CoOp, 16 shots"),
-}
-BY_PAIR = ("CoFT - zero-shot CLIP", "CoFT - UPL", "CoFT - SelfTraining", "CoFT, Phase II - Phase I", "CoFT+ - CoFT")
-SPREAD = ["mean", half_interval_of]  # what each mean is shown with
-Rows = Sequence[Sequence[str]]
-
-
-def markdown(titles: Sequence[str], rows: Rows) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    align = ["left", *["right"] * (len(titles) - 1)]
-    return tabulate(rows, titles, tablefmt="github", disable_numparse=True, colalign=align)
-
-
-def shown(mean: float, half: float = float("nan"), form: str = ".1f") -> str:
-    """A mean with half of its interval, if there is one; empty without a mean."""
-    if pd.isna(mean):
-        return ""
-    text = plain_zero(format(mean, form), sign="+" if form.startswith("+") else "")
-    return text if pd.isna(half) else f"{text} ± {format(half, form.lstrip('+'))}"
-
-
-def both(row: pd.Series, form: str = ".1f") -> str:
-    """A line of `agg(SPREAD)` as a cell."""
-    return shown(row["mean"], row["half_interval_of"], form)
-
-
-def pair_name(pair: tuple[str, str]) -> str:
-    """A data set and a backbone as the page calls them."""
-    return f"{DATASETS[pair[0]]}, {BACKBONES[pair[1]]}"
-
-
-# ------------------------------------------------------------------ from single runs
-
-
-def by_seed(runs: pd.DataFrame, column: str = "accuracy") -> pd.DataFrame:
-    """Results with a line for each pair and seed, a column for each method.
-
-    What was run once on a pair, since it draws nothing, counts for all of its seeds.
-    """
-    wide = runs.pivot_table(index=[*PAIR, "seed"], columns="method", values=column)
-    return wide.groupby(PAIR).transform(lambda one: one.fillna(one.mean()) if one.count() == 1 else one)
-
-
-def accuracies(runs: pd.DataFrame, backbone: str) -> str:
-    """Test accuracy of each method on each data set with a backbone."""
-    groups = runs[runs["backbone"] == backbone].groupby(["method", "dataset"])["accuracy"]
-    table = groups.agg(SPREAD)
-    rows = [[name, *(both(table.loc[(method, data)]) for data in DATASETS)] for method, name in METHODS.items()]
-    return markdown(["", *DATASETS.values()], rows)
-
-
-def differences(runs: pd.DataFrame) -> str:
-    """Differences on the mean over all pairs: with the interval over pairs, and in how many pairs it is shown."""
-    wide = by_seed(runs)
-    return markdown(
-        ["difference", "mean over pairs", "shown?", "pairs above", "shown above", "shown below"],
-        [[name, *_over_pairs(wide[one] - wide[other])] for name, (one, other) in COMPARED.items()],
-    )
-
-
-def _over_pairs(change: pd.Series) -> list[str]:
-    pairs = change.groupby(PAIR).agg(SPREAD)
-    mean, half = pairs["mean"].mean(), half_interval_of(pairs["mean"])
-    low, high = pairs["mean"] - pairs["half_interval_of"], pairs["mean"] + pairs["half_interval_of"]
-    counts = [int((pairs["mean"] > 0).sum()), int((low > 0).sum()), int((high < 0).sum())]
-    return [shown(mean, half, "+.1f"), verdict(mean, half), f"{counts[0]} of {len(pairs)}", *map(str, counts[1:])]
-
-
-def verdict(mean: float, half: float) -> str:
-    """Whether an interval leaves out zero, and on which side."""
-    if abs(mean) <= half:
-        return "no"
-    return "higher" if mean > 0 else "lower"
-
-
-def differences_by_pair(runs: pd.DataFrame) -> str:
-    """The main differences on each pair, paired by seed."""
-    wide = by_seed(runs)
-    tables = [(wide[one] - wide[other]).groupby(PAIR).agg(SPREAD) for one, other in map(COMPARED.__getitem__, BY_PAIR)]
-    rows = [[pair_name(pair), *(both(table.loc[pair], "+.1f") for table in tables)] for pair in PAIRS]
-    return markdown(["", *BY_PAIR], rows)
-
-
-# ------------------------------------------------------------------ from kept means
+from ..statistics import PAIR, half_interval
+from .cells import COFT, PAIRS, PLUS, SPREAD, both, markdown, pair_name, shown
 
 
 def means(kept: pd.DataFrame, table: str) -> pd.DataFrame:
@@ -251,27 +141,3 @@ def description_shares(kept: pd.DataFrame) -> str:
     return markdown(
         ["share", *shares], [[pair_name(pair), *(cell(*pair, share) for share in shares)] for pair in pairs]
     )
-
-
-def all_blocks(runs: pd.DataFrame, kept: pd.DataFrame) -> dict[str, str]:
-    """All tables by the names that the page calls them by."""
-    now, before = kept[kept["version"] == "now"], kept[kept["version"] != "now"]
-    resnet, vit = ([(dataset, backbone) for dataset in DATASETS] for backbone in BACKBONES)
-    return {
-        "accuracies-resnet": accuracies(runs, "embedded"),
-        "accuracies-vit": accuracies(runs, "embedded-vit"),
-        "differences": differences(runs),
-        "differences-by-pair": differences_by_pair(runs),
-        "filter": filter_quality(runs, kept),
-        "filter-one-peer": filter_of_one_peer(kept),
-        "wrong-names": wrong_names(kept),
-        "parts": changed_parts(now, "parts", [resnet[2]], "CoFT"),
-        "parts-before": changed_parts(before, "parts", [resnet[1]], "CoFT"),
-        "oracle": changed_parts(kept, "oracle", [resnet[1], resnet[2]], "CoFT"),
-        "oracle-vit": changed_parts(kept, "oracle", [vit[3]], "CoFT"),
-        "renewed": renewed_seeds(runs, kept),
-        "rounds": rounds_of_plus(runs, kept),
-        "parts-plus": changed_parts(now, "parts_plus", [resnet[2]], "CoFT+"),
-        "parts-plus-before": changed_parts(before, "parts_plus", [vit[1]], "CoFT+"),
-        "descriptions": description_shares(kept),
-    }

@@ -17,11 +17,12 @@ from coft.runtime.files import replacing
 from scripts.launch import ROOT
 from scripts.paths import shown
 
-from .gain import gain_over_zero_shot, write_gain
-from .page_tables import METHODS, all_blocks
-from .results import listed_rows
-from .session import guarded
-from .statistics import summarise
+from ..gain import gain_over_zero_shot, write_gain
+from ..results import listed_rows
+from ..session import guarded
+from ..statistics import summarise
+from .blocks import all_blocks
+from .cells import BACKBONES, DATASETS, METHODS
 
 DOCS = ROOT / "docs"
 PAGE, RUNS, KEPT, PICTURE = (DOCS / name for name in ("results.md", "runs.csv", "summaries.csv", "gain.png"))
@@ -50,8 +51,9 @@ def draw_gains() -> None:
     """Draw the gains of the methods that the page compares."""
     runs = listed_rows(RUNS)
     runs = runs[runs["method"].isin(METHODS)]
-    names = {method: name.strip("*") for method, name in METHODS.items()}
-    write_gain(PICTURE, gain_over_zero_shot(summarise(runs.assign(method=runs["method"].map(names)))))
+    names = {"method": METHODS, "dataset": DATASETS, "backbone": BACKBONES}
+    named = {column: runs[column].map(known).str.strip("*") for column, known in names.items()}
+    write_gain(PICTURE, gain_over_zero_shot(summarise(runs.assign(**named))))
 
 
 def write_page(argv: Sequence[str]) -> int:
