@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .coft import CoFT, CoFTSettings
 from .contrastive import ContrastingPeer
-from .pair import Losses, label_key
+from .pair import Losses
 from .peer import Classifier, Peer
 from .protocol import Backbone, Batch, Images, Runtime
 from .seeding import derive
@@ -153,9 +153,7 @@ class CoFTPlus(CoFT):
         Args:
             number: Of the round, from 1.
         """
-        scores = self.labeller.score(
-            self.pair.teachers(), None, self.settings.label_views, label_key(self.runtime.seed, self.epoch)
-        )
+        scores = self.labeller.score(self.pair.teachers(), None, self.settings.label_views, self.epoch)
         logits = self.ensemble(list(scores.values()))
         labels = logits.argmax(dim=1)
         clean = [own.p_clean(labels) > 0.5 for own in self.predictions(scores).values()]

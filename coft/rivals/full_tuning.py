@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coft.method.coft import PRECISIONS
 from coft.method.labeller import Labeller
-from coft.method.losses import average_predictions, weighted_cross_entropy
+from coft.method.losses import adjusted_cross_entropy, average_predictions
 from coft.method.optimizers import HEAD_RATE, full_optimizer
 from coft.method.parallel import Parallel
 from coft.method.peer import Classifier, Peer
@@ -153,7 +153,7 @@ class FullTuning(Method):
             for name, labels in self.label().items():
                 self.peers[name].take_labels(labels)
         self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
-        self.adjustment = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
+        self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
         index = {name: labels.index for name, labels in self.labels.items()}
         steps = self.images.steps(len(self.images))
         return self.images.batches("strong", index, steps, self.runtime.seed, self.key, epoch)
@@ -170,12 +170,10 @@ class FullTuning(Method):
         Returns:
             Its loss.
         """
-        part, device = batch[name], self.runtime.device
+        part = batch[name]
         with self.runtime.autocast():
-            logits, _ = self.peers[name].learner()(part["view"].to(device))
-        labels = self.labels[name].of(part["index"])
-        logits = logits.float() + self.adjustment[name].to(device)
-        loss = weighted_cross_entropy(logits, labels.label.to(device), labels.weight.to(device))
+            logits, _ = self.peers[name].learner()(part["view"].to(self.runtime.device))
+        loss = adjusted_cross_entropy(logits, self.labels[name].of(part["index"]), self.frequency[name])
         self.runtime.descend(loss, self.optimizers[name], name)
         self.peers[name].update_ema()
         self.schedulers[name].step()

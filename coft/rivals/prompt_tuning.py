@@ -13,12 +13,12 @@ from torch import Tensor
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import POSITIONS, PromptLearner, encode_prompts, random_context, word_context
 from coft.method.coft import PRECISIONS
+from coft.method.labeller import zero_shot_logits
 from coft.method.losses import average_predictions
 from coft.method.protocol import Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels, select_seeds
 from coft.method.seeding import generator
 from coft.method.settings import setting
-from coft.method.tables import map_rows
 
 MakeOptimizer = Callable[[PromptLearner], tuple[Any, Any]]  # an optimizer and its schedule, stepped once an epoch
 
@@ -102,9 +102,7 @@ class PromptTuning(Method):
 
     def zero_shot_logits(self) -> Tensor:
         """Logits of all images by the first template. Shape (N, C), on the CPU."""
-        text, scale = self.backbone.first_template_text().cpu().t(), self.backbone.scale
-        features = self.backbone.image_features(self.pool)
-        return map_rows(lambda rows: scale * rows @ text, features, allocate=self.runtime.allocate)
+        return zero_shot_logits(self.backbone, self.pool, self.backbone.first_template_text(), self.runtime)
 
     @property
     def pool(self) -> Images:
