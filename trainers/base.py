@@ -96,6 +96,7 @@ class MethodTrainer(TrainerX):
                 f"{type(self).__name__} reads none: leave it at last_step"
             )
 
+    @readable
     def build_data_loader(self) -> None:
         """Build Dassl's loaders on a reader that names an image it cannot read.
 
