@@ -53,7 +53,7 @@ def filter_quality(runs: pd.DataFrame, kept: pd.DataFrame) -> str:
 
 
 def filter_of_one_peer(kept: pd.DataFrame) -> str:
-    """The same for the word of one peer alone, and how many labels p_clean keeps at first."""
+    """The same for p_clean of one peer alone, and how many labels p_clean keeps at first."""
     cell = cells(kept, "filter", [*PAIR, "row", "quantity"], ".3f")
     share = cells(kept, "filter", [*PAIR, "row", "quantity"], ".0f")
     columns = ("auroc_p_clean_one", "auroc_confidence_one")
