@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -330,5 +329,5 @@ class MethodTrainer(TrainerX):
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
         """Save as Dassl does, by the clock."""
-        with self.clock.part("saving") if self.clock else nullcontext():
+        with self.clock.part("saving"):
             super().save_model(*args, **kwargs)
