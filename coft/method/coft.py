@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .classifier import HEADS, Classifier
 from .filters import FILTERS, Filter, SeedFilter, weigh_seeds, with_minimum
 from .labeller import SCORES, Scores, best_class, predict, zero_shot_logits
 from .losses import adjusted_cross_entropy, log_mean
 from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
 from .optimizers import light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
-from .peer import HEADS, Classifier, Peer
+from .peer import Peer
 from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, seed_quota, select_seeds
 from .seeding import generator

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .classifier import Classifier
 from .coft import CoFT, CoFTSettings
 from .contrastive import ContrastingPeer
 from .pair import Losses
-from .peer import Classifier, Peer
+from .peer import Peer
 from .protocol import Backbone, Batch, Images, Runtime
 from .seeding import derive
 from .settings import setting, share

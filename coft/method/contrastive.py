@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .peer import Classifier, Peer
+from .classifier import Classifier
+from .peer import Peer
 from .pseudo_labels import PseudoLabels
 
 NO_IMAGE = -1

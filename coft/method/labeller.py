@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .classifier import Classifier
 from .negative_prompt import CLEAN_RULES
 from .parallel import Parallel
-from .peer import Classifier
 from .protocol import Backbone, Images, Runtime
 from .pseudo_labels import Predictions, correct_prior_
 from .tables import Rows, chunks, each_row, map_rows

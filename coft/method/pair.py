@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from .classifier import HEADS, Classifier
 from .labeller import SCORES, Labeller
 from .negative_prompt import draw, fit_negative
 from .optimizers import Built, PhasedOptimizer, PhasedScheduler, full_optimizer
 from .parallel import Parallel
-from .peer import HEADS, Classifier, Peer
+from .peer import Peer
 from .protocol import Backbone, Images, Runtime
 from .pseudo_labels import PseudoLabels
 from .seeding import generator

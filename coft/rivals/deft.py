@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coft.method.classifier import Classifier
 from coft.method.coft import MIN_AUC, MIN_KEPT, PRECISIONS, SAMPLE, WARMUP_STEPS
 from coft.method.filters import keep_best
 from coft.method.labeller import predict, zero_shot_logits
@@ -18,7 +19,7 @@ from coft.method.losses import adjusted_cross_entropy, log_mean
 from coft.method.negative_prompt import draw_complement, dual_loss, separation
 from coft.method.optimizers import light_optimizer
 from coft.method.pair import NAMES, Losses, MakeOptimizer, Pair
-from coft.method.peer import Classifier, Peer
+from coft.method.peer import Peer
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels
 from coft.method.seeding import generator

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coft.method.classifier import Classifier
 from coft.method.coft import PRECISIONS
 from coft.method.labeller import Labeller
 from coft.method.losses import adjusted_cross_entropy, average_predictions
 from coft.method.optimizers import HEAD_RATE, full_optimizer
 from coft.method.parallel import Parallel
-from coft.method.peer import Classifier, Peer
+from coft.method.peer import Peer
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels, correct_prior_
 from coft.method.settings import setting, share
