@@ -33,6 +33,8 @@ def become(argv: Sequence[str], cwd: str, environment: Mapping[str, str], output
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    if threads := environment.get("OMP_NUM_THREADS"):
+        sys.modules["torch"].set_num_threads(int(threads))  # read when PyTorch is imported
     libraries = [path for path in sys.path if path and Path(path).resolve() != ROOT]
     if argv[0] == "-m":
         sys.path[:] = [cwd, *libraries]

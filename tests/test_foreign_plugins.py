@@ -155,6 +155,7 @@ def test_a_plugin_is_tried(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(material, "WIDTHS", {material.NARROW: (64, 64)})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
     keep = tmp_path / "kept"
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
