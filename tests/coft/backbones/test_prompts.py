@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from clip import clip
 from clip.model import CLIP
+from clip.simple_tokenizer import SimpleTokenizer
 
 from coft.backbones.prompts import (
     DualPrompts,
@@ -19,6 +20,7 @@ from coft.backbones.prompts import (
 from coft.backbones.text_tower import encode_text
 from coft.runtime.errors import UserError
 
+TOKENIZER = SimpleTokenizer()
 NAMES = ["cat", "golden_retriever", "a very long name of many words"]
 
 
@@ -31,7 +33,7 @@ def coop_prompts(
     for i, name in enumerate(names):
         name = name.replace("_", " ")
         ids = clip.tokenize(" ".join(["X"] * num_ctx) + " " + name + ".")[0]
-        length = len(clip._tokenizer.encode(name))
+        length = len(TOKENIZER.encode(name))
         embedded = model.token_embedding(ids)
         ctx = context[i] if context.dim() == 3 else context
         start, body = embedded[:1], embedded[1 + num_ctx :]
