@@ -1,4 +1,4 @@
-"""How CoFT trains: views, losses, steps, learning rates, averages, phases; a run that is resumed ends in the same bits."""
+"""How CoFT trains: views, losses, steps, learning rates, averages, phases; resumed runs end in the same bits."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_the_optimizer_of_phase_one_is_the_one_that_is_given_on_a_cosine() -> No
     method = make_coft(make_optimizer=make)
     for peer, parameters in zip(method.peers.values(), given, strict=True):
         assert [id(p) for p in parameters] == [id(p) for p in peer.parameters() if p.requires_grad]
-    steps = [batch for batch in begun(method)]
+    steps = begun(method)
     for n, batch in enumerate(steps):
         rate = method.optimizers["peer_b"].param_groups[0]["lr"]
         assert rate == pytest.approx(0.01 * (1 + math.cos(math.pi * n / (2 * len(steps)))))
