@@ -17,7 +17,7 @@ import torch
 from clip.model import CLIP
 from PIL import Image
 
-from coft.method import labelling
+from coft.backbones import backbone
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import DeclaredDataset, dataset_root, read_split
 
@@ -102,7 +102,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _no_feature_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features of one test must not serve another."""
-    monkeypatch.setattr(labelling, "FEATURE_CACHE", None)
+    monkeypatch.setattr(backbone, "FEATURE_CACHE", None)
 
 
 @pytest.fixture
