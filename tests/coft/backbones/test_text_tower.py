@@ -160,7 +160,7 @@ def test_dual_prompts_share_one_pass() -> None:
     prompts = DualPrompts(model, NAMES, "a photo of a {}.", generator=torch.Generator().manual_seed(0))
     calls = []
     model.transformer.resblocks[-1].attn.out_proj.register_forward_hook(lambda *_: calls.append(1))
-    prompts(model)
+    prompts()
     assert len(calls) == 1
 
 
