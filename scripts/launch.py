@@ -16,9 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import yaml  # noqa: E402
+
 import train  # noqa: E402
 from coft.backbones.load import architecture  # noqa: E402
 from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
+from coft.runtime.experiment import flatten  # noqa: E402
 from datasets.classes_file import is_file  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
 
@@ -43,6 +46,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         default=data_folder(),
         help="folder of all data sets (default: $DATA or data)",
     )
+    parser.add_argument("--preset", help="settings that go together: a file of configs/trainers/<trainer>, as_printed")
     parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
     parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
     own = parser.add_argument_group("your own images", "data set 'folder'")
@@ -85,13 +89,35 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     if args.dataset not in known:
         raise UserError(f"unknown data set {args.dataset!r}; {did_you_mean(args.dataset, known)}")
     backbone = backbone_of(args)
-    args.opts = [*own_images(args), *args.opts]
+    args.opts = [*preset(trainer, args.preset), *own_images(args), *args.opts]
     opts = [*shot_settings(trainer, args.shots), *args.opts]
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
     argv += ["--dataset-config-file", str(CONFIGS / "datasets" / f"{args.dataset}.yaml")]
     argv += ["--config-file", str(trainer_config(trainer, backbone))]
     argv += ["--output-dir", str(args.output_dir or output_dir(trainer, backbone, args))]
     return [*argv, *(["--profile"] if args.profile else []), *opts]
+
+
+def preset(trainer: str, name: str | None) -> list[str]:
+    """Settings of a preset.
+
+    Raises:
+        UserError: If the trainer has none of this name.
+    """
+    if name is None:
+        return []
+    folder = CONFIGS / "trainers" / trainer
+    known = [path.stem for path in folder.glob("*.yaml") if not is_complete(path)]
+    if name not in known:
+        hint = did_you_mean(name, known) if known else f"{trainer} has none"
+        raise UserError(f"--preset {name}: no such preset; {hint}")
+    settings = flatten(yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
+    return [word for key, value in settings.items() for word in (key, str(value))]
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a file configures a whole run; a preset changes a few settings of one."""
+    return "DATALOADER" in yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def backbone_of(args: argparse.Namespace) -> str:
@@ -148,12 +174,19 @@ def shot_settings(trainer: str, shots: int | None) -> list[str]:
 
 
 def trainer_config(trainer: str, backbone: str) -> Path:
-    """The trainer's config for a kind of backbone: small, vision transformer, or ResNet."""
+    """The trainer's config for a kind of backbone: small, vision transformer, or ResNet.
+
+    Raises:
+        UserError: If the trainer has none.
+    """
     folder = CONFIGS / "trainers" / trainer
     known = architecture(backbone)
     family = "embedded" if known.resolution < 128 else "vit_b16" if known.is_vit else "rn50"
     choices = [folder / f"{stem}.yaml" for stem in (slug(backbone), family, f"{family}_ep50", "default")]
-    return next(path for path in choices if path.is_file())
+    found = next((path for path in choices if path.is_file()), None)
+    if found is None:
+        raise UserError(f"trainer {trainer}: no config in {folder}; call train.py with a --config-file of your own")
+    return found
 
 
 def is_checkpoint(backbone: str) -> bool:

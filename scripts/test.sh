@@ -5,4 +5,4 @@ source "$(dirname "$0")/setup.sh"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy train.py coft trainers datasets scripts weights compat/dassl/src
-exec "$PYTHON" -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile "$@"
+exec "$PYTHON" -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal "$@"

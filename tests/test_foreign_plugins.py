@@ -15,6 +15,7 @@ from scripts.foreign_plugins import material
 from scripts.foreign_plugins.plugins import CoOpStyle, UplStyle, style_of
 from scripts.foreign_plugins.process import explain
 from scripts.foreign_plugins.trial import Failed, accuracy, losses, same, weights
+from tests.forks import ROOT, run_forked
 
 ENTRY = """
 import argparse
@@ -133,12 +134,28 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def forked_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin's scripts save the import of PyTorch; but one that is to be killed runs as it does for a user."""
+    afresh = subprocess.run
+
+    def run(command: list[str], *, cwd: Path, env: dict[str, str], **options: Any) -> Any:
+        if "KILL_AT" in env and "Toy" in command:
+            return afresh(command, cwd=cwd, env=env, **options)
+        assert command[0] == sys.executable
+        return run_forked(command[1:], cwd, env)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_scripts")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the trainer that needs a GPU has one")
 def test_a_plugin_is_tried(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(material, "WIDTHS", {material.NARROW: (64, 64)})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
     keep = tmp_path / "kept"
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
@@ -200,7 +217,5 @@ def test_weights_are_compared_by_the_bit(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_plugin(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "scripts.foreign_plugins", str(tmp_path)]
-    root = Path(foreign_plugins.__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "no train.py there" in done.stderr.splitlines()[-1]
+    done = run_forked(["-m", "scripts.foreign_plugins", str(tmp_path)], ROOT)
+    assert done.returncode == 2 and "no train.py there" in done.stdout.splitlines()[-1]

@@ -1,104 +1,124 @@
-"""Every number in the two main tables of docs/results.md is one of docs/runs.csv, where each run is listed."""
+"""docs/results.md is what scripts/results.sh writes from docs/runs.csv and docs/summaries.csv."""
 
 from __future__ import annotations
 
 import csv
 import re
 import statistics
-from collections import defaultdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
-SETS = {"digits": "Digits", "icons": "Icons", "emoji": "Emoji", "fashion-mnist": "FashionMNIST"}
-COLUMNS = {
-    "zero-shot": "ZeroshotCLIP",
-    "UPL": "UPL",
-    "UPL x 2": "UPL x 2",
-    "CoFT, Phase I": "CoFT, after Phase I",
-    "CoFT, Phase II": "CoFT, after Phase II",
-    "CoFT+": "CoFTPlus, after Phase II",
-}
-LINES = {method: f"{method}, after Phase II" for method in ("CoFT", "CoFTPlus", "DeFT")}
-Key = tuple[str, str, str]
+from coft.runtime.errors import UserError
+from scripts.comparing.page.__main__ import BLOCK, KEPT, PAGE, RUNS, fill, page_as_written, write_page
+from scripts.comparing.page.cells import METHODS, PAIRS, shown
+from scripts.comparing.page.from_runs import by_seed, verdict
+from scripts.launch import ROOT
+
+T3, T8 = 4.302653, 2.364624  # Student's t of three and of eight values, 95 %
+Accuracies = dict[tuple[str, str, str], dict[int, float]]
 
 
 @pytest.fixture(scope="module")
-def accuracies() -> dict[Key, list[float]]:
-    """Accuracies over seeds, by data set, backbone and method."""
-    found: dict[Key, dict[int, float]] = defaultdict(dict)
-    with (DOCS / "runs.csv").open(newline="") as file:
+def page() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def accuracies() -> Accuracies:
+    """Accuracies by data set, backbone and method, of each seed; read without the code that is tested."""
+    found: Accuracies = {}
+    with RUNS.open(newline="") as file:
         for row in csv.DictReader(file):
-            seeds = found[row["dataset"], row["backbone"], row["method"]]
+            seeds = found.setdefault((row["dataset"], row["backbone"], row["method"]), {})
             assert int(row["seed"]) not in seeds, f"a run is listed twice: {row}"
             seeds[int(row["seed"])] = float(row["accuracy"])
-    return {key: list(seeds.values()) for key, seeds in found.items()}
+    return found
 
 
-def table_after(heading: str) -> list[list[str]]:
-    """Cells of the first table below a heading, its headline first."""
-    text = (DOCS / "results.md").read_text()
-    below = text[text.index(f"## {heading}\n") :]
-    lines = re.search(r"(^\|.*\n)+", below, flags=re.MULTILINE)
-    assert lines
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()]
-    return [row for row in rows if not set("".join(row)) <= set("-")]
+def cells(page: str, block: str) -> dict[str, list[str]]:
+    """Cells of a table by the first of their row."""
+    (text,) = (match[2] for match in BLOCK.finditer(page) if match[1] == block)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return {row[0]: row[1:] for row in rows[2:]}
 
 
-def shown(values: list[float], count: bool) -> str:
-    """Mean, sample standard deviation and, on request, number of seeds, as the tables have them."""
-    text = f"{statistics.mean(values):.1f}"
-    if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.1f}" + (f" ({len(values)})" if count else "")
-    return text
+def interval(values: list[float], t: float, form: str = ".1f") -> str:
+    half = t * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):{form}} ± {half:.1f}"
 
 
-def test_first_table_is_of_the_listed_runs(accuracies: dict[Key, list[float]]) -> None:
-    head, *rows = table_after("CoFT against UPL and zero-shot")
-    assert len(rows) == 8 and set(COLUMNS) <= set(head)
-    for row in rows:
-        cells = dict(zip(head, row, strict=True))
-        pair = SETS[cells["data set"].lower()], cells["backbone"]
-        for column, method in COLUMNS.items():
-            values = accuracies[(*pair, method)]
-            if method == "ZeroshotCLIP":
-                values = values[:1]  # it has no seed
-            assert cells[column] == shown(values, count=False), (pair, column)
+def test_the_page_is_what_the_command_writes(page: str) -> None:
+    assert page_as_written() == page and write_page(["--check"]) == 0
+    assert "scripts.comparing.page" in (ROOT / "scripts" / "results.sh").read_text()
 
 
-def test_table_of_rivals_is_of_the_listed_runs(accuracies: dict[Key, list[float]]) -> None:
-    head, *rows = table_after("Rivals")
-    pairs = [cell.partition(", ViT") for cell in head[1:]]
-    seen = set()
-    for name, *cells in rows:
-        method = LINES.get(name, name)
-        for (dataset, vit, _), cell in zip(pairs, cells, strict=True):
-            key = SETS[dataset.lower()], "embedded-vit" if vit else "embedded", method
-            values = accuracies.get(key, [])[: 1 if name == "ZeroshotCLIP" else None]
-            assert cell == (shown(values, count=True) if values else ""), key
-            seen.add(key)
-    left = {key for key in accuracies if not key[2].endswith("Phase I")} - seen
-    assert not left, "runs that the table does not show"
+def test_prose_has_no_result_of_its_own(page: str) -> None:
+    prose = re.sub(r"```.*?```", "", BLOCK.sub("", page), flags=re.DOTALL)
+    assert [number for number in re.findall(r"\d+\.\d+", prose) if number not in ("4.30", "0.1", "0.0")] == []
 
 
-def test_table_of_coft_plus_is_of_the_listed_runs(accuracies: dict[Key, list[float]]) -> None:
-    head, *rows = table_after("CoFT+")
-    columns = {
-        "round 3 (end of Phase I)": "CoFTPlus, after Phase I",
-        "Phase II": "CoFTPlus, after Phase II",
-        "CoFT, Phase II": "CoFT, after Phase II",
-    }
-    assert len(rows) == 8
-    for row in rows:
-        cells = dict(zip(head, row, strict=True))
-        dataset, backbone = row[0].split(", ")
-        pair = SETS[dataset.lower()], backbone
-        for column, method in columns.items():
-            assert cells[column] == shown(accuracies[(*pair, method)], count=False), (pair, column)
-        ends = zip(
-            accuracies[(*pair, "CoFTPlus, after Phase II")], accuracies[(*pair, "CoFT, after Phase II")], strict=True
-        )
-        more = [plus - plain for plus, plain in ends]
-        expected = f"{statistics.mean(more):+.1f} ± {statistics.stdev(more):.1f}"
-        assert cells["difference"] == expected, pair
+def test_accuracies_have_intervals_over_seeds(page: str, accuracies: Accuracies) -> None:
+    for number, (dataset, backbone) in enumerate(PAIRS):
+        table = cells(page, "accuracies-resnet" if backbone == "embedded" else "accuracies-vit")
+        for method, name in METHODS.items():
+            values = list(accuracies[dataset, backbone, method].values())
+            expected = interval(values, T3) if len(values) > 1 else f"{values[0]:.1f}"
+            assert table[name][number % 4] == expected, (dataset, backbone, method)
+
+
+def test_every_end_of_a_listed_run_is_shown(accuracies: Accuracies) -> None:
+    assert {method for *_, method in accuracies if not method.endswith("Phase I")} <= METHODS.keys()
+
+
+def test_differences_over_pairs_are_paired(page: str, accuracies: Accuracies) -> None:
+    table = cells(page, "differences")
+    for name, (one, other) in {
+        "CoFT - SelfTraining": ("CoFT, after Phase II", "SelfTraining"),
+        "CoFT+ - CoFT": ("CoFTPlus, after Phase II", "CoFT, after Phase II"),
+    }.items():
+        changes = []
+        for pair in PAIRS:
+            seeds = accuracies[(*pair, one)]
+            changes.append([value - accuracies[(*pair, other)][seed] for seed, value in seeds.items()])
+        means = [statistics.mean(values) for values in changes]
+        halves = [T3 * statistics.stdev(values) / 3**0.5 for values in changes]
+        above = sum(mean > half for mean, half in zip(means, halves, strict=True))
+        assert table[name][0] == interval(means, T8, "+.1f")
+        assert table[name][2:4] == [f"{sum(mean > 0 for mean in means)} of 8", str(above)]
+        for pair, values in zip(cells(page, "differences-by-pair").values(), changes, strict=True):
+            assert interval(values, T3, "+.1f").lstrip("+-") in [cell.lstrip("+-") for cell in pair]
+
+
+def test_what_draws_nothing_counts_for_all_seeds() -> None:
+    runs = pd.read_csv(RUNS)
+    zero_shot = by_seed(runs)["ZeroshotCLIP"]
+    assert zero_shot.notna().all() and zero_shot.groupby(["dataset", "backbone"]).nunique().eq(1).all()
+
+
+def test_cells() -> None:
+    assert [shown(1.25), shown(-0.04), shown(-0.04, form="+.1f"), shown(float("nan"), 1)] == ["1.2", "0.0", "+0.0", ""]
+    assert shown(2, 0.5, "+.1f") == "+2.0 ± 0.5"
+    assert [verdict(1, 2), verdict(3, 2), verdict(-3, 2)] == ["no", "higher", "lower"]
+
+
+def test_every_mean_that_is_kept_says_of_how_many_seeds_and_which_version() -> None:
+    kept = pd.read_csv(KEPT)
+    assert kept[["table", "dataset", "backbone", "quantity", "mean", "seeds", "version"]].notna().all(axis=None)
+    assert (kept["std"].isna() | (kept["seeds"] > 1)).all()
+    assert not kept.duplicated(["table", "dataset", "backbone", "row", "quantity"]).any()
+
+
+def test_markers_that_do_not_fit_are_named() -> None:
+    text = "<!-- begin: a -->\nold\n<!-- end: a -->\n"
+    assert fill(text, {"a": "new"}) == text.replace("old", "new")
+    for blocks in ({}, {"a": "", "b": ""}):
+        with pytest.raises(UserError, match="there should be a table of this name"):
+            fill(text, blocks)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "archive").glob("*.md")), ids=lambda path: path.name)
+def test_links_of_the_archive_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target

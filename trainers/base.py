@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +95,7 @@ class MethodTrainer(TrainerX):
                 f"{type(self).__name__} reads none: leave it at last_step"
             )
 
+    @readable
     def build_data_loader(self) -> None:
         """Build Dassl's loaders on a reader that names an image it cannot read.
 
@@ -329,5 +329,5 @@ class MethodTrainer(TrainerX):
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
         """Save as Dassl does, by the clock."""
-        with self.clock.part("saving") if self.clock else nullcontext():
+        with self.clock.part("saving"):
             super().save_model(*args, **kwargs)

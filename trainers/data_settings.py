@@ -163,7 +163,9 @@ class TestLoader:
     """Batches of test images."""
 
     sampler: str = setting(
-        "SequentialSampler", "in which order images come: predictions are told by it", choices=("SequentialSampler",)
+        "SequentialSampler",
+        "in which order images come: predictions are paired with them by it",
+        choices=("SequentialSampler",),
     )
     batch_size: int = setting(32, "images of a batch", at_least=1)
 

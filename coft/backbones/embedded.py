@@ -108,10 +108,10 @@ def _own_signs(width: int) -> Tensor:
 def spelling_matrix(ids: Tensor) -> Tensor:
     """How often each bucket of letter groups occurs in each token, float32 ``[len(ids), SPELLING_BUCKETS]``."""
     buckets, starts = _spellings()
-    rows = torch.arange(VOCABULARY).repeat_interleave(starts.diff())
-    counts = torch.zeros(VOCABULARY, SPELLING_BUCKETS)
-    counts.index_put_((rows, buckets), torch.ones(len(rows)), accumulate=True)
-    return counts[ids]
+    rows = torch.arange(len(ids)).repeat_interleave(starts.diff()[ids])
+    columns = torch.cat([buckets[starts[token] : starts[token + 1]] for token in ids.tolist()])
+    counts = torch.zeros(len(ids), SPELLING_BUCKETS)
+    return counts.index_put_((rows, columns), torch.ones(len(rows)), accumulate=True)
 
 
 @cache

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .classifier import HEADS, Classifier
 from .filters import FILTERS, Filter, SeedFilter, weigh_seeds, with_minimum
-from .labeller import SCORES, Scores, best_class, predict
-from .losses import log_mean, weighted_cross_entropy
+from .labeller import SCORES, Scores, best_class, predict, zero_shot_logits
+from .losses import adjusted_cross_entropy, log_mean
 from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
 from .optimizers import light_optimizer
-from .pair import PARTNERS, Losses, MakeOptimizer, Pair, label_key
-from .peer import HEADS, Classifier, Peer
+from .pair import PARTNERS, Losses, MakeOptimizer, Pair
+from .peer import Peer
 from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, seed_quota, select_seeds
 from .seeding import generator
 from .settings import setting, share
-from .tables import map_rows
 
 PRECISIONS = ("fp32", "bf16", "fp16", "amp", "auto")
 WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
@@ -130,11 +130,8 @@ class CoFT(Method):
 
     def begin(self) -> None:
         """Choose the seeds by zero-shot logits, with the prior corrected."""
-        text, scale = self.zero_shot_text().cpu().t(), self.backbone.scale
-        features = self.backbone.image_features(
-            self.images, self.settings.label_views, label_key(self.runtime.seed, self.epoch)
-        )
-        logits = map_rows(lambda rows: scale * rows @ text, features, allocate=self.runtime.allocate)
+        text, views = self.zero_shot_text(), self.settings.label_views
+        logits = zero_shot_logits(self.backbone, self.images, text, self.runtime, views)
         self.share_seeds(correct_prior_(logits, self.settings.prior_tau), 2 * self.per_peer)
 
     def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> None:
@@ -162,7 +159,7 @@ class CoFT(Method):
             if (epoch - self.phase1_epochs) % self.settings.phase2.refresh == 0:
                 self.relabel()
             self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
-        self.adjustment = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
+        self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
         return self.draw_batches("weak" if self.phase(epoch) == 1 else "strong")
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -185,14 +182,11 @@ class CoFT(Method):
             features: Of some of its images. Shape (n, embed_dim).
             index: Which ones. Shape (n,).
         """
-        device = self.runtime.device
         with self.runtime.autocast():
             logits, log_odds = learner.classify(features)
-        labels = self.labels[name].of(index)
-        logits = logits.float() + self.adjustment[name].to(device)
-        losses = {"loss": (1.0, weighted_cross_entropy(logits, labels.label.to(device), labels.weight.to(device)))}
+        losses = {"loss": (1.0, adjusted_cross_entropy(logits, self.labels[name].of(index), self.frequency[name]))}
         if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
-            dual = self.dual_labels[name].of(index).label.to(device)
+            dual = self.dual_labels[name].of(index).label.to(features.device)
             losses["dual"] = (self.settings.lambda_dual, expected_dual_loss(log_odds.float(), dual))
         return losses
 
@@ -214,9 +208,7 @@ class CoFT(Method):
             dual loss has the partner's prediction.
         """
         groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
-        scores = self.labeller.score(
-            self.pair.teachers(), torch.cat(groups), 1, label_key(self.runtime.seed, self.epoch)
-        )
+        scores = self.labeller.score(self.pair.teachers(), torch.cat(groups), 1, self.epoch)
         sizes = [len(group) for group in groups]
         parts = {name: list(zip(own[0].split(sizes), own[1].split(sizes), strict=True)) for name, own in scores.items()}
         warm = self.epoch % self.settings.phase1.epochs * self.steps(1) >= WARMUP_STEPS
@@ -240,9 +232,7 @@ class CoFT(Method):
         Raises:
             ValueError: If the filter keeps no label.
         """
-        features = self.labeller.encode(
-            self.pair.teachers(), self.settings.label_views, label_key(self.runtime.seed, self.epoch)
-        )
+        features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.epoch)
         if self.fits_negatives and self.epoch > self.phase1_epochs:
             self.renew_seeds(self.labeller.classify(self.pair.teachers(), features))
         self.fit_to_seeds(features)
@@ -312,7 +302,7 @@ class CoFT(Method):
             return
         balanced = {}
         for name, labels in self.labels.items():
-            weight = labels.weight.float() * torch.exp(-self.adjustment[name][labels.label])
+            weight = labels.weight.float() * torch.exp(-self.frequency[name][labels.label])
             balanced[name] = PseudoLabels(labels.index, labels.label, weight)
         self.pair.fit_negatives(self.inference_models(), balanced, 1, self.epoch)
 

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .classifier import Classifier
 from .coft import CoFT, CoFTSettings
 from .contrastive import ContrastingPeer
-from .pair import Losses, label_key
-from .peer import Classifier, Peer
+from .pair import Losses
+from .peer import Peer
 from .protocol import Backbone, Batch, Images, Runtime
 from .seeding import derive
 from .settings import setting, share
@@ -153,9 +154,7 @@ class CoFTPlus(CoFT):
         Args:
             number: Of the round, from 1.
         """
-        scores = self.labeller.score(
-            self.pair.teachers(), None, self.settings.label_views, label_key(self.runtime.seed, self.epoch)
-        )
+        scores = self.labeller.score(self.pair.teachers(), None, self.settings.label_views, self.epoch)
         logits = self.ensemble(list(scores.values()))
         labels = logits.argmax(dim=1)
         clean = [own.p_clean(labels) > 0.5 for own in self.predictions(scores).values()]

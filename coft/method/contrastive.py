@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .peer import Classifier, Peer
+from .classifier import Classifier
+from .peer import Peer
 from .pseudo_labels import PseudoLabels
 
 NO_IMAGE = -1
@@ -118,9 +119,16 @@ def contrastive_loss(
 
 
 class ContrastingClassifier(Classifier):
-    """A classifier whose features are also projected, to be contrasted."""
+    """A classifier whose features are also projected, to be contrasted.
 
-    projection: ProjectionHead
+    Args:
+        projection: Image features to the space where they are contrasted.
+        *parts: As of `Classifier`.
+    """
+
+    def __init__(self, projection: ProjectionHead, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.projection = projection
 
     def project(self, features: Tensor) -> Tensor:
         """Image features (n, embed_dim) to unit-length vectors (n, dim), in fp32."""
@@ -148,10 +156,10 @@ class ContrastingPeer(Peer):
     def make_student(self, encoder: nn.Module) -> ContrastingClassifier:
         """The classifier that trains in Phase II, with a projection head; also makes the queue."""
         plain = super().make_student(encoder)
-        args = (plain.encoder, plain.positive, plain.negative, plain.scale, plain.negative_to_visual)
-        student = ContrastingClassifier(*args, plain.micro_batch)
         source = torch.Generator().manual_seed(self.seed)
-        student.projection = ProjectionHead(plain.positive.shape[1], DIM, source).to(plain.positive.device)
+        projection = ProjectionHead(plain.positive.shape[1], DIM, source).to(plain.positive.device)
+        parts = plain.encoder, plain.positive, plain.negative, plain.scale, plain.negative_to_visual, plain.micro_batch
+        student = ContrastingClassifier(projection, *parts)
         self.queue = KeyQueue(self.queue_size, DIM).to(plain.positive.device)
         return student
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .classifier import Classifier
 from .negative_prompt import CLEAN_RULES
 from .parallel import Parallel
-from .peer import Classifier
-from .protocol import Images, Runtime
+from .protocol import Backbone, Images, Runtime
 from .pseudo_labels import Predictions, correct_prior_
 from .tables import Rows, chunks, each_row, map_rows
 
@@ -47,6 +47,8 @@ def mean_features(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 class Labeller:
     """Runs models over the unlabeled images, several in one pass, in the precision of the run.
 
+    With several views, an image is scored by the plain one and weak ones, which differ in each epoch.
+
     Args:
         images: The unlabeled images.
         runtime: Where and how.
@@ -56,14 +58,12 @@ class Labeller:
     def __init__(self, images: Images, runtime: Runtime, parallel: Parallel) -> None:
         self.images, self.runtime, self.parallel = images, runtime, parallel
 
-    def encode(
-        self, models: Mapping[str, Classifier], num_views: int = 1, key: Sequence[int | str] = ()
-    ) -> dict[str, Tensor]:
+    def encode(self, models: Mapping[str, Classifier], num_views: int = 1, epoch: int = 0) -> dict[str, Tensor]:
         """Each model's features of all images, means over views. Shape (N, embed_dim) each, on the CPU."""
         models = _evaluated(models)
         parts = {name: Rows(len(self.images), self.runtime.allocate) for name in models}
         with self._working():
-            for batch in self.images.plain(None, num_views, key):
+            for batch in self.images.plain(None, num_views, view_key(self.runtime, epoch)):
                 images = dict.fromkeys(models, batch.to(self.runtime.device))
                 for name, rows in self._map(partial(_features, models, images), models).items():
                     parts[name].add(rows)
@@ -74,13 +74,15 @@ class Labeller:
         models: Mapping[str, Classifier],
         index: Mapping[str, Tensor],
         num_views: int = 1,
-        key: Sequence[int | str] = (),
+        epoch: int = 0,
     ) -> dict[str, Tensor]:
         """Each model's features of some images of its own. Shape (n, embed_dim) each, fp32."""
         models = _evaluated(models)
         parts: dict[str, list[Tensor]] = {name: [] for name in models}
         with self._working():
-            for batches in zip_longest(*(self.images.plain(index[name], num_views, key) for name in models)):
+            for batches in zip_longest(
+                *(self.images.plain(index[name], num_views, view_key(self.runtime, epoch)) for name in models)
+            ):
                 pairs = zip(models, batches, strict=True)
                 images = {name: batch.to(self.runtime.device) for name, batch in pairs if batch is not None}
                 for name, rows in self._map(partial(_features, models, images), images).items():
@@ -106,14 +108,14 @@ class Labeller:
         models: Mapping[str, Classifier],
         index: Tensor | None = None,
         num_views: int = 1,
-        key: Sequence[int | str] = (),
+        epoch: int = 0,
     ) -> dict[str, Scores]:
         """Each model's logits l+ and clean log-odds d of some images, or all. Shape (n, C) each, on the CPU."""
         models = _evaluated(models)
         count = len(self.images) if index is None else len(index)
         parts = {name: tuple(Rows(count, self.runtime.allocate) for _ in range(2)) for name in models}
         with self._working():
-            for batch in self.images.plain(index, num_views, key):
+            for batch in self.images.plain(index, num_views, view_key(self.runtime, epoch)):
                 for name, scores in self.scores_of(models, batch.to(self.runtime.device)).items():
                     for part, numbers in zip(parts[name], scores, strict=True):
                         part.add(numbers)
@@ -162,6 +164,29 @@ def _evaluated(models: Mapping[str, Classifier]) -> dict[str, Classifier]:
 
 def _features(models: Mapping[str, Classifier], images: Mapping[str, Tensor], name: str) -> Tensor:
     return mean_features(models[name].features, images[name]).float()
+
+
+def view_key(runtime: Runtime, epoch: int) -> tuple[int | str, ...]:
+    """What the weak views depend on that labels are made of."""
+    return runtime.seed, "labels", epoch
+
+
+def zero_shot_logits(backbone: Backbone, images: Images, text: Tensor, runtime: Runtime, num_views: int = 1) -> Tensor:
+    """Logits of all unlabeled images under the frozen CLIP.
+
+    Args:
+        backbone: Has the image features.
+        images: The unlabeled images.
+        text: Unit-length text features. Shape (C, embed_dim).
+        runtime: Where and how to compute.
+        num_views: Views of an image that its features are the mean of.
+
+    Returns:
+        Shape (N, C), on the CPU.
+    """
+    vectors, scale = text.cpu().t(), backbone.scale
+    features = backbone.image_features(images, num_views, view_key(runtime, 0))
+    return map_rows(lambda rows: scale * rows @ vectors, features, allocate=runtime.allocate)
 
 
 def predict(logits: Tensor, log_odds: Tensor, tau: float, clean_rule: str, classify: str) -> Predictions:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .pseudo_labels import PseudoLabels
+
 
 def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean of the samples' cross-entropies, or their weighted sum where all weights together are below 1.
@@ -24,6 +26,24 @@ def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Ten
     """
     each = F.cross_entropy(logits, label, reduction="none")
     return (each * weight).sum() / weight.sum().clamp_min(1)
+
+
+def adjusted_cross_entropy(logits: Tensor, labels: PseudoLabels, log_frequency: Tensor) -> Tensor:
+    """`weighted_cross_entropy` of pseudo-labels, with logits adjusted by their class frequencies (Menon et al. 2021).
+
+    What trains need not learn the imbalance that a filter leaves.
+
+    Args:
+        logits: Of some images. Shape (n, C).
+        labels: Of these images, in this order.
+        log_frequency: Of the classes, see `PseudoLabels.log_frequency`. Shape (C,).
+
+    Returns:
+        A scalar.
+    """
+    device = logits.device
+    adjusted = logits.float() + log_frequency.to(device)
+    return weighted_cross_entropy(adjusted, labels.label.to(device), labels.weight.to(device))
 
 
 def average_predictions(logits: Sequence[Tensor]) -> Tensor:

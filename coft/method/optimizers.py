@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from .peer import Classifier
+from .classifier import Classifier
 
 Built = tuple[Optimizer, LRScheduler]
 HEAD_RATE = 10  # learning rate of the heads over that of the encoder: vectors of unit length move little

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from .classifier import HEADS, Classifier
 from .labeller import SCORES, Labeller
 from .negative_prompt import draw, fit_negative
 from .optimizers import Built, PhasedOptimizer, PhasedScheduler, full_optimizer
 from .parallel import Parallel
-from .peer import HEADS, Classifier, Peer
+from .peer import Peer
 from .protocol import Backbone, Images, Runtime
 from .pseudo_labels import PseudoLabels
 from .seeding import generator
@@ -140,12 +141,12 @@ class Pair:
             epoch: The present one, for random numbers.
             known: Features of all images, where they are at hand. Shape (N, embed_dim) each.
         """
-        seed, device = self.runtime.seed, self.runtime.device
-        sources = {name: generator(seed, "negative", name, epoch) for name in labels}
+        device = self.runtime.device
+        sources = {name: generator(self.runtime.seed, "negative", name, epoch) for name in labels}
         chosen = {name: labels[name].at(draw(len(labels[name].label), sources[name])) for name in labels}
         index = {name: own.index for name, own in chosen.items()}
         if known is None:
-            features = self.labeller.encode_some(models, index, num_views, label_key(seed, epoch))
+            features = self.labeller.encode_some(models, index, num_views, epoch)
         else:
             features = {name: known[name][own] for name, own in index.items()}
 
@@ -176,8 +177,3 @@ class Pair:
         with self.runtime.autocast():
             scores = self.labeller.scores_of(models, images)
         return {name: SCORES[classify](*own).float().softmax(dim=1) for name, own in scores.items()}
-
-
-def label_key(seed: int, epoch: int) -> tuple[int | str, ...]:
-    """What the weak views depend on that labels are made of."""
-    return seed, "labels", epoch

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coft.method.classifier import Classifier
 from coft.method.coft import MIN_AUC, MIN_KEPT, PRECISIONS, SAMPLE, WARMUP_STEPS
 from coft.method.filters import keep_best
-from coft.method.labeller import predict
-from coft.method.losses import log_mean, weighted_cross_entropy
+from coft.method.labeller import predict, zero_shot_logits
+from coft.method.losses import adjusted_cross_entropy, log_mean
 from coft.method.negative_prompt import draw_complement, dual_loss, separation
 from coft.method.optimizers import light_optimizer
-from coft.method.pair import NAMES, Losses, MakeOptimizer, Pair, label_key
-from coft.method.peer import Classifier, Peer
+from coft.method.pair import NAMES, Losses, MakeOptimizer, Pair
+from coft.method.peer import Peer
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels
 from coft.method.seeding import generator
 from coft.method.settings import setting, share
-from coft.method.tables import map_rows
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,7 @@ class DeFT(Method):
 
     def begin(self) -> None:
         """Give every image its zero-shot label."""
-        text, scale = self.backbone.zero_shot_text().cpu().t(), self.backbone.scale
-        features = self.backbone.image_features(self.images, 1, label_key(self.runtime.seed, self.epoch))
-        logits = map_rows(lambda rows: scale * rows @ text, features, allocate=self.runtime.allocate)
+        logits = zero_shot_logits(self.backbone, self.images, self.backbone.zero_shot_text(), self.runtime)
         labels = PseudoLabels.of_pool(logits.argmax(dim=1))
         for peer in self.peers.values():
             peer.take_seeds(labels)
@@ -133,7 +131,7 @@ class DeFT(Method):
             if epoch == self.phase1_epochs:
                 self.filter_for_phase2()
             self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
-        self.adjustment = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
+        self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
         index = {name: labels.index for name, labels in self.labels.items()}
         view = "weak" if self.phase(epoch) == 1 else "strong"
         return self.images.batches(view, index, self.steps(self.phase(epoch)), self.runtime.seed, epoch)
@@ -145,9 +143,7 @@ class DeFT(Method):
             Labels of the classification loss, and of the dual loss, where unclean ones are the model's predictions.
         """
         groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
-        scores = self.pair.labeller.score(
-            self.pair.teachers(), torch.cat(groups), 1, label_key(self.runtime.seed, self.epoch)
-        )
+        scores = self.pair.labeller.score(self.pair.teachers(), torch.cat(groups), 1, self.epoch)
         sizes = [len(group) for group in groups]
         warm = self.epoch * self.steps(1) >= WARMUP_STEPS
         labels, dual_labels, separations, of_sample = {}, {}, [], []
@@ -169,7 +165,7 @@ class DeFT(Method):
     def filter_for_phase2(self) -> None:
         """Keep for each model the labels that its Phase I calls clean."""
         models = {name: peer.prompted() for name, peer in self.peers.items()}
-        features = self.pair.labeller.encode(models, 1, label_key(self.runtime.seed, self.epoch))
+        features = self.pair.labeller.encode(models, 1, self.epoch)
         predictions = {}
         for name, scores in self.pair.labeller.classify(models, features).items():
             label = self.peers[name].seeds.label
@@ -188,15 +184,14 @@ class DeFT(Method):
 
     def losses(self, batch: Batch, name: str) -> Losses:
         """CE(l+ + log class frequency, y) by weight, and in Phase I the dual loss with a complement that is drawn."""
-        part, device = batch[name], self.runtime.device
+        part = batch[name]
         with self.runtime.autocast():
             learner = self.peers[name].learner()
-            logits, log_odds = learner.classify(learner.features(part["view"].to(device)))
+            logits, log_odds = learner.classify(learner.features(part["view"].to(self.runtime.device)))
         labels = self.labels[name].of(part["index"])
-        logits = logits.float() + self.adjustment[name].to(device)
-        losses = {"loss": (1.0, weighted_cross_entropy(logits, labels.label.to(device), labels.weight.to(device)))}
+        losses = {"loss": (1.0, adjusted_cross_entropy(logits, labels, self.frequency[name]))}
         if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
-            label = self.dual_labels[name].of(part["index"]).label.to(device)
+            label = self.dual_labels[name].of(part["index"]).label.to(logits.device)
             source = generator(self.runtime.seed, "complement", name, self.epoch, self.steps_done)
             complement = draw_complement(label, self.num_classes, source)
             losses["dual"] = (self.settings.lambda_dual, dual_loss(log_odds.float(), label, complement))

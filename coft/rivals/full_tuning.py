@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coft.method.classifier import Classifier
 from coft.method.coft import PRECISIONS
 from coft.method.labeller import Labeller
-from coft.method.losses import average_predictions, weighted_cross_entropy
+from coft.method.losses import adjusted_cross_entropy, average_predictions
 from coft.method.optimizers import HEAD_RATE, full_optimizer
 from coft.method.parallel import Parallel
-from coft.method.peer import Classifier, Peer
+from coft.method.peer import Peer
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels
+from coft.method.pseudo_labels import PseudoLabels, correct_prior_
 from coft.method.settings import setting, share
 
 
@@ -107,10 +108,17 @@ class FullTuning(Method):
         """Labels of all images for each model."""
         raise NotImplementedError
 
-    @property
-    def refresh(self) -> int:
-        """Epochs between two labellings; 0: one before the first epoch is all."""
-        return 0
+    def own_labels(self, tau: float) -> Mapping[str, PseudoLabels]:
+        """Each model's own labels of all images, with its moving average.
+
+        Args:
+            tau: Strength of the correction against rarely predicted classes.
+        """
+        labels = {}
+        for name, (logits, _) in self.labeller.score({n: peer.teacher() for n, peer in self.peers.items()}).items():
+            labels[name] = PseudoLabels.of_pool(correct_prior_(logits, tau).argmax(dim=1))
+        self.observer.labelled({}, labels, {name: name for name in labels})
+        return labels
 
     def first_head(self, name: str) -> Tensor:
         """Text features that a model starts with: the averaged templates'. Unit length, shape (C, embed_dim)."""
@@ -140,13 +148,13 @@ class FullTuning(Method):
     def begin_epoch(self, epoch: int) -> Sequence[Batch]:
         """Label all images when it is due, and draw the batches."""
         self.tested = []
-        if epoch % (self.refresh or self.epochs) == 0:
+        if epoch % (getattr(self.settings, "refresh", 0) or self.epochs) == 0:
             for peer in self.peers.values():
                 peer.eval()
             for name, labels in self.label().items():
                 self.peers[name].take_labels(labels)
         self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
-        self.adjustment = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
+        self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
         index = {name: labels.index for name, labels in self.labels.items()}
         steps = self.images.steps(len(self.images))
         return self.images.batches("strong", index, steps, self.runtime.seed, self.key, epoch)
@@ -163,12 +171,10 @@ class FullTuning(Method):
         Returns:
             Its loss.
         """
-        part, device = batch[name], self.runtime.device
+        part = batch[name]
         with self.runtime.autocast():
-            logits, _ = self.peers[name].learner()(part["view"].to(device))
-        labels = self.labels[name].of(part["index"])
-        logits = logits.float() + self.adjustment[name].to(device)
-        loss = weighted_cross_entropy(logits, labels.label.to(device), labels.weight.to(device))
+            logits, _ = self.peers[name].learner()(part["view"].to(self.runtime.device))
+        loss = adjusted_cross_entropy(logits, self.labels[name].of(part["index"]), self.frequency[name])
         self.runtime.descend(loss, self.optimizers[name], name)
         self.peers[name].update_ema()
         self.schedulers[name].step()

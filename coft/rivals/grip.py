@@ -9,15 +9,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import PromptLearner
 from coft.method.losses import average_predictions
 from coft.method.optimizers import PhasedOptimizer, PhasedScheduler
-from coft.method.protocol import Batch
+from coft.method.protocol import Batch, Images, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels
 from coft.method.settings import setting
 from coft.method.tables import map_rows
 
-from .prompt_tuning import UPL, CoOpSettings, MakeOptimizer
+from .prompt_tuning import CoOpSettings, MakeOptimizer, PromptTuning
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RoundLearner(PromptLearner):
         self.take(PseudoLabels.certain(**state))
 
 
-class GRIP(UPL):
+class GRIP(PromptTuning):
     """UPL in rounds. The zero-shot classifier labels for the first; for each other, the prompts of the round before.
 
     A round takes K = i N / (R C) images of each class and starts with fresh contexts and a fresh optimizer. Members of
@@ -69,37 +70,37 @@ class GRIP(UPL):
     epoch. Visual and multimodal prompts are left out.
 
     Args:
-        images: As of `UPL`.
-        observer: As of `UPL`.
-        backbone: As of `UPL`.
+        images: The unlabeled images.
+        observer: Sees the pseudo-labels.
+        backbone: As of `PromptTuning`.
         settings: See `GRIPSettings`.
-        runtime: As of `UPL`.
-        make_optimizer: As of `UPL`.
+        runtime: As of `PromptTuning`.
+        make_optimizer: As of `PromptTuning`.
         epochs: Of a round.
-        key: As of `UPL`.
+        key: As of `PromptTuning`.
     """
 
     learner_class = RoundLearner
 
     def __init__(
         self,
-        images: Any,
-        observer: Any,
-        backbone: Any,
+        images: Images,
+        observer: Observer,
+        backbone: ClassBackbone,
         settings: GRIPSettings,
-        runtime: Any,
+        runtime: Runtime,
         make_optimizer: MakeOptimizer,
         epochs: int,
         key: str,
     ) -> None:
-        self.round, self.round_epochs = 1, epochs
-        args = backbone, settings, runtime, _afresh(make_optimizer), settings.rounds * epochs, key
-        super().__init__(images, observer, *args)
+        self.round_epochs = epochs
+        super().__init__(backbone, settings, runtime, _afresh(make_optimizer), settings.rounds * epochs, key)
+        self.images, self.observer = images, observer
+        self.learn_from(self.zero_shot_logits(), self.quota(1))
 
-    @property
-    def per_class(self) -> int:
-        """Pseudo-labels of each class in the present round."""
-        return linear_quota(self.round, self.settings.rounds, len(self.images), len(self.backbone.classnames))
+    def quota(self, number: int) -> int:
+        """Pseudo-labels of each class in a round, from 1."""
+        return linear_quota(number, self.settings.rounds, len(self.pool), len(self.backbone.classnames))
 
     def take(self, labels: PseudoLabels) -> None:
         """Take pseudo-labels, and put them into the checkpoints."""
@@ -124,8 +125,7 @@ class GRIP(UPL):
         Args:
             number: Of the round, from 1.
         """
-        self.round = number
-        self.learn_from(self.pool_logits())
+        self.learn_from(self.pool_logits(), self.quota(number))
         for member, (name, learner) in enumerate(self.learners.items()):
             learner.ctx.copy_(self.first_context(member, "round", number))
             self.optimizers[name].enter(number)
@@ -138,7 +138,7 @@ class GRIP(UPL):
         def compute(rows: Tensor) -> Tensor:
             return average_predictions([scale * rows @ text for text in texts])
 
-        return map_rows(compute, self.backbone.image_features(self.images), allocate=self.runtime.allocate)
+        return map_rows(compute, self.backbone.image_features(self.pool), allocate=self.runtime.allocate)
 
 
 def _afresh(make_optimizer: MakeOptimizer) -> MakeOptimizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.method.peer import Peer
+from coft.method.pseudo_labels import PseudoLabels
 from coft.method.seeding import generator
 from coft.method.settings import setting, share
 
-from .self_training import SelfTraining, SelfTrainingSettings
+from .full_tuning import FullTuning
+from .self_training import SelfTrainingSettings
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def train_text_classifier(
     return F.normalize(weight.detach(), dim=-1)
 
 
-class LaFTer(SelfTraining):
+class LaFTer(FullTuning):
     """Self-training that starts from a text classifier, and in which a light visual module and the head train.
 
     The text classifier with the frozen image encoder labels all images, once. Models are trained on these labels with
@@ -74,7 +76,7 @@ class LaFTer(SelfTraining):
 
     Args:
         texts: Makes unit-length features of what is said of each class. Shape (n_c, embed_dim) each.
-        *args: As of `SelfTraining`.
+        *args: As of `FullTuning`.
     """
 
     key = "LAFTER"
@@ -83,6 +85,10 @@ class LaFTer(SelfTraining):
     def __init__(self, texts: Callable[[], Sequence[Tensor]], *args: Any) -> None:
         self.texts = texts
         super().__init__(*args)
+
+    def label(self) -> Mapping[str, PseudoLabels]:
+        """Labels of the text classifiers."""
+        return self.own_labels(self.settings.prior_tau)
 
     def first_head(self, name: str) -> Tensor:
         """A model's text classifier. Unit length, shape (C, embed_dim)."""

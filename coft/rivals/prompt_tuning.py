@@ -13,12 +13,12 @@ from torch import Tensor
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import POSITIONS, PromptLearner, encode_prompts, random_context, word_context
 from coft.method.coft import PRECISIONS
+from coft.method.labeller import zero_shot_logits
 from coft.method.losses import average_predictions
-from coft.method.protocol import Batch, Images, Method, Observer, Runtime
+from coft.method.protocol import Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels, select_seeds
 from coft.method.seeding import generator
 from coft.method.settings import setting
-from coft.method.tables import map_rows
 
 MakeOptimizer = Callable[[PromptLearner], tuple[Any, Any]]  # an optimizer and its schedule, stepped once an epoch
 
@@ -43,9 +43,10 @@ class UPLSettings(CoOpSettings):
 
 
 class PromptTuning(Method):
-    """Learned prompts with a frozen image encoder.
+    """Learned prompts with a frozen image encoder, by default from pseudo-labels of some images.
 
-    The models are `prompt_learner`, `prompt_learner_2` ...; the first is the one that would train alone.
+    The models are `prompt_learner`, `prompt_learner_2` ...; the first is the one that would train alone. Members of an
+    ensemble share the pseudo-labels; contexts, batches and augmentations are their own.
 
     Args:
         backbone: CLIP for the classes at hand.
@@ -54,10 +55,18 @@ class PromptTuning(Method):
         make_optimizer: Makes optimizer and schedule of a prompt learner.
         epochs: How many there are.
         key: Of random numbers.
+
+    Attributes:
+        images: The unlabeled images; None where there are labels.
+        observer: Sees the pseudo-labels.
+        labels: What the prompts learn from.
     """
 
     learner_class = PromptLearner
     settings: Any
+    images: Images | None = None
+    observer = Observer()
+    labels = PseudoLabels.none()
 
     def __init__(
         self,
@@ -89,24 +98,40 @@ class PromptTuning(Method):
         source = generator(self.runtime.seed, self.key, "context", *([member] if member else []), *key)
         return random_context(clip_model, *shape, generator=source)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Image features of the frozen CLIP, unit length. Shape (n, embed_dim)."""
-        with torch.no_grad(), self.runtime.autocast():
-            return F.normalize(self.backbone.clip_model.encode_image(images).float(), dim=-1)
+    # ---------------------------------------------------------------- pseudo-labels
 
-    def text(self, name: str) -> Tensor:
-        """Text features of a prompt, unit length, with gradients to the context. Shape (C, embed_dim)."""
-        with self.runtime.autocast():
-            return F.normalize(encode_prompts(self.backbone.clip_model, self.learners[name])[0], dim=-1)
+    def zero_shot_logits(self) -> Tensor:
+        """Logits of all images by the first template. Shape (N, C), on the CPU."""
+        return zero_shot_logits(self.backbone, self.pool, self.backbone.first_template_text(), self.runtime)
 
     @property
-    def scale(self) -> Tensor:
-        """CLIP's logit scale."""
-        return self.backbone.clip_model.logit_scale.exp()
+    def pool(self) -> Images:
+        """The unlabeled images."""
+        if self.images is None:
+            raise ValueError("there are no unlabeled images")
+        return self.images
+
+    def learn_from(self, logits: Tensor, per_class: int) -> None:
+        """Take each class's surest images by logits (N, C) as pseudo-labels."""
+        self.take(select_seeds(logits, per_class))
+        self.observer.seeds_chosen(self.labels, logits, torch.full((logits.shape[1],), per_class))
+
+    def take(self, labels: PseudoLabels) -> None:
+        """Take pseudo-labels in the place of the present ones."""
+        self.labels = labels
+
+    # ---------------------------------------------------------------- the protocol
+
+    def begin_epoch(self, epoch: int) -> Sequence[Any]:
+        """Draw the batches."""
+        index = {name.replace("prompt_learner", "upl"): self.labels.index for name in self.learners}
+        steps = self.pool.steps(len(self.labels.index))
+        return self.pool.batches("weak", index, steps, self.runtime.seed, self.key, epoch)
 
     def examples(self, batch: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Images and labels of a batch for each member."""
-        raise NotImplementedError
+        parts = zip(self.learners, batch.values(), strict=True)
+        return {name: (part["view"], self.labels.of(part["index"]).label) for name, part in parts}
 
     def step(self, batch: Any) -> dict[str, float]:
         """Make one step of each member on its part of a batch; reports means over the members."""
@@ -130,6 +155,21 @@ class PromptTuning(Method):
         """Logits of images; of an ensemble, log of the mean of its probabilities. Shape (n, C)."""
         features = self.scale * self.image_features(images)
         return average_predictions([features @ self.text(name).t() for name in self.learners])
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Image features of the frozen CLIP, unit length. Shape (n, embed_dim)."""
+        with torch.no_grad(), self.runtime.autocast():
+            return F.normalize(self.backbone.clip_model.encode_image(images).float(), dim=-1)
+
+    def text(self, name: str) -> Tensor:
+        """Text features of a prompt, unit length, with gradients to the context. Shape (C, embed_dim)."""
+        with self.runtime.autocast():
+            return F.normalize(encode_prompts(self.backbone.clip_model, self.learners[name])[0], dim=-1)
+
+    @property
+    def scale(self) -> Tensor:
+        """CLIP's logit scale."""
+        return self.backbone.clip_model.logit_scale.exp()
 
 
 class CoOp(PromptTuning):
@@ -156,8 +196,6 @@ class CoOp(PromptTuning):
 class UPL(PromptTuning):
     """Unsupervised prompt learning (Huang et al. 2022): pseudo-labels come from the frozen CLIP.
 
-    Members of an ensemble share the pseudo-labels; contexts, batches and augmentations are their own.
-
     Unlike the published method: one prompt unless `ensemble` says more, pseudo-labels of one CLIP (its UPL* takes them
     from several), and a class with too few of them is filled from images that have it second.
 
@@ -170,32 +208,4 @@ class UPL(PromptTuning):
     def __init__(self, images: Images, observer: Observer, *args: Any) -> None:
         super().__init__(*args)
         self.images, self.observer = images, observer
-        features, text = self.backbone.image_features(images), self.backbone.first_template_text().cpu().t()
-        scale = self.backbone.scale
-        self.learn_from(map_rows(lambda rows: scale * rows @ text, features, allocate=self.runtime.allocate))
-
-    @property
-    def per_class(self) -> int:
-        """Pseudo-labels of each class."""
-        return int(self.settings.seeds_per_class)
-
-    def learn_from(self, logits: Tensor) -> None:
-        """Take each class's surest images by logits (N, C) as pseudo-labels."""
-        self.take(select_seeds(logits, self.per_class))
-        quotas = torch.full((logits.shape[1],), self.per_class)
-        self.observer.seeds_chosen(self.labels, logits, quotas)
-
-    def take(self, labels: PseudoLabels) -> None:
-        """Take pseudo-labels in the place of the present ones."""
-        self.labels = labels
-
-    def begin_epoch(self, epoch: int) -> Sequence[Batch]:
-        """Draw the batches."""
-        index = {name.replace("prompt_learner", "upl"): self.labels.index for name in self.learners}
-        steps = self.images.steps(len(self.labels.index))
-        return self.images.batches("weak", index, steps, self.runtime.seed, self.key, epoch)
-
-    def examples(self, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Images and pseudo-labels of a batch for each member."""
-        parts = zip(self.learners, batch.values(), strict=True)
-        return {name: (part["view"], self.labels.of(part["index"]).label) for name, part in parts}
+        self.learn_from(self.zero_shot_logits(), self.settings.seeds_per_class)

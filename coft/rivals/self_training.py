@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coft.method.pseudo_labels import PseudoLabels, correct_prior_
+from coft.method.pseudo_labels import PseudoLabels
 from coft.method.settings import setting
 
 from .full_tuning import FullTuning, TuningSettings
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,18 +28,6 @@ class SelfTraining(FullTuning):
 
     key = "SELFTRAINING"
 
-    @property
-    def refresh(self) -> int:
-        """Epochs between two labellings."""
-        return int(self.settings.refresh)
-
     def label(self) -> Mapping[str, PseudoLabels]:
         """Each model's own labels."""
-        scores = self.labeller.score({name: peer.teacher() for name, peer in self.peers.items()})
-        tau = self.settings.prior_tau
-        labels = {
-            name: PseudoLabels.of_pool(correct_prior_(logits, tau).argmax(dim=1))
-            for name, (logits, _) in scores.items()
-        }
-        self.observer.labelled({}, labels, {name: name for name in labels})
-        return labels
+        return self.own_labels(self.settings.prior_tau)

@@ -27,20 +27,20 @@ class Diagnostics:
         """Whether any label is known."""
         return bool((self._labels >= 0).any())
 
-    def right(self, ranks: Tensor, labels: Tensor) -> int:
+    def right(self, index: Tensor, labels: Tensor) -> int:
         """Count right pseudo-labels among some images."""
-        return int((self._labels[ranks] == labels).sum())
+        return int((self._labels[index] == labels).sum())
 
-    def accuracy(self, ranks: Tensor, labels: Tensor) -> float:
+    def accuracy(self, index: Tensor, labels: Tensor) -> float:
         """Share of right pseudo-labels among images whose label is known, in [0, 1]; NaN without any."""
-        truth = self._labels[ranks]
+        truth = self._labels[index]
         known = truth >= 0
         return float((truth[known] == labels[known]).float().mean()) if known.any() else math.nan
 
     def cluster_accuracy(self, labels: Tensor) -> float:
         """Share of right labels of all images if classes swapped names in the best way, as clusterings are measured.
 
-        What it is above `accuracy` are images that are told apart, but go by another class's name. NaN without a known
+        What it is above `accuracy` are images that are separated, but under another class's name. NaN without a known
         label.
         """
         from scipy.optimize import linear_sum_assignment

@@ -89,6 +89,12 @@ def claim(cfg: Any) -> None:
         with replacing(folder / CONFIG) as draft:
             draft.write_text(text, encoding="utf-8")
         return
+    other = sorted((saved.keys() ^ present.keys()) - FREE_KEYS)
+    if other and all(saved.get(key) == present.get(key) for key in TELLING):
+        raise UserError(
+            f"output folder {folder} was begun by another version of the project ({other[0]} is known to one of them "
+            f"alone); choose another --output-dir, or remove the folder"
+        )
     for key in dict.fromkeys((*TELLING, *sorted(saved.keys() | present.keys()))):
         if key not in FREE_KEYS and saved.get(key) != present.get(key):
             raise UserError(

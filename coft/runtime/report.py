@@ -84,7 +84,7 @@ def write_pseudo_labels(
     columns: Mapping[str, Tensor],
     kept_for: Mapping[str, Tensor],
 ) -> None:
-    """Write `pseudo_labels.csv`: path, class, confidence, p_clean of both peers, and whom the label is kept for.
+    """Write `pseudo_labels.csv`: path, class, confidence, p_clean of both peers, and for whom the label is kept.
 
     Args:
         path: The CSV file.
@@ -92,7 +92,7 @@ def write_pseudo_labels(
         classnames: Names by label.
         labels: Pseudo-labels. Shape (N,).
         columns: Further numbers for each image, by column name. Shape (N,) each.
-        kept_for: For each peer, whether it is taught this label of this image. Shape (N,) each, bool.
+        kept_for: For each peer, whether it is trained on this label of this image. Shape (N,) each, bool.
     """
     table = pd.DataFrame({"path": list(paths), "class": [classnames[i] for i in labels.tolist()]})
     for name, values in columns.items():

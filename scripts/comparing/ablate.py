@@ -18,6 +18,7 @@ from scripts.paths import called_from, shown
 
 from .ablations import FULL, Ablation, choose, load_ablations, missing
 from .differences import measured, overall_changes, summarise_changes, with_changes
+from .figures import write_bars
 from .methods import known_keys
 from .plan import Grid, Run, plan
 from .results import planned_rows
@@ -34,7 +35,7 @@ from .session import (
     report_failures,
     unclaimed,
 )
-from .tables import remove_others, titled, write_bars, write_tables
+from .tables import remove_others, titled, write_tables
 
 DESCRIPTION = "Change the switches of a method one by one; a table of paired differences to the unchanged method."
 KIND = "ablations"

@@ -12,8 +12,8 @@ import yaml
 from coft.backbones.load import architecture
 from coft.runtime.errors import UserError, did_you_mean
 
-from .methods import Method, choices_of, known_keys, runnable
-from .plan import Run
+from .methods import Method, known_keys, runnable
+from .plan import Run, make_config
 
 FULL = "full"
 MEASURES = ("both", "single", "after Phase I")
@@ -56,8 +56,8 @@ def load_ablations(path: Path) -> list[Ablation]:
     except OSError as error:
         raise UserError(f"--ablations {path}: cannot be read ({error.strerror}); give a list of ablations") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())  # YAML's messages have several lines
-        raise UserError(f"{path}: expected the keys trainer and ablations ({told})") from error
+        reason = " ".join(str(error).split())  # YAML's messages have several lines
+        raise UserError(f"{path}: expected the keys trainer and ablations ({reason})") from error
     if not isinstance(entries, list):
         raise UserError(f"{path}: ablations should be a list of changes, not {entries!r}")
     if trainer not in runnable():
@@ -84,14 +84,15 @@ def _read(path: Path, trainer: str, entry: Any) -> Ablation:
 
 
 def missing(ablation: Ablation, keys: Collection[str] | None = None) -> str | None:
-    """Why an ablation cannot be run: a key that does not exist, or a name that no registry has; None if it can."""
+    """Why an ablation cannot be run: a key that does not exist, or a value that the trainer refuses; None if it can."""
     keys = known_keys() if keys is None else keys
-    for key, value in ablation.method.settings:
-        if key not in keys:
-            return f"there is no key {key}"
-        choices = choices_of(key)
-        if choices is not None and value not in choices:
-            return f"{key} cannot be {value!r}"
+    settings = ablation.method.settings
+    if unknown := [key for key, _ in settings if key not in keys]:
+        return f"there is no key {unknown[0]}"
+    try:
+        make_config(ablation.method.trainer, ["digits", *(part for pair in settings for part in pair)])
+    except UserError as error:
+        return error.line
     return None
 
 

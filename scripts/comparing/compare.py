@@ -18,6 +18,7 @@ import pandas as pd
 from coft.runtime.errors import Parser, UserError, did_you_mean
 from scripts.paths import called_from, shown
 
+from .figures import write_bars
 from .gain import gain_over_zero_shot, turning_points, write_gain
 from .methods import choose_methods, defaults, parse_variant
 from .results import found_rows, listed_rows, planned_rows
@@ -36,7 +37,7 @@ from .session import (
     unclaimed,
 )
 from .statistics import overall, summarise
-from .tables import Tables, remove_others, titled, write_bars, write_tables
+from .tables import Tables, remove_others, titled, write_tables
 
 DESCRIPTION = "Run trainers on data sets, several seeds each, and tabulate them. Finished runs are reused."
 KIND = "comparisons"
@@ -168,7 +169,7 @@ def publish(folder: Path, command: str, rows: pd.DataFrame, failed: Sequence[str
 
 def table(argv: Sequence[str]) -> int:
     """Print the tables of folders of runs; write nothing."""
-    parser = Parser(prog="scripts/table.sh", description="Mean and std over seeds of all finished runs.")
+    parser = Parser(prog="scripts/table.sh", description="Means over seeds of all finished runs, with 95 %% intervals.")
     parser.add_argument("places", nargs="*", metavar="FOLDER", help="or a runs.csv; default: output")
     folders = [called_from(folder) for folder in parser.parse_args(argv).places] or [Path("output")]
     print(titled(make_tables(read_found(folders))))

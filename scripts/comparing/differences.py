@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from .results import STAGES
-from .statistics import PAIR
+from .statistics import PAIR, half_interval_of
 
 FIRST, LAST = STAGES
 NUMBERS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  # of Phase II, where a run has them
-NAN = float("nan")
 MEANS = ["phase1", "phase2", "final", *NUMBERS, "seconds"]
 
 
@@ -27,21 +26,17 @@ def measured(rows: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
         A line for each variant, data set, backbone and seed: phase1, phase2 (accuracies after the phases, NaN without
         phases), final (what counts), the numbers of Phase II, seconds.
     """
-    lines = []
-    for (dataset, backbone, variant, seed), run in rows.groupby([*PAIR, "variant", "seed"], sort=False):
-        results = {row["stage"]: row for row in run.to_dict("records")}
-        measure = measures[variant]
-        accuracies = {stage: _accuracy(row, measure) for stage, row in results.items()}
-        last = FIRST if measure == "after Phase I" else list(results)[-1]
-        line = {"dataset": dataset, "backbone": backbone, "variant": variant, "seed": seed}
-        line |= {"phase1": accuracies.get(FIRST), "phase2": accuracies.get(LAST) if last != FIRST else None}
-        line |= {name: results[last].get(name) for name in (*NUMBERS, "seconds")}
-        lines.append({**line, "final": accuracies[last]})
-    return pd.DataFrame(lines).astype(dict.fromkeys(MEANS, float))
-
-
-def _accuracy(row: Mapping[str, float], measure: str) -> float:
-    return (row.get("peer_a", NAN) + row.get("peer_b", NAN)) / 2 if measure == "single" else row["accuracy"]
+    keys = [*PAIR, "variant", "seed"]
+    rows = rows.reindex(columns=[*keys, "stage", "accuracy", "peer_a", "peer_b", *NUMBERS, "seconds"])
+    measure = rows["variant"].map(measures)
+    single = rows[["peer_a", "peer_b"]].mean(axis=1, skipna=False)
+    rows = rows.assign(final=rows["accuracy"].where(measure != "single", single))
+    rows = rows[(measure != "after Phase I") | (rows["stage"] == FIRST)]
+    lines = rows.groupby(keys, sort=False).tail(1)  # the last stage that counts
+    for column, stage in (("phase1", FIRST), ("phase2", LAST)):
+        values = rows.loc[rows["stage"] == stage, [*keys, "final"]].rename(columns={"final": column})
+        lines = lines.merge(values, on=keys, how="left")
+    return lines[[*keys, *MEANS]].astype(dict.fromkeys(MEANS, float))
 
 
 def with_changes(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -69,7 +64,7 @@ def summarise_changes(changes: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Means of accuracies and numbers; mean and standard deviation (of the sample) of the paired differences after
-        Phase I (phase1_change, phase1_std) and at the end (change, std).
+        Phase I (phase1_change, phase1_std) and at the end (change, std), the latter with half of its interval.
     """
     return _average(changes, PAIR)
 
@@ -78,14 +73,17 @@ def overall_changes(changes: pd.DataFrame) -> pd.DataFrame:
     """Average over all pairs of data set and backbone, seed by seed, then over seeds.
 
     Returns:
-        A line for each variant that has all pairs; empty if there is one pair alone.
+        A line for each variant that has all pairs, as `summarise_changes` makes it, but with the interval of the
+        difference over pairs (half of it: between); empty if there is one pair alone.
     """
     pairs = changes.groupby(PAIR).ngroups
     if pairs < 2:
         return pd.DataFrame()
     groups = changes.groupby(["variant", "seed"], sort=False)
     means = groups[[*MEANS, "phase1_change", "change"]].mean()
-    return _average(means[groups.size() == pairs].reset_index(), [])
+    table = _average(means[groups.size() == pairs].reset_index(), []).drop(columns="interval")
+    by_pair = changes.groupby(["variant", *PAIR])["change"].mean()
+    return table.assign(between=table["variant"].map(by_pair.groupby("variant").agg(half_interval_of)))
 
 
 def _average(changes: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -93,4 +91,5 @@ def _average(changes: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     table = groups.agg(seeds=("seed", "nunique"), **{name: (name, "mean") for name in MEANS})
     for name, spread in (("phase1_change", "phase1_std"), ("change", "std")):
         table[name], table[spread] = groups[name].mean(), groups[name].std()
+    table["interval"] = groups["change"].agg(half_interval_of)
     return table.reset_index()

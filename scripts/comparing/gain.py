@@ -1,17 +1,19 @@
-"""Gain over zero-shot against zero-shot accuracy: from where on adaptation without labels pays."""
+"""Gain over zero-shot: on which pairs of data set and backbone adaptation without labels pays."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .figures import panels, write_figure
 from .statistics import PAIR, ZERO_SHOT
-from .tables import write_figure
 
-COLOURS, MARKERS = 10, "os^Dv"  # colours come again with another marker
-NEAR = 0.02  # of the axis: labels nearer to each other would overlap
+OWN = "CoFT"  # how names of the project's own trainers begin
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, which colour-blind eyes can separate; markers differ, too
+MOST_COLUMNS = 4
 
 
 def gain_over_zero_shot(summary: pd.DataFrame) -> pd.DataFrame:
@@ -46,51 +48,44 @@ def _sentence(group: pd.DataFrame) -> str:
     return f"loses on {len(losses)} of {len(group)} pairs, the one with the highest zero-shot is {where}; {rest}"
 
 
-def pair_labels(gains: pd.DataFrame) -> list[tuple[float, str]]:
-    """Zero-shot accuracies with the names of the pairs that have them; pairs too near to tell apart share a label."""
-    pairs = gains.drop_duplicates(PAIR).sort_values("zero_shot", kind="stable")
-    near = NEAR * (pairs["zero_shot"].max() - pairs["zero_shot"].min())
-    groups: list[tuple[float, list[str]]] = []
-    for row in pairs.to_dict("records"):
-        name = f"{row['dataset']}, {row['backbone']}"
-        if groups and row["zero_shot"] - groups[-1][0] < near:
-            groups[-1][1].append(name)
-        else:
-            groups.append((float(row["zero_shot"]), [name]))
-    return [(zero_shot, "\n".join(names)) for zero_shot, names in groups]
-
-
 def write_gain(path: Path, gains: pd.DataFrame) -> Path:
-    """Draw each method's gain (with its standard deviation over seeds) against zero-shot accuracy."""
+    """Draw the gain of each method over zero-shot, with its 95 % interval, a panel for each data set and backbone.
+
+    Backbones are below each other where all of them have the same data sets, in at most `MOST_COLUMNS` columns.
+    """
+    order = gains.groupby("method")["difference"].mean().sort_values().index
+    rows = {method: number for number, method in enumerate(order)}
+    groups = list(gains.groupby(["backbone", "dataset"]))
+    columns = min(MOST_COLUMNS, len(groups))
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        for number, (method, group) in enumerate(gains.groupby("method", sort=False)):
-            axes.errorbar(
-                group["zero_shot"],
-                group["difference"],
-                yerr=group["std"].astype(float),  # none of one seed
-                label=method,
-                color=f"C{number % COLOURS}",
-                marker=MARKERS[number // COLOURS % len(MARKERS)],
-                capsize=3,
-                linewidth=0.5,
-            )
-        axes.axhline(0, color="black", linewidth=0.8)
-        for zero_shot, text in pair_labels(gains):
-            axes.annotate(
-                text,
-                (zero_shot, 1.01),
-                xycoords=("data", "axes fraction"),
-                rotation=45,
-                rotation_mode="anchor",
-                verticalalignment="bottom",
-                fontsize=7,
-                color="grey",
-            )
-        axes.set_xlabel("zero-shot accuracy, %")
-        axes.set_ylabel("gain over zero-shot, points")
-        axes.grid(alpha=0.3)
-        figure.legend(frameon=False, fontsize=8, loc="outside right upper")
+        grid = panels(figure, len(groups), columns, sharex=True, sharey=True)
+        for number, (axes, ((backbone, dataset), group)) in enumerate(zip(grid, groups, strict=True)):
+            _draw_panel(axes, group, rows)
+            axes.set_title(f"{dataset}, {backbone}\nzero-shot {group['zero_shot'].iloc[0]:.1f} %", fontsize=8.5)
+            axes.tick_params(labelbottom=number + columns >= len(groups))
+        figure.supxlabel("gain over zero-shot, points; bars: 95 % interval over seeds", fontsize=9)
 
-    return write_figure(path, (10.0, 6.0), 1, draw)
+    height = 0.75 + 0.21 * len(rows)
+    return write_figure(path, (1.9 + 1.85 * columns, 0.3 + height * -(-len(groups) // columns)), draw)
+
+
+def _draw_panel(axes: Any, group: pd.DataFrame, rows: Mapping[str, int]) -> None:
+    axes.axvline(0, color="black", linewidth=0.8)
+    for row in group.to_dict("records"):
+        own = str(row["trainer"]).startswith(OWN)
+        interval = 0.0 if pd.isna(row["interval"]) else row["interval"]  # none of one seed
+        axes.errorbar(
+            row["difference"],
+            rows[row["method"]],
+            xerr=interval,
+            color=BLUE if own else ORANGE,
+            marker="o" if own else "s",
+            markersize=5 if own else 4,
+            capsize=2.5,
+            linewidth=1.2,
+        )
+    axes.set_yticks(list(rows.values()), list(rows), fontsize=9)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(alpha=0.25)

@@ -95,8 +95,8 @@ def _from_settings(settings: dict[str, str]) -> dict[str, Any]:
 def _from_path(folder: Path, top: Path) -> dict[str, Any]:
     """What of a result's line the names of the folders say: dataset/trainer/config_shots/[more/]seedN."""
     parts = [part for part in folder.resolve().parts if not SEED_FOLDER.fullmatch(part)]
-    told = [i for i in range(2, len(parts)) if BACKBONE.match(parts[i]) or SHOTS_FOLDER.search(parts[i])]
-    start = told[-1] - 2 if told else min(len(top.resolve().parts), len(parts) - 3)
+    named = [i for i in range(2, len(parts)) if BACKBONE.match(parts[i]) or SHOTS_FOLDER.search(parts[i])]
+    start = named[-1] - 2 if named else min(len(top.resolve().parts), len(parts) - 3)
     dataset, trainer, *config = ["unknown"] * -min(start, 0) + list(parts[max(start, 0) :])
     seed = SEED_FOLDER.fullmatch(folder.name)
     shots = SHOTS_FOLDER.search(config[0])

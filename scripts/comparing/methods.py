@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import trainers
-from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.experiment import flatten
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS
-from trainers.parts.peer_trainer import NAMED
 
 Settings = tuple[tuple[str, str], ...]
-# Last parts of keys whose values are names in a registry.
-CHOICES: Mapping[str, Collection[str]] = {
-    "VISUAL": ("auto", *VISUAL_MODULES),
-    **{key.rsplit(".", 1)[-1]: names for key, names in NAMED.items()},
-}
 
 
 @dataclass(frozen=True)
@@ -173,20 +166,3 @@ def parse_variant(text: str) -> Method:
     if trainer not in runnable():
         raise UserError(f"--variant {text!r}: unknown trainer {trainer!r}; {did_you_mean(trainer, runnable())}")
     return Method(name, trainer, settings)
-
-
-def choices_of(key: str) -> Collection[str] | None:
-    """Names that a key can have; None if its values are no names."""
-    return CHOICES.get(key.rsplit(".", 1)[-1]) if key.startswith("TRAINER.") else None
-
-
-def check_values(settings: Settings) -> None:
-    """Refuse a name that no registry has, before anything is run.
-
-    Raises:
-        UserError: Naming the key.
-    """
-    for key, value in settings:
-        choices = choices_of(key)
-        if choices is not None and value not in choices:
-            raise UserError(f"{key} is {value!r}; {did_you_mean(value, choices)}")

@@ -21,10 +21,11 @@ import trainers
 from coft.backbones.load import fingerprint, load_clip
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
+from dassl.engine import TRAINER_REGISTRY
 from scripts import launch
 from trainers.config import make_cfg
 
-from .methods import Method, Settings, check_values, known_keys
+from .methods import Method, Settings, known_keys
 
 SUMMARY = "summary.json"
 log = logging.getLogger(__name__)
@@ -153,8 +154,6 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     takers: dict[str, dict[str, None]] = {key: {} for key in untaken}  # as a set that keeps its order
     if unknown := sorted(untaken - known_keys()):
         raise UserError(f"unknown config key {unknown[0]!r}; {did_you_mean(unknown[0], known_keys())}")
-    for settings in (grid.settings, *(method.settings for method in methods)):
-        check_values(settings)
     runs = []
     for method, backbone, dataset, seed in grid.points(methods):
         run = plan_run(method, backbone, dataset, seed, grid, finished)
@@ -200,9 +199,15 @@ def plan_run(
 
 
 def make_config(trainer: str, words: Sequence[str]) -> tuple[list[str], Config]:
-    """Arguments of train.py for those of a trainer's script, and the settings that come of them."""
+    """Arguments of train.py for those of a trainer's script, and the settings that come of them.
+
+    Raises:
+        UserError: If the trainer would refuse a setting: better now than after hours of other runs.
+    """
     arguments = launch.train_arguments(trainer, launch.parse(trainer, words))
     cfg = make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg)
+    kind = TRAINER_REGISTRY.get(trainer)
+    kind.check_cfg(object.__new__(kind), cfg)  # Dassl calls it before anything is built
     return arguments, essential(flatten(parse_yaml(cfg.dump())))
 
 

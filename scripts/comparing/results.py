@@ -49,8 +49,8 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
                 rows += _rows_of(summary, place)
             elif parsed := parse_log(place, folder):
                 rows.append(parsed)
-    named = _tell_apart(rows)
-    _tell_of_mixtures([(row, settings) for row, (_, settings) in zip(named, rows, strict=True)])
+    named = _named_apart(rows)
+    _warn_of_mixtures([(row, settings) for row, (_, settings) in zip(named, rows, strict=True)])
     return pd.DataFrame(named)
 
 
@@ -72,8 +72,8 @@ def listed_rows(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=dict.fromkeys(NEEDED[:4], str))
     except ValueError as error:  # pandas's errors and those of decoding are such
-        told = " ".join(str(error).split())  # pandas's messages have several lines
-        raise UserError(f"{path} is no table of results ({told}); give a runs.csv that compare.sh wrote") from error
+        reason = " ".join(str(error).split())  # pandas's messages have several lines
+        raise UserError(f"{path} is no table of results ({reason}); give a runs.csv that compare.sh wrote") from error
     missing = [name for name in NEEDED if name not in rows]
     if missing:
         raise UserError(f"{path} has no column {', '.join(missing)}; give a runs.csv that compare.sh wrote")
@@ -108,10 +108,10 @@ def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[
 
 
 def _stage_row(stage: str, numbers: Row) -> Row:
-    """Numbers after a phase: accuracy of both peers and of each, then all that tells of the pseudo-labels."""
+    """Numbers after a phase: accuracy of both peers and of each, then all numbers of the pseudo-labels."""
     accuracies = {peer: numbers[f"accuracy_{peer}"] for peer in PEERS if f"accuracy_{peer}" in numbers}
-    told = {"accuracy_both", "stage", "epoch", "seconds", *(f"accuracy_{peer}" for peer in PEERS)}
-    more = {key: value for key, value in numbers.items() if key not in told}
+    done = {"accuracy_both", "stage", "epoch", "seconds", *(f"accuracy_{peer}" for peer in PEERS)}
+    more = {key: value for key, value in numbers.items() if key not in done}
     common = {"stage": stage, "accuracy": numbers["accuracy_both"], "seconds": numbers["seconds"]}
     return common | accuracies | more
 
@@ -133,14 +133,14 @@ def labels_of(summary: Row, folder: Path) -> int | None:
     return 0 if known.label_free else logged_labels(folder)
 
 
-def _tell_apart(rows: Sequence[tuple[Row, dict[str, Any]]]) -> list[Row]:
+def _named_apart(rows: Sequence[tuple[Row, dict[str, Any]]]) -> list[Row]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row, settings in rows:
         groups.setdefault(_group(row), []).append(settings)
     return [{**row, "method": row["method"] + _difference(settings, groups[_group(row)])} for row, settings in rows]
 
 
-def _tell_of_mixtures(rows: Sequence[tuple[Row, dict[str, Any]]]) -> None:
+def _warn_of_mixtures(rows: Sequence[tuple[Row, dict[str, Any]]]) -> None:
     """Say where a method has other settings on one data set than on another: tables average over data sets."""
     values: dict[tuple[str, str], dict[str, set[str]]] = {}
     for row, settings in rows:

@@ -70,8 +70,8 @@ class Job:
             return None if self.run.summary() else f"left no summary.json with the config it was given; see {self.log}"
         lines = [line.strip() for line in self._read(self.offset).decode(errors="replace").splitlines()]
         lines = [line for line in lines if line]
-        told = [line for line in lines if line.startswith("error: ")] or lines or [f"exit code {code}"]
-        return f"{told[-1].removeprefix('error: ')}; see {self.log}"
+        errors = [line for line in lines if line.startswith("error: ")] or lines or [f"exit code {code}"]
+        return f"{errors[-1].removeprefix('error: ')}; see {self.log}"
 
 
 def run_all(
@@ -83,7 +83,7 @@ def run_all(
         runs: Unfinished runs, in the order they are to be done.
         jobs: Number of runs at the same time; they share the threads of OMP_NUM_THREADS, or of all cores.
         command: What `Run.arguments` are appended to.
-        known: Seconds that finished runs took, to tell how long the others will.
+        known: Seconds that finished runs took, to estimate the others.
 
     Returns:
         Errors of the runs that failed.

@@ -1,8 +1,8 @@
-"""Tables and charts of comparisons, for people (terminal, Markdown, LaTeX, PNG) and for programs (CSV)."""
+"""Tables of comparisons, for people (terminal, Markdown, LaTeX) and for programs (CSV)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,6 @@ import pandas as pd
 from tabulate import tabulate
 
 from coft.runtime.experiment import replacing
-
-from .methods import rival
-from .statistics import PAIR, ZERO_SHOT
 
 MISSING = "-"
 # Column -> title and format; a table shows those of its columns that are here and not empty, in this order.
@@ -30,7 +27,9 @@ COLUMNS = {
     "final": ("accuracy %", "{:.1f}"),
     "change": ("difference", "{:+.2f}"),
     "std": ("std", "{:.2f}"),
+    "interval": ("± 95 %", "{:.2f}"),
     "difference": ("to zero-shot", "{:+.1f}"),
+    "between": ("± 95 % over pairs", "{:.1f}"),
     "single": ("single peer %", "{:.1f}"),
     "ensemble": ("ensemble", "{:.0f}"),
     "labels_used": ("labels used", "{:,.0f}"),
@@ -62,8 +61,12 @@ def render(table: pd.DataFrame, style: str = "github") -> str:
 def _cell(name: str, value: Any) -> str:
     if pd.isna(value):
         return MISSING
-    text = COLUMNS[name][1].format(value)
-    return text.replace("-", "+") if text.startswith("-") and not text.strip("-0.%") else text  # no "-0.0"
+    return plain_zero(COLUMNS[name][1].format(value))
+
+
+def plain_zero(text: str, sign: str = "+") -> str:
+    """A number as text, with another sign where it says "-0.0"."""
+    return sign + text[1:] if text.startswith("-") and not text.strip("-0.%") else text
 
 
 def titled(tables: Tables) -> str:
@@ -113,69 +116,3 @@ def write_tables(
         with replacing(folder / file) as draft:
             draft.write_text(text, encoding="utf-8")
     return [folder / file for file in texts]
-
-
-def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: str) -> Path:
-    """Draw bars with error bars (standard deviation over seeds), a panel for each data set and backbone.
-
-    Args:
-        path: The image.
-        table: With dataset, backbone, std, and labels_used where known: rows that use labels are hatched.
-        value: The column that is drawn.
-        label: The column that names the bars.
-        title: What the axis says.
-    """
-
-    def draw(figure: Any) -> None:
-        groups = list(table.groupby(PAIR, sort=False))
-        for axes, (pair, group) in zip(_panels(figure, len(groups)), groups, strict=True):
-            hatches = ["//" if uses_labels(row) else "" for row in group.to_dict("records")]
-            errors = group["std"].astype(float)  # none of one seed
-            bars = axes.barh(
-                group[label], group[value], xerr=errors, hatch=hatches, capsize=3, color="#8fb3d9", edgecolor="#445"
-            )
-            axes.bar_label(bars, fmt=COLUMNS[value][1], padding=3, fontsize=8)
-            axes.margins(x=0.2)
-            axes.invert_yaxis()
-            axes.set_title(", ".join(map(str, pair)), fontsize=10)
-            axes.set_xlabel(f"{title} (hatched: uses labels; dotted: zero-shot)" if "trainer" in group else title)
-            axes.grid(axis="x", alpha=0.3)
-            _mark_zero_shot(axes, group, value)
-
-    longest = max(len(group) for _, group in table.groupby(PAIR))
-    return write_figure(path, (7.0, 1.2 + 0.3 * longest), table.groupby(PAIR).ngroups, draw)
-
-
-def uses_labels(row: Mapping[str, Any]) -> bool:
-    """Whether a result is of a method that reads labels: as it says, else as its trainer is known to."""
-    used = row.get("labels_used", 0)
-    known = rival(str(row.get("trainer")))
-    return used > 0 if not pd.isna(used) else known is not None and not known.label_free
-
-
-def _mark_zero_shot(axes: Any, group: pd.DataFrame, value: str) -> None:
-    if "trainer" in group:
-        for level in group.loc[group["trainer"] == ZERO_SHOT, value]:
-            axes.axvline(level, color="black", linewidth=0.8, linestyle=":")
-
-
-def _panels(figure: Any, count: int) -> Sequence[Any]:
-    columns = min(count, 2)
-    grid = figure.subplots(-(-count // columns), columns, squeeze=False).flatten()
-    for axes in grid[count:]:
-        axes.remove()
-    return list(grid[:count])
-
-
-def write_figure(path: Path, panel: tuple[float, float], panels: int, draw: Callable[[Any], None]) -> Path:
-    """Make a figure of some panels (inches) and write it, whole or not at all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = min(panels, 2)
-    figure = Figure(figsize=(panel[0] * columns, panel[1] * -(-panels // columns)), layout="constrained")
-    FigureCanvasAgg(figure)
-    draw(figure)
-    with replacing(path) as draft:
-        figure.savefig(draft, dpi=120)
-    return path

@@ -78,7 +78,7 @@ class Stoppable(ToyX):
         )
 
     def learn(self, image: Tensor, label: Tensor) -> dict[str, float]:
-        self._stop_if_due(f"{self.epoch}:{self.batch_idx}")
+        self.stop_if_due(f"{self.epoch}:{self.batch_idx}")
         report = super().learn(image, label)
         loss = F.cross_entropy(self.first(image), label) * 0.1
         self._optims["first"].zero_grad()
@@ -89,9 +89,9 @@ class Stoppable(ToyX):
 
     def after_epoch(self) -> None:
         super().after_epoch()
-        self._stop_if_due(f"{self.epoch}:end")
+        self.stop_if_due(f"{self.epoch}:end")
 
-    def _stop_if_due(self, place: str) -> None:
+    def stop_if_due(self, place: str) -> None:
         if place == self.stop_at:
             sys.stdout.flush()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -44,23 +44,26 @@ def test_registration() -> None:
 
 
 def test_modes() -> None:
-    trainer = base(a=None, b=None)
+    trainer, models = TrainerBase(), [nn.Linear(2, 1), nn.Linear(2, 1)]
+    for name, model in zip("ab", models, strict=True):
+        trainer.register_model(name, model)
     trainer.set_model_mode("eval", ["a"])
-    assert [model.training for model in trainer._models.values()] == [False, True]
+    assert [model.training for model in models] == [False, True]
     trainer.set_model_mode("test")
-    assert not any(model.training for model in trainer._models.values())
+    assert not any(model.training for model in models)
     trainer.set_model_mode("train")
-    assert all(model.training for model in trainer._models.values())
+    assert all(model.training for model in models)
     with pytest.raises(KeyError):
         trainer.set_model_mode("play")
 
 
 def test_steps() -> None:
     trainer = TrainerBase()
-    models = {}
+    models, optims = {}, []
     for name in ("a", "b"):
         models[name] = nn.Linear(2, 1, bias=False)
         optim = torch.optim.SGD(models[name].parameters(), lr=1.0)
+        optims.append(optim)
         trainer.register_model(name, models[name], optim, torch.optim.lr_scheduler.StepLR(optim, 1, 0.5))
     before = {name: model.weight.clone() for name, model in models.items()}
     loss = sum(model(torch.ones(1, 2)).sum() for model in models.values())
@@ -71,9 +74,9 @@ def test_steps() -> None:
     assert models["b"].weight.grad is None or not models["b"].weight.grad.any()
     trainer.model_update("b")
     trainer.update_lr("b")
-    assert [optim.param_groups[0]["lr"] for optim in trainer._optims.values()] == [1.0, 0.5]
+    assert [optim.param_groups[0]["lr"] for optim in optims] == [1.0, 0.5]
     trainer.update_lr()
-    assert [optim.param_groups[0]["lr"] for optim in trainer._optims.values()] == [0.5, 0.25]
+    assert [optim.param_groups[0]["lr"] for optim in optims] == [0.5, 0.25]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,18 @@ from torch.utils.data import DataLoader
 
 from dassl.utils import load_checkpoint
 
+from ..forks import ROOT, run_afresh, run_forked
 from .toys import ours_only, upstream_fault, warmup_fault
 
-REPOSITORY = Path(__file__).parents[2]
 MODELS = ("first", "second")
 # By number of workers, where the run is killed, one time after the other: in the first epoch, where nothing is saved;
 # in a later one; after the numbered checkpoints of an epoch are written, before the run knows that it is done.
 STOPS = {0: ("0:1", "2:end"), 1: ("1:2", "2:end"), 2: ("1:0", "2:end", "3:1")}
 
 
-def run(root: Path, output: Path, workers: int, stop_at: str = "") -> tuple[int, str]:
-    """Return exit code and output; it goes through a file, as workers of a killed run hold pipes open for a while."""
-    command = [sys.executable, "-m", "tests.compat.stoppable", str(root), str(output), str(workers), stop_at]
-    printed = output.with_suffix(".out")
-    with printed.open("w") as file:
-        code = subprocess.run(command, cwd=REPOSITORY, stdout=file, stderr=file, timeout=120).returncode
-    return code, printed.read_text()
+def arguments(root: Path, output: Path, workers: int, stop_at: str = "") -> list[str]:
+    """What Python is to run."""
+    return ["-m", "tests.compat.stoppable", str(root), str(output), str(workers), stop_at]
 
 
 def assert_same(a: Any, b: Any, where: str) -> None:
@@ -59,13 +53,14 @@ def result_lines(output: str) -> list[str]:
 @pytest.mark.parametrize("workers", STOPS)
 def test_killed_run_ends_with_the_same_bits(workers: int, images: Path, tmp_path: Path) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    code, undisturbed = run(images, straight, workers)
-    assert code == 0, undisturbed
+    run = run_forked if workers else run_afresh
+    undisturbed = run(arguments(images, straight, workers), ROOT)
+    assert undisturbed.returncode == 0, undisturbed.stdout
     for stop_at in STOPS[workers]:
-        code, killed = run(images, stopped, workers, stop_at)
-        assert code == -signal.SIGKILL, killed
-    code, finished = run(images, stopped, workers)
-    assert code == 0, finished
+        killed = run_forked(arguments(images, stopped, workers, stop_at), ROOT)
+        assert killed.returncode == -signal.SIGKILL, killed.stdout
+    finished = run_forked(arguments(images, stopped, workers), ROOT)
+    assert finished.returncode == 0, finished.stdout
 
     files = sorted(str(path.relative_to(straight)) for path in straight.glob("*/*.tar*"))
     assert f"{MODELS[0]}/model.pth.tar-4" in files
@@ -74,7 +69,7 @@ def test_killed_run_ends_with_the_same_bits(workers: int, images: Path, tmp_path
         assert_same(load_checkpoint(str(straight / file)), load_checkpoint(str(stopped / file)), file)
     for model in MODELS:
         assert (straight / model / "checkpoint").read_text() == (stopped / model / "checkpoint").read_text()
-    assert result_lines(undisturbed) == result_lines(finished)
+    assert result_lines(undisturbed.stdout) == result_lines(finished.stdout)
 
 
 def stop_after(trainer: Any, epochs: int) -> None:

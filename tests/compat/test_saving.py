@@ -77,7 +77,7 @@ def test_models_that_are_not_there(make_trainer: Make, capsys: pytest.CaptureFix
 def test_loading_is_strict(make_trainer: Make) -> None:
     trainer = make_trainer()
     trainer.save_model(0, trainer.output_dir, val_result=1.0, model_name="model-best.pth.tar")
-    trainer._models["first"].more = nn.Linear(1, 1)
+    trainer.first.more = nn.Linear(1, 1)
     with pytest.raises(RuntimeError, match="more"):
         trainer.load_model(trainer.output_dir)
 
@@ -142,8 +142,8 @@ class OneSchedule:
 def test_optimizers_and_schedules_may_be_anything_of_the_kind(make_trainer: Make) -> None:
     def build() -> Any:
         trainer = make_trainer("OPTIM.MAX_EPOCH", 2, *NO_TEST)
-        for name in ("first", "second"):
-            trainer._optims[name] = OneOptimizer(trainer._models[name].parameters())
+        for name in ("first", "second"):  # as plugins do that make them after the models
+            trainer._optims[name] = OneOptimizer(getattr(trainer, name).parameters())
             trainer._scheds[name] = OneSchedule(trainer._optims[name])
         return trainer
 

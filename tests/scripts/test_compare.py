@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from PIL import Image
 
 from coft.runtime.errors import UserError
 from scripts.comparing.compare import compare, table
+from scripts.comparing.figures import uses_labels, write_bars
 from scripts.comparing.session import guarded
 from scripts.comparing.statistics import summarise
-from scripts.comparing.tables import render, uses_labels, write_bars, write_tables
-from scripts.launch import ROOT
+from scripts.comparing.tables import render, write_tables
 from scripts.paths import shown
 
 from .test_results import coop_log
@@ -46,9 +46,9 @@ def test_tables_of_folders_in_all_forms(finished: Path, tmp_path: Path, capsys: 
     assert compare(argv) == 0
     out, folder = capsys.readouterr().out, tmp_path / "out" / "comparisons" / "mine"
     shown = lines(out)
-    assert shown["UPL"][3:7] == ["3", "83.0", "3.61", "+13.0"] and shown["UPL"][7:] == ["1", "0", "10"]
-    assert shown["ZeroshotCLIP"][3:7] == ["1", "70.0", "-", "+0.0"]
-    assert shown["CoOp, 4 shots"][8] == "40" and list(shown)[-1] == "CoOp, 4 shots"  # the best comes last
+    assert shown["UPL"][3:8] == ["3", "83.0", "3.61", "8.96", "+13.0"] and shown["UPL"][8:] == ["1", "0", "10"]
+    assert shown["ZeroshotCLIP"][3:8] == ["1", "70.0", "-", "-", "+0.0"]
+    assert shown["CoOp, 4 shots"][9] == "40" and list(shown)[-1] == "CoOp, 4 shots"  # the best comes last
     markdown = (folder / "comparison.md").read_text()
     assert markdown.startswith("`bash scripts/compare.sh --from ") and lines(markdown) == shown
     rows = list(csv.DictReader((folder / "runs.csv").open()))
@@ -220,23 +220,27 @@ def test_other_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "default: output" in capsys.readouterr().out
 
 
-def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
-    code = f"import sys; from tests.scripts.test_compare import {write_to_nobody.__name__} as f; sys.exit(f())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_a_reader_that_has_seen_enough_is_no_mistake(capfd: pytest.CaptureFixture[str]) -> None:
+    process = multiprocessing.get_context("fork").Process(target=write_to_nobody)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0 and capfd.readouterr().err == ""
 
 
-def write_to_nobody() -> int:
-    """Write to a pipe whose other end is closed."""
+def write_to_nobody() -> None:
+    """Write to a pipe whose other end is closed, and end as a script does, which writes what is left."""
     reading, writing = os.pipe()
     os.close(reading)
-    os.dup2(writing, sys.stdout.fileno())
+    os.dup2(writing, 1)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (not pytest's)
 
     def write() -> int:
         print("x" * 100_000, flush=True)
         return 1
 
-    return guarded(write)
+    code = guarded(write)
+    sys.stdout.flush()
+    sys.exit(code)
 
 
 def test_paths_are_shown_as_the_user_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +283,7 @@ def test_bars_that_use_labels_are_hatched(tmp_path: Path, monkeypatch: pytest.Mo
     path = write_bars(tmp_path / "bars.png", summary([0, 40]), "mean", "method", "accuracy")
     (bars,) = drawn
     assert bars["hatch"] == ["", "//"] and bars["values"] == [51.5, 51.5] and path.is_file()
-    assert list(bars["xerr"]) == pytest.approx([0.5**0.5] * 2)
+    assert list(bars["xerr"]) == pytest.approx([12.7062 * 0.5] * 2)  # t of two seeds that are 1 apart
 
 
 def test_half_a_table_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from PIL import Image
 
 from scripts.comparing.compare import compare
-from scripts.comparing.gain import gain_over_zero_shot, pair_labels, turning_points, write_gain
+from scripts.comparing.gain import gain_over_zero_shot, turning_points, write_gain
 from scripts.comparing.statistics import summarise
 
 from .toy_runs import write_summary
@@ -35,9 +36,9 @@ def test_gains_of_label_free_methods_by_zero_shot_accuracy(runs: pd.DataFrame) -
     assert sorted(found) == sorted(naive) and [row[2] for row in found] == sorted(row[2] for row in naive)
 
 
-def test_where_it_turns_negative_is_told(runs: pd.DataFrame) -> None:
-    told = turning_points(gain_over_zero_shot(summarise(runs)))
-    assert sorted(told) == [
+def test_where_it_turns_negative_is_said(runs: pd.DataFrame) -> None:
+    said = turning_points(gain_over_zero_shot(summarise(runs)))
+    assert sorted(said) == [
         "CoFT: loses on none of 3 pairs of data set and backbone (zero-shot 10.0 to 90.0 %)",
         "UPL: loses on 2 of 3 pairs, the one with the highest zero-shot is Icons, embedded: -1.0 at 60.0 %; "
         "it loses on none of the 1 above",
@@ -50,18 +51,26 @@ def test_one_pair_makes_no_curve(runs: pd.DataFrame) -> None:
     assert gain_over_zero_shot(summarise(without)).empty
 
 
-def test_pairs_that_would_overlap_share_a_label() -> None:
-    levels = [("Icons", 60.0), ("Digits", 90.0), ("Emoji", 61.0), ("EuroSAT", 10.0), ("Emoji", 61.0), ("Cars", 62.0)]
-    gains = pd.DataFrame([{"dataset": name, "backbone": "b", "zero_shot": level} for name, level in levels])
-    # A fiftieth of the axis is 1.6: 62.0 is too far from 60.0, where the label stands.
-    expected = [(10.0, "EuroSAT, b"), (60.0, "Icons, b\nEmoji, b"), (62.0, "Cars, b"), (90.0, "Digits, b")]
-    assert pair_labels(gains) == expected
+def test_the_plot_has_a_panel_a_pair_and_an_interval_a_method(
+    runs: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
 
+    drawn: dict[str, list[tuple[float, float, float]]] = {}
+    plain = Axes.errorbar
 
-def test_the_plot(runs: pd.DataFrame, tmp_path: Path) -> None:
-    path = write_gain(tmp_path / "gain.png", gain_over_zero_shot(summarise(runs)))
-    with Image.open(path) as image:
+    def spy(self: Axes, x: float, y: float, xerr: float, **settings: Any) -> Any:
+        drawn.setdefault(str(id(self)), []).append((x, y, xerr))
+        return plain(self, x, y, xerr=xerr, **settings)
+
+    monkeypatch.setattr(Axes, "errorbar", spy)
+    with Image.open(write_gain(tmp_path / "gain.png", gain_over_zero_shot(summarise(runs)))) as image:
         assert image.width > 600
+    assert len(drawn) == 3
+    half = 12.7062 * 0.5**0.5 / 2**0.5  # t of two seeds that are 1 apart
+    expected = [[(GAINS[m][d], row, half) for row, m in enumerate(GAINS)] for d in sorted(LEVELS)]
+    for points, panel in zip(drawn.values(), expected, strict=True):
+        assert sorted(points, key=lambda point: point[1]) == [pytest.approx(point) for point in panel]
 
 
 def test_comparisons_have_plot_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,7 +121,7 @@ def test_all_trainers_that_exist_by_default() -> None:
     assert [method.trainer for method in choose_methods(["CoFTOracle"], [1])] == ["CoFTOracle"]
 
 
-def test_a_trainer_that_nobody_told_of_is_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_that_is_in_no_list_is_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods_module, "RIVALS", tuple(known for known in RIVALS if known.trainer != "UPL"))
     assert [method.trainer for method in choose_methods([], [1])][-1] == "UPL"
 

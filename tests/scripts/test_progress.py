@@ -30,7 +30,7 @@ def test_a_run_is_expected_to_take_what_the_most_alike_took() -> None:
         assert progress.expected[other] == UNKNOWN
 
 
-def test_a_failed_run_teaches_nothing_about_time() -> None:
+def test_a_failed_run_does_not_count_for_the_time() -> None:
     bad, next_one = run("CoFT", "digits"), run("CoFT", "digits", 2)
     with Progress([bad, next_one], {}) as progress:
         progress.finished(bad, None, "failed")
@@ -61,9 +61,9 @@ def test_the_bar_counts_shares_of_runs_under_way(monkeypatch: pytest.MonkeyPatch
 def test_the_share_that_is_done_is_read_from_the_log(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     path.write_text("epoch [9/9] batch [9/9] of an earlier start\n")
-    told = "print('epoch [3/4] batch [1/2] loss 1'); print('epoch [3/4] batch [2/2] loss 1')"
+    said = "print('epoch [3/4] batch [1/2] loss 1'); print('epoch [3/4] batch [2/2] loss 1')"
     with path.open("a") as log:
-        job = Job(run("CoFT", "digits"), log, [sys.executable, "-c", told], {})
+        job = Job(run("CoFT", "digits"), log, [sys.executable, "-c", said], {})
     assert job.share_done() in (0.0, 0.75)
     job.process.wait()
     assert job.share_done() == 0.75

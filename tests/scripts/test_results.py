@@ -58,14 +58,14 @@ def coop_log(
     config: bool = True,
     finished: bool = True,
     name: str = "log.txt",
-    **told: Any,
+    **more: Any,
 ) -> Path:
     """Leave a log as CoOp and its kin do."""
     place = top / folder / f"seed{seed}"
     place.mkdir(parents=True, exist_ok=True)
-    told = {"dataset": "EuroSAT", "backbone": "RN50", "trainer": "CoOp", "shots": 16, "lr": 0.002, **told}
+    more = {"dataset": "EuroSAT", "backbone": "RN50", "trainer": "CoOp", "shots": 16, "lr": 0.002, **more}
     parts = [CONFIG if config else "", HEAD, EPOCHS, FINISH + RESULT + END if finished else ""]
-    (place / name).write_text("".join(parts).format(accuracy=accuracy, seed=seed, folder=place, **told))
+    (place / name).write_text("".join(parts).format(accuracy=accuracy, seed=seed, folder=place, **more))
     return place
 
 
@@ -81,7 +81,7 @@ def test_a_log_of_coop(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("top", [".", "eurosat", "eurosat/CoOp/rn50_ep50_16shots"])
-def test_without_a_config_the_folders_tell(tmp_path: Path, top: str) -> None:
+def test_without_a_config_the_folders_count(tmp_path: Path, top: str) -> None:
     coop_log(tmp_path, seed=3, config=False)
     found = rows(tmp_path / top)["CoOp, 16 shots", 3]
     assert (found["dataset"], found["backbone"], found["trainer"]) == ("eurosat", "rn50", "CoOp")
@@ -104,9 +104,9 @@ def test_an_evaluation_alone_counts_and_the_last_accuracy_does() -> None:
 
 
 def test_settings_end_where_the_config_does() -> None:
-    told = {"dataset": "D", "shots": 4, "backbone": "RN50", "lr": 0.1, "folder": "f", "seed": 5, "trainer": "T"}
+    more = {"dataset": "D", "shots": 4, "backbone": "RN50", "lr": 0.1, "folder": "f", "seed": 5, "trainer": "T"}
     for text in (CONFIG, CONFIG.replace("************\n** Config **\n************", "** Config **")):
-        settings = dict(logged_settings(text.format(**told)))
+        settings = dict(logged_settings(text.format(**more)))
         assert settings["SEED"] == "5" and settings["MODEL.BACKBONE.NAME"] == "RN50"
         assert settings["TRAINER.COOP.Note"] == "a: b" and settings["TRAINER.NAME"] == "T"
         assert not {"root", "backbone"} & settings.keys()
@@ -121,7 +121,7 @@ def test_what_differs_in_settings_gets_a_name_of_its_own(tmp_path: Path) -> None
     assert names == {"CoOp, 16 shots", "CoOp, 16 shots OPTIM.LR=0.1"}
 
 
-def test_settings_that_differ_between_data_sets_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_that_differ_between_data_sets_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for dataset, epochs in (("Digits", 10), ("Icons", 10), ("Emoji", 3)):
         config = {"SEED": 1, "TRAINER": {"NAME": "UPL"}, "OPTIM": {"MAX_EPOCH": epochs}, "DATASET": {"NAME": dataset}}
         write_summary(tmp_path / dataset, dataset=dataset, config=config)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from scripts.comparing.runner import LOG, child_environment, run_all
-from scripts.launch import ROOT
 
 from .toy_runs import starts, toy_command, toy_run
 
@@ -21,8 +21,8 @@ def test_all_run_and_a_failed_one_does_not_stop_the_rest(tmp_path: Path, capfd: 
     failures = run_all([first, bad, last], command=toy_command(tmp_path))
     assert list(failures) == [bad] and failures[bad].startswith("out of luck; see ")
     assert first.summary() and last.summary() and not bad.summary()
-    told = capfd.readouterr().err
-    assert "[2 of 3] b on toy, RN50, seed 1: failed: out of luck" in told and "[3 of 3]" in told
+    said = capfd.readouterr().err
+    assert "[2 of 3] b on toy, RN50, seed 1: failed: out of luck" in said and "[3 of 3]" in said
 
 
 def test_a_run_that_leaves_another_config_failed(tmp_path: Path) -> None:
@@ -47,20 +47,17 @@ def test_jobs_run_at_the_same_time_and_share_the_threads(tmp_path: Path, monkeyp
     assert child_environment(1)["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
 
 
-SESSION = """
-import json, signal, sys
-from pathlib import Path
-sys.path[:0] = [{root!r}]
-{ignore}
-from scripts.comparing.runner import run_all
-from tests.scripts.toy_runs import toy_command, toy_run
-folder = Path({folder!r})
-runs = [toy_run(folder, "a"), toy_run(folder, "b", "hangs"), toy_run(folder, "c")]
-try:
-    print(len(run_all(runs, command=toy_command(folder))))
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
+def session(folder: Path, ignored: bool) -> None:
+    """Do three runs of which the second hangs, as a script started by a shell does."""
+    os.setsid()
+    # set in any case: tests that run in the background of a shell are born with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        run_all(
+            [toy_run(folder, "a"), toy_run(folder, "b", "hangs"), toy_run(folder, "c")], command=toy_command(folder)
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def wait_for(path: Path) -> None:
@@ -70,19 +67,20 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "ignore"), [("SIGTERM", ""), ("SIGINT", ""), ("SIGTERM", "SIGINT")])
-def test_a_stopped_session_stops_its_run_and_goes_on(tmp_path: Path, number: str, ignore: str) -> None:
-    # set in any case: tests that run in the background of a shell are born with SIGINT ignored
-    ignoring = f"signal.signal(signal.SIGINT, signal.{'SIG_IGN' if ignore else 'default_int_handler'})"
-    script = SESSION.format(root=str(ROOT), folder=str(tmp_path), ignore=ignoring)
-    session = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, start_new_session=True)
+@pytest.mark.parametrize(("number", "ignored"), [("SIGTERM", False), ("SIGINT", False), ("SIGTERM", True)])
+def test_a_stopped_session_stops_its_run_and_goes_on(tmp_path: Path, number: str, ignored: bool) -> None:
+    # a fork has imported what takes seconds
+    process = multiprocessing.get_context("fork").Process(target=session, args=(tmp_path, ignored))
+    process.start()
+    assert process.pid
     wait_for(tmp_path / "b" / "half")
     time.sleep(0.1)  # until the toy listens
-    session.send_signal(getattr(signal, number))
-    assert session.wait(15) == 130
+    os.kill(process.pid, getattr(signal, number))
+    process.join(15)
+    assert process.exitcode == 130
     a, b, c = (toy_run(tmp_path, name, how) for name, how in (("a", "works"), ("b", "hangs"), ("c", "works")))
     assert a.summary() and not b.summary() and starts(c) == []
-    assert (b.folder / "interrupted").exists() == (not ignore)
+    assert (b.folder / "interrupted").exists() == (not ignored)
     assert run_all([b, c], command=toy_command(tmp_path)) == {}  # not locked: the stopped run is gone
     assert b.summary() and c.summary() and len(starts(a)) == 1 and len(starts(b)) == 2
 

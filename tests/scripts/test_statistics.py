@@ -8,6 +8,7 @@ from scripts.comparing.statistics import overall, summarise
 
 PAIRS = [("Digits", "embedded"), ("Digits", "embedded-vit"), ("Icons", "embedded")]
 SEEDS = (1, 2, 3)
+T = 4.302653  # Student's t of three values, 95 %
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def deviation(numbers: list[float]) -> float:
     return (sum((x - mean(numbers)) ** 2 for x in numbers) / (len(numbers) - 1)) ** 0.5
 
 
-def test_means_and_sample_deviations_over_seeds(runs: pd.DataFrame) -> None:
+def test_means_deviations_and_intervals_over_seeds(runs: pd.DataFrame) -> None:
     table = summarise(runs)
     assert len(table) == 11
     for row in table.itertuples():
@@ -45,7 +46,11 @@ def test_means_and_sample_deviations_over_seeds(runs: pd.DataFrame) -> None:
         zero_shot = mean(values(runs, "ZeroshotCLIP", (row.dataset, row.backbone)))
         assert row.seeds == len(numbers) and row.mean == pytest.approx(mean(numbers))
         assert row.difference == pytest.approx(mean(numbers) - zero_shot)
-        assert np.isnan(row.std) if len(numbers) == 1 else row.std == pytest.approx(deviation(numbers))
+        if len(numbers) == 1:
+            assert np.isnan(row.std) and np.isnan(row.interval)
+        else:
+            assert row.std == pytest.approx(deviation(numbers))
+            assert row.interval == pytest.approx(T * deviation(numbers) / 3**0.5)
 
 
 def test_single_models_are_averaged_over_peers_and_seeds(runs: pd.DataFrame) -> None:
@@ -65,6 +70,9 @@ def test_overall_is_over_pairs_for_each_seed_and_leaves_out_who_lacks_one(runs: 
         assert table[method].std == pytest.approx(deviation(by_seed))
         zero_shot = mean([values(runs, "ZeroshotCLIP", pair)[0] for pair in PAIRS])
         assert table[method].difference == pytest.approx(mean(by_seed) - zero_shot)
+        gains = [mean(values(runs, method, p)) - values(runs, "ZeroshotCLIP", p)[0] for p in PAIRS]
+        assert table[method].between == pytest.approx(T * deviation(gains) / 3**0.5)  # three pairs
+    assert np.isnan(table["ZeroshotCLIP"].between)
     assert overall(runs[runs["dataset"] == "Icons"]).empty
 
 

@@ -1,4 +1,4 @@
-"""Runs of a toy in the place of train.py: it leaves a summary.json, or fails, or takes its time, as it is told."""
+"""Runs of a toy in the place of train.py: it leaves a summary.json, or fails, or takes its time."""
 
 from __future__ import annotations
 

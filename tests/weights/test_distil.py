@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from weights.pretrain.distil import Hints, Lesson, resnet_maps, take_text_tower, vit_maps
+from weights.pretrain.distil import Distillation, Hints, resnet_maps, take_text_tower, vit_maps
 from weights.pretrain.model import build_clip
 
 
@@ -25,8 +25,8 @@ def images():
 
 @torch.no_grad()
 def test_maps_come_with_the_features_that_clip_computes(teacher, student, images):
-    told, second, third = resnet_maps(teacher.visual, images)
-    torch.testing.assert_close(told, teacher.encode_image(images))
+    target, second, third = resnet_maps(teacher.visual, images)
+    torch.testing.assert_close(target, teacher.encode_image(images))
     assert (second.shape, third.shape) == ((3, 256, 8, 8), (3, 512, 4, 4))
     learnt, tokens = vit_maps(student.visual, images)
     torch.testing.assert_close(learnt, student.encode_image(images))
@@ -55,10 +55,10 @@ def test_hints_vanish_when_the_probe_says_what_the_teacher_says():
     assert hints([grid, grid], (-grid, -pooled)).item() == pytest.approx(2, abs=1e-5)
 
 
-def test_the_lesson_teaches_the_image_encoder_and_leaves_the_teacher_alone(teacher, student, images):
+def test_distillation_trains_the_image_encoder_and_leaves_the_teacher_alone(teacher, student, images):
     names = F.normalize(torch.randn(7, 256, generator=torch.Generator().manual_seed(2)), dim=1)
-    lesson, hints = Lesson(teacher, names), Hints(128, (256, 512))
-    losses = lesson(*vit_maps(student.visual, images), hints, images)
+    distillation, hints = Distillation(teacher, names), Hints(128, (256, 512))
+    losses = distillation(*vit_maps(student.visual, images), hints, images)
     assert set(losses) == {"features", "names", "hints"}
     assert all(loss > 0 for loss in losses.values())
     sum(losses.values()).backward()

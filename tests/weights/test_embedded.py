@@ -1,6 +1,7 @@
 """Compact checkpoints: what is stored, and what comes out when they are expanded."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import clip
@@ -10,6 +11,7 @@ from clip.model import build_model
 
 from coft.backbones.embedded import VOCABULARY, expand, load_embedded, spelled_embeddings
 from weights.pretrain.checkpoint import compact, fit_spelling, save
+from weights.pretrain.evaluate import accuracy, digits
 from weights.pretrain.model import build_clip
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -17,32 +19,34 @@ WORDS = "zero one two three four five six seven eight nine heart house photo of 
 CHECKPOINTS = [path for path in (WEIGHTS / "embedded.pt", WEIGHTS / "embedded-vit.pt") if path.is_file()]
 
 
-def _token_ids() -> list[int]:
-    row = clip.tokenize(WORDS)[0]
-    return sorted({int(token) for token in row if token})
-
-
-def _compact(name: str) -> dict:
+@cache
+def made(name: str) -> dict:
+    """A compact checkpoint with random weights; not to be changed."""
     torch.manual_seed(0)
-    ids = _token_ids()
-    model = build_clip(name, len(ids))
-    return compact(model.state_dict(), ids, {"name": name})
+    ids = sorted({int(token) for token in clip.tokenize(WORDS)[0] if token})
+    return compact(build_clip(name, len(ids)).state_dict(), ids, {"name": name})
 
 
 @pytest.fixture(scope="module", params=["embedded", "embedded-vit"])
 def checkpoint(request) -> dict:
-    return _compact(request.param)
+    return made(request.param)
 
 
-def test_saving_and_loading_keeps_every_bit(checkpoint, tmp_path):
+@pytest.fixture(scope="module")
+def expanded(checkpoint) -> dict:
+    """The same, expanded; not to be changed."""
+    return expand(checkpoint)
+
+
+def test_saving_and_loading_keeps_every_bit(checkpoint, expanded, tmp_path):
     save(checkpoint, tmp_path / "a.pt")
-    loaded, direct = load_embedded(tmp_path / "a.pt"), expand(checkpoint)
+    loaded, direct = load_embedded(tmp_path / "a.pt"), expanded
     assert loaded.keys() == direct.keys()
     assert all(torch.equal(loaded[name], direct[name]) for name in direct)
 
 
-def test_the_stock_builder_takes_it_and_keeps_the_trained_rows(checkpoint):
-    model = build_model(expand(checkpoint))
+def test_the_stock_builder_takes_it_and_keeps_the_trained_rows(checkpoint, expanded):
+    model = build_model(expanded)
     assert model.token_embedding.weight.shape == (VOCABULARY, 128)
     assert model.positional_embedding.shape == (77, 128)
     assert model.visual.input_resolution == 64
@@ -50,12 +54,12 @@ def test_the_stock_builder_takes_it_and_keeps_the_trained_rows(checkpoint):
     assert torch.equal(rows, checkpoint["state_dict"]["token_embedding.weight"].float())
 
 
-def test_the_stock_model_computes_what_the_small_vocabulary_computed(checkpoint):
+def test_the_stock_model_computes_what_the_small_vocabulary_computed(checkpoint, expanded):
     """Positions after the end mark never matter, and neither does the numbering of tokens."""
     ids = checkpoint["token_ids"]
     small = build_clip(checkpoint["meta"]["name"], len(ids)).eval()
     small.load_state_dict({name: value.float() for name, value in checkpoint["state_dict"].items()})
-    full = build_model(expand(checkpoint)).float().eval()
+    full = build_model(expanded).float().eval()
     tokens = clip.tokenize(["a photo of the digit seven.", "heart"])
     cut = torch.searchsorted(ids, tokens[:, :9].contiguous())
     cut[tokens[:, :9] == 0] = 0
@@ -65,15 +69,15 @@ def test_the_stock_model_computes_what_the_small_vocabulary_computed(checkpoint)
         torch.testing.assert_close(full.encode_image(images), small.encode_image(images), atol=1e-5, rtol=1e-5)
 
 
-def test_expanding_twice_gives_equal_but_separate_tensors(checkpoint):
-    first, second = expand(checkpoint), expand(checkpoint)
+def test_expanding_twice_gives_equal_but_separate_tensors(checkpoint, expanded):
+    first, second = expand(checkpoint), expanded
     assert all(torch.equal(first[name], second[name]) for name in first)
     first["logit_scale"].zero_()
     assert second["logit_scale"] != 0
 
 
-def test_no_two_tokens_share_an_embedding(checkpoint):
-    rows = expand(checkpoint)["token_embedding.weight"]
+def test_no_two_tokens_share_an_embedding(expanded):
+    rows = expanded["token_embedding.weight"]
     assert len(rows.float().unique(dim=0)) == VOCABULARY
 
 
@@ -112,7 +116,7 @@ def test_tokens_spelled_alike_are_near_each_other():
 )
 def test_a_wrong_checkpoint_gets_one_clear_line(tmp_path, change, complaint):
     path = tmp_path / "wrong.pt"
-    save(_compact("embedded") | change, path)
+    save(made("embedded") | change, path)
     with pytest.raises(ValueError, match=complaint) as caught:
         load_embedded(path)
     assert str(path) in str(caught.value)
@@ -120,9 +124,8 @@ def test_a_wrong_checkpoint_gets_one_clear_line(tmp_path, change, complaint):
 
 
 def test_unsorted_tokens_are_refused(tmp_path):
-    checkpoint = _compact("embedded")
-    checkpoint["token_ids"] = checkpoint["token_ids"].flip(0)
-    save(checkpoint, tmp_path / "a.pt")
+    checkpoint = made("embedded")
+    save(checkpoint | {"token_ids": checkpoint["token_ids"].flip(0)}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="sorted"):
         load_embedded(tmp_path / "a.pt")
 
@@ -134,6 +137,9 @@ def test_other_files_are_refused(tmp_path):
         load_embedded(path)
     with pytest.raises(FileNotFoundError):
         load_embedded(tmp_path / "missing.pt")
+
+
+digits_task = cache(digits)
 
 
 @pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
@@ -159,9 +165,7 @@ class TestShipped:
         assert similarity.max() < 0.95
 
     def test_it_reads_digits(self, path):
-        from weights.pretrain.evaluate import accuracy, digits
-
         model = build_model(load_embedded(path)).float().eval()
-        task = digits()
+        task = digits_task()
         some = replace(task, images=task.images[::4], labels=task.labels[::4])
         assert accuracy(model, some) > {"embedded": 89, "embedded-vit": 83}[path.stem]

@@ -84,7 +84,7 @@ def test_both_checkpoints_from_generated_drawings(tmp_path):
     pretraining = _pretraining(tmp_path)
     with pytest.raises(FileNotFoundError, match="train embedded first"):
         pretraining.train("embedded-vit", RECIPE)
-    for name, recipe in (("embedded", RECIPE), ("embedded-vit", replace(RECIPE, taught=0.5))):
+    for name, recipe in (("embedded", RECIPE), ("embedded-vit", replace(RECIPE, distilled=0.5))):
         state = load_embedded(pretraining.train(name, recipe))
         assert all(torch.isfinite(value).all() for value in state.values())
         rows = list(csv.DictReader((tmp_path / "out" / f"curve-{name}.csv").open()))

@@ -77,7 +77,7 @@ class Hints(nn.Module):
         return torch.stack(losses).mean()
 
 
-class Lesson:
+class Distillation:
     """The losses of a student that learns from a teacher alone.
 
     Args:
@@ -104,8 +104,8 @@ class Lesson:
             names; ``hints``.
         """
         with torch.no_grad():
-            told, *maps = resnet_maps(self.teacher.visual, images)
-            target = F.normalize(told.float(), dim=-1)
+            target, *maps = resnet_maps(self.teacher.visual, images)
+            target = F.normalize(target.float(), dim=-1)
         features = F.normalize(learnt.float(), dim=-1)
         said, wanted = (F.log_softmax(each @ self.names.t(), -1) for each in (features, target))
         return {

@@ -16,7 +16,7 @@ from torch import Tensor
 from coft.backbones.embedded import load_embedded
 from weights.pretrain.captions import Captions
 from weights.pretrain.checkpoint import compact, save
-from weights.pretrain.distil import Lesson, take_text_tower
+from weights.pretrain.distil import Distillation, take_text_tower
 from weights.pretrain.evaluate import Task, accuracy, compact_tokenizer, development_tasks, text_features
 from weights.pretrain.library import Library, open_library, read_aliases
 from weights.pretrain.model import EMBED_DIM, TEXT, TOWERS, Student, build_clip
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 RECIPES = {
     "embedded": Recipe(steps=4500),
-    "embedded-vit": Recipe(steps=1500, lr=1.5e-3, taught=0.85, mild_after=0.85, seed=2),
+    "embedded-vit": Recipe(steps=1500, lr=1.5e-3, distilled=0.85, mild_after=0.85, seed=2),
 }
 NAMES = 4096  # concepts about which the student learns to say what the teacher says
 
@@ -82,11 +82,11 @@ class Pretraining:
         """
         torch.manual_seed(recipe.seed)
         student = Student(name, len(self.captions.token_ids), len(self.words.words))
-        lesson = None
+        distillation = None
         if name == "embedded-vit":
             teacher = self._teacher()
             take_text_tower(student.clip, teacher)
-            lesson = Lesson(teacher, self._features_of_names(teacher))
+            distillation = Distillation(teacher, self._features_of_names(teacher))
         trainer = Trainer(
             student=student,
             library=self.library,
@@ -95,7 +95,7 @@ class Pretraining:
             recipe=recipe,
             folder=self.cache_dir / "runs" / name,
             evaluate=self._figures,
-            lesson=lesson,
+            distillation=distillation,
             compiled=self.compiled,
         )
         trainer.run()

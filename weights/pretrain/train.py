@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from weights.pretrain.augment import picture
 from weights.pretrain.captions import Captions, Prompts
-from weights.pretrain.distil import Lesson
+from weights.pretrain.distil import Distillation
 from weights.pretrain.library import Library
 from weights.pretrain.losses import bag_of_words, clamp_scale, contrast, same
 from weights.pretrain.model import Student
@@ -38,7 +38,7 @@ class Recipe:
         word_weight: Weight of the bag-of-words loss.
         mild_after: Share of the steps after which the second stage starts, with milder augmentation.
         mild: Strength of augmentation in the second stage.
-        taught: Share of the steps, from the first, in which a teacher alone is learnt from.
+        distilled: Share of the steps, from the first, in which a teacher alone is learned from.
         seed: Of everything random.
     """
 
@@ -50,7 +50,7 @@ class Recipe:
     word_weight: float = 0.5
     mild_after: float = 0.75
     mild: float = 0.5
-    taught: float = 0.0
+    distilled: float = 0.0
     seed: int = 1
 
     def rate(self, step: int) -> float:
@@ -95,7 +95,7 @@ class Trainer:
         recipe: How.
         folder: Where the state of the run and its curve are kept.
         evaluate: Called now and then with the student; returns figures for the curve.
-        lesson: What the first part of the training minimises, when the recipe says that it is taught.
+        distillation: What the first part of the training minimises, when the recipe asks for a teacher.
         save_every: Steps between two saved states.
         evaluate_every: Steps between two rows of the curve.
         compiled: Whether to compile the image encoder, which needs a C++ compiler.
@@ -111,13 +111,13 @@ class Trainer:
         recipe: Recipe,
         folder: Path,
         evaluate: Callable[[Student], dict[str, float]] | None = None,
-        lesson: Lesson | None = None,
+        distillation: Distillation | None = None,
         save_every: int = 250,
         evaluate_every: int = 500,
         compiled: bool = False,
     ) -> None:
         self.student, self.library, self.captions, self.words = student, library, captions, words
-        self.recipe, self.folder, self.evaluate, self.lesson = recipe, folder, evaluate, lesson
+        self.recipe, self.folder, self.evaluate, self.distillation = recipe, folder, evaluate, distillation
         self.save_every, self.evaluate_every = save_every, evaluate_every
         decayed = [p for p in student.parameters() if p.ndim >= 2]
         plain = [p for p in student.parameters() if p.ndim < 2]
@@ -167,8 +167,8 @@ class Trainer:
     ) -> dict[str, Tensor]:
         images = images.to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            if self.lesson is not None and self.step < self.recipe.taught * self.recipe.steps:
-                return self.lesson(*self.student.encode_images(images), self.student.hints, images)
+            if self.distillation is not None and self.step < self.recipe.distilled * self.recipe.steps:
+                return self.distillation(*self.student.encode_images(images), self.student.hints, images)
             features = self.student(images, prompts, generator)
         positives = same(torch.tensor(labels), prompts.texts)
         scale = self.student.clip.logit_scale.exp()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,13 +8,10 @@ from clip.model import CLIP
 from torch import nn
 
 from coft.backbones.low_rank import LowRank
-from coft.backbones.visual_tuning import Adapter, everything, freeze_statistics, is_vit, light_module
+from coft.backbones.visual_tuning import VPT_TOKENS, is_vit, light_module
+from coft.method.peer import freeze_statistics, trainable_copy
 from coft.runtime.errors import UserError
 from tests.coft.backbones.test_text_tower import EXACT, double_clip
-
-
-def settings(visual: str = "auto") -> Any:
-    return SimpleNamespace(VISUAL=visual, VPT_TOKENS=3, LORA_RANK=2, ADAPTER_REDUCTION=4)
 
 
 def images(seed: int = 0) -> torch.Tensor:
@@ -23,7 +19,7 @@ def images(seed: int = 0) -> torch.Tensor:
 
 
 def build(clip_model: CLIP, visual: str = "auto") -> nn.Module:
-    return light_module(clip_model.visual, torch.Generator().manual_seed(0), settings(visual))
+    return light_module(clip_model.visual, visual, torch.Generator().manual_seed(0))
 
 
 def trained(module: nn.Module) -> set[str]:
@@ -34,7 +30,7 @@ def test_what_trains(clip_model: CLIP) -> None:
     module = build(clip_model)
     if is_vit(clip_model.visual):
         assert trained(module) == {"tokens"}
-        assert module.tokens.shape == (2, 3, 64)
+        assert module.tokens.shape == (2, VPT_TOKENS, 64)
     else:
         assert trained(module) == {n for n, _ in clip_model.visual.named_parameters() if "bn" in n or n.endswith("bias")
                                    or "downsample.1" in n}  # fmt: skip
@@ -59,7 +55,7 @@ def test_no_module_is_the_frozen_encoder_and_trains_nothing(clip_model: CLIP) ->
     assert not trained(module)
 
 
-def naive_vit(visual: Any, x: torch.Tensor, tokens: torch.Tensor, deep: bool = True) -> torch.Tensor:
+def naive_vit(visual: Any, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """VPT image by image, layer by layer, with attention written out."""
     features = []
     for image in x:
@@ -70,7 +66,7 @@ def naive_vit(visual: Any, x: torch.Tensor, tokens: torch.Tensor, deep: bool = T
             if layer == 0:
                 y = torch.cat([seq[:1], tokens[0], seq[1:]])
             else:
-                y = torch.cat([seq[:1], tokens[layer], seq[1 + tokens.shape[1] :]]) if deep else seq
+                y = torch.cat([seq[:1], tokens[layer], seq[1 + tokens.shape[1] :]])
             h = block.ln_1(y)
             q, k, v = (h @ block.attn.in_proj_weight.t() + block.attn.in_proj_bias).chunk(3, dim=-1)
             attention = (q @ k.t() / q.shape[-1] ** 0.5).softmax(dim=-1) @ v  # one head
@@ -80,23 +76,21 @@ def naive_vit(visual: Any, x: torch.Tensor, tokens: torch.Tensor, deep: bool = T
     return torch.stack(features)
 
 
-@pytest.mark.parametrize("kind", ["vpt-deep", "vpt-shallow"])
-def test_prompted_vit_equals_a_naive_loop_with_gradients(kind: str) -> None:
+def test_prompted_vit_equals_a_naive_loop_with_gradients() -> None:
     clip_model, x = double_clip(vision_layers=2), images().double()
-    module = build(clip_model, kind).double()
+    module = build(clip_model, "vpt-deep").double()
     ours = module(x)
     tokens = module.tokens.detach().clone().requires_grad_(True)
-    assert len(tokens) == (2 if kind == "vpt-deep" else 1)
-    plain = naive_vit(clip_model.visual, x, tokens, deep=kind == "vpt-deep")
+    assert len(tokens) == 2
+    plain = naive_vit(clip_model.visual, x, tokens)
     torch.testing.assert_close(ours, plain, **EXACT)
     ours.square().sum().backward()
     plain.square().sum().backward()
     torch.testing.assert_close(module.tokens.grad, tokens.grad, **EXACT)
 
 
-@pytest.mark.parametrize("kind", ["lora", "adapter"])
-def test_low_rank_and_adapters_start_at_the_frozen_encoder_and_move(clip_model: CLIP, kind: str) -> None:
-    module, frozen = build(clip_model, kind), clip_model.visual(images())
+def test_low_rank_updates_start_at_the_frozen_encoder_and_move(clip_model: CLIP) -> None:
+    module, frozen = build(clip_model, "lora"), clip_model.visual(images())
     torch.testing.assert_close(module(images()), frozen)
     assert trained(module) and all(name.endswith((".down", ".up")) for name in trained(module))
     module(images()).square().sum().backward()
@@ -136,34 +130,23 @@ def test_low_rank_update_equals_a_naive_loop_with_gradients(
     torch.testing.assert_close(module.up.grad, up.grad)
 
 
-def test_an_adapter_equals_its_formula(clip_model: CLIP) -> None:
-    source = torch.Generator().manual_seed(0)
-    last, second = (Adapter(8, 4, torch.Generator().manual_seed(1), channels_last=which) for which in (True, False))
-    for module in (last, second):
-        with torch.no_grad():
-            module.up.copy_(torch.arange(16.0).view(8, 2))
-    x = torch.randn(2, 5, 8, generator=source)
-    expected = torch.stack([torch.stack([v + last.up @ (last.down @ v).clamp_min(0) for v in rows]) for rows in x])
-    torch.testing.assert_close(last(x), expected)
-    torch.testing.assert_close(second(x.movedim(-1, 1)), expected.movedim(-1, 1))
-
-
 def test_everything_copies_and_trains_all_weights(clip_model: CLIP) -> None:
-    module = everything(build(clip_model))
+    module = trainable_copy(build(clip_model))
     assert all(p.requires_grad for p in module.parameters())
     assert not {p.data_ptr() for p in module.parameters()} & {p.data_ptr() for p in clip_model.parameters()}
 
 
 def test_statistics_stay_in_training_mode(clip_model: CLIP) -> None:
-    module = everything(build(clip_model)).train()
+    module = trainable_copy(build(clip_model)).train()
     freeze_statistics(module)
     before = {name: value.clone() for name, value in module.named_buffers()}
     module(images() * 10)
     assert all(torch.equal(before[name], value) for name, value in module.named_buffers())
 
 
-def test_vpt_on_a_resnet_is_refused(clip_model: CLIP) -> None:
+def test_vpt_on_a_resnet_and_unknown_names_are_refused(clip_model: CLIP) -> None:
     if not is_vit(clip_model.visual):
-        for name in ("vpt-deep", "vpt-shallow"):
-            with pytest.raises(UserError, match=rf"TRAINER\.LAFTER\.VISUAL {name} needs a ViT backbone"):
-                light_module(clip_model.visual, torch.Generator(), settings(name), "TRAINER.LAFTER")
+        with pytest.raises(UserError, match="VISUAL vpt-deep needs a ViT backbone; with a ResNet set one of lora"):
+            build(clip_model, "vpt-deep")
+    with pytest.raises(UserError, match="VISUAL is 'lorra'; did you mean 'lora'"):
+        build(clip_model, "lorra")

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from coft.images.reading import IN_FULL, Decoding, decode_image, decoding_of
+from coft.images.reading import IN_FULL, Decoding, decode_image
 from coft.images.unlabeled import UnlabeledPool
 from coft.runtime.errors import UserError
 from tests.coft.images.test_images import encode
-from trainers.labeled_images import LabeledImages
+from trainers.labeled_images import LabeledImages, decoding_of
 
 
 def waves(width: int, height: int) -> Image.Image:

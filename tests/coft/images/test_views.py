@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,44 +9,44 @@ import pytest
 import torch
 from PIL import Image
 
-from coft.images.views import AUGMENTATIONS, VIEWS, normalize
+from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize
 
+CLIP_INPUTS = Inputs(32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 @pytest.mark.parametrize("view", VIEWS)
-def test_views_have_the_backbones_size(configure: Callable[..., Any], kind: str, view: str) -> None:
-    make = VIEWS[view](configure("CoFT", INPUT__AUGMENT=kind))
+def test_views_have_the_backbones_size(kind: str, view: str) -> None:
+    make = VIEWS[view](replace(CLIP_INPUTS, augment=kind))
     image = make(WIDE)
     assert image.shape == ((2, 3, 32, 32) if "and" in view else (3, 32, 32)) and image.dtype == torch.uint8
     others = [make(WIDE) for _ in range(20)]
     assert all(torch.equal(image, other) for other in others) == (view == "plain")
 
 
-def test_signs_are_never_mirrored_or_turned(configure: Callable[..., Any]) -> None:
+def test_signs_are_never_mirrored_or_turned() -> None:
     """Of a picture that is dark on its left, a weak view of a sign stays dark on its left."""
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:, 16:] = 255
-    make = VIEWS["weak"](configure("CoFT", INPUT__AUGMENT="symbols"))
+    make = VIEWS["weak"](replace(CLIP_INPUTS, augment="symbols"))
     darker = [make(Image.fromarray(pixels)) / 255 for _ in range(40)]
     assert all(x[..., :8].mean() < x[..., -8:].mean() and x[:, :, :2].std() < 0.15 for x in darker)
 
 
 @pytest.mark.parametrize(("kind", "upright"), [("natural", True), ("aerial", False)])
-def test_only_views_from_above_are_turned(configure: Callable[..., Any], kind: str, upright: bool) -> None:
+def test_only_views_from_above_are_turned(kind: str, upright: bool) -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[16:] = 255
-    make = VIEWS["weak"](configure("CoFT", INPUT__AUGMENT=kind))
+    make = VIEWS["weak"](replace(CLIP_INPUTS, augment=kind))
     views = [make(Image.fromarray(pixels)) / 255 for _ in range(40)]
     assert all(x[:, :4].mean() < x[:, -4:].mean() + 1e-3 for x in views) == upright
 
 
-def test_batches_are_normalised_as_single_images_would_be(configure: Callable[..., Any]) -> None:
-    cfg = configure("CoFT")
+def test_batches_are_normalised_as_single_images_would_be() -> None:
     batch = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 2, 3, 8, 8), dtype=np.uint8))
-    mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
-    for image, numbers in zip(batch.flatten(0, 1), normalize(cfg)(batch).flatten(0, 1), strict=True):
+    mean, std = CLIP_INPUTS.mean, CLIP_INPUTS.std
+    for image, numbers in zip(batch.flatten(0, 1), normalize(CLIP_INPUTS)(batch).flatten(0, 1), strict=True):
         naive = torch.stack([(image[c] / 255 - mean[c]) / std[c] for c in range(3)])
         assert torch.allclose(numbers, naive, atol=1e-6)
 

@@ -1,0 +1,74 @@
+"""Writes the tables and the picture of docs/results.md.
+
+bash scripts/results.sh            (rewrites docs/results.md between its markers, and docs/gain.png)
+bash scripts/results.sh --check    (writes nothing; 1 if the page is not what would be written)
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from coft.runtime.errors import Parser, UserError
+from coft.runtime.files import replacing
+from scripts.launch import ROOT
+from scripts.paths import shown
+
+from ..gain import gain_over_zero_shot, write_gain
+from ..results import listed_rows
+from ..session import guarded
+from ..statistics import summarise
+from .blocks import all_blocks
+from .cells import BACKBONES, DATASETS, METHODS
+
+DOCS = ROOT / "docs"
+PAGE, RUNS, KEPT, PICTURE = (DOCS / name for name in ("results.md", "runs.csv", "summaries.csv", "gain.png"))
+BLOCK = re.compile(r"<!-- begin: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
+
+
+def fill(text: str, blocks: Mapping[str, str]) -> str:
+    """Put blocks between the markers that name them.
+
+    Raises:
+        UserError: If the text has a marker of no block, or no marker of a block.
+    """
+    named = {match[1] for match in BLOCK.finditer(text)}
+    if odd := sorted(named ^ blocks.keys()):
+        raise UserError(f"{odd[0]}: there should be a table of this name, and the page should have its markers once")
+    return BLOCK.sub(lambda match: f"<!-- begin: {match[1]} -->\n{blocks[match[1]]}\n<!-- end: {match[1]} -->", text)
+
+
+def page_as_written() -> str:
+    """The page with the tables that follow from the lists."""
+    blocks = all_blocks(listed_rows(RUNS), pd.read_csv(KEPT, dtype={"row": str}))
+    return fill(PAGE.read_text(encoding="utf-8"), blocks)
+
+
+def draw_gains() -> None:
+    """Draw the gains of the methods that the page compares."""
+    runs = listed_rows(RUNS)
+    runs = runs[runs["method"].isin(METHODS)]
+    names = {"method": METHODS, "dataset": DATASETS, "backbone": BACKBONES}
+    named = {column: runs[column].map(known).str.strip("*") for column, known in names.items()}
+    write_gain(PICTURE, gain_over_zero_shot(summarise(runs.assign(**named))))
+
+
+def write_page(argv: Sequence[str]) -> int:
+    """Write the page and its picture, or check the page. Returns the exit code."""
+    parser = Parser(prog="scripts/results.sh", description="Write the tables of docs/results.md and docs/gain.png.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page would change")
+    text = page_as_written()
+    if parser.parse_args(argv).check:
+        return int(text != PAGE.read_text(encoding="utf-8"))
+    with replacing(PAGE) as draft:
+        draft.write_text(text, encoding="utf-8")
+    draw_gains()
+    print(*(f"  {shown(path)}" for path in (PAGE, PICTURE)), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: write_page(sys.argv[1:])))

@@ -1,0 +1,152 @@
+"""A picture of test images with what zero-shot CLIP and a finished run make of them.
+
+bash scripts/picture.sh output/digits/CoFT/embedded/seed1 [--image FILE] [--columns 10]
+
+It reads labels: it is for people. Of each kind it shows the first images of each class in turn, none is picked by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import train  # noqa: E402, I001  (first: it sets what torch reads when it is imported)
+import pandas as pd  # noqa: E402
+from PIL import Image  # noqa: E402
+
+import trainers  # noqa: E402
+from coft.runtime.errors import Parser, UserError  # noqa: E402
+from coft.runtime.experiment import saved_config  # noqa: E402
+from coft.runtime.files import replacing  # noqa: E402
+from coft.runtime.predictions import predict  # noqa: E402
+from dassl.engine import build_trainer  # noqa: E402
+from scripts.comparing.figures import write_figure  # noqa: E402
+from scripts.comparing.session import guarded  # noqa: E402
+from scripts.paths import called_from, shown  # noqa: E402
+from trainers.config import make_cfg  # noqa: E402
+
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito; signs say the same
+RIGHT, WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"
+ZERO_SHOT = "ZeroshotCLIP"
+TITLE, ROW, COLUMN, LINE = 0.3, 1.4, 0.95, 0.17  # inches; the last is a share of an image
+COLOURS = 128
+KINDS = {  # what the picture calls them, and rows of images at most
+    "mended": ("Mended: zero-shot CLIP is wrong, {name} is right", 2),
+    "right": ("Both are right", 1),
+    "wrong": ("{name} is wrong", 1),
+}
+
+
+def build(folder: Path, trainer: str, output: Path) -> Any:
+    """Build a trainer with the settings of a run, though it may be another's."""
+    words = ["--config-file", str(folder / "config.yaml"), "--trainer", trainer, "--output-dir", str(output)]
+    return build_trainer(make_cfg(train.make_parser().parse_args(words), trainers.extend_cfg))
+
+
+def predictions(folder: Path) -> tuple[pd.DataFrame, str]:
+    """What zero-shot CLIP and a run predict for the test images.
+
+    Returns:
+        A line for each test image: path, class, zero_shot and run (names of classes), kind (a key of KINDS); and the
+        name of the run's trainer.
+
+    Raises:
+        UserError: If the folder is not of a run.
+    """
+    config = saved_config(folder)
+    if config is None:
+        raise UserError(f"{folder}: no config.yaml of a run; name a run's output folder")
+    run = build(folder, config["TRAINER.NAME"], folder)
+    run.load_model(str(folder))
+    table = pd.DataFrame([(item.impath, item.classname) for item in run.dm.dataset.test], columns=["path", "class"])
+    for column, trainer in (("run", run), ("zero_shot", build(folder, ZERO_SHOT, folder))):
+        names = trainer.lab2cname
+        table[column] = [names[label] for label in predict(trainer, trainer.test_loader)[0].tolist()]
+    before, after = table["zero_shot"] == table["class"], table["run"] == table["class"]
+    kind = before.map({True: "right", False: "mended"}).where(after, "wrong")
+    return table.assign(kind=kind), config["TRAINER.NAME"]
+
+
+def by_turns(images: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Some images, the first of each class, then the second of each, and so on."""
+    turn = images.groupby("class").cumcount()
+    return images.assign(turn=turn).sort_values(["turn", "class"], kind="stable").head(count)
+
+
+def draw_picture(path: Path, table: pd.DataFrame, name: str, columns: int) -> Path:
+    """Draw a grid of images, kind by kind.
+
+    Args:
+        path: The image.
+        table: As `predictions` makes it.
+        name: What the run's predictions are called.
+        columns: Images in a row.
+    """
+    chosen = {kind: by_turns(table[table["kind"] == kind], rows * columns) for kind, (_, rows) in KINDS.items()}
+    chosen = {kind: images for kind, images in chosen.items() if len(images)}
+    rows = [-(-len(images) // columns) for images in chosen.values()]
+
+    def draw(figure: Any) -> None:
+        parts = figure.subfigures(len(chosen), 1, height_ratios=[TITLE + ROW * count for count in rows], squeeze=False)
+        for part, (kind, images), height in zip(parts[:, 0], chosen.items(), rows, strict=True):
+            title = KINDS[kind][0].format(name=name)
+            title += f": {(table['kind'] == kind).sum()} of {len(table)} test images"
+            part.suptitle(title, x=0.01, horizontalalignment="left", fontsize=10)
+            grid = part.subplots(height, columns, squeeze=False).flatten()
+            for axes in grid:
+                axes.axis("off")
+            for axes, row in zip(grid, images.to_dict("records"), strict=False):
+                _draw_image(axes, row, name)
+
+    write_figure(path, (COLUMN * columns, TITLE * len(rows) + ROW * sum(rows)), draw)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(COLOURS)  # half the size
+    with replacing(path) as draft:
+        small.save(draft, format="PNG", optimize=True)
+    return path
+
+
+def _draw_image(axes: Any, row: dict[str, str], name: str) -> None:
+    with Image.open(row["path"]) as image:
+        axes.imshow(image.convert("RGB"), interpolation="bicubic")  # as CLIP's own views enlarge it
+    axes.set_anchor("N")
+    lines = [(f"true: {row['class']}", "black")]
+    for who, column in (("CLIP", "zero_shot"), (name, "run")):
+        right = row[column] == row["class"]
+        lines.append((f"{who}: {row[column]} {RIGHT if right else WRONG}", BLUE if right else ORANGE))
+    for number, (text, color) in enumerate(lines):
+        axes.text(
+            0.5,
+            -0.04 - LINE * number,
+            text,
+            transform=axes.transAxes,
+            horizontalalignment="center",
+            verticalalignment="top",
+            fontsize=7.5,
+            color=color,
+            fontfamily="DejaVu Sans",
+        )
+
+
+def picture(argv: Sequence[str]) -> int:
+    """Draw the picture of a run. Returns the exit code."""
+    parser = Parser(
+        prog="scripts/picture.sh", description="Test images with what zero-shot CLIP and a run make of them."
+    )
+    parser.add_argument("folder", type=called_from, metavar="FOLDER", help="output folder of a finished run")
+    parser.add_argument("--image", type=called_from, metavar="FILE", help="default: predictions.png in the folder")
+    parser.add_argument("--columns", type=int, default=10, help="images in a row; default: 10")
+    args = parser.parse_args(argv)
+    table, name = predictions(args.folder)
+    path = draw_picture(args.image or args.folder / "predictions.png", table, name, args.columns)
+    print(f"  {shown(path)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: picture(sys.argv[1:])))

@@ -1,0 +1,29 @@
+"""Short runs of the method."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from coft.method import coft, pair
+from coft.method.negative_prompt import fit_negative
+
+
+@pytest.fixture(autouse=True)
+def _quick_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative vectors are fitted in few steps."""
+    monkeypatch.setattr(pair, "fit_negative", partial(fit_negative, steps=20))
+
+
+@pytest.fixture
+def warm_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds are filtered from the second epoch of Phase I on, however little d can tell yet."""
+    monkeypatch.setattr(coft, "WARMUP_STEPS", 2)
+    monkeypatch.setattr(coft, "MIN_AUC", 0.0)
+
+
+@pytest.fixture
+def none_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No label counts in full in any case."""
+    monkeypatch.setattr(coft, "MIN_KEPT", 0)

@@ -1,0 +1,380 @@
+"""CoFT's Phase II: whose labels a peer is trained on, how they weigh, and what the negative vectors are fitted to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coft.method import pair
+from coft.method.filters import FILTERS, oneself
+from coft.method.negative_prompt import fit_negative
+from coft.method.pair import label_key
+from coft.method.pseudo_labels import Predictions, PseudoLabels
+from tests.coft.method.test_coft_seeds import softmax, surest
+from tests.coft.method.toys import (
+    CLASSES,
+    COUNT,
+    PARTNER,
+    PEERS,
+    PHASES,
+    ToyBackbone,
+    ToyImages,
+    assert_same_bits,
+    begun,
+    load,
+    make_coft,
+    pairs,
+    saved,
+    train,
+    weights,
+)
+
+EACH_EPOCH = {"phase2": replace(PHASES["phase2"], refresh=1)}
+FIRST = 2  # epoch of Phase II
+
+
+def corrected(method: Any) -> dict[str, list[list[list[float]]]]:
+    """Logits and clean log-odds of the models that label, their priors corrected, as lists."""
+    key = label_key(1, method.epoch)
+    scores = method.labeller.score(method.pair.teachers(), None, method.settings.label_views, key)
+    return {n: [(x.double() - 0.5 * x.double().softmax(1).mean(0).log()).tolist() for x in scores[n]] for n in PEERS}
+
+
+@pytest.mark.usefixtures("none_in_any_case")
+@pytest.mark.parametrize("filter", ["both", "both-hard", "peer", "probability", "self", "none"])
+@pytest.mark.parametrize("rule", ["coupled", "raw"])
+def test_what_every_filter_and_clean_rule_lets_a_peer_learn(filter: str, rule: str) -> None:
+    method = make_coft({"filter": filter, "clean_rule": rule})
+    begun(method, FIRST)
+    found = corrected(method)
+    said = {n: [[x + y for x, y in zip(*rows, strict=True)] for rows in zip(*found[n], strict=True)] for n in PEERS}
+    labels = {n: [row.index(max(row)) for row in rows] for n, rows in said.items()}
+
+    def clean(name: str, i: int, c: int) -> float:
+        if filter == "probability":
+            return softmax(found[name][0][i])[c]
+        d = found[name][1][i]
+        return softmax(d)[c] if rule == "coupled" else 1 / (1 + math.exp(-d[c]))
+
+    for name, partner in PARTNER.items():
+        told, source = method.peers[name].labels, name if filter == "self" else partner
+        assert told.label.tolist() == labels[source]
+        assert told.index.tolist() == list(range(COUNT))
+        expected = []
+        for i, c in enumerate(labels[source]):
+            own, other = clean(name, i, c), clean(partner, i, c)
+            both = min(own, other)
+            weights = {"both": both, "probability": both, "both-hard": both > 0.5, "peer": other, "self": own}
+            expected.append(float(weights.get(filter, 1.0)))
+        assert told.weight.tolist() == pytest.approx(expected, abs=1e-5)
+    predictions, given, sources = method.observer.labels[0]
+    assert {name: pairs(own) for name, own in given.items()} == {n: pairs(p.labels) for n, p in method.peers.items()}
+    assert sources == {name: name if filter == "self" else partner for name, partner in PARTNER.items()}
+    assert {name: own.label.tolist() for name, own in predictions.items()} == labels
+
+
+def test_the_best_labels_of_each_class_count_in_full_in_any_case() -> None:
+    method = make_coft()
+    begun(method, FIRST)
+    predictions, given, _ = method.observer.labels[0]
+    for name, partner in PARTNER.items():
+        label = predictions[partner].label
+        both = sum(predictions[p].p_clean(label) for p in PEERS)
+        for c in range(CLASSES):
+            members = torch.nonzero(label == c).flatten().tolist()
+            best = max(members, key=lambda i: float(both[i]))
+            assert given[name].weight[best] == 1
+
+
+def test_labels_with_a_weight_are_trained_on_and_their_frequencies_added() -> None:
+    weight = torch.linspace(-0.2, 1, COUNT).clamp_min(0)
+
+    def some(own: Predictions, partner: Predictions) -> PseudoLabels:
+        return PseudoLabels.of_pool(torch.arange(COUNT) % 2, weight)
+
+    method = make_coft(filter=some)
+    begun(method, FIRST)
+    for name in PEERS:
+        labels = method.labels[name]
+        assert labels.index.tolist() == [i for i in range(COUNT) if weight[i] > 0]
+        assert torch.equal(labels.weight, weight[weight > 0])
+        sums = [1 + sum(float(w) for i, w in enumerate(weight) if i % 2 == c) for c in (0, 1)] + [1]
+        assert method.adjustment[name].exp().tolist() == pytest.approx([x / sum(sums) for x in sums])
+
+
+@pytest.mark.parametrize("classify", ["joint", "positive"])
+def test_labels_are_chosen_by_the_positive_vectors_once_these_have_learned_from_all_images(classify: str) -> None:
+    method = make_coft({"classify": classify} | EACH_EPOCH, backbone=ToyBackbone(ToyImages()))
+    train(method)
+    assert len(method.observer.labels) == 3
+    differ = []
+    for n, (predictions, _, _) in enumerate(method.observer.labels):
+        for own in predictions.values():
+            joint, positive = (own.probability.log() + own.clean.log()).argmax(1), own.probability.argmax(1)
+            assert torch.equal(own.label, joint if classify == "joint" and n == 0 else positive)
+            differ.append(not torch.equal(joint, positive))
+    assert any(differ)
+
+
+def test_all_images_are_labelled_every_few_epochs_by_views_of_their_own() -> None:
+    method = make_coft({"label_views": 3})
+    train(method)
+    keys = {key for views, key, count in method.images.asked if views == 3 and count == COUNT}
+    assert keys == {(1, "labels", epoch) for epoch in (0, 2, 4)}  # first seeds, and two labellings
+    few = {key for views, key, count in method.images.asked if views == 3 and count < COUNT}
+    assert few == {(1, "labels", 1)}  # negative vectors are fitted to the seeds when Phase I ends
+    others = [(key, count) for views, key, count in method.images.asked if views == 1]
+    seeds = len(method.observer.filtered[0][0][PEERS[0]].index) * 2
+    assert others[:2] == [((1, "labels", epoch), seeds + COUNT) for epoch in (0, 1)]  # the partner's word on seeds
+    assert {key for key, _ in others[2:]} == {(1, "labels", 4)}  # and to the labels in the end
+    plain = make_coft({"label_views": 1})
+    train(plain)
+    assert {views for views, _, _ in plain.images.asked} == {1}
+
+
+# -------------------------------------------------------------------- renewed seeds
+
+
+def watch_renewals(method: Any, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Each renewal's scores as logs of mean probabilities, corrected, of both peers and of each."""
+    seen: list[Any] = []
+    renew = method.renew_seeds
+
+    def recorded(scores: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        each = [scores[name][0].double().softmax(dim=1) for name in PEERS]  # Phase II goes by the positive vectors
+        found = [sum(each) / 2, *each]
+        seen.append([p.log() - 0.5 * p.mean(dim=0).log() for p in found])
+        renew(scores)
+
+    monkeypatch.setattr(method, "renew_seeds", recorded)
+    return seen
+
+
+def test_seeds_are_the_surest_images_when_labels_are_made_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make_coft(EACH_EPOCH)
+    seen = watch_renewals(method, monkeypatch)
+    given: list[dict[str, PseudoLabels]] = []
+    fits: list[tuple[Tensor, Tensor]] = []
+    fit_to_seeds = method.fit_to_seeds
+
+    def recorded(known: Any = None) -> None:
+        fits.clear()
+        fit_to_seeds(known)
+        given.append({name: peer.seeds for name, peer in method.peers.items()})
+        if known is not None:
+            for (features, labels), (name, seeds) in zip(fits, given[-1].items(), strict=True):
+                assert torch.equal(features, known[name][seeds.index]) and torch.equal(labels, seeds.label)
+
+    def fitted(features: Tensor, labels: Tensor, *rest: Any) -> Tensor:
+        fits.append((features, labels))
+        return fit_negative(features, labels, *rest, steps=20)
+
+    monkeypatch.setattr(method, "fit_to_seeds", recorded)
+    monkeypatch.setattr(pair, "fit_negative", fitted)
+    train(method)
+    end_of_phase1, first, *later = ({n: pairs(own) for n, own in each.items()} for each in given)
+    assert end_of_phase1 == first  # Phase I has learned from these alone: its choice would be of them again
+    assert len(later) == len(seen) == 2
+    for (both, _, _), found in zip(seen, later, strict=True):
+        expected = surest(both, 2 * method.per_peer)
+        for n, name in enumerate(PEERS):
+            assert found[name] == [(i, c) for c, members in enumerate(expected) for i in members[n::2]]
+    assert later[-1] != first
+    assert [{n: pairs(own) for n, own in each.items()} for each in method.observer.renewed] == later
+    assert len(method.observer.chosen) == 1  # not told again as first seeds
+
+
+def test_each_model_renews_its_own_seeds_where_it_learns_its_own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make_coft({"filter": "self"} | EACH_EPOCH)
+    seen = watch_renewals(method, monkeypatch)
+    train(method)
+    assert len(seen) == len(method.observer.renewed) == 2
+    for (_, *each), renewed in zip(seen, method.observer.renewed, strict=True):
+        for logits, name in zip(each, PEERS, strict=True):
+            expected = surest(logits, method.per_peer)
+            assert pairs(renewed[name]) == [(i, c) for c, members in enumerate(expected) for i in members]
+
+
+@pytest.mark.usefixtures("warm_at_once")
+def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_shared() -> None:
+    """Where neither weighs the other's seeds, nor has a word in what is kept in any case."""
+
+    class OtherB(ToyBackbone):
+        def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> Any:
+            made: Any = super().prompts(number, num_ctx, source)
+            made.positive.data += 0.3 * number
+            return made
+
+    alone: dict[str, Any] = {"filter": oneself, "seed_filter": lambda seeds, log_odds, ready: seeds}
+    for options, expected in ((alone, {"peer_b"}), ({}, {"peer_a", "peer_b"})):
+        found = []
+        for kind in (ToyBackbone, OtherB):
+            method = make_coft({"filter": "self"} | EACH_EPOCH, backbone=kind(ToyImages()), **options)
+            train(method)
+            found.append(weights(method))
+        before, after = found
+        assert {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])} == expected
+
+
+@pytest.mark.parametrize("settings", [{"class_negative": False}, {"lambda_dual": 0.0}])
+def test_nothing_is_fitted_and_no_seed_renewed_where_a_setting_says_so(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = make_coft(settings | EACH_EPOCH)
+    monkeypatch.setattr(method, "renew_seeds", partial(pytest.fail, "seeds that nothing is fitted to"))
+    monkeypatch.setattr(pair, "fit_negative", partial(pytest.fail, "fitted"))
+    train(method)
+    assert not method.observer.renewed
+    for peer in method.peers.values():
+        torch.testing.assert_close(peer.student.negative, peer.text_features()[1])  # no loss of Phase II reaches it
+        first = make_coft(settings).peers["peer_a"].offset
+        assert peer.offset.requires_grad == bool(settings.get("class_negative", True))
+        if not settings.get("class_negative", True):
+            assert torch.equal(first, make_coft().peers["peer_a"].offset)
+
+
+# -------------------------------------------------------------------- the negative vectors
+
+
+def test_negative_vectors_are_fitted_to_seeds_before_labels_are_made_and_at_the_ends_of_phases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fits: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        fits.append((features, labels, weight, fit_negative(features, labels, weight, *rest, steps=20)))
+        return fits[-1][-1]
+
+    monkeypatch.setattr(pair, "fit_negative", recorded)
+    method = make_coft()  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
+    train(method)
+    assert len(fits) == len(PEERS) * 4
+    for n, (name, peer) in enumerate(method.peers.items()):
+        end_of_phase1, first_labels, second_labels, end = fits[n :: len(PEERS)]
+        assert torch.equal(end_of_phase1[1], first_labels[1])
+        assert torch.equal(second_labels[1], peer.seeds.label)
+        for _, _, weight, _ in (end_of_phase1, first_labels, second_labels):
+            assert bool((weight == 1).all())
+        torch.testing.assert_close(peer.text_features()[1], end_of_phase1[-1])
+        taught = peer.labels.weighted()
+        assert torch.equal(end[1], taught.label)
+        sums = [float(peer.labels.weight[peer.labels.label == c].double().sum()) for c in range(CLASSES)]
+        each = zip(taught.label.tolist(), taught.weight.tolist(), strict=True)
+        balanced = [w / (1 + sums[y]) for y, w in each]
+        torch.testing.assert_close(end[2] / end[2].sum(), torch.tensor(balanced) / sum(balanced))
+        tested = peer.inference_model(0.5, ["positive"])
+        for classifier in (peer.teacher(), tested, method.inference_models()[name]):
+            torch.testing.assert_close(classifier.negative, end[-1])
+        with torch.no_grad():
+            torch.testing.assert_close(end[0], tested.features(method.images.pixels[taught.index]))
+        assert not end[0].requires_grad
+
+
+def test_negative_vectors_that_judge_know_no_more_seeds_than_the_first_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[Tensor] = []
+
+    def recorded(features: Tensor, labels: Tensor, weight: Tensor, positive: Tensor, negative: Tensor, *_: Any) -> Any:
+        fitted.append(labels)
+        return negative
+
+    monkeypatch.setattr(pair, "fit_negative", recorded)
+    method = make_coft()
+    first = method.per_peer
+    for peer in method.peers.values():  # one class has more than in the first round, another fewer
+        index, labels = torch.arange(first + 4), torch.tensor([0] * (first + 3) + [1])
+        peer.take_seeds(PseudoLabels.certain(index, labels))
+    method.fit_to_seeds()
+    assert [labels.tolist() for labels in fitted] == [[0] * first + [1]] * 2
+    assert all(count == first + 1 for _, _, count in method.images.asked)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_phase_two_is_averaged_with_phase_one_by_its_share(share: float) -> None:
+    for fits in (True, False):
+        method = make_coft({"class_negative": fits, "phase2": replace(PHASES["phase2"], wise=share)})
+        train(method)
+        for name, peer in method.peers.items():
+            start, end, tested = peer.prompted(), peer.teacher(), method.inference_models()[name]
+            both = zip(start.encoder.parameters(), end.encoder.parameters(), tested.encoder.parameters(), strict=True)
+            triples = [*both]
+            for head in ("positive", "negative"):
+                first, last, found = (getattr(classifier, head) for classifier in (start, end, tested))
+                first, last = F.normalize(first, dim=-1), F.normalize(last, dim=-1)
+                found = found if share < 1 else F.normalize(found, dim=-1)
+                averaged = head == "positive" or not fits
+                triples.append((first, last, found) if averaged else (last, last, F.normalize(found, dim=-1)))
+            for first, last, found in triples:
+                torch.testing.assert_close(found, (1 - share) * first + share * last)
+
+
+# -------------------------------------------------------------------- prediction
+
+
+@pytest.mark.parametrize("classify", ["joint", "positive"])
+@pytest.mark.parametrize("until", [1, 5])
+def test_a_prediction_is_the_mean_of_the_peers_probabilities_of_the_score_that_classify_names(
+    classify: str, until: int
+) -> None:
+    method = make_coft({"classify": classify})
+    train(method, until)
+    images = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    told = method.predict_each(images)
+    assert list(told) == list(method.parts) and method.ensemble_size == 2
+    for name, classifier in method.inference_models().items():
+        with torch.no_grad():
+            logits, odds = classifier(images)
+        scores = {"joint": (logits + odds) / 2, "positive": logits}
+        torch.testing.assert_close(told[name], scores.pop(classify).softmax(dim=1))
+        assert not any(torch.allclose(told[name], other.softmax(dim=1)) for other in scores.values())
+        assert not told[name].requires_grad
+    both = method.predict(images).exp()
+    torch.testing.assert_close(both, sum(told.values()) / 2)
+
+
+def test_what_is_tested_is_made_again_when_weights_have_changed() -> None:
+    method, images = make_coft(), torch.randn(4, 3, 4, 4)
+    train(method, 1)
+    first = method.predict(images)
+    assert torch.equal(method.predict(images), first)
+    for batch in method.begin_epoch(1):
+        method.step(batch)
+    during = method.predict(images)
+    method.end_epoch(1)
+    after = method.predict(images)
+    assert not torch.equal(first, during) and not torch.equal(during, after)  # the end of Phase I fits the negatives
+    other = make_coft()
+    for name, peer in other.models.items():
+        peer.load_state_dict(method.models[name].state_dict())
+    other.loaded()
+    assert torch.equal(other.predict(images), after)
+
+
+def test_a_filter_that_keeps_nothing_is_an_error() -> None:
+    def nothing(own: Predictions, partner: Predictions) -> PseudoLabels:
+        return PseudoLabels.of_pool(partner.label, torch.zeros(COUNT))
+
+    with pytest.raises(ValueError, match="keeps no label"):
+        begun(make_coft(filter=nothing), FIRST)
+    assert set(FILTERS) == {"both", "both-hard", "peer", "probability", "self", "none"}
+
+
+def test_a_run_with_filters_ends_in_other_weights() -> None:
+    method = make_coft()
+    train(method, FIRST)
+    start, found = saved(method), []
+    for filter in ("both", *FILTERS):
+        method = make_coft({"filter": filter})
+        load(method, start)
+        train(method, FIRST + 1, FIRST)
+        found.append(weights(method))
+    assert_same_bits(found[0], found[1])
+    heads = [own["peer_a.student.positive"] for own in found[1:]]
+    assert not any(torch.equal(a, b) for n, a in enumerate(heads) for b in heads[:n])

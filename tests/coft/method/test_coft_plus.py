@@ -1,0 +1,267 @@
+"""CoFT+: CoFT without its parts, to the bit; rounds, contrast and descriptions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coft.method import coft_plus
+from coft.method.coft_plus import ASIDE, AT_PREDICTION, Contrast, growing_quotas
+from coft.method.contrastive import DIM
+from coft.method.pair import label_key
+from coft.method.pseudo_labels import Predictions, PseudoLabels
+from tests.coft.method import toys
+from tests.coft.method.test_coft_seeds import surest
+from tests.coft.method.toys import (
+    CLASSES,
+    COUNT,
+    PEERS,
+    PHASES,
+    ToyImages,
+    assert_same_bits,
+    begun,
+    load,
+    make_coft,
+    make_plus,
+    saved,
+    train,
+    weights,
+)
+
+OFF: dict[str, Any] = {"rounds": 1, "contrast": Contrast(weight=0.0)}
+
+
+def describe(share: float) -> Tensor:
+    """Words of the toy with a share of descriptions, drawn at random."""
+    plain = toys.ToyBackbone(ToyImages()).zero_shot_text()
+    said = F.normalize(torch.randn(CLASSES, toys.DIM, generator=torch.Generator().manual_seed(3)), dim=-1)
+    return F.normalize(torch.lerp(plain, said, share), dim=-1)
+
+
+@pytest.mark.parametrize("settings", [{}, {"filter": "self", "clean_rule": "raw"}, {"class_negative": False}])
+def test_without_its_parts_it_is_coft(settings: dict[str, Any]) -> None:
+    plain, plus = make_coft(settings), make_plus(settings | OFF)
+    losses = [train(method) for method in (plain, plus)]
+    assert losses[0] == losses[1]
+    assert_same_bits(weights(plain), weights(plus))
+    assert torch.equal(*(method.predict(plain.images.pixels) for method in (plain, plus)))
+
+
+def test_each_part_changes_the_result() -> None:
+    none = make_plus(OFF)
+    train(none)
+    parts: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"rounds": 2}, {}),
+        ({"contrast": Contrast(0.5)}, {}),
+        ({}, {"describe": describe}),
+    ]
+    for settings, options in parts:
+        method = make_plus(OFF | settings, **options)
+        train(method)
+        found = weights(method)
+        assert any(not torch.equal(value, found[key]) for key, value in weights(none).items()), settings
+
+
+@pytest.mark.usefixtures("warm_at_once")
+def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
+    """In a round, where a round begins, where Phase II does, and in it with a queue of keys."""
+    whole = make_plus(describe=describe)
+    assert [whole.phase(epoch) for epoch in range(whole.epochs)] == [1] * 4 + [2] * 3
+    whole.begin()
+    checkpoints = []
+    for epoch in range(whole.epochs):
+        for batch in whole.begin_epoch(epoch):
+            whole.step(batch)
+        whole.end_epoch(epoch)
+        checkpoints.append(saved(whole))
+    for done, checkpoint in enumerate(checkpoints, start=1):
+        resumed = make_plus(describe=describe)
+        load(resumed, checkpoint)
+        train(resumed, start=done)
+        assert_same_bits(weights(whole), weights(resumed))
+        assert torch.equal(whole.predict(whole.images.pixels), resumed.predict(whole.images.pixels))
+
+
+# -------------------------------------------------------------------- rounds
+
+
+def test_a_round_begins_afresh_with_seeds_that_both_peers_choose() -> None:
+    method = make_plus()
+    start = weights(method)
+    train(method, 2)  # the first round
+    trained = weights(method)
+    scores = method.labeller.score(method.pair.teachers(), None, 2, label_key(1, 2))
+    mean = sum((sum(scores[name]) / 2).double().softmax(dim=1) for name in PEERS) / 2
+    method.begin_epoch(2)
+    logits = mean.log() - 0.5 * mean.mean(dim=0).log()
+    seeds, told, quotas = method.observer.chosen[1]
+    torch.testing.assert_close(told, logits)
+    chosen = surest(logits, COUNT)
+    for c, quota in enumerate(quotas.tolist()):
+        halves = [peer.seeds.index[peer.seeds.label == c].tolist() for peer in method.peers.values()]
+        mine = seeds.index[seeds.label == c].tolist()
+        assert halves == [mine[0::2], mine[1::2]] and 0 < len(mine) <= quota
+        assert mine == chosen[c][: len(mine)] or len(mine) > int((logits.argmax(1) == c).sum())
+    fresh = weights(method)
+    assert not any(torch.equal(trained[key], value) for key, value in fresh.items())
+    assert any(not torch.equal(start[key], value) for key, value in fresh.items())  # nor that of the first round
+    for name, peer in method.peers.items():
+        words = F.normalize(peer.prompts.words, dim=-1)
+        torch.testing.assert_close(peer.prompted().positive, words)  # the template's
+        torch.testing.assert_close(
+            peer.text_features()[1], F.normalize(peer.prompts()[1].mean(0), dim=-1).expand(3, -1)
+        )
+        optimizer = method.optimizers[name]
+        assert optimizer.phase == 1 and optimizer.param_groups[0]["lr"] == 0.03  # the cosine begins at its top
+        assert not optimizer.optimizer.state_dict()["state"]
+
+
+def test_quotas_count_the_labels_that_seeds_are_chosen_by_and_both_peers_call_clean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = make_plus()
+    method.begin()
+    logits = 3 * torch.eye(CLASSES).repeat_interleave(COUNT // CLASSES, dim=0)
+    logits[:, 0] += 2.9 + 0.2 * (torch.arange(COUNT) % 2)  # half too many of the first class
+    clean = {name: (torch.arange(COUNT) + n) % 4 != 0 for n, name in enumerate(PEERS)}
+    given: list[Any] = []
+    sure = {n: Predictions(None, None, own.float()[:, None].expand(-1, CLASSES)) for n, own in clean.items()}  # type: ignore[arg-type]
+    monkeypatch.setattr(method.labeller, "score", lambda *_: dict.fromkeys(PEERS, (logits, torch.zeros_like(logits))))
+    monkeypatch.setattr(method, "predictions", lambda scores: sure)
+    monkeypatch.setattr(method, "share_seeds", lambda *args: given.extend(args))
+    method.begin_round(1)
+    label = given[0].argmax(dim=1).tolist()
+    assert label == [c for c in range(CLASSES) for _ in range(COUNT // CLASSES)]
+    kept = [c for c, a, b in zip(label, *clean.values(), strict=True) if a and b]
+    assert given[1].tolist() == [max(4, kept.count(c)) for c in range(CLASSES)]
+    assert given[1].max() > 4
+
+
+def test_quotas_grow_geometrically_to_the_coverage() -> None:
+    coverage = torch.tensor([128, 8, 0, 32])
+    assert growing_quotas(coverage, 8, 0.0).tolist() == [8, 8, 8, 8]
+    assert growing_quotas(coverage, 8, 0.5).tolist() == [32, 8, 8, 16]
+    assert growing_quotas(coverage, 8, 1.0).tolist() == [128, 8, 8, 32]
+
+
+@pytest.mark.parametrize("rounds", [2, 3])
+def test_the_last_round_s_quotas_are_the_coverage(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, progress = make_plus({"rounds": rounds}), []
+    grow = growing_quotas
+    monkeypatch.setattr(coft_plus, "growing_quotas", lambda *args: progress.append(args[1:]) or grow(*args))
+    train(method, method.phase1_epochs)
+    assert method.phase1_epochs == 2 * rounds
+    assert progress == [(4, number / (rounds - 1)) for number in range(1, rounds)]
+    assert len(method.observer.chosen) == rounds
+
+
+# -------------------------------------------------------------------- contrast
+
+
+@pytest.mark.parametrize(("queue", "expected"), [(4096, 15), (16, 15), (7, 7)])
+def test_the_queue_holds_half_of_the_images_at_most(queue: int, expected: int) -> None:
+    method = make_plus({"contrast": Contrast(queue=queue)})
+    for peer in method.peers.values():
+        peer.enter_phase2()
+        for i in range(COUNT):
+            peer.queue.push(torch.ones(1, DIM), torch.tensor([i]))
+        assert len(peer.queue.filled()[0]) == expected
+
+
+@pytest.mark.parametrize(("left_out", "batch_size"), [(3, 4), (2, 4), (5, 8), (COUNT + 1, 4)])
+def test_batches_have_images_that_the_filter_leaves_out_in_proportion(left_out: int, batch_size: int) -> None:
+    def some(own: Predictions, partner: Predictions) -> PseudoLabels:
+        return PseudoLabels.of_pool(partner.label, torch.arange(1, COUNT + 1) % left_out != 0)
+
+    method = make_plus(images=ToyImages(batch_size=batch_size), filter=some)
+    batches = begun(method, 4)
+    aside = [i for i in range(COUNT) if (i + 1) % left_out == 0]
+    kept = COUNT - len(aside)
+    assert len(batches) == method.steps(2)
+    for batch in batches:
+        for name in PEERS:
+            assert not set(batch[name]["index"].tolist()) & set(aside)
+            assert batch[name]["view"].shape[:2] == (min(batch_size, kept), 2)
+            found = batch[name + ASIDE]["index"].tolist() if name + ASIDE in batch else []
+            assert len(found) == min(batch_size, kept, batch_size * len(aside) // kept) and set(found) <= set(aside)
+    for epoch in (0, 3):  # Phase I knows of none
+        assert set(begun(make_plus(filter=some), epoch)[0]) == set(PEERS)
+
+
+def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> None:
+    def some(own: Predictions, partner: Predictions) -> PseudoLabels:
+        return PseudoLabels.of_pool(partner.label, (torch.arange(COUNT) % 3 > 0).float() * 0.8)
+
+    method = make_plus({"contrast": Contrast(weight=0.5, queue=12, temperature=0.2)}, filter=some)
+    batches = begun(method, 4)
+    for name, peer in method.peers.items():
+        student, teacher, labels = peer.student, peer.teacher(), peer.labels
+        queued: list[tuple[int, Tensor]] = []
+        for batch in batches[:3]:
+            parts = [batch[group] for group in (name, name + ASIDE)]
+            index = torch.cat([part["index"] for part in parts]).tolist()
+            views = torch.cat([part["view"] for part in parts])
+            hidden = torch.relu(student.features(views[:, 0]) @ student.projection.hidden.t())
+            z = F.normalize(hidden @ student.projection.out.t(), dim=-1)
+            own = teacher.project(teacher.features(views[:, 1])).detach()
+            expected = []
+            for i, anchor in enumerate(index):
+                good, bad = [z[i] @ own[i] / 0.2], []
+                for j, key in queued:
+                    same, clean = labels.label[j] == labels.label[anchor], labels.keep[j] and labels.keep[anchor]
+                    if same and clean and j != anchor:
+                        good.append(z[i] @ key / 0.2)
+                    if not same:
+                        bad.append(z[i] @ key / 0.2)
+                total = torch.stack(good + bad).exp().sum().log()
+                expected.append(sum(total - score for score in good) / len(good))
+            weight, loss = method.losses(batch, name)["contrast"]
+            torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+            assert weight == 0.5
+            queued = (queued + list(zip(index, own, strict=True)))[-12:]
+            keys, images = peer.queue.filled()
+            stored = sorted(zip(images.tolist(), keys.tolist(), strict=True))
+            assert [i for i, _ in stored] == sorted(i for i, _ in queued)
+            torch.testing.assert_close(peer.queue.keys.sum(0), torch.stack([k for _, k in queued]).sum(0))
+        plain = super(type(method), method).losses(
+            {name: {"index": parts[0]["index"], "view": parts[0]["view"][:, 0]}}, name
+        )
+        torch.testing.assert_close(method.losses(batch, name)["loss"][1], plain["loss"][1])
+
+
+# -------------------------------------------------------------------- descriptions
+
+
+def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
+    shares: list[float] = []
+    own = replace(make_plus().settings.descriptions, at_seeds=0.4)
+    method = make_plus(OFF | {"descriptions": own}, describe=lambda share: shares.append(share) or describe(share))
+    assert torch.equal(method.zero_shot_text(), describe(0.4)) and set(shares) == {0.4, 1.0}
+    plain = make_plus(OFF)
+    assert torch.equal(plain.zero_shot_text(), plain.backbone.zero_shot_text())
+    method.begin()
+    features = method.backbone.image_features(method.images, 2, (1, "labels", 0)).double()
+    logits = 6 * features @ describe(0.4).double().t()
+    logits = logits - 0.5 * logits.softmax(1).mean(0).log()
+    torch.testing.assert_close(method.observer.chosen[0][1].double(), logits, atol=1e-4, rtol=1e-4)
+    images = method.images.pixels
+    train(method, start=1)
+    for name, tested in method.prediction_models().items():
+        inference = method.inference_models()[name]
+        with torch.no_grad():
+            (found, odds), features = tested(images), inference.features(images)
+            mixed = (1 - AT_PREDICTION) * F.normalize(inference.positive, dim=-1) + AT_PREDICTION * describe(1.0)
+            torch.testing.assert_close(found, 6 * features @ F.normalize(mixed, dim=-1).t())
+            torch.testing.assert_close(odds, inference.classify(features)[1])  # fitted to the vectors without a share
+        probabilities = ((found + odds) / 2).softmax(dim=1)
+        torch.testing.assert_close(method.predict_each(images)[name], probabilities)
+
+
+def test_phases_of_several_rounds_have_the_epochs_of_the_settings() -> None:
+    method = make_plus({"rounds": 3, "phase2": replace(PHASES["phase2"], epochs=1)})
+    assert (method.phase1_epochs, method.epochs) == (6, 7)
