@@ -52,9 +52,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "ZeroshotCLIP": {},
     "ZeroshotCLIP2": {},
 }
-OURS = [
-    name for name in TRAINER_REGISTRY.registered_names() if issubclass(TRAINER_REGISTRY.get(name), MethodTrainer)
-]
+OURS = [name for name in TRAINER_REGISTRY.registered_names() if issubclass(TRAINER_REGISTRY.get(name), MethodTrainer)]
 LABEL_FREE = [name for name in OURS if TRAINER_REGISTRY.get(name).label_free]
 
 
@@ -79,9 +77,7 @@ def described(tmp_path: Path) -> Path:
 def run(configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Build a trainer with short settings and train it: run("CoFT", "vit", out="folder", KEY=value ...)."""
 
-    def start(
-        trainer: str, backbone: str = "resnet", train: bool = True, curves: bool = False, **settings: Any
-    ) -> Any:
+    def start(trainer: str, backbone: str = "resnet", train: bool = True, curves: bool = False, **settings: Any) -> Any:
         cfg = configure(trainer, backbone, **(SHORT[trainer] | settings))
         set_random_seed(cfg.SEED)
         built = build_trainer(cfg)

@@ -14,7 +14,6 @@ from clip import clip
 from coft.backbones.prompts import template_features
 from coft.method.pseudo_labels import select_seeds
 from coft.rivals.grip import linear_quota
-from coft.runtime.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from datasets.base import dataset_root, read_split
 from tests.trainers.conftest import assert_same_bits, saved_weights, weights
@@ -78,7 +77,9 @@ def test_a_checkpoint_in_coops_form_evaluates(run: Run, tmp_path: Path) -> None:
     torch.save({"state_dict": state, "epoch": 50, "optimizer": {}, "scheduler": {}, "val_result": None},
                folder / "model.pth.tar-50")  # fmt: skip
     for trainer in ("CoOp", "UPL"):
-        built = run(trainer, "vit", train=False, out=trainer, **({"TRAINER__UPL__ENSEMBLE": 1} if trainer == "UPL" else {}))
+        built = run(
+            trainer, "vit", train=False, out=trainer, **({"TRAINER__UPL__ENSEMBLE": 1} if trainer == "UPL" else {})
+        )
         before = built.model_inference(torch.ones(1, 3, 32, 32))
         built.load_model(str(tmp_path / "coop"), epoch=50)
         assert torch.equal(built.prompt_learner.ctx, ctx.float())
@@ -119,7 +120,7 @@ def test_members_learn_from_weak_views_and_batches_of_their_own(run: Run, traine
     built.epoch = 0
     built.before_epoch()
     ours, method = list(built.train_loader_x), built.method
-    index = {name: method.labels.index for name in ("upl", "upl_2")}
+    index = dict.fromkeys(("upl", "upl_2"), method.labels.index)
     wanted = built.images.batches("weak", index, len(ours), built.cfg.SEED, trainer.upper(), 0)
     assert all(torch.equal(a[name]["view"], b[name]["view"]) for a, b in zip(ours, wanted, strict=True) for name in a)
     first, second = method.examples(ours[0]).values()
@@ -139,7 +140,9 @@ def test_the_first_of_an_ensemble_is_the_one_that_trains_alone(run: Run, trained
 def test_an_ensemble_averages_probabilities_and_one_prompt_predicts_its_logits(run: Run, trained: Run) -> None:
     image, method = torch.randn(4, 3, 32, 32), trained("UPL").method
     with torch.no_grad():
-        each = [(method.scale * method.image_features(image) @ method.text(n).t()).softmax(dim=1) for n in method.learners]
+        each = [
+            (method.scale * method.image_features(image) @ method.text(n).t()).softmax(dim=1) for n in method.learners
+        ]
         torch.testing.assert_close(method.predict(image).exp(), sum(each) / 2)
         one = run("UPL", train=False, TRAINER__UPL__ENSEMBLE=1).method
         logits = one.scale * one.image_features(image) @ one.text("prompt_learner").t()
@@ -198,4 +201,6 @@ def test_data_sets_in_coops_style_serve_label_free_trainers(run: Run, trained: R
 
 def test_saved_contexts_are_those_of_the_run(trained: Run) -> None:
     built = trained("CoOp")
-    assert_same_bits(saved_weights(Path(built.output_dir), "prompt_learner", 2), dict(built.prompt_learner.state_dict()))
+    assert_same_bits(
+        saved_weights(Path(built.output_dir), "prompt_learner", 2), dict(built.prompt_learner.state_dict())
+    )

@@ -46,9 +46,7 @@ def test_supervision_has_the_images_of_label_free_trainers(run: Run) -> None:
     ("Supervised", "Supervised needs labels, and no training image has one"),
     ("CoFTOracle", "CoFTOracle needs the label of every training image; use CoFT"),
 ])  # fmt: skip
-def test_without_labels_there_is_no_truth(
-    run: Run, shapes: Path, tmp_path: Path, trainer: str, message: str
-) -> None:
+def test_without_labels_there_is_no_truth(run: Run, shapes: Path, tmp_path: Path, trainer: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(trainer, root=changed(shapes, tmp_path / "blank", blank_labels))
 
