@@ -173,7 +173,7 @@ def test_data_sets_then_settings_with_flags_anywhere() -> None:
         (("digits", "--seeds", "1,x"), "--seeds: expected whole numbers with commas between them, not 'x'"),
         (("digits", "--jobs", "0"), "--jobs is 0; expected at least 1"),
         (("digits", "--name", "../elsewhere"), r"--name: expected a name without folders, not '\.\./elsewhere'"),
-        (("folder",), "folder: one's own images are no benchmark; docs/adding-a-dataset.md makes them one"),
+        (("folder",), "folder: one's own images are no benchmark; docs/howto/add-a-dataset.md makes them one"),
     ],
 )
 def test_wrong_words_are_named(argv: tuple[str, ...], message: str) -> None:
