@@ -1,0 +1,134 @@
+"""What a run writes for people to read, of what a method tells."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from coft.method.pseudo_labels import Predictions, PseudoLabels
+from coft.runtime.diagnostics import Diagnostics
+from coft.runtime.run_log import RunLog, SeedReport
+
+PEERS = ("peer_a", "peer_b")
+NAMES = ["cat", "dog"]
+
+
+def make_log(folder: Path, truth: list[int]) -> RunLog:
+    paths = [f"{i}.png" for i in range(len(truth))]
+    return RunLog(folder, folder, paths, NAMES, Diagnostics(truth), time.monotonic())
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def predictions(label: list[int], sure: list[float], clean: list[float]) -> Predictions:
+    def of_label(numbers: list[float]) -> torch.Tensor:
+        pairs = zip(label, numbers, strict=True)
+        return torch.tensor([[x if c == y else 1 - x for c in range(2)] for y, x in pairs])
+
+    return Predictions(torch.tensor(label), of_label(sure), of_label(clean))
+
+
+def test_seeds_are_counted_and_classes_that_are_short_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = make_log(tmp_path, [0, 0, 1, 1, -1])
+    logits = torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
+    seeds = PseudoLabels.certain(torch.tensor([0, 1, 4]), torch.tensor([0, 1, 0]))
+    log.seeds_chosen(seeds, logits, torch.tensor([2, 2]))
+    assert "Fewer seeds than wanted for: dog" in caplog.text
+    told = log.add(0, "zero-shot")
+    assert (told["kept"], told["of"], told["precision"], told["pool_accuracy"]) == (3, 5, 0.5, 0.75)
+    log.seeds_chosen(seeds, logits, torch.tensor([1, 1]))  # of a later round
+    assert "kept" not in log.add(1, "phase1")
+    assert [row["kept"] for row in lines(tmp_path / "metrics.csv")] in (["3", ""], ["3.0", ""])
+
+
+def test_renewed_and_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
+    log = make_log(tmp_path, [0, 1, 0, 1])
+    one = PseudoLabels(torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.9, 0.4]))
+    two = PseudoLabels(torch.tensor([2, 3]), torch.tensor([1, 1]), torch.tensor([0.6, 0.7]))
+    seeds = dict(zip(PEERS, (one, two), strict=True))
+    log.seeds_renewed(seeds)
+    log.seeds_filtered(seeds, [0.5, 1.0], [torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])])
+    told = log.add(1, "phase1")
+    assert told["seeds_precision"] == 0.5 and told["precision"] == pytest.approx(2 / 3)
+    assert (told["kept"], told["of"], told["coverage"], told["separation"]) == (3, 4, 0.75, 0.75)
+    assert told["disagreement"] == 0.25
+
+
+def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_path: Path) -> None:
+    log = make_log(tmp_path, [0, 1, 1, 0])
+    own = predictions([0, 1, 0, 1], [0.9, 0.7, 0.6, 0.8], [0.9, 0.2, 0.6, 0.9])
+    other = predictions([0, 1, 1, 0], [0.8, 0.9, 0.7, 0.6], [0.7, 0.8, 0.6, 0.1])
+    labels = {  # each learns the other's
+        "peer_a": PseudoLabels.of_pool(other.label, torch.tensor([0.7, 0.8, 0.6, 0.1])),
+        "peer_b": PseudoLabels.of_pool(own.label, torch.tensor([0.9, 0.2, 0.6, 0.9])),
+    }
+    log.labelled({"peer_a": own, "peer_b": other}, labels, {"peer_a": "peer_b", "peer_b": "peer_a"})
+    rows = lines(tmp_path / "pseudo_labels.csv")
+    assert list(rows[0]) == ["path", "class", "confidence", "p_clean_a", "p_clean_b", "kept_for"]
+    assert [row["class"] for row in rows] == ["cat", "dog", "dog", "dog"]
+    assert [float(row["confidence"]) for row in rows] == pytest.approx([0.9, 0.9, 0.7, 0.8])
+    assert [row["kept_for"] for row in rows] == ["peer_a+peer_b", "peer_a", "peer_a", "peer_b"]
+    assert [float(row["p_clean_a"]) for row in rows] == pytest.approx([0.9, 0.2, 0.4, 0.9])
+    assert [float(row["p_clean_b"]) for row in rows] == pytest.approx([0.7, 0.8, 0.6, 0.9])
+    told = log.add(3, "phase2")
+    assert (told["kept"], told["coverage"], told["of"], told["disagreement"]) == (3, 0.75, 4, 0.5)
+    assert told["precision"] == pytest.approx((3 / 3 + 1 / 3) / 2)
+    assert told["pool_accuracy"] == pytest.approx((4 / 4 + 2 / 4) / 2)
+    assert told["recall"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(("differing", "warned"), [(0, 1), (1, 1), (2, 0), (50, 0)])
+def test_peers_that_say_the_same_are_worth_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, differing: int, warned: int
+) -> None:
+    log = make_log(tmp_path, [-1] * 100)
+    first = torch.zeros(100, dtype=torch.long)
+    second = (torch.arange(100) < differing).long()
+    seeds = dict.fromkeys(PEERS, PseudoLabels.certain(first[:1], first[:1]))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            log.seeds_filtered(seeds, [0.5, 0.5], [first, second])
+    assert log.numbers["disagreement"] == pytest.approx(differing / 100)
+    assert caplog.text.count("The peers disagree on") == warned
+
+
+def test_a_resumed_run_goes_on_with_the_rows_and_seconds_of_the_first_part(tmp_path: Path) -> None:
+    first = make_log(tmp_path, [0])
+    first.started -= 100
+    for epoch in (1, 2):
+        first.add(epoch, "phase1", accuracy_both=50.0 + epoch)
+    second = make_log(tmp_path, [0])
+    second.resume(1)
+    second.add(2, "phase2", accuracy_both=60.0)
+    rows = lines(tmp_path / "metrics.csv")
+    assert [(row["epoch"], row["stage"], float(row["accuracy_both"])) for row in rows] == [
+        ("1", "phase1", 51.0),
+        ("2", "phase2", 60.0),
+    ]
+    assert float(rows[1]["seconds"]) >= 100
+    assert {title: row["accuracy_both"] for title, row in second.results().items()} == {
+        "after Phase I": 51.0,
+        "after Phase II": 60.0,
+    }
+    second.finish()
+    assert (tmp_path / "curves.png").is_file()
+
+
+def test_seeds_of_a_rival_are_counted_for_the_summary() -> None:
+    results: dict[str, float] = {}
+    report = SeedReport(Diagnostics([0, 1, -1]), results)
+    seeds = PseudoLabels.certain(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]))
+    report.seeds_chosen(seeds, torch.zeros(3, 2), torch.tensor([1, 1]))
+    assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
+    report.labelled({}, {"model_1": seeds}, {"model_1": "model_1"})
+    assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
