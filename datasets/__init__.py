@@ -1,37 +1,10 @@
-"""Data sets: importing this package enters every one of them in Dassl's DATASET_REGISTRY."""
+"""Data sets: importing this package enters every one of them in Dassl's DATASET_REGISTRY.
 
-from . import (
-    caltech101,
-    digits,
-    drawings,
-    dtd,
-    eurosat,
-    fgvc_aircraft,
-    folder,
-    food101,
-    imagenet,
-    oxford_flowers,
-    oxford_pets,
-    stanford_cars,
-    sun397,
-    torchvision_sets,
-    ucf101,
-)
+Every module of this folder is imported, so a new data set is one file.
+"""
 
-__all__ = [
-    "caltech101",
-    "digits",
-    "drawings",
-    "dtd",
-    "eurosat",
-    "fgvc_aircraft",
-    "folder",
-    "food101",
-    "imagenet",
-    "oxford_flowers",
-    "oxford_pets",
-    "stanford_cars",
-    "sun397",
-    "torchvision_sets",
-    "ucf101",
-]
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -7,6 +7,8 @@ peer starts from the second.
 
 from __future__ import annotations
 
+from dassl.data.datasets import DATASET_REGISTRY
+
 GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -36,7 +38,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def templates_of(dataset: str) -> tuple[str, ...]:
-    """Return the templates of a data set class, or the generic ones.
+    """Return the templates of a data set class: its attribute `templates`, else those above, else the generic ones.
 
     Args:
         dataset: Name in Dassl's registry, such as "EuroSAT".
@@ -44,4 +46,5 @@ def templates_of(dataset: str) -> tuple[str, ...]:
     Returns:
         At least two templates, each with one "{}" for the class name.
     """
-    return TEMPLATES.get(dataset, GENERIC)
+    own = DATASET_REGISTRY.get(dataset) if dataset in DATASET_REGISTRY.registered_names() else None
+    return tuple(getattr(own, "templates", ())) or TEMPLATES.get(dataset, GENERIC)

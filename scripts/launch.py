@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -22,12 +23,26 @@ import train  # noqa: E402
 from coft.backbones.load import architecture  # noqa: E402
 from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.runtime.experiment import flatten  # noqa: E402
+from dassl.data.datasets import DATASET_REGISTRY  # noqa: E402
+from dassl.engine import TRAINER_REGISTRY  # noqa: E402
 from datasets.classes_file import is_file  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
 
 CONFIGS = ROOT / "configs"
 EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # the embedded CLIP is their default
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
+
+
+class DatasetArguments(NamedTuple):
+    """Arguments of train.py for a data set.
+
+    Attributes:
+        flags: Before the settings.
+        settings: Keys and values.
+    """
+
+    flags: list[str]
+    settings: list[str]
 
 
 def make_parser(trainer: str) -> argparse.ArgumentParser:
@@ -67,7 +82,8 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
 def script_of(trainer: str) -> str:
     """Name of a trainer's script."""
     scripts = sorted((ROOT / "scripts").glob("*.sh"), key=lambda path: -len(path.stem))
-    return next(path.name for path in scripts if trainer.lower().startswith(path.stem.replace("_", "")))
+    mine = (path.name for path in scripts if trainer.lower().startswith(path.stem.replace("_", "")))
+    return next(mine, f"run.sh {trainer}")
 
 
 def parse(trainer: str, argv: Sequence[str]) -> argparse.Namespace:
@@ -85,17 +101,32 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     Raises:
         UserError: If the data set has no config.
     """
-    known = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml"))
-    if args.dataset not in known:
-        raise UserError(f"unknown data set {args.dataset!r}; {did_you_mean(args.dataset, known)}")
+    dataset = dataset_arguments(args.dataset)
     backbone = backbone_of(args)
     args.opts = [*preset(trainer, args.preset), *own_images(args), *args.opts]
     opts = [*shot_settings(trainer, args.shots), *args.opts]
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
-    argv += ["--dataset-config-file", str(CONFIGS / "datasets" / f"{args.dataset}.yaml")]
-    argv += ["--config-file", str(trainer_config(trainer, backbone))]
+    argv += dataset.flags
+    if config := trainer_config(trainer, backbone):
+        argv += ["--config-file", str(config)]
     argv += ["--output-dir", str(args.output_dir or output_dir(trainer, backbone, args))]
-    return [*argv, *(["--profile"] if args.profile else []), *opts]
+    return [*argv, *(["--profile"] if args.profile else []), *dataset.settings, *opts]
+
+
+def dataset_arguments(name: str) -> DatasetArguments:
+    """What tells train.py of a data set: its config, or without one its name in Dassl's registry.
+
+    Raises:
+        UserError: If there is neither.
+    """
+    config = CONFIGS / "datasets" / f"{name}.yaml"
+    if config.is_file():
+        return DatasetArguments(["--dataset-config-file", str(config)], [])
+    registered = {known.lower(): known for known in DATASET_REGISTRY.registered_names()}
+    if name.lower() in registered:
+        return DatasetArguments([], ["DATASET.NAME", registered[name.lower()]])
+    known = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml"))
+    raise UserError(f"unknown data set {name!r}; {did_you_mean(name, known)}")
 
 
 def preset(trainer: str, name: str | None) -> list[str]:
@@ -173,20 +204,13 @@ def shot_settings(trainer: str, shots: int | None) -> list[str]:
     return ["DATASET.NUM_SHOTS", str(shots), "OPTIM.MAX_EPOCH", str(SHOT_EPOCHS.get(shots, 200))]
 
 
-def trainer_config(trainer: str, backbone: str) -> Path:
-    """The trainer's config for a kind of backbone: small, vision transformer, or ResNet.
-
-    Raises:
-        UserError: If the trainer has none.
-    """
+def trainer_config(trainer: str, backbone: str) -> Path | None:
+    """The trainer's config for a kind of backbone: small, vision transformer, or ResNet. None where it has none."""
     folder = CONFIGS / "trainers" / trainer
     known = architecture(backbone)
     family = "embedded" if known.resolution < 128 else "vit_b16" if known.is_vit else "rn50"
     choices = [folder / f"{stem}.yaml" for stem in (slug(backbone), family, f"{family}_ep50", "default")]
-    found = next((path for path in choices if path.is_file()), None)
-    if found is None:
-        raise UserError(f"trainer {trainer}: no config in {folder}; call train.py with a --config-file of your own")
-    return found
+    return next((path for path in choices if path.is_file()), None)
 
 
 def is_checkpoint(backbone: str) -> bool:
@@ -213,8 +237,11 @@ def main(argv: Sequence[str]) -> int:
     Args:
         argv: Trainer's name, then the script's arguments.
     """
-    trainer, rest = argv[0], argv[1:]
+    trainer, rest = argv[0] if argv else "", argv[1:]
     try:
+        if trainer not in TRAINER_REGISTRY.registered_names():
+            hint = did_you_mean(trainer, TRAINER_REGISTRY.registered_names())
+            raise UserError(f"trainer {trainer!r}: no such trainer; {hint}")
         arguments = train_arguments(trainer, parse(trainer, rest))
         place = arguments.index("--output-dir") + 1
         arguments[place] = str(shown(Path(arguments[place])))

@@ -34,6 +34,7 @@ from .data import diagnostics_of, unlabeled_data, unlabeled_images
 from .described import described_text
 from .labeled_images import LabeledImages
 from .reporting import report_predictions, write_summary
+from .sections import SECTIONS
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,11 @@ class MethodTrainer(TrainerX):
     images: UnlabeledImages
     own: Any
     train_loader_x: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.section and cls.settings_class:
+            SECTIONS[cls.section] = cls.settings_class
 
     def __init__(self, cfg: Any) -> None:
         self.results: dict[str, Any] = {}

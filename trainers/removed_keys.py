@@ -20,7 +20,7 @@ _IN_COFT = {
     "NEGATIVE_START": "negative prompts start from the mean of the classes",
     "COMPLEMENTS": "the dual loss is over all other classes",
     "SOFT": "weights of 0 and 1 are FILTER both-hard",
-    "MIN_KEPT": "the surest four labels of each class are kept",
+    "MIN_KEPT": "the surest four labels of each class, or a quarter of its seeds, always count in full",
     "MICRO_BATCH": "TRAIN.MICRO_BATCH has taken its place",
     "EVAL_FREQ": "TRAIN.EVAL_FREQ has taken its place",
     "PHASE1.WARMUP_STEPS": "the filter begins after 100 steps",
@@ -29,7 +29,7 @@ _IN_COFT = {
     "PHASE2.WEIGHT_DECAY": _WEIGHT_DECAY,
     "PHASE2.LAMBDA_DUAL": "Phase II has no dual loss",
     "PHASE2.VIEW": "Phase II trains on strong views",
-    "PHASE2.CLASSIFY": "CLASSIFY says it for both phases",
+    "PHASE2.CLASSIFY": "after its first labels Phase II goes by the positive vectors",
     "PHASE2.RENEW_SEEDS": "negative vectors are always fitted anew in Phase II",
     "PHASE2.FIT_TESTED": "negative vectors are always fitted to what is tested",
     "PHASE2.RESTART": "DeFT starts Phase II from pre-trained weights, and no other trainer does",
@@ -44,7 +44,7 @@ REMOVED: dict[str, str] = {
     **{f"TRAINER.LAFTER.{key}": fate for key, fate in _MODULES.items()},
     "TRAINER.COFTPLUS.WARM_START": "each round starts afresh",
     "TRAINER.COFTPLUS.CONTRAST.DIM": "there are 128 dimensions",
-    "TRAINER.COFTPLUS.DESCRIPTIONS.AT_PREDICTION": "descriptions choose seeds, and predict no more",
+    "TRAINER.COFTPLUS.DESCRIPTIONS.AT_PREDICTION": "their share at prediction is 0.1",
 }
 
 _VALUES = {

@@ -1,6 +1,6 @@
 """Which settings class declares which section of the config: the one place that all of it is made of.
 
-`SECTIONS` has the sections below TRAINER, by name. A new trainer with settings is entered there.
+`SECTIONS` has the sections below TRAINER, by name. A trainer is entered there when its class is made.
 """
 
 from __future__ import annotations
@@ -10,16 +10,6 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from coft.method.coft import CoFTSettings
-from coft.method.coft_plus import CoFTPlusSettings
-from coft.rivals.deft import DeFTSettings
-from coft.rivals.full_tuning import SupervisedSettings
-from coft.rivals.grip import GRIPSettings
-from coft.rivals.lafter import LaFTerSettings
-from coft.rivals.norm_adaptation import NormAdaptationSettings
-from coft.rivals.oracle import OracleSettings
-from coft.rivals.prompt_tuning import CoOpSettings, UPLSettings
-from coft.rivals.self_training import SelfTrainingSettings
 from coft.runtime.experiment import flatten
 from coft.runtime.settings import Key, defaults, implied, join, keys, load
 
@@ -37,19 +27,7 @@ GENERAL: dict[str, type] = {
     "TEST": Test,
     "TRAINER": Trainer,
 }
-SECTIONS: dict[str, type] = {
-    "COOP": CoOpSettings,
-    "UPL": UPLSettings,
-    "GRIP": GRIPSettings,
-    "COFT": CoFTSettings,
-    "COFTPLUS": CoFTPlusSettings,
-    "COFTORACLE": OracleSettings,
-    "DEFT": DeFTSettings,
-    "SELFTRAINING": SelfTrainingSettings,
-    "SUPERVISED": SupervisedSettings,
-    "LAFTER": LaFTerSettings,
-    "NORMADAPTATION": NormAdaptationSettings,
-}
+SECTIONS: dict[str, type] = {}  # of the trainers: `MethodTrainer` enters them
 
 
 def declared() -> dict[str, type]:

@@ -91,7 +91,7 @@ def make_grid(args: argparse.Namespace) -> Grid:
         raise UserError(f"name at least one data set; known are: {', '.join(known)}")
     for name in datasets:
         if name == OWN_IMAGES:
-            raise UserError(f"{name}: one's own images are no benchmark; docs/adding-a-dataset.md makes them one")
+            raise UserError(f"{name}: one's own images are no benchmark; docs/howto/add-a-dataset.md makes them one")
         if name not in known:
             raise UserError(f"unknown data set {name!r}; {did_you_mean(name, known)}")
     if len(pairs) % 2:

@@ -34,6 +34,8 @@ def main() -> int:
     args = parser.parse_args()
     golden = runs.load()
     exact = golden["machine"] == runs.machine()
+    if args.write and args.only and not exact:
+        parser.error(f"golden.json is of another machine ({golden['machine']}): write all runs, without --only")
     cases = [case for case in runs.cases() if args.only in ", ".join(case)]
     wrong = 0
     with tempfile.TemporaryDirectory() as data, ProcessPoolExecutor(args.jobs) as pool:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coft.method.contrastive import KeyQueue, ProjectionHead, contrast_masks, contrastive_loss
-from coft.method.pseudo_labels import Lesson
+from coft.method.pseudo_labels import PseudoLabels
 
 
 def unit(*shape: int, source: torch.Generator) -> torch.Tensor:
@@ -52,14 +52,14 @@ def test_an_image_alone_costs_nothing() -> None:
 @given(st.integers(0, 10_000))
 def test_masks_equal_their_rule(seed: int) -> None:
     source = torch.Generator().manual_seed(seed)
-    lesson = Lesson(torch.randint(3, (12,), generator=source), torch.rand(12, generator=source) < 0.6)
-    ranks, queued = torch.randint(12, (5,), generator=source), torch.randint(12, (9,), generator=source)
-    positives, negatives = contrast_masks(ranks, queued, lesson)
-    for i, a in enumerate(ranks.tolist()):
+    labels = PseudoLabels.of_pool(torch.randint(3, (12,), generator=source), torch.rand(12, generator=source))
+    index, queued = torch.randint(12, (5,), generator=source), torch.randint(12, (9,), generator=source)
+    positives, negatives = contrast_masks(index, queued, labels)
+    for i, a in enumerate(index.tolist()):
         for j, b in enumerate(queued.tolist()):
-            same, clean = lesson.labels[a] == lesson.labels[b], lesson.keep[a] and lesson.keep[b]
+            same, clean = labels.label[a] == labels.label[b], labels.keep[a] and labels.keep[b]
             assert positives[i, j] == bool(same and clean and a != b)
-            assert negatives[i, j] == bool(lesson.labels[a] != lesson.labels[b])
+            assert negatives[i, j] == bool(labels.label[a] != labels.label[b])
             if a == b:
                 assert not positives[i, j] and not negatives[i, j]
 
@@ -69,12 +69,12 @@ def test_masks_equal_their_rule(seed: int) -> None:
 def test_queue_keeps_the_last_keys(size: int, pushes: list[int]) -> None:
     queue, pushed = KeyQueue(size, 2), []
     for count in pushes:
-        ranks = torch.arange(len(pushed), len(pushed) + count)
-        queue.push(torch.stack([ranks, -ranks], dim=1).float(), ranks)
-        pushed += ranks.tolist()
-    keys, ranks = queue.filled()
-    assert sorted(ranks.tolist()) == pushed[-size:]
-    assert torch.equal(keys, torch.stack([ranks, -ranks], dim=1).float())
+        index = torch.arange(len(pushed), len(pushed) + count)
+        queue.push(torch.stack([index, -index], dim=1).float(), index)
+        pushed += index.tolist()
+    keys, index = queue.filled()
+    assert sorted(index.tolist()) == pushed[-size:]
+    assert torch.equal(keys, torch.stack([index, -index], dim=1).float())
 
 
 def test_projection_head_equals_its_formula_and_depends_on_its_seed() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,22 +11,25 @@ from torch import nn
 
 from coft.backbones.prompts import DualPrompts
 from coft.backbones.visual_tuning import light_module
-from coft.method.cleanliness import clean_log_odds
-from coft.method.peer import Classifier, Peer, interpolate, ramped_ema
-from coft.method.pseudo_labels import Lesson
-from coft.method.seeds import Seeds
-from coft.runtime.errors import UserError
-from tests.coft.backbones.test_visual_tuning import images, settings
+from coft.method.negative_prompt import clean_log_odds
+from coft.method.peer import Classifier, Peer, check_identity, interpolate, ramped_ema
+from coft.method.pseudo_labels import PseudoLabels
+from tests.conftest import make_clip
 
 NAMES = ["cat", "dog", "bird"]
 IDENTITY = {"backbone": "abc", "class list": "cat | dog | bird"}
 
 
-def make_peer(clip_model: CLIP, seed: int = 0, **identity: str) -> Peer:
+def images(seed: int = 0) -> torch.Tensor:
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def make_peer(clip_model: CLIP, seed: int = 0, identity: dict[str, str] | None = None, **options: Any) -> Peer:
     source = torch.Generator().manual_seed(seed)
     prompts = DualPrompts(clip_model, NAMES, "a photo of a {}.", generator=source)
-    encoder = light_module(clip_model.visual, source, settings())
-    return Peer(clip_model, prompts, encoder, IDENTITY | identity)
+    encoder = light_module(clip_model.visual, "auto", source)
+    scale = float(clip_model.logit_scale.exp())
+    return Peer(prompts, encoder, scale, IDENTITY | (identity or {}), **options)
 
 
 def shake(module: nn.Module, seed: int = 5) -> None:
@@ -39,12 +43,12 @@ def shake(module: nn.Module, seed: int = 5) -> None:
 def trained_peer(clip_model: CLIP, phase: int) -> Peer:
     peer = make_peer(clip_model)
     shake(peer)
-    peer.seeds = Seeds(torch.tensor([1, 4]), torch.tensor([0, 2]))
+    peer.take_seeds(PseudoLabels.certain(torch.tensor([1, 4]), torch.tensor([0, 2])))
     if phase == 2:
         peer.enter_phase2()
         shake(peer.student)
         peer.update_ema()
-        peer.lesson = Lesson(torch.tensor([0, 1]), torch.tensor([True, False]))
+        peer.take_labels(PseudoLabels.of_pool(torch.tensor([0, 1]), torch.tensor([0.25, 0.0])))
     return peer
 
 
@@ -80,7 +84,7 @@ def test_phase_2_begins_where_phase_1_ended(clip_model: CLIP) -> None:
     with torch.no_grad():
         before = peer.prompted()(images())
         peer.enter_phase2()
-        for classifier in (peer.learner(), peer.teacher(), peer.tested(0.5)):
+        for classifier in (peer.learner(), peer.teacher(), peer.inference_model(0.5)):
             for x, y in zip(before, classifier(images()), strict=True):
                 torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
 
@@ -113,8 +117,11 @@ def test_state_round_trips_into_a_peer_of_either_phase(
     torch.save(peer.state_dict(), tmp_path / "peer.pt")
     other.load_state_dict(torch.load(tmp_path / "peer.pt", weights_only=True))
     assert other.phase == phase and same(peer, other)
-    assert torch.equal(other.seeds.ranks, peer.seeds.ranks)
-    for mine, yours in zip(peer.tested(0.5)(images()), other.tested(0.5)(images()), strict=True):
+    for own in ("seeds", "labels"):
+        mine, yours = getattr(peer, own), getattr(other, own)
+        for field in ("index", "label", "weight"):
+            assert torch.equal(getattr(mine, field), getattr(yours, field))
+    for mine, yours in zip(peer.inference_model(0.5)(images()), other.inference_model(0.5)(images()), strict=True):
         assert torch.equal(mine, yours)
 
 
@@ -134,12 +141,14 @@ def test_a_state_with_a_hole_is_refused(clip_model: CLIP, missing: str) -> None:
 
 def test_another_backbone_or_class_list_is_named(clip_model: CLIP) -> None:
     state = trained_peer(clip_model, 1).state_dict()
-    with pytest.raises(UserError, match=r"made with another backbone \(abc, here xyz\)"):
-        make_peer(clip_model, backbone="xyz").load_state_dict(state)
-    with pytest.raises(UserError, match="another class list"):
-        make_peer(clip_model, **{"class list": "cat | dog"}).load_state_dict(state)
-    with pytest.raises(UserError, match="not one of a CoFT peer"):
-        make_peer(clip_model).load_state_dict({"ctx": torch.zeros(4, 64)})
+    with pytest.raises(ValueError, match=r"made with another backbone \(abc, here xyz\)"):
+        make_peer(clip_model, identity={"backbone": "xyz"}).load_state_dict(state)
+    with pytest.raises(ValueError, match="another class list"):
+        make_peer(clip_model, identity={"class list": "cat | dog"}).load_state_dict(state)
+    for wrong in ({"ctx": torch.zeros(4, 64)}, {"_extra_state": {"seeds": {}}}):
+        with pytest.raises(ValueError, match="no checkpoint of a peer"):
+            make_peer(clip_model).load_state_dict(wrong)
+    check_identity({"a": "1", "more": "2"}, {"a": "1"})
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -193,17 +202,39 @@ def test_batch_norm_statistics_never_move(clip_model: CLIP) -> None:
     assert all(torch.equal(before[name], value) for name, value in peer.student.named_buffers())
 
 
-@pytest.mark.parametrize("start", ["mean", "positive"])
-def test_negative_features_start_where_they_should(clip_model: CLIP, start: str) -> None:
-    prompts = DualPrompts(clip_model, NAMES, "a photo of a {}.", generator=torch.Generator().manual_seed(0))
-    peer = Peer(clip_model, prompts, clip_model.visual, IDENTITY, negative_start=start)
-    _, plain = prompts(clip_model)
+@pytest.mark.parametrize("from_mean", [True, False])
+def test_negative_features_start_where_they_should(clip_model: CLIP, from_mean: bool) -> None:
+    peer = make_peer(clip_model, negative_from_mean=from_mean)
+    _, plain = peer.prompts()
     negative = peer.text_features()[1]
-    expected = plain if start == "positive" else nn.functional.normalize(plain.mean(0), dim=0).expand(3, -1)
+    expected = nn.functional.normalize(plain.mean(0), dim=0).expand(3, -1) if from_mean else plain
     torch.testing.assert_close(negative, expected)
-    shake(prompts)  # what is learned moves them as it moves the prompt's features
-    moved = prompts(clip_model)[1] - plain
+    shake(peer.prompts)  # what is learned moves them as it moves the prompt's features
+    moved = peer.prompts()[1] - plain
     torch.testing.assert_close(peer.text_features()[1], nn.functional.normalize(expected + moved, dim=-1))
+
+
+def test_a_fresh_start_forgets_what_was_learned(clip_model: CLIP) -> None:
+    peer, other = trained_peer(clip_model, 1), make_peer(clip_model, 1)
+    peer.offset.data += 1
+    parts = (peer.offset, *other.prompts.parameters(), *other.encoder.parameters())
+    peer.start_afresh(other.prompts, other.encoder)
+    for a, b in zip(peer.text_features(), other.text_features(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert {id(p) for p in peer.parameters()} == {id(p) for p in parts}  # the offset stays the one that is optimised
+
+
+def test_phase_two_may_begin_with_another_encoder(clip_model: CLIP) -> None:
+    peer = make_peer(clip_model, phase2_encoder=clip_model.visual)
+    names = {name for name, _ in peer.named_parameters()}
+    shake(peer)
+    peer.enter_phase2()
+    for name, value in clip_model.visual.named_parameters():
+        own = peer.student.encoder.get_parameter(name)
+        assert torch.equal(own, value) and own.data_ptr() != value.data_ptr() and own.requires_grad
+    for a, b in zip(peer.text_features(), (peer.student.positive, peer.student.negative), strict=True):
+        torch.testing.assert_close(a, b)
+    assert names == {name for name, _ in peer.named_parameters() if not name.startswith(("student", "ema"))}
 
 
 @pytest.mark.parametrize("phase", [1, 2])
@@ -222,8 +253,7 @@ def test_negative_vectors_are_those_that_are_set(clip_model: CLIP, phase: int) -
 
 @pytest.mark.parametrize("own", [True, False])
 def test_negative_vectors_have_a_part_of_each_class_s_own(clip_model: CLIP, own: bool) -> None:
-    prompts = DualPrompts(clip_model, NAMES, "a photo of a {}.", generator=torch.Generator().manual_seed(0))
-    peer = Peer(clip_model, prompts, clip_model.visual, IDENTITY, class_negative=own)
+    peer = make_peer(clip_model, class_negative=own)
     peer.prompted()(images())[1].square().sum().backward()
     assert (peer.offset.grad is not None and bool(peer.offset.grad.any())) == own
 
@@ -233,3 +263,61 @@ def test_the_start_of_negative_features_is_part_of_a_checkpoint(clip_model: CLIP
     assert not torch.equal(peer.offset, other.offset)
     other.load_state_dict(peer.state_dict())
     assert torch.equal(peer.offset, other.offset)
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_model_that_is_tested_is_averaged_in_phase_two_alone(clip_model: CLIP, phase: int, share: float) -> None:
+    peer = trained_peer(clip_model, phase)
+    tested, start, end = peer.inference_model(share), peer.prompted(), peer.teacher()
+    if phase == 1 or share == 1:
+        assert tested.encoder is end.encoder
+        return
+    for name, value in tested.encoder.named_parameters():
+        first, last = start.encoder.get_parameter(name), end.encoder.get_parameter(name)
+        torch.testing.assert_close(value, (1 - share) * first + share * last)
+        assert not value.requires_grad
+
+
+def kept_bytes(work: Callable[[], Any]) -> tuple[Any, int]:
+    """Run something; how many bytes of activations it keeps for the gradients."""
+    total = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal total
+        total += tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = work()
+    return result, total
+
+
+@pytest.mark.parametrize("vit", [False, True])
+def test_micro_batches_change_the_memory_and_nothing_else(vit: bool) -> None:
+    encoder: Any = make_clip(vit).visual.double().eval()
+    if vit:
+        encoder.transformer.resblocks.extend(copy.deepcopy(block) for block in list(encoder.transformer.resblocks) * 2)
+    for module in encoder.modules():
+        if isinstance(module, nn.LayerNorm):  # CLIP's own compute in fp32 whatever they are given
+            module.forward = nn.LayerNorm.forward.__get__(module)
+    source = torch.Generator().manual_seed(0)
+    heads = [nn.functional.normalize(torch.randn(3, encoder.output_dim, generator=source).double()) for _ in range(2)]
+    views = torch.randn(7, 3, 32, 32, generator=source).double()
+    results, memory = [], []
+    for size in (0, 3):
+        encoder.requires_grad_(True).zero_grad()
+        classifier = Classifier(encoder, heads[0], heads[1], 10.0, micro_batch=size)
+        (logits, odds), kept = kept_bytes(lambda c=classifier: c(views))  # type: ignore[misc]
+        (logits.logsumexp(dim=1).sum() + odds.sigmoid().sum()).backward()
+        results.append([logits, odds, *(p.grad.clone() for p in encoder.parameters())])
+        memory.append(kept)
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    assert memory[1] < memory[0] / 5
+
+
+def test_vectors_of_other_shapes_are_refused() -> None:
+    for shapes in (((2, 3), (3, 2)), ((3,), (3,))):
+        with pytest.raises(ValueError, match=r"not \(C, embed_dim\)"):
+            Classifier(nn.Identity(), *(torch.zeros(shape) for shape in shapes), 1.0)

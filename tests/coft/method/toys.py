@@ -33,11 +33,11 @@ class ToyImages:
 
     digest = "toy images"
 
-    def __init__(self, count: int = COUNT, batch_size: int = 4, test_batch_size: int = 7) -> None:
+    def __init__(self, count: int = COUNT, batch_size: int = 4, test_batch_size: int = 7, size: int = SIZE) -> None:
         source = torch.Generator().manual_seed(0)
-        self.prototypes = torch.randn(CLASSES, 3, SIZE, SIZE, generator=source)
+        self.prototypes = torch.randn(CLASSES, 3, size, size, generator=source)
         self.truth = torch.arange(count) % CLASSES
-        self.pixels = self.prototypes[self.truth] + 0.7 * torch.randn(count, 3, SIZE, SIZE, generator=source)
+        self.pixels = self.prototypes[self.truth] + 0.7 * torch.randn(count, 3, size, size, generator=source)
         self.batch_size, self.test_batch_size = batch_size, test_batch_size
         self.asked: list[tuple[int, tuple[int | str, ...], int]] = []
 
@@ -49,7 +49,7 @@ class ToyImages:
 
     def noisy(self, index: int, view: str, *key: int | str) -> Tensor:
         """A view of an image."""
-        noise = torch.randn(3, SIZE, SIZE, generator=generator(view, index, *key))
+        noise = torch.randn(self.pixels.shape[1:], generator=generator(view, index, *key))
         return self.pixels[index] + NOISE[view] * noise
 
     def views(self, index: int, num_views: int, key: Sequence[int | str]) -> Tensor:

@@ -7,7 +7,8 @@ import pytest
 from yacs.config import CfgNode
 
 from coft.runtime.errors import UserError
-from coft.runtime.experiment import claim, flatten, replacing, saved_config, versions, write_json
+from coft.runtime.experiment import claim, flatten, saved_config, versions, write_json
+from coft.runtime.files import replacing
 
 
 def settings(folder: Path, **changes: object) -> CfgNode:
@@ -55,4 +56,5 @@ def test_flatten() -> None:
 
 
 def test_versions_name_the_toolbox() -> None:
-    assert versions()["dassl"].split()[0] in {"dassl", "dassl-compat"} and versions()["torch"]
+    found = versions("dassl of a test 1.2")
+    assert found["dassl"] == "dassl of a test 1.2" and found["torch"] and found["python"]

@@ -1,0 +1,135 @@
+"""Zero-shot CLIP, and norms that take over statistics of the unlabeled images."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from coft.backbones.backbone import ClassBackbone
+from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings, adapt_batch_norms, centre_last_norm
+from coft.rivals.zero_shot import ZeroShot
+from tests.coft.method.toys import ToyImages, assert_same_bits, load, saved, train, weights
+from tests.conftest import make_clip
+
+NAMES = ("cat", "dog", "bird")
+
+
+def tiny_net() -> nn.Sequential:
+    torch.manual_seed(3)
+    layers = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
+    net = nn.Sequential(*layers).double().eval()
+    for norm in (net[1], net[4]):
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+        nn.init.uniform_(norm.weight)
+        nn.init.uniform_(norm.bias)
+    return net
+
+
+def statistics(x: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Mean and unbiased variance of each channel, by loops."""
+    means, variances = [], []
+    for c in range(x.shape[1]):
+        values = [float(v) for v in x[:, c].flatten()]
+        mean = sum(values) / len(values)
+        means.append(mean)
+        variances.append(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return means, variances
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+@pytest.mark.parametrize("sizes", [[7], [4, 2, 3]])
+def test_batch_norms_get_statistics_averaged_over_batches(share: float, sizes: list[int]) -> None:
+    net = tiny_net()
+    plain, batches = copy.deepcopy(net), [torch.randn(n, 3, 8, 8).double() for n in sizes]
+    adapt_batch_norms(net, batches, share)
+    totals: dict[int, list[list[float]]] = {1: [], 4: []}
+    for batch in batches:
+        x = batch
+        for i, layer in enumerate(plain):
+            if i in totals:
+                means, variances = statistics(x.detach())
+                totals[i].append([*means, *variances])
+                biased = x.var(dim=(0, 2, 3), unbiased=False)
+                x = (x - x.mean(dim=(0, 2, 3))[:, None, None]) / (biased + layer.eps).sqrt()[:, None, None]
+                x = x * layer.weight[:, None, None] + layer.bias[:, None, None]
+            else:
+                x = layer(x)
+    for i, rows in totals.items():
+        before = [*plain[i].running_mean.tolist(), *plain[i].running_var.tolist()]
+        after = [*net[i].running_mean.tolist(), *net[i].running_var.tolist()]
+        for k, value in enumerate(after):
+            new = sum(n * row[k] for n, row in zip(sizes, rows, strict=True)) / sum(sizes)
+            assert value == pytest.approx(share * new + (1 - share) * before[k], abs=1e-9)
+        assert not net[i].training
+
+
+def test_without_a_share_nothing_changes() -> None:
+    net = tiny_net()
+    image = torch.randn(2, 3, 8, 8).double()
+    before = net(image)
+    adapt_batch_norms(net, [torch.randn(5, 3, 8, 8).double()], 0.0)
+    assert torch.equal(net(image), before)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_last_layer_norm_takes_the_mean_feature_away(share: float) -> None:
+    visual = make_clip(vit=True).visual.requires_grad_(False)
+    batches = [torch.randn(n, 3, 32, 32) for n in (4, 2)]
+    features = [visual(image[None])[0] for batch in batches for image in batch]
+    mean = sum(features) / len(features)
+    centre_last_norm(visual, batches, share)
+    for image, feature in zip(torch.cat(batches), features, strict=True):
+        torch.testing.assert_close(visual(image[None])[0], feature - share * mean, atol=1e-4, rtol=1e-4)
+
+
+def make(vit: bool, share: float = 0.25, test_batch_size: int = 7) -> NormAdaptation:
+    images: Any = ToyImages(test_batch_size=test_batch_size, size=32)
+    clip_model = make_clip(vit).requires_grad_(False)
+    backbone = ClassBackbone(clip_model, NAMES, ["a photo of a {}.", "a drawing of a {}."], {})
+    return NormAdaptation(images, backbone, NormAdaptationSettings(share), torch.device("cpu"))
+
+
+def test_zero_shot_is_a_cosine_classifier() -> None:
+    method = make(True)
+    clip_model, text = method.clip_model, method.text
+    plain, pixels = ZeroShot(clip_model, clip_model.encode_image, text), method.images.pixels
+    features = F.normalize(clip_model.encode_image(pixels), dim=-1)
+    torch.testing.assert_close(plain.predict(pixels), clip_model.logit_scale.exp() * features @ text.t())
+    assert torch.equal(method.predict(pixels), plain.predict(pixels))  # until it begins
+    assert (plain.epochs, plain.models, plain.ensemble_size) == (0, {}, 1)
+
+
+@pytest.mark.parametrize("vit", [False, True])
+def test_only_norms_change_and_a_checkpoint_has_them(vit: bool) -> None:
+    method = make(vit)
+    before = {key: value.clone() for key, value in method.clip_model.visual.state_dict().items()}
+    train(method)
+    assert_same_bits(before, method.clip_model.visual.state_dict())
+    changed = {key for key, value in method.adapted.state_dict().items() if not torch.equal(value, before[key])}
+    if vit:
+        assert changed == {"ln_post.bias"}
+    else:
+        assert changed and all(key.split(".")[-1].startswith(("running_", "num_batches")) for key in changed)
+    again = make(vit)
+    load(again, saved(method))
+    assert_same_bits(weights(method), weights(again))
+    assert torch.equal(method.predict(method.images.pixels), again.predict(method.images.pixels))
+
+
+def test_the_unlabeled_images_are_what_it_adapts_to() -> None:
+    """In one batch of all of them, features are those of an encoder in training mode."""
+    method = make(False, share=1.0, test_batch_size=100)
+    pixels = method.images.pixels
+    zero_shot = method.predict(pixels)
+    method.begin()
+    with torch.no_grad():
+        expected = F.normalize(copy.deepcopy(method.clip_model.visual).train()(pixels), dim=-1)
+    logits = method.clip_model.logit_scale.exp() * expected @ method.text.t()
+    found = method.predict(pixels)
+    assert (found - logits).abs().mean() < 0.1 * (zero_shot - logits).abs().mean()  # unbiased variances

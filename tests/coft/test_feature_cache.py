@@ -1,0 +1,48 @@
+"""Features that are kept on disk between runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coft.backbones.feature_cache import cached
+from coft.runtime import disk_tables
+
+
+def drawn() -> torch.Tensor:
+    return torch.randn(50, 4, generator=torch.Generator().manual_seed(7))
+
+
+def test_cache_returns_the_same_bits_and_computes_once(tmp_path: Path) -> None:
+    calls = []
+
+    def compute() -> torch.Tensor:
+        calls.append(1)
+        return drawn()
+
+    first, second = (cached(compute, tmp_path, "a", "b") for _ in range(2))
+    assert torch.equal(first, second) and len(calls) == 1
+    for n, key in enumerate((("a", "c"), ("ab",), ("a", "b", ""))):
+        cached(compute, tmp_path, *key)
+        assert len(calls) == n + 2
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_without_a_folder_it_computes_every_time() -> None:
+    calls: list[int] = []
+    for n in range(2):
+        assert torch.equal(cached(lambda: calls.append(1) or drawn(), None, "a"), drawn()) and len(calls) == n + 1
+
+
+def test_large_features_in_the_cache_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    plain = torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: seen.append(k["mmap"]) or plain(*a, **k))
+    for bound in (disk_tables.IN_MEMORY, 10):
+        monkeypatch.setattr(disk_tables, "IN_MEMORY", bound)
+        cached(drawn, tmp_path, "key")
+        assert torch.equal(cached(drawn, tmp_path, "key"), drawn())
+    assert seen == [False, True, True]

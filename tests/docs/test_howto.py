@@ -1,0 +1,157 @@
+"""The pages of docs/howto: all that they say is done in one copy of the project, and works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import draw
+from tests.docs.pages import AT_END, DOCS, NEW_FILE, ROOT, blocks, commands
+from tests.forks import run_forked
+from tests.golden.runs import write_data
+
+HOWTO = sorted((DOCS / "howto").glob("*.md"))
+NEEDED = ("coft", "datasets", "trainers", "configs", "scripts", "weights/embedded.pt", "train.py")
+LONGEST = 30  # lines of code that an extension takes, in all its files
+SHORT = {"DATALOADER.NUM_WORKERS": 0, "DATASET.NUM_UNLABELED": 40, "TRAIN.EVAL_FREQ": 0}
+SHORT_COFT = {"PHASE1.EPOCHS": 1, "PHASE1.MIN_STEPS": 2, "SEEDS_PER_CLASS": 1, "LABEL_VIEWS": 1, "PHASE2.EPOCHS": 1}
+
+
+def follow(page: Path, project: Path) -> list[str]:
+    """Write the files of a page, and append what is to be appended.
+
+    Returns:
+        Its scripts: Python that belongs to no file.
+    """
+    scripts = []
+    for block in blocks(page):
+        new, appended = NEW_FILE.search(block.before), AT_END.search(block.before)
+        if new:
+            path = project / new[1]
+            assert not path.exists(), path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.code)
+        elif appended:
+            path = project / appended[1]
+            path.write_text(path.read_text() + "\n" + block.code)
+        elif block.kind == "python":
+            scripts.append(block.code)
+    return scripts
+
+
+def write_signs(root: Path) -> None:
+    """Images as add-a-dataset.md says that they lie."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 8), ("test", 4)):
+        for label, name in enumerate(("stop sign", "yield sign", "no entry sign")):
+            folder = root / "signs" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(draw(label, rng)).save(folder / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what runs, whose environment is ready, after all pages were followed."""
+    project = tmp_path_factory.mktemp("howto") / "project"
+    for name in NEEDED:
+        source, target = ROOT / name, project / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.symlink_to(source)
+    recorder = project.with_name("python")  # says what it was asked for
+    recorder.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    recorder.chmod(0o755)
+    (project / "scripts" / "setup.sh").write_text(f'cd "$(dirname "$0")/.."; PYTHON={recorder}\n')
+    write_data(project / "data")
+    write_signs(project / "data")
+    for page in HOWTO:
+        for number, code in enumerate(follow(page, project)):
+            (project / f"{page.stem}_{number}.py").write_text(code)
+    return project
+
+
+def call(arguments: list[str], project: Path) -> str:
+    """Run Python in the copy of the project."""
+    environment = {**os.environ, "DATA": str(project / "data"), "OMP_NUM_THREADS": "1"}
+    done = run_forked(arguments, project, environment)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+def run(command: str, project: Path) -> str:
+    """Run a command of a page, shortened; what its script asks Python for is done by a forked one."""
+    asked = subprocess.run(
+        ["bash", "-c", shortened(command)], cwd=project, text=True, capture_output=True, timeout=60, check=True
+    )
+    return call(asked.stdout.splitlines(), project)
+
+
+def shortened(command: str) -> str:
+    """A command of a page, with settings that make it short."""
+    of_coft = SHORT_COFT if "/coft.sh" in command else {}
+    pairs = SHORT | {f"TRAINER.COFT.{key}": value for key, value in of_coft.items()}
+    return " ".join([command, *(f"{key} {value}" for key, value in pairs.items() if key not in command)])
+
+
+def summaries(project: Path, *parts: str) -> list[dict[str, Any]]:
+    folder = project.joinpath("output", *parts)
+    return [json.loads(path.read_text()) for path in folder.rglob("summary.json")]
+
+
+@pytest.mark.parametrize("page", [page for page in HOWTO if page.stem != "add-a-dataset"], ids=lambda page: page.stem)
+def test_scripts_that_need_no_trainer(project: Path, page: Path) -> None:
+    scripts = sorted(project.glob(f"{page.stem}_*.py"))
+    assert scripts
+    for path in scripts:
+        assert call([path.name], project).strip()
+
+
+def test_a_data_set(project: Path) -> None:
+    zeroshot, coft = commands(DOCS / "howto" / "add-a-dataset.md")
+    assert "a photo of a {}." in run(zeroshot, project)
+    assert "after Phase II" in run(coft, project)
+    found = summaries(project, "signs")
+    assert sorted(summary["trainer"] for summary in found) == ["CoFT", "ZeroshotCLIP"]
+    assert {summary["dataset"] for summary in found} == {"Signs"}
+
+
+def test_a_rival(project: Path) -> None:
+    for command in commands(DOCS / "howto" / "add-a-rival.md"):
+        assert "accuracy" in run(command, project)
+    found = summaries(project, "digits", "ClassMeans")
+    accuracies = {summary["results"]["accuracy_test"] for summary in found}
+    assert len(accuracies) == 2 and min(accuracies) > 80
+    assert all(summary["labels_used"] == 0 and summary["unlabeled"] == "training images" for summary in found)
+
+
+@pytest.mark.parametrize(
+    ("page", "value"),
+    [
+        ("add-a-filter", "FILTER: softmatch"),
+        ("add-a-light-module", "VISUAL: bitfit"),
+        ("add-a-way-to-label", "CLASSIFY: clean"),
+    ],
+)
+def test_a_value_of_a_setting(project: Path, page: str, value: str) -> None:
+    (command,) = commands(DOCS / "howto" / f"{page}.md")
+    assert "after Phase II" in run(command, project)
+    configs = [summary["config"] for summary in summaries(project, "digits", "CoFT")]
+    assert sum(value in config for config in configs) == 1
+
+
+@pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.stem)
+def test_an_extension_is_short(page: Path) -> None:
+    code = [block.code for block in blocks(page) if NEW_FILE.search(block.before) or AT_END.search(block.before)]
+    lines = [line for text in code for line in text.splitlines() if line.strip() and '"""' not in line]
+    assert len(lines) <= (2 * LONGEST if page.stem == "add-a-rival" else LONGEST)

@@ -1,0 +1,123 @@
+"""What the pages point to is there: links, anchors, names in the code, files, commands, flags, keys, numbers."""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coft.runtime.experiment import flatten
+from coft.runtime.settings import keys
+from scripts import launch
+from tests.docs.pages import CURRENT, DOCS, NEW_FILE, PAGES, ROOT, anchors, commands, links, prose
+from trainers.sections import declared
+
+FOLDERS = "coft|trainers|datasets|scripts|configs|tests|weights|docs|compat"
+FILE = re.compile(rf"`((?:{FOLDERS})/[\w/.-]+)`")
+SCRIPT = re.compile(r"\bscripts/\w+\.(?:sh|py)\b")
+TRAINER = re.compile(r"scripts/launch\.py (\w+)")
+PRESETS = ROOT / "configs" / "trainers" / "CoFT" / "as_printed.yaml"
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+pages = pytest.mark.parametrize("page", PAGES, ids=named)
+current_pages = pytest.mark.parametrize("page", CURRENT, ids=named)
+
+
+def added_by(page: Path) -> set[str]:
+    """Files that readers of a page write themselves."""
+    return set(NEW_FILE.findall(page.read_text(encoding="utf-8")))
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    for path, anchor in links(page):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+@current_pages
+def test_names_are_in_the_files_that_they_link_to(page: Path) -> None:
+    for name, path in re.findall(r"\[`([\w.]+)`\]\(([^)#]+\.py)\)", prose(page)):
+        code = (page.parent / path).read_text(encoding="utf-8")
+        for part in name.split("."):
+            assert re.search(rf"^ *(?:def|class) {part}\b|^{part}\b.* = ", code, re.M), f"{name} in {path}"
+
+
+@current_pages
+def test_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    mentioned = {*FILE.findall(prose(page)), *SCRIPT.findall(text)} - added_by(page)
+    assert not [path for path in mentioned if not (ROOT / path).exists()]
+
+
+@current_pages
+def test_commands_name_flags_that_exist(page: Path) -> None:
+    sources = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests" / "golden").glob("*.py"), ROOT / "train.py"]
+    known = set(re.findall(r'"(--[a-z-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
+    known |= {"--help", "--dassl", "--pdb", "--out"}
+    for command in commands(page):
+        if "scripts/" in command or "train.py" in command or "tests." in command:
+            assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", command)) <= known, command
+
+
+@current_pages
+def test_commands_of_trainers_can_be_parsed(page: Path) -> None:
+    for command in commands(page):
+        match = re.match(r"bash (scripts/\w+\.sh)((?: [\w./,:@-]+)*)$", command)
+        if match is None or match[1] in added_by(page):
+            continue
+        trainer = TRAINER.search((ROOT / match[1]).read_text(encoding="utf-8"))
+        if trainer:
+            args = launch.parse(trainer[1], match[2].split())
+            assert len(args.opts) % 2 == 0 or args.opts[-1:] == ["..."], command
+
+
+@current_pages
+def test_keys_that_are_named_exist(page: Path) -> None:
+    classes = declared()
+    known = {key for section, cls in classes.items() for key in keys(cls, section)}
+    sections = {section.split(".")[0] if section != "TRAINER" else "TRAINER.NAME" for section in classes if section}
+    known |= {section for key in known for section in (key.rpartition(".")[0],)}
+    named = re.search(r'section, [\w, ]+ = "(\w+)"', page.read_text(encoding="utf-8"))  # a trainer that the page adds
+    own = {f"TRAINER.{named[1]}"} if named else set()
+    for name in re.findall(r"(?<![\w./])([A-Z][A-Z0-9_]+(?:\.[A-Z][A-Z0-9_]*)+)(?![\w./])", page.read_text()):
+        if name.split(".")[0] in sections and not any(name.startswith(section) for section in own):
+            assert name in known, name
+
+
+def test_the_method_page_has_every_doubt_of_the_preset() -> None:
+    section = (DOCS / "method.md").read_text(encoding="utf-8").partition("## Doubts about the paper")[2]
+    table = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")][2:]
+    listed = [re.findall(r"`([A-Z0-9_.]+)`", line)[-1] for line in table]
+    preset = flatten(yaml.safe_load(PRESETS.read_text(encoding="utf-8")))
+    assert sorted(f"TRAINER.COFT.{key}" for key in listed) == sorted(preset)
+
+
+def test_digits_of_the_readme_are_of_the_listed_runs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    runs: dict[str, list[dict[str, str]]] = {}
+    with (DOCS / "runs.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if (row["dataset"], row["backbone"]) == ("Digits", "embedded"):
+                runs.setdefault(row["method"], []).append(row)
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| Digits ")
+    ]
+    assert len(rows) == 5
+    zero_shot = statistics.mean(float(row["accuracy"]) for row in runs["ZeroshotCLIP"])
+    for _, _, method, seeds, mean, std, gain, _, ensemble, labels, _ in rows:
+        accuracies = [float(row["accuracy"]) for row in runs[method]]
+        found = statistics.mean(accuracies)
+        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        assert (f"{found:.1f}", f"{spread:.2f}", f"{found - zero_shot:+.1f}") == (mean, std, gain), method
+        assert method == "ZeroshotCLIP" or int(seeds) == len(accuracies)
+        assert {(row["ensemble"], row["labels_used"]) for row in runs[method]} == {(ensemble, labels)}
