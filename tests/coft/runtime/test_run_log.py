@@ -132,3 +132,42 @@ def test_seeds_of_a_rival_are_counted_for_the_summary() -> None:
     assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
     report.labelled({}, {"model_1": seeds}, {"model_1": "model_1"})
     assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
+
+
+def drawn(seed: int) -> Predictions:
+    """What a peer might think of 60 images and three classes."""
+    source = torch.Generator().manual_seed(seed)
+    probability, clean = torch.rand(2, 60, 3, generator=source).softmax(dim=2)
+    return Predictions(probability.argmax(dim=1), probability, clean)
+
+
+def pairs_in_order(score: list[float], right: list[bool]) -> float:
+    """Share of all pairs of a right and a wrong label of which the right one scores higher; equal ones count half."""
+    pairs = [(a, b) for a, x in zip(score, right, strict=True) for b, y in zip(score, right, strict=True) if x > y]
+    return sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_aurocs_are_of_the_peer_that_labels_and_of_both(tmp_path: Path, own: bool) -> None:
+    truth, peers = [i % 3 for i in range(60)], ("peer_a", "peer_b")
+    paths = [f"{i}.png" for i in range(60)]
+    log = RunLog(tmp_path, tmp_path, paths, ["cat", "dog", "owl"], Diagnostics(torch.tensor(truth)), 0.0)
+    predictions = dict(zip(peers, map(drawn, (0, 1)), strict=True))
+    sources = dict(zip(peers, peers if own else peers[::-1], strict=True))
+    labels = {name: PseudoLabels.of_pool(predictions[sources[name]].label) for name in peers}
+    log.labelled(predictions, labels, sources)
+    expected: dict[str, list[float]] = {}
+    for source in sources.values():
+        label = predictions[source].label.tolist()
+        right = [a == b for a, b in zip(label, truth, strict=True)]
+        p = {n: [each.probability[i, c].item() for i, c in enumerate(label)] for n, each in predictions.items()}
+        clean = {n: [each.clean[i, c].item() for i, c in enumerate(label)] for n, each in predictions.items()}
+        rows = predictions[source].probability.tolist()
+        lead = [row[c] - max(x for k, x in enumerate(row) if k != c) for row, c in zip(rows, label, strict=True)]
+        scores = {"p_clean": clean[source], "confidence": p[source], "margin": lead}
+        scores |= {"p_clean_both": [sum(x) for x in zip(*clean.values(), strict=True)]}
+        scores |= {"confidence_both": [sum(x) for x in zip(*p.values(), strict=True)]}
+        for key, score in scores.items():
+            expected.setdefault(key, []).append(pairs_in_order(score, right))
+    for key, values in expected.items():
+        assert log.numbers[f"auroc_{key}"] == pytest.approx(sum(values) / 2, abs=1e-6), key
