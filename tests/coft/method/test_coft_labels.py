@@ -346,7 +346,8 @@ def test_what_is_tested_is_made_again_when_weights_have_changed() -> None:
     assert torch.equal(method.predict(images), first)
     for batch in method.begin_epoch(1):
         method.step(batch)
-    during = method.predict(images)
+    during, present = method.predict(images), method.pair.predict_each(method.inference_models(), images, "joint")
+    torch.testing.assert_close(during.exp(), sum(present.values()) / 2)
     method.end_epoch(1)
     after = method.predict(images)
     assert not torch.equal(first, during) and not torch.equal(during, after)  # the end of Phase I fits the negatives
