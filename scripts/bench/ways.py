@@ -3,7 +3,7 @@
 plain: all 77 tokens of every class, a pass for each prompt, as CoOp and DeFT do; the blocks of both towers are CLIP's
     own, as the package `clip` runs them.
 cut: the same, but no token after the longest prompt's end of text.
-ours: what the project does, see trainers/parts/text_encoding.py and residual_block.py.
+ours: what the project does, see coft/backbones/text_tower.py and residual_block.py.
 
 Everything else is the same in all three, and is the project's.
 """
@@ -25,8 +25,8 @@ from torch import Tensor
 
 from coft.backbones.prompts import DualPrompts, PromptLearner, word_context
 from coft.backbones.visual_tuning import PromptedViT, light_module
-from coft.method.cleanliness import DUAL_LOSSES
-from coft.method.lessons import weighted_cross_entropy
+from coft.method.losses import weighted_cross_entropy
+from coft.method.negative_prompt import expected_dual_loss
 from coft.method.peer import Peer
 from coft.method.seeding import generator
 from coft.runtime.precision import PRECISIONS, step_attention
@@ -59,7 +59,7 @@ class Setting:
         batch: Number of images.
         context: Random context tokens; 0 takes the template's words.
         device: "cpu" or "cuda".
-        precision: A name of trainers/parts/precision.py.
+        precision: A name of coft.runtime.precision.PRECISIONS.
         threads: Of torch, on a CPU.
     """
 
@@ -135,15 +135,19 @@ def read_text(clip_model: Any, embeddings: Tensor, eot: Tensor) -> Tensor:
 class CutPrompts(DualPrompts):
     """Two prompts, a pass each, cut at the longest end of text."""
 
-    def forward(self, clip_model: Any) -> tuple[Tensor, Tensor]:
+    def __init__(self, clip_model: Any, *args: Any, **options: Any) -> None:
+        super().__init__(clip_model, *args, **options)
+        self.towers = (clip_model,)  # in a tuple: no submodule
+
+    def forward(self) -> tuple[Tensor, Tensor]:
         """Encode both prompts. Shape (C, embed_dim) each."""
         positive, negative = (
-            F.normalize(read_text(clip_model, *self.assemble(clip_model, learner)), dim=-1)
+            F.normalize(read_text(self.towers[0], *self.assemble(learner)), dim=-1)
             for learner in (self.positive, self.negative)
         )
         return positive, negative
 
-    def assemble(self, clip_model: Any, learner: PromptLearner) -> tuple[Tensor, Tensor]:
+    def assemble(self, learner: PromptLearner) -> tuple[Tensor, Tensor]:
         """Token embeddings and the indices of ends of text."""
         return learner()
 
@@ -151,9 +155,9 @@ class CutPrompts(DualPrompts):
 class PlainPrompts(CutPrompts):
     """Two prompts, a pass each, of as many tokens as the tower has positions for."""
 
-    def assemble(self, clip_model: Any, learner: PromptLearner) -> tuple[Tensor, Tensor]:
+    def assemble(self, learner: PromptLearner) -> tuple[Tensor, Tensor]:
         """Token embeddings, filled up with those of token 0, and the indices of ends of text."""
-        embeddings, eot = learner()
+        clip_model, (embeddings, eot) = self.towers[0], learner()
         missing = clip_model.positional_embedding.shape[0] - embeddings.shape[1]
         filler = clip_model.token_embedding.weight[0].expand(len(embeddings), missing, -1)
         return torch.cat([embeddings, filler], dim=1), eot
@@ -181,20 +185,20 @@ class Step:
         self.setting, self.device = setting, torch.device(setting.device)
         torch.manual_seed(0)
         geometry = GEOMETRIES[setting.geometry]
-        clip_model = CLIP(*geometry).float().eval().requires_grad_(False)
+        clip_model = self.clip_model = CLIP(*geometry).float().eval().requires_grad_(False)
         names, source = class_names(setting.classes), generator("bench")
         prompts = WAYS[setting.way](clip_model, names, TEMPLATE, num_ctx=setting.context, generator=source)
         cfg = get_cfg_default()
         extend_cfg(cfg)
         cfg.merge_from_file(str(CONFIG))
-        encoder = light_module(clip_model.visual, source, cfg.TRAINER.COFT)
+        encoder = light_module(clip_model.visual, cfg.TRAINER.COFT.VISUAL, source)
         if setting.way != "ours":
             encoder.__class__ = PlainViT
         clip_model.to(self.device)
-        self.peer = Peer(clip_model, prompts.to(self.device), encoder.to(self.device), {}).to(self.device).train()
+        self.peer = Peer(prompts.to(self.device), encoder, float(clip_model.logit_scale.exp()), {})
+        self.peer.to(self.device).train()
         attention = partial(step_attention, clip_model.visual, setting.device, PRECISIONS[setting.precision])
         self.attention: Callable[[], Any] = attention if setting.way == "ours" else nullcontext
-        self.complements = DUAL_LOSSES[cfg.TRAINER.COFT.COMPLEMENTS]
         self.parameters = [p for p in self.peer.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.parameters, cfg.OPTIM)
         self.images = torch.randn(setting.batch, 3, geometry[1], geometry[1], generator=source).to(self.device)
@@ -208,7 +212,7 @@ class Step:
         with autocast, self.attention():
             logits, log_odds = self.peer.learner()(self.images)
         loss = weighted_cross_entropy(logits.float(), self.labels, self.weight)
-        return loss, self.complements(log_odds.float(), self.labels, generator("complement"))
+        return loss, expected_dual_loss(log_odds.float(), self.labels)
 
     def backward(self) -> tuple[Tensor, Tensor]:
         """Compute losses and gradients."""

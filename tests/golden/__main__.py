@@ -45,11 +45,9 @@ def main() -> int:
             name = ", ".join(case)
             if args.write:
                 golden["runs"][name] = found
-            known = golden["runs"].get(name)
-            same = found == known if exact or args.write else isinstance(found, dict)
-            wrong += not same or isinstance(found, str)
-            change = "" if same else f"\n  was {known}\n  is  {found}"
-            print(f"{'same' if same else 'DIFFERS'}  {name}{change}", flush=True)
+            differing = runs.differences(found, golden["runs"].get(name), exact or args.write)
+            wrong += bool(differing)
+            print("\n  ".join([f"{'DIFFERS' if differing else 'same'}  {name}", *differing]), flush=True)
     if args.write:
         golden["machine"] = runs.machine()
         runs.GOLDEN.write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")

@@ -26,6 +26,7 @@ from datasets.digits import write_digits
 from scripts import launch
 
 GOLDEN = Path(__file__).with_name("golden.json")
+RELATIVE = 1e-3  # of norms, on another machine than that of the golden file
 BACKBONES = ("embedded", "embedded-vit")
 TEST_IMAGES = 40  # for time
 COMMON = {
@@ -170,6 +171,38 @@ def _accuracies(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
         elif "accuracy" in key or "precision" in key or key == "kept":
             found[f"{prefix}{key}"] = value
     return found
+
+
+def differences(found: dict[str, Any] | str, known: dict[str, Any] | None, exact: bool) -> list[str]:
+    """What differs between a run and the golden one. Numbers that are new are no difference.
+
+    Args:
+        found: As of `describe`; or an error.
+        known: What the golden file says; None if it has no such run.
+        exact: Whether bits have to be the same. On another machine rounding differs: then norms may by `RELATIVE`, and
+            accuracies and counts by an image.
+
+    Returns:
+        A line for each difference.
+    """
+    if isinstance(found, str) or known is None:
+        return [f"was {known}, is {found}"]
+    pairs = [(part, key, known[part][key], found[part].get(key)) for part in known for key in known[part]]
+    return [f"{key}: was {was}, is {now}" for part, key, was, now in pairs if not _same(part, key, was, now, exact)]
+
+
+def _same(part: str, key: str, was: Any, now: Any, exact: bool) -> bool:
+    if exact or was == now or now is None:
+        return bool(was == now)
+    if part == "bits":
+        return key != "tensors"
+    if "accuracy" in key and "pool" not in key:
+        return abs(now - was) <= 1.01 * 100 / TEST_IMAGES
+    if key.endswith("kept"):
+        return abs(now - was) <= 1
+    if key.startswith("norm"):
+        return abs(now - was) <= RELATIVE * abs(was)
+    return abs(now - was) <= 1.01 / TEST_IMAGES  # a share of labels
 
 
 def machine() -> str:

@@ -68,7 +68,7 @@ def test_a_difference_is_seen() -> None:
 
 def test_the_plain_way_is_clips_own() -> None:
     step = Step(TINY.but(way="plain"))
-    clip_model = step.peer._clip[0]
+    clip_model = step.clip_model
     tokens = torch.randint(1, 400, (3, 77))
     tokens[:, 20] = 49407  # the end of text, which CLIP finds as the largest
     embeddings = clip_model.token_embedding(tokens)

@@ -1,60 +1,68 @@
-"""Short runs of whole trainers."""
+"""Short runs of whole trainers. Tests that only read a run share it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from coft.method.pseudo_labels import Opinion
+from coft.method import coft, pair
+from coft.method.negative_prompt import fit_negative
+from coft.rivals import deft
+from coft.runtime import run_log
+from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.utils import set_random_seed
 from tests.conftest import CLASSNAMES
+from trainers.base import MethodTrainer
 
-SHORT = {
-    "CoFT": {
-        "TRAINER__COFT__SEEDS_PER_CLASS": 3,
-        "TRAINER__COFT__EVAL_FREQ": 1,
-        "TRAINER__COFT__PHASE1__EPOCHS": 2,
-        "TRAINER__COFT__PHASE1__MIN_STEPS": 4,
-        "TRAINER__COFT__PHASE1__WARMUP_STEPS": 2,
-        "TRAINER__COFT__PHASE1__MIN_AUC": 0.0,
-        "TRAINER__COFT__PHASE2__EPOCHS": 3,
-        "TRAINER__COFT__PHASE2__LR": 1e-3,
-        "OPTIM__NAME": "sgd",
-        "OPTIM__LR": 0.01,
-    },
-    "UPL": {
-        "TRAINER__UPL__SEEDS_PER_CLASS": 3,
-        "OPTIM__MAX_EPOCH": 2,
-        "OPTIM__NAME": "sgd",
-        "OPTIM__LR": 0.01,
-    },
-    "CoOp": {
-        "DATASET__NUM_SHOTS": 2,
-        "OPTIM__MAX_EPOCH": 2,
-        "OPTIM__NAME": "sgd",
-        "OPTIM__LR": 0.01,
-    },
+PHASES = {
+    "SEEDS_PER_CLASS": 3,
+    "LABEL_VIEWS": 2,
+    "PHASE1__EPOCHS": 2,
+    "PHASE1__MIN_STEPS": 4,
+    "PHASE2__EPOCHS": 3,
+    "PHASE2__LR": 1e-3,
+}
+TWO_STEPS = {"OPTIM__NAME": "sgd", "OPTIM__LR": 0.01}
+PROMPTS = TWO_STEPS | {"OPTIM__MAX_EPOCH": 2}
+
+
+def of(section: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a trainer's section, by full names."""
+    return {f"TRAINER__{section}__{key}": value for key, value in settings.items()}
+
+
+SHORT: dict[str, dict[str, Any]] = {
+    "CoFT": TWO_STEPS | of("COFT", PHASES),
+    "CoFTPlus": TWO_STEPS | of("COFTPLUS", PHASES | {"ROUNDS": 2}),
+    "CoFTOracle": TWO_STEPS | of("COFTORACLE", PHASES),
+    "DeFT": TWO_STEPS | of("DEFT", {key: value for key, value in PHASES.items() if key.startswith("PHASE")}),
+    "UPL": PROMPTS | of("UPL", {"SEEDS_PER_CLASS": 3, "ENSEMBLE": 2}),
+    "GRIP": PROMPTS | of("GRIP", {"ROUNDS": 3}) | {"OPTIM__MAX_EPOCH": 1},
+    "CoOp": PROMPTS | {"DATASET__NUM_SHOTS": 2},
+    "SelfTraining": of("SELFTRAINING", {"EPOCHS": 2, "LR": 1e-3, "REFRESH": 1}),
+    "LaFTer": of("LAFTER", {"EPOCHS": 2, "TEXT_STEPS": 20}),
+    "Supervised": of("SUPERVISED", {"EPOCHS": 2, "LR": 1e-3}),
+    "NormAdaptation": {},
     "ZeroshotCLIP": {},
     "ZeroshotCLIP2": {},
-    "SelfTraining": {"TRAINER__SELFTRAINING__EPOCHS": 2, "TRAINER__SELFTRAINING__LR": 1e-3},
-    "Supervised": {"TRAINER__SUPERVISED__EPOCHS": 2, "TRAINER__SUPERVISED__LR": 1e-3},
-    "NormAdaptation": {},
-    "GRIP": {
-        "TRAINER__GRIP__ROUNDS": 3,
-        "OPTIM__MAX_EPOCH": 1,
-        "OPTIM__NAME": "sgd",
-        "OPTIM__LR": 0.01,
-    },
-    "LaFTer": {"TRAINER__LAFTER__EPOCHS": 2, "TRAINER__LAFTER__TEXT_STEPS": 20},
 }
+OURS = [name for name in TRAINER_REGISTRY.registered_names() if issubclass(TRAINER_REGISTRY.get(name), MethodTrainer)]
+LABEL_FREE = [name for name in OURS if TRAINER_REGISTRY.get(name).label_free]
 
-SHORT["DeFT"] = {key.replace("COFT__", "DEFT__"): value for key, value in SHORT["CoFT"].items() if "SEEDS" not in key}
-SHORT["CoFTPlus"] = {key.replace("COFT__", "COFTPLUS__"): value for key, value in SHORT["CoFT"].items()}
-SHORT["CoFTPlus"]["TRAINER__COFTPLUS__ROUNDS"] = 2
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filter seeds from the second epoch on, although the runs are so short; fit negative vectors in fewer steps."""
+    for module in (coft, deft):
+        monkeypatch.setattr(module, "WARMUP_STEPS", 2)
+        monkeypatch.setattr(module, "MIN_AUC", 0.0)
+    monkeypatch.setattr(pair, "fit_negative", partial(fit_negative, steps=10))
 
 
 @pytest.fixture
@@ -66,34 +74,56 @@ def described(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(configure: Callable[..., Any]) -> Callable[..., Any]:
+def run(configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Build a trainer with short settings and train it: run("CoFT", "vit", out="folder", KEY=value ...)."""
-    from dassl.engine import build_trainer
-    from dassl.utils import set_random_seed
 
-    def start(trainer: str, backbone: str = "resnet", train: bool = True, **settings: Any) -> Any:
+    def start(trainer: str, backbone: str = "resnet", train: bool = True, curves: bool = False, **settings: Any) -> Any:
         cfg = configure(trainer, backbone, **(SHORT[trainer] | settings))
         set_random_seed(cfg.SEED)
         built = build_trainer(cfg)
-        if train:
-            built.train()
+        with monkeypatch.context() as patch:
+            if not curves:  # they take long to draw
+                patch.setattr(run_log, "plot_curves", lambda history, path: None)
+            if train:
+                built.train()
         return built
 
     return start
+
+
+@pytest.fixture(scope="session")
+def _runs() -> dict[tuple[str, str], Any]:
+    return {}
+
+
+@pytest.fixture
+def trained(
+    run: Callable[..., Any], _runs: dict[tuple[str, str], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    """A trained trainer that tests share, and only read: trained("CoFT", "vit")."""
+
+    def get(trainer: str, backbone: str = "resnet") -> Any:
+        if (trainer, backbone) not in _runs:
+            folder = tmp_path_factory.mktemp("trained")
+            every = {"TRAIN__CHECKPOINT_FREQ": 1, "TRAIN__EVAL_FREQ": 1}
+            _runs[trainer, backbone] = run(trainer, backbone, out=str(folder / "run"), curves=True, **every)
+        return _runs[trainer, backbone]
+
+    return get
 
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:
     """All trained weights of a trainer, by name."""
     return {
         f"{name}.{key}": value
-        for name, model in trainer._models.items()
-        for key, value in model.state_dict().items()
+        for name in trainer.get_model_names()
+        for key, value in trainer.method.models[name].state_dict().items()
         if isinstance(value, torch.Tensor)
     }
 
 
 def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
+    assert a.keys() == b.keys() and a
     different = [key for key in a if not torch.equal(a[key], b[key])]
     assert not different, different
 
@@ -101,10 +131,3 @@ def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
 def saved_weights(folder: Path, model: str, epoch: int) -> dict[str, torch.Tensor]:
     state = torch.load(folder / model / f"model.pth.tar-{epoch}", weights_only=True)["state_dict"]
     return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-def drawn_opinion(seed: int) -> Opinion:
-    """What a peer might think of 60 images and three classes."""
-    source = torch.Generator().manual_seed(seed)
-    probabilities, clean = torch.rand(2, 60, 3, generator=source).softmax(dim=2)
-    return Opinion(probabilities.argmax(dim=1), probabilities, clean)

@@ -1,4 +1,4 @@
-"""DATASET.DESCRIPTIONS: descriptions in the zero-shot classifier of any trainer that has one."""
+"""Class descriptions, in every trainer that reads them."""
 
 from __future__ import annotations
 
@@ -10,53 +10,84 @@ from typing import Any
 import pytest
 import torch
 
-from coft.backbones.descriptions import described_features, load_descriptions, zero_shot_features
+from coft.backbones.descriptions import described_features, load_descriptions
+from coft.backbones.prompts import ensemble_features, template_features
+from coft.method.pseudo_labels import select_seeds
 from coft.runtime.errors import UserError
 from tests.conftest import CLASSNAMES
+
+Run = Callable[..., Any]
 
 
 def text_of(trainer: Any) -> torch.Tensor:
     """Text features that a trainer starts from."""
-    for found in ("text_features", "text"):
-        value = getattr(trainer, found, None)
-        if isinstance(value, torch.Tensor):
-            return value
-    return trainer.text_features() if hasattr(trainer, "text_features") else trainer.first_head("model_1")
+    method = trainer.method
+    return method.text if hasattr(method, "text") else method.backbone.zero_shot_text()
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "NormAdaptation", "CoFT", "SelfTraining", "Supervised", "DeFT"])
-def test_descriptions_have_their_share(trainer: str, run: Callable[..., Any], described: Path) -> None:
-    plain = run(trainer, train=False, out="plain")
+def test_descriptions_have_their_share(trainer: str, run: Run, trained: Run, described: Path) -> None:
+    plain = trained(trainer)
     told = run(trainer, train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=0.3)
     templates = plain.templates[: getattr(plain, "num_templates", 99)]
     expected = described_features(plain.clip_model, CLASSNAMES, templates, load_descriptions(described), 0.3)
     torch.testing.assert_close(text_of(told), expected)
-    torch.testing.assert_close(text_of(plain), zero_shot_features(plain, templates))
+    torch.testing.assert_close(text_of(plain), ensemble_features(plain.clip_model, CLASSNAMES, templates))
     assert not torch.equal(text_of(plain), text_of(told))
 
 
-def test_upl_labels_with_descriptions(run: Callable[..., Any], described: Path) -> None:
-    from coft.method.labelling import zero_shot_logits
-    from coft.method.seeds import select_seeds
-
+def test_upl_labels_with_descriptions_of_the_first_template(run: Run, described: Path) -> None:
     told = run("UPL", train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=1.0)
-    texts = described_features(told.clip_model, CLASSNAMES, told.templates[:1], load_descriptions(described), 1.0)
-    seeds, _ = select_seeds(zero_shot_logits(told.clip_model, texts, told.pool, told.cfg, told.device), 3)
-    assert torch.equal(told.seeds.ranks, seeds.ranks) and torch.equal(told.seeds.labels, seeds.labels)
+    text = described_features(told.clip_model, CLASSNAMES, told.templates[:1], load_descriptions(described), 1.0)
+    backbone = told.method.backbone
+    expected = select_seeds(backbone.scale * backbone.image_features(told.images) @ text.t(), 3)
+    found = told.method.labels
+    assert torch.equal(found.index, expected.index) and torch.equal(found.label, expected.label)
 
 
-def test_a_data_set_that_has_none(run: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
-    plain, told = run("ZeroshotCLIP", out="plain"), run("ZeroshotCLIP", DATASET__DESCRIPTIONS="auto")
-    assert torch.equal(text_of(plain), text_of(told)) and "goes on without descriptions" in caplog.text
+def test_coft_plus_has_descriptions_at_seeds_and_predictions(run: Run, described: Path) -> None:
+    told = run("CoFTPlus", train=False, TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(described))
+    args = (told.clip_model, told.classnames, told.templates, load_descriptions(described))
+    torch.testing.assert_close(told.method.zero_shot_text(), described_features(*args, 0.25))
+    torch.testing.assert_close(told.method.described, described_features(*args, 1.0))
 
 
-def test_mistakes_are_one_line(run: Callable[..., Any], described: Path, tmp_path: Path) -> None:
+def test_lafter_s_texts_are_templates_and_descriptions(run: Run, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = trained("LaFTer")  # there are none of this data set
+    templates = len(plain.templates)
+    for c, own in enumerate(plain.texts()):
+        expected = [template_features(plain.clip_model, plain.classnames, t)[c] for t in plain.templates]
+        torch.testing.assert_close(own, torch.stack(expected))
+    said = {"red circle": ["round and red"], "green square": ["four corners", "like grass"], "blue stripes": ["lines"]}
+    monkeypatch.setattr("trainers.described.descriptions_of", lambda *args: said)
+    built = run("LaFTer", train=False)
+    assert [len(own) - templates for own in built.texts()] == [1, 2, 1]
+    sentence = template_features(built.clip_model, ["like grass a photo of a green square."], "{}")[0]
+    torch.testing.assert_close(built.texts()[1][-1], sentence, atol=1e-5, rtol=1e-4)
+    without = run("LaFTer", train=False, out="without", TRAINER__LAFTER__DESCRIPTIONS=False)
+    assert [len(own) for own in without.texts()] == [templates] * 3
+
+
+def test_a_data_set_that_has_none_goes_on_with_a_warning(
+    run: Run, trained: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS="auto")
+    assert torch.equal(text_of(trained("ZeroshotCLIP")), text_of(told))
+    assert "goes on without descriptions" in caplog.text
+    caplog.clear()
+    assert run("CoFTPlus", train=False, out="plus").method.described is None
+    assert "goes on without descriptions" in caplog.text
+
+
+def test_mistakes_are_one_line(run: Run, described: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="CoOp learns its prompts from labels"):
         run("CoOp", train=False, DATASET__DESCRIPTIONS="auto")
     with pytest.raises(UserError, match=r"SHARE is 1\.5; expected a number from 0 to 1"):
         run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=1.5)
     with pytest.raises(UserError, match=r"no\.json: cannot be read"):
         run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS=tmp_path / "no.json")
+    with pytest.raises(UserError, match=r"no\.json: cannot be read"):
+        run("CoFTPlus", train=False, TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(tmp_path / "no.json"))
     described.write_text(json.dumps({CLASSNAMES[0]: ["A thing."]}))
     with pytest.raises(UserError, match=f"no sentence for class '{CLASSNAMES[1]}' and 1 more"):
         run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS=described)

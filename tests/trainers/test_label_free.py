@@ -13,98 +13,135 @@ from typing import Any
 import pytest
 import torch
 
-from coft.method import negative_head
+from coft.method import negative_prompt
 from coft.runtime.errors import UserError
 from tests.conftest import Shapes
-from tests.trainers.conftest import assert_same_bits, weights
+from tests.trainers.conftest import LABEL_FREE, SHORT, assert_same_bits, of, weights
 
-LABEL_FREE = [(trainer, backbone) for trainer in ("UPL", "CoFT", "CoFTPlus") for backbone in ("resnet", "vit")]
+Split = dict[str, Any]
 
 
-def permute_labels(split: dict[str, Any], folder: Path) -> None:
+def permute_labels(split: Split, folder: Path) -> None:
     labels = [row[1:] for row in split["train"]]
     random.Random(0).shuffle(labels)
     split["train"] = [[row[0], *label] for row, label in zip(split["train"], labels, strict=True)]
 
 
-def blank_labels(split: dict[str, Any], folder: Path) -> None:
+def blank_labels(split: Split, folder: Path) -> None:
     split["train"] = [[row[0], -1, ""] for row in split["train"]]
 
 
-def shuffle_files(split: dict[str, Any], folder: Path) -> None:
+def shuffle_files(split: Split, folder: Path) -> None:
     random.Random(1).shuffle(split["train"])
 
 
-def hash_names(split: dict[str, Any], folder: Path) -> None:
+def hash_names(split: Split, folder: Path) -> None:
     for row in split["train"]:
         path = folder / "images" / row[0]
         row[0] = hashlib.sha256(path.read_bytes()).hexdigest() + ".png"
         path.rename(path.with_name(row[0]))
 
 
-CHANGES = {"permuted": permute_labels, "blank": blank_labels, "shuffled": shuffle_files, "hashed names": hash_names}
+CHANGES: dict[str, tuple[Callable[[Split, Path], None], ...]] = {
+    "labels permuted, files shuffled and renamed": (permute_labels, shuffle_files, hash_names),
+    "labels blanked": (blank_labels,),
+}
 
 
-def changes(trainer: str, backbone: str) -> list[str]:
-    """Which changes a trainer is tried with: with another backbone than the first, for time, one of each kind."""
-    return list(CHANGES) if trainer == "CoFT" or backbone == "resnet" else ["permuted", "hashed names"]
-
-
-def changed(shapes: Path, target: Path, change: Callable[[dict[str, Any], Path], None]) -> Path:
+def changed(shapes: Path, target: Path, *parts: Callable[[Split, Path], None]) -> Path:
     shutil.copytree(shapes, target)
     split = json.loads((target / "split.json").read_text())
-    before = json.dumps(split)
-    change(split, target)
-    assert json.dumps(split) != before
+    for change in parts:
+        before = json.dumps(split)
+        change(split, target)
+        assert json.dumps(split) != before
     (target / "split.json").write_text(json.dumps(split))
     return target
 
 
-@pytest.mark.parametrize(("trainer", "backbone"), LABEL_FREE)
-def test_labels_order_and_names_change_no_bit(
-    run: Callable[..., Any], shapes: Path, tmp_path: Path, trainer: str, backbone: str
-) -> None:
-    reference = weights(run(trainer, backbone, out="reference"))
-    for name in changes(trainer, backbone):
-        root = changed(shapes, tmp_path / name, CHANGES[name])
-        assert_same_bits(reference, weights(run(trainer, backbone, root=root, out=f"out {name}")))
+@pytest.fixture(scope="session")
+def others(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The data set with each change."""
+    folder = tmp_path_factory.mktemp("changed")
+    return {name: changed(shapes, folder / name, *parts) for name, parts in CHANGES.items()}
 
 
-def test_nor_where_negative_vectors_are_fitted_to_images_that_are_drawn(
-    run: Callable[..., Any], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(negative_head, "BATCH", 4)
-    monkeypatch.setattr(negative_head, "MOST", 8)
-    reference = weights(run("CoFT", out="reference"))
-    for name in ("permuted", "shuffled"):
-        root = changed(shapes, tmp_path / name, CHANGES[name])
-        assert_same_bits(reference, weights(run("CoFT", root=root, out=f"out {name}")))
+@pytest.fixture
+def assert_label_free(run: Callable[..., Any], others: dict[str, Path]) -> Callable[..., None]:
+    """Compare weights with those of runs on the changed data sets."""
+
+    def check(reference: dict[str, torch.Tensor], trainer: str, backbone: str = "resnet", **settings: Any) -> None:
+        for name, root in others.items():
+            assert_same_bits(reference, weights(run(trainer, backbone, root=root, out=name, **settings)))
+
+    return check
+
+
+def test_trainers_that_call_themselves_label_free() -> None:
+    names = {"CoFT", "CoFTPlus", "DeFT", "GRIP", "LaFTer", "NormAdaptation", "SelfTraining", "UPL"}
+    assert set(LABEL_FREE) == names <= SHORT.keys()
 
 
 @pytest.mark.parametrize("backbone", ["resnet", "vit"])
-def test_nor_where_classes_are_described(
-    run: Callable[..., Any], shapes: Path, tmp_path: Path, described: Path, backbone: str
+@pytest.mark.parametrize("trainer", LABEL_FREE)
+def test_labels_order_and_names_change_no_bit(
+    trained: Callable[..., Any], assert_label_free: Callable[..., None], trainer: str, backbone: str
 ) -> None:
-    """CoFT+ with all three parts."""
-    key = {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": str(described)}
-    reference = weights(run("CoFTPlus", backbone, out="reference", **key))
-    plain = weights(run("CoFTPlus", backbone, out="plain"))
-    assert any(not torch.equal(reference[name], plain[name]) for name in reference)  # descriptions are read
-    for name in changes("CoFTPlus", backbone):
-        root = changed(shapes, tmp_path / name, CHANGES[name])
-        assert_same_bits(reference, weights(run("CoFTPlus", backbone, root=root, out=f"out {name}", **key)))
+    assert_label_free(weights(trained(trainer, backbone)), trainer, backbone)
 
 
-@pytest.mark.parametrize(("trainer", "backbone"), [("UPL", "resnet"), ("CoFT", "resnet")])
-def test_the_seed_changes_weights(run: Callable[..., Any], trainer: str, backbone: str) -> None:
+@pytest.mark.parametrize(
+    ("trainer", "settings"),
+    [
+        ("CoFT", {"TRAINER__COFT__PREC": "bf16"}),
+        ("CoFTPlus", {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": "here"}),
+        ("LaFTer", {"DATASET__DESCRIPTIONS": "here"}),
+        ("UPL", {"DATASET__DESCRIPTIONS": "here"}),
+    ],
+)
+def test_nor_in_lower_precision_or_where_classes_are_described(
+    run: Callable[..., Any],
+    trained: Callable[..., Any],
+    assert_label_free: Callable[..., None],
+    described: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trainer: str,
+    settings: dict[str, Any],
+) -> None:
+    if trainer == "LaFTer":  # which reads those that come with a data set
+        from coft.backbones.descriptions import load_descriptions
+
+        monkeypatch.setattr("trainers.described.descriptions_of", lambda *_: load_descriptions(described))
+        settings = {}
+    settings = {key: str(described) if value == "here" else value for key, value in settings.items()}
+    reference, plain = weights(run(trainer, out="reference", **settings)), weights(trained(trainer))
+    assert any(not torch.equal(reference[key], plain[key]) for key in reference)  # the setting does something
+    assert_label_free(reference, trainer, **settings)
+
+
+def test_nor_where_negative_vectors_are_fitted_to_images_that_are_drawn(
+    run: Callable[..., Any], assert_label_free: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negative_prompt, "FIT_BATCH", 4)
+    monkeypatch.setattr(negative_prompt, "FIT_IMAGES", 8)
+    assert_label_free(weights(run("CoFT", out="reference")), "CoFT")
+
+
+def test_the_seed_changes_weights(run: Callable[..., Any], trained: Callable[..., Any]) -> None:
     """The comparison above could see a difference if there were one."""
-    one, two = (weights(run(trainer, backbone, out=f"seed{seed}", SEED=seed)) for seed in (1, 2))
-    assert any(not torch.equal(one[key], two[key]) for key in one)
+    for trainer in ("CoFT", "UPL"):
+        one, two = weights(trained(trainer)), weights(run(trainer, out=trainer, SEED=2))
+        assert any(not torch.equal(one[key], two[key]) for key in one)
 
 
-def test_labels_do_change_a_trainer_that_uses_them(run: Callable[..., Any], shapes: Path, tmp_path: Path) -> None:
-    reference = weights(run("CoOp", out="reference"))
-    permuted = weights(run("CoOp", root=changed(shapes, tmp_path / "permuted", permute_labels), out="permuted"))
+@pytest.mark.parametrize("trainer", ["CoOp", "Supervised", "CoFTOracle"])
+def test_labels_do_change_a_trainer_that_uses_them(
+    run: Callable[..., Any], trained: Callable[..., Any], shapes: Path, tmp_path: Path, trainer: str
+) -> None:
+    settings = of("COFTORACLE", {"KNOWS": "labels"}) if trainer == "CoFTOracle" else {}
+    reference = weights(run(trainer, out="reference", **settings) if settings else trained(trainer))
+    root = changed(shapes, tmp_path / "permuted", permute_labels)
+    permuted = weights(run(trainer, root=root, out="out", **settings))
     assert any(not torch.equal(reference[key], permuted[key]) for key in reference)
 
 
@@ -112,13 +149,19 @@ def test_images_that_were_chosen_by_labels_are_refused(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Shapes, "train_u", property(lambda self: None))  # as data sets in CoOp's style are
-    assert len(run("UPL", train=False).pool) == 60
+    assert len(run("UPL", train=False).images) == 60
     with pytest.raises(UserError, match=r"DATASET\.NUM_SHOTS 4 leaves Shapes .* UPL reads no label"):
         run("UPL", train=False, out="few", DATASET__NUM_SHOTS=4)
     monkeypatch.undo()
-    assert len(run("UPL", train=False, out="all", DATASET__NUM_SHOTS=4).pool) == 60
+    assert len(run("UPL", train=False, out="all", DATASET__NUM_SHOTS=4).images) == 60
 
 
 def test_classes_left_out_by_labels_are_told(run: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     run("UPL", train=False, DATASET__SUBSAMPLE_CLASSES="base")
     assert "DATASET.SUBSAMPLE_CLASSES base leaves out images of other classes, by their labels" in caplog.text
+
+
+@pytest.mark.parametrize("trainer", LABEL_FREE)
+def test_no_epoch_is_chosen_by_labels(run: Callable[..., Any], trainer: str) -> None:
+    with pytest.raises(UserError, match=r"TEST\.FINAL_MODEL is 'best_val', which chooses an epoch by labels"):
+        run(trainer, TEST__FINAL_MODEL="best_val")

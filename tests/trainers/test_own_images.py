@@ -19,11 +19,9 @@ from coft.runtime.errors import UserError
 from coft.runtime.predictions import count_by_class, known_accuracy
 from dassl.engine import TRAINER_REGISTRY
 from tests.conftest import CLASSNAMES, draw
-from trainers.base import ClipTrainer
+from tests.trainers.conftest import OURS, assert_same_bits, weights
 
-from .conftest import SHORT, assert_same_bits, weights
-
-FREE = [name for name in SHORT if (kind := TRAINER_REGISTRY.get(name)).label_free or not kind.learns_from_labels]
+FREE = [name for name in OURS if not TRAINER_REGISTRY.get(name).learns_from_labels]
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +81,7 @@ def test_names_of_folders_serve_the_evaluation_alone(
     assert "transductive" in summary["unlabeled"]
 
 
-@pytest.mark.parametrize("trainer", sorted(set(SHORT) - set(FREE)))
+@pytest.mark.parametrize("trainer", sorted(set(OURS) - set(FREE)))
 def test_trainers_that_learn_from_labels_are_refused(
     trainer: str, run: Callable[..., Any], settings: dict[str, Any]
 ) -> None:
@@ -103,7 +101,7 @@ def test_images_that_are_indexed_are_not_read_again(
 
     data = Folder(first.cfg)
     pool = UnlabeledPool([item.impath for item in data.train_u], hashes=data.content_hashes)
-    assert pool.digest == first.pool.digest and pool.paths == first.pool.paths and not reads
+    assert pool.digest == first.images.digest and pool.paths == first.images.pool.paths and not reads
 
 
 def test_a_pool_is_the_same_with_hashes_and_without(settings: dict[str, Any], own: Path) -> None:
@@ -127,8 +125,8 @@ def test_sentences_in_the_file_of_classes_are_used(
     described = run(trainer, train=False, out="described", **(settings | {"DATASET__CLASSES": tmp_path / "classes"}))
     assert "Classes without a description, which others have: blue stripes" in caplog.text
     if trainer == "CoFTPlus":
-        assert plain.described is None and described.described.shape == (3, 32)
-        assert not torch.equal(plain.text_features(), described.text_features())
+        assert plain.method.described is None and described.method.described.shape == (3, 32)
+        assert not torch.equal(plain.method.zero_shot_text(), described.method.zero_shot_text())
     else:
         numbers = [[len(texts) for texts in built.texts()] for built in (plain, described)]
         assert numbers[1] == [n + 1 for n in numbers[0]]
@@ -151,7 +149,7 @@ def test_accuracy_counts_known_labels_alone() -> None:
     assert count_by_class(["a", "b", "c"], predicted) == "b 2, a 1, c 1"
 
 
-def test_every_registered_trainer_of_ours_says_what_it_learns_from() -> None:
-    kinds = [TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names()]
-    ours = [kind for kind in kinds if issubclass(kind, ClipTrainer)]
-    assert {kind.__name__ for kind in ours if kind.learns_from_labels and not kind.label_free} >= {"CoOp", "Supervised"}
+def test_trainers_say_what_they_learn_from() -> None:
+    reading = {name for name in OURS if TRAINER_REGISTRY.get(name).learns_from_labels}
+    assert reading == {"CoOp", "Supervised", "CoFTOracle"}
+    assert not any(TRAINER_REGISTRY.get(name).label_free for name in reading)

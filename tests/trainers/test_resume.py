@@ -1,0 +1,164 @@
+"""A run that is stopped, however it happens, goes on to the same bits; checkpoints are of the epoch that they say."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coft.runtime.errors import UserError
+from tests.trainers.conftest import assert_same_bits, saved_weights, weights
+
+Run = Callable[..., Any]
+# Epochs in which a run is stopped. CoFT's: in Phase I, at the start of Phase II, between two labellings, after another.
+# CoFT+'s: in a round, where a round begins, where Phase II does, and in it. GRIP's and UPL's: in a round, in the last.
+STOPS = {
+    "CoFT": [1, 2, 3, 4],
+    "CoFTPlus": [1, 2, 4, 5],
+    "DeFT": [1, 3],
+    "GRIP": [1, 2],
+    "UPL": [1],
+    "CoOp": [1],
+    "SelfTraining": [1],
+    "LaFTer": [1],
+    "Supervised": [1],
+}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def stop_in(trainer: Any, epoch: int, how: Callable[[], Any]) -> None:
+    """Do something after the first step of an epoch."""
+    step = trainer.forward_backward
+
+    def stopping(batch: Any) -> Any:
+        losses = step(batch)
+        if trainer.epoch == epoch:
+            how()
+        return losses
+
+    trainer.forward_backward = stopping
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("trainer", "epoch"), [(trainer, epoch) for trainer in STOPS for epoch in STOPS[trainer]])
+def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(
+    run: Run, trained: Run, trainer: str, epoch: int
+) -> None:
+    backbone = ("resnet", "vit")[epoch % 2]
+    whole = trained(trainer, backbone)
+    first = run(trainer, backbone, train=False, TRAIN__EVAL_FREQ=1)
+    stop_in(first, epoch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    resumed = run(trainer, backbone, TRAIN__EVAL_FREQ=1)
+    assert resumed.start_epoch == epoch
+    assert_same_bits(weights(whole), weights(resumed))
+    assert resumed.results["accuracy_test"] == whole.results["accuracy_test"]
+    if hasattr(whole, "log"):
+        assert rows(Path(resumed.output_dir)) == rows(Path(whole.output_dir))
+        labels = [(Path(t.output_dir) / "pseudo_labels.csv").read_bytes() for t in (whole, resumed)]
+        assert labels[0] == labels[1]
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(run: Run, trained: Run, tmp_path: Path, epoch: int) -> None:
+    first = run("CoFT", train=False)
+    child = os.fork()
+    if child == 0:
+        try:
+            stop_in(first, epoch, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            first.train()
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    resumed = run("CoFT")
+    assert resumed.start_epoch == epoch
+    assert_same_bits(weights(trained("CoFT")), weights(resumed))
+    assert not list(Path(resumed.output_dir).rglob("*.tmp*"))
+
+
+def test_a_run_goes_on_in_another_folder(run: Run, trained: Run) -> None:
+    first = run("CoFT", out="first", train=False)
+    stop_in(first, 3, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    resumed = run("CoFT", out="second", RESUME=first.output_dir, TRAIN__EVAL_FREQ=1)
+    assert resumed.start_epoch == 3
+    assert_same_bits(weights(trained("CoFT")), weights(resumed))
+    assert [row["epoch"] for row in rows(Path(resumed.output_dir))] == ["0", "1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "vit"])
+def test_load_epoch_means_what_it_says_in_either_phase(run: Run, trained: Run, backbone: str) -> None:
+    folder = Path(trained("CoFT", backbone).output_dir)
+    accuracy = {row["epoch"]: float(row["accuracy_both"]) for row in rows(folder)}
+    loaded = run("CoFT", backbone, train=False)
+    loaded.test()
+    for epoch, phase in ((3, 2), (1, 1), (5, 2), (2, 1), (None, 2)):  # back and forth
+        loaded.load_model(str(folder), epoch=epoch)
+        assert loaded.method.peers["peer_a"].phase == phase
+        assert loaded.test() == pytest.approx(accuracy[str(epoch or 5)])
+        found = {key[7:]: value for key, value in weights(loaded).items() if key.startswith("peer_a")}
+        assert_same_bits(saved_weights(folder, "peer_a", epoch or 5), found)
+
+
+@pytest.mark.parametrize("trainer", ["CoFTPlus", "DeFT", "UPL", "GRIP", "CoOp", "SelfTraining", "LaFTer", "Supervised"])
+def test_the_last_checkpoint_is_evaluated_by_default(run: Run, trained: Run, trainer: str) -> None:
+    whole, loaded = trained(trainer), run(trainer, train=False)
+    loaded.load_model(whole.output_dir)
+    assert_same_bits(weights(whole), weights(loaded))
+    assert loaded.test() == pytest.approx(whole.results["accuracy_test"])
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "vit"])
+def test_norms_that_were_adapted_are_loaded(run: Run, trained: Run, backbone: str) -> None:
+    whole, loaded = trained("NormAdaptation", backbone), run("NormAdaptation", backbone, train=False)
+    loaded.load_model(whole.output_dir)
+    assert_same_bits(weights(whole), weights(loaded))
+    assert loaded.test() == pytest.approx(whole.results["accuracy_test"])
+
+
+def test_the_ends_of_phases_are_measured_and_their_checkpoints_kept(run: Run) -> None:
+    folder = Path(run("CoFT", TRAIN__EVAL_FREQ=0).output_dir)
+    assert sorted(p.name for p in (folder / "peer_a").glob("model*")) == ["model.pth.tar-2", "model.pth.tar-5"]
+    assert [row["epoch"] for row in rows(folder) if row["accuracy_both"]] == ["0", "2", "5"]
+
+
+def test_checkpoints_that_do_not_fit_are_refused(run: Run, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = trained("CoFT").output_dir
+    for backbone in ("other", "vit"):
+        with pytest.raises(UserError, match="made with another backbone"):
+            run("CoFT", backbone, train=False).load_model(folder)
+    with pytest.raises(UserError, match="made with another set of unlabeled images"):
+        run("CoFT", train=False, DATASET__NUM_UNLABELED=20).load_model(folder)
+    monkeypatch.setattr("tests.conftest.CLASSNAMES", ("red circle", "green square", "yellow stripes"))
+    with pytest.raises(UserError, match="made with another class list"):
+        run("CoFT", train=False).load_model(folder)
+
+
+def test_a_checkpoint_of_another_trainer_or_from_nowhere_is_named(run: Run, trained: Run) -> None:
+    with pytest.raises(UserError, match=r"checkpoint in .*: No model at .*; give the folder and epoch of a run"):
+        run("CoFT", train=False).load_model(trained("CoOp").output_dir)
+    with pytest.raises(UserError, match=r"checkpoint in nowhere: No model at nowhere"):
+        run("CoOp", train=False).load_model("nowhere", epoch=3)
+    with pytest.raises(UserError, match=r"checkpoint in .* does not fit backbone .* and trainer CoOp"):
+        run("CoOp", train=False, out="other", TRAINER__COOP__N_CTX=4).load_model(trained("CoOp").output_dir)
+
+
+def test_checkpoints_are_dassl_s_and_hold_nothing_of_the_frozen_clip(trained: Run) -> None:
+    state = torch.load(Path(trained("CoFT").output_dir) / "peer_a" / "model.pth.tar-5", weights_only=True)
+    assert {"state_dict", "epoch", "optimizer", "scheduler"} <= state.keys()
+    assert not any(key.startswith("encoder.conv1") for key in state["state_dict"])  # frozen weights are not saved

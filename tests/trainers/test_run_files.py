@@ -1,0 +1,117 @@
+"""What a run leaves for people to read, and that docs/method.md explains all of it."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coft.backbones.load import fingerprint
+from tests.trainers.conftest import OURS
+
+PAGE = Path(__file__).parents[2] / "docs" / "method.md"
+PEERS = ("peer_a", "peer_b")
+LABELS_USED = {"CoOp": 6, "Supervised": 60}
+ENSEMBLES = dict.fromkeys(("CoOp", "ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"), 1)
+
+
+def lines(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "vit"])
+@pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus", "DeFT"])
+def test_a_run_of_two_peers_leaves_all_files(trained: Callable[..., Any], trainer: str, backbone: str) -> None:
+    built = trained(trainer, backbone)
+    folder, first = Path(built.output_dir), built.method.phase1_epochs
+    rows = lines(folder, "metrics.csv")
+    assert [row["stage"] for row in rows] == ["zero-shot", *["phase1"] * first, *["phase2"] * 3]
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(first + 4)]
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((folder / "summary.json").read_text())["results"]
+    assert results["after Phase II"]["accuracy_both"] == pytest.approx(float(rows[-1]["accuracy_both"]))
+    assert results["accuracy_test"] == pytest.approx(float(rows[-1]["accuracy_both"]))
+    assert any((folder / "tensorboard").iterdir())
+    for name in PEERS:
+        assert (folder / name / "checkpoint").read_text().strip() == f"model.pth.tar-{first + 3}"
+    assert not [path for path in folder.rglob("*") if ".tmp" in path.name or "table" in path.name]
+
+
+@pytest.mark.parametrize("trainer", OURS)
+def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str) -> None:
+    built = trained(trainer)
+    summary = json.loads((Path(built.output_dir) / "summary.json").read_text())
+    assert summary["trainer"] == trainer and summary["seed"] == 1 and summary["dataset"] == "Shapes"
+    assert summary["versions"]["dassl"] and summary["versions"]["torch"] == importlib.metadata.version("torch")
+    assert summary["backbone_fingerprint"] == fingerprint(built.clip_model)
+    assert summary["labels_used"] == LABELS_USED.get(trainer, 0)
+    assert ("unlabeled" in summary) == built.label_free
+    assert summary["ensemble"] == ENSEMBLES.get(trainer, 2)
+    assert summary["precision"] == "fp32" and "SEED: 1" in summary["config"]
+    assert 0 <= summary["results"]["accuracy_test"] <= 100
+    seconds = summary["seconds_by_part"]
+    assert sum(seconds.values()) == pytest.approx(summary["seconds"], abs=1.0) and "evaluation" in seconds
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "vit"])
+def test_pseudo_labels_are_those_that_peers_are_trained_on(trained: Callable[..., Any], backbone: str) -> None:
+    built = trained("CoFT", backbone)
+    rows = lines(Path(built.output_dir), "pseudo_labels.csv")
+    assert list(rows[0]) == ["path", "class", "confidence", "p_clean_a", "p_clean_b", "kept_for"]
+    assert [row["path"] for row in rows] == built.images.pool.paths
+    labels = {name: built.method.peers[name].labels for name in PEERS}
+    for i, row in enumerate(rows):
+        kept = [p for p in PEERS if labels[p].keep[i] and built.classnames[labels[p].label[i]] == row["class"]]
+        assert row["kept_for"] == "+".join(kept)
+        assert 0 <= float(row["p_clean_a"]) <= 1 and 1 / 3 <= float(row["confidence"]) <= 1
+
+
+@pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus"])
+def test_the_page_explains_every_column(trained: Callable[..., Any], trainer: str) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    section = text[text.index("## What a run reports") :].split("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("|")][2:]
+    explained = [name for line in table for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+    reported = lines(Path(trained(trainer).output_dir), "metrics.csv")[0]
+    assert sorted(reported) == sorted([*explained, "epoch", "stage"])
+
+
+def test_the_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> None:
+    """parse_test_res.py of CoOp takes the last '* accuracy: x%' after a line 'Finish training'."""
+    from dassl.utils import setup_logger
+
+    trainer = run("UPL", train=False)
+    setup_logger(trainer.output_dir)
+    trainer.train()
+    text = (Path(trainer.output_dir) / "log.txt").read_text()
+    tail = text[text.index("\nFinish training\n") :]
+    found = re.findall(r"\* accuracy: ([\.\deE+-]+)%", tail)
+    assert len(found) == 1 and float(found[0]) == pytest.approx(trainer.results["accuracy_test"], abs=0.05)
+
+
+def test_the_share_of_right_seeds_is_of_the_seeds_that_peers_end_with(trained: Callable[..., Any]) -> None:
+    built = trained("CoFT")
+    images = built.dm.dataset.train_u or built.dm.dataset.train_x
+    truth = [images[i].label for i in built.images.pool.order.tolist()]
+    seeds = [peer.seeds for peer in built.method.peers.values()]
+    pairs = [pair for own in seeds for pair in zip(own.index.tolist(), own.label.tolist(), strict=True)]
+    logged = [row["seeds_precision"] for row in lines(Path(built.output_dir), "metrics.csv") if row["seeds_precision"]]
+    assert float(logged[-1]) == pytest.approx(sum(truth[i] == c for i, c in pairs) / len(pairs), abs=1e-4)
+
+
+def test_accuracies_of_the_curves_are_those_of_both_peers(trained: Callable[..., Any]) -> None:
+    built = trained("CoFT")
+    found, right = built.accuracies(), dict.fromkeys((*PEERS, "both"), 0)
+    for batch in built.test_loader:
+        each = built.method.predict_each(batch["img"])
+        each["both"] = built.model_inference(batch["img"])
+        for who, scores in each.items():
+            right[who] += int((scores.argmax(dim=1) == batch["label"]).sum())
+    assert found == pytest.approx({f"accuracy_{who}": 100 * n / 30 for who, n in right.items()})
