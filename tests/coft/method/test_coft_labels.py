@@ -16,7 +16,6 @@ from torch import Tensor
 from coft.method import pair
 from coft.method.filters import FILTERS, oneself
 from coft.method.negative_prompt import fit_negative
-from coft.method.pair import label_key
 from coft.method.pseudo_labels import Predictions, PseudoLabels
 from tests.coft.method.test_coft_seeds import softmax, surest
 from tests.coft.method.toys import (
@@ -43,8 +42,7 @@ FIRST = 2  # epoch of Phase II
 
 def corrected(method: Any) -> dict[str, list[list[list[float]]]]:
     """Logits and clean log-odds of the models that label, their priors corrected, as lists."""
-    key = label_key(1, method.epoch)
-    scores = method.labeller.score(method.pair.teachers(), None, method.settings.label_views, key)
+    scores = method.labeller.score(method.pair.teachers(), None, method.settings.label_views, method.epoch)
     return {n: [(x.double() - 0.5 * x.double().softmax(1).mean(0).log()).tolist() for x in scores[n]] for n in PEERS}
 
 
@@ -107,7 +105,7 @@ def test_labels_with_a_weight_are_trained_on_and_their_frequencies_added() -> No
         assert labels.index.tolist() == [i for i in range(COUNT) if weight[i] > 0]
         assert torch.equal(labels.weight, weight[weight > 0])
         sums = [1 + sum(float(w) for i, w in enumerate(weight) if i % 2 == c) for c in (0, 1)] + [1]
-        assert method.adjustment[name].exp().tolist() == pytest.approx([x / sum(sums) for x in sums])
+        assert method.frequency[name].exp().tolist() == pytest.approx([x / sum(sums) for x in sums])
 
 
 @pytest.mark.parametrize("classify", ["joint", "positive"])
@@ -346,7 +344,8 @@ def test_what_is_tested_is_made_again_when_weights_have_changed() -> None:
     assert torch.equal(method.predict(images), first)
     for batch in method.begin_epoch(1):
         method.step(batch)
-    during = method.predict(images)
+    during, present = method.predict(images), method.pair.predict_each(method.inference_models(), images, "joint")
+    torch.testing.assert_close(during.exp(), sum(present.values()) / 2)
     method.end_epoch(1)
     after = method.predict(images)
     assert not torch.equal(first, during) and not torch.equal(during, after)  # the end of Phase I fits the negatives

@@ -13,7 +13,6 @@ from torch import Tensor
 from coft.method import coft_plus
 from coft.method.coft_plus import ASIDE, AT_PREDICTION, Contrast, growing_quotas
 from coft.method.contrastive import DIM
-from coft.method.pair import label_key
 from coft.method.pseudo_labels import Predictions, PseudoLabels
 from tests.coft.method import toys
 from tests.coft.method.test_coft_seeds import surest
@@ -95,7 +94,7 @@ def test_a_round_begins_afresh_with_seeds_that_both_peers_choose() -> None:
     start = weights(method)
     train(method, 2)  # the first round
     trained = weights(method)
-    scores = method.labeller.score(method.pair.teachers(), None, 2, label_key(1, 2))
+    scores = method.labeller.score(method.pair.teachers(), None, 2, 2)
     mean = sum((sum(scores[name]) / 2).double().softmax(dim=1) for name in PEERS) / 2
     method.begin_epoch(2)
     logits = mean.log() - 0.5 * mean.mean(dim=0).log()

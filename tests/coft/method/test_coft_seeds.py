@@ -155,7 +155,7 @@ def test_disagreement_is_told_of_the_same_images_of_both_peers() -> None:
 
 @pytest.mark.usefixtures("warm_at_once")
 @pytest.mark.parametrize(("seeds", "share", "min_kept", "expected"), [
-    (3, 0.6, 4, 1), (5, 1.0, 4, 2), (9, 1.8, 4, 3), (9, 1.8, 2, 2), (16, 3.2, 4, 4), (3, 0.6, 0, 0),
+    (4, 0.8, 4, 1), (5, 1.0, 4, 2), (8, 1.6, 4, 2), (9, 1.8, 4, 3), (9, 1.8, 2, 2), (16, 3.2, 4, 4), (3, 0.6, 0, 0),
 ])  # fmt: skip
 def test_no_more_than_a_quarter_of_the_seeds_is_kept_in_any_case(
     seeds: int, share: float, min_kept: int, expected: int, monkeypatch: pytest.MonkeyPatch

@@ -71,7 +71,7 @@ def test_losses_equal_their_definition(epoch: int) -> None:
         labels = method.labels[name]
         place = [labels.index.tolist().index(i) for i in batch[name]["index"].tolist()]
         label, weight = labels.label[place], labels.weight[place]
-        logits = model.scale * features @ positive.t() + method.adjustment[name]
+        logits = model.scale * features @ positive.t() + method.frequency[name]
         each = [w * F.cross_entropy(x[None], y[None]) for x, y, w in zip(logits, label, weight, strict=True)]
         scale, found = losses["loss"]
         assert scale == 1

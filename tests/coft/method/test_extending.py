@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from coft.method import coft
 from coft.method.labeller import Labeller
-from coft.method.losses import weighted_cross_entropy
+from coft.method.losses import adjusted_cross_entropy, weighted_cross_entropy
 from coft.method.optimizers import light_optimizer
 from coft.method.parallel import Parallel
 from coft.method.peer import Classifier
@@ -43,11 +43,11 @@ def what_reaches_the_loss(
     """Label and weight of every image that each peer is trained on in some epochs."""
     found: dict[str, dict[int, tuple[int, float]]] = {name: {} for name in PEERS}
     given: list[tuple[list[int], list[float]]] = []
-    plain, losses = weighted_cross_entropy, method.label_losses
+    plain, losses = adjusted_cross_entropy, method.label_losses
 
-    def loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-        given.append((label.tolist(), weight.tolist()))
-        return plain(logits, label, weight)
+    def loss(logits: Tensor, labels: PseudoLabels, log_frequency: Tensor) -> Tensor:
+        given.append((labels.label.tolist(), labels.weight.tolist()))
+        return plain(logits, labels, log_frequency)
 
     def label_losses(name: str, learner: Any, features: Tensor, index: Tensor) -> Any:
         result = losses(name, learner, features, index)
@@ -56,7 +56,7 @@ def what_reaches_the_loss(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(coft, "weighted_cross_entropy", loss)
+        patch.setattr(coft, "adjusted_cross_entropy", loss)
         patch.setattr(method, "label_losses", label_losses)
         train(method, until, start)
     return found

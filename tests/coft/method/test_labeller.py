@@ -18,7 +18,8 @@ from coft.method.protocol import Runtime
 from coft.method.pseudo_labels import correct_prior_
 from tests.coft.method.toys import CLASSES, COUNT, DIM, ToyBackbone, ToyImages
 
-KEY = (1, "labels", 7)
+EPOCH = 7
+KEY = (1, "labels", EPOCH)
 
 
 def make_models(names: tuple[str, ...] = ("a", "b")) -> dict[str, Classifier]:
@@ -40,10 +41,10 @@ def make_labeller(**options: Any) -> Labeller:
 @torch.no_grad()
 def test_answers_are_means_over_the_views(views: int) -> None:
     models, labeller = make_models(), make_labeller()
-    scores = labeller.score(models, None, views, KEY)
-    features = labeller.encode(models, views, KEY)
+    scores = labeller.score(models, None, views, EPOCH)
+    features = labeller.encode(models, views, EPOCH)
     index = torch.tensor([5, 0, 7, 2, 11, 3, 1, 29, 4])
-    some = labeller.score(models, index, views, KEY)
+    some = labeller.score(models, index, views, EPOCH)
     for name, model in models.items():
         for i in range(COUNT):
             each = [model(view[None]) for view in labeller.images.views(i, views, KEY)]
@@ -59,8 +60,8 @@ def test_answers_are_means_over_the_views(views: int) -> None:
 @torch.no_grad()
 def test_scores_of_kept_features_are_those_of_one_pass(views: int) -> None:
     models, labeller = make_models(), make_labeller()
-    found = labeller.classify(models, labeller.encode(models, views, KEY))
-    for name, wanted in labeller.score(models, None, views, KEY).items():
+    found = labeller.classify(models, labeller.encode(models, views, EPOCH))
+    for name, wanted in labeller.score(models, None, views, EPOCH).items():
         for a, b in zip(found[name], wanted, strict=True):
             torch.testing.assert_close(a, b)
 
@@ -70,8 +71,8 @@ def test_each_model_s_features_are_of_its_own_images_however_many() -> None:
     models, labeller = make_models(("a", "b", "c")), make_labeller()
     index = {"a": torch.arange(20).flip(0), "b": torch.tensor([4, 9]), "c": torch.tensor([1, 1, 3, 8, 2, 5, 7, 6])}
     for views in (1, 2):
-        found = labeller.encode_some(models, index, views, KEY)
-        every = labeller.encode(models, views, KEY)
+        found = labeller.encode_some(models, index, views, EPOCH)
+        every = labeller.encode(models, views, EPOCH)
         for name, which in index.items():
             torch.testing.assert_close(found[name], every[name][which])
 

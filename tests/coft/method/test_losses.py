@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coft.method.losses import average_predictions, log_mean, weighted_cross_entropy
+from coft.method.losses import adjusted_cross_entropy, average_predictions, log_mean, weighted_cross_entropy
+from coft.method.pseudo_labels import PseudoLabels
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,20 @@ def test_weighted_cross_entropy_of_nothing_is_zero_with_finite_gradients() -> No
     loss = weighted_cross_entropy(logits, torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0 and torch.equal(logits.grad, torch.zeros(3, 4))
+
+
+def test_adjusted_cross_entropy_equals_a_naive_loop() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = PseudoLabels(torch.tensor([9, 2, 5, 7]), torch.tensor([0, 2, 2, 1]), torch.tensor([0.5, 1.0, 0.0, 0.9]))
+    counts = [1 + 0.5, 1 + 0.9, 1 + 1.0]  # each class once more than it occurs
+    each = []
+    for row, label, weight in zip(logits, labels.label.tolist(), labels.weight.tolist(), strict=True):
+        odds = [count / sum(counts) * x.exp() for count, x in zip(counts, row, strict=True)]
+        each.append(-weight * torch.log(odds[label] / sum(odds)))
+    plain = sum(each) / sum(labels.weight.tolist())
+    ours = adjusted_cross_entropy(logits, labels, labels.log_frequency(3))
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (ours, plain)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -9,7 +9,7 @@ import torch
 
 from coft.method import negative_prompt, pair
 from coft.method.negative_prompt import draw, fit_negative
-from coft.method.pair import PARTNERS, label_key
+from coft.method.pair import PARTNERS
 from coft.method.pseudo_labels import PseudoLabels
 from coft.method.seeding import derive, generator
 from tests.coft.method.toys import COUNT, PEERS, make_coft, weights
@@ -69,7 +69,7 @@ def test_negative_vectors_are_fitted_to_labels_that_are_drawn_where_there_are_ma
         "peer_b": PseudoLabels.certain(torch.arange(COUNT), label).at(torch.tensor([4, 1, 0, 29, 17])),
     }
     teachers = made.teachers()
-    features = made.labeller.encode(teachers, 2, label_key(1, 5))
+    features = made.labeller.encode(teachers, 2, 5)
     expected = {}
     for name, own in labels.items():
         source = generator(1, "negative", name, 5)

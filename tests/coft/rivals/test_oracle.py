@@ -44,7 +44,7 @@ def test_the_filter_keeps_what_is_right_in_both_phases_from_the_beginning() -> N
             assert 0 < sum(right) < len(right)
             assert all(y == z or not r for (_, y), z, r in zip(pairs(labels), dual.label.tolist(), right, strict=True))
             counts = [1 + sum(r and y == c for (_, y), r in zip(pairs(labels), right, strict=True)) for c in range(3)]
-            assert method.adjustment[name].tolist() == pytest.approx([math.log(n / sum(counts)) for n in counts])
+            assert method.frequency[name].tolist() == pytest.approx([math.log(n / sum(counts)) for n in counts])
     begun(method, 2)
     predictions, given, _ = method.observer.labels[-1]
     for name, partner in PARTNER.items():

@@ -150,7 +150,7 @@ def test_every_round_labels_with_the_prompts_before_and_begins_afresh(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = make_grip(backbone)
-    assert method.epochs == 6 and method.per_class == 2
+    assert method.epochs == 6 and method.quota(1) == 2
     begin, rounds, epochs = method.begin_round, [], []
 
     def watched(number: int) -> None:

@@ -26,7 +26,7 @@ def test_another_one_is_named_by_its_first_difference(tmp_path: Path) -> None:
     claim(settings(tmp_path / "out"))
     with pytest.raises(UserError, match=r"OPTIM\.LR is 0\.1 there, 0\.2 here"):
         claim(settings(tmp_path / "out", OPTIM={"LR": 0.2, "STEPS": (1, 2)}))
-    with pytest.raises(UserError, match=r"another version of the project \(NEW is known to one of them alone\)"):
+    with pytest.raises(UserError, match=r"begun by another version of the project \(NEW is known"):
         claim(settings(tmp_path / "out", NEW=3))
 
 
