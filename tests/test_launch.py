@@ -121,7 +121,7 @@ def test_one_line_and_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     )
 
 
-TRAINERS = sorted((ROOT / "configs" / "trainers").glob("*/*.yaml"))
+TRAINERS = sorted(path for path in (ROOT / "configs" / "trainers").glob("*/*.yaml") if launch.is_complete(path))
 DATASETS = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
 DIGITS = ROOT / "configs" / "datasets" / "digits.yaml"
 PAIRS = [(config, DIGITS) for config in TRAINERS] + [(TRAINERS[0], dataset) for dataset in DATASETS]
@@ -134,6 +134,28 @@ def test_every_config_merges(config: Path, dataset: Path) -> None:
         make_parser().parse_args([*argv, *(["--backbone", "RN50"] if "default" in config.name else [])]), extend_cfg
     )
     assert cfg.INPUT.SIZE[0] in (64, 224) and len(cfg.INPUT.PIXEL_MEAN) == 3 and cfg.SEED >= 0
+
+
+def test_a_preset_changes_settings_of_a_run_and_the_user_changes_the_preset() -> None:
+    args = launch.parse("CoFT", ["digits", "--preset", "as_printed", "TRAINER.COFT.N_CTX", "4"])
+    own = make_cfg(make_parser().parse_args(launch.train_arguments("CoFT", args)), extend_cfg).TRAINER.COFT
+    assert (own.CLEAN_RULE, own.FILTER, own.CLASS_NEGATIVE, own.PHASE2.EMA) == ("raw", "both-hard", False, 0.0)
+    assert own.N_CTX == 4 and own.LABEL_VIEWS == 1 and own.PHASE2.LR == 1e-4
+    for trainer, name, hint in (("CoFT", "as_prited", "did you mean 'as_printed'"), ("UPL", "x", "UPL has none")):
+        with pytest.raises(UserError, match=f"--preset {name}: no such preset; {hint}"):
+            launch.train_arguments(trainer, launch.parse(trainer, ["digits", "--preset", name]))
+
+
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP2", "CoFT"])
+def test_what_has_no_config_is_run_with_the_defaults(
+    trainer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if trainer == "CoFT":
+        monkeypatch.setattr(launch, "CONFIGS", tmp_path)
+    argv = launch.train_arguments(trainer, launch.parse(trainer, ["digits"]))
+    cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
+    assert cfg.DATASET.NAME == "Digits" and trainer == cfg.TRAINER.NAME
+    assert ("--config-file" in argv, "--dataset-config-file" in argv) == (False, trainer != "CoFT")
 
 
 CONTEXTS = ("rn50_ctxv1", "rn50_ep50_ctxv1", "vit_b16_ctxv1", "vit_b16_ep50_ctxv1", "vit_b16_ep100_ctxv1")

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.load import fingerprint
+from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
 from coft.runtime.disk_tables import tables_in
-from coft.runtime.errors import UserError
+from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.precision import step_attention
 from coft.runtime.settings import load
 from coft.runtime.timing import STEPS, Stopwatch, Waited, profiled
@@ -90,11 +91,15 @@ class MethodTrainer(TrainerX):
     # ---------------------------------------------------------------- data
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse to choose the best epoch by labels where no label is to be read.
+        """Refuse a light module that is not there, and to choose the best epoch by labels where none is to be read.
 
         Raises:
-            UserError: If TEST.FINAL_MODEL asks for labels.
+            UserError: Naming the key.
         """
+        module = cfg.TRAINER[self.section].get("VISUAL", "auto") if self.section else "auto"
+        if module not in ("auto", *VISUAL_MODULES):
+            hint = did_you_mean(module, ("auto", *VISUAL_MODULES))
+            raise UserError(f"TRAINER.{self.section}.VISUAL is {module!r}; {hint}")
         if self.label_free and cfg.TEST.FINAL_MODEL != "last_step":
             raise UserError(
                 f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}, which chooses an epoch by labels; "
