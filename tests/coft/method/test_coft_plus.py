@@ -115,6 +115,7 @@ def test_a_round_begins_afresh_with_seeds_that_both_peers_choose() -> None:
         torch.testing.assert_close(
             peer.text_features()[1], F.normalize(peer.prompts()[1].mean(0), dim=-1).expand(3, -1)
         )
+        assert torch.equal(peer.prompts.negative, method.pair.fresh_start(name, 1)[0].negative)  # of this round
         optimizer = method.optimizers[name]
         assert optimizer.phase == 1 and optimizer.param_groups[0]["lr"] == 0.03  # the cosine begins at its top
         assert not optimizer.optimizer.state_dict()["state"]

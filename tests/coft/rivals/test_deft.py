@@ -130,6 +130,10 @@ def test_the_dual_loss_has_a_complement_that_is_drawn_and_stops_at_the_features(
     assert not any(p.grad is not None and p.grad.any() for p in peer.encoder.parameters())
     assert bool(peer.prompts.negative.grad.any()) and not peer.offset.requires_grad and not peer.offset.any()
     assert set(make_first_losses(lambda_dual=0.0)) == {"loss"}
+    for epoch in (0, 1):  # another draw in each step
+        for n, other in enumerate(method.begin_epoch(epoch)):
+            assert method.steps_done == n
+            method.step(other)
 
 
 def make_first_losses(**settings: Any) -> dict[str, Any]:
