@@ -43,7 +43,7 @@ def main() -> int:
         for future in [pool.submit(work, case, Path(data)) for case in cases]:
             case, found = future.result()
             name = ", ".join(case)
-            if args.write:
+            if args.write and isinstance(found, dict):
                 golden["runs"][name] = found
             differing = runs.differences(found, golden["runs"].get(name), exact or args.write)
             wrong += bool(differing)

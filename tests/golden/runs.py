@@ -208,7 +208,10 @@ def _same(part: str, key: str, was: Any, now: Any, exact: bool) -> bool:
 def machine() -> str:
     """What the bits of results depend on, beside the code."""
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"torch {torch.__version__.split('+')[0]}, {platform.machine()} {capability}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"torch {torch.__version__.split('+')[0]}, {platform.machine()} {capability} {model}".strip()
 
 
 def load() -> dict[str, Any]:
