@@ -209,9 +209,10 @@ def machine() -> str:
     """What the bits of results depend on, beside the code."""
     capability = torch.backends.cpu.get_cpu_capability()
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"torch {torch.__version__.split('+')[0]}, {platform.machine()} {capability} {model}".strip()
+    lines = info.read_text(encoding="utf-8").split("\n\n")[0].splitlines() if info.is_file() else []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    model = " ".join(said.get(key, "?") for key in ("model name", "cpu family", "model", "stepping"))
+    return f"torch {torch.__version__.split('+')[0]}, {platform.machine()} {capability}, {model}"
 
 
 def load() -> dict[str, Any]:
