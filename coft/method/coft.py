@@ -1,6 +1,7 @@
 """CoFT: collaborative fine-tuning without a label (arXiv 2602.04337; our reconstruction, see docs/method.md).
 
-Read `CoFT` from top to bottom: seeds, Phase I, Phase II, prediction.
+Read `CoFT` from top to bottom: which labels there are (seeds, Phase I, Phase II), the loop that trains on them,
+prediction.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .classifier import HEADS, Classifier
-from .filters import FILTERS, Filter, SeedFilter, weigh_seeds, with_minimum
+from .filters import ALONE, FILTERS, HARD, Filter, SeedFilter, weigh_seeds, with_minimum
 from .labeller import SCORES, Scores, best_class, predict, zero_shot_logits
 from .losses import adjusted_cross_entropy, log_mean
 from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
@@ -88,7 +89,8 @@ class CoFT(Method):
         runtime: Where and how to compute.
         observer: Sees what is done with pseudo-labels.
         make_optimizer: Makes the optimizer of Phase I from its parameters.
-        filter: In the place of the pseudo-label filter that the settings name.
+        filter: In the place of the pseudo-label filter that the settings name. It is used as it is; of the settings'
+            filter the best few labels of each class count in any case (`with_minimum`).
         seed_filter: In the place of `weigh_seeds`.
         choose_seeds: From logits of all images, and a number for each class.
     """
@@ -115,7 +117,9 @@ class CoFT(Method):
         self.per_peer = seed_quota(len(images), self.num_classes, own.seeds_per_class, own.seeds_share)
         min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
         self.filter = filter or with_minimum(FILTERS[own.filter], min_kept)
-        self.seed_filter = seed_filter or partial(weigh_seeds, clean_rule=own.clean_rule, at_least=min_kept)
+        self.seed_filter = seed_filter or partial(
+            weigh_seeds, clean_rule=own.clean_rule, at_least=min_kept, hard=own.filter in HARD
+        )
         self.sample = torch.randperm(len(images), generator=generator(runtime.seed, "sample"))[:SAMPLE]
         self.phase1_epochs = self.rounds * own.phase1.epochs
         self.epochs, self.epoch = self.phase1_epochs + own.phase2.epochs, 0
@@ -124,6 +128,9 @@ class CoFT(Method):
         self.labeller, self.peers = self.pair.labeller, self.pair.peers
         self.models = dict(self.peers)
         self.optimizers, self.schedulers = self.pair.optimizers, self.pair.schedulers
+        self.labels: dict[str, PseudoLabels] = {}  # what each peer is trained on in this epoch
+        self.dual_labels: dict[str, PseudoLabels] = {}  # likewise, for the dual loss of Phase I
+        self.frequency: dict[str, Tensor] = {}  # log frequency of the classes in `labels`
         self.tested: dict[str, Classifier] = {}
 
     # ---------------------------------------------------------------- seeds
@@ -147,14 +154,85 @@ class CoFT(Method):
         if self.phase(self.epoch) == 1:
             self.observer.seeds_chosen(seeds, logits, torch.as_tensor(per_class).expand(self.num_classes))
 
-    # ---------------------------------------------------------------- an epoch
+    # ---------------------------------------------------------------- Phase I
+
+    def filter_seeds(self) -> None:
+        """Let each peer weigh the seeds of its partner, once it can tell right from wrong ones.
+
+        Where a seed is more likely wrong, the dual loss has the partner's prediction in its place.
+        """
+        groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
+        scores = self.labeller.score_groups(self.pair.teachers(), groups, self.epoch)
+        warm = (self.epoch % self.settings.phase1.epochs) * self.steps(1) >= WARMUP_STEPS
+        separations = []
+        for place, (name, partner) in enumerate(PARTNERS.items()):
+            seeds, (logits, log_odds) = self.peers[name].seeds, scores[partner][place]
+            separations.append(separation(log_odds, seeds.label))
+            self.labels[name] = self.seed_filter(seeds, log_odds, warm and separations[-1] > MIN_AUC)
+            predicted = best_class(logits, log_odds, self.settings.classify)
+            dual = torch.where(self.labels[name].keep, seeds.label, predicted)
+            self.dual_labels[name] = PseudoLabels.certain(seeds.index, dual)
+        of_sample = [best_class(*scores[name][-1], self.settings.classify) for name in PARTNERS]
+        self.observer.seeds_filtered(self.labels, separations, of_sample)
+
+    # ---------------------------------------------------------------- Phase II
+
+    def relabel(self) -> None:
+        """Label all images with the averaged peers, and filter what each peer is trained on.
+
+        Raises:
+            ValueError: If the filter keeps no label.
+        """
+        features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.epoch)
+        if self.fits_negatives and self.epoch > self.phase1_epochs:  # the first time, peers know no more than the seeds
+            self.renew_seeds(self.labeller.classify(self.pair.teachers(), features))
+        self.fit_to_seeds(features)  # which changes the negative vectors that classify next
+        predictions = self.predictions(self.labeller.classify(self.pair.teachers(), features))
+        for name, partner in PARTNERS.items():
+            labels = self.filter(predictions[name], predictions[partner])
+            if not labels.weight.any():
+                raise ValueError("the pseudo-label filter keeps no label")
+            self.peers[name].take_labels(labels)
+        self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()})
+
+    def renew_seeds(self, scores: Mapping[str, Scores]) -> None:
+        """Choose the seeds anew by the mean of the peers' probabilities; with a filter of `ALONE`, each its own.
+
+        The negative vectors are fitted to the seeds, and the first ones are right as often as zero-shot CLIP was.
+
+        Args:
+            scores: Of all images, by peer.
+        """
+        if self.settings.filter in ALONE:
+            for name, peer in self.peers.items():
+                peer.take_seeds(self.choose_seeds(self.ensemble([scores[name]]), self.per_peer))
+        else:
+            self.share_seeds(self.ensemble(list(scores.values())), 2 * self.per_peer)
+        self.observer.seeds_renewed({name: peer.seeds for name, peer in self.peers.items()})
+
+    def ensemble(self, scores: Sequence[Scores]) -> Tensor:
+        """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
+        mean = self.labeller.mean_log_probabilities(scores, self.labels_by)
+        return correct_prior_(mean, self.settings.prior_tau)
+
+    def predictions(self, scores: Mapping[str, Scores]) -> dict[str, Predictions]:
+        """Each peer's predictions for all images, from its scores, in place."""
+        own = self.settings
+        return {name: predict(*scores[name], own.prior_tau, own.clean_rule, self.labels_by) for name in PARTNERS}
+
+    @property
+    def labels_by(self) -> str:
+        """What labels are chosen by: the positive vectors alone, once they have learned from all images."""
+        return self.settings.classify if self.epoch <= self.phase1_epochs else "positive"
+
+    # ---------------------------------------------------------------- the loop
 
     def begin_epoch(self, epoch: int) -> Sequence[Batch]:
         """Phase I: weigh the seeds. Phase II: label all images anew, when it is due. Then draw the batches."""
         self.epoch, self.tested = epoch, {}
         self.pair.enter(self.phase(epoch))
         if self.phase(epoch) == 1:
-            self.labels, self.dual_labels = self.filter_seeds()
+            self.filter_seeds()
         else:
             if (epoch - self.phase1_epochs) % self.settings.phase2.refresh == 0:
                 self.relabel()
@@ -198,83 +276,6 @@ class CoFT(Method):
         elif self.phase(epoch) == 1 and (epoch + 1) % self.settings.phase1.epochs == 0:
             self.fit_to_seeds()
 
-    # ---------------------------------------------------------------- Phase I
-
-    def filter_seeds(self) -> tuple[dict[str, PseudoLabels], dict[str, PseudoLabels]]:
-        """Let each peer weigh the seeds of its partner.
-
-        Returns:
-            By peer, labels of the classification loss and of the dual loss. Where a seed is more likely wrong, the
-            dual loss has the partner's prediction.
-        """
-        groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
-        scores = self.labeller.score(self.pair.teachers(), torch.cat(groups), 1, self.epoch)
-        sizes = [len(group) for group in groups]
-        parts = {name: list(zip(own[0].split(sizes), own[1].split(sizes), strict=True)) for name, own in scores.items()}
-        warm = self.epoch % self.settings.phase1.epochs * self.steps(1) >= WARMUP_STEPS
-        labels, dual_labels, separations = {}, {}, []
-        for place, (name, partner) in enumerate(PARTNERS.items()):
-            seeds, (logits, log_odds) = self.peers[name].seeds, parts[partner][place]
-            separations.append(separation(log_odds, seeds.label))
-            labels[name] = self.seed_filter(seeds, log_odds, warm and separations[-1] > MIN_AUC)
-            predicted = best_class(logits, log_odds, self.settings.classify)
-            dual = torch.where(labels[name].keep, seeds.label, predicted)
-            dual_labels[name] = PseudoLabels.certain(seeds.index, dual)
-        of_sample = [best_class(*parts[name][-1], self.settings.classify) for name in PARTNERS]
-        self.observer.seeds_filtered(labels, separations, of_sample)
-        return labels, dual_labels
-
-    # ---------------------------------------------------------------- Phase II
-
-    def relabel(self) -> None:
-        """Label all images with the averaged peers, and filter what each peer is trained on.
-
-        Raises:
-            ValueError: If the filter keeps no label.
-        """
-        features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.epoch)
-        if self.fits_negatives and self.epoch > self.phase1_epochs:
-            self.renew_seeds(self.labeller.classify(self.pair.teachers(), features))
-        self.fit_to_seeds(features)
-        predictions = self.predictions(self.labeller.classify(self.pair.teachers(), features))
-        for name, partner in PARTNERS.items():
-            labels = self.filter(predictions[name], predictions[partner])
-            if not labels.weight.any():
-                raise ValueError(f"the pseudo-label filter {self.settings.filter!r} keeps no label")
-            self.peers[name].take_labels(labels)
-        sources = {name: name if self.settings.filter == "self" else partner for name, partner in PARTNERS.items()}
-        self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()}, sources)
-
-    def renew_seeds(self, scores: Mapping[str, Scores]) -> None:
-        """Choose the seeds anew by the mean of the peers' probabilities; with the filter "self", each its own.
-
-        The negative vectors are fitted to the seeds, and the first ones are right as often as zero-shot CLIP was.
-
-        Args:
-            scores: Of all images, by peer.
-        """
-        if self.settings.filter == "self":
-            for name, peer in self.peers.items():
-                peer.take_seeds(self.choose_seeds(self.ensemble([scores[name]]), self.per_peer))
-        else:
-            self.share_seeds(self.ensemble(list(scores.values())), 2 * self.per_peer)
-        self.observer.seeds_renewed({name: peer.seeds for name, peer in self.peers.items()})
-
-    def ensemble(self, scores: Sequence[Scores]) -> Tensor:
-        """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
-        mean = self.labeller.mean_log_probabilities(scores, self.labels_by)
-        return correct_prior_(mean, self.settings.prior_tau)
-
-    def predictions(self, scores: Mapping[str, Scores]) -> dict[str, Predictions]:
-        """Each peer's predictions for all images, from its scores, in place."""
-        own = self.settings
-        return {name: predict(*scores[name], own.prior_tau, own.clean_rule, self.labels_by) for name in PARTNERS}
-
-    @property
-    def labels_by(self) -> str:
-        """What labels are chosen by: the positive vectors alone, once they have learned from all images."""
-        return self.settings.classify if self.epoch <= self.phase1_epochs else "positive"
-
     # ---------------------------------------------------------------- the negative vectors
 
     @property
@@ -283,7 +284,7 @@ class CoFT(Method):
         return bool(self.settings.class_negative and self.settings.lambda_dual)
 
     def fit_to_seeds(self, known: Mapping[str, Tensor] | None = None) -> None:
-        """Fit the negative vectors of the models that label to their surest seeds: as many as the first ones were.
+        """Fit each teacher's negative vectors to its surest seeds of each class: as many as it had at first.
 
         Args:
             known: Features of all images, where they are at hand. Shape (N, embed_dim) each.
@@ -294,7 +295,7 @@ class CoFT(Method):
         self.pair.fit_negatives(self.pair.teachers(), seeds, self.settings.label_views, self.epoch, known)
 
     def fit_to_labels(self) -> None:
-        """Fit those of the models that are tested to the last labels, with all classes at equal weight.
+        """Fit the inference models' negative vectors to the last labels, with all classes at equal weight.
 
         The logits l+ are trained with log frequencies added and tested without; d must not bring them back.
         """

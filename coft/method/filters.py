@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .negative_prompt import CLEAN_RULES
+from .negative_prompt import p_clean
 from .pseudo_labels import Predictions, PseudoLabels, best_of_each
 from .tables import each_row
 
@@ -62,6 +62,10 @@ FILTERS: dict[str, Filter] = {
 }
 
 
+HARD = ("both-hard",)  # with these, seeds too count in full or not at all
+ALONE = ("self",)  # with these, each peer also renews its seeds by itself
+
+
 def keep_best(labels: PseudoLabels, score: Tensor, at_least: int, num_classes: int) -> PseudoLabels:
     """Let the best few labels of each class count in full in any case, so that no class is left without images.
 
@@ -90,7 +94,9 @@ def with_minimum(rule: Filter, at_least: int) -> Filter:
     return kept
 
 
-def weigh_seeds(seeds: PseudoLabels, log_odds: Tensor, ready: bool, *, clean_rule: str, at_least: int) -> PseudoLabels:
+def weigh_seeds(
+    seeds: PseudoLabels, log_odds: Tensor, ready: bool, *, clean_rule: str, at_least: int, hard: bool = False
+) -> PseudoLabels:
     """Weigh a peer's seeds by the p_clean of its partner, which was not trained on them.
 
     Args:
@@ -99,10 +105,11 @@ def weigh_seeds(seeds: PseudoLabels, log_odds: Tensor, ready: bool, *, clean_rul
         ready: Whether the partner can tell right from wrong yet; before, all seeds count in full.
         clean_rule: A name of `CLEAN_RULES`.
         at_least: Seeds of each class that count in full in any case, the best by log-odds.
+        hard: Whether seeds above 1/2 count in full and the others not at all.
     """
     if not ready:
         return seeds
-    p_clean = CLEAN_RULES[clean_rule]
-    weight = each_row(lambda d, y: p_clean(d).gather(1, y.unsqueeze(1)), log_odds, seeds.label).squeeze(1).float()
+    clean = each_row(lambda d, y: p_clean(d, clean_rule).gather(1, y.unsqueeze(1)), log_odds, seeds.label).squeeze(1)
+    weight = (clean > 0.5).float() if hard else clean.float()
     score = log_odds.gather(1, seeds.label.unsqueeze(1)).squeeze(1)
     return keep_best(PseudoLabels(seeds.index, seeds.label, weight), score, at_least, log_odds.shape[1])

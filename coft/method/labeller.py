@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .classifier import Classifier
-from .negative_prompt import CLEAN_RULES
+from .negative_prompt import p_clean
 from .parallel import Parallel
 from .protocol import Backbone, Images, Runtime
 from .pseudo_labels import Predictions, correct_prior_
@@ -121,6 +121,23 @@ class Labeller:
                         part.add(numbers)
         return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}
 
+    def score_groups(
+        self, models: Mapping[str, Classifier], groups: Sequence[Tensor], epoch: int
+    ) -> dict[str, list[Scores]]:
+        """Each model's logits l+ and clean log-odds d of several groups of images, in one pass over the plain views.
+
+        Args:
+            models: By name.
+            groups: Which images. Shape (n,) each.
+            epoch: The present one.
+
+        Returns:
+            By model, a pair for each group. Shape (n, C) each.
+        """
+        sizes = [len(group) for group in groups]
+        scores = self.score(models, torch.cat(list(groups)), 1, epoch)
+        return {name: list(zip(*(x.split(sizes) for x in own), strict=True)) for name, own in scores.items()}
+
     def scores_of(self, models: Mapping[str, Classifier], images: Tensor) -> dict[str, Scores]:
         """Each model's logits l+ and clean log-odds d of a batch, without gradients. Shape (n, C) each."""
 
@@ -204,7 +221,7 @@ def predict(logits: Tensor, log_odds: Tensor, tau: float, clean_rule: str, class
     label = best_class(logits, log_odds, classify)
     for rows, odds in chunks(logits, log_odds):
         rows.copy_(rows.softmax(dim=1))
-        odds.copy_(CLEAN_RULES[clean_rule](odds))
+        odds.copy_(p_clean(odds, clean_rule))
     return Predictions(label, logits, log_odds)
 
 

@@ -183,15 +183,12 @@ class Observer:
             guesses: Each model's classes of some images, the same for all. Shape (n,) each.
         """
 
-    def labelled(
-        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
-    ) -> None:
+    def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
         """All images were labelled.
 
         Args:
-            predictions: Of each model.
+            predictions: Of each model; empty where a method has none.
             labels: What each model is trained on.
-            sources: Whose predictions these labels are.
         """
 
 

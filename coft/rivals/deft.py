@@ -143,12 +143,11 @@ class DeFT(Method):
             Labels of the classification loss, and of the dual loss, where unclean ones are the model's predictions.
         """
         groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
-        scores = self.pair.labeller.score(self.pair.teachers(), torch.cat(groups), 1, self.epoch)
-        sizes = [len(group) for group in groups]
+        scores = self.pair.labeller.score_groups(self.pair.teachers(), groups, self.epoch)
         warm = self.epoch * self.steps(1) >= WARMUP_STEPS
         labels, dual_labels, separations, of_sample = {}, {}, [], []
         for place, (name, peer) in enumerate(self.peers.items()):
-            logits, log_odds = (x.split(sizes)[place] for x in scores[name])
+            logits, log_odds = scores[name][place]
             label = peer.seeds.label
             separations.append(separation(log_odds, label))
             labels[name] = peer.seeds
@@ -158,7 +157,7 @@ class DeFT(Method):
                 labels[name] = keep_best(clean, at_label, self.min_kept, self.num_classes)
             dual = torch.where(labels[name].keep, label, logits.argmax(dim=1))
             dual_labels[name] = PseudoLabels.of_pool(dual)
-            of_sample.append(scores[name][0].split(sizes)[-1].argmax(dim=1))
+            of_sample.append(scores[name][-1][0].argmax(dim=1))
         self.observer.seeds_filtered(labels, separations, of_sample)
         return labels, dual_labels
 
@@ -174,7 +173,7 @@ class DeFT(Method):
             clean = PseudoLabels.of_pool(label, own.p_clean(label) > 0.5)
             self.peers[name].take_labels(keep_best(clean, own.p_clean(label), self.min_kept, self.num_classes))
         labels = {name: peer.labels for name, peer in self.peers.items()}
-        self.observer.labelled(predictions, labels, {name: name for name in NAMES})
+        self.observer.labelled(predictions, labels)
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Make one step of each model on its part of a batch."""

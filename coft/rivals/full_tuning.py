@@ -117,7 +117,7 @@ class FullTuning(Method):
         labels = {}
         for name, (logits, _) in self.labeller.score({n: peer.teacher() for n, peer in self.peers.items()}).items():
             labels[name] = PseudoLabels.of_pool(correct_prior_(logits, tau).argmax(dim=1))
-        self.observer.labelled({}, labels, {name: name for name in labels})
+        self.observer.labelled({}, labels)
         return labels
 
     def first_head(self, name: str) -> Tensor:

@@ -124,11 +124,9 @@ class RunLog(Observer):
             "disagreement": self.disagreement(*guesses),
         }
 
-    def labelled(
-        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
-    ) -> None:
+    def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
         """Measure what tells right from wrong labels, averaged over the models; write pseudo_labels.csv."""
-        rows = [self.quality(predictions[sources[name]], predictions, own) for name, own in labels.items()]
+        rows = [self.quality(source_of(own, name, predictions), predictions, own) for name, own in labels.items()]
         mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         first, second = (own.label for own in predictions.values())
         self.numbers |= {**mean, "of": len(first), "disagreement": self.disagreement(first, second)}
@@ -187,6 +185,16 @@ class RunLog(Observer):
         write_pseudo_labels(path, self.paths, self.classnames, label, columns, kept_for)
 
 
+def source_of(labels: PseudoLabels, name: str, predictions: Mapping[str, Predictions]) -> Predictions:
+    """Whose predictions some labels are. Where two models predict the same, that is the one that they came from."""
+
+    def likeness(who: str) -> tuple[bool, int, bool]:
+        own = predictions[who].label
+        return own is labels.label, int((own == labels.label).sum()), who == name
+
+    return predictions[max(predictions, key=likeness)]
+
+
 def in_words(numbers: Mapping[str, float]) -> str:
     """Numbers on a line; those that are none are left out."""
     shown = {key: f"{x:.4g}" if abs(x) < 1000 else f"{x:.0f}" for key, x in numbers.items() if not math.isnan(x)}
@@ -211,9 +219,7 @@ class SeedReport(Observer):
         log.info("Pseudo-labels: %d, right: %.1f %%", len(seeds.label), 100 * right)
         self.results.update(pseudo_labels=len(seeds.label), pseudo_label_precision=right)
 
-    def labelled(
-        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
-    ) -> None:
+    def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
         """Log how many are right."""
         for name, own in labels.items():
             right = self.diagnostics.accuracy(own.index, own.label)

@@ -94,38 +94,41 @@ def softmax(row: list[float]) -> list[float]:
 
 
 @pytest.mark.usefixtures("warm_at_once", "none_in_any_case")
-@pytest.mark.parametrize("rule", ["coupled", "raw"])
+@pytest.mark.parametrize(("rule", "filter"), [("coupled", "both"), ("raw", "both"), ("raw", "both-hard")])
 @pytest.mark.parametrize(("make", "epochs"), [(make_coft, 2), (make_plus, 4)])
 def test_seeds_weigh_as_much_as_the_partner_finds_them_clean_once_each_round_is_warm(
-    make: Any, epochs: int, rule: str
+    make: Any, epochs: int, rule: str, filter: str
 ) -> None:
-    method = make({"clean_rule": rule, "seeds_per_class": 5, "seeds_share": 1.0})
+    method = make({"clean_rule": rule, "filter": filter, "seeds_per_class": 5, "seeds_share": 1.0})
     method.begin()
     source = torch.Generator().manual_seed(0)
     for peer in method.peers.values():
         peer.offset.data += torch.randn(peer.offset.shape, generator=source)  # else the peers say the same
     for epoch in range(epochs):
         method.epoch = epoch
-        labels, dual_labels = method.filter_seeds()
+        method.filter_seeds()
+        labels, dual_labels = method.labels, method.dual_labels
         for n, (name, partner) in enumerate(PARTNER.items()):
             seeds, judge = method.peers[name].seeds, method.peers[partner].prompted()
             with torch.no_grad():
                 features = F.normalize(judge.encoder(method.images.pixels[seeds.index]), dim=-1)
                 logits = judge.scale * features @ judge.positive.t()
                 odds = logits - judge.scale * features @ judge.negative.t()
-            told, dual = [], []
+            expected_weight, dual = [], []
             for plus, d, label in zip(logits.tolist(), odds.tolist(), seeds.label.tolist(), strict=True):
                 clean = softmax(d)[label] if rule == "coupled" else 1 / (1 + math.exp(-d[label]))
                 joint = [x + y for x, y in zip(plus, d, strict=True)]
-                told.append(clean)
+                expected_weight.append(float(clean > 0.5) if filter == "both-hard" else clean)
                 dual.append(label if clean > 0.5 else joint.index(max(joint)))
             warm = epoch % 2 == 1  # enough steps an epoch, and two of warm-up in each round of two epochs
-            assert labels[name].weight.tolist() == pytest.approx(told if warm else [1.0] * len(told), abs=1e-5)
+            assert labels[name].weight.tolist() == pytest.approx(
+                expected_weight if warm else [1.0] * len(expected_weight), abs=1e-5
+            )
             assert dual_labels[name].label.tolist() == (dual if warm else seeds.label.tolist())
-            assert dual_labels[name].weight.tolist() == [1.0] * len(told)
+            assert dual_labels[name].weight.tolist() == [1.0] * len(expected_weight)
             assert pairs(labels[name]) == pairs(seeds)
             assert method.observer.filtered[-1][1][n] == pytest.approx(separation(odds, seeds.label))
-            assert torch.tensor(told).std() > 0.01
+            assert torch.tensor(expected_weight).std() > 0.01
 
 
 @pytest.mark.parametrize(("warmup", "auc", "filtered"), [(2, 1.0, False), (3, 0.0, False), (2, 0.0, True)])
@@ -142,15 +145,15 @@ def test_seeds_count_in_full_until_d_has_learned_enough(
 
 
 @pytest.mark.usefixtures("warm_at_once")
-def test_disagreement_is_told_of_the_same_images_of_both_peers() -> None:
+def test_disagreement_is_expected_weight_of_the_same_images_of_both_peers() -> None:
     method = make_coft()
     begun(method)
     assert method.sample.tolist() != list(range(30)) and sorted(method.sample.tolist()) == list(range(30))
-    for name, told in zip(PEERS, method.observer.filtered[0][2], strict=True):
+    for name, expected_weight in zip(PEERS, method.observer.filtered[0][2], strict=True):
         peer = method.peers[name].prompted()
         with torch.no_grad():
             logits, odds = peer(method.images.pixels[method.sample])
-        assert torch.equal(told, (logits + odds).argmax(dim=1))
+        assert torch.equal(expected_weight, (logits + odds).argmax(dim=1))
 
 
 @pytest.mark.usefixtures("warm_at_once")

@@ -179,10 +179,8 @@ class Seen(Observer):
     ) -> None:
         self.filtered.append((dict(seeds), list(separation), list(guesses)))
 
-    def labelled(
-        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
-    ) -> None:
-        self.labels.append((dict(predictions), dict(labels), dict(sources)))
+    def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
+        self.labels.append((dict(predictions), dict(labels)))
 
 
 SHORT: dict[str, Any] = {"seeds_per_class": 2, "label_views": 2}

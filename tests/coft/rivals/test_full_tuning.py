@@ -112,7 +112,7 @@ def test_pseudo_labels_are_the_argmax_of_the_average_with_the_prior_corrected(ta
     method.label = watched  # type: ignore[method-assign]
     train(method)
     assert len(labelled) == 2
-    told = [given for _, given, _ in method.observer.labels]
+    told = [given for _, given in method.observer.labels]
     for expected, given in zip(labelled, told, strict=True):
         assert {name: own.label.tolist() for name, own in given.items()} == expected
         assert all(bool((own.weight == 1).all()) for own in given.values())

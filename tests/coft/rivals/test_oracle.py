@@ -46,7 +46,7 @@ def test_the_filter_keeps_what_is_right_in_both_phases_from_the_beginning() -> N
             counts = [1 + sum(r and y == c for (_, y), r in zip(pairs(labels), right, strict=True)) for c in range(3)]
             assert method.frequency[name].tolist() == pytest.approx([math.log(n / sum(counts)) for n in counts])
     begun(method, 2)
-    predictions, given, _ = method.observer.labels[-1]
+    predictions, given = method.observer.labels[-1]
     for name, partner in PARTNER.items():
         assert torch.equal(given[name].label, predictions[partner].label)
         assert torch.equal(given[name].weight, (predictions[partner].label == TRUTH).float())

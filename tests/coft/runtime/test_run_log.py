@@ -72,7 +72,7 @@ def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_
         "peer_a": PseudoLabels.of_pool(other.label, torch.tensor([0.7, 0.8, 0.6, 0.1])),
         "peer_b": PseudoLabels.of_pool(own.label, torch.tensor([0.9, 0.2, 0.6, 0.9])),
     }
-    log.labelled({"peer_a": own, "peer_b": other}, labels, {"peer_a": "peer_b", "peer_b": "peer_a"})
+    log.labelled({"peer_a": own, "peer_b": other}, labels)
     rows = lines(tmp_path / "pseudo_labels.csv")
     assert list(rows[0]) == ["path", "class", "confidence", "p_clean_a", "p_clean_b", "kept_for"]
     assert [row["class"] for row in rows] == ["cat", "dog", "dog", "dog"]
@@ -130,7 +130,7 @@ def test_seeds_of_a_rival_are_counted_for_the_summary() -> None:
     seeds = PseudoLabels.certain(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]))
     report.seeds_chosen(seeds, torch.zeros(3, 2), torch.tensor([1, 1]))
     assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
-    report.labelled({}, {"model_1": seeds}, {"model_1": "model_1"})
+    report.labelled({}, {"model_1": seeds})
     assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
 
 
@@ -155,7 +155,7 @@ def test_aurocs_are_of_the_peer_that_labels_and_of_both(tmp_path: Path, own: boo
     predictions = dict(zip(peers, map(drawn, (0, 1)), strict=True))
     sources = dict(zip(peers, peers if own else peers[::-1], strict=True))
     labels = {name: PseudoLabels.of_pool(predictions[sources[name]].label) for name in peers}
-    log.labelled(predictions, labels, sources)
+    log.labelled(predictions, labels)
     expected: dict[str, list[float]] = {}
     for source in sources.values():
         label = predictions[source].label.tolist()
