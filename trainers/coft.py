@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coft.method.coft import CoFT as Method
+from coft.method.coft import CoFT as CoFTMethod
 from coft.method.coft import CoFTSettings
 from dassl.engine import TRAINER_REGISTRY
 
@@ -16,7 +16,7 @@ class CoFT(PairTrainer):
     section = "COFT"
     settings_class = CoFTSettings
 
-    def make_method(self) -> Method:
+    def make_method(self) -> CoFTMethod:
         """Build CoFT."""
         args = self.images, self.make_backbone(), self.own, self.runtime, self.log
-        return Method(*args, make_optimizer=self.phase1_optimizer)
+        return CoFTMethod(*args, make_optimizer=self.phase1_optimizer)

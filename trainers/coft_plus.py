@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coft.backbones.descriptions import described_features
-from coft.method.coft_plus import CoFTPlus as Method
+from coft.method.coft_plus import CoFTPlus as CoFTPlusMethod
 from coft.method.coft_plus import CoFTPlusSettings, Describe
 from dassl.engine import TRAINER_REGISTRY
 
@@ -18,11 +18,11 @@ class CoFTPlus(PairTrainer):
     section = "COFTPLUS"
     settings_class = CoFTPlusSettings
 
-    def make_method(self) -> Method:
+    def make_method(self) -> CoFTPlusMethod:
         """Build CoFT+."""
         args = self.images, self.make_backbone(), self.own, self.runtime
         options = {"observer": self.log, "make_optimizer": self.phase1_optimizer}
-        return Method(*args, describe=self.descriptions(), **options)
+        return CoFTPlusMethod(*args, describe=self.descriptions(), **options)
 
     def descriptions(self) -> Describe | None:
         """What makes text features with a share of descriptions; None without descriptions."""

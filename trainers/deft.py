@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coft.rivals.deft import DeFT as Method
+from coft.rivals.deft import DeFT as DeFTMethod
 from coft.rivals.deft import DeFTSettings
 from dassl.engine import TRAINER_REGISTRY
 
@@ -16,6 +16,6 @@ class DeFT(PairTrainer):
     section = "DEFT"
     settings_class = DeFTSettings
 
-    def make_method(self) -> Method:
+    def make_method(self) -> DeFTMethod:
         """Build DeFT."""
-        return Method(self.images, self.make_backbone(), self.own, self.runtime, self.log, self.phase1_optimizer)
+        return DeFTMethod(self.images, self.make_backbone(), self.own, self.runtime, self.log, self.phase1_optimizer)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from coft.backbones.descriptions import sentence_features, sentences_by_class
 from coft.backbones.prompts import template_features
-from coft.rivals.lafter import LaFTer as Method
+from coft.rivals.lafter import LaFTer as LaFTerMethod
 from coft.rivals.lafter import LaFTerSettings
 from coft.runtime.run_log import SeedReport
 from dassl.engine import TRAINER_REGISTRY
@@ -24,10 +24,10 @@ class LaFTer(MethodTrainer):
     settings_class = LaFTerSettings
     label_free = True
 
-    def make_method(self) -> Method:
+    def make_method(self) -> LaFTerMethod:
         """Build LaFTer."""
         observer = SeedReport(self.diagnostics)
-        return Method(self.texts, self.images, self.make_backbone(), self.own, self.runtime, observer)
+        return LaFTerMethod(self.texts, self.images, self.make_backbone(), self.own, self.runtime, observer)
 
     def texts(self) -> list[Tensor]:
         """Features of what is said of each class: templates, and descriptions. Shape (n_c, embed_dim) each."""

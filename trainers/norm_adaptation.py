@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coft.rivals.norm_adaptation import NormAdaptation as Method
+from coft.rivals.norm_adaptation import NormAdaptation as NormAdaptationMethod
 from coft.rivals.norm_adaptation import NormAdaptationSettings
 from dassl.engine import TRAINER_REGISTRY
 
@@ -17,6 +17,6 @@ class NormAdaptation(MethodTrainer):
     settings_class = NormAdaptationSettings
     label_free = True
 
-    def make_method(self) -> Method:
+    def make_method(self) -> NormAdaptationMethod:
         """Build norm adaptation."""
-        return Method(self.images, self.make_backbone(), self.own, self.device)
+        return NormAdaptationMethod(self.images, self.make_backbone(), self.own, self.device)

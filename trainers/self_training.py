@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coft.rivals.self_training import SelfTraining as Method
+from coft.rivals.self_training import SelfTraining as SelfTrainingMethod
 from coft.rivals.self_training import SelfTrainingSettings
 from coft.runtime.run_log import SeedReport
 from dassl.engine import TRAINER_REGISTRY
@@ -18,6 +18,8 @@ class SelfTraining(MethodTrainer):
     settings_class = SelfTrainingSettings
     label_free = True
 
-    def make_method(self) -> Method:
+    def make_method(self) -> SelfTrainingMethod:
         """Build self-training."""
-        return Method(self.images, self.make_backbone(), self.own, self.runtime, SeedReport(self.diagnostics))
+        return SelfTrainingMethod(
+            self.images, self.make_backbone(), self.own, self.runtime, SeedReport(self.diagnostics)
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coft.rivals.full_tuning import Supervised as Method
+from coft.rivals.full_tuning import Supervised as SupervisedMethod
 from coft.rivals.full_tuning import SupervisedSettings
 from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
@@ -50,6 +50,6 @@ class Supervised(MethodTrainer):
         """Number of labelled images."""
         return int((self.truth >= 0).sum())
 
-    def make_method(self) -> Method:
+    def make_method(self) -> SupervisedMethod:
         """Build full supervision."""
-        return Method(self.truth, self.images, self.make_backbone(), self.own, self.runtime)
+        return SupervisedMethod(self.truth, self.images, self.make_backbone(), self.own, self.runtime)
