@@ -191,7 +191,7 @@ class CoFT(Method):
         for name, partner in PARTNERS.items():
             labels = self.filter(predictions[name], predictions[partner])
             if not labels.weight.any():
-                raise ValueError("the pseudo-label filter keeps no label")
+                raise ValueError("the pseudo-label filter keeps no label; choose another filter")
             self.peers[name].take_labels(labels)
         self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()})
 
