@@ -114,10 +114,10 @@ def test_digits_of_the_readme_are_of_the_listed_runs() -> None:
     ]
     assert len(rows) == 5
     zero_shot = statistics.mean(float(row["accuracy"]) for row in runs["ZeroshotCLIP"])
-    for _, _, method, seeds, mean, std, gain, _, ensemble, labels, _ in rows:
+    for _, _, method, seeds, mean, std, half, gain, ensemble, labels, _ in rows:
         accuracies = [float(row["accuracy"]) for row in runs[method]]
         found = statistics.mean(accuracies)
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        assert (f"{found:.1f}", f"{spread:.2f}", f"{found - zero_shot:+.1f}") == (mean, std, gain), method
-        assert method == "ZeroshotCLIP" or int(seeds) == len(accuracies)
+        assert (f"{found:.1f}", f"{found - zero_shot:+.1f}", int(seeds)) == (mean, gain, len(accuracies)), method
+        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+        assert (std, half) == (("-", "-") if spread is None else (f"{spread:.2f}", f"{4.3027 / 3**0.5 * spread:.2f}"))
         assert {(row["ensemble"], row["labels_used"]) for row in runs[method]} == {(ensemble, labels)}

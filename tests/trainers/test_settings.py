@@ -73,10 +73,10 @@ def test_an_error_of_the_method_is_one_line(run: Run, monkeypatch: pytest.Monkey
     trainer = run("CoFT", train=False)
 
     def refuse() -> None:
-        raise ValueError("the pseudo-label filter 'both' keeps no label")
+        raise ValueError("the pseudo-label filter keeps no label")
 
     monkeypatch.setattr(trainer.method, "relabel", refuse)
-    with pytest.raises(UserError, match=r"CoFT: the pseudo-label filter 'both' keeps no label"):
+    with pytest.raises(UserError, match=r"CoFT: the pseudo-label filter keeps no label"):
         trainer.train()
 
 
