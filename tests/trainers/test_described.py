@@ -28,28 +28,28 @@ def text_of(trainer: Any) -> torch.Tensor:
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "NormAdaptation", "CoFT", "SelfTraining", "Supervised", "DeFT"])
 def test_descriptions_have_their_share(trainer: str, run: Run, trained: Run, described: Path) -> None:
     plain = trained(trainer)
-    told = run(trainer, train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=0.3)
+    mixed = run(trainer, train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=0.3)
     templates = plain.templates[: getattr(plain, "num_templates", 99)]
     expected = described_features(plain.clip_model, CLASSNAMES, templates, load_descriptions(described), 0.3)
-    torch.testing.assert_close(text_of(told), expected)
+    torch.testing.assert_close(text_of(mixed), expected)
     torch.testing.assert_close(text_of(plain), ensemble_features(plain.clip_model, CLASSNAMES, templates))
-    assert not torch.equal(text_of(plain), text_of(told))
+    assert not torch.equal(text_of(plain), text_of(mixed))
 
 
 def test_upl_labels_with_descriptions_of_the_first_template(run: Run, described: Path) -> None:
-    told = run("UPL", train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=1.0)
-    text = described_features(told.clip_model, CLASSNAMES, told.templates[:1], load_descriptions(described), 1.0)
-    backbone = told.method.backbone
-    expected = select_seeds(backbone.scale * backbone.image_features(told.images) @ text.t(), 3)
-    found = told.method.labels
+    mixed = run("UPL", train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=1.0)
+    text = described_features(mixed.clip_model, CLASSNAMES, mixed.templates[:1], load_descriptions(described), 1.0)
+    backbone = mixed.method.backbone
+    expected = select_seeds(backbone.scale * backbone.image_features(mixed.images) @ text.t(), 3)
+    found = mixed.method.labels
     assert torch.equal(found.index, expected.index) and torch.equal(found.label, expected.label)
 
 
 def test_coft_plus_has_descriptions_at_seeds_and_predictions(run: Run, described: Path) -> None:
-    told = run("CoFTPlus", train=False, TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(described))
-    args = (told.clip_model, told.classnames, told.templates, load_descriptions(described))
-    torch.testing.assert_close(told.method.zero_shot_text(), described_features(*args, 0.25))
-    torch.testing.assert_close(told.method.described, described_features(*args, 1.0))
+    mixed = run("CoFTPlus", train=False, TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(described))
+    args = (mixed.clip_model, mixed.classnames, mixed.templates, load_descriptions(described))
+    torch.testing.assert_close(mixed.method.zero_shot_text(), described_features(*args, 0.25))
+    torch.testing.assert_close(mixed.method.described, described_features(*args, 1.0))
 
 
 def test_lafter_s_texts_are_templates_and_descriptions(run: Run, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +71,8 @@ def test_lafter_s_texts_are_templates_and_descriptions(run: Run, trained: Run, m
 def test_a_data_set_that_has_none_goes_on_with_a_warning(
     run: Run, trained: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS="auto")
-    assert torch.equal(text_of(trained("ZeroshotCLIP")), text_of(told))
+    mixed = run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS="auto")
+    assert torch.equal(text_of(trained("ZeroshotCLIP")), text_of(mixed))
     assert "goes on without descriptions" in caplog.text
     caplog.clear()
     assert run("CoFTPlus", train=False, out="plus").method.described is None

@@ -59,10 +59,10 @@ def test_predictions_are_written_and_no_accuracy_is_made_up(
     assert next(csv.DictReader((tmp_path / "out" / "skipped.csv").open()))["path"] == str(own / "broken.png")
     results = json.loads((tmp_path / "out" / "summary.json").read_text())["results"]
     assert not [key for key in results if "accuracy" in key] and results["predicted"] == 24
-    told = capsys.readouterr().out
-    assert "there is no accuracy to report" in told
+    reported = capsys.readouterr().out
+    assert "there is no accuracy to report" in reported
     if trainer.startswith("CoFT"):
-        listed = told[told.rindex("─┘") :].split()[1:]
+        listed = reported[reported.rindex("─┘") :].split()[1:]
         assert [Path(path).name for path in listed[:3]] == ["predictions.csv", "skipped.csv", "summary.json"]
     assert math.isnan(built.test())
 

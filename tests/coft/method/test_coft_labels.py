@@ -63,16 +63,16 @@ def test_what_every_filter_and_clean_rule_lets_a_peer_learn(filter: str, rule: s
         return softmax(d)[c] if rule == "coupled" else 1 / (1 + math.exp(-d[c]))
 
     for name, partner in PARTNER.items():
-        told, source = method.peers[name].labels, name if filter == "self" else partner
-        assert told.label.tolist() == labels[source]
-        assert told.index.tolist() == list(range(COUNT))
+        reported, source = method.peers[name].labels, name if filter == "self" else partner
+        assert reported.label.tolist() == labels[source]
+        assert reported.index.tolist() == list(range(COUNT))
         expected = []
         for i, c in enumerate(labels[source]):
             own, other = clean(name, i, c), clean(partner, i, c)
             both = min(own, other)
             weights = {"both": both, "probability": both, "both-hard": both > 0.5, "peer": other, "self": own}
             expected.append(float(weights.get(filter, 1.0)))
-        assert told.weight.tolist() == pytest.approx(expected, abs=1e-5)
+        assert reported.weight.tolist() == pytest.approx(expected, abs=1e-5)
     predictions, given = method.observer.labels[0]
     assert {name: pairs(own) for name, own in given.items()} == {n: pairs(p.labels) for n, p in method.peers.items()}
     sources = {name: name if filter == "self" else partner for name, partner in PARTNER.items()}
@@ -188,7 +188,7 @@ def test_seeds_are_the_surest_images_when_labels_are_made_once_more(monkeypatch:
             assert found[name] == [(i, c) for c, members in enumerate(expected) for i in members[n::2]]
     assert later[-1] != first
     assert [{n: pairs(own) for n, own in each.items()} for each in method.observer.renewed] == later
-    assert len(method.observer.chosen) == 1  # not told again as first seeds
+    assert len(method.observer.chosen) == 1  # not reported again as first seeds
 
 
 def test_each_model_renews_its_own_seeds_where_it_learns_its_own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,17 +263,17 @@ def test_negative_vectors_are_fitted_to_seeds_before_labels_are_made_and_at_the_
         for _, _, weight, _ in (end_of_phase1, first_labels, second_labels):
             assert bool((weight == 1).all())
         torch.testing.assert_close(peer.text_features()[1], end_of_phase1[-1])
-        taught = peer.labels.weighted()
-        assert torch.equal(end[1], taught.label)
+        trained_on = peer.labels.weighted()
+        assert torch.equal(end[1], trained_on.label)
         sums = [float(peer.labels.weight[peer.labels.label == c].double().sum()) for c in range(CLASSES)]
-        each = zip(taught.label.tolist(), taught.weight.tolist(), strict=True)
+        each = zip(trained_on.label.tolist(), trained_on.weight.tolist(), strict=True)
         balanced = [w / (1 + sums[y]) for y, w in each]
         torch.testing.assert_close(end[2] / end[2].sum(), torch.tensor(balanced) / sum(balanced))
         tested = peer.inference_model(0.5, ["positive"])
         for classifier in (peer.teacher(), tested, method.inference_models()[name]):
             torch.testing.assert_close(classifier.negative, end[-1])
         with torch.no_grad():
-            torch.testing.assert_close(end[0], tested.features(method.images.pixels[taught.index]))
+            torch.testing.assert_close(end[0], tested.features(method.images.pixels[trained_on.index]))
         assert not end[0].requires_grad
 
 
@@ -325,17 +325,17 @@ def test_a_prediction_is_the_mean_of_the_peers_probabilities_of_the_score_that_c
     method = make_coft({"classify": classify})
     train(method, until)
     images = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    told = method.predict_each(images)
-    assert list(told) == list(method.parts) and method.ensemble_size == 2
+    reported = method.predict_each(images)
+    assert list(reported) == list(method.parts) and method.ensemble_size == 2
     for name, classifier in method.inference_models().items():
         with torch.no_grad():
             logits, odds = classifier(images)
         scores = {"joint": (logits + odds) / 2, "positive": logits}
-        torch.testing.assert_close(told[name], scores.pop(classify).softmax(dim=1))
-        assert not any(torch.allclose(told[name], other.softmax(dim=1)) for other in scores.values())
-        assert not told[name].requires_grad
+        torch.testing.assert_close(reported[name], scores.pop(classify).softmax(dim=1))
+        assert not any(torch.allclose(reported[name], other.softmax(dim=1)) for other in scores.values())
+        assert not reported[name].requires_grad
     both = method.predict(images).exp()
-    torch.testing.assert_close(both, sum(told.values()) / 2)
+    torch.testing.assert_close(both, sum(reported.values()) / 2)
 
 
 def test_what_is_tested_is_made_again_when_weights_have_changed() -> None:

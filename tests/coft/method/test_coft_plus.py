@@ -98,8 +98,8 @@ def test_a_round_begins_afresh_with_seeds_that_both_peers_choose() -> None:
     mean = sum((sum(scores[name]) / 2).double().softmax(dim=1) for name in PEERS) / 2
     method.begin_epoch(2)
     logits = mean.log() - 0.5 * mean.mean(dim=0).log()
-    seeds, told, quotas = method.observer.chosen[1]
-    torch.testing.assert_close(told, logits)
+    seeds, reported, quotas = method.observer.chosen[1]
+    torch.testing.assert_close(reported, logits)
     chosen = surest(logits, COUNT)
     for c, quota in enumerate(quotas.tolist()):
         halves = [peer.seeds.index[peer.seeds.label == c].tolist() for peer in method.peers.values()]

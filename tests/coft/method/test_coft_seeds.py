@@ -109,11 +109,11 @@ def test_seeds_weigh_as_much_as_the_partner_finds_them_clean_once_each_round_is_
         method.filter_seeds()
         labels, dual_labels = method.labels, method.dual_labels
         for n, (name, partner) in enumerate(PARTNER.items()):
-            seeds, judge = method.peers[name].seeds, method.peers[partner].prompted()
+            seeds, partner_model = method.peers[name].seeds, method.peers[partner].prompted()
             with torch.no_grad():
-                features = F.normalize(judge.encoder(method.images.pixels[seeds.index]), dim=-1)
-                logits = judge.scale * features @ judge.positive.t()
-                odds = logits - judge.scale * features @ judge.negative.t()
+                features = F.normalize(partner_model.encoder(method.images.pixels[seeds.index]), dim=-1)
+                logits = partner_model.scale * features @ partner_model.positive.t()
+                odds = logits - partner_model.scale * features @ partner_model.negative.t()
             expected_weight, dual = [], []
             for plus, d, label in zip(logits.tolist(), odds.tolist(), seeds.label.tolist(), strict=True):
                 clean = softmax(d)[label] if rule == "coupled" else 1 / (1 + math.exp(-d[label]))

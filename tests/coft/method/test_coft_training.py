@@ -99,14 +99,14 @@ def test_the_losses_are_added_by_their_weights(monkeypatch: pytest.MonkeyPatch) 
             "descend",
             lambda loss, *args, a=added, f=plain: a.append(float(loss.detach())) or f(loss, *args),
         )
-        told = [method.step(batch) for batch in batches[:2]]  # the second finds something in the queue
+        reported = [method.step(batch) for batch in batches[:2]]  # the second finds something in the queue
         for given, total in zip(seen, added, strict=True):
             assert {key: weight for key, (weight, _) in given.items()} == expected
             assert total == pytest.approx(sum(expected[key] * float(loss.detach()) for key, (_, loss) in given.items()))
         last = [{key: float(loss.detach()) for key, (_, loss) in given.items()} for given in seen[-2:]]
-        assert told[-1] == {f"{key}_{name[-1]}": x for name, own in zip(PEERS, last, strict=True)
+        assert reported[-1] == {f"{key}_{name[-1]}": x for name, own in zip(PEERS, last, strict=True)
                             for key, x in own.items()}  # fmt: skip
-        assert min(told[-1].values()) > 1e-6
+        assert min(reported[-1].values()) > 1e-6
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -180,11 +180,11 @@ def test_training_learns() -> None:
     images = ToyImages()
     labels = (images.truth + 1) % 3  # nothing that CLIP would say
 
-    def told(own: Predictions, partner: Predictions) -> PseudoLabels:
+    def reported(own: Predictions, partner: Predictions) -> PseudoLabels:
         return PseudoLabels.of_pool(labels)
 
     phase2 = Phase2(15, lr=5e-3, refresh=100, ema=0.9, wise=1.0)
-    method = make_coft({"phase2": phase2, "classify": "positive"}, images=images, filter=told)
+    method = make_coft({"phase2": phase2, "classify": "positive"}, images=images, filter=reported)
     train(method, 2)
     assert (method.predict(images.pixels).argmax(dim=1) == labels).float().mean() < 0.2
     train(method, start=2)

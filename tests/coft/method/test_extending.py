@@ -82,7 +82,7 @@ def test_a_filter_of_one_s_own(make: Any, monkeypatch: pytest.MonkeyPatch) -> No
     for labels, name in zip(given, PEERS, strict=True):
         expected = list(zip(labels.label.tolist(), labels.weight.tolist(), strict=True))
         assert 2 < len(found[name]) == int((labels.weight > 0).sum()) <= COUNT / 2
-        assert all(expected[i] == told for i, told in found[name].items())
+        assert all(expected[i] == reported for i, reported in found[name].items())
         assert pairs(method.peers[name].labels) == pairs(labels)
 
 

@@ -74,7 +74,7 @@ def test_a_minimum_is_kept_by_the_word_of_both(rule: str, at_least: int) -> None
 # -------------------------------------------------------------------- seeds
 
 
-def judged(right: float = 6.0, wrong: float = -6.0) -> tuple[PseudoLabels, torch.Tensor]:
+def seeds_and_odds(right: float = 6.0, wrong: float = -6.0) -> tuple[PseudoLabels, torch.Tensor]:
     """Nine seeds of three classes; the partner sees the next class in the second of each class."""
     label = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
     odds = torch.full((9, 3), wrong)
@@ -88,7 +88,7 @@ def judged(right: float = 6.0, wrong: float = -6.0) -> tuple[PseudoLabels, torch
 @pytest.mark.parametrize("rule", ["coupled", "raw"])
 @pytest.mark.parametrize("at_least", [0, 1, 3])
 def test_seeds_weigh_as_much_as_they_are_likely_clean(rule: str, at_least: int) -> None:
-    seeds, odds = judged()
+    seeds, odds = seeds_and_odds()
     labels = weigh_seeds(seeds, odds, True, clean_rule=rule, at_least=at_least)
     expected = []
     for d, y in zip(odds.tolist(), seeds.label.tolist(), strict=True):
@@ -104,12 +104,12 @@ def test_seeds_weigh_as_much_as_they_are_likely_clean(rule: str, at_least: int) 
 
 
 def test_all_seeds_count_in_full_while_the_partner_cannot_tell() -> None:
-    seeds, odds = judged()
+    seeds, odds = seeds_and_odds()
     assert weigh_seeds(seeds, odds, False, clean_rule="raw", at_least=0) is seeds
 
 
 def test_no_class_is_left_without_seeds() -> None:
-    seeds, odds = judged()
+    seeds, odds = seeds_and_odds()
     odds[6:] -= 12  # the third class is called unclean as a whole
     labels = weigh_seeds(seeds, odds, True, clean_rule="raw", at_least=1)
     kept = labels.weighted().label[labels.keep]

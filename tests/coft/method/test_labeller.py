@@ -149,11 +149,11 @@ def test_the_class_is_the_best_by_the_score(classify: str) -> None:
 def test_predictions_are_made_in_place_of_the_scores(classify: str, rule: str, tau: float) -> None:
     logits, odds = drawn(0), drawn(1)
     plain = [correct_prior_(table.clone(), tau) for table in (logits, odds)]
-    told = predict(logits, odds, tau, rule, classify)
-    assert told.probability is logits and told.clean is odds
-    torch.testing.assert_close(told.probability, plain[0].softmax(dim=1))
-    torch.testing.assert_close(told.clean, plain[1].sigmoid() if rule == "raw" else plain[1].softmax(dim=1))
-    assert torch.equal(told.label, best_class(*plain, classify))
+    reported = predict(logits, odds, tau, rule, classify)
+    assert reported.probability is logits and reported.clean is odds
+    torch.testing.assert_close(reported.probability, plain[0].softmax(dim=1))
+    torch.testing.assert_close(reported.clean, plain[1].sigmoid() if rule == "raw" else plain[1].softmax(dim=1))
+    assert torch.equal(reported.label, best_class(*plain, classify))
 
 
 @pytest.mark.parametrize("classify", SCORES)

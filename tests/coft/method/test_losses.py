@@ -45,14 +45,14 @@ def test_adjusted_cross_entropy_equals_a_naive_loop() -> None:
 def test_predictions_are_averaged_as_probabilities(count: int) -> None:
     source = torch.Generator().manual_seed(count)
     logits = [torch.randn(4, 3, generator=source) * 5 for _ in range(count)]
-    told = average_predictions(logits)
-    assert torch.equal(told, logits[0]) == (count == 1)
-    for i, row in enumerate(told.softmax(dim=1).tolist()):
+    reported = average_predictions(logits)
+    assert torch.equal(reported, logits[0]) == (count == 1)
+    for i, row in enumerate(reported.softmax(dim=1).tolist()):
         each = [x[i].exp() / x[i].exp().sum() for x in logits]
         assert row == pytest.approx((sum(each) / count).tolist(), abs=1e-6)
     if count > 1:
         named = {str(n): x.softmax(dim=1) for n, x in enumerate(logits)}
-        torch.testing.assert_close(log_mean(named), told)
+        torch.testing.assert_close(log_mean(named), reported)
 
 
 def test_a_mean_of_nothing_has_a_logarithm() -> None:

@@ -92,9 +92,9 @@ def test_a_step_reports_all_losses_and_touches_each_peer_s_weights_alone() -> No
         offset = made.peers[name].offset
         return {"pull": (2.0, offset.square().sum()), "none": (0.0, offset.sum() * (name == "peer_a"))}
 
-    told = made.step(losses)
-    assert list(told) == ["pull_a", "none_a", "pull_b", "none_b"]
-    assert told["pull_b"] == pytest.approx(float(before["peer_b.offset"].square().sum()))
+    reported = made.step(losses)
+    assert list(reported) == ["pull_a", "none_a", "pull_b", "none_b"]
+    assert reported["pull_b"] == pytest.approx(float(before["peer_b.offset"].square().sum()))
     after = weights(method)
     for name in PEERS:
         offset = before[f"{name}.offset"]

@@ -56,10 +56,10 @@ def test_a_few_rows_at_a_time_or_all_at_once(rows: int, monkeypatch: pytest.Monk
         assert torch.equal(labeller.mean_log_probabilities([(x, y), (z, z)], classify), mean)
     corrected = [correct_prior_(table.clone(), 0.5) for table in (x, y)]
     for classify, scores in {"joint": sum(corrected), "positive": corrected[0]}.items():
-        told = predict(x.clone(), y.clone(), 0.5, "raw", classify)
-        torch.testing.assert_close(told.probability, corrected[0].softmax(1))
-        torch.testing.assert_close(told.clean, corrected[1].sigmoid())
-        assert torch.equal(told.label, scores.argmax(1))
+        reported = predict(x.clone(), y.clone(), 0.5, "raw", classify)
+        torch.testing.assert_close(reported.probability, corrected[0].softmax(1))
+        torch.testing.assert_close(reported.clean, corrected[1].sigmoid())
+        assert torch.equal(reported.label, scores.argmax(1))
 
 
 @pytest.mark.parametrize("seed", range(5))

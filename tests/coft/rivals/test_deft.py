@@ -177,10 +177,10 @@ def test_steps_phases_and_predictions() -> None:
     assert make_deft().steps(1) == 8  # a pass over the images
     assert [method.phase(epoch) for epoch in range(5)] == [1, 1, 1, 2, 2]
     train(method)
-    told = method.predict_each(method.images.pixels)
+    reported = method.predict_each(method.images.pixels)
     for name, peer in method.peers.items():
         with torch.no_grad():
             logits, _ = peer.inference_model(1.0)(method.images.pixels)
-        torch.testing.assert_close(told[name], logits.softmax(dim=1))
-    torch.testing.assert_close(method.predict(method.images.pixels).exp(), sum(told.values()) / 2)
-    assert list(told) == list(method.parts)
+        torch.testing.assert_close(reported[name], logits.softmax(dim=1))
+    torch.testing.assert_close(method.predict(method.images.pixels).exp(), sum(reported.values()) / 2)
+    assert list(reported) == list(method.parts)

@@ -112,12 +112,12 @@ def test_pseudo_labels_are_the_argmax_of_the_average_with_the_prior_corrected(ta
     method.label = watched  # type: ignore[method-assign]
     train(method)
     assert len(labelled) == 2
-    told = [given for _, given in method.observer.labels]
-    for expected, given in zip(labelled, told, strict=True):
+    reported = [given for _, given in method.observer.labels]
+    for expected, given in zip(labelled, reported, strict=True):
         assert {name: own.label.tolist() for name, own in given.items()} == expected
         assert all(bool((own.weight == 1).all()) for own in given.values())
     if not tau:
-        assert told[0]["model_1"].label.tolist() == zero_shot(method).argmax(dim=1).tolist()
+        assert reported[0]["model_1"].label.tolist() == zero_shot(method).argmax(dim=1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -171,14 +171,14 @@ def test_what_is_tested_is_averaged_with_the_start(kind: str) -> None:
     method = make(kind, ensemble=3, wise=0.25)
     train(method)
     assert method.ensemble_size == 3
-    told = method.predict(method.images.pixels)
+    reported = method.predict(method.images.pixels)
     probabilities = []
     for peer in method.peers.values():
         start, end = method.backbone.visual[1].weight, peer.ema.module.encoder[1].weight
         model = peer.inference_model(0.25)
         torch.testing.assert_close(model.encoder[1].weight, 0.75 * start + 0.25 * end)
         probabilities.append(model(method.images.pixels)[0].softmax(dim=1))
-    torch.testing.assert_close(told.exp(), sum(probabilities) / 3)
+    torch.testing.assert_close(reported.exp(), sum(probabilities) / 3)
 
 
 @KINDS

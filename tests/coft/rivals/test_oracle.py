@@ -1,4 +1,4 @@
-"""CoFT that is told a part of the truth: a filter and a rule for seeds, in the place of its own."""
+"""CoFT that knows a part of the truth: a filter and a rule for seeds, in the place of its own."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ FEW = {"seeds_per_class": 5, "seeds_share": 1.0}
 
 
 def test_an_oracle_that_tells_nothing_leaves_coft_as_it_is() -> None:
-    told, plain = make_coft(**oracle("nothing", TRUTH)), make_coft()
-    train(told), train(plain)
-    assert_same_bits(weights(told), weights(plain))
+    reported, plain = make_coft(**oracle("nothing", TRUTH)), make_coft()
+    train(reported), train(plain)
+    assert_same_bits(weights(reported), weights(plain))
     assert KNOWN == ("nothing", "filter", "seeds", "labels")
 
 

@@ -104,8 +104,8 @@ def test_the_loss_is_cross_entropy_and_reports_are_means_over_the_members(backbo
             logits = backbone.scale * features @ method.text(name).t()
             losses.append(float(-logits.log_softmax(dim=1)[range(len(labels)), labels].mean()))
             right.append(100 * float((logits.argmax(dim=1) == labels).float().mean()))
-    told = method.step(batch)
-    assert told == pytest.approx({"loss": sum(losses) / 2, "acc": sum(right) / 2}, rel=1e-4)
+    reported = method.step(batch)
+    assert reported == pytest.approx({"loss": sum(losses) / 2, "acc": sum(right) / 2}, rel=1e-4)
 
 
 def test_coop_learns_from_batches_with_labels(backbone: Backbone) -> None:

@@ -44,8 +44,8 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
     seeds = PseudoLabels.certain(torch.tensor([0, 1, 4]), torch.tensor([0, 1, 0]))
     log.seeds_chosen(seeds, logits, torch.tensor([2, 2]))
     assert "Fewer seeds than wanted for: dog" in caplog.text
-    told = log.add(0, "zero-shot")
-    assert (told["kept"], told["of"], told["precision"], told["pool_accuracy"]) == (3, 5, 0.5, 0.75)
+    reported = log.add(0, "zero-shot")
+    assert (reported["kept"], reported["of"], reported["precision"], reported["pool_accuracy"]) == (3, 5, 0.5, 0.75)
     log.seeds_chosen(seeds, logits, torch.tensor([1, 1]))  # of a later round
     assert "kept" not in log.add(1, "phase1")
     assert [row["kept"] for row in lines(tmp_path / "metrics.csv")] in (["3", ""], ["3.0", ""])
@@ -58,10 +58,10 @@ def test_renewed_and_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) 
     seeds = dict(zip(PEERS, (one, two), strict=True))
     log.seeds_renewed(seeds)
     log.seeds_filtered(seeds, [0.5, 1.0], [torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])])
-    told = log.add(1, "phase1")
-    assert told["seeds_precision"] == 0.5 and told["precision"] == pytest.approx(2 / 3)
-    assert (told["kept"], told["of"], told["coverage"], told["separation"]) == (3, 4, 0.75, 0.75)
-    assert told["disagreement"] == 0.25
+    reported = log.add(1, "phase1")
+    assert reported["seeds_precision"] == 0.5 and reported["precision"] == pytest.approx(2 / 3)
+    assert (reported["kept"], reported["of"], reported["coverage"], reported["separation"]) == (3, 4, 0.75, 0.75)
+    assert reported["disagreement"] == 0.25
 
 
 def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_path: Path) -> None:
@@ -80,11 +80,11 @@ def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_
     assert [row["kept_for"] for row in rows] == ["peer_a+peer_b", "peer_a", "peer_a", "peer_b"]
     assert [float(row["p_clean_a"]) for row in rows] == pytest.approx([0.9, 0.2, 0.4, 0.9])
     assert [float(row["p_clean_b"]) for row in rows] == pytest.approx([0.7, 0.8, 0.6, 0.9])
-    told = log.add(3, "phase2")
-    assert (told["kept"], told["coverage"], told["of"], told["disagreement"]) == (3, 0.75, 4, 0.5)
-    assert told["precision"] == pytest.approx((3 / 3 + 1 / 3) / 2)
-    assert told["pool_accuracy"] == pytest.approx((4 / 4 + 2 / 4) / 2)
-    assert told["recall"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    reported = log.add(3, "phase2")
+    assert (reported["kept"], reported["coverage"], reported["of"], reported["disagreement"]) == (3, 0.75, 4, 0.5)
+    assert reported["precision"] == pytest.approx((3 / 3 + 1 / 3) / 2)
+    assert reported["pool_accuracy"] == pytest.approx((4 / 4 + 2 / 4) / 2)
+    assert reported["recall"] == pytest.approx((3 / 4 + 1 / 2) / 2)
 
 
 @pytest.mark.parametrize(("differing", "warned"), [(0, 1), (1, 1), (2, 0), (50, 0)])
