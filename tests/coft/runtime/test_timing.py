@@ -14,7 +14,7 @@ from coft.runtime.timing import STEPS, WAITING, Stopwatch, Waited, profiled
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """A clock that goes on when it is reported to."""
+    """A clock that goes on when it is set forward."""
     now = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
