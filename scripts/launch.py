@@ -80,9 +80,9 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
 
 
 def script_of(trainer: str) -> str:
-    """Name of a trainer's script."""
-    scripts = sorted((ROOT / "scripts").glob("*.sh"), key=lambda path: -len(path.stem))
-    mine = (path.name for path in scripts if trainer.lower().startswith(path.stem.replace("_", "")))
+    """Name of the script that runs a trainer."""
+    scripts = sorted((ROOT / "scripts").glob("*.sh"))
+    mine = (path.name for path in scripts if f"launch.py {trainer} " in path.read_text(encoding="utf-8"))
     return next(mine, f"run.sh {trainer}")
 
 
@@ -90,7 +90,7 @@ def parse(trainer: str, argv: Sequence[str]) -> argparse.Namespace:
     """Parse a script's arguments; flags may stand anywhere. A first word that is no config key is the data set."""
     args = make_parser(trainer).parse_intermixed_args(argv)
     named = bool(args.words) and not re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*", args.words[0])
-    args.dataset = args.words[0] if named else "digits"
+    args.dataset = config_name(args.words[0]) if named else "digits"
     args.opts = args.words[1:] if named else args.words
     return args
 
@@ -103,14 +103,21 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     """
     dataset = dataset_arguments(args.dataset)
     backbone = backbone_of(args)
+    args = argparse.Namespace(**vars(args))
     args.opts = [*preset(trainer, args.preset), *own_images(args), *args.opts]
     opts = [*shot_settings(trainer, args.shots), *args.opts]
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
     argv += dataset.flags
-    if config := trainer_config(trainer, backbone):
+    if config := trainer_config(trainer, backbone, trusts(args.opts)):
         argv += ["--config-file", str(config)]
     argv += ["--output-dir", str(args.output_dir or output_dir(trainer, backbone, args))]
     return [*argv, *(["--profile"] if args.profile else []), *dataset.settings, *opts]
+
+
+def config_name(dataset: str) -> str:
+    """Name of a data set's config, which case makes no difference to; else what was given."""
+    stems = {path.stem.lower(): path.stem for path in (CONFIGS / "datasets").glob("*.yaml")}
+    return stems.get(dataset.lower(), dataset)
 
 
 def dataset_arguments(name: str) -> DatasetArguments:
@@ -125,7 +132,7 @@ def dataset_arguments(name: str) -> DatasetArguments:
     registered = {known.lower(): known for known in DATASET_REGISTRY.registered_names()}
     if name.lower() in registered:
         return DatasetArguments([], ["DATASET.NAME", registered[name.lower()]])
-    known = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml"))
+    known = sorted({path.stem for path in (CONFIGS / "datasets").glob("*.yaml")} | set(registered))
     raise UserError(f"unknown data set {name!r}; {did_you_mean(name, known)}")
 
 
@@ -196,7 +203,7 @@ def shot_settings(trainer: str, shots: int | None) -> list[str]:
         if shots is not None and trainer == "Supervised":
             raise UserError(f"--shots: Supervised has all labels; for {shots} a class add DATASET.NUM_SHOTS {shots}")
         if shots is not None:
-            raise UserError(f"--shots: {trainer} uses no labels; leave it out")
+            raise UserError(f"--shots: {trainer} has no such number; leave it out")
         return []
     shots = 16 if shots is None else shots
     if shots < 1:
@@ -204,13 +211,18 @@ def shot_settings(trainer: str, shots: int | None) -> list[str]:
     return ["DATASET.NUM_SHOTS", str(shots), "OPTIM.MAX_EPOCH", str(SHOT_EPOCHS.get(shots, 200))]
 
 
-def trainer_config(trainer: str, backbone: str) -> Path | None:
+def trainer_config(trainer: str, backbone: str, trust_jit: bool = False) -> Path | None:
     """The trainer's config for a kind of backbone: small, vision transformer, or ResNet. None where it has none."""
     folder = CONFIGS / "trainers" / trainer
-    known = architecture(backbone)
+    known = architecture(backbone, trust_jit)
     family = "embedded" if known.resolution < 128 else "vit_b16" if known.is_vit else "rn50"
     choices = [folder / f"{stem}.yaml" for stem in (slug(backbone), family, f"{family}_ep50", "default")]
     return next((path for path in choices if path.is_file()), None)
+
+
+def trusts(opts: Sequence[str]) -> bool:
+    """Whether the settings ask to read TorchScript archives that are not OpenAI's."""
+    return ("MODEL.BACKBONE.TRUST_JIT", "True") in zip(opts[::2], opts[1::2], strict=False)
 
 
 def is_checkpoint(backbone: str) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from coft.backbones.load import Architecture
 from coft.runtime.errors import UserError
 from scripts import launch
 from train import make_parser
@@ -103,7 +104,7 @@ def test_paths_of_a_user_in_the_projects_folder_stay_as_written(monkeypatch: pyt
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="unknown data set 'eurosatt'; did you mean 'eurosat'"):
         arguments("CoFT", "eurosatt")
-    with pytest.raises(UserError, match="CoFT uses no labels"):
+    with pytest.raises(UserError, match="--shots: CoFT has no such number"):
         arguments("CoFT", "digits", "--shots", "4")
     with pytest.raises(UserError, match=r"Supervised has all labels; for 4 a class add DATASET\.NUM_SHOTS 4"):
         arguments("Supervised", "digits", "--shots", "4")
@@ -156,6 +157,27 @@ def test_what_has_no_config_is_run_with_the_defaults(
     cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
     assert cfg.DATASET.NAME == "Digits" and trainer == cfg.TRAINER.NAME
     assert ("--config-file" in argv, "--dataset-config-file" in argv) == (False, trainer != "CoFT")
+
+
+def test_the_script_of_a_trainer_is_the_one_that_runs_it() -> None:
+    names = {"CoFT": "coft.sh", "CoFTPlus": "coft_plus.sh", "ZeroshotCLIP": "zeroshot.sh"}
+    names |= {"CoFTOracle": "run.sh CoFTOracle", "ZeroshotCLIP2": "run.sh ZeroshotCLIP2"}
+    assert {trainer: launch.script_of(trainer) for trainer in names} == names
+
+
+def test_case_makes_no_difference_to_a_data_set_and_arguments_stay_as_they_are() -> None:
+    args = launch.parse("CoFT", ["Digits", "--preset", "as_printed"])
+    first, second = launch.train_arguments("CoFT", args), launch.train_arguments("CoFT", args)
+    assert first == second and str(DIGITS) in first and first[first.index("--backbone") + 1] == "embedded"
+
+
+def test_trust_in_an_archive_reaches_the_choice_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(launch, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False))
+    for word in ("True", "False"):
+        argv = ["digits", "--backbone", "x.pt", "MODEL.BACKBONE.TRUST_JIT", word]
+        launch.train_arguments("CoFT", launch.parse("CoFT", argv))
+    assert asked == [True, False]
 
 
 CONTEXTS = ("rn50_ctxv1", "rn50_ep50_ctxv1", "vit_b16_ctxv1", "vit_b16_ep50_ctxv1", "vit_b16_ep100_ctxv1")

@@ -30,7 +30,7 @@ from dassl.engine import TrainerX
 from datasets.templates import templates_of
 
 from .backbone import forward_type, load_backbone, precision_of
-from .checkpoints import last_epoch, readable
+from .checkpoints import last_epoch, loads, readable
 from .data import diagnostics_of, unlabeled_data, unlabeled_images
 from .described import described_text
 from .labeled_images import LabeledImages
@@ -106,7 +106,6 @@ class MethodTrainer(TrainerX):
                 f"{type(self).__name__} reads none: leave it at last_step"
             )
 
-    @readable
     def build_data_loader(self) -> None:
         """Build Dassl's loaders on a reader that names an image it cannot read.
 
@@ -171,12 +170,13 @@ class MethodTrainer(TrainerX):
 
     def make_runtime(self, dtype: torch.dtype | None) -> Runtime:
         """Where and how the method computes."""
-        scaler = torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None
+        # An attribute of the trainer's own: Dassl's checkpoints have the state of every scaler that they find there.
+        self.scaler = torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None
         return Runtime(
             self.cfg.SEED,
             self.device,
             dtype,
-            scaler,
+            self.scaler,
             micro_batch=self.cfg.TRAIN.MICRO_BATCH,
             compiler=self.cfg.TRAIN.COMPILE,
             allocate=tables_in(self.cfg.OUTPUT_DIR),
@@ -290,7 +290,8 @@ class MethodTrainer(TrainerX):
         self.method.begin()
         if self.get_model_names():
             self.save_model(0, self.output_dir)
-        self.test()
+        if not self.cfg.TEST.NO_TEST:
+            self.test()
         self.write_summary()
 
     # ---------------------------------------------------------------- evaluation
@@ -317,7 +318,7 @@ class MethodTrainer(TrainerX):
 
     # ---------------------------------------------------------------- checkpoints
 
-    @readable
+    @loads("--model-dir")
     def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:
         """Load a checkpoint: of an epoch, else the best, else the last.
 
@@ -329,7 +330,7 @@ class MethodTrainer(TrainerX):
         super().load_model(directory, epoch=epoch)
         self.method.loaded()
 
-    @readable
+    @loads("--resume or --output-dir")
     def resume_model_if_exist(self, directory: str | os.PathLike[str]) -> int:
         """Resume as Dassl does.
 

@@ -127,10 +127,11 @@ def settle_transforms(cfg: Any) -> None:
 
 
 def settle_seed(cfg: Any) -> None:
-    """Without a seed, take the one that the output folder was begun with, or draw one."""
+    """Without a seed, take that of the output folder, else that of the folder to resume from, or draw one."""
     if cfg.SEED < 0:
-        saved = saved_config(Path(cfg.OUTPUT_DIR)) or {}
-        cfg.SEED = saved.get("SEED", secrets.randbelow(2**31))
+        folders = [Path(folder) for folder in (cfg.OUTPUT_DIR, cfg.RESUME) if folder]
+        known = [saved["SEED"] for saved in map(saved_config, folders) if saved and "SEED" in saved]
+        cfg.SEED = known[0] if known else secrets.randbelow(2**31)
 
 
 def settle_precision(cfg: Any, model_dir: str) -> None:

@@ -38,8 +38,11 @@ class CoOp(MethodTrainer):
             raise UserError("DATASET.DESCRIPTIONS: CoOp learns its prompts from labels and reads none; leave it out")
 
     def build_model(self) -> None:
-        """Build the prompt learners, which CoOp knows by these names."""
+        """Build the prompt learners, which CoOp knows by these names, and load what MODEL.INIT_WEIGHTS names."""
         super().build_model()
+        if self.cfg.MODEL.INIT_WEIGHTS:
+            for learner in self.method.models.values():
+                load_pretrained_weights(learner, self.cfg.MODEL.INIT_WEIGHTS)
         self.model = self.prompt_learner = self.method.models["prompt_learner"]
 
     def make_method(self) -> PromptTuning:
@@ -52,9 +55,7 @@ class CoOp(MethodTrainer):
         return self.make_backbone(), self.own, self.runtime, self.optimizer_of, self.cfg.OPTIM.MAX_EPOCH, key
 
     def optimizer_of(self, learner: PromptLearner) -> tuple[Any, Any]:
-        """Load what MODEL.INIT_WEIGHTS names, and build Dassl's optimizer and schedule by the section OPTIM."""
-        if self.cfg.MODEL.INIT_WEIGHTS:
-            load_pretrained_weights(learner, self.cfg.MODEL.INIT_WEIGHTS)
+        """Build Dassl's optimizer and schedule by the section OPTIM."""
         optimizer = build_optimizer(learner, self.cfg.OPTIM)
         return optimizer, build_lr_scheduler(optimizer, self.cfg.OPTIM)
 

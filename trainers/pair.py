@@ -29,8 +29,7 @@ class PairTrainer(MethodTrainer):
     def build_model(self) -> None:
         """Build the method, watched by the log."""
         cfg, paths = self.cfg, self.images.pool.paths
-        folders = Path(cfg.OUTPUT_DIR), Path(cfg.RESUME or cfg.OUTPUT_DIR)
-        self.log = RunLog(*folders, paths, self.classnames, self.diagnostics, self.started)
+        self.log = RunLog(Path(cfg.OUTPUT_DIR), paths, self.classnames, self.diagnostics, self.started)
         super().build_model()
 
     @property
@@ -41,7 +40,7 @@ class PairTrainer(MethodTrainer):
     def resume_model_if_exist(self, directory: Any) -> int:
         """Resume, with the numbers of the earlier part of the run."""
         epochs_done = super().resume_model_if_exist(directory)
-        self.log.resume(epochs_done)
+        self.log.resume(epochs_done, Path(directory))
         return epochs_done
 
     def before_train(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from coft.runtime.settings import keys
 
-COFT_LIKE = ("COFT", "COFTPLUS", "DEFT", "COFTORACLE")
+COFT_LIKE = ("COFT", "COFTPLUS", "COFTORACLE")
 TUNING = ("LAFTER", "SELFTRAINING", "SUPERVISED")
 
 _HEAD_LR = "heads learn with ten times LR"
@@ -35,11 +35,32 @@ _IN_COFT = {
     "PHASE2.RESTART": "DeFT starts Phase II from pre-trained weights, and no other trainer does",
     "PHASE2.COMPILE": "TRAIN.COMPILE has taken its place",
 }
+_IN_DEFT = {
+    **_IN_COFT,
+    "SPLIT_SEEDS": "both models have the zero-shot labels of all images",
+    "NEGATIVE_START": "the negative prompt starts beside the positive one",
+    "COMPLEMENTS": "the dual loss draws one other class",
+    "SOFT": "labels count in full or not at all",
+    "PHASE2.CLASSIFY": "classes are those of the positive prompt",
+    "PHASE2.RENEW_SEEDS": "the zero-shot labels are never renewed",
+    "PHASE2.FIT_TESTED": "negative vectors are never fitted",
+    "PHASE2.RESTART": "Phase II always starts from pre-trained weights",
+    "PHASE2.REFRESH": "labels are filtered once for Phase II",
+    **dict.fromkeys(("SEEDS_PER_CLASS", "SEEDS_SHARE"), "Phase I trains on all images"),
+    "PRIOR_TAU": "the prior is not corrected",
+    "LABEL_VIEWS": "labels are of one view",
+    "CLEAN_RULE": "a label is clean where sigmoid(d) > 1/2",
+    "CLASS_NEGATIVE": "there is one negative prompt",
+    "CLASSIFY": "classes are those of the positive prompt",
+    "FILTER": "each model filters for itself",
+    "NEG_GRAD_TO_VISUAL": "the dual loss trains no visual module",
+}
 _IN_TUNING = {"HEAD_LR": _HEAD_LR, "WEIGHT_DECAY": _WEIGHT_DECAY}
 
 # Full name of a key, and what became of it.
 REMOVED: dict[str, str] = {
     **{f"TRAINER.{section}.{key}": fate for section in COFT_LIKE for key, fate in _IN_COFT.items()},
+    **{f"TRAINER.DEFT.{key}": fate for key, fate in _IN_DEFT.items()},
     **{f"TRAINER.{section}.{key}": fate for section in TUNING for key, fate in _IN_TUNING.items()},
     **{f"TRAINER.LAFTER.{key}": fate for key, fate in _MODULES.items()},
     "TRAINER.COFTPLUS.WARM_START": "each round starts afresh",
@@ -58,7 +79,7 @@ _VALUES = {
 # Full name of a key, and of each value that is gone what there is instead.
 REMOVED_VALUES: dict[str, dict[str, str]] = {
     **{f"TRAINER.{section}.{key}": gone for section in COFT_LIKE for key, gone in _VALUES.items()},
-    "TRAINER.LAFTER.VISUAL": _VALUES["VISUAL"],
+    **dict.fromkeys(("TRAINER.LAFTER.VISUAL", "TRAINER.DEFT.VISUAL"), _VALUES["VISUAL"]),
 }
 
 

@@ -23,7 +23,10 @@ class Root:
     )
     resume: str = setting("", "output folder of a run to go on from")
     seed: int = setting(
-        -1, "seed of everything random; -1: that of the output folder, or one is drawn", at_least=-1, at_most=2**32 - 1
+        -1,
+        "seed of everything random; -1: that of the run that goes on, or one is drawn",
+        at_least=-1,
+        at_most=2**32 - 1,
     )
     use_cuda: bool = setting(True, "use the GPU, if there is one")
     verbose: bool = setting(True, "say what is built")

@@ -82,7 +82,8 @@ class ClassBackbone:
             source: Of the random numbers.
         """
         template = self.templates[number % len(self.templates)]
-        return DualPrompts(self.clip_model, self.classnames, template, num_ctx=num_ctx, generator=source)
+        prompts = DualPrompts(self.clip_model, self.classnames, template, num_ctx=num_ctx, generator=source)
+        return prompts.to(self.clip_model.positional_embedding.device)
 
     def light_module(self, name: str, source: torch.Generator) -> nn.Module:
         """The image encoder with a light module that trains: a name of `VISUAL_MODULES`, or "auto"."""

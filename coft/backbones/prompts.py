@@ -187,7 +187,7 @@ class DualPrompts(nn.Module):
         context = word_context(clip_model, head.strip() or "a photo of a")
         if num_ctx:
             context = random_context(clip_model, num_ctx, generator=generator)
-        noise = torch.randn(context.shape, generator=generator) * jitter
+        noise = (torch.randn(context.shape, generator=generator) * jitter).to(context.device)
         self.positive = PromptLearner(clip_model, classnames, context, tail=tail)
         self.negative = PromptLearner(clip_model, classnames, context + noise, tail=tail)
 

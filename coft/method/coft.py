@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .classifier import HEADS, Classifier
+from .errors import MethodError
 from .filters import ALONE, FILTERS, HARD, Filter, SeedFilter, weigh_seeds, with_minimum
 from .labeller import SCORES, Scores, best_class, predict, zero_shot_logits
 from .losses import adjusted_cross_entropy, log_mean
@@ -147,10 +148,16 @@ class CoFT(Method):
         Args:
             logits: Of all images, corrected. Shape (N, C).
             per_class: How many of each class, for both peers together: one number, or shape (C,).
+
+        Raises:
+            MethodError: If a peer gets none.
         """
         seeds = self.choose_seeds(logits, per_class)
         for start, peer in enumerate(self.peers.values()):
-            peer.take_seeds(seeds.of_classes(slice(start, None, 2), self.num_classes))
+            share = seeds.of_classes(slice(start, None, 2), self.num_classes)
+            if not len(share.index):
+                raise MethodError(f"{len(self.images)} images are too few for seeds of two peers; take more images")
+            peer.take_seeds(share)
         if self.phase(self.epoch) == 1:
             self.observer.seeds_chosen(seeds, logits, torch.as_tensor(per_class).expand(self.num_classes))
 
@@ -181,7 +188,7 @@ class CoFT(Method):
         """Label all images with the averaged peers, and filter what each peer is trained on.
 
         Raises:
-            ValueError: If the filter keeps no label.
+            MethodError: If the filter keeps no label.
         """
         features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.epoch)
         if self.fits_negatives and self.epoch > self.phase1_epochs:  # the first time, peers know no more than the seeds
@@ -191,7 +198,7 @@ class CoFT(Method):
         for name, partner in PARTNERS.items():
             labels = self.filter(predictions[name], predictions[partner])
             if not labels.weight.any():
-                raise ValueError("the pseudo-label filter keeps no label; choose another filter")
+                raise MethodError("the pseudo-label filter keeps no label; choose another filter")
             self.peers[name].take_labels(labels)
         self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()})
 
@@ -364,8 +371,3 @@ class CoFT(Method):
             return self.images.steps(len(self.images))
         own = self.settings.phase1
         return max(self.images.steps(self.per_peer * self.num_classes), math.ceil(own.min_steps / own.epochs))
-
-    @property
-    def parts(self) -> Sequence[str]:
-        """Names of the peers."""
-        return tuple(PARTNERS)

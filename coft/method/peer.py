@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .classifier import HEADS, Classifier, interpolate
+from .errors import MethodError
 from .pseudo_labels import PseudoLabels
 
 
@@ -244,11 +245,11 @@ class Peer(nn.Module):
         """Load a state of either phase.
 
         Raises:
-            ValueError: If the state is of another method, backbone, class list or set of images.
+            MethodError: If the state is of another method, backbone, class list or set of images.
         """
         extra = state_dict.get("_extra_state")
         if not isinstance(extra, dict) or not {"phase", "labels"} <= extra.keys():
-            raise ValueError("it is no checkpoint of a peer, or one of an earlier version, which no longer loads")
+            raise MethodError("it is no checkpoint of a peer, or one of an earlier version, which no longer loads")
         check_identity(extra["identity"], self.identity)
         if extra["phase"] == 2 and self.phase == 1:
             self.enter_phase2()
@@ -262,10 +263,10 @@ def check_identity(saved: Mapping[str, str], present: Mapping[str, str]) -> None
     """Compare what a checkpoint was made with to what this run has.
 
     Raises:
-        ValueError: Naming the first difference.
+        MethodError: Naming the first difference.
     """
     for key, value in present.items():
         if saved.get(key) != value:
-            raise ValueError(
+            raise MethodError(
                 f"it was made with another {key} ({saved.get(key)}, here {value}); use the {key} it was made with"
             )

@@ -214,11 +214,6 @@ class Method:
         """Number of models that are averaged at prediction."""
         return max(1, len(self.models))
 
-    @property
-    def parts(self) -> Sequence[str]:
-        """Names of what `predict_each` predicts with."""
-        return ()
-
     def phase(self, epoch: int) -> int:
         """Phase of an epoch, from 1."""
         return 1

@@ -18,7 +18,7 @@ from coft.method.labeller import predict, zero_shot_logits
 from coft.method.losses import adjusted_cross_entropy, log_mean
 from coft.method.negative_prompt import draw_complement, dual_loss, separation
 from coft.method.optimizers import light_optimizer
-from coft.method.pair import NAMES, Losses, MakeOptimizer, Pair
+from coft.method.pair import Losses, MakeOptimizer, Pair
 from coft.method.peer import Peer
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels
@@ -223,8 +223,3 @@ class DeFT(Method):
             return self.images.steps(len(self.images))
         own = self.settings.phase1
         return max(self.images.steps(self.per_class * self.num_classes), math.ceil(own.min_steps / own.epochs))
-
-    @property
-    def parts(self) -> Sequence[str]:
-        """Names of the models."""
-        return NAMES

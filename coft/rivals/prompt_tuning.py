@@ -124,6 +124,7 @@ class PromptTuning(Method):
 
     def begin_epoch(self, epoch: int) -> Sequence[Any]:
         """Draw the batches."""
+        # Names are part of the keys of random numbers: others would give other batches.
         index = {name.replace("prompt_learner", "upl"): self.labels.index for name in self.learners}
         steps = self.pool.steps(len(self.labels.index))
         return self.pool.batches("weak", index, steps, self.runtime.seed, self.key, epoch)

@@ -22,15 +22,6 @@ class Diagnostics:
     def __init__(self, labels: Sequence[int] | Tensor) -> None:
         self._labels = torch.as_tensor(labels, dtype=torch.long).clone()
 
-    @property
-    def known(self) -> bool:
-        """Whether any label is known."""
-        return bool((self._labels >= 0).any())
-
-    def right(self, index: Tensor, labels: Tensor) -> int:
-        """Count right pseudo-labels among some images."""
-        return int((self._labels[index] == labels).sum())
-
     def accuracy(self, index: Tensor, labels: Tensor) -> float:
         """Share of right pseudo-labels among images whose label is known, in [0, 1]; NaN without any."""
         truth = self._labels[index]

@@ -12,7 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 from torch import Tensor
 
-from coft.runtime.experiment import replacing
+from .files import replacing
 
 Row = dict[str, Any]
 STAGES = {"zero-shot": "zero-shot", "phase1": "after Phase I", "phase2": "after Phase II"}

@@ -31,7 +31,6 @@ class RunLog(Observer):
 
     Args:
         folder: Of the run.
-        resume_from: Where an earlier part of the run wrote its numbers; the same folder as a rule.
         paths: Image files, by index.
         classnames: C names.
         diagnostics: What knows the right labels.
@@ -41,21 +40,20 @@ class RunLog(Observer):
     def __init__(
         self,
         folder: Path,
-        resume_from: Path,
         paths: Sequence[str],
         classnames: Sequence[str],
         diagnostics: Diagnostics,
         started: float,
     ) -> None:
-        self.folder, self.resume_from, self.started = folder, resume_from, started
+        self.folder, self.started = folder, started
         self.paths, self.classnames, self.diagnostics = paths, classnames, diagnostics
-        self.history = History(folder, resume_from, 0)
+        self.history = History(folder, folder, 0)
         self.numbers: dict[str, float] = {}
         self.warned = False
 
-    def resume(self, epochs_done: int) -> None:
-        """Go on from the numbers of an earlier part of the run."""
-        self.history = History(self.folder, self.resume_from, epochs_done)
+    def resume(self, epochs_done: int, folder: Path) -> None:
+        """Go on from the numbers that an earlier part of the run has left in a folder."""
+        self.history = History(self.folder, folder, epochs_done)
         self.started -= self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
 
     # ---------------------------------------------------------------- rows
@@ -216,11 +214,11 @@ class SeedReport(Observer):
     def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
         """Count them, and those that are right."""
         right = self.diagnostics.accuracy(seeds.index, seeds.label)
-        log.info("Pseudo-labels: %d, right: %.1f %%", len(seeds.label), 100 * right)
+        log.info("Pseudo-labels: %s", in_words({"number": len(seeds.label), "share of right ones": right}))
         self.results.update(pseudo_labels=len(seeds.label), pseudo_label_precision=right)
 
     def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
         """Log how many are right."""
         for name, own in labels.items():
             right = self.diagnostics.accuracy(own.index, own.label)
-            log.info("%s: %.1f %% of its pseudo-labels are right", name, 100 * right)
+            log.info("%s: %s", name, in_words({"pseudo-labels": len(own.label), "share of right ones": right}))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from coft.backbones.descriptions import Descriptions, class_key, load_descriptions
 from coft.runtime.errors import UserError
-from coft.runtime.experiment import replacing
+from coft.runtime.files import replacing
 from datasets.classes_file import is_file
 from scripts.paths import called_from
 

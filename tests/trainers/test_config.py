@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from yacs.config import CfgNode
 
 from coft.runtime.errors import UserError
 from coft.runtime.experiment import flatten
@@ -26,7 +27,7 @@ from dassl.optim.optimizer import OPTIMIZERS
 from dassl.utils import set_random_seed
 from train import make_parser
 from trainers import extend_cfg
-from trainers.config import make_cfg
+from trainers.config import make_cfg, settle_seed
 from trainers.config_files import read_config
 from trainers.data_settings import Input
 from trainers.merging import Merger
@@ -266,3 +267,21 @@ def test_flags_are_named() -> None:
         with pytest.raises(UserError) as error:
             made("--head", "none", flag, value)
         assert message in error.value.line
+
+
+def test_without_a_seed_a_run_that_goes_on_has_its_own(tmp_path: Path) -> None:
+    for name, seed in (("out", 7), ("earlier", 8)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"SEED: {seed}\n")
+    for out, resume, seed in (("out", "earlier", 7), ("new", "earlier", 8), ("out", "", 7)):
+        cfg = CfgNode(
+            {"SEED": -1, "OUTPUT_DIR": str(tmp_path / out), "RESUME": str(tmp_path / resume) if resume else ""}
+        )
+        settle_seed(cfg)
+        assert seed == cfg.SEED
+    drawn = set()
+    for _ in range(3):
+        cfg = CfgNode({"SEED": -1, "OUTPUT_DIR": str(tmp_path / "new"), "RESUME": ""})
+        settle_seed(cfg)
+        drawn.add(cfg.SEED)
+    assert len(drawn) == 3

@@ -94,10 +94,37 @@ def test_a_run_goes_on_in_another_folder(run: Run, trained: Run) -> None:
     stop_in(first, 3, interrupt)
     with pytest.raises(KeyboardInterrupt):
         first.train()
+    second = run("CoFT", out="second", train=False, RESUME=first.output_dir, TRAIN__EVAL_FREQ=1)
+    stop_in(second, 4, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        second.train()
+    assert second.start_epoch == 3
     resumed = run("CoFT", out="second", RESUME=first.output_dir, TRAIN__EVAL_FREQ=1)
-    assert resumed.start_epoch == 3
+    assert resumed.start_epoch == 4
     assert_same_bits(weights(trained("CoFT")), weights(resumed))
     assert [row["epoch"] for row in rows(Path(resumed.output_dir))] == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_contexts_from_a_file_are_where_training_begins_and_not_where_a_round_or_a_resumed_run_does(
+    run: Run, trained: Run
+) -> None:
+    path = Path(trained("UPL").output_dir) / "prompt_learner" / "model.pth.tar-2"
+    whole, first = (run("GRIP", out=o, train=o == "whole", MODEL__INIT_WEIGHTS=str(path)) for o in ("whole", "out"))
+    stop_in(first, 2, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    resumed = run("GRIP", MODEL__INIT_WEIGHTS=str(path))
+    assert resumed.start_epoch == 2
+    assert_same_bits(weights(whole), weights(resumed))
+    start = torch.load(path, weights_only=True)["state_dict"]["ctx"]
+    assert (resumed.prompt_learner.ctx - start).abs().mean() > 0.5 * start.abs().mean()  # the last round began afresh
+
+
+def test_the_scaler_of_fp16_is_where_dassl_s_checkpoints_look_for_it(run: Run) -> None:
+    built = run("CoFT", train=False)
+    runtime = built.make_runtime(torch.float16)
+    assert runtime.scaler is not None and vars(built)["scaler"] is runtime.scaler
+    assert built.make_runtime(None).scaler is None
 
 
 @pytest.mark.parametrize("backbone", ["resnet", "vit"])
@@ -149,9 +176,9 @@ def test_checkpoints_that_do_not_fit_are_refused(run: Run, trained: Run, monkeyp
 
 
 def test_a_checkpoint_of_another_trainer_or_from_nowhere_is_named(run: Run, trained: Run) -> None:
-    with pytest.raises(UserError, match=r"checkpoint in .*: No model at .*; give the folder and epoch of a run"):
+    with pytest.raises(UserError, match=r"--model-dir .*: No model at .*; give the folder and epoch of a run"):
         run("CoFT", train=False).load_model(trained("CoOp").output_dir)
-    with pytest.raises(UserError, match=r"checkpoint in nowhere: No model at nowhere"):
+    with pytest.raises(UserError, match=r"--model-dir nowhere: No model at nowhere"):
         run("CoOp", train=False).load_model("nowhere", epoch=3)
     with pytest.raises(UserError, match=r"checkpoint in .* does not fit backbone .* and trainer CoOp"):
         run("CoOp", train=False, out="other", TRAINER__COOP__N_CTX=4).load_model(trained("CoOp").output_dir)

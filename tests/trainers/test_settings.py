@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from coft.method.errors import MethodError
 from coft.runtime import disk_tables
 from coft.runtime.errors import UserError
 from coft.runtime.experiment import flatten
@@ -49,7 +50,11 @@ PRINTED = Path(__file__).parents[2] / "configs" / "trainers" / "CoFT" / "as_prin
         ("CoFTPlus", of("COFTPLUS", {"CONTRAST__TEMPERATURE": 0.0}), "TEMPERATURE is 0.0; expected a number above 0"),
         ("CoFTPlus", of("COFTPLUS", {"DESCRIPTIONS__AT_SEEDS": 2.0}), "expected a number from 0 to 1"),
         ("CoFTOracle", of("COFTORACLE", {"KNOWS": "label"}), "COFTORACLE.KNOWS is 'label'.*did you mean 'labels'?"),
-        ("DeFT", of("DEFT", {"CLASS_NEGATIVE": True}), "unknown config key 'TRAINER.DEFT.CLASS_NEGATIVE'"),
+        (
+            "DeFT",
+            of("DEFT", {"CLASS_NEGATIVE": True}),
+            "DEFT.CLASS_NEGATIVE is gone: there is one negative prompt",
+        ),
         ("UPL", of("UPL", {"ENSEMBLE": 0}), "TRAINER.UPL.ENSEMBLE is 0; expected .*at least 1"),
         ("GRIP", of("GRIP", {"ROUNDS": 0}), "TRAINER.GRIP.ROUNDS is 0; expected .*at least 1"),
         ("SelfTraining", of("SELFTRAINING", {"EPOCHS": 0}), "SELFTRAINING.EPOCHS is 0; expected .*at least 1"),
@@ -72,12 +77,15 @@ def test_a_loss_that_is_not_a_number_is_named(run: Run) -> None:
 def test_an_error_of_the_method_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = run("CoFT", train=False)
 
-    def refuse() -> None:
-        raise ValueError("the pseudo-label filter keeps no label")
+    def refuse(error: type[Exception]) -> None:
+        raise error("the pseudo-label filter keeps no label")
 
-    monkeypatch.setattr(trainer.method, "relabel", refuse)
+    monkeypatch.setattr(trainer.method, "relabel", lambda: refuse(MethodError))
     with pytest.raises(UserError, match=r"CoFT: the pseudo-label filter keeps no label"):
         trainer.train()
+    monkeypatch.setattr(trainer.method, "relabel", lambda: refuse(ValueError))
+    with pytest.raises(ValueError, match="keeps no label"):  # a mistake of our own keeps its traceback
+        trainer.before_epoch()
 
 
 def test_the_config_as_printed_says_what_it_settles_and_runs(run: Run) -> None:

@@ -326,7 +326,7 @@ def test_a_prediction_is_the_mean_of_the_peers_probabilities_of_the_score_that_c
     train(method, until)
     images = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     reported = method.predict_each(images)
-    assert list(reported) == list(method.parts) and method.ensemble_size == 2
+    assert list(reported) == list(PEERS) and method.ensemble_size == 2
     for name, classifier in method.inference_models().items():
         with torch.no_grad():
             logits, odds = classifier(images)

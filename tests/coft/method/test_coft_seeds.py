@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coft.method.coft import Phase1
+from coft.method.errors import MethodError
 from coft.method.negative_prompt import separation
 from tests.coft.method.toys import CLASSES, PARTNER, PEERS, ToyImages, begun, make_coft, make_plus, pairs
 
@@ -193,3 +194,8 @@ def test_an_epoch_passes_over_the_seeds_or_makes_its_part_of_the_least_steps(
     while left > 0:
         left, passes = left - batch, passes + 1
     assert len(method.begin_epoch(2)) == method.steps(2) == passes
+
+
+def test_too_few_images_for_two_peers_are_refused() -> None:
+    with pytest.raises(MethodError, match="1 images are too few for seeds of two peers"):
+        make_coft(images=ToyImages(1)).begin()

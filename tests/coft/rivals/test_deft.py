@@ -183,4 +183,4 @@ def test_steps_phases_and_predictions() -> None:
             logits, _ = peer.inference_model(1.0)(method.images.pixels)
         torch.testing.assert_close(reported[name], logits.softmax(dim=1))
     torch.testing.assert_close(method.predict(method.images.pixels).exp(), sum(reported.values()) / 2)
-    assert list(reported) == list(method.parts)
+    assert list(reported) == list(PEERS)

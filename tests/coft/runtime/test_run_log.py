@@ -20,7 +20,7 @@ NAMES = ["cat", "dog"]
 
 def make_log(folder: Path, truth: list[int]) -> RunLog:
     paths = [f"{i}.png" for i in range(len(truth))]
-    return RunLog(folder, folder, paths, NAMES, Diagnostics(truth), time.monotonic())
+    return RunLog(folder, paths, NAMES, Diagnostics(truth), time.monotonic())
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -108,7 +108,7 @@ def test_a_resumed_run_goes_on_with_the_rows_and_seconds_of_the_first_part(tmp_p
     for epoch in (1, 2):
         first.add(epoch, "phase1", accuracy_both=50.0 + epoch)
     second = make_log(tmp_path, [0])
-    second.resume(1)
+    second.resume(1, tmp_path)
     second.add(2, "phase2", accuracy_both=60.0)
     rows = lines(tmp_path / "metrics.csv")
     assert [(row["epoch"], row["stage"], float(row["accuracy_both"])) for row in rows] == [
@@ -151,7 +151,7 @@ def pairs_in_order(score: list[float], right: list[bool]) -> float:
 def test_aurocs_are_of_the_peer_that_labels_and_of_both(tmp_path: Path, own: bool) -> None:
     truth, peers = [i % 3 for i in range(60)], ("peer_a", "peer_b")
     paths = [f"{i}.png" for i in range(60)]
-    log = RunLog(tmp_path, tmp_path, paths, ["cat", "dog", "owl"], Diagnostics(torch.tensor(truth)), 0.0)
+    log = RunLog(tmp_path, paths, ["cat", "dog", "owl"], Diagnostics(torch.tensor(truth)), 0.0)
     predictions = dict(zip(peers, map(drawn, (0, 1)), strict=True))
     sources = dict(zip(peers, peers if own else peers[::-1], strict=True))
     labels = {name: PseudoLabels.of_pool(predictions[sources[name]].label) for name in peers}
