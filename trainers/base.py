@@ -74,7 +74,7 @@ class MethodTrainer(TrainerX):
     def __init__(self, cfg: Any) -> None:
         self.results: dict[str, Any] = {}
         self.started, self.clock = time.monotonic(), Stopwatch("setting up")
-        self.profile, self.profiled_phases = False, set[int]()
+        self.profile, self.profiled_steps = False, dict[int, Callable[[Any], Any]]()
         super().__init__(cfg)
 
     # ---------------------------------------------------------------- what differs
@@ -233,12 +233,13 @@ class MethodTrainer(TrainerX):
             self.train_loader_x = loader
 
     def step_of_epoch(self) -> Callable[[Any], Any]:
-        """What makes a step with a batch; once in each phase, one that records its operations, if asked for."""
+        """What makes a step with a batch; if asked for, it records the operations of a few steps of each phase."""
         phase = self.method.phase(self.epoch)
-        if not self.profile or phase in self.profiled_phases:
+        if not self.profile:
             return self.method.step
-        self.profiled_phases.add(phase)
-        return profiled(self.method.step, f"Phase {phase}", self.report_profile)
+        if phase not in self.profiled_steps:  # kept, for an epoch may have too few steps to be recorded
+            self.profiled_steps[phase] = profiled(self.method.step, f"Phase {phase}", self.report_profile)
+        return self.profiled_steps[phase]
 
     def record_operations(self) -> None:
         """Record the operations of a few steps of each phase, to `profile.txt`."""

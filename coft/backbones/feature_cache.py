@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -34,8 +35,13 @@ def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str) -> Ten
         log.info("Reading image features from %s", path)
         return torch.load(path, weights_only=True, mmap=path.stat().st_size > disk_tables.IN_MEMORY)
     result = compute()
-    folder.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(result, draft)
-    draft.replace(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(result, draft)
+        draft.replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError where a disk is full
+        with suppress(OSError):
+            draft.unlink()
+        log.warning("Image features are not kept in %s: %s", folder, error)
     return result

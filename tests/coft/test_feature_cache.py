@@ -46,3 +46,11 @@ def test_large_features_in_the_cache_are_mapped(tmp_path: Path, monkeypatch: pyt
         cached(drawn, tmp_path, "key")
         assert torch.equal(cached(drawn, tmp_path, "key"), drawn())
     assert seen == [False, True, True]
+
+
+def test_where_nothing_can_be_kept_there_is_a_warning_and_the_features(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert torch.equal(cached(drawn, tmp_path / "file" / "cache", "key"), drawn())
+    assert "Image features are not kept in" in caplog.text

@@ -153,7 +153,7 @@ def test_tables_on_disk_change_no_bit_and_leave_no_file(
 
 
 def test_a_run_says_where_its_time_went(run: Run) -> None:
-    epochs = {"PHASE1__EPOCHS": 1, "PHASE1__MIN_STEPS": 6, "PHASE2__EPOCHS": 1}
+    epochs = {"PHASE1__EPOCHS": 3, "PHASE1__MIN_STEPS": 6, "PHASE2__EPOCHS": 1}  # two steps an epoch of Phase I
     built = run("CoFT", train=False, DATALOADER__TRAIN_X__BATCH_SIZE=10, **of("COFT", epochs))
     built.record_operations()
     assert not built.runtime.parallel  # operations that are recorded are of one thread
