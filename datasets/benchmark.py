@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from coft.runtime.errors import UserError, did_you_mean
 
 from .base import DeclaredDataset, Items, dataset_root, datum, read_split
-from .folders import image_files
+from .folders import first_folder, image_files
 from .splits import Split, hold_out, save_split, split_by_class
 
 log = logging.getLogger(__name__)
@@ -100,9 +100,8 @@ class SplitDataset(DeclaredDataset):
         Raises:
             UserError: If there is none.
         """
-        for folder in folders:
-            if (parent / folder).is_dir():
-                return parent / folder
+        if found := first_folder(parent, folders):
+            return found
         raise UserError(
             f"{cls.__name__}: no {Path(folders[0]).name} at {parent / folders[0]}; "
             f"see: bash scripts/data.sh {cls.name}, or set DATA to the folder that has it"

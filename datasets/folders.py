@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from coft.images.reading import SUFFIXES
@@ -27,6 +27,11 @@ def image_files(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
+def first_folder(parent: Path, names: Iterable[str]) -> Path | None:
+    """The first of several folders that exists."""
+    return next((parent / name for name in names if (parent / name).is_dir()), None)
+
+
 def read_folders(folder: Path, classnames: Sequence[str], aliases: Mapping[str, str] | None = None) -> list[Datum]:
     """Read images whose folders are named after their classes.
 
@@ -36,7 +41,7 @@ def read_folders(folder: Path, classnames: Sequence[str], aliases: Mapping[str, 
         aliases: Class names by the names of folders that are called otherwise.
 
     Raises:
-        UserError: If a folder is named after no class.
+        UserError: If a folder is named after no class, or there is no image.
     """
     known = {spelled(name): label for label, name in enumerate(classnames)}
     aliases = aliases or {}
@@ -46,4 +51,6 @@ def read_folders(folder: Path, classnames: Sequence[str], aliases: Mapping[str, 
         if label is None:
             raise UserError(f"folder {place} is named after no class; {did_you_mean(place.name, classnames)}")
         items += [Datum(impath=str(path), label=label, classname=classnames[label]) for path in image_files(place)]
+    if not items:
+        raise UserError(f"folder {folder} has no images; expected them in folders of classes, such as {classnames[0]}/")
     return items

@@ -67,6 +67,12 @@ def present(name: str, root: Path) -> bool:
     return (root / MADE[name].split).is_file() if name in MADE else is_there(name, root)
 
 
+def place_of(name: str, root: Path) -> Path:
+    """Where a data set is, or belongs."""
+    origin = ORIGINS.get(name)
+    return origin.find(root) or root / origin.folder if origin else root / name
+
+
 def how(name: str) -> str:
     """How a data set is had, in a word."""
     if name in MADE:
@@ -85,7 +91,7 @@ def make_ready(name: str, root: Path) -> str:
     """
     if name not in NAMES:
         raise UserError(f"unknown data set {name!r}; {did_you_mean(name, [*NAMES, 'all', 'list'])}")
-    place = root / (ORIGINS[name].folder if name in ORIGINS else name)
+    place = place_of(name, root)
     if present(name, root):
         return f"{name}: is at {place}"
     if name in MADE:

@@ -140,8 +140,8 @@ class MethodTrainer(TrainerX):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """Templates of the data set."""
-        return templates_of(self.cfg.DATASET.NAME)
+        """Templates of the data set; its own may depend on which part of it was chosen."""
+        return tuple(getattr(self.dm.dataset, "templates", ())) or templates_of(self.cfg.DATASET.NAME)
 
     @property
     def unlabeled_part(self) -> str:

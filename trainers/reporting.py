@@ -39,7 +39,7 @@ def write_summary(trainer: Any, **more: Any) -> None:
     cfg = trainer.cfg
     content = {
         "trainer": type(trainer).__name__,
-        "dataset": cfg.DATASET.NAME,
+        "dataset": getattr(trainer.dm.dataset, "title", cfg.DATASET.NAME),
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "backbone_fingerprint": trainer.backbone_id,
         "seed": cfg.SEED,

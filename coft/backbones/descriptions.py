@@ -23,7 +23,8 @@ Descriptions = dict[str, list[str]]
 FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "descriptions"
 MAX_TOKENS = 77  # of CLIP's text encoder, marks of start and end included
 CHUNK = 512  # sentences that are encoded at a time
-OTHER_NAMES = {"describabletextures": "dtd"}  # in Dassl's registry, of data sets whose file is called otherwise
+# in Dassl's registry, of data sets whose file is called otherwise
+OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
 FORM = 'expected JSON {"class name": ["a sentence", ...], ...}'
 _tokenizer = SimpleTokenizer()
 

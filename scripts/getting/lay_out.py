@@ -23,7 +23,8 @@ def is_there(name: str, root: Path) -> bool:
         folder = root / SETS[TORCHVISION[name]].folder
         return split_file(TORCHVISION[name], root).is_file() or all((folder / p).is_dir() for p in ("train", "test"))
     origin = ORIGINS[name]
-    return any(all((root / path).exists() for path in paths) for paths in (origin.needs, origin.sorted) if paths)
+    listed = (paths for paths in (origin.needs, origin.sorted) if paths)
+    return any(all((root / path).exists() for path in paths) for paths in listed) or origin.find(root) is not None
 
 
 def get(name: str, root: Path) -> list[str]:

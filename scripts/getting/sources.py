@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import intel, pacs
 
 VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 HENDRYCKS = "https://people.eecs.berkeley.edu/~hendrycks"
@@ -46,6 +49,7 @@ class Origin:
         drive: Files on Google Drive: id by path below the data root. A .zip is extracted beside.
         sorted: Paths that are there in their place where a mirror sorted the images by class.
         steps: What is to be done by hand, a step a line; nothing where all can be downloaded.
+        find: Finds its folder below the data root, where several layouts are accepted.
     """
 
     folder: str
@@ -55,6 +59,7 @@ class Origin:
     drive: Mapping[str, str] = field(default_factory=dict)
     sorted: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    find: Callable[[Path], Path | None] = lambda root: None
 
 
 def _split(path: str, drive_id: str) -> dict[str, str]:
@@ -198,6 +203,31 @@ ORIGINS: dict[str, Origin] = {
             "ucf101/UCF-101-midframes.zip": "10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O",
             "ucf101/split_zhou_UCF101.json": "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y",
         },
+    ),
+    "intel": Origin(
+        "intel",
+        ("intel/seg_train", "intel/seg_test"),
+        "photographs of scenes, 6 classes, 14,034 and 3,000 images of 150 px",
+        steps=(
+            "log in and download kaggle.com/datasets/puneet6060/intel-image-classification",
+            "extract it into intel/: seg_train/ and seg_test/, nested once more or not (seg_pred/ is not read); "
+            "train/<class>/ and test/<class>/ will do, too",
+        ),
+        find=intel.find_root,
+    ),
+    "pacs": Origin(
+        "pacs",
+        ("pacs/photo",),
+        "photographs, paintings, cartoons, sketches, 7 classes, 9,991 images of 227 px",
+        steps=(
+            "get it by the authors' page, 'Deeper, Broader and Artier Domain Generalization' (Li et al. 2017); "
+            "or Dassl's copy, drive.google.com/file/d/1m4X4fROCCXMO0lRLrr6Zz9Vb3974NWhE; "
+            "or huggingface.co/datasets/flwrlabs/pacs, whose rows have to be written out as image files",
+            "put the images at pacs/<domain>/<class>/ or pacs/images/<domain>/<class>/; "
+            "domains are photo, art_painting, cartoon and sketch, and one will do",
+            "say which one to use: DATASET.DOMAIN cartoon (default: photo)",
+        ),
+        find=pacs.find_root,
     ),
     "imagenet": Origin(
         "imagenet",

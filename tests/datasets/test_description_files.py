@@ -25,6 +25,8 @@ from coft.runtime.errors import UserError
 from datasets.digits import CLASSNAMES as DIGITS
 from datasets.drawings import DECLARED
 from datasets.eurosat import CLASSNAMES as EUROSAT
+from datasets.intel import CLASSNAMES as INTEL
+from datasets.pacs import CLASSNAMES as PACS
 from datasets.torchvision_sets import SETS
 
 CLASS_LISTS = FOLDER.parent / "classnames"
@@ -41,7 +43,7 @@ def known_classes() -> dict[str, list[str]]:
     """Class names by data set, where the project has a list of them."""
     lists = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in CLASS_LISTS.glob("*.txt")}
     lists |= {source.folder: list(source.classnames) for source in SETS.values()}
-    lists |= {"digits": list(DIGITS), "eurosat": list(EUROSAT)}
+    lists |= {"digits": list(DIGITS), "eurosat": list(EUROSAT), "intel": list(INTEL), "pacs": list(PACS)}
     return lists | json.loads(DECLARED.read_text(encoding="utf-8"))
 
 
