@@ -36,8 +36,8 @@ class PACSDomain(DeclaredDataset):
     `pacs_data/`. A domain alone is enough.
 
     Each class is split at random, but always the same way: a half for training, a fifth for validation, the rest for
-    the test. Every copy of PACS thus has one split, a test that no method has seen, and learning from the test images
-    is a choice, as for other data sets (DATASET.UNLABELED test). Lists `<domain>_{train,crossval,test}_kfold.txt`
+    the test. So all layouts have one split, no method has seen the test, and learning from its images is a choice, as
+    for other data sets (DATASET.UNLABELED test). Lists `<domain>_{train,crossval,test}_kfold.txt`
     are used if their test images are in no other list. Those that go with PACS are not like that: a domain's test
     list is its other two together, for it is made for methods that were trained on the other domains.
 
