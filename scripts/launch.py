@@ -21,6 +21,7 @@ import yaml  # noqa: E402
 
 import train  # noqa: E402
 from coft.backbones.load import architecture  # noqa: E402
+from coft.backbones.open_clip_names import ALIASES, PREFIX, local_path  # noqa: E402
 from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.runtime.experiment import flatten  # noqa: E402
 from dassl.data.datasets import DATASET_REGISTRY  # noqa: E402
@@ -50,8 +51,8 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser = Parser(prog=f"scripts/{script_of(trainer)}", description=f"Run {trainer} on a data set.")
     parser.add_argument(
         "--backbone",
-        help=f"OpenAI's name, a checkpoint's path, or 'embedded' (default for {', '.join(sorted(EMBEDDED_SETS))}; "
-        "else ViT-B/16)",
+        help=f"OpenAI's name, a checkpoint's path, {PREFIX}MODEL/TAG, {PREFIX}FOLDER, 'photo', or 'embedded' (default "
+        f"for {', '.join(sorted(EMBEDDED_SETS))}; else ViT-B/16)",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")
@@ -162,6 +163,9 @@ def backbone_of(args: argparse.Namespace) -> str:
     """Name of the backbone, or path of its checkpoint."""
     if args.backbone is None:
         return "embedded" if args.dataset in EMBEDDED_SETS else "ViT-B/16"
+    if args.backbone.startswith(PREFIX):
+        path = str(called_from(args.backbone.removeprefix(PREFIX)))
+        return args.backbone if local_path(PREFIX + path) is None else PREFIX + path
     return str(called_from(args.backbone)) if is_checkpoint(args.backbone) else str(args.backbone)
 
 
@@ -212,12 +216,20 @@ def shot_settings(trainer: str, shots: int | None) -> list[str]:
 
 
 def trainer_config(trainer: str, backbone: str, trust_jit: bool = False) -> Path | None:
-    """The trainer's config for a kind of backbone: small, vision transformer, or ResNet. None where it has none."""
+    """The trainer's config for a backbone: its own, or that of a family. None where it has none."""
     folder = CONFIGS / "trainers" / trainer
-    known = architecture(backbone, trust_jit)
-    family = "embedded" if known.resolution < 128 else "vit_b16" if known.is_vit else "rn50"
-    choices = [folder / f"{stem}.yaml" for stem in (slug(backbone), family, f"{family}_ep50", "default")]
+    stems = [slug(backbone), *families(backbone, trust_jit), "default"]
+    choices = [folder / f"{stem}{epochs}.yaml" for stem in stems for epochs in ("", "_ep50")]
     return next((path for path in choices if path.is_file()), None)
+
+
+def families(backbone: str, trust_jit: bool = False) -> list[str]:
+    """Kinds of backbones that one is of, the nearest first."""
+    known = architecture(backbone, trust_jit)
+    if backbone in ALIASES:
+        return ["photo", "vit_b16" if known.is_vit else "rn50"]
+    small = known.resolution < 128 and not backbone.startswith(PREFIX)
+    return ["embedded" if small else "vit_b16" if known.is_vit else "rn50"]
 
 
 def trusts(opts: Sequence[str]) -> bool:
@@ -226,14 +238,19 @@ def trusts(opts: Sequence[str]) -> bool:
 
 
 def is_checkpoint(backbone: str) -> bool:
-    """Whether a backbone is a file, not a name."""
-    return backbone.endswith((".pt", ".pth"))
+    """Whether a backbone is a file with a CLIP of OpenAI's kind, not a name."""
+    return backbone.endswith((".pt", ".pth")) and not backbone.startswith(PREFIX)
 
 
 def slug(backbone: str) -> str:
-    """A backbone as part of a file name: ViT-B/16 is vit_b16, a path its stem."""
-    name = Path(backbone).stem if is_checkpoint(backbone) else backbone
-    return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("/", "")).strip("_")
+    """A backbone as part of a file name: ViT-B/16 is vit_b16, a path its last part."""
+    name = backbone.replace("/", "")
+    if is_checkpoint(backbone):
+        name = Path(backbone).stem
+    elif backbone.startswith(PREFIX):
+        path = local_path(backbone)
+        name = PREFIX + (path.resolve().name if path else backbone.removeprefix(PREFIX))
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def output_dir(trainer: str, backbone: str, args: argparse.Namespace) -> str:

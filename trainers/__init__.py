@@ -18,7 +18,7 @@ for _module in iter_modules(__path__):
 def extend_cfg(cfg: Any) -> None:
     """Add the project's keys to Dassl's config; call it before any file is merged.
 
-    INPUT.SIZE, PIXEL_MEAN and PIXEL_STD become empty, which means: as the backbone has them.
+    INPUT.SIZE, PIXEL_MEAN, PIXEL_STD and INTERPOLATION become empty, which means: as the backbone has them.
     """
     add_general(cfg)
     add_trainers(cfg)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from coft.backbones.architecture import is_convolutional
 from coft.backbones.load import architecture, load_clip
 from coft.runtime.errors import UserError
 from coft.runtime.precision import AUTO, PRECISIONS, faster_precision
@@ -18,18 +19,20 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
     """Load the frozen CLIP of a config.
 
     Returns:
-        A `clip.model.CLIP`, on the device.
+        A CLIP of any family, on the device.
 
     Raises:
         UserError: If INPUT.SIZE does not fit it.
     """
     name, trust = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT
     known = architecture(name, trust)
-    size, expected = tuple(cfg.INPUT.SIZE), (known.resolution,) * 2
-    if size != expected:
-        raise UserError(f"INPUT.SIZE is {size}, backbone {name} reads {expected}; leave INPUT.SIZE unset to follow it")
+    size = tuple(cfg.INPUT.SIZE)
+    if not known.reads(size):
+        raise UserError(
+            f"INPUT.SIZE is {size}, backbone {name} reads {known.sizes}; leave INPUT.SIZE unset to follow it"
+        )
     clip_model: Any = load_clip(name, trust).to(device)
-    if not known.is_vit:
+    if is_convolutional(clip_model.visual):
         clip_model.visual.to(memory_format=torch.channels_last)  # faster convolutions, the same results
     return clip_model
 

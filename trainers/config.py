@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from coft.backbones.load import CLIP_MEAN, CLIP_STD, architecture
+from coft.backbones.load import architecture
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.experiment import saved_config
 from coft.runtime.precision import AUTO, faster_precision
@@ -113,11 +113,12 @@ def check_weights(cfg: Any) -> None:
 
 
 def follow_backbone(cfg: Any) -> None:
-    """Fill in size, mean and standard deviation of the backbone, where they are not set."""
-    size = architecture(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT).resolution
-    cfg.INPUT.SIZE = tuple(cfg.INPUT.SIZE) or (size, size)
-    cfg.INPUT.PIXEL_MEAN = list(cfg.INPUT.PIXEL_MEAN) or list(CLIP_MEAN)
-    cfg.INPUT.PIXEL_STD = list(cfg.INPUT.PIXEL_STD) or list(CLIP_STD)
+    """Fill in how the backbone reads images, where that is not set: size, mean, standard deviation, interpolation."""
+    known, own = architecture(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT), cfg.INPUT
+    own.SIZE = tuple(own.SIZE) or (known.resolution,) * 2
+    own.PIXEL_MEAN = list(own.PIXEL_MEAN) or list(known.mean)
+    own.PIXEL_STD = list(own.PIXEL_STD) or list(known.std)
+    own.INTERPOLATION = own.INTERPOLATION or known.interpolation
 
 
 def settle_transforms(cfg: Any) -> None:

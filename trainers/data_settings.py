@@ -38,12 +38,14 @@ class Input:
 
     size: tuple[int, ...] = setting(
         (),
-        "height and width that the backbone reads; []: follow the backbone",
+        "height and width; []: follow the backbone, and only a CNN may read another square than its own",
         at_least=1,
         fits=lambda v: len(v) in (0, 2),
         words="two of at least 1, or none: []",
     )
-    interpolation: str = setting("bicubic", "how images are resized", choices=("bilinear", "bicubic", "nearest"))
+    interpolation: str = setting(
+        "", "how images are resized; '': follow the backbone", choices=("", "bilinear", "bicubic", "nearest")
+    )
     transforms: tuple[str, ...] = setting(
         ("random_resized_crop", "random_flip", "normalize"),
         "augmentation of labelled images, and of the test what has no chance in it",

@@ -22,7 +22,7 @@ class ZeroshotCLIP(MethodTrainer):
         """Encode the class names once."""
         log.info("Templates: %s", self.templates[: self.num_templates])
         text = self.make_backbone().zero_shot_text(self.num_templates)
-        return ZeroShot(self.clip_model, self.clip_model.encode_image, text)
+        return ZeroShot(self.clip_model, self.clip_model.visual, text)
 
 
 @TRAINER_REGISTRY.register()

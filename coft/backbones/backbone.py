@@ -29,7 +29,7 @@ class ClassBackbone:
     """A frozen CLIP, with class names and templates.
 
     Args:
-        clip_model: A `clip.model.CLIP`, on its device.
+        clip_model: A CLIP of any family that `load_clip` reads, on its device.
         classnames: C names.
         templates: Words with one "{}" each.
         identity: What a checkpoint must share with this run to be loaded.
@@ -50,6 +50,11 @@ class ClassBackbone:
         self.clip_model, self.classnames, self.templates = clip_model, list(classnames), list(templates)
         self.identity, self.described, self.allocate = dict(identity), described, allocate
         self.visual: nn.Module = clip_model.visual
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.clip_model.logit_scale.device
 
     @property
     def scale(self) -> float:
@@ -83,7 +88,7 @@ class ClassBackbone:
         """
         template = self.templates[number % len(self.templates)]
         prompts = DualPrompts(self.clip_model, self.classnames, template, num_ctx=num_ctx, generator=source)
-        return prompts.to(self.clip_model.positional_embedding.device)
+        return prompts.to(self.device)
 
     def light_module(self, name: str, source: torch.Generator) -> nn.Module:
         """The image encoder with a light module that trains: a name of `VISUAL_MODULES`, or "auto"."""
@@ -106,12 +111,11 @@ class ClassBackbone:
     @torch.no_grad()
     def _encode(self, images: Images, num_views: int, key: Sequence[int | str]) -> Tensor:
         def encode(batch: Tensor) -> Tensor:
-            return F.normalize(self.clip_model.encode_image(batch).float(), dim=-1)
+            return F.normalize(self.visual(batch).float(), dim=-1)
 
-        device = self.clip_model.positional_embedding.device
         features = Rows(len(images), self.allocate)
         for batch in images.plain(None, num_views, key):
-            features.add(mean_features(encode, batch.to(device)))
+            features.add(mean_features(encode, batch.to(self.device)))
         return features.table()
 
 
@@ -121,5 +125,5 @@ def cache_key(clip_model: Any, images: Any, num_views: int, key: Sequence[int | 
     view = repr(
         (known.inputs, known.pool.decoding, num_views, *((*key, torchvision.__version__) if num_views > 1 else ()))
     )
-    device = clip_model.positional_embedding.device.type
+    device = clip_model.logit_scale.device.type
     return [fingerprint(clip_model), images.digest, view, str(known.test_batch_size), device]

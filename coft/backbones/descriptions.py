@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from coft.backbones.prompts import plain_name, template_features
+from coft.backbones.prompts import plain_name, template_features, text_tokens
+from coft.backbones.tokens import CLIP_TOKENIZER
+from coft.backbones.tower import TextTower, tower_of
 from coft.runtime.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ CHUNK = 512  # sentences that are encoded at a time
 # in Dassl's registry, of data sets whose file is called otherwise
 OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
 FORM = 'expected JSON {"class name": ["a sentence", ...], ...}'
-_tokenizer = SimpleTokenizer()
 
 
 def class_key(classname: str) -> str:
@@ -35,8 +35,8 @@ def class_key(classname: str) -> str:
 
 
 def num_tokens(text: str) -> int:
-    """Tokens of a text, marks of start and end included."""
-    return len(_tokenizer.encode(text)) + 2
+    """Tokens of a text for CLIP's tokenizer, marks of start and end included."""
+    return len(CLIP_TOKENIZER.encode(text)) + 2
 
 
 def names_class(sentence: str, classname: str) -> bool:
@@ -189,7 +189,7 @@ def described_features(
     in the first template: CLIP reads a text at its end, and small ones know nothing but names that stand there.
 
     Args:
-        clip_model: A `clip.model.CLIP`.
+        clip_model: A CLIP of any family.
         classnames: C names.
         templates: Words with one "{}" each.
         descriptions: Sentences by class name, for all classes at least.
@@ -217,17 +217,17 @@ def sentence_features(
     Returns:
         For each class, unit-length features. Shape (number of its sentences, embed_dim) each.
     """
-    limit = clip_model.positional_embedding.shape[0]
+    tower = tower_of(clip_model)
     ends = [template.format(plain_name(name)) for name in classnames]
-    texts = [_joined(s, end, limit) for own, end in zip(sentences, ends, strict=True) for s in own]
+    texts = [_joined(tower, s, end) for own, end in zip(sentences, ends, strict=True) for s in own]
     chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
     features = torch.cat([template_features(clip_model, chunk, "{}") for chunk in chunks])
     return list(features.split([len(own) for own in sentences]))
 
 
-def _joined(sentence: str, end: str, limit: int) -> str:
+def _joined(tower: TextTower, sentence: str, end: str) -> str:
     text = f"{sentence} {end}"
-    return text if num_tokens(text) <= limit else sentence
+    return text if len(text_tokens(tower, text)) <= tower.context_length else sentence
 
 
 def _squash(name: str) -> str:

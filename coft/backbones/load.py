@@ -1,4 +1,4 @@
-"""Backbones: a CLIP by OpenAI's name, from a local file, or the embedded default."""
+"""Backbones: a CLIP by OpenAI's name, from a local file, one that comes with the project, or any of open_clip's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import logging
 import warnings
 import zipfile
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,47 +13,39 @@ from urllib.error import URLError
 
 import torch
 from clip import clip
-from clip.model import build_model
+from clip.model import CLIP, build_model
 from torch import nn
 
+from coft.backbones.architecture import Architecture
 from coft.backbones.embedded import load_embedded
+from coft.backbones.open_clip_names import ALIASES, is_open_clips
 from coft.runtime.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 EMBEDDED = {"embedded": WEIGHTS / "embedded.pt", "embedded-vit": WEIGHTS / "embedded-vit.pt"}
 OPENAI_RESOLUTION = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}
 State = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What the rest of the program needs to know of a backbone before its weights are read.
-
-    Attributes:
-        resolution: Side of the square input, in pixels.
-        is_vit: Whether the image encoder is a vision transformer (else a ModifiedResNet).
-    """
-
-    resolution: int
-    is_vit: bool
-
-
 def backbone_names() -> list[str]:
-    """Names that `load_clip` knows, besides paths of local files."""
-    return [*(name for name, path in EMBEDDED.items() if path.is_file()), *clip.available_models()]
+    """Names that `load_clip` knows, besides paths of local files and names of open_clip's models."""
+    own = [name for name, path in {**EMBEDDED, **ALIASES}.items() if path.exists()]
+    return [*own, *clip.available_models()]
 
 
 def architecture(name: str, trust_jit: bool = False) -> Architecture:
-    """Tell a backbone's input size and kind. For OpenAI's names nothing is read or downloaded.
+    """Tell a backbone's input and kind. For names of OpenAI's or open_clip's models nothing is downloaded.
 
     Args:
-        name: A name of `backbone_names()` or the path of a checkpoint.
+        name: As for `load_clip`.
         trust_jit: See `load_clip`.
     """
+    if is_open_clips(name):
+        from coft.backbones.open_clip_models import open_clip_architecture
+
+        return open_clip_architecture(name)
     if name in clip.available_models():
         return Architecture(OPENAI_RESOLUTION.get(name, 224), name.startswith("ViT"))
     state = _read_state(name, trust_jit)
@@ -69,16 +60,20 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
     """Load a CLIP, frozen, in evaluation mode, fp32, on the CPU.
 
     Args:
-        name: OpenAI's name ("ViT-B/16"), a name of our own ("embedded"), or the path of a state dict or of one
-            of OpenAI's archives.
+        name: OpenAI's name ("ViT-B/16"), a name of our own ("embedded", "photo"), the path of a state dict or of one
+            of OpenAI's archives, or "open_clip:" with what `open_clip_names` knows.
         trust_jit: Read TorchScript archives other than OpenAI's. Such an archive is a program.
 
     Returns:
-        A `clip.model.CLIP`, each call a new one.
+        A `clip.model.CLIP`, or a model of open_clip; each call a new one.
 
     Raises:
         UserError: If the name is unknown, or the file cannot be had or is no CLIP.
     """
+    if is_open_clips(name):
+        from coft.backbones.open_clip_models import load_open_clip
+
+        return load_open_clip(name)
     state = _read_state(name, trust_jit)
     try:
         model = build_model(dict(state)).float()
@@ -93,20 +88,21 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
 
 
 def fingerprint(model: Any) -> str:
-    """Hash a few tensors of a CLIP, enough to tell one pre-training from another.
+    """Hash tensors of a CLIP, enough to tell one pre-training from another: a few of OpenAI's kind, else all.
 
     Returns:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for tensor in (
-        model.visual.conv1.weight,
-        model.text_projection,
-        model.ln_final.weight,
-        model.logit_scale,
-    ):
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    for tensor in _telling(model):
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _telling(model: Any) -> list[torch.Tensor]:
+    if isinstance(model, CLIP):
+        return [model.visual.conv1.weight, model.text_projection, model.ln_final.weight, model.logit_scale]
+    return list(model.state_dict().values())
 
 
 def _read_state(name: str, trust_jit: bool) -> State:

@@ -7,16 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
-from coft.backbones.text_tower import encode_classes, encode_text, shares_prefix
+from coft.backbones.text_tower import encode_classes, encode_text
+from coft.backbones.tower import TextTower, tower_of
 from coft.runtime.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
 CONTEXT_STD = 0.02
-_tokenizer = SimpleTokenizer()
-_SOT, _EOT = _tokenizer.encoder["<|startoftext|>"], _tokenizer.encoder["<|endoftext|>"]
 
 
 def plain_name(classname: str) -> str:
@@ -28,7 +26,7 @@ def template_features(clip_model: Any, classnames: Sequence[str], template: str)
     """Text features of a template filled with each class name.
 
     Args:
-        clip_model: A `clip.model.CLIP`.
+        clip_model: A CLIP of any family, see `tower.tower_of`.
         classnames: C names.
         template: Words with one "{}".
 
@@ -38,13 +36,18 @@ def template_features(clip_model: Any, classnames: Sequence[str], template: str)
     Raises:
         UserError: If a filled template is longer than the text encoder reads.
     """
-    rows = [[_SOT, *_tokenizer.encode(template.format(plain_name(name))), _EOT] for name in classnames]
-    _check_lengths(rows, classnames, clip_model)
-    tokens, eot = _pad(rows)
-    device = clip_model.positional_embedding.device
+    tower = tower_of(clip_model)
+    rows = [text_tokens(tower, template.format(plain_name(name))) for name in classnames]
+    _check_lengths(rows, classnames, tower)
+    tokens, ends = _pad(rows)
     with torch.no_grad():
-        embeddings = clip_model.token_embedding(tokens.to(device))
-        return F.normalize(encode_text(clip_model, embeddings, eot.to(device)), dim=-1)
+        embeddings = tower.embed(tokens.to(tower.device))
+        return F.normalize(encode_text(clip_model, embeddings, ends.to(tower.device)), dim=-1)
+
+
+def text_tokens(tower: TextTower, text: str) -> list[int]:
+    """Tokens of a text, those of start and end included."""
+    return [*tower.tokenizer.start, *tower.tokenizer.encode(text), *tower.tokenizer.end]
 
 
 def ensemble_features(clip_model: Any, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -55,15 +58,13 @@ def ensemble_features(clip_model: Any, classnames: Sequence[str], templates: Seq
 
 def word_context(clip_model: Any, words: str) -> Tensor:
     """Token embeddings of some words, to start learned context tokens from. Shape (number of tokens, width)."""
-    tokens = torch.tensor(_tokenizer.encode(plain_name(words)), dtype=torch.long)
-    weight = clip_model.token_embedding.weight.detach()
-    return weight[tokens.to(weight.device)].clone()
+    tower = tower_of(clip_model)
+    return tower.embeddings(torch.tensor(tower.tokenizer.encode(plain_name(words)), dtype=torch.long))
 
 
 def random_context(clip_model: Any, *shape: int, generator: torch.Generator | None = None) -> Tensor:
     """Random context tokens, N(0, 0.02^2) as in CoOp. Shape (*shape, width)."""
-    width = clip_model.ln_final.weight.shape[0]
-    return torch.randn(*shape, width, generator=generator) * CONTEXT_STD
+    return torch.randn(*shape, tower_of(clip_model).width, generator=generator) * CONTEXT_STD
 
 
 class PromptLearner(nn.Module):
@@ -73,7 +74,7 @@ class PromptLearner(nn.Module):
     (`token_prefix`, `token_suffix`), load as well: those are recomputed from the class names here.
 
     Args:
-        clip_model: A `clip.model.CLIP`; its token embeddings of the class names are copied.
+        clip_model: A CLIP of any family; its token embeddings of the class names are copied.
         classnames: C names.
         context: Initial context tokens, shape (M, width), or (C, M, width) for contexts of the classes' own.
         tail: What follows the name (or, with `position` "front", follows name and context).
@@ -95,21 +96,22 @@ class PromptLearner(nn.Module):
         if position not in POSITIONS:
             raise UserError(f"class token position is {position!r}; expected one of {', '.join(POSITIONS)}")
         self.ctx = nn.Parameter(context)
-        num_ctx = context.shape[-2]
-        names = [_tokenizer.encode(plain_name(name)) for name in classnames]
-        after = [*_tokenizer.encode(tail), _EOT]
-        rows = [[_SOT, *name, *after] for name in names]
-        _check_lengths([[0] * num_ctx + row for row in rows], classnames, clip_model)
+        num_ctx, tower = context.shape[-2], tower_of(clip_model)
+        start, end = tower.tokenizer.start, tower.tokenizer.end
+        names, tails = zip(*(tower.tokenizer.continued(plain_name(name), tail) for name in classnames), strict=True)
+        rows = [[*start, *name, *after, *end] for name, after in zip(names, tails, strict=True)]
+        _check_lengths([[0] * num_ctx + row for row in rows], classnames, tower)
         tokens, _ = _pad(rows)
-        order, eot = _pad([_order(num_ctx, len(name), len(after), position) for name in names], fill=num_ctx)
-        weight = clip_model.token_embedding.weight.detach()
+        columns = [_order(num_ctx, len(start), len(n), len(row), position) for n, row in zip(names, rows, strict=True)]
+        order, eot = _pad(columns, fill=num_ctx)
         self.token_embeddings: Tensor
         self.order: Tensor
         self.eot: Tensor
-        self.register_buffer("token_embeddings", weight[tokens.to(weight.device)], persistent=False)
+        self.register_buffer("token_embeddings", tower.embeddings(tokens), persistent=False)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("eot", eot, persistent=False)
-        self.lengths = tuple(len(row) - 1 for row in rows)  # of [name, tail, end of text]
+        self.num_start = len(start)
+        self.lengths = tuple(len(row) - len(start) for row in rows)  # of [name, tail, end of text]
         self.shared = position == "end" and context.dim() == 2
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -125,11 +127,11 @@ class PromptLearner(nn.Module):
 
     def prefix(self) -> Tensor:
         """Token embeddings of [start, context], where all classes share it. Shape (1 + M, width)."""
-        return torch.cat([self.token_embeddings[0, :1].to(self.ctx.dtype), self.ctx])
+        return torch.cat([self.token_embeddings[0, : self.num_start].to(self.ctx.dtype), self.ctx])
 
     def suffix(self) -> Tensor:
         """Token embeddings of [name, tail, end of text], padded. Shape (C, longest, width)."""
-        return self.token_embeddings[:, 1:].to(self.ctx.dtype)
+        return self.token_embeddings[:, self.num_start :].to(self.ctx.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("token_prefix", "token_suffix"):
@@ -141,14 +143,14 @@ def encode_prompts(clip_model: Any, *learners: PromptLearner) -> Tensor:
     """Encode learned prompts in one pass of the text tower, as cheaply as their form allows.
 
     Args:
-        clip_model: A `clip.model.CLIP`.
+        clip_model: A CLIP of any family, see `tower.tower_of`.
         *learners: Prompts that differ in nothing but the values of their context tokens.
 
     Returns:
         Features, not normalised, with gradients to the contexts. Shape (number of learners, C, embed_dim).
     """
     first = learners[0]
-    if first.shared and shares_prefix(clip_model):
+    if first.shared and tower_of(clip_model).shares_prefix:
         prefixes = torch.stack([learner.prefix() for learner in learners])
         return encode_classes(clip_model, prefixes, first.suffix(), first.lengths)
     embeddings = torch.cat([learner()[0] for learner in learners])
@@ -163,7 +165,7 @@ class DualPrompts(nn.Module):
     begin.
 
     Args:
-        clip_model: A `clip.model.CLIP`.
+        clip_model: A CLIP of any family, see `tower.tower_of`.
         classnames: C names.
         template: Words with one "{}"; those before it become the context, those after it stay.
         num_ctx: Number of random context tokens; 0 takes the template's words.
@@ -201,13 +203,21 @@ class DualPrompts(nn.Module):
         return t_pos, t_neg
 
 
-def _order(num_ctx: int, name: int, after: int, position: str) -> list[int]:
-    """Order the columns of [context | start, name, tail and end] for one prompt."""
-    start = num_ctx
-    first = list(range(start + 1, start + 1 + name))
-    last = list(range(start + 1 + name, start + 1 + name + after))
+def _order(num_ctx: int, start: int, name: int, length: int, position: str) -> list[int]:
+    """Order the columns of [context | start, name, tail and end] for one prompt.
+
+    Args:
+        num_ctx: Context tokens.
+        start: Tokens of start.
+        name: Tokens of the class name.
+        length: All tokens but the context's.
+        position: Where the name stands, see `PromptLearner`.
+    """
+    before = range(num_ctx, num_ctx + start)
+    first = range(before.stop, before.stop + name)
+    last = range(first.stop, num_ctx + length)
     half = {"end": num_ctx, "middle": num_ctx // 2, "front": 0}[position]
-    return [start, *range(half), *first, *range(half, num_ctx), *last]
+    return [*before, *range(half), *first, *range(half, num_ctx), *last]
 
 
 def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:
@@ -218,8 +228,8 @@ def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:
     return padded, torch.tensor([len(row) - 1 for row in rows])
 
 
-def _check_lengths(rows: Sequence[Sequence[int]], classnames: Sequence[str], clip_model: Any) -> None:
-    limit = clip_model.positional_embedding.shape[0]
+def _check_lengths(rows: Sequence[Sequence[int]], classnames: Sequence[str], tower: TextTower) -> None:
+    limit = tower.context_length
     for row, name in zip(rows, classnames, strict=True):
         if len(row) > limit:
             raise UserError(

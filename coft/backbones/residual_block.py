@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -34,13 +35,21 @@ def quick_gelu(x: Tensor) -> Tensor:
     return _QuickGelu.apply(x)
 
 
+def open_clips(name: str) -> Any:
+    """A class of open_clip's transformers; None where open_clip is not in use, which takes seconds to import."""
+    return getattr(sys.modules.get("open_clip.transformer"), name, None)
+
+
 def is_plain_block(block: Any) -> bool:
-    """Whether a block is CLIP's own, without anything added, so that its weights may be used one by one."""
-    return (
-        type(block) is ResidualAttentionBlock
-        and type(block.attn) is nn.MultiheadAttention
-        and [type(child) for child in block.mlp] == [nn.Linear, QuickGELU, nn.Linear]
-    )
+    """Whether a block is CLIP's or open_clip's own, without anything added: its weights may be used one by one."""
+    if type(block) is ResidualAttentionBlock:
+        activations: tuple[Any, ...] = (QuickGELU,)
+    elif type(block) is open_clips("ResidualAttentionBlock") and not hasattr(block, "ln_1_kv"):
+        activations = (open_clips("QuickGELU"), nn.GELU)
+    else:
+        return False
+    layers = [type(child) for child in block.mlp]
+    return type(block.attn) is nn.MultiheadAttention and any(layers == [nn.Linear, a, nn.Linear] for a in activations)
 
 
 def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -49,8 +58,21 @@ def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def feed_forward(block: Any, x: Tensor) -> Tensor:
-    """Add the second half of a block: norm, two linear layers, QuickGELU between. Shape as the input's."""
-    return x + block.mlp[2](quick_gelu(block.mlp[0](layer_norm(block.ln_2, x))))
+    """Add the second half of a block: norm, two linear layers, an activation between. Shape as the input's."""
+    hidden = block.mlp[0](layer_norm(block.ln_2, x))
+    hidden = block.mlp[1](hidden) if isinstance(block.mlp[1], nn.GELU) else quick_gelu(hidden)
+    return x + _scaled(block, "ls_2", block.mlp[2](hidden))
+
+
+def add_attention(block: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Add what attention found (heads side by side, before their projection) to tokens. Shape as of both."""
+    return x + _scaled(block, "ls_1", block.attn.out_proj(y))
+
+
+def _scaled(block: Any, name: str, x: Tensor) -> Tensor:
+    """Scale what a half of a block adds, where the block has scales (open_clip's LayerScale)."""
+    scale = getattr(block, name, None)
+    return x if scale is None else scale(x)
 
 
 def project(block: Any, x: Tensor) -> tuple[Tensor, ...]:
@@ -71,7 +93,15 @@ def run_block(block: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
         The wanted tokens. Shape (n, wanted, width).
     """
     if not is_plain_block(block):
-        return block(x.transpose(0, 1)).transpose(0, 1)[:, rows]
+        batch_first = type(block).__module__.startswith("open_clip")
+        return block(x)[:, rows] if batch_first else block(x.transpose(0, 1)).transpose(0, 1)[:, rows]
     query, key, value = project(block, x)
     y = F.scaled_dot_product_attention(query[:, :, rows], key, value)
-    return feed_forward(block, x[:, rows] + block.attn.out_proj(y.transpose(1, 2).flatten(2)))
+    return feed_forward(block, add_attention(block, x[:, rows], y.transpose(1, 2).flatten(2)))
+
+
+def run_causal_block(block: Any, x: Tensor) -> Tensor:
+    """Run a plain block in which a token sees itself and those before it. Shape (n, length, width), as of `x`."""
+    query, key, value = project(block, x)
+    y = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    return feed_forward(block, add_attention(block, x, y.transpose(1, 2).flatten(2)))

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from coft.backbones.residual_block import feed_forward, is_plain_block, layer_norm, project
+from coft.backbones.residual_block import add_attention, feed_forward, project
+from coft.backbones.tower import TextTower, tower_of
 
 BLOCK = 32  # tokens that see each other in one product; of 16, 32 and 64 the fastest
 MEMORY_BUDGET = 2 << 30  # bytes of what the backward pass needs; beyond, classes are encoded twice
@@ -95,42 +96,40 @@ def causal_mask(length: int, like: Tensor) -> Tensor:
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
-def encode_text(clip_model: Any, embeddings: Tensor, eot: Tensor, budget: int = MEMORY_BUDGET) -> Tensor:
-    """Run CLIP's text tower over token embeddings that end at the longest prompt's end-of-text token.
+def encode_text(clip_model: Any, embeddings: Tensor, ends: Tensor, budget: int = MEMORY_BUDGET) -> Tensor:
+    """Run a text tower over token embeddings that end at the longest prompt's end of text.
 
-    Attention is causal, so what would follow the end of text cannot change the features that are read there:
-    prompts need no padding to 77 tokens.
+    Where attention is causal, what would follow the end of text cannot change the features that are read there:
+    prompts need no padding to 77 tokens. Another tower gets its padding.
 
     Args:
-        clip_model: A `clip.model.CLIP`, or one whose blocks have children of the same names.
+        clip_model: A CLIP of any family, see `tower.tower_of`.
         embeddings: Token embeddings, without positions. Shape (n, length, width).
-        eot: Index of each prompt's end-of-text token. Shape (n,).
+        ends: Index of each prompt's end-of-text token. Shape (n,).
         budget: Bytes that may be kept for the backward pass. Beyond, chunks of prompts are encoded once more there.
 
     Returns:
         Features, not normalised. Shape (n, embed_dim).
     """
-    lengths = [embeddings.shape[1]] * len(embeddings)
-    pieces = [(clip_model, embeddings[part], eot[part]) for part in _chunks(clip_model, lengths, 1, budget)]
-    return torch.cat(_in_turn(_encode_cut, pieces))
+    tower = tower_of(clip_model)
+    encode, length = (
+        (_encode_cut, embeddings.shape[1]) if tower.reads_at_end else (_encode_padded, len(tower.positions))
+    )
+    chunks = _chunks(tower, [length] * len(embeddings), 1, budget)
+    return torch.cat(_in_turn(encode, [(tower, embeddings[part], ends[part]) for part in chunks]))
 
 
-def _encode_cut(clip_model: Any, embeddings: Tensor, eot: Tensor) -> Tensor:
-    length = embeddings.shape[1]
-    x = (embeddings + clip_model.positional_embedding[:length]).transpose(0, 1)
-    mask = causal_mask(length, x)
-    for block in clip_model.transformer.resblocks:
-        h = block.ln_1(x)
-        x = x + block.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
-        x = feed_forward(block, x) if is_plain_block(block) else x + block.mlp(block.ln_2(x))
-    return _read_out(clip_model, x[eot, torch.arange(x.shape[1], device=x.device)])
+def _encode_cut(tower: TextTower, embeddings: Tensor, ends: Tensor) -> Tensor:
+    x = embeddings + tower.positions[: embeddings.shape[1]]
+    mask, rows = causal_mask(embeddings.shape[1], x), torch.arange(len(x), device=x.device)
+    x = x if tower.batch_first else x.transpose(0, 1)
+    for block in tower.blocks:
+        x = tower.run_causal(block, x, mask)
+    return tower.read_out(x[rows, ends] if tower.batch_first else x[ends, rows])
 
 
-def _read_out(clip_model: Any, ends: Tensor) -> Tensor:
-    """Text features of what the tower has at the ends of text."""
-    ends = layer_norm(clip_model.ln_final, ends)
-    with torch.autocast(ends.device.type, enabled=False):  # logits are a hundred times a product of these
-        return ends.to(clip_model.text_projection.dtype) @ clip_model.text_projection
+def _encode_padded(tower: TextTower, embeddings: Tensor, ends: Tensor) -> Tensor:
+    return tower.read_out(tower.run_padded(embeddings, ends))
 
 
 def _in_turn(function: Callable[..., Tensor], pieces: Sequence[tuple[Any, ...]]) -> list[Tensor]:
@@ -142,8 +141,8 @@ def _in_turn(function: Callable[..., Tensor], pieces: Sequence[tuple[Any, ...]])
 
 
 def shares_prefix(clip_model: Any) -> bool:
-    """Whether a text tower is made of CLIP's own blocks with its causal mask."""
-    return all(is_plain_block(block) and block.attn_mask is not None for block in clip_model.transformer.resblocks)
+    """Whether classes can share the beginning of their prompts: a text tower of plain blocks with a causal mask."""
+    return tower_of(clip_model).shares_prefix
 
 
 def encode_classes(
@@ -156,7 +155,7 @@ def encode_classes(
     """Encode prompts that share their beginning.
 
     Args:
-        clip_model: A `clip.model.CLIP` that `shares_prefix`.
+        clip_model: A CLIP whose text tower `shares_prefix`.
         prefix: Token embeddings of [start, context], without positions, of P prompts. Shape (P, length, width).
         suffix: Token embeddings of [name, tail, end of text] of C classes, padded. Shape (C, longest, width).
         lengths: Number of tokens of each class in `suffix`, C of them.
@@ -165,18 +164,18 @@ def encode_classes(
     Returns:
         Features, not normalised. Shape (P, C, embed_dim).
     """
-    shared = _prefix_keys_values(clip_model, prefix)
+    tower = tower_of(clip_model)
+    shared = _prefix_keys_values(tower, prefix)
     pieces = [
-        (clip_model, shared, suffix[part], tuple(lengths[part]), prefix.shape[1])
-        for part in _chunks(clip_model, lengths, len(prefix), budget)
+        (tower, shared, suffix[part], tuple(lengths[part]), prefix.shape[1])
+        for part in _chunks(tower, lengths, len(prefix), budget)
     ]
     return torch.cat(_in_turn(_class_features, pieces), dim=1)
 
 
-def _chunks(clip_model: Any, lengths: Sequence[int], prompts: int, budget: int) -> list[slice]:
+def _chunks(tower: TextTower, lengths: Sequence[int], prompts: int, budget: int) -> list[slice]:
     """Cut the classes into chunks of a quarter of the budget each; one chunk where the budget is enough."""
-    width, layers = clip_model.ln_final.weight.shape[0], len(clip_model.transformer.resblocks)
-    each = prompts * layers * width * TENSORS_KEPT * clip_model.ln_final.weight.element_size()
+    each = prompts * len(tower.blocks) * tower.width * TENSORS_KEPT * tower.positions.element_size()
     if sum(lengths) * each <= budget:
         return [slice(0, len(lengths))]
     room = max(1, budget // CHUNKS // each)
@@ -189,22 +188,21 @@ def _chunks(clip_model: Any, lengths: Sequence[int], prompts: int, budget: int) 
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(lengths)], strict=True)]
 
 
-def _prefix_keys_values(clip_model: Any, prefix: Tensor) -> list[KeysValues]:
+def _prefix_keys_values(tower: TextTower, prefix: Tensor) -> list[KeysValues]:
     """Keys and values of the beginning in every layer, each of shape (P, heads, length, width / heads)."""
-    x = prefix + clip_model.positional_embedding[: prefix.shape[1]]
-    blocks = clip_model.transformer.resblocks
+    x = prefix + tower.positions[: prefix.shape[1]]
     result = []
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(tower.blocks):
         query, key, value = project(block, x)
         result.append((key, value))
-        if i + 1 < len(blocks):
+        if i + 1 < len(tower.blocks):
             y = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-            x = feed_forward(block, x + block.attn.out_proj(y.transpose(1, 2).flatten(2)))
+            x = feed_forward(block, add_attention(block, x, y.transpose(1, 2).flatten(2)))
     return result
 
 
 def _class_features(
-    clip_model: Any,
+    tower: TextTower,
     shared: Sequence[KeysValues],
     suffix: Tensor,
     lengths: tuple[int, ...],
@@ -213,14 +211,13 @@ def _class_features(
     """Features of classes whose tokens attend to the beginning and to themselves. Shape (P, C, embed_dim)."""
     packed = _packed(lengths, suffix.device)
     which, place = packed.tokens
-    x = (suffix[which, place] + clip_model.positional_embedding[start + place]).unsqueeze(0)
-    blocks = clip_model.transformer.resblocks
-    for i, (block, (key, value)) in enumerate(zip(blocks, shared, strict=True)):
+    x = (suffix[which, place] + tower.positions[start + place]).unsqueeze(0)
+    for i, (block, (key, value)) in enumerate(zip(tower.blocks, shared, strict=True)):
         y = _attend(project(block, x), key, value, packed.mask)
-        if i + 1 == len(blocks):  # the rest of the tower is for the ends of text alone
+        if i + 1 == len(tower.blocks):  # the rest of the tower is for the ends of text alone
             x, y = x[:, packed.ends[0], packed.ends[1]], y[:, packed.ends[0], packed.ends[1]]
-        x = feed_forward(block, x + block.attn.out_proj(y))
-    return _read_out(clip_model, x)
+        x = feed_forward(block, add_attention(block, x, y))
+    return tower.read_out(x)
 
 
 def _attend(own: Sequence[Tensor], key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

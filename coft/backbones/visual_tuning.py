@@ -12,18 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coft.backbones.architecture import is_vit
 from coft.backbones.low_rank import add_low_rank
 from coft.backbones.residual_block import run_block
 from coft.runtime.errors import UserError, did_you_mean
 
-NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 VPT_TOKENS = 20
 LORA_RANK = 4
-
-
-def is_vit(visual: nn.Module) -> bool:
-    """Whether an image encoder of CLIP is a vision transformer (else it is a ModifiedResNet)."""
-    return hasattr(visual, "transformer")
 
 
 def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:

@@ -160,7 +160,7 @@ class PromptTuning(Method):
     def image_features(self, images: Tensor) -> Tensor:
         """Image features of the frozen CLIP, unit length. Shape (n, embed_dim)."""
         with torch.no_grad(), self.runtime.autocast():
-            return F.normalize(self.backbone.clip_model.encode_image(images).float(), dim=-1)
+            return F.normalize(self.backbone.visual(images).float(), dim=-1)
 
     def text(self, name: str) -> Tensor:
         """Text features of a prompt, unit length, with gradients to the context. Shape (C, embed_dim)."""

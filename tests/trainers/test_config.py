@@ -60,7 +60,8 @@ BAD: tuple[Any, ...] = (
 IN_PAIRS = ("TRAINER.NAME", "TRAINER.COFTPLUS.", "TRAINER.UPL.", "TRAINER.FIXMATCH.")
 IN_FILES = ("USE_CUDA", "OPTIM.", "INPUT.RR", "INPUT.TRANSFORMS", "DATALOADER.TRAIN_X.", "TRAINER.COFTPLUS.C")
 # The config fills these in, or makes them fit the machine.
-SETTLED = {"INPUT.SIZE", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD", "SEED", "DATALOADER.NUM_WORKERS"}
+SETTLED = {f"INPUT.{key}" for key in ("SIZE", "PIXEL_MEAN", "PIXEL_STD", "INTERPOLATION")}
+SETTLED |= {"SEED", "DATALOADER.NUM_WORKERS"}
 
 
 @dataclass
@@ -164,7 +165,7 @@ def test_names_are_those_that_dassl_has() -> None:
     assert set(rules["OPTIM.NAME"].choices) == set(OPTIMIZERS)
     assert set(rules["OPTIM.LR_SCHEDULER"].choices) == set(SCHEDULES)
     assert set(rules["OPTIM.WARMUP_TYPE"].choices) == set(WARMUPS)
-    assert set(rules["INPUT.INTERPOLATION"].choices) == set(INTERPOLATION_MODES)
+    assert set(rules["INPUT.INTERPOLATION"].choices) == {"", *INTERPOLATION_MODES}
 
 
 def test_defaults_are_dassls_but_for_those_of_the_backbone() -> None:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from clip.model import CLIP
 
 from coft.backbones import backbone
+from coft.backbones.architecture import CLIP_MEAN, CLIP_STD
 from coft.backbones.backbone import ClassBackbone
-from coft.backbones.load import CLIP_MEAN, CLIP_STD
 from coft.images.batches import UnlabeledImages
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import Inputs
@@ -40,7 +40,7 @@ def test_image_features_are_means_over_the_views_and_kept_on_disk(
         torch.testing.assert_close(mean, sum(each) / 3, atol=1e-4, rtol=1e-4)
     other = made.image_features(images, 3, (2, "labels", 7))
     assert not torch.equal(found, other) and len(list(tmp_path.iterdir())) == 3
-    monkeypatch.setattr(clip_model, "encode_image", None)  # from here on, they come from the disk
+    monkeypatch.setattr(made, "visual", None)  # from here on, they come from the disk
     assert torch.equal(made.image_features(images), single)
     assert torch.equal(made.image_features(images, 3, KEY), found)
     assert torch.equal(made.image_features(images, 3, (2, "labels", 7)), other)

@@ -1,0 +1,193 @@
+"""open_clip's models: built from their configs, with weights from files that are read as data, never run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coft.backbones.architecture import CLIP_MEAN, CLIP_STD, Architecture, is_vit, reads_any_size
+from coft.backbones.open_clip_names import Source, source_of
+from coft.backbones.open_clip_text import check_text, tokenizer_of
+from coft.runtime.errors import UserError
+
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes by which modules drop something
+State = dict[str, Tensor]
+
+
+def open_clip_architecture(name: str) -> Architecture:
+    """Tell a model's input and kind from its config alone.
+
+    Raises:
+        UserError: If there is no such model, or it is none that this project can run.
+    """
+    source = source_of(name)
+    resolution, vit, any_size = _kind(source.name, json.dumps(source.config))
+    own = source.preprocess
+    mean, std = tuple(own.get("mean") or CLIP_MEAN), tuple(own.get("std") or CLIP_STD)
+    interpolation = own.get("interpolation")
+    return Architecture(
+        resolution, vit, any_size, mean, std, interpolation if interpolation in INTERPOLATIONS else "bicubic"
+    )
+
+
+@lru_cache
+def _kind(name: str, config: str) -> tuple[int, bool, bool]:
+    """Resolution, whether it is a ViT, whether it reads any size. The model is built without memory for weights."""
+    parsed = json.loads(config)
+    visual = build(name, parsed, "meta").visual
+    size = parsed["vision_cfg"].get("image_size", 224)
+    sides = set(size if isinstance(size, list) else [size])
+    if len(sides) > 1:
+        raise UserError(f"backbone {name}: reads images of {size} pixels; use a model that reads squares")
+    return int(sides.pop()), is_vit(visual), reads_any_size(visual)
+
+
+def load_open_clip(name: str) -> nn.Module:
+    """Load a model of open_clip, frozen, in evaluation mode, fp32, on the CPU.
+
+    Args:
+        name: See `open_clip_names`.
+
+    Returns:
+        open_clip's `CLIP` or `CustomTextCLIP`, each call a new one. `model.visual(images)` gives projected features;
+        `model.tokenizer` is its tokenizer, if that is not CLIP's. A bias of logits, as SigLIP has one, is loaded and
+        not used: it is the same for all classes, which a softmax does not see.
+
+    Raises:
+        UserError: If it cannot be had, or its parts do not fit each other.
+    """
+    source = source_of(name)
+    model: Any = build(name, source.config, "cpu")
+    model.load_state_dict(_fitting(model, source))
+    tokenizer = tokenizer_of(source)
+    if tokenizer is not None:
+        model.tokenizer = tokenizer
+    check_text(name, model)
+    return model.eval().requires_grad_(False)
+
+
+def build(name: str, config: dict[str, Any], device: str) -> Any:
+    """Build a model with random weights, in which nothing is dropped in training.
+
+    Args:
+        name: For the error message.
+        config: open_clip's model_cfg.
+        device: "cpu", or "meta" for a model without memory.
+
+    Raises:
+        UserError: If the config is none that open_clip can build, or the text encoder is none of open_clip's own.
+    """
+    import open_clip
+
+    config = copy.deepcopy(config)
+    if "hf_model_name" in config["text_cfg"]:
+        raise UserError(
+            f"backbone {name}: its text encoder is {config['text_cfg']['hf_model_name']} of Hugging Face, which is not "
+            f"supported; use a model whose text_cfg has no hf_model_name, such as ViT-B-16/laion2b_s34b_b88k"
+        )
+    is_coca = config.pop("multimodal_cfg", None) is not None  # of which the decoder of captions is left out
+    custom = config.pop("custom_text", False) or is_coca
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    for part in ("vision_cfg", "text_cfg"):
+        config[part]["output_tokens"] = False
+    try:
+        with torch.device(device):
+            model: Any = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+    except Exception as error:  # open_clip and timm raise what a value leads them to
+        raise UserError(f"backbone {name}: open_clip cannot build its model_cfg ({_first_line(error)})") from error
+    _drop_nothing(model)
+    return model
+
+
+def _drop_nothing(model: nn.Module) -> None:
+    """Take dropout, drop-path and patch dropout away: in training, too, features are those of evaluation."""
+    for module in model.modules():
+        for name in SILENT:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+# -------------------------------------------------------------------- weights
+
+
+def _fitting(model: Any, source: Source) -> State:
+    """Weights of a source, with the names and shapes of a model.
+
+    Raises:
+        UserError: If they are others.
+    """
+    path = source.weights()
+    state = _translated(model, read_tensors(source.name, path))
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    wrong = [key for key, shape in shapes.items() if key not in state or state[key].shape != shape]
+    wrong += [key for key in state if key not in shapes]
+    if wrong:
+        raise UserError(
+            f"backbone {source.name}: {len(wrong)} tensors of {path.name} do not fit its model_cfg, the first is "
+            f"{wrong[0]}; give the config that the weights were saved with"
+        )
+    return state
+
+
+def _translated(model: Any, state: State) -> State:
+    """Weights by today's names of open_clip, whatever release or library wrote them."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = convert_state_dict(model, state)
+    if not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    state = {key: value for key, value in state.items() if not key.startswith("text_decoder.")}
+    if "logit_scale" in state:
+        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
+    if model.logit_bias is not None:
+        bias = state.get("logit_bias", torch.zeros(()))
+        state["logit_bias"] = bias.reshape(model.logit_bias.shape)
+    resize_pos_embed(state, model)
+    resize_text_pos_embed(state, model)
+    return state
+
+
+def read_tensors(name: str, path: Path) -> State:
+    """Read a file of tensors as data; nothing in it is run.
+
+    Args:
+        name: For the error message.
+        path: A safetensors file, or one of `torch.save`.
+
+    Returns:
+        Floating-point tensors in fp32.
+
+    Raises:
+        UserError: If the file is no such one.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (Exception, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"backbone {name}: {path} is no file of tensors alone ({type(error).__name__}); save model.state_dict()"
+        ) from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"backbone {name}: {path} has no tensors by name; save model.state_dict()")
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

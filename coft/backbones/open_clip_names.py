@@ -1,0 +1,154 @@
+"""Names of open_clip's models, and what they stand for: a config, a preprocessing, and a file with weights.
+
+open_clip:ViT-B-16/laion2b_s34b_b88k    a model and a tag of open_clip's registry
+open_clip:FOLDER                        a folder as open_clip writes it
+open_clip:FILE                          a file of such a folder, or one with a config of the same name beside it
+photo                                   a folder of our own
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from coft.runtime.errors import UserError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+PREFIX = "open_clip:"
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+ALIASES = {"photo": WEIGHTS / "photo", "photo-lite1": WEIGHTS / "photo-lite1"}
+CONFIG = "open_clip_config.json"
+FILES = (  # by open_clip's order of preference
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes:
+        name: As the user wrote it.
+        config: open_clip's model_cfg.
+        preprocess: open_clip's preprocess_cfg.
+        weights: Finds or downloads the file with the weights.
+        folder: Of a local model.
+    """
+
+    name: str
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+    weights: Callable[[], Path]
+    folder: Path | None = None
+
+
+def is_open_clips(name: str) -> bool:
+    """Whether a backbone's name is for this module."""
+    return name.startswith(PREFIX) or name in ALIASES
+
+
+def local_path(name: str) -> Path | None:
+    """Folder or file that a name stands for; None for a name of open_clip's registry."""
+    if name in ALIASES:
+        return ALIASES[name]
+    written = name.removeprefix(PREFIX)
+    path = Path(written).expanduser()
+    looks_like_one = written.startswith((".", "/", "~")) or path.suffix in SUFFIXES
+    return path if looks_like_one or path.exists() else None
+
+
+def source_of(name: str) -> Source:
+    """Find out what a name stands for. Nothing is downloaded.
+
+    Raises:
+        UserError: If there is no such model, tag, folder or file, or a config cannot be read.
+    """
+    path = local_path(name)
+    return _registered(name) if path is None else _local(name, path)
+
+
+# -------------------------------------------------------------------- local
+
+
+def _local(name: str, path: Path) -> Source:
+    if not path.exists():
+        hint = "check it out again" if name in ALIASES else "give a folder as open_clip writes it"
+        raise UserError(f"backbone {name}: {path} is not there; {hint}")
+    folder = path if path.is_dir() else path.parent
+    named = path.with_suffix(".json")
+    content = _read_config(name, named if path.is_file() and named.is_file() else folder / CONFIG)
+    weights = partial(_weights_in, name, folder) if path.is_dir() else partial(Path, path)
+    return Source(name, content["model_cfg"], content.get("preprocess_cfg") or {}, weights, folder)
+
+
+def _read_config(name: str, path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"backbone {name}: there is no {path}; open_clip writes one with model_cfg and preprocess_cfg")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"backbone {name}: {path} cannot be read ({error})") from error
+    parts = content.get("model_cfg") if isinstance(content, dict) else None
+    if not isinstance(parts, dict) or not all(isinstance(parts.get(key), dict) for key in ("vision_cfg", "text_cfg")):
+        raise UserError(f"backbone {name}: {path} has no model_cfg with vision_cfg and text_cfg")
+    return content
+
+
+def _weights_in(name: str, folder: Path) -> Path:
+    known = [folder / file for file in FILES if (folder / file).is_file()]
+    others = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    others.sort(key=lambda path: path.suffix != ".safetensors")
+    if not (known or others):
+        raise UserError(f"backbone {name}: no weights in {folder}; open_clip calls them {FILES[0]}")
+    return (known or others)[0]
+
+
+# -------------------------------------------------------------------- open_clip's registry
+
+
+def _registered(name: str) -> Source:
+    import open_clip  # takes seconds, so only who asks for it waits
+
+    model, _, tag = name.removeprefix(PREFIX).partition("/")
+    if model not in open_clip.list_models():
+        hint = did_you_mean(model, open_clip.list_models())
+        raise UserError(f"backbone {name}: open_clip has no model {model!r}, and there is no such folder; {hint}")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not tags:
+        raise UserError(f"backbone {name}: open_clip has no weights for {model}; give a folder: {PREFIX}FOLDER")
+    if not tag:
+        raise UserError(f"backbone {name}: which weights? Write {PREFIX}{model}/{tags[0]}; known are {', '.join(tags)}")
+    known = open_clip.get_pretrained_cfg(model, tag)
+    if not known:
+        raise UserError(f"backbone {name}: open_clip has no weights {tag!r} for {model}; {did_you_mean(tag, tags)}")
+    config = open_clip.get_model_config(model)
+    config["quick_gelu"] = bool(config.get("quick_gelu") or known.get("quick_gelu"))  # as the weights were trained
+    return Source(name, config, known, partial(_download, name, known))
+
+
+def _download(name: str, known: dict[str, Any]) -> Path:
+    import open_clip
+
+    try:
+        return Path(open_clip.download_pretrained(known))
+    except Exception as error:  # of urllib, requests, httpx, huggingface_hub or the disk
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"backbone {name}: its weights could not be downloaded ({reason[:200]}); go online, or copy a folder "
+            f"that open_clip wrote and give {PREFIX}FOLDER, or use a CLIP that comes with the project: "
+            f"--backbone embedded"
+        ) from error

@@ -1,0 +1,153 @@
+"""A text encoder of any family, as prompts see it: tokens, embeddings, blocks, and where features are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coft.backbones.residual_block import feed_forward, is_plain_block, layer_norm, run_causal_block
+from coft.backbones.tokens import CLIP_TOKENIZER, Tokenizer
+
+AT_END = ("argmax", "eos")  # open_clip's names of pooling at the end of text
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """A text encoder with its tokenizer.
+
+    There are two ways to run one. If attention is causal and features are read at the end of text (`reads_at_end`),
+    what follows the end is never seen: prompts are cut there. Others read `context_length` tokens, padding included.
+
+    Args:
+        module: A `clip.model.CLIP`, or open_clip's `CLIP` or `TextTransformer`. Their children have the same names.
+        tokenizer: Its tokenizer.
+    """
+
+    module: Any
+    tokenizer: Tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that it reads at most, those of start and end included."""
+        return self.module.positional_embedding.shape[0] - (self.class_embedding is not None)
+
+    @property
+    def width(self) -> int:
+        """Of token embeddings."""
+        return self.module.token_embedding.weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.module.positional_embedding.device
+
+    @property
+    def positions(self) -> Tensor:
+        """Embeddings of positions. Shape (context_length, width), one more with a class embedding."""
+        return self.module.positional_embedding
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """Residual blocks."""
+        return self.module.transformer.resblocks
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether blocks take tokens as (n, length, width), as open_clip's do; else (length, n, width)."""
+        return getattr(self.module.transformer, "batch_first", False)
+
+    @property
+    def class_embedding(self) -> Tensor | None:
+        """CoCa's token after the text, at which features are read. Shape (width,)."""
+        return getattr(self.module, "cls_emb", None)
+
+    @property
+    def pool(self) -> str:
+        """Where features are read, by open_clip's names; CLIP's are read at the end of text."""
+        default: str = getattr(self.module, "text_pool_type", "argmax")
+        return getattr(self.module, "pool_type", default)
+
+    @property
+    def reads_at_end(self) -> bool:
+        """Whether attention is causal and features are read at the end of text."""
+        if not self.batch_first:
+            return True
+        causal = self.module.attn_mask is not None
+        return causal and self.class_embedding is None and self.pool in AT_END
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether classes can share the beginning of their prompts, see `text_tower`."""
+        masked = self.batch_first or all(getattr(block, "attn_mask", None) is not None for block in self.blocks)
+        return masked and self.reads_at_end and all(is_plain_block(block) for block in self.blocks)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings of tokens of any shape. Shape (..., width)."""
+        return self.module.token_embedding(tokens)
+
+    def embeddings(self, tokens: Tensor) -> Tensor:
+        """A frozen copy of the embeddings of tokens of any shape. Shape (..., width)."""
+        weight = self.module.token_embedding.weight.detach()
+        return weight[tokens.to(weight.device)].clone()
+
+    def run_causal(self, block: Any, x: Tensor, mask: Tensor) -> Tensor:
+        """Run a block in which a token sees those before it.
+
+        Args:
+            block: One of `blocks`.
+            x: Tokens, in the order that `batch_first` says.
+            mask: What says so. Shape (length, length).
+
+        Returns:
+            Shape as of `x`.
+        """
+        if self.batch_first:
+            return run_causal_block(block, x) if is_plain_block(block) else block(x, attn_mask=mask)
+        h = block.ln_1(x)
+        x = x + block.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
+        return feed_forward(block, x) if is_plain_block(block) else x + block.mlp(block.ln_2(x))
+
+    def run_padded(self, embeddings: Tensor, ends: Tensor) -> Tensor:
+        """Run all blocks over as many tokens as it reads, with open_clip's padding, mask and pooling.
+
+        Args:
+            embeddings: Token embeddings, without positions. Shape (n, length, width).
+            ends: Index of each text's last token; what follows is replaced by padding. Shape (n,).
+
+        Returns:
+            What is read of each text. Shape (n, width).
+        """
+        missing = self.context_length - embeddings.shape[1]
+        x = F.pad(embeddings, (0, 0, 0, missing))
+        own = torch.arange(x.shape[1], device=x.device) <= ends.unsqueeze(1)
+        x = torch.where(own.unsqueeze(2), x, self.embed(ends.new_tensor(self.tokenizer.pad)).to(x.dtype))
+        mask = self.module.attn_mask
+        if self.class_embedding is not None:
+            x = torch.cat([x, self.class_embedding.to(x.dtype).expand(len(x), 1, -1)], dim=1)
+            blank = self.module.pad_id
+            seen = torch.where(own, blank + 1, self.tokenizer.pad)  # of the numbers, only which are padding counts
+            padding = self.module._build_additive_mask(seen, x.shape[1], x.dtype)
+            mask = padding if mask is None else mask + padding
+        x = self.module.transformer(x + self.positions, attn_mask=mask)
+        if self.class_embedding is None and self.pool in AT_END:
+            return x[torch.arange(len(x), device=x.device), ends]
+        return x[:, 0] if self.class_embedding is None and self.pool == "first" else x[:, -1]
+
+    def read_out(self, ends: Tensor) -> Tensor:
+        """Text features, not normalised, of what the blocks have where they are read. Shape (..., embed_dim)."""
+        ends, projection = layer_norm(self.module.ln_final, ends), self.module.text_projection
+        with torch.autocast(ends.device.type, enabled=False):  # logits are a hundred times a product of these
+            if isinstance(projection, nn.Linear):
+                return projection(ends.to(projection.weight.dtype))
+            return ends if projection is None else ends.to(projection.dtype) @ projection
+
+
+def tower_of(clip_model: Any) -> TextTower:
+    """The text encoder of a CLIP of any family; without a tokenizer of its own, with CLIP's."""
+    module = getattr(clip_model, "text", clip_model)
+    return TextTower(module, getattr(clip_model, "tokenizer", CLIP_TOKENIZER))
