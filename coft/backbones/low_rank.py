@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from coft.backbones.architecture import is_convolutional
 
 QUERY_AND_VALUE = (3, (0, 2))  # of the three blocks of rows of an attention's packed projection
 
@@ -47,21 +50,38 @@ class LowRank(nn.Module):
 
 
 def add_low_rank(visual: Any, rank: int, generator: torch.Generator) -> Any:
-    """Give an image encoder low-rank updates, in place: of queries and values, or of a ResNet's convolutions.
+    """Give an image encoder low-rank updates, in place: of queries and values, and of a CNN's convolutions.
 
     Args:
-        visual: CLIP's image encoder; its own weights stay as they are.
+        visual: An image encoder; its own weights stay as they are.
         rank: Rank of each update.
         generator: Source of the random numbers.
 
     Returns:
         The encoder.
     """
+    convolutional = is_convolutional(visual)
     for module in list(visual.modules()):
-        if isinstance(module, nn.MultiheadAttention):
-            blocks, tuned = QUERY_AND_VALUE
-            update = LowRank(module.in_proj_weight, rank, generator, blocks, tuned)
-            parametrize.register_parametrization(module, "in_proj_weight", update)
-        elif isinstance(module, nn.Conv2d) and not hasattr(visual, "transformer"):
-            parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank, generator))
+        for owner, name, blocks, tuned in tuned_weights(module, convolutional):
+            update = LowRank(getattr(owner, name), rank, generator, blocks, tuned)
+            parametrize.register_parametrization(owner, name, update)
     return visual
+
+
+def tuned_weights(module: Any, convolutional: bool) -> Iterator[tuple[nn.Module, str, int, tuple[int, ...]]]:
+    """Weights of a module that get an update: whose, by which name, in how many blocks, and which of them.
+
+    Args:
+        module: A module of an image encoder.
+        convolutional: Whether convolutions get one.
+    """
+    packed = getattr(module, "in_proj_weight", None)  # torch's attention and open_clip's
+    if isinstance(packed, Tensor) and hasattr(module, "num_heads"):
+        yield module, "in_proj_weight", *QUERY_AND_VALUE
+    elif isinstance(getattr(module, "qkv", None), nn.Linear):  # timm's
+        yield module.qkv, "weight", *QUERY_AND_VALUE
+    elif hasattr(module, "qkv") and module.qkv is None:  # timm's Eva, where they are not packed
+        yield module.q_proj, "weight", 1, (0,)
+        yield module.v_proj, "weight", 1, (0,)
+    elif convolutional and isinstance(module, nn.Conv2d):
+        yield module, "weight", 1, (0,)

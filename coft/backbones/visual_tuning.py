@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coft.backbones.architecture import is_vit
+from coft.backbones.architecture import is_vit, timm_vit
 from coft.backbones.low_rank import add_low_rank
 from coft.backbones.residual_block import run_block
+from coft.backbones.vit import parts_of
 from coft.runtime.errors import UserError, did_you_mean
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -55,10 +56,10 @@ def norms_and_biases(visual: nn.Module, generator: torch.Generator) -> nn.Module
 class PromptedViT(nn.Module):
     """Visual prompt tuning (VPT, Jia et al. 2022): learned tokens between the class token and the patches.
 
-    Every layer has tokens of its own, in the place of the layer before's (VPT-deep).
+    Every layer has tokens of its own, in the place of the layer before's (VPT-deep). Nothing is pooled over them.
 
     Args:
-        visual: CLIP's vision transformer.
+        visual: A vision transformer, see `vit.parts_of`.
         num_tokens: Number of tokens.
         generator: Source of the tokens' start, uniform as in the paper.
 
@@ -69,29 +70,34 @@ class PromptedViT(nn.Module):
     def __init__(self, visual: Any, num_tokens: int, generator: torch.Generator) -> None:
         super().__init__()
         self.visual: Any = share_frozen(visual, set())
-        depth = len(visual.transformer.resblocks)
-        width, fan_in = visual.conv1.out_channels, 3 * visual.conv1.kernel_size[0] ** 2
-        bound = (6 / (fan_in + width)) ** 0.5
+        patches = next(module for module in visual.modules() if isinstance(module, nn.Conv2d))
+        depth, width = len(parts_of(visual).blocks), _width(visual)
+        bound = (6 / (3 * patches.kernel_size[0] ** 2 + width)) ** 0.5
         start = torch.rand(depth, num_tokens, width, generator=generator)
         self.tokens = nn.Parameter((2 * start - 1) * bound)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images."""
-        visual: Any = self.visual
-        patches = visual.conv1(images).flatten(2).transpose(1, 2)
-        cls = visual.class_embedding.expand(len(images), 1, -1)
-        x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)
-        after, last = 1, len(visual.transformer.resblocks) - 1  # where the patches begin; the last layer
-        for i, block in enumerate(visual.transformer.resblocks):
+        parts = parts_of(self.visual)
+        x, before = parts.embed(images), parts.prefix
+        after, last = before, len(parts.blocks) - 1  # where the patches begin; the last layer
+        for i, block in enumerate(parts.blocks):
             prompts = self.tokens[i].to(x.dtype).expand(len(x), -1, -1)
-            x = torch.cat([x[:, :1], prompts, x[:, after:]], dim=1)
-            after = 1 + prompts.shape[1]
-            x = self.run_block(block, x, slice(1) if i == last else slice(None))
-        return visual.ln_post(x[:, 0]) @ visual.proj
+            x = torch.cat([x[:, :before], prompts, x[:, after:]], dim=1)
+            after = before + prompts.shape[1]
+            x = self.run_block(block, x, slice(parts.wanted if i == last else None))
+        if parts.wanted is None:
+            x = torch.cat([x[:, :before], x[:, after:]], dim=1)
+        return parts.read_out(x)
 
     def run_block(self, block: nn.Module, x: Tensor, rows: slice) -> Tensor:
         """Run a residual block: see `residual_block.run_block`."""
         return run_block(block, x, rows)
+
+
+def _width(visual: Any) -> int:
+    trunk = timm_vit(visual)
+    return trunk.embed_dim if trunk is not None else visual.conv1.out_channels
 
 
 def vpt_deep(visual: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -100,7 +106,7 @@ def vpt_deep(visual: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def lora(visual: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Train low-rank updates of queries and values, or of a ResNet's convolutions."""
+    """Train low-rank updates of queries and values, and of a CNN's convolutions."""
     return add_low_rank(share_frozen(visual, set()), LORA_RANK, generator)
 
 

@@ -44,7 +44,7 @@ def trainable_copy(encoder: nn.Module) -> nn.Module:
 def freeze_statistics(module: nn.Module) -> None:
     """Keep batch norms at the statistics of pre-training, also in training mode."""
     for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
+        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
             child.eval()
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from coft.backbones.architecture import timm_vit
 from coft.backbones.backbone import ClassBackbone
-from coft.backbones.visual_tuning import NORMS, is_vit
+from coft.backbones.visual_tuning import NORMS
 from coft.method import settings as declared
 from coft.method.protocol import Images
+from coft.runtime.errors import UserError
 
 from .zero_shot import ZeroShot
 
@@ -55,20 +58,49 @@ def adapt_batch_norms(visual: nn.Module, batches: Iterable[Tensor], share: float
 
 @torch.no_grad()
 def centre_last_norm(visual: Any, batches: Iterable[Tensor], share: float) -> None:
-    """Shift the bias of a ViT's last layer norm by some of its mean output over some images.
+    """Shift the bias of the last layer norm by some of its mean output over some images.
 
     Args:
-        visual: CLIP's vision transformer, in evaluation mode.
+        visual: An image encoder with a `last_norm`, in evaluation mode.
         batches: Images, shape (n, 3, size, size) each.
         share: How much of the mean is taken away.
     """
+    norm, pool = last_norm(visual)
     outputs: list[Tensor] = []
-    hook = visual.ln_post.register_forward_hook(lambda module, inputs, output: outputs.append(output.double().cpu()))
+    hook = norm.register_forward_hook(lambda module, inputs, output: outputs.append(pool(output).double().cpu()))
     for images in batches:
         visual(images)
     hook.remove()
     mean = torch.cat(outputs).mean(dim=0)
-    visual.ln_post.bias.sub_((share * mean).to(visual.ln_post.bias))
+    norm.bias.sub_((share * mean).to(norm.bias))
+
+
+def last_norm(visual: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
+    """The layer norm before the projection, and what makes features (n, width) of what it puts out.
+
+    Raises:
+        UserError: If there is none, or what follows it is no mean.
+    """
+    trunk: Any = getattr(visual, "trunk", None)
+    if trunk is None and hasattr(visual, "ln_post") and getattr(visual, "attn_pool", None) is None:
+        by_class = getattr(visual, "pool_type", "tok") == "tok"
+        return visual.ln_post, lambda x: x if x.dim() == 2 else x[:, 0] if by_class else x[:, 1:].mean(dim=1)
+    if timm_vit(visual) and trunk.attn_pool is None:
+        after = isinstance(trunk.fc_norm, nn.LayerNorm)
+        norm, pool = (trunk.fc_norm, torch.clone) if after else (trunk.norm, trunk.pool)
+    else:
+        norm, pool = getattr(getattr(trunk, "head", None), "norm", None), partial(torch.flatten, start_dim=1)
+    if not isinstance(norm, nn.LayerNorm) or norm.bias is None:
+        raise UserError(
+            "NormAdaptation: this image encoder has neither batch norms nor a layer norm before its projection; use "
+            "another backbone"
+        )
+    return norm, pool
+
+
+def has_batch_norms(visual: nn.Module) -> bool:
+    """Whether an image encoder has statistics of a data set."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in visual.modules())
 
 
 class NormAdaptation(ZeroShot):
@@ -92,6 +124,9 @@ class NormAdaptation(ZeroShot):
         self, images: Images, backbone: ClassBackbone, settings: NormAdaptationSettings, device: torch.device
     ) -> None:
         self.adapted: Any = copy.deepcopy(backbone.visual)
+        self.change = adapt_batch_norms if has_batch_norms(self.adapted) else centre_last_norm
+        if self.change is centre_last_norm:
+            last_norm(self.adapted)  # or say now that there is none
         super().__init__(backbone.clip_model, self.adapted, backbone.zero_shot_text())
         self.images, self.settings, self.device = images, settings, device
         self.models = {"norms": nn.ModuleList(m for m in self.adapted.modules() if isinstance(m, NORMS))}
@@ -100,5 +135,4 @@ class NormAdaptation(ZeroShot):
         """Adapt the norms to the unlabeled images."""
         self.adapted.eval()
         batches = (batch.to(self.device) for batch in self.images.plain())
-        change = centre_last_norm if is_vit(self.adapted) else adapt_batch_norms
-        change(self.adapted, batches, self.settings.share)
+        self.change(self.adapted, batches, self.settings.share)
