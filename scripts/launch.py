@@ -21,7 +21,7 @@ import yaml  # noqa: E402
 
 import train  # noqa: E402
 from coft.backbones.load import architecture  # noqa: E402
-from coft.backbones.open_clip_names import ALIASES, PREFIX, local_path  # noqa: E402
+from coft.backbones.open_clip_names import ALIASES, PREFIX, local_path, stem  # noqa: E402
 from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.runtime.experiment import flatten  # noqa: E402
 from dassl.data.datasets import DATASET_REGISTRY  # noqa: E402
@@ -164,8 +164,8 @@ def backbone_of(args: argparse.Namespace) -> str:
     if args.backbone is None:
         return "embedded" if args.dataset in EMBEDDED_SETS else "ViT-B/16"
     if args.backbone.startswith(PREFIX):
-        path = str(called_from(args.backbone.removeprefix(PREFIX)))
-        return args.backbone if local_path(PREFIX + path) is None else PREFIX + path
+        path = called_from(args.backbone.removeprefix(PREFIX))
+        return f"{PREFIX}{path}" if path.exists() or local_path(args.backbone) else str(args.backbone)
     return str(called_from(args.backbone)) if is_checkpoint(args.backbone) else str(args.backbone)
 
 
@@ -249,7 +249,7 @@ def slug(backbone: str) -> str:
         name = Path(backbone).stem
     elif backbone.startswith(PREFIX):
         path = local_path(backbone)
-        name = PREFIX + (path.resolve().name if path else backbone.removeprefix(PREFIX))
+        name = PREFIX + (stem(path.resolve()) if path else name.removeprefix(PREFIX))
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from coft.backbones.load import Architecture
+from coft.backbones.open_clip_names import ALIASES
 from coft.runtime.errors import UserError
 from scripts import launch
+from tests.open_clip_models import CONFIGS, write_model
 from train import make_parser
 from trainers import extend_cfg
 from trainers.config import make_cfg
@@ -93,6 +95,27 @@ def test_paths_are_where_the_user_stands(
     assert value(listed, "--root") == "data" and value(listed, "--output-dir").startswith("output/")  # the project's
     monkeypatch.setenv("DATA", "mine")
     assert value(arguments("CoFT"), "--root") == str(here / "mine")
+
+
+def test_models_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path))
+    folder = write_model(tmp_path / "models" / "My CNN", CONFIGS["timm-cnn"])
+    for name in ("models/My CNN", "./models/My CNN", "models/My CNN/open_clip_model.safetensors"):
+        argv = arguments("CoFT", "digits", "--backbone", f"open_clip:{name}")
+        assert value(argv, "--backbone") == f"open_clip:{tmp_path / name}"
+        assert value(argv, "--config-file").endswith("CoFT/rn50.yaml")
+        assert value(argv, "--output-dir") == "output/digits/CoFT/open_clip_my_cnn/seed1"
+    argv = arguments("UPL", "digits", "--backbone", "open_clip:ViT-B-16/laion2b_s34b_b88k")
+    assert value(argv, "--backbone") == "open_clip:ViT-B-16/laion2b_s34b_b88k"
+    assert value(argv, "--config-file").endswith("UPL/vit_b16_ep50.yaml")
+    assert value(argv, "--output-dir") == "output/digits/UPL/open_clip_vit_b_16laion2b_s34b_b88k/seed1"
+    monkeypatch.setitem(ALIASES, "photo", folder)
+    monkeypatch.setattr(launch, "CONFIGS", tmp_path)
+    own = tmp_path / "trainers" / "CoFT"
+    own.mkdir(parents=True)
+    for stem in ("default", "embedded", "rn50", "photo"):
+        (own / f"{stem}.yaml").touch()
+        assert launch.trainer_config("CoFT", "photo") == own / f"{'default' if stem == 'embedded' else stem}.yaml"
 
 
 def test_paths_of_a_user_in_the_projects_folder_stay_as_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,8 @@ def test_unknown_names_get_the_nearest(fails: Call) -> None:
     assert "--trainer: unknown name 'COFT'; did you mean 'CoFT'?" in fails(trainer="COFT")
     assert "DATASET.NAME: unknown name 'Shape'; did you mean 'Shapes'?" in fails("DATASET.NAME", "Shape")
     assert "unknown backbone 'embeded'; did you mean 'embedded'?" in fails(backbone="embeded")
+    assert "open_clip has no model 'ViT-B16'" in fails(backbone="open_clip:ViT-B16/openai")
+    assert "nowhere is not there; give a folder as open_clip writes it" in fails(backbone="open_clip:./nowhere")
 
 
 def test_keys_that_do_not_exist_or_have_the_wrong_type(fails: Call, tmp_path: Path) -> None:

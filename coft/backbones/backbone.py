@@ -105,7 +105,8 @@ class ClassBackbone:
         Returns:
             On the CPU, of unit length or means of such. Shape (N, embed_dim).
         """
-        parts = cache_key(self.clip_model, images, num_views, key)
+        weights = self.identity.get("backbone") or fingerprint(self.clip_model)
+        parts = cache_key(weights, self.device.type, images, num_views, key)
         return cached(partial(self._encode, images, num_views, key), FEATURE_CACHE, *parts)
 
     @torch.no_grad()
@@ -119,11 +120,18 @@ class ClassBackbone:
         return features.table()
 
 
-def cache_key(clip_model: Any, images: Any, num_views: int, key: Sequence[int | str]) -> list[str]:
-    """Everything that image features depend on."""
+def cache_key(weights: str, device: str, images: Any, num_views: int, key: Sequence[int | str]) -> list[str]:
+    """Everything that image features depend on.
+
+    Args:
+        weights: Fingerprint of the CLIP.
+        device: Kind of device that it is on.
+        images: The unlabeled images.
+        num_views: See `Images.plain`.
+        key: Likewise.
+    """
     known: UnlabeledImages = images
     view = repr(
         (known.inputs, known.pool.decoding, num_views, *((*key, torchvision.__version__) if num_views > 1 else ()))
     )
-    device = clip_model.logit_scale.device.type
-    return [fingerprint(clip_model), images.digest, view, str(known.test_batch_size), device]
+    return [weights, images.digest, view, str(known.test_batch_size), device]

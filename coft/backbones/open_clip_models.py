@@ -88,15 +88,17 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
     import open_clip
 
     config = copy.deepcopy(config)
-    if "hf_model_name" in config["text_cfg"]:
+    if config["text_cfg"].get("hf_model_name"):
         raise UserError(
             f"backbone {name}: its text encoder is {config['text_cfg']['hf_model_name']} of Hugging Face, which is not "
             f"supported; use a model whose text_cfg has no hf_model_name, such as ViT-B-16/laion2b_s34b_b88k"
         )
     is_coca = config.pop("multimodal_cfg", None) is not None  # of which the decoder of captions is left out
     custom = config.pop("custom_text", False) or is_coca
-    if "timm_model_name" in config["vision_cfg"]:
-        config["vision_cfg"]["timm_model_pretrained"] = False
+    timms = str(config["vision_cfg"].get("timm_model_name") or "")
+    if ":" in timms:
+        raise UserError(f"backbone {name}: timm_model_name is {timms!r}; expected the name of an architecture")
+    config["vision_cfg"]["timm_model_pretrained"] = False
     for part in ("vision_cfg", "text_cfg"):
         config[part]["output_tokens"] = False
     try:

@@ -71,6 +71,11 @@ def local_path(name: str) -> Path | None:
     return path if looks_like_one or path.exists() else None
 
 
+def stem(path: Path) -> str:
+    """What to call a local model: after its folder, or after a file with a name of its own."""
+    return path.parent.name if path.name in FILES else path.stem if path.suffix in SUFFIXES else path.name
+
+
 def source_of(name: str) -> Source:
     """Find out what a name stands for. Nothing is downloaded.
 

@@ -11,6 +11,7 @@ from coft.backbones.tower import AT_END, tower_of
 from coft.runtime.errors import UserError
 
 PROBE = "a photo"
+OPTIONS = {"clean", "strip_sep_token", "language"}  # others would reach transformers, which has one that runs code
 
 
 class HuggingFaceTokenizer:
@@ -53,15 +54,17 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
         UserError: If it cannot be had.
     """
     config = source.config["text_cfg"]
-    if not config.get("hf_tokenizer_name"):
+    place, options = config.get("hf_tokenizer_name"), config.get("tokenizer_kwargs") or {}
+    unknown = sorted(options.keys() - (OPTIONS if place else set()))
+    if unknown or config.get("tokenizer_mode"):
+        what = f"tokenizer_kwargs {unknown[0]!r}" if unknown else f"tokenizer_mode {config['tokenizer_mode']!r}"
+        raise UserError(f"backbone {source.name}: its {what} is not supported; use another model")
+    if not place:
         return None
-    if config.get("tokenizer_mode"):
-        raise UserError(f"backbone {source.name}: its tokenizer_mode {config['tokenizer_mode']!r} is not supported")
     try:
         from open_clip.tokenizer import HFTokenizer
 
-        place = source.folder or config["hf_tokenizer_name"]
-        options = config.get("tokenizer_kwargs") or {}
+        place = source.folder or place
         return HuggingFaceTokenizer(HFTokenizer(str(place), config.get("context_length", 77), **options))
     except ModuleNotFoundError as error:
         raise UserError(

@@ -233,5 +233,6 @@ def _check_lengths(rows: Sequence[Sequence[int]], classnames: Sequence[str], tow
     for row, name in zip(rows, classnames, strict=True):
         if len(row) > limit:
             raise UserError(
-                f"class name {name!r} makes a prompt of {len(row)} tokens, the text encoder reads {limit}; shorten it"
+                f"class name {name!r} makes a prompt of {len(row)} tokens, the text encoder reads {limit}; shorten it "
+                "or the context"
             )

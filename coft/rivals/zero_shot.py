@@ -15,6 +15,8 @@ from coft.method.protocol import Method
 class ZeroShot(Method):
     """An image encoder with fixed text features.
 
+    A bias of logits, which SigLIP has, is left out: it is the same for all classes, and no softmax sees it.
+
     Args:
         clip_model: Its logit scale is read.
         encode: Images (n, 3, size, size) to features (n, embed_dim).

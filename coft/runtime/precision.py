@@ -43,7 +43,8 @@ def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) ->
         device: "cpu" or "cuda".
         dtype: Of the forward pass; None is fp32.
     """
-    positions = getattr(visual, "positional_embedding", None)  # a ResNet has none
-    if device == "cpu" and dtype is torch.bfloat16 and positions is not None and len(positions) <= SHORT:
+    timms = getattr(getattr(visual, "trunk", None), "pos_embed", None)
+    positions = getattr(visual, "positional_embedding", timms)  # a ResNet has none
+    if device == "cpu" and dtype is torch.bfloat16 and positions is not None and positions.shape[-2] <= SHORT:
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()

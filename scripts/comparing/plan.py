@@ -19,6 +19,7 @@ from clip import clip
 import train
 import trainers
 from coft.backbones.load import fingerprint, load_clip
+from coft.backbones.open_clip_names import is_open_clips, local_path
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
 from dassl.engine import TRAINER_REGISTRY
@@ -124,8 +125,9 @@ def parse_yaml(text: str) -> Any:
 
 @lru_cache
 def weights_of(backbone: str) -> str | None:
-    """Fingerprint of a backbone's weights; None for OpenAI's, whose names stand for one checksum each."""
-    return None if backbone in clip.available_models() else fingerprint(load_clip(backbone))
+    """Fingerprint of a backbone's weights; None for OpenAI's and those of open_clip's registry, named once for all."""
+    published = backbone in clip.available_models() or (is_open_clips(backbone) and local_path(backbone) is None)
+    return None if published else fingerprint(load_clip(backbone))
 
 
 def digest(config: Config) -> str:

@@ -1,24 +1,87 @@
-"""Every trainer with every family of open_clip's models: tiny random ones."""
+"""Trainers with models of open_clip: tiny random ones of all families."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from coft.runtime.errors import UserError
 from tests.open_clip_models import CONFIGS, write_model
+from tests.trainers.conftest import OURS, SHORT, weights
+
+TRAINERS = sorted({*OURS, *SHORT} & SHORT.keys())
+ALL_OF = ("timm-cnn", "siglip")  # the least like OpenAI's in image and text
+SOME = ("CoFT", "UPL", "NormAdaptation")
+RUNS = [(t, f) for f in CONFIGS for t in (TRAINERS if f in ALL_OF else SOME)]
+FEWER = {"PHASE1__EPOCHS": 1, "PHASE2__EPOCHS": 1, "EPOCHS": 1, "ROUNDS": 2, "ENSEMBLE": 1}
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Backbone names of models of all families."""
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Names of models of all families."""
     root = tmp_path_factory.mktemp("open_clip")
     return {name: f"open_clip:{write_model(root / name, config)}" for name, config in CONFIGS.items()}
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "CoFT"])
-def test_trainers_run(run: Callable[..., Any], folders: dict[str, str], trainer: str, family: str) -> None:
-    built = run(trainer, folders[family])
-    assert built.results["accuracy_test"] >= 0
+def settings_of(trainer: str) -> dict[str, Any]:
+    """Settings of a run that is even shorter than others."""
+    short = {key: FEWER.get(key.split("__", 2)[-1], value) for key, value in SHORT[trainer].items()}
+    return short | {"DATASET__NUM_UNLABELED": 18} if "DATASET__NUM_SHOTS" not in short else short
+
+
+@pytest.mark.parametrize(("trainer", "family"), RUNS)
+def test_trainers_run(run: Callable[..., Any], backbones: dict[str, str], trainer: str, family: str) -> None:
+    if (trainer, family) == ("NormAdaptation", "siglip"):
+        with pytest.raises(UserError, match="NormAdaptation: this image encoder has neither batch norms nor"):
+            run(trainer, backbones[family])
+        return
+    built = run(trainer, backbones[family], **settings_of(trainer))
+    assert 0 <= built.results["accuracy_test"] <= 100
+    assert all(torch.isfinite(value).all() for value in weights(built).values() if value.is_floating_point())
+    logits = built.model_inference(torch.randn(4, 3, *built.cfg.INPUT.SIZE))
+    assert logits.shape == (4, 3) and logits.std(dim=0).min() > 0
+
+
+def test_a_cnn_reads_the_size_that_is_asked_for(run: Callable[..., Any], backbones: dict[str, str]) -> None:
+    built = run("UPL", backbones["timm-cnn"], INPUT__SIZE="(96, 96)", **settings_of("UPL"))
+    assert next(iter(built.test_loader))["img"].shape[-2:] == (96, 96)
+    assert built.images.inputs.size == 96
+    with pytest.raises(
+        UserError, match=r"INPUT.SIZE is \(100, 100\), .* a multiple of 32 from 64 on; leave INPUT.SIZE"
+    ):
+        run("UPL", backbones["timm-cnn"], INPUT__SIZE="(100, 100)")
+    with pytest.raises(UserError, match=r"INPUT.SIZE is \(64, 64\), backbone .* reads \(32, 32\); leave INPUT.SIZE"):
+        run("UPL", backbones["vit"], INPUT__SIZE="(64, 64)")
+
+
+def test_images_are_read_as_the_backbone_says(configure: Callable[..., Any], tmp_path: Path) -> None:
+    preprocess = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bilinear"}
+    name = f"open_clip:{write_model(tmp_path / 'model', CONFIGS['vit'], preprocess)}"
+    own = configure("CoFT", name).INPUT
+    assert (own.SIZE, own.PIXEL_MEAN, own.INTERPOLATION) == ((32, 32), [0.1, 0.2, 0.3], "bilinear")
+    assert own.PIXEL_STD == [0.4, 0.5, 0.6]
+    own = configure("CoFT", name, INPUT__PIXEL_MEAN="[0.5, 0.5, 0.5]", INPUT__INTERPOLATION="nearest").INPUT
+    assert (own.PIXEL_MEAN, own.PIXEL_STD, own.INTERPOLATION) == ([0.5] * 3, [0.4, 0.5, 0.6], "nearest")
+
+
+def test_a_module_that_does_not_fit_is_named(run: Callable[..., Any], backbones: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="VISUAL vpt-deep needs a ViT backbone; with a ResNet set one of"):
+        run("CoFT", backbones["timm-cnn"], TRAINER__COFT__VISUAL="vpt-deep")
+
+
+def test_convolutions_get_channels_last(run: Callable[..., Any], backbones: dict[str, str]) -> None:
+    weight = run("ZeroshotCLIP", backbones["timm-cnn"]).clip_model.visual.trunk.conv_stem.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_run_goes_on_with_the_same_weights(run: Callable[..., Any], backbones: dict[str, str]) -> None:
+    settings = settings_of("CoFT")
+    whole = run("CoFT", backbones["timm-cnn"], out="whole", **settings)
+    again = run("CoFT", backbones["timm-cnn"], out="again", train=False, **settings)
+    again.load_model(whole.output_dir)
+    images = torch.randn(4, 3, 64, 64)
+    torch.testing.assert_close(again.model_inference(images), whole.model_inference(images))

@@ -1,0 +1,375 @@
+"""Models of open_clip: our ways through them are their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from coft.backbones import load as loading
+from coft.backbones import open_clip_names
+from coft.backbones.architecture import is_vit
+from coft.backbones.descriptions import sentence_features
+from coft.backbones.load import architecture, fingerprint, load_clip
+from coft.backbones.open_clip_text import HuggingFaceTokenizer
+from coft.backbones.prompts import DualPrompts, template_features
+from coft.backbones.tower import tower_of
+from coft.backbones.visual_tuning import VISUAL_MODULES, light_module
+from coft.method.peer import freeze_statistics, trainable_copy
+from coft.rivals.norm_adaptation import adapt_batch_norms, centre_last_norm, has_batch_norms
+from coft.runtime.errors import UserError
+from tests.coft.backbones.open_clip_errors import NAMES, TEMPLATE, Pair
+from tests.open_clip_models import CONFIGS, EVERY, write_model, write_tokenizer
+
+EXACT = 1e-10
+PADDED = {"siglip", "coca", "timm-resnet-bidirectional"}  # the others' prompts are cut at the end of text
+VITS = {family for family in EVERY if "vit" in family or family in ("siglip", "coca")}
+
+
+@pytest.fixture(scope="module")
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(write_model(tmp_path_factory.mktemp("models") / request.param, EVERY[request.param]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model that a test may spoil."""
+    return write_model(tmp_path / "model", CONFIGS["vit"])
+
+
+every = pytest.mark.parametrize("pair", EVERY, indirect=True, scope="module")
+
+
+@every
+class TestFamilies:
+    def test_features_are_open_clips(self, pair: Pair) -> None:
+        assert pair.image_error() < EXACT
+        assert pair.template_error() < EXACT
+
+    @pytest.mark.parametrize("of_classes", [False, True])
+    @pytest.mark.parametrize("position", ["end", "middle", "front"])
+    def test_contexts_have_open_clips_features_and_gradients(self, pair: Pair, position: str, of_classes: bool) -> None:
+        assert pair.context_error(position, of_classes) < EXACT
+
+    def test_the_fast_way_is_taken_where_there_is_one(self, pair: Pair, request: pytest.FixtureRequest) -> None:
+        family, tower = request.node.callspec.params["pair"], tower_of(pair.ours)
+        assert tower.reads_at_end == (family not in PADDED)
+        assert tower.shares_prefix == (tower.reads_at_end and "custom-blocks" not in family)
+
+    def test_dual_prompts_start_at_the_template(self, pair: Pair) -> None:
+        for template in (TEMPLATE, "a photo of the {}, a type of pet."):
+            positive, _ = DualPrompts(pair.ours, NAMES, template)()
+            expected = template_features(pair.ours, NAMES, template)
+            torch.testing.assert_close(positive, expected, atol=EXACT, rtol=0)
+
+    def test_descriptions_are_followed_by_names(self, pair: Pair) -> None:
+        features = sentence_features(pair.ours, ["cat", "dog"], "a {}.", [["has four legs", "a pet"], ["a dog"]])
+        expected = template_features(pair.ours, ["has four legs a cat.", "a pet a cat.", "a dog a dog."], "{}")
+        torch.testing.assert_close(torch.cat(features), expected, atol=EXACT, rtol=0)
+
+    @pytest.mark.parametrize("name", VISUAL_MODULES)
+    def test_light_modules_start_at_the_encoder_or_put_prompts_as_open_clip_would(
+        self, pair: Pair, name: str, request: pytest.FixtureRequest
+    ) -> None:
+        error, family = pair.light_error(name), request.node.callspec.params["pair"]
+        assert is_vit(pair.ours.visual) == (family in VITS)
+        assert error is None if name == "vpt-deep" and family not in VITS else error is not None and error < EXACT
+
+    def test_everything_trains_as_it_evaluates(self, pair: Pair) -> None:
+        module = trainable_copy(light_module(pair.ours.visual, "auto", torch.Generator())).double()
+        expected = module.eval()(pair.images())
+        freeze_statistics(module.train())
+        torch.testing.assert_close(module(pair.images()), expected, atol=1e-9, rtol=0)
+
+    def test_norms_take_over_statistics_or_say_that_there_are_none(
+        self, pair: Pair, request: pytest.FixtureRequest
+    ) -> None:
+        family = request.node.callspec.params["pair"]
+        visual, images = trainable_copy(pair.ours.visual).eval(), pair.images()
+        if family in ("siglip", "coca"):
+            with pytest.raises(UserError, match="NormAdaptation: this image encoder has neither batch norms nor"):
+                centre_last_norm(visual, [images], 1.0)
+            return
+        if has_batch_norms(visual):
+            norm = next(module for module in visual.modules() if isinstance(module, torch.nn.BatchNorm2d))
+            inputs: list[torch.Tensor] = []
+            norm.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+            adapt_batch_norms(visual, [images], 1.0)
+            torch.testing.assert_close(norm.running_mean, inputs[0].mean(dim=(0, 2, 3)))
+            return
+        assert visual(images).mean(dim=0).abs().max() > 1e-3
+        centre_last_norm(visual, [images], 1.0)
+        if family != "convnext-no-projection":  # whose head is not linear
+            torch.testing.assert_close(visual(images).mean(dim=0), torch.zeros(64).double(), atol=1e-9, rtol=0)
+
+
+def trained(module: torch.nn.Module) -> set[str]:
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "what"),
+    [
+        ("vit", "lora", "transformer.resblocks.1.attn.parametrizations.in_proj_weight.0.up"),
+        ("timm-vit", "lora", "trunk.blocks.5.attn.qkv.parametrizations.weight.0.up"),
+        ("timm-cnn", "lora", "trunk.conv_stem.parametrizations.weight.0.up"),
+        ("timm-cnn", "norms-and-biases", "trunk.bn1.weight"),
+        ("convnext-no-projection", "norms-and-biases", "trunk.stages.0.blocks.0.norm.weight"),
+        ("convnext-no-projection", "norms-and-biases", "trunk.stem.1.weight"),
+    ],
+)
+def test_what_light_modules_train(tmp_path: Path, family: str, name: str, what: str) -> None:
+    model: Any = load_clip(f"open_clip:{write_model(tmp_path / family, EVERY[family])}")
+    module = light_module(model.visual, name, torch.Generator().manual_seed(0))
+    assert what in trained(module)
+    assert not trained(model)
+    module(torch.randn(2, 3, *[EVERY[family]["vision_cfg"]["image_size"]] * 2)).square().sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())
+
+
+def test_nothing_is_dropped_in_training(tmp_path: Path) -> None:
+    dropping = {"vit": {"patch_dropout": 0.5}, "timm-cnn": {"timm_drop": 0.5, "timm_drop_path": 0.5}}
+    for family, more in dropping.items():
+        config = json.loads(json.dumps(CONFIGS[family]))
+        config["vision_cfg"] |= more
+        visual: Any = load_clip(f"open_clip:{write_model(tmp_path / family, config)}").visual
+        images = torch.randn(2, 3, *[config["vision_cfg"]["image_size"]] * 2)
+        expected = visual(images)
+        freeze_statistics(visual.train())
+        torch.testing.assert_close(visual(images), expected)
+
+
+# -------------------------------------------------------------------- files
+
+
+def test_a_loaded_model_is_frozen_and_its_own(folder: Path) -> None:
+    first, second = (load_clip(f"open_clip:{folder}") for _ in range(2))
+    assert not first.training and not trained(first)
+    first.text_projection.data.zero_()
+    assert second.text_projection.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
+def test_small_types_are_read_exactly_into_fp32(folder: Path, dtype: torch.dtype) -> None:
+    path = folder / "open_clip_model.safetensors"
+    small = {key: value.to(dtype) for key, value in load_file(path).items()}
+    save_file(small, path)
+    state = load_clip(f"open_clip:{folder}").state_dict()
+    assert all(state[key].dtype is torch.float32 and torch.equal(state[key], small[key].float()) for key in small)
+
+
+def as_bin(folder: Path, **more: Any) -> Path:
+    """The weights as a training run of open_clip saves them."""
+    path = folder / "open_clip_model.safetensors"
+    state = {f"module.{key}": value for key, value in load_file(path).items()}
+    path.unlink()
+    torch.save({"epoch": 3, "name": "run", "state_dict": state, **more}, folder / "open_clip_pytorch_model.bin")
+    return folder / "open_clip_pytorch_model.bin"
+
+
+def test_other_files_have_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    expected = fingerprint(load_clip(f"open_clip:{folder}"))
+    assert fingerprint(load_clip(f"open_clip:{folder / 'open_clip_model.safetensors'}")) == expected
+    (tmp_path / "one").mkdir()
+    shutil.copy(folder / "open_clip_model.safetensors", tmp_path / "one" / "mine.safetensors")
+    shutil.copy(folder / "open_clip_config.json", tmp_path / "one" / "mine.json")
+    assert fingerprint(load_clip(f"open_clip:{tmp_path / 'one' / 'mine.safetensors'}")) == expected
+    as_bin(folder)
+    assert fingerprint(load_clip(f"open_clip:{folder}")) == expected
+
+
+def test_fingerprints_see_every_tensor(folder: Path) -> None:
+    model = load_clip(f"open_clip:{folder}")
+    before = fingerprint(model)
+    model.transformer.resblocks[1].mlp.c_fc.bias.data[3] += 1e-3
+    assert fingerprint(model) != before
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return exec, ("import pathlib; pathlib.Path('owned').touch()",)
+
+
+def test_a_pickle_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    as_bin(folder, payload=Payload())
+    with pytest.raises(UserError, match="is no file of tensors alone"):
+        load_clip(f"open_clip:{folder}")
+    assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "strip"), [("", "</s>", False), ("<s>", "</s>", False), ("<s>", "</s>", True)]
+)
+def test_tokens_of_a_text_are_open_clips(tmp_path: Path, start: str, end: str, strip: bool) -> None:
+    from open_clip.tokenizer import HFTokenizer
+
+    write_tokenizer(tmp_path, starts=bool(start))
+    theirs = HFTokenizer(str(tmp_path), 40, clean="canonicalize", strip_sep_token=strip)
+    theirs.tokenizer.sep_token = end
+    ours = HuggingFaceTokenizer(theirs)
+    for text in ("a photo of a cat.", "Two  dogs, one cat", "pets"):
+        row = [*ours.start, *ours.encode(text), *ours.end]
+        assert [*row, *[ours.pad] * (40 - len(row))] == theirs(text)[0].tolist()
+    name, tail = ours.continued("golden retriever", ", a type of pet.")
+    whole = ours.encode("a golden retriever, a type of pet.")
+    assert name and tail and [*ours.encode("a"), *name, *tail] == whole
+    assert len(ours.start) == bool(start) and ours.end == ((0,) if strip else (2,))
+
+
+def test_aliases_are_folders_of_the_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(open_clip_names.ALIASES, "photo", folder)
+    assert fingerprint(load_clip("photo")) == fingerprint(load_clip(f"open_clip:{folder}"))
+    assert architecture("photo") == architecture(f"open_clip:{folder}") and "photo" in loading.backbone_names()
+    monkeypatch.setitem(open_clip_names.ALIASES, "photo", folder / "gone")
+    with pytest.raises(UserError, match=r"backbone photo: .*gone is not there; check it out again"):
+        load_clip("photo")
+
+
+# -------------------------------------------------------------------- before weights are read
+
+
+def test_names_of_the_registry_need_no_download() -> None:
+    known = architecture("open_clip:ViT-B-16/laion2b_s34b_b88k")
+    assert (known.resolution, known.is_vit, known.any_size) == (224, True, False)
+    known = architecture("open_clip:ViT-B-16-SigLIP-384/webli")
+    assert (known.resolution, known.is_vit, known.mean) == (384, True, (0.5, 0.5, 0.5))
+    known = architecture("open_clip:convnext_base_w_320/laion_aesthetic_s13b_b82k")
+    assert (known.resolution, known.is_vit, known.any_size) == (320, False, True)
+    known = architecture("open_clip:RN50/openai")
+    assert (known.resolution, known.is_vit, known.any_size) == (224, False, False)
+
+
+@pytest.mark.parametrize("size", [64, 96, 224])
+def test_a_cnn_reads_other_squares(tmp_path: Path, size: int) -> None:
+    name = f"open_clip:{write_model(tmp_path / 'model', CONFIGS['timm-cnn'])}"
+    assert architecture(name).reads((size, size))
+    assert load_clip(name).visual(torch.randn(1, 3, size, size)).shape == (1, 64)
+
+
+def test_other_sizes_are_refused(tmp_path: Path) -> None:
+    cnn = architecture(f"open_clip:{write_model(tmp_path / 'cnn', CONFIGS['timm-cnn'])}")
+    assert not any(cnn.reads(size) for size in [(100, 100), (32, 32), (96, 64)])
+    vit = architecture(f"open_clip:{write_model(tmp_path / 'vit', CONFIGS['timm-vit'])}")
+    assert vit.reads((32, 32)) and not vit.reads((64, 64))
+
+
+def test_open_clip_is_imported_only_by_who_asks_for_it() -> None:
+    code = "import train, scripts.launch, sys; print(sorted({'open_clip', 'timm', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# -------------------------------------------------------------------- mistakes
+
+
+def spoil_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / "open_clip_config.json"
+        content = json.loads(path.read_text())
+        change(content["model_cfg"])
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lambda f: (f / "open_clip_config.json").unlink(), r"there is no .*open_clip_config\.json"),
+    "broken json": (lambda f: (f / "open_clip_config.json").write_text("{"), r"config\.json cannot be read"),
+    "no model_cfg": (lambda f: (f / "open_clip_config.json").write_text("{}"), "has no model_cfg"),
+    "no weights": (lambda f: (f / "open_clip_model.safetensors").unlink(), "no weights in .*open_clip_model"),
+    "broken weights": (
+        lambda f: (f / "open_clip_model.safetensors").write_bytes(b"x" * 99),
+        r"model\.safetensors is no file of tensors alone",
+    ),
+    "other shapes": (
+        spoil_config(lambda c: c["text_cfg"].update(layers=3)),
+        r"12 tensors of open_clip_model\.safetensors do not fit its model_cfg, the first is transformer\.resblocks\.2",
+    ),
+    "unknown key": (spoil_config(lambda c: c["text_cfg"].update(depth=3)), "cannot build its model_cfg .*'depth'"),
+    "unknown timm model": (
+        spoil_config(lambda c: c["vision_cfg"].update(timm_model_name="efficientnot")),
+        "cannot build its model_cfg .*efficientnot",
+    ),
+    "text encoder of Hugging Face": (
+        spoil_config(lambda c: c["text_cfg"].update(hf_model_name="roberta-base")),
+        "its text encoder is roberta-base of Hugging Face, which is not supported; use a model",
+    ),
+    "tokenizer not in the folder": (
+        spoil_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t5")),
+        r"its tokenizer cannot be had .*; put its files \(tokenizer\.json \.\.\.\) into ",
+    ),
+    "a tokenizer that would run code": (
+        spoil_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t", tokenizer_kwargs={"trust_remote_code": 1})),
+        "its tokenizer_kwargs 'trust_remote_code' is not supported",
+    ),
+    "another cleaning of texts": (
+        spoil_config(lambda c: c["text_cfg"].update(tokenizer_kwargs={"clean": "canonicalize"})),
+        "its tokenizer_kwargs 'clean' is not supported",
+    ),
+    "a timm model from elsewhere": (
+        spoil_config(lambda c: c["vision_cfg"].update(timm_model_name="hf-hub:some/model")),
+        "timm_model_name is 'hf-hub:some/model'; expected the name of an architecture",
+    ),
+    "pooling without a place": (
+        spoil_config(lambda c: c["text_cfg"].update(pool_type="none")),
+        "pools by 'none', which gives no feature of a text",
+    ),
+    "images that are no squares": (
+        spoil_config(lambda c: c["vision_cfg"].update(image_size=[32, 64])),
+        r"reads images of \[32, 64\] pixels",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_a_folder_are_one_line(folder: Path, mistake: str) -> None:
+    spoil, message = MISTAKES[mistake]
+    spoil(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        architecture(f"open_clip:{folder}")
+        load_clip(f"open_clip:{folder}")
+    assert "\n" not in str(caught.value) and f"backbone open_clip:{folder}: " in caught.value.line
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ViT-B16/laion2b_s34b_b88k", r"open_clip has no model 'ViT-B16'.*; did you mean 'ViT-B-16'\?"),
+        ("ViT-B-16/laion2b_s34b_b88", r"no weights 'laion2b_s34b_b88' for ViT-B-16; did you mean 'laion2b_s34b_b88k'"),
+        ("ViT-B-16", r"which weights\? Write open_clip:ViT-B-16/openai; known are openai, laion400m_e31"),
+        ("ViT-e-14/any", "open_clip has no weights for ViT-e-14; give a folder"),
+        ("./nowhere", "nowhere is not there; give a folder"),
+        ("/nowhere/model.pt", "model.pt is not there"),
+        ("roberta-ViT-B-32/laion2b_s12b_b32k", "its text encoder is roberta-base of Hugging Face"),
+    ],
+)
+def test_mistakes_in_a_name_are_one_line(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        architecture(f"open_clip:{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import open_clip
+
+    def offline(*_: object, **__: object) -> None:
+        raise FileNotFoundError("Failed to download file\nLast error: no route")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", offline)
+    with pytest.raises(UserError, match=r"could not be downloaded \(Failed.*\); go online, or .*--backbone embedded"):
+        load_clip("open_clip:RN50/openai")
+
+
+def test_a_tokenizer_without_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_model(tmp_path / "model", CONFIGS["siglip"])
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match="needs the package transformers: pip install transformers"):
+        load_clip(f"open_clip:{path}")
