@@ -36,7 +36,7 @@ class Root:
 class Backbone:
     """The CLIP."""
 
-    name: str = setting("", "OpenAI's name of a CLIP, the path of a checkpoint, or embedded")
+    name: str = setting("", "OpenAI's name of a CLIP, the path of a checkpoint, open_clip:MODEL/TAG, or our own")
     pretrained: bool = setting(True, "Dassl's: start from pre-trained weights; not read here")
     trust_jit: bool = setting(False, "read TorchScript archives that are not OpenAI's; such an archive is a program")
 
