@@ -16,6 +16,8 @@ from clip import clip
 from clip.model import CLIP, build_model
 from torch import nn
 
+from coft.backbones.architecture import CLIP_MEAN as CLIP_MEAN  # for scripts of users
+from coft.backbones.architecture import CLIP_STD as CLIP_STD
 from coft.backbones.architecture import Architecture
 from coft.backbones.embedded import load_embedded
 from coft.backbones.open_clip_names import ALIASES, is_open_clips
