@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from coft.backbones import load as loading
@@ -88,6 +90,15 @@ class TestFamilies:
         expected = module.eval()(pair.images())
         freeze_statistics(module.train())
         torch.testing.assert_close(module(pair.images()), expected, atol=1e-9, rtol=0)
+
+    def test_half_precision_is_near(self, pair: Pair) -> None:
+        model = copy.deepcopy(pair.ours).float()
+        prompts, visual = DualPrompts(model, NAMES, TEMPLATE), light_module(model.visual, "auto", torch.Generator())
+        images = pair.images().float()
+        exact = torch.cat([*prompts(), F.normalize(visual(images), dim=-1)])
+        with torch.autocast("cpu", torch.bfloat16):
+            near = torch.cat([*prompts(), F.normalize(visual(images).float(), dim=-1)])
+        assert 0 < (near - exact).abs().max() < 0.1 and near.dtype is torch.float32
 
     def test_norms_take_over_statistics_or_say_that_there_are_none(
         self, pair: Pair, request: pytest.FixtureRequest
