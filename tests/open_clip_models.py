@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,24 @@ MORE: dict[str, dict[str, Any]] = {
     ),
     "timm-resnet-bidirectional": config_of(timm_config("test_resnet", 64), {"no_causal_mask": True}, custom_text=True),
     "convnext-no-projection": config_of(timm_config("test_convnext", 64, proj="mlp"), {"proj_type": "none"}),
+    "timm-eva": config_of(timm_config("tiny_eva_of_tests")),
     "timm-vit-registers-worldwide": config_of(timm_config("test_vit2"), WORLDWIDE, custom_text=True),
 }
 EVERY = CONFIGS | MORE
+
+
+@cache
+def register_eva() -> None:
+    """Add a tiny Eva to timm's models, which has none."""
+    from timm.models import register_model
+    from timm.models.eva import Eva
+
+    @register_model
+    def tiny_eva_of_tests(pretrained: bool = False, **options: Any) -> Eva:
+        shape = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 2}
+        model: Any = Eva(**shape, use_rot_pos_emb=True, qkv_fused=False, swiglu_mlp=True, scale_mlp=True)
+        model.default_cfg = {}
+        return model
 
 
 def make_model(config: dict[str, Any], seed: int = 0) -> Any:
@@ -66,6 +82,7 @@ def make_model(config: dict[str, Any], seed: int = 0) -> Any:
     import open_clip
     from open_clip.coca_model import CoCa
 
+    register_eva()
     config = copy.deepcopy(config)
     torch.manual_seed(seed)
     kinds = {True: open_clip.CustomTextCLIP, False: open_clip.CLIP}

@@ -48,9 +48,10 @@ class Architecture:
 
 def timm_vit(visual: Any) -> Any:
     """The vision transformer inside open_clip's adapter of timm models; None where there is another, or none."""
-    kind = getattr(sys.modules.get("timm.models.vision_transformer"), "VisionTransformer", None)
     trunk = getattr(visual, "trunk", None)
-    return trunk if trunk is not None and type(trunk) is kind else None
+    kinds = (("vision_transformer", "VisionTransformer"), ("eva", "Eva"))
+    known = [getattr(sys.modules.get(f"timm.models.{module}"), name, None) for module, name in kinds]
+    return trunk if trunk is not None and type(trunk) in known else None
 
 
 def is_vit(visual: Any) -> bool:

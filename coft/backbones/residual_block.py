@@ -93,7 +93,7 @@ def run_block(block: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
         The wanted tokens. Shape (n, wanted, width).
     """
     if not is_plain_block(block):
-        batch_first = type(block).__module__.startswith(("open_clip.", "timm."))
+        batch_first = getattr(block, "batch_first", type(block).__module__.startswith(("open_clip.", "timm.")))
         return block(x)[:, rows] if batch_first else block(x.transpose(0, 1)).transpose(0, 1)[:, rows]
     query, key, value = project(block, x)
     y = F.scaled_dot_product_attention(query[:, :, rows], key, value)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coft.backbones.architecture import is_vit, timm_vit
 from coft.backbones.low_rank import add_low_rank
 from coft.backbones.residual_block import run_block
-from coft.backbones.vit import parts_of
+from coft.backbones.vit import make_room, parts_of
 from coft.runtime.errors import UserError, did_you_mean
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -70,6 +70,7 @@ class PromptedViT(nn.Module):
     def __init__(self, visual: Any, num_tokens: int, generator: torch.Generator) -> None:
         super().__init__()
         self.visual: Any = share_frozen(visual, set())
+        make_room(self.visual, num_tokens)
         patches = next(module for module in visual.modules() if isinstance(module, nn.Conv2d))
         depth, width = len(parts_of(visual).blocks), _width(visual)
         bound = (6 / (3 * patches.kernel_size[0] ** 2 + width)) ** 0.5
@@ -90,7 +91,7 @@ class PromptedViT(nn.Module):
             x = torch.cat([x[:, :before], x[:, after:]], dim=1)
         return parts.read_out(x)
 
-    def run_block(self, block: nn.Module, x: Tensor, rows: slice) -> Tensor:
+    def run_block(self, block: Callable[[Tensor], Tensor], x: Tensor, rows: slice) -> Tensor:
         """Run a residual block: see `residual_block.run_block`."""
         return run_block(block, x, rows)
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from coft.backbones.architecture import timm_vit
 from coft.backbones.residual_block import open_clips
@@ -28,7 +28,7 @@ class VitParts:
 
     embed: Callable[[Tensor], Tensor]
     prefix: int
-    blocks: Sequence[nn.Module]
+    blocks: Sequence[Callable[[Tensor], Tensor]]
     read_out: Callable[[Tensor], Tensor]
     wanted: int | None = None
 
@@ -36,9 +36,9 @@ class VitParts:
 def parts_of(visual: Any) -> VitParts:
     """Take a vision transformer apart: OpenAI's, open_clip's, or timm's in open_clip's adapter."""
     if trunk := timm_vit(visual):
-        return VitParts(
-            partial(_embed_timms, trunk), trunk.num_prefix_tokens, trunk.blocks, partial(_read_timms, visual)
-        )
+        embed: Any = EmbeddingWithRope(trunk) if hasattr(trunk, "rope") else partial(_embed_timms, trunk)
+        blocks = embed.blocks if hasattr(trunk, "rope") else trunk.blocks
+        return VitParts(embed, trunk.num_prefix_tokens, blocks, partial(_read_timms, visual))
     if type(visual) is open_clips("VisionTransformer"):
         by_class = visual.attn_pool is None and visual.pool_type == "tok"
         wanted = 1 if by_class else None
@@ -67,3 +67,51 @@ def _embed_timms(trunk: Any, images: Tensor) -> Tensor:
 
 def _read_timms(visual: Any, x: Tensor) -> Tensor:
     return visual.head(visual.trunk.forward_head(visual.trunk.norm(x)))
+
+
+class EmbeddingWithRope:
+    """Embedding of timm's Eva, which makes rotary positions of patches on the way, for all blocks.
+
+    Args:
+        trunk: Eva.
+
+    Attributes:
+        blocks: Its blocks, which take tokens alone once there are positions.
+    """
+
+    def __init__(self, trunk: Any) -> None:
+        self.trunk = trunk
+        self.rope: Any = None
+        self.blocks = [BlockWithRope(self, i) for i in range(len(trunk.blocks))]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (n, 3, size, size) to tokens (n, length, width)."""
+        x, self.rope = self.trunk._pos_embed(self.trunk.patch_embed(images))
+        return self.trunk.norm_pre(x)
+
+
+@dataclass(frozen=True)
+class BlockWithRope:
+    """A block of timm's Eva with the positions of its embedding. Tokens to tokens (n, length, width)."""
+
+    embedding: EmbeddingWithRope
+    index: int
+    batch_first = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the block."""
+        trunk, rope = self.embedding.trunk, self.embedding.rope
+        mixed = getattr(trunk, "rope_mixed", False) and rope is not None
+        return trunk.blocks[self.index](x, rope=rope[self.index] if mixed else rope)
+
+
+def make_room(visual: Any, num_tokens: int) -> None:
+    """Let a vision transformer have more tokens before its patches: those have no place in the image.
+
+    Args:
+        visual: Changed in place. Rotary positions are counted from the first patch.
+        num_tokens: How many more.
+    """
+    for module in visual.modules():
+        if hasattr(module, "num_heads") and hasattr(module, "num_prefix_tokens"):
+            module.num_prefix_tokens += num_tokens

@@ -166,7 +166,7 @@ class PlainPrompts(CutPrompts):
 class PlainViT(PromptedViT):
     """Visual prompt tuning with the blocks as the package `clip` runs them."""
 
-    def run_block(self, block: torch.nn.Module, x: Tensor, rows: slice) -> Tensor:
+    def run_block(self, block: Callable[[Tensor], Tensor], x: Tensor, rows: slice) -> Tensor:
         """Run a residual block for all tokens."""
         return block(x.transpose(0, 1)).transpose(0, 1)
 

@@ -121,11 +121,16 @@ class Pair:
         def take(block: nn.Module, given: Any, x: Tensor) -> Tensor:
             return torch.cat([x[:, :prefix], x[:, prefix + tokens.shape[1] :]], dim=1)
 
+        rotary = [block.attn for block in blocks if hasattr(getattr(block, "attn", None), "num_prefix_tokens")]
+        for attention in rotary:  # prompts have no place in the image
+            attention.num_prefix_tokens += tokens.shape[1]
         hooks = [block.register_forward_pre_hook(put) for block in blocks]
         hooks += [block.register_forward_hook(take) for block in blocks]
         features = visual(self.images())
         for hook in hooks:
             hook.remove()
+        for attention in rotary:
+            attention.num_prefix_tokens -= tokens.shape[1]
         return features[0] if isinstance(features, tuple) else features
 
 

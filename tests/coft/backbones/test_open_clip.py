@@ -33,7 +33,7 @@ from tests.open_clip_models import CONFIGS, EVERY, write_model, write_tokenizer
 
 EXACT = 1e-10
 PADDED = {"siglip", "coca", "timm-resnet-bidirectional"}  # the others' prompts are cut at the end of text
-VITS = {family for family in EVERY if "vit" in family or family in ("siglip", "coca")}
+VITS = {family for family in EVERY if "vit" in family or family in ("siglip", "coca", "timm-eva")}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,7 @@ def trained(module: torch.nn.Module) -> set[str]:
     [
         ("vit", "lora", "transformer.resblocks.1.attn.parametrizations.in_proj_weight.0.up"),
         ("timm-vit", "lora", "trunk.blocks.5.attn.qkv.parametrizations.weight.0.up"),
+        ("timm-eva", "lora", "trunk.blocks.2.attn.v_proj.parametrizations.weight.0.up"),
         ("timm-cnn", "lora", "trunk.conv_stem.parametrizations.weight.0.up"),
         ("timm-cnn", "norms-and-biases", "trunk.bn1.weight"),
         ("convnext-no-projection", "norms-and-biases", "trunk.stages.0.blocks.0.norm.weight"),
