@@ -27,10 +27,10 @@ from coft.runtime.experiment import flatten  # noqa: E402
 from dassl.data.datasets import DATASET_REGISTRY  # noqa: E402
 from dassl.engine import TRAINER_REGISTRY  # noqa: E402
 from datasets.classes_file import is_file  # noqa: E402
+from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
 
 CONFIGS = ROOT / "configs"
-EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # the embedded CLIP is their default
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
 
 
@@ -52,7 +52,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--backbone",
         help=f"OpenAI's name, a checkpoint's path, {PREFIX}MODEL/TAG, {PREFIX}FOLDER, 'photo', or 'embedded' (default "
-        f"for {', '.join(sorted(EMBEDDED_SETS))}; else ViT-B/16)",
+        f"for {', '.join(sorted(EMBEDDED_SETS))}; else {BEST}, or photo without a GPU or a way to download)",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")
@@ -162,7 +162,7 @@ def is_complete(path: Path) -> bool:
 def backbone_of(args: argparse.Namespace) -> str:
     """Name of the backbone, or path of its checkpoint."""
     if args.backbone is None:
-        return "embedded" if args.dataset in EMBEDDED_SETS else "ViT-B/16"
+        return default_backbone(args.dataset)
     if args.backbone.startswith(PREFIX):
         path = called_from(args.backbone.removeprefix(PREFIX))
         return f"{PREFIX}{path}" if path.exists() or local_path(args.backbone) else str(args.backbone)
@@ -227,7 +227,7 @@ def families(backbone: str, trust_jit: bool = False) -> list[str]:
     """Kinds of backbones that one is of, the nearest first."""
     known = architecture(backbone, trust_jit)
     if backbone in ALIASES:
-        return ["photo", "vit_b16" if known.is_vit else "rn50"]
+        return ["photo", "embedded"]  # made for two cores, as the embedded ones are
     small = known.resolution < 128 and not backbone.startswith(PREFIX)
     return ["embedded" if small else "vit_b16" if known.is_vit else "rn50"]
 

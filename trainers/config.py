@@ -119,6 +119,8 @@ def follow_backbone(cfg: Any) -> None:
     own.PIXEL_MEAN = list(own.PIXEL_MEAN) or list(known.mean)
     own.PIXEL_STD = list(own.PIXEL_STD) or list(known.std)
     own.INTERPOLATION = own.INTERPOLATION or known.interpolation
+    if cfg.MODEL.BACKBONE.FROZEN_STAGES < 0:
+        cfg.MODEL.BACKBONE.FROZEN_STAGES = known.frozen_stages
 
 
 def settle_transforms(cfg: Any) -> None:
@@ -146,5 +148,10 @@ def settle_precision(cfg: Any, model_dir: str) -> None:
         if isinstance(section, CfgNode) and section.get("PREC") == AUTO:
             folders = [Path(folder) for folder in (model_dir, cfg.RESUME, cfg.OUTPUT_DIR) if folder]
             chosen = [(saved_config(folder) or {}).get(f"TRAINER.{name}.PREC") for folder in folders]
-            device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
-            section.PREC = next(filter(None, chosen), None) or faster_precision(device)
+            section.PREC = next(filter(None, chosen), None) or _faster(cfg)
+
+
+def _faster(cfg: Any) -> str:
+    device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
+    backbone = cfg.MODEL.BACKBONE
+    return faster_precision(device, architecture(backbone.NAME, backbone.TRUST_JIT).depthwise)

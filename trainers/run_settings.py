@@ -39,6 +39,11 @@ class Backbone:
     name: str = setting("", "OpenAI's name of a CLIP, the path of a checkpoint, open_clip:MODEL/TAG, or our own")
     pretrained: bool = setting(True, "Dassl's: start from pre-trained weights; not read here")
     trust_jit: bool = setting(False, "read TorchScript archives that are not OpenAI's; such an archive is a program")
+    frozen_stages: int = setting(
+        -1,
+        "first stages of a timm image encoder, the stem included, that never train; -1: follow the backbone",
+        at_least=-1,
+    )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class Architecture:
         mean: Of each channel of its images, for normalisation.
         std: Likewise.
         interpolation: How its images were resized: bicubic, bilinear or nearest.
+        depthwise: Whether it has depthwise convolutions.
+        frozen_stages: How many of its first stages never train, if nobody says otherwise.
     """
 
     resolution: int
@@ -33,6 +35,8 @@ class Architecture:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     interpolation: str = "bicubic"
+    depthwise: bool = False
+    frozen_stages: int = 0
 
     def reads(self, size: tuple[int, ...]) -> bool:
         """Whether it reads images of this height and width."""
@@ -62,6 +66,11 @@ def is_vit(visual: Any) -> bool:
 def is_convolutional(visual: nn.Module) -> bool:
     """Whether an image encoder has convolutions beside the one that makes patches."""
     return sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1
+
+
+def is_depthwise(visual: nn.Module) -> bool:
+    """Whether an image encoder has convolutions of each channel on its own."""
+    return any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in visual.modules())
 
 
 def has_attention(visual: nn.Module) -> bool:

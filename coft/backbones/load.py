@@ -131,9 +131,19 @@ def _locate(name: str) -> Path:
     raise UserError(f"unknown backbone {name!r}; {did_you_mean(name, backbone_names())}")
 
 
+def openai_url(name: str) -> str:
+    """Where OpenAI's CLIP of a name is on the network."""
+    return str(clip._MODELS[name])
+
+
+def openai_file(name: str) -> Path:
+    """Where the `clip` package keeps OpenAI's CLIP of a name, whether it is there or not."""
+    return Path("~/.cache/clip").expanduser() / openai_url(name).split("/")[-1]
+
+
 def _fetch_openai(name: str) -> Path:
-    url = clip._MODELS[name]
-    digest, target = url.split("/")[-2], Path("~/.cache/clip").expanduser() / url.split("/")[-1]
+    url, target = openai_url(name), openai_file(name)
+    digest = url.split("/")[-2]
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +153,7 @@ def _fetch_openai(name: str) -> Path:
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"backbone {name}: could not be downloaded ({error}); put {url} at {target} by hand, "
-            f"or use the CLIP that comes with the project: --backbone embedded"
+            f"or use a CLIP that comes with the project: --backbone photo, or embedded for drawings"
         ) from error
     return target
 

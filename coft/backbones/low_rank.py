@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from coft.backbones.architecture import is_convolutional
+from coft.backbones.stages import stays_frozen
 
 QUERY_AND_VALUE = (3, (0, 2))  # of the three blocks of rows of an attention's packed projection
 
@@ -61,8 +62,11 @@ def add_low_rank(visual: Any, rank: int, generator: torch.Generator) -> Any:
         The encoder.
     """
     convolutional = is_convolutional(visual)
+    frozen = {id(visual.get_parameter(name)) for name in stays_frozen(visual)}
     for module in list(visual.modules()):
         for owner, name, blocks, tuned in tuned_weights(module, convolutional):
+            if id(getattr(owner, name)) in frozen:
+                continue
             update = LowRank(getattr(owner, name), rank, generator, blocks, tuned)
             parametrize.register_parametrization(owner, name, update)
     return visual

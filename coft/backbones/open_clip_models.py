@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coft.backbones.architecture import CLIP_MEAN, CLIP_STD, Architecture, is_vit, reads_any_size
-from coft.backbones.open_clip_names import Source, source_of
+from coft.backbones.architecture import CLIP_MEAN, CLIP_STD, Architecture, is_depthwise, is_vit, reads_any_size
+from coft.backbones.open_clip_names import FROZEN_STAGES, Source, source_of
 from coft.backbones.open_clip_text import check_text, tokenizer_of
 from coft.runtime.errors import UserError
 
@@ -29,25 +29,25 @@ def open_clip_architecture(name: str) -> Architecture:
         UserError: If there is no such model, or it is none that this project can run.
     """
     source = source_of(name)
-    resolution, vit, any_size = _kind(source.name, json.dumps(source.config))
+    resolution, vit, any_size, depthwise = _kind(source.name, json.dumps(source.config))
     own = source.preprocess
     mean, std = tuple(own.get("mean") or CLIP_MEAN), tuple(own.get("std") or CLIP_STD)
     interpolation = own.get("interpolation")
-    return Architecture(
-        resolution, vit, any_size, mean, std, interpolation if interpolation in INTERPOLATIONS else "bicubic"
-    )
+    interpolation = interpolation if interpolation in INTERPOLATIONS else "bicubic"
+    frozen = FROZEN_STAGES.get(name, 0)
+    return Architecture(resolution, vit, any_size, mean, std, interpolation, depthwise, frozen)
 
 
 @lru_cache
-def _kind(name: str, config: str) -> tuple[int, bool, bool]:
-    """Resolution, whether it is a ViT, whether it reads any size. The model is built without memory for weights."""
+def _kind(name: str, config: str) -> tuple[int, bool, bool, bool]:
+    """Resolution, whether it is a ViT, reads any size, is depthwise. The model is built without memory for weights."""
     parsed = json.loads(config)
     visual = build(name, parsed, "meta").visual
     size = parsed["vision_cfg"].get("image_size", 224)
     sides = set(size if isinstance(size, list) else [size])
     if len(sides) > 1:
         raise UserError(f"backbone {name}: reads images of {size} pixels; use a model that reads squares")
-    return int(sides.pop()), is_vit(visual), reads_any_size(visual)
+    return int(sides.pop()), is_vit(visual), reads_any_size(visual), is_depthwise(visual)
 
 
 def load_open_clip(name: str) -> nn.Module:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 PREFIX = "open_clip:"
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 ALIASES = {"photo": WEIGHTS / "photo", "photo-lite1": WEIGHTS / "photo-lite1"}
+FROZEN_STAGES = {"photo": 5, "photo-lite1": 5}  # docs/performance.md: of the same accuracy, in half the time
 CONFIG = "open_clip_config.json"
 FILES = (  # by open_clip's order of preference
     "open_clip_model.safetensors",
@@ -155,5 +156,5 @@ def _download(name: str, known: dict[str, Any]) -> Path:
         raise UserError(
             f"backbone {name}: its weights could not be downloaded ({reason[:200]}); go online, or copy a folder "
             f"that open_clip wrote and give {PREFIX}FOLDER, or use a CLIP that comes with the project: "
-            f"--backbone embedded"
+            f"--backbone photo"
         ) from error

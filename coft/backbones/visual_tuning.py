@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coft.backbones.architecture import is_vit, timm_vit
 from coft.backbones.low_rank import add_low_rank
 from coft.backbones.residual_block import run_block
+from coft.backbones.stages import stays_frozen
 from coft.backbones.vit import make_room, parts_of
 from coft.runtime.errors import UserError, did_you_mean
 
@@ -50,7 +51,8 @@ def norms_and_biases(visual: nn.Module, generator: torch.Generator) -> nn.Module
         if isinstance(child, NORMS)
         for key in ("weight", "bias")
     }
-    return share_frozen(visual, in_norms | {name for name, _ in visual.named_parameters() if name.endswith("bias")})
+    biases = {name for name, _ in visual.named_parameters() if name.endswith("bias")}
+    return share_frozen(visual, (in_norms | biases) - stays_frozen(visual))
 
 
 class PromptedViT(nn.Module):

@@ -37,8 +37,15 @@ def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], in
 
 
 def trainable_copy(encoder: nn.Module) -> nn.Module:
-    """Copy an encoder with all its weights, all of which train (statistics of batch norms do not)."""
-    return copy.deepcopy(encoder).requires_grad_(True)
+    """Copy an encoder with all its weights, which train but for those that the encoder's `stays_frozen` names.
+
+    Statistics of batch norms do not train either.
+    """
+    frozen = getattr(encoder, "stays_frozen", ())
+    twin = copy.deepcopy(encoder)
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return twin
 
 
 def freeze_statistics(module: nn.Module) -> None:

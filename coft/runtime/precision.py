@@ -15,7 +15,7 @@ SHORT = 128  # tokens
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # names of torch.cpu.get_capabilities
 
 
-def faster_precision(device: str) -> str:
+def faster_precision(device: str, depthwise: bool = False) -> str:
     """Choose what "auto" stands for, by what the machine's arithmetic units can do.
 
     A clock would choose differently from run to run, and with it the bits of the results; docs/performance.md has what
@@ -23,6 +23,8 @@ def faster_precision(device: str) -> str:
 
     Args:
         device: "cpu" or "cuda".
+        depthwise: Whether the image encoder has depthwise convolutions, which multiply no matrices: on a CPU a
+            training step of theirs is slower in bf16.
 
     Returns:
         "bf16" where it is multiplied natively; else "fp32" on a CPU, "amp" (fp16 with scaled gradients) on a GPU.
@@ -30,7 +32,7 @@ def faster_precision(device: str) -> str:
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "amp"
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
-    return "bf16" if any(capabilities.get(name) for name in _NATIVE_BF16) else "fp32"
+    return "bf16" if not depthwise and any(capabilities.get(name) for name in _NATIVE_BF16) else "fp32"
 
 
 def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) -> AbstractContextManager[Any]:

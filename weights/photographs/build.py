@@ -1,0 +1,224 @@
+"""A photograph CLIP from its packages, step by step; what a step made is kept, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from weights.photographs.captions import TOKENIZER, Entry, tokens_of
+from weights.photographs.checkpoint import save, take_image_tower, vision_config
+from weights.photographs.image_tower import class_vectors, mean_features, read_tower
+from weights.photographs.lexicon import can_be_seen, meanings_of, other_words, plural, read_counts
+from weights.photographs.minilm import SentenceEncoder
+from weights.photographs.sources import sources
+from weights.photographs.student import DIMENSIONS, TEXT, Distillation, Recipe, new_student
+from weights.photographs.teacher import PHOTO, Embedded, Teacher
+from weights.photographs.wordnet import Synset, read_nouns
+
+log = logging.getLogger(__name__)
+
+SHARE_OF_CONCEPTS = 0.25  # of the captions: names that ImageNet's classes, and what they are kinds of, have
+SHARE_OF_WORDS = 0.1  # of the captions: words of CLIP's vocabulary that are no nouns
+PLURALS = 0.25  # of the captions of a noun
+
+
+@dataclass(frozen=True)
+class Model:
+    """What to build.
+
+    Attributes:
+        source: Of the image tower, a key of `sources.json`.
+        architecture: timm's name of it.
+        seed: Of the text tower.
+    """
+
+    source: str
+    architecture: str
+    seed: int
+
+
+IMAGENET = [int(synset[1:]) for synset in ImageNetInfo().label_names()]  # offsets of the classes, by label
+MODELS = {
+    "photo": Model("lite0", "tf_efficientnet_lite0", 1),
+    "photo-lite1": Model("lite1", "tf_efficientnet_lite1", 2),
+}
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Nouns, what their names mean, and other words.
+
+    Attributes:
+        nouns: By offset.
+        meanings: Offsets and shares by name in lower case.
+        words: That are no nouns.
+        seen: Offsets of what can be seen.
+        counts: How often a name has a meaning.
+    """
+
+    nouns: dict[int, Synset]
+    meanings: dict[str, list[tuple[int, float]]]
+    words: list[str]
+    seen: frozenset[int]
+    counts: dict[tuple[str, int], int]
+
+    @classmethod
+    def read(cls, archive: Path) -> Lexicon:
+        """Read WordNet's package."""
+        nouns, counts = read_nouns(archive), read_counts(archive)
+        seen = frozenset(offset for offset, synset in nouns.items() if can_be_seen(synset, nouns))
+        meanings = meanings_of(nouns, counts, seen)
+        return cls(nouns, meanings, other_words(meanings), seen, counts)
+
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """Each name with each of its meanings."""
+        return [(name, offset) for name, rows in self.meanings.items() for offset, _ in rows]
+
+
+def embeddings(lexicon: Lexicon, wheel: Path, folder: Path) -> tuple[Embedded, Tensor]:
+    """MiniLM's embeddings of all names and glosses, and of the other words. Kept in the folder."""
+    encoder = SentenceEncoder(wheel, folder / "minilm")
+
+    def kept(name: str, texts: Sequence[str]) -> Tensor:
+        path = folder / f"{name}.safetensors"
+        if not path.is_file():
+            with tqdm(total=len(texts), desc=f"MiniLM: {name}", unit="text") as bar:
+                _keep({"embeddings": encoder(texts, bar.update)}, path)
+        return load_file(path)["embeddings"]
+
+    names = kept("names", [PHOTO.format(name) for name in lexicon.meanings])
+    glosses = kept("glosses", [synset.gloss for synset in lexicon.nouns.values()])
+    words = kept("words", [PHOTO.format(word) for word in lexicon.words])
+    pieces = folder / "tokens.safetensors"
+    if not pieces.is_file():
+        spelled = [TOKENIZER.decoder[token].replace("</w>", "") for token in range(len(TOKENIZER.decoder))]
+        _keep({"embeddings": encoder.of_tokens(spelled)}, pieces)
+    by_name = dict(zip(lexicon.meanings, names, strict=True))
+    return Embedded(by_name, dict(zip(lexicon.nouns, glosses, strict=True))), words
+
+
+def _keep(tensors: dict[str, Tensor], path: Path) -> None:
+    unfinished = path.with_suffix(".tmp")
+    save_file(tensors, unfinished)
+    unfinished.rename(path)
+
+
+def directions(lexicon: Lexicon, teacher: Teacher, words: Tensor) -> Tensor:
+    """The teacher's targets: a row for each pair, then for each name, then for each other word."""
+    with tqdm(total=len(lexicon.pairs), desc="teacher", unit="name") as bar:
+        of_pairs = teacher.of_meanings(lexicon.pairs, bar.update)
+    owner = torch.tensor([i for i, rows in enumerate(lexicon.meanings.values()) for _ in rows])
+    share = torch.tensor([share for rows in lexicon.meanings.values() for _, share in rows])
+    of_names = torch.zeros(len(lexicon.meanings), of_pairs.shape[1])
+    of_names.index_add_(0, owner, share[:, None] * of_pairs)
+    return torch.cat([of_pairs, F.normalize(of_names, dim=1), teacher.of_texts(words)])
+
+
+def entries(lexicon: Lexicon, teacher: Teacher) -> tuple[list[Entry], Tensor]:
+    """What the student is to say, in the order of `directions` and with plurals, and how often."""
+    concepts = {name for name, _ in teacher.concepts}
+    spelled = {name: tokens_of(name) for name in lexicon.meanings}
+    glosses = {offset: tokens_of(synset.gloss) for offset, synset in lexicon.nouns.items()}
+    made: list[Entry] = []
+    weights: list[float] = []
+    rare: list[bool] = []
+
+    def add(entry: Entry, weight: float, concept: bool) -> None:
+        made.append(entry)
+        weights.append(weight)
+        rare.append(not concept)
+
+    for row, (name, offset) in enumerate(lexicon.pairs):
+        above = lexicon.nouns[offset].parents
+        kind = spelled[lexicon.nouns[above[0]].names[0].lower()] if above else ()
+        weight = 0.35 * _weight(lexicon, name, offset)
+        add(Entry(spelled[name], kind, glosses[offset], row), weight, name in concepts)
+    first = len(made)
+    for row, (name, rows) in enumerate(lexicon.meanings.items(), first):
+        weight = max(_weight(lexicon, name, offset) for offset, _ in rows)
+        add(Entry(spelled[name], (), (), row), (1 - PLURALS) * weight, name in concepts)
+        add(Entry(tokens_of(plural(name)), (), (), row), PLURALS * weight, name in concepts)
+    common = torch.tensor(weights)
+    is_rare = torch.tensor(rare)
+    common[~is_rare] *= SHARE_OF_CONCEPTS / common[~is_rare].sum()
+    common[is_rare] *= (1 - SHARE_OF_CONCEPTS - SHARE_OF_WORDS) / common[is_rare].sum()
+    start = first + len(lexicon.meanings)
+    made += [Entry(tokens_of(word), (), (), start + i) for i, word in enumerate(lexicon.words)]
+    return made, torch.cat([common, torch.full((len(lexicon.words),), SHARE_OF_WORDS / len(lexicon.words))])
+
+
+def _weight(lexicon: Lexicon, name: str, offset: int) -> float:
+    """How often a name is to be said: more often if it can be seen, and if it is often used."""
+    count = lexicon.counts.get((name, offset), 0)
+    return (1.0 if offset in lexicon.seen else 0.25) * (1 + torch.tensor(1.0 + count).log2().item())
+
+
+class Builder:
+    """Builds photograph CLIPs.
+
+    Args:
+        cache: Where packages, embeddings and the state of a run are kept.
+        out: Where the folders of the CLIPs go.
+    """
+
+    def __init__(self, cache: Path, out: Path) -> None:
+        self.cache, self.out = cache, out
+
+    def build(self, name: str, steps: int | None = None) -> Path:
+        """Build a CLIP of `MODELS`; what is there already is not made again.
+
+        Args:
+            name: Of the CLIP.
+            steps: Of the text tower's training, instead of the recipe's.
+
+        Returns:
+            Its folder.
+        """
+        wanted = MODELS[name]
+        recipe = Recipe(seed=wanted.seed, **({} if steps is None else {"steps": steps}))
+        tower = self._tower(name)
+        projection, vectors = class_vectors(tower, DIMENSIONS)
+        lexicon = self.lexicon()
+        embedded, words = embeddings(lexicon, self._fetch("minilm"), self.cache)
+        teacher = Teacher(lexicon.nouns, embedded, IMAGENET, vectors)
+        targets = directions(lexicon, teacher, words)
+        said, weights = entries(lexicon, teacher)
+        torch.manual_seed(recipe.seed)
+        vision = vision_config(wanted.architecture)
+        model = new_student(vision, load_file(self.cache / "tokens.safetensors")["embeddings"])
+        take_image_tower(model, tower, mean_features(tower), projection)
+        Distillation(model, said, weights, targets, recipe, self.cache / "runs" / name).run()
+        save(model, vision, TEXT, self._facts(wanted), self.out / name)
+        return self.out / name
+
+    def lexicon(self) -> Lexicon:
+        """WordNet's nouns, and CLIP's other words."""
+        return Lexicon.read(self._fetch("wordnet"))
+
+    def classes(self, name: str) -> Tensor:
+        """ImageNet's classes in the space of a CLIP of `MODELS`. Shape (1000, 256)."""
+        return class_vectors(self._tower(name), DIMENSIONS)[1]
+
+    def _tower(self, name: str) -> nn.Module:
+        return read_tower(self._fetch(MODELS[name].source), MODELS[name].architecture)
+
+    def _fetch(self, key: str) -> Path:
+        return sources()[key].fetch(self.cache / "packages")
+
+    @staticmethod
+    def _facts(wanted: Model) -> dict[str, str]:
+        used = [sources()[key] for key in (wanted.source, "minilm", "wordnet")]
+        return {
+            "licence": "Apache-2.0 and WordNet 3.0",
+            "sources": "; ".join(f"{s.package} {s.version} ({s.licence})" for s in used),
+        }

@@ -1,0 +1,144 @@
+"""Captions: names in many forms, at many positions, behind contexts of many kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from clip.simple_tokenizer import SimpleTokenizer
+from torch import Tensor
+
+POSITIONS = 77
+LONGEST = 40  # tokens of a caption, marks of start and end included
+CONTEXT = 20  # most tokens of a context
+TEMPLATES = (
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "a photo of {}.",
+    "{}",
+    "{}.",
+    "a {}.",
+    "a picture of a {}.",
+    "an image of a {}.",
+    "this is a {}.",
+    "a close-up photo of a {}.",
+    "a blurry photo of a {}.",
+    "a bright photo of the {}.",
+    "a low resolution photo of a {}.",
+    "a cropped photo of the {}.",
+    "a good photo of a {}.",
+    "a photo of a large {}.",
+    "a photo of a small {}.",
+    "a drawing of a {}.",
+    "a painting of a {}.",
+    "a cartoon of a {}.",
+    "a sketch of a {}.",
+    "a satellite photo of {}.",
+    "a scene of a {}.",
+    "a {} in a scene.",
+)
+KINDS = ("a photo of a {}, a type of {}.", "a photo of a {}, a kind of {}.", "{}, a {}.", "a {} is a kind of {}.")
+TOKENIZER = SimpleTokenizer()
+START, END = TOKENIZER.encoder["<|startoftext|>"], TOKENIZER.encoder["<|endoftext|>"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something to say.
+
+    Attributes:
+        name: What it is called, as tokens.
+        kind: What it is a kind of, as tokens; empty if that is not to be said.
+        gloss: What it means, as tokens; empty likewise.
+        target: Row of the teacher's directions.
+    """
+
+    name: tuple[int, ...]
+    kind: tuple[int, ...]
+    gloss: tuple[int, ...]
+    target: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Captions of about the same length.
+
+    Attributes:
+        tokens: Shape (n, length); after the end mark anything.
+        positions: Where each token stands, increasing. Likewise.
+        noise: Tokens to replace by random vectors. Likewise, bool.
+        ends: Index of the end mark. Shape (n,).
+        targets: Rows of the teacher's directions. Shape (n,).
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    noise: Tensor
+    ends: Tensor
+    targets: Tensor
+
+
+def tokens_of(text: str) -> tuple[int, ...]:
+    """CLIP's tokens of a text, without marks."""
+    return tuple(TOKENIZER.encode(text))
+
+
+_HALVES = [tuple(map(tokens_of, template.split("{}"))) for template in TEMPLATES]
+_THIRDS = [tuple(map(tokens_of, template.split("{}"))) for template in KINDS]
+_STOP = tokens_of(".")
+Row = tuple[list[int], int, int]  # tokens, how many after the start mark become noise, target
+
+
+def caption(entry: Entry, source: torch.Generator) -> Row:
+    """A random caption of an entry."""
+    form, pick, tail = torch.rand(3, generator=source).tolist()
+    noisy = 0
+    if entry.gloss and form < 0.5:
+        words = (*entry.name, *tokens_of(","), *entry.gloss) if pick < 0.7 else entry.gloss
+    elif entry.kind:
+        first, second, third = _THIRDS[int(pick * len(_THIRDS))]
+        words = (*first, *entry.name, *second, *entry.kind, *third)
+    elif form < 0.65:
+        before, after = _HALVES[int(pick * len(_HALVES))]
+        words = (*before, *entry.name, *after)
+    else:
+        before, noisy, after = _context(source)
+        words = (*before, *entry.name, *after, *(_STOP if tail < 0.5 else ()))
+    words = words[: LONGEST - 2]
+    return [START, *words, END], min(noisy, len(words)), entry.target
+
+
+def _context(source: torch.Generator) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
+    """What a learned context may be: any vectors, any words, or the same word again; some of it behind the name."""
+    kind, length, place = torch.rand(3, generator=source).tolist()
+    count = 1 + int(length * length * CONTEXT)
+    different = count if kind < 0.35 else 1
+    words = tuple(torch.randint(START, (different,), generator=source).tolist()) * (count // different)
+    if kind > 0.55:
+        return words, count, ()
+    cut = count if place < 0.6 else int((place - 0.6) / 0.4 * count)
+    return words[:cut], 0, words[cut:]
+
+
+def batches(entries: Sequence[Entry], weights: Tensor, size: int, number: int, source: torch.Generator) -> list[Batch]:
+    """Some batches of captions, each of about the same length, in random order."""
+    drawn = torch.multinomial(weights, size * number, replacement=True, generator=source).tolist()
+    rows = sorted((caption(entries[i], source) for i in drawn), key=lambda row: len(row[0]))
+    made = [_batch(rows[start : start + size], source) for start in range(0, len(rows), size)]
+    return [made[i] for i in torch.randperm(number, generator=source).tolist()]
+
+
+def _batch(rows: Sequence[Row], source: torch.Generator) -> Batch:
+    length = max(len(tokens) for tokens, *_ in rows)
+    tokens = torch.zeros(len(rows), length, dtype=torch.long)
+    noise = torch.zeros(len(rows), length, dtype=torch.bool)
+    for i, (row, noisy, _) in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row)
+        noise[i, 1 : 1 + noisy] = True
+    jump = torch.randint(POSITIONS - length + 1, (len(rows), 1), generator=source)
+    jump = jump * (torch.rand(len(rows), 1, generator=source) < 0.25)  # as if a longer context stood before
+    positions = torch.arange(length).repeat(len(rows), 1) + jump
+    positions[:, 0] = 0
+    ends = torch.tensor([len(row) - 1 for row, *_ in rows])
+    return Batch(tokens, positions, noise, ends, torch.tensor([target for *_, target in rows]))

@@ -1,0 +1,69 @@
+"""Names and their meanings, how often they are meant, and words of CLIP's vocabulary that are no nouns of WordNet."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from clip.simple_tokenizer import SimpleTokenizer
+
+from weights.photographs.wordnet import Synset, ancestors
+
+PHYSICAL = 1930  # "physical entity": what can be seen
+UNSEEN = 0.25  # share of a meaning that cannot be seen, or is a single thing with a name
+WORD = re.compile(r"[a-z]{3,}")
+
+
+def read_counts(archive: Path) -> dict[tuple[str, int], int]:
+    """How often WordNet's authors found each noun in each meaning, by name in lower case and offset."""
+    with tarfile.open(archive) as package:
+        inner = package.extractfile("package/WNdb-3.0.tar.gz")
+        with tarfile.open(fileobj=inner) as database:
+            index = database.extractfile("dict/index.sense")
+            if index is None:
+                raise ValueError(f"{archive}: holds no dict/index.sense")
+            rows = [line.split() for line in index.read().decode("ascii").splitlines()]
+    nouns = ((key.split("%1:")[0], offset, count) for key, offset, _, count in rows if "%1:" in key)
+    return {(name.replace("_", " "), int(offset)): int(count) for name, offset, count in nouns}
+
+
+def can_be_seen(synset: Synset, nouns: Mapping[int, Synset]) -> bool:
+    """Whether a meaning is a kind of physical thing, and not a single one with a name of its own."""
+    return not synset.instance and PHYSICAL in ancestors(synset.offset, nouns)
+
+
+def meanings_of(
+    nouns: Mapping[int, Synset], counts: Mapping[tuple[str, int], int], seen: Collection[int]
+) -> dict[str, list[tuple[int, float]]]:
+    """What each name means.
+
+    Returns:
+        Offsets with shares that add to 1, by name in lower case. A meaning's share is one more than its count, and a
+        quarter of that if it cannot be seen.
+    """
+    weights: dict[str, list[tuple[int, float]]] = {}
+    for offset, synset in nouns.items():
+        visible = 1.0 if offset in seen else UNSEEN
+        for name in dict.fromkeys(word.lower() for word in synset.names):
+            weights.setdefault(name, []).append((offset, visible * (1 + counts.get((name, offset), 0))))
+    return {name: _shares(rows) for name, rows in weights.items()}
+
+
+def _shares(rows: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    total = sum(weight for _, weight in rows)
+    return [(offset, weight / total) for offset, weight in rows]
+
+
+def plural(name: str) -> str:
+    """Plural of a name, by the rules of spelling alone."""
+    if re.search(r"[^aeiou]y$", name):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if re.search(r"(s|x|z|ch|sh)$", name) else f"{name}s"
+
+
+def other_words(names: Mapping[str, object]) -> list[str]:
+    """Whole words of CLIP's vocabulary that are no name in WordNet: adjectives, plurals, brands and so on."""
+    ends = (token[: -len("</w>")] for token in SimpleTokenizer().encoder if token.endswith("</w>"))
+    return [word for word in ends if WORD.fullmatch(word) and word not in names]

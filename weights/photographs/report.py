@@ -1,0 +1,167 @@
+"""Tables for the card: what a photograph CLIP makes of words and of photographs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tabulate import tabulate
+from timm.data import ImageNetInfo
+from torch import Tensor
+from torchvision.transforms import v2
+
+from coft.backbones.open_clip_models import load_open_clip
+from coft.backbones.prompts import template_features
+from weights.photographs.build import Builder, Lexicon
+from weights.photographs.checkpoint import SIZE
+from weights.photographs.teacher import PHOTO
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_CLASSES = """deer, giraffe, dolphin, horse, cow, crow, frog, tulip, rose, sunflower, pear, forest, glacier, street,
+skyscraper, helicopter, sailboat, bicycle, doctor, pancake"""  # names that none of ImageNet's classes has
+SETS = {  # the development sets of photographs and what is near them: words of scripts/zeroshot.sh
+    "CIFAR-10": ("cifar10",),
+    "Intel scenes": ("intel",),
+    "PACS cartoon": ("pacs", "DATASET.DOMAIN", "cartoon"),
+    "EuroSAT": ("eurosat",),
+}
+DRAWS = 20  # of other words for all classes
+
+
+def nearest_classes(folder: Path, vectors: Tensor, names: Sequence[str]) -> str:
+    """Table of names with the three ImageNet classes nearest to them, and their cosines.
+
+    Args:
+        folder: Of the CLIP.
+        vectors: ImageNet's classes in its space. Shape (1000, k).
+        names: The names.
+    """
+    info = ImageNetInfo()
+    classes = [info.index_to_description(label).split(",")[0] for label in range(len(vectors))]
+    model = load_open_clip(f"open_clip:{folder}")
+    similar = template_features(model, names, PHOTO) @ vectors.t()
+    rows = []
+    for name, row in zip(names, similar, strict=True):
+        best = row.topk(3)
+        near = ", ".join(
+            f"{classes[i]} ({value:.2f})" for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        )
+        rows.append([name, near])
+    return tabulate(rows, headers=["name", "nearest classes of ImageNet (cosine)"], tablefmt="github")
+
+
+def zero_shot(backbones: Sequence[str], data: Path, settings: Sequence[str] = ()) -> dict[tuple[str, str], float]:
+    """Zero-shot accuracies, percent, by set and backbone, of those sets that the data folder has."""
+    found = {}
+    for title, words in SETS.items():
+        if not (data / words[0]).is_dir():
+            log.warning("%s is not in %s; left out", title, data)
+            continue
+        for backbone in backbones:
+            found[title, backbone] = _accuracy(backbone, data, [*words, *settings])
+    return found
+
+
+def _accuracy(backbone: str, data: Path, words: Sequence[str]) -> float:
+    with tempfile.TemporaryDirectory() as output:
+        command = [sys.executable, "scripts/launch.py", "ZeroshotCLIP", words[0], "--backbone", backbone]
+        command += ["--data", str(data.resolve()), "--output-dir", output, *words[1:]]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        summary: dict[str, Any] = json.loads((Path(output) / "summary.json").read_text(encoding="utf-8"))
+    return float(summary["accuracy_test"])
+
+
+def by_other_words(folder: Path, data: Path, lexicon: Lexicon) -> tuple[float, list[float]]:
+    """Accuracy on CIFAR-10's test images by its own names, and by other words for the same, in some random draws.
+
+    Args:
+        folder: Of the CLIP.
+        data: Folder of all data sets.
+        lexicon: WordNet, whose lemmas of a class's most frequent meaning are the other words.
+    """
+    model: Any = load_open_clip(f"open_clip:{folder}")
+    places = sorted(path for path in (data / "cifar10" / "test").iterdir() if path.is_dir())
+    files = [(path, label) for label, place in enumerate(places) for path in sorted(place.iterdir())]
+    images = image_features(model, [path for path, _ in files])
+    labels = torch.tensor([label for _, label in files])
+
+    def accuracy(names: Sequence[str]) -> float:
+        text = template_features(model, names, PHOTO)
+        return 100 * ((images @ text.t()).argmax(dim=1) == labels).float().mean().item()
+
+    names = [place.name for place in places]
+    words = [other_lemmas(name, lexicon) for name in names]
+    source = random.Random(0)
+    return accuracy(names), [accuracy([source.choice(other) for other in words]) for _ in range(DRAWS)]
+
+
+def other_lemmas(name: str, lexicon: Lexicon) -> list[str]:
+    """WordNet's other words for a name's most frequent meaning; the name itself where there are none."""
+    offset = max(lexicon.meanings[name], key=lambda meaning: meaning[1])[0]
+    return [word for word in lexicon.nouns[offset].names if word.lower() != name] or [name]
+
+
+@torch.no_grad()
+def image_features(model: Any, files: Sequence[Path]) -> Tensor:
+    """Features of image files, unit length. Shape (n, k)."""
+    read = v2.Compose(
+        [
+            v2.Resize(SIZE, v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(SIZE),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+    parts = [files[start : start + 64] for start in range(0, len(files), 64)]
+    batches = (torch.stack([read(Image.open(path).convert("RGB")) for path in part]) for part in parts)
+    return torch.cat([F.normalize(model.encode_image(batch), dim=1) for batch in batches])
+
+
+def accuracy_table(found: dict[tuple[str, str], float], backbones: Sequence[str]) -> str:
+    """Table of accuracies: a row a set, a column a backbone."""
+    titles = list(dict.fromkeys(title for title, _ in found))
+    rows = [[title, *(f"{found[title, backbone]:.1f}" for backbone in backbones)] for title in titles]
+    return tabulate(rows, headers=["test accuracy, %", *backbones], tablefmt="github", disable_numparse=True)
+
+
+def report(builder: Builder, names: Sequence[str], data: Path | None) -> str:
+    """All tables for some CLIPs, as Markdown.
+
+    Args:
+        builder: That has built them.
+        names: Of the CLIPs.
+        data: Folder of all data sets, for accuracies; None leaves them out.
+    """
+    lexicon, parts = builder.lexicon(), list[str]()
+    for name in names:
+        size = sum(path.stat().st_size for path in (builder.out / name).iterdir()) / 1e6
+        table = nearest_classes(builder.out / name, builder.classes(name), re.split(r",\s", NO_CLASSES))
+        parts.append(f"## {name} ({size:.1f} MB)\n\n{table}\n")
+        if data and (data / "cifar10").is_dir():
+            own, other = by_other_words(builder.out / name, data, lexicon)
+            mean = sum(other) / len(other)
+            parts.append(
+                f"CIFAR-10 by its own names, one template: {own:.1f} %; by WordNet's other lemmas, {DRAWS} random "
+                f"draws: {mean:.1f} % on average, {min(other):.1f} to {max(other):.1f}.\n"
+            )
+    if data:
+        backbones = [f"open_clip:{(builder.out / name).resolve()}" for name in names]
+        table = accuracy_table(zero_shot([*backbones, "embedded"], data), [*backbones, "embedded"])
+        for name, backbone in zip(names, backbones, strict=True):
+            table = table.replace(backbone, name)
+        parts.append(table + "\n")
+    return "\n".join(parts)

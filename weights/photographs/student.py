@@ -1,0 +1,198 @@
+"""The student: CLIP's causal text transformer, trained to say what the teacher says."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from coft.runtime.errors import UserError
+from weights.photographs.captions import Batch, Entry, batches
+
+log = logging.getLogger(__name__)
+
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 3}
+DIMENSIONS = 256
+SHARPNESS = 1 / 0.07  # of the similarities in a batch: the logit scale that CLIP starts from, and that stays
+TOKEN_STD = 0.02  # as in CLIP, and as the random contexts of CoOp
+NOISE = (0.5, 3.0)  # range of the standard deviation of random vectors, in that of the tokens
+POOL = 16  # batches that are made and sorted by length together
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how to train.
+
+    Attributes:
+        steps: Batches.
+        batch: Captions of one.
+        lr: Peak learning rate (AdamW, linear warm-up, cosine to zero).
+        warmup: Steps of warm-up.
+        weight_decay: For matrices, but the token embedding.
+        seed: Of everything random.
+    """
+
+    steps: int = 2400
+    batch: int = 512
+    lr: float = 2e-3
+    warmup: int = 200
+    weight_decay: float = 0.05
+    seed: int = 1
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        return self.lr * (0.5 + 0.5 * math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+
+
+def new_student(vision: dict[str, Any], words: Tensor) -> open_clip.CLIP:
+    """A CLIP of open_clip whose text tower is untrained but for what its tokens start from.
+
+    Args:
+        vision: Its `vision_cfg`.
+        words: An embedding of each token. Shape (49408, any width of at least 256).
+    """
+    model = open_clip.CLIP(DIMENSIONS, vision, open_clip.CLIPTextCfg(**TEXT))
+    centred = words - words.mean(dim=0)
+    reduced = centred @ torch.linalg.svd(centred.double(), full_matrices=False).Vh[: TEXT["width"]].t().float()
+    noise = torch.randn(reduced.shape)
+    start = reduced / reduced.std() + 0.3 * noise  # so that tokens of one spelling in MiniLM stay apart
+    with torch.no_grad():
+        model.token_embedding.weight.copy_(start * TOKEN_STD / start.std())
+    return model
+
+
+def encode(model: Any, embeddings: Tensor, positions: Tensor, ends: Tensor) -> Tensor:
+    """Features of token embeddings, not normalised. Shape (n, 256).
+
+    What open_clip's own forward does, at any positions, and without what follows the longest caption.
+    """
+    x = embeddings + model.positional_embedding[positions]
+    for block in model.transformer.resblocks:
+        packed = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+        query, key, value = packed.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + block.attn.out_proj(y.transpose(1, 2).flatten(2))
+        x = x + block.mlp(block.ln_2(x))
+    last = model.ln_final(x[torch.arange(len(x)), ends])
+    return last @ model.text_projection
+
+
+def embed(model: Any, batch: Batch, source: torch.Generator) -> Tensor:
+    """Token embeddings of captions; noise is of the tokens' size, more or less."""
+    embeddings = model.token_embedding(batch.tokens)
+    if not batch.noise.any():
+        return embeddings
+    low, high = NOISE
+    size = torch.exp(torch.empty(len(embeddings), 1, 1).uniform_(math.log(low), math.log(high), generator=source))
+    random = torch.randn(embeddings.shape, generator=source) * size * TOKEN_STD
+    return torch.where(batch.noise[..., None], random, embeddings)
+
+
+def distance(features: Tensor, targets: Tensor, sharpness: float = SHARPNESS) -> Tensor:
+    """What the student is off: one minus the cosine, plus a divergence of similarities.
+
+    Args:
+        features: Of the student. Shape (n, k).
+        targets: Of the teacher, unit length. Shape (n, k).
+        sharpness: Scale of the similarities of the batch's targets, whose softmax is compared.
+    """
+    features = F.normalize(features, dim=1)
+    wanted = (sharpness * targets @ targets.t()).softmax(dim=1)
+    said = (sharpness * features @ targets.t()).log_softmax(dim=1)
+    divergence = F.kl_div(said, wanted, reduction="batchmean")
+    return 1 - (features * targets).sum(dim=1).mean() + divergence
+
+
+class Distillation:
+    """Trains the text tower; goes on from its last saved state.
+
+    Args:
+        model: The student.
+        entries: What to say.
+        weights: How often each is said. Shape (number of entries,).
+        targets: The teacher's directions. Shape (rows, 256).
+        recipe: How.
+        folder: Where the state is kept.
+    """
+
+    def __init__(
+        self, model: Any, entries: Sequence[Entry], weights: Tensor, targets: Tensor, recipe: Recipe, folder: Path
+    ) -> None:
+        self.model, self.entries, self.weights, self.targets = model, entries, weights, targets
+        self.recipe, self.state = recipe, folder / "student.pt"
+        named = [(name, p) for name, p in model.named_parameters() if not name.startswith(("visual", "logit"))]
+        decayed = [p for name, p in named if p.ndim >= 2 and "embedding" not in name]
+        others = [p for name, p in named if p.ndim < 2 or "embedding" in name]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+        self.parameters = [*decayed, *others]
+        self.step, self.losses = 0, list[float]()
+
+    def run(self, save_every: int = 320) -> list[float]:
+        """Train to the end. Returns the mean loss of each pool of batches."""
+        self._resume()
+        with tqdm(total=self.recipe.steps, initial=self.step, desc="text tower", unit="step") as bar:
+            while self.step < self.recipe.steps:
+                number = min(POOL, self.recipe.steps - self.step)
+                self.losses.append(self._pool(number))
+                bar.update(number)
+                bar.set_postfix(loss=f"{self.losses[-1]:.4f}", refresh=False)
+                if self.step % save_every < number or self.step == self.recipe.steps:
+                    self._save()
+        return self.losses
+
+    def _pool(self, number: int) -> float:
+        source = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        made = batches(self.entries, self.weights, self.recipe.batch, number, source)
+        return sum(self._train(batch, source) for batch in made) / number
+
+    def _train(self, batch: Batch, source: torch.Generator) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step)
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # fused, its way back is slow in bf16
+            features = encode(self.model, embed(self.model, batch, source), batch.positions, batch.ends)
+        loss = distance(features.float(), self.targets[batch.targets])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return loss.item()
+
+    def _save(self) -> None:
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        text = {k: v for k, v in self.model.state_dict().items() if not k.startswith("visual")}
+        unfinished = self.state.with_suffix(".tmp")
+        torch.save(
+            {
+                "step": self.step,
+                "losses": self.losses,
+                "recipe": asdict(self.recipe),
+                "text": text,
+                "optimizer": self.optimizer.state_dict(),
+            },
+            unfinished,
+        )
+        unfinished.rename(self.state)
+
+    def _resume(self) -> None:
+        if not self.state.is_file():
+            return
+        state = torch.load(self.state, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            raise UserError(f"{self.state}: belongs to another recipe; move it away, or restore the recipe")
+        self.model.load_state_dict(state["text"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.losses = state["step"], state["losses"]

@@ -1,0 +1,119 @@
+"""The teacher of texts: where a text should lie in the space of images.
+
+Words of WordNet are known by name, gloss and kind; what ImageNet's classes are a kind of is known in images, too. A
+kernel ridge regression from the one to the other says where all other nouns lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from weights.photographs.wordnet import Synset, ancestors, leaves_below
+
+PHOTO = "a photo of a {}."
+MOST_LEAVES = 300  # a meaning with more classes below it, such as "animal", looks like nothing
+NAMES = 4  # of a meaning, that are learned from; the first counts in full, the others half
+KINDS = 3  # nearest meanings above, whose names say of what kind a meaning is
+GAIN, RIDGE = 6.0, 0.3
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """MiniLM's embeddings, unit length.
+
+    Attributes:
+        names: Of "a photo of a {name}.", by name.
+        glosses: Of the gloss, by offset.
+    """
+
+    names: Mapping[str, Tensor]
+    glosses: Mapping[int, Tensor]
+
+
+class Regression:
+    """Kernel ridge regression with the kernel exp(gain (cosine - 1)).
+
+    Args:
+        inputs: Unit length. Shape (n, d).
+        targets: Shape (n, k).
+        weights: Of the rows; the ridge is divided by them. Shape (n,).
+        gain: Of the kernel.
+        ridge: What a row of weight 1 may be off.
+    """
+
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, weights: Tensor, gain: float = GAIN, ridge: float = RIDGE
+    ) -> None:
+        self.inputs, self.gain = inputs, gain
+        system = self._kernel(inputs).double() + torch.diag(ridge / weights.double())
+        self.solution = torch.cholesky_solve(targets.double(), torch.linalg.cholesky(system)).float()
+
+    def _kernel(self, inputs: Tensor) -> Tensor:
+        return torch.exp(self.gain * (inputs @ self.inputs.t() - 1))
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Predict, unit length. Shape (m, k)."""
+        return torch.cat([F.normalize(self._kernel(part) @ self.solution, dim=1) for part in inputs.split(4096)])
+
+
+class Teacher:
+    """Directions in the space of images, for names with a meaning, and for any text.
+
+    Args:
+        nouns: WordNet's.
+        embedded: Their embeddings.
+        classes: Offsets of ImageNet's classes, by label.
+        vectors: The classes in the space of images, unit length. Shape (1000, k).
+    """
+
+    def __init__(
+        self, nouns: Mapping[int, Synset], embedded: Embedded, classes: Sequence[int], vectors: Tensor
+    ) -> None:
+        self.nouns, self.embedded = nouns, embedded
+        below = leaves_below(classes, self.nouns)
+        known = {offset: labels for offset, labels in below.items() if len(labels) <= MOST_LEAVES}
+        rows = [(name, offset, 1 / (1 + (i > 0))) for offset in known for i, name in enumerate(self._names(offset))]
+        targets = torch.stack([F.normalize(vectors[known[offset]].mean(dim=0), dim=0) for _, offset, _ in rows])
+        weights = torch.tensor([weight for *_, weight in rows])
+        self.concepts = [(name, offset) for name, offset, _ in rows]
+        self._kinds: dict[int, Tensor] = {}
+        self._of_meanings = Regression(self._inputs(self.concepts), targets, weights)
+        self._of_texts = Regression(torch.stack([embedded.names[name] for name, *_ in rows]), targets, weights)
+
+    def _names(self, offset: int) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name.lower() for name in self.nouns[offset].names))[:NAMES]
+
+    def _kind(self, offset: int) -> Tensor:
+        if offset not in self._kinds:
+            above = list(ancestors(offset, self.nouns))[1 : 1 + KINDS] or [offset]
+            names = [self.embedded.names[self.nouns[other].names[0].lower()] for other in above]
+            self._kinds[offset] = F.normalize(torch.stack(names).mean(dim=0), dim=0)
+        return self._kinds[offset]
+
+    def _inputs(self, meanings: Sequence[tuple[str, int]]) -> Tensor:
+        parts = [
+            torch.stack([self.embedded.names[name] for name, _ in meanings]),
+            torch.stack([self.embedded.glosses[offset] for _, offset in meanings]),
+            torch.stack([self._kind(offset) for _, offset in meanings]),
+        ]
+        return F.normalize(torch.cat(parts, dim=1), dim=1)
+
+    def of_meanings(
+        self, meanings: Sequence[tuple[str, int]], progress: Callable[[int], object] = lambda done: None
+    ) -> Tensor:
+        """Directions of names with a meaning each (name, offset). Unit length, shape (n, k)."""
+        result = []
+        for start in range(0, len(meanings), 4096):
+            part = meanings[start : start + 4096]
+            result.append(self._of_meanings(self._inputs(part)))
+            progress(len(part))
+        return torch.cat(result)
+
+    def of_texts(self, embeddings: Tensor) -> Tensor:
+        """Directions of any texts, by MiniLM's embeddings. Unit length, shape (n, k)."""
+        return self._of_texts(embeddings)

@@ -1,0 +1,96 @@
+"""WordNet's nouns: what they are called, what they mean, and what they are kinds of."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+KINDS_OF = ("@", "@i")  # WordNet's marks of a hypernym, and of the class of an instance
+INSTANCE = "@i"
+
+
+@dataclass(frozen=True)
+class Synset:
+    """A meaning.
+
+    Attributes:
+        offset: Its number in WordNet 3.0; ImageNet's names of classes are "n" and this.
+        names: Lemmas, the usual one first.
+        gloss: Definition, without the examples.
+        parents: Offsets of what it is a kind of.
+        instance: Whether it is a single thing with a name, such as a town.
+    """
+
+    offset: int
+    names: tuple[str, ...]
+    gloss: str
+    parents: tuple[int, ...]
+    instance: bool
+
+
+def read_nouns(archive: Path) -> dict[int, Synset]:
+    """Read the nouns of WordNet 3.0 from npm's package WNdb.
+
+    Args:
+        archive: The package, a tar archive with the archive of the database in it.
+
+    Returns:
+        By offset, in the database's order.
+    """
+    with tarfile.open(archive) as package:
+        inner = package.extractfile("package/WNdb-3.0.tar.gz")
+        if inner is None:
+            raise ValueError(f"{archive}: holds no WNdb-3.0.tar.gz")
+        with tarfile.open(fileobj=inner) as database:
+            nouns = database.extractfile("dict/data.noun")
+            if nouns is None:
+                raise ValueError(f"{archive}: holds no dict/data.noun")
+            lines = nouns.read().decode("ascii").splitlines()
+    return {synset.offset: synset for synset in map(parse, lines) if synset}
+
+
+def parse(line: str) -> Synset | None:
+    """Parse a line of WordNet's `data.noun`; None for a line of its licence.
+
+    The form is documented as wndb(5WN): offset, file, kind, number of words (hexadecimal), words with their
+    identifiers, number of pointers, pointers of four fields, a bar, the gloss.
+    """
+    if line.startswith("  "):
+        return None
+    fields, gloss = line.split(" | ", 1)
+    words = fields.split(" ")
+    count = int(words[3], 16)
+    names = tuple(word.replace("_", " ") for word in words[4 : 4 + 2 * count : 2])
+    pointers = words[5 + 2 * count :]
+    kinds = [(pointers[i], int(pointers[i + 1])) for i in range(0, len(pointers) - 3, 4) if pointers[i] in KINDS_OF]
+    instance = any(mark == INSTANCE for mark, _ in kinds)
+    meaning = gloss.split('; "')[0].split(";")[0].strip()
+    return Synset(int(words[0]), names, meaning, tuple(offset for _, offset in kinds), instance)
+
+
+def ancestors(offset: int, nouns: Mapping[int, Synset]) -> Iterator[int]:
+    """What a meaning is a kind of, itself first, each once, the nearest first."""
+    seen, level = {offset}, [offset]
+    while level:
+        yield from level
+        level = list(dict.fromkeys(parent for child in level for parent in nouns[child].parents if parent not in seen))
+        seen.update(level)
+
+
+def leaves_below(classes: Iterable[int], nouns: Mapping[int, Synset]) -> dict[int, list[int]]:
+    """Which classes are a kind of each meaning.
+
+    Args:
+        classes: Offsets of the classes, by label.
+        nouns: All nouns.
+
+    Returns:
+        Labels by offset, for every meaning that has any.
+    """
+    below: dict[int, list[int]] = {}
+    for label, offset in enumerate(classes):
+        for above in ancestors(offset, nouns):
+            below.setdefault(above, []).append(label)
+    return below
