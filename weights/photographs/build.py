@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from weights.photographs.captions import TOKENIZER, Entry, tokens_of
 from weights.photographs.checkpoint import save, take_image_tower, vision_config
 from weights.photographs.image_tower import class_vectors, mean_features, read_tower
-from weights.photographs.lexicon import can_be_seen, meanings_of, other_words, plural, read_counts
+from weights.photographs.lexicon import UNSEEN, can_be_seen, meanings_of, other_words, plural, read_counts
 from weights.photographs.minilm import SentenceEncoder
 from weights.photographs.sources import sources
 from weights.photographs.student import DIMENSIONS, TEXT, Distillation, Recipe, new_student
@@ -26,8 +27,13 @@ from weights.photographs.wordnet import Synset, read_nouns
 
 log = logging.getLogger(__name__)
 
-SHARE_OF_CONCEPTS = 0.25  # of the captions: names that ImageNet's classes, and what they are kinds of, have
-SHARE_OF_WORDS = 0.1  # of the captions: words of CLIP's vocabulary that are no nouns
+SHARES = {  # of the captions, by what is named
+    "concept": 0.25,  # what ImageNet's classes, and what they are kinds of, are called
+    "token": 0.35,  # other nouns that CLIP's vocabulary has a token for: those that captions of pictures often use
+    "noun": 0.3,  # all other nouns
+    "word": 0.1,  # words of CLIP's vocabulary that are no nouns
+}
+IN_SENTENCES = 0.35  # weight of a name with its kind or its gloss, to that of the name alone
 PLURALS = 0.25  # of the captions of a noun
 
 
@@ -125,42 +131,40 @@ def directions(lexicon: Lexicon, teacher: Teacher, words: Tensor) -> Tensor:
 
 
 def entries(lexicon: Lexicon, teacher: Teacher) -> tuple[list[Entry], Tensor]:
-    """What the student is to say, in the order of `directions` and with plurals, and how often."""
+    """What the student is to say, of the rows of `directions` and with plurals, and how often."""
     concepts = {name for name, _ in teacher.concepts}
     spelled = {name: tokens_of(name) for name in lexicon.meanings}
     glosses = {offset: tokens_of(synset.gloss) for offset, synset in lexicon.nouns.items()}
-    made: list[Entry] = []
-    weights: list[float] = []
-    rare: list[bool] = []
+    made: dict[str, list[tuple[Entry, float]]] = {tier: [] for tier in SHARES}
 
-    def add(entry: Entry, weight: float, concept: bool) -> None:
-        made.append(entry)
-        weights.append(weight)
-        rare.append(not concept)
+    def tier(name: str) -> list[tuple[Entry, float]]:
+        return made["concept" if name in concepts else "token" if len(spelled[name]) == 1 else "noun"]
 
     for row, (name, offset) in enumerate(lexicon.pairs):
         above = lexicon.nouns[offset].parents
         kind = spelled[lexicon.nouns[above[0]].names[0].lower()] if above else ()
-        weight = 0.35 * _weight(lexicon, name, offset)
-        add(Entry(spelled[name], kind, glosses[offset], row), weight, name in concepts)
-    first = len(made)
+        entry = Entry(spelled[name], kind, glosses[offset], row)
+        tier(name).append((entry, IN_SENTENCES * _weight(lexicon, name, offset)))
+    first = len(lexicon.pairs)
     for row, (name, rows) in enumerate(lexicon.meanings.items(), first):
         weight = max(_weight(lexicon, name, offset) for offset, _ in rows)
-        add(Entry(spelled[name], (), (), row), (1 - PLURALS) * weight, name in concepts)
-        add(Entry(tokens_of(plural(name)), (), (), row), PLURALS * weight, name in concepts)
-    common = torch.tensor(weights)
-    is_rare = torch.tensor(rare)
-    common[~is_rare] *= SHARE_OF_CONCEPTS / common[~is_rare].sum()
-    common[is_rare] *= (1 - SHARE_OF_CONCEPTS - SHARE_OF_WORDS) / common[is_rare].sum()
+        tier(name).append((Entry(spelled[name], (), (), row), (1 - PLURALS) * weight))
+        tier(name).append((Entry(tokens_of(plural(name)), (), (), row), PLURALS * weight))
     start = first + len(lexicon.meanings)
-    made += [Entry(tokens_of(word), (), (), start + i) for i, word in enumerate(lexicon.words)]
-    return made, torch.cat([common, torch.full((len(lexicon.words),), SHARE_OF_WORDS / len(lexicon.words))])
+    made["word"] = [(Entry(tokens_of(word), (), (), start + i), 1.0) for i, word in enumerate(lexicon.words)]
+    weights = [_scaled([weight for _, weight in made[name]], share) for name, share in SHARES.items()]
+    return [entry for rows in made.values() for entry, _ in rows], torch.cat(weights)
+
+
+def _scaled(weights: Sequence[float], total: float) -> Tensor:
+    result = torch.tensor(weights)
+    return result * (total / result.sum())
 
 
 def _weight(lexicon: Lexicon, name: str, offset: int) -> float:
     """How often a name is to be said: more often if it can be seen, and if it is often used."""
     count = lexicon.counts.get((name, offset), 0)
-    return (1.0 if offset in lexicon.seen else 0.25) * (1 + torch.tensor(1.0 + count).log2().item())
+    return (1.0 if offset in lexicon.seen else UNSEEN) * (1 + math.log2(1 + count))
 
 
 class Builder:

@@ -42,7 +42,7 @@ class Recipe:
         seed: Of everything random.
     """
 
-    steps: int = 2400
+    steps: int = 2000
     batch: int = 512
     lr: float = 2e-3
     warmup: int = 200

@@ -1,0 +1,77 @@
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from coft.backbones.load import openai_file
+from scripts import default_backbone as default
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    default.can_be_had.cache_clear()
+    default._say.cache_clear()
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise URLError("closed network")
+
+    monkeypatch.setattr(default, "urlopen", refuse)
+
+
+@pytest.fixture
+def downloaded(offline: None) -> None:
+    openai_file("ViT-B/16").parent.mkdir(parents=True)
+    openai_file("ViT-B/16").touch()
+
+
+@pytest.mark.parametrize("name", ["digits", "icons", "emoji"])
+def test_drawings_get_the_embedded_clip(name: str, offline: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert default.default_backbone(name) == "embedded"
+    assert capsys.readouterr().err == ""
+
+
+def test_photographs_get_openais_if_it_is_on_disk(downloaded: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert default.default_backbone("cifar10") == "ViT-B/16"
+    assert capsys.readouterr().err == ""
+
+
+def test_photographs_get_photo_in_one_line_if_it_cannot_be_had(
+    offline: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [default.default_backbone(name) for name in ("cifar10", "intel", "cifar10")] == ["photo"] * 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: OpenAI's ViT-B/16 is not on disk") and str(openai_file("ViT-B/16")) in line
+
+
+def test_own_images_without_a_gpu_get_photo(downloaded: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert default.default_backbone("folder") == "photo"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--backbone ViT-B/16" in line
+
+
+def test_own_images_with_a_gpu_get_openais(downloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert default.default_backbone("folder") == "ViT-B/16"
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet_sketch"])
+def test_photo_is_no_default_where_it_has_seen_the_labels(name: str, offline: None) -> None:
+    assert default.default_backbone(name) == "ViT-B/16"
+
+
+def test_a_server_that_answers_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Answer:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *args: object) -> None: ...
+
+    monkeypatch.setattr(default, "urlopen", lambda request, timeout: asked.append(request.get_method()) or Answer())
+    assert default.can_be_had("ViT-B/16") and asked == ["HEAD"]
