@@ -22,7 +22,7 @@ from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.precision import step_attention
+from coft.runtime.precision import PREDICTIONS, step_attention
 from coft.runtime.settings import load
 from coft.runtime.timing import STEPS, Stopwatch, Waited, profiled
 from dassl.data import DataManager
@@ -176,7 +176,8 @@ class MethodTrainer(TrainerX):
             self.cfg.SEED,
             self.device,
             dtype,
-            self.scaler,
+            scaler=self.scaler,
+            predicts_in_bf16=getattr(self.own, "prec", "") == PREDICTIONS,
             micro_batch=self.cfg.TRAIN.MICRO_BATCH,
             compiler=self.cfg.TRAIN.COMPILE,
             allocate=tables_in(self.cfg.OUTPUT_DIR),
@@ -203,7 +204,7 @@ class MethodTrainer(TrainerX):
     @property
     def precision(self) -> str:
         """Of the forward pass, by name."""
-        return precision_of(self.runtime.dtype)
+        return PREDICTIONS if self.runtime.predicts_in_bf16 else precision_of(self.runtime.dtype)
 
     # ---------------------------------------------------------------- the loop
 

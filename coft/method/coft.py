@@ -29,7 +29,7 @@ from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, seed_quota
 from .seeding import generator
 from .settings import setting, share
 
-PRECISIONS = ("fp32", "bf16", "fp16", "amp", "auto")
+PRECISIONS = ("fp32", "bf16", "bf16-predict", "fp16", "amp", "auto")
 WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
 MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this
 MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its seeds, rounded up
@@ -60,7 +60,9 @@ class CoFTSettings:
     """Settings of CoFT."""
 
     prec: str = setting(
-        "fp32", "precision of the forward pass; auto: what the machine is faster with", choices=PRECISIONS
+        "fp32",
+        "precision of the forward pass; bf16-predict: fp32 with gradients, bf16 without; auto: what is faster",
+        choices=PRECISIONS,
     )
     n_ctx: int = setting(0, "random context tokens; 0: the words of the data set's template", at_least=0)
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")

@@ -171,7 +171,7 @@ class Labeller:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        with self.runtime.timed("labelling"), self.runtime.autocast(), torch.no_grad():
+        with self.runtime.timed("labelling"), torch.no_grad(), self.runtime.autocast():
             yield
 
 

@@ -118,6 +118,7 @@ class Runtime:
         seed: Of everything random.
         device: Of the models.
         dtype: Of the forward pass; None is fp32.
+        predicts_in_bf16: Whether a forward pass without gradients runs in bf16 instead.
         scaler: Gradient scaler of fp16 training on a GPU.
         micro_batch: See `Classifier`.
         compiler: Backend of torch.compile for encoders that train in full; "" for none.
@@ -129,6 +130,7 @@ class Runtime:
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
+    predicts_in_bf16: bool = False
     scaler: Any = None
     micro_batch: int = 0
     compiler: str = ""
@@ -137,8 +139,9 @@ class Runtime:
     parallel: bool = True
 
     def autocast(self) -> torch.autocast:
-        """Context in which a forward pass runs."""
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+        """Context in which a forward pass runs, with gradients or without them as now."""
+        dtype = torch.bfloat16 if self.predicts_in_bf16 and not torch.is_grad_enabled() else self.dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def run_in_turn(self) -> None:
         """Make steps of several models one after the other from now on."""

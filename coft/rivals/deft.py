@@ -49,7 +49,9 @@ class DeFTSettings:
     """Settings of DeFT."""
 
     prec: str = setting(
-        "fp32", "precision of the forward pass; auto: what the machine is faster with", choices=PRECISIONS
+        "fp32",
+        "precision of the forward pass; bf16-predict: fp32 with gradients, bf16 without; auto: what is faster",
+        choices=PRECISIONS,
     )
     n_ctx: int = setting(16, "random context tokens; 0: the words of the data set's template", at_least=0)
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")

@@ -27,7 +27,9 @@ class TuningSettings:
     """Settings of full fine-tuning; defaults are those of CoFT's Phase II."""
 
     prec: str = setting(
-        "fp32", "precision of the forward pass; auto: what the machine is faster with", choices=PRECISIONS
+        "fp32",
+        "precision of the forward pass; bf16-predict: fp32 with gradients, bf16 without; auto: what is faster",
+        choices=PRECISIONS,
     )
     epochs: int = setting(10, "epochs", at_least=1)
     lr: float = setting(1e-5, "learning rate of the image encoder; the head has ten times as much", at_least=0.0)

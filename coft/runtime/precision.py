@@ -10,7 +10,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 AUTO = "auto"
-PRECISIONS = {"fp32": None, "fp16": torch.float16, "amp": torch.float16, "bf16": torch.bfloat16}
+PREDICTIONS = "bf16-predict"  # steps in fp32, what needs no gradients in bf16
+PRECISIONS = {
+    "fp32": None,
+    "fp16": torch.float16,
+    "amp": torch.float16,
+    "bf16": torch.bfloat16,
+    PREDICTIONS: None,
+}
 SHORT = 128  # tokens
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # names of torch.cpu.get_capabilities
 
@@ -23,16 +30,18 @@ def faster_precision(device: str, depthwise: bool = False) -> str:
 
     Args:
         device: "cpu" or "cuda".
-        depthwise: Whether the image encoder has depthwise convolutions, which multiply no matrices: on a CPU a
-            training step of theirs is slower in bf16.
+        depthwise: Whether the image encoder has depthwise convolutions. On a CPU their way back is slow in bf16.
 
     Returns:
-        "bf16" where it is multiplied natively; else "fp32" on a CPU, "amp" (fp16 with scaled gradients) on a GPU.
+        "bf16" where it is multiplied natively (for predictions alone, with depthwise convolutions on a CPU); else
+        "fp32" on a CPU, "amp" (fp16 with scaled gradients) on a GPU.
     """
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "amp"
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
-    return "bf16" if not depthwise and any(capabilities.get(name) for name in _NATIVE_BF16) else "fp32"
+    if not any(capabilities.get(name) for name in _NATIVE_BF16):
+        return "fp32"
+    return PREDICTIONS if depthwise else "bf16"
 
 
 def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) -> AbstractContextManager[Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coft.runtime.precision import SHORT, faster_precision, step_attention
+from coft.method.protocol import Runtime
+from coft.runtime.precision import PREDICTIONS, SHORT, faster_precision, step_attention
 from tests.coft.backbones.test_text_tower import EXACT, double_clip
 from tests.conftest import make_clip
 
@@ -72,3 +73,21 @@ def test_the_layout_in_memory_changes_no_feature_and_no_gradient() -> None:
         found.append([features, *(p.grad for p in visual.parameters())])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_depthwise_convolutions_train_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert faster_precision("cpu", depthwise=True) == PREDICTIONS
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert faster_precision("cpu", depthwise=True) == "fp32"
+
+
+def test_predictions_in_bf16_leave_steps_in_fp32() -> None:
+    runtime = Runtime(1, predicts_in_bf16=True)
+    layer, images = torch.nn.Linear(3, 2), torch.ones(1, 3)
+    with runtime.autocast():
+        assert layer(images).dtype is torch.float32
+    with torch.no_grad(), runtime.autocast():
+        assert layer(images).dtype is torch.bfloat16
+    with torch.no_grad(), Runtime(1).autocast():
+        assert layer(images).dtype is torch.float32
