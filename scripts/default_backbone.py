@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from functools import cache
 from http.client import HTTPException
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import torch
@@ -14,7 +13,7 @@ from coft.backbones.load import openai_file, openai_url
 
 BEST = "ViT-B/16"
 EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # drawings: the embedded CLIP is their default
-LABELS_SEEN = {"imagenet", "imagenetv2", "imagenet_a", "imagenet_r", "imagenet_sketch"}  # by photo's image tower
+LABELS_SEEN = {"imagenet", "imagenetv2", "imageneta", "imagenetr", "imagenetsketch", "stl10"}  # by photo's image tower
 PATIENCE = 10.0  # seconds to wait for an answer
 
 
@@ -23,11 +22,11 @@ def default_backbone(dataset: str) -> str:
 
     Drawings get the embedded one. Photographs get OpenAI's ViT-B/16. The small `photo` takes its place for a user's
     own images on a machine without a GPU, and where OpenAI's weights are not on disk and cannot be had; but not for
-    ImageNet and its variants, whose labels it has seen.
+    ImageNet, its variants and STL-10, whose images it has seen with labels.
     """
     if dataset in EMBEDDED_SETS:
         return "embedded"
-    if dataset in LABELS_SEEN:
+    if dataset.lower().replace("_", "") in LABELS_SEEN:
         return BEST
     if dataset == "folder" and not torch.cuda.is_available():
         _say(f"no GPU, so the small CLIP of photographs: --backbone photo; more accurate, and slow: --backbone {BEST}")
@@ -49,7 +48,7 @@ def can_be_had(name: str) -> bool:
     try:
         with urlopen(Request(openai_url(name), method="HEAD"), timeout=PATIENCE):
             return True
-    except (URLError, HTTPException, OSError):
+    except (HTTPException, OSError):
         return False
 
 

@@ -225,9 +225,9 @@ def trainer_config(trainer: str, backbone: str, trust_jit: bool = False) -> Path
 
 def families(backbone: str, trust_jit: bool = False) -> list[str]:
     """Kinds of backbones that one is of, the nearest first."""
-    known = architecture(backbone, trust_jit)
     if backbone in ALIASES:
-        return ["photo", "embedded"]  # made for two cores, as the embedded ones are
+        return ["photo"]
+    known = architecture(backbone, trust_jit)
     small = known.resolution < 128 and not backbone.startswith(PREFIX)
     return ["embedded" if small else "vit_b16" if known.is_vit else "rn50"]
 

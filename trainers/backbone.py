@@ -11,7 +11,7 @@ from coft.backbones.architecture import is_convolutional
 from coft.backbones.load import architecture, load_clip
 from coft.backbones.stages import freeze_stages
 from coft.runtime.errors import UserError
-from coft.runtime.precision import AUTO, PRECISIONS, faster_precision
+from coft.runtime.precision import AUTO, PRECISIONS, PREDICTIONS, faster_precision
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,7 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
             f"INPUT.SIZE is {size}, backbone {name} reads {known.sizes}; leave INPUT.SIZE unset to follow it"
         )
     clip_model: Any = load_clip(name, trust).to(device)
-    stages = cfg.MODEL.BACKBONE.FROZEN_STAGES
-    freeze_stages(clip_model.visual, known.frozen_stages if stages < 0 else stages)
+    freeze_stages(clip_model.visual, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES))
     if is_convolutional(clip_model.visual):
         clip_model.visual.to(memory_format=torch.channels_last)  # faster convolutions, the same results
     return clip_model
@@ -61,7 +60,7 @@ def forward_type(precision: str, device: torch.device, key: str) -> torch.dtype 
     dtype = PRECISIONS[precision]
     if dtype is torch.float16 and device.type == "cpu":
         dtype = None
-    log.info("Precision: %s", precision if dtype else "fp32")
+    log.info("Precision: %s", precision if dtype or precision == PREDICTIONS else "fp32")
     return dtype
 
 

@@ -199,7 +199,9 @@ class MethodTrainer(TrainerX):
     def identity(self) -> dict[str, str]:
         """What a checkpoint must share with this run to be loaded."""
         images = {"set of unlabeled images": self.images.digest} if hasattr(self, "images") else {}
-        return {"backbone": self.backbone_id, **images, "class list": " | ".join(self.classnames)}
+        stages = self.cfg.MODEL.BACKBONE.FROZEN_STAGES
+        backbone = f"{self.backbone_id}, {stages} stages frozen" if stages > 0 else self.backbone_id
+        return {"backbone": backbone, **images, "class list": " | ".join(self.classnames)}
 
     @property
     def precision(self) -> str:

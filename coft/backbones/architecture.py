@@ -70,7 +70,7 @@ def is_convolutional(visual: nn.Module) -> bool:
 
 def is_depthwise(visual: nn.Module) -> bool:
     """Whether an image encoder has convolutions of each channel on its own."""
-    return any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in visual.modules())
+    return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in visual.modules())
 
 
 def has_attention(visual: nn.Module) -> bool:

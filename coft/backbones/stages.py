@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from coft.backbones.architecture import has_attention
 from coft.runtime.errors import UserError
 
 
 def freeze_stages(visual: Any, stages: int) -> None:
-    """Mark the first stages of a timm encoder as frozen, in every phase of every trainer.
+    """Mark the first stages of a CNN of timm's as frozen, in every phase of every trainer.
 
     Stages are timm's: the stem counts as one, then each stage of blocks.
 
@@ -23,7 +24,7 @@ def freeze_stages(visual: Any, stages: int) -> None:
     """
     names = stage_names(visual) if stages else []
     if stages and stages >= len(names):
-        has = f"has {len(names)} stages, of which the last must train" if names else "is not made of timm's stages"
+        has = f"has {len(names)} stages, of which the last must train" if names else "is no CNN of timm's"
         raise UserError(f"MODEL.BACKBONE.FROZEN_STAGES is {stages}, but the image encoder {has}; set a smaller number")
     visual.stays_frozen = frozenset(name for stage in names[:stages] for name in stage)
 
@@ -34,9 +35,9 @@ def stays_frozen(visual: nn.Module) -> frozenset[str]:
 
 
 def stage_names(visual: Any) -> list[list[str]]:
-    """Names of the parameters of each stage, of timm's models inside open_clip's adapter; else none."""
+    """Names of the parameters of each stage, of timm's CNNs inside open_clip's adapter; else none."""
     trunk: Any = getattr(visual, "trunk", None)
-    if not hasattr(trunk, "group_matcher"):
+    if not hasattr(trunk, "group_matcher") or has_attention(trunk):
         return []
     from timm.models import group_parameters
 

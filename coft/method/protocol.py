@@ -118,7 +118,7 @@ class Runtime:
         seed: Of everything random.
         device: Of the models.
         dtype: Of the forward pass; None is fp32.
-        predicts_in_bf16: Whether a forward pass without gradients runs in bf16 instead.
+        predicts_in_bf16: Whether predictions, outside of steps, run in bf16 instead.
         scaler: Gradient scaler of fp16 training on a GPU.
         micro_batch: See `Classifier`.
         compiler: Backend of torch.compile for encoders that train in full; "" for none.

@@ -50,7 +50,7 @@ class DeFTSettings:
 
     prec: str = setting(
         "fp32",
-        "precision of the forward pass; bf16-predict: fp32 with gradients, bf16 without; auto: what is faster",
+        "precision of the forward pass; bf16-predict: steps in fp32, predictions in bf16; auto: what is faster",
         choices=PRECISIONS,
     )
     n_ctx: int = setting(16, "random context tokens; 0: the words of the data set's template", at_least=0)

@@ -28,7 +28,7 @@ class TuningSettings:
 
     prec: str = setting(
         "fp32",
-        "precision of the forward pass; bf16-predict: fp32 with gradients, bf16 without; auto: what is faster",
+        "precision of the forward pass; bf16-predict: steps in fp32, predictions in bf16; auto: what is faster",
         choices=PRECISIONS,
     )
     epochs: int = setting(10, "epochs", at_least=1)

@@ -60,7 +60,7 @@ def test_own_images_with_a_gpu_get_openais(downloaded: None, monkeypatch: pytest
     assert default.default_backbone("folder") == "ViT-B/16"
 
 
-@pytest.mark.parametrize("name", ["imagenet", "imagenet_sketch"])
+@pytest.mark.parametrize("name", ["imagenet", "imagenet_sketch", "ImageNetA", "stl10"])
 def test_photo_is_no_default_where_it_has_seen_the_labels(name: str, offline: None) -> None:
     assert default.default_backbone(name) == "ViT-B/16"
 

@@ -13,21 +13,28 @@ from pathlib import Path
 import torch
 
 from coft.runtime.errors import Parser, UserError
+from coft.runtime.files import replacing
+from scripts.paths import called_from
 from weights.photographs.build import MODELS, Builder
 from weights.photographs.report import report
 
 ROOT = Path(__file__).resolve().parents[2]
+REPORT = "photo-report"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="scripts/pretrain.sh", description="Rebuild the CLIPs of photographs.")
-    parser.add_argument(
-        "what", nargs="+", choices=[*MODELS, "report"], help="what to build; and the tables of the card"
-    )
-    parser.add_argument("--out", type=Path, default=ROOT / "weights", help="where the folders of the CLIPs go")
-    parser.add_argument("--steps", type=int, help="train the text tower for so many steps instead of the recipe's")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--data", type=Path, help="folder of all data sets, for accuracies in the report")
+    parser.add_argument("what", nargs="+", choices=[*MODELS, REPORT], help="what to build; and the tables of the card")
+    parser.add_argument("--out", type=called_from, default=ROOT / "weights", help="where the folders of the CLIPs go")
+    parser.add_argument("--steps", type=_count, help="of the text tower's training, for a try; with --out")
+    parser.add_argument("--threads", type=_count, default=os.cpu_count())
+    parser.add_argument("--data", type=called_from, help="folder of all data sets, for accuracies in the report")
     return parser
 
 
@@ -35,22 +42,33 @@ def main(argv: Sequence[str]) -> int:
     """Build what was asked for. Returns the exit code."""
     try:
         args = _parser().parse_args(argv)
+        if args.steps and args.out == ROOT / "weights":
+            raise UserError("--steps: would replace the CLIP of the recipe by one of a try; give another --out")
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         logging.getLogger("httpx").setLevel(logging.WARNING)
         torch.set_num_threads(args.threads)
-        cache = Path(os.environ.get("COFT_CACHE", ROOT / "cache/pretrain")) / "photographs"
-        builder = Builder(cache, args.out)
+        folder = called_from(os.environ.get("COFT_CACHE") or ROOT / "cache/pretrain") / "photographs"
+        builder = Builder(folder, args.out)
         for name in filter(MODELS.__contains__, args.what):
             started = time.monotonic()
-            folder = builder.build(name, args.steps)
-            logging.info("%s is ready, after %.0f minutes", folder, (time.monotonic() - started) / 60)
-        if "report" in args.what:
-            names = [name for name in MODELS if (args.out / name).is_dir()]
-            (args.out / "photographs-report.md").write_text(report(builder, names, args.data), encoding="utf-8")
+            place = builder.build(name, args.steps)
+            logging.info("%s is ready, after %.0f minutes", place, (time.monotonic() - started) / 60)
+        if REPORT in args.what:
+            _write_report(builder, args.data)
     except UserError as error:
         print(f"error: {error.line}", file=sys.stderr)
         return 2
     return 0
+
+
+def _write_report(builder: Builder, data: Path | None) -> None:
+    names = [name for name in MODELS if (builder.out / name).is_dir()]
+    if not names:
+        raise UserError(f"--out {builder.out}: has none of {', '.join(MODELS)}; build one first")
+    if data and not data.is_dir():
+        raise UserError(f"--data {data}: no such folder; give the folder of all data sets")
+    with replacing(builder.out / "photographs-report.md") as draft:
+        draft.write_text(report(builder, names, data), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from coft.runtime.files import replacing
 from weights.photographs.captions import TOKENIZER, Entry, tokens_of
 from weights.photographs.checkpoint import save, take_image_tower, vision_config
 from weights.photographs.image_tower import class_vectors, mean_features, read_tower
@@ -24,8 +27,6 @@ from weights.photographs.sources import sources
 from weights.photographs.student import DIMENSIONS, TEXT, Distillation, Recipe, new_student
 from weights.photographs.teacher import PHOTO, Embedded, Teacher
 from weights.photographs.wordnet import Synset, read_nouns
-
-log = logging.getLogger(__name__)
 
 SHARES = {  # of the captions, by what is named
     "concept": 0.25,  # what ImageNet's classes, and what they are kinds of, are called
@@ -91,32 +92,35 @@ class Lexicon:
         return [(name, offset) for name, rows in self.meanings.items() for offset, _ in rows]
 
 
-def embeddings(lexicon: Lexicon, wheel: Path, folder: Path) -> tuple[Embedded, Tensor]:
-    """MiniLM's embeddings of all names and glosses, and of the other words. Kept in the folder."""
-    encoder = SentenceEncoder(wheel, folder / "minilm")
+def embeddings(lexicon: Lexicon, wheel: Path, folder: Path) -> tuple[Embedded, Tensor, Tensor]:
+    """MiniLM's embeddings of all names and glosses, of the other words, and of CLIP's tokens. Kept in the folder."""
+    encoder = cache(partial(SentenceEncoder, wheel, folder / "minilm"))  # which is not needed if all are there
 
-    def kept(name: str, texts: Sequence[str]) -> Tensor:
-        path = folder / f"{name}.safetensors"
-        if not path.is_file():
-            with tqdm(total=len(texts), desc=f"MiniLM: {name}", unit="text") as bar:
-                _keep({"embeddings": encoder(texts, bar.update)}, path)
-        return load_file(path)["embeddings"]
+    def embed(name: str, texts: Sequence[str]) -> Tensor:
+        with tqdm(total=len(texts), desc=f"MiniLM: {name}", unit="text") as bar:
+            return encoder()(texts, bar.update)
 
-    names = kept("names", [PHOTO.format(name) for name in lexicon.meanings])
-    glosses = kept("glosses", [synset.gloss for synset in lexicon.nouns.values()])
-    words = kept("words", [PHOTO.format(word) for word in lexicon.words])
-    pieces = folder / "tokens.safetensors"
-    if not pieces.is_file():
-        spelled = [TOKENIZER.decoder[token].replace("</w>", "") for token in range(len(TOKENIZER.decoder))]
-        _keep({"embeddings": encoder.of_tokens(spelled)}, pieces)
+    def texts(name: str, written: Sequence[str]) -> Tensor:
+        return kept(folder / f"{name}.safetensors", partial(embed, name, written))
+
+    names = texts("names", [PHOTO.format(name) for name in lexicon.meanings])
+    glosses = texts("glosses", [synset.gloss for synset in lexicon.nouns.values()])
+    words = texts("words", [PHOTO.format(word) for word in lexicon.words])
+    spelled = [TOKENIZER.decoder[token].replace("</w>", "") for token in range(len(TOKENIZER.decoder))]
+    tokens = kept(folder / "tokens.safetensors", lambda: encoder().of_tokens(spelled))
     by_name = dict(zip(lexicon.meanings, names, strict=True))
-    return Embedded(by_name, dict(zip(lexicon.nouns, glosses, strict=True))), words
+    return Embedded(by_name, dict(zip(lexicon.nouns, glosses, strict=True))), words, tokens
 
 
-def _keep(tensors: dict[str, Tensor], path: Path) -> None:
-    unfinished = path.with_suffix(".tmp")
-    save_file(tensors, unfinished)
-    unfinished.rename(path)
+def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    """A tensor from a file, which is made if it is not there or cannot be read."""
+    try:
+        return load_file(path)["tensor"]
+    except (OSError, SafetensorError, KeyError):
+        made = make()
+        with replacing(path) as draft:
+            save_file({"tensor": made}, draft)
+        return made
 
 
 def directions(lexicon: Lexicon, teacher: Teacher, words: Tensor) -> Tensor:
@@ -167,16 +171,25 @@ def _weight(lexicon: Lexicon, name: str, offset: int) -> float:
     return (1.0 if offset in lexicon.seen else UNSEEN) * (1 + math.log2(1 + count))
 
 
+def version() -> str:
+    """A hash of the recipe, that is of this package's code and of its sources."""
+    files = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".py", ".json"))
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
 class Builder:
     """Builds photograph CLIPs.
 
     Args:
-        cache: Where packages, embeddings and the state of a run are kept.
+        folder: Where packages, embeddings and the state of a run are kept.
         out: Where the folders of the CLIPs go.
+
+    Attributes:
+        work: Of all this, what this version of the recipe made. Another version starts anew.
     """
 
-    def __init__(self, cache: Path, out: Path) -> None:
-        self.cache, self.out = cache, out
+    def __init__(self, folder: Path, out: Path) -> None:
+        self.packages, self.work, self.out = folder / "packages", folder / version(), out
 
     def build(self, name: str, steps: int | None = None) -> Path:
         """Build a CLIP of `MODELS`; what is there already is not made again.
@@ -193,15 +206,14 @@ class Builder:
         tower = self._tower(name)
         projection, vectors = class_vectors(tower, DIMENSIONS)
         lexicon = self.lexicon()
-        embedded, words = embeddings(lexicon, self._fetch("minilm"), self.cache)
+        embedded, words, tokens = embeddings(lexicon, self._fetch("minilm"), self.work)
         teacher = Teacher(lexicon.nouns, embedded, IMAGENET, vectors)
         targets = directions(lexicon, teacher, words)
         said, weights = entries(lexicon, teacher)
-        torch.manual_seed(recipe.seed)
         vision = vision_config(wanted.architecture)
-        model = new_student(vision, load_file(self.cache / "tokens.safetensors")["embeddings"])
+        model = new_student(vision, tokens, recipe.seed)
         take_image_tower(model, tower, mean_features(tower), projection)
-        Distillation(model, said, weights, targets, recipe, self.cache / "runs" / name).run()
+        Distillation(model, said, weights, targets, recipe, self.work / name).run()
         save(model, vision, TEXT, self._facts(wanted), self.out / name)
         return self.out / name
 
@@ -217,7 +229,7 @@ class Builder:
         return read_tower(self._fetch(MODELS[name].source), MODELS[name].architecture)
 
     def _fetch(self, key: str) -> Path:
-        return sources()[key].fetch(self.cache / "packages")
+        return sources()[key].fetch(self.packages)
 
     @staticmethod
     def _facts(wanted: Model) -> dict[str, str]:

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from coft.runtime.files import replacing
+
 CONFIG, TENSORS = "open_clip_config.json", "open_clip_model.safetensors"
 EIGHT_BITS = ("token_embedding.weight",)  # a number of the table's 12.6 million is not worth two bytes
 SIZE = 160  # side of the input in pixels
@@ -51,8 +53,7 @@ def compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save(
     model: Any, vision: Mapping[str, Any], text: Mapping[str, int], facts: Mapping[str, str], folder: Path
 ) -> None:
-    """Write the folder: config, then tensors, each under a temporary name that is then renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the folder; both files are complete before either is renamed."""
     config = {
         "model_cfg": {"embed_dim": model.text_projection.shape[1], "vision_cfg": dict(vision), "text_cfg": dict(text)},
         "preprocess_cfg": {
@@ -62,9 +63,7 @@ def save(
             "resize_mode": "shortest",
         },
     }
-    unfinished = folder / f"{CONFIG}.tmp"
-    unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    unfinished.rename(folder / CONFIG)
-    unfinished = folder / f"{TENSORS}.tmp"
-    save_file(compact(model.state_dict()), unfinished, metadata=dict(facts))
-    unfinished.rename(folder / TENSORS)
+    with replacing(folder / TENSORS) as tensors, replacing(folder / CONFIG) as written:
+        save_file(compact(model.state_dict()), tensors, metadata=dict(facts))
+        tensors.chmod(0o644)  # safetensors lets nobody else read it
+        written.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

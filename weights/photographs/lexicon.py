@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import tarfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from clip.simple_tokenizer import SimpleTokenizer
-
-from weights.photographs.wordnet import Synset, ancestors
+from weights.photographs.captions import TOKENIZER
+from weights.photographs.wordnet import Synset, ancestors, read_lines
 
 PHYSICAL = 1930  # "physical entity": what can be seen
 UNSEEN = 0.25  # share of a meaning that cannot be seen, or is a single thing with a name
@@ -18,13 +16,7 @@ WORD = re.compile(r"[a-z]{3,}")
 
 def read_counts(archive: Path) -> dict[tuple[str, int], int]:
     """How often WordNet's authors found each noun in each meaning, by name in lower case and offset."""
-    with tarfile.open(archive) as package:
-        inner = package.extractfile("package/WNdb-3.0.tar.gz")
-        with tarfile.open(fileobj=inner) as database:
-            index = database.extractfile("dict/index.sense")
-            if index is None:
-                raise ValueError(f"{archive}: holds no dict/index.sense")
-            rows = [line.split() for line in index.read().decode("ascii").splitlines()]
+    rows = [line.split() for line in read_lines(archive, "dict/index.sense")]
     nouns = ((key.split("%1:")[0], offset, count) for key, offset, _, count in rows if "%1:" in key)
     return {(name.replace("_", " "), int(offset)): int(count) for name, offset, count in nouns}
 
@@ -65,5 +57,5 @@ def plural(name: str) -> str:
 
 def other_words(names: Mapping[str, object]) -> list[str]:
     """Whole words of CLIP's vocabulary that are no name in WordNet: adjectives, plurals, brands and so on."""
-    ends = (token[: -len("</w>")] for token in SimpleTokenizer().encoder if token.endswith("</w>"))
+    ends = (token[: -len("</w>")] for token in TOKENIZER.encoder if token.endswith("</w>"))
     return [word for word in ends if WORD.fullmatch(word) and word not in names]

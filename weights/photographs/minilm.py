@@ -35,11 +35,6 @@ class SentenceEncoder:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model: Any = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
 
-    @property
-    def words(self) -> Tensor:
-        """Input embeddings of its word pieces. Shape (pieces, width)."""
-        return self.model.get_input_embeddings().weight.detach()
-
     @torch.no_grad()
     def __call__(self, texts: Sequence[str], progress: Callable[[int], object] = lambda done: None) -> Tensor:
         """Embed texts: mean over the tokens, unit length. Shape (n, 384).
@@ -67,4 +62,5 @@ class SentenceEncoder:
         unknown = [self.tokenizer.unk_token_id]
         pieces = [torch.tensor(row or unknown) for row in rows]
         starts = torch.tensor([0, *map(len, pieces)]).cumsum(0)[:-1]
-        return F.embedding_bag(torch.cat(pieces), self.words, starts, mode="mean")
+        words = self.model.get_input_embeddings().weight.detach()
+        return F.embedding_bag(torch.cat(pieces), words, starts, mode="mean")

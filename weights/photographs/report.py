@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 
 from coft.backbones.open_clip_models import load_open_clip
 from coft.backbones.prompts import template_features
+from coft.runtime.errors import UserError
 from weights.photographs.build import Builder, Lexicon
 from weights.photographs.checkpoint import SIZE
 from weights.photographs.teacher import PHOTO
@@ -63,7 +64,7 @@ def nearest_classes(folder: Path, vectors: Tensor, names: Sequence[str]) -> str:
     return tabulate(rows, headers=["name", "nearest classes of ImageNet (cosine)"], tablefmt="github")
 
 
-def zero_shot(backbones: Sequence[str], data: Path, settings: Sequence[str] = ()) -> dict[tuple[str, str], float]:
+def zero_shot(backbones: Sequence[str], data: Path) -> dict[tuple[str, str], float]:
     """Zero-shot accuracies, percent, by set and backbone, of those sets that the data folder has."""
     found = {}
     for title, words in SETS.items():
@@ -71,7 +72,7 @@ def zero_shot(backbones: Sequence[str], data: Path, settings: Sequence[str] = ()
             log.warning("%s is not in %s; left out", title, data)
             continue
         for backbone in backbones:
-            found[title, backbone] = _accuracy(backbone, data, [*words, *settings])
+            found[title, backbone] = _accuracy(backbone, data, words)
     return found
 
 
@@ -79,7 +80,9 @@ def _accuracy(backbone: str, data: Path, words: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "scripts/launch.py", "ZeroshotCLIP", words[0], "--backbone", backbone]
         command += ["--data", str(data.resolve()), "--output-dir", output, *words[1:]]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"zero-shot on {words[0]}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
         summary: dict[str, Any] = json.loads((Path(output) / "summary.json").read_text(encoding="utf-8"))
     return float(summary["accuracy_test"])
 
@@ -151,7 +154,7 @@ def report(builder: Builder, names: Sequence[str], data: Path | None) -> str:
         size = sum(path.stat().st_size for path in (builder.out / name).iterdir()) / 1e6
         table = nearest_classes(builder.out / name, builder.classes(name), re.split(r",\s", NO_CLASSES))
         parts.append(f"## {name} ({size:.1f} MB)\n\n{table}\n")
-        if data and (data / "cifar10").is_dir():
+        if data and (data / "cifar10" / "test").is_dir():
             own, other = by_other_words(builder.out / name, data, lexicon)
             mean = sum(other) / len(other)
             parts.append(

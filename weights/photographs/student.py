@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from coft.runtime.errors import UserError
+from coft.runtime.files import replacing
 from weights.photographs.captions import Batch, Entry, batches
-
-log = logging.getLogger(__name__)
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 3}
 DIMENSIONS = 256
@@ -56,17 +54,20 @@ class Recipe:
         return self.lr * (0.5 + 0.5 * math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
 
 
-def new_student(vision: dict[str, Any], words: Tensor) -> open_clip.CLIP:
+def new_student(vision: dict[str, Any], words: Tensor, seed: int) -> open_clip.CLIP:
     """A CLIP of open_clip whose text tower is untrained but for what its tokens start from.
 
     Args:
         vision: Its `vision_cfg`.
         words: An embedding of each token. Shape (49408, any width of at least 256).
+        seed: Of the rest.
     """
-    model = open_clip.CLIP(DIMENSIONS, vision, open_clip.CLIPTextCfg(**TEXT))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(DIMENSIONS, vision, open_clip.CLIPTextCfg(**TEXT))
+        noise = torch.randn(len(words), TEXT["width"])
     centred = words - words.mean(dim=0)
     reduced = centred @ torch.linalg.svd(centred.double(), full_matrices=False).Vh[: TEXT["width"]].t().float()
-    noise = torch.randn(reduced.shape)
     start = reduced / reduced.std() + 0.3 * noise  # so that tokens of one spelling in MiniLM stay apart
     with torch.no_grad():
         model.token_embedding.weight.copy_(start * TOKEN_STD / start.std())
@@ -172,25 +173,20 @@ class Distillation:
         return loss.item()
 
     def _save(self) -> None:
-        self.state.parent.mkdir(parents=True, exist_ok=True)
         text = {k: v for k, v in self.model.state_dict().items() if not k.startswith("visual")}
-        unfinished = self.state.with_suffix(".tmp")
-        torch.save(
-            {
-                "step": self.step,
-                "losses": self.losses,
-                "recipe": asdict(self.recipe),
-                "text": text,
-                "optimizer": self.optimizer.state_dict(),
-            },
-            unfinished,
-        )
-        unfinished.rename(self.state)
+        progress = {"step": self.step, "losses": self.losses, "recipe": asdict(self.recipe)}
+        with replacing(self.state) as draft:
+            torch.save(progress | {"text": text, "optimizer": self.optimizer.state_dict()}, draft)
 
     def _resume(self) -> None:
         if not self.state.is_file():
             return
-        state = torch.load(self.state, weights_only=True)
+        try:
+            state = torch.load(self.state, weights_only=True)
+        except Exception as error:  # torch raises what the bytes lead it to
+            raise UserError(
+                f"{self.state}: cannot be read ({type(error).__name__}); delete it to start anew"
+            ) from error
         if state["recipe"] != asdict(self.recipe):
             raise UserError(f"{self.state}: belongs to another recipe; move it away, or restore the recipe")
         self.model.load_state_dict(state["text"], strict=False)

@@ -6,9 +6,11 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 KINDS_OF = ("@", "@i")  # WordNet's marks of a hypernym, and of the class of an instance
 INSTANCE = "@i"
+DATABASE = "package/WNdb-3.0.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,14 @@ def read_nouns(archive: Path) -> dict[int, Synset]:
     Returns:
         By offset, in the database's order.
     """
-    with tarfile.open(archive) as package:
-        inner = package.extractfile("package/WNdb-3.0.tar.gz")
-        if inner is None:
-            raise ValueError(f"{archive}: holds no WNdb-3.0.tar.gz")
-        with tarfile.open(fileobj=inner) as database:
-            nouns = database.extractfile("dict/data.noun")
-            if nouns is None:
-                raise ValueError(f"{archive}: holds no dict/data.noun")
-            lines = nouns.read().decode("ascii").splitlines()
-    return {synset.offset: synset for synset in map(parse, lines) if synset}
+    return {synset.offset: synset for synset in map(parse, read_lines(archive, "dict/data.noun")) if synset}
+
+
+def read_lines(archive: Path, member: str) -> list[str]:
+    """Read a file of WordNet's database, which npm's package has as an archive within its own."""
+    with tarfile.open(archive) as package, tarfile.open(fileobj=package.extractfile(DATABASE)) as database:
+        file: Any = database.extractfile(member)
+        return file.read().decode("ascii").splitlines()
 
 
 def parse(line: str) -> Synset | None:

@@ -1,4 +1,4 @@
-"""``python -m weights.pretrain``: rebuild the CLIPs that come with the project; see weights/README.md."""
+"""``python -m weights.pretrain``: rebuild the embedded CLIPs from packages; see weights/README.md."""
 
 import argparse
 import logging

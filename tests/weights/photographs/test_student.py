@@ -1,5 +1,7 @@
 import hashlib
 import itertools
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(student, "TEXT", SMALL)
     monkeypatch.setattr(student, "DIMENSIONS", 16)
     torch.manual_seed(0)
-    return new_student(vision_config(ARCHITECTURE), torch.randn(49408, 40))
+    return new_student(vision_config(ARCHITECTURE), torch.randn(49408, 40), seed=0)
 
 
 def _batch(texts: list[str]) -> Batch:
@@ -125,6 +127,9 @@ def test_another_recipes_state_is_refused(small: Any, tmp_path: Path) -> None:
     _distillation(small, tmp_path, 2).run()
     with pytest.raises(UserError, match=r"student\.pt: belongs to another recipe"):
         _distillation(small, tmp_path, 4).run()
+    (tmp_path / "student.pt").write_bytes(b"cut")
+    with pytest.raises(UserError, match=r"student\.pt: cannot be read .*; delete it"):
+        _distillation(small, tmp_path, 2).run()
 
 
 def test_the_mean_is_that_of_normal_channels_behind_relu6() -> None:
@@ -173,3 +178,26 @@ def test_a_source_that_is_another_file_is_refused(tmp_path: Path) -> None:
     assert Source("PyPI", "a", "1", "a.whl", right, "MIT").fetch(tmp_path) == tmp_path / "a.whl"
     with pytest.raises(UserError, match=r"a\.whl: SHA-256 is .*, a 1 has 000000000000\.\.\.; delete the file"):
         Source("PyPI", "a", "1", "a.whl", "0" * 64, "MIT").fetch(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "npm error code ETARGET\nnpm error notarget No matching version\nnpm error A complete log",
+            "No matching version",
+        ),
+        ("WARNING: slow\nERROR: No matching distribution found for a==1\n[notice] update", "No matching distribution"),
+        ("", "no reason given"),
+    ],
+)
+def test_a_source_that_cannot_be_had_says_why(
+    said: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    for registry in ("npm", "PyPI"):
+        with pytest.raises(UserError, match=rf"a 1 could not be had from {registry} \(.*{reason}.*put a\.whl into"):
+            Source(registry, "a", "1", "a.whl", "0", "MIT").fetch(tmp_path)
+    assert not list(tmp_path.iterdir())

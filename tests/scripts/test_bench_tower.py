@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import pytest
+
+from scripts.bench import tower
+from tests.open_clip_models import CONFIGS, write_model
+
+
+def test_a_row_for_each_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_model(tmp_path / "cnn", CONFIGS["timm-cnn"])
+    argv = ["--backbone", f"open_clip:{folder}", "--sizes", "64", "--batch", "2", "--repeats", "1"]
+    assert tower.main(argv) == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:4] for row in rows[:2]] == [["64", "plain", "fp32", "0"], ["64", "plain", "bf16", "0"]]
+    assert [row[3] for row in rows[2:]] == ["0", "0", "3", "3", "5", "5"]
+    assert all(float(seconds) >= 0 for row in rows for seconds in row[4:])
+
+
+def test_an_unknown_backbone_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tower.main(["--backbone", "foto"]) == 2
+    assert "photo" in capsys.readouterr().err
