@@ -77,8 +77,8 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def cases() -> list[tuple[str, str]]:
-    """Every run on every backbone."""
-    return [(name, backbone) for name in RUNS for backbone in BACKBONES]
+    """Every run on every backbone that knows drawings, and one of open_clip's kind, with frozen stages."""
+    return [*((name, backbone) for name in RUNS for backbone in BACKBONES), ("CoFT", "photo")]
 
 
 def write_data(root: Path) -> Path:
@@ -99,11 +99,12 @@ def do(name: str, backbone: str, data: Path, folder: Path) -> dict[str, Any]:
 
     Args:
         name: A key of `RUNS`.
-        backbone: One of `BACKBONES`.
+        backbone: One of `BACKBONES`, or "photo".
         data: Folder of all data sets.
         folder: Where the run writes.
     """
     trainer, settings = RUNS[name]
+    settings = settings | ({"INPUT.SIZE": "(64, 64)"} if backbone == "photo" else {})
     words = [str(word) for pair in settings.items() for word in pair]
     shots = ["--shots", "1"] if trainer == "CoOp" else []
     flags = ["--backbone", backbone, "--seed", "1", "--data", str(data), "--output-dir", str(folder), *shots]
