@@ -159,7 +159,7 @@ def test_every_config_merges(config: Path, dataset: Path) -> None:
     cfg = make_cfg(
         make_parser().parse_args([*argv, *(["--backbone", "RN50"] if "default" in config.name else [])]), extend_cfg
     )
-    assert cfg.INPUT.SIZE[0] in (64, 160, 224) and len(cfg.INPUT.PIXEL_MEAN) == 3 and cfg.SEED >= 0
+    assert cfg.INPUT.SIZE[0] in (64, 128, 224) and len(cfg.INPUT.PIXEL_MEAN) == 3 and cfg.SEED >= 0
 
 
 def test_a_preset_changes_settings_of_a_run_and_the_user_changes_the_preset() -> None:

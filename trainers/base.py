@@ -193,6 +193,7 @@ class MethodTrainer(TrainerX):
             self.identity,
             lambda templates: described_text(self, templates),
             self.runtime.allocate,
+            self.runtime.predicts_in_bf16,
         )
 
     @property

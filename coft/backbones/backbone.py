@@ -36,6 +36,7 @@ class ClassBackbone:
         described: Makes text features of some templates and of class descriptions, unit length, shape (C, embed_dim);
             None where there are no descriptions.
         allocate: Makes tables of all images.
+        in_bf16: Whether image features are computed in bf16.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class ClassBackbone:
         identity: Mapping[str, str],
         described: Callable[[Sequence[str]], Tensor | None] = lambda templates: None,
         allocate: Allocate = in_memory,
+        in_bf16: bool = False,
     ) -> None:
         self.clip_model, self.classnames, self.templates = clip_model, list(classnames), list(templates)
         self.identity, self.described, self.allocate = dict(identity), described, allocate
         self.visual: nn.Module = clip_model.visual
+        self.in_bf16 = in_bf16
 
     @property
     def device(self) -> torch.device:
@@ -106,13 +109,15 @@ class ClassBackbone:
             On the CPU, of unit length or means of such. Shape (N, embed_dim).
         """
         weights = self.identity.get("backbone") or fingerprint(self.clip_model)
-        parts = cache_key(weights, self.device.type, images, num_views, key)
+        parts = [*cache_key(weights, self.device.type, images, num_views, key), *(["bf16"] if self.in_bf16 else [])]
         return cached(partial(self._encode, images, num_views, key), FEATURE_CACHE, *parts)
 
     @torch.no_grad()
     def _encode(self, images: Images, num_views: int, key: Sequence[int | str]) -> Tensor:
         def encode(batch: Tensor) -> Tensor:
-            return F.normalize(self.visual(batch).float(), dim=-1)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bf16):
+                features = self.visual(batch)
+            return F.normalize(features.float(), dim=-1)
 
         features = Rows(len(images), self.allocate)
         for batch in images.plain(None, num_views, key):

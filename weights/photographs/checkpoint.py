@@ -15,7 +15,7 @@ from coft.runtime.files import replacing
 
 CONFIG, TENSORS = "open_clip_config.json", "open_clip_model.safetensors"
 EIGHT_BITS = ("token_embedding.weight",)  # a number of the table's 12.6 million is not worth two bytes
-SIZE = 160  # side of the input in pixels
+SIZE = 128  # side of the input in pixels, for two cores
 
 
 def vision_config(architecture: str) -> dict[str, Any]:
