@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,10 @@ def write_digits(root: Path) -> None:
 
 
 def _digits() -> list[tuple[int, np.ndarray, int]]:
+    state = random.getstate()  # which rich, if scikit-learn brings it in, draws from when it is imported
     from sklearn.datasets import load_digits
 
+    random.setstate(state)
     data = load_digits()
     levels = np.rint(data.images * (255 / 16)).astype(np.uint8)
     return [(i, image, int(label)) for i, (image, label) in enumerate(zip(levels, data.target, strict=True))]

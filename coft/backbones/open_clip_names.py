@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PREFIX = "open_clip:"
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 ALIASES = {"photo": WEIGHTS / "photo", "photo-lite1": WEIGHTS / "photo-lite1"}
-FROZEN_STAGES = {"photo": 5, "photo-lite1": 5}  # docs/performance.md: of the same accuracy, in half the time
+FROZEN_STAGES = {"photo": 5, "photo-lite1": 5}  # docs/performance.md: of the same accuracy
 CONFIG = "open_clip_config.json"
 FILES = (  # by open_clip's order of preference
     "open_clip_model.safetensors",

@@ -93,7 +93,7 @@ def test_offline_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError) as caught:
         load_clip("ViT-B/16")
     line = caught.value.line
-    assert str(tmp_path / ".cache/clip/ViT-B-16.pt") in line and "--backbone embedded" in line and "\n" not in line
+    assert str(tmp_path / ".cache/clip/ViT-B-16.pt") in line and "--backbone photo" in line and "\n" not in line
 
 
 def test_a_file_put_by_hand_must_be_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
