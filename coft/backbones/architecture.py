@@ -1,4 +1,4 @@
-"""Kinds of image encoders: what each can do, told from its modules."""
+"""Kinds of image encoders: what each can do, by its modules."""
 
 from __future__ import annotations
 

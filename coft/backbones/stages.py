@@ -1,4 +1,4 @@
-"""First stages of an image encoder that never train: they see edges and textures, and cost most of a step."""
+"""First stages of an image encoder that never train: they see edges and textures, and cost half of a step."""
 
 from __future__ import annotations
 
