@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.load import fingerprint
+from coft.backbones.stages import hold_frozen_in_bf16
 from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
@@ -163,6 +164,8 @@ class MethodTrainer(TrainerX):
         self.runtime = self.make_runtime(dtype)
         self.clip_model = load_backbone(self.cfg, self.device)
         self.backbone_id = fingerprint(self.clip_model)
+        if self.runtime.predicts_in_bf16:
+            hold_frozen_in_bf16(self.clip_model.visual)
         self.method = self.make_method()
         self.max_epoch = self.method.epochs
         for name, model in self.method.models.items():

@@ -6,6 +6,7 @@ One thread, and seconds of that thread's own, so that other work on the machine 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,12 +17,14 @@ from tabulate import tabulate
 from torch import Tensor
 
 from coft.backbones.load import architecture, load_clip
-from coft.backbones.stages import freeze_stages, stage_names
+from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, stage_names
 from coft.backbones.visual_tuning import light_module
 from coft.method.peer import trainable_copy
 from coft.runtime.errors import Parser, UserError
+from coft.runtime.precision import PREDICTIONS
 
 FROZEN = (0, 3, 5)  # stages
+TYPES = {"fp32": None, "bf16": torch.bfloat16, PREDICTIONS: None}  # of steps
 
 
 def _count(text: str) -> int:
@@ -80,21 +83,22 @@ def prediction(encoder: Any, images: Tensor, dtype: torch.dtype | None) -> Calla
 
 def rows(clip_model: Any, size: int, batch: int, repeats: int) -> list[list[Any]]:
     """Rows of the table for one size of the input."""
-    visual, types = clip_model.visual, {"fp32": None, "bf16": torch.bfloat16}
     plain = torch.randn(batch, 3, size, size)
     result = []
     for layout, form in (("plain", torch.contiguous_format), ("channels last", torch.channels_last)):
-        visual.to(memory_format=form)
+        visual = copy.deepcopy(clip_model.visual).to(memory_format=form)
         images = plain.to(memory_format=form)
         stages = [number for number in FROZEN if number < max(1, len(stage_names(visual)))]
         for frozen in stages if layout == "channels last" else (0,):
             freeze_stages(visual, frozen)
-            full = trainable_copy(visual)
-            light = light_module(visual, "norms-and-biases", torch.Generator().manual_seed(0))
-            for name, dtype in types.items():
-                works = step(full, images, dtype), step(light, images, dtype), prediction(visual, images, dtype)
-                seconds = [f"{best_of(work, repeats):.2f}" for work in works]
-                result.append([size, layout, name, frozen, *seconds])
+            for name, dtype in TYPES.items():
+                own = copy.deepcopy(visual)
+                if name == PREDICTIONS:
+                    hold_frozen_in_bf16(own)
+                light = light_module(own, "norms-and-biases", torch.Generator().manual_seed(0))
+                works = [step(trainable_copy(own), images, dtype), step(light, images, dtype)]
+                works.append(prediction(own, images, torch.bfloat16 if name == PREDICTIONS else dtype))
+                result.append([size, layout, name, frozen, *(f"{best_of(work, repeats):.2f}" for work in works)])
     return result
 
 

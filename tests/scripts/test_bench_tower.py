@@ -11,8 +11,8 @@ def test_a_row_for_each_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     argv = ["--backbone", f"open_clip:{folder}", "--sizes", "64", "--batch", "2", "--repeats", "1"]
     assert tower.main(argv) == 0
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[:4] for row in rows[:2]] == [["64", "plain", "fp32", "0"], ["64", "plain", "bf16", "0"]]
-    assert [row[3] for row in rows[2:]] == ["0", "0", "3", "3", "5", "5"]
+    assert [row[:4] for row in rows[:3]] == [["64", "plain", t, "0"] for t in ("fp32", "bf16", "bf16-predict")]
+    assert [row[3] for row in rows[3:]] == ["0", "0", "0", "3", "3", "3", "5", "5", "5"]
     assert all(float(seconds) >= 0 for row in rows for seconds in row[4:])
 
 
