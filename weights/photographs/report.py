@@ -84,7 +84,7 @@ def _accuracy(backbone: str, data: Path, words: Sequence[str]) -> float:
         if done.returncode:
             raise UserError(f"zero-shot on {words[0]}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
         summary: dict[str, Any] = json.loads((Path(output) / "summary.json").read_text(encoding="utf-8"))
-    return float(summary["accuracy_test"])
+    return float(summary["results"]["accuracy_test"])
 
 
 def by_other_words(folder: Path, data: Path, lexicon: Lexicon) -> tuple[float, list[float]]:

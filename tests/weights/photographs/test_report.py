@@ -1,0 +1,36 @@
+"""The tables of the card, on a data folder of a few images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coft.runtime.errors import UserError
+from weights.photographs import report
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    source = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in CLASSES:
+            folder = tmp_path / "cifar10" / part / name
+            folder.mkdir(parents=True)
+            Image.fromarray(source.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / "0.png")
+    return tmp_path
+
+
+def test_accuracies_of_the_sets_that_are_there(data: Path) -> None:
+    found = report.zero_shot(["embedded"], data)
+    assert list(found) == [("CIFAR-10", "embedded")]
+    assert found["CIFAR-10", "embedded"] % 10 == pytest.approx(0)  # of ten images
+    table = report.accuracy_table({("CIFAR-10", "a"): 53.04, ("CIFAR-10", "b"): 7.0}, ["a", "b"])
+    assert [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]] == ["CIFAR-10", "53.0", "7.0"]
+
+
+def test_a_run_that_fails_is_named_with_its_reason(data: Path) -> None:
+    with pytest.raises(UserError, match="zero-shot on cifar10: .*no-such"):
+        report.zero_shot(["no-such"], data)
