@@ -33,7 +33,7 @@ class DeclaredDataset(DatasetBase):
     users' own images have none, so here a data set states its names and the labels only index them.
 
     Args:
-        cfg: Dassl config; DATASET.NUM_SHOTS, SUBSAMPLE_CLASSES, UNLABELED and NUM_UNLABELED are read.
+        cfg: Dassl config; DATASET.NUM_SHOTS, SUBSAMPLE_CLASSES, UNLABELED, NUM_UNLABELED and NUM_TEST are read.
         classnames: Names by label, at least two, all different.
         train: Training images; none for a data set that is only for tests. `train_x` has DATASET.NUM_SHOTS of each
             class; they are the ones that CoOp draws from the same list with the same seed.
@@ -69,6 +69,7 @@ class DeclaredDataset(DatasetBase):
         labeled, unlabeled, few_val, test = parts
         # a plugin with a config of its own may lack our keys
         unlabeled = first_by_content(unlabeled, getattr(cfg.DATASET, "NUM_UNLABELED", 0))
+        test = first_by_content(test, getattr(cfg.DATASET, "NUM_TEST", 0), "NUM_TEST")
         super().__init__(train_x=labeled, train_u=unlabeled, val=few_val or None, test=test)
 
     @property

@@ -20,18 +20,19 @@ def content_hashes(paths: Sequence[str]) -> list[str]:
     return list(map_threaded(lambda path: hashlib.sha256(read_bytes(path)).hexdigest(), paths, "hash images"))
 
 
-def first_by_content(items: Sequence[Datum], count: int) -> list[Datum]:
+def first_by_content(items: Sequence[Datum], count: int, key: str = "NUM_UNLABELED") -> list[Datum]:
     """Choose as many images by the order of their content hashes, which no label and no path has a part in.
 
     Args:
         items: Images to choose from; they stay in this order.
         count: How many; 0 for all.
+        key: What named the number, for the error message.
 
     Raises:
         UserError: If `count` is negative.
     """
     if count < 0:
-        raise UserError(f"DATASET.NUM_UNLABELED is {count}; expected a number of images, or 0 for all")
+        raise UserError(f"DATASET.{key} is {count}; expected a number of images, or 0 for all")
     if not 0 < count < len(items):
         return list(items)
     hashes = content_hashes([item.impath for item in items])

@@ -35,7 +35,7 @@ from .checkpoints import last_epoch, loads, readable
 from .data import diagnostics_of, unlabeled_data, unlabeled_images
 from .described import described_text
 from .labeled_images import LabeledImages
-from .reporting import report_predictions, write_summary
+from .reporting import report_predictions, write_summary, write_test_predictions
 from .sections import SECTIONS
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class MethodTrainer(TrainerX):
 
     def __init__(self, cfg: Any) -> None:
         self.results: dict[str, Any] = {}
+        self.predicted = list[Tensor]()  # classes of test images, in their order
         self.started, self.clock = time.monotonic(), Stopwatch("setting up")
         self.profile, self.profiled_steps = False, dict[int, Callable[[Any], Any]]()
         super().__init__(cfg)
@@ -216,12 +217,26 @@ class MethodTrainer(TrainerX):
 
     @readable
     def before_train(self) -> None:
-        """Resume, or begin."""
+        """Resume, or take the first epochs of another run, or begin."""
         super().before_train()
+        self.start_epoch = self.start_epoch or self.forked()
         if self.start_epoch:
             self.method.loaded()
         else:
             self.method.begin()
+
+    def forked(self) -> int:
+        """Take over what another run has trained, where TRAIN.FORK names one.
+
+        Returns:
+            How many epochs that were.
+
+        Raises:
+            UserError: If there is nothing of that kind in this trainer.
+        """
+        if self.cfg.TRAIN.FORK:
+            raise UserError(f"TRAIN.FORK: {type(self).__name__} has no two phases; leave it empty")
+        return 0
 
     @readable
     def before_epoch(self) -> None:
@@ -306,7 +321,9 @@ class MethodTrainer(TrainerX):
 
     def model_inference(self, image: Tensor) -> Tensor:
         """Logits of images. Shape (n, C)."""
-        return self.method.predict(image)
+        logits = self.method.predict(image)
+        self.predicted.append(logits.argmax(dim=1).cpu())
+        return logits
 
     def test(self, split: str | None = None) -> float:
         """Evaluate as Dassl does, and remember the accuracy (percent) for the summary.
@@ -316,8 +333,12 @@ class MethodTrainer(TrainerX):
         with self.clock.part("evaluation"):
             if getattr(self.dm.dataset, "reports_predictions", False):
                 return report_predictions(self)
+            self.predicted = []
             accuracy = float(super().test(split))
-        self.results[f"accuracy_{split or self.cfg.TEST.SPLIT}"] = accuracy
+        split = split or self.cfg.TEST.SPLIT
+        self.results[f"accuracy_{split}"] = accuracy
+        if split == "test":
+            write_test_predictions(self, {"end": torch.cat(self.predicted)})
         return accuracy
 
     def write_summary(self, **more: Any) -> None:

@@ -127,6 +127,7 @@ class Dataset:
     subsample_classes: str = setting("all", "all classes, the first half, or the rest", choices=("all", "base", "new"))
     unlabeled: str = setting("train", "which images are the unlabeled ones", choices=tuple(UNLABELED))
     num_unlabeled: int = setting(0, "unlabeled images to take, chosen by content; 0: all", at_least=0)
+    num_test: int = setting(0, "test images to take, chosen by content; 0: all", at_least=0)
     domain: str = setting("photo", "PACSDomain: photo, art_painting, cartoon or sketch")
     images: str = setting("", "Folder: where your images are")
     classes: str = setting("", "Folder: class names with commas between them, or a file of them")

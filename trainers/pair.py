@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
+from coft.runtime.errors import UserError
+from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
 from coft.runtime.run_log import RunLog
 from dassl.optim import build_optimizer
 
 from .base import MethodTrainer
+from .reporting import write_test_predictions
+
+OF_PHASE2 = re.compile(r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|FILTER)|TRAIN\.\w+|TEST\.\w+")  # keys
 
 
 class PairTrainer(MethodTrainer):
@@ -43,6 +50,31 @@ class PairTrainer(MethodTrainer):
         self.log.resume(epochs_done, Path(directory))
         return epochs_done
 
+    def forked(self) -> int:
+        """Take Phase I of the run that TRAIN.FORK names, and its numbers.
+
+        Raises:
+            UserError: If that run is none, or another one in what Phase I depends on.
+        """
+        folder = self.cfg.TRAIN.FORK
+        if not folder:
+            return 0
+        saved, present = saved_config(Path(folder)), flatten(yaml.safe_load(self.cfg.dump()))
+        if saved is None:
+            raise UserError(f"TRAIN.FORK {folder}: holds no run; give the output folder of one")
+        for key in sorted(saved.keys() | present.keys()):
+            if saved.get(key) != present.get(key) and key not in FREE_KEYS and not OF_PHASE2.fullmatch(key):
+                raise UserError(
+                    f"TRAIN.FORK {folder}: {key} is {saved.get(key)!r} there, {present.get(key)!r} here, and Phase I "
+                    f"depends on it; only settings of Phase II may differ"
+                )
+        done = next(epoch for epoch in range(self.method.epochs) if self.method.phase(epoch) == 2)
+        if not all((Path(folder) / name / f"model.pth.tar-{done}").is_file() for name in self.get_model_names()):
+            raise UserError(f"TRAIN.FORK {folder}: has not finished Phase I; let it go on until then")
+        self.load_model(folder, epoch=done)
+        self.log.resume(done, Path(folder))
+        return done
+
     def before_train(self) -> None:
         """Resume; or choose the seeds, and measure the zero-shot model."""
         super().before_train()
@@ -55,6 +87,8 @@ class PairTrainer(MethodTrainer):
         phase = self.method.phase(self.epoch)
         ends = done == self.max_epoch or phase != self.method.phase(done)
         measured = self.accuracies() if ends or (every and done % every == 0) else {}
+        if ends and measured and done < self.max_epoch:
+            write_test_predictions(self, {f"phase{phase}": torch.cat(self.predicted)})
         for key, value in self.log.add(done, f"phase{phase}", **measured).items():
             self.write_scalar(f"coft/{key}", value, done)
         if ends and done < self.max_epoch:
@@ -75,11 +109,13 @@ class PairTrainer(MethodTrainer):
             return {}
         self.set_model_mode("eval")
         right: dict[str, int] = {}
+        self.predicted = []
         with self.clock.part("evaluation"):
             for batch in self.test_loader:
                 image, label = self.parse_batch_test(batch)
                 guesses = self.method.predict_each(image)
                 guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
+                self.predicted.append(guesses["both"].argmax(dim=1).cpu())
                 for who, probabilities in guesses.items():
                     right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
         total = len(self.dm.dataset.test)

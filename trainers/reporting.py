@@ -7,7 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from torch import Tensor
+
 from coft.runtime.experiment import versions, write_json
+from coft.runtime.files import replacing
 from coft.runtime.predictions import count_by_class, known_accuracy, predict, write_predictions
 
 from .toolbox import dassl_in_use
@@ -32,6 +36,48 @@ def report_predictions(trainer: Any) -> float:
     print(f"* accuracy: {accuracy:.1f}%, by the names of the folders")
     trainer.results["accuracy_test"] = accuracy
     return accuracy
+
+
+TEST_PREDICTIONS = "test_predictions.csv"
+
+
+def write_test_predictions(trainer: Any, predictions: dict[str, Tensor]) -> None:
+    """Write `test_predictions.csv`: each test image's class and what it was predicted to be.
+
+    Columns of earlier stages come from the file that is there, of this run or of the one that it goes on from.
+
+    Args:
+        trainer: Has the images and the output folder.
+        predictions: Classes of the test images by stage, which names the column. Shape (n,) each.
+    """
+    items, names, cfg = trainer.dm.dataset.test, trainer.classnames, trainer.cfg
+    rows = pd.DataFrame({"image": [shown_path(item.impath, cfg.DATASET.ROOT) for item in items]})
+    rows["class"] = [names[item.label] if item.label >= 0 else "" for item in items]
+    for folder in filter(None, (trainer.output_dir, cfg.RESUME, cfg.TRAIN.FORK)):
+        rows = rows.assign(**earlier_stages(Path(folder) / TEST_PREDICTIONS, rows))
+    for stage, predicted in predictions.items():
+        rows[stage] = [names[label] for label in predicted.tolist()]
+    with replacing(Path(trainer.output_dir) / TEST_PREDICTIONS) as draft:
+        rows.to_csv(draft, index=False)
+
+
+def earlier_stages(path: Path, rows: pd.DataFrame) -> dict[str, Any]:
+    """Columns of a file of predictions that are of stages before the end, if it is of the same images and readable."""
+    try:
+        before = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        return {}
+    if list(before.columns[:2]) != ["image", "class"] or not before["image"].equals(rows["image"]):
+        return {}
+    return {name: before[name] for name in before.columns[2:] if name not in rows and name != "end"}
+
+
+def shown_path(path: str, root: str) -> str:
+    """A path below the folder of all data sets, without that folder."""
+    try:
+        return Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
+    except ValueError:
+        return path
 
 
 def write_summary(trainer: Any, **more: Any) -> None:

@@ -18,14 +18,15 @@ from torch import Tensor
 from .classifier import HEADS, Classifier
 from .errors import MethodError
 from .filters import ALONE, FILTERS, HARD, Filter, SeedFilter, weigh_seeds, with_minimum
-from .labeller import SCORES, Scores, best_class, predict, zero_shot_logits
+from .labeller import SCORES, Scores, best_class, first_features, first_logits, predict
 from .losses import adjusted_cross_entropy, log_mean
 from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
+from .neighbours import NeighbourGraph, neighbour_count
 from .optimizers import light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
 from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
-from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, seed_quota, select_seeds
+from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, given_quotas, seed_quota, select_seeds
 from .seeding import generator
 from .settings import setting, share
 
@@ -67,7 +68,7 @@ class CoFTSettings:
     n_ctx: int = setting(0, "random context tokens; 0: the words of the data set's template", at_least=0)
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
     seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
-    seeds_share: float = setting(0.5, "seeds of both peers, at most so many of the N / C images of a class", above=0.0)
+    seeds_share: float = setting(0.5, "seeds of both peers, at most so much of the images of a class", above=0.0)
     prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
     label_views: int = setting(3, "views of an image that a pseudo-label is the mean of", at_least=1)
     clean_rule: str = setting("coupled", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
@@ -139,10 +140,11 @@ class CoFT(Method):
     # ---------------------------------------------------------------- seeds
 
     def begin(self) -> None:
-        """Choose the seeds by zero-shot logits, with the prior corrected."""
-        text, views = self.zero_shot_text(), self.settings.label_views
-        logits = zero_shot_logits(self.backbone, self.images, text, self.runtime, views)
-        self.share_seeds(correct_prior_(logits, self.settings.prior_tau), 2 * self.per_peer)
+        """Choose the seeds by zero-shot probabilities, with the prior corrected, spread among neighbours."""
+        own = self.settings
+        args = self.images, self.backbone, self.zero_shot_text(), self.runtime, own.label_views, own.prior_tau
+        logits = first_logits(*args)
+        self.share_seeds(logits, given_quotas(logits, own.seeds_share, 2 * self.per_peer))
 
     def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> None:
         """Give the surest images of each class to the peers, by turns.
@@ -221,18 +223,24 @@ class CoFT(Method):
 
     def ensemble(self, scores: Sequence[Scores]) -> Tensor:
         """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
-        mean = self.labeller.mean_log_probabilities(scores, self.labels_by)
+        mean = self.labeller.mean_log_probabilities([logits for logits, _ in scores])
         return correct_prior_(mean, self.settings.prior_tau)
 
     def predictions(self, scores: Mapping[str, Scores]) -> dict[str, Predictions]:
-        """Each peer's predictions for all images, from its scores, in place."""
-        own = self.settings
-        return {name: predict(*scores[name], own.prior_tau, own.clean_rule, self.labels_by) for name in PARTNERS}
+        """Each peer's predictions for all images, from its scores, in place.
 
-    @property
-    def labels_by(self) -> str:
-        """What labels are chosen by: the positive vectors alone, once they have learned from all images."""
-        return self.settings.classify if self.epoch <= self.phase1_epochs else "positive"
+        As long as the encoders have learned from the seeds alone, predictions spread among neighbours. Later they know
+        more than the frozen CLIP, whose features make the neighbours.
+        """
+        graph = self.neighbours() if self.epoch <= self.phase1_epochs else None
+        own, allocate = self.settings, self.runtime.allocate
+        return {name: predict(*scores[name], own.prior_tau, own.clean_rule, graph, allocate) for name in PARTNERS}
+
+    def neighbours(self) -> NeighbourGraph:
+        """The graph of images that are alike to the frozen CLIP."""
+        features = first_features(self.images, self.backbone, self.runtime, self.settings.label_views)
+        with self.runtime.timed("labelling"):
+            return NeighbourGraph(features, neighbour_count(len(features), self.num_classes))
 
     # ---------------------------------------------------------------- the loop
 

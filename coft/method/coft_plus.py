@@ -155,7 +155,7 @@ class CoFTPlus(CoFT):
             number: Of the round, from 1.
         """
         scores = self.labeller.score(self.pair.teachers(), None, self.settings.label_views, self.epoch)
-        logits = self.ensemble(list(scores.values()))
+        logits = self.neighbours().spread(self.ensemble(list(scores.values())), self.runtime.allocate)
         labels = logits.argmax(dim=1)
         clean = [own.p_clean(labels) > 0.5 for own in self.predictions(scores).values()]
         coverage = torch.bincount(labels[torch.stack(clean).all(dim=0)], minlength=self.num_classes)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from .classifier import Classifier
 from .negative_prompt import p_clean
+from .neighbours import NeighbourGraph, neighbour_count
 from .parallel import Parallel
 from .protocol import Backbone, Images, Runtime
 from .pseudo_labels import Predictions, correct_prior_
-from .tables import Rows, chunks, each_row, map_rows
+from .tables import Allocate, Rows, chunks, each_row, in_memory, map_rows
 
 Scores = tuple[Tensor, Tensor]  # logits l+ and clean log-odds d of some images, shape (n, C) each
 
@@ -148,23 +149,18 @@ class Labeller:
 
         return self._map(scores, models)
 
-    def mean_log_probabilities(self, scores: Sequence[Scores], classify: str) -> Tensor:
-        """Log of the mean of several models' probabilities.
-
-        Args:
-            scores: Of each model.
-            classify: A name of `SCORES`.
+    def mean_log_probabilities(self, logits: Sequence[Tensor]) -> Tensor:
+        """Log of the mean of several models' probabilities, from their logits of all images, shape (N, C) each.
 
         Returns:
             Shape (N, C), fp64.
         """
 
         def compute(*rows: Tensor) -> Tensor:
-            pairs = zip(rows[::2], rows[1::2], strict=True)
-            each = [SCORES[classify](logits, log_odds).double().softmax(dim=1) for logits, log_odds in pairs]
+            each = [own.double().softmax(dim=1) for own in rows]
             return torch.stack(each).mean(dim=0).clamp_min(1e-30).log()
 
-        return map_rows(compute, *(table for pair in scores for table in pair), allocate=self.runtime.allocate)
+        return map_rows(compute, *logits, allocate=self.runtime.allocate)
 
     def _map(self, function: Callable[[str], Any], names: Mapping[str, object]) -> dict[str, Any]:
         return self.parallel.map_without_gradients(function, list(names), self.runtime.device.type)
@@ -188,40 +184,81 @@ def view_key(runtime: Runtime, epoch: int) -> tuple[int | str, ...]:
     return runtime.seed, "labels", epoch
 
 
-def zero_shot_logits(backbone: Backbone, images: Images, text: Tensor, runtime: Runtime, num_views: int = 1) -> Tensor:
+def zero_shot_logits(features: Tensor, text: Tensor, scale: float, runtime: Runtime) -> Tensor:
     """Logits of all unlabeled images under the frozen CLIP.
 
     Args:
-        backbone: Has the image features.
-        images: The unlabeled images.
+        features: Of the images. Shape (N, embed_dim).
         text: Unit-length text features. Shape (C, embed_dim).
+        scale: CLIP's logit scale.
         runtime: Where and how to compute.
-        num_views: Views of an image that its features are the mean of.
 
     Returns:
         Shape (N, C), on the CPU.
     """
-    vectors, scale = text.cpu().t(), backbone.scale
-    features = backbone.image_features(images, num_views, view_key(runtime, 0))
+    vectors = text.cpu().t()
     return map_rows(lambda rows: scale * rows @ vectors, features, allocate=runtime.allocate)
 
 
-def predict(logits: Tensor, log_odds: Tensor, tau: float, clean_rule: str, classify: str) -> Predictions:
+def first_logits(
+    images: Images, backbone: Backbone, text: Tensor, runtime: Runtime, num_views: int, tau: float
+) -> Tensor:
+    """Log-probabilities of all images under the frozen CLIP, its prior corrected, spread among neighbours.
+
+    Args:
+        images: The unlabeled images.
+        backbone: Has their features, in which they are neighbours.
+        text: Unit-length text features. Shape (C, embed_dim).
+        runtime: Where and how to compute.
+        num_views: Views of an image that its features are the mean of.
+        tau: Strength of the prior correction.
+
+    Returns:
+        Shape (N, C), fp64, on the CPU.
+    """
+    features = first_features(images, backbone, runtime, num_views)
+    logits = correct_prior_(zero_shot_logits(features, text, backbone.scale, runtime), tau)
+    with runtime.timed("labelling"):
+        return NeighbourGraph(features, neighbour_count(len(features), len(text))).spread(logits, runtime.allocate)
+
+
+def first_features(images: Images, backbone: Backbone, runtime: Runtime, num_views: int) -> Tensor:
+    """Features of all images under the frozen CLIP, means over views. Shape (N, embed_dim)."""
+    with runtime.timed("labelling"):
+        return backbone.image_features(images, num_views, view_key(runtime, 0))
+
+
+def predict(
+    logits: Tensor,
+    log_odds: Tensor,
+    tau: float,
+    clean_rule: str,
+    graph: NeighbourGraph | None = None,
+    allocate: Allocate = in_memory,
+) -> Predictions:
     """What a model predicts for all unlabeled images, in place: there may be no room for another two tables.
+
+    The label is the likeliest class. With a graph, probabilities and p_clean spread among neighbours, and for the label
+    the prior is corrected once more.
 
     Args:
         logits: l+. Shape (N, C). Becomes the probabilities.
         log_odds: d. Shape (N, C). Becomes p_clean.
         tau: Strength of the prior correction, of the logits and of the log-odds.
         clean_rule: A name of `CLEAN_RULES`.
-        classify: A name of `SCORES`.
+        graph: Of the images.
+        allocate: Makes tables.
     """
     correct_prior_(logits, tau)
     correct_prior_(log_odds, tau)
-    label = best_class(logits, log_odds, classify)
+    spread = logits if graph is None else correct_prior_(graph.spread(logits, allocate), tau)
+    label = each_row(lambda rows: rows.argmax(dim=1), spread)
     for rows, odds in chunks(logits, log_odds):
         rows.copy_(rows.softmax(dim=1))
         odds.copy_(p_clean(odds, clean_rule))
+    if graph is not None:
+        logits.copy_(graph.smooth(logits, allocate))
+        log_odds.copy_(graph.smooth(log_odds, allocate))
     return Predictions(label, logits, log_odds)
 
 

@@ -121,11 +121,15 @@ def correct_prior_(logits: Tensor, tau: float) -> Tensor:
     Returns:
         The same tensor.
     """
+    return logits.sub_(prior_offset(logits, tau))
+
+
+def prior_offset(logits: Tensor, tau: float) -> Tensor:
+    """What `correct_prior_` takes away: tau log mean_x p(c|x). Shape (C,), of the type of the logits."""
     total = torch.zeros(logits.shape[1], dtype=torch.float64)
     for (rows,) in chunks(logits):
         total += rows.double().softmax(dim=1).sum(dim=0)
-    offset = (tau * (total / len(logits)).clamp_min(1e-12).log()).to(logits.dtype)
-    return logits.sub_(offset)
+    return (tau * (total / len(logits)).clamp_min(1e-12).log()).to(logits.dtype)
 
 
 def odds_of(logits: Tensor, label: Tensor) -> Tensor:
@@ -161,6 +165,23 @@ def seed_quota(num_images: int, num_classes: int, at_most: int, share: float) ->
         A number from 1 to `at_most`.
     """
     return max(1, min(at_most, round(share * num_images / (2 * num_classes))))
+
+
+def given_quotas(logits: Tensor, share: float, at_most: int) -> Tensor:
+    """Seeds of each class: no more than a share, rounded up, of the images that are given the class.
+
+    A class that CLIP does not know is given few images. Filled up from others, its seeds would be wrong.
+
+    Args:
+        logits: Of all images. Shape (N, C).
+        share: From 0 to 1.
+        at_most: Bound of the result.
+
+    Returns:
+        Shape (C,).
+    """
+    given = torch.bincount(each_row(lambda rows: rows.argmax(dim=1), logits), minlength=logits.shape[1])
+    return (share * given).ceil().long().clamp_max(at_most)
 
 
 def select_seeds(logits: Tensor, per_class: int | Tensor) -> PseudoLabels:

@@ -117,7 +117,8 @@ class DeFT(Method):
 
     def begin(self) -> None:
         """Give every image its zero-shot label."""
-        logits = zero_shot_logits(self.backbone, self.images, self.backbone.zero_shot_text(), self.runtime)
+        features, text = self.backbone.image_features(self.images), self.backbone.zero_shot_text()
+        logits = zero_shot_logits(features, text, self.backbone.scale, self.runtime)
         labels = PseudoLabels.of_pool(logits.argmax(dim=1))
         for peer in self.peers.values():
             peer.take_seeds(labels)
@@ -170,7 +171,7 @@ class DeFT(Method):
         predictions = {}
         for name, scores in self.pair.labeller.classify(models, features).items():
             label = self.peers[name].seeds.label
-            own = predict(*scores, 0.0, "raw", "positive")
+            own = predict(*scores, 0.0, "raw")
             predictions[name] = replace(own, label=label)
             clean = PseudoLabels.of_pool(label, own.p_clean(label) > 0.5)
             self.peers[name].take_labels(keep_best(clean, own.p_clean(label), self.min_kept, self.num_classes))

@@ -92,7 +92,7 @@ class FullTuning(Method):
         super().__init__()
         self.images, self.backbone, self.settings, self.runtime = images, backbone, settings, runtime
         self.observer = observer or Observer()
-        self.epochs, self.num_classes = settings.epochs, len(backbone.classnames)
+        self.epochs, self.num_classes, self.epoch = settings.epochs, len(backbone.classnames), 0
         names = [f"model_{number}" for number in range(1, settings.ensemble + 1)]
         self.peers = {name: self.make_model(name) for name in names}
         self.models = dict(self.peers)
@@ -110,14 +110,15 @@ class FullTuning(Method):
         """Labels of all images for each model."""
         raise NotImplementedError
 
-    def own_labels(self, tau: float) -> Mapping[str, PseudoLabels]:
+    def own_labels(self, tau: float, num_views: int = 1) -> Mapping[str, PseudoLabels]:
         """Each model's own labels of all images, with its moving average.
 
         Args:
             tau: Strength of the correction against rarely predicted classes.
+            num_views: Views of an image that a label is the mean of.
         """
-        labels = {}
-        for name, (logits, _) in self.labeller.score({n: peer.teacher() for n, peer in self.peers.items()}).items():
+        labels, teachers = {}, {name: peer.teacher() for name, peer in self.peers.items()}
+        for name, (logits, _) in self.labeller.score(teachers, None, num_views, self.epoch).items():
             labels[name] = PseudoLabels.of_pool(correct_prior_(logits, tau).argmax(dim=1))
         self.observer.labelled({}, labels)
         return labels
@@ -149,7 +150,7 @@ class FullTuning(Method):
 
     def begin_epoch(self, epoch: int) -> Sequence[Batch]:
         """Label all images when it is due, and draw the batches."""
-        self.tested = []
+        self.epoch, self.tested = epoch, []
         if epoch % (getattr(self.settings, "refresh", 0) or self.epochs) == 0:
             for peer in self.peers.values():
                 peer.eval()

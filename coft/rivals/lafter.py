@@ -16,11 +16,11 @@ from coft.method.seeding import generator
 from coft.method.settings import setting, share
 
 from .full_tuning import FullTuning
-from .self_training import SelfTrainingSettings
+from .self_training import LabellingSettings
 
 
 @dataclass(frozen=True)
-class LaFTerSettings(SelfTrainingSettings):
+class LaFTerSettings(LabellingSettings):
     """Settings of LaFTer."""
 
     lr: float = setting(1e-3, "learning rate of the light visual module and the head", at_least=0.0)

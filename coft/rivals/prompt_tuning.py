@@ -12,14 +12,15 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import POSITIONS, PromptLearner, encode_prompts, random_context, word_context
-from coft.method.coft import PRECISIONS
-from coft.method.labeller import zero_shot_logits
+from coft.method.coft import PRECISIONS, CoFTSettings
+from coft.method.labeller import first_logits, zero_shot_logits
 from coft.method.losses import average_predictions
 from coft.method.protocol import Images, Method, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels, select_seeds
+from coft.method.pseudo_labels import PseudoLabels, given_quotas, select_seeds
 from coft.method.seeding import generator
 from coft.method.settings import setting
 
+COFT = CoFTSettings()  # for rivals that make their labels as CoFT does
 MakeOptimizer = Callable[[PromptLearner], tuple[Any, Any]]  # an optimizer and its schedule, stepped once an epoch
 
 
@@ -39,6 +40,7 @@ class UPLSettings(CoOpSettings):
     """Settings of UPL."""
 
     seeds_per_class: int = setting(16, "pseudo-labels of each class", at_least=1)
+    as_coft: bool = setting(False, "pseudo-labels as CoFT makes its first: three views, prior, neighbours, quotas")
     ensemble: int = setting(1, "prompts learned independently, whose probabilities are averaged", at_least=1)
 
 
@@ -102,7 +104,8 @@ class PromptTuning(Method):
 
     def zero_shot_logits(self) -> Tensor:
         """Logits of all images by the first template. Shape (N, C), on the CPU."""
-        return zero_shot_logits(self.backbone, self.pool, self.backbone.first_template_text(), self.runtime)
+        features, text = self.backbone.image_features(self.pool), self.backbone.first_template_text()
+        return zero_shot_logits(features, text, self.backbone.scale, self.runtime)
 
     @property
     def pool(self) -> Images:
@@ -111,10 +114,10 @@ class PromptTuning(Method):
             raise ValueError("there are no unlabeled images")
         return self.images
 
-    def learn_from(self, logits: Tensor, per_class: int) -> None:
-        """Take each class's surest images by logits (N, C) as pseudo-labels."""
+    def learn_from(self, logits: Tensor, per_class: int | Tensor) -> None:
+        """Take each class's surest images by logits (N, C) as pseudo-labels: one number of all, or shape (C,)."""
         self.take(select_seeds(logits, per_class))
-        self.observer.seeds_chosen(self.labels, logits, torch.full((logits.shape[1],), per_class))
+        self.observer.seeds_chosen(self.labels, logits, torch.as_tensor(per_class).expand(logits.shape[1]))
 
     def take(self, labels: PseudoLabels) -> None:
         """Take pseudo-labels in the place of the present ones."""
@@ -209,4 +212,9 @@ class UPL(PromptTuning):
     def __init__(self, images: Images, observer: Observer, *args: Any) -> None:
         super().__init__(*args)
         self.images, self.observer = images, observer
-        self.learn_from(self.zero_shot_logits(), self.settings.seeds_per_class)
+        number, args = self.settings.seeds_per_class, (self.backbone, self.backbone.zero_shot_text(), self.runtime)
+        if self.settings.as_coft:
+            logits = first_logits(self.pool, *args, COFT.label_views, COFT.prior_tau)
+            self.learn_from(logits, given_quotas(logits, COFT.seeds_share, number))
+        else:
+            self.learn_from(self.zero_shot_logits(), number)

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from coft.method.coft import CoFTSettings
+from coft.method.labeller import first_logits
 from coft.method.pseudo_labels import PseudoLabels
 from coft.method.settings import setting
 
 from .full_tuning import FullTuning, TuningSettings
 
+COFT = CoFTSettings()
+
 
 @dataclass(frozen=True)
-class SelfTrainingSettings(TuningSettings):
-    """Settings of self-training."""
+class LabellingSettings(TuningSettings):
+    """Settings of trainers that label for themselves."""
 
     refresh: int = setting(2, "epochs between two labellings of all images; 0: once, before the first", at_least=0)
     prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
+
+
+@dataclass(frozen=True)
+class SelfTrainingSettings(LabellingSettings):
+    """Settings of self-training."""
+
+    as_coft: bool = setting(False, "labels of as many views as CoFT's, the first ones spread among neighbours")
 
 
 class SelfTraining(FullTuning):
@@ -30,4 +41,13 @@ class SelfTraining(FullTuning):
 
     def label(self) -> Mapping[str, PseudoLabels]:
         """Each model's own labels."""
-        return self.own_labels(self.settings.prior_tau)
+        own = self.settings
+        if not own.as_coft:
+            return self.own_labels(own.prior_tau)
+        if self.epoch:
+            return self.own_labels(own.prior_tau, COFT.label_views)
+        text = self.backbone.zero_shot_text()
+        logits = first_logits(self.images, self.backbone, text, self.runtime, COFT.label_views, own.prior_tau)
+        labels = dict.fromkeys(self.peers, PseudoLabels.of_pool(logits.argmax(dim=1)))
+        self.observer.labelled({}, labels)
+        return labels

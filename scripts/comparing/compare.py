@@ -18,6 +18,7 @@ import pandas as pd
 from coft.runtime.errors import Parser, UserError, did_you_mean
 from scripts.paths import called_from, shown
 
+from .benchmark import run_benchmark
 from .figures import write_bars
 from .gain import gain_over_zero_shot, turning_points, write_gain
 from .methods import choose_methods, defaults, parse_variant
@@ -64,7 +65,13 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     parser.add_argument(
         "--from", action="append", dest="folders", metavar="FOLDER", help="tabulate what is there; or a runs.csv"
     )
+    parser.add_argument(
+        "--benchmark", metavar="FORM", help="full, small, or a role: the units and rows of configs/benchmark.yaml"
+    )
     args = parser.parse_intermixed_args(argv)
+    if args.benchmark:
+        args.seeds_given = args.seeds != parser.get_default("seeds")
+        return report_failures(run_benchmark(args, command, command_line("compare", argv)))
     if args.folders:
         refuse_plans(parser, args)
         return tabulate_found(args, command_line("compare", argv))

@@ -58,6 +58,7 @@ class Method:
 RIVALS = (
     Rival("ZeroshotCLIP", seeded=False),
     Rival("NormAdaptation", seeded=False),
+    Rival("TrainingFree"),
     Rival("UPL"),
     Rival("GRIP"),
     Rival("LaFTer"),
@@ -70,7 +71,12 @@ RIVALS = (
     Rival("CoFTOracle", label_free=False, default=False),
 )
 # Rows that are there by default as soon as their trainers have these keys.
-DEFAULT_VARIANTS = (Method("UPL x 2", "UPL", (("TRAINER.UPL.ENSEMBLE", "2"),)),)
+DEFAULT_VARIANTS = (
+    Method("prior correction", "TrainingFree", (("TRAINER.TRAININGFREE.RULE", "prior"),)),
+    Method("optimal transport", "TrainingFree", (("TRAINER.TRAININGFREE.RULE", "transport"),)),
+    Method("TransCLIP", "TrainingFree", (("TRAINER.TRAININGFREE.RULE", "transclip"),)),
+    Method("UPL x 2", "UPL", (("TRAINER.UPL.ENSEMBLE", "2"),)),
+)
 
 
 def method_name(trainer: str, shots: int) -> str:

@@ -175,10 +175,26 @@ def test_unlabeled_images_are_chosen_by_content_alone(tmp_path: Path, count: int
     assert (len(data.train_x), len(data.test)) == (len(full.train_x), len(full.test))
 
 
-def test_a_negative_number_of_images_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2, 100, 0])
+def test_test_images_are_chosen_by_content_alone_and_stay_in_order(tmp_path: Path, count: int) -> None:
     write_idx(tmp_path / "mnist", compress=True)
-    with pytest.raises(UserError, match=r"DATASET\.NUM_UNLABELED is -1"):
-        load("MNIST", tmp_path, NUM_UNLABELED=-1)
+    full = load("MNIST", tmp_path)
+    paths = [item.impath for item in full.test]
+    assert len(paths) > 2
+    by_hash = sorted(paths, key=lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    chosen = by_hash[:count] if count else by_hash
+    data = load("MNIST", tmp_path, NUM_TEST=count)
+    assert [item.impath for item in data.test] == [path for path in paths if path in chosen]
+    assert [[item.impath for item in part] for part in (data.train_x, data.train_u)] == [
+        [item.impath for item in part] for part in (full.train_x, full.train_u)
+    ]
+
+
+@pytest.mark.parametrize("key", ["NUM_UNLABELED", "NUM_TEST"])
+def test_a_negative_number_of_images_is_named(tmp_path: Path, key: str) -> None:
+    write_idx(tmp_path / "mnist", compress=True)
+    with pytest.raises(UserError, match=rf"DATASET\.{key} is -1"):
+        load("MNIST", tmp_path, **{key: -1})
 
 
 def test_a_plugins_config_without_our_keys_is_enough(tmp_path: Path) -> None:

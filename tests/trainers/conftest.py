@@ -49,6 +49,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "LaFTer": of("LAFTER", {"EPOCHS": 2, "TEXT_STEPS": 20}),
     "Supervised": of("SUPERVISED", {"EPOCHS": 2, "LR": 1e-3}),
     "NormAdaptation": {},
+    "TrainingFree": {},
     "ZeroshotCLIP": {},
     "ZeroshotCLIP2": {},
 }

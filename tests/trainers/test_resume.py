@@ -73,6 +73,25 @@ def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(
         assert labels[0] == labels[1]
 
 
+@pytest.mark.parametrize(
+    ("trainer", "epoch"),
+    [
+        ("CoFT", 2),
+        ("CoFT", 1),
+        ("UPL", 1),
+    ],
+)
+def test_predictions_of_a_resumed_run_are_those_of_the_whole(run: Run, trained: Run, trainer: str, epoch: int) -> None:
+    whole = trained(trainer)
+    first = run(trainer, train=False, TRAIN__EVAL_FREQ=1)
+    stop_in(first, epoch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    resumed = run(trainer, TRAIN__EVAL_FREQ=1)
+    found = [(Path(t.output_dir) / "test_predictions.csv").read_bytes() for t in (whole, resumed)]
+    assert found[0] == found[1]
+
+
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(run: Run, trained: Run) -> None:
     first, epoch = run("CoFT", train=False), 4
     child = os.fork()

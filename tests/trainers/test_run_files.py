@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from coft.backbones.load import fingerprint
+from tests.conftest import write_shapes
 from tests.trainers.conftest import OURS
 
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"
 PEERS = ("peer_a", "peer_b")
+TWO_PHASES = ("CoFT", "CoFTPlus", "CoFTOracle", "DeFT")
 LABELS_USED = {"CoOp": 6, "Supervised": 60}
-ENSEMBLES = dict.fromkeys(("CoOp", "ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"), 1)
+ENSEMBLES = dict.fromkeys(("CoOp", "ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation", "TrainingFree"), 1)
 
 
 def lines(folder: Path, name: str) -> list[dict[str, str]]:
@@ -58,6 +60,63 @@ def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str
     assert 0 <= summary["results"]["accuracy_test"] <= 100
     seconds = summary["seconds_by_part"]
     assert sum(seconds.values()) == pytest.approx(summary["seconds"], abs=1.0) and "evaluation" in seconds
+
+
+def predicted(built: Any) -> list[str]:
+    """Classes of the test images by a trainer's present weights."""
+    built.set_model_mode("eval")
+    return [built.classnames[c] for batch in built.test_loader for c in built.method.predict(batch["img"]).argmax(1)]
+
+
+@pytest.mark.parametrize("trainer", OURS)
+def test_predictions_of_test_images_are_those_that_accuracies_count(trained: Callable[..., Any], trainer: str) -> None:
+    built = trained(trainer)
+    folder, test = Path(built.output_dir), built.dm.dataset.test
+    rows = lines(folder, "test_predictions.csv")
+    two_phases = trainer in TWO_PHASES
+    assert list(rows[0]) == ["image", "class", *(["phase1"] if two_phases else []), "end"]
+    assert [(built.cfg.DATASET.ROOT + "/" + row["image"], row["class"]) for row in rows] == [
+        (item.impath, item.classname) for item in test
+    ]
+
+    def accuracy(stage: str) -> float:
+        return 100 * sum(row[stage] == row["class"] for row in rows) / len(rows)
+
+    results = json.loads((folder / "summary.json").read_text())["results"]
+    assert accuracy("end") == pytest.approx(results["accuracy_test"])
+    assert [row["end"] for row in rows] == predicted(built)
+    if two_phases:
+        metrics = lines(folder, "metrics.csv")
+        end = next(row for row in reversed(metrics) if row["stage"] == "phase1")
+        assert accuracy("phase1") == pytest.approx(float(end["accuracy_both"]), abs=1e-3)
+        assert accuracy("phase1") == pytest.approx(results["after Phase I"]["accuracy_both"], abs=1e-3)
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "vit"])
+@pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus", "DeFT"])
+def test_predictions_of_phase_one_are_those_of_its_checkpoint(
+    run: Callable[..., Any], trained: Callable[..., Any], trainer: str, backbone: str
+) -> None:
+    whole = trained(trainer, backbone)
+    loaded = run(trainer, backbone, train=False, out="loaded")
+    loaded.load_model(whole.output_dir, epoch=whole.method.phase1_epochs)
+    rows = lines(Path(whole.output_dir), "test_predictions.csv")
+    assert [row["phase1"] for row in rows] == predicted(loaded)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "settings"), [("UPL", {}), ("CoFT", {}), ("CoFTOracle", {"TEST__FINAL_MODEL": "best_val"})]
+)
+def test_predictions_of_validation_images_do_not_take_their_place(
+    run: Callable[..., Any], tmp_path: Path, trainer: str, settings: dict[str, Any]
+) -> None:
+    root = write_shapes(tmp_path / "data")
+    split = json.loads((root / "split.json").read_text())
+    split["val"], split["train"] = split["train"][:7], split["train"][7:]
+    (root / "split.json").write_text(json.dumps(split))
+    built = run(trainer, root=root, **settings)
+    built.test("val")
+    assert len(lines(Path(built.output_dir), "test_predictions.csv")) == len(split["test"])
 
 
 @pytest.mark.parametrize("backbone", ["resnet", "vit"])

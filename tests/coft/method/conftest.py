@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from coft.method import coft, pair
+from coft.method import coft, neighbours, pair
 from coft.method.negative_prompt import fit_negative
 
 
@@ -27,3 +27,9 @@ def warm_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def none_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """No label counts in full in any case."""
     monkeypatch.setattr(coft, "MIN_KEPT", 0)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours have no share in what an image is; tests of neighbours have it."""
+    monkeypatch.setattr(neighbours, "SHARE", 0.0)

@@ -17,7 +17,7 @@ from coft.method import pair
 from coft.method.filters import FILTERS, oneself
 from coft.method.negative_prompt import fit_negative
 from coft.method.pseudo_labels import Predictions, PseudoLabels
-from tests.coft.method.test_coft_seeds import softmax, surest
+from tests.coft.method.test_coft_seeds import softmax, surest, without_prior
 from tests.coft.method.toys import (
     CLASSES,
     COUNT,
@@ -43,17 +43,17 @@ FIRST = 2  # epoch of Phase II
 def corrected(method: Any) -> dict[str, list[list[list[float]]]]:
     """Logits and clean log-odds of the models that label, their priors corrected, as lists."""
     scores = method.labeller.score(method.pair.teachers(), None, method.settings.label_views, method.epoch)
-    return {n: [(x.double() - 0.5 * x.double().softmax(1).mean(0).log()).tolist() for x in scores[n]] for n in PEERS}
+    return {n: [without_prior(x.double()).tolist() for x in scores[n]] for n in PEERS}
 
 
-@pytest.mark.usefixtures("none_in_any_case")
+@pytest.mark.usefixtures("none_in_any_case", "alone")
 @pytest.mark.parametrize("filter", ["both", "both-hard", "peer", "probability", "self", "none"])
 @pytest.mark.parametrize("rule", ["coupled", "raw"])
 def test_what_every_filter_and_clean_rule_lets_a_peer_learn(filter: str, rule: str) -> None:
     method = make_coft({"filter": filter, "clean_rule": rule})
     begun(method, FIRST)
     found = corrected(method)
-    said = {n: [[x + y for x, y in zip(*rows, strict=True)] for rows in zip(*found[n], strict=True)] for n in PEERS}
+    said = {n: without_prior(torch.tensor(found[n][0])).tolist() for n in PEERS}  # of l+, and the prior once more
     labels = {n: [row.index(max(row)) for row in rows] for n, rows in said.items()}
 
     def clean(name: str, i: int, c: int) -> float:
@@ -109,16 +109,19 @@ def test_labels_with_a_weight_are_trained_on_and_their_frequencies_added() -> No
         assert method.frequency[name].exp().tolist() == pytest.approx([x / sum(sums) for x in sums])
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("classify", ["joint", "positive"])
-def test_labels_are_chosen_by_the_positive_vectors_once_these_have_learned_from_all_images(classify: str) -> None:
+def test_labels_are_chosen_by_the_positive_vectors_whatever_predicts(classify: str) -> None:
     method = make_coft({"classify": classify} | EACH_EPOCH, backbone=ToyBackbone(ToyImages()))
     train(method)
     assert len(method.observer.labels) == 3
     differ = []
     for n, (predictions, _) in enumerate(method.observer.labels):
         for own in predictions.values():
-            joint, positive = (own.probability.log() + own.clean.log()).argmax(1), own.probability.argmax(1)
-            assert torch.equal(own.label, joint if classify == "joint" and n == 0 else positive)
+            tau = 0.0 if n else 0.5  # the first labels spread, after which the prior is corrected once more
+            plus, odds = own.probability.double().log(), own.clean.double().log()
+            positive, joint = (without_prior(score, tau).argmax(1) for score in (plus, (plus + odds) / 2))
+            assert torch.equal(own.label, positive)
             differ.append(not torch.equal(joint, positive))
     assert any(differ)
 
@@ -150,7 +153,7 @@ def watch_renewals(method: Any, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]
     def recorded(scores: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         each = [scores[name][0].double().softmax(dim=1) for name in PEERS]  # Phase II goes by the positive vectors
         found = [sum(each) / 2, *each]
-        seen.append([p.log() - 0.5 * p.mean(dim=0).log() for p in found])
+        seen.append([without_prior(p.log()) for p in found])
         renew(scores)
 
     monkeypatch.setattr(method, "renew_seeds", recorded)
@@ -183,7 +186,7 @@ def test_seeds_are_the_surest_images_when_labels_are_made_once_more(monkeypatch:
     assert end_of_phase1 == first  # Phase I has learned from these alone: its choice would be of them again
     assert len(later) == len(seen) == 2
     for (both, _, _), found in zip(seen, later, strict=True):
-        expected = surest(both, 2 * method.per_peer)
+        expected = surest(both, [2 * method.per_peer] * CLASSES)
         for n, name in enumerate(PEERS):
             assert found[name] == [(i, c) for c, members in enumerate(expected) for i in members[n::2]]
     assert later[-1] != first
@@ -198,7 +201,7 @@ def test_each_model_renews_its_own_seeds_where_it_learns_its_own_labels(monkeypa
     assert len(seen) == len(method.observer.renewed) == 2
     for (_, *each), renewed in zip(seen, method.observer.renewed, strict=True):
         for logits, name in zip(each, PEERS, strict=True):
-            expected = surest(logits, method.per_peer)
+            expected = surest(logits, [method.per_peer] * CLASSES)
             assert pairs(renewed[name]) == [(i, c) for c, members in enumerate(expected) for i in members]
 
 

@@ -15,7 +15,7 @@ from coft.method.coft_plus import ASIDE, AT_PREDICTION, Contrast, growing_quotas
 from coft.method.contrastive import DIM
 from coft.method.pseudo_labels import Predictions, PseudoLabels
 from tests.coft.method import toys
-from tests.coft.method.test_coft_seeds import surest
+from tests.coft.method.test_coft_seeds import surest, without_prior
 from tests.coft.method.toys import (
     CLASSES,
     COUNT,
@@ -89,18 +89,19 @@ def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
 # -------------------------------------------------------------------- rounds
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_round_begins_afresh_with_seeds_that_both_peers_choose() -> None:
     method = make_plus()
     start = weights(method)
     train(method, 2)  # the first round
     trained = weights(method)
     scores = method.labeller.score(method.pair.teachers(), None, 2, 2)
-    mean = sum((sum(scores[name]) / 2).double().softmax(dim=1) for name in PEERS) / 2
+    mean = sum(scores[name][0].double().softmax(dim=1) for name in PEERS) / 2
     method.begin_epoch(2)
-    logits = mean.log() - 0.5 * mean.mean(dim=0).log()
+    logits = without_prior(mean.log()).log_softmax(dim=1)
     seeds, reported, quotas = method.observer.chosen[1]
     torch.testing.assert_close(reported, logits)
-    chosen = surest(logits, COUNT)
+    chosen = surest(logits, [COUNT] * CLASSES)
     for c, quota in enumerate(quotas.tolist()):
         halves = [peer.seeds.index[peer.seeds.label == c].tolist() for peer in method.peers.values()]
         mine = seeds.index[seeds.label == c].tolist()
@@ -121,6 +122,7 @@ def test_a_round_begins_afresh_with_seeds_that_both_peers_choose() -> None:
         assert not optimizer.optimizer.state_dict()["state"]
 
 
+@pytest.mark.usefixtures("alone")
 def test_quotas_count_the_labels_that_seeds_are_chosen_by_and_both_peers_call_clean(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -237,6 +239,7 @@ def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> 
 # -------------------------------------------------------------------- descriptions
 
 
+@pytest.mark.usefixtures("alone")
 def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
     shares: list[float] = []
     own = replace(make_plus().settings.descriptions, at_seeds=0.4)
@@ -247,7 +250,7 @@ def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
     method.begin()
     features = method.backbone.image_features(method.images, 2, (1, "labels", 0)).double()
     logits = 6 * features @ describe(0.4).double().t()
-    logits = logits - 0.5 * logits.softmax(1).mean(0).log()
+    logits = without_prior(logits).log_softmax(dim=1)
     torch.testing.assert_close(method.observer.chosen[0][1].double(), logits, atol=1e-4, rtol=1e-4)
     images = method.images.pixels
     train(method, start=1)

@@ -17,7 +17,7 @@ from tests.coft.method.toys import CLASSES, PARTNER, PEERS, ToyImages, begun, ma
 
 
 def zero_shot(method: Any, seed: int) -> Tensor:
-    """Logits of all images by the mean of their views, the prior corrected, an image at a time."""
+    """Log-probabilities of all images by the mean of their views, the prior corrected, an image at a time."""
     images, backbone = method.images, method.backbone
     text, views = backbone.zero_shot_text(), method.settings.label_views
     rows = []
@@ -25,10 +25,21 @@ def zero_shot(method: Any, seed: int) -> Tensor:
         each = [F.normalize(backbone.visual(v[None]), dim=-1)[0] for v in images.views(i, views, (seed, "labels", 0))]
         rows.append(backbone.scale * sum(each) / views @ text.t())
     logits = torch.stack(rows).double()
-    return logits - method.settings.prior_tau * logits.softmax(dim=1).mean(dim=0).log()
+    return without_prior(logits, method.settings.prior_tau).log_softmax(dim=1)
 
 
-def surest(logits: Tensor, most: int) -> list[list[int]]:
+def without_prior(logits: Tensor, tau: float = 0.5) -> Tensor:
+    """Logits with the prior corrected."""
+    return logits - tau * logits.softmax(dim=1).mean(dim=0).log()
+
+
+def naive_quotas(logits: Tensor, most: int, share: float = 0.5) -> list[int]:
+    """Of each class a share of the images whose class it is by logits, rounded up."""
+    given = [row.index(max(row)) for row in logits.tolist()]
+    return [min(most, math.ceil(share * given.count(c))) for c in range(CLASSES)]
+
+
+def surest(logits: Tensor, most: list[int]) -> list[list[int]]:
     """Of each class the images with the highest odds; classes that are short take what has them second."""
     ranking, p = logits.argsort(dim=1, descending=True).tolist(), logits.softmax(dim=1)
     odds = (p / (1 - p)).tolist()
@@ -37,11 +48,12 @@ def surest(logits: Tensor, most: int) -> list[list[int]]:
         mine = [i for i, row in enumerate(ranking) if row[place] == c and i not in without]
         return sorted(mine, key=lambda i: -odds[i][c])
 
-    chosen = [best(0, c, set())[:most] for c in range(CLASSES)]
+    chosen = [best(0, c, set())[: most[c]] for c in range(CLASSES)]
     taken = {i for members in chosen for i in members}
-    return [members + best(1, c, taken)[: most - len(members)] for c, members in enumerate(chosen)]
+    return [members + best(1, c, taken)[: most[c] - len(members)] for c, members in enumerate(chosen)]
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("tau", [0.0, 0.5])
 def test_the_surest_zero_shot_labels_are_shared_by_turns_and_each_run_has_views_of_its_own(tau: float) -> None:
     logits = {}
@@ -49,23 +61,26 @@ def test_the_surest_zero_shot_labels_are_shared_by_turns_and_each_run_has_views_
         method = make_coft({"prior_tau": tau, "label_views": 3}, seed=seed)
         method.begin()
         logits[seed] = zero_shot(method, seed)
-        expected = surest(logits[seed], 2 * method.per_peer)
+        most = naive_quotas(logits[seed], 2 * method.per_peer)
+        expected = surest(logits[seed], most)
         for n, peer in enumerate(method.peers.values()):
             assert pairs(peer.seeds) == [(i, c) for c, members in enumerate(expected) for i in members[n::2]]
             assert peer.seeds.weight.tolist() == [1.0] * len(peer.seeds.index)
         seeds, seen, quotas = method.observer.chosen[0]
         assert pairs(seeds) == [(i, c) for c, members in enumerate(expected) for i in members]
         torch.testing.assert_close(seen.double(), logits[seed], atol=1e-4, rtol=1e-4)
-        assert quotas.tolist() == [2 * method.per_peer] * CLASSES
+        assert quotas.tolist() == most
     assert not torch.allclose(logits[1], logits[2], atol=1e-3)
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("tau", [0.0, 2.0])
 def test_the_prior_counts(tau: float) -> None:
     """The surest seeds of a correction as strong as this one are others."""
     method = make_coft({"prior_tau": tau})
     method.begin()
-    plain = surest(zero_shot(method, 1), 4)
+    logits = zero_shot(method, 1)
+    plain = surest(logits, naive_quotas(logits, 4))
     other = make_coft({"prior_tau": 2.0 - tau})
     other.begin()
     assert [i for i, _ in pairs(method.observer.chosen[0][0])] == [i for members in plain for i in members]
@@ -94,7 +109,7 @@ def softmax(row: list[float]) -> list[float]:
     return [math.exp(x) / sum(map(math.exp, row)) for x in row]
 
 
-@pytest.mark.usefixtures("warm_at_once", "none_in_any_case")
+@pytest.mark.usefixtures("warm_at_once", "none_in_any_case", "alone")
 @pytest.mark.parametrize(("rule", "filter"), [("coupled", "both"), ("raw", "both"), ("raw", "both-hard")])
 @pytest.mark.parametrize(("make", "epochs"), [(make_coft, 2), (make_plus, 4)])
 def test_seeds_weigh_as_much_as_the_partner_finds_them_clean_once_each_round_is_warm(

@@ -19,6 +19,7 @@ from coft.method.parallel import Parallel
 from coft.method.peer import Classifier
 from coft.method.protocol import Batch, Method, Observer, Runtime
 from coft.method.pseudo_labels import Predictions, PseudoLabels
+from tests.coft.method.test_coft_seeds import naive_quotas
 from tests.coft.method.toys import (
     CLASSES,
     COUNT,
@@ -91,22 +92,22 @@ def test_a_rule_for_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[tuple[int, ...], Any]] = []
 
     def first_of_each(logits: Tensor, per_class: int | Tensor) -> PseudoLabels:
-        asked.append((tuple(logits.shape), per_class))
+        asked.append((tuple(logits.shape), torch.as_tensor(per_class).tolist()))
         label = logits.argmax(dim=1)
         chosen = torch.cat([torch.nonzero(label == c).flatten()[:3] for c in range(CLASSES)])
         return PseudoLabels.certain(chosen, label[chosen])
 
     method = make_coft(choose_seeds=first_of_each)
     found = what_reaches_the_loss(method, monkeypatch, 1)
-    assert asked == [((COUNT, CLASSES), 4)]
     seeds, logits, _ = method.observer.chosen[0]
+    assert asked == [((COUNT, CLASSES), naive_quotas(logits, 4))]
     label = logits.argmax(dim=1).tolist()
     expected = [[i for i in range(COUNT) if label[i] == c][:3] for c in range(CLASSES)]
     for n, name in enumerate(PEERS):
         assert found[name] == {i: (c, 1.0) for c, members in enumerate(expected) for i in members[n::2]}
     assert pairs(seeds) == [(i, c) for c, members in enumerate(expected) for i in members]
     train(method, start=1)
-    assert len(asked) == 2  # and the seeds that are renewed in Phase II
+    assert asked[1:] == [((COUNT, CLASSES), 4)]  # and the seeds that are renewed in Phase II
 
 
 def test_a_filter_of_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,27 +143,25 @@ def test_the_class_is_the_best_by_the_score(classify: str) -> None:
         assert scores.index(max(scores)) == c
 
 
-@pytest.mark.parametrize("classify", SCORES)
 @pytest.mark.parametrize("rule", ["coupled", "raw"])
 @pytest.mark.parametrize("tau", [0.0, 0.5])
-def test_predictions_are_made_in_place_of_the_scores(classify: str, rule: str, tau: float) -> None:
+def test_predictions_are_made_in_place_of_the_scores(rule: str, tau: float) -> None:
     logits, odds = drawn(0), drawn(1)
     plain = [correct_prior_(table.clone(), tau) for table in (logits, odds)]
-    reported = predict(logits, odds, tau, rule, classify)
+    reported = predict(logits, odds, tau, rule)
     assert reported.probability is logits and reported.clean is odds
     torch.testing.assert_close(reported.probability, plain[0].softmax(dim=1))
     torch.testing.assert_close(reported.clean, plain[1].sigmoid() if rule == "raw" else plain[1].softmax(dim=1))
-    assert torch.equal(reported.label, best_class(*plain, classify))
+    assert torch.equal(reported.label, plain[0].argmax(dim=1))
 
 
-@pytest.mark.parametrize("classify", SCORES)
-def test_mean_probabilities_equal_a_naive_loop(classify: str) -> None:
-    scores = [(drawn(0), drawn(1)), (drawn(2), drawn(3)), (drawn(4), drawn(5))]
-    found = make_labeller().mean_log_probabilities(scores, classify)
+def test_mean_probabilities_equal_a_naive_loop() -> None:
+    tables = [drawn(0), drawn(2), drawn(4)]
+    found = make_labeller().mean_log_probabilities(tables)
     assert found.dtype == torch.float64
     for i, row in enumerate(found.exp().tolist()):
         mean = torch.zeros(CLASSES, dtype=torch.float64)
-        for logits, odds in scores:
-            score = [SCORE[classify](a, b) for a, b in zip(logits[i].tolist(), odds[i].tolist(), strict=True)]
+        for logits in tables:
+            score = logits[i].tolist()
             mean += torch.tensor(score, dtype=torch.float64).exp() / sum(torch.tensor(score).double().exp()) / 3
         assert row == pytest.approx(mean.tolist(), rel=1e-5)

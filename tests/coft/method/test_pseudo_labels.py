@@ -11,7 +11,9 @@ from coft.method.pseudo_labels import (
     Predictions,
     PseudoLabels,
     correct_prior_,
+    given_quotas,
     odds_of,
+    prior_offset,
     seed_quota,
     select_seeds,
 )
@@ -65,6 +67,23 @@ def test_seeds_are_a_share_of_a_class_at_most(n: int, c: int, expected: int) -> 
     assert seed_quota(n, c, at_most=16, share=0.5) == expected
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(2, 6), st.integers(1, 12), st.integers(0, 8), st.integers(0, 10_000))
+def test_seeds_are_a_share_of_the_images_that_a_class_is_given(
+    n: int, c: int, most: int, eighths: int, seed: int
+) -> None:
+    logits = random_logits(n, c, seed)
+    given = [0] * c
+    for row in logits.tolist():
+        given[row.index(max(row))] += 1
+    expected = [min(most, math.ceil(count * eighths / 8)) for count in given]
+    found = given_quotas(logits, eighths / 8, most)
+    assert found.tolist() == expected and found.dtype == torch.long
+    seeds = select_seeds(logits, found)  # no class is filled up from others
+    assert torch.bincount(seeds.label, minlength=c).tolist() == expected
+    assert torch.equal(logits.argmax(dim=1)[seeds.index], seeds.label)
+
+
 def test_equal_scores_go_by_index() -> None:
     logits = torch.tensor([[2.0, 0.0]] * 5 + [[0.0, 2.0]] * 5)
     assert select_seeds(logits, 2).index.tolist() == [0, 1, 5, 6]
@@ -92,6 +111,15 @@ def test_prior_correction_equals_a_naive_loop(tau: float) -> None:
     for c in range(4):
         prior = sum(p[c].item() for p in probabilities) / 30
         torch.testing.assert_close(corrected[:, c], logits[:, c] - tau * math.log(prior))
+        assert prior_offset(logits, tau)[c].item() == pytest.approx(tau * math.log(prior), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_offset_is_finite_of_the_logits_type_and_changes_none(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[0.0, 0.0, -1e4], [1.0, 0.0, -1e4]], dtype=dtype)
+    before, offset = logits.clone(), prior_offset(logits, 0.5)
+    assert offset.dtype == dtype and torch.equal(logits, before)
+    assert offset[2].item() == pytest.approx(0.5 * math.log(1e-12))  # of a class without any probability
 
 
 def test_prior_correction_finds_a_class_that_is_hardly_ever_predicted() -> None:

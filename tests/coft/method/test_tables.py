@@ -9,6 +9,7 @@ import torch
 
 from coft.method import tables
 from coft.method.labeller import Labeller, predict
+from coft.method.neighbours import NeighbourGraph
 from coft.method.parallel import Parallel
 from coft.method.protocol import Runtime
 from coft.method.pseudo_labels import correct_prior_, select_seeds
@@ -51,15 +52,21 @@ def test_a_few_rows_at_a_time_or_all_at_once(rows: int, monkeypatch: pytest.Monk
     assert torch.equal(map_rows(lambda a, b: a - b, x, y), x - y)
     assert torch.equal(each_row(lambda a: a.argmax(dim=1), x), x.argmax(dim=1))
     labeller = Labeller(ToyImages(), Runtime(1), Parallel(1, torch.nn.Identity(), "cpu"))
-    for classify, scores in {"joint": (x + y) / 2, "positive": x}.items():
-        mean = torch.stack([scores.double().softmax(1), z.double().softmax(1)]).mean(0).log()
-        assert torch.equal(labeller.mean_log_probabilities([(x, y), (z, z)], classify), mean)
+    mean = torch.stack([x.double().softmax(1), z.double().softmax(1)]).mean(0).log()
+    assert torch.equal(labeller.mean_log_probabilities([x, z]), mean)
     corrected = [correct_prior_(table.clone(), 0.5) for table in (x, y)]
-    for classify, scores in {"joint": sum(corrected), "positive": corrected[0]}.items():
-        reported = predict(x.clone(), y.clone(), 0.5, "raw", classify)
-        torch.testing.assert_close(reported.probability, corrected[0].softmax(1))
-        torch.testing.assert_close(reported.clean, corrected[1].sigmoid())
-        assert torch.equal(reported.label, scores.argmax(1))
+    reported = predict(x.clone(), y.clone(), 0.5, "raw")
+    torch.testing.assert_close(reported.probability, corrected[0].softmax(1))
+    torch.testing.assert_close(reported.clean, corrected[1].sigmoid())
+    assert torch.equal(reported.label, corrected[0].argmax(1))
+    graph = NeighbourGraph(logits(64, 6, 3), 3, anchors=20)
+    together = predict(x.clone(), y.clone(), 0.5, "raw", graph)
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "ROWS", 4096)
+        whole = predict(x.clone(), y.clone(), 0.5, "raw", NeighbourGraph(logits(64, 6, 3), 3, anchors=20))
+    torch.testing.assert_close(together.probability, whole.probability)
+    torch.testing.assert_close(together.clean, whole.clean)
+    assert torch.equal(together.label, whole.label)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -17,6 +17,7 @@ from coft.rivals.full_tuning import FullTuning, Supervised, SupervisedSettings
 from coft.rivals.lafter import LaFTer, LaFTerSettings, train_text_classifier
 from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
 from coft.runtime import disk_tables
+from tests.coft.method.test_coft_seeds import without_prior
 from tests.coft.method.toys import (
     CLASSES,
     COUNT,
@@ -26,6 +27,7 @@ from tests.coft.method.toys import (
     ToyImages,
     assert_same_bits,
     load,
+    make_coft,
     saved,
     train,
     weights,
@@ -118,6 +120,26 @@ def test_pseudo_labels_are_the_argmax_of_the_average_with_the_prior_corrected(ta
         assert all(bool((own.weight == 1).all()) for own in given.values())
     if not tau:
         assert reported[0]["model_1"].label.tolist() == zero_shot(method).argmax(dim=1).tolist()
+
+
+def test_self_training_as_coft_begins_with_coft_s_labels_and_goes_on_with_its_views() -> None:
+    coft = make_coft({"label_views": 3})
+    coft.begin()
+    first = coft.observer.chosen[0][1].argmax(dim=1).tolist()
+    method: Any = make("SelfTraining", refresh=1, as_coft=True)
+    train(method, 1)
+    assert {name: own.label.tolist() for name, own in method.labels.items()} == dict.fromkeys(method.peers, first)
+    assert first != without_prior(zero_shot(method).double()).argmax(dim=1).tolist()
+    views = torch.stack([method.images.views(i, 3, (1, "labels", 1)) for i in range(COUNT)])
+    expected = {}
+    for name, peer in method.peers.items():
+        with torch.no_grad():
+            logits = sum(peer.ema.module(views[:, n])[0].double() for n in range(3)) / 3
+        expected[name] = without_prior(logits).argmax(dim=1).tolist()
+    method.begin_epoch(1)
+    assert {name: own.label.tolist() for name, own in method.labels.items()} == expected
+    assert [set(given) for _, given in method.observer.labels] == [set(method.peers)] * 2
+    assert {asked[:2] for asked in method.images.asked} == {(3, (1, "labels", 0)), (3, (1, "labels", 1))}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import template_features
+from coft.method.coft import CoFT, CoFTSettings
 from coft.method.protocol import Runtime
 from coft.method.pseudo_labels import select_seeds
 from coft.rivals.grip import GRIP, GRIPSettings, linear_quota
@@ -28,7 +29,10 @@ class Backbone(ClassBackbone):
     """Features of toy images, which have no files that a cache could know them by."""
 
     def image_features(self, images: Any, num_views: int = 1, key: Sequence[int | str] = ()) -> Tensor:
-        return F.normalize(self.clip_model.encode_image(images.pixels), dim=-1)
+        if num_views == 1:
+            return F.normalize(self.clip_model.encode_image(images.pixels), dim=-1)
+        views = [images.views(i, num_views, key) for i in range(len(images))]
+        return torch.stack([F.normalize(self.clip_model.encode_image(each), dim=-1).mean(dim=0) for each in views])
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,22 @@ def test_upl_learns_from_weak_views_of_the_surest_images(backbone: Backbone) -> 
     assert set(torch.cat([batch["upl"]["index"] for batch in batches]).tolist()) == set(expected.index.tolist())
     first, second = method.examples(batches[0]).values()
     assert not torch.equal(first[0], second[0])
+
+
+@pytest.mark.parametrize("vit", [True, False])
+def test_upl_as_coft_learns_from_the_first_seeds_of_both_peers(vit: bool) -> None:
+    several = Backbone(make_clip(vit).requires_grad_(False), NAMES, ["a photo of a {}.", "a drawing of a {}."], {})
+    coft = CoFT(make_images(), several, CoFTSettings(), Runtime(1), Seen())
+    coft.begin()
+    seeds, logits, quotas = coft.observer.chosen[0]
+    method = make_upl(several, as_coft=True, seeds_per_class=2 * coft.per_peer)
+    assert pairs(method.labels) == pairs(seeds) and len(seeds.index)
+    assert torch.equal(method.observer.chosen[0][1], logits) and torch.equal(method.observer.chosen[0][2], quotas)
+    given = [row.index(max(row)) for row in logits.tolist()]
+    few = make_upl(several, as_coft=True, seeds_per_class=1)
+    assert few.observer.chosen[0][2].tolist() == [min(1, given.count(c)) for c in range(len(NAMES))]
+    plain = make_upl(several, seeds_per_class=2 * coft.per_peer)
+    assert pairs(plain.labels) != pairs(seeds)
 
 
 def test_the_first_of_an_ensemble_is_the_one_that_trains_alone(backbone: Backbone) -> None:

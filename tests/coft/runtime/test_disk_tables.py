@@ -49,6 +49,7 @@ import resource, sys, torch
 from coft.method.filters import FILTERS, with_minimum
 from coft.method.labeller import Labeller, predict
 from coft.method.negative_prompt import separation
+from coft.method.neighbours import NeighbourGraph
 from coft.method.parallel import Parallel
 from coft.method.protocol import Runtime
 from coft.method.pseudo_labels import select_seeds
@@ -67,9 +68,10 @@ filled(); used = int(next(x for x in open("/proc/self/status") if x.startswith("
 resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)  # memory, without what is mapped from files
 views = [(filled(), filled()) for _ in range(2)]
 labeller = Labeller(None, Runtime(1, allocate=allocate), Parallel(1, torch.nn.Identity(), "cpu"))
-select_seeds(labeller.mean_log_probabilities(views, "joint"), 20)
+select_seeds(labeller.mean_log_probabilities([logits for logits, _ in views]), 20)
 separation(views[0][1], views[0][0].argmax(dim=1))
-own, other = (predict(*view, 0.5, "coupled", "joint") for view in views)
+graph = NeighbourGraph(torch.randn(N, 8, generator=source), 2, anchors=1000)
+own, other = (predict(*view, 0.5, "coupled", graph, allocate) for view in views)
 for rule in FILTERS.values():
     with_minimum(rule, 4)(own, other).log_frequency(C)
 own.margin, other.confidence

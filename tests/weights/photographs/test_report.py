@@ -32,5 +32,5 @@ def test_accuracies_of_the_sets_that_are_there(data: Path) -> None:
 
 
 def test_a_run_that_fails_is_named_with_its_reason(data: Path) -> None:
-    with pytest.raises(UserError, match="zero-shot on cifar10: .*no-such"):
+    with pytest.raises(UserError, match=r"zero-shot on cifar10: .*no-such"):
         report.zero_shot(["no-such"], data)

@@ -1,0 +1,220 @@
+"""Training-free adaptation: zero-shot logits, mended by what the unlabeled images look like. No gradient step.
+
+Rules are fitted to the unlabeled images, and then say of a test image by itself what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coft.method import settings as declared
+from coft.method.coft import CoFTSettings
+from coft.method.labeller import first_features, zero_shot_logits
+from coft.method.neighbours import NeighbourGraph, neighbour_count, read, weights_of
+from coft.method.protocol import Backbone, Images, Method, Runtime
+from coft.method.pseudo_labels import prior_offset
+
+COFT = CoFTSettings()  # for views of unlabeled images, and the prior correction
+ROUNDS = 10  # of TransCLIP
+NEAR = 3  # neighbours of an image, TransCLIP's
+SWEEPS = 100  # of Sinkhorn's algorithm
+
+
+class Rule(nn.Module):
+    """Something fitted to features and zero-shot logits of all unlabeled images.
+
+    Args:
+        images: N.
+        width: Of features, k.
+        classes: C.
+    """
+
+    def __init__(self, images: int, width: int, classes: int) -> None:
+        super().__init__()
+
+    def keep(self, **tables: Tensor) -> None:
+        """Register what a checkpoint holds, before it is known: its shapes."""
+        for name, table in tables.items():
+            self.register_buffer(name, table)
+
+    def fit(self, features: Tensor, logits: Tensor) -> None:
+        """Fit. Shape (N, k) and (N, C)."""
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Scores of images from features of unit length and zero-shot logits. Shape (n, C)."""
+        raise NotImplementedError
+
+
+class Prior(Rule):
+    """Zero-shot logits with CoFT's correction against classes that are hardly ever predicted."""
+
+    offset: Tensor
+
+    def __init__(self, images: int, width: int, classes: int) -> None:
+        super().__init__(images, width, classes)
+        self.keep(offset=torch.zeros(classes))
+
+    def fit(self, features: Tensor, logits: Tensor) -> None:
+        """Find each class's offset."""
+        self.offset.copy_(prior_offset(logits, COFT.prior_tau))
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Take it away."""
+        return logits - self.offset
+
+
+class Transport(Prior):
+    """Optimal transport to equally frequent classes, as OTTER (NeurIPS 2024) has it, by Sinkhorn's algorithm.
+
+    The offsets of the classes are its dual variables: with them the mean probability of each class is 1 / C.
+    """
+
+    def fit(self, features: Tensor, logits: Tensor) -> None:
+        """Balance the classes."""
+        own = logits.double()
+        offset = torch.zeros(own.shape[1], dtype=torch.float64)
+        for _ in range(SWEEPS):
+            mean = (own - offset).softmax(dim=1).mean(dim=0)
+            offset += mean.clamp_min(1e-12).log() + torch.tensor(float(len(mean))).log()
+        self.offset.copy_(offset)
+
+
+class Propagation(Rule):
+    """Label propagation over nearest neighbours, after ZLaP (CVPR 2024); see `coft.method.neighbours`."""
+
+    offset: Tensor
+    mean: Tensor
+    known: Tensor
+    spread: Tensor
+
+    def __init__(self, images: int, width: int, classes: int) -> None:
+        super().__init__(images, width, classes)
+        self.count = neighbour_count(images, classes)
+        graph = NeighbourGraph(torch.zeros(images, width), self.count)
+        size = len(graph.anchors)
+        self.keep(offset=torch.zeros(classes), mean=torch.zeros(width), known=torch.zeros(size, width))
+        self.keep(spread=torch.zeros(size, classes, dtype=torch.float64))
+
+    def fit(self, features: Tensor, logits: Tensor) -> None:
+        """Spread the probabilities of all images, their prior corrected."""
+        self.offset.copy_(prior_offset(logits, COFT.prior_tau))
+        graph = NeighbourGraph(features, self.count)
+        self.mean.copy_(graph.mean)
+        self.known.copy_(graph.known)
+        self.spread.copy_(graph.smooth_anchors((logits - self.offset).softmax(dim=1)))
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Read them from the neighbours."""
+        weight, index = weights_of(features, self.mean, self.known, min(self.count, len(self.known)))
+        found = read(self.spread, weight, index, (logits - self.offset).softmax(dim=1))
+        return found.clamp_min(1e-30).log().to(logits.dtype)
+
+
+class TransClip(Rule):
+    """TransCLIP (Zanella, Gérin and Ben Ayed, NeurIPS 2024): a Gaussian mixture that text and neighbours guide.
+
+    One variance a dimension for all classes. An image's classes z are proportional to p_text * p_gauss * exp(mean of
+    its neighbours' z, by cosine). Unlike the published method, test images are no part of what is fitted.
+    """
+
+    centres: Tensor
+    variance: Tensor
+    known: Tensor
+    assigned: Tensor
+
+    def __init__(self, images: int, width: int, classes: int) -> None:
+        super().__init__(images, width, classes)
+        self.keep(centres=torch.zeros(classes, width), variance=torch.ones(width))
+        self.keep(known=torch.zeros(images, width), assigned=torch.zeros(images, classes))
+
+    def fit(self, features: Tensor, logits: Tensor) -> None:
+        """Alternate between what images are, and where classes lie."""
+        features, text = features.float(), logits.float().log_softmax(dim=1)
+        self.known.copy_(features)
+        z = text.exp()
+        weight, index = self.near(features, own=True)
+        for _ in range(ROUNDS):
+            self.locate(features, z)
+            gauss = self.log_likelihood(features)
+            for _ in range(NEAR):
+                around = (weight.unsqueeze(1) @ z[index]).squeeze(1)
+                z = (text + gauss + around).softmax(dim=1)
+        self.assigned.copy_(z)
+
+    def locate(self, features: Tensor, z: Tensor) -> None:
+        """Centres, of unit length, and variance, from images weighted by z. Shape (N, k) and (N, C)."""
+        self.centres.copy_(F.normalize(z.t() @ features, dim=1))
+        squares = features.square().sum(dim=0) - 2 * (self.centres * (z.t() @ features)).sum(dim=0)
+        squares += (z.sum(dim=0).unsqueeze(1) * self.centres.square()).sum(dim=0)
+        self.variance.copy_((squares / len(features)).clamp_min(1e-6))
+
+    def log_likelihood(self, features: Tensor) -> Tensor:
+        """Of each class's Gaussian, without what all classes share. Shape (n, C)."""
+        scaled = self.centres / self.variance
+        return features @ scaled.t() - (self.centres * scaled).sum(dim=1) / 2
+
+    def near(self, features: Tensor, own: bool = False) -> tuple[Tensor, Tensor]:
+        """Cosines, at least 0, and numbers of the nearest unlabeled images. Shape (n, NEAR) each."""
+        count = min(NEAR + own, len(self.known))
+        similar = torch.cat([rows @ self.known.t() for rows in features.split(4096)]) if len(features) else features
+        best = similar.topk(count, dim=1)
+        first = int(own and count > 1)
+        return best.values[:, first:].clamp_min(0), best.indices[:, first:]
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Log of z, up to a constant."""
+        weight, index = self.near(features.float())
+        around = (weight.unsqueeze(1) @ self.assigned[index]).squeeze(1)
+        return logits.float().log_softmax(dim=1) + self.log_likelihood(features.float()) + around
+
+
+RULES: dict[str, Callable[[int, int, int], Rule]] = {
+    "propagation": Propagation,
+    "transclip": TransClip,
+    "transport": Transport,
+    "prior": Prior,
+}
+
+
+@dataclass(frozen=True)
+class TrainingFreeSettings:
+    """Settings of training-free adaptation."""
+
+    rule: str = declared.setting("propagation", "how zero-shot logits are mended", choices=tuple(RULES))
+
+
+class TrainingFree(Method):
+    """Zero-shot CLIP with all templates, mended by a rule.
+
+    Args:
+        images: The unlabeled images. Their features are means of three views, as those of CoFT's first labels.
+        backbone: CLIP for the classes at hand.
+        settings: See `TrainingFreeSettings`.
+        runtime: Where and how to compute.
+    """
+
+    def __init__(self, images: Images, backbone: Backbone, settings: TrainingFreeSettings, runtime: Runtime) -> None:
+        super().__init__()
+        self.images, self.backbone, self.runtime = images, backbone, runtime
+        self.text = backbone.zero_shot_text().cpu()
+        self.rule = RULES[settings.rule](len(images), self.text.shape[1], len(self.text))
+        self.models = {"rule": self.rule}
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Fit the rule to the unlabeled images."""
+        features = first_features(self.images, self.backbone, self.runtime, COFT.label_views)
+        self.rule.cpu().fit(features, zero_shot_logits(features, self.text, self.backbone.scale, self.runtime))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Scores of images. Shape (n, C)."""
+        with self.runtime.autocast():
+            features = self.backbone.visual(images)
+        features = F.normalize(features.float(), dim=-1).cpu()
+        return self.rule.cpu()(features, self.backbone.scale * features @ self.text.t()).to(images.device)

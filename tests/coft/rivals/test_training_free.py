@@ -1,0 +1,67 @@
+"""Rules without training, against naive loops."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coft.rivals import training_free
+from coft.rivals.training_free import RULES, TransClip, Transport
+
+
+@pytest.fixture
+def pool() -> tuple[Tensor, Tensor, Tensor]:
+    """Features in three clusters of unequal size, zero-shot logits that confuse two of them, and the clusters."""
+    source = torch.Generator().manual_seed(0)
+    centres = F.normalize(torch.randn(3, 12, generator=source), dim=1)
+    label = torch.tensor([0] * 20 + [1] * 12 + [2] * 8)
+    features = F.normalize(centres[label] + 0.1 * torch.randn(40, 12, generator=source), dim=1)
+    text = F.normalize(centres + 0.25 * torch.randn(3, 12, generator=source), dim=1)
+    return features, 10 * features @ text.t(), label
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_are_as_good_as_zero_shot_and_come_back_from_a_checkpoint(
+    name: str, pool: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    features, logits, label = pool
+    rule = RULES[name](40, 12, 3)
+    rule.fit(features, logits)
+    found = rule(features, logits)
+    right = [float((scores.argmax(dim=1) == label).float().mean()) for scores in (logits, found)]
+    assert found.isfinite().all() and (right[1] >= right[0] or name == "transport")  # classes are unequal here
+    other = RULES[name](40, 12, 3)
+    other.load_state_dict(rule.state_dict())
+    assert torch.equal(other(features, logits), found)
+
+
+def test_transport_makes_classes_equally_frequent(pool: tuple[Tensor, Tensor, Tensor]) -> None:
+    features, logits, _ = pool
+    rule = Transport(40, 12, 3)
+    rule.fit(features, logits)
+    mean = rule(features, logits).softmax(dim=1).mean(dim=0)
+    torch.testing.assert_close(mean, torch.full((3,), 1 / 3), atol=1e-3, rtol=0)
+
+
+def test_transclip_is_what_loops_give(pool: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    features, logits, _ = (x.double() if x.is_floating_point() else x for x in pool)
+    monkeypatch.setattr(training_free, "ROUNDS", 2)
+    rule = TransClip(40, 12, 3)
+    rule.fit(*pool[:2])
+    text = logits.log_softmax(dim=1)
+    z, similar = text.exp(), features @ features.t()
+    near = [sorted((j for j in range(40) if j != i), key=lambda j, i=i: -float(similar[i, j]))[:3] for i in range(40)]
+    for _ in range(2):
+        centres = torch.stack([F.normalize(sum(z[i, c] * features[i] for i in range(40)), dim=0) for c in range(3)])
+        variance = sum(z[i, c] * (features[i] - centres[c]) ** 2 for i in range(40) for c in range(3)) / 40
+        for _ in range(3):
+            rows = []
+            for i in range(40):
+                around = [sum(max(0.0, float(similar[i, j])) * z[j, c] for j in near[i]) for c in range(3)]
+                gauss = [-0.5 * ((features[i] - centres[c]) ** 2 / variance).sum() for c in range(3)]
+                odds = [math.exp(text[i, c] + gauss[c] + around[c]) for c in range(3)]
+                rows.append(torch.tensor(odds, dtype=torch.float64) / sum(odds))
+            z = torch.stack(rows)
+    torch.testing.assert_close(rule.assigned.double(), z, atol=1e-3, rtol=0)

@@ -1,0 +1,52 @@
+"""Runs that take Phase I from another run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coft.runtime.errors import UserError
+from coft.runtime.experiment import CONFIG
+from tests.trainers.conftest import assert_same_bits, of, weights
+from tests.trainers.test_resume import rows
+
+Run = Callable[..., Any]
+
+
+def parent(trained: Run, trainer: str, backbone: str = "resnet") -> Any:
+    whole = trained(trainer, backbone)
+    (Path(whole.output_dir) / CONFIG).write_text(whole.cfg.dump())
+    return whole
+
+
+@pytest.mark.parametrize(("trainer", "backbone"), [("CoFT", "vit"), ("CoFTPlus", "resnet"), ("DeFT", "resnet")])
+def test_a_fork_has_the_bits_of_the_run_itself(run: Run, trained: Run, trainer: str, backbone: str) -> None:
+    whole = parent(trained, trainer, backbone)
+    fork = run(trainer, backbone, out="fork", TRAIN__FORK=whole.output_dir, TRAIN__EVAL_FREQ=1)
+    assert fork.start_epoch == next(e for e in range(9) if whole.method.phase(e) == 2)
+    assert_same_bits(weights(whole), weights(fork))
+    assert rows(Path(fork.output_dir)) == rows(Path(whole.output_dir))
+    predictions = [(Path(t.output_dir) / "test_predictions.csv").read_bytes() for t in (whole, fork)]
+    assert predictions[0] == predictions[1]
+
+
+def test_forks_may_differ_in_phase_two_alone(run: Run, trained: Run) -> None:
+    whole = parent(trained, "CoFT")
+    other = run("CoFT", out="other", TRAIN__FORK=whole.output_dir, **of("COFT", {"FILTER": "none"}))
+    before, after = weights(whole), weights(other)
+    assert any(not before[key].equal(after[key]) for key in before)
+    with pytest.raises(UserError, match=r"TRAIN\.FORK .*PRIOR_TAU is 0\.5 there, 0\.1 here, and Phase I depends on it"):
+        run("CoFT", out="wrong", TRAIN__FORK=whole.output_dir, **of("COFT", {"PRIOR_TAU": 0.1}))
+
+
+def test_a_fork_of_nothing_is_refused(run: Run, trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"TRAIN\.FORK .*: holds no run; give the output folder of one"):
+        run("CoFT", out="wrong", TRAIN__FORK=str(tmp_path / "nothing"))
+    unfinished = run("CoFT", out="unfinished", train=False)
+    (tmp_path / "unfinished").mkdir(exist_ok=True)
+    (tmp_path / "unfinished" / CONFIG).write_text(unfinished.cfg.dump())
+    with pytest.raises(UserError, match=r"TRAIN\.FORK .*: has not finished Phase I"):
+        run("CoFT", out="wrong", TRAIN__FORK=str(tmp_path / "unfinished"))
+    with pytest.raises(UserError, match=r"TRAIN\.FORK: UPL has no two phases"):
+        run("UPL", out="wrong", TRAIN__FORK=str(tmp_path))
