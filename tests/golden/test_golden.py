@@ -16,6 +16,7 @@ LIGHT = [
     ("LaFTer", "embedded-vit"),
     ("Supervised", "embedded-vit"),
     ("NormAdaptation", "embedded"),
+    ("TrainingFree", "embedded-vit"),
     ("ZeroshotCLIP", "embedded"),
     ("UPL", "embedded-vit"),
     ("GRIP", "embedded"),
