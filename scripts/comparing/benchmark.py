@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,6 +119,9 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     grid = Grid([], benchmark.seeds, (None,), str(args.data.resolve()), args.output)
     planned = plan_units(benchmark, grid.data, grid.output)
     _, failures = do_runs([run for runs in planned.values() for run in runs], grid, args, command)
+    if not any(run.summary() for runs in planned.values() for run in runs):
+        print("no run is finished: nothing to tabulate", file=sys.stderr)
+        return failures
     report = write_report(planned, called, failed_lines(failures))
     folder = args.output / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)

@@ -176,7 +176,7 @@ def publish(folder: Path, command: str, rows: pd.DataFrame, failed: Sequence[str
 
 def table(argv: Sequence[str]) -> int:
     """Print the tables of folders of runs; write nothing."""
-    parser = Parser(prog="scripts/table.sh", description="Means over seeds of all finished runs, with 95 %% intervals.")
+    parser = Parser(prog="scripts/table.sh", description="Means over seeds of all finished runs, with 95 % intervals.")
     parser.add_argument("places", nargs="*", metavar="FOLDER", help="or a runs.csv; default: output")
     folders = [called_from(folder) for folder in parser.parse_args(argv).places] or [Path("output")]
     print(titled(make_tables(read_found(folders))))

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     """Build what was asked for. Returns the exit code."""
     try:
         args = _parser().parse_args(argv)
-        if args.steps and args.out == ROOT / "weights":
+        if args.steps and args.out.resolve() == (ROOT / "weights").resolve():
             raise UserError("--steps: would replace the CLIP of the recipe by one of a try; give another --out")
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         logging.getLogger("httpx").setLevel(logging.WARNING)
