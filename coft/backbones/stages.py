@@ -40,7 +40,7 @@ def hold_frozen_in_bf16(visual: nn.Module) -> None:
         visual: CLIP's image encoder, which the weights of these convolutions change in.
     """
     frozen = stays_frozen(visual)
-    for name, child in visual.named_modules():
+    for name, child in visual.named_modules() if frozen else ():
         if isinstance(child, (nn.Conv2d, nn.Linear)):
             dtype = torch.bfloat16 if f"{name}.weight" in frozen else torch.float32
             child.to(dtype).register_forward_pre_hook(partial(_cast, dtype))

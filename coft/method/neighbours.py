@@ -45,7 +45,7 @@ class NeighbourGraph:
         self.mean = features.float().mean(dim=0)
         self.known = centred(features[self.anchors], self.mean)
         self.count = min(count, max(1, size - 1))
-        self.edges = _normalised(*_nearest(self.known, self.known, self.count, torch.arange(size)))
+        self.edges = _normalised(*nearest(self.known, self.known, self.count, torch.arange(size)))
         self._others = None if size == len(features) else self.weights(features)
 
     def weights(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ def centred(features: Tensor, mean: Tensor) -> Tensor:
 
 def weights_of(features: Tensor, mean: Tensor, known: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """See `NeighbourGraph.weights`; the graph has `mean`, `known` and `count`."""
-    parts = [_nearest(centred(rows, mean), known, count) for (rows,) in chunks(features)]
+    parts = [nearest(centred(rows, mean), known, count) for (rows,) in chunks(features)]
     cosine, index = (torch.cat(part) for part in zip(*parts, strict=True))
     weight = cosine.double().clamp_min(0) ** POWER
     return weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-12), index
@@ -130,8 +130,18 @@ def read(known: Tensor, weight: Tensor, index: Tensor, own: Tensor) -> Tensor:
     return (SHARE * near + (1 - SHARE) * own.double()) / total
 
 
-def _nearest(features: Tensor, known: Tensor, count: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cosines and numbers of the nearest of `known`, nearest first; an image's `own` number is left out."""
+def nearest(features: Tensor, known: Tensor, count: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The nearest of some known images by cosine, a few rows at a time.
+
+    Args:
+        features: Of unit length. Shape (n, k).
+        known: Likewise. Shape (m, k).
+        count: How many.
+        own: Number of each image among the known ones, which is left out. Shape (n,).
+
+    Returns:
+        Cosines and numbers, nearest first. Shape (n, count) each.
+    """
     cosine, index = [], []
     for rows, *mine in chunks(features, *([] if own is None else [own])):
         similar = rows @ known.t()

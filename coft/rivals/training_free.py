@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coft.method import settings as declared
 from coft.method.coft import CoFTSettings
 from coft.method.labeller import first_features, zero_shot_logits
-from coft.method.neighbours import NeighbourGraph, neighbour_count, read, weights_of
+from coft.method.neighbours import NeighbourGraph, nearest, neighbour_count, read, weights_of
 from coft.method.protocol import Backbone, Images, Method, Runtime
 from coft.method.pseudo_labels import prior_offset
 
@@ -137,7 +137,7 @@ class TransClip(Rule):
         features, text = features.float(), logits.float().log_softmax(dim=1)
         self.known.copy_(features)
         z = text.exp()
-        weight, index = self.near(features, own=True)
+        weight, index = self.near(features, torch.arange(len(features)))
         for _ in range(ROUNDS):
             self.locate(features, z)
             gauss = self.log_likelihood(features)
@@ -158,13 +158,11 @@ class TransClip(Rule):
         scaled = self.centres / self.variance
         return features @ scaled.t() - (self.centres * scaled).sum(dim=1) / 2
 
-    def near(self, features: Tensor, own: bool = False) -> tuple[Tensor, Tensor]:
-        """Cosines, at least 0, and numbers of the nearest unlabeled images. Shape (n, NEAR) each."""
-        count = min(NEAR + own, len(self.known))
-        similar = torch.cat([rows @ self.known.t() for rows in features.split(4096)]) if len(features) else features
-        best = similar.topk(count, dim=1)
-        first = int(own and count > 1)
-        return best.values[:, first:].clamp_min(0), best.indices[:, first:]
+    def near(self, features: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cosines, at least 0, and numbers of the nearest unlabeled images; see `nearest`. Shape (n, NEAR) each."""
+        count = max(1, min(NEAR, len(self.known) - (own is not None)))
+        cosine, index = nearest(features, self.known, count, own)
+        return cosine.clamp_min(0), index
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Log of z, up to a constant."""
