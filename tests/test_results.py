@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from coft.runtime.errors import UserError
-from scripts.comparing.page.__main__ import BLOCK, KEPT, PAGE, RUNS, fill, page_as_written, write_page
+from scripts.comparing.page.__main__ import BLOCK, KEPT, PAGE, PHOTOGRAPHS, RUNS, fill, page_as_written, write_page
 from scripts.comparing.page.cells import METHODS, PAIRS, shown
 from scripts.comparing.page.from_runs import by_seed, verdict
 from scripts.launch import ROOT
@@ -89,6 +89,16 @@ def test_differences_over_pairs_are_paired(page: str, accuracies: Accuracies) ->
         assert table[name][2:4] == [f"{sum(mean > 0 for mean in means)} of 8", str(above)]
         for pair, values in zip(cells(page, "differences-by-pair").values(), changes, strict=True):
             assert interval(values, T3, "+.1f").lstrip("+-") in [cell.lstrip("+-") for cell in pair]
+
+
+def test_photographs_are_those_of_their_list(page: str) -> None:
+    with PHOTOGRAPHS.open(newline="") as file:
+        found = {(row["dataset"], row["method"]): float(row["accuracy"]) for row in csv.DictReader(file)}
+    table, sets = cells(page, "photographs"), list(dict.fromkeys(dataset for dataset, _ in found))
+    for place, dataset in enumerate(sets):
+        coft, upl = (found[dataset, method] for method in ("CoFT, after Phase II", "UPL"))
+        assert table["**CoFT**"][place] == f"{coft:.1f}" and table["UPL"][place] == f"{upl:.1f}"
+        assert table["errors of CoFT / of UPL"][place] == f"{(100 - coft) / (100 - upl):.2f}"
 
 
 def test_what_draws_nothing_counts_for_all_seeds() -> None:

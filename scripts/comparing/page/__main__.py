@@ -26,6 +26,7 @@ from .cells import BACKBONES, DATASETS, METHODS
 
 DOCS = ROOT / "docs"
 PAGE, RUNS, KEPT, PICTURE = (DOCS / name for name in ("results.md", "runs.csv", "summaries.csv", "gain.png"))
+PHOTOGRAPHS = DOCS / "photographs.csv"  # as runs.csv
 BLOCK = re.compile(r"<!-- begin: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
 
 
@@ -43,7 +44,7 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 
 def page_as_written() -> str:
     """The page with the tables that follow from the lists."""
-    blocks = all_blocks(listed_rows(RUNS), pd.read_csv(KEPT, dtype={"row": str}))
+    blocks = all_blocks(listed_rows(RUNS), pd.read_csv(KEPT, dtype={"row": str}), listed_rows(PHOTOGRAPHS))
     return fill(PAGE.read_text(encoding="utf-8"), blocks)
 
 

@@ -14,16 +14,17 @@ from .from_means import (
     rounds_of_plus,
     wrong_names,
 )
-from .from_runs import accuracies, differences, differences_by_pair
+from .from_runs import accuracies, differences, differences_by_pair, photographs
 
 
-def all_blocks(runs: pd.DataFrame, kept: pd.DataFrame) -> dict[str, str]:
+def all_blocks(runs: pd.DataFrame, kept: pd.DataFrame, of_photographs: pd.DataFrame) -> dict[str, str]:
     """All tables by the names that the page calls them by."""
     now, before = kept[kept["version"] == "now"], kept[kept["version"] != "now"]
     resnet, vit = ([(dataset, backbone) for dataset in DATASETS] for backbone in BACKBONES)
     return {
         "accuracies-resnet": accuracies(runs, "embedded"),
         "accuracies-vit": accuracies(runs, "embedded-vit"),
+        "photographs": photographs(of_photographs),
         "differences": differences(runs),
         "differences-by-pair": differences_by_pair(runs),
         "filter": filter_quality(runs, kept),

@@ -14,6 +14,7 @@ COMPARED = {  # rows of the table of differences
     "CoFT+ - CoFT": (PLUS, COFT),
     "CoFT+ - CoOp, 16-shot, labels": (PLUS, "CoOp, 16 shots"),
 }
+PHOTO_SETS = {"IntelScenes": "Intel scenes", "CIFAR10": "CIFAR-10"}
 BY_PAIR = ("CoFT - zero-shot CLIP", "CoFT - UPL", "CoFT - SelfTraining", "CoFT, Phase II - Phase I", "CoFT+ - CoFT")
 
 
@@ -32,6 +33,19 @@ def accuracies(runs: pd.DataFrame, backbone: str) -> str:
     table = groups.agg(SPREAD)
     rows = [[name, *(both(table.loc[(method, data)]) for data in DATASETS)] for method, name in METHODS.items()]
     return markdown(["", *DATASETS.values()], rows)
+
+
+def photographs(runs: pd.DataFrame) -> str:
+    """Test accuracy with a CLIP of photographs, errors of CoFT by those of UPL, and how well p_clean tells."""
+    sets = list(dict.fromkeys(runs["dataset"]))
+    mean = runs.groupby(["method", "dataset"])["accuracy"].mean()
+    last = runs[runs["method"] == COFT].groupby("dataset").mean(numeric_only=True)
+    rows = [[name, *(shown(mean[method, data]) for data in sets)] for method, name in METHODS.items() if method in mean]
+    ratios = [(100 - mean[COFT, data]) / (100 - mean["UPL", data]) for data in sets]
+    rows.append(["errors of CoFT / of UPL", *(shown(ratio, form=".2f") for ratio in ratios)])
+    for title, column in (("p_clean", "auroc_p_clean_both"), ("the softmax", "auroc_confidence_both")):
+        rows.append([f"last labels, AUROC of {title}", *(shown(last[column][data], form=".3f") for data in sets)])
+    return markdown(["", *(PHOTO_SETS[data] for data in sets)], rows)
 
 
 def differences(runs: pd.DataFrame) -> str:
