@@ -1,6 +1,6 @@
-"""CoFT that knows a part of the truth: what a better filter, better seeds or better labels could gain at most.
+"""Experiments on CoFT: parts that know the truth, other doses of the filter, other learning rates.
 
-An experiment, not a method: it reads labels of the training images.
+Not a method: most of them read labels of the training images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .pair import PairTrainer
 
 @TRAINER_REGISTRY.register()
 class CoFTOracle(PairTrainer):
-    """CoFT with a filter or a rule for the seeds that knows the truth: `coft.rivals.oracle`."""
+    """CoFT with a part that an experiment changes: `coft.rivals.oracle`."""
 
     section = "COFTORACLE"
     settings_class = OracleSettings
@@ -41,6 +41,6 @@ class CoFTOracle(PairTrainer):
         return 0 if self.own.knows == "nothing" else len(self.truth)
 
     def make_method(self) -> CoFT:
-        """Build CoFT with what the oracle knows."""
+        """Build CoFT with what the experiment changes."""
         args = self.images, self.make_backbone(), self.own, self.runtime, self.log
-        return CoFT(*args, make_optimizer=self.phase1_optimizer, **oracle(self.own.knows, self.truth))
+        return CoFT(*args, make_optimizer=self.phase1_optimizer, **oracle(self.own, self.truth, self.cfg.SEED))

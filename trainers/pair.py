@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from coft.method.filters import HARD
 from coft.runtime.errors import UserError
 from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
 from coft.runtime.run_log import RunLog
@@ -20,7 +21,10 @@ from dassl.optim import build_optimizer
 from .base import MethodTrainer
 from .reporting import write_test_predictions
 
-OF_PHASE2 = re.compile(r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|FILTER)|TRAIN\.\w+|TEST\.\w+")  # keys
+OF_PHASE2 = re.compile(  # keys
+    r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|FILTER|KNOWS|AUROC|COVERAGE|RATE)|TRAIN\.\w+|TEST\.\w+"
+)
+IN_PHASE1 = {*HARD, "seeds"}  # values of these keys that change Phase I all the same
 
 
 class PairTrainer(MethodTrainer):
@@ -62,12 +66,11 @@ class PairTrainer(MethodTrainer):
         saved, present = saved_config(Path(folder)), flatten(yaml.safe_load(self.cfg.dump()))
         if saved is None:
             raise UserError(f"TRAIN.FORK {folder}: holds no run; give the output folder of one")
-        for key in sorted(saved.keys() | present.keys()):
-            if saved.get(key) != present.get(key) and key not in FREE_KEYS and not OF_PHASE2.fullmatch(key):
-                raise UserError(
-                    f"TRAIN.FORK {folder}: {key} is {saved.get(key)!r} there, {present.get(key)!r} here, and Phase I "
-                    f"depends on it; only settings of Phase II may differ"
-                )
+        if key := phase1_difference(saved, present):
+            raise UserError(
+                f"TRAIN.FORK {folder}: {key} is {saved.get(key)!r} there, {present.get(key)!r} here, and Phase I "
+                f"depends on it; only settings of Phase II may differ"
+            )
         done = next(epoch for epoch in range(self.method.epochs) if self.method.phase(epoch) == 2)
         if not all((Path(folder) / name / f"model.pth.tar-{done}").is_file() for name in self.get_model_names()):
             raise UserError(f"TRAIN.FORK {folder}: has not finished Phase I; let it go on until then")
@@ -120,6 +123,16 @@ class PairTrainer(MethodTrainer):
                     right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
         total = len(self.dm.dataset.test)
         return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}
+
+
+def phase1_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """The first key by which two flattened configs differ in Phase I; None where that is the same."""
+    for key in sorted(first.keys() | second.keys()):
+        values = first.get(key), second.get(key)
+        of_phase2 = OF_PHASE2.fullmatch(key) and IN_PHASE1.isdisjoint(map(str, values))
+        if values[0] != values[1] and key not in FREE_KEYS and not of_phase2:
+            return key
+    return None
 
 
 def optimizer_of(settings: Any, parameters: Iterable[nn.Parameter]) -> Any:

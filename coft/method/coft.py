@@ -22,7 +22,7 @@ from .labeller import SCORES, Scores, best_class, first_features, first_logits, 
 from .losses import adjusted_cross_entropy, log_mean
 from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
 from .neighbours import NeighbourGraph, neighbour_count
-from .optimizers import light_optimizer
+from .optimizers import Schedule, cosine, light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
 from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
@@ -95,8 +95,8 @@ class CoFT(Method):
         make_optimizer: Makes the optimizer of Phase I from its parameters.
         filter: In the place of the pseudo-label filter that the settings name. It is used as it is; of the settings'
             filter the best few labels of each class count in any case (`with_minimum`).
-        seed_filter: In the place of `weigh_seeds`.
         choose_seeds: From logits of all images, and a number for each class.
+        schedule: Of the learning rates of Phase II.
     """
 
     rounds = 1  # of the choice of seeds and Phase I
@@ -111,8 +111,8 @@ class CoFT(Method):
         *,
         make_optimizer: MakeOptimizer = light_optimizer,
         filter: Filter | None = None,
-        seed_filter: SeedFilter | None = None,
         choose_seeds: Callable[[Tensor, int | Tensor], PseudoLabels] = select_seeds,
+        schedule: Schedule = cosine,
     ) -> None:
         super().__init__()
         own, self.num_classes = settings, len(backbone.classnames)
@@ -121,14 +121,14 @@ class CoFT(Method):
         self.per_peer = seed_quota(len(images), self.num_classes, own.seeds_per_class, own.seeds_share)
         min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
         self.filter = filter or with_minimum(FILTERS[own.filter], min_kept)
-        self.seed_filter = seed_filter or partial(
+        self.seed_filter: SeedFilter = partial(
             weigh_seeds, clean_rule=own.clean_rule, at_least=min_kept, hard=own.filter in HARD
         )
         self.sample = torch.randperm(len(images), generator=generator(runtime.seed, "sample"))[:SAMPLE]
         self.phase1_epochs = self.rounds * own.phase1.epochs
         self.epochs, self.epoch = self.phase1_epochs + own.phase2.epochs, 0
         steps = {1: self.steps(1) * own.phase1.epochs, 2: self.steps(2) * own.phase2.epochs}
-        self.pair = Pair(images, backbone, runtime, own, steps, make_optimizer, self.make_peer)
+        self.pair = Pair(images, backbone, runtime, own, steps, make_optimizer, self.make_peer, schedule)
         self.labeller, self.peers = self.pair.labeller, self.pair.peers
         self.models = dict(self.peers)
         self.optimizers, self.schedulers = self.pair.optimizers, self.pair.schedulers

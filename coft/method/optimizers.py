@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from .classifier import Classifier
 
 Built = tuple[Optimizer, LRScheduler]
+Schedule = Callable[[Optimizer, int], LRScheduler]  # of an optimizer, and the steps of its phase
 HEAD_RATE = 10  # learning rate of the heads over that of the encoder: vectors of unit length move little
 WEIGHT_DECAY = 5e-4
 
@@ -22,14 +23,22 @@ def light_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.SGD(list(parameters), lr=0.03, momentum=0.9, weight_decay=WEIGHT_DECAY)
 
 
-def full_optimizer(student: Classifier, rate: float, steps: int, head_rate: float = HEAD_RATE) -> Built:
-    """Build AdamW for what trains in encoder and heads, and a cosine over all steps.
+def cosine(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """A cosine over all steps."""
+    return CosineAnnealingLR(optimizer, T_max=steps)
+
+
+def full_optimizer(
+    student: Classifier, rate: float, steps: int, head_rate: float = HEAD_RATE, schedule: Schedule = cosine
+) -> Built:
+    """Build AdamW for what trains in encoder and heads, and its schedule.
 
     Args:
         student: What trains.
         rate: Learning rate of the encoder.
         steps: Steps of the whole phase.
         head_rate: Learning rate of the heads over that of the encoder.
+        schedule: Of the learning rates.
     """
     named = list(student.named_parameters())
     groups = [
@@ -38,7 +47,7 @@ def full_optimizer(student: Classifier, rate: float, steps: int, head_rate: floa
     ]
     # Fused: a step reads and writes each weight once, which on a CPU is three times as fast.
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
-    return optimizer, CosineAnnealingLR(optimizer, T_max=steps)
+    return optimizer, schedule(optimizer, steps)
 
 
 class PhasedOptimizer:

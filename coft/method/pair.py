@@ -8,12 +8,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from .classifier import HEADS, Classifier
 from .labeller import SCORES, Labeller
 from .negative_prompt import draw, fit_negative
-from .optimizers import Built, PhasedOptimizer, PhasedScheduler, full_optimizer
+from .optimizers import Built, PhasedOptimizer, PhasedScheduler, Schedule, cosine, full_optimizer
 from .parallel import Parallel
 from .peer import Peer
 from .protocol import Backbone, Images, Runtime
@@ -37,6 +36,7 @@ class Pair:
         steps: Steps of all epochs of a phase together, by phase.
         make_optimizer: Makes the optimizer of Phase I.
         make_peer: Makes a peer from its name, prompts, encoder, scale and identity.
+        schedule: Of the learning rates of Phase II.
 
     Attributes:
         peers: By name.
@@ -54,7 +54,9 @@ class Pair:
         steps: Mapping[int, int],
         make_optimizer: MakeOptimizer,
         make_peer: Callable[..., Peer],
+        schedule: Schedule = cosine,
     ) -> None:
+        self.schedule = schedule
         self.backbone, self.runtime, self.settings, self.steps = backbone, runtime, settings, steps
         self.make_optimizer = make_optimizer
         self.peers: dict[str, Peer] = {}
@@ -80,9 +82,10 @@ class Pair:
     def build_optimizer(self, peer: Peer, phase: int) -> Built:
         """Build optimizer and schedule of a peer for a phase."""
         if phase == 2:
-            return full_optimizer(cast(Classifier, peer.student), self.settings.phase2.lr, self.steps[2])
+            student = cast(Classifier, peer.student)
+            return full_optimizer(student, self.settings.phase2.lr, self.steps[2], schedule=self.schedule)
         optimizer = self.make_optimizer([p for p in peer.parameters() if p.requires_grad])
-        return optimizer, CosineAnnealingLR(optimizer, T_max=self.steps[1])
+        return optimizer, cosine(optimizer, self.steps[1])
 
     # ---------------------------------------------------------------- training
 

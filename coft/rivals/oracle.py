@@ -1,7 +1,7 @@
-"""What knows the truth: a filter and a rule for the seeds, to put in the place of CoFT's own.
+"""Experiments on CoFT: parts that know the truth, other doses of the filter, other learning rates.
 
-Experiments, not methods: they read labels of the training images. They tell what a better filter, better seeds or
-better labels could gain at most.
+Not methods: most of them read labels of the training images. They tell what a better filter, better seeds or better
+labels could gain at most, and where the gain comes from.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler
 
 from coft.method.coft import CoFTSettings
-from coft.method.filters import Filter, SeedFilter
+from coft.method.filters import Filter
+from coft.method.optimizers import Schedule, cosine
 from coft.method.pseudo_labels import Predictions, PseudoLabels, best_of_each, odds_of
-from coft.method.settings import setting
+from coft.method.seeding import generator
+from coft.method.settings import setting, share
 
 KNOWN = ("nothing", "filter", "seeds", "labels")
+RATES = ("cosine", "constant", "restart")
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,43 @@ class OracleSettings(CoFTSettings):
 
     knows: str = setting(
         "nothing",
-        "nothing: CoFT; filter: which pseudo-labels are right; seeds, labels: the true ones, in Phase I or II",
+        "nothing: CoFT; filter: which pseudo-labels of Phase II are right; seeds, labels: the true ones, in Phase I or II",
         choices=KNOWN,
     )
+    auroc: float = share(1.0, "how well a filter that knows tells right labels from wrong ones; 1: without a mistake")
+    coverage: float = share(0.0, "labels of each class that count in Phase II, the surest by p_clean; 0: by the filter")
+    rate: str = setting("cosine", "learning rate of Phase II: one cosine, constant, or a cosine a labelling", choices=RATES)
 
 
-def right_labels(truth: Tensor) -> Filter:
-    """A filter that keeps the partner's labels that are right. `truth` has shape (N,)."""
+def right_labels(truth: Tensor, auroc: float, seed: int) -> Filter:
+    """A filter that keeps the partner's labels that are right, or takes them to be.
+
+    It is mistaken about the same images whenever it is asked. Of a bit that is wrong with probability q, for right and
+    wrong labels alike, the AUROC is 1 - q.
+
+    Args:
+        truth: Label of each image. Shape (N,).
+        auroc: 1 - q.
+        seed: Of the mistakes.
+    """
+    mistaken = torch.rand(len(truth), generator=generator(seed, "mistakes")) >= auroc
 
     def rule(own: Predictions, partner: Predictions) -> PseudoLabels:
-        return PseudoLabels.of_pool(partner.label, partner.label == truth)
+        return PseudoLabels.of_pool(partner.label, (partner.label == truth) ^ mistaken)
+
+    return rule
+
+
+def surest(coverage: float) -> Filter:
+    """A filter that keeps a share of the partner's labels of each class, the surest by the minimum of both p_clean."""
+
+    def rule(own: Predictions, partner: Predictions) -> PseudoLabels:
+        label, classes = partner.label, own.clean.shape[1]
+        quotas = (coverage * torch.bincount(label, minlength=classes)).ceil().long()
+        score = torch.minimum(own.p_clean(label), partner.p_clean(label))
+        keep = torch.zeros(len(label), dtype=torch.bool)
+        keep[best_of_each(score, label, quotas)[0]] = True
+        return PseudoLabels.of_pool(label, keep)
 
     return rule
 
@@ -44,15 +76,6 @@ def right_labels(truth: Tensor) -> Filter:
 def true_labels(truth: Tensor) -> Filter:
     """A filter that gives all true labels. `truth` has shape (N,)."""
     return lambda own, partner: PseudoLabels.of_pool(truth)
-
-
-def right_seeds(truth: Tensor) -> SeedFilter:
-    """A filter of Phase I that keeps the seeds that are right, from the beginning. `truth` has shape (N,)."""
-
-    def weigh(seeds: PseudoLabels, log_odds: Tensor, ready: bool) -> PseudoLabels:
-        return PseudoLabels(seeds.index, seeds.label, (seeds.label == truth[seeds.index]).float())
-
-    return weigh
 
 
 def true_seeds(truth: Tensor) -> Callable[[Tensor, int | Tensor], PseudoLabels]:
@@ -65,15 +88,39 @@ def true_seeds(truth: Tensor) -> Callable[[Tensor, int | Tensor], PseudoLabels]:
     return choose
 
 
-def oracle(knows: str, truth: Tensor) -> dict[str, Any]:
-    """What to give CoFT so that it knows a part of the truth.
+def schedule_of(rate: str, labellings: int) -> Schedule:
+    """Schedule of Phase II.
 
     Args:
-        knows: A name of `KNOWN`.
-        truth: Label of each image. Shape (N,).
+        rate: A name of `RATES`.
+        labellings: How often all images are labelled.
     """
-    if knows == "filter":
-        return {"filter": right_labels(truth), "seed_filter": right_seeds(truth)}
-    if knows == "seeds":
-        return {"choose_seeds": true_seeds(truth)}
-    return {"filter": true_labels(truth)} if knows == "labels" else {}
+
+    def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
+        return LambdaLR(optimizer, lambda step: 1.0)
+
+    def restart(optimizer: Optimizer, steps: int) -> LRScheduler:
+        return CosineAnnealingWarmRestarts(optimizer, T_0=max(1, round(steps / labellings)))
+
+    return {"cosine": cosine, "constant": constant, "restart": restart}[rate]
+
+
+def oracle(settings: OracleSettings, truth: Tensor, seed: int) -> dict[str, Any]:
+    """What to give CoFT for an experiment.
+
+    Args:
+        settings: Which one.
+        truth: Label of each image. Shape (N,).
+        seed: Of the run.
+    """
+    phase2 = settings.phase2
+    options: dict[str, Any] = {"schedule": schedule_of(settings.rate, -(-phase2.epochs // phase2.refresh))}
+    if settings.coverage:
+        options["filter"] = surest(settings.coverage)
+    if settings.knows == "filter":
+        options["filter"] = right_labels(truth, settings.auroc, seed)
+    if settings.knows == "seeds":
+        options["choose_seeds"] = true_seeds(truth)
+    if settings.knows == "labels":
+        options["filter"] = true_labels(truth)
+    return options

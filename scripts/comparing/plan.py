@@ -208,9 +208,14 @@ def make_config(trainer: str, words: Sequence[str]) -> tuple[list[str], Config]:
     """
     arguments = launch.train_arguments(trainer, launch.parse(trainer, words))
     cfg = make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg)
-    kind = TRAINER_REGISTRY.get(trainer)
+    kind = trainer_class(trainer)
     kind.check_cfg(object.__new__(kind), cfg)  # Dassl calls it before anything is built
     return arguments, essential(flatten(parse_yaml(cfg.dump())))
+
+
+def trainer_class(trainer: str) -> Any:
+    """The class of a trainer."""
+    return TRAINER_REGISTRY.get(trainer)
 
 
 def settle_folder(canonical: Path, config: Config, backbone: str, finished: Sequence[Path]) -> Path:

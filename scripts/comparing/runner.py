@@ -19,6 +19,7 @@ from typing import TextIO
 from scripts.launch import ROOT
 from scripts.paths import shown
 
+from .forks import with_phase1_of
 from .plan import Run
 from .progress import Progress
 
@@ -33,14 +34,16 @@ EPOCH = re.compile(rb"epoch \[(\d+)/(\d+)\] batch \[(\d+)/(\d+)\]")
 class Job:
     """A run under way. Its log is locked as long as its process lives, whatever becomes of ours."""
 
-    def __init__(self, run: Run, log: TextIO, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, run: Run, log: TextIO, command: Sequence[str], environment: Mapping[str, str], arguments: Sequence[str]
+    ) -> None:
         self.run = run
         self.log = shown(Path(log.name))
         self.written = self.log.open("rb")  # for reading, and still readable if the folder is removed
         self.offset = os.fstat(self.written.fileno()).st_size
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [*command, *run.arguments],
+            [*command, *arguments],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -83,7 +86,7 @@ def run_all(
         runs: Unfinished runs, in the order they are to be done.
         jobs: Number of runs at the same time; they share the threads of OMP_NUM_THREADS, or of all cores.
         command: What `Run.arguments` are appended to.
-        known: Seconds that finished runs took, to estimate the others.
+        known: Finished runs, from which others may take Phase I, and their seconds, to estimate the others.
 
     Returns:
         Errors of the runs that failed.
@@ -97,7 +100,7 @@ def run_all(
         try:
             while waiting or active:
                 for _ in range(min(len(waiting), jobs - len(active))):
-                    start_next(waiting, active, progress, command, environment)
+                    start_next(waiting, active, progress, command, environment, [*(known or {}), *runs])
                 for job in [job for job in active if job.process.poll() is not None]:
                     active.remove(job)
                     finish(job, progress, failures)
@@ -125,8 +128,9 @@ def start_next(
     progress: Progress,
     command: Sequence[str],
     environment: Mapping[str, str],
+    lenders: Sequence[Run],
 ) -> None:
-    """Start the first waiting run, or put it last if another process is at it."""
+    """Start the first waiting run, or put it last if another process is at it; `lenders` may have its Phase I."""
     run = waiting.popleft()
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / LOG).open("a", encoding="utf-8") as log:
@@ -138,7 +142,7 @@ def start_next(
         if run.summary():  # finished by another process since it was planned
             progress.finished(run, None, "finished by another process")
             return
-        active.append(Job(run, log, command, environment))
+        active.append(Job(run, log, command, environment, with_phase1_of(run, lenders)))
 
 
 def finish(job: Job, progress: Progress, failures: dict[Run, str]) -> None:

@@ -63,7 +63,7 @@ def test_the_share_that_is_done_is_read_from_the_log(tmp_path: Path) -> None:
     path.write_text("epoch [9/9] batch [9/9] of an earlier start\n")
     said = "print('epoch [3/4] batch [1/2] loss 1'); print('epoch [3/4] batch [2/2] loss 1')"
     with path.open("a") as log:
-        job = Job(run("CoFT", "digits"), log, [sys.executable, "-c", said], {})
+        job = Job(run("CoFT", "digits"), log, [sys.executable, "-c", said], {}, [])
     assert job.share_done() in (0.0, 0.75)
     job.process.wait()
     assert job.share_done() == 0.75

@@ -10,6 +10,7 @@ from coft.runtime.errors import UserError
 from coft.runtime.experiment import CONFIG
 from tests.trainers.conftest import assert_same_bits, of, weights
 from tests.trainers.test_resume import rows
+from trainers.pair import phase1_difference
 
 Run = Callable[..., Any]
 
@@ -50,3 +51,17 @@ def test_a_fork_of_nothing_is_refused(run: Run, trained: Run, tmp_path: Path) ->
         run("CoFT", out="wrong", TRAIN__FORK=str(tmp_path / "unfinished"))
     with pytest.raises(UserError, match=r"TRAIN\.FORK: UPL has no two phases"):
         run("UPL", out="wrong", TRAIN__FORK=str(tmp_path))
+
+
+def test_a_filter_that_weighs_seeds_too_has_another_phase_one() -> None:
+    plain = {"TRAINER.COFT.FILTER": "both", "TRAINER.COFT.N_CTX": 0, "TRAINER.COFT.PHASE2.LR": 1e-5, "OUTPUT_DIR": "a"}
+    for key, value, found in [
+        ("TRAINER.COFT.FILTER", "none", None),
+        ("TRAINER.COFT.FILTER", "both-hard", "TRAINER.COFT.FILTER"),
+        ("TRAINER.COFT.PHASE2.LR", 1e-4, None),
+        ("TRAINER.COFT.N_CTX", 4, "TRAINER.COFT.N_CTX"),
+        ("OUTPUT_DIR", "b", None),
+        ("TRAINER.COFTORACLE.KNOWS", "filter", None),
+        ("TRAINER.COFTORACLE.KNOWS", "seeds", "TRAINER.COFTORACLE.KNOWS"),
+    ]:
+        assert phase1_difference(plain, plain | {key: value}) == found
