@@ -32,12 +32,12 @@ class OracleSettings(CoFTSettings):
 
     knows: str = setting(
         "nothing",
-        "nothing: CoFT; filter: which pseudo-labels of Phase II are right; seeds, labels: the true ones, in Phase I or II",
+        "nothing: CoFT; filter: which labels of Phase II are right; seeds, labels: the true ones, in Phase I or II",
         choices=KNOWN,
     )
     auroc: float = share(1.0, "how well a filter that knows tells right labels from wrong ones; 1: without a mistake")
     coverage: float = share(0.0, "labels of each class that count in Phase II, the surest by p_clean; 0: by the filter")
-    rate: str = setting("cosine", "learning rate of Phase II: one cosine, constant, or a cosine a labelling", choices=RATES)
+    rate: str = setting("cosine", "learning rate of Phase II: cosine, constant, a cosine a labelling", choices=RATES)
 
 
 def right_labels(truth: Tensor, auroc: float, seed: int) -> Filter:

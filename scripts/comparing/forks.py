@@ -27,7 +27,8 @@ def lends_phase1(other: Run, run: Run) -> bool:
     if other.folder == run.folder or not issubclass(kind, PairTrainer) or other.method.trainer != run.method.trainer:
         return False
     same = (other.dataset, other.backbone, other.seed) == (run.dataset, run.backbone, run.seed)
-    return same and phase1_difference(other.config, run.config) is None and other.summary() is not None and _kept(other.folder)
+    same = same and phase1_difference(other.config, run.config) is None
+    return same and other.summary() is not None and _kept(other.folder)
 
 
 def _kept(folder: Path) -> bool:

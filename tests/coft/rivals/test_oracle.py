@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.coft.method.toys import (
     assert_same_bits,
     begun,
     make_coft,
-    pairs,
     train,
     weights,
 )
