@@ -34,6 +34,7 @@ from .backbone import forward_type, load_backbone, precision_of
 from .checkpoints import last_epoch, loads, readable
 from .data import diagnostics_of, unlabeled_data, unlabeled_images
 from .described import described_text
+from .finished import write_model
 from .labeled_images import LabeledImages
 from .reporting import report_predictions, write_summary, write_test_predictions
 from .sections import SECTIONS
@@ -303,6 +304,7 @@ class MethodTrainer(TrainerX):
         super().after_train()
         log.info(self.clock.in_words())
         self.write_summary()
+        write_model(self)
 
     def train(self) -> None:  # type: ignore[override]
         """Train as Dassl does. A method without epochs begins, is saved and evaluated."""
@@ -316,6 +318,7 @@ class MethodTrainer(TrainerX):
         if not self.cfg.TEST.NO_TEST:
             self.test()
         self.write_summary()
+        write_model(self)
 
     # ---------------------------------------------------------------- evaluation
 

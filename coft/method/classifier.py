@@ -71,6 +71,11 @@ class Classifier(nn.Module):
             logits = self.scale * features @ positive.t()
             return logits, clean_log_odds(routed, positive, negative, self.scale)
 
+    @property
+    def named_by(self) -> Tensor:
+        """The unit vectors of the logits. Shape (C, embed_dim)."""
+        return F.normalize(self.positive, dim=-1)
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Classify images: as `classify` does their features."""
         return self.classify(self.features(images))

@@ -25,6 +25,7 @@ from .neighbours import NeighbourGraph, neighbour_count
 from .optimizers import Schedule, cosine, light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
+from .predictor import Predictor, finished
 from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, given_quotas, seed_quota, select_seeds
 from .seeding import generator
@@ -334,6 +335,13 @@ class CoFT(Method):
     def predict(self, images: Tensor) -> Tensor:
         """Log of the mean of the peers' probabilities. Shape (n, C)."""
         return log_mean(self.predict_each(images))
+
+    @torch.no_grad()
+    def predictor(self) -> Predictor:
+        """What it predicts with, as plain parts."""
+        own = self.settings
+        classifiers = {name: finished(model) for name, model in self.prediction_models().items()}
+        return Predictor(classifiers, own.classify, own.clean_rule if own.lambda_dual else "")
 
     def inference_models(self) -> dict[str, Classifier]:
         """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""

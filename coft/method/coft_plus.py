@@ -68,11 +68,16 @@ class DescribedClassifier(Classifier):
         with torch.no_grad():
             self.mixed: Tensor = torch.lerp(F.normalize(plain.positive, dim=-1), described, share)
 
+    @property
+    def named_by(self) -> Tensor:
+        """The unit vectors of the logits. Shape (C, embed_dim)."""
+        return F.normalize(self.mixed, dim=-1)
+
     def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Compare image features with the classes' vectors; as of `Classifier`."""
         _, log_odds = super().classify(features)
         with torch.autocast(features.device.type, enabled=False):
-            return self.scale * features @ F.normalize(self.mixed, dim=-1).t(), log_odds
+            return self.scale * features @ self.named_by.t(), log_odds
 
 
 def growing_quotas(coverage: Tensor, first: int, progress: float) -> Tensor:

@@ -18,13 +18,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .pseudo_labels import Predictions, PseudoLabels
 from .tables import Allocate, in_memory
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
 
 Part = Mapping[str, Tensor]  # "index", shape (n,), and "view", shape (n, 3, size, size)
 Batch = Mapping[str, Part]  # of each model, by name
@@ -249,6 +252,10 @@ class Method:
     def predict(self, images: Tensor) -> Tensor:
         """Logits of images, or logs of probabilities. Shape (n, C)."""
         raise NotImplementedError
+
+    def predictor(self) -> Predictor | None:
+        """What a finished method predicts with, as plain parts; None where its prediction has another form."""
+        return None
 
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
         """Probabilities by each of several models. Shape (n, C) each."""

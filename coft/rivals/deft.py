@@ -20,6 +20,7 @@ from coft.method.negative_prompt import draw_complement, dual_loss, separation
 from coft.method.optimizers import light_optimizer
 from coft.method.pair import Losses, MakeOptimizer, Pair
 from coft.method.peer import Peer
+from coft.method.predictor import Predictor, finished
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels
 from coft.method.seeding import generator
@@ -215,6 +216,11 @@ class DeFT(Method):
     def predict(self, images: Tensor) -> Tensor:
         """Log of the mean of the models' probabilities. Shape (n, C)."""
         return log_mean(self.predict_each(images))
+
+    def predictor(self) -> Predictor:
+        """What it predicts with, as plain parts."""
+        classifiers = {name: finished(model) for name, model in self.pair.inference_models().items()}
+        return Predictor(classifiers, clean_rule="raw" if self.settings.lambda_dual else "")
 
     def phase(self, epoch: int) -> int:
         """Phase of an epoch, 1 or 2."""

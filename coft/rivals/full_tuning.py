@@ -17,6 +17,7 @@ from coft.method.losses import adjusted_cross_entropy, average_predictions
 from coft.method.optimizers import HEAD_RATE, full_optimizer
 from coft.method.parallel import Parallel
 from coft.method.peer import Peer
+from coft.method.predictor import Predictor, finished
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels, correct_prior_
 from coft.method.settings import setting, share
@@ -197,6 +198,11 @@ class FullTuning(Method):
         self.tested = self.tested or [peer.inference_model(self.settings.wise).eval() for peer in self.peers.values()]
         with self.runtime.autocast():
             return average_predictions([model(images)[0].float() for model in self.tested])
+
+    def predictor(self) -> Predictor:
+        """What it predicts with, as plain parts."""
+        models = {name: peer.inference_model(self.settings.wise).eval() for name, peer in self.peers.items()}
+        return Predictor({name: finished(model, with_clean=False) for name, model in models.items()})
 
 
 class Supervised(FullTuning):

@@ -15,6 +15,7 @@ from coft.backbones.prompts import POSITIONS, PromptLearner, encode_prompts, ran
 from coft.method.coft import PRECISIONS, CoFTSettings
 from coft.method.labeller import first_logits, zero_shot_logits
 from coft.method.losses import average_predictions
+from coft.method.predictor import FinalClassifier, Predictor
 from coft.method.protocol import Images, Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels, given_quotas, select_seeds
 from coft.method.seeding import generator
@@ -169,6 +170,12 @@ class PromptTuning(Method):
         """Text features of a prompt, unit length, with gradients to the context. Shape (C, embed_dim)."""
         with self.runtime.autocast():
             return F.normalize(encode_prompts(self.backbone.clip_model, self.learners[name])[0], dim=-1)
+
+    @torch.no_grad()
+    def predictor(self) -> Predictor:
+        """What it predicts with, as plain parts: one image encoder, and the vectors of each prompt."""
+        visual, scale = self.backbone.visual, self.backbone.scale
+        return Predictor({name: FinalClassifier(visual, self.text(name), None, scale) for name in self.learners})
 
     @property
     def scale(self) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coft.method.predictor import FinalClassifier, Predictor
 from coft.method.protocol import Method
 
 
@@ -31,3 +32,10 @@ class ZeroShot(Method):
     def predict(self, images: Tensor) -> Tensor:
         """Logits of images. Shape (n, C)."""
         return self.clip_model.logit_scale.exp() * F.normalize(self.encode(images), dim=-1) @ self.text.t()
+
+    def predictor(self) -> Predictor | None:
+        """What it predicts with, as plain parts; None if the image encoder is no module."""
+        if not isinstance(self.encode, nn.Module):
+            return None
+        scale = float(self.clip_model.logit_scale.exp())
+        return Predictor({"zero_shot": FinalClassifier(self.encode, self.text, None, scale)})

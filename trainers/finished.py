@@ -1,0 +1,70 @@
+"""The finished model of a run, as it can be used without Dassl: the folder `model`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from coft.runtime.experiment import flatten, versions
+from coft.use.model import AdaptedModel, Origin
+from coft.use.store import FOLDER, portable_name, save
+
+from .data import inputs_of
+from .labeled_images import decoding_of
+from .toolbox import dassl_in_use
+
+
+def write_model(trainer: Any) -> None:
+    """Write what a finished trainer predicts with to its output folder, if it predicts with image classifiers.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    trainer.set_model_mode("eval")
+    predictor = trainer.method.predictor()
+    if predictor is None:
+        return
+    cfg = trainer.cfg
+    name = portable_name(cfg.MODEL.BACKBONE.NAME)
+    model = AdaptedModel(
+        tuple(trainer.classnames),
+        tuple(trainer.templates),
+        Origin(name, trainer.backbone_id, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES)),
+        inputs_of(cfg),
+        decoding_of(cfg),
+        trainer.precision,
+        predictor,
+        trainer.clip_model,
+        about(trainer),
+    )
+    save(model, Path(trainer.output_dir) / FOLDER)
+
+
+def about(trainer: Any) -> dict[str, Any]:
+    """What people may want to know of a run: what it was, on what, with which settings, and what came out."""
+    own = settings_of(trainer.section, trainer.own) if trainer.own else {}
+    default = settings_of(trainer.section, trainer.settings_class()) if trainer.own else {}
+    return {
+        "trainer": type(trainer).__name__,
+        "dataset": getattr(trainer.dm.dataset, "title", trainer.cfg.DATASET.NAME),
+        "unlabeled_images": len(trainer.images) if trainer.label_free else 0,
+        "labels_used": trainer.labels_used,
+        "test_images": len(trainer.dm.dataset.test),
+        "seed": trainer.cfg.SEED,
+        "settings": own,
+        "not_default": {key: value for key, value in own.items() if value != default[key]},
+        "results": trainer.results,
+        "versions": versions(dassl_in_use()),
+    }
+
+
+def settings_of(section: str, own: Any) -> dict[str, Any]:
+    """Settings of a trainer by the names that its users write.
+
+    Args:
+        section: Of the trainer.
+        own: What it declares.
+    """
+    keys = flatten(asdict(own), f"TRAINER.{section}.")
+    return {".".join(part.rstrip("_").upper() for part in key.split(".")): value for key, value in keys.items()}
