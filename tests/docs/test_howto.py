@@ -20,6 +20,7 @@ from tests.golden.runs import write_data
 
 HOWTO = sorted((DOCS / "howto").glob("*.md"))
 NEEDED = ("coft", "datasets", "trainers", "configs", "scripts", "weights/embedded.pt", "train.py")
+WITHOUT = ("add-a-dataset", "use-a-model")  # a script that runs by itself
 LONGEST = 30  # lines of code that an extension takes, in all its files
 SHORT = {"DATALOADER.NUM_WORKERS": 0, "DATASET.NUM_UNLABELED": 40, "TRAIN.EVAL_FREQ": 0}
 SHORT_COFT = {"PHASE1.EPOCHS": 1, "PHASE1.MIN_STEPS": 2, "SEEDS_PER_CLASS": 1, "LABEL_VIEWS": 1, "PHASE2.EPOCHS": 1}
@@ -109,7 +110,7 @@ def summaries(project: Path, *parts: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in folder.rglob("summary.json")]
 
 
-@pytest.mark.parametrize("page", [page for page in HOWTO if page.stem != "add-a-dataset"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in HOWTO if page.stem not in WITHOUT], ids=lambda page: page.stem)
 def test_scripts_that_need_no_trainer(project: Path, page: Path) -> None:
     scripts = sorted(project.glob(f"{page.stem}_*.py"))
     assert scripts

@@ -61,7 +61,12 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 @current_pages
 def test_commands_name_flags_that_exist(page: Path) -> None:
-    sources = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests" / "golden").glob("*.py"), ROOT / "train.py"]
+    sources = [
+        *(ROOT / "scripts").rglob("*.py"),
+        *(ROOT / "coft" / "use").glob("*.py"),
+        *(ROOT / "tests" / "golden").glob("*.py"),
+        ROOT / "train.py",
+    ]
     known = set(re.findall(r'"(--[a-z-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
     known |= {"--help", "--dassl", "--pdb", "--out"}
     for command in commands(page):
