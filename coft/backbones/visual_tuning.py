@@ -85,7 +85,7 @@ class PromptedViT(nn.Module):
         x, before = parts.embed(images), parts.prefix
         after, last = before, len(parts.blocks) - 1  # where the patches begin; the last layer
         for i, block in enumerate(parts.blocks):
-            prompts = self.tokens[i].to(x.dtype).expand(len(x), -1, -1)
+            prompts = self.tokens[i].to(x.dtype).expand(x.shape[0], -1, -1)  # len(x) would be fixed in an export
             x = torch.cat([x[:, :before], prompts, x[:, after:]], dim=1)
             after = before + prompts.shape[1]
             x = self.run_block(block, x, slice(parts.wanted if i == last else None))

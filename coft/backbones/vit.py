@@ -48,7 +48,7 @@ def parts_of(visual: Any) -> VitParts:
 
 def _embed_clips(visual: Any, images: Tensor) -> Tensor:
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    cls = visual.class_embedding.expand(len(images), 1, -1)
+    cls = visual.class_embedding.expand(images.shape[0], 1, -1)
     return visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)
 
 

@@ -199,7 +199,8 @@ def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = 
 
 def guarded(work: Callable[[], int]) -> int:
     """Do something, with messages on standard error, and turn what can go wrong into one line."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("coft").setLevel(logging.INFO)
     try:
         return work()
     except UserError as error:

@@ -135,7 +135,13 @@ def find_model(place: Path) -> Path:
     raise UserError(f"{place}: the run is not finished; give its command again, and it goes on to the end")
 
 
-def load(place: Path, device: str | torch.device = "cpu", backbone: str = "", trust_jit: bool = False) -> AdaptedModel:
+def load(
+    place: Path,
+    device: str | torch.device = "cpu",
+    backbone: str = "",
+    trust_jit: bool = False,
+    precision: str = "",
+) -> AdaptedModel:
     """Load the model of a run.
 
     Args:
@@ -143,12 +149,14 @@ def load(place: Path, device: str | torch.device = "cpu", backbone: str = "", tr
         device: Where it computes.
         backbone: Where the backbone is now, if not where the run had it.
         trust_jit: See `load_clip`.
+        precision: In the place of the run's: a name of `PRECISIONS`.
 
     Raises:
         UserError: If there is no model, it is of another version or damaged, or the backbone is another one.
     """
     folder = find_model(place)
     description = _description(folder)
+    description["precision"] = precision or description.get("precision")
     tensors = _tensors(folder, description)
     try:
         return _built(description, tensors, torch.device(device), backbone, trust_jit)

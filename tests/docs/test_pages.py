@@ -63,15 +63,15 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_commands_name_flags_that_exist(page: Path) -> None:
     sources = [
         *(ROOT / "scripts").rglob("*.py"),
-        *(ROOT / "coft" / "use").glob("*.py"),
+        *(ROOT / "coft" / "use").rglob("*.py"),
         *(ROOT / "tests" / "golden").glob("*.py"),
         ROOT / "train.py",
     ]
-    known = set(re.findall(r'"(--[a-z-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
+    known = set(re.findall(r'"(--[a-z0-9-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
     known |= {"--help", "--dassl", "--pdb", "--out"}
     for command in commands(page):
         if "scripts/" in command or "train.py" in command or "tests." in command:
-            assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", command)) <= known, command
+            assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", command)) <= known, command
 
 
 @current_pages
