@@ -54,19 +54,19 @@ KINDS: dict[str, tuple[tuple[str, ...], Choose]] = {  # columns that it needs, a
 }
 
 
-def groups_of_class(images: pd.DataFrame, name: str) -> list[Group]:
-    """The groups of a class, those without an image left out; ties go to the earlier line.
+def groups_by_class(images: pd.DataFrame) -> dict[str, list[Group]]:
+    """The groups of each class in the end, those without an image left out; ties go to the earlier line.
 
     Args:
-        images: See `RunFolder.images`, with a column "class".
-        name: Of the class in the end.
+        images: See `RunFolder.images`.
     """
-    mine = images[images["class"] == name]
-    found = []
+    found: dict[str, list[Group]] = {}
     for kind, (needed, choose) in KINDS.items():
-        if all(column in mine for column in needed):
-            found.append(Group(kind, [int(place) for place in choose(mine).index]))
-    return [group for group in found if group.places]
+        if all(column in images for column in needed):
+            chosen = choose(images)  # of all classes at once, which is faster
+            for name, rows in chosen.groupby("class", sort=False).indices.items():
+                found.setdefault(str(name), []).append(Group(kind, chosen.index[rows].tolist()))
+    return found
 
 
 def moves(before: pd.Series, after: pd.Series) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from . import names
 from .curves import panels
 from .duplicates import equal_groups, near_groups
 from .evidence import centred_sample
-from .groups import groups_of_class
+from .groups import groups_by_class
 from .maps import Map, make_map
 from .run_folder import RunFolder
 from .summary import class_rows, facts, figures
@@ -24,8 +24,8 @@ from .words import common_folder, duration, number, percent, short
 
 LIMIT = 5_000_000  # bytes of a page, at most
 PICTURES = 3_600_000  # of them pictures, as text
-MANY_PICTURES, SIDE, SMALL_SIDE = 700, 96, 64  # more pictures than that are smaller
-IN_ALL = 1_500  # pictures of the gallery, as many as that are planned
+MANY_PICTURES, SIDE, SMALL_SIDE = 700, 96, 72  # more pictures than that are smaller
+IN_ALL = 2_000  # pictures of the gallery, as many as that are planned
 OF_GROUP = 10  # pictures of a group, at most
 GALLERY = 200  # classes with pictures, at most
 SUSPECTS, DUPLICATES, OF_DUPLICATE = 20, 12, 6  # shown, at most
@@ -186,7 +186,7 @@ def render(content: dict[str, Any]) -> bytes:
 def measured(run: RunFolder) -> list[names.Signals] | None:
     """Signals of each class; None where the run has not kept what they are measured on."""
     found = run.evidence
-    if found is None or not len(found.sample) or len(run.images) < len(found.zero_shot):
+    if found is None or not len(found.sample):
         return None
     number_of = {name: label for label, name in enumerate(found.classes)}
     final = run.images["class"].iloc[found.sample].map(number_of).fillna(-1).to_numpy(dtype=int)
@@ -235,7 +235,7 @@ def duplicate_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
     for number_of, paths in enumerate(equal_groups(run.copies)):
         made = [pictures.named(path, short(confidence.get(path, ""), 30)) for path in paths[:OF_DUPLICATE]]
         found.append(Block("equal content", f"equal-{number_of}", [Strip("", made, len(paths))], count=len(paths)))
-    if run.evidence is not None and len(run.images) >= len(run.evidence.nearest):
+    if run.evidence is not None:
         paths = list(run.images["path"].iloc[: len(run.evidence.nearest)])
         for number_of, places in enumerate(near_groups(paths, run.evidence.nearest, run.evidence.likeness)):
             made = [pictures.named(paths[p], short(confidence.get(paths[p], ""), 30)) for p in places[:OF_DUPLICATE]]
@@ -251,8 +251,8 @@ def gallery(run: RunFolder, pictures: Pictures, first: Sequence[int]) -> list[Bl
     counts = images["class"].value_counts()
     order = sorted(range(len(classes)), key=lambda label: (label not in first, -int(counts.get(classes[label], 0))))
     chosen = sorted(order[:GALLERY])
-    by_class = {name: mine for name, mine in images.groupby("class", sort=False)}
-    groups = {label: groups_of_class(by_class.get(classes[label], images.iloc[:0]), classes[label]) for label in chosen}
+    by_class = groups_by_class(images)
+    groups = {label: by_class.get(classes[label], []) for label in chosen}
     most = max(2, min(OF_GROUP, IN_ALL // max(1, sum(map(len, groups.values())))))
     return [
         Block(

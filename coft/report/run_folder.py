@@ -36,7 +36,7 @@ class RunFolder:
         skipped: Files that could not be read: path, problem.
         copies: Files of equal content: group, path.
         warnings: Of the log.
-        evidence: What the run has kept for its report.
+        evidence: What the run has kept for its report; None where it is of other images than pseudo_labels.csv.
     """
 
     folder: Path
@@ -73,12 +73,16 @@ def read_run(folder: Path) -> RunFolder:
     if not (folder / "summary.json").is_file():
         raise UserError(f"{folder}: the run is not finished (no summary.json); the same command goes on with it")
     evidence = read_evidence(folder)
+    labelled = _table(folder / "pseudo_labels.csv", ("path", "class", "confidence"))
+    if evidence is not None and len(labelled) != len(evidence.zero_shot):
+        evidence = None
+    images = _images(folder, labelled, evidence)
     return RunFolder(
         folder,
         config,
         _summary(folder / "summary.json"),
         _table(folder / "metrics.csv", ("epoch", "stage")),
-        _images(folder, evidence),
+        images,
         _tested(folder),
         _table(folder / "skipped.csv", ("path", "problem")),
         _table(folder / "duplicates.csv", ("group", "path")),
@@ -110,10 +114,9 @@ def _table(path: Path, expected: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def _images(folder: Path, evidence: Evidence | None) -> pd.DataFrame:
+def _images(folder: Path, labelled: pd.DataFrame, evidence: Evidence | None) -> pd.DataFrame:
     predicted = _table(folder / "predictions.csv", ("path", "class", "confidence"))
-    labelled = _table(folder / "pseudo_labels.csv", ("path", "class", "confidence"))
-    if evidence is not None and len(labelled) == len(evidence.zero_shot):
+    if evidence is not None:
         names = np.array([*evidence.classes, ""], dtype=object)
         more = {"zero_shot": evidence.zero_shot, **evidence.peers}
         labelled = labelled.assign(**{name: names[values] for name, values in more.items()})
@@ -135,7 +138,7 @@ def _tested(folder: Path) -> pd.DataFrame:
     if "end" not in tested:  # a user's own images: their end is in another file
         predicted = _table(folder / "predictions.csv", ("path", "class", "confidence"))
         end = dict(zip(predicted["path"], predicted["class"], strict=True))
-        tested = tested.assign(end=tested["image"].map(end).fillna(""))
+        tested = tested.assign(end=[end.get(image, "") for image in tested["image"]])
     tested = tested[tested["end"] != ""]
     return tested.rename(columns={"end": "predicted"})[["image", "class", "predicted"]].reset_index(drop=True)
 

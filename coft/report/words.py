@@ -42,7 +42,7 @@ def duration(seconds: float | None) -> str:
 def common_folder(paths: Sequence[str]) -> str:
     """The folder that all paths are in, with a slash; empty if there is none."""
     try:
-        folder = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120 (text, not a place)
+        folder = os.path.commonpath({os.path.dirname(path) for path in paths})  # noqa: PTH120 (text, not a place)
     except ValueError:  # none at all, or absolute and relative ones
         return ""
     return f"{folder}/" if folder and not folder.endswith("/") else folder
