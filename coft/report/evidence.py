@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from coft.method.neighbours import centred, nearest
@@ -139,7 +139,7 @@ def _check(found: Evidence) -> None:
 
 def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
     with replacing(path) as draft:
-        save_file(arrays, draft, {"version": VERSION, **metadata})
+        draft.write_bytes(save(arrays, {"version": VERSION, **metadata}))  # save_file would make it unreadable for others
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, str]]:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from . import names
 from .curves import panels
 from .duplicates import equal_groups, near_groups
-from .evidence import centred_sample
+from .evidence import centred_sample, evenly
 from .groups import groups_by_class
 from .maps import Map, make_map
 from .run_folder import RunFolder
@@ -29,7 +29,7 @@ IN_ALL = 2_000  # pictures of the gallery, as many as that are planned
 OF_GROUP = 10  # pictures of a group, at most
 GALLERY = 200  # classes with pictures, at most
 SUSPECTS, DUPLICATES, OF_DUPLICATE = 20, 12, 6  # shown, at most
-OF_SUSPECT = 8  # pictures of each half
+OF_SUSPECT = 12  # pictures, evenly spaced
 ROWS = 100  # of skipped files, and names of rare classes
 FILES = ("predictions.csv", "test_predictions.csv", "pseudo_labels.csv", "metrics.csv", "summary.json", "log.txt")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -199,33 +199,21 @@ def suspect_block(run: RunFolder, own: names.Suspect, pictures: Pictures) -> Blo
     assert evidence is not None
     called = short(evidence.classes[own.label])
     sentences = {
-        "another name fits better": lambda: (
-            f"The mean of its images is nearer to “{short(evidence.classes[signals.rival])}” than to its own name: "
-            f"name fit {number(signals.fit, '+.2f')}, and below 0 is suspicious."
+        "another name fits as well": lambda: (
+            f"name fit {number(signals.fit, '+.2f')} towards “{short(evidence.classes[signals.rival])}”; below "
+            f"{names.FIT} is suspicious, and below 0 that name is the nearer one."
         ),
         "took another class's images": lambda: (
             f"{percent(signals.taken)} of its images were “{short(evidence.classes[signals.source])}” to zero-shot "
             f"CLIP; {percent(names.TAKEN)} or more is suspicious."
         ),
-        "two groups under one name": lambda: (
-            f"Its images fall into groups of {len(signals.halves[0])} and {len(signals.halves[1])}. Of the nearest "
-            f"neighbours of an image of the smaller one, {percent(signals.apart)} are in that group; "
-            f"{percent(names.APART)} or more is suspicious."
-        ),
     }
     reasons = [(reason, sentences[reason]()) for reason in own.reasons]
-    if "two groups under one name" in own.reasons:
-        halves = [evidence.sample[half] for half in signals.halves]
-        titles = ("larger group", "smaller group")
-    else:
-        halves = [np.flatnonzero((run.images["class"] == evidence.classes[own.label]).to_numpy())]
-        titles = ("some of its images",)
-    strips = []
-    for title, half in zip(titles, halves, strict=False):
-        some = half[np.arange(min(OF_SUSPECT, len(half))) * len(half) // max(1, min(OF_SUSPECT, len(half)))]
-        strips.append(Strip(title, [pictures.of(int(place)) for place in some], len(half)))
-    alike = f"{percent(signals.alike)} of its images' nearest neighbours are of the same class."
-    return Block(called, f"suspect-{own.label}", strips, [*reasons, ("alike", alike)], signals.images)
+    reasons.append(("alike", f"{percent(signals.alike)} of its images' nearest neighbours are of the same class."))
+    mine = np.flatnonzero((run.images["class"] == evidence.classes[own.label]).to_numpy())
+    some = mine[evenly(len(mine), OF_SUSPECT)]
+    strip = Strip("some of its images", [pictures.of(int(place)) for place in some], len(mine))
+    return Block(called, f"suspect-{own.label}", [strip], reasons, len(mine))
 
 
 def duplicate_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
@@ -294,7 +282,7 @@ def warnings(run: RunFolder) -> list[str]:
     """What to look at: skipped files, classes with few images or none, and what the log warns of."""
     found = []
     if len(run.skipped):
-        found.append(f"{len(run.skipped):,} files could not be read; they are listed below.")
+        found.append(f"Files that could not be read: {len(run.skipped):,}. They are listed below.")
     if len(run.images):
         counts = run.images["class"].value_counts()
         images = np.array([int(counts.get(name, 0)) for name in run.classes])
@@ -304,4 +292,4 @@ def warnings(run: RunFolder) -> list[str]:
             if these:
                 more = f" and {len(these) - ROWS} more" if len(these) > ROWS else ""
                 found.append(f"{what}: {', '.join(short(name) for name in these[:ROWS])}{more}.")
-    return [*found, *(short(line, 400) for line in run.warnings)]
+    return [*found, *(short(line, 400) for line in run.warnings if "skipped.csv" not in line)]
