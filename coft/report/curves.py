@@ -83,7 +83,8 @@ def _panel(title: str, table: pd.DataFrame, names: dict[str, str]) -> Panel | No
         lines.append(Line(names[column], places, f"{points['value'].iloc[-1]:.4g}"))
     wide = max(1, round((last - first) / 8))
     ticks_x = [(place(first + n, low)[0], f"{first + n:.0f}") for n in range(0, int(last - first) + 1, wide)]
-    ticks_y = [(place(first, low + n * step)[1], f"{low + n * step:.4g}") for n in range(round((high - low) / step) + 1)]
+    levels = [low + n * step for n in range(round((high - low) / step) + 1)]
+    ticks_y = [(place(first, level)[1], f"{level:.4g}") for level in levels]
     starts = table.loc[table["stage"] == "phase2", "epoch"]
     return Panel(title, lines, ticks_x, ticks_y, place(starts.min() - 0.5, low)[0] if len(starts) else None)
 

@@ -139,7 +139,8 @@ def _check(found: Evidence) -> None:
 
 def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
     with replacing(path) as draft:
-        draft.write_bytes(save(arrays, {"version": VERSION, **metadata}))  # save_file would make it unreadable for others
+        # not save_file, which makes files that no other user may read
+        draft.write_bytes(save(arrays, {"version": VERSION, **metadata}))
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, str]]:

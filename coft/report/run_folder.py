@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from coft.runtime.errors import UserError
-from coft.runtime.experiment import saved_config
+from coft.runtime.experiment import CONFIG
 
 from .evidence import Evidence, read_evidence
 
@@ -26,7 +26,6 @@ class RunFolder:
 
     Attributes:
         folder: Where it is.
-        config: Its settings, flattened.
         summary: What summary.json has.
         epochs: metrics.csv; empty where there is none.
         images: A line for each image that was predicted or labelled: path, class (in the end), confidence; and as far
@@ -40,7 +39,6 @@ class RunFolder:
     """
 
     folder: Path
-    config: dict[str, Any]
     summary: dict[str, Any]
     epochs: pd.DataFrame
     images: pd.DataFrame
@@ -67,10 +65,9 @@ def read_run(folder: Path) -> RunFolder:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the output folder of a run")
-    config = saved_config(folder)
-    if config is None:
-        raise UserError(f"{folder}: no config.yaml in it, so it is no run; give the output folder of one")
     if not (folder / "summary.json").is_file():
+        if not (folder / CONFIG).is_file():
+            raise UserError(f"{folder}: no {CONFIG} in it, so it is no run; give the output folder of one")
         raise UserError(f"{folder}: the run is not finished (no summary.json); the same command goes on with it")
     evidence = read_evidence(folder)
     labelled = _table(folder / "pseudo_labels.csv", ("path", "class", "confidence"))
@@ -79,7 +76,6 @@ def read_run(folder: Path) -> RunFolder:
     images = _images(folder, labelled, evidence)
     return RunFolder(
         folder,
-        config,
         _summary(folder / "summary.json"),
         _table(folder / "metrics.csv", ("epoch", "stage")),
         images,

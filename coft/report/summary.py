@@ -78,7 +78,7 @@ def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[dict[str, 
     """A line for each class: its numbers as text, by column; of very many classes those with the most images."""
     images, tested = run.images, run.tested
     counts = images["class"].value_counts()
-    by_class = {name: mine for name, mine in images.groupby("class", sort=False)}
+    by_class = dict(list(images.groupby("class", sort=False)))
     before = images["zero_shot"].value_counts() if "zero_shot" in images else None
     right = (tested["predicted"] == tested["class"]).groupby(tested["class"]).mean() if len(tested) else {}
     rows = []

@@ -1,4 +1,4 @@
-"""Small pictures of images as text of a page, as many as a number of bytes allows; and a hash of what they look like."""
+"""Small pictures of images as text of a page, as many as a number of bytes allows; and a hash of their looks."""
 
 from __future__ import annotations
 

@@ -65,9 +65,7 @@ def test_moves_and_confusion_are_those_of_a_loop(images: pd.DataFrame) -> None:
     counts = confusion(before, after, CLASSES)
     for row, first in enumerate(CLASSES):
         for column, second in enumerate(CLASSES):
-            assert counts[row, column] == sum(
-                a == first and b == second for a, b in zip(before, after, strict=True)
-            )
+            assert counts[row, column] == sum(a == first and b == second for a, b in zip(before, after, strict=True))
     table = moves(before, after)
     assert (table["before"] != table["after"]).all() and not (table[["before", "after"]] == "").any().any()
     assert table["images"].sum() == counts.sum() - np.trace(counts)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coft.report import page as page_module
-from coft.report.page import LIMIT, page
+from coft.report.curves import nice_range
+from coft.report.page import LIMIT, measured, page
 from coft.report.run_folder import read_run
+from coft.report.summary import class_rows, figures
 from coft.report.words import common_folder, duration, number, percent, short
 from coft.report.write import write_report
 from coft.runtime.errors import UserError
@@ -145,7 +148,10 @@ def test_what_does_not_fit_is_left_out(run: Path, monkeypatch: pytest.MonkeyPatc
     assert len(less) < len(whole) and seen(less).tags.count("img") < seen(whole).tags.count("img")
 
 
-@pytest.mark.parametrize("gone", ["report", "pseudo_labels.csv", "predictions.csv", "metrics.csv", "test_predictions.csv"])
+PARTS = ("report", "pseudo_labels.csv", "predictions.csv", "metrics.csv", "test_predictions.csv")
+
+
+@pytest.mark.parametrize("gone", PARTS)
 def test_a_page_is_made_of_what_there_is(tmp_path: Path, gone: str) -> None:
     paths = write_images(tmp_path / "images", [f"{i:02}.png" for i in range(12)])
     folder = write_run(tmp_path / "run", paths, CLASSES)
@@ -163,7 +169,8 @@ def test_a_run_of_one_table_has_a_page(tmp_path: Path) -> None:
     folder = write_run(tmp_path, [], CLASSES, evidence=False, known=False)
     for name in ("pseudo_labels.csv", "predictions.csv", "metrics.csv"):
         (folder / name).unlink()
-    write_csv(folder / "test_predictions.csv", [["image", "class", "end"], ["a.png", "sea", "sea"], ["b.png", "sea", "street"]])
+    rows = [["a.png", "sea", "sea"], ["b.png", "sea", "street"]]
+    write_csv(folder / "test_predictions.csv", [["image", "class", "end"], *rows])
     found = seen(page(read_run(folder)))
     assert "Right and predicted classes" in found.text and "50.0 %" in found.text and "Gallery" not in found.text
 
@@ -172,7 +179,7 @@ def test_a_run_of_one_table_has_a_page(tmp_path: Path) -> None:
     ("breaks", "message"),
     [
         (lambda run: run.rename(run.with_name("other")), "no such folder"),
-        (lambda run: (run / "config.yaml").unlink(), "it is no run"),
+        (lambda run: [(run / name).unlink() for name in ("config.yaml", "summary.json")], "it is no run"),
         (lambda run: (run / "summary.json").unlink(), "is not finished"),
         (lambda run: (run / "summary.json").write_text("[]"), "cannot be read as the summary"),
         (lambda run: (run / "summary.json").write_text('{"results": 3}'), "cannot be read as the summary"),
@@ -197,4 +204,35 @@ def test_words() -> None:
     assert short("a" * 100, 11) == "aaaaa…aaaaa" and short("a\x00b\nc") == "a\ufffdb\ufffdc" and short("é") == "é"
     assert [percent(x) for x in (0.5, None, float("nan"))] == ["50.0 %", "–", "–"] and number(-1.5, "+.1f") == "−1.5"
     assert [duration(s) for s in (4.25, 75, 7260, None)] == ["4.2 s", "1 min 15 s", "2 h 1 min", "–"]
-    assert common_folder(["/a/b/c.png", "/a/d.png"]) == "/a/" and common_folder(["/a/b", "c"]) == common_folder([]) == ""
+    assert common_folder(["/a/b/c.png", "/a/d.png"]) == "/a/"
+    assert common_folder(["/a/b", "c"]) == common_folder([]) == ""
+
+
+def test_numbers_of_classes_are_those_of_a_loop(run: Path) -> None:
+    own = read_run(run)
+    records, tested = own.images.to_dict("records"), own.tested.to_dict("records")
+    rows = class_rows(own, measured(own))
+    assert [row["name"] for row in rows] == CLASSES
+    for row in rows:
+        mine = [record for record in records if record["class"] == row["name"]]
+        right = [line["predicted"] == line["class"] for line in tested if line["class"] == row["name"]]
+        assert row["images"] == len(mine)
+        assert row["texts"]["By zero-shot"] == str(sum(record["zero_shot"] == row["name"] for record in records))
+        assert row["texts"]["Mean confidence"] == percent(sum(r["confidence"] for r in mine) / len(mine))
+        assert row["texts"]["Kept"] == percent(sum(r["kept_for"] != "" for r in mine) / len(mine))
+        assert row["texts"]["Peers disagree"] == percent(sum(r["peer_a"] != r["peer_b"] for r in mine) / len(mine))
+        assert row["texts"]["Accuracy"] == percent(sum(right) / len(right))
+    shown = {figure.title: figure.value for figure in figures(own)}
+    assert shown["Peers agree"] == percent(sum(r["peer_a"] == r["peer_b"] for r in records) / len(records))
+    assert shown["Changed"] == percent(sum(r["zero_shot"] != r["class"] for r in records) / len(records))
+    assert shown["Labels kept"] == percent(sum(r["kept_for"] != "" for r in records) / len(records))
+
+
+def test_axes_hold_their_values() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        low = float(rng.normal() * 10.0 ** rng.integers(-3, 3))
+        high = low + float(rng.random() * 10.0 ** rng.integers(-3, 3))
+        start, end, step = nice_range(low, high)
+        assert start <= low and high <= end + 1e-9 and 1 <= round((end - start) / step) <= 6
+    assert nice_range(0, 1) == (0, 1, 0.5) and nice_range(50, 80)[:2] == (50, 80)
