@@ -109,7 +109,8 @@ class PairTrainer(MethodTrainer):
     def keep_evidence(self) -> None:
         """Keep what the frozen CLIP knows of the unlabeled images."""
         views = getattr(self.own, "label_views", 1)
-        backbone: Backbone = self.method.backbone
+        method: Any = self.method
+        backbone: Backbone = method.backbone
         features = first_features(self.images, backbone, self.runtime, views)
         write_frozen(Path(self.output_dir), self.classnames, features, backbone.zero_shot_text())
 

@@ -65,7 +65,7 @@ def write_frozen(folder: Path, classes: Sequence[str], features: Tensor, text: T
     vectors = text.float().cpu().t()
     sample = evenly(len(features), min(MOST, max(FEW, OF_CLASS * len(classes))))
     alike, cosine = most_alike(features)
-    arrays = {
+    arrays: Arrays = {
         "zero_shot": each_row(lambda rows: (rows.float() @ vectors).argmax(dim=1), features).numpy().astype(np.int32),
         "nearest": alike.astype(np.int32),
         "likeness": cosine.astype(np.float32),

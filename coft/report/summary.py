@@ -24,6 +24,16 @@ class Figure:
     meaning: str
 
 
+@dataclass(frozen=True)
+class ClassRow:
+    """A line of the table of classes: its name, its label, how many images it has, and its numbers by column."""
+
+    name: str
+    label: int
+    images: int
+    texts: dict[str, str]
+
+
 def facts(run: RunFolder) -> list[tuple[str, str]]:
     """Terms and what they are for this run."""
     own = run.summary
@@ -74,8 +84,8 @@ def figures(run: RunFolder) -> list[Figure]:
     return found
 
 
-def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[dict[str, Any]]:
-    """A line for each class: its numbers as text, by column; of very many classes those with the most images."""
+def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[ClassRow]:
+    """A line for each class; of very many classes those with the most images."""
     images, tested = run.images, run.tested
     counts = images["class"].value_counts()
     by_class = dict(list(images.groupby("class", sort=False)))
@@ -84,9 +94,9 @@ def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[dict[str, 
     rows = []
     for label, name in enumerate(run.classes):
         mine = by_class.get(name, images.iloc[:0])
-        row = {"name": name, "label": label, "images": int(counts.get(name, 0))}
-        row["texts"] = {
-            "Images": f"{row['images']:,}",
+        count = int(counts.get(name, 0))
+        texts = {
+            "Images": f"{count:,}",
             **({} if before is None else {"By zero-shot": f"{int(before.get(name, 0)):,}"}),
             "Mean confidence": percent(_mean(mine["confidence"])),
             **({"Kept": percent(_mean(mine["kept_for"] != ""))} if "kept_for" in mine else {}),
@@ -94,12 +104,12 @@ def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[dict[str, 
         }
         if signals:
             own = signals[label]
-            row["texts"] |= {"Alike": percent(own.alike), "Name fit": number(own.fit, "+.2f")}
+            texts |= {"Alike": percent(own.alike), "Name fit": number(own.fit, "+.2f")}
         if len(tested):
-            row["texts"]["Accuracy"] = percent(float(right.get(name, np.nan)))
-        rows.append(row)
+            texts["Accuracy"] = percent(float(right.get(name, np.nan)))
+        rows.append(ClassRow(name, label, count, texts))
     if len(rows) > MANY:
-        rows = sorted(sorted(rows, key=lambda row: -row["images"])[:MANY], key=lambda row: row["label"])
+        rows = sorted(sorted(rows, key=lambda row: -row.images)[:MANY], key=lambda row: row.label)
     return rows
 
 

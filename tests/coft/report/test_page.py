@@ -212,16 +212,16 @@ def test_numbers_of_classes_are_those_of_a_loop(run: Path) -> None:
     own = read_run(run)
     records, tested = own.images.to_dict("records"), own.tested.to_dict("records")
     rows = class_rows(own, measured(own))
-    assert [row["name"] for row in rows] == CLASSES
+    assert [row.name for row in rows] == CLASSES
     for row in rows:
-        mine = [record for record in records if record["class"] == row["name"]]
-        right = [line["predicted"] == line["class"] for line in tested if line["class"] == row["name"]]
-        assert row["images"] == len(mine)
-        assert row["texts"]["By zero-shot"] == str(sum(record["zero_shot"] == row["name"] for record in records))
-        assert row["texts"]["Mean confidence"] == percent(sum(r["confidence"] for r in mine) / len(mine))
-        assert row["texts"]["Kept"] == percent(sum(r["kept_for"] != "" for r in mine) / len(mine))
-        assert row["texts"]["Peers disagree"] == percent(sum(r["peer_a"] != r["peer_b"] for r in mine) / len(mine))
-        assert row["texts"]["Accuracy"] == percent(sum(right) / len(right))
+        mine = [record for record in records if record["class"] == row.name]
+        right = [line["predicted"] == line["class"] for line in tested if line["class"] == row.name]
+        assert row.images == len(mine)
+        assert row.texts["By zero-shot"] == str(sum(record["zero_shot"] == row.name for record in records))
+        assert row.texts["Mean confidence"] == percent(sum(r["confidence"] for r in mine) / len(mine))
+        assert row.texts["Kept"] == percent(sum(r["kept_for"] != "" for r in mine) / len(mine))
+        assert row.texts["Peers disagree"] == percent(sum(r["peer_a"] != r["peer_b"] for r in mine) / len(mine))
+        assert row.texts["Accuracy"] == percent(sum(right) / len(right))
     shown = {figure.title: figure.value for figure in figures(own)}
     assert shown["Peers agree"] == percent(sum(r["peer_a"] == r["peer_b"] for r in records) / len(records))
     assert shown["Changed"] == percent(sum(r["zero_shot"] != r["class"] for r in records) / len(records))
