@@ -30,6 +30,14 @@ from trainers.config import make_cfg  # noqa: E402
 from trainers.toolbox import dassl_in_use  # noqa: E402
 
 
+class Marked(logging.Formatter):
+    """Messages as they are; those that warn say so, and the report finds them by it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Put "Warning: " before what warns."""
+        return ("Warning: " if record.levelno >= logging.WARNING else "") + super().format(record)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of CoOp's flags."""
     parser = Parser(description="Train or evaluate a trainer on a data set.")
@@ -85,7 +93,8 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     """Do what the flags say, logging to the output folder."""
     setup_logger(cfg.OUTPUT_DIR)
     logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
+    logging.getLogger().handlers[0].setFormatter(Marked())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else it tells of its caches
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
     print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")

@@ -59,6 +59,7 @@ class Folder(DeclaredDataset):
         items = [make_item(folder, *pair, names) for pair in zip(images, labels, strict=True)]
         distinct = first_of_each(images, items)
         self.duplicates = len(items) - len(distinct)
+        write_duplicates(Path(cfg.OUTPUT_DIR) / "duplicates.csv", folder, images)
         log.info(
             "Own images: %d, and %d duplicates; skipped: %d", len(distinct), self.duplicates, len(entries) - len(images)
         )
@@ -113,11 +114,25 @@ def first_of_each(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum
 
 def write_skipped(path: Path, folder: Path, broken: Sequence[Entry]) -> None:
     """Write which files were left out, and why; without any, no such file is left."""
-    if not broken:
+    write_rows(path, ["path", "problem"], [[os.fspath(folder / entry.path), entry.problem] for entry in broken])
+    if broken:
+        log.warning("%d files cannot be read as images: see %s", len(broken), path)
+
+
+def write_duplicates(path: Path, folder: Path, images: Sequence[Entry]) -> None:
+    """Write which files have the same content; without any, no such file is left."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in images:
+        groups.setdefault(entry.digest, []).append(entry)
+    several = [group for group in groups.values() if len(group) > 1]
+    rows = [[str(number), os.fspath(folder / e.path)] for number, group in enumerate(several, 1) for e in group]
+    write_rows(path, ["group", "path"], rows)
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table of paths; one without rows is removed."""
+    if not rows:
         path.unlink(missing_ok=True)
         return
     with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "problem"])
-        writer.writerows([os.fspath(folder / entry.path), entry.problem] for entry in broken)
-    log.warning("%d files cannot be read as images: see %s", len(broken), path)
+        csv.writer(file).writerows([header, *rows])

@@ -21,6 +21,7 @@ from coft.backbones.stages import hold_frozen_in_bf16
 from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
+from coft.report.write import write_report
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.precision import PREDICTIONS, step_attention
@@ -305,6 +306,7 @@ class MethodTrainer(TrainerX):
         log.info(self.clock.in_words())
         self.write_summary()
         write_model(self)
+        self.write_report()
 
     def train(self) -> None:  # type: ignore[override]
         """Train as Dassl does. A method without epochs begins, is saved and evaluated."""
@@ -319,6 +321,7 @@ class MethodTrainer(TrainerX):
             self.test()
         self.write_summary()
         write_model(self)
+        self.write_report()
 
     # ---------------------------------------------------------------- evaluation
 
@@ -347,6 +350,17 @@ class MethodTrainer(TrainerX):
     def write_summary(self, **more: Any) -> None:
         """Write `summary.json`: config, versions, seed, seconds, accuracies."""
         write_summary(self, **more)
+
+    def write_report(self) -> None:
+        """Write `report.html`. A run that has come so far does not fail by it."""
+        try:
+            self.keep_evidence()
+            write_report(Path(self.output_dir))
+        except Exception:  # all results are on disk already
+            log.warning("The report could not be written; all other files are there", exc_info=True)
+
+    def keep_evidence(self) -> None:
+        """Keep what the report needs beside the tables."""
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from coft.method.protocol import Observer
 from coft.method.pseudo_labels import Predictions, PseudoLabels
+from coft.report.evidence import write_peers
 
 from .diagnostics import Diagnostics
 from .report import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
 
 log = logging.getLogger(__name__)
 MIN_DISAGREEMENT = 0.02
-FILES = (  # what a run leaves for people to read; the first two are of a user's own images
-    *("predictions.csv", "skipped.csv"),
+FILES = (  # what a run leaves for people to read; those of the second line are of a user's own images
+    "report.html",
+    *("predictions.csv", "skipped.csv", "duplicates.csv"),
     *("summary.json", "pseudo_labels.csv", "curves.png", "metrics.csv", "log.txt"),
 )
 
@@ -129,6 +131,7 @@ class RunLog(Observer):
         first, second = (own.label for own in predictions.values())
         self.numbers |= {**mean, "of": len(first), "disagreement": self.disagreement(first, second)}
         self.write_pseudo_labels(predictions, labels)
+        write_peers(self.folder, {name: own.label for name, own in predictions.items()})
 
     # ---------------------------------------------------------------- numbers
 

@@ -51,6 +51,7 @@ def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str
     built = trained(trainer)
     summary = json.loads((Path(built.output_dir) / "summary.json").read_text())
     assert summary["trainer"] == trainer and summary["seed"] == 1 and summary["dataset"] == "Shapes"
+    assert f"{trainer} on Shapes" in (Path(built.output_dir) / "report.html").read_text()
     assert summary["versions"]["dassl"] and summary["versions"]["torch"] == importlib.metadata.version("torch")
     assert summary["backbone_fingerprint"] == fingerprint(built.clip_model)
     assert summary["labels_used"] == LABELS_USED.get(trainer, 0)

@@ -1,0 +1,143 @@
+"""The page in a real browser. Needs Chromium (`apt-get install chromium`) and `pip install playwright`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coft.report.write import write_report
+
+from .runs import write_csv, write_images, write_run
+from .test_page import HOSTILE
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+CLASSES = ["forest", "sea", *HOSTILE]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    paths = write_images(folder / "images", [f"{i} <img src=x>.png" for i in range(160)])
+    run = write_run(folder / "run", paths, CLASSES)
+    write_csv(run / "skipped.csv", [["path", "problem"], ["<u>x</u>.png", "the file is empty"]])
+    write_csv(run / "duplicates.csv", [["group", "path"], ["1", paths[0]], ["1", paths[1]]])
+    Path(paths[7]).unlink()
+    return write_report(run)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
+    """Open the page: opened(width, "dark"); `page.problems` is what went wrong."""
+    contexts = []
+
+    def start(width: int = 1280, scheme: str = "light") -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.problems = []
+        page.on("console", lambda message: page.problems.append(message.text))
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("requestfailed", lambda request: page.problems.append(request.url[:100]))
+        page.on("dialog", lambda dialog: (page.problems.append("dialog"), dialog.dismiss()))
+        page.goto(report.as_uri())
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+def focused(page: Any) -> str:
+    return page.evaluate("document.activeElement.textContent.trim() || document.activeElement.ariaLabel || ''")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_opens_without_an_error(opened: Callable[..., Any], width: int, scheme: str) -> None:
+    page = opened(width, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(own => own.open = true)")
+    page.wait_for_function("[...document.images].every(own => own.complete)")
+    assert page.evaluate("document.images.length") > 100
+    assert page.evaluate("[...document.images].filter(own => !own.naturalWidth).length") == 0
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(opened: Callable[..., Any], scheme: str) -> None:
+    page = opened(1280, scheme)
+    for place in ("body", "small", ".warnings li", "figcaption", "nav a", "dt", "table.map td"):
+        ratio = page.evaluate(CONTRAST, place)
+        assert ratio >= 4.5, (place, ratio)
+
+
+CONTRAST = """place => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const numbers = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  return Math.min(...[...document.querySelectorAll(place)].map(own => {
+    let back = numbers(getComputedStyle(document.body).backgroundColor);
+    const shown = numbers(getComputedStyle(own).backgroundColor), share = shown[3] / 255;
+    back = back.map((v, i) => v * (1 - share) + shown[i] * share);
+    const pair = [light(numbers(getComputedStyle(own).color)), light(back)].sort((a, b) => b - a);
+    return (pair[0] + .05) / (pair[1] + .05); })); }"""
+
+
+def test_the_keyboard_goes_through_the_page_in_order(opened: Callable[..., Any]) -> None:
+    page = opened()
+    sections = page.evaluate("[...document.querySelectorAll('nav a')].map(own => own.textContent)")
+    order = []
+    for _ in range(len(sections) + 1):
+        page.keyboard.press("Tab")
+        order.append(focused(page))
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert order == ["Skip to the content", *sections]
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#files")
+    page.focus("#gallery details:not([open]) summary")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.parentElement.open")
+    tops = page.evaluate(
+        "[...document.querySelectorAll('a:not(.skip), summary, [tabindex]')]"
+        ".filter(own => own.checkVisibility()).map(own => own.getBoundingClientRect().top)"
+    )
+    in_tables = page.evaluate("document.querySelectorAll('[tabindex=\"1\"]').length")
+    assert tops == sorted(tops) and in_tables == 0
+
+
+def test_everything_that_is_seen_has_a_text(opened: Callable[..., Any]) -> None:
+    page = opened()
+    assert page.evaluate("[...document.images].filter(own => !own.alt.includes(',')).length") <= 1  # of a map
+    named = page.evaluate("[...document.querySelectorAll('svg, .broken, .scroll')].map(own => own.ariaLabel)")
+    assert len(named) > 5 and all(named)
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4')].map(own => +own.tagName[1])")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert page.get_by_role("navigation").count() == 1 and page.get_by_role("main").count() == 1
+
+
+def test_the_page_prints_what_is_closed_as_well(opened: Callable[..., Any]) -> None:
+    page = opened()
+    page.emulate_media(media="print")
+    closed = "[...document.querySelectorAll('#gallery details:not([open]) img')].map(own => own.clientHeight)"
+    heights = page.evaluate(closed)
+    assert heights and min(heights) > 20
+    content = page.pdf()
+    assert content.startswith(b"%PDF") and b"%%EOF" in content[-20:]

@@ -1,0 +1,71 @@
+"""Images that are there more than once, and small pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from coft.report import thumbnails
+from coft.report.duplicates import PAIRS, alike_pairs, equal_groups, joined, near_groups
+from coft.report.thumbnails import BROKEN, embed, looks
+
+from .runs import write_images
+
+
+def test_equal_content_is_in_groups() -> None:
+    copies = pd.DataFrame({"group": ["1", "2", "2", "1", "2"], "path": list("abcde")})
+    assert equal_groups(copies) == [["b", "c", "e"], ["a", "d"]]
+
+
+def test_pairs_come_once_and_the_most_alike_first() -> None:
+    nearest = np.array([1, 0, 3, 2, 2, 5])
+    likeness = np.array([0.96, 0.96, 0.99, 0.99, 0.97, 1.0])
+    assert alike_pairs(nearest, likeness) == [(2, 3), (2, 4), (0, 1)]
+    assert joined([(2, 3), (2, 4), (0, 1)]) == [[2, 3, 4], [0, 1]] and joined([]) == []
+    count = 3 * PAIRS
+    assert len(alike_pairs(np.arange(count) ^ 1, np.ones(count))) == PAIRS
+
+
+def test_near_duplicates_look_the_same(tmp_path: Path) -> None:
+    y, x = np.mgrid[:120, :160]
+    waves = (128 + 60 * np.sin(x / 9) + 60 * np.cos((x + y) / 17)).astype(np.uint8)
+    Image.fromarray(waves).save(tmp_path / "one.png")
+    Image.fromarray(waves).resize((80, 60)).convert("RGB").save(tmp_path / "small.jpg", quality=60)
+    Image.fromarray(waves[:, ::-1].copy()).save(tmp_path / "mirrored.png")
+    paths = [str(tmp_path / name) for name in ("one.png", "small.jpg", "mirrored.png", "gone.png")]
+    nearest, likeness = np.array([1, 0, 0, 0]), np.full(4, 0.99)
+    assert near_groups(paths, nearest, likeness) == [[0, 1]]
+    assert near_groups(paths, nearest, np.full(4, 0.5)) == []
+    assert looks(paths[3]) is None
+
+
+def test_pictures_end_with_their_bytes(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, [f"{i}.png" for i in range(6)])
+    whole = embed([*paths, paths[0], "gone.png"], 10**6)
+    assert whole[0] == whole[6] and whole[7] == BROKEN and None not in whole
+    lengths = [len(uri or "") for uri in whole]
+    for count in range(7):
+        part = embed([*paths, paths[0]], sum(lengths[:count]) + 3)
+        assert part == [*whole[:count], *[None] * (7 - count)]
+
+
+def test_no_more_is_read_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(thumbnails, "data_uri", lambda path, side: read.append(path) or "x" * 100)
+    found = embed([str(i) for i in range(5000)], 1000)
+    assert found[:10] == ["x" * 100] * 10 and set(found[10:]) == {None} and len(read) < 600
+
+
+@pytest.mark.parametrize("path", ["nul\0byte.png", "", "/", "folder\nwith line.png"])
+def test_paths_that_are_none_are_broken_pictures(path: str) -> None:
+    assert thumbnails.data_uri(path) == BROKEN
+
+
+def test_pictures_are_small(tmp_path: Path) -> None:
+    Image.new("RGB", (1000, 10), "red").save(tmp_path / "wide.png")
+    image = thumbnails.small_picture(str(tmp_path / "wide.png"), 64)
+    assert image is not None and image.size == (64, 1)

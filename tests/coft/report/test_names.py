@@ -1,0 +1,85 @@
+"""Signals of classes that may go by a wrong name: against naive loops, and on groups whose names were changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from coft.report.names import AT_LEAST, NEIGHBOURS, measure, name_fit, rare, suspects
+
+CLASSES, SIZE, WIDTH = 5, 30, 24
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Centred features in well-parted groups, text features near to them, and the group of each image."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(CLASSES, WIDTH))
+    truth = np.repeat(np.arange(CLASSES), SIZE)
+    features = centres[truth] + 0.3 * rng.normal(size=(len(truth), WIDTH))
+    features -= features.mean(axis=0)
+    text = centres + 0.3 * rng.normal(size=centres.shape) + 4
+    return torch.nn.functional.normalize(torch.from_numpy(features).float(), dim=1), text, truth
+
+
+def test_right_names_are_not_suspicious(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = world
+    signals = measure(features, text, truth, truth)
+    assert suspects(signals) == [] and all(own.alike > 0.9 and own.fit > 0 for own in signals)
+
+
+def test_swapped_names_are_suspicious(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = world
+    final = np.array([1, 0, 2, 3, 4])[truth]
+    found = {own.label: own for own in suspects(measure(features, text, final, truth))}
+    assert found.keys() == {0, 1}
+    for label, other in ((0, 1), (1, 0)):
+        assert {"another name fits as well", "took another class's images"} <= set(found[label].reasons)
+        assert found[label].signals.rival == other == found[label].signals.source
+        assert found[label].signals.taken == 1
+
+
+def test_nothing_is_said_of_few_images(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = world
+    few = np.concatenate([np.flatnonzero(truth == label)[: AT_LEAST - 1] for label in range(CLASSES)])
+    final = (truth[few] + 1) % CLASSES
+    signals = measure(features[torch.from_numpy(few)], text, final, truth[few])
+    assert suspects(signals) == [] and all(np.isnan(own.fit) for own in signals)
+
+
+def test_mixed_classes_are_not_alike(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = world
+    mixed = measure(features, text, np.random.default_rng(1).permutation(truth), truth)
+    assert all(own.alike < 0.5 for own in mixed)
+
+
+def test_signals_are_those_of_a_loop(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = world
+    rng = np.random.default_rng(2)
+    final = np.where(rng.random(len(truth)) < 0.7, truth, rng.integers(CLASSES, size=len(truth)))
+    before = np.where(rng.random(len(truth)) < 0.5, truth, rng.integers(CLASSES, size=len(truth)))
+    rows, signals = features.numpy(), measure(features, text, final, before)
+    names = text - text.mean(axis=0)
+    means = np.stack([rows[final == label].mean(axis=0) for label in range(CLASSES)])
+    means -= means.mean(axis=0)
+    for label in range(CLASSES):
+        mine, same = np.flatnonzero(final == label), []
+        for i in mine:
+            others = sorted((j for j in range(len(rows)) if j != i), key=lambda j: -float(rows[i] @ rows[j]))
+            same += [final[j] == label for j in others[:NEIGHBOURS]]
+        cosine = [
+            means[label] @ names[c] / np.linalg.norm(means[label]) / np.linalg.norm(names[c]) for c in range(CLASSES)
+        ]
+        rival = max((c for c in range(CLASSES) if c != label), key=lambda c: cosine[c])
+        source = max((c for c in range(CLASSES) if c != label), key=lambda c: (before[mine] == c).sum())
+        own = signals[label]
+        assert own.alike == pytest.approx(np.mean(same)) and own.images == len(mine)
+        assert own.fit == pytest.approx(cosine[label] - cosine[rival], abs=1e-5) and own.rival == rival
+        assert own.taken == pytest.approx(np.mean(before[mine] == source)) and own.source == source
+
+
+def test_degenerate_groups_are_measured() -> None:
+    fit, rival = name_fit(np.ones((3, 2)), np.ones((1, 2)), np.zeros(3, dtype=int))
+    assert np.isnan(fit).all() and (rival == -1).all()
+    assert rare(np.array([100, 100, 1, 0])) == [2, 3]

@@ -1,0 +1,238 @@
+"""The page: hostile names, its size, files that are gone, runs that are none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coft.report import page as page_module
+from coft.report.curves import nice_range
+from coft.report.page import LIMIT, measured, page
+from coft.report.run_folder import read_run
+from coft.report.summary import class_rows, figures
+from coft.report.words import common_folder, duration, number, percent, short
+from coft.report.write import write_report
+from coft.runtime.errors import UserError
+from scripts.report import report
+
+from .runs import write_csv, write_images, write_run
+
+CLASSES = ["forest", "sea", "street"]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "new\nline </title><b>",
+    "'{{ 7*7 }}{% raw %}",
+    "NA",
+    "\u202ereversed &amp; é",
+]
+
+
+class Seen(HTMLParser):
+    """Elements, attributes and text of a page."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text, self.open = "", list[str]()
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag not in ("meta", "link", "img", "line", "circle", "polyline"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("line", "circle", "polyline"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def values(self, tag: str, key: str) -> list[str]:
+        return [value for owner, name, value in self.attributes if (owner, name) == (tag, key)]
+
+
+def seen(content: bytes) -> Seen:
+    found = Seen(content.decode())
+    assert found.open == []
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    paths = write_images(folder / "images", [f"{i:02}.png" for i in range(60)])
+    return write_run(folder / "run", paths, CLASSES)
+
+
+def test_a_page_has_what_a_run_found(run: Path) -> None:
+    found = seen(write_report(run).read_bytes())
+    titles = "Warnings", "wrong name", "Classes", "Curves", "taken for which", "Gallery", "Files of the run"
+    assert all(title in found.text for title in titles)
+    assert "80.0 %" in found.text and "zero-shot: 60.0 %" in found.text and "1 min 15 s" in found.text
+    assert "fewer seeds than wanted" in found.text and "Right and predicted classes" in found.text
+    assert all(kind in found.text for kind in ("surest", "least sure", "kept out", "peers disagree", "changed since"))
+
+
+def test_everything_is_inside_the_page(run: Path) -> None:
+    found = seen(page(read_run(run)))
+    assert all(source.startswith("data:image/webp;base64,") for source in found.values("img", "src"))
+    links = found.values("a", "href")
+    anchors = {value for _, key, value in found.attributes if key == "id"}
+    assert all(link[1:] in anchors for link in links if link.startswith("#"))
+    assert all((run / link).is_file() for link in links if not link.startswith("#"))
+    assert not {"script", "iframe", "object"} & set(found.tags) and found.values("link", "href") == ["data:,"]
+    assert all(found.values("img", "alt")) and len(found.values("img", "alt")) == found.tags.count("img") > 20
+
+
+def test_names_of_classes_and_files_stay_text(tmp_path: Path) -> None:
+    names = [f"<i onclick=x> {i} \"'\n\t.png" for i in range(24)]
+    paths = write_images(tmp_path / "<b>images & more", names)
+    folder = write_run(tmp_path / "run", paths, HOSTILE, dataset="<svg onload=x>", trainer="</h1><hr>")
+    write_csv(folder / "skipped.csv", [["path", "problem"], ["<u>x</u>.png\n", "<u>why</u>"]])
+    write_csv(folder / "duplicates.csv", [["group", "path"], ["1", paths[0]], ["1", "<u>.png"]])
+    with (folder / "log.txt").open("a") as file:
+        file.write("Warning: <u>of the log</u>\n")
+    content = write_report(folder).read_bytes()
+    found = seen(content)
+    assert not {"script", "u", "i", "hr"} & set(found.tags)
+    assert not [key for _, key, _ in found.attributes if key.startswith("on")]
+    assert set(re.findall(r"<svg[^>]*>", content.decode())) == set(re.findall(r"<svg viewBox[^>]*>", content.decode()))
+    for text in ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "'{{ 7*7 }}{% raw %}", "<u>why</u>"):
+        assert text in found.text
+    assert "<u>of the log</u>" in found.text and "\N{REPLACEMENT CHARACTER}" in found.text and "49" not in found.text
+
+
+def test_names_that_are_no_text_are_shown(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, [f"{i}.png" for i in range(8)])
+    folder = write_run(tmp_path / "run", [*paths, str(tmp_path / "bad\udcff.png")], CLASSES)
+    assert "bad\N{REPLACEMENT CHARACTER}.png" in page(read_run(folder)).decode()
+
+
+def test_files_that_are_gone_leave_a_place(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "images", [f"{i:02}.png" for i in range(12)])
+    folder = write_run(tmp_path / "run", paths, CLASSES)
+    before = seen(page(read_run(folder)))
+    for path in paths:
+        Path(path).unlink()
+    after = seen(page(read_run(folder)))
+    assert after.tags.count("figure") == before.tags.count("figure") > 10 and "img" not in after.tags
+    assert [label for label in after.values("div", "aria-label") if label.endswith("cannot be read")]
+
+
+def test_a_page_of_many_classes_has_its_size(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "images", [f"{i:04}.png" for i in range(200)], side=96)
+    many = [f"{path[:-8]}{'./' * turn}{path[-8:]}" for turn in range(10) for path in paths]
+    folder = write_run(tmp_path / "run", many, [f"class number {i} {'of many ' * 20}" for i in range(100)])
+    content = page(read_run(folder))
+    found = seen(content)
+    assert LIMIT / 2 < len(content) <= LIMIT
+    assert set(found.values("details", "id")) >= {f"class-{label}" for label in range(100)}
+    for part in content.decode().split('<details id="class-')[1:]:
+        assert part.split("</details>")[0].count("<img") >= 5
+
+
+def test_what_does_not_fit_is_left_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = page(read_run(run))
+    monkeypatch.setattr(page_module, "LIMIT", len(whole) - 1)
+    less = page(read_run(run))
+    assert len(less) < len(whole) and seen(less).tags.count("img") < seen(whole).tags.count("img")
+
+
+PARTS = ("report", "pseudo_labels.csv", "predictions.csv", "metrics.csv", "test_predictions.csv")
+
+
+@pytest.mark.parametrize("gone", PARTS)
+def test_a_page_is_made_of_what_there_is(tmp_path: Path, gone: str) -> None:
+    paths = write_images(tmp_path / "images", [f"{i:02}.png" for i in range(12)])
+    folder = write_run(tmp_path / "run", paths, CLASSES)
+    place = folder / gone
+    if place.is_dir():
+        for file in place.iterdir():
+            file.unlink()
+    else:
+        place.unlink()
+    found = seen(page(read_run(folder)))
+    assert "Gallery" in found.text and ("wrong name" in found.text) == (gone not in ("report", "pseudo_labels.csv"))
+
+
+def test_a_run_of_one_table_has_a_page(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, [], CLASSES, evidence=False, known=False)
+    for name in ("pseudo_labels.csv", "predictions.csv", "metrics.csv"):
+        (folder / name).unlink()
+    rows = [["a.png", "sea", "sea"], ["b.png", "sea", "street"]]
+    write_csv(folder / "test_predictions.csv", [["image", "class", "end"], *rows])
+    found = seen(page(read_run(folder)))
+    assert "Right and predicted classes" in found.text and "50.0 %" in found.text and "Gallery" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        (lambda run: run.rename(run.with_name("other")), "no such folder"),
+        (lambda run: [(run / name).unlink() for name in ("config.yaml", "summary.json")], "it is no run"),
+        (lambda run: (run / "summary.json").unlink(), "is not finished"),
+        (lambda run: (run / "summary.json").write_text("[]"), "cannot be read as the summary"),
+        (lambda run: (run / "summary.json").write_text('{"results": 3}'), "cannot be read as the summary"),
+        (lambda run: (run / "predictions.csv").write_text("a,b\n1,2\n"), "has no column 'path'"),
+        (lambda run: (run / "predictions.csv").write_text('path,class\n"1'), "cannot be read as a table"),
+        (lambda run: (run / "pseudo_labels.csv").write_bytes(b""), "cannot be read as a table"),
+        (lambda run: (run / "report" / "frozen.safetensors").write_bytes(b"x"), "damaged"),
+    ],
+)
+def test_what_is_no_finished_run_is_named_in_one_line(
+    tmp_path: Path, breaks: Callable[[Path], object], message: str
+) -> None:
+    run = write_run(tmp_path / "run", write_images(tmp_path / "images", ["a.png"] * 4), CLASSES)
+    breaks(run)
+    with pytest.raises(UserError, match=message) as error:
+        report([str(run)])
+    assert str(run) in str(error.value) and "\n" not in str(error.value).strip()
+    assert not list(tmp_path.rglob("report.html")) and not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_words() -> None:
+    assert short("a" * 100, 11) == "aaaaa…aaaaa" and short("a\x00b\nc") == "a\ufffdb\ufffdc" and short("é") == "é"
+    assert [percent(x) for x in (0.5, None, float("nan"))] == ["50.0 %", "–", "–"] and number(-1.5, "+.1f") == "−1.5"
+    assert [duration(s) for s in (4.25, 75, 7260, None)] == ["4.2 s", "1 min 15 s", "2 h 1 min", "–"]
+    assert common_folder(["/a/b/c.png", "/a/d.png"]) == "/a/"
+    assert common_folder(["/a/b", "c"]) == common_folder([]) == ""
+
+
+def test_numbers_of_classes_are_those_of_a_loop(run: Path) -> None:
+    own = read_run(run)
+    records, tested = own.images.to_dict("records"), own.tested.to_dict("records")
+    rows = class_rows(own, measured(own))
+    assert [row.name for row in rows] == CLASSES
+    for row in rows:
+        mine = [record for record in records if record["class"] == row.name]
+        right = [line["predicted"] == line["class"] for line in tested if line["class"] == row.name]
+        assert row.images == len(mine)
+        assert row.texts["By zero-shot"] == str(sum(record["zero_shot"] == row.name for record in records))
+        assert row.texts["Mean confidence"] == percent(sum(r["confidence"] for r in mine) / len(mine))
+        assert row.texts["Kept"] == percent(sum(r["kept_for"] != "" for r in mine) / len(mine))
+        assert row.texts["Peers disagree"] == percent(sum(r["peer_a"] != r["peer_b"] for r in mine) / len(mine))
+        assert row.texts["Accuracy"] == percent(sum(right) / len(right))
+    shown = {figure.title: figure.value for figure in figures(own)}
+    assert shown["Peers agree"] == percent(sum(r["peer_a"] == r["peer_b"] for r in records) / len(records))
+    assert shown["Changed"] == percent(sum(r["zero_shot"] != r["class"] for r in records) / len(records))
+    assert shown["Labels kept"] == percent(sum(r["kept_for"] != "" for r in records) / len(records))
+
+
+def test_axes_hold_their_values() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        low = float(rng.normal() * 10.0 ** rng.integers(-3, 3))
+        high = low + float(rng.random() * 10.0 ** rng.integers(-3, 3))
+        start, end, step = nice_range(low, high)
+        assert start <= low and high <= end + 1e-9 and 1 <= round((end - start) / step) <= 6
+    assert nice_range(0, 1) == (0, 1, 0.5) and nice_range(50, 80)[:2] == (50, 80)

@@ -1,0 +1,64 @@
+"""What a run keeps for its report, and that none fails by it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from coft.report.run_folder import read_run
+from train import Marked
+from trainers import base
+
+
+@pytest.mark.parametrize("trainer", ["CoFT", "DeFT"])
+def test_runs_of_two_peers_keep_what_it_needs(trained: Callable[..., Any], trainer: str) -> None:
+    built = trained(trainer)
+    run = read_run(Path(built.output_dir))
+    assert run.evidence is not None and run.classes == built.classnames
+    assert list(run.images["path"]) == list(built.images.pool.paths)
+    assert list(run.evidence.peers) == ["peer_a", "peer_b"]
+    text, features = built.method.backbone.zero_shot_text(), built.method.backbone.image_features(built.images)
+    same = (features @ text.t()).argmax(dim=1).numpy() == run.evidence.zero_shot
+    assert same.mean() > 0.6  # the run takes means over views
+    pairs = zip(run.images["class"], run.images["peer_a"], run.images["peer_b"], strict=True)
+    assert all(label in pair for label, *pair in pairs)
+
+
+def test_a_report_that_fails_fails_no_run(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(folder: Path) -> None:
+        raise ValueError("no page today")
+
+    monkeypatch.setattr(base, "write_report", fail)
+    built = run("ZeroshotCLIP")
+    assert "The report could not be written" in caplog.text and "no page today" in caplog.text
+    assert (Path(built.output_dir) / "summary.json").is_file()
+
+
+def test_files_of_equal_content_are_listed(run: Callable[..., Any], tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(6):
+        Image.new("RGB", (40, 40), (40 * number, 0, 90)).save(images / f"{number}.png")
+    shutil.copy(images / "2.png", images / "copy, of 2.png")
+    settings = {"DATASET__NAME": "Folder", "DATASET__IMAGES": images, "DATASET__CLASSES": "red circle, green square"}
+    built = run("ZeroshotCLIP", **settings)
+    with (Path(built.output_dir) / "duplicates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["group"], Path(row["path"]).name) for row in rows] == [("1", "2.png"), ("1", "copy, of 2.png")]
+    assert "equal content" in (Path(built.output_dir) / "report.html").read_text()
+    (images / "copy, of 2.png").unlink()
+    assert not (Path(run("ZeroshotCLIP", **settings).output_dir) / "duplicates.csv").exists()
+
+
+def test_warnings_of_the_log_are_marked() -> None:
+    for level, expected in ((logging.WARNING, "Warning: few"), (logging.INFO, "few")):
+        assert Marked().format(logging.LogRecord("x", level, "", 0, "few", None, None)) == expected
