@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from coft.images.index import Entry, index_folder
+from coft.run.classes import read_classes
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.files import replacing
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from .base import DeclaredDataset
-from .classes_file import read_classes
 from .folders import SUFFIXES, spelled
 
 log = logging.getLogger(__name__)

@@ -21,6 +21,8 @@ from coft.backbones.stages import hold_frozen_in_bf16
 from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
+from coft.run.backbone import forward_type, identity_of, load_backbone, precision_of
+from coft.run.images import unlabeled_images
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.precision import PREDICTIONS, step_attention
@@ -30,9 +32,8 @@ from dassl.data import DataManager
 from dassl.engine import TrainerX
 from datasets.templates import templates_of
 
-from .backbone import forward_type, load_backbone, precision_of
 from .checkpoints import last_epoch, loads, readable
-from .data import diagnostics_of, unlabeled_data, unlabeled_images
+from .data import diagnostics_of, unlabeled_data
 from .described import described_text
 from .finished import write_model
 from .labeled_images import LabeledImages
@@ -204,10 +205,8 @@ class MethodTrainer(TrainerX):
     @property
     def identity(self) -> dict[str, str]:
         """What a checkpoint must share with this run to be loaded."""
-        images = {"set of unlabeled images": self.images.digest} if hasattr(self, "images") else {}
-        stages = self.cfg.MODEL.BACKBONE.FROZEN_STAGES
-        backbone = f"{self.backbone_id}, {stages} stages frozen" if stages > 0 else self.backbone_id
-        return {"backbone": backbone, **images, "class list": " | ".join(self.classnames)}
+        digest = self.images.digest if hasattr(self, "images") else ""
+        return identity_of(self.cfg, self.backbone_id, self.classnames, digest)
 
     @property
     def precision(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from coft.runtime.errors import UserError
 
+GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates, of images of anything
 Classes = dict[str, list[str]]  # sentences that describe a class, by its name; in order of label
 
 
@@ -57,3 +59,30 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
             raise UserError(f"{source}: {name!r} stands there twice; take one out")
         classes[name] = [sentence for sentence in sentences if sentence]
     return classes
+
+
+def check_classnames(classnames: Sequence[str], source: str, distinct: bool = True) -> None:
+    """Refuse class names that no classifier could be built on.
+
+    Args:
+        classnames: Names by label.
+        source: What has them, for the error message.
+        distinct: Whether a name that stands twice is refused.
+
+    Raises:
+        UserError: On fewer than two names, on an empty one, or on one that stands twice.
+    """
+    if len(classnames) < 2:
+        raise UserError(
+            f"{source}: a classifier needs at least two class names, {len(classnames)} given; add the missing names"
+        )
+    seen: dict[str, int] = {}
+    for label, name in enumerate(classnames):
+        plain = " ".join(name.replace("_", " ").lower().split())
+        if not plain:
+            raise UserError(f"{source}: class {label} has an empty name; give it one")
+        if plain in seen and distinct:
+            raise UserError(
+                f"{source}: classes {seen[plain]} and {label} have the same name {name!r}; rename one, or merge them"
+            )
+        seen[plain] = label

@@ -1,8 +1,12 @@
-"""The backbone of a run: the frozen CLIP that a config names, and the precision of its forward pass."""
+"""The backbone of a run: the frozen CLIP that a config names, how it reads images, the precision of its forward pass.
+
+A config is anything that has its sections and keys as attributes.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +41,39 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
     if is_convolutional(clip_model.visual):
         clip_model.visual.to(memory_format=torch.channels_last)  # faster convolutions, the same results
     return clip_model
+
+
+def follow_backbone(cfg: Any) -> None:
+    """Fill in how the backbone reads images, where that is not set: size, mean, standard deviation, interpolation."""
+    known, own = architecture(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT), cfg.INPUT
+    own.SIZE = tuple(own.SIZE) or (known.resolution,) * 2
+    own.PIXEL_MEAN = list(own.PIXEL_MEAN) or list(known.mean)
+    own.PIXEL_STD = list(own.PIXEL_STD) or list(known.std)
+    own.INTERPOLATION = own.INTERPOLATION or known.interpolation
+    if cfg.MODEL.BACKBONE.FROZEN_STAGES < 0:
+        cfg.MODEL.BACKBONE.FROZEN_STAGES = known.frozen_stages
+
+
+def identity_of(cfg: Any, fingerprint: str, classnames: Sequence[str], digest: str = "") -> dict[str, str]:
+    """What a checkpoint must share with a run to be loaded.
+
+    Args:
+        cfg: MODEL.BACKBONE.FROZEN_STAGES is read.
+        fingerprint: Of the CLIP.
+        classnames: Names by label.
+        digest: Of the unlabeled images; none where there are none.
+    """
+    stages = cfg.MODEL.BACKBONE.FROZEN_STAGES
+    backbone = f"{fingerprint}, {stages} stages frozen" if stages > 0 else fingerprint
+    images = {"set of unlabeled images": digest} if digest else {}
+    return {"backbone": backbone, **images, "class list": " | ".join(classnames)}
+
+
+def faster(cfg: Any) -> str:
+    """The precision that "auto" stands for on this machine, with the backbone of a config."""
+    device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
+    backbone = cfg.MODEL.BACKBONE
+    return faster_precision(device, architecture(backbone.NAME, backbone.TRUST_JIT).depthwise)
 
 
 def forward_type(precision: str, device: torch.device, key: str) -> torch.dtype | None:
