@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from coft.runtime.files import replacing
+from coft.runtime.progress import bar
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def predict(trainer: Any, loader: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor
     """
     trainer.set_model_mode("eval")
     rows = []
-    for batch in tqdm(loader, "predict images", disable=None, leave=False):
+    for batch in bar(loader, "predict images"):
         image, label = trainer.parse_batch_test(batch)
         confidence, predicted = trainer.model_inference(image).float().softmax(dim=1).max(dim=1)
         rows.append((predicted.cpu(), confidence.cpu(), label.cpu()))
