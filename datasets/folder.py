@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from coft.images.index import Entry, index_folder
 from coft.run.classes import read_classes
 from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.files import replacing
+from coft.runtime.predictions import write_skipped
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from .base import DeclaredDataset
@@ -47,7 +46,8 @@ class Folder(DeclaredDataset):
         self.dataset_dir = str(folder)
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]
-        write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", folder, [entry for entry in entries if entry.problem])
+        skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
+        write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", skipped)
         labels = [folder_label(e.path, names) if options.LABELS_FROM_FOLDERS else UNKNOWN for e in images]
         if not images:
             raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found); {SUFFIX_HINT}")
@@ -109,15 +109,3 @@ def make_item(folder: Path, entry: Entry, label: int, names: Sequence[str]) -> D
 def first_of_each(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum]:
     """Keep one image of each content."""
     return list({entry.digest: item for entry, item in reversed(list(zip(images, items, strict=True)))}.values())[::-1]
-
-
-def write_skipped(path: Path, folder: Path, broken: Sequence[Entry]) -> None:
-    """Write which files were left out, and why; without any, no such file is left."""
-    if not broken:
-        path.unlink(missing_ok=True)
-        return
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "problem"])
-        writer.writerows([os.fspath(folder / entry.path), entry.problem] for entry in broken)
-    log.warning("%d files cannot be read as images: see %s", len(broken), path)

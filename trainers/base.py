@@ -18,13 +18,12 @@ from torch import Tensor
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.load import fingerprint
 from coft.backbones.stages import hold_frozen_in_bf16
-from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
-from coft.run.backbone import forward_type, identity_of, load_backbone, precision_of
+from coft.run.backbone import check_light_module, forward_type, identity_of, load_backbone, precision_of
 from coft.run.images import unlabeled_images
 from coft.runtime.disk_tables import tables_in
-from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.errors import UserError
 from coft.runtime.precision import PREDICTIONS, step_attention
 from coft.runtime.settings import load
 from coft.runtime.timing import STEPS, Stopwatch, Waited, profiled
@@ -101,9 +100,7 @@ class MethodTrainer(TrainerX):
             UserError: Naming the key.
         """
         module = cfg.TRAINER[self.section].get("VISUAL", "auto") if self.section else "auto"
-        if module not in ("auto", *VISUAL_MODULES):
-            hint = did_you_mean(module, ("auto", *VISUAL_MODULES))
-            raise UserError(f"TRAINER.{self.section}.VISUAL is {module!r}; {hint}")
+        check_light_module(module, f"TRAINER.{self.section}.VISUAL")
         if self.label_free and cfg.TEST.FINAL_MODEL != "last_step":
             raise UserError(
                 f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}, which chooses an epoch by labels; "

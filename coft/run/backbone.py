@@ -14,7 +14,8 @@ import torch
 from coft.backbones.architecture import is_convolutional
 from coft.backbones.load import architecture, load_clip
 from coft.backbones.stages import freeze_stages
-from coft.runtime.errors import UserError
+from coft.backbones.visual_tuning import VISUAL_MODULES
+from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.precision import AUTO, PRECISIONS, PREDICTIONS, faster_precision
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,20 @@ def faster(cfg: Any) -> str:
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
     backbone = cfg.MODEL.BACKBONE
     return faster_precision(device, architecture(backbone.NAME, backbone.TRUST_JIT).depthwise)
+
+
+def check_light_module(name: str, key: str) -> None:
+    """Refuse the name of a light visual module that is not there.
+
+    Args:
+        name: What the user wrote.
+        key: Of which setting, for the error message.
+
+    Raises:
+        UserError: If there is none of this name.
+    """
+    if name not in (names := ("auto", *VISUAL_MODULES)):
+        raise UserError(f"{key} is {name!r}; {did_you_mean(name, names)}")
 
 
 def forward_type(precision: str, device: torch.device, key: str) -> torch.dtype | None:

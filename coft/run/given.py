@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from coft.images.index import Entry, index_folder, look_at
+from coft.images.index import Entry, index_folder, list_images, look_at
 from coft.images.reading import SUFFIXES, read_bytes, rgb
 from coft.runtime.errors import UserError
 from coft.runtime.progress import bar
@@ -59,27 +60,22 @@ class GivenImages:
 
 
 def given_images(images: Any) -> GivenImages:
-    """Take images in whatever form they come.
+    """Take images in whatever form they come; files that cannot be read are left out, and counted in a warning.
 
     Args:
-        images: A folder, flat or nested; paths; Pillow's images or arrays, (H, W) or (H, W, 3) each; an array (N, H, W)
-            or (N, H, W, 3), uint8; a tensor (N, 3, H, W), uint8 or floats from 0 to 1; or a map-style Dataset of any of
-            them, alone or first in a tuple, whose other entries are not looked at. A Dataset has to give the same image
-            each time.
+        images: A folder, flat or nested, or whatever `sequence_of` takes.
 
     Raises:
         UserError: If it is nothing of this kind, or there is no image that can be read.
     """
-    if isinstance(images, (str, os.PathLike)):
-        found = _of_place(Path(images).expanduser())
-    elif not (hasattr(images, "__getitem__") and hasattr(images, "__len__")) or isinstance(images, dict):
-        raise UserError(f"images is of type {type(images).__name__}; {EXPECTED}")
-    elif getattr(images, "ndim", None) == 2 or getattr(images, "ndim", 0) > 4:
-        raise UserError(f"images has shape {tuple(images.shape)}; {EXPECTED}")
-    elif len(images) and isinstance(images[0], (str, os.PathLike)):
-        found = _of_paths([os.fspath(path) for path in images])
+    if is_place(images) and Path(images).expanduser().is_dir():
+        folder = Path(images).expanduser().resolve()
+        found = _of_entries(folder, index_folder(folder))
+    elif holds_paths(items := sequence_of(images)):
+        entries = [Entry(os.fspath(path), 0, 0) for path in items]
+        found = _of_entries(Path(), list(map_threaded(partial(look_at, Path()), entries, "read images")))
     else:
-        found = _in_memory(images)
+        found = _in_memory(items)
     if not found.names:
         hint = f"files named {', '.join(sorted(SUFFIXES))} are looked for" if found.of_files else EXPECTED
         raise UserError(f"images: no image that can be read ({len(found.skipped)} found); {hint}")
@@ -89,16 +85,40 @@ def given_images(images: Any) -> GivenImages:
     return found
 
 
-def _of_place(place: Path) -> GivenImages:
-    if not place.exists():
-        raise UserError(f"images {place}: no such folder; check the path")
-    folder = place.resolve()
-    return _of_entries(folder, index_folder(folder)) if folder.is_dir() else _of_paths([str(folder)])
+def sequence_of(images: Any) -> Any:
+    """What can be gone through by number: paths, or images in memory.
+
+    Args:
+        images: A folder or file; paths; Pillow's images or arrays, (H, W) or (H, W, 3) each; an array (N, H, W) or
+            (N, H, W, 3), uint8; a tensor (N, 3, H, W), uint8 or floats from 0 to 1; or a map-style Dataset of any of
+            them, alone or first in a tuple, whose other entries are not looked at. A Dataset has to give the same image
+            each time.
+
+    Raises:
+        UserError: If it is nothing of this kind.
+    """
+    if is_place(images):
+        place = Path(images).expanduser()
+        if not place.exists():
+            raise UserError(f"images {place}: no such folder; check the path")
+        if place.is_dir():
+            return sorted(str(place.resolve() / entry.path) for entry in list_images(place.resolve()))
+        return [str(place)]
+    if not (hasattr(images, "__getitem__") and hasattr(images, "__len__")) or isinstance(images, (dict, Image.Image)):
+        raise UserError(f"images is of type {type(images).__name__}; {EXPECTED}")
+    if getattr(images, "ndim", 1) not in (1, 3, 4):
+        raise UserError(f"images has shape {tuple(images.shape)}; {EXPECTED}")
+    return images.to_list() if hasattr(images, "iloc") else images  # a Series goes by its index otherwise
 
 
-def _of_paths(paths: Sequence[str]) -> GivenImages:
-    entries = [Entry(path, 0, 0) for path in paths]
-    return _of_entries(Path(), list(map_threaded(lambda entry: look_at(Path(), entry), entries, "read images")))
+def is_place(images: Any) -> bool:
+    """Whether something is a single path."""
+    return isinstance(images, (str, os.PathLike))
+
+
+def holds_paths(items: Any) -> bool:
+    """Whether items are paths, by the first of them."""
+    return len(items) > 0 and is_place(items[0])
 
 
 def _of_entries(folder: Path, entries: Sequence[Entry]) -> GivenImages:
@@ -112,26 +132,23 @@ def _of_entries(folder: Path, entries: Sequence[Entry]) -> GivenImages:
 
 def _in_memory(images: Any) -> GivenImages:
     def read(name: str) -> bytes:
-        return _file_of(_image_of(images[int(name)], name))
+        return _file_of(image_of(images[int(name)], name))
 
     names = [str(number) for number in range(len(images))]
     digests = [hashlib.sha256(read(name)).hexdigest() for name in bar(names, "read images")]
     return GivenImages(names, digests, read, of_files=False)
 
 
-def image_of(item: Any) -> Image.Image:
+def image_of(item: Any, name: str) -> Image.Image:
     """An image in memory as Pillow's, RGB, upright.
 
     Args:
         item: Pillow's image, an array or tensor; or a tuple that begins with one.
+        name: For errors.
 
     Raises:
         UserError: If it is none.
     """
-    return _image_of(item, "")
-
-
-def _image_of(item: Any, name: str) -> Image.Image:
     item = item[0] if isinstance(item, (tuple, list)) and len(item) else item
     if isinstance(item, Image.Image):
         return rgb(item)

@@ -23,7 +23,7 @@ from coft.runtime.precision import AUTO
 from coft.runtime.settings import Key, checked, keys, load
 from coft.runtime.values import evaluated
 
-from .backbone import faster, follow_backbone
+from .backbone import check_light_module, faster, follow_backbone
 from .config_files import read_config
 from .data_settings import Dataloader, Input
 from .run_settings import Model, Optim, Root, Train
@@ -164,6 +164,7 @@ def settle(kind: Kind, backbone: str, seed: int, output: str, given: Mapping[str
     cfg = _nested(values)
     follow_backbone(cfg)
     section = getattr(cfg.TRAINER, kind.trainer.upper())
+    check_light_module(section.VISUAL, "visual")
     section.PREC = faster(cfg) if section.PREC == AUTO else section.PREC
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     return cfg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from coft.runtime.files import replacing
 from coft.runtime.progress import bar
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -66,3 +69,20 @@ def count_by_class(classnames: Sequence[str], predicted: Tensor) -> str:
     order = torch.sort(counts, descending=True, stable=True).indices.tolist()
     shown = ", ".join(f"{classnames[label]} {int(counts[label])}" for label in order[:10])
     return shown + (f" and {len(order) - 10} classes more" if len(order) > 10 else "")
+
+
+def write_skipped(path: Path, broken: Sequence[tuple[str, str]]) -> None:
+    """Write which files were left out, and why; without any, no such file is left.
+
+    Args:
+        path: The CSV file.
+        broken: Path and problem of each.
+    """
+    if not broken:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "problem"])
+        writer.writerows(broken)
+    log.warning("%d files cannot be read as images: see %s", len(broken), path)
