@@ -53,7 +53,7 @@ def test_the_bits_are_those_of_the_command(
     before = torch.get_rng_state()
     result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=3, **settings)
     assert torch.equal(torch.get_rng_state(), before)
-    for name in ("pseudo_labels.csv", "skipped.csv", ):
+    for name in ("pseudo_labels.csv", "skipped.csv", "model/model.safetensors"):
         assert (tmp_path / "python" / name).read_bytes() == (out / name).read_bytes(), name
     rows = list(csv.DictReader((out / "predictions.csv").open()))
     shown = [{"path": p, "class": c, "confidence": f"{x:.6f}"} for p, c, x in result.labels_.to_numpy()[:, :3]]
