@@ -179,6 +179,7 @@ def test_what_has_no_config_is_run_with_the_defaults(
 ) -> None:
     if trainer == "CoFT":
         monkeypatch.setattr(trainer_configs, "CONFIGS", tmp_path)
+        monkeypatch.setattr(launch, "CONFIGS", tmp_path)
     argv = launch.train_arguments(trainer, launch.parse(trainer, ["digits"]))
     cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
     assert cfg.DATASET.NAME == "Digits" and trainer == cfg.TRAINER.NAME
@@ -199,7 +200,7 @@ def test_case_makes_no_difference_to_a_data_set_and_arguments_stay_as_they_are()
 
 def test_trust_in_an_archive_reaches_the_choice_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(launch, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False))
+    monkeypatch.setattr(trainer_configs, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False))
     for word in ("True", "False"):
         argv = ["digits", "--backbone", "x.pt", "MODEL.BACKBONE.TRUST_JIT", word]
         launch.train_arguments("CoFT", launch.parse("CoFT", argv))
