@@ -200,7 +200,9 @@ def test_case_makes_no_difference_to_a_data_set_and_arguments_stay_as_they_are()
 
 def test_trust_in_an_archive_reaches_the_choice_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(trainer_configs, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False))
+    monkeypatch.setattr(
+        trainer_configs, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False)
+    )
     for word in ("True", "False"):
         argv = ["digits", "--backbone", "x.pt", "MODEL.BACKBONE.TRUST_JIT", word]
         launch.train_arguments("CoFT", launch.parse("CoFT", argv))
