@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-WITHIN = PACKAGE / "files"  # of an installed package: what setup.py puts there
+WITHIN = PACKAGE / "files"  # of an installed package: what pyproject.toml puts there
 INSTALLED = WITHIN.is_dir()
 HOME = WITHIN if INSTALLED else PACKAGE.parent
 
