@@ -103,7 +103,7 @@ class Run:
     def adapted(self) -> Adapted:
         """Train, or go on; predict; and write what there is to write."""
         if self.folder:
-            self.cfg.DATASET = Config(NAME="Folder", IMAGES=self.images.digest, CLASSES=" | ".join(self.classnames))
+            self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=" | ".join(self.classnames))
             claim(self.cfg)
             write_skipped(self.folder / "skipped.csv", self.given.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():

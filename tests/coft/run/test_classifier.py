@@ -28,6 +28,7 @@ CHECKS = (
     "check_set_params",
     "check_do_not_raise_errors_in_init_or_set_param",
     "check_mixin_order",
+    "check_estimators_unfitted",
 )
 
 
