@@ -26,8 +26,10 @@ from coft.method.tables import in_memory
 from coft.runtime.diagnostics import Diagnostics
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.experiment import claim, versions
+from coft.runtime.files import writing
 from coft.runtime.precision import PREDICTIONS
 from coft.runtime.predictions import write_skipped
+from coft.runtime.progress import bar
 from coft.runtime.progress import progress as bars
 from coft.runtime.run_log import RunLog
 from coft.use.model import AdaptedModel, Origin
@@ -40,6 +42,7 @@ from .classes import GENERIC, Classes, Given, given_classes
 from .given import GivenImages, given_images
 from .images import unlabeled_images
 from .loop import train
+from .results import write_results
 from .settings import Config, Kind, kind_of, settings_of, settle
 
 
@@ -113,6 +116,8 @@ class Run:
         result = Adapted(self._model(), pd.DataFrame())
         result.labels_ = self._labels(result.model)
         if self.folder:
+            with writing(self.folder):
+                write_results(self, self.folder, result.labels_)
             result.save(self.folder)
             state.remove(self.folder)
         return result
@@ -205,8 +210,9 @@ class Run:
     def _ended(self, epoch: int) -> None:
         if not self.folder:
             return
-        self.method.observer.add(epoch + 1, f"phase{self.method.phase(epoch)}")
-        state.write(self.folder, epoch + 1, self.method, self.runtime)
+        with writing(self.folder):
+            self.method.observer.add(epoch + 1, f"phase{self.method.phase(epoch)}")
+            state.write(self.folder, epoch + 1, self.method, self.runtime)
 
     # ---------------------------------------------------------------- the end
 
@@ -236,10 +242,12 @@ class Run:
 
     def _labels(self, model: AdaptedModel) -> pd.DataFrame:
         """What the model says of each image that was given; see `Adapted`."""
-        places = {name: index for index, name in enumerate(self.images.pool.paths)}
+        pool = self.images.pool
+        places = {name: index for index, name in enumerate(pool.paths)}
         first = self.given.first_of_content
         index = torch.tensor([places[first[digest]] for digest in self.given.digests])
-        found = [model.predict(batch.to(self.device)) for batch in self.images.plain(index)]
+        batches = bar(index.split(self.cfg.DATALOADER.TEST.BATCH_SIZE), "predict images")
+        found = [model.predict(model.batch([model.view(pool.image(i)) for i in own.tolist()])) for own in batches]
         confidence, label = torch.cat([own.probabilities.cpu() for own in found]).max(dim=1)
         known = [own.p_clean.cpu() for own in found if own.p_clean is not None]
         clean = torch.cat(known).gather(1, label[:, None])[:, 0] if known else torch.full_like(confidence, torch.nan)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from coft.runtime.errors import UserError
-from coft.runtime.files import replacing
+from coft.runtime.files import replacing, writing
 from coft.runtime.progress import bar
 from coft.use.model import AdaptedModel
 from coft.use.store import FOLDER, load, save
@@ -84,9 +84,9 @@ class Adapted:
         Raises:
             UserError: If it cannot be written.
         """
-        save(self.model, Path(folder) / FOLDER)
-        with replacing(Path(folder) / LABELS) as draft:
-            self.labels_.to_csv(draft, index=False)
+        with writing(Path(folder)), replacing(Path(folder) / LABELS) as draft:
+            self.labels_.to_csv(draft, index=False, errors="surrogateescape")
+        save(self.model, Path(folder) / FOLDER)  # last: where it is, all is there
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Adapted:
@@ -101,10 +101,18 @@ class Adapted:
         """
         path = Path(folder) / LABELS
         try:
-            labels = pd.read_csv(path, dtype={"path": str}, keep_default_na=False) if path.is_file() else NO_LABELS
+            labels = read_labels(path) if path.is_file() else NO_LABELS
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); remove it") from error
         return cls(load(Path(folder), device), labels.copy())
 
 
 NO_LABELS = pd.DataFrame(columns=["path", "class", "confidence", "p_clean", "kept"])
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """Read `labels_` from a file; texts such as "NA" are names like any other."""
+    texts = {"path": str, "class": str}
+    return pd.read_csv(
+        path, dtype=texts, keep_default_na=False, na_values={"p_clean": [""]}, encoding_errors="surrogateescape"
+    )

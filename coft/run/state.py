@@ -26,8 +26,8 @@ def write(folder: Path, epochs: int, method: Method, runtime: Runtime) -> None:
         for name, model in method.models.items()
     }
     scaler = None if runtime.scaler is None else runtime.scaler.state_dict()
-    with replacing(folder / FILE) as draft:
-        torch.save({"epochs": epochs, "parts": parts, "scaler": scaler}, draft)
+    with replacing(folder / FILE) as draft, draft.open("wb") as file:  # torch's own writer hides what a disk says
+        torch.save({"epochs": epochs, "parts": parts, "scaler": scaler}, file)
 
 
 def restore(folder: Path, method: Method, runtime: Runtime) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +55,7 @@ def test_the_bits_are_those_of_the_command(
     before = torch.get_rng_state()
     result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=3, **settings)
     assert torch.equal(torch.get_rng_state(), before)
-    for name in ("pseudo_labels.csv", "skipped.csv", "model/model.safetensors"):
+    for name in ("pseudo_labels.csv", "predictions.csv", "skipped.csv", "model/model.safetensors"):
         assert (tmp_path / "python" / name).read_bytes() == (out / name).read_bytes(), name
     rows = list(csv.DictReader((out / "predictions.csv").open()))
     shown = [{"path": p, "class": c, "confidence": f"{x:.6f}"} for p, c, x in result.labels_.to_numpy()[:, :3]]
@@ -140,6 +142,16 @@ def test_a_damaged_state_is_named(adapt: Any, folder: Path, tmp_path: Path, monk
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(coft.UserError, match=f"{re.escape(str(path))}: .*remove the folder"):
         adapt(folder, output=tmp_path / "out")
+
+
+def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(coft.UserError, match=r"out: cannot be written to \(No space left on device\); see to the disk"):
+        adapt(folder, output=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.tmp*")) and not (tmp_path / "out" / state.FILE).exists()
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
