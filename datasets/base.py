@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coft.run.classes import check_classnames
 from coft.runtime.errors import UserError
 from dassl.data.datasets import DatasetBase, Datum
 
@@ -53,7 +54,7 @@ class DeclaredDataset(DatasetBase):
     def __init__(
         self, cfg: Any, *, classnames: Sequence[str], train: Items, test: Items, val: Sequence[Datum] = ()
     ) -> None:
-        check_classnames(classnames, type(self).__name__, self.distinct_names)
+        check_classnames(classnames, f"data set {type(self).__name__}", self.distinct_names)
         chosen = subsample(range(len(classnames)), cfg.DATASET.SUBSAMPLE_CLASSES)
         self._declared = [classnames[label] for label in chosen]
         which = "test" if not train else getattr(cfg.DATASET, "UNLABELED", "train")
@@ -86,35 +87,6 @@ class DeclaredDataset(DatasetBase):
     def num_classes(self) -> int:
         """Number of declared classes, whether or not each has an image."""
         return len(self._declared)
-
-
-def check_classnames(classnames: Sequence[str], dataset: str, distinct: bool = True) -> None:
-    """Refuse class names that no classifier could be built on.
-
-    Args:
-        classnames: Names by label.
-        dataset: Name of the data set, for the error message.
-        distinct: Whether a name that stands twice is refused.
-
-    Raises:
-        UserError: On fewer than two names, on an empty one, or on one that stands twice.
-    """
-    if len(classnames) < 2:
-        raise UserError(
-            f"data set {dataset}: a classifier needs at least two class names, {len(classnames)} given; "
-            f"add the missing names"
-        )
-    seen: dict[str, int] = {}
-    for label, name in enumerate(classnames):
-        plain = " ".join(name.replace("_", " ").lower().split())
-        if not plain:
-            raise UserError(f"data set {dataset}: class {label} has an empty name; give it one")
-        if plain in seen and distinct:
-            raise UserError(
-                f"data set {dataset}: classes {seen[plain]} and {label} have the same name {name!r}; "
-                f"rename one, or merge them"
-            )
-        seen[plain] = label
 
 
 def subsample(labels: Sequence[int], which: str) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections.abc import Sequence
@@ -10,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from coft.images.index import Entry, index_folder
+from coft.run.classes import read_classes
 from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.files import replacing
+from coft.runtime.predictions import write_rows, write_skipped
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from .base import DeclaredDataset
-from .classes_file import read_classes
 from .folders import SUFFIXES, spelled
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,8 @@ class Folder(DeclaredDataset):
         self.dataset_dir = str(folder)
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]
-        write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", folder, [entry for entry in entries if entry.problem])
+        skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
+        write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", skipped)
         labels = [folder_label(e.path, names) if options.LABELS_FROM_FOLDERS else UNKNOWN for e in images]
         if not images:
             raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found); {SUFFIX_HINT}")
@@ -112,13 +112,6 @@ def first_of_each(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum
     return list({entry.digest: item for entry, item in reversed(list(zip(images, items, strict=True)))}.values())[::-1]
 
 
-def write_skipped(path: Path, folder: Path, broken: Sequence[Entry]) -> None:
-    """Write which files were left out, and why; without any, no such file is left."""
-    write_rows(path, ["path", "problem"], [[os.fspath(folder / entry.path), entry.problem] for entry in broken])
-    if broken:
-        log.warning("%d files cannot be read as images: see %s", len(broken), path)
-
-
 def write_duplicates(path: Path, folder: Path, images: Sequence[Entry]) -> None:
     """Write which files have the same content; without any, no such file is left."""
     groups: dict[str, list[Entry]] = {}
@@ -127,12 +120,3 @@ def write_duplicates(path: Path, folder: Path, images: Sequence[Entry]) -> None:
     several = [group for group in groups.values() if len(group) > 1]
     rows = [[str(number), os.fspath(folder / e.path)] for number, group in enumerate(several, 1) for e in group]
     write_rows(path, ["group", "path"], rows)
-
-
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table of paths; one without rows is removed."""
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows([header, *rows])

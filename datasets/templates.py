@@ -7,9 +7,8 @@ peer starts from the second.
 
 from __future__ import annotations
 
+from coft.run.classes import GENERIC
 from dassl.data.datasets import DATASET_REGISTRY
-
-GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "Digits": ("a photo of the digit {}.", "a picture of the number {}.", "{}."),

@@ -20,13 +20,13 @@ sys.path.insert(0, str(ROOT))
 import yaml  # noqa: E402
 
 import train  # noqa: E402
-from coft.backbones.load import architecture  # noqa: E402
-from coft.backbones.open_clip_names import ALIASES, PREFIX, local_path, stem  # noqa: E402
+from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
+from coft.run.classes import is_file  # noqa: E402
+from coft.run.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
 from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.runtime.experiment import flatten  # noqa: E402
 from dassl.data.datasets import DATASET_REGISTRY  # noqa: E402
 from dassl.engine import TRAINER_REGISTRY  # noqa: E402
-from datasets.classes_file import is_file  # noqa: E402
 from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
 
@@ -215,42 +215,9 @@ def shot_settings(trainer: str, shots: int | None) -> list[str]:
     return ["DATASET.NUM_SHOTS", str(shots), "OPTIM.MAX_EPOCH", str(SHOT_EPOCHS.get(shots, 200))]
 
 
-def trainer_config(trainer: str, backbone: str, trust_jit: bool = False) -> Path | None:
-    """The trainer's config for a backbone: its own, or that of a family. None where it has none."""
-    folder = CONFIGS / "trainers" / trainer
-    stems = [slug(backbone), *families(backbone, trust_jit), "default"]
-    choices = [folder / f"{stem}{epochs}.yaml" for stem in stems for epochs in ("", "_ep50")]
-    return next((path for path in choices if path.is_file()), None)
-
-
-def families(backbone: str, trust_jit: bool = False) -> list[str]:
-    """Kinds of backbones that one is of, the nearest first."""
-    if backbone in ALIASES:
-        return ["photo"]
-    known = architecture(backbone, trust_jit)
-    small = known.resolution < 128 and not backbone.startswith(PREFIX)
-    return ["embedded" if small else "vit_b16" if known.is_vit else "rn50"]
-
-
 def trusts(opts: Sequence[str]) -> bool:
     """Whether the settings ask to read TorchScript archives that are not OpenAI's."""
     return ("MODEL.BACKBONE.TRUST_JIT", "True") in zip(opts[::2], opts[1::2], strict=False)
-
-
-def is_checkpoint(backbone: str) -> bool:
-    """Whether a backbone is a file with a CLIP of OpenAI's kind, not a name."""
-    return backbone.endswith((".pt", ".pth")) and not backbone.startswith(PREFIX)
-
-
-def slug(backbone: str) -> str:
-    """A backbone as part of a file name: ViT-B/16 is vit_b16, a path its last part."""
-    name = backbone.replace("/", "")
-    if is_checkpoint(backbone):
-        name = Path(backbone).stem
-    elif backbone.startswith(PREFIX):
-        path = local_path(backbone)
-        name = PREFIX + (stem(path.resolve()) if path else name.removeprefix(PREFIX))
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def output_dir(trainer: str, backbone: str, args: argparse.Namespace) -> str:

@@ -121,3 +121,12 @@ def configure(tmp_path: Path, shapes: Path, checkpoints: dict[str, Path]) -> Cal
         return make_cfg(make_parser().parse_args(flags), extend_cfg)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def folder_of_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine images, three of each class."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for number in range(9):
+        Image.fromarray(draw(number % 3, rng)).save(folder / f"{number}.png")
+    return folder

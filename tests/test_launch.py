@@ -6,6 +6,7 @@ import pytest
 
 from coft.backbones.load import Architecture
 from coft.backbones.open_clip_names import ALIASES
+from coft.run import trainer_configs
 from coft.runtime.errors import UserError
 from scripts import default_backbone, launch
 from tests.open_clip_models import CONFIGS, write_model
@@ -111,7 +112,7 @@ def test_models_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert value(argv, "--config-file").endswith("UPL/vit_b16_ep50.yaml")
     assert value(argv, "--output-dir") == "output/digits/UPL/open_clip_vit_b_16laion2b_s34b_b88k/seed1"
     monkeypatch.setitem(ALIASES, "photo", folder)
-    monkeypatch.setattr(launch, "CONFIGS", tmp_path)
+    monkeypatch.setattr(trainer_configs, "CONFIGS", tmp_path)
     own = tmp_path / "trainers" / "CoFT"
     own.mkdir(parents=True)
     (own / "rn50.yaml").touch()
@@ -177,6 +178,7 @@ def test_what_has_no_config_is_run_with_the_defaults(
     trainer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if trainer == "CoFT":
+        monkeypatch.setattr(trainer_configs, "CONFIGS", tmp_path)
         monkeypatch.setattr(launch, "CONFIGS", tmp_path)
     argv = launch.train_arguments(trainer, launch.parse(trainer, ["digits"]))
     cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
@@ -198,7 +200,9 @@ def test_case_makes_no_difference_to_a_data_set_and_arguments_stay_as_they_are()
 
 def test_trust_in_an_archive_reaches_the_choice_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(launch, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False))
+    monkeypatch.setattr(
+        trainer_configs, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False)
+    )
     for word in ("True", "False"):
         argv = ["digits", "--backbone", "x.pt", "MODEL.BACKBONE.TRUST_JIT", word]
         launch.train_arguments("CoFT", launch.parse("CoFT", argv))

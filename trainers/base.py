@@ -18,12 +18,13 @@ from torch import Tensor
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.load import fingerprint
 from coft.backbones.stages import hold_frozen_in_bf16
-from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
 from coft.report.write import write_report
+from coft.run.backbone import check_light_module, forward_type, identity_of, load_backbone, precision_of
+from coft.run.images import unlabeled_images
 from coft.runtime.disk_tables import tables_in
-from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.errors import UserError
 from coft.runtime.precision import PREDICTIONS, step_attention
 from coft.runtime.settings import load
 from coft.runtime.timing import STEPS, Stopwatch, Waited, profiled
@@ -31,9 +32,8 @@ from dassl.data import DataManager
 from dassl.engine import TrainerX
 from datasets.templates import templates_of
 
-from .backbone import forward_type, load_backbone, precision_of
 from .checkpoints import last_epoch, loads, readable
-from .data import diagnostics_of, unlabeled_data, unlabeled_images
+from .data import diagnostics_of, unlabeled_data
 from .described import described_text
 from .finished import write_model
 from .labeled_images import LabeledImages
@@ -101,9 +101,7 @@ class MethodTrainer(TrainerX):
             UserError: Naming the key.
         """
         module = cfg.TRAINER[self.section].get("VISUAL", "auto") if self.section else "auto"
-        if module not in ("auto", *VISUAL_MODULES):
-            hint = did_you_mean(module, ("auto", *VISUAL_MODULES))
-            raise UserError(f"TRAINER.{self.section}.VISUAL is {module!r}; {hint}")
+        check_light_module(module, f"TRAINER.{self.section}.VISUAL")
         if self.label_free and cfg.TEST.FINAL_MODEL != "last_step":
             raise UserError(
                 f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}, which chooses an epoch by labels; "
@@ -205,10 +203,8 @@ class MethodTrainer(TrainerX):
     @property
     def identity(self) -> dict[str, str]:
         """What a checkpoint must share with this run to be loaded."""
-        images = {"set of unlabeled images": self.images.digest} if hasattr(self, "images") else {}
-        stages = self.cfg.MODEL.BACKBONE.FROZEN_STAGES
-        backbone = f"{self.backbone_id}, {stages} stages frozen" if stages > 0 else self.backbone_id
-        return {"backbone": backbone, **images, "class list": " | ".join(self.classnames)}
+        digest = self.images.digest if hasattr(self, "images") else ""
+        return identity_of(self.cfg, self.backbone_id, self.classnames, digest)
 
     @property
     def precision(self) -> str:

@@ -9,20 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from yacs.config import CfgNode
 
-from coft.backbones.load import architecture
+from coft.run.backbone import faster, follow_backbone
+from coft.run.config_files import read_config
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.experiment import saved_config
-from coft.runtime.precision import AUTO, faster_precision
+from coft.runtime.precision import AUTO
 from coft.runtime.settings import shown
 from dassl.config import clean_cfg, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 
-from .config_files import read_config
 from .merging import Merger
 
 
@@ -112,17 +111,6 @@ def check_weights(cfg: Any) -> None:
         raise UserError(f"MODEL.INIT_WEIGHTS is {shown(path)}; no such file: give a checkpoint of prompts, or none")
 
 
-def follow_backbone(cfg: Any) -> None:
-    """Fill in how the backbone reads images, where that is not set: size, mean, standard deviation, interpolation."""
-    known, own = architecture(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT), cfg.INPUT
-    own.SIZE = tuple(own.SIZE) or (known.resolution,) * 2
-    own.PIXEL_MEAN = list(own.PIXEL_MEAN) or list(known.mean)
-    own.PIXEL_STD = list(own.PIXEL_STD) or list(known.std)
-    own.INTERPOLATION = own.INTERPOLATION or known.interpolation
-    if cfg.MODEL.BACKBONE.FROZEN_STAGES < 0:
-        cfg.MODEL.BACKBONE.FROZEN_STAGES = known.frozen_stages
-
-
 def settle_transforms(cfg: Any) -> None:
     """Leave mirroring out of Dassl's transforms, too, where INPUT.AUGMENT says that images are symbols."""
     if cfg.INPUT.AUGMENT == "symbols":
@@ -148,10 +136,4 @@ def settle_precision(cfg: Any, model_dir: str) -> None:
         if isinstance(section, CfgNode) and section.get("PREC") == AUTO:
             folders = [Path(folder) for folder in (model_dir, cfg.RESUME, cfg.OUTPUT_DIR) if folder]
             chosen = [(saved_config(folder) or {}).get(f"TRAINER.{name}.PREC") for folder in folders]
-            section.PREC = next(filter(None, chosen), None) or _faster(cfg)
-
-
-def _faster(cfg: Any) -> str:
-    device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
-    backbone = cfg.MODEL.BACKBONE
-    return faster_precision(device, architecture(backbone.NAME, backbone.TRUST_JIT).depthwise)
+            section.PREC = next(filter(None, chosen), None) or faster(cfg)

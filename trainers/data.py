@@ -1,21 +1,17 @@
-"""Images of a run: Dassl's loaders, and the unlabeled images without their labels."""
+"""Images of a run: which are unlabeled ones, and their labels for people."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from coft.images.batches import UnlabeledImages
-from coft.images.unlabeled import UnlabeledPool
-from coft.images.views import Inputs
 from coft.runtime.diagnostics import Diagnostics
 from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
-
-from .labeled_images import decoding_of
 
 log = logging.getLogger(__name__)
 
@@ -35,31 +31,6 @@ def unlabeled_data(cfg: Any, dataset: Any, trainer: str) -> list[Datum]:
     if which != "all":
         log.warning("DATASET.SUBSAMPLE_CLASSES %s leaves out images of other classes, by their labels", which)
     return list(dataset.train_u or dataset.train_x)
-
-
-def unlabeled_images(cfg: Any, paths: Sequence[str], hashes: Mapping[str, str] | None = None) -> UnlabeledImages:
-    """Take images in the order of their content, read and kept as INPUT says.
-
-    Args:
-        cfg: INPUT, DATALOADER and USE_CUDA are read.
-        paths: Image files.
-        hashes: SHA-256 of files whose content is known already, by path.
-    """
-    pool = UnlabeledPool(paths, cfg.INPUT.CACHE_MB << 20, hashes, decoding_of(cfg))
-    return UnlabeledImages(
-        pool,
-        inputs_of(cfg),
-        batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
-        test_batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
-    )
-
-
-def inputs_of(cfg: Any) -> Inputs:
-    """What CLIP reads, and how images are augmented, by INPUT."""
-    own = cfg.INPUT
-    return Inputs(own.SIZE[0], tuple(own.PIXEL_MEAN), tuple(own.PIXEL_STD), own.INTERPOLATION, own.AUGMENT)
 
 
 def labels_of(images: UnlabeledImages, data: Sequence[Datum]) -> torch.Tensor:

@@ -6,12 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from coft.run.images import decoding_of, inputs_of
 from coft.runtime.experiment import flatten, versions
 from coft.use.model import AdaptedModel, Origin
 from coft.use.store import FOLDER, portable_name, save
 
-from .data import inputs_of
-from .labeled_images import decoding_of
 from .toolbox import dassl_in_use
 
 

@@ -1,4 +1,4 @@
-"""Labelled images for Dassl's loaders, and how a config wants images read."""
+"""Labelled images for Dassl's loaders."""
 
 from __future__ import annotations
 
@@ -8,24 +8,9 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
-from coft.images.reading import Decoding, decode_image, read_bytes
-from coft.runtime.errors import UserError
+from coft.images.reading import decode_image, read_bytes
+from coft.run.images import decoding_of
 from dassl.data.datasets import Datum
-
-
-def decoding_of(cfg: Any) -> Decoding:
-    """How a config wants images read: twice the pixels that CLIP reads are enough for any crop.
-
-    Args:
-        cfg: INPUT.SIZE, and INPUT.REDUCED_JPEG and INPUT.SHRINK_TO where it has them.
-
-    Raises:
-        UserError: If images were shrunk to less than CLIP reads.
-    """
-    size, shorter = max(cfg.INPUT.SIZE, default=0), cfg.INPUT.get("SHRINK_TO", 0)
-    if shorter and shorter < size:
-        raise UserError(f"INPUT.SHRINK_TO is {shorter}; expected at least INPUT.SIZE, which is {size}, or 0")
-    return Decoding(2 * max(size, shorter) if cfg.INPUT.get("REDUCED_JPEG", True) else 0, shorter)
 
 
 class LabeledImages(Dataset):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ast
-import re
-import warnings
 from typing import Any
 
 from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.settings import Key, SettingError, checked, join, shown
+from coft.runtime.settings import SettingError, checked, join, shown
+from coft.runtime.values import evaluated, unquoted
 
 from .removed_keys import what_became_of
 from .sections import SECTIONS, check_sections, known_keys, node_of, section_names
 
-QUOTED = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*""", re.S)
 NAME = 80  # letters of an unknown key that an error shows
 
 
@@ -114,29 +111,3 @@ class Merger:
         """What to write instead of a value for a section."""
         example = next((key for key in self.known if key.startswith(f"{name}.")), name)
         return f"set one of its keys, such as {example}"
-
-
-def literal(text: str) -> Any:
-    """What Python reads in a text, such as a number or a list; the text itself if it is nothing of the kind."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
-
-
-def unquoted(text: str) -> Any:
-    """A text from the command line: without the quotes that are around it; a number if it looks like one."""
-    value = literal(text)
-    return text if isinstance(value, str) and not QUOTED.fullmatch(text) else value
-
-
-def evaluated(key: Key, value: Any) -> Any:
-    """What a key's value says: YAML has a text where it does not see a number (1e-4), and knows no tuples."""
-    if key.kind is str:
-        return value
-    value = literal(value) if isinstance(value, str) else value
-    if key.entry in (int, float, bool) and isinstance(value, (list, tuple)):
-        return [literal(entry) if isinstance(entry, str) else entry for entry in value]
-    return value

@@ -10,11 +10,12 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from coft.run.data_settings import Dataloader, Input
+from coft.run.run_settings import Model, Optim, Root, Test, Train, Trainer
 from coft.runtime.experiment import flatten
 from coft.runtime.settings import Key, defaults, implied, join, keys, load
 
-from .data_settings import Dataloader, Dataset, Input
-from .run_settings import Model, Optim, Root, Test, Train, Trainer
+from .data_settings import Dataset
 
 GENERAL: dict[str, type] = {
     "": Root,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from coft.rivals.full_tuning import Supervised as SupervisedMethod
 from coft.rivals.full_tuning import SupervisedSettings
+from coft.run.images import unlabeled_images
 from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import MethodTrainer
-from .data import labels_of, unlabeled_images
+from .data import labels_of
 
 
 @TRAINER_REGISTRY.register()

@@ -16,13 +16,14 @@ from coft.images.batches import UnlabeledImages
 from coft.method.labeller import mean_features
 from coft.method.protocol import Images
 from coft.method.tables import Allocate, Rows, in_memory
+from coft.runtime.places import cache_folder
 
 from .feature_cache import cached
 from .load import fingerprint
 from .prompts import DualPrompts, ensemble_features, template_features
 from .visual_tuning import light_module
 
-FEATURE_CACHE: Path | None = Path(__file__).resolve().parents[2] / "cache" / "features"
+FEATURE_CACHE: Path | None = cache_folder() / "features"
 
 
 class ClassBackbone:

@@ -17,11 +17,12 @@ from coft.backbones.prompts import plain_name, template_features, text_tokens
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
 from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.places import HOME
 
 log = logging.getLogger(__name__)
 Descriptions = dict[str, list[str]]
 
-FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "descriptions"
+FOLDER = HOME / "datasets" / "descriptions"
 MAX_TOKENS = 77  # of CLIP's text encoder, marks of start and end included
 CHUNK = 512  # sentences that are encoded at a time
 # in Dassl's registry, of data sets whose file is called otherwise

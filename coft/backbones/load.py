@@ -22,10 +22,11 @@ from coft.backbones.architecture import Architecture
 from coft.backbones.embedded import load_embedded
 from coft.backbones.open_clip_names import ALIASES, is_open_clips
 from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.places import HOME
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+WEIGHTS = HOME / "weights"
 EMBEDDED = {"embedded": WEIGHTS / "embedded.pt", "embedded-vit": WEIGHTS / "embedded-vit.pt"}
 OPENAI_RESOLUTION = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}
 State = dict[str, torch.Tensor]

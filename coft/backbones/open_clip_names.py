@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.places import HOME
 
 log = logging.getLogger(__name__)
 
 PREFIX = "open_clip:"
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+WEIGHTS = HOME / "weights"
 ALIASES = {"photo": WEIGHTS / "photo", "photo-lite1": WEIGHTS / "photo-lite1"}
 FROZEN_STAGES = {"photo": 5, "photo-lite1": 5}  # docs/performance.md: of the same accuracy
 CONFIG = "open_clip_config.json"

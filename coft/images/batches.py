@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import VIEWS, Inputs, View, for_labels, normalize
 from coft.method.protocol import Batch
 from coft.method.seeding import derive, generator
+from coft.runtime.progress import bar
 
 Draw = tuple[str, int, int]  # for which model, index of the image, number of the draw
 ALL = "all"
@@ -81,7 +81,7 @@ class UnlabeledImages:
         draws = [(ALL, i, 0) for i in chosen]
         view = VIEWS["plain"](self.inputs) if num_views == 1 else for_labels(self.inputs, num_views)
         loader = self._loader(Views(self.pool, view, *key), [draws[i : i + size] for i in range(0, len(draws), size)])
-        for batch in tqdm(loader, "unlabeled images", disable=None, leave=False):
+        for batch in bar(loader, "unlabeled images"):
             yield batch[ALL]["view"]
 
     def batches(

@@ -18,10 +18,11 @@ from PIL import Image, UnidentifiedImageError
 from coft.images.reading import SUFFIXES, decode_image, read_bytes
 from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
+from coft.runtime.places import cache_folder
 from coft.runtime.threads import map_threaded
 
 log = logging.getLogger(__name__)
-CACHE = Path(__file__).resolve().parents[2] / "cache" / "folders"
+CACHE = cache_folder() / "folders"
 VERSION = 1
 SMALL = 4096  # bytes; smaller files are decoded to see whether they can be, larger ones are looked over
 JPEG_TAIL = 4096  # bytes at the end in which a JPEG's end mark is looked for: some writers append to it

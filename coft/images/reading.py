@@ -55,15 +55,20 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
         with Image.open(io.BytesIO(data)) as file:
             if decoding.enough:
                 file.draft(None, (decoding.enough, decoding.enough))
-            image: Image.Image = _eight_bits(ImageOps.exif_transpose(file))
-            if image.has_transparency_data:
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
-            return decoding.shrink(image.convert("RGB"))
+            return decoding.shrink(rgb(file))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         unknown = isinstance(error, UnidentifiedImageError)  # its message has an object's address in it
         reason = "no image of a known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """An image as RGB, upright. Grey and palette images are converted, transparency is laid on white."""
+    image = _eight_bits(ImageOps.exif_transpose(image))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
+    return image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ order of their content hashes; every draw, tie and batch follows it. Nothing in 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class UnlabeledPool:
         cache_bytes: Decoded images are kept in memory while they take up no more than this together.
         hashes: SHA-256 of files whose content is known already, by path: they are not read now, unless to be shrunk.
         decoding: How large images become.
+        read: Gives the bytes of a path.
 
     Attributes:
         paths: The image files by index.
@@ -43,16 +44,17 @@ class UnlabeledPool:
         cache_bytes: int = 512 << 20,
         hashes: Mapping[str, str] | None = None,
         decoding: Decoding = IN_FULL,
+        read: Callable[[str], bytes] = read_bytes,
     ) -> None:
         if not paths:
             raise UserError("no unlabeled images: the data set's training part is empty")
         self._cache: dict[str, np.ndarray] = {}
         self._prepared: dict[int, Image.Image] = {}
         self._room = cache_bytes
-        self.decoding = decoding
+        self.decoding, self._read = decoding, read
         new = [path for path in paths if decoding.shorter or path not in (hashes or {})]
-        read = map_threaded(self._take_in, new, "read images")
-        known = {**(hashes or {}), **dict(zip(new, read, strict=True))}
+        found = map_threaded(self._take_in, new, "read images")
+        known = {**(hashes or {}), **dict(zip(new, found, strict=True))}
         digests = [known[path] for path in paths]
         order = sorted(range(len(paths)), key=lambda i: digests[i])
         self.order = torch.tensor(order)
@@ -66,7 +68,7 @@ class UnlabeledPool:
         """Return an image, RGB."""
         path = self.paths[index]
         cached = self._cache.get(path)
-        return decode_image(read_bytes(path), path, self.decoding) if cached is None else Image.fromarray(cached)
+        return decode_image(self._read(path), path, self.decoding) if cached is None else Image.fromarray(cached)
 
     def prepared(self, index: int, view: View) -> Image.Image:
         """Return an image after a view's first stage; kept while there is room.
@@ -86,7 +88,7 @@ class UnlabeledPool:
 
     def _take_in(self, path: str) -> str:
         """Hash a file; decode it as well, to know now whether it can be read, and keep it while there is room."""
-        data = read_bytes(path)
+        data = self._read(path)
         pixels = np.asarray(decode_image(data, path, self.decoding))
         if pixels.nbytes <= self._room:
             self._room -= pixels.nbytes

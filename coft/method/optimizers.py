@@ -18,9 +18,11 @@ HEAD_RATE = 10  # learning rate of the heads over that of the encoder: vectors o
 WEIGHT_DECAY = 5e-4
 
 
-def light_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+def light_optimizer(
+    parameters: Iterable[nn.Parameter], lr: float = 0.03, momentum: float = 0.9, weight_decay: float = WEIGHT_DECAY
+) -> Optimizer:
     """The optimizer of Phase I, unless another is given: SGD."""
-    return torch.optim.SGD(list(parameters), lr=0.03, momentum=0.9, weight_decay=WEIGHT_DECAY)
+    return torch.optim.SGD(list(parameters), lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 def cosine(optimizer: Optimizer, steps: int) -> LRScheduler:

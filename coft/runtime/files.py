@@ -27,6 +27,21 @@ def ensure_folder(path: Path, flag: str) -> None:
 
 
 @contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Context in which results are written: what the disk refuses is one line for the user.
+
+    Raises:
+        UserError: If it refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror or error}); see to the disk, and do the same again"
+        ) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name beside it, and rename it when all is written.
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from coft.runtime.files import replacing
+from coft.runtime.progress import bar
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -27,7 +30,7 @@ def predict(trainer: Any, loader: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor
     """
     trainer.set_model_mode("eval")
     rows = []
-    for batch in tqdm(loader, "predict images", disable=None, leave=False):
+    for batch in bar(loader, "predict images"):
         image, label = trainer.parse_batch_test(batch)
         confidence, predicted = trainer.model_inference(image).float().softmax(dim=1).max(dim=1)
         rows.append((predicted.cpu(), confidence.cpu(), label.cpu()))
@@ -66,3 +69,24 @@ def count_by_class(classnames: Sequence[str], predicted: Tensor) -> str:
     order = torch.sort(counts, descending=True, stable=True).indices.tolist()
     shown = ", ".join(f"{classnames[label]} {int(counts[label])}" for label in order[:10])
     return shown + (f" and {len(order) - 10} classes more" if len(order) > 10 else "")
+
+
+def write_skipped(path: Path, broken: Sequence[tuple[str, str]]) -> None:
+    """Write which files were left out, and why; without any, no such file is left.
+
+    Args:
+        path: The CSV file.
+        broken: Path and problem of each.
+    """
+    write_rows(path, ["path", "problem"], broken)
+    if broken:
+        log.warning("%d files cannot be read as images: see %s", len(broken), path)
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table of paths; one without rows is removed."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([header, *rows])

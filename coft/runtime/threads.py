@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from tqdm import tqdm
+from .progress import bar as progress_bar
 
 BLOCK = 64  # files of a task: a task for each would take more memory than the results
 T = TypeVar("T")
@@ -29,7 +29,7 @@ def map_threaded(function: Callable[[T], R], items: Sequence[T], title: str) -> 
     blocks = (items[i : i + BLOCK] for i in range(0, len(items), BLOCK))
     with (
         ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as threads,
-        tqdm(desc=title, total=len(items), disable=None, leave=False) as bar,
+        progress_bar(title=title, total=len(items)) as bar,
     ):
         for results in threads.map(lambda block: [function(item) for item in block], blocks):
             bar.update(len(results))

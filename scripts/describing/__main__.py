@@ -18,9 +18,9 @@ import openai
 from tqdm import tqdm
 
 from coft.backbones.descriptions import Descriptions, class_key, load_descriptions
+from coft.run.classes import is_file
 from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
-from datasets.classes_file import is_file
 from scripts.paths import called_from
 
 from .asking import Task, UnusableAnswers, describe, make_client, opening

@@ -57,6 +57,8 @@ def test_packages_of_the_library_do_not_import_in_circles() -> None:
         "backbones": {"method", "runtime", "images"},
         "rivals": {"method", "runtime", "images", "backbones"},
         "use": {"method", "runtime", "images", "backbones"},
+        "run": {"method", "runtime", "images", "backbones", "rivals", "use"},
+        "command": {"method", "runtime", "images", "backbones", "rivals", "use", "run"},
     }
     for package, below in allowed.items():
         for path in modules(f"coft/{package}"):

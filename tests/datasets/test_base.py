@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coft.run.classes import check_classnames
 from coft.runtime.errors import UserError, did_you_mean
-from datasets.base import check_classnames, read_split, subsample
+from datasets.base import read_split, subsample
 from datasets.digits import Digits
 from datasets.eurosat import EuroSAT
 
@@ -88,7 +89,7 @@ def test_unknown_half_is_named() -> None:
 )
 def test_class_names_that_cannot_be_told_apart(names: list[str], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        check_classnames(names, "Mine")
+        check_classnames(names, "data set Mine")
 
 
 def make_eurosat(root: Path, shapes: Path) -> None:

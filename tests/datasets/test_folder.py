@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from coft.images import index
+from coft.run.classes import read_classes
 from coft.runtime.errors import UserError
-from datasets.classes_file import read_classes
 from datasets.folder import Folder
 from tests.datasets.rooms import config, touch, write_image
 

@@ -14,6 +14,8 @@ import yaml
 from PIL import Image
 from yacs.config import CfgNode
 
+from coft.run.config_files import read_config
+from coft.run.data_settings import Input
 from coft.runtime.errors import UserError
 from coft.runtime.experiment import flatten
 from coft.runtime.settings import defaults, keys, load
@@ -28,8 +30,6 @@ from dassl.utils import set_random_seed
 from train import make_parser
 from trainers import extend_cfg
 from trainers.config import make_cfg, settle_seed
-from trainers.config_files import read_config
-from trainers.data_settings import Input
 from trainers.merging import Merger
 from trainers.sections import GENERAL, SECTIONS, known_keys
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 from coft.images.reading import IN_FULL, Decoding, decode_image
 from coft.images.unlabeled import UnlabeledPool
+from coft.run.images import decoding_of
 from coft.runtime.errors import UserError
 from tests.coft.images.test_images import encode
-from trainers.labeled_images import LabeledImages, decoding_of
+from trainers.labeled_images import LabeledImages
 
 
 def waves(width: int, height: int) -> Image.Image:

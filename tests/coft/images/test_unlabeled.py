@@ -14,8 +14,8 @@ from coft.images.batches import UnlabeledImages, endless_draws
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize
 from coft.method.seeding import derive
+from coft.run.images import inputs_of
 from coft.runtime.errors import UserError
-from trainers.data import inputs_of
 
 
 @pytest.fixture

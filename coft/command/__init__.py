@@ -1,0 +1,1 @@
+"""The command `coft` of an installed package."""

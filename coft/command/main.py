@@ -1,0 +1,96 @@
+"""The command `coft`: what to do is its first word. What a command needs is imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from coft.runtime.errors import Parser, UserError, did_you_mean
+from coft.runtime.places import HOME, INSTALLED
+
+from . import adapt
+
+Command = Callable[[Sequence[str]], int]
+SHELLS = ("bash", "zsh", "tcsh")
+OVERVIEW = """usage: coft COMMAND ...
+
+Fine-tune CLIP to your images without a single label.
+
+  coft adapt photos --classes "tabby cat, golden retriever"
+
+commands:
+{commands}
+
+coft COMMAND --help says what a command takes."""
+
+
+def _of_the_checkout(name: str) -> Command:
+    """A command that needs data sets and trainers of the checkout, which the package does not have."""
+
+    def call(argv: Sequence[str]) -> int:
+        if INSTALLED:
+            raise UserError(f"coft {name}: needs a checkout of the project; there it is: bash scripts/{name}.sh")
+        return subprocess.call(["bash", str(HOME / "scripts" / f"{name}.sh"), *argv])
+
+    return call
+
+
+def completion(argv: Sequence[str]) -> int:
+    """Print what a shell needs to complete the command."""
+    import shtab
+
+    parser = Parser(prog="coft completion", description='Shell completion: eval "$(coft completion bash)"')
+    parser.add_argument("shell", choices=SHELLS)
+    shell = parser.parse_args(argv).shell
+    whole = Parser(prog="coft")
+    commands = whole.add_subparsers()
+    for name, (_, help) in COMMANDS.items():
+        of_adapt = [adapt.make_parser(add_help=False)] if name == "adapt" else []
+        commands.add_parser(name, help=help, parents=of_adapt)
+    print(shtab.complete(whole, shell))
+    return 0
+
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
+    "compare": (_of_the_checkout("compare"), "methods side by side on benchmarks (needs a checkout)"),
+    "data": (_of_the_checkout("data"), "get the data sets of the benchmarks (needs a checkout)"),
+    "completion": (completion, 'completion by the shell: eval "$(coft completion bash)"'),
+}
+
+
+def overview() -> str:
+    """What `coft --help` says."""
+    width = max(map(len, COMMANDS))
+    return OVERVIEW.format(commands="\n".join(f"  {name:{width}}  {help}" for name, (_, help) in COMMANDS.items()))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the arguments say.
+
+    Returns:
+        The exit code: 0, 2 for a mistake of the user's, 130 for an interrupt.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    try:
+        if argv[0] not in COMMANDS:
+            raise UserError(f"unknown command {argv[0]!r}; {did_you_mean(argv[0], COMMANDS)}")
+        return COMMANDS[argv[0]][0](argv[1:])
+    except UserError as error:
+        print(f"error: {error.line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+
+
+def run() -> None:
+    """Be the process of the command."""
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in train.py, before torch is imported
+    sys.exit(main(sys.argv[1:]))

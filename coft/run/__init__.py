@@ -1,0 +1,1 @@
+"""A run without Dassl: settings, images, the loop, and the Python interface."""

@@ -1,0 +1,21 @@
+"""Where files are that come with the code, and where results are kept between runs.
+
+A checkout has them beside the package. An installed package has those that it needs within itself.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+WITHIN = PACKAGE / "files"  # of an installed package: what pyproject.toml puts there
+INSTALLED = WITHIN.is_dir()
+HOME = WITHIN if INSTALLED else PACKAGE.parent
+
+
+def cache_folder() -> Path:
+    """Where the features and the indices of folders are kept that another run can use again."""
+    if not INSTALLED:
+        return HOME / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "coft"

@@ -1,0 +1,56 @@
+"""A small folder of images, and settings with which a run takes a second."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coft.images import index
+from coft.method import coft, pair
+from coft.method.negative_prompt import fit_negative
+from tests.conftest import CLASSNAMES, draw
+
+SHORT: dict[str, Any] = {
+    "seeds_per_class": 3,
+    "prec": "fp32",
+    "label_views": 2,
+    "phase1__epochs": 2,
+    "phase1__min_steps": 2,
+    "phase2__epochs": 2,
+    "phase2__refresh": 1,
+    "phase2__lr": 1e-3,
+    "dataloader__train_x__batch_size": 12,
+}
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Filter seeds although runs are so short; fit negative vectors in fewer steps; keep no index of folders."""
+    monkeypatch.setattr(coft, "WARMUP_STEPS", 2)
+    monkeypatch.setattr(coft, "MIN_AUC", 0.0)
+    monkeypatch.setattr(pair, "fit_negative", partial(fit_negative, steps=10))
+    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image.Image]:
+    """24 images of three classes, by turns."""
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(draw(number % len(CLASSNAMES), rng)) for number in range(24)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pictures: list[Image.Image]) -> Path:
+    """The images as files, one of them twice, and a file that is none."""
+    own = tmp_path / "own"
+    (own / "more").mkdir(parents=True)
+    for number, picture in enumerate(pictures):
+        picture.save(own / ("more" if number % 2 else "") / f"{number}.png")
+    (own / "again.png").write_bytes((own / "0.png").read_bytes())
+    (own / "broken.png").write_bytes(b"x")
+    return own

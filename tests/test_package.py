@@ -1,0 +1,132 @@
+"""The wheel that `pip install .` makes: what is in it, and that the command works where there is no checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Sequence
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import CLASSNAMES
+from tests.forks import ROOT, run_forked
+
+SHORT = ["seeds_per_class=3", "label_views=1", "prec=fp32", "phase1__epochs=1", "phase1__min_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    return Path(next(WheelBuilder(str(ROOT)).build(directory=str(folder))))
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the wheel installs."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_it_installs_one_package_and_its_licences(site: Path) -> None:
+    names = {path.name for path in site.iterdir()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"coft"} and len(names) == 2
+    (about,) = site.glob("*.dist-info")
+    assert {path.name for path in (about / "licenses").rglob("*") if path.is_file()} >= {"LICENSE", "licences.csv"}
+    assert "coft = coft.command.main:run" in (about / "entry_points.txt").read_text()
+    with_init = {path.parent.relative_to(site) for path in site.rglob("__init__.py")}
+    assert {path.parent.relative_to(ROOT) for path in (ROOT / "coft").rglob("__init__.py")} == with_init
+
+
+def test_what_it_needs_is_what_requirements_say(site: Path) -> None:
+    lines = [line.partition("#")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    known = {canonicalize_name(own.name): own.specifier for own in map(Requirement, filter(str.strip, lines))}
+    (about,) = site.glob("*.dist-info")
+    needed = message_from_string((about / "METADATA").read_text(encoding="utf-8")).get_all("Requires-Dist") or []
+    assert len(needed) > 10
+    for own in map(Requirement, needed):
+        assert known[canonicalize_name(own.name)] == own.specifier, own.name
+    of_dassl = {"yacs", "tensorboard"}
+    assert known.keys() - {canonicalize_name(Requirement(text).name) for text in needed} == of_dassl
+
+
+def coft(site: Path, cwd: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Call the command of the wheel from a folder, in a process that knows nothing of the checkout."""
+    start = site.parent / "start.py"
+    start.write_text(f"import sys\nsys.path.insert(0, {str(site)!r})\nfrom coft.command.main import run\nrun()\n")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cwd / "cache")}
+    return run_forked([str(start), *arguments], cwd, environment)
+
+
+def test_adapt_from_any_folder(
+    site: Path, tmp_path: Path, folder_of_shapes: Path, checkpoints: dict[str, Path]
+) -> None:
+    words = [str(folder_of_shapes), "--classes", ", ".join(CLASSNAMES), "--output", "mine"]
+    done = coft(site, tmp_path, ["adapt", *words, "--backbone", str(checkpoints["resnet"]), *SHORT, "phase2__epochs=1"])
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Labelled 9 images" in done.stdout
+    assert (tmp_path / "mine" / "model" / "model.safetensors").is_file()
+    assert (tmp_path / "cache" / "coft" / "folders").is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "cache"}
+
+
+def test_its_own_weights_and_configs_are_found(site: Path, tmp_path: Path) -> None:
+    start = tmp_path / "places.py"
+    lines = [
+        "import sys",
+        f"sys.path.insert(0, {str(site)!r})",
+        "from coft.runtime import places",
+        "print(places.HOME)",
+    ]
+    start.write_text("\n".join(lines))
+    home = Path(run_forked([str(start)], tmp_path).stdout.strip())
+    assert home == site / "coft" / "files"
+    needed = [*(f"weights/{name}" for name in ("photo/open_clip_model.safetensors", "embedded.pt"))]
+    needed += [f"configs/trainers/{name}/photo.yaml" for name in ("CoFT", "CoFTPlus")]
+    for name in needed:
+        assert (home / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 0, "Fine-tune CLIP to your images without a single label"),
+        (["--help"], 0, r"adapt +fine-tune a CLIP to a folder of images"),
+        (["adapt", "--help"], 0, "the same command goes on from the last finished epoch"),
+        (["completion", "bash"], 0, "--classes"),
+        (["adopt"], 2, "error: unknown command 'adopt'; did you mean 'adapt'?"),
+        (["adapt", "photos"], 2, "error: the following arguments are required: --classes; coft adapt --help"),
+        (["adapt", "photos", "--classes", "a,b", "x"], 2, "error: 'x' is no setting; write NAME=VALUE"),
+        (["adapt", "photos", "--classes", "a,b", "filtre=self"], 2, "unknown setting 'filtre'; did you mean 'filter'"),
+        (["compare", "digits"], 2, "error: coft compare: needs a checkout of the project; there it is: bash scripts/"),
+    ],
+)
+def test_what_it_says(arguments: list[str], code: int, said: str, site: Path, tmp_path: Path) -> None:
+    done = coft(site, tmp_path, arguments)
+    assert done.returncode == code and re.search(said if code == 0 else re.escape(said), done.stdout), done.stdout
+    assert not (tmp_path / "adapted").exists()
+
+
+@pytest.mark.slow
+def test_pip_installs_it_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "clean", symlinks=True)
+    python = tmp_path / "clean" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True, timeout=120)
+    packages = next((tmp_path / "clean" / "lib").glob("python*")) / "site-packages"
+    before = {path.name.partition("-")[0] for path in packages.iterdir()}
+    assert before == {"coft"}
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))  # what it needs, without a download
+    command = [str(tmp_path / "clean" / "bin" / "coft"), "--help"]
+    assert "adapt" in subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=True).stdout
