@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .classifier import HEADS, Classifier
 from .errors import MethodError
-from .filters import ALONE, FILTERS, HARD, Filter, SeedFilter, weigh_seeds, with_minimum
-from .labeller import SCORES, Scores, best_class, first_features, first_logits, predict
+from .filters import ALONE, FILTERS, HARD, Filter, SeedFilter, probability, weigh_seeds, with_minimum
+from .labeller import SCORES, Scores, best_class, clean_, first_features, first_logits, predict
 from .losses import adjusted_cross_entropy, log_mean
 from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
 from .neighbours import NeighbourGraph, neighbour_count
@@ -96,6 +96,7 @@ class CoFT(Method):
         make_optimizer: Makes the optimizer of Phase I from its parameters.
         filter: In the place of the pseudo-label filter that the settings name. It is used as it is; of the settings'
             filter the best few labels of each class count in any case (`with_minimum`).
+        seed_filter: In the place of `weigh_seeds`.
         choose_seeds: From logits of all images, and a number for each class.
         schedule: Of the learning rates of Phase II.
     """
@@ -112,6 +113,7 @@ class CoFT(Method):
         *,
         make_optimizer: MakeOptimizer = light_optimizer,
         filter: Filter | None = None,
+        seed_filter: SeedFilter | None = None,
         choose_seeds: Callable[[Tensor, int | Tensor], PseudoLabels] = select_seeds,
         schedule: Schedule = cosine,
     ) -> None:
@@ -122,7 +124,7 @@ class CoFT(Method):
         self.per_peer = seed_quota(len(images), self.num_classes, own.seeds_per_class, own.seeds_share)
         min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
         self.filter = filter or with_minimum(FILTERS[own.filter], min_kept)
-        self.seed_filter: SeedFilter = partial(
+        self.seed_filter = seed_filter or partial(
             weigh_seeds, clean_rule=own.clean_rule, at_least=min_kept, hard=own.filter in HARD
         )
         self.sample = torch.randperm(len(images), generator=generator(runtime.seed, "sample"))[:SAMPLE]
@@ -196,10 +198,9 @@ class CoFT(Method):
             MethodError: If the filter keeps no label.
         """
         features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.epoch)
-        if self.fits_negatives and self.epoch > self.phase1_epochs:  # the first time, peers know no more than the seeds
-            self.renew_seeds(self.labeller.classify(self.pair.teachers(), features))
-        self.fit_to_seeds(features)  # which changes the negative vectors that classify next
         predictions = self.predictions(self.labeller.classify(self.pair.teachers(), features))
+        if self.fits_negatives:
+            self.fit_to_predictions(features, predictions)
         for name, partner in PARTNERS.items():
             labels = self.filter(predictions[name], predictions[partner])
             if not labels.weight.any():
@@ -207,20 +208,22 @@ class CoFT(Method):
             self.peers[name].take_labels(labels)
         self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()})
 
-    def renew_seeds(self, scores: Mapping[str, Scores]) -> None:
-        """Choose the seeds anew by the mean of the peers' probabilities; with a filter of `ALONE`, each its own.
+    def fit_to_predictions(self, features: Mapping[str, Tensor], predictions: dict[str, Predictions]) -> None:
+        """Fit each teacher's negative vectors to its partner's labels of all images; its p_clean is then of these.
 
-        The negative vectors are fitted to the seeds, and the first ones are right as often as zero-shot CLIP was.
+        A label counts as much as both peers' softmax believe it. With a filter of `ALONE`, a peer takes its own labels.
 
         Args:
-            scores: Of all images, by peer.
+            features: Of all images, by peer. Shape (N, embed_dim) each.
+            predictions: By peer; p_clean is replaced.
         """
-        if self.settings.filter in ALONE:
-            for name, peer in self.peers.items():
-                peer.take_seeds(self.choose_seeds(self.ensemble([scores[name]]), self.per_peer))
-        else:
-            self.share_seeds(self.ensemble(list(scores.values())), 2 * self.per_peer)
-        self.observer.seeds_renewed({name: peer.seeds for name, peer in self.peers.items()})
+        alone = self.settings.filter in ALONE
+        sources = {name: predictions[name if alone else partner] for name, partner in PARTNERS.items()}
+        labels = {name: probability(predictions[name], source) for name, source in sources.items()}
+        self.pair.fit_negatives(self.pair.teachers(), labels, self.settings.label_views, self.epoch, features)
+        for name, (_, log_odds) in self.labeller.classify(self.pair.teachers(), features).items():
+            clean = clean_(log_odds, self.settings.prior_tau, self.settings.clean_rule)
+            predictions[name] = replace(predictions[name], clean=clean)
 
     def ensemble(self, scores: Sequence[Scores]) -> Tensor:
         """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
@@ -230,8 +233,8 @@ class CoFT(Method):
     def predictions(self, scores: Mapping[str, Scores]) -> dict[str, Predictions]:
         """Each peer's predictions for all images, from its scores, in place.
 
-        As long as the encoders have learned from the seeds alone, predictions spread among neighbours. Later they know
-        more than the frozen CLIP, whose features make the neighbours.
+        As long as the encoders have learned from the seeds alone, labels spread among neighbours. Later they know more
+        than the frozen CLIP, whose features make the neighbours.
         """
         graph = self.neighbours() if self.epoch <= self.phase1_epochs else None
         own, allocate = self.settings, self.runtime.allocate
@@ -301,16 +304,12 @@ class CoFT(Method):
         """Whether negative vectors are fitted to what they tell apart, instead of trained alone."""
         return bool(self.settings.class_negative and self.settings.lambda_dual)
 
-    def fit_to_seeds(self, known: Mapping[str, Tensor] | None = None) -> None:
-        """Fit each teacher's negative vectors to its surest seeds of each class: as many as it had at first.
-
-        Args:
-            known: Features of all images, where they are at hand. Shape (N, embed_dim) each.
-        """
+    def fit_to_seeds(self) -> None:
+        """Fit each teacher's negative vectors to its surest seeds of each class: as many as it had at first."""
         if not self.fits_negatives:
             return
         seeds = {n: peer.seeds.of_classes(slice(self.per_peer), self.num_classes) for n, peer in self.peers.items()}
-        self.pair.fit_negatives(self.pair.teachers(), seeds, self.settings.label_views, self.epoch, known)
+        self.pair.fit_negatives(self.pair.teachers(), seeds, self.settings.label_views, self.epoch)
 
     def fit_to_labels(self) -> None:
         """Fit the inference models' negative vectors to the last labels, with all classes at equal weight.

@@ -63,7 +63,7 @@ FILTERS: dict[str, Filter] = {
 
 
 HARD = ("both-hard",)  # with these, seeds too count in full or not at all
-ALONE = ("self",)  # with these, each peer also renews its seeds by itself
+ALONE = ("self",)  # with these, also the negative vectors of each peer are fitted to its own labels
 
 
 def keep_best(labels: PseudoLabels, score: Tensor, at_least: int, num_classes: int) -> PseudoLabels:

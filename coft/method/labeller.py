@@ -238,8 +238,8 @@ def predict(
 ) -> Predictions:
     """What a model predicts for all unlabeled images, in place: there may be no room for another two tables.
 
-    The label is the likeliest class. With a graph, probabilities and p_clean spread among neighbours, and for the label
-    the prior is corrected once more.
+    The label is the likeliest class. With a graph, probabilities spread among neighbours, and for the label the prior is
+    corrected once more.
 
     Args:
         logits: l+. Shape (N, C). Becomes the probabilities.
@@ -250,16 +250,21 @@ def predict(
         allocate: Makes tables.
     """
     correct_prior_(logits, tau)
-    correct_prior_(log_odds, tau)
     spread = logits if graph is None else correct_prior_(graph.spread(logits, allocate), tau)
     label = each_row(lambda rows: rows.argmax(dim=1), spread)
-    for rows, odds in chunks(logits, log_odds):
+    for (rows,) in chunks(logits):
         rows.copy_(rows.softmax(dim=1))
-        odds.copy_(p_clean(odds, clean_rule))
     if graph is not None:
         logits.copy_(graph.smooth(logits, allocate))
-        log_odds.copy_(graph.smooth(log_odds, allocate))
-    return Predictions(label, logits, log_odds)
+    return Predictions(label, logits, clean_(log_odds, tau, clean_rule))
+
+
+def clean_(log_odds: Tensor, tau: float, clean_rule: str) -> Tensor:
+    """p_clean of all unlabeled images, in the place of their clean log-odds; as of `predict`. Shape (N, C)."""
+    correct_prior_(log_odds, tau)
+    for (rows,) in chunks(log_odds):
+        rows.copy_(p_clean(rows, clean_rule))
+    return log_odds
 
 
 def best_class(logits: Tensor, log_odds: Tensor, classify: str) -> Tensor:

@@ -175,9 +175,6 @@ class Observer:
     def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
         """Seeds were chosen by logits of all images, shape (N, C); `quotas` were wanted of each class, shape (C,)."""
 
-    def seeds_renewed(self, seeds: Mapping[str, PseudoLabels]) -> None:
-        """Each model got other seeds in Phase II."""
-
     def seeds_filtered(
         self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float], guesses: Sequence[Tensor]
     ) -> None:

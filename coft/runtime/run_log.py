@@ -104,11 +104,6 @@ class RunLog(Observer):
         if short := [self.classnames[c] for c in torch.nonzero(missing > 0).flatten().tolist()]:
             log.warning("Fewer seeds than wanted for: %s", ", ".join(short))
 
-    def seeds_renewed(self, seeds: Mapping[str, PseudoLabels]) -> None:
-        """Count the right ones."""
-        index, labels = torch.cat([s.index for s in seeds.values()]), torch.cat([s.label for s in seeds.values()])
-        self.numbers["seeds_precision"] = self.diagnostics.accuracy(index, labels)
-
     def seeds_filtered(
         self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float], guesses: Sequence[Tensor]
     ) -> None:

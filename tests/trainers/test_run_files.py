@@ -156,16 +156,6 @@ def test_the_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> No
     assert len(found) == 1 and float(found[0]) == pytest.approx(trainer.results["accuracy_test"], abs=0.05)
 
 
-def test_the_share_of_right_seeds_is_of_the_seeds_that_peers_end_with(trained: Callable[..., Any]) -> None:
-    built = trained("CoFT")
-    images = built.dm.dataset.train_u or built.dm.dataset.train_x
-    truth = [images[i].label for i in built.images.pool.order.tolist()]
-    seeds = [peer.seeds for peer in built.method.peers.values()]
-    pairs = [pair for own in seeds for pair in zip(own.index.tolist(), own.label.tolist(), strict=True)]
-    logged = [row["seeds_precision"] for row in lines(Path(built.output_dir), "metrics.csv") if row["seeds_precision"]]
-    assert float(logged[-1]) == pytest.approx(sum(truth[i] == c for i, c in pairs) / len(pairs), abs=1e-4)
-
-
 def test_accuracies_of_the_curves_are_those_of_both_peers(trained: Callable[..., Any]) -> None:
     built = trained("CoFT")
     found, right = built.accuracies(), dict.fromkeys((*PEERS, "both"), 0)

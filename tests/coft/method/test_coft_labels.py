@@ -142,67 +142,34 @@ def test_all_images_are_labelled_every_few_epochs_by_views_of_their_own() -> Non
     assert {views for views, _, _ in plain.images.asked} == {1}
 
 
-# -------------------------------------------------------------------- renewed seeds
+# -------------------------------------------------------------------- what negative vectors are fitted to
 
 
-def watch_renewals(method: Any, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Each renewal's scores as logs of mean probabilities, corrected, of both peers and of each."""
-    seen: list[Any] = []
-    renew = method.renew_seeds
+@pytest.mark.parametrize("who", ["both", "self"])
+def test_negative_vectors_are_fitted_to_the_partner_s_labels_when_labels_are_made(
+    who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = make_coft({"filter": who} | EACH_EPOCH)
+    fits: list[tuple[Tensor, ...]] = []
 
-    def recorded(scores: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        each = [scores[name][0].double().softmax(dim=1) for name in PEERS]  # Phase II goes by the positive vectors
-        found = [sum(each) / 2, *each]
-        seen.append([without_prior(p.log()) for p in found])
-        renew(scores)
+    def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        fits.append((features, labels, weight, fit_negative(features, labels, weight, *rest, steps=20)))
+        return fits[-1][-1]
 
-    monkeypatch.setattr(method, "renew_seeds", recorded)
-    return seen
-
-
-def test_seeds_are_the_surest_images_when_labels_are_made_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = make_coft(EACH_EPOCH)
-    seen = watch_renewals(method, monkeypatch)
-    given: list[dict[str, PseudoLabels]] = []
-    fits: list[tuple[Tensor, Tensor]] = []
-    fit_to_seeds = method.fit_to_seeds
-
-    def recorded(known: Any = None) -> None:
-        fits.clear()
-        fit_to_seeds(known)
-        given.append({name: peer.seeds for name, peer in method.peers.items()})
-        if known is not None:
-            for (features, labels), (name, seeds) in zip(fits, given[-1].items(), strict=True):
-                assert torch.equal(features, known[name][seeds.index]) and torch.equal(labels, seeds.label)
-
-    def fitted(features: Tensor, labels: Tensor, *rest: Any) -> Tensor:
-        fits.append((features, labels))
-        return fit_negative(features, labels, *rest, steps=20)
-
-    monkeypatch.setattr(method, "fit_to_seeds", recorded)
-    monkeypatch.setattr(pair, "fit_negative", fitted)
-    train(method)
-    end_of_phase1, first, *later = ({n: pairs(own) for n, own in each.items()} for each in given)
-    assert end_of_phase1 == first  # Phase I has learned from these alone: its choice would be of them again
-    assert len(later) == len(seen) == 2
-    for (both, _, _), found in zip(seen, later, strict=True):
-        expected = surest(both, [2 * method.per_peer] * CLASSES)
-        for n, name in enumerate(PEERS):
-            assert found[name] == [(i, c) for c, members in enumerate(expected) for i in members[n::2]]
-    assert later[-1] != first
-    assert [{n: pairs(own) for n, own in each.items()} for each in method.observer.renewed] == later
-    assert len(method.observer.chosen) == 1  # not reported again as first seeds
-
-
-def test_each_model_renews_its_own_seeds_where_it_learns_its_own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = make_coft({"filter": "self"} | EACH_EPOCH)
-    seen = watch_renewals(method, monkeypatch)
-    train(method)
-    assert len(seen) == len(method.observer.renewed) == 2
-    for (_, *each), renewed in zip(seen, method.observer.renewed, strict=True):
-        for logits, name in zip(each, PEERS, strict=True):
-            expected = surest(logits, [method.per_peer] * CLASSES)
-            assert pairs(renewed[name]) == [(i, c) for c, members in enumerate(expected) for i in members]
+    monkeypatch.setattr(pair, "fit_negative", recorded)
+    begun(method, method.phase1_epochs)
+    predictions, _ = method.observer.labels[-1]
+    for (features, labels, weight, negative), (name, partner) in zip(fits[-2:], PARTNER.items(), strict=True):
+        source = predictions[name if who == "self" else partner]
+        assert torch.equal(labels, source.label)
+        for i, y in enumerate(labels.tolist()):
+            believed = [float(own.probability[i, y]) for own in (predictions[name], source)]
+            assert float(weight[i]) == pytest.approx(min(believed))
+        teacher = method.peers[name].teacher()
+        torch.testing.assert_close(teacher.negative, negative)
+        positive, scale = F.normalize(teacher.positive, dim=-1), teacher.scale
+        odds = without_prior(scale * features @ (positive - F.normalize(negative, dim=-1)).t())
+        torch.testing.assert_close(predictions[name].clean, odds.softmax(dim=1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("warm_at_once")
@@ -227,14 +194,12 @@ def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_share
 
 
 @pytest.mark.parametrize("settings", [{"class_negative": False}, {"lambda_dual": 0.0}])
-def test_nothing_is_fitted_and_no_seed_renewed_where_a_setting_says_so(
+def test_nothing_is_fitted_where_a_setting_says_so(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = make_coft(settings | EACH_EPOCH)
-    monkeypatch.setattr(method, "renew_seeds", partial(pytest.fail, "seeds that nothing is fitted to"))
     monkeypatch.setattr(pair, "fit_negative", partial(pytest.fail, "fitted"))
     train(method)
-    assert not method.observer.renewed
     for peer in method.peers.values():
         torch.testing.assert_close(peer.student.negative, peer.text_features()[1])  # no loss of Phase II reaches it
         first = make_coft(settings).peers["peer_a"].offset
@@ -246,9 +211,7 @@ def test_nothing_is_fitted_and_no_seed_renewed_where_a_setting_says_so(
 # -------------------------------------------------------------------- the negative vectors
 
 
-def test_negative_vectors_are_fitted_to_seeds_before_labels_are_made_and_at_the_ends_of_phases(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_negative_vectors_are_fitted_at_the_ends_of_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     fits: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
@@ -260,11 +223,8 @@ def test_negative_vectors_are_fitted_to_seeds_before_labels_are_made_and_at_the_
     train(method)
     assert len(fits) == len(PEERS) * 4
     for n, (name, peer) in enumerate(method.peers.items()):
-        end_of_phase1, first_labels, second_labels, end = fits[n :: len(PEERS)]
-        assert torch.equal(end_of_phase1[1], first_labels[1])
-        assert torch.equal(second_labels[1], peer.seeds.label)
-        for _, _, weight, _ in (end_of_phase1, first_labels, second_labels):
-            assert bool((weight == 1).all())
+        end_of_phase1, _, _, end = fits[n :: len(PEERS)]
+        assert torch.equal(end_of_phase1[1], peer.seeds.label) and bool((end_of_phase1[2] == 1).all())
         torch.testing.assert_close(peer.text_features()[1], end_of_phase1[-1])
         trained_on = peer.labels.weighted()
         assert torch.equal(end[1], trained_on.label)

@@ -63,8 +63,7 @@ def naive_predictions(method: Any, rule: str) -> dict[str, tuple[list[int], Tens
         rows = without_prior(spread(features, plus), own.prior_tau).tolist()
         clean = [[1 / (1 + math.exp(-d)) for d in row] for row in odds.tolist()]
         p_clean = odds.softmax(dim=1) if rule == "coupled" else torch.tensor(clean, dtype=torch.float64)
-        both = (naive_smooth(features, NEAR, table) for table in (plus.softmax(dim=1), p_clean))
-        found[name] = [row.index(max(row)) for row in rows], *both
+        found[name] = [row.index(max(row)) for row in rows], naive_smooth(features, NEAR, plus.softmax(dim=1)), p_clean
     return found
 
 
@@ -114,9 +113,9 @@ def test_neighbours_and_the_second_correction_change_first_labels() -> None:
     scores = method.labeller.score(method.pair.teachers(), None, 2, FIRST)
     predictions = method.observer.labels[0][0]
     for name in PEERS:
-        plus, odds = (without_prior(table.double()) for table in scores[name])
+        plus = without_prior(scores[name][0].double())
         assert predictions[name].label.tolist() != plus.argmax(dim=1).tolist()
-        assert not torch.allclose(predictions[name].clean.double(), odds.softmax(dim=1), atol=0.05)
+        assert not torch.allclose(predictions[name].probability.double(), plus.softmax(dim=1), atol=0.05)
 
 
 def test_later_labels_are_each_image_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +153,10 @@ def test_a_model_s_predictions_without_a_graph_are_its_own_and_with_one_those_of
     features, plus, odds = (torch.randn(COUNT, size, generator=source) for size in (6, CLASSES, CLASSES))
     corrected = [without_prior(table.double(), 0.5) for table in (plus, odds)]
     said = without_prior(spread(features, corrected[0]), 0.5)
-    smooth = [naive_smooth(features, NEAR, table.softmax(dim=1)) for table in corrected]
+    smooth = naive_smooth(features, NEAR, corrected[0].softmax(dim=1))
     found = predict(plus, odds, 0.5, "coupled", NeighbourGraph(features, NEAR))
     assert found.probability is plus and found.clean is odds  # in place: there may be no room for others
-    assert_predicted(found, (said.argmax(dim=1).tolist(), *smooth))
+    assert_predicted(found, (said.argmax(dim=1).tolist(), smooth, corrected[1].softmax(dim=1)))
 
 
 def test_mapped_tables_change_no_bit(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,15 +164,11 @@ class Seen(Observer):
 
     def __init__(self) -> None:
         self.chosen: list[tuple[PseudoLabels, Tensor, Tensor]] = []
-        self.renewed: list[dict[str, PseudoLabels]] = []
         self.filtered: list[tuple[dict[str, PseudoLabels], list[float], list[Tensor]]] = []
         self.labels: list[tuple[dict[str, Predictions], dict[str, PseudoLabels], dict[str, str]]] = []
 
     def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
         self.chosen.append((seeds, logits.clone(), quotas))
-
-    def seeds_renewed(self, seeds: Mapping[str, PseudoLabels]) -> None:
-        self.renewed.append(dict(seeds))
 
     def seeds_filtered(
         self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float], guesses: Sequence[Tensor]

@@ -51,15 +51,14 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
     assert [row["kept"] for row in lines(tmp_path / "metrics.csv")] in (["3", ""], ["3.0", ""])
 
 
-def test_renewed_and_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
+def test_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
     log = make_log(tmp_path, [0, 1, 0, 1])
     one = PseudoLabels(torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.9, 0.4]))
     two = PseudoLabels(torch.tensor([2, 3]), torch.tensor([1, 1]), torch.tensor([0.6, 0.7]))
     seeds = dict(zip(PEERS, (one, two), strict=True))
-    log.seeds_renewed(seeds)
     log.seeds_filtered(seeds, [0.5, 1.0], [torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])])
     reported = log.add(1, "phase1")
-    assert reported["seeds_precision"] == 0.5 and reported["precision"] == pytest.approx(2 / 3)
+    assert reported["precision"] == pytest.approx(2 / 3)
     assert (reported["kept"], reported["of"], reported["coverage"], reported["separation"]) == (3, 4, 0.75, 0.75)
     assert reported["disagreement"] == 0.25
 
