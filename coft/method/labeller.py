@@ -238,8 +238,8 @@ def predict(
 ) -> Predictions:
     """What a model predicts for all unlabeled images, in place: there may be no room for another two tables.
 
-    The label is the likeliest class. With a graph, probabilities spread among neighbours, and for the label the prior is
-    corrected once more.
+    The label is the likeliest class. With a graph, probabilities spread among neighbours, and so do labels, whose prior
+    is then corrected once more.
 
     Args:
         logits: l+. Shape (N, C). Becomes the probabilities.

@@ -28,6 +28,10 @@ class Diagnostics:
         known = truth >= 0
         return float((truth[known] == labels[known]).float().mean()) if known.any() else math.nan
 
+    def wrong(self, labels: Tensor) -> Tensor:
+        """Which pseudo-labels of all images are wrong; those of images without a known label are not. Shape (N,)."""
+        return (self._labels >= 0) & (self._labels != labels)
+
     def cluster_accuracy(self, labels: Tensor) -> float:
         """Share of right labels of all images if classes swapped names in the best way, as clusterings are measured.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from coft.method import pair
 from coft.method.filters import FILTERS, oneself
 from coft.method.negative_prompt import fit_negative
 from coft.method.pseudo_labels import Predictions, PseudoLabels
-from tests.coft.method.test_coft_seeds import softmax, surest, without_prior
+from tests.coft.method.test_coft_seeds import softmax, without_prior
 from tests.coft.method.toys import (
     CLASSES,
     COUNT,
@@ -194,9 +193,7 @@ def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_share
 
 
 @pytest.mark.parametrize("settings", [{"class_negative": False}, {"lambda_dual": 0.0}])
-def test_nothing_is_fitted_where_a_setting_says_so(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_fitted_where_a_setting_says_so(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     method = make_coft(settings | EACH_EPOCH)
     monkeypatch.setattr(pair, "fit_negative", partial(pytest.fail, "fitted"))
     train(method)
