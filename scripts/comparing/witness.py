@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,19 +45,27 @@ class Seen(Observer):
 
 
 def witness(run: Run) -> dict[str, Any]:
-    """Measure a finished run.
+    """Measure a finished run; see `measure`."""
+    return measure(_built(run), run.folder)
+
+
+def measure(trainer: Any, folder: Path) -> dict[str, Any]:
+    """Measure what a trainer's peers know, with the weights that a run of the same settings has left.
+
+    Args:
+        trainer: Of two peers; its weights are replaced.
+        folder: Of the run.
 
     Returns:
         For each of `STAGES`, AUROCs by name of score, `alike` (see `same_errors`), `accuracy`; and in `survival` what
         becomes of the first wrong labels (see `survival`).
     """
-    trainer = _built(run)
     method, truth = trainer.method, trainer.diagnostics
     frozen = first_features(method.images, method.backbone, method.runtime, method.settings.label_views)
     found: dict[str, Any] = {}
     labels = {}
     for stage, epoch in zip(STAGES, (method.phase1_epochs, method.epochs), strict=True):
-        trainer.load_model(str(run.folder), epoch=epoch)
+        trainer.load_model(str(folder), epoch=epoch)
         predictions, features = _relabelled(method, epoch)
         graph = NeighbourGraph(frozen, neighbour_count(len(frozen), method.num_classes))
         scores = label_scores(predictions) | {
@@ -65,7 +74,8 @@ def witness(run: Run) -> dict[str, Any]:
         }
         labels[stage] = predictions[NAMES[0]].label
         found[stage] = {name: _mean_auroc(truth, predictions, score) for name, score in scores.items()}
-        found[stage]["alike"] = same_errors(*(truth.wrong(p.label) for p in predictions.values()), predictions)
+        first, second = (truth.wrong(own.label) for own in predictions.values())
+        found[stage]["alike"] = same_errors(first, second, predictions)
         found[stage]["accuracy"] = truth.accuracy(torch.arange(len(frozen)), labels[stage])
     found["survival"] = survival(truth, labels, frozen)
     return found
