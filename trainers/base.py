@@ -18,6 +18,7 @@ from torch import Tensor
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.load import fingerprint
 from coft.backbones.stages import hold_frozen_in_bf16
+from coft.backbones.unseen import warn_of_unseen
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
 from coft.report.write import write_report
@@ -190,6 +191,7 @@ class MethodTrainer(TrainerX):
 
     def make_backbone(self) -> ClassBackbone:
         """The frozen CLIP with the classes of the data set."""
+        warn_of_unseen(self.cfg.MODEL.BACKBONE.NAME, self.classnames)
         return ClassBackbone(
             self.clip_model,
             self.classnames,

@@ -19,6 +19,7 @@ from coft.backbones.backbone import ClassBackbone
 from coft.backbones.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
 from coft.backbones.load import fingerprint
 from coft.backbones.stages import hold_frozen_in_bf16
+from coft.backbones.unseen import warn_of_unseen
 from coft.images.batches import UnlabeledImages
 from coft.method.optimizers import light_optimizer
 from coft.method.protocol import Runtime
@@ -165,6 +166,7 @@ class Run:
 
     def _backbone(self) -> ClassBackbone:
         identity = identity_of(self.cfg, self.backbone_id, self.classnames, self.images.digest)
+        warn_of_unseen(self.cfg.MODEL.BACKBONE.NAME, self.classnames)
         return ClassBackbone(
             self.clip_model,
             self.classnames,

@@ -1,0 +1,49 @@
+"""Class names whose tokens a backbone has not seen in pre-training: it cannot know what they mean."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from .load import EMBEDDED
+from .prompts import plain_name
+from .tokens import CLIP_TOKENIZER
+
+log = logging.getLogger(__name__)
+SHOWN = 10  # names in the warning, at most
+
+
+def unseen_names(backbone: str, classnames: Sequence[str]) -> list[str]:
+    """Class names with a token that pre-training has not used, in their order.
+
+    Only the CLIPs of drawings say which tokens these are. The text tower of `photo` has seen all whole words of the
+    vocabulary, and OpenAI's have seen the web.
+
+    Args:
+        backbone: Its name.
+        classnames: C names.
+    """
+    if backbone not in EMBEDDED:
+        return []
+    seen = _seen_tokens(EMBEDDED[backbone])
+    return [name for name in classnames if not seen.issuperset(CLIP_TOKENIZER.encode(plain_name(name)))]
+
+
+@cache
+def _seen_tokens(path: Path) -> frozenset[int]:
+    return frozenset(torch.load(path, map_location="cpu", weights_only=True)["token_ids"].tolist())
+
+
+def warn_of_unseen(backbone: str, classnames: Sequence[str]) -> None:
+    """Say which class names the backbone cannot know, if there are any."""
+    if names := unseen_names(backbone, classnames):
+        shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        log.warning(
+            "The backbone %s has never seen a part of these class names: %s. It can hardly tell what they mean; use "
+            "other words, or another backbone",
+            *(backbone, shown),
+        )

@@ -1,0 +1,37 @@
+"""Names that a backbone cannot know."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from coft.backbones.load import EMBEDDED
+from coft.backbones.tokens import CLIP_TOKENIZER
+from coft.backbones.unseen import SHOWN, unseen_names, warn_of_unseen
+
+NAMES = ["sweater", "pullover", "ankle_boot", "T-shirt", "dog"]
+
+
+@pytest.mark.parametrize("backbone", EMBEDDED)
+def test_names_with_a_token_that_pre_training_has_not_used(backbone: str) -> None:
+    seen = torch.load(EMBEDDED[backbone], weights_only=True)["token_ids"].tolist()
+    expected = [n for n in NAMES if any(t not in seen for t in CLIP_TOKENIZER.encode(n.replace("_", " ")))]
+    assert unseen_names(backbone, NAMES) == expected
+    assert "pullover" in expected and "dog" not in expected
+
+
+def test_other_backbones_name_none() -> None:
+    assert unseen_names("photo", NAMES) == unseen_names("ViT-B/16", NAMES) == []
+
+
+def test_the_warning_names_classes_and_not_too_many(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_unseen("embedded", ["dog", "cat"])
+        assert not caplog.records
+        warn_of_unseen("embedded", ["pullover"])
+        assert "embedded" in caplog.text and "pullover" in caplog.text
+        caplog.clear()
+        warn_of_unseen("embedded", [f"qqzzx{k}" for k in range(SHOWN + 3)])
+    assert f"qqzzx{SHOWN - 1} and 3 more" in caplog.text
