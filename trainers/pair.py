@@ -15,8 +15,8 @@ from torch import nn
 from coft.method.filters import HARD
 from coft.method.labeller import first_features
 from coft.method.protocol import Backbone
-from coft.report.evidence import write_frozen
 from coft.runtime.errors import UserError
+from coft.runtime.evidence import write_frozen
 from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
 from coft.runtime.run_log import RunLog
 from dassl.optim import build_optimizer

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from coft.runtime.evidence import centred_sample, evenly
+
 from . import names
 from .curves import panels
 from .duplicates import equal_groups, near_groups
-from .evidence import centred_sample, evenly
 from .groups import groups_by_class
 from .maps import Map, make_map
 from .run_folder import RunFolder

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from coft.runtime.errors import UserError
+from coft.runtime.evidence import Evidence, read_evidence
 from coft.runtime.experiment import CONFIG
-
-from .evidence import Evidence, read_evidence
 
 WARNING = "Warning: "  # how a line of log.txt begins that is one
 MOST_WARNINGS = 50

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coft.method.protocol import Observer
 from coft.method.pseudo_labels import Predictions, PseudoLabels
-from coft.report.evidence import write_peers
+from coft.runtime.evidence import write_peers
 
 from .diagnostics import Diagnostics
 from .report import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels

@@ -56,6 +56,7 @@ def test_packages_of_the_library_do_not_import_in_circles() -> None:
         "images": {"method", "runtime"},
         "backbones": {"method", "runtime", "images"},
         "rivals": {"method", "runtime", "images", "backbones"},
+        "report": {"method", "runtime", "images"},
         "use": {"method", "runtime", "images", "backbones"},
         "run": {"method", "runtime", "images", "backbones", "rivals", "use"},
         "command": {"method", "runtime", "images", "backbones", "rivals", "use", "run"},

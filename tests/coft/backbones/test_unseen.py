@@ -33,5 +33,5 @@ def test_the_warning_names_classes_and_not_too_many(caplog: pytest.LogCaptureFix
         warn_of_unseen("embedded", ["pullover"])
         assert "embedded" in caplog.text and "pullover" in caplog.text
         caplog.clear()
-        warn_of_unseen("embedded", [f"qqzzx{k}" for k in range(SHOWN + 3)])
-    assert f"qqzzx{SHOWN - 1} and 3 more" in caplog.text
+        warn_of_unseen("embedded", [f"pullover {k}" for k in range(SHOWN + 3)])
+    assert f"pullover {SHOWN - 1} and 3 more" in caplog.text

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from coft.report import evidence
-from coft.report.evidence import most_alike, read_evidence, write_frozen, write_peers
+from coft.runtime import evidence
 from coft.runtime.errors import UserError
+from coft.runtime.evidence import most_alike, read_evidence, write_frozen, write_peers
 
 
 @pytest.fixture
