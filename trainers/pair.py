@@ -13,10 +13,8 @@ import yaml
 from torch import nn
 
 from coft.method.filters import HARD
-from coft.method.labeller import first_features
-from coft.method.protocol import Backbone
+from coft.run.results import keep_evidence
 from coft.runtime.errors import UserError
-from coft.runtime.evidence import write_frozen
 from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
 from coft.runtime.run_log import RunLog
 from dassl.optim import build_optimizer
@@ -108,11 +106,7 @@ class PairTrainer(MethodTrainer):
 
     def keep_evidence(self) -> None:
         """Keep what the frozen CLIP knows of the unlabeled images."""
-        views = getattr(self.own, "label_views", 1)
-        method: Any = self.method
-        backbone: Backbone = method.backbone
-        features = first_features(self.images, backbone, self.runtime, views)
-        write_frozen(Path(self.output_dir), self.classnames, features, backbone.zero_shot_text())
+        keep_evidence(self.method, Path(self.output_dir))
 
     def accuracies(self) -> dict[str, float]:
         """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it.

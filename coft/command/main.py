@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from coft.runtime.errors import Parser, UserError, did_you_mean
 from coft.runtime.places import HOME, INSTALLED
@@ -38,6 +39,28 @@ def _of_the_checkout(name: str) -> Command:
     return call
 
 
+def _predict(argv: Sequence[str]) -> int:
+    from coft.use.predict import main
+
+    return main(argv)
+
+
+def _export(argv: Sequence[str]) -> int:
+    from coft.use.export.command import main
+
+    return main(argv)
+
+
+def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
+    """Write the report of a run. Returns the exit code."""
+    from coft.report.write import write_report
+
+    parser = Parser(prog=program, description="What a finished run found, as one page: report.html.")
+    parser.add_argument("run", type=resolve, metavar="RUN", help="output folder of a finished run")
+    print(f"  {write_report(parser.parse_args(argv).run)}")
+    return 0
+
+
 def completion(argv: Sequence[str]) -> int:
     """Print what a shell needs to complete the command."""
     import shtab
@@ -56,6 +79,9 @@ def completion(argv: Sequence[str]) -> int:
 
 COMMANDS: dict[str, tuple[Command, str]] = {
     "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
+    "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),
+    "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
+    "report": (report, "report.html of a finished run, anew"),
     "compare": (_of_the_checkout("compare"), "methods side by side on benchmarks (needs a checkout)"),
     "data": (_of_the_checkout("data"), "get the data sets of the benchmarks (needs a checkout)"),
     "completion": (completion, 'completion by the shell: eval "$(coft completion bash)"'),

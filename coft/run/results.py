@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from coft.method.labeller import first_features
+from coft.report.write import write_report
+from coft.runtime.evidence import write_frozen
 from coft.runtime.experiment import versions, write_json
 from coft.runtime.files import replacing
 
+log = logging.getLogger(__name__)
+
+
+def keep_evidence(method: Any, folder: Path) -> None:
+    """Keep what the frozen CLIP knows of a method's unlabeled images, which the report shows.
+
+    Args:
+        method: Of two peers, such as CoFT.
+        folder: Of the run.
+    """
+    own, backbone = method.settings, method.backbone
+    features = first_features(method.images, backbone, method.runtime, getattr(own, "label_views", 1))
+    write_frozen(folder, backbone.classnames, features, backbone.zero_shot_text())
+
+
+def write_page(method: Any, folder: Path) -> None:
+    """Write `report.html`. A run that has come so far does not fail by it."""
+    try:
+        keep_evidence(method, folder)
+        write_report(folder)
+    except Exception:  # all results are on disk already
+        log.warning("The report could not be written; all other files are there", exc_info=True)
+
 
 def write_results(run: Any, folder: Path, labels: pd.DataFrame) -> None:
-    """Write `predictions.csv` and `summary.json`.
+    """Write `predictions.csv`, `summary.json`, and of image files `report.html`.
 
     Args:
         run: A `coft.run.adapt.Run` that is at its end.
@@ -40,3 +67,5 @@ def write_results(run: Any, folder: Path, labels: pd.DataFrame) -> None:
         "config": run.cfg.dump(),
     }
     write_json(folder / "summary.json", content)
+    if run.given.of_files:
+        write_page(run.method, folder)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 import coft
+from coft.command.main import main
 from coft.method.coft import CoFT
 from coft.run import state
 from coft.run.given import given_images
@@ -101,6 +102,24 @@ def test_labels_are_what_the_model_predicts(adapt: Any, folder: Path, tmp_path: 
     pd.testing.assert_frame_equal(again.labels_, result.labels_, check_dtype=False, rtol=1e-6)
     assert list(again.classes_) == list(CLASSNAMES)
     assert np.array_equal(again.predict_proba(folder / "0.png"), result.predict_proba(folder / "0.png"))
+
+
+def test_a_folder_of_results_has_a_report_and_predicts(
+    adapt: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    result = adapt(folder, output=output)
+    page = (output / "report.html").read_bytes()
+    assert all(name.encode() in page for name in CLASSNAMES)
+    (output / "report.html").unlink()
+    assert main(["report", str(output)]) == 0 and (output / "report.html").is_file()
+    capsys.readouterr()
+    image = folder / "0.png"
+    assert main(["predict", str(output), str(image)]) == 0
+    row = next(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert row["path"] == str(image) and row["class"] == result.predict(image)[0]
+    assert main(["export", str(output), "--to", "head", str(tmp_path / "head")]) == 0
+    assert (tmp_path / "head" / "head.safetensors").is_file()
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
