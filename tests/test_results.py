@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from coft.runtime.errors import UserError
+from scripts.comparing.page import __main__ as module
 from scripts.comparing.page.__main__ import BLOCK, KEPT, PAGE, PHOTOGRAPHS, RUNS, fill, page_as_written, write_page
 from scripts.comparing.page.cells import METHODS, PAIRS, shown
 from scripts.comparing.page.from_runs import by_seed, verdict
@@ -52,6 +53,20 @@ def interval(values: list[float], t: float, form: str = ".1f") -> str:
 def test_the_page_is_what_the_command_writes(page: str) -> None:
     assert page_as_written() == page and write_page(["--check"]) == 0
     assert "scripts.comparing.page" in (ROOT / "scripts" / "results.sh").read_text()
+
+
+def test_tables_of_commands_are_taken_and_then_stay(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, tables = tmp_path / "results.md", [tmp_path / "a.md", tmp_path / "b.md"]
+    copy.write_text(page)
+    for path in tables:
+        path.write_text(f"| {path.stem} |\n")
+    monkeypatch.setattr(module, "PAGE", copy)
+    monkeypatch.setattr(module, "PICTURE", tmp_path / "gain.png")
+    assert write_page([part for path in tables for part in ("--experiments", str(path))]) == 0
+    assert "<!-- begin: experiments -->\n| a |\n\n| b |\n<!-- end: experiments -->" in copy.read_text()
+    assert write_page(["--check"]) == 0
+    with pytest.raises(UserError, match=r"c\.md: cannot be read"):
+        write_page(["--benchmark", str(tmp_path / "c.md")])
 
 
 def test_prose_has_no_result_of_its_own(page: str) -> None:

@@ -2,6 +2,7 @@
 
 bash scripts/results.sh            (rewrites docs/results.md between its markers, and docs/gain.png)
 bash scripts/results.sh --check    (writes nothing; 1 if the page is not what would be written)
+bash scripts/results.sh --benchmark FILE --experiments FILE ...    (also takes tables that these commands wrote)
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from coft.runtime.errors import Parser, UserError
 from coft.runtime.files import replacing
 from scripts.launch import ROOT
-from scripts.paths import shown
+from scripts.paths import called_from, shown
 
 from ..gain import gain_over_zero_shot, write_gain
 from ..results import listed_rows
@@ -27,6 +29,7 @@ from .cells import BACKBONES, DATASETS, METHODS
 DOCS = ROOT / "docs"
 PAGE, RUNS, KEPT, PICTURE = (DOCS / name for name in ("results.md", "runs.csv", "summaries.csv", "gain.png"))
 PHOTOGRAPHS = DOCS / "photographs.csv"  # as runs.csv
+TAKEN = ("benchmark", "experiments")  # blocks that are as a command wrote them, until it writes others
 BLOCK = re.compile(r"<!-- begin: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
 
 
@@ -42,10 +45,32 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     return BLOCK.sub(lambda match: f"<!-- begin: {match[1]} -->\n{blocks[match[1]]}\n<!-- end: {match[1]} -->", text)
 
 
-def page_as_written() -> str:
-    """The page with the tables that follow from the lists."""
-    blocks = all_blocks(listed_rows(RUNS), pd.read_csv(KEPT, dtype={"row": str}), listed_rows(PHOTOGRAPHS))
-    return fill(PAGE.read_text(encoding="utf-8"), blocks)
+def page_as_written(taken: Mapping[str, Sequence[Path]] | None = None) -> str:
+    """The page with the tables that follow from the lists.
+
+    Args:
+        taken: Files with new tables, by names of `TAKEN`.
+
+    Raises:
+        UserError: If one cannot be read.
+    """
+    page = PAGE.read_text(encoding="utf-8")
+    blocks = {match[1]: match[2].rstrip("\n") for match in BLOCK.finditer(page) if match[1] in TAKEN}
+    blocks |= {name: "\n\n".join(map(read_table, files)) for name, files in (taken or {}).items() if files}
+    blocks |= all_blocks(listed_rows(RUNS), pd.read_csv(KEPT, dtype={"row": str}), listed_rows(PHOTOGRAPHS))
+    return fill(page, blocks)
+
+
+def read_table(path: Path) -> str:
+    """Tables that a command wrote.
+
+    Raises:
+        UserError: If there are none.
+    """
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give the .md file that the command wrote") from error
 
 
 def draw_gains() -> None:
@@ -61,8 +86,12 @@ def write_page(argv: Sequence[str]) -> int:
     """Write the page and its picture, or check the page. Returns the exit code."""
     parser = Parser(prog="scripts/results.sh", description="Write the tables of docs/results.md and docs/gain.png.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the page would change")
-    text = page_as_written()
-    if parser.parse_args(argv).check:
+    for name in TAKEN:
+        help = f"take the tables of {name} from the .md file that its command wrote; again for more"
+        parser.add_argument(f"--{name}", type=called_from, action="append", default=[], metavar="FILE", help=help)
+    args = parser.parse_args(argv)
+    text = page_as_written({name: getattr(args, name) for name in TAKEN})
+    if args.check:
         return int(text != PAGE.read_text(encoding="utf-8"))
     with replacing(PAGE) as draft:
         draft.write_text(text, encoding="utf-8")
