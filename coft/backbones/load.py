@@ -13,7 +13,7 @@ from urllib.error import URLError
 
 import torch
 from clip import clip
-from clip.model import CLIP, build_model
+from clip.model import build_model
 from torch import nn
 
 from coft.backbones.architecture import CLIP_MEAN as CLIP_MEAN  # for scripts of users
@@ -91,21 +91,15 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
 
 
 def fingerprint(model: Any) -> str:
-    """Hash tensors of a CLIP, enough to tell one pre-training from another: a few of OpenAI's kind, else all.
+    """Hash all tensors of a CLIP: what tells one pre-training from another.
 
     Returns:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for tensor in _telling(model):
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()[:16]
-
-
-def _telling(model: Any) -> list[torch.Tensor]:
-    if isinstance(model, CLIP):
-        return [model.visual.conv1.weight, model.text_projection, model.ln_final.weight, model.logit_scale]
-    return list(model.state_dict().values())
 
 
 def _read_state(name: str, trust_jit: bool) -> State:

@@ -13,9 +13,9 @@ from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from coft.images.reading import SUFFIXES, decode_image, read_bytes
+from coft.images.reading import FORMATS, SUFFIXES, decode_image, read_bytes
 from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
 from coft.runtime.places import cache_folder
@@ -141,14 +141,14 @@ def find_problem(data: bytes, path: str | Path) -> str:
 def _looks_whole(data: bytes) -> bool:
     """Whether a JPEG or PNG is certainly not cut off; False where only decoding can tell."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format == "JPEG":
                 return b"\xff\xd9" in data[-JPEG_TAIL:]
             if image.format == "PNG":
                 image.verify()  # reads all chunks and compares their checksums
                 return b"IEND" in data[-64:]
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
-        pass
+    except Exception:  # decoders raise what they like on bytes that are damaged
+        return False
     return False
 
 

@@ -12,6 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from coft.runtime.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}  # of files that count as images
+# Only what these suffixes promise is decoded, whatever a file is called: Pillow would run Ghostscript on PostScript.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+LONGEST = 100  # times the other side; to bring the shorter side to a size would blow up a strip to gigabytes
 WHITE = (255, 255, 255, 255)
 
 
@@ -52,14 +55,22 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
         UserError: If the bytes are no image that can be decoded.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            _check_sides(*file.size)
             if decoding.enough:
                 file.draft(None, (decoding.enough, decoding.enough))
             return decoding.shrink(rgb(file))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise what they like on bytes that are damaged
         unknown = isinstance(error, UnidentifiedImageError)  # its message has an object's address in it
         reason = "no image of a known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
+
+
+def _check_sides(width: int, height: int) -> None:
+    if max(width, height) > LONGEST * min(width, height):
+        raise ValueError(f"{width} x {height} pixels: a side is more than {LONGEST} times the other")
 
 
 def rgb(image: Image.Image) -> Image.Image:

@@ -37,6 +37,18 @@ def test_calls_do_not_share_weights(checkpoints: dict[str, Path]) -> None:
     assert second.text_projection.abs().sum() > 0
 
 
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_every_tensor_counts_in_the_fingerprint(checkpoints: dict[str, Path], kind: str) -> None:
+    model = load_clip(str(checkpoints[kind]))
+    before = fingerprint(model)
+    for name, tensor in model.state_dict().items():
+        kept = tensor.clone()
+        tensor.view(-1)[-1:] += 1
+        assert fingerprint(model) != before, name
+        tensor.copy_(kept)
+    assert fingerprint(model) == before
+
+
 def test_fingerprints_tell_pre_trainings_apart(checkpoints: dict[str, Path]) -> None:
     prints = {fingerprint(load_clip(str(path))) for path in checkpoints.values()}
     assert len(prints) == 3

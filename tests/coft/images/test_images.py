@@ -81,3 +81,33 @@ def test_photos_are_turned_upright() -> None:
 def test_what_cannot_be_decoded_is_named(data: bytes) -> None:
     with pytest.raises(UserError, match=r"image some/file\.png cannot be read"):
         decode_image(data, "some/file.png")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_a_program_that_is_called_an_image_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: pytest.fail("PostScript was run"))
+    with pytest.raises(UserError, match=r"image a\.png cannot be read \(no image of a known kind\)"):
+        decode_image(POSTSCRIPT, "a.png")
+
+
+@pytest.mark.parametrize(("size", "fits"), [((800, 8), True), ((8, 800), True), ((809, 8), False), ((1, 101), False)])
+def test_a_strip_is_no_image(size: tuple[int, int], fits: bool) -> None:
+    data = encode(Image.new("RGB", size))
+    if fits:
+        assert decode_image(data, "a.png").size == size
+    else:
+        with pytest.raises(UserError, match=rf"a\.png cannot be read \({size[0]} x {size[1]} pixels: a side is more"):
+            decode_image(data, "a.png")
+
+
+def test_whatever_a_decoder_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise IndexError("buffer is not large enough")
+
+    monkeypatch.setattr("coft.images.reading.rgb", broken)
+    with pytest.raises(UserError, match=r"a\.png cannot be read \(buffer is not large enough\)"):
+        decode_image(encode(Image.fromarray(GREY)), "a.png")
