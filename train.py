@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
 # Threads of GNU OpenMP spin while they wait for each other; beside a busy process steps got 40 times slower by it.
@@ -57,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-dir", default="", help="with --eval-only: output folder to load from")
     parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load; else the best or the last")
     parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
     parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
     return parser
@@ -91,15 +92,20 @@ def run(args: argparse.Namespace) -> None:
 
 def work(cfg: Any, args: argparse.Namespace) -> None:
     """Do what the flags say, logging to the output folder."""
+    terminal = sys.stderr
     setup_logger(cfg.OUTPUT_DIR)
     logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
-    logging.getLogger().handlers[0].setFormatter(Marked())
+    if args.quiet:
+        hush(terminal)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Marked())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else it tells of its caches
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
     print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")
     trainer = build_trainer(cfg)
-    print(f"** Config **\n{cfg}\n")  # only now: a mistake's one line should not have to be looked for
+    # Only now: a mistake's one line should not have to be looked for. CoOp's tools look for the settings in the log.
+    print(f"** Config **\n{cfg}\n", file=getattr(sys.stdout, "file", None) or sys.stdout, flush=True)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
@@ -107,6 +113,15 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
         if args.profile:
             trainer.record_operations()
         trainer.train()
+
+
+def hush(terminal: TextIO) -> None:
+    """Let the terminal see warnings alone; the log file has all."""
+    os.environ["DASSL_PROGRESS"] = "0"
+    cast(Any, sys.stdout).console = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+    warnings_alone = logging.StreamHandler(terminal)
+    warnings_alone.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(warnings_alone)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

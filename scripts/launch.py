@@ -64,6 +64,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--preset", help="settings that go together: a file of configs/trainers/<trainer>, as_printed")
     parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
     parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
     own = parser.add_argument_group("your own images", "data set 'folder'")
     own.add_argument("--images", default="", metavar="DIR", help="folder with images, sorted or not")
@@ -112,7 +113,8 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     if config := trainer_config(trainer, backbone, trusts(args.opts)):
         argv += ["--config-file", str(config)]
     argv += ["--output-dir", str(args.output_dir or output_dir(trainer, backbone, args))]
-    return [*argv, *(["--profile"] if args.profile else []), *dataset.settings, *opts]
+    flags = [f"--{name}" for name in ("profile", "quiet") if getattr(args, name)]
+    return [*argv, *flags, *dataset.settings, *opts]
 
 
 def config_name(dataset: str) -> str:

@@ -128,6 +128,22 @@ def test_grey_palette_and_transparent_images_are_converted(
     assert train.main([*argv, "--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK]) == 0
 
 
+def test_a_quiet_run_says_nothing_but_warnings_and_its_log_has_all(
+    root: Path, tmp_path: Path, checkpoints: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--trainer", "CoFT", "--root", str(root), "--seed", "1", "--backbone", str(checkpoints["resnet"])]
+    argv += ["DATASET.NAME", "Shapes", *QUICK]
+    shown, logs = {}, {}
+    for name, flags in (("loud", []), ("quiet", ["--quiet"])):
+        assert train.main([*flags, "--output-dir", str(tmp_path / name), *argv]) == 0
+        captured = capfd.readouterr()
+        shown[name], logs[name] = captured.out + captured.err, (tmp_path / name / "log.txt").read_text()
+    assert "[phase1] epoch 1" in shown["loud"] and "** Config **" not in shown["loud"]
+    warned = [line for line in logs["quiet"].splitlines() if line.startswith("Warning: ")]
+    assert shown["quiet"].splitlines() == warned
+    assert all("** Config **" in log and "[phase1] epoch 1" in log for log in logs.values())
+
+
 def test_class_names_that_make_no_classifier(fails: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     for names, message in (
         (("cat",), "at least two class names"),
