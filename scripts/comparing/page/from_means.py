@@ -130,7 +130,7 @@ def renewed_seeds(runs: pd.DataFrame, kept: pd.DataFrame) -> str:
         change = now.loc[pair, "mean"] - old["mean"]
         mark = " *" if "one draw" in old["version"] else ""
         rows.append([pair_name(pair), shown(old["mean"], old["half"]) + mark, both(now.loc[pair]), f"{change:+.1f}"])
-    return markdown(["", "first seeds to the end", "renewed, as now", "difference of means"], rows)
+    return markdown(["", "first seeds to the end", "renewed", "difference of means"], rows)
 
 
 def description_shares(kept: pd.DataFrame) -> str:
