@@ -79,7 +79,8 @@ def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
     methods = [_method(entry) for entry in content["methods"]]
     if form == "small":
         small = content["small"]
-        chosen = [unit for unit in units if f"{unit.backbone} {unit.dataset}" in small["units"]]
+        named = {f"{unit.backbone} {unit.dataset}": unit for unit in reversed(units)}  # the first of each name
+        chosen = [unit for name, unit in reversed(named.items()) if name in small["units"]]
         settings = _pairs(small["settings"])
         chosen = [replace(unit, settings=tuple({**dict(unit.settings), **dict(settings)}.items())) for unit in chosen]
         return Benchmark(chosen, [m for m in methods if m.name in small["methods"]], small["seeds"])
@@ -167,7 +168,7 @@ def paired(*methods: BySeed) -> tuple[Right, ...] | None:
 
 def write_report(planned: Mapping[Unit, Sequence[Run]], called: str, notes: Sequence[str] = ()) -> str:
     """All tables, as Markdown."""
-    found = {unit: right_by_method(runs) for unit, runs in planned.items()}
+    found = {unit: known for unit, runs in planned.items() if (known := right_by_method(runs))[0]}
     parts = [f"`{called}`", accuracy_table(found), seconds_table(found)]
     parts += [table for reference in REFERENCES if (table := ratio_table(found, reference))]
     return "\n\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
