@@ -1,4 +1,4 @@
-"""Classes that may go by a wrong name, told without a label.
+"""Classes that may go by a wrong name, found without a label.
 
 Two signals, of the frozen CLIP, so that what training has made of the images cannot hide behind itself:
 
@@ -6,7 +6,7 @@ Two signals, of the frozen CLIP, so that what training has made of the images ca
 - **taken**: the share of its images that zero-shot CLIP gave to one other class.
 
 `python -m scripts.name_signals` measures how often they are right. That images of a class fall into two groups was
-tried as a third one: of nine classes that it named none was wrong.
+tried as a third one, by a scratch script: no class that it named was wrong.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Pictures:
 
         Args:
             place: In the table of images.
-            kind: The kind of its group, which says what is told of it.
+            kind: The kind of its group, which says what the caption is.
         """
         row = self.images.loc[place]
         return self.named(row["path"], NOTES.get(kind, _confidence)(row))
