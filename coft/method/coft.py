@@ -28,14 +28,12 @@ from .peer import Peer
 from .predictor import Predictor, finished
 from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, given_quotas, seed_quota, select_seeds
-from .seeding import generator
 from .settings import setting, share
 
 PRECISIONS = ("fp32", "bf16", "bf16-predict", "fp16", "amp", "auto")
 WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
 MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this
 MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its seeds, rounded up
-SAMPLE = 256  # images on which the peers' disagreement is measured in Phase I
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,6 @@ class CoFT(Method):
         self.seed_filter = seed_filter or partial(
             weigh_seeds, clean_rule=own.clean_rule, at_least=min_kept, hard=own.filter in HARD
         )
-        self.sample = torch.randperm(len(images), generator=generator(runtime.seed, "sample"))[:SAMPLE]
         self.phase1_epochs = self.rounds * own.phase1.epochs
         self.epochs, self.epoch = self.phase1_epochs + own.phase2.epochs, 0
         steps = {1: self.steps(1) * own.phase1.epochs, 2: self.steps(2) * own.phase2.epochs}
@@ -175,19 +172,20 @@ class CoFT(Method):
 
         Where a seed is more likely wrong, the dual loss has the partner's prediction in its place.
         """
-        groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
-        scores = self.labeller.score_groups(self.pair.teachers(), groups, self.epoch)
-        warm = (self.epoch % self.settings.phase1.epochs) * self.steps(1) >= WARMUP_STEPS
+        self.labels = {name: peer.seeds for name, peer in self.peers.items()}
+        self.dual_labels = {name: PseudoLabels.certain(own.index, own.label) for name, own in self.labels.items()}
         separations = []
-        for place, (name, partner) in enumerate(PARTNERS.items()):
-            seeds, (logits, log_odds) = self.peers[name].seeds, scores[partner][place]
-            separations.append(separation(log_odds, seeds.label))
-            self.labels[name] = self.seed_filter(seeds, log_odds, warm and separations[-1] > MIN_AUC)
-            predicted = best_class(logits, log_odds, self.settings.classify)
-            dual = torch.where(self.labels[name].keep, seeds.label, predicted)
-            self.dual_labels[name] = PseudoLabels.certain(seeds.index, dual)
-        of_sample = [best_class(*scores[name][-1], self.settings.classify) for name in PARTNERS]
-        self.observer.seeds_filtered(self.labels, separations, of_sample)
+        if (self.epoch % self.settings.phase1.epochs) * self.steps(1) >= WARMUP_STEPS:
+            seen = {partner: self.peers[name].seeds.index for name, partner in PARTNERS.items()}
+            scores = self.labeller.score_own(self.pair.teachers(), seen, self.epoch)
+            for name, partner in PARTNERS.items():
+                seeds, (logits, log_odds) = self.peers[name].seeds, scores[partner]
+                separations.append(separation(log_odds, seeds.label))
+                self.labels[name] = self.seed_filter(seeds, log_odds, separations[-1] > MIN_AUC)
+                predicted = best_class(logits, log_odds, self.settings.classify)
+                dual = torch.where(self.labels[name].keep, seeds.label, predicted)
+                self.dual_labels[name] = PseudoLabels.certain(seeds.index, dual)
+        self.observer.seeds_filtered(self.labels, separations)
 
     # ---------------------------------------------------------------- Phase II
 

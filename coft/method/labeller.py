@@ -122,22 +122,18 @@ class Labeller:
                         part.add(numbers)
         return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}
 
-    def score_groups(
-        self, models: Mapping[str, Classifier], groups: Sequence[Tensor], epoch: int
-    ) -> dict[str, list[Scores]]:
-        """Each model's logits l+ and clean log-odds d of several groups of images, in one pass over the plain views.
+    def score_own(self, models: Mapping[str, Classifier], index: Mapping[str, Tensor], epoch: int) -> dict[str, Scores]:
+        """Each model's logits l+ and clean log-odds d of some images of its own, plain views.
 
         Args:
             models: By name.
-            groups: Which images. Shape (n,) each.
+            index: Which images. Shape (n,) each.
             epoch: The present one.
 
         Returns:
-            By model, a pair for each group. Shape (n, C) each.
+            Shape (n, C) each.
         """
-        sizes = [len(group) for group in groups]
-        scores = self.score(models, torch.cat(list(groups)), 1, epoch)
-        return {name: list(zip(*(x.split(sizes) for x in own), strict=True)) for name, own in scores.items()}
+        return self.classify(models, self.encode_some(models, index, 1, epoch))
 
     def scores_of(self, models: Mapping[str, Classifier], images: Tensor) -> dict[str, Scores]:
         """Each model's logits l+ and clean log-odds d of a batch, without gradients. Shape (n, C) each."""

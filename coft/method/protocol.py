@@ -175,15 +175,12 @@ class Observer:
     def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
         """Seeds were chosen by logits of all images, shape (N, C); `quotas` were wanted of each class, shape (C,)."""
 
-    def seeds_filtered(
-        self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float], guesses: Sequence[Tensor]
-    ) -> None:
+    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
         """Each model's seeds were weighted.
 
         Args:
             seeds: With their weights.
-            separation: AUC of the partner's d for each model's seeds.
-            guesses: Each model's classes of some images, the same for all. Shape (n,) each.
+            separation: AUC of the partner's d for each model's seeds; none as long as these are not filtered.
         """
 
     def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from coft.method.classifier import Classifier
-from coft.method.coft import MIN_AUC, MIN_KEPT, PRECISIONS, SAMPLE, WARMUP_STEPS
+from coft.method.coft import MIN_AUC, MIN_KEPT, PRECISIONS, WARMUP_STEPS
 from coft.method.filters import keep_best
 from coft.method.labeller import predict, zero_shot_logits
 from coft.method.losses import adjusted_cross_entropy, log_mean
@@ -95,7 +95,6 @@ class DeFT(Method):
         self.observer, self.num_classes = observer or Observer(), len(backbone.classnames)
         self.per_class = max(1, round(len(images) / self.num_classes))
         self.min_kept = min(MIN_KEPT, math.ceil(self.per_class / 4))
-        self.sample = torch.randperm(len(images), generator=generator(runtime.seed, "sample"))[:SAMPLE]
         self.phase1_epochs = settings.phase1.epochs
         self.epochs, self.epoch, self.steps_done = self.phase1_epochs + settings.phase2.epochs, 0, 0
         steps = {1: self.steps(1) * settings.phase1.epochs, 2: self.steps(2) * settings.phase2.epochs}
@@ -146,23 +145,22 @@ class DeFT(Method):
         Returns:
             Labels of the classification loss, and of the dual loss, where unclean ones are the model's predictions.
         """
-        groups = [*(peer.seeds.index for peer in self.peers.values()), self.sample]
-        scores = self.pair.labeller.score_groups(self.pair.teachers(), groups, self.epoch)
-        warm = self.epoch * self.steps(1) >= WARMUP_STEPS
-        labels, dual_labels, separations, of_sample = {}, {}, [], []
-        for place, (name, peer) in enumerate(self.peers.items()):
-            logits, log_odds = scores[name][place]
-            label = peer.seeds.label
-            separations.append(separation(log_odds, label))
-            labels[name] = peer.seeds
-            if warm and separations[-1] > MIN_AUC:
-                at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
-                clean = PseudoLabels.of_pool(label, at_label.sigmoid() > 0.5)
-                labels[name] = keep_best(clean, at_label, self.min_kept, self.num_classes)
-            dual = torch.where(labels[name].keep, label, logits.argmax(dim=1))
-            dual_labels[name] = PseudoLabels.of_pool(dual)
-            of_sample.append(scores[name][-1][0].argmax(dim=1))
-        self.observer.seeds_filtered(labels, separations, of_sample)
+        labels = {name: peer.seeds for name, peer in self.peers.items()}
+        dual_labels = {name: PseudoLabels.of_pool(own.label) for name, own in labels.items()}
+        separations = []
+        if self.epoch * self.steps(1) >= WARMUP_STEPS:
+            index = {name: own.index for name, own in labels.items()}
+            scores = self.pair.labeller.score_own(self.pair.teachers(), index, self.epoch)
+            for name, (logits, log_odds) in scores.items():
+                label = labels[name].label
+                separations.append(separation(log_odds, label))
+                if separations[-1] > MIN_AUC:
+                    at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
+                    clean = PseudoLabels.of_pool(label, at_label.sigmoid() > 0.5)
+                    labels[name] = keep_best(clean, at_label, self.min_kept, self.num_classes)
+                dual = torch.where(labels[name].keep, label, logits.argmax(dim=1))
+                dual_labels[name] = PseudoLabels.of_pool(dual)
+        self.observer.seeds_filtered(labels, separations)
         return labels, dual_labels
 
     def filter_for_phase2(self) -> None:

@@ -104,10 +104,8 @@ class RunLog(Observer):
         if short := [self.classnames[c] for c in torch.nonzero(missing > 0).flatten().tolist()]:
             log.warning("Fewer seeds than wanted for: %s", ", ".join(short))
 
-    def seeds_filtered(
-        self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float], guesses: Sequence[Tensor]
-    ) -> None:
-        """Count the kept seeds, and how much the peers disagree on other images."""
+    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
+        """Count the kept seeds."""
         kept = [labels.at(torch.nonzero(labels.keep).flatten()) for labels in seeds.values()]
         index, labels = torch.cat([s.index for s in kept]), torch.cat([s.label for s in kept])
         self.numbers |= {
@@ -115,9 +113,9 @@ class RunLog(Observer):
             "of": sum(len(own.index) for own in seeds.values()),
             "coverage": len(index) / len(self.paths),
             "precision": self.diagnostics.accuracy(index, labels),
-            "separation": sum(separation) / len(separation),
-            "disagreement": self.disagreement(*guesses),
         }
+        if separation:
+            self.numbers["separation"] = sum(separation) / len(separation)
 
     def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
         """Measure what tells right from wrong labels, averaged over the models; write pseudo_labels.csv."""

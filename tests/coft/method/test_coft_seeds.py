@@ -143,7 +143,8 @@ def test_seeds_weigh_as_much_as_the_partner_finds_them_clean_once_each_round_is_
             assert dual_labels[name].label.tolist() == (dual if warm else seeds.label.tolist())
             assert dual_labels[name].weight.tolist() == [1.0] * len(expected_weight)
             assert pairs(labels[name]) == pairs(seeds)
-            assert method.observer.filtered[-1][1][n] == pytest.approx(separation(odds, seeds.label))
+            measured = method.observer.filtered[-1][1]
+            assert measured[n] == pytest.approx(separation(odds, seeds.label)) if warm else not measured
             assert torch.tensor(expected_weight).std() > 0.01
 
 
@@ -158,18 +159,6 @@ def test_seeds_count_in_full_until_d_has_learned_enough(
     for name, peer in method.peers.items():
         assert bool((method.labels[name].weight < 1).any()) == filtered
         assert torch.equal(method.labels[name].label, peer.seeds.label)
-
-
-@pytest.mark.usefixtures("warm_at_once")
-def test_disagreement_is_expected_weight_of_the_same_images_of_both_peers() -> None:
-    method = make_coft()
-    begun(method)
-    assert method.sample.tolist() != list(range(30)) and sorted(method.sample.tolist()) == list(range(30))
-    for name, expected_weight in zip(PEERS, method.observer.filtered[0][2], strict=True):
-        peer = method.peers[name].prompted()
-        with torch.no_grad():
-            logits, odds = peer(method.images.pixels[method.sample])
-        assert torch.equal(expected_weight, (logits + odds).argmax(dim=1))
 
 
 @pytest.mark.usefixtures("warm_at_once")

@@ -164,16 +164,14 @@ class Seen(Observer):
 
     def __init__(self) -> None:
         self.chosen: list[tuple[PseudoLabels, Tensor, Tensor]] = []
-        self.filtered: list[tuple[dict[str, PseudoLabels], list[float], list[Tensor]]] = []
+        self.filtered: list[tuple[dict[str, PseudoLabels], list[float]]] = []
         self.labels: list[tuple[dict[str, Predictions], dict[str, PseudoLabels], dict[str, str]]] = []
 
     def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
         self.chosen.append((seeds, logits.clone(), quotas))
 
-    def seeds_filtered(
-        self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float], guesses: Sequence[Tensor]
-    ) -> None:
-        self.filtered.append((dict(seeds), list(separation), list(guesses)))
+    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
+        self.filtered.append((dict(seeds), list(separation)))
 
     def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
         self.labels.append((dict(predictions), dict(labels)))
