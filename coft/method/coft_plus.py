@@ -47,7 +47,7 @@ class DescriptionSettings:
 class CoFTPlusSettings(CoFTSettings):
     """Settings of CoFT+."""
 
-    rounds: int = setting(3, "how often seeds are chosen and Phase I is run", at_least=1)
+    rounds: int = setting(1, "how often seeds are chosen and Phase I is run", at_least=1)
     contrast: Contrast = field(default_factory=Contrast)
     descriptions: DescriptionSettings = field(default_factory=DescriptionSettings)
 
