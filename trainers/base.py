@@ -187,6 +187,7 @@ class MethodTrainer(TrainerX):
             compiler=self.cfg.TRAIN.COMPILE,
             allocate=tables_in(self.cfg.OUTPUT_DIR),
             timed=self.clock.part,
+            guard=self.cfg.TRAIN.GUARD,
         )
 
     def make_backbone(self) -> ClassBackbone:

@@ -6,6 +6,7 @@ prediction.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,19 +19,21 @@ from torch import Tensor
 from .classifier import HEADS, Classifier
 from .errors import MethodError
 from .filters import ALONE, FILTERS, HARD, Filter, SeedFilter, probability, weigh_seeds, with_minimum
-from .labeller import SCORES, Scores, best_class, clean_, first_features, first_logits, predict
+from .guard import LEAST_INFORMATION, LEAST_SKILL, knowledge
+from .labeller import SCORES, Scores, best_class, clean_, first_features, first_logits, predict, zero_shot_logits
 from .losses import adjusted_cross_entropy, log_mean
 from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
 from .neighbours import NeighbourGraph, neighbour_count
 from .optimizers import Schedule, cosine, light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
-from .predictor import Predictor, finished
+from .predictor import FinalClassifier, Predictor, finished
 from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, given_quotas, seed_quota, select_seeds
 from .settings import setting, share
 
 PRECISIONS = ("fp32", "bf16", "bf16-predict", "fp16", "amp", "auto")
+log = logging.getLogger(__name__)
 WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
 MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this
 MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its seeds, rounded up
@@ -142,9 +145,32 @@ class CoFT(Method):
     def begin(self) -> None:
         """Choose the seeds by zero-shot probabilities, with the prior corrected, spread among neighbours."""
         own = self.settings
+        self.look_at_classes()
         args = self.images, self.backbone, self.zero_shot_text(), self.runtime, own.label_views, own.prior_tau
         logits = first_logits(*args)
         self.share_seeds(logits, given_quotas(logits, own.seeds_share, 2 * self.per_peer))
+
+    def look_at_classes(self) -> None:
+        """Train nothing where CLIP hardly knows the classes: wrong names would only be learned by heart."""
+        if not self.runtime.guard or self.num_classes < 2:
+            return
+        features = first_features(self.images, self.backbone, self.runtime, self.settings.label_views)
+        text, scale = self.backbone.zero_shot_text(), self.backbone.scale
+        known = knowledge(zero_shot_logits(features, text, scale, self.runtime))
+        for peer in self.peers.values():
+            peer.trains = not known.hardly_any
+        if known.hardly_any:
+            log.warning(
+                "CLIP hardly knows these classes: its skill, as it sees it, is %.2f (least: %.2f), and an image "
+                "tells it %.2f of a class (least: %.2f). So nothing is trained, and zero-shot CLIP is kept. Give names "
+                "that it knows, or another backbone; TRAIN.GUARD False trains all the same",
+                *(known.skill, LEAST_SKILL, known.information, LEAST_INFORMATION),
+            )
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained; see `look_at_classes`."""
+        return all(peer.trains for peer in self.peers.values())
 
     def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> None:
         """Give the surest images of each class to the peers, by turns.
@@ -257,6 +283,8 @@ class CoFT(Method):
                 self.relabel()
             self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
         self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
+        if not self.trains:
+            return ()
         return self.draw_batches("weak" if self.phase(epoch) == 1 else "strong")
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -325,7 +353,9 @@ class CoFT(Method):
     # ---------------------------------------------------------------- prediction
 
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
-        """Softmax probabilities by each peer. Shape (n, C) each."""
+        """Softmax probabilities by each peer, or twice those of zero-shot CLIP. Shape (n, C) each."""
+        if not self.trains:
+            return dict.fromkeys(self.peers, self.zero_shot().probabilities(images))
         self.tested = self.tested or self.prediction_models()
         return self.pair.predict_each(self.tested, images, self.settings.classify)
 
@@ -337,8 +367,15 @@ class CoFT(Method):
     def predictor(self) -> Predictor:
         """What it predicts with, as plain parts."""
         own = self.settings
+        if not self.trains:
+            return Predictor({"zero_shot": self.zero_shot()})
         classifiers = {name: finished(model) for name, model in self.prediction_models().items()}
         return Predictor(classifiers, own.classify, own.clean_rule if own.lambda_dual else "")
+
+    def zero_shot(self) -> FinalClassifier:
+        """CLIP as it came."""
+        text = self.backbone.zero_shot_text().to(self.runtime.device)
+        return FinalClassifier(self.backbone.visual, text, None, self.backbone.scale)
 
     def inference_models(self) -> dict[str, Classifier]:
         """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""

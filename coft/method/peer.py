@@ -75,6 +75,7 @@ class Peer(nn.Module):
 
     Attributes:
         seeds: What Phase I trains on, and what the negative vectors are fitted to.
+        trains: False where nothing is trained, since CLIP hardly knows the classes.
         labels: What Phase II trains on, of all images.
         student: What trains in Phase II; None in Phase I.
         ema: Its moving average.
@@ -108,6 +109,7 @@ class Peer(nn.Module):
         self.compiler = compiler
         self.offset = nn.Parameter(self._first_offset(), requires_grad=class_negative)
         self.seeds = PseudoLabels.none()
+        self.trains = True
         self.labels = PseudoLabels.none()
         self.student: Classifier | None = None
         self.ema: AveragedModel | None = None
@@ -234,12 +236,14 @@ class Peer(nn.Module):
             "identity": dict(self.identity),
             "seeds": {"index": self.seeds.index, "label": self.seeds.label},
             "labels": {"label": self.labels.label, "weight": self.labels.weight},
+            "trains": self.trains,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore seeds and pseudo-labels; the phase is entered before weights are loaded."""
         self.seeds = PseudoLabels.certain(**state["seeds"])
         self.labels = PseudoLabels.of_pool(**state["labels"])
+        self.trains = state.get("trains", True)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """State without the frozen weights that the peers share."""

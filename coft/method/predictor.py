@@ -31,6 +31,11 @@ class FinalClassifier:
     clean: Tensor | None
     scale: float
 
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Softmax of the logits l+ of images. Shape (n, C)."""
+        return self.classify(F.normalize(self.encoder(images).float(), dim=-1))[0].softmax(dim=1)
+
     def classify(self, features: Tensor) -> Scores:
         """Logits l+ and clean log-odds d of unit-length features; d is 0 without `clean`. Shape (n, C) each."""
         scaled = self.scale * features

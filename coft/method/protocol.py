@@ -128,6 +128,7 @@ class Runtime:
         allocate: Makes tables of all images.
         timed: Context that counts the seconds of a part of the work.
         parallel: Whether steps of several models may run at the same time.
+        guard: Whether nothing is trained where CLIP hardly knows the classes.
     """
 
     seed: int
@@ -140,6 +141,7 @@ class Runtime:
     allocate: Allocate = in_memory
     timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
     parallel: bool = True
+    guard: bool = False
 
     def autocast(self) -> torch.autocast:
         """Context in which a forward pass runs, with gradients or without them as now."""

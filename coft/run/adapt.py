@@ -142,6 +142,7 @@ class Run:
             micro_batch=cfg.TRAIN.MICRO_BATCH,
             compiler=cfg.TRAIN.COMPILE,
             allocate=tables_in(self.folder) if self.folder else in_memory,
+            guard=cfg.TRAIN.GUARD,
         )
         self.clip_model = load_backbone(cfg, self.device)
         self.backbone_id = fingerprint(self.clip_model)

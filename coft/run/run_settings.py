@@ -123,6 +123,7 @@ class Train:
     micro_batch: int = setting(
         0, "images that go through an encoder at a time, for less memory; 0: the whole batch", at_least=0
     )
+    guard: bool = setting(True, "CoFT, CoFT+: train nothing and keep zero-shot CLIP where it hardly knows the classes")
     fork: str = setting("", "output folder of a run of two phases whose Phase I this one takes, to differ in Phase II")
     compile: str = setting(
         "", "backend of torch.compile for the encoders of full fine-tuning; empty: none", choices=COMPILERS

@@ -206,7 +206,8 @@ def make_plus(settings: Mapping[str, Any] | None = None, seed: int = 1, **option
     parts: dict[str, Any] = {"rounds": 2, "contrast": Contrast(queue=12)}
     own = CoFTPlusSettings(**(SHORT | PHASES | parts | dict(settings or {})))
     observer = options.pop("observer", None) or Seen()
-    return CoFTPlus(images, backbone, own, Runtime(seed), observer=observer, **options)
+    runtime = options.pop("runtime", None) or Runtime(seed)
+    return CoFTPlus(images, backbone, own, runtime, observer=observer, **options)
 
 
 def train(method: Method, until: int | None = None, start: int = 0) -> list[list[dict[str, float]]]:

@@ -1,0 +1,57 @@
+"""Does CLIP know these classes at all? Asked before anything is trained, by its own probabilities and no label."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .tables import chunks
+
+LEAST_SKILL = 1 / 3
+LEAST_INFORMATION = 1 / 4
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What CLIP believes of itself on some images.
+
+    Attributes:
+        skill: How often it expects to be right, above naming the commonest class every time: (mean of max_c p - m) /
+            (1 - m), where m is the greatest mean probability of a class.
+        information: Mutual information of image and class, as a share of log C: 0 where all images look the same to it,
+            1 where it is sure of each, and classes are of one size.
+    """
+
+    skill: float
+    information: float
+
+    @property
+    def hardly_any(self) -> bool:
+        """Whether it knows next to nothing of the classes, by both.
+
+        Two measures, since each alone is low for some sets that are known: skill for very many classes, information for
+        two.
+        """
+        return self.skill < LEAST_SKILL and self.information < LEAST_INFORMATION
+
+
+def knowledge(logits: Tensor) -> Knowledge:
+    """Measure what CLIP believes of itself.
+
+    Args:
+        logits: Of all images, with no correction of the prior. Shape (N, C), of two classes at least.
+    """
+    classes = logits.shape[1]
+    mean, surest, entropy = torch.zeros(classes, dtype=torch.float64), 0.0, 0.0
+    for (rows,) in chunks(logits):
+        logs = rows.double().log_softmax(dim=1)
+        own = logs.exp()
+        mean += own.sum(dim=0) / len(logits)
+        surest += float(own.amax(dim=1).sum()) / len(logits)
+        entropy -= float((own * logs).sum()) / len(logits)
+    commonest = float(mean.max())
+    of_classes = -float(torch.xlogy(mean, mean).sum())
+    return Knowledge((surest - commonest) / max(1 - commonest, 1e-12), (of_classes - entropy) / math.log(classes))

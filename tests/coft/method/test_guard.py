@@ -1,0 +1,112 @@
+"""The guard: nothing is trained where CLIP hardly knows the classes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coft.method import tables
+from coft.method.guard import Knowledge, knowledge
+from coft.method.protocol import Runtime
+from tests.coft.method.toys import PEERS, ToyBackbone, ToyImages, load, make_coft, make_plus, saved, train
+
+
+def naive(logits: list[list[float]]) -> tuple[float, float]:
+    """Expected skill above the commonest class and normalised mutual information, number by number."""
+    rows = []
+    for row in logits:
+        powers = [math.exp(x - max(row)) for x in row]
+        rows.append([x / sum(powers) for x in powers])
+    count, classes = len(rows), len(rows[0])
+    mean = [sum(row[c] for row in rows) / count for c in range(classes)]
+    chance = max(mean)
+    surest = sum(max(row) for row in rows) / count
+    told = sum(p * math.log(p / m) for row in rows for p, m in zip(row, mean, strict=True) if p) / count
+    return (surest - chance) / (1 - chance), told / math.log(classes)
+
+
+@given(st.integers(2, 6), st.integers(1, 12), st.floats(0.1, 20), st.integers(0, 99))
+def test_knowledge_is_that_of_a_naive_loop(classes: int, count: int, scale: float, seed: int) -> None:
+    logits = scale * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed))
+    found = knowledge(logits)
+    expected = naive(logits.tolist())
+    assert found.information == pytest.approx(expected[1], abs=1e-6)
+    if count > 1:
+        assert found.skill == pytest.approx(expected[0], abs=1e-5)
+
+
+def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    whole = knowledge(logits)
+    monkeypatch.setattr(tables, "ROWS", 7)
+    parts = knowledge(logits)
+    assert (parts.skill, parts.information) == pytest.approx((whole.skill, whole.information), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "hardly"),
+    [
+        ([[0.0, 0.0, 0.0]] * 9, True),  # nothing is known
+        ([[9.0, 0.0, 0.0]] * 9, True),  # all images look the same
+        ([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]], False),
+        ([[1.0, 0.0], [0.0, 1.0]], False),  # two classes: little information, but right in 73 %
+        ([[4.0 if c // 4 == i else 0.0 for c in range(40)] for i in range(10)], False),
+    ],
+)
+def test_both_must_be_low(rows: list[list[float]], hardly: bool) -> None:
+    assert knowledge(torch.tensor(rows)).hardly_any == hardly
+
+
+def test_each_alone_is_not_enough() -> None:
+    assert Knowledge(0.1, 0.1).hardly_any
+    assert not Knowledge(0.1, 0.9).hardly_any and not Knowledge(0.9, 0.1).hardly_any
+
+
+def unknown(images: ToyImages) -> ToyBackbone:
+    """A CLIP to which all classes are nearly alike."""
+    backbone = ToyBackbone(images)
+    backbone.scale = 0.05
+    return backbone
+
+
+@pytest.mark.parametrize("make", [make_coft, make_plus])
+def test_nothing_is_trained_and_zero_shot_clip_is_kept_where_it_hardly_knows_the_classes(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = ToyImages()
+    backbone = unknown(images)
+    method = make(images=images, backbone=backbone, runtime=Runtime(1, guard=True))
+    with caplog.at_level(logging.WARNING):
+        losses = train(method)
+    assert not any(losses) and len(losses) == method.epochs
+    assert caplog.text.count("TRAIN.GUARD False") == 1
+    plain = backbone.scale * F.normalize(backbone.visual(images.pixels), dim=-1) @ backbone.zero_shot_text().t()
+    torch.testing.assert_close(method.predict(images.pixels), plain.log_softmax(dim=1))
+    each = method.predict_each(images.pixels)
+    assert list(each) == list(PEERS) and torch.equal(*each.values())
+    final = method.predictor()
+    scores = final.scores([F.normalize(final.encoders[0](images.pixels), dim=-1)])
+    torch.testing.assert_close(final.log_probabilities(scores), plain)
+    assert final.p_clean(scores) is None
+    assert method.observer.labels  # people see what the labels would have been
+
+    again = make(images=images, backbone=backbone, runtime=Runtime(1, guard=True))
+    load(again, saved(method))
+    assert not again.trains and torch.equal(again.predict(images.pixels), method.predict(images.pixels))
+
+
+@pytest.mark.parametrize(("known", "guard"), [(True, True), (False, False)])
+def test_else_the_guard_changes_no_bit(known: bool, guard: bool) -> None:
+    images = ToyImages()
+    backbone = ToyBackbone(images) if known else unknown(images)
+    guarded = make_coft(images=images, backbone=backbone, runtime=Runtime(1, guard=guard))
+    plain = make_coft(images=images, backbone=backbone)
+    assert train(guarded) == train(plain) and guarded.trains
+    assert torch.equal(guarded.predict(images.pixels), plain.predict(images.pixels))
