@@ -8,6 +8,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,9 +25,9 @@ from coft.use.store import find_model, load
 from . import onnx_file
 from .card import card
 from .head import with_frozen, write_head
-from .merging import AVERAGE, BOTH, PEERS, Exported, parts_of
-from .open_clip_folder import write_open_clip
-from .sample import agreement, sample
+from .merging import AVERAGE, BOTH, PEERS, Exported, Part, parts_of
+from .open_clip_folder import require_plain, write_open_clip
+from .sample import Predict, Sample, accuracy, agreement, sample
 
 log = logging.getLogger(__name__)
 Lines = list[str]
@@ -72,10 +74,16 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
         required=True,
         help="open_clip: a folder that it loads; onnx: images to probabilities; head: vectors of the classes alone",
     )
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--peers",
         choices=PEERS,
         help="both (onnx alone, and its default), one of them, or the average of their weights (default else)",
+    )
+    which.add_argument(
+        "--single",
+        action="store_true",
+        help="one encoder: that of peer A, of peer B, or their average, whichever gives the run's classes most often",
     )
     parser.add_argument("--int8", action="store_true", help="onnx: a second file in int8")
     parser.add_argument(
@@ -108,8 +116,8 @@ def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve 
     run = resolve(args.run)
     model = load(run, backbone=args.backbone, precision="fp32")
     with emerging(args.folder) as draft, torch.no_grad():
-        images = sample(model, find_model(run), args.images, resolve)
-        made, compared = WAYS[args.to](model, args, draft, images)
+        found = sample(model, find_model(run), args.images, resolve)
+        made, compared = WAYS[args.to](model, args, draft, found)
         use = USE[args.to].replace("FOLDER", args.folder.name)
         title = f"{model.about.get('trainer', 'A model')} on {model.about.get('dataset', 'images')}, as {args.to}"
         (draft / "README.md").write_text(card(model, title, made, use, compared), encoding="utf-8")
@@ -145,11 +153,10 @@ def emerging(folder: Path) -> Iterator[Path]:
 # -------------------------------------------------------------------- ways
 
 
-def to_open_clip(
-    model: AdaptedModel, args: argparse.Namespace, draft: Path, images: Tensor | None
-) -> tuple[Lines, Lines]:
+def to_open_clip(model: AdaptedModel, args: argparse.Namespace, draft: Path, found: Sample) -> tuple[Lines, Lines]:
     """Write a folder of open_clip's."""
-    peers = args.peers or AVERAGE
+    require_plain(model)
+    peers, rest, lines = which_peers(model, args, AVERAGE, found)
     (part,) = parts_of(model, peers)
     write_open_clip(model, part, draft)
     made = [
@@ -157,70 +164,122 @@ def to_open_clip(
         HEAD,
         "`classes.json`: names of the classes, and templates",
     ]
-    return made, compared(model, Exported([part]), peers, images)
+    return made, [*lines, *compared(model, Exported([part]), words_for(model, peers), rest)]
 
 
-def to_onnx(model: AdaptedModel, args: argparse.Namespace, draft: Path, images: Tensor | None) -> tuple[Lines, Lines]:
+def to_onnx(model: AdaptedModel, args: argparse.Namespace, draft: Path, found: Sample) -> tuple[Lines, Lines]:
     """Write ONNX files."""
-    peers = args.peers or BOTH
-    exported = Exported(parts_of(model, peers)).eval()
+    peers, rest, lines = which_peers(model, args, BOTH, found)
+    exported, images = Exported(parts_of(model, peers)).eval(), found.images
     difference = onnx_file.write_onnx(model, exported, draft, images)
-    lines = [
-        *compared(model, exported, peers, images),
+    lines += [
+        *compared(model, exported, words_for(model, peers), rest),
         f"onnxruntime's probabilities differ from PyTorch's by {difference:.0e} at most",
     ]
     made = [
         "`model.onnx`: images to probabilities, any number at a time; classes and preprocessing are in its metadata"
     ]
     if args.int8:
-        half = None if images is None or len(images) < 2 else len(images) // 2
-        way = onnx_file.write_int8(draft, None if half is None or images is None else images[::2])
+        halves = found.halves() if images is not None and len(images) > 1 else (Sample(), Sample())
+        way = onnx_file.write_int8(draft, halves[0].images)
         made.append(f"`model_int8.onnx`: the same in int8, by {way} quantisation")
-        lines.append(of_int8(draft, None if half is None or images is None else images[1::2]))
+        lines += of_int8(draft, replace(halves[1], tested=found.tested, labels=found.labels))
     return made, lines
 
 
-def of_int8(draft: Path, images: Tensor | None) -> str:
+def of_int8(draft: Path, found: Sample) -> Lines:
     """What int8 costs, on images that chose no ranges."""
     sizes = [(draft / name).stat().st_size / 1e6 for name in (onnx_file.FILE, onnx_file.SMALL)]
+    whole, small = (onnx_file.runner(draft / name) for name in (onnx_file.FILE, onnx_file.SMALL))
     words = f"int8: {sizes[1]:.1f} MB instead of {sizes[0]:.1f}"
-    if images is None:
-        return f"{words}; no images to compare classes on (--images)"
-    same = agreement(onnx_file.runner(draft / onnx_file.FILE), onnx_file.runner(draft / onnx_file.SMALL), images)
-    return f"{words}; the same class as fp32 for {same:.1f} % of {len(images)} images"
+    if found.images is None:
+        same = "no images to compare classes on (--images)"
+    else:
+        share = agreement(whole, small, found.images)
+        same = f"the same class as fp32 for {share:.1f} % of {len(found.images)} images"
+    return [f"{words}; {same}", *known_accuracy("int8", small, "fp32", whole, found)]
 
 
-def to_head(model: AdaptedModel, args: argparse.Namespace, draft: Path, images: Tensor | None) -> tuple[Lines, Lines]:
+def to_head(model: AdaptedModel, args: argparse.Namespace, draft: Path, found: Sample) -> tuple[Lines, Lines]:
     """Write vectors of the classes."""
-    (part,) = parts_of(model, args.peers or AVERAGE)
+    peers, rest, lines = which_peers(model, args, AVERAGE, found, with_frozen)
+    (part,) = parts_of(model, peers)
     write_head(model, part, draft)
-    made = [HEAD]
-    if images is None:
-        return made, [NOT_COMPARED]
-    same = agreement(lambda batch: with_frozen(model, part, batch), probabilities_of(model), images)
-    return made, [
-        f"with the frozen backbone, the same class as the run's model for {same:.1f} % of {len(images)} images"
-    ]
+    words = f"{words_for(model, peers)}, with the frozen backbone"
+    return [HEAD], [*lines, *compared(model, lambda batch: with_frozen(model, part, batch), words, rest)]
 
 
 WAYS: dict[str, Callable[..., tuple[Lines, Lines]]] = {"open_clip": to_open_clip, "onnx": to_onnx, "head": to_head}
-NOT_COMPARED = "the export was not compared with the run's model: there were no images (--images)"
 
 
-def probabilities_of(model: AdaptedModel) -> Callable[[Tensor], Tensor]:
+# -------------------------------------------------------------------- comparing
+
+
+def which_peers(
+    model: AdaptedModel,
+    args: argparse.Namespace,
+    default: str,
+    found: Sample,
+    predict: Callable[[AdaptedModel, Part, Tensor], Tensor] = lambda model, part, batch: Exported([part])(batch),
+) -> tuple[str, Sample, Lines]:
+    """What is exported: what the flags say, or with `--single` what gives the run's classes most often.
+
+    Args:
+        model: What is exported.
+        args: The flags.
+        default: What is taken without flags.
+        found: Images of the run. By every other one is chosen.
+        predict: What an export of a part computes.
+
+    Returns:
+        A name of `PEERS`, the images on which it is compared, and how it was chosen.
+
+    Raises:
+        UserError: If there is nothing to choose by.
+    """
+    if not args.single or len(model.predictor.classifiers) < 2:
+        return args.peers or default, found, []
+    chosen_by, rest = found.halves()
+    if chosen_by.images is None:
+        raise UserError("--single: the run's own images are not there to choose by; name some with --images")
+    shares = {}
+    for peers in (AVERAGE, "a", "b"):  # of equals the first: an average errs less on images of another kind
+        (part,) = parts_of(model, peers)
+        own = partial(predict, model, part)
+        shares[peers] = agreement(own, probabilities_of(model), chosen_by.images)
+    listed = ", ".join(f"{words_for(model, peers)} {share:.1f} %" for peers, share in shares.items())
+    best = max(shares, key=lambda peers: shares[peers])
+    return best, rest, [f"chosen by the class of the run's model on {len(chosen_by.images)} images: {listed}"]
+
+
+def probabilities_of(model: AdaptedModel) -> Predict:
     """What predicts as the run does."""
     return lambda batch: model.predict(batch).probabilities
 
 
-def compared(model: AdaptedModel, exported: Exported, peers: str, images: Tensor | None) -> Lines:
-    """How often the export gives the class that the run's model gives."""
-    what = {AVERAGE: "the average of the peers' weights", BOTH: "both peers"}.get(peers, f"peer {peers.upper()}")
+def words_for(model: AdaptedModel, peers: str) -> str:
+    """What is exported, in words."""
     if len(model.predictor.classifiers) == 1:
-        what = "the model"
-    if images is None:
-        return [f"{what}; {NOT_COMPARED}"]
-    same = agreement(exported, probabilities_of(model), images)
-    return [f"{what}: the same class as the run's model for {same:.1f} % of {len(images)} images"]
+        return "the model"
+    return {AVERAGE: "the average of the peers' weights", BOTH: "both peers"}.get(peers, f"peer {peers.upper()}")
+
+
+def compared(model: AdaptedModel, exported: Predict, what: str, found: Sample) -> Lines:
+    """How often the export gives the class that the run's model gives, and what that costs where classes are known."""
+    if found.images is None:
+        lines = [f"{what}; the export was not compared with the run's model: there were no images (--images)"]
+    else:
+        same = agreement(exported, probabilities_of(model), found.images)
+        lines = [f"{what}: the same class as the run's model for {same:.1f} % of {len(found.images)} images"]
+    return [*lines, *known_accuracy("the export", exported, "the run's model", probabilities_of(model), found)]
+
+
+def known_accuracy(what: str, exported: Predict, other: str, whole: Predict, found: Sample) -> Lines:
+    """Accuracies of an export and of what it was made from, on images whose class is known."""
+    if found.tested is None or found.labels is None:
+        return []
+    own, before = (accuracy(predict, found.tested, found.labels) for predict in (exported, whole))
+    return [f"accuracy of {what} {own:.1f} %, of {other} {before:.1f} %, on {len(found.labels)} labelled test images"]
 
 
 def main(argv: Sequence[str], program: str = "coft export", resolve: Resolve = Path) -> int:

@@ -18,22 +18,31 @@ from coft.use.encoders import PLAIN, module_of
 from coft.use.model import AdaptedModel
 
 from .head import write_head
-from .merging import Part
+from .merging import Part, merged
 
 TOLERANCE = 1e-4  # of unit-length features
+
+
+def require_plain(model: AdaptedModel) -> None:
+    """See that open_clip's format has a place for the model's encoders.
+
+    Raises:
+        UserError: If it has not.
+    """
+    visual = model.clip_model.visual
+    if any(module_of(merged(encoder, visual), visual) != PLAIN for encoder in model.predictor.encoders):
+        raise UserError(
+            "--to open_clip: a ViT with visual prompts (VISUAL vpt-deep) has no place in open_clip's format; export to "
+            "onnx, or train with VISUAL lora or norms-and-biases"
+        )
 
 
 def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
     """Write config, weights, `head.safetensors` and `classes.json`, and load them again to see that they are the same.
 
     Raises:
-        UserError: If open_clip's format has no place for the encoder.
+        UserError: If open_clip computes other features.
     """
-    if module_of(part.encoder, model.clip_model.visual) != PLAIN:
-        raise UserError(
-            "--to open_clip: a ViT with visual prompts (VISUAL vpt-deep) has no place in open_clip's format; export to "
-            "onnx, or train with VISUAL lora or norms-and-biases"
-        )
     clip_model = copy.deepcopy(model.clip_model)
     clip_model.visual.load_state_dict(part.encoder.state_dict())
     tensors = {name: value.contiguous().clone() for name, value in clip_model.state_dict().items()}

@@ -22,6 +22,7 @@ from coft.command.main import main
 from coft.method.coft import CoFT
 from coft.run import state
 from coft.run.given import given_images
+from coft.use.encoders import module_of
 from scripts import launch
 from tests.coft.run.conftest import SHORT
 from tests.conftest import CLASSNAMES
@@ -222,3 +223,23 @@ def test_python_names_are_those_of_the_page_of_settings() -> None:
         names = known(kind)
         assert {"phase1__epochs", "input__size", "optim__lr", "use_cuda"} <= names.keys()
         assert all(f"| `{key.name}` |" in page for key in names.values())
+
+
+def test_a_run_with_visual_prompts_goes_to_onnx_and_is_refused_by_open_clip(
+    folder: Path, tmp_path: Path, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    out, backbone = tmp_path / "out", str(checkpoints["vit"])
+    result = coft.adapt(folder, CLASSNAMES, backbone, out, progress=False, **(SHORT | {"visual": "vpt-deep"}))
+    assert {module_of(own, result.model.clip_model.visual) for own in result.model.predictor.encoders} == {"vpt-deep"}
+    capsys.readouterr()
+    assert main(["export", str(out), "--to", "open_clip", str(tmp_path / "clip")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "visual prompts" in said and not (tmp_path / "clip").exists()
+    assert main(["export", str(out), "--to", "onnx", str(tmp_path / "onnx")]) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    images = [folder / "0.png", folder / "2.png"]
+    batch = result.model.batch([result.model.view(image) for image in images])
+    (found,) = session.run(None, {"images": batch.numpy()})
+    assert found == pytest.approx(result.predict_proba(images), abs=1e-4)

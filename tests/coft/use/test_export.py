@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +266,64 @@ def test_images_of_the_run_are_taken_for_the_comparison(
     (run / "pseudo_labels.csv").write_text("\n".join(["path,class", *lines]))
     assert main([str(run), "--to", "open_clip", str(tmp_path / "out")]) == 0
     assert "% of 1 images" in capsys.readouterr().err
+
+
+def test_a_single_encoder_is_the_one_nearest_to_both(
+    checkpoints: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Peer A's vectors are the opposite of peer B's, and weigh less: the mean of both follows B, and the average of
+    the weights knows nothing.
+    """
+    model = make_model(checkpoints["resnet"])
+    first = model.predictor.classifiers["peer_a"]
+    views = model.batch([model.view(pictures / name) for name in ("00.png", "01.png", "02.png")])
+    features = model.features(views)[0]
+    sure = FinalClassifier(first.encoder, F.normalize(features - features.mean(dim=0), dim=-1), None, 100.0)
+    predictor = Predictor({"peer_a": replace(sure, positive=-sure.positive, scale=10.0), "peer_b": sure})
+    save(make_model(checkpoints["resnet"], predictor=predictor), tmp_path / "run" / "model")
+    flags = [str(tmp_path / "run"), "--images", str(pictures), "--single", "--to"]
+    assert main([*flags, "onnx", str(tmp_path / "onnx")]) == 0
+    said = capsys.readouterr().err
+    shares = dict(re.findall(r"(peer [AB]|average of the peers' weights) ([\d.]+) %", said))
+    assert float(shares["peer B"]) > max(float(shares["peer A"]), float(shares["average of the peers' weights"]))
+    assert "on 6 images" in said and re.search(r"peer B: the same class as the run's model for \S+ % of 5 images", said)
+    assert all(line in (tmp_path / "onnx" / "README.md").read_text() for line in said.splitlines()[:2])
+    assert main([*flags, "open_clip", str(tmp_path / "clip")]) == 0
+    weight, scale, _ = head_of(tmp_path / "clip")
+    assert torch.equal(weight, sure.positive) and scale == 100
+
+
+def test_a_single_encoder_is_chosen_by_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run), "--to", "onnx", "--single", str(tmp_path / "out")]) == 2
+    assert "--images" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_known_classes_say_what_an_export_costs(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's test images are found below the folder of the data, and right is what the table says."""
+    model, names = load(run), ["00.png", "01.png", "more/08.png"]
+    with torch.no_grad():
+        views = model.batch([model.view(pictures / name) for name in names])
+        right = model.predict(views).probabilities.argmax(dim=1).tolist()
+        single = Exported(parts_of(model, "b"))(views).argmax(dim=1).tolist()
+    right[0] = (right[0] + 1) % len(CLASSES)
+    known = zip(names, (CLASSES[label] for label in right), strict=True)
+    table = "image,class,end\n" + "".join(f'{name},"{label}",boat\n' for name, label in known)
+    (run / "test_predictions.csv").write_text(table + "gone.png,boat,boat\n05.png,,boat\n06.png,horse,boat\n")
+    (run / "config.yaml").write_text(f"DATASET: {{ROOT: {pictures}}}")
+    assert main([str(run), "--to", "onnx", "--peers", "b", str(tmp_path / "out")]) == 0
+    share = 100 * sum(a == b for a, b in zip(right, single, strict=True)) / 3
+    line = f"accuracy of the export {share:.1f} %, of the run's model 66.7 %, on 3 labelled test images"
+    assert line in capsys.readouterr().err and line in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["image,class\n00.png\n", "image,class\n\x00,\x00,\n" + "x" * 200_000, "image\n00.png\n"]
+)
+def test_a_damaged_table_of_the_run_is_named(
+    text: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "test_predictions.csv").write_text(text)
+    assert main([str(run), "--to", "head", str(tmp_path / "out")]) == 2
+    assert "test_predictions.csv: " in capsys.readouterr().err and not (tmp_path / "out").exists()
