@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from coft.images.index import Entry, index_folder
-from coft.run.classes import read_classes
+from coft.run.classes import Classes, read_classes
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.predictions import write_rows, write_skipped
 from dassl.data.datasets import DATASET_REGISTRY, Datum
@@ -31,7 +31,9 @@ class Folder(DeclaredDataset):
     Attributes:
         reports_predictions: True: trainers write `predictions.csv`.
         content_hashes: SHA-256 by path, for whoever would have to read the files to know it.
+        classes: As they were given.
         descriptions: Sentences by class name, where the file of classes has them.
+        synonyms: Other names by class name, likewise.
     """
 
     dataset_dir = ""
@@ -39,16 +41,17 @@ class Folder(DeclaredDataset):
 
     def __init__(self, cfg: Any) -> None:
         options = cfg.DATASET
-        classes = read_classes(options.CLASSES)
-        names = list(classes)
-        self.descriptions = {name: sentences for name, sentences in classes.items() if sentences}
+        self.classes = read_classes(options.CLASSES)
+        names = self.classes.names
+        self.descriptions, self.synonyms = self.classes.descriptions, self.classes.synonyms
         folder = find_folder(options.IMAGES)
         self.dataset_dir = str(folder)
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]
         skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
         write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", skipped)
-        labels = [folder_label(e.path, names) if options.LABELS_FROM_FOLDERS else UNKNOWN for e in images]
+        known = folder_names(self.classes)
+        labels = [folder_label(e.path, known) if options.LABELS_FROM_FOLDERS else UNKNOWN for e in images]
         if not images:
             raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found); {SUFFIX_HINT}")
         if options.SUBSAMPLE_CLASSES != "all":
@@ -84,22 +87,34 @@ def find_folder(images: str) -> Path:
     return folder
 
 
-def folder_label(path: str, names: Sequence[str]) -> int:
+def folder_names(classes: Classes) -> dict[str, int]:
+    """Labels by what folders may be named after: a class, or a synonym; where both would do, the class."""
+    named = list(enumerate(classes.names))
+    return {other: label for label, name in named for other in classes.synonyms.get(name, ())} | {
+        name: label for label, name in named
+    }
+
+
+def folder_label(path: str, known: Mapping[str, int]) -> int:
     """Label of an image by the nearest folder that is named after a class.
+
+    Args:
+        path: Of the image, below the folder of all images.
+        known: As of `folder_names`.
 
     Raises:
         UserError: If there is none.
     """
-    known = {spelled(name): label for label, name in enumerate(names)}
+    by_spelling = {spelled(name): label for name, label in known.items()}
     folders = PurePosixPath(path).parent.parts
     for name in reversed(folders):
-        if spelled(name) in known:
-            return known[spelled(name)]
+        if spelled(name) in by_spelling:
+            return by_spelling[spelled(name)]
     if not folders:
         raise UserError(
             f"--labels-from-folders: image {path} is in no sub-folder; leave the flag out, or sort it into one"
         )
-    raise UserError(f"--labels-from-folders: folder {folders[-1]!r} is no class; {did_you_mean(folders[-1], names)}")
+    raise UserError(f"--labels-from-folders: folder {folders[-1]!r} is no class; {did_you_mean(folders[-1], known)}")
 
 
 def make_item(folder: Path, entry: Entry, label: int, names: Sequence[str]) -> Datum:

@@ -72,7 +72,8 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         "--classes",
         default="",
         metavar="NAMES",
-        help="class names with commas between them, or a file: one a line, after tabs sentences that describe it",
+        help="class names with commas between them, or a file: one a line, 'sofa | couch' with a synonym, after tabs "
+        "sentences that describe it",
     )
     own.add_argument(
         "--labels-from-folders", action="store_true", help="sub-folders are named after classes: report an accuracy"

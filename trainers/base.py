@@ -17,12 +17,14 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.load import fingerprint
+from coft.backbones.prompts import NO_SYNONYMS, Synonyms, all_names
 from coft.backbones.stages import hold_frozen_in_bf16
 from coft.backbones.unseen import warn_of_unseen
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
 from coft.report.write import write_report
 from coft.run.backbone import check_light_module, forward_type, identity_of, load_backbone, precision_of
+from coft.run.classes import class_list
 from coft.run.images import unlabeled_images
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.errors import UserError
@@ -142,6 +144,11 @@ class MethodTrainer(TrainerX):
         return list(self.dm.dataset.classnames)
 
     @property
+    def synonyms(self) -> Synonyms:
+        """Other names of classes, by class name; of a user's own images alone."""
+        return getattr(self.dm.dataset, "synonyms", NO_SYNONYMS)
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """Templates of the data set; its own may depend on which part of it was chosen."""
         return tuple(getattr(self.dm.dataset, "templates", ())) or templates_of(self.cfg.DATASET.NAME)
@@ -192,7 +199,7 @@ class MethodTrainer(TrainerX):
 
     def make_backbone(self) -> ClassBackbone:
         """The frozen CLIP with the classes of the data set."""
-        warn_of_unseen(self.cfg.MODEL.BACKBONE.NAME, self.classnames)
+        warn_of_unseen(self.cfg.MODEL.BACKBONE.NAME, all_names(self.classnames, self.synonyms)[0])
         return ClassBackbone(
             self.clip_model,
             self.classnames,
@@ -201,13 +208,14 @@ class MethodTrainer(TrainerX):
             lambda templates: described_text(self, templates),
             self.runtime.allocate,
             self.runtime.predicts_in_bf16,
+            self.synonyms,
         )
 
     @property
     def identity(self) -> dict[str, str]:
         """What a checkpoint must share with this run to be loaded."""
         digest = self.images.digest if hasattr(self, "images") else ""
-        return identity_of(self.cfg, self.backbone_id, self.classnames, digest)
+        return identity_of(self.cfg, self.backbone_id, class_list(self.classnames, self.synonyms), digest)
 
     @property
     def precision(self) -> str:

@@ -29,4 +29,5 @@ class CoFTPlus(PairTrainer):
         found = descriptions_from(self, self.own.descriptions.from_)
         if found is None:
             return None
-        return lambda share: described_features(self.clip_model, self.classnames, self.templates, found, share)
+        args = self.clip_model, self.classnames, self.templates, found
+        return lambda share: described_features(*args, share, self.synonyms)

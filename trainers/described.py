@@ -41,4 +41,4 @@ def described_text(trainer: Any, templates: Sequence[str]) -> Tensor | None:
     if found is None:
         return None
     share = trainer.cfg.DATASET.DESCRIPTIONS_SHARE
-    return described_features(trainer.clip_model, trainer.classnames, templates, found, share)
+    return described_features(trainer.clip_model, trainer.classnames, templates, found, share, trainer.synonyms)

@@ -31,10 +31,11 @@ class LaFTer(MethodTrainer):
 
     def texts(self) -> list[Tensor]:
         """Features of what is said of each class: templates, and descriptions. Shape (n_c, embed_dim) each."""
-        named = torch.stack([template_features(self.clip_model, self.classnames, t) for t in self.templates], dim=1)
+        args = self.clip_model, self.classnames
+        named = torch.stack([template_features(*args, t, self.synonyms) for t in self.templates], dim=1)
         found = descriptions_from(self, "auto" if self.own.descriptions else "none")
         if found is None:
             return list(named)
         sentences = sentences_by_class(self.classnames, found)
-        described = sentence_features(self.clip_model, self.classnames, self.templates[0], sentences)
+        described = sentence_features(*args, self.templates[0], sentences)
         return [torch.cat(parts) for parts in zip(named, described, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from coft.run.classes import CLASSES, write_classes
 from coft.runtime.experiment import versions, write_json
 from coft.runtime.files import replacing
 from coft.runtime.predictions import count_by_class, known_accuracy, predict, write_predictions
@@ -18,7 +19,7 @@ from .toolbox import dassl_in_use
 
 
 def report_predictions(trainer: Any) -> float:
-    """Write `predictions.csv`.
+    """Write `predictions.csv`, and the classes as they were given, `classes.txt`.
 
     Returns:
         Accuracy (percent) over the images whose label is known, which is noted for the summary, or NaN.
@@ -27,6 +28,7 @@ def report_predictions(trainer: Any) -> float:
     path = Path(trainer.output_dir) / "predictions.csv"
     images = [item.impath for item in trainer.dm.dataset.test]
     write_predictions(path, images, trainer.classnames, predicted, confidence)
+    write_classes(path.with_name(CLASSES), trainer.dm.dataset.classes)
     trainer.results["predicted"] = len(images)
     print(f"Predicted {len(images)} images: {count_by_class(trainer.classnames, predicted)}\n  {path}")
     accuracy = known_accuracy(predicted, label)

@@ -20,7 +20,7 @@ from coft.runtime.places import cache_folder
 
 from .feature_cache import cached
 from .load import fingerprint
-from .prompts import DualPrompts, ensemble_features, template_features
+from .prompts import NO_SYNONYMS, DualPrompts, Synonyms, ensemble_features, template_features
 from .visual_tuning import light_module
 
 FEATURE_CACHE: Path | None = cache_folder() / "features"
@@ -38,6 +38,7 @@ class ClassBackbone:
             None where there are no descriptions.
         allocate: Makes tables of all images.
         in_bf16: Whether image features are computed in bf16.
+        synonyms: Other names of classes, by class name; text features of a class are means over its names.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class ClassBackbone:
         described: Callable[[Sequence[str]], Tensor | None] = lambda templates: None,
         allocate: Allocate = in_memory,
         in_bf16: bool = False,
+        synonyms: Synonyms = NO_SYNONYMS,
     ) -> None:
         self.clip_model, self.classnames, self.templates = clip_model, list(classnames), list(templates)
         self.identity, self.described, self.allocate = dict(identity), described, allocate
         self.visual: nn.Module = clip_model.visual
-        self.in_bf16 = in_bf16
+        self.in_bf16, self.synonyms = in_bf16, dict(synonyms)
 
     @property
     def device(self) -> torch.device:
@@ -73,14 +75,16 @@ class ClassBackbone:
         """
         chosen = self.templates[:num_templates]
         described = self.described(chosen)
-        return ensemble_features(self.clip_model, self.classnames, chosen) if described is None else described
+        if described is not None:
+            return described
+        return ensemble_features(self.clip_model, self.classnames, chosen, self.synonyms)
 
     def first_template_text(self) -> Tensor:
         """Text features of the first template, with descriptions where there are any. As `zero_shot_text`."""
         described = self.described(self.templates[:1])
-        return (
-            template_features(self.clip_model, self.classnames, self.templates[0]) if described is None else described
-        )
+        if described is not None:
+            return described
+        return template_features(self.clip_model, self.classnames, self.templates[0], self.synonyms)
 
     def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
         """A positive and a negative prompt that start from a template, another one for each number.
@@ -91,8 +95,8 @@ class ClassBackbone:
             source: Of the random numbers.
         """
         template = self.templates[number % len(self.templates)]
-        prompts = DualPrompts(self.clip_model, self.classnames, template, num_ctx=num_ctx, generator=source)
-        return prompts.to(self.device)
+        options: dict[str, Any] = {"num_ctx": num_ctx, "generator": source, "synonyms": self.synonyms}
+        return DualPrompts(self.clip_model, self.classnames, template, **options).to(self.device)
 
     def light_module(self, name: str, source: torch.Generator) -> nn.Module:
         """The image encoder with a light module that trains: a name of `VISUAL_MODULES`, or "auto"."""

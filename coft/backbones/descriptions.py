@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.backbones.prompts import plain_name, template_features, text_tokens
+from coft.backbones.prompts import NO_SYNONYMS, Synonyms, plain_name, template_features, text_tokens
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
 from coft.runtime.errors import UserError, did_you_mean
@@ -182,6 +182,7 @@ def described_features(
     templates: Sequence[str],
     descriptions: Mapping[str, Sequence[str]],
     share: float = 0.5,
+    synonyms: Synonyms = NO_SYNONYMS,
 ) -> Tensor:
     """Text features of classes from templates and descriptions.
 
@@ -195,6 +196,7 @@ def described_features(
         templates: Words with one "{}" each.
         descriptions: Sentences by class name, for all classes at least.
         share: Weight of the descriptions in the mean, 0 to 1.
+        synonyms: Other names of classes, for the templates; a sentence is followed by the class name alone.
 
     Returns:
         Unit-length features. Shape (C, embed_dim).
@@ -202,7 +204,7 @@ def described_features(
     Raises:
         UserError: If a class has no sentence, or a text is longer than the text encoder reads.
     """
-    named = torch.stack([template_features(clip_model, classnames, t) for t in templates]).mean(dim=0)
+    named = torch.stack([template_features(clip_model, classnames, t, synonyms) for t in templates]).mean(dim=0)
     sentences = sentences_by_class(classnames, descriptions)
     parts = sentence_features(clip_model, classnames, templates[0], sentences)
     described = torch.stack([part.mean(dim=0) for part in parts])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from coft.runtime.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
 CONTEXT_STD = 0.02
+Synonyms = Mapping[str, Sequence[str]]  # other names of classes, by class name; of those that have some
+NO_SYNONYMS: Synonyms = {}
 
 
 def plain_name(classname: str) -> str:
@@ -22,13 +24,39 @@ def plain_name(classname: str) -> str:
     return classname.replace("_", " ")
 
 
-def template_features(clip_model: Any, classnames: Sequence[str], template: str) -> Tensor:
-    """Text features of a template filled with each class name.
+def all_names(classnames: Sequence[str], synonyms: Synonyms) -> tuple[list[str], tuple[int, ...]]:
+    """All names of all classes, class by class, and how many each class has."""
+    names = [[name, *synonyms.get(name, ())] for name in classnames]
+    return [name for own in names for name in own], tuple(map(len, names))
+
+
+def mean_by_class(features: Tensor, counts: Sequence[int]) -> Tensor:
+    """Average the text features of each class's names.
+
+    Args:
+        features: Of all names, class by class. Shape (sum of counts, embed_dim).
+        counts: Names of each class. Where each has one, the features are returned as they are.
+
+    Returns:
+        Directions of the means of unit-length features, of unit length. Shape (C, embed_dim).
+    """
+    if max(counts) == 1:
+        return features
+    lengths = torch.tensor(counts, device=features.device)
+    unit = F.normalize(features.float(), dim=-1)
+    return F.normalize(torch.segment_reduce(unit, "mean", lengths=lengths), dim=-1)
+
+
+def template_features(
+    clip_model: Any, classnames: Sequence[str], template: str, synonyms: Synonyms = NO_SYNONYMS
+) -> Tensor:
+    """Text features of a template filled with each class name; those of a class with several names are averaged.
 
     Args:
         clip_model: A CLIP of any family, see `tower.tower_of`.
         classnames: C names.
         template: Words with one "{}".
+        synonyms: Other names of classes.
 
     Returns:
         Unit-length features. Shape (C, embed_dim).
@@ -37,12 +65,14 @@ def template_features(clip_model: Any, classnames: Sequence[str], template: str)
         UserError: If a filled template is longer than the text encoder reads.
     """
     tower = tower_of(clip_model)
-    rows = [text_tokens(tower, template.format(plain_name(name))) for name in classnames]
-    _check_lengths(rows, classnames, tower)
+    names, counts = all_names(classnames, synonyms)
+    rows = [text_tokens(tower, template.format(plain_name(name))) for name in names]
+    _check_lengths(rows, names, tower)
     tokens, ends = _pad(rows)
     with torch.no_grad():
         embeddings = tower.embed(tokens.to(tower.device))
-        return F.normalize(encode_text(clip_model, embeddings, ends.to(tower.device)), dim=-1)
+        features = F.normalize(encode_text(clip_model, embeddings, ends.to(tower.device)), dim=-1)
+        return mean_by_class(features, counts)
 
 
 def text_tokens(tower: TextTower, text: str) -> list[int]:
@@ -50,9 +80,11 @@ def text_tokens(tower: TextTower, text: str) -> list[int]:
     return [*tower.tokenizer.start, *tower.tokenizer.encode(text), *tower.tokenizer.end]
 
 
-def ensemble_features(clip_model: Any, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
+def ensemble_features(
+    clip_model: Any, classnames: Sequence[str], templates: Sequence[str], synonyms: Synonyms = NO_SYNONYMS
+) -> Tensor:
     """Average the text features of several templates and bring the mean back to unit length. Shape (C, embed_dim)."""
-    mean = torch.stack([template_features(clip_model, classnames, t) for t in templates]).mean(dim=0)
+    mean = torch.stack([template_features(clip_model, classnames, t, synonyms) for t in templates]).mean(dim=0)
     return F.normalize(mean, dim=-1)
 
 
@@ -79,6 +111,11 @@ class PromptLearner(nn.Module):
         context: Initial context tokens, shape (M, width), or (C, M, width) for contexts of the classes' own.
         tail: What follows the name (or, with `position` "front", follows name and context).
         position: Where the class name stands: "end", "middle" or "front" of the context.
+        synonyms: Other names of classes. Each name has a prompt of its own behind the same context, and
+            `encode_prompts` averages those of a class.
+
+    Attributes:
+        counts: Names of each class; R of them in all.
 
     Raises:
         UserError: If `position` is none of these, or a prompt is longer than the text encoder reads.
@@ -91,6 +128,7 @@ class PromptLearner(nn.Module):
         context: Tensor,
         tail: str = ".",
         position: str = "end",
+        synonyms: Synonyms = NO_SYNONYMS,
     ) -> None:
         super().__init__()
         if position not in POSITIONS:
@@ -98,9 +136,10 @@ class PromptLearner(nn.Module):
         self.ctx = nn.Parameter(context)
         num_ctx, tower = context.shape[-2], tower_of(clip_model)
         start, end = tower.tokenizer.start, tower.tokenizer.end
-        names, tails = zip(*(tower.tokenizer.continued(plain_name(name), tail) for name in classnames), strict=True)
+        words, self.counts = all_names(classnames, synonyms)
+        names, tails = zip(*(tower.tokenizer.continued(plain_name(name), tail) for name in words), strict=True)
         rows = [[*start, *name, *after, *end] for name, after in zip(names, tails, strict=True)]
-        _check_lengths([[0] * num_ctx + row for row in rows], classnames, tower)
+        _check_lengths([[0] * num_ctx + row for row in rows], words, tower)
         tokens, _ = _pad(rows)
         columns = [_order(num_ctx, len(start), len(n), len(row), position) for n, row in zip(names, rows, strict=True)]
         order, eot = _pad(columns, fill=num_ctx)
@@ -118,10 +157,13 @@ class PromptLearner(nn.Module):
         """Assemble the prompts.
 
         Returns:
-            Token embeddings, shape (C, length, width), and the index of each end of text, shape (C,).
+            Token embeddings, shape (R, length, width), and the index of each end of text, shape (R,).
         """
-        num_classes, _, width = self.token_embeddings.shape
-        context = self.ctx.expand(num_classes, -1, -1)
+        num_rows, _, width = self.token_embeddings.shape
+        context: Tensor = self.ctx
+        if context.dim() == 3 and num_rows > len(context):
+            context = context.repeat_interleave(torch.tensor(self.counts, device=context.device), dim=0)
+        context = context.expand(num_rows, -1, -1)
         tokens = torch.cat([context, self.token_embeddings.to(context.dtype)], dim=1)
         return tokens.gather(1, self.order.unsqueeze(-1).expand(-1, -1, width)), self.eot
 
@@ -130,7 +172,7 @@ class PromptLearner(nn.Module):
         return torch.cat([self.token_embeddings[0, : self.num_start].to(self.ctx.dtype), self.ctx])
 
     def suffix(self) -> Tensor:
-        """Token embeddings of [name, tail, end of text], padded. Shape (C, longest, width)."""
+        """Token embeddings of [name, tail, end of text], padded. Shape (R, longest, width)."""
         return self.token_embeddings[:, self.num_start :].to(self.ctx.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -147,14 +189,19 @@ def encode_prompts(clip_model: Any, *learners: PromptLearner) -> Tensor:
         *learners: Prompts that differ in nothing but the values of their context tokens.
 
     Returns:
-        Features, not normalised, with gradients to the contexts. Shape (number of learners, C, embed_dim).
+        Features with gradients to the contexts, not normalised. Where a class has several names, those of all classes
+        are means of unit-length ones, normalised. Shape (number of learners, C, embed_dim).
     """
     first = learners[0]
     if first.shared and tower_of(clip_model).shares_prefix:
         prefixes = torch.stack([learner.prefix() for learner in learners])
-        return encode_classes(clip_model, prefixes, first.suffix(), first.lengths)
-    embeddings = torch.cat([learner()[0] for learner in learners])
-    return encode_text(clip_model, embeddings, first.eot.repeat(len(learners))).unflatten(0, (len(learners), -1))
+        features = encode_classes(clip_model, prefixes, first.suffix(), first.lengths)
+    else:
+        embeddings, ends = torch.cat([learner()[0] for learner in learners]), first.eot.repeat(len(learners))
+        features = encode_text(clip_model, embeddings, ends).unflatten(0, (len(learners), -1))
+    if max(first.counts) == 1:
+        return features
+    return torch.stack([mean_by_class(own, first.counts) for own in features])
 
 
 class DualPrompts(nn.Module):
@@ -171,6 +218,7 @@ class DualPrompts(nn.Module):
         num_ctx: Number of random context tokens; 0 takes the template's words.
         jitter: Standard deviation of the noise between the positive and the negative start.
         generator: Source of the random numbers.
+        synonyms: Other names of classes, see `PromptLearner`.
     """
 
     def __init__(
@@ -182,6 +230,7 @@ class DualPrompts(nn.Module):
         num_ctx: int = 0,
         jitter: float = 0.002,
         generator: torch.Generator | None = None,
+        synonyms: Synonyms = NO_SYNONYMS,
     ) -> None:
         super().__init__()
         self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
@@ -190,8 +239,8 @@ class DualPrompts(nn.Module):
         if num_ctx:
             context = random_context(clip_model, num_ctx, generator=generator)
         noise = (torch.randn(context.shape, generator=generator) * jitter).to(context.device)
-        self.positive = PromptLearner(clip_model, classnames, context, tail=tail)
-        self.negative = PromptLearner(clip_model, classnames, context + noise, tail=tail)
+        self.positive = PromptLearner(clip_model, classnames, context, tail=tail, synonyms=synonyms)
+        self.negative = PromptLearner(clip_model, classnames, context + noise, tail=tail, synonyms=synonyms)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Encode both prompts in one pass of the text tower.

@@ -37,7 +37,8 @@ def make_parser(**options: Any) -> Parser:
         "--classes",
         required=True,
         metavar="NAMES",
-        help="class names with commas between them, or a file: one a line, after tabs sentences that describe it",
+        help="class names with commas between them, or a file: one a line, 'sofa | couch' with a synonym, after tabs "
+        "sentences that describe it",
     )
     parser.add_argument("--output", default="adapted", metavar="DIR", help="folder of the results; default: adapted")
     parser.add_argument("--backbone", default="photo", metavar="NAME", help="a CLIP, by name or path; default: photo")

@@ -87,7 +87,8 @@ class PromptTuning(Method):
         for member in range(getattr(settings, "ensemble", 1)):
             name = "prompt_learner" + (f"_{member + 1}" if member else "")
             position, context = settings.class_token_position, self.first_context(member)
-            learner = self.learner_class(backbone.clip_model, backbone.classnames, context, position=position)
+            options: dict[str, Any] = {"position": position, "synonyms": backbone.synonyms}
+            learner = self.learner_class(backbone.clip_model, backbone.classnames, context, **options)
             self.learners[name] = learner.to(runtime.device)
             self.optimizers[name], self.schedulers[name] = make_optimizer(learner)
         self.models = dict(self.learners)

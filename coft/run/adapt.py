@@ -18,6 +18,7 @@ import torch
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
 from coft.backbones.load import fingerprint
+from coft.backbones.prompts import all_names
 from coft.backbones.stages import hold_frozen_in_bf16
 from coft.backbones.unseen import warn_of_unseen
 from coft.images.batches import UnlabeledImages
@@ -39,7 +40,7 @@ from coft.use.store import DESCRIPTION, FOLDER, portable_name
 from . import state
 from .adapted import Adapted
 from .backbone import forward_type, identity_of, load_backbone, precision_of
-from .classes import GENERIC, Classes, Given, given_classes
+from .classes import GENERIC, Classes, Given, class_list, given_classes
 from .given import GivenImages, given_images
 from .images import unlabeled_images
 from .loop import train
@@ -64,7 +65,7 @@ def adapt(
         images: A folder, flat or nested; paths; images of Pillow; arrays or tensors; or a torch Dataset
             (`coft.run.given.sequence_of` has the shapes). An image that comes several times is learned from once.
         classes: Names of the classes: texts, one text with commas, a file with a name on each line; or sentences that
-            describe each class, by its name, which CoFT+ reads.
+            describe each class, by its name, which CoFT+ reads. "sofa | couch" is one class, sofa, with a synonym.
         backbone: A CLIP by its name or path, as of `--backbone`.
         output: Folder for the model and its labels. With one, a run that was stopped goes on: call it again.
         seed: Of everything random. The state of the global generators is neither read nor changed.
@@ -92,13 +93,13 @@ class Run:
     Args:
         cfg: All settings.
         kind: The method.
-        classes: Names, with sentences that describe them.
+        classes: Names, with synonyms, and sentences that describe them.
         given: The images.
     """
 
     def __init__(self, cfg: Any, kind: Kind, classes: Classes, given: GivenImages) -> None:
         self.cfg, self.kind, self.given, self.started = cfg, kind, given, time.monotonic()
-        self.classnames, self.classes = list(classes), classes
+        self.classnames, self.classes = classes.names, classes
         self.folder = Path(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else None
         self.own = settings_of(kind, cfg)
         hashes = dict(zip(given.names, given.digests, strict=True))
@@ -107,7 +108,7 @@ class Run:
     def adapted(self) -> Adapted:
         """Train, or go on; predict; and write what there is to write."""
         if self.folder:
-            self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=" | ".join(self.classnames))
+            self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=self._class_list)
             claim(self.cfg)
             write_skipped(self.folder / "skipped.csv", self.given.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
@@ -166,8 +167,8 @@ class Run:
         )
 
     def _backbone(self) -> ClassBackbone:
-        identity = identity_of(self.cfg, self.backbone_id, self.classnames, self.images.digest)
-        warn_of_unseen(self.cfg.MODEL.BACKBONE.NAME, self.classnames)
+        identity = identity_of(self.cfg, self.backbone_id, self._class_list, self.images.digest)
+        warn_of_unseen(self.cfg.MODEL.BACKBONE.NAME, all_names(self.classnames, self.classes.synonyms)[0])
         return ClassBackbone(
             self.clip_model,
             self.classnames,
@@ -175,7 +176,12 @@ class Run:
             identity,
             allocate=self.runtime.allocate,
             in_bf16=self.runtime.predicts_in_bf16,
+            synonyms=self.classes.synonyms,
         )
+
+    @property
+    def _class_list(self) -> str:
+        return class_list(self.classnames, self.classes.synonyms)
 
     def _describe(self, source: str) -> Callable[[float], torch.Tensor] | None:
         """What makes text features with a share of descriptions."""
@@ -186,13 +192,13 @@ class Run:
             found = load_descriptions(Path(source))
         if found is None:
             return None
-        own = found
-        return lambda share: described_features(self.clip_model, self.classnames, GENERIC, own, share)
+        args = self.clip_model, self.classnames, GENERIC, found
+        return lambda share: described_features(*args, share, self.classes.synonyms)
 
     @property
     def descriptions(self) -> dict[str, list[str]]:
         """Sentences by class name, of the classes that have some."""
-        return {name: list(sentences) for name, sentences in self.classes.items() if sentences}
+        return self.classes.descriptions
 
     # ---------------------------------------------------------------- what is written
 

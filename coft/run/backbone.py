@@ -6,7 +6,6 @@ A config is anything that has its sections and keys as attributes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,19 +54,19 @@ def follow_backbone(cfg: Any) -> None:
         cfg.MODEL.BACKBONE.FROZEN_STAGES = known.frozen_stages
 
 
-def identity_of(cfg: Any, fingerprint: str, classnames: Sequence[str], digest: str = "") -> dict[str, str]:
+def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> dict[str, str]:
     """What a checkpoint must share with a run to be loaded.
 
     Args:
         cfg: MODEL.BACKBONE.FROZEN_STAGES is read.
         fingerprint: Of the CLIP.
-        classnames: Names by label.
+        classes: As of `classes.class_list`.
         digest: Of the unlabeled images; none where there are none.
     """
     stages = cfg.MODEL.BACKBONE.FROZEN_STAGES
     backbone = f"{fingerprint}, {stages} stages frozen" if stages > 0 else fingerprint
     images = {"set of unlabeled images": digest} if digest else {}
-    return {"backbone": backbone, **images, "class list": " | ".join(classnames)}
+    return {"backbone": backbone, **images, "class list": classes}
 
 
 def faster(cfg: Any) -> str:

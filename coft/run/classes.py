@@ -1,28 +1,50 @@
-"""Class names as users give them: in the command, or in a file, with descriptions if they like."""
+"""Class names as users give them: in the command, or in a file, with synonyms and descriptions if they like.
+
+Nothing else knows how synonyms are written.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from coft.runtime.errors import UserError
+from coft.runtime.files import replacing
 
 GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates, of images of anything
-Classes = dict[str, list[str]]  # sentences that describe a class, by its name; in order of label
+CLASSES = "classes.txt"  # in the output folder: the classes as the run had them
+BAR = "|"  # between a class name and its synonyms
 Given = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes as a user means them.
+
+    Attributes:
+        names: C names, by label.
+        synonyms: Other names, by class name; of classes that have some.
+        descriptions: Sentences that describe a class, likewise.
+    """
+
+    names: list[str]
+    synonyms: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    descriptions: dict[str, list[str]] = field(default_factory=dict)
 
 
 def read_classes(text: str, flag: str = "--classes") -> Classes:
     r"""Read class names.
 
     Args:
-        text: Names with commas between them, or the path of a file with a name on each line, after which, with tabs
-            between them, sentences that describe the class may stand: `tabby cat\tA cat with stripes.`
+        text: Names with commas between them, or the path of a file with a name on each line. A name may be followed by
+            synonyms, and in a file, with tabs between them, by sentences that describe the class:
+            `tabby cat | striped cat\tA cat with stripes.`
         flag: What the user calls it, for errors.
 
     Raises:
-        UserError: If there is no such file, it is no text, or it has no name.
+        UserError: If there is no such file, it is no text, it has no name, or one that is empty or stands twice.
     """
     path = Path(text).expanduser()
     if is_file(path):
@@ -38,22 +60,40 @@ def given_classes(classes: Given) -> Classes:
     """Classes as a program gives them.
 
     Args:
-        classes: What `read_classes` reads; or names; or sentences that describe each class, by its name.
+        classes: What `read_classes` reads; or names; or sentences that describe each class, by its name. Names may be
+            followed by synonyms there, too.
 
     Raises:
         UserError: If these are no names that a classifier can be built on.
     """
     if isinstance(classes, (str, os.PathLike)):
         found = read_classes(os.fspath(classes), "classes")
-    elif isinstance(classes, Mapping):
-        found = {name: list(sentences) for name, sentences in classes.items()}
     else:
         names = list(classes)
         if wrong := next((name for name in names if not isinstance(name, str)), None):
             raise UserError(f"classes has {wrong!r}; expected texts, the names of the classes")
-        found = _unique([[name.strip()] for name in names], "classes")
-    check_classnames(list(found), "classes")
+        found = _unique([[name] for name in names], "classes")
+        if isinstance(classes, Mapping):
+            pairs = zip(found.names, classes.values(), strict=True)
+            found.descriptions.update({name: list(sentences) for name, sentences in pairs if sentences})
+    check_classnames(found.names, "classes")
     return found
+
+
+def write_classes(path: Path, classes: Classes) -> None:
+    """Write a file that `read_classes` reads, whole or not at all."""
+    lines = []
+    for name in classes.names:
+        names = f" {BAR} ".join([name, *classes.synonyms.get(name, ())])
+        sentences = [" ".join(sentence.split()) for sentence in classes.descriptions.get(name, [])]
+        lines.append("\t".join([names, *sentences]) + "\n")
+    with replacing(path) as draft:
+        draft.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+
+def class_list(names: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> str:
+    """All names in one line, to know the same classes by."""
+    return " | ".join(" = ".join([name, *synonyms.get(name, ())]) for name in names)
 
 
 def is_file(path: Path) -> bool:
@@ -76,14 +116,36 @@ def _read_file(path: Path, flag: str) -> Classes:
 
 
 def _unique(rows: list[list[str]], source: str) -> Classes:
-    classes: Classes = {}
-    for number, (name, *sentences) in enumerate(rows, start=1):
-        if not name:
-            raise UserError(f"{source}: name {number} is empty; give it one, or take it out")
-        if name in classes:
+    """Classes of rows, each the names of a class with bars between them, then sentences."""
+    found = Classes([])
+    exact, firsts, others = set[str](), set[str](), set[str]()
+    for number, (text, *sentences) in enumerate(rows, start=1):
+        name, *synonyms = (own.strip() for own in text.split(BAR))
+        for own in (name, *synonyms):
+            if not own:
+                beside = f", beside a {BAR!r}" if synonyms else ""
+                raise UserError(f"{source}: name {number} is empty{beside}; give it one, or take it out")
+            if "\t" in own or len(own.splitlines()) > 1:
+                raise UserError(f"{source}: name {number}, {own!r}, has a tab or a line break; take it out")
+        if name in exact or _plain(name) in others:
             raise UserError(f"{source}: {name!r} stands there twice; take one out")
-        classes[name] = [sentence for sentence in sentences if sentence]
-    return classes
+        exact.add(name)
+        firsts.add(_plain(name))
+        for own in synonyms:
+            if _plain(own) in firsts | others:
+                raise UserError(f"{source}: {own!r} stands there twice; take one out")
+            others.add(_plain(own))
+        found.names.append(name)
+        if synonyms:
+            found.synonyms[name] = tuple(synonyms)
+        if kept := [sentence for sentence in sentences if sentence]:
+            found.descriptions[name] = kept
+    return found
+
+
+def _plain(name: str) -> str:
+    """A name without what makes no difference."""
+    return " ".join(name.replace("_", " ").lower().split())
 
 
 def check_classnames(classnames: Sequence[str], source: str, distinct: bool = True) -> None:
@@ -95,7 +157,7 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
         distinct: Whether a name that stands twice is refused.
 
     Raises:
-        UserError: On fewer than two names, on an empty one, or on one that stands twice.
+        UserError: On fewer than two names, on an empty one, on one with a bar, or on one that stands twice.
     """
     if len(classnames) < 2:
         raise UserError(
@@ -103,9 +165,14 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
         )
     seen: dict[str, int] = {}
     for label, name in enumerate(classnames):
-        plain = " ".join(name.replace("_", " ").lower().split())
+        plain = _plain(name)
         if not plain:
             raise UserError(f"{source}: class {label} has an empty name; give it one")
+        if BAR in name:
+            raise UserError(
+                f"{source}: the name of class {label} is {name!r}; {BAR!r} stands between synonyms, in the classes of "
+                f"your own images alone: take it out"
+            )
         if plain in seen and distinct:
             raise UserError(
                 f"{source}: classes {seen[plain]} and {label} have the same name {name!r}; rename one, or merge them"

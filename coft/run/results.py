@@ -15,6 +15,8 @@ from coft.runtime.evidence import write_frozen
 from coft.runtime.experiment import versions, write_json
 from coft.runtime.files import replacing
 
+from .classes import CLASSES, write_classes
+
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +42,7 @@ def write_page(method: Any, folder: Path) -> None:
 
 
 def write_results(run: Any, folder: Path, labels: pd.DataFrame) -> None:
-    """Write `predictions.csv`, `summary.json`, and of image files `report.html`.
+    """Write `predictions.csv`, `classes.txt`, `summary.json`, and of image files `report.html`.
 
     Args:
         run: A `coft.run.adapt.Run` that is at its end.
@@ -50,6 +52,7 @@ def write_results(run: Any, folder: Path, labels: pd.DataFrame) -> None:
     named = labels.rename(columns={"number": "path"})[["path", "class", "confidence"]]
     with replacing(folder / "predictions.csv") as draft:
         named.to_csv(draft, index=False, float_format="%.6f", lineterminator="\r\n", errors="surrogateescape")
+    write_classes(folder / CLASSES, run.classes)
     content = {
         "trainer": run.kind.trainer,
         "dataset": "Folder",

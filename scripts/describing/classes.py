@@ -44,9 +44,10 @@ def named_classes(text: str) -> list[NamedClass]:
     """
     path = called_from(text)
     found: dict[str, NamedClass] = {}
-    for line, sentences in read_classes(text if "," in text and not is_file(path) else str(path)).items():
+    given = read_classes(text if "," in text and not is_file(path) else str(path))
+    for line in given.names:
         name = _WORDNET_ID.sub("", line)
         if num_tokens(plain_name(name)) > LONGEST_NAME:
             raise UserError(f"--classes: {name[:60]!r}... is no class name; write one on each line")
-        found.setdefault(class_key(name), NamedClass(name, " ".join(sentences).rstrip(".")))
+        found.setdefault(class_key(name), NamedClass(name, " ".join(given.descriptions.get(line, [])).rstrip(".")))
     return list(found.values())

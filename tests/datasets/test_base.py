@@ -84,6 +84,7 @@ def test_unknown_half_is_named() -> None:
     [
         (["cat"], "at least two class names, 1 given"),
         (["cat", " "], "class 1 has an empty name"),
+        (["cat", "dog | hound"], "the name of class 1 is 'dog | hound'; '|' stands between synonyms"),
         (["tabby cat", "dog", "Tabby_Cat"], "classes 0 and 2 have the same name 'Tabby_Cat'"),
     ],
 )

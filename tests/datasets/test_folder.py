@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coft.images import index
-from coft.run.classes import read_classes
+from coft.run.classes import Classes, given_classes, read_classes, write_classes
 from coft.runtime.errors import UserError
 from datasets.folder import Folder
 from tests.datasets.rooms import config, touch, write_image
@@ -103,7 +103,10 @@ def test_mistakes_are_one_line(own: Path, tmp_path: Path) -> None:
 def test_a_file_of_classes_with_descriptions(tmp_path: Path, own: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_bytes("\ufefftabby cat\tA tabby cat with stripes.\tA tabby cat, grey.\r\n\r\n  dog \r\n".encode())
-    assert read_classes(str(path)) == {"tabby cat": ["A tabby cat with stripes.", "A tabby cat, grey."], "dog": []}
+    found = read_classes(str(path))
+    assert found == Classes(
+        ["tabby cat", "dog"], {}, {"tabby cat": ["A tabby cat with stripes.", "A tabby cat, grey."]}
+    )
     data = load(own, str(path))
     assert data.classnames == ["tabby cat", "dog"] and list(data.descriptions) == ["tabby cat"]
 
@@ -115,6 +118,10 @@ def test_a_file_of_classes_with_descriptions(tmp_path: Path, own: Path) -> None:
         (b"\n \n", "the file is empty"),
         (b"cat\n\tA dog.\n", "name 2 is empty"),
         (b"cat\ncat\n", "'cat' stands there twice"),
+        (b"cat | tom\nTom\n", "'Tom' stands there twice"),
+        (b"cat | tom\ndog | CAT\n", "'CAT' stands there twice"),
+        (b"cat | Cat\ndog\n", "'Cat' stands there twice"),
+        (b"dog\ncat |\n", r"name 2 is empty, beside a '\|'"),
         (b"\xff\xfe\x00c", "cannot be read as UTF-8"),
     ],
 )
@@ -124,5 +131,30 @@ def test_a_bad_file_of_classes(content: bytes, message: str, tmp_path: Path) -> 
         read_classes(str(tmp_path / "names"))
 
 
+def test_a_class_with_synonyms_goes_by_its_first_name(own: Path, tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("feline | tabby_cat|  striped cat\tA cat.\ndog\n")
+    data = load(own, str(path), LABELS_FROM_FOLDERS=True)
+    assert data.classnames == ["feline", "dog"] and data.synonyms == {"feline": ("tabby_cat", "striped cat")}
+    assert data.descriptions == {"feline": ["A cat."]}
+    assert [item.classname for item in data.test] == ["feline", "dog", "feline", "feline"]
+    assert read_classes("feline | tabby_cat | striped cat, dog") == Classes(data.classnames, data.synonyms)
+    assert given_classes({"feline|tabby_cat|striped cat": ["A cat."], "dog": []}) == data.classes
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    classes = Classes(["a b", "c", "<i>"], {"c": ("d", "e f")}, {"a b": ["One.", "Two\nlines."], "c": ["Three."]})
+    write_classes(tmp_path / "names", classes)
+    assert read_classes(str(tmp_path / "names")) == Classes(
+        classes.names, classes.synonyms, {"a b": ["One.", "Two lines."], "c": ["Three."]}
+    )
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "a | two\u2028lines"])
+def test_a_name_is_one_line(name: str) -> None:
+    with pytest.raises(UserError, match="has a tab or a line break"):
+        given_classes(["dog", name])
+
+
 def test_many_names_are_no_path() -> None:
-    assert len(read_classes(", ".join(f"class {i}" for i in range(5000)))) == 5000
+    assert len(read_classes(", ".join(f"class {i}" for i in range(5000))).names) == 5000

@@ -12,6 +12,7 @@ from clip.simple_tokenizer import SimpleTokenizer
 from coft.backbones.prompts import (
     DualPrompts,
     PromptLearner,
+    encode_prompts,
     ensemble_features,
     random_context,
     template_features,
@@ -145,3 +146,39 @@ def test_a_name_too_long_is_named(clip_model: CLIP) -> None:
         PromptLearner(clip_model, ["cat", "word " * 80], random_context(clip_model, 4))
     with pytest.raises(UserError, match="the text encoder reads 77"):
         template_features(clip_model, ["word " * 80], "a {}.")
+
+
+SYNONYMS = {"cat": ["tomcat", "house_cat"], NAMES[2]: ["long"]}
+
+
+def test_a_class_with_synonyms_has_the_mean_of_its_names(clip_model: CLIP) -> None:
+    found = template_features(clip_model, NAMES, "a {}.", SYNONYMS)
+    alone = template_features(clip_model, ["cat", "tomcat", "house cat"], "a {}.")
+    torch.testing.assert_close(found[0], F.normalize(alone.mean(dim=0), dim=0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[1], template_features(clip_model, NAMES, "a {}.")[1], atol=1e-5, rtol=1e-4)
+    both = [template_features(clip_model, NAMES, template, SYNONYMS) for template in ("a {}.", "the {}.")]
+    torch.testing.assert_close(
+        ensemble_features(clip_model, NAMES, ["a {}.", "the {}."], SYNONYMS), F.normalize(sum(both), dim=1)
+    )
+
+
+def test_dual_prompts_with_synonyms_start_at_the_zero_shot_classifier_and_train(clip_model: CLIP) -> None:
+    source = torch.Generator().manual_seed(0)
+    prompts = DualPrompts(clip_model, NAMES, "a photo of a {}.", generator=source, synonyms=SYNONYMS)
+    positive, _ = prompts()
+    expected = template_features(clip_model, NAMES, "a photo of a {}.", SYNONYMS)
+    torch.testing.assert_close(positive, expected, atol=1e-5, rtol=1e-4)
+    (positive[0] @ torch.linspace(-1, 1, positive.shape[1])).backward()
+    assert prompts.positive.ctx.grad.abs().min() > 0
+    assert prompts.state_dict().keys() == {"positive.ctx", "negative.ctx"}
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_contexts_of_the_classes_own_stand_before_each_of_its_names(clip_model: CLIP, position: str) -> None:
+    context = random_context(clip_model, 3, 4, generator=torch.Generator().manual_seed(0))
+    learner = PromptLearner(clip_model, NAMES, context, position=position, synonyms=SYNONYMS)
+    found = encode_prompts(clip_model, learner)[0]
+    names, own = ["cat", "tomcat", "house_cat", NAMES[1], NAMES[2], "long"], [0, 0, 0, 1, 2, 2]
+    alone = encode_prompts(clip_model, PromptLearner(clip_model, names, context[own], position=position))[0]
+    means = [F.normalize(alone, dim=1)[[row for row in range(6) if own[row] == c]].mean(dim=0) for c in range(3)]
+    torch.testing.assert_close(found, F.normalize(torch.stack(means), dim=1), atol=1e-5, rtol=1e-4)

@@ -21,6 +21,7 @@ import coft
 from coft.command.main import main
 from coft.method.coft import CoFT
 from coft.run import state
+from coft.run.classes import read_classes
 from coft.run.given import given_images
 from coft.use.encoders import module_of
 from scripts import launch
@@ -47,7 +48,8 @@ def test_the_bits_are_those_of_the_command(
 ) -> None:
     settings = SHORT | {"input__augment": "aerial", "optim__lr": 0.02} | ({"rounds": 2} if method == "coft+" else {})
     classes = tmp_path / "classes.txt"
-    classes.write_text("\n".join(f"{name}\tA {name} on a wall." for name in CLASSNAMES), encoding="utf-8")
+    first, *others = (f"{name}\tA {name} on a wall." for name in CLASSNAMES)
+    classes.write_text("\n".join([first.replace("\t", " | red disc | dot\t"), *others]), encoding="utf-8")
     out = tmp_path / "command"
     argv = [trainer, "folder", "--images", str(folder), "--classes", str(classes), "--output-dir", str(out)]
     argv += ["--backbone", str(checkpoints["resnet"]), "--seed", "3"]
@@ -57,9 +59,11 @@ def test_the_bits_are_those_of_the_command(
     before = torch.get_rng_state()
     result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=3, **settings)
     assert torch.equal(torch.get_rng_state(), before)
-    for name in ("pseudo_labels.csv", "predictions.csv", "skipped.csv", "model/model.safetensors"):
+    for name in ("pseudo_labels.csv", "predictions.csv", "skipped.csv", "classes.txt", "model/model.safetensors"):
         assert (tmp_path / "python" / name).read_bytes() == (out / name).read_bytes(), name
     rows = list(csv.DictReader((out / "predictions.csv").open()))
+    assert {row["class"] for row in rows} <= set(CLASSNAMES) and list(result.classes_) == list(CLASSNAMES)
+    assert read_classes(str(out / "classes.txt")) == read_classes(str(classes))
     shown = [{"path": p, "class": c, "confidence": f"{x:.6f}"} for p, c, x in result.labels_.to_numpy()[:, :3]]
     assert shown == rows and len(rows) == 25
 
