@@ -11,7 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from coft.run.classes import CLASSES, write_classes
-from coft.runtime.experiment import versions, write_json
+from coft.runtime.experiment import KEPT, versions, write_json
 from coft.runtime.files import replacing
 from coft.runtime.predictions import count_by_class, known_accuracy, predict, write_predictions
 
@@ -96,6 +96,7 @@ def write_summary(trainer: Any, **more: Any) -> None:
         "labels_used": trainer.labels_used,
         **({"unlabeled": trainer.unlabeled_part} if trainer.label_free else {}),
         "ensemble": trainer.method.ensemble_size,
+        **({} if trainer.method.trains else KEPT),
         "seconds": round(time.monotonic() - trainer.started, 1),
         "seconds_by_part": {part: round(value, 2) for part, value in trainer.clock.split().items()},
         "results": trainer.results,

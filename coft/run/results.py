@@ -12,7 +12,7 @@ import pandas as pd
 from coft.method.labeller import first_features
 from coft.report.write import write_report
 from coft.runtime.evidence import write_frozen
-from coft.runtime.experiment import versions, write_json
+from coft.runtime.experiment import KEPT, versions, write_json
 from coft.runtime.files import replacing
 
 from .classes import CLASSES, write_classes
@@ -63,6 +63,7 @@ def write_results(run: Any, folder: Path, labels: pd.DataFrame) -> None:
         "labels_used": 0,
         "unlabeled": "images that were given, which are predicted as well (transductive)",
         "ensemble": run.method.ensemble_size,
+        **({} if run.method.trains else KEPT),
         "seconds": round(time.monotonic() - run.started, 1),
         "results": {**run.method.observer.results(), "predicted": len(labels)},
         "device": str(run.device),

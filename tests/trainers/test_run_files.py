@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from coft.backbones.load import fingerprint
+from coft.method import guard
 from tests.conftest import write_shapes
 from tests.trainers.conftest import OURS
 
@@ -61,6 +62,18 @@ def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str
     assert 0 <= summary["results"]["accuracy_test"] <= 100
     seconds = summary["seconds_by_part"]
     assert sum(seconds.values()) == pytest.approx(summary["seconds"], abs=1.0) and "evaluation" in seconds
+
+
+@pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus"])
+def test_the_summary_says_that_zero_shot_clip_was_kept(
+    run: Callable[..., Any], trained: Callable[..., Any], trainer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "LEAST_SKILL", 1.0)
+    monkeypatch.setattr(guard, "LEAST_INFORMATION", 1.0)
+    kept = json.loads((Path(run(trainer).output_dir) / "summary.json").read_text())
+    zero_shot = json.loads((Path(trained("ZeroshotCLIP2").output_dir) / "summary.json").read_text())
+    assert kept["kept"] == "zero-shot CLIP" and "kept" not in zero_shot
+    assert kept["results"]["accuracy_test"] == zero_shot["results"]["accuracy_test"]
 
 
 def predicted(built: Any) -> list[str]:
