@@ -199,19 +199,22 @@ class Method:
 
     Attributes:
         epochs: How many there are.
-        trains: Whether it changes CLIP at all; see `guard`.
         models: What a checkpoint holds, by name.
         optimizers: Of the models that train, by name.
         schedulers: Likewise.
     """
 
     epochs = 0
-    trains = True  # False: it keeps zero-shot CLIP
 
     def __init__(self) -> None:
         self.models: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Any] = {}
         self.schedulers: dict[str, Any] = {}
+
+    @property
+    def trains(self) -> bool:
+        """Whether it does more than to keep zero-shot CLIP; see `guard`."""
+        return True
 
     @property
     def ensemble_size(self) -> int:

@@ -8,10 +8,16 @@ import pandas as pd
 import pytest
 
 from coft.runtime.errors import UserError
-from scripts.comparing.benchmark import Unit, plan_units, read_benchmark, write_report
+from scripts.comparing.benchmark import plan_units, read_benchmark
+from scripts.comparing.benchmark_tables import Unit, write_report
 from scripts.comparing.plan import Run
 
 from .toy_runs import write_summary
+
+
+@pytest.fixture(autouse=True)
+def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.comparing.plan.weights_of", lambda backbone: None)
 
 
 def test_roles_are_fixed_and_each_form_has_its_units() -> None:
@@ -44,19 +50,54 @@ def finished(unit: Unit, runs: list[Run], rates: dict[str, float], images: int =
         table["phase1"] = "dog"
         columns = ["image", "class", *(["phase1"] if run.method.trainer == "CoFT" else []), "end"]
         table[columns].to_csv(run.folder / "test_predictions.csv", index=False)
+        if run.method.trainer == "CoFT":
+            last = [("zero-shot", None), ("phase1", None), ("phase2", 0.7), ("phase2", None), ("phase2", 0.9)]
+            scores = pd.DataFrame(last, columns=["stage", "auroc_p_clean"])
+            metrics = scores.assign(auroc_confidence=0.6, auroc_margin=0.5)
+            metrics.to_csv(run.folder / "metrics.csv", index=False)
 
 
-def test_tables_say_what_was_right_and_by_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.comparing.plan.weights_of", lambda backbone: None)
+def cells(text: str, head: str) -> dict[str, dict[str, str]]:
+    """A table of a report, by its first head: by the first cell of a row, and by head."""
+    (table,) = (part for part in text.split("\n\n") if part.startswith(f"| {head} "))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> str:
     planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
-    rates = {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8}
     for unit, runs in planned.items():
-        finished(unit, runs, rates)
-    text = write_report(planned, "bash scripts/compare.sh --benchmark small")
-    rows = {cells[0]: cells[1:] for line in text.splitlines() if (cells := [c.strip() for c in line.split("|")[1:-1]])}
-    mean, low, high = map(float, re.findall(r"[\d.]+", rows["CoFT"][-1]))  # the last table: over errors of UPL
-    assert mean == pytest.approx(0.5, abs=0.08) and low < mean < high < 1
-    accuracy = next(line for line in text.splitlines() if line.startswith("| CoFT "))
-    assert "80" in accuracy or "79" in accuracy or "81" in accuracy or "78" in accuracy
-    assert "CoFT, Phase I" in text and " 12 " in text
-    assert "-" in write_report({unit: [] for unit in planned}, "nothing")
+        finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8})
+    return write_report(planned, "bash scripts/compare.sh --benchmark small")
+
+
+def numbers(cell: str) -> list[float]:
+    return [float(number) for number in re.findall(r"[\d.]+", cell)]
+
+
+def test_tables_say_what_was_right_and_by_how_much(report: str) -> None:
+    unit = "intel, photo (development)"
+    mean, low, high = numbers(cells(report, "accuracy, %")["CoFT"][unit])
+    assert mean == pytest.approx(80, abs=5) and low < mean < high
+    assert numbers(cells(report, "accuracy, %")["CoFT, Phase I"][unit])[0] == 0
+    for head, row in (("errors, by those of", "CoFT"), ("errors of CoFT, by those of", unit)):
+        mean, low, high = numbers(cells(report, head)[row]["UPL"])
+        assert mean == pytest.approx(0.5, abs=0.12) and low < mean < high < 1
+    assert cells(report, "errors, by those of")["CoFT"]["CoFT"] == "-"
+    assert cells(report, "errors, by those of")["CoFT"]["units"] == "2"
+    assert cells(report, "seconds")["UPL"]["intel, photo"] == "12"
+
+
+def test_scores_are_of_the_first_and_the_last_labels(report: str) -> None:
+    row = cells(report, "AUROC, right from wrong labels")["digits, embedded"]
+    assert [row[f"{time}: p_clean"] for time in ("first", "last")] == ["0.700", "0.900"]
+    assert row["last: softmax"] == "0.600" and row["first: margin"] == "0.500"
+
+
+def test_units_without_a_run_are_left_out(tmp_path: Path) -> None:
+    planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
+    first, *_ = planned
+    finished(first, [run for run in planned[first] if run.method.name == "UPL"], {"UPL": 0.6})
+    text = write_report(planned, "nothing")
+    assert "intel" in text and "digits" not in text and "errors" not in text

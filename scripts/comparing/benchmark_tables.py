@@ -1,0 +1,206 @@
+"""Tables of the benchmark, with intervals by paired bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from .bootstrap import Right, errors, interval, resampled
+from .methods import Settings
+from .plan import Run
+
+COUNTED = ("development", "confirmation")  # roles that means are over
+OURS = ("CoFT", "CoFT+")
+REFERENCES = (  # of ratios of errors
+    *("zero-shot", "UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"),
+    *("CoFT, filter: none", "CoFT, filter: self", "CoFT, filter: probability", "CoFT", "CoOp, 16 labels a class"),
+)
+SCORES = {"p_clean": "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
+
+BySeed = dict[int, Any]  # what a method has right with each seed, shape (images,)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A checkpoint and a data set.
+
+    Attributes:
+        backbone: Name of the checkpoint.
+        dataset: Name of the data set's config.
+        role: development, confirmation, control or spent.
+        settings: Keys and values of its runs.
+    """
+
+    backbone: str
+    dataset: str
+    role: str
+    settings: Settings = ()
+
+    @property
+    def title(self) -> str:
+        """In a few words."""
+        count = dict(self.settings).get("DATASET.NUM_UNLABELED")
+        return f"{self.dataset}, {self.backbone}" + (f", {count} images" if count and int(count) > 2000 else "")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the finished runs of a unit have found.
+
+    Attributes:
+        right: By method.
+        seconds: By method, of each seed.
+        scores: AUROCs of CoFT's first and last labels, by score; means over seeds.
+    """
+
+    right: Mapping[str, BySeed]
+    seconds: Mapping[str, Mapping[int, float]]
+    scores: Mapping[tuple[str, str], float]
+
+
+def read_unit(runs: Sequence[Run]) -> Found:
+    """Read what runs have left. Methods without a finished run lack."""
+    right: dict[str, BySeed] = {}
+    seconds: dict[str, dict[int, float]] = {}
+    scores: list[dict[tuple[str, str], float]] = []
+    for run in runs:
+        summary, path = run.summary(), run.folder / "test_predictions.csv"
+        if not summary or not path.is_file():
+            continue
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        for stage, title in (("phase1", f"{run.method.name}, Phase I"), ("end", run.method.name)):
+            if stage in table and (stage == "end" or run.method.name in OURS):
+                right.setdefault(title, {})[run.seed] = (table[stage] == table["class"]).to_numpy()
+        seconds.setdefault(run.method.name, {})[run.seed] = summary["seconds"]
+        if run.method.name == "CoFT":
+            scores.append(read_scores(run))
+    places = dict.fromkeys(place for own in scores for place in own)
+    return Found(right, seconds, {place: float(np.mean([own[place] for own in scores])) for place in places})
+
+
+def read_scores(run: Run) -> dict[tuple[str, str], float]:
+    """AUROCs of the first and the last labels of Phase II, by time and score."""
+    path = run.folder / "metrics.csv"
+    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["stage"])
+    rows = rows[rows["stage"] == "phase2"].reindex(columns=list(SCORES.values())).dropna()
+    if rows.empty:
+        return {}
+    times = {"first": rows.iloc[0], "last": rows.iloc[-1]}
+    return {(time, name): float(row[column]) for time, row in times.items() for name, column in SCORES.items()}
+
+
+def paired(*methods: BySeed) -> tuple[Right, ...] | None:
+    """What methods have right with the seeds that they share; one with a single seed, as zero-shot, goes with all."""
+    several = [set(own) for own in methods if len(own) > 1]
+    seeds = sorted(set.intersection(*several)) if several else [0]
+    rows = [
+        np.stack([own[s] for s in seeds]) if len(own) > 1 else np.stack(list(own.values())) for own in methods if seeds
+    ]
+    return tuple(rows) or None
+
+
+# ---------------------------------------------------------------- tables
+
+
+def write_report(planned: Mapping[Unit, Sequence[Run]], called: str, notes: Sequence[str] = ()) -> str:
+    """All tables, as Markdown."""
+    read = {unit: read_unit(runs) for unit, runs in planned.items()}
+    found = {unit: own for unit, own in read.items() if own.right}
+    tables = [accuracy_table(found), mean_table(found)]
+    tables += [ratio_table(found, name) for name in OURS]
+    tables += [score_table(found), seconds_table(found)]
+    return "\n\n".join([f"`{called}`", *filter(None, tables), *(f"- {note}" for note in notes)]) + "\n"
+
+
+def accuracy_table(found: Mapping[Unit, Found]) -> str:
+    """Accuracies with intervals: a row a method, a column a unit."""
+    rows = [[name, *(_accuracy(own.right.get(name)) for own in found.values())] for name in _methods(found)]
+    return _table(rows, ["accuracy, %", *(f"{unit.title} ({unit.role})" for unit in found)])
+
+
+def _methods(found: Mapping[Unit, Found]) -> list[str]:
+    return list(dict.fromkeys(name for own in found.values() for name in own.right))
+
+
+def _accuracy(right: BySeed | None) -> str:
+    if right is None:
+        return "-"
+    rows = np.stack(list(right.values()))
+    low, high = interval(100 * (1 - resampled([(rows,)])[:, 0]))
+    return f"{100 * rows.mean():.1f} [{low:.1f}, {high:.1f}]"
+
+
+def mean_table(found: Mapping[Unit, Found]) -> str:
+    """Errors by those of references, on the mean over units that count: a row a method, a column a reference."""
+    counted = {unit: own for unit, own in found.items() if unit.role in COUNTED}
+    names = _methods(counted)
+    references = [name for name in REFERENCES if name in names]
+    rows = []
+    for name in names:
+        pairs = [[p for own in counted.values() if (p := _pair(own, name, other))] for other in references]
+        rows.append([name, *(_ratio(own) if len(own) > 1 else "-" for own in pairs), str(max(map(len, pairs)))])
+    heads = ["errors, by those of", *references, "units"]
+    return _table(rows, heads) if len(counted) > 1 and references else ""
+
+
+def ratio_table(found: Mapping[Unit, Found], name: str) -> str:
+    """Errors of a method by those of references: a row a unit, a column a reference."""
+    having = {unit: own for unit, own in found.items() if name in own.right}
+    references = [other for other in REFERENCES if any(_pair(own, name, other) for own in having.values())]
+    rows = [
+        [f"{unit.title} ({unit.role})", *(_ratio(_pairs(own, name, other)) for other in references)]
+        for unit, own in having.items()
+    ]
+    return _table(rows, [f"errors of {name}, by those of", *references]) if rows and references else ""
+
+
+def _pair(own: Found, name: str, reference: str) -> tuple[Right, ...] | None:
+    if name == reference or not {name, reference} <= own.right.keys():
+        return None
+    return paired(own.right[name], own.right[reference])
+
+
+def _pairs(own: Found, name: str, reference: str) -> list[tuple[Right, ...]]:
+    return [pair] if (pair := _pair(own, name, reference)) else []
+
+
+def _ratio(pairs: Sequence[tuple[Right, ...]]) -> str:
+    if not pairs:
+        return "-"
+    mean, drawn = errors(pairs), resampled(pairs)
+    if not mean[1]:
+        return "-"
+    low, high = interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9))
+    return f"{mean[0] / mean[1]:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def score_table(found: Mapping[Unit, Found]) -> str:
+    """How well scores rank CoFT's first and last labels of the pool: a row a unit."""
+    places = [(time, name) for time in ("first", "last") for name in SCORES]
+    rows = [
+        [unit.title, *(f"{own.scores[place]:.3f}" for place in places)] for unit, own in found.items() if own.scores
+    ]
+    return (
+        _table(rows, ["AUROC, right from wrong labels", *(f"{time}: {name}" for time, name in places)]) if rows else ""
+    )
+
+
+def seconds_table(found: Mapping[Unit, Found]) -> str:
+    """Seconds of a run: a row a method, a column a unit."""
+    names = list(dict.fromkeys(name for own in found.values() for name in own.seconds))
+    rows = [[name, *(_seconds(own.seconds.get(name)) for own in found.values())] for name in names]
+    return _table(rows, ["seconds", *(unit.title for unit in found)])
+
+
+def _seconds(own: Mapping[int, float] | None) -> str:
+    return f"{np.mean(list(own.values())):.0f}" if own else "-"
+
+
+def _table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
+    align = ["left", *["right"] * (len(heads) - 1)]
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=align if rows else None)
