@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from coft.run.images import decoding_of, inputs_of
-from coft.runtime.experiment import flatten, versions
+from coft.run.results import by_config_name, not_default
+from coft.runtime.experiment import versions
 from coft.use.model import AdaptedModel, Origin
 from coft.use.store import FOLDER, portable_name, save
 
@@ -42,8 +42,6 @@ def write_model(trainer: Any) -> None:
 
 def about(trainer: Any) -> dict[str, Any]:
     """What people may want to know of a run: what it was, on what, with which settings, and what came out."""
-    own = settings_of(trainer.section, trainer.own) if trainer.own else {}
-    default = settings_of(trainer.section, trainer.settings_class()) if trainer.own else {}
     return {
         "trainer": type(trainer).__name__,
         "dataset": getattr(trainer.dm.dataset, "title", trainer.cfg.DATASET.NAME),
@@ -51,19 +49,8 @@ def about(trainer: Any) -> dict[str, Any]:
         "labels_used": trainer.labels_used,
         "test_images": len(trainer.dm.dataset.test),
         "seed": trainer.cfg.SEED,
-        "settings": own,
-        "not_default": {key: value for key, value in own.items() if value != default[key]},
+        "settings": by_config_name(trainer.section, trainer.own) if trainer.own else {},
+        "not_default": not_default(trainer.section, trainer.own) if trainer.own else {},
         "results": trainer.results,
         "versions": versions(dassl_in_use()),
     }
-
-
-def settings_of(section: str, own: Any) -> dict[str, Any]:
-    """Settings of a trainer by the names that its users write.
-
-    Args:
-        section: Of the trainer.
-        own: What it declares.
-    """
-    keys = flatten(asdict(own), f"TRAINER.{section}.")
-    return {".".join(part.rstrip("_").upper() for part in key.split(".")): value for key, value in keys.items()}

@@ -44,7 +44,7 @@ from .classes import GENERIC, Classes, Given, class_list, given_classes
 from .given import GivenImages, given_images
 from .images import unlabeled_images
 from .loop import train
-from .results import write_results
+from .results import not_default, write_results
 from .settings import Config, Kind, kind_of, settings_of, settle
 
 
@@ -115,7 +115,7 @@ class Run:
                 return Adapted.load(self.folder, self.device)
         self._build()
         train(self.method, self.clip_model.visual, self.runtime, self._resume(), self._ended)
-        result = Adapted(self._model(), pd.DataFrame())
+        result = Adapted(self._model(), pd.DataFrame(), self.folder)
         result.labels_ = self._labels(result.model)
         if self.folder:
             with writing(self.folder):
@@ -245,6 +245,7 @@ class Run:
                 "test_images": len(self.given),
                 "seed": cfg.SEED,
                 "settings": cfg.tree(),
+                "not_default": not_default(self.kind.trainer.upper(), self.own),
                 "versions": versions("none"),
             },
         )

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
+from coft.report.write import write_report
 from coft.runtime.errors import UserError
 from coft.runtime.files import replacing, writing
 from coft.runtime.progress import bar
+from coft.use.export.comparing import Wanted
+from coft.use.export.sample import Sample, every, of_paths, sample, views_of
+from coft.use.export.write import export
 from coft.use.model import AdaptedModel
 from coft.use.store import FOLDER, load, save
 
@@ -27,17 +36,20 @@ class Adapted:
     Args:
         model: The model.
         labels: See `labels_`.
+        folder: Of the run, if it has one.
 
     Attributes:
         model: What predicts: encoders, vectors of the classes, preprocessing.
+        folder: Of the run: of `coft.adapt` with an output, or what `load` was given; else None.
         labels_: A row for each image that was given: `path` (or `number`, of images in memory), `class`, `confidence`
             (the probability of the class), `p_clean` (how likely the class is right, by the negative prompts), `kept`
             (whether a peer's last filter kept this class as the image's pseudo-label).
     """
 
-    def __init__(self, model: AdaptedModel, labels: pd.DataFrame) -> None:
+    def __init__(self, model: AdaptedModel, labels: pd.DataFrame, folder: Path | None = None) -> None:
         self.model = model
         self.labels_ = labels
+        self.folder = folder
 
     def __repr__(self) -> str:
         return f"Adapted({len(self.labels_)} images, {len(self.classes_)} classes, {self.model.origin.name})"
@@ -70,13 +82,16 @@ class Adapted:
             UserError: If an image cannot be read; it is named.
         """
         items = sequence_of(images)
-        paths = holds_paths(items)
         parts = [np.zeros((0, len(self.classes_)), dtype=np.float32)]
         for start in bar(range(0, len(items), batch_size), "predict images"):
-            chosen = range(start, min(start + batch_size, len(items)))
-            views = [self.model.view(items[i] if paths else image_of(items[i], str(i))) for i in chosen]
-            parts.append(self.model.predict(self.model.batch(views)).probabilities.cpu().numpy())
+            batch = self._batch(items, range(start, min(start + batch_size, len(items))))
+            parts.append(self.model.predict(batch).probabilities.cpu().numpy())
         return np.concatenate(parts)
+
+    def _batch(self, items: Any, chosen: Iterable[int]) -> Tensor:
+        """Some of the images that `sequence_of` gives, as the encoders read them. Shape (n, 3, size, size)."""
+        paths, view = holds_paths(items), self.model.view
+        return self.model.batch([view(items[i] if paths else image_of(items[i], str(i))) for i in chosen])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model (safetensors and JSON) and its labels to a folder, which may hold an earlier one.
@@ -104,7 +119,67 @@ class Adapted:
             labels = read_labels(path) if path.is_file() else NO_LABELS
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); remove it") from error
-        return cls(load(Path(folder), device), labels.copy())
+        return cls(load(Path(folder), device), labels.copy(), Path(folder))
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        to: str = "open_clip",
+        *,
+        peers: str = "",
+        single: bool = False,
+        int8: bool = False,
+        images: Any = None,
+    ) -> list[str]:
+        """Write the model in a form that others read, with a card; as the command `coft export`.
+
+        Args:
+            folder: Empty, or not there yet.
+            to: "open_clip", "onnx" or "head".
+            peers: "average", "both", "a" or "b"; "" for the default of `to`.
+            single: Take the encoder that gives this model's classes most often.
+            int8: Write a second ONNX file in int8.
+            images: On which the export is compared with this model, as of `coft.adapt`; without them those of
+                `labels_`, where they are files.
+
+        Returns:
+            What was measured, a line each.
+
+        Raises:
+            UserError: If it cannot be written, or the model has no such form. Then nothing is written.
+        """
+        wanted, model = Wanted(to, peers, single, int8), self._plain()
+        return export(model, Path(folder).expanduser(), wanted, partial(self._sample, model, images))
+
+    def _plain(self) -> AdaptedModel:
+        """The model on the CPU, in fp32."""
+        if self.model.device.type == "cpu" and self.model.precision == "fp32":
+            return self.model
+        with TemporaryDirectory() as place:
+            save(self.model, Path(place))
+            return load(Path(place), precision="fp32")
+
+    def _sample(self, model: AdaptedModel, images: Any) -> Sample:
+        if images is not None:
+            items = sequence_of(images)
+            return Sample(self._batch(items, range(len(items))[:: every(len(items))]).cpu()) if len(items) else Sample()
+        found = sample(model, self.folder, []) if self.folder else Sample()
+        if found.images is not None:
+            return found
+        return replace(found, images=views_of(model, of_paths(self.labels_.get("path", [])))[0])
+
+    def report(self) -> Path:
+        """Write `report.html` of the run anew; as the command `coft report`.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            UserError: If the run has no folder, or is not whole.
+        """
+        if self.folder is None:
+            raise UserError("report: the run has kept nothing to show; give coft.adapt an output folder")
+        return write_report(self.folder)
 
 
 NO_LABELS = pd.DataFrame(columns=["path", "class", "confidence", "p_clean", "kept"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 from coft.method.labeller import first_features
 from coft.report.write import write_report
 from coft.runtime.evidence import write_frozen
-from coft.runtime.experiment import KEPT, versions, write_json
+from coft.runtime.experiment import KEPT, flatten, versions, write_json
 from coft.runtime.files import replacing
 
 from .classes import CLASSES, write_classes
@@ -73,3 +74,20 @@ def write_results(run: Any, folder: Path, labels: pd.DataFrame) -> None:
     write_json(folder / "summary.json", content)
     if run.given.of_files:
         write_page(run.method, folder)
+
+
+def by_config_name(section: str, own: Any) -> dict[str, Any]:
+    """Settings of a method by the names that a config has for them.
+
+    Args:
+        section: Of the method, such as "COFT".
+        own: What it declares, with values.
+    """
+    keys = flatten(asdict(own), f"TRAINER.{section}.")
+    return {".".join(part.rstrip("_").upper() for part in key.split(".")): value for key, value in keys.items()}
+
+
+def not_default(section: str, own: Any) -> dict[str, Any]:
+    """Likewise, those that are others than the defaults."""
+    default = by_config_name(section, type(own)())
+    return {key: value for key, value in by_config_name(section, own).items() if value != default[key]}

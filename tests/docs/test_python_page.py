@@ -44,4 +44,5 @@ def test_its_code_runs(
     assert [call["backbone"] for call in asked] == ["photo", "photo"]
     assert all(call["phase1__epochs"] == 5 for call in asked)
     assert (tmp_path / "adapted" / "model" / "model.safetensors").is_file()
+    assert (tmp_path / "adapted" / "report.html").is_file() and (tmp_path / "exported" / "head.safetensors").is_file()
     assert "p_clean" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,20 +65,29 @@ def sample(model: AdaptedModel, run: Path, images: list[str], resolve: Resolve =
 
 def views_of(model: AdaptedModel, sources: Sequence[Source]) -> tuple[Tensor | None, list[Source]]:
     """Images as numbers, shape (n, 3, size, size), and which these are; broken files are left out."""
-    chosen = sources[:: -(-len(sources) // COUNT) or 1]
+    chosen = sources[:: every(len(sources))]
     read = [(source, view) for source, view in read_ahead(model, chosen, SIZE) if isinstance(view, Tensor)]
     views = [view for _, view in read]
     batches = [model.batch(views[i : i + SIZE]) for i in range(0, len(views), SIZE)]
     return torch.cat(batches) if batches else None, [source for source, _ in read]
 
 
+def every(count: int) -> int:
+    """Of so many images each how-manieth is taken, for at most `COUNT` of them."""
+    return -(-count // COUNT) or 1
+
+
 def of_run(run: Path) -> list[Source]:
     """Images that the tables of a run name, as far as they are still there."""
     for table in (place / name for place in (run, run.parent) for name in TABLES):
         if table.is_file():
-            paths = [row["path"] for row in rows_of(table)]
-            return [Source(path, Path(path)) for path in paths if Path(path).is_file()]
+            return of_paths(row["path"] for row in rows_of(table))
     return []
+
+
+def of_paths(paths: Iterable[str]) -> list[Source]:
+    """Files, as far as they are still there."""
+    return [Source(path, Path(path)) for path in paths if Path(path).is_file()]
 
 
 def tested_in(run: Path, classes: Sequence[str]) -> dict[Source, int]:

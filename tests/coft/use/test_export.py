@@ -21,7 +21,7 @@ from coft.backbones.load import fingerprint, load_clip
 from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.images.views import Inputs
 from coft.method.predictor import FinalClassifier, Predictor
-from coft.use.export import command
+from coft.use.export import write
 from coft.use.export.command import main
 from coft.use.export.merging import Exported, averaged, merged, parts_of
 from coft.use.model import AdaptedModel, Origin
@@ -251,7 +251,7 @@ def test_an_empty_folder_is_taken_and_a_full_disk_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(command, "write_head", full)
+    monkeypatch.setattr(write, "write_head", full)
     assert main([str(finished_run), "--to", "head", str(tmp_path / "out")]) == 2
     assert "No space left" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
     monkeypatch.undo()
