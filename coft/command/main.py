@@ -51,6 +51,12 @@ def _export(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _review(argv: Sequence[str]) -> int:
+    from coft.review.command import main
+
+    return main(argv)
+
+
 def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
     """Write the report of a run. Returns the exit code."""
     from coft.report.write import write_report
@@ -82,6 +88,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),
     "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
     "report": (report, "report.html of a finished run, anew"),
+    "review": (_review, "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
     "compare": (_of_the_checkout("compare"), "methods side by side on benchmarks (needs a checkout)"),
     "data": (_of_the_checkout("data"), "get the data sets of the benchmarks (needs a checkout)"),
     "completion": (completion, 'completion by the shell: eval "$(coft completion bash)"'),

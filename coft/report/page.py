@@ -152,6 +152,7 @@ def page(run: RunFolder) -> bytes:
         "rows": class_rows(run, signals),
         "classes": len(run.classes),
         "signals": bool(signals),
+        "own_images": run.summary.get("dataset") == "Folder",
         "suspect_count": len(found),
         "panels": panels(run.epochs),
         "maps": maps(run),

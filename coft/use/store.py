@@ -155,7 +155,7 @@ def load(
         UserError: If there is no model, it is of another version or damaged, or the backbone is another one.
     """
     folder = find_model(place)
-    description = _description(folder)
+    description = description_of(folder)
     description["precision"] = precision or description.get("precision")
     tensors = _tensors(folder, description)
     try:
@@ -164,7 +164,15 @@ def load(
         raise _damaged(folder / DESCRIPTION, f"{type(error).__name__}: {error}") from error
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def description_of(folder: Path) -> dict[str, Any]:
+    """What `model.json` has.
+
+    Args:
+        folder: Of the model.
+
+    Raises:
+        UserError: If it is damaged, or of another version.
+    """
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -201,7 +209,7 @@ def _built(
     description: Mapping[str, Any], tensors: Tensors, device: torch.device, backbone: str, trust_jit: bool
 ) -> AdaptedModel:
     origin = Origin(**description["backbone"])
-    clip_model = _clip(origin, backbone, trust_jit).to(device)
+    clip_model = load_origin(origin, backbone, trust_jit).to(device)
     precision = usable_precision(description["precision"], device.type)
     if precision == PREDICTIONS:
         hold_frozen_in_bf16(clip_model.visual)
@@ -234,7 +242,17 @@ def _built(
     )
 
 
-def _clip(origin: Origin, name: str, trust_jit: bool) -> Any:
+def load_origin(origin: Origin, name: str = "", trust_jit: bool = False) -> Any:
+    """Load the frozen CLIP that a model was made from.
+
+    Args:
+        origin: The backbone.
+        name: Where it is now, if not where the run had it.
+        trust_jit: See `load_clip`.
+
+    Raises:
+        UserError: If it is another one.
+    """
     clip_model: Any = load_clip(name or origin.name, trust_jit)
     found = fingerprint(clip_model)
     if found != origin.fingerprint:

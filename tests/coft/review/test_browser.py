@@ -1,0 +1,173 @@
+"""The page in a real browser. Needs Chromium (`apt-get install chromium`) and `pip install playwright`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coft.review.server import Server
+from coft.run.classes import Classes, read_classes
+
+from .conftest import CLASSES, EACH, HOSTILE
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser: Any, reviewing: Callable[[], Server]) -> Iterator[Callable[..., Any]]:
+    """Open the page of a review: opened(width); `page.problems` is what went wrong, `page.server` who serves it."""
+    contexts = []
+
+    def start(width: int = 1280) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.problems, page.server = [], reviewing()
+        page.on("console", lambda message: page.problems.append(message.text))
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("requestfailed", lambda request: page.problems.append(request.url[:100]))
+        page.on(
+            "request", lambda request: request.url.startswith((page.server.url, "data:")) or page.problems.append("x")
+        )
+        page.goto(page.server.url)
+        page.wait_for_selector("#cards article")
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+def card(page: Any, name: str) -> Any:
+    return page.locator("#cards article").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
+def changed(page: Any, times: int) -> None:
+    """Wait until so many changes are counted."""
+    page.locator("#status").filter(has_text=f"{times} change").wait_for()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_run_is_mended_and_saved(width: int, opened: Callable[..., Any], tmp_path: Path) -> None:
+    page = opened(width)
+    assert page.locator("#suggestion-list li").count() >= 2
+    name = card(page, "hill").get_by_label("Name", exact=True)
+    name.fill("mountain")
+    name.press("Enter")
+    changed(page, 1)
+    shares = card(page, "mountain").locator(".share").inner_text()
+    found = re.search(r"30 images in the end · zero-shot (\S+) % → (\S+) %", shares)
+    assert found and float(found[1]) < 5 and float(found[2]) > 20
+    card(page, "mountain").get_by_text("What zero-shot CLIP takes").click()
+    assert card(page, "mountain").locator("details img").count() == 8
+    synonyms = card(page, "forest").get_by_label("Synonyms")
+    synonyms.fill(" woods |  big wood| ")
+    synonyms.press("Tab")
+    page.get_by_role("button", name="Drop “fog”").click()
+    card(page, HOSTILE).get_by_role("button", name="Merge").click()
+    page.get_by_label("into").select_option(label="sea")
+    page.keyboard.press("Enter")
+    changed(page, 4)
+    assert page.locator("#cards article").count() == 3 and card(page, "sea").locator("img").count() == 16
+    assert "60 images in the end" in card(page, "sea").locator(".share").inner_text()
+    page.get_by_role("button", name="Save classes").click()
+    page.wait_for_selector("#saved:not([hidden])")
+    assert str(tmp_path / "saved.txt") in page.locator("#saved-command").inner_text()
+    expected = Classes(
+        ["forest", "sea", "mountain"],
+        {"forest": ("woods", "big wood"), "sea": ("ocean", HOSTILE)},
+        CLASSES.descriptions,
+    )
+    assert read_classes(str(tmp_path / "saved.txt")) == expected
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    page.wait_for_load_state("networkidle")
+    page.get_by_role("button", name="Done").click()
+    page.get_by_role("heading", name="The review has ended").wait_for()
+    assert page.server.ended.is_set() and page.problems == []
+
+
+def test_a_class_is_split_by_the_keyboard_and_that_is_undone(opened: Callable[..., Any]) -> None:
+    page = opened()
+    order = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        order.append(page.evaluate("document.activeElement.textContent"))
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert order[0] == "Skip to the classes" and order[2:] == ["Rename “hill”", "Keep"]
+    card(page, "hill").get_by_role("button", name="Split").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#split[open]")
+    assert page.evaluate("document.activeElement.id") == "split-1"
+    assert page.locator("#split img").count() == EACH
+    page.keyboard.press("Enter")
+    assert page.locator("#split-problem").inner_text() == "Both groups need a name."
+    page.keyboard.type("snow")
+    page.keyboard.press("Enter")
+    changed(page, 1)
+    names = [own.inner_text() for own in page.locator("#cards h3").all()]
+    assert names[names.index("hill") + 1] == "snow" and len(names) == 6
+    assert page.evaluate("document.activeElement.value") == "hill"
+    page.get_by_role("button", name="Undo").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#cards article").count() == 5 and card(page, "snow").count() == 0
+    card(page, "hill").get_by_role("button", name="Split").click()
+    page.wait_for_selector("#split[open]")
+    page.keyboard.press("Escape")
+    assert not page.locator("#split").is_visible() and page.problems == []
+
+
+def test_a_suggestion_is_taken_or_rejected(opened: Callable[..., Any]) -> None:
+    page = opened()
+    before = page.locator("#suggestion-list li").count()
+    page.get_by_role("button", name="Keep fog as it is").click()
+    assert page.locator("#suggestion-list li").count() == before - 1 and card(page, "fog").count() == 1
+    page.get_by_role("button", name=re.compile("Merge “hill” into")).first.click()
+    assert card(page, "hill").count() == 0 and page.locator("#suggestion-list li").count() == 0
+    assert page.locator("#no-suggestion").is_visible()
+    page.get_by_role("button", name="Undo").click()
+    assert card(page, "hill").count() == 1 and page.locator("#suggestion-list li").count() == before - 1
+    assert page.problems == []
+
+
+def test_names_are_text_and_mistakes_are_said(opened: Callable[..., Any], tmp_path: Path) -> None:
+    page = opened()
+    assert card(page, HOSTILE).count() == 1 and page.locator("img[src=x]").count() == 0
+    name = card(page, "forest").get_by_label("Name", exact=True)
+    name.fill("</script><b>x</b>")
+    name.press("Enter")
+    changed(page, 1)
+    assert page.locator("#cards b").count() == 0
+    for wrong, message in (("sea", "the same name 'sea'|'sea' stands there twice"), ("a|b", "stands between synonyms")):
+        name = page.locator("#cards article").nth(2).get_by_label("Name", exact=True)
+        name.fill(wrong)
+        name.press("Enter")
+        page.locator("#problem").filter(has_text=re.compile(message)).wait_for()
+    page.problems.clear()  # the browser reports answers that refuse
+    page.get_by_role("button", name="Save classes").click()
+    page.wait_for_timeout(100)
+    assert not (tmp_path / "saved.txt").exists() and page.locator("#saved").is_hidden()
+
+
+def test_everything_has_a_name_and_stands_out(opened: Callable[..., Any]) -> None:
+    page = opened()
+    assert page.evaluate("[...document.images].every(own => own.alt.startsWith('image '))")
+    fields = "[...document.querySelectorAll('input, select')].every(own => own.labels.length === 1)"
+    assert page.evaluate(fields)
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(own => +own.tagName[1])")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert page.get_by_role("main").count() == 1 and page.get_by_role("status").count() == 1

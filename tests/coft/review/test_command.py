@@ -1,0 +1,65 @@
+"""`coft review`: from the run to the command that trains anew."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import threading
+import webbrowser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from coft.command.main import main
+from coft.run.classes import read_classes
+
+
+def post(url: str, name: str, content: object) -> dict[str, str]:
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.netloc, timeout=20)
+    headers = {"Content-Type": "application/json", "Origin": f"http://{place.netloc}"}
+    connection.request("POST", place.path + name, json.dumps(content), headers)
+    return dict(json.loads(connection.getresponse().read()))
+
+
+@pytest.fixture
+def copied(run_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_folder, tmp_path / "run"))
+
+
+def test_a_review_by_the_command(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen, said = list[str](), list[str]()
+
+    def person(url: str) -> None:
+        seen.append(url)
+        said.append(post(url, "save", {"classes": [["forest"], ["sea", "lake"]]})["command"])
+        post(url, "done", None)
+
+    monkeypatch.setattr(webbrowser, "open", lambda url: threading.Thread(target=person, args=[url]).start())
+    assert main(["review", str(copied)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/", out) and seen[0] in out
+    assert read_classes(str(copied / "classes-2.txt")).synonyms == {"sea": ("lake",)}
+    assert f"  {said[0]}\n" in out and f"--classes {copied}/classes-2.txt" in said[0]
+
+
+def test_mistakes_are_one_line(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there.txt").write_text("mine\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for argv, message in (
+            ([str(tmp_path / "nowhere")], "no such folder"),
+            ([str(copied), "--to", str(tmp_path / "there.txt")], "exists already"),
+            ([str(copied), "--port", "0"], "'0' is no port"),
+            ([str(copied), "--no-browser", "--port", port], f"--port {port}: cannot be had"),
+        ):
+            assert main(["review", *argv]) == 2
+            error = capsys.readouterr().err
+            assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert (tmp_path / "there.txt").read_text() == "mine\n"

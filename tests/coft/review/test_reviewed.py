@@ -1,0 +1,169 @@
+"""What a review shows of a run, and what it makes of other names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from coft.review.again import command_with
+from coft.review.command import zero_shot_of
+from coft.review.draft import ClassesFile, drafted
+from coft.review.reviewed import read_reviewed
+from coft.run.classes import Classes, read_classes
+from coft.runtime.errors import UserError
+
+from .conftest import CLASSES, EACH, HOSTILE
+
+
+@pytest.fixture
+def copied(run_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_folder, tmp_path / "run"))
+
+
+def names(**other: list[str]) -> list[list[str]]:
+    """The classes as a page sends them, some of them changed."""
+    return [other.get(name, [name, *CLASSES.synonyms.get(name, ())]) for name in CLASSES.names]
+
+
+def test_a_run_has_classes_pictures_and_suggestions(run_folder: Path) -> None:
+    reviewed = read_reviewed(run_folder)
+    assert reviewed.classes == CLASSES and reviewed.notices == []
+    assert reviewed.counts() == [EACH, EACH, EACH, EACH, 0]
+    places = reviewed.places()
+    assert len(places["sea"]) == 12 and all(EACH <= place < 2 * EACH for place in places["sea"])
+    assert places["fog"] == []
+    found = {(own.label, own.other): own.text for own in reviewed.suggestions()}
+    assert found[4, -1] == "“fog” has 0 of 120 images."
+    assert {label for label, _ in found} == {2, 4}
+    assert any("fits the images of “hill” better" in text for text in found.values())
+
+
+def test_other_names_take_other_shares(run_folder: Path) -> None:
+    reviewed = read_reviewed(run_folder)
+    zero_shot = zero_shot_of(reviewed)
+    before = zero_shot.effect(CLASSES)
+    assert sum(before.shares) == pytest.approx(1) and before.shares[2] < 0.05 and before.shares[1] >= 0.25
+    frozen = np.bincount(reviewed.evidence.zero_shot, minlength=5) / (4 * EACH)
+    assert before.shares == pytest.approx(frozen, abs=0.02)  # features are kept in half precision
+    after = zero_shot.effect(drafted(names(hill=["mountain"]), CLASSES))
+    assert after.shares[2] > 0.2 and all(2 * EACH <= place < 3 * EACH for place in after.images[2])
+    merged = zero_shot.effect(drafted([["forest"], ["sea", "ocean", "hill", "fog"], [HOSTILE]], CLASSES))
+    assert len(merged.shares) == 3 and sum(merged.shares) == pytest.approx(1)
+    with pytest.raises(UserError, match="the text encoder reads 77"):
+        zero_shot.effect(drafted(names(hill=["1 " * 90]), CLASSES))
+
+
+def test_the_halves_of_a_class_are_those_that_look_alike(run_folder: Path) -> None:
+    halves = read_reviewed(run_folder).halves(2)
+    first = range(2 * EACH, 2 * EACH + EACH // 2)
+    assert sorted(map(sorted, halves)) == [list(first), list(range(first.stop, 3 * EACH))]
+    with pytest.raises(UserError, match="only 0 images: too few"):
+        read_reviewed(run_folder).halves(4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected 2 to 50,000"),
+        ([["a"]], "expected 2 to 50,000"),
+        ([["a"], []], "1 to 50 names"),
+        ([["a"], "b"], "1 to 50 names"),
+        ([["a"], ["b", 1]], "names as texts"),
+        ([["a"], ["b|c"]], "stands between synonyms"),
+        ([["a"], ["x" * 201]], "has 201 characters"),
+        ([["a"], ["b\nc"]], "cannot be seen"),
+        ([["a"], ["b\u2028c"]], "cannot be seen"),
+        ([["a"], ["\ud800"]], "cannot be seen"),
+        ([["a"], [" "]], "name 2 is empty"),
+        ([["a"], ["b", "A"]], "'A' stands there twice"),
+        ([["a b"], ["A_B"]], "the same name"),
+    ],
+)
+def test_classes_that_cannot_be(content: object, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        drafted(content, CLASSES)
+
+
+def test_descriptions_stay_with_the_name() -> None:
+    found = drafted([["wood", "forest"], ["sea"], [HOSTILE]], CLASSES)
+    assert found == Classes(["wood", "sea", HOSTILE], {"wood": ("forest",)}, {"sea": CLASSES.descriptions["sea"]})
+
+
+def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "classes-2.txt").write_text("mine\n")
+    with pytest.raises(UserError, match=r"classes-2.txt: exists already"):
+        ClassesFile(tmp_path, tmp_path / "classes-2.txt")
+    file = ClassesFile(tmp_path)
+    assert file.write(CLASSES) == "" and file.path == tmp_path / "classes-3.txt"
+    assert read_classes(str(file.path)) == CLASSES
+    assert file.write(Classes(["a", "b"])) == "" and read_classes(str(file.path)).names == ["a", "b"]
+    file.path.write_text("changed\n")
+    assert "has changed since you saved it" in file.write(CLASSES)
+    assert (tmp_path / "classes-3.txt").read_text() == "changed\n" and file.path == tmp_path / "classes-4.txt"
+    assert (tmp_path / "classes-2.txt").read_text() == "mine\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"classes-{n}.txt" for n in (2, 3, 4)]
+
+
+def test_what_the_disk_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        ClassesFile(tmp_path).write(CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_is_the_runs_with_other_classes(copied: Path) -> None:
+    reviewed = read_reviewed(copied)
+    command = command_with(reviewed, copied / "classes-2.txt")
+    backbone = reviewed.config["MODEL.BACKBONE.NAME"]
+    assert command.startswith(f"bash scripts/coft.sh folder --images {reviewed.config['DATASET.IMAGES']} --classes ")
+    assert f"--classes {copied}/classes-2.txt --backbone {backbone} --seed 3 --output-dir {copied}-2 " in command
+    assert command.endswith("TRAINER.COFT.PHASE1.EPOCHS 7")
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["DATASET"] = {"NAME": "Folder", "DIGEST": "0", "NAMES": "forest"}
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    (copied.parent / "run-2").mkdir()
+    images = Path(reviewed.config["DATASET.IMAGES"])
+    assert command_with(read_reviewed(copied), Path("/a b")) == (
+        f"coft adapt {images}/ --classes '/a b' --output {copied}-3 --backbone {backbone} --method coft --seed 3 "
+        f"phase1__epochs=7"
+    )
+
+
+def test_a_classes_file_that_has_changed_is_named(copied: Path, tmp_path: Path) -> None:
+    (copied / "classes.txt").write_text("forest\nsea\n")
+    given = tmp_path / "given.txt"
+    given.write_text("wood\nsea\n")
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["DATASET"]["CLASSES"] = str(given)
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    reviewed = read_reviewed(copied)
+    assert reviewed.classes == Classes(CLASSES.names)
+    assert [line.split(" ")[0] for line in reviewed.notices] == [str(copied / "classes.txt"), str(given)]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda run: (run / "summary.json").unlink(), "the run is not finished"),
+        (lambda run: (run / "config.yaml").write_text("DATASET:\n  NAME: Digits\n"), "a run on Digits, whose classes"),
+        (lambda run: shutil.rmtree(run / "report"), "has kept no features"),
+        (lambda run: (run / "report" / "frozen.safetensors").write_bytes(b"x" * 99), "damaged"),
+        (lambda run: (run / "summary.json").write_text("[]"), "cannot be read as the summary"),
+        (lambda run: (run / "model" / "model.json").write_text('{"format": "old"}'), "of another version"),
+        (lambda run: (run / "model" / "model.json").write_text('{"format": "coft-model/1"}'), "is damaged"),
+        (lambda run: shutil.rmtree(run / "model"), "has left no model"),
+    ],
+)
+def test_a_run_that_cannot_be_reviewed_is_refused_in_a_line(break_it: object, message: str, copied: Path) -> None:
+    break_it(copied)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message) as error:
+        zero_shot_of(read_reviewed(copied))
+    assert "\n" not in str(error.value)
