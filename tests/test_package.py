@@ -49,6 +49,13 @@ def test_it_installs_one_package_and_its_licences(site: Path) -> None:
     assert {path.parent.relative_to(ROOT) for path in (ROOT / "coft").rglob("__init__.py")} == with_init
 
 
+def test_pages_are_made_of_what_it_holds(site: Path) -> None:
+    own = [path for path in (ROOT / "coft").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert {"report.html", "report.css"} <= {path.name for path in own}
+    for path in own:
+        assert (site / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
+
+
 def test_what_it_needs_is_what_requirements_say(site: Path) -> None:
     lines = [line.partition("#")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()]
     known = {canonicalize_name(own.name): own.specifier for own in map(Requirement, filter(str.strip, lines))}

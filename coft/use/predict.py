@@ -162,7 +162,7 @@ def run(
             bar.update()
             if outcome.problem:
                 skipped += 1
-                log.warning("skipped %s: %s", outcome.source.shown, outcome.problem)
+                log.warning("skipped %s: %s", in_a_line(outcome.source.shown), outcome.problem)
                 continue
             line = reader.line(outcome)
             write(file, line)
@@ -178,6 +178,11 @@ def run(
 def images(count: int) -> str:
     """A number of images, in words."""
     return "1 image" if count == 1 else f"{count:,} images"
+
+
+def in_a_line(name: str) -> str:
+    """A file's name as it is, or quoted if it would break a line or a terminal."""
+    return name if name.isprintable() else repr(name)
 
 
 def place(sorter: Sorter, path: Path, name: str) -> None:

@@ -101,6 +101,8 @@ def emerging(folder: Path) -> Iterator[Path]:
             folder.rmdir()
         draft.rename(folder)
     except (OSError, SafetensorError) as error:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder}: another command has written to it meanwhile; choose another") from error
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{folder}: cannot be written ({reason}); see to the disk") from error
     finally:

@@ -178,6 +178,21 @@ def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monke
     assert not list((tmp_path / "out").glob("*.tmp*")) and not (tmp_path / "out" / state.FILE).exists()
 
 
+def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
+    adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text("\n".join(CLASSNAMES))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CoFT, "begin", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        adapt(folder, classes, output=tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    classes.write_text("\n".join([*CLASSNAMES, "yellow star"]))
+    with pytest.raises(coft.UserError, match=r"holds another experiment \(DATASET.NAMES is .*yellow star"):
+        adapt(folder, classes, output=tmp_path / "out")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"phase1__epoch": 2}, "unknown setting 'phase1__epoch'; did you mean 'phase1__epochs'?"),
     ({"phase1__epochs": 0}, "phase1__epochs is 0; expected at least 1"),
@@ -192,6 +207,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"backbone": "phot"}, "unknown backbone 'phot'; did you mean 'photo'?"),
     ({"classes": "cat"}, "classes 'cat': one name; write names with commas between them"),
     ({"classes": ["cat", "Cat"]}, "classes: classes 0 and 1 have the same name 'Cat'"),
+    ({"classes": ["cat", "big\ndog"]}, r"classes: name 2, 'big\ndog', has a tab or a line break"),
     ({"classes": ["cat", 3]}, "classes has 3; expected texts, the names of the classes"),
     ({"images": "nowhere"}, "images nowhere: no such folder; check the path"),
     ({"images": 3}, "images is of type int; expected a folder, paths"),
