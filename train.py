@@ -22,8 +22,10 @@ import torch  # noqa: E402
 
 import datasets  # noqa: E402, F401
 import trainers  # noqa: E402
+from coft.method.world import World  # noqa: E402
+from coft.runtime import processes  # noqa: E402
 from coft.runtime.errors import Parser, UserError  # noqa: E402
-from coft.runtime.experiment import claim  # noqa: E402
+from coft.runtime.experiment import CONFIG, FREE_KEYS, claim, flatten  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
@@ -70,17 +72,20 @@ def run(args: argparse.Namespace) -> None:
         UserError: If something is wrong that the user can mend. A folder begun by this run, without a checkpoint
             yet, is removed before.
     """
+    world = processes.world()
     cfg = make_cfg(args, trainers.extend_cfg)
+    agree(cfg, world)
     set_random_seed(cfg.SEED)
     folder = Path(cfg.OUTPUT_DIR)
     new = [place for place in (folder, *folder.parents) if not place.exists()]
-    if not args.eval_only:
-        claim(cfg)
+    with processes.first_alone(world):
+        if not args.eval_only:
+            take_folder(cfg, world)
     streams = sys.stdout, sys.stderr
     try:
         work(cfg, args)
     except UserError:
-        if new and not any(folder.rglob("*.pth.tar*")):
+        if world.writes and new and not any(folder.rglob("*.pth.tar*")):
             shutil.rmtree(folder, ignore_errors=True)
             for place in new[1:]:
                 with suppress(OSError):  # somebody else may have put something there
@@ -90,10 +95,48 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout, sys.stderr = streams  # which the logger took over
 
 
+def agree(cfg: Any, world: World) -> None:
+    """See that all processes have the same settings; a seed that is drawn is the first one's.
+
+    Raises:
+        UserError: If they differ, or Dassl is not the one that knows of several processes.
+    """
+    if world.alone:
+        return
+    if not dassl_in_use().startswith("dassl-compat"):
+        raise UserError(
+            f"several processes need the dassl of compat/dassl, and this environment has {dassl_in_use()}; start one "
+            f"process, or use the environment that scripts/setup.sh makes"
+        )
+    cfg.defrost()
+    cfg.SEED = int(world.all_say(str(cfg.SEED))[0])
+    cfg.freeze()
+    settings = {key: value for key, value in flatten(cfg).items() if key not in FREE_KEYS}
+    processes.check_same(world, settings, "start all of them with the same command")
+
+
+def take_folder(cfg: Any, world: World) -> None:
+    """Take the output folder for the run; one process does it for all.
+
+    Raises:
+        UserError: If it cannot be, or another process does not see it.
+    """
+    if world.writes:
+        claim(cfg)
+    elif not (Path(cfg.OUTPUT_DIR) / CONFIG).is_file():
+        raise UserError(
+            f"output folder {cfg.OUTPUT_DIR} of the first process is not there for this one; choose an --output-dir on "
+            f"a disk that all machines share"
+        )
+
+
 def work(cfg: Any, args: argparse.Namespace) -> None:
-    """Do what the flags say, logging to the output folder."""
-    terminal = sys.stderr
-    setup_logger(cfg.OUTPUT_DIR)
+    """Do what the flags say, logging to the output folder. Of several processes one speaks, the others log alone."""
+    terminal, world = sys.stderr, processes.world()
+    if not world.writes:
+        os.environ["DASSL_PROGRESS"] = "0"
+        sys.stdout = sys.stderr = terminal = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+    setup_logger(cfg.OUTPUT_DIR if world.writes else Path(cfg.OUTPUT_DIR) / f"log-rank{world.rank}.txt")
     logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
     if args.quiet:
@@ -103,6 +146,8 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else it tells of its caches
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
     print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")
+    if not world.alone:
+        print(f"Processes: {world.size}")
     trainer = build_trainer(cfg)
     # Only now: a mistake's one line should not have to be looked for. CoOp's tools look for the settings in the log.
     print(f"** Config **\n{cfg}\n", file=getattr(sys.stdout, "file", None) or sys.stdout, flush=True)
@@ -131,13 +176,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for a mistake of the user's, 130 for an interrupt.
     """
     try:
+        processes.join()
         run(make_parser().parse_args(argv))
+        processes.leave()
     except UserError as error:
+        processes.fail(error, error.line, 2)
         print(f"error: {error.line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        processes.fail(error, "interrupted; the same command goes on from the last finished epoch", 130)
         print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
+    except Exception as error:
+        logging.getLogger(__name__).debug("ends", exc_info=True)
+        processes.fail(error, f"{type(error).__name__}: {error}".splitlines()[0], 1)
+        raise
     return 0
 
 

@@ -1,6 +1,7 @@
 """What the scripts of each trainer run: finds the configs of a data set and a backbone, then calls train.py.
 
 bash scripts/coft.sh [DATASET] [--backbone NAME] [--seed S] [--shots K] [--data DIR] [--output-dir DIR] [KEY VALUE ...]
+bash scripts/coft.sh DATASET --gpus N [--nnodes M --rdzv-endpoint HOST:PORT] [...]
 bash scripts/coft.sh folder --images DIR --classes "NAME, NAME, ..." | FILE [--labels-from-folders] [...]
 """
 
@@ -29,6 +30,7 @@ from dassl.data.datasets import DATASET_REGISTRY  # noqa: E402
 from dassl.engine import TRAINER_REGISTRY  # noqa: E402
 from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
+from scripts.several import run_several  # noqa: E402
 
 CONFIGS = ROOT / "configs"
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
@@ -65,6 +67,10 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument("--preset", help="settings that go together: a file of configs/trainers/<trainer>, as_printed")
     parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
     parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
+    several = parser.add_argument_group("several processes", "docs/howto/several-gpus.md")
+    several.add_argument("--gpus", type=int, default=1, metavar="N", help="processes of this machine, each with a GPU")
+    several.add_argument("--nnodes", type=int, default=1, metavar="M", help="machines; the same command on each")
+    several.add_argument("--rdzv-endpoint", default="", metavar="HOST:PORT", help="where machines meet: one of them")
     parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
     own = parser.add_argument_group("your own images", "data set 'folder'")
     own.add_argument("--images", default="", metavar="DIR", help="folder with images, sorted or not")
@@ -241,9 +247,12 @@ def main(argv: Sequence[str]) -> int:
         if trainer not in TRAINER_REGISTRY.registered_names():
             hint = did_you_mean(trainer, TRAINER_REGISTRY.registered_names())
             raise UserError(f"trainer {trainer!r}: no such trainer; {hint}")
-        arguments = train_arguments(trainer, parse(trainer, rest))
+        args = parse(trainer, rest)
+        arguments = train_arguments(trainer, args)
         place = arguments.index("--output-dir") + 1
         arguments[place] = str(shown(Path(arguments[place])))
+        if (args.gpus, args.nnodes) != (1, 1):
+            return run_several(args.gpus, args.nnodes, args.rdzv_endpoint, arguments)
     except UserError as error:
         print(f"error: {error.line}", file=sys.stderr)
         return 2

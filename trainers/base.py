@@ -5,10 +5,11 @@ Dassl has the loop, the checkpoints and the evaluation. The method has phases, o
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from coft.report.write import write_report
 from coft.run.backbone import check_light_module, forward_type, identity_of, load_backbone, precision_of
 from coft.run.classes import class_list
 from coft.run.images import unlabeled_images
+from coft.runtime import processes
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.errors import UserError
 from coft.runtime.precision import PREDICTIONS, step_attention
@@ -38,6 +40,7 @@ from datasets.templates import templates_of
 from .checkpoints import last_epoch, loads, readable
 from .data import diagnostics_of, unlabeled_data
 from .described import described_text
+from .evaluation import WorldEvaluator, part_of
 from .finished import write_model
 from .labeled_images import LabeledImages
 from .reporting import report_predictions, write_summary, write_test_predictions
@@ -81,8 +84,12 @@ class MethodTrainer(TrainerX):
         self.results: dict[str, Any] = {}
         self.predicted = list[Tensor]()  # classes of test images, in their order
         self.started, self.clock = time.monotonic(), Stopwatch("setting up")
+        self.world = processes.world()
+        self.pace = processes.Pace(self.world)
         self.profile, self.profiled_steps = False, dict[int, Callable[[Any], Any]]()
         super().__init__(cfg)
+        if not self.world.alone:
+            self.evaluator = WorldEvaluator(self.evaluator, self.num_classes, self.world)
 
     # ---------------------------------------------------------------- what differs
 
@@ -117,14 +124,15 @@ class MethodTrainer(TrainerX):
         Raises:
             UserError: If the trainer learns from labels, and the data set is a user's own images.
         """
-        dm = DataManager(self.cfg, dataset_wrapper=LabeledImages)
+        with processes.first_alone(self.world):  # which may have to unpack or draw the images
+            dm = DataManager(self.cfg, dataset_wrapper=LabeledImages)
         if self.learns_from_labels and getattr(dm.dataset, "reports_predictions", False):
             raise UserError(
                 f"{type(self).__name__} learns from labels, and your own images have none: use a label-free trainer, "
                 f"such as CoFT (names of folders serve the evaluation only)"
             )
         self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
-        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
+        self.val_loader, self.test_loader = (part_of(own, self.world) for own in (dm.val_loader, dm.test_loader))
         self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
         self.lab2cname, self.dm = dm.lab2cname, dm
         if self.label_free:
@@ -134,9 +142,20 @@ class MethodTrainer(TrainerX):
         """Take the training images without their labels; these go to the diagnostics alone."""
         data = unlabeled_data(self.cfg, self.dm.dataset, type(self).__name__)
         hashes = getattr(self.dm.dataset, "content_hashes", None)
-        self.images = unlabeled_images(self.cfg, [item.impath for item in data], hashes)
+        self.images = self.read_images([item.impath for item in data], hashes)
         log.info("Unlabeled images: %d, the %s", len(self.images), self.unlabeled_part)
         self.diagnostics = diagnostics_of(self.images, data)
+
+    def read_images(self, paths: Sequence[str], hashes: Mapping[str, str] | None = None) -> UnlabeledImages:
+        """Take images in the order of their content; see `unlabeled_images`.
+
+        Raises:
+            UserError: If processes have different files.
+        """
+        names = hashlib.sha256("\n".join(Path(path).name for path in paths).encode(errors="surrogateescape"))
+        seen = {"the list of image files (its hash)": names.hexdigest()[:16], "their number": len(paths)}
+        processes.check_same(self.world, seen, "all machines need the same images under DATASET.ROOT")
+        return unlabeled_images(self.cfg, paths, hashes, world=self.world)
 
     @property
     def classnames(self) -> list[str]:
@@ -195,6 +214,7 @@ class MethodTrainer(TrainerX):
             allocate=tables_in(self.cfg.OUTPUT_DIR),
             timed=self.clock.part,
             guard=self.cfg.TRAIN.GUARD,
+            world=self.world,
         )
 
     def make_backbone(self) -> ClassBackbone:
@@ -209,6 +229,7 @@ class MethodTrainer(TrainerX):
             self.runtime.allocate,
             self.runtime.predicts_in_bf16,
             self.synonyms,
+            self.world,
         )
 
     @property
@@ -229,6 +250,8 @@ class MethodTrainer(TrainerX):
         """Resume, or take the first epochs of another run, or begin."""
         super().before_train()
         self.start_epoch = self.start_epoch or self.forked()
+        there = {"the epoch to go on with": self.start_epoch}
+        processes.check_same(self.world, there, "choose an --output-dir on a disk that all machines share")
         if self.start_epoch:
             self.method.loaded()
         else:
@@ -251,6 +274,9 @@ class MethodTrainer(TrainerX):
     def before_epoch(self) -> None:
         """Let the method label and draw the batches."""
         self.train_loader_x = self.method.begin_epoch(self.epoch)
+        for model in self.method.models.values():
+            self.world.align(value for value in model.state_dict().values() if isinstance(value, Tensor))
+        self.pace.lap(f"what comes before epoch {self.epoch + 1}")
 
     def run_epoch(self) -> None:
         """Run an epoch as Dassl does, by the clock."""
@@ -262,6 +288,7 @@ class MethodTrainer(TrainerX):
                 super().run_epoch()
         finally:
             self.train_loader_x = loader
+        self.pace.lap(f"the steps of epoch {self.epoch + 1}")
 
     def step_of_epoch(self) -> Callable[[Any], Any]:
         """What makes a step with a batch; if asked for, it records the operations of a few steps of each phase."""
@@ -279,6 +306,8 @@ class MethodTrainer(TrainerX):
 
     def report_profile(self, table: str) -> None:
         """Show a table of operations, and append it to `profile.txt`."""
+        if not self.world.writes:
+            return
         print(table)
         with (Path(self.output_dir) / "profile.txt").open("a", encoding="utf-8") as file:
             file.write(f"{table}\n")
@@ -311,8 +340,13 @@ class MethodTrainer(TrainerX):
         """Finish as Dassl does, then write the summary."""
         super().after_train()
         log.info(self.clock.in_words())
-        self.write_summary()
-        write_model(self)
+        self.write_results()
+
+    def write_results(self) -> None:
+        """Write what is left of the run at its end; one process does it."""
+        if self.world.writes:
+            self.write_summary()
+            write_model(self)
         self.write_report()
 
     def train(self) -> None:  # type: ignore[override]
@@ -326,9 +360,7 @@ class MethodTrainer(TrainerX):
             self.save_model(0, self.output_dir)
         if not self.cfg.TEST.NO_TEST:
             self.test()
-        self.write_summary()
-        write_model(self)
-        self.write_report()
+        self.write_results()
 
     # ---------------------------------------------------------------- evaluation
 
@@ -351,8 +383,12 @@ class MethodTrainer(TrainerX):
         split = split or self.cfg.TEST.SPLIT
         self.results[f"accuracy_{split}"] = accuracy
         if split == "test":
-            write_test_predictions(self, {"end": torch.cat(self.predicted)})
+            write_test_predictions(self, {"end": self.all_predicted()})
         return accuracy
+
+    def all_predicted(self) -> Tensor:
+        """Classes of all test images, by all processes. Shape (N,)."""
+        return self.world.gather(torch.cat([torch.empty(0, dtype=torch.long), *self.predicted]))
 
     def write_summary(self, **more: Any) -> None:
         """Write `summary.json`: config, versions, seed, seconds, accuracies."""
@@ -362,8 +398,11 @@ class MethodTrainer(TrainerX):
         """Write `report.html`. A run that has come so far does not fail by it."""
         try:
             self.keep_evidence()
-            write_report(Path(self.output_dir))
+            if self.world.writes:
+                write_report(Path(self.output_dir))
         except Exception:  # all results are on disk already
+            if not self.world.alone:  # others may wait for this one
+                raise
             log.warning("The report could not be written; all other files are there", exc_info=True)
 
     def keep_evidence(self) -> None:
@@ -393,6 +432,19 @@ class MethodTrainer(TrainerX):
         return super().resume_model_if_exist(directory)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Save as Dassl does, by the clock."""
+        """Save as Dassl does, by the clock; one process does it for all."""
         with self.clock.part("saving"):
-            super().save_model(*args, **kwargs)
+            if self.world.writes:
+                super().save_model(*args, **kwargs)
+            self.world.barrier()
+
+    def keep_state(self) -> None:
+        """Keep what another run needs to go on; likewise."""
+        if self.world.writes:
+            super().keep_state()
+        self.world.barrier()
+
+    def init_writer(self, log_dir: Any) -> None:
+        """Begin to write for TensorBoard; likewise."""
+        if self.world.writes:
+            super().init_writer(log_dir)

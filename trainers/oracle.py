@@ -43,4 +43,6 @@ class CoFTOracle(PairTrainer):
     def make_method(self) -> CoFT:
         """Build CoFT with what the experiment changes."""
         args = self.images, self.make_backbone(), self.own, self.runtime, self.log
-        return CoFT(*args, make_optimizer=self.phase1_optimizer, **oracle(self.own, self.truth, self.cfg.SEED))
+        return CoFT(
+            *args, make_optimizer=self.phase1_optimizer, **oracle(self.own, self.truth, self.cfg.SEED, self.world)
+        )

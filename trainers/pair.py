@@ -41,7 +41,7 @@ class PairTrainer(MethodTrainer):
     def build_model(self) -> None:
         """Build the method, watched by the log."""
         cfg, paths = self.cfg, self.images.pool.paths
-        self.log = RunLog(Path(cfg.OUTPUT_DIR), paths, self.classnames, self.diagnostics, self.started)
+        self.log = RunLog(Path(cfg.OUTPUT_DIR), paths, self.classnames, self.diagnostics, self.started, self.world)
         super().build_model()
 
     @property
@@ -92,7 +92,7 @@ class PairTrainer(MethodTrainer):
         ends = done == self.max_epoch or phase != self.method.phase(done)
         measured = self.accuracies() if ends or (every and done % every == 0) else {}
         if ends and measured and done < self.max_epoch:
-            write_test_predictions(self, {f"phase{phase}": torch.cat(self.predicted)})
+            write_test_predictions(self, {f"phase{phase}": self.all_predicted()})
         for key, value in self.log.add(done, f"phase{phase}", **measured).items():
             self.write_scalar(f"coft/{key}", value, done)
         if ends and done < self.max_epoch:
@@ -102,7 +102,8 @@ class PairTrainer(MethodTrainer):
         """Evaluate as Dassl does, and write what is left for people to read."""
         self.results |= self.log.results()
         super().after_train()
-        self.log.finish()
+        if self.world.writes:
+            self.log.finish()
 
     def keep_evidence(self) -> None:
         """Keep what the frozen CLIP knows of the unlabeled images."""
@@ -116,7 +117,7 @@ class PairTrainer(MethodTrainer):
         if not self.labels_known:
             return {}
         self.set_model_mode("eval")
-        right: dict[str, int] = {}
+        right = dict.fromkeys([*self.method.models, "both"], 0)
         self.predicted = []
         with self.clock.part("evaluation"):
             for batch in self.test_loader:
@@ -125,9 +126,9 @@ class PairTrainer(MethodTrainer):
                 guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
                 self.predicted.append(guesses["both"].argmax(dim=1).cpu())
                 for who, probabilities in guesses.items():
-                    right[who] = right.get(who, 0) + int((probabilities.argmax(dim=1) == label).sum())
-        total = len(self.dm.dataset.test)
-        return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}
+                    right[who] += int((probabilities.argmax(dim=1) == label).sum())
+        total, counts = len(self.dm.dataset.test), self.world.sum(torch.tensor(list(right.values()))).tolist()
+        return {f"accuracy_{who}": 100 * count / total for who, count in zip(right, counts, strict=True)}
 
 
 def phase1_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:

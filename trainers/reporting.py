@@ -24,11 +24,12 @@ def report_predictions(trainer: Any) -> float:
     Returns:
         Accuracy (percent) over the images whose label is known, which is noted for the summary, or NaN.
     """
-    predicted, confidence, label = predict(trainer, trainer.test_loader)
+    predicted, confidence, label = map(trainer.world.gather, predict(trainer, trainer.test_loader))
     path = Path(trainer.output_dir) / "predictions.csv"
     images = [item.impath for item in trainer.dm.dataset.test]
-    write_predictions(path, images, trainer.classnames, predicted, confidence)
-    write_classes(path.with_name(CLASSES), trainer.dm.dataset.classes)
+    if trainer.world.writes:
+        write_predictions(path, images, trainer.classnames, predicted, confidence)
+        write_classes(path.with_name(CLASSES), trainer.dm.dataset.classes)
     trainer.results["predicted"] = len(images)
     print(f"Predicted {len(images)} images: {count_by_class(trainer.classnames, predicted)}\n  {path}")
     accuracy = known_accuracy(predicted, label)
@@ -52,6 +53,8 @@ def write_test_predictions(trainer: Any, predictions: dict[str, Tensor]) -> None
         trainer: Has the images and the output folder.
         predictions: Classes of the test images by stage, which names the column. Shape (n,) each.
     """
+    if not trainer.world.writes:
+        return
     items, names, cfg = trainer.dm.dataset.test, trainer.classnames, trainer.cfg
     rows = pd.DataFrame({"image": [shown_path(item.impath, cfg.DATASET.ROOT) for item in items]})
     rows["class"] = [names[item.label] if item.label >= 0 else "" for item in items]

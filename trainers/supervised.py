@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from coft.rivals.full_tuning import Supervised as SupervisedMethod
 from coft.rivals.full_tuning import SupervisedSettings
-from coft.run.images import unlabeled_images
 from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
@@ -33,7 +32,7 @@ class Supervised(MethodTrainer):
         """
         super().build_data_loader()
         data = self.labeled_data()
-        self.images = unlabeled_images(self.cfg, [item.impath for item in data])
+        self.images = self.read_images([item.impath for item in data])
         self.truth = labels_of(self.images, data)
         if not (self.truth >= 0).any():
             raise UserError("Supervised needs labels, and no training image has one; use a label-free trainer")

@@ -16,6 +16,7 @@ from coft.images.batches import UnlabeledImages
 from coft.method.labeller import mean_features
 from coft.method.protocol import Images
 from coft.method.tables import Allocate, Rows, in_memory
+from coft.method.world import ALONE, World
 from coft.runtime.places import cache_folder
 
 from .feature_cache import cached
@@ -39,6 +40,7 @@ class ClassBackbone:
         allocate: Makes tables of all images.
         in_bf16: Whether image features are computed in bf16.
         synonyms: Other names of classes, by class name; text features of a class are means over its names.
+        world: Its ranks encode a part of the images each.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class ClassBackbone:
         allocate: Allocate = in_memory,
         in_bf16: bool = False,
         synonyms: Synonyms = NO_SYNONYMS,
+        world: World = ALONE,
     ) -> None:
         self.clip_model, self.classnames, self.templates = clip_model, list(classnames), list(templates)
         self.identity, self.described, self.allocate = dict(identity), described, allocate
         self.visual: nn.Module = clip_model.visual
-        self.in_bf16, self.synonyms = in_bf16, dict(synonyms)
+        self.in_bf16, self.synonyms, self.world = in_bf16, dict(synonyms), world
 
     @property
     def device(self) -> torch.device:
@@ -111,10 +114,11 @@ class ClassBackbone:
             key: Likewise.
 
         Returns:
-            On the CPU, of unit length or means of such. Shape (N, embed_dim).
+            On the CPU, of unit length or means of such. Shape (N, embed_dim); of several processes, each one's rows.
         """
         weights = self.identity.get("backbone") or fingerprint(self.clip_model)
         parts = [*cache_key(weights, self.device.type, images, num_views, key), *(["bf16"] if self.in_bf16 else [])]
+        parts += [] if self.world.alone else [f"rows of rank {self.world.rank} of {self.world.size}"]
         return cached(partial(self._encode, images, num_views, key), FEATURE_CACHE, *parts)
 
     @torch.no_grad()
@@ -124,8 +128,9 @@ class ClassBackbone:
                 features = self.visual(batch)
             return F.normalize(features.float(), dim=-1)
 
-        features = Rows(len(images), self.allocate)
-        for batch in images.plain(None, num_views, key):
+        own = self.world.index(len(images))
+        features = Rows(len(images) if own is None else len(own), self.allocate)
+        for batch in images.plain(own, num_views, key):
             features.add(mean_features(encode, batch.to(self.device)))
         return features.table()
 

@@ -16,6 +16,7 @@ from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import VIEWS, Inputs, View, for_labels, normalize
 from coft.method.protocol import Batch
 from coft.method.seeding import derive, generator
+from coft.method.world import ALONE, World
 from coft.runtime.progress import bar
 
 Draw = tuple[str, int, int]  # for which model, index of the image, number of the draw
@@ -44,6 +45,7 @@ class UnlabeledImages:
         test_batch_size: Of labelling.
         num_workers: Processes that read images; 0: none but this one.
         pin_memory: Whether batches are put where a GPU reads them faster.
+        world: The processes of the run. All draw the same batches, and each reads its part of them.
     """
 
     pool: UnlabeledPool
@@ -52,6 +54,7 @@ class UnlabeledImages:
     test_batch_size: int = 100
     num_workers: int = 0
     pin_memory: bool = False
+    world: World = ALONE
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -102,15 +105,17 @@ class UnlabeledImages:
             sizes: How many images of a batch a name gets, where that is not the batch size. A name with 0 is left out.
 
         Returns:
-            A loader of batches {model: {"index": shape (n,), "view": shape (n, 3, size, size)}}.
+            A loader of batches {model: {"index": shape (n,), "view": shape (n, 3, size, size)}}. Of several processes
+            each has its part of them; see `coft.method.protocol.Part`.
         """
         own = sizes or {}
-        streams = {name: endless_draws(name, which, derive(*key, name)) for name, which in index.items()}
         counts = {name: min(own.get(name, self.batch_size), len(which)) for name, which in index.items()}
-        draws = [[next(streams[name]) for name in streams for _ in range(counts[name])] for _ in range(steps)]
-        return cast(Sequence[Batch], self._loader(Views(self.pool, VIEWS[view](self.inputs), *key), draws))
+        seeds = {name: derive(*key, name) for name in index}
+        draws = Draws(index, {name: count for name, count in counts.items() if count}, seeds, steps, self.world)
+        loader = self._loader(Views(self.pool, VIEWS[view](self.inputs), *key), draws)
+        return cast(Sequence[Batch], loader if self.world.alone else Parts(loader, draws))
 
-    def _loader(self, views: Views, batches: list[list[Draw]]) -> DataLoader:
+    def _loader(self, views: Views, batches: Any) -> DataLoader:
         return DataLoader(
             views,
             batch_sampler=batches,
@@ -119,6 +124,57 @@ class UnlabeledImages:
             pin_memory=self.pin_memory,
             generator=generator("loader"),  # else making workers draws from the global generator
         )
+
+
+class Draws:
+    """The draws of an epoch's batches, made one batch at a time: all of them together would fill the memory.
+
+    Args:
+        index: For each model's name, its images.
+        counts: How many images of a batch each name gets.
+        seeds: Of each name's order.
+        steps: Number of batches.
+        world: Its ranks have a part each of every batch.
+    """
+
+    def __init__(
+        self, index: Mapping[str, Tensor], counts: Mapping[str, int], seeds: Mapping[str, int], steps: int, world: World
+    ) -> None:
+        self.index, self.counts, self.seeds, self.steps, self.world = index, counts, seeds, steps, world
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def whole(self) -> Iterator[dict[str, list[Draw]]]:
+        """Draws of whole batches, by name."""
+        streams = {name: endless_draws(name, self.index[name], self.seeds[name]) for name in self.counts}
+        for _ in range(self.steps):
+            yield {name: [next(streams[name]) for _ in range(count)] for name, count in self.counts.items()}
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for batch in self.whole():
+            yield [draw for own in batch.values() for draw in own[self.world.part(len(own))]]
+
+
+class Parts:
+    """Batches of which this process has a part, with the index of all their images.
+
+    Args:
+        loader: Of the parts.
+        draws: Theirs.
+    """
+
+    def __init__(self, loader: DataLoader, draws: Draws) -> None:
+        self.loader, self.draws = loader, draws
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __iter__(self) -> Iterator[Batch]:
+        nothing = {"index": torch.empty(0, dtype=torch.long)}
+        for part, whole in zip(self.loader, self.draws.whole(), strict=True):
+            index = {name: torch.tensor([draw[1] for draw in own]) for name, own in whole.items()}
+            yield {name: {**part.get(name, nothing), "batch": own} for name, own in index.items()}
 
 
 def endless_draws(name: str, index: Tensor, seed: int) -> Iterator[Draw]:

@@ -15,8 +15,11 @@ from PIL import Image
 
 from coft.images.reading import IN_FULL, Decoding, decode_image, read_bytes
 from coft.images.views import View
+from coft.method.world import ALONE, World
 from coft.runtime.errors import UserError
 from coft.runtime.threads import map_threaded
+
+DIGEST = 32  # bytes of a SHA-256
 
 
 class UnlabeledPool:
@@ -28,6 +31,7 @@ class UnlabeledPool:
         hashes: SHA-256 of files whose content is known already, by path: they are not read now, unless to be shrunk.
         decoding: How large images become.
         read: Gives the bytes of a path.
+        world: Each of its ranks reads a part of the files, to hash them.
 
     Attributes:
         paths: The image files by index.
@@ -45,6 +49,7 @@ class UnlabeledPool:
         hashes: Mapping[str, str] | None = None,
         decoding: Decoding = IN_FULL,
         read: Callable[[str], bytes] = read_bytes,
+        world: World = ALONE,
     ) -> None:
         if not paths:
             raise UserError("no unlabeled images: the data set's training part is empty")
@@ -53,8 +58,10 @@ class UnlabeledPool:
         self._room = cache_bytes
         self.decoding, self._read = decoding, read
         new = [path for path in paths if decoding.shorter or path not in (hashes or {})]
-        found = map_threaded(self._take_in, new, "read images")
-        known = {**(hashes or {}), **dict(zip(new, found, strict=True))}
+        own = new[world.part(len(new))]
+        found = [list(bytes.fromhex(digest)) for digest in map_threaded(self._take_in, own, "read images")]
+        rows = world.gather(torch.tensor(found, dtype=torch.uint8).view(len(own), DIGEST))
+        known = {**(hashes or {}), **dict(zip(new, (bytes(row).hex() for row in rows.tolist()), strict=True))}
         digests = [known[path] for path in paths]
         order = sorted(range(len(paths)), key=lambda i: digests[i])
         self.order = torch.tensor(order)

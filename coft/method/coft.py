@@ -28,7 +28,7 @@ from .optimizers import Schedule, cosine, light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
 from .predictor import FinalClassifier, Predictor, finished
-from .protocol import Backbone, Batch, Images, Method, Observer, Runtime
+from .protocol import Backbone, Batch, Images, Method, Observer, Part, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, given_quotas, seed_quota, select_seeds
 from .settings import setting, share
 
@@ -98,7 +98,7 @@ class CoFT(Method):
         filter: In the place of the pseudo-label filter that the settings name. It is used as it is; of the settings'
             filter the best few labels of each class count in any case (`with_minimum`).
         seed_filter: In the place of `weigh_seeds`.
-        choose_seeds: From logits of all images, and a number for each class.
+        choose_seeds: In the place of `select_seeds`: from logits of all images, and a number for each class.
         schedule: Of the learning rates of Phase II.
     """
 
@@ -115,13 +115,16 @@ class CoFT(Method):
         make_optimizer: MakeOptimizer = light_optimizer,
         filter: Filter | None = None,
         seed_filter: SeedFilter | None = None,
-        choose_seeds: Callable[[Tensor, int | Tensor], PseudoLabels] = select_seeds,
+        choose_seeds: Callable[[Tensor, int | Tensor], PseudoLabels] | None = None,
         schedule: Schedule = cosine,
     ) -> None:
         super().__init__()
         own, self.num_classes = settings, len(backbone.classnames)
         self.images, self.backbone, self.settings, self.runtime = images, backbone, settings, runtime
-        self.observer, self.choose_seeds = observer or Observer(), choose_seeds
+        self.observer, self.choose_seeds = (
+            observer or Observer(),
+            choose_seeds or partial(select_seeds, world=runtime.world),
+        )
         self.per_peer = seed_quota(len(images), self.num_classes, own.seeds_per_class, own.seeds_share)
         min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
         self.filter = filter or with_minimum(FILTERS[own.filter], min_kept)
@@ -148,7 +151,7 @@ class CoFT(Method):
         self.look_at_classes()
         args = self.images, self.backbone, self.zero_shot_text(), self.runtime, own.label_views, own.prior_tau
         logits = first_logits(*args)
-        self.share_seeds(logits, given_quotas(logits, own.seeds_share, 2 * self.per_peer))
+        self.share_seeds(logits, given_quotas(logits, own.seeds_share, 2 * self.per_peer, self.runtime.world))
 
     def look_at_classes(self) -> None:
         """Train nothing where CLIP hardly knows the classes: wrong names would only be learned by heart."""
@@ -156,7 +159,7 @@ class CoFT(Method):
             return
         features = first_features(self.images, self.backbone, self.runtime, self.settings.label_views)
         text, scale = self.backbone.zero_shot_text(), self.backbone.scale
-        known = knowledge(zero_shot_logits(features, text, scale, self.runtime))
+        known = knowledge(zero_shot_logits(features, text, scale, self.runtime), self.runtime.world)
         for peer in self.peers.values():
             peer.trains = not known.hardly_any
         if known.hardly_any:
@@ -246,13 +249,13 @@ class CoFT(Method):
         labels = {name: probability(predictions[name], source) for name, source in sources.items()}
         self.pair.fit_negatives(self.pair.teachers(), labels, self.settings.label_views, self.epoch, features)
         for name, (_, log_odds) in self.labeller.classify(self.pair.teachers(), features).items():
-            clean = clean_(log_odds, self.settings.prior_tau, self.settings.clean_rule)
+            clean = clean_(log_odds, self.settings.prior_tau, self.settings.clean_rule, self.runtime.world)
             predictions[name] = replace(predictions[name], clean=clean)
 
     def ensemble(self, scores: Sequence[Scores]) -> Tensor:
         """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
         mean = self.labeller.mean_log_probabilities([logits for logits, _ in scores])
-        return correct_prior_(mean, self.settings.prior_tau)
+        return correct_prior_(mean, self.settings.prior_tau, self.runtime.world)
 
     def predictions(self, scores: Mapping[str, Scores]) -> dict[str, Predictions]:
         """Each peer's predictions for all images, from its scores, in place.
@@ -261,14 +264,16 @@ class CoFT(Method):
         than the frozen CLIP, whose features make the neighbours.
         """
         graph = self.neighbours() if self.epoch <= self.phase1_epochs else None
-        own, allocate = self.settings, self.runtime.allocate
-        return {name: predict(*scores[name], own.prior_tau, own.clean_rule, graph, allocate) for name in PARTNERS}
+        own, runtime = self.settings, self.runtime
+        rest = partial(predict, graph=graph, allocate=runtime.allocate, world=runtime.world)
+        return {name: rest(*scores[name], own.prior_tau, own.clean_rule) for name in PARTNERS}
 
     def neighbours(self) -> NeighbourGraph:
         """The graph of images that are alike to the frozen CLIP."""
         features = first_features(self.images, self.backbone, self.runtime, self.settings.label_views)
         with self.runtime.timed("labelling"):
-            return NeighbourGraph(features, neighbour_count(len(features), self.num_classes))
+            count = neighbour_count(len(self.images), self.num_classes)
+            return NeighbourGraph(features, count, world=self.runtime.world)
 
     # ---------------------------------------------------------------- the loop
 
@@ -293,26 +298,35 @@ class CoFT(Method):
 
     def losses(self, batch: Batch, name: str) -> Losses:
         """Losses of a peer on its part of a batch."""
+        part = batch[name]
+        if not len(part["index"]):
+            return {}
         with self.runtime.autocast():
             learner = self.peers[name].learner()
-            features = learner.features(batch[name]["view"].to(self.runtime.device))
-        return self.label_losses(name, learner, features, batch[name]["index"])
+            features = learner.features(part["view"].to(self.runtime.device))
+        return self.label_losses(name, learner, features, part)
 
-    def label_losses(self, name: str, learner: Classifier, features: Tensor, index: Tensor) -> Losses:
+    def label_losses(self, name: str, learner: Classifier, features: Tensor, part: Part) -> Losses:
         """CE(l+ + log class frequency, y), weighted, and in Phase I the dual loss.
 
         Args:
             name: The peer's.
             learner: Its model.
             features: Of some of its images. Shape (n, embed_dim).
-            index: Which ones. Shape (n,).
+            part: Which ones.
         """
+        index, batch = part["index"], part.get("batch")
         with self.runtime.autocast():
             logits, log_odds = learner.classify(features)
-        losses = {"loss": (1.0, adjusted_cross_entropy(logits, self.labels[name].of(index), self.frequency[name]))}
+        labels, frequency = self.labels[name], self.frequency[name]
+        everything = None if batch is None else labels.of(batch)
+        losses = {"loss": (1.0, adjusted_cross_entropy(logits, labels.of(index), frequency, everything))}
         if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
-            dual = self.dual_labels[name].of(index).label.to(features.device)
-            losses["dual"] = (self.settings.lambda_dual, expected_dual_loss(log_odds.float(), dual))
+            dual, count = (
+                self.dual_labels[name].of(index).label.to(features.device),
+                None if batch is None else len(batch),
+            )
+            losses["dual"] = (self.settings.lambda_dual, expected_dual_loss(log_odds.float(), dual, count=count))
         return losses
 
     def end_epoch(self, epoch: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from .classifier import Classifier
 from .coft import CoFT, CoFTSettings
-from .contrastive import ContrastingPeer
+from .contrastive import DIM, ContrastingPeer
 from .pair import Losses
 from .peer import Peer
-from .protocol import Backbone, Batch, Images, Runtime
+from .protocol import Backbone, Batch, Images, Part, Runtime
 from .seeding import derive
 from .settings import setting, share
 
@@ -161,7 +161,7 @@ class CoFTPlus(CoFT):
         """
         scores = self.labeller.score(self.pair.teachers(), None, self.settings.label_views, self.epoch)
         logits = self.neighbours().spread(self.ensemble(list(scores.values())), self.runtime.allocate)
-        labels = logits.argmax(dim=1)
+        labels = self.runtime.world.gather(logits.argmax(dim=1))
         clean = [own.p_clean(labels) > 0.5 for own in self.predictions(scores).values()]
         coverage = torch.bincount(labels[torch.stack(clean).all(dim=0)], minlength=self.num_classes)
         log.info("Round %d", number + 1)
@@ -203,13 +203,30 @@ class CoFTPlus(CoFT):
         """Losses of a peer on its part of a batch; in Phase II with the contrastive loss of all its images."""
         if not self.contrasts:
             return super().losses(batch, name)
-        parts = [batch[group] for group in (name, name + ASIDE) if group in batch]
+        groups = [batch[group] for group in (name, name + ASIDE) if group in batch]
+        whole = [part.get("batch", part["index"]) for part in groups]
         peer: Any = self.peers[name]
+        losses, keys = self.losses_of_parts(name, [part for part in groups if len(part["index"])], sum(map(len, whole)))
+        keys = self.runtime.world.gather_batch(keys, [len(index) for index in whole])
+        peer.queue.push(keys, torch.cat(whole))
+        return losses
+
+    def losses_of_parts(self, name: str, parts: Sequence[Part], count: int) -> tuple[Losses, Tensor]:
+        """Losses of a peer on parts of a batch, and the keys of their images, shape (n, dim).
+
+        Args:
+            name: The peer's.
+            parts: The first has the images with labels; none where this process has no image of the batch.
+            count: Images of the whole batch.
+        """
+        peer, device, own = cast(ContrastingPeer, self.peers[name]), self.runtime.device, self.settings.contrast
+        if not parts:
+            return {}, torch.empty(0, DIM, device=device)
         with self.runtime.autocast():
-            own = [peer.learner().features(part["view"][:, 0].to(self.runtime.device)) for part in parts]
-        losses = self.label_losses(name, peer.learner(), own[0], parts[0]["index"])
+            features = [peer.learner().features(part["view"][:, 0].to(device)) for part in parts]
+        losses = self.label_losses(name, peer.learner(), features[0], parts[0])
         with self.runtime.autocast():
-            keys = torch.cat([part["view"][:, 1] for part in parts]).to(self.runtime.device)
+            keys = peer.keys(torch.cat([part["view"][:, 1] for part in parts]).to(device))
             index = torch.cat([part["index"] for part in parts])
-            loss = peer.contrast(torch.cat(own), keys, index, self.settings.contrast.temperature)
-        return losses | {"contrast": (self.settings.contrast.weight, loss)}
+            loss = peer.contrast(torch.cat(features), keys, index, own.temperature, count)
+        return losses | {"contrast": (own.weight, loss)}, keys

@@ -93,7 +93,13 @@ def contrast_masks(index: Tensor, queued: Tensor, labels: PseudoLabels) -> tuple
 
 
 def contrastive_loss(
-    anchors: Tensor, own: Tensor, keys: Tensor, positives: Tensor, negatives: Tensor, temperature: float
+    anchors: Tensor,
+    own: Tensor,
+    keys: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    temperature: float,
+    count: int | None = None,
 ) -> Tensor:
     """Supervised contrastive loss with the image's own momentum key as a positive that is always there.
 
@@ -107,6 +113,7 @@ def contrastive_loss(
         positives: Shape (n, q), bool.
         negatives: Shape (n, q), bool.
         temperature: T.
+        count: Images of the whole batch, where the anchors are a part of it; the result is then its part of the mean.
 
     Returns:
         A scalar.
@@ -115,7 +122,7 @@ def contrastive_loss(
     to_keys = anchors @ keys.t() / temperature
     everything = torch.cat([to_own, to_keys.masked_fill(~(positives | negatives), float("-inf"))], dim=1)
     total = to_own.squeeze(1) + (to_keys * positives).sum(dim=1)
-    return (everything.logsumexp(dim=1) - total / (1 + positives.sum(dim=1))).mean()
+    return (everything.logsumexp(dim=1) - total / (1 + positives.sum(dim=1))).sum() / (count or len(anchors))
 
 
 class ContrastingClassifier(Classifier):
@@ -168,24 +175,29 @@ class ContrastingPeer(Peer):
         super().leave_phase2()
         self.queue = None
 
-    def contrast(self, features: Tensor, key_views: Tensor, index: Tensor, temperature: float) -> Tensor:
-        """Contrast features of images with momentum keys of other views of them, and queue the keys.
+    @torch.no_grad()
+    def keys(self, views: Tensor) -> Tensor:
+        """Momentum keys of views (n, 3, size, size). Shape (n, dim)."""
+        teacher = cast(Any, self.teacher())
+        return teacher.project(teacher.features(views))
+
+    def contrast(
+        self, features: Tensor, own: Tensor, index: Tensor, temperature: float, count: int | None = None
+    ) -> Tensor:
+        """Contrast features of images with momentum keys of other views of them, and with those of the queue.
 
         Args:
             features: The student's image features. Shape (n, embed_dim).
-            key_views: Other views of the same images. Shape (n, 3, size, size).
+            own: Momentum keys of the same images. Shape (n, dim).
             index: Which images. Shape (n,).
             temperature: See `contrastive_loss`.
+            count: Likewise.
 
         Returns:
             A scalar.
         """
-        student, teacher, queue = cast(Any, self.student), cast(Any, self.teacher()), cast(KeyQueue, self.queue)
-        with torch.no_grad():
-            own = teacher.project(teacher.features(key_views))
-        keys, queued = queue.filled()
+        keys, queued = cast(KeyQueue, self.queue).filled()
         masks = contrast_masks(index.cpu(), queued.cpu(), self.labels)
         positives, negatives = (mask.to(features.device) for mask in masks)
-        loss = contrastive_loss(student.project(features), own, keys, positives, negatives, temperature)
-        queue.push(own, index)
-        return loss
+        anchors = cast(Any, self.student).project(features)
+        return contrastive_loss(anchors, own, keys, positives, negatives, temperature, count)

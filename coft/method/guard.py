@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .tables import chunks
+from .world import ALONE, World
 
 LEAST_SKILL = 1 / 3
 LEAST_INFORMATION = 1 / 4
@@ -38,20 +39,23 @@ class Knowledge:
         return self.skill < LEAST_SKILL and self.information < LEAST_INFORMATION
 
 
-def knowledge(logits: Tensor) -> Knowledge:
+def knowledge(logits: Tensor, world: World = ALONE) -> Knowledge:
     """Measure what CLIP believes of itself.
 
     Args:
         logits: Of all images, with no correction of the prior. Shape (N, C), of two classes at least.
+        world: Its ranks have a part of the rows each.
     """
-    classes = logits.shape[1]
+    classes, images = logits.shape[1], world.total(len(logits))
     mean, surest, entropy = torch.zeros(classes, dtype=torch.float64), 0.0, 0.0
     for (rows,) in chunks(logits):
         logs = rows.double().log_softmax(dim=1)
         own = logs.exp()
-        mean += own.sum(dim=0) / len(logits)
-        surest += float(own.amax(dim=1).sum()) / len(logits)
-        entropy -= float((own * logs).sum()) / len(logits)
+        mean += own.sum(dim=0) / images
+        surest += float(own.amax(dim=1).sum()) / images
+        entropy -= float((own * logs).sum()) / images
+    mean = world.sum(mean)
+    surest, entropy = world.sum(torch.tensor([surest, entropy], dtype=torch.float64)).tolist()
     commonest = float(mean.max())
     of_classes = -float(torch.xlogy(mean, mean).sum())
     return Knowledge((surest - commonest) / max(1 - commonest, 1e-12), (of_classes - entropy) / math.log(classes))

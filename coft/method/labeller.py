@@ -18,6 +18,7 @@ from .parallel import Parallel
 from .protocol import Backbone, Images, Runtime
 from .pseudo_labels import Predictions, correct_prior_
 from .tables import Allocate, Rows, chunks, each_row, in_memory, map_rows
+from .world import ALONE, World
 
 Scores = tuple[Tensor, Tensor]  # logits l+ and clean log-odds d of some images, shape (n, C) each
 
@@ -48,7 +49,8 @@ def mean_features(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 class Labeller:
     """Runs models over the unlabeled images, several in one pass, in the precision of the run.
 
-    With several views, an image is scored by the plain one and weak ones, which differ in each epoch.
+    With several views, an image is scored by the plain one and weak ones, which differ in each epoch. Of several
+    processes each has its own part of the images, and its own rows of every table of all images.
 
     Args:
         images: The unlabeled images.
@@ -61,10 +63,11 @@ class Labeller:
 
     def encode(self, models: Mapping[str, Classifier], num_views: int = 1, epoch: int = 0) -> dict[str, Tensor]:
         """Each model's features of all images, means over views. Shape (N, embed_dim) each, on the CPU."""
-        models = _evaluated(models)
-        parts = {name: Rows(len(self.images), self.runtime.allocate) for name in models}
+        models, own = _evaluated(models), self.runtime.world.index(len(self.images))
+        count = len(self.images) if own is None else len(own)
+        parts = {name: Rows(count, self.runtime.allocate) for name in models}
         with self._working():
-            for batch in self.images.plain(None, num_views, view_key(self.runtime, epoch)):
+            for batch in self.images.plain(own, num_views, view_key(self.runtime, epoch)):
                 images = dict.fromkeys(models, batch.to(self.runtime.device))
                 for name, rows in self._map(partial(_features, models, images), models).items():
                     parts[name].add(rows)
@@ -77,18 +80,19 @@ class Labeller:
         num_views: int = 1,
         epoch: int = 0,
     ) -> dict[str, Tensor]:
-        """Each model's features of some images of its own. Shape (n, embed_dim) each, fp32."""
-        models = _evaluated(models)
-        parts: dict[str, list[Tensor]] = {name: [] for name in models}
+        """Each model's features of some images of its own, on every rank those of all. Shape (n, embed_dim), fp32."""
+        models, world = _evaluated(models), self.runtime.world
+        own = {name: index[name][world.part(len(index[name]))] for name in models}
+        parts = {name: [torch.empty(0, model.positive.shape[1])] for name, model in models.items()}
         with self._working():
             for batches in zip_longest(
-                *(self.images.plain(index[name], num_views, view_key(self.runtime, epoch)) for name in models)
+                *(self.images.plain(own[name], num_views, view_key(self.runtime, epoch)) for name in models)
             ):
                 pairs = zip(models, batches, strict=True)
                 images = {name: batch.to(self.runtime.device) for name, batch in pairs if batch is not None}
                 for name, rows in self._map(partial(_features, models, images), images).items():
                     parts[name].append(rows)
-        return {name: torch.cat(parts.pop(name)) for name in models}
+        return {name: world.gather(_joined(parts.pop(name))) for name in models}
 
     @torch.no_grad()
     def classify(self, models: Mapping[str, Classifier], features: Mapping[str, Tensor]) -> dict[str, Scores]:
@@ -113,6 +117,7 @@ class Labeller:
     ) -> dict[str, Scores]:
         """Each model's logits l+ and clean log-odds d of some images, or all. Shape (n, C) each, on the CPU."""
         models = _evaluated(models)
+        index = self.runtime.world.index(len(self.images)) if index is None else index
         count = len(self.images) if index is None else len(index)
         parts = {name: tuple(Rows(count, self.runtime.allocate) for _ in range(2)) for name in models}
         with self._working():
@@ -167,6 +172,11 @@ class Labeller:
             yield
 
 
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Rows of all parts; the first, which is empty, says how wide they are where there are no others."""
+    return torch.cat(parts[1:] or parts)
+
+
 def _evaluated(models: Mapping[str, Classifier]) -> dict[str, Classifier]:
     return {name: model.eval() for name, model in models.items()}
 
@@ -213,9 +223,10 @@ def first_logits(
         Shape (N, C), fp64, on the CPU.
     """
     features = first_features(images, backbone, runtime, num_views)
-    logits = correct_prior_(zero_shot_logits(features, text, backbone.scale, runtime), tau)
+    logits = correct_prior_(zero_shot_logits(features, text, backbone.scale, runtime), tau, runtime.world)
     with runtime.timed("labelling"):
-        return NeighbourGraph(features, neighbour_count(len(features), len(text))).spread(logits, runtime.allocate)
+        graph = NeighbourGraph(features, neighbour_count(len(images), len(text)), world=runtime.world)
+        return graph.spread(logits, runtime.allocate)
 
 
 def first_features(images: Images, backbone: Backbone, runtime: Runtime, num_views: int) -> Tensor:
@@ -231,6 +242,7 @@ def predict(
     clean_rule: str,
     graph: NeighbourGraph | None = None,
     allocate: Allocate = in_memory,
+    world: World = ALONE,
 ) -> Predictions:
     """What a model predicts for all unlabeled images, in place: there may be no room for another two tables.
 
@@ -244,20 +256,21 @@ def predict(
         clean_rule: A name of `CLEAN_RULES`.
         graph: Of the images.
         allocate: Makes tables.
+        world: Its ranks have a part of the rows each.
     """
-    correct_prior_(logits, tau)
-    spread = logits if graph is None else correct_prior_(graph.spread(logits, allocate), tau)
-    label = each_row(lambda rows: rows.argmax(dim=1), spread)
+    correct_prior_(logits, tau, world)
+    spread = logits if graph is None else correct_prior_(graph.spread(logits, allocate), tau, world)
+    label = world.gather(each_row(lambda rows: rows.argmax(dim=1), spread))
     for (rows,) in chunks(logits):
         rows.copy_(rows.softmax(dim=1))
     if graph is not None:
         logits.copy_(graph.smooth(logits, allocate))
-    return Predictions(label, logits, clean_(log_odds, tau, clean_rule))
+    return Predictions(label, logits, clean_(log_odds, tau, clean_rule, world), world)
 
 
-def clean_(log_odds: Tensor, tau: float, clean_rule: str) -> Tensor:
+def clean_(log_odds: Tensor, tau: float, clean_rule: str, world: World = ALONE) -> Tensor:
     """p_clean of all unlabeled images, in the place of their clean log-odds; as of `predict`. Shape (N, C)."""
-    correct_prior_(log_odds, tau)
+    correct_prior_(log_odds, tau, world)
     for (rows,) in chunks(log_odds):
         rows.copy_(p_clean(rows, clean_rule))
     return log_odds

@@ -11,7 +11,7 @@ from torch import Tensor
 from .pseudo_labels import PseudoLabels
 
 
-def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor, total: Tensor | None = None) -> Tensor:
     """Weighted mean of the samples' cross-entropies, or their weighted sum where all weights together are below 1.
 
     So few weights of a batch cannot make a large step, and a batch without any makes none.
@@ -20,15 +20,19 @@ def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Ten
         logits: Shape (n, C).
         label: Shape (n,).
         weight: From 0 to 1. Shape (n,).
+        total: Sum of the weights of the whole batch, where these are a part of it; the result is then its part of the
+            mean.
 
     Returns:
         A scalar.
     """
     each = F.cross_entropy(logits, label, reduction="none")
-    return (each * weight).sum() / weight.sum().clamp_min(1)
+    return (each * weight).sum() / (weight.sum() if total is None else total).clamp_min(1)
 
 
-def adjusted_cross_entropy(logits: Tensor, labels: PseudoLabels, log_frequency: Tensor) -> Tensor:
+def adjusted_cross_entropy(
+    logits: Tensor, labels: PseudoLabels, log_frequency: Tensor, batch: PseudoLabels | None = None
+) -> Tensor:
     """`weighted_cross_entropy` of pseudo-labels, with logits adjusted by their class frequencies (Menon et al. 2021).
 
     What trains need not learn the imbalance that a filter leaves.
@@ -37,13 +41,15 @@ def adjusted_cross_entropy(logits: Tensor, labels: PseudoLabels, log_frequency: 
         logits: Of some images. Shape (n, C).
         labels: Of these images, in this order.
         log_frequency: Of the classes, see `PseudoLabels.log_frequency`. Shape (C,).
+        batch: Of the whole batch, where the images are a part of it.
 
     Returns:
         A scalar.
     """
     device = logits.device
     adjusted = logits.float() + log_frequency.to(device)
-    return weighted_cross_entropy(adjusted, labels.label.to(device), labels.weight.to(device))
+    total = None if batch is None else batch.weight.sum().to(device)
+    return weighted_cross_entropy(adjusted, labels.label.to(device), labels.weight.to(device), total)
 
 
 def average_predictions(logits: Sequence[Tensor]) -> Tensor:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .world import ALONE, World
+
 FIT_STEPS = 200  # on digits and icons labels by d are then as often right as after 1,000
 FIT_RATE = 2e-3  # of Adam, for vectors of unit length
 FIT_BATCH = 1024
@@ -39,7 +41,7 @@ def clean_log_odds(features: Tensor, positive: Tensor, negative: Tensor, scale: 
     return scale * features @ (positive.detach() - negative).t()
 
 
-def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor) -> Tensor:
+def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor, count: int | None = None) -> Tensor:
     """L_dual(x, y, z) = -log sigmoid(d(x, y)) - log sigmoid(-d(x, z)), averaged over the batch.
 
     Published as Algorithm 1 of DeFT (NeurIPS 2024). CoFT's Eq. 6 is reported with "+ log(1 - p_clean(z))"; minimised,
@@ -49,13 +51,14 @@ def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor) -> Tensor:
         log_odds: d of every class. Shape (n, C).
         label: The label in use, y. Shape (n,).
         complement: A class other than y for each sample, z. Shape (n,).
+        count: Images of the whole batch, where these are a part of it; the result is then its part of the average.
 
     Returns:
         A scalar.
     """
     at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
     at_complement = log_odds.gather(1, complement.unsqueeze(1)).squeeze(1)
-    return -(F.logsigmoid(at_label) + F.logsigmoid(-at_complement)).mean()
+    return -(F.logsigmoid(at_label) + F.logsigmoid(-at_complement)).sum() / (count or len(label))
 
 
 def draw_complement(label: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
@@ -64,13 +67,16 @@ def draw_complement(label: Tensor, num_classes: int, generator: torch.Generator)
     return (label + shift) % num_classes
 
 
-def expected_dual_loss(log_odds: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+def expected_dual_loss(
+    log_odds: Tensor, label: Tensor, weight: Tensor | None = None, count: int | None = None
+) -> Tensor:
     """The dual loss averaged over all complements: what `dual_loss` is in expectation, without the noise of the draw.
 
     Args:
         log_odds: d of every class. Shape (n, C).
         label: The label in use. Shape (n,).
         weight: How much each image counts in the mean; without it all count alike. Shape (n,).
+        count: As of `dual_loss`, where all count alike.
 
     Returns:
         A scalar.
@@ -78,7 +84,7 @@ def expected_dual_loss(log_odds: Tensor, label: Tensor, weight: Tensor | None = 
     at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
     others = F.logsigmoid(-log_odds).scatter(1, label.unsqueeze(1), 0.0)
     each = -(F.logsigmoid(at_label) + others.sum(dim=1) / (log_odds.shape[1] - 1))
-    return each.mean() if weight is None else (each * weight).sum() / weight.sum()
+    return each.sum() / (count or len(each)) if weight is None else (each * weight).sum() / weight.sum()
 
 
 def coupled(log_odds: Tensor) -> Tensor:
@@ -108,24 +114,26 @@ def p_clean(log_odds: Tensor, rule: str) -> Tensor:
     return CLEAN_RULES[rule](log_odds)
 
 
-def separation(log_odds: Tensor, label: Tensor) -> float:
+def separation(log_odds: Tensor, label: Tensor, world: World = ALONE) -> float:
     """How well d tells the label in use from the other classes: AUC over all pairs of d(x, y) and d(x', z).
 
     Args:
         log_odds: d of every class. Shape (n, C).
         label: The label in use. Shape (n,).
+        world: Its ranks have a part of the rows each.
 
     Returns:
         Area under the ROC curve, in [0, 1].
     """
     log_odds, label = log_odds.detach().cpu(), label.cpu()
-    in_use = log_odds.gather(1, label.unsqueeze(1)).squeeze(1).sort().values
+    in_use = world.gather(log_odds.gather(1, label.unsqueeze(1)).squeeze(1)).sort().values
     lost = 0.0  # pairs in which the other class is above the label in use; equal ones count half
     for c, column in enumerate(log_odds.unbind(dim=1)):  # a class at a time: all of them would fill the memory
         others = column[label != c].contiguous()
         places = [torch.searchsorted(in_use, others, right=right).double().sum() for right in (False, True)]
         lost += float(sum(places, torch.zeros(()))) / 2
-    return 1 - lost / (len(label) ** 2 * (log_odds.shape[1] - 1))
+    lost = float(world.sum(torch.tensor(lost, dtype=torch.float64)))
+    return 1 - lost / (len(in_use) ** 2 * (log_odds.shape[1] - 1))
 
 
 def fit_negative(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .tables import Allocate, Rows, chunks, in_memory, map_rows
+from .world import ALONE, World
 
 SHARE = 0.8  # of an image's neighbours in its probabilities; the rest is its own
 STEPS = 30  # 0.8^30 is a thousandth: what further steps would change
@@ -37,16 +38,20 @@ class NeighbourGraph:
         features: Of all images. They are centred: what all images share tells none of them apart. Shape (N, k).
         count: Neighbours of an image.
         anchors: See above.
+        world: Its ranks have a part of the rows each, of features and of all values.
     """
 
-    def __init__(self, features: Tensor, count: int, anchors: int = ANCHORS) -> None:
-        size = min(len(features), anchors)
-        self.anchors = torch.arange(size) * len(features) // max(1, size)
-        self.mean = features.float().mean(dim=0)
-        self.known = centred(features[self.anchors], self.mean)
+    def __init__(self, features: Tensor, count: int, anchors: int = ANCHORS, world: World = ALONE) -> None:
+        self.world, self.images = world, world.total(len(features))
+        size = min(self.images, anchors)
+        self.anchors = torch.arange(size) * self.images // max(1, size)
+        self.mean = world.mean(features.float())
+        self.known = centred(world.take(features, self.anchors, self.images), self.mean)
         self.count = min(count, max(1, size - 1))
-        self.edges = _normalised(*nearest(self.known, self.known, self.count, torch.arange(size)))
-        self._others = None if size == len(features) else self.weights(features)
+        part = world.part(size)
+        edges = nearest(self.known[part], self.known, self.count, torch.arange(size)[part])
+        self.edges = _normalised(*map(world.gather, edges))
+        self._others = None if size == self.images else self.weights(features)
 
     def weights(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Weights, of sum 1 or 0, and numbers of the nearest anchors of images. Shape (n, count) each.
@@ -68,17 +73,18 @@ class NeighbourGraph:
         """
         known = self.smooth_anchors(values)
         if self._others is None:
-            return known
+            return known[self.world.part(len(known))]
         result = Rows(len(values), allocate)
         for rows, weight, index in chunks(values, *self._others):
             result.add(read(known, weight, index, rows))
         table = result.table()
-        table[self.anchors] = known
+        which, place = self.world.own(self.anchors, self.images)
+        table[place] = known[which]
         return table
 
     def smooth_anchors(self, values: Tensor) -> Tensor:
         """Values of the anchors after that, from values of all images. Shape (anchors, C), fp64."""
-        own = values[self.anchors].double()
+        own = self.world.take(values, self.anchors, self.images).double()
         own = torch.cat([own, torch.ones(len(own), 1, dtype=torch.float64)], dim=1)
         current = own
         for _ in range(STEPS):

@@ -57,7 +57,7 @@ class Pair:
         schedule: Schedule = cosine,
     ) -> None:
         self.schedule = schedule
-        self.backbone, self.runtime, self.settings, self.steps = backbone, runtime, settings, steps
+        self.images, self.backbone, self.runtime, self.settings, self.steps = images, backbone, runtime, settings, steps
         self.make_optimizer = make_optimizer
         self.peers: dict[str, Peer] = {}
         for name in NAMES:
@@ -108,7 +108,7 @@ class Pair:
         """Make one step of each peer, at the same time where that is faster.
 
         Args:
-            losses: Makes a peer's losses.
+            losses: Makes a peer's losses; none where this process has no image of its batch.
 
         Returns:
             All losses, by name and peer.
@@ -116,11 +116,11 @@ class Pair:
 
         def work(name: str) -> dict[str, float]:
             found = losses(name)
-            total = sum((weight * loss for weight, loss in found.values()), torch.zeros(()))
-            self.runtime.descend(total, self.optimizers[name], name)
+            total = sum((weight * loss for weight, loss in found.values()), torch.zeros(())) if found else None
+            numbers = self.runtime.descend(total, self.optimizers[name], name, [loss for _, loss in found.values()])
             self.peers[name].update_ema()
             self.schedulers[name].step()
-            return {f"{key}_{name[-1]}": loss.item() for key, (_, loss) in found.items()}
+            return {f"{key}_{name[-1]}": value for key, value in zip(found, numbers, strict=False)}
 
         # Operations that are recorded or compiled are of one thread.
         together = self.runtime.parallel and not self.runtime.compiler
@@ -151,7 +151,8 @@ class Pair:
         if known is None:
             features = self.labeller.encode_some(models, index, num_views, epoch)
         else:
-            features = {name: known[name][own] for name, own in index.items()}
+            world, images = self.runtime.world, len(self.images)
+            features = {name: world.take(known[name], own, images) for name, own in index.items()}
 
         def fitted(name: str) -> Tensor:
             model, label, weight = models[name], chosen[name].label, chosen[name].weight.float()

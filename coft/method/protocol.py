@@ -25,12 +25,16 @@ from torch import Tensor, nn
 
 from .pseudo_labels import Predictions, PseudoLabels
 from .tables import Allocate, in_memory
+from .world import ALONE, World
 
 if TYPE_CHECKING:
     from .predictor import Predictor
 
-Part = Mapping[str, Tensor]  # "index", shape (n,), and "view", shape (n, 3, size, size)
+# "index", shape (n,), and "view", shape (n, 3, size, size). Of several processes each has a part of the batch, perhaps
+# none of it, and "batch", the index of all its images.
+Part = Mapping[str, Tensor]
 Batch = Mapping[str, Part]  # of each model, by name
+MOST_NUMBERS = 4  # that a step reports of a model
 
 
 class Images(Protocol):
@@ -129,6 +133,7 @@ class Runtime:
         timed: Context that counts the seconds of a part of the work.
         parallel: Whether steps of several models may run at the same time.
         guard: Whether nothing is trained where CLIP hardly knows the classes.
+        world: The processes of the run.
     """
 
     seed: int
@@ -142,6 +147,11 @@ class Runtime:
     timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
     parallel: bool = True
     guard: bool = False
+    world: World = ALONE
+
+    def __post_init__(self) -> None:
+        """Of several processes, the exchanges of a step must come in one order on all of them."""
+        self.parallel = self.parallel and self.world.alone
 
     def autocast(self) -> torch.autocast:
         """Context in which a forward pass runs, with gradients or without them as now."""
@@ -152,27 +162,55 @@ class Runtime:
         """Make steps of several models one after the other from now on."""
         self.parallel = False
 
-    def descend(self, loss: Tensor, optimizer: Any, name: str) -> None:
+    def descend(self, loss: Tensor | None, optimizer: Any, name: str, numbers: Sequence[Tensor] = ()) -> list[float]:
         """Make one step of an optimizer.
+
+        Args:
+            loss: Of several processes, this one's part of it; None where it has no image of the batch.
+            optimizer: Of what trains.
+            name: Of the model.
+            numbers: To be reported: losses, or this process's part of them, as many as MOST_NUMBERS.
+
+        Returns:
+            The numbers, of the whole batch.
 
         Raises:
             FloatingPointError: If the loss is not finite.
         """
-        value = float(loss.detach())
-        if not math.isfinite(value):
+        value = 0.0 if loss is None else float(loss.detach())
+        if self.world.alone and not math.isfinite(value):
             raise FloatingPointError(f"{name}: the loss is {value}")
         optimizer.zero_grad()
+        if loss is not None:
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        found = self._of_all(optimizer, name, value, [number.item() for number in numbers])
         if self.scaler is None:
-            loss.backward()
             optimizer.step()
         else:
-            self.scaler.scale(loss).backward()
             self.scaler.step(optimizer)
             self.scaler.update()
+        return found
+
+    def _of_all(self, optimizer: Any, name: str, loss: float, numbers: list[float]) -> list[float]:
+        """Add up gradients and numbers over all processes; a loss that is not finite ends them all."""
+        if self.world.alone:
+            return numbers
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        padded = [*numbers, *[0.0] * (MOST_NUMBERS - len(numbers))]
+        total, *found = self.world.add_gradients(parameters, [loss, *padded])
+        if not math.isfinite(total):
+            losses = self.world.gather(torch.tensor([loss])).tolist()
+            wrong = {rank: value for rank, value in enumerate(losses) if not math.isfinite(value)}
+            ranks = ", ".join(f"{value} on rank {rank}" for rank, value in wrong.items())
+            raise FloatingPointError(f"{name}: the loss is {ranks or total}")
+        return found
 
 
 class Observer:
-    """Sees what a method does with pseudo-labels, for people to read. This one does nothing with it."""
+    """Sees what a method does with pseudo-labels, for people to read. This one does nothing with it.
+
+    Of several processes each has one, and all see the same, but for tables: these are each process's own rows.
+    """
 
     def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
         """Seeds were chosen by logits of all images, shape (N, C); `quotas` were wanted of each class, shape (C,)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .tables import chunks, each_row
+from .world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,14 @@ class Predictions:
         label: Its labels. Shape (N,).
         probability: Softmax probability of every class, by the positive vectors alone. Shape (N, C).
         clean: p_clean of every class. Shape (N, C).
+        world: Its ranks have a part of the rows of both tables each. Labels, and what is asked of them, are of all
+            images.
     """
 
     label: Tensor
     probability: Tensor
     clean: Tensor
+    world: World = ALONE
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -99,37 +103,43 @@ class Predictions:
     @cached_property
     def margin(self) -> Tensor:
         """Softmax probability of its labels less the greatest of another class. Shape (N,)."""
-        first, second = self.probability.topk(2, dim=1).values.unbind(dim=1)
+        first, second = self.world.gather(self.probability.topk(2, dim=1).values).unbind(dim=1)
         return self.confidence - torch.where(self.confidence == first, second, first)
 
     def probability_of(self, label: Tensor) -> Tensor:
         """Softmax probability of one label an image. Shape (N,)."""
-        return self.probability.gather(1, label.unsqueeze(1)).squeeze(1)
+        return self._at(self.probability, label)
 
     def p_clean(self, label: Tensor) -> Tensor:
         """p_clean of one label an image. Shape (N,)."""
-        return self.clean.gather(1, label.unsqueeze(1)).squeeze(1)
+        return self._at(self.clean, label)
+
+    def _at(self, table: Tensor, label: Tensor) -> Tensor:
+        own = label[self.world.part(len(label))]
+        return self.world.gather(table.gather(1, own.unsqueeze(1)).squeeze(1))
 
 
-def correct_prior_(logits: Tensor, tau: float) -> Tensor:
+def correct_prior_(logits: Tensor, tau: float, world: World = ALONE) -> Tensor:
     """Logit adjustment against classes that are hardly ever predicted: l_c - tau log mean_x p(c|x).
 
     Args:
         logits: Logits of all unlabeled images, corrected in place. Shape (N, C).
         tau: Strength; 0 leaves the logits as they are.
+        world: Its ranks have a part of the rows each.
 
     Returns:
         The same tensor.
     """
-    return logits.sub_(prior_offset(logits, tau))
+    return logits.sub_(prior_offset(logits, tau, world))
 
 
-def prior_offset(logits: Tensor, tau: float) -> Tensor:
+def prior_offset(logits: Tensor, tau: float, world: World = ALONE) -> Tensor:
     """What `correct_prior_` takes away: tau log mean_x p(c|x). Shape (C,), of the type of the logits."""
     total = torch.zeros(logits.shape[1], dtype=torch.float64)
     for (rows,) in chunks(logits):
         total += rows.double().softmax(dim=1).sum(dim=0)
-    return (tau * (total / len(logits)).clamp_min(1e-12).log()).to(logits.dtype)
+    mean = world.sum(total) / world.total(len(logits))
+    return (tau * mean.clamp_min(1e-12).log()).to(logits.dtype)
 
 
 def odds_of(logits: Tensor, label: Tensor) -> Tensor:
@@ -167,7 +177,7 @@ def seed_quota(num_images: int, num_classes: int, at_most: int, share: float) ->
     return max(1, min(at_most, round(share * num_images / (2 * num_classes))))
 
 
-def given_quotas(logits: Tensor, share: float, at_most: int) -> Tensor:
+def given_quotas(logits: Tensor, share: float, at_most: int, world: World = ALONE) -> Tensor:
     """Seeds of each class: no more than a share, rounded up, of the images that are given the class.
 
     A class that CLIP does not know is given few images. Filled up from others, its seeds would be wrong.
@@ -176,15 +186,17 @@ def given_quotas(logits: Tensor, share: float, at_most: int) -> Tensor:
         logits: Of all images. Shape (N, C).
         share: From 0 to 1.
         at_most: Bound of the result.
+        world: Its ranks have a part of the rows each.
 
     Returns:
         Shape (C,).
     """
     given = torch.bincount(each_row(lambda rows: rows.argmax(dim=1), logits), minlength=logits.shape[1])
+    given = world.sum(given)
     return (share * given).ceil().long().clamp_max(at_most)
 
 
-def select_seeds(logits: Tensor, per_class: int | Tensor) -> PseudoLabels:
+def select_seeds(logits: Tensor, per_class: int | Tensor, world: World = ALONE) -> PseudoLabels:
     """Choose the top images of each class by log-odds, among those assigned to it.
 
     A class with too few is filled from images that have it second, best first, in one pass over all such images; an
@@ -193,18 +205,21 @@ def select_seeds(logits: Tensor, per_class: int | Tensor) -> PseudoLabels:
     Args:
         logits: Logits of all unlabeled images, prior corrected or not. Shape (N, C).
         per_class: How many to choose of each class: one number, or shape (C,).
+        world: Its ranks have a part of the rows each.
 
     Returns:
         The seeds, by class and best first within it.
     """
-    first, second = each_row(lambda rows: rows.topk(2, dim=1).indices, logits).unbind(dim=1)
+    classes = each_row(lambda rows: rows.topk(2, dim=1).indices, logits)
+    scores = [world.gather(each_row(odds_of, logits, label)) for label in classes.unbind(dim=1)]
+    first, second = world.gather(classes).unbind(dim=1)
     quotas = torch.as_tensor(per_class).expand(logits.shape[1])
-    index, label = best_of_each(each_row(odds_of, logits, first), first, quotas)
+    index, label = best_of_each(scores[0], first, quotas)
     short = quotas - torch.bincount(label, minlength=len(quotas))
-    left = torch.ones(len(logits), dtype=torch.bool)
+    left = torch.ones(len(first), dtype=torch.bool)
     left[index] = False
     others = torch.nonzero(left).flatten()
-    more, more_labels = best_of_each(each_row(odds_of, logits, second)[others], second[others], short)
+    more, more_labels = best_of_each(scores[1][others], second[others], short)
     index, label = torch.cat([index, others[more]]), torch.cat([label, more_labels])
     order = torch.sort(label, stable=True).indices
     return PseudoLabels.certain(index[order], label[order])

@@ -119,7 +119,7 @@ class DeFT(Method):
         """Give every image its zero-shot label."""
         features, text = self.backbone.image_features(self.images), self.backbone.zero_shot_text()
         logits = zero_shot_logits(features, text, self.backbone.scale, self.runtime)
-        labels = PseudoLabels.of_pool(logits.argmax(dim=1))
+        labels = PseudoLabels.of_pool(self.runtime.world.gather(logits.argmax(dim=1)))
         for peer in self.peers.values():
             peer.take_seeds(labels)
         self.observer.seeds_chosen(labels, logits, torch.zeros(self.num_classes, dtype=torch.long))
@@ -149,16 +149,17 @@ class DeFT(Method):
         dual_labels = {name: PseudoLabels.of_pool(own.label) for name, own in labels.items()}
         separations = []
         if self.epoch * self.steps(1) >= WARMUP_STEPS:
-            index = {name: own.index for name, own in labels.items()}
-            scores = self.pair.labeller.score_own(self.pair.teachers(), index, self.epoch)
-            for name, (logits, log_odds) in scores.items():
+            world, teachers = self.runtime.world, self.pair.teachers()
+            features = self.pair.labeller.encode(teachers, 1, self.epoch)
+            for name, (logits, log_odds) in self.pair.labeller.classify(teachers, features).items():
                 label = labels[name].label
-                separations.append(separation(log_odds, label))
+                mine = label[world.part(len(label))]
+                separations.append(separation(log_odds, mine, world))
                 if separations[-1] > MIN_AUC:
-                    at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
+                    at_label = world.gather(log_odds.gather(1, mine.unsqueeze(1)).squeeze(1))
                     clean = PseudoLabels.of_pool(label, at_label.sigmoid() > 0.5)
                     labels[name] = keep_best(clean, at_label, self.min_kept, self.num_classes)
-                dual = torch.where(labels[name].keep, label, logits.argmax(dim=1))
+                dual = torch.where(labels[name].keep, label, world.gather(logits.argmax(dim=1)))
                 dual_labels[name] = PseudoLabels.of_pool(dual)
         self.observer.seeds_filtered(labels, separations)
         return labels, dual_labels
@@ -170,7 +171,7 @@ class DeFT(Method):
         predictions = {}
         for name, scores in self.pair.labeller.classify(models, features).items():
             label = self.peers[name].seeds.label
-            own = predict(*scores, 0.0, "raw")
+            own = predict(*scores, 0.0, "raw", world=self.runtime.world)
             predictions[name] = replace(own, label=label)
             clean = PseudoLabels.of_pool(label, own.p_clean(label) > 0.5)
             self.peers[name].take_labels(keep_best(clean, own.p_clean(label), self.min_kept, self.num_classes))
@@ -186,16 +187,22 @@ class DeFT(Method):
     def losses(self, batch: Batch, name: str) -> Losses:
         """CE(l+ + log class frequency, y) by weight, and in Phase I the dual loss with a complement that is drawn."""
         part = batch[name]
+        if not len(part["index"]):
+            return {}
+        index = part.get("batch", part["index"])
         with self.runtime.autocast():
             learner = self.peers[name].learner()
             logits, log_odds = learner.classify(learner.features(part["view"].to(self.runtime.device)))
-        labels = self.labels[name].of(part["index"])
-        losses = {"loss": (1.0, adjusted_cross_entropy(logits, labels, self.frequency[name]))}
+        labels = self.labels[name]
+        everything = labels.of(index) if "batch" in part else None
+        own = adjusted_cross_entropy(logits, labels.of(part["index"]), self.frequency[name], everything)
+        losses = {"loss": (1.0, own)}
         if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
-            label = self.dual_labels[name].of(part["index"]).label.to(logits.device)
+            label = self.dual_labels[name].of(index).label
             source = generator(self.runtime.seed, "complement", name, self.epoch, self.steps_done)
-            complement = draw_complement(label, self.num_classes, source)
-            losses["dual"] = (self.settings.lambda_dual, dual_loss(log_odds.float(), label, complement))
+            complement, mine = draw_complement(label, self.num_classes, source), self.runtime.world.part(len(index))
+            pair = label[mine].to(logits.device), complement[mine].to(logits.device)
+            losses["dual"] = (self.settings.lambda_dual, dual_loss(log_odds.float(), *pair, len(index)))
         return losses
 
     def end_epoch(self, epoch: int) -> None:

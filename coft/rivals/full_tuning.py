@@ -120,7 +120,8 @@ class FullTuning(Method):
         """
         labels, teachers = {}, {name: peer.teacher() for name, peer in self.peers.items()}
         for name, (logits, _) in self.labeller.score(teachers, None, num_views, self.epoch).items():
-            labels[name] = PseudoLabels.of_pool(correct_prior_(logits, tau).argmax(dim=1))
+            found = correct_prior_(logits, tau, self.runtime.world).argmax(dim=1)
+            labels[name] = PseudoLabels.of_pool(self.runtime.world.gather(found))
         self.observer.labelled({}, labels)
         return labels
 
@@ -175,14 +176,16 @@ class FullTuning(Method):
         Returns:
             Its loss.
         """
-        part = batch[name]
-        with self.runtime.autocast():
-            logits, _ = self.peers[name].learner()(part["view"].to(self.runtime.device))
-        loss = adjusted_cross_entropy(logits, self.labels[name].of(part["index"]), self.frequency[name])
-        self.runtime.descend(loss, self.optimizers[name], name)
+        part, labels, loss = batch[name], self.labels[name], None
+        if len(part["index"]):
+            with self.runtime.autocast():
+                logits, _ = self.peers[name].learner()(part["view"].to(self.runtime.device))
+            everything = labels.of(part["batch"]) if "batch" in part else None
+            loss = adjusted_cross_entropy(logits, labels.of(part["index"]), self.frequency[name], everything)
+        numbers = self.runtime.descend(loss, self.optimizers[name], name, [] if loss is None else [loss])
         self.peers[name].update_ema()
         self.schedulers[name].step()
-        return loss.item()
+        return numbers[0]
 
     def end_epoch(self, epoch: int) -> None:
         """Weights have changed: the models that are tested have to be made again."""

@@ -21,6 +21,7 @@ from coft.method.optimizers import Schedule, cosine
 from coft.method.pseudo_labels import Predictions, PseudoLabels, best_of_each, odds_of
 from coft.method.seeding import generator
 from coft.method.settings import setting, share
+from coft.method.world import ALONE, World
 
 KNOWN = ("nothing", "filter", "seeds", "labels")
 RATES = ("cosine", "constant", "restart")
@@ -78,12 +79,13 @@ def true_labels(truth: Tensor) -> Filter:
     return lambda own, partner: PseudoLabels.of_pool(truth)
 
 
-def true_seeds(truth: Tensor) -> Callable[[Tensor, int | Tensor], PseudoLabels]:
+def true_seeds(truth: Tensor, world: World = ALONE) -> Callable[[Tensor, int | Tensor], PseudoLabels]:
     """A rule for the seeds: of each class the images whose true class has the highest odds. `truth` has shape (N,)."""
 
     def choose(logits: Tensor, per_class: int | Tensor) -> PseudoLabels:
         quotas = torch.as_tensor(per_class).expand(logits.shape[1])
-        return PseudoLabels.certain(*best_of_each(odds_of(logits, truth), truth, quotas))
+        odds = world.gather(odds_of(logits, truth[world.part(len(truth))]))
+        return PseudoLabels.certain(*best_of_each(odds, truth, quotas))
 
     return choose
 
@@ -105,13 +107,14 @@ def schedule_of(rate: str, labellings: int) -> Schedule:
     return {"cosine": cosine, "constant": constant, "restart": restart}[rate]
 
 
-def oracle(settings: OracleSettings, truth: Tensor, seed: int) -> dict[str, Any]:
+def oracle(settings: OracleSettings, truth: Tensor, seed: int, world: World = ALONE) -> dict[str, Any]:
     """What to give CoFT for an experiment.
 
     Args:
         settings: Which one.
         truth: Label of each image. Shape (N,).
         seed: Of the run.
+        world: Its processes.
     """
     phase2 = settings.phase2
     options: dict[str, Any] = {"schedule": schedule_of(settings.rate, -(-phase2.epochs // phase2.refresh))}
@@ -120,7 +123,7 @@ def oracle(settings: OracleSettings, truth: Tensor, seed: int) -> dict[str, Any]
     if settings.knows == "filter":
         options["filter"] = right_labels(truth, settings.auroc, seed)
     if settings.knows == "seeds":
-        options["choose_seeds"] = true_seeds(truth)
+        options["choose_seeds"] = true_seeds(truth, world)
     if settings.knows == "labels":
         options["filter"] = true_labels(truth)
     return options

@@ -23,6 +23,7 @@ from coft.method.settings import setting
 
 COFT = CoFTSettings()  # for rivals that make their labels as CoFT does
 MakeOptimizer = Callable[[PromptLearner], tuple[Any, Any]]  # an optimizer and its schedule, stepped once an epoch
+Example = tuple[Tensor | None, Tensor, int]  # images, their labels, and images of the whole batch
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class PromptTuning(Method):
 
     def learn_from(self, logits: Tensor, per_class: int | Tensor) -> None:
         """Take each class's surest images by logits (N, C) as pseudo-labels: one number of all, or shape (C,)."""
-        self.take(select_seeds(logits, per_class))
+        self.take(select_seeds(logits, per_class, self.runtime.world))
         self.observer.seeds_chosen(self.labels, logits, torch.as_tensor(per_class).expand(logits.shape[1]))
 
     def take(self, labels: PseudoLabels) -> None:
@@ -134,22 +135,39 @@ class PromptTuning(Method):
         steps = self.pool.steps(len(self.labels.index))
         return self.pool.batches("weak", index, steps, self.runtime.seed, self.key, epoch)
 
-    def examples(self, batch: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
+    def examples(self, batch: Any) -> Mapping[str, Example]:
         """Images and labels of a batch for each member."""
-        parts = zip(self.learners, batch.values(), strict=True)
-        return {name: (part["view"], self.labels.of(part["index"]).label) for name, part in parts}
+        found = {}
+        for name, part in zip(self.learners, batch.values(), strict=True):
+            labels = self.labels.of(part["index"]).label
+            found[name] = part.get("view"), labels, len(part.get("batch", labels))
+        return found
 
     def step(self, batch: Any) -> dict[str, float]:
         """Make one step of each member on its part of a batch; reports means over the members."""
         reports = []
-        for name, (images, labels) in self.examples(batch).items():
-            logits = self.scale * self.image_features(images.to(self.runtime.device)) @ self.text(name).t()
-            labels = labels.to(self.runtime.device)
-            loss = F.cross_entropy(logits, labels)
-            self.runtime.descend(loss, self.optimizers[name], name)
-            right = 100 * (logits.argmax(dim=1) == labels).float().mean()
-            reports.append({"loss": loss.item(), "acc": right.item()})
-        return {key: sum(report[key] for report in reports) / len(reports) for key in reports[0]}
+        for name, example in self.examples(batch).items():
+            numbers = self.losses(name, *example)
+            loss = numbers[0] if numbers else None
+            reports.append(self.runtime.descend(loss, self.optimizers[name], name, numbers))
+        means = [sum(own) / len(reports) for own in zip(*reports, strict=True)]
+        return dict(zip(("loss", "acc"), means, strict=False))
+
+    def losses(self, name: str, images: Tensor | None, labels: Tensor, count: int) -> list[Tensor]:
+        """Cross-entropy of a member on its part of a batch, and its accuracy in percent: parts of means over the batch.
+
+        Args:
+            name: The member's.
+            images: Shape (n, 3, size, size); None where this process has none.
+            labels: Shape (n,).
+            count: Images of the whole batch.
+        """
+        if images is None or not len(labels):
+            return []
+        logits = self.scale * self.image_features(images.to(self.runtime.device)) @ self.text(name).t()
+        labels = labels.to(self.runtime.device)
+        right = 100 * (logits.argmax(dim=1) == labels).float().sum() / count
+        return [F.cross_entropy(logits, labels, reduction="sum") / count, right]
 
     def end_epoch(self, epoch: int) -> None:
         """Step the schedules."""
@@ -200,9 +218,10 @@ class CoOp(PromptTuning):
         """The labelled batches."""
         return self.labelled
 
-    def examples(self, batch: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Images and labels of a batch."""
-        return {"prompt_learner": (batch["img"], batch["label"])}
+    def examples(self, batch: Any) -> Mapping[str, Example]:
+        """Images and labels of a batch: every process has all of it, and takes its part."""
+        part = self.runtime.world.part(len(batch["label"]))
+        return {"prompt_learner": (batch["img"][part], batch["label"][part], len(batch["label"]))}
 
 
 class UPL(PromptTuning):
@@ -223,6 +242,6 @@ class UPL(PromptTuning):
         number, args = self.settings.seeds_per_class, (self.backbone, self.backbone.zero_shot_text(), self.runtime)
         if self.settings.as_coft:
             logits = first_logits(self.pool, *args, COFT.label_views, COFT.prior_tau)
-            self.learn_from(logits, given_quotas(logits, COFT.seeds_share, number))
+            self.learn_from(logits, given_quotas(logits, COFT.seeds_share, number, self.runtime.world))
         else:
             self.learn_from(self.zero_shot_logits(), number)

@@ -48,6 +48,7 @@ class SelfTraining(FullTuning):
             return self.own_labels(own.prior_tau, COFT.label_views)
         text = self.backbone.zero_shot_text()
         logits = first_logits(self.images, self.backbone, text, self.runtime, COFT.label_views, own.prior_tau)
-        labels = dict.fromkeys(self.peers, PseudoLabels.of_pool(logits.argmax(dim=1)))
+        found = self.runtime.world.gather(logits.argmax(dim=1))
+        labels = dict.fromkeys(self.peers, PseudoLabels.of_pool(found))
         self.observer.labelled({}, labels)
         return labels

@@ -187,7 +187,7 @@ class TrainingFreeSettings:
 
 
 class TrainingFree(Method):
-    """Zero-shot CLIP with all templates, mended by a rule.
+    """Zero-shot CLIP with all templates, mended by a rule. Several processes share the encoding, and all fit the rule.
 
     Args:
         images: The unlabeled images. Their features are means of three views, as those of CoFT's first labels.
@@ -206,7 +206,8 @@ class TrainingFree(Method):
     @torch.no_grad()
     def begin(self) -> None:
         """Fit the rule to the unlabeled images."""
-        features = first_features(self.images, self.backbone, self.runtime, COFT.label_views)
+        world = self.runtime.world
+        features = world.gather(first_features(self.images, self.backbone, self.runtime, COFT.label_views))
         self.rule.cpu().fit(features, zero_shot_logits(features, self.text, self.backbone.scale, self.runtime))
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from coft.images.batches import UnlabeledImages
 from coft.images.reading import Decoding, read_bytes
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import Inputs
+from coft.method.world import ALONE, World
 from coft.runtime.errors import UserError
 
 
@@ -19,6 +20,7 @@ def unlabeled_images(
     paths: Sequence[str],
     hashes: Mapping[str, str] | None = None,
     read: Callable[[str], bytes] = read_bytes,
+    world: World = ALONE,
 ) -> UnlabeledImages:
     """Take images in the order of their content, read and kept as INPUT says.
 
@@ -27,8 +29,14 @@ def unlabeled_images(
         paths: Image files.
         hashes: SHA-256 of files whose content is known already, by path.
         read: Gives the bytes of a path.
+        world: The processes of the run.
+
+    Raises:
+        UserError: If there are fewer images than processes.
     """
-    pool = UnlabeledPool(paths, cfg.INPUT.CACHE_MB << 20, hashes, decoding_of(cfg), read)
+    if len(paths) < world.size:
+        raise UserError(f"{len(paths)} unlabeled images are too few for {world.size} processes; start fewer of them")
+    pool = UnlabeledPool(paths, cfg.INPUT.CACHE_MB << 20, hashes, decoding_of(cfg), read, world)
     return UnlabeledImages(
         pool,
         inputs_of(cfg),
@@ -36,6 +44,7 @@ def unlabeled_images(
         test_batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+        world=world,
     )
 
 

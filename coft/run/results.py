@@ -30,7 +30,7 @@ def keep_evidence(method: Any, folder: Path) -> None:
     """
     own, backbone = method.settings, method.backbone
     features = first_features(method.images, backbone, method.runtime, getattr(own, "label_views", 1))
-    write_frozen(folder, backbone.classnames, features, backbone.zero_shot_text())
+    write_frozen(folder, backbone.classnames, features, backbone.zero_shot_text(), method.runtime.world)
 
 
 def write_page(method: Any, folder: Path) -> None:

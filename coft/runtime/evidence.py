@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coft.method.neighbours import centred, nearest
 from coft.method.tables import each_row
+from coft.method.world import ALONE, World
 from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
 
@@ -53,7 +54,7 @@ class Evidence:
     peers: Arrays
 
 
-def write_frozen(folder: Path, classes: Sequence[str], features: Tensor, text: Tensor) -> None:
+def write_frozen(folder: Path, classes: Sequence[str], features: Tensor, text: Tensor, world: World = ALONE) -> None:
     """Write what the frozen CLIP knows of the unlabeled images.
 
     Args:
@@ -61,16 +62,23 @@ def write_frozen(folder: Path, classes: Sequence[str], features: Tensor, text: T
         classes: C names.
         features: Of all images. Shape (N, k).
         text: Unit-length text features of the classes. Shape (C, k).
+        world: Its ranks have a part of the features each, and one of them writes.
     """
-    vectors = text.float().cpu().t()
-    sample = evenly(len(features), min(MOST, max(FEW, OF_CLASS * len(classes))))
-    alike, cosine = most_alike(features)
+    import torch
+
+    vectors, images = text.float().cpu().t(), world.total(len(features))
+    sample = evenly(images, min(MOST, max(FEW, OF_CLASS * len(classes))))
+    alike, cosine = most_alike(features, world)
+    zero_shot = world.gather(each_row(lambda rows: (rows.float() @ vectors).argmax(dim=1), features))
+    kept = world.take(features, torch.from_numpy(sample), images)
+    if not world.writes:
+        return
     arrays: Arrays = {
-        "zero_shot": each_row(lambda rows: (rows.float() @ vectors).argmax(dim=1), features).numpy().astype(np.int32),
+        "zero_shot": zero_shot.numpy().astype(np.int32),
         "nearest": alike.astype(np.int32),
         "likeness": cosine.astype(np.float32),
         "sample": sample.astype(np.int32),
-        "features": features[sample].numpy().astype(np.float16),
+        "features": kept.numpy().astype(np.float16),
         "text": text.float().cpu().numpy(),
     }
     _save(folder / FOLDER / FROZEN, arrays, {"classes": json.dumps(list(classes))})
@@ -87,22 +95,24 @@ def evenly(count: int, most: int) -> np.ndarray:
     return np.arange(size) * count // max(1, size)
 
 
-def most_alike(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def most_alike(features: Tensor, world: World = ALONE) -> tuple[np.ndarray, np.ndarray]:
     """The most alike other image of each and their cosine, among `ANCHORS` images. Shape (N,) each.
 
     An image that has no other has itself, with cosine 0.
     """
-    if len(features) < 2:
-        return np.zeros(len(features), dtype=np.int64), np.zeros(len(features))
+    images = world.total(len(features))
+    if images < 2:
+        return np.zeros(images, dtype=np.int64), np.zeros(images)
     import torch
 
     rows = torch.nn.functional.normalize(features.float(), dim=1)
-    known = torch.from_numpy(evenly(len(rows), ANCHORS))
-    cosine, place = nearest(rows, rows[known], min(2, len(known)))
+    known = torch.from_numpy(evenly(images, ANCHORS))
+    cosine, place = nearest(rows, world.take(rows, known, images), min(2, len(known)))
     others = known[place]
-    own = others[:, :1] == torch.arange(len(rows)).unsqueeze(1)  # an image's nearest is itself, as a rule
+    own = others[:, :1] == torch.arange(images)[world.part(images)].unsqueeze(1)  # the nearest is itself, as a rule
     column = own.long()
-    return others.gather(1, column)[:, 0].numpy(), cosine.gather(1, column)[:, 0].numpy()
+    alike, found = (world.gather(table.gather(1, column)[:, 0]) for table in (others, cosine))
+    return alike.numpy(), found.numpy()
 
 
 def read_evidence(folder: Path) -> Evidence | None:

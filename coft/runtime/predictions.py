@@ -29,7 +29,7 @@ def predict(trainer: Any, loader: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor
         Predicted labels, their probabilities, and the labels that the data set has, each of shape (N,), on the CPU.
     """
     trainer.set_model_mode("eval")
-    rows = []
+    rows = [(torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0, dtype=torch.long))]
     for batch in bar(loader, "predict images"):
         image, label = trainer.parse_batch_test(batch)
         confidence, predicted = trainer.model_inference(image).float().softmax(dim=1).max(dim=1)

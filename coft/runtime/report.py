@@ -25,10 +25,11 @@ class History:
         folder: Where `metrics.csv` is written.
         resume_from: Where an earlier part of the run wrote its own; the same folder as a rule.
         epochs_done: Rows of later epochs are forgotten: they will be run again.
+        writes: Whether this process writes the file.
     """
 
-    def __init__(self, folder: Path, resume_from: Path, epochs_done: int) -> None:
-        self.path = folder / "metrics.csv"
+    def __init__(self, folder: Path, resume_from: Path, epochs_done: int, writes: bool = True) -> None:
+        self.path, self.writes = folder / "metrics.csv", writes
         earlier = resume_from / "metrics.csv"
         self.rows: list[Row] = []
         if epochs_done > 0 and earlier.is_file():
@@ -38,6 +39,8 @@ class History:
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
         """Add a row (epochs count from 1; 0 is before training) and write the file."""
         self.rows.append({"epoch": epoch, "stage": stage, **numbers})
+        if not self.writes:
+            return
         with replacing(self.path) as draft:
             pd.DataFrame(self.rows).to_csv(draft, index=False)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coft.method.protocol import Observer
 from coft.method.pseudo_labels import Predictions, PseudoLabels
+from coft.method.world import ALONE, World
 from coft.runtime.evidence import write_peers
 
 from .diagnostics import Diagnostics
@@ -37,6 +38,7 @@ class RunLog(Observer):
         classnames: C names.
         diagnostics: What knows the right labels.
         started: When the run began, by time.monotonic().
+        world: The processes of the run; one of them writes the files.
     """
 
     def __init__(
@@ -46,16 +48,18 @@ class RunLog(Observer):
         classnames: Sequence[str],
         diagnostics: Diagnostics,
         started: float,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.folder, self.started = folder, started
         self.paths, self.classnames, self.diagnostics = paths, classnames, diagnostics
-        self.history = History(folder, folder, 0)
+        self.history = History(folder, folder, 0, world.writes)
         self.numbers: dict[str, float] = {}
         self.warned = False
 
     def resume(self, epochs_done: int, folder: Path) -> None:
         """Go on from the numbers that an earlier part of the run has left in a folder."""
-        self.history = History(self.folder, folder, epochs_done)
+        self.history = History(self.folder, folder, epochs_done, self.world.writes)
         self.started -= self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
 
     # ---------------------------------------------------------------- rows
@@ -88,10 +92,11 @@ class RunLog(Observer):
 
     def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
         """Count the right ones, and name the classes that are short of seeds."""
-        everything, labels = torch.arange(len(logits)), logits.argmax(dim=1)
+        labels = self.world.gather(logits.argmax(dim=1))
+        everything = torch.arange(len(labels))
         numbers = {
             "kept": len(seeds.index),
-            "of": len(logits),
+            "of": len(labels),
             "precision": self.diagnostics.accuracy(seeds.index, seeds.label),
             "pool_accuracy": self.diagnostics.accuracy(everything, labels),
             "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(labels),
@@ -124,7 +129,8 @@ class RunLog(Observer):
         first, second = (own.label for own in predictions.values())
         self.numbers |= {**mean, "of": len(first), "disagreement": self.disagreement(first, second)}
         self.write_pseudo_labels(predictions, labels)
-        write_peers(self.folder, {name: own.label for name, own in predictions.items()})
+        if self.world.writes:
+            write_peers(self.folder, {name: own.label for name, own in predictions.items()})
 
     # ---------------------------------------------------------------- numbers
 
@@ -175,8 +181,9 @@ class RunLog(Observer):
         columns = {"confidence": torch.maximum(first.confidence, second.confidence)}
         columns |= {f"p_clean_{name[-1]}": own.p_clean(label) for name, own in predictions.items()}
         kept_for = {name: own.keep & (own.label == label) for name, own in labels.items()}
-        path = self.folder / "pseudo_labels.csv"
-        write_pseudo_labels(path, self.paths, self.classnames, label, columns, kept_for)
+        if self.world.writes:
+            path = self.folder / "pseudo_labels.csv"
+            write_pseudo_labels(path, self.paths, self.classnames, label, columns, kept_for)
 
 
 def source_of(labels: PseudoLabels, name: str, predictions: Mapping[str, Predictions]) -> Predictions:

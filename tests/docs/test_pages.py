@@ -68,7 +68,13 @@ def test_commands_name_flags_that_exist(page: Path) -> None:
         ROOT / "train.py",
     ]
     known = set(re.findall(r'"(--[a-z0-9-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
-    known |= {"--help", "--dassl", "--pdb", "--out"}
+    known |= {
+        "--help",
+        "--dassl",
+        "--pdb",
+        "--out",
+        *("--standalone", "--nproc-per-node", "--rdzv-backend"),
+    }  # torchrun's
     for command in commands(page):
         if "scripts/" in command or "train.py" in command or "tests." in command:
             assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", command)) <= known, command

@@ -15,6 +15,7 @@ from coft.method.labeller import predict
 from coft.method.neighbours import NeighbourGraph
 from coft.method.protocol import Runtime
 from coft.method.pseudo_labels import Predictions
+from coft.method.world import ALONE
 from coft.runtime import disk_tables
 from tests.coft.method.test_coft_seeds import naive_quotas, surest, without_prior, zero_shot
 from tests.coft.method.test_neighbours import naive_smooth
@@ -164,7 +165,7 @@ def test_mapped_tables_change_no_bit(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("coft.method.tables.ROWS", 7)
     found = []
     for anchors in (1000, 12):
-        monkeypatch.setattr(NeighbourGraph.__init__, "__defaults__", (anchors,))
+        monkeypatch.setattr(NeighbourGraph.__init__, "__defaults__", (anchors, ALONE))
         for runtime in (Runtime(1), Runtime(1, allocate=disk_tables.tables_in(tmp_path))):
             method = make_coft(runtime=runtime)
             train(method)

@@ -46,13 +46,13 @@ def what_reaches_the_loss(
     given: list[tuple[list[int], list[float]]] = []
     plain, losses = adjusted_cross_entropy, method.label_losses
 
-    def loss(logits: Tensor, labels: PseudoLabels, log_frequency: Tensor) -> Tensor:
+    def loss(logits: Tensor, labels: PseudoLabels, log_frequency: Tensor, batch: PseudoLabels | None) -> Tensor:
         given.append((labels.label.tolist(), labels.weight.tolist()))
         return plain(logits, labels, log_frequency)
 
-    def label_losses(name: str, learner: Any, features: Tensor, index: Tensor) -> Any:
-        result = losses(name, learner, features, index)
-        for i, y, w in zip(index.tolist(), *given[-1], strict=True):
+    def label_losses(name: str, learner: Any, features: Tensor, part: Any) -> Any:
+        result = losses(name, learner, features, part)
+        for i, y, w in zip(part["index"].tolist(), *given[-1], strict=True):
             assert found[name].setdefault(i, (y, w)) == (y, w)
         return result
 

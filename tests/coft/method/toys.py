@@ -16,6 +16,7 @@ from coft.method.coft_plus import CoFTPlus, CoFTPlusSettings, Contrast
 from coft.method.protocol import Batch, Method, Observer, Runtime
 from coft.method.pseudo_labels import Predictions, PseudoLabels
 from coft.method.seeding import generator
+from coft.method.world import ALONE, World
 
 COUNT, CLASSES, SIZE, DIM = 30, 3, 4, 8
 PEERS = ("peer_a", "peer_b")
@@ -24,7 +25,7 @@ NOISE = {"weak": 0.2, "strong": 0.8}
 
 
 class ToyImages:
-    """Noisy copies of one picture for each class.
+    """Noisy copies of one picture for each class; `world` has a part of each batch.
 
     Attributes:
         truth: Their classes. Shape (N,).
@@ -33,7 +34,15 @@ class ToyImages:
 
     digest = "toy images"
 
-    def __init__(self, count: int = COUNT, batch_size: int = 4, test_batch_size: int = 7, size: int = SIZE) -> None:
+    def __init__(
+        self,
+        count: int = COUNT,
+        batch_size: int = 4,
+        test_batch_size: int = 7,
+        size: int = SIZE,
+        world: World = ALONE,
+    ) -> None:
+        self.world = world
         source = torch.Generator().manual_seed(0)
         self.prototypes = torch.randn(CLASSES, 3, size, size, generator=source)
         self.truth = torch.arange(count) % CLASSES
@@ -80,10 +89,14 @@ class ToyImages:
             while len(order) < steps * size:
                 order = torch.cat([order, which[torch.randperm(len(which), generator=source)]])
             for step in range(steps):
-                mine = order[step * size : (step + 1) * size]
+                whole = order[step * size : (step + 1) * size]
+                mine = whole[self.world.part(size)]
+                result[step][name] = {"index": mine, **({} if self.world.alone else {"batch": whole})}
+                if not len(mine):
+                    continue
                 views = [[self.noisy(i, v, *key, name, step) for v in view.split(" and ")] for i in mine.tolist()]
                 stacked = torch.stack([torch.stack(each) for each in views])
-                result[step][name] = {"index": mine, "view": stacked if " and " in view else stacked[:, 0]}
+                result[step][name]["view"] = stacked if " and " in view else stacked[:, 0]
         return result
 
 
@@ -144,7 +157,7 @@ class ToyBackbone:
 
     def image_features(self, images: Any, num_views: int = 1, key: Sequence[int | str] = ()) -> Tensor:
         rows = []
-        for batch in images.plain(None, num_views, key):
+        for batch in images.plain(images.world.index(len(images)), num_views, key):
             views = batch.unsqueeze(1) if num_views == 1 else batch
             rows.append(torch.stack([F.normalize(self.visual(v), dim=-1) for v in views.unbind(1)]).mean(dim=0))
         return torch.cat(rows)

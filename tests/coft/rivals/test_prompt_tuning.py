@@ -70,7 +70,7 @@ def test_upl_learns_from_weak_views_of_the_surest_images(backbone: Backbone) -> 
     known = dict(pairs(expected))
     for ours, theirs in zip(batches, wanted, strict=True):
         assert list(ours) == ["upl", "upl_2"]
-        for name, (views, labels) in zip(ours, method.examples(ours).values(), strict=True):
+        for name, (views, labels, _) in zip(ours, method.examples(ours).values(), strict=True):
             assert torch.equal(views, theirs[name]["view"])
             assert labels.tolist() == [known[i] for i in ours[name]["index"].tolist()]
     assert set(torch.cat([batch["upl"]["index"] for batch in batches]).tolist()) == set(expected.index.tolist())
@@ -119,7 +119,7 @@ def test_the_loss_is_cross_entropy_and_reports_are_means_over_the_members(backbo
     batch = next(iter(method.begin_epoch(0)))
     losses, right = [], []
     with torch.no_grad():
-        for name, (views, labels) in method.examples(batch).items():
+        for name, (views, labels, _) in method.examples(batch).items():
             features = F.normalize(backbone.clip_model.encode_image(views), dim=-1)
             logits = backbone.scale * features @ method.text(name).t()
             losses.append(float(-logits.log_softmax(dim=1)[range(len(labels)), labels].mean()))

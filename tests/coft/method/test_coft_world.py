@@ -1,0 +1,132 @@
+"""A run of several processes is that of one: weights, labels, and what a run that was stopped goes on to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coft.method import coft
+from coft.method.coft import Phase2
+from coft.method.coft_plus import Contrast
+from coft.method.protocol import Method, Observer, Runtime
+from coft.method.pseudo_labels import PseudoLabels
+from coft.method.world import ALONE, World
+from coft.rivals import deft
+from coft.rivals.deft import DeFT, DeFTSettings
+from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
+from tests.worlds import in_world
+
+from .toys import PHASES, ToyBackbone, ToyImages, load, make_coft, make_plus, saved, train, weights
+
+RELATIVE = 1e-6
+SIZES = {
+    "odd": {"count": 29},
+    "smaller than a batch": {"count": 11, "batch_size": 12},
+    "fewer than ranks": {"batch_size": 3},
+}
+Make = Callable[..., Method]
+
+
+def plus(**options: Any) -> Method:
+    """With images that the filter leaves aside, so that batches have parts of uneven sizes."""
+
+    def some(own: Any, partner: Any) -> PseudoLabels:
+        return PseudoLabels.of_pool(partner.label, torch.arange(len(partner.label)) % 3 > 0)
+
+    slow = Phase2(epochs=3, lr=1e-4, refresh=2)  # Adam makes large steps of what rounding leaves of a gradient
+    return make_plus({"contrast": Contrast(queue=12), "phase2": slow}, filter=some, **options)
+
+
+def rival(kind: Any, settings: Any, images: Any, backbone: Any, runtime: Runtime) -> Method:
+    return kind(images, backbone, settings, runtime, Observer())
+
+
+METHODS: dict[str, Make] = {
+    "CoFT": make_coft,
+    "CoFT+": plus,
+    "DeFT": partial(rival, DeFT, DeFTSettings(**PHASES)),
+    "self-training": partial(rival, SelfTraining, SelfTrainingSettings(epochs=3, lr=1e-3, refresh=1)),
+}
+
+
+def build(method: str, world: World, **sizes: Any) -> Any:
+    images = ToyImages(world=world, **sizes)
+    return METHODS[method](images=images, backbone=ToyBackbone(images), runtime=Runtime(1, world=world))
+
+
+def described(method: Any) -> dict[str, Any]:
+    """What a run has come to."""
+    labels = {name: (peer.labels.label, peer.labels.weight, peer.seeds.index) for name, peer in method.peers.items()}
+    return {"weights": weights(method), "labels": labels}
+
+
+def whole(method: str, sizes: dict[str, int], world: World) -> dict[str, Any]:
+    """A run, and what its steps report."""
+    own = build(method, world, **sizes)
+    return {"losses": train(own), **described(own)}
+
+
+def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found["weights"].keys() == wanted["weights"].keys()
+    for key, value in wanted["weights"].items():
+        apart, norm = (found["weights"][key] - value).double().norm(), value.double().norm()
+        assert apart <= RELATIVE * norm.clamp_min(1e-3), (key, float(apart), float(norm))
+    for name, (label, weight, seeds) in wanted["labels"].items():
+        own = found["labels"][name]
+        assert torch.equal(own[0], label) and torch.equal(own[2], seeds)
+        torch.testing.assert_close(own[1], weight, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(autouse=True)
+def _filters_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (coft, deft):
+        monkeypatch.setattr(module, "WARMUP_STEPS", 2)
+        monkeypatch.setattr(module, "MIN_AUC", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "sizes"),
+    [
+        *(("CoFT", sizes) for sizes in SIZES),
+        *(("CoFT+", sizes) for sizes in list(SIZES)[1:]),
+        ("DeFT", "odd"),
+        ("self-training", "odd"),
+    ],
+)
+def test_several_processes_make_what_one_makes(method: str, sizes: str, tmp_path: Path) -> None:
+    run = partial(whole, method, SIZES[sizes])
+    wanted = run(ALONE)
+    for size in (2, 4):
+        first, *others = in_world(size, run, tmp_path / f"{size}")
+        assert_same(first, wanted)
+        for ours, theirs in zip(first["losses"], wanted["losses"], strict=True):
+            assert [list(step) for step in ours] == [list(step) for step in theirs]
+            assert [list(step.values()) for step in ours] == [
+                pytest.approx(list(step.values()), rel=1e-4, abs=1e-6) for step in theirs
+            ]
+        for other in others:
+            assert all(torch.equal(value, first["weights"][key]) for key, value in other["weights"].items())
+
+
+@pytest.mark.parametrize("method", ["CoFT", "CoFT+"])
+def test_a_run_of_two_processes_goes_on_with_one_and_with_four(method: str, tmp_path: Path) -> None:
+    def until(world: World) -> bytes:
+        own = build(method, world, count=29)
+        train(own, 2)
+        return saved(own)
+
+    def on_from(checkpoint: bytes, world: World) -> dict[str, Any]:
+        own = build(method, world, count=29)
+        load(own, checkpoint)
+        train(own, start=2)
+        return described(own)
+
+    wanted = whole(method, {"count": 29}, ALONE)
+    checkpoint = in_world(2, until, tmp_path / "two")[0]
+    assert_same(on_from(checkpoint, ALONE), wanted)
+    assert_same(in_world(4, partial(on_from, checkpoint), tmp_path / "four")[0], wanted)

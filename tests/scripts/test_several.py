@@ -1,0 +1,22 @@
+"""What torchrun is given, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from coft.runtime.errors import UserError
+from scripts.several import configured
+
+
+def test_several_machines_meet_at_an_endpoint() -> None:
+    config = configured(8, 2, "node1:29500")
+    assert (config.nproc_per_node, config.min_nodes, config.max_nodes, config.max_restarts) == (8, 2, 2, 0)
+    assert config.rdzv_endpoint == "node1:29500"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "machines", "flag"), [(0, 1, "--gpus"), (2, 2, "--rdzv-endpoint"), (2, 0, "--nnodes")]
+)
+def test_what_cannot_be_is_refused(gpus: int, machines: int, flag: str) -> None:
+    with pytest.raises(UserError, match=flag):
+        configured(gpus, machines, "")

@@ -1,0 +1,56 @@
+"""Evaluation by several processes: each looks at a part of the test images, and all know the results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from coft.method.world import World
+
+
+def part_of(loader: Any, world: World) -> Any:
+    """A loader of this process's part of the test images; the loader as it is where there is one process, or none."""
+    if world.alone or loader is None:
+        return loader
+    part = world.part(len(loader.dataset))
+    return DataLoader(
+        Subset(loader.dataset, range(part.start, part.stop)),
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+    )
+
+
+class WorldEvaluator:
+    """An evaluator of Dassl's that sees the predictions of all processes, in the order of the images.
+
+    Args:
+        evaluator: Dassl's.
+        num_classes: C.
+        world: The processes.
+    """
+
+    def __init__(self, evaluator: Any, num_classes: int, world: World) -> None:
+        self.evaluator, self.num_classes, self.world = evaluator, num_classes, world
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was processed."""
+        nothing = torch.empty(0, dtype=torch.long)
+        self.predicted, self.labels = [nothing], [nothing]
+
+    def process(self, mo: Tensor, gt: Tensor) -> None:
+        """Take in the output (n, C) and the labels (n,) of a batch."""
+        self.predicted.append(mo.argmax(dim=1).cpu())
+        self.labels.append(gt.cpu())
+
+    def evaluate(self) -> Any:
+        """Results of all images, by name."""
+        predicted, labels = (self.world.gather(torch.cat(part)) for part in (self.predicted, self.labels))
+        self.evaluator.reset()
+        self.evaluator.process(F.one_hot(predicted, self.num_classes), labels)
+        return self.evaluator.evaluate()
