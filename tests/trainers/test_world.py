@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ import pytest
 import torch
 
 from coft.method.world import World
+from dassl.utils import checkpoints
 from tests.conftest import write_shapes
 from tests.trainers.conftest import weights
 from tests.trainers.test_resume import stop_in
-from tests.worlds import in_world
+from tests.worlds import end, in_world, start
 
 RELATIVE = 1e-6
 Run = Callable[..., Any]
@@ -102,3 +105,81 @@ def test_prompts_are_those_of_one_process(run: Run, odd: Path, trainer: str, tmp
     for key, value in wanted["weights"].items():
         assert (found["weights"][key] - value).norm() <= 1e-5 * value.norm()  # prompts of a random CLIP
     assert found["results"] == wanted["results"]
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_a_step(trainer: Any) -> None:
+    stop_in(trainer, 3, kill)
+
+
+def in_labelling(trainer: Any) -> None:
+    labeller = trainer.method.labeller
+    classify = labeller.classify
+
+    def classified(*args: Any) -> Any:
+        return kill() if trainer.epoch == 2 else classify(*args)
+
+    labeller.classify = classified
+
+
+def while_saving(trainer: Any) -> None:
+    save = checkpoints.torch.save
+
+    def saved(state: Any, file: Any) -> None:
+        if trainer.epoch == 3:
+            file.write(b"half a checkpoint")
+            kill()
+        save(state, file)
+
+    checkpoints.torch.save = saved  # in a process that ends with the test
+
+
+def no_number(trainer: Any) -> None:
+    losses = trainer.method.label_losses
+    trainer.method.label_losses = lambda *args: {key: (w, x * torch.nan) for key, (w, x) in losses(*args).items()}
+
+
+FAULTS: dict[
+    str, tuple[Callable[[Any], None], int, int, str]
+] = {  # what, on which rank, epochs that are done, the line
+    "in a step": (in_a_step, 1, 3, "rank 1 of 2 (process "),
+    "in labelling": (in_labelling, 1, 2, "rank 1 of 2 (process "),
+    "while saving": (while_saving, 0, 3, "rank 0 of 2 (process "),
+    "no number": (no_number, 1, 0, "of 2: peer_a: the loss is nan on rank 1 in epoch 1"),
+}
+
+
+@pytest.fixture(scope="session")
+def _whole() -> dict[str, Any]:
+    return {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_ends_all_and_the_run_goes_on(coft: Run, fault: str, _whole: dict[str, Any], tmp_path: Path) -> None:
+    happens, where, done, line = FAULTS[fault]
+
+    def faulty(world: World) -> None:
+        trainer = coft("several", train=False)
+        if world.rank == where:
+            happens(trainer)
+        trainer.train()
+
+    def whole(world: World) -> dict[str, Any]:
+        return described(coft("whole"))
+
+    codes, seconds = end(start(2, faulty, tmp_path / "faulty"), limit=60)
+    assert 0 not in codes and seconds < 60
+    said = "".join((tmp_path / "faulty" / f"said-{rank}").read_text() for rank in range(2)).splitlines()
+    errors = [text for text in said if text.startswith("error: ")]
+    assert len(errors) == 1 and line in errors[0]
+    if not _whole:
+        _whole.update(in_world(2, whole, tmp_path / "whole")[0])
+    found = in_world(2, lambda world: described(coft("several")), tmp_path / "on")[0]
+    assert found["start"] == done
+    assert found["weights"].keys() == _whole["weights"].keys()
+    assert all(torch.equal(value, _whole["weights"][key]) for key, value in found["weights"].items())
+    assert found["results"]["accuracy_test"] == _whole["results"]["accuracy_test"]
