@@ -27,6 +27,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 RESOURCES = {
     "report.css": ("text/css", REPORT / "report.css"),
     "review.css": ("text/css", TEMPLATES / "review.css"),
+    "draft.js": ("text/javascript", TEMPLATES / "draft.js"),
     "review.js": ("text/javascript", TEMPLATES / "review.js"),
 }
 SIDE, QUALITY = 144, 70  # of a picture

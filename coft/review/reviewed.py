@@ -20,7 +20,7 @@ from coft.runtime.evidence import Evidence, centred_sample, evenly
 from coft.runtime.experiment import saved_config
 
 SHOWN = 12  # pictures of a class
-OF_HALF = 18  # pictures of one of its halves
+OF_HALF = 12  # pictures of one of its halves
 
 
 @dataclass(frozen=True)

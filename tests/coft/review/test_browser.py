@@ -13,7 +13,7 @@ import pytest
 from coft.review.server import Server
 from coft.run.classes import Classes, read_classes
 
-from .conftest import CLASSES, EACH, HOSTILE
+from .conftest import CLASSES, HOSTILE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -113,7 +113,7 @@ def test_a_class_is_split_by_the_keyboard_and_that_is_undone(opened: Callable[..
     page.keyboard.press("Enter")
     page.wait_for_selector("#split[open]")
     assert page.evaluate("document.activeElement.id") == "split-1"
-    assert page.locator("#split img").count() == EACH
+    assert page.locator("#split img").count() == 24
     page.keyboard.press("Enter")
     assert page.locator("#split-problem").inner_text() == "Both groups need a name."
     page.keyboard.type("snow")

@@ -69,14 +69,14 @@ def test_the_page_is_made_of_its_own_parts_alone(ask: Ask, server: Server) -> No
     answer, page = ask("GET", "")
     policy = answer.headers["Content-Security-Policy"]
     nonce = policy.partition("script-src 'nonce-")[2].partition("'")[0]
-    assert answer.status == 200 and len(nonce) > 15 and page.count(f'nonce="{nonce}"'.encode()) == 3
+    assert answer.status == 200 and len(nonce) > 15 and page.count(f'nonce="{nonce}"'.encode()) == 4
     assert (
         policy.startswith("default-src 'none'; img-src 'self' data:; connect-src 'self'; ") and "unsafe" not in policy
     )
     assert answer.headers["X-Frame-Options"] == "DENY" and answer.headers["Referrer-Policy"] == "no-referrer"
     assert b"http:" not in page and b"https:" not in page and server.token.encode() not in page
     assert ask("GET", "")[0].headers["Content-Security-Policy"] != policy
-    for name in ("report.css", "review.css", "review.js"):
+    for name in ("report.css", "review.css", "draft.js", "review.js"):
         answer, content = ask("GET", name)
         assert answer.status == 200 and len(content) > 1000 and answer.headers["X-Content-Type-Options"] == "nosniff"
     assert server.server_address[0] == "127.0.0.1"

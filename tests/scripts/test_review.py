@@ -1,0 +1,41 @@
+"""The command that a review prints is one that the scripts understand."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coft.review.again import command_with
+from coft.review.reviewed import read_reviewed
+from coft.runtime.experiment import flatten
+from scripts import launch
+from tests.coft.report.runs import write_images, write_run
+from train import make_parser
+from trainers import extend_cfg
+from trainers.config import make_cfg
+
+
+def settings(trainer: str, words: list[str]) -> Any:
+    """Settings of a run by a script, as they would be written to its folder."""
+    argv = launch.train_arguments(trainer, launch.parse(trainer, words))
+    return make_cfg(make_parser().parse_args(argv), extend_cfg)
+
+
+def test_it_repeats_all_settings_of_the_run(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    images, run = tmp_path / "my images", tmp_path / "run"
+    write_run(run, write_images(images, [f"{i}.png" for i in range(40)]), ["cat", "dog"], known=False)
+    own = ["--backbone", str(checkpoints["vit"]), "--seed", "5", "--output-dir", str(run)]
+    more = ["INPUT.AUGMENT", "aerial", "TRAINER.COFTPLUS.PHASE2.LR", "0.0002", "TRAIN.GUARD", "False"]
+    more += ["OPTIM.LR", "0.02", "TRAINER.COFTPLUS.DESCRIPTIONS.FROM", "none", "DATALOADER.TRAIN_X.BATCH_SIZE", "7"]
+    cfg = settings("CoFTPlus", ["folder", "--images", str(images), "--classes", "cat, dog", *own, *more])
+    (run / "config.yaml").write_text(cfg.dump())
+    classes = tmp_path / "classes.txt"
+    classes.write_text("cat | tom\nhound\n")
+    bash, script, *words = shlex.split(command_with(read_reviewed(run), classes))
+    assert (bash, script) == ("bash", "scripts/coft_plus.sh")
+    before, after = (flatten(yaml.safe_load(found.dump())) for found in (cfg, settings("CoFTPlus", words)))
+    assert {name for name in before | after if before.get(name) != after.get(name)} == {"DATASET.CLASSES", "OUTPUT_DIR"}
+    assert after["DATASET.CLASSES"] == str(classes) and after["OUTPUT_DIR"] == f"{run}-2"
