@@ -1,0 +1,129 @@
+"""Measures how several processes share the work: bash scripts/bench.sh --scaling.
+
+A step of Phase II of one model, with gradients added up over the processes, and encoding. Each process has a GPU, or on
+a CPU one thread. "One batch" is the batch of a run, which the processes share; "a batch each" is as much for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch.distributed.launcher.api import elastic_launch
+
+from coft.backbones.load import architecture, load_clip
+from coft.method.classifier import Classifier
+from coft.method.optimizers import full_optimizer
+from coft.method.peer import trainable_copy
+from coft.method.protocol import Runtime
+from coft.method.world import World
+from coft.runtime import processes
+from scripts.several import configured
+
+CLASSES = 100
+WARM = 2  # steps that are not timed
+
+
+def seconds_of(work: Callable[[], Any], world: World, steps: int) -> tuple[float, float]:
+    """Seconds of a step, the mean over some, and those of them in which this process waited for others."""
+    for _ in range(WARM):
+        work()
+    world.barrier()
+    began, waited = time.perf_counter(), world.waited
+    for _ in range(steps):
+        work()
+    world.barrier()
+    return (time.perf_counter() - began) / steps, (world.waited - waited) / steps
+
+
+def measured(backbone: str, batch: int, steps: int, bf16: bool) -> list[list[float]]:
+    """Measure in this process, beside the others.
+
+    Returns:
+        Images of the whole batch, seconds, and seconds of waiting: of a step of one batch, of one of a batch each, and
+        of encoding a batch each.
+    """
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    world = processes.join()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clip_model: Any = load_clip(backbone).to(device)
+    size = architecture(backbone).resolution
+    runtime = Runtime(1, device, torch.bfloat16 if bf16 else None, world=world)
+    visual = trainable_copy(clip_model.visual).float()
+    heads = [torch.nn.Parameter(torch.randn(CLASSES, architecture_width(clip_model), device=device)) for _ in range(2)]
+    student = Classifier(visual, heads[0], heads[1], 100.0)
+    optimizer, _ = full_optimizer(student, 1e-5, 1000)
+    found = []
+    for whole in (batch, batch * world.size):
+        part = world.part(whole)
+        images = torch.randn(part.stop - part.start, 3, size, size, device=device)
+        labels = torch.arange(part.start, part.stop, device=device) % CLASSES
+
+        def step(images: torch.Tensor = images, labels: torch.Tensor = labels, whole: int = whole) -> None:
+            with runtime.autocast():
+                logits, log_odds = student(images)
+            loss = torch.nn.functional.cross_entropy(logits.float() + log_odds, labels, reduction="sum") / whole
+            runtime.descend(loss, optimizer, "model")
+
+        found.append([whole, *seconds_of(step, world, steps)])
+
+    def encode() -> None:
+        with torch.no_grad(), runtime.autocast():
+            student.features(images).cpu()
+
+    found.append([whole, *seconds_of(encode, world, steps)])
+    processes.leave()
+    return found
+
+
+def architecture_width(clip_model: Any) -> int:
+    """Length of features."""
+    return int(clip_model.text_projection.shape[-1])
+
+
+WORK = ("step, one batch", "step, a batch each", "encoding, a batch each")
+
+
+def table(found: dict[int, list[list[float]]]) -> str:
+    """Images a second and efficiency by number of processes; that of the smallest is 1."""
+    first = min(found)
+    rows = []
+    for place, name in enumerate(WORK):
+        for size, results in found.items():
+            images, seconds, waiting = results[place]
+            base = found[first][place]
+            efficiency = images / seconds / size / (base[0] / base[1] / first)
+            rows.append([name, size, int(images), seconds, 100 * waiting / seconds, images / seconds, efficiency])
+    headers = ["work", "processes", "images", "seconds", "% exchanged or waited", "images a second", "efficiency"]
+    return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=(*[""] * 3, ".3f", ".0f", ".1f", ".2f"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure several numbers of processes."""
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh --scaling", description=__doc__)
+    parser.add_argument("--processes", default="", metavar="N,N2", help="default: 1, 2, 4 ... to the GPUs; or 1,2")
+    parser.add_argument("--backbone", default="embedded", help="as of scripts/coft.sh")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--bf16", action="store_true")
+    args = parser.parse_args(argv)
+    most = torch.cuda.device_count() or 2
+    sizes = [int(n) for n in args.processes.split(",") if n] or [n for n in (1, 2, 4, 8) if n <= most]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    found = {}
+    for size in sizes:
+        work = elastic_launch(configured(size, 1, ""), measured)
+        found[size] = work(args.backbone, args.batch, args.steps, args.bf16)[0]
+        print(f"\n{table(found)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
