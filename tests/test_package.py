@@ -51,7 +51,7 @@ def test_it_installs_one_package_and_its_licences(site: Path) -> None:
 
 def test_pages_are_made_of_what_it_holds(site: Path) -> None:
     own = [path for path in (ROOT / "coft").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
-    assert {"report.html", "report.css"} <= {path.name for path in own}
+    assert {"report.html", "report.css", "py.typed"} <= {path.name for path in own}
     for path in own:
         assert (site / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 

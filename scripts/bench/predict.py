@@ -1,9 +1,10 @@
-"""How fast `predict.sh` is, beside its encoders alone: python -m scripts.bench.predict RUN FOLDER [--images 1000]."""
+"""How fast `predict.sh` is, and how much memory it needs: python -m scripts.bench.predict RUN FOLDER [--images 99]."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -58,6 +59,7 @@ def measure() -> int:
     found = {name: max(speeds[name] for speeds in rounds) for name in ways}
     print(f"{found['encoders']:.0f} images a second by the encoders alone, {found['files']:.0f} from files: "
           f"{100 * found['files'] / found['encoders']:.0f} %")  # fmt: skip
+    print(f"At most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB of memory")
     return 0
 
 
