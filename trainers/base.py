@@ -190,7 +190,8 @@ class MethodTrainer(TrainerX):
         self.own = load(self.settings_class, self.cfg.TRAINER[self.section], section) if self.settings_class else None
         dtype = forward_type(getattr(self.own, "prec", "fp32"), self.device, f"{section}.PREC")
         self.runtime = self.make_runtime(dtype)
-        self.clip_model = load_backbone(self.cfg, self.device)
+        with processes.first_alone(self.world):  # which may have to download it
+            self.clip_model = load_backbone(self.cfg, self.device)
         self.backbone_id = fingerprint(self.clip_model)
         if self.runtime.predicts_in_bf16:
             hold_frozen_in_bf16(self.clip_model.visual)

@@ -18,6 +18,8 @@ from .files import StrPath, replacing
 
 __all__ = ["load_checkpoint", "resume_from_checkpoint", "save_checkpoint"]
 
+Where = str | dict[str, str]  # of the tensors of a checkpoint
+
 BEST = "model-best.pth.tar"
 POINTER = "checkpoint"
 
@@ -59,7 +61,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
-    """Read a checkpoint; to the CPU where there is no CUDA.
+    """Read a checkpoint; to the CPU where there is no CUDA, else from the first GPU to the present one.
 
     Checkpoints that Dassl wrote with pickled schedules load too, the schedules reduced to their numbers.
 
@@ -73,7 +75,7 @@ def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
         raise ValueError("File path is None")
     if not Path(fpath).exists():
         raise FileNotFoundError(f'File is not found at "{os.fspath(fpath)}"')
-    device = None if torch.cuda.is_available() else "cpu"
+    device: Where = {"cuda:0": f"cuda:{torch.cuda.current_device()}"} if torch.cuda.is_available() else "cpu"
     with contextlib.suppress(pickle.UnpicklingError):
         try:
             return torch.load(fpath, map_location=device, weights_only=True)
@@ -82,7 +84,7 @@ def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
     return _load_with_objects(fpath, device)
 
 
-def _load_with_objects(fpath: StrPath, device: str | None) -> dict[str, Any]:
+def _load_with_objects(fpath: StrPath, device: Where) -> dict[str, Any]:
     try:
         found = torch.load(fpath, map_location=device, pickle_module=unpickling, weights_only=False)
         return unpickling.plain(found)
