@@ -8,8 +8,8 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -24,12 +24,18 @@ import datasets  # noqa: E402, F401
 import trainers  # noqa: E402
 from coft.method.world import World  # noqa: E402
 from coft.runtime import processes  # noqa: E402
+from coft.runtime.ending import INTERRUPTED, MISTAKE, as_user_error, guarded  # noqa: E402
 from coft.runtime.errors import Parser, UserError  # noqa: E402
 from coft.runtime.experiment import CONFIG, FREE_KEYS, claim, flatten  # noqa: E402
+from coft.runtime.files import ensure_folder  # noqa: E402
+from coft.runtime.lock import sole  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
 from trainers.toolbox import dassl_in_use  # noqa: E402
+
+log = logging.getLogger(__name__)
+STOPPED = "interrupted; the same command goes on from the last finished epoch"
 
 
 class Marked(logging.Formatter):
@@ -77,22 +83,39 @@ def run(args: argparse.Namespace) -> None:
     agree(cfg, world)
     set_random_seed(cfg.SEED)
     folder = Path(cfg.OUTPUT_DIR)
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
-    with processes.first_alone(world):
-        if not args.eval_only:
-            take_folder(cfg, world)
+    with ExitStack() as stack:
+        if world.writes:
+            stack.enter_context(emptied_after_mistakes(folder))
+        with processes.first_alone(world):
+            if not args.eval_only:
+                stack.enter_context(taken(cfg, world))
+        perform(cfg, args)
+
+
+def perform(cfg: Any, args: argparse.Namespace) -> None:
+    """Do what the flags say, and give the standard streams back that the logger takes over."""
     streams = sys.stdout, sys.stderr
     try:
         work(cfg, args)
-    except UserError:
-        if world.writes and new and not any(folder.rglob("*.pth.tar*")):
-            shutil.rmtree(folder, ignore_errors=True)
-            for place in new[1:]:
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+@contextmanager
+def emptied_after_mistakes(folder: Path) -> Iterator[None]:
+    """Context of a run: one that fails before its first checkpoint leaves a folder as it was, new or empty."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    empty = bool(new) or (folder.is_dir() and not any(folder.iterdir()))
+    try:
+        yield
+    except Exception:
+        if empty and folder.is_dir() and not any(folder.rglob("*.pth.tar*")):
+            for path in folder.iterdir():
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            for place in new:
                 with suppress(OSError):  # somebody else may have put something there
                     place.rmdir()
         raise
-    finally:
-        sys.stdout, sys.stderr = streams  # which the logger took over
 
 
 def agree(cfg: Any, world: World) -> None:
@@ -115,19 +138,26 @@ def agree(cfg: Any, world: World) -> None:
     processes.check_same(world, settings, "start all of them with the same command")
 
 
-def take_folder(cfg: Any, world: World) -> None:
-    """Take the output folder for the run; one process does it for all.
+@contextmanager
+def taken(cfg: Any, world: World) -> Iterator[None]:
+    """Context in which the output folder is the run's; one process takes it for all.
 
     Raises:
         UserError: If it cannot be, or another process does not see it.
     """
+    folder = Path(cfg.OUTPUT_DIR)
     if world.writes:
-        claim(cfg)
-    elif not (Path(cfg.OUTPUT_DIR) / CONFIG).is_file():
+        ensure_folder(folder, "--output-dir")
+        with sole(folder):
+            claim(cfg)
+            yield
+        return
+    if not (folder / CONFIG).is_file():
         raise UserError(
             f"output folder {cfg.OUTPUT_DIR} of the first process is not there for this one; choose an --output-dir on "
             f"a disk that all machines share"
         )
+    yield
 
 
 def work(cfg: Any, args: argparse.Namespace) -> None:
@@ -151,6 +181,14 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     trainer = build_trainer(cfg)
     # Only now: a mistake's one line should not have to be looked for. CoOp's tools look for the settings in the log.
     print(f"** Config **\n{cfg}\n", file=getattr(sys.stdout, "file", None) or sys.stdout, flush=True)
+    try:
+        use(trainer, args)
+    finally:
+        trainer.close_writer()  # its thread would go on writing, whatever has happened to the folder
+
+
+def use(trainer: Any, args: argparse.Namespace) -> None:
+    """Train or evaluate with a trainer that is built."""
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
@@ -175,23 +213,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a mistake of the user's, 130 for an interrupt.
     """
-    try:
-        processes.join()
-        run(make_parser().parse_args(argv))
-        processes.leave()
-    except UserError as error:
-        processes.fail(error, error.line, 2)
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        processes.fail(error, "interrupted; the same command goes on from the last finished epoch", 130)
-        print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
-    except Exception as error:
-        logging.getLogger(__name__).debug("ends", exc_info=True)
-        processes.fail(error, f"{type(error).__name__}: {error}".splitlines()[0], 1)
-        raise
-    return 0
+
+    def work() -> int:
+        try:
+            processes.join()
+            run(make_parser().parse_args(argv))
+            processes.leave()
+        except KeyboardInterrupt as error:
+            processes.fail(error, STOPPED, INTERRUPTED)
+            raise
+        except Exception as error:
+            known = as_user_error(error)
+            log.debug("ends", exc_info=True)
+            words = known.line if known else f"{type(error).__name__}: {error}".splitlines()[0]
+            processes.fail(error, words, MISTAKE if known else 1)
+            raise
+        return 0
+
+    return guarded(work, STOPPED)
 
 
 if __name__ == "__main__":

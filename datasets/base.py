@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from coft.run.classes import check_classnames
 from coft.runtime.errors import UserError
+from coft.runtime.files import read_json
 from dassl.data.datasets import DatasetBase, Datum
 
 from .contents import first_by_content
@@ -55,6 +55,7 @@ class DeclaredDataset(DatasetBase):
         self, cfg: Any, *, classnames: Sequence[str], train: Items, test: Items, val: Sequence[Datum] = ()
     ) -> None:
         check_classnames(classnames, f"data set {type(self).__name__}", self.distinct_names)
+        check_labels([*train, *val, *test], classnames, f"data set {type(self).__name__}")
         chosen = subsample(range(len(classnames)), cfg.DATASET.SUBSAMPLE_CLASSES)
         self._declared = [classnames[label] for label in chosen]
         which = "test" if not train else getattr(cfg.DATASET, "UNLABELED", "train")
@@ -87,6 +88,20 @@ class DeclaredDataset(DatasetBase):
     def num_classes(self) -> int:
         """Number of declared classes, whether or not each has an image."""
         return len(self._declared)
+
+
+def check_labels(items: Items, classnames: Sequence[str], source: str) -> None:
+    """Refuse images of classes that are not declared; -1 is a label that nobody knows.
+
+    Raises:
+        UserError: Naming the image.
+    """
+    for item in items:
+        if not -1 <= item.label < len(classnames):
+            raise UserError(
+                f"{source}: image {item.impath} has label {item.label}, but there are {len(classnames)} classes; "
+                f"mend the split file, or fetch it again"
+            )
 
 
 def subsample(labels: Sequence[int], which: str) -> list[int]:
@@ -136,20 +151,33 @@ def read_split(
         UserError: If the file is not of this form or names an image that is not there.
     """
     try:
-        parts = json.loads(path.read_text(encoding="utf-8"))
-        rows = [
-            [(str(p), int(label), str(name)) for p, label, name in parts[part]] for part in ("train", "val", "test")
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        parts = read_json(path)
+        rows = [[_row(*row) for row in parts[part]] for part in ("train", "val", "test")]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"split file {path}: expected JSON with train, val and test lists of [path, label, class name] "
             f"({type(error).__name__}: {error}); fetch the file again"
         ) from error
+    if not rows[2]:
+        raise UserError(f"split file {path}: has no test image; fetch the file again")
     if classnames:
         rows = _follow_names(rows, classnames, path)
     places = {f"{first}/": f"{place}/" for first, place in (moved or {}).items()}
     train, val, test = ([datum(image_dir / _moved(p, places), y, name) for p, y, name in part] for part in rows)
     return train, val, test
+
+
+def _row(path: Any, label: Any, name: Any) -> Row:
+    """An image of a split, as it is meant.
+
+    Raises:
+        ValueError: If it is none: True is no label, and a path that leads out of the data set is none of its images.
+    """
+    if not (isinstance(path, str) and type(label) is int and isinstance(name, str)):
+        raise ValueError(f"{[path, label, name]!r:.80}")
+    if label < 0 or "\0" in path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+        raise ValueError(f"label {label} or path {path!r:.80} is none")
+    return path, label, name
 
 
 def _follow_names(rows: list[list[Row]], classnames: Sequence[str], path: Path) -> list[list[Row]]:

@@ -11,6 +11,7 @@ from typing import Any
 from coft.images.index import Entry, index_folder
 from coft.run.classes import Classes, read_classes
 from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.files import check_apart
 from coft.runtime.predictions import write_rows, write_skipped
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
@@ -45,6 +46,7 @@ class Folder(DeclaredDataset):
         names = self.classes.names
         self.descriptions, self.synonyms = self.classes.descriptions, self.classes.synonyms
         folder = find_folder(options.IMAGES)
+        check_apart(folder, Path(cfg.OUTPUT_DIR), "--output-dir")
         self.dataset_dir = str(folder)
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]

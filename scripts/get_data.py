@@ -5,13 +5,13 @@ Icons and emoji are drawn from npm packages (Node.js is needed); digits ship ins
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tabulate import tabulate
@@ -19,7 +19,9 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from coft.runtime.errors import UserError, did_you_mean  # noqa: E402
+from coft.runtime.ending import guarded  # noqa: E402
+from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
+from coft.runtime.places import cache_folder  # noqa: E402
 from datasets.digits import write_digits  # noqa: E402
 from datasets.torchvision_sets import SETS  # noqa: E402
 from scripts.getting.lay_out import get, is_there  # noqa: E402
@@ -46,7 +48,7 @@ def _drawings(name: str) -> Callable[[Path], object]:
     def build(root: Path) -> object:
         from weights.pretrain.heldout import build  # needs what only this script and pretrain.sh install
 
-        cache = Path(os.environ.get("COFT_CACHE", ROOT / "cache" / "pretrain"))
+        cache = Path(os.environ.get("COFT_CACHE") or cache_folder() / "pretrain")
         return build(name, root, cache)
 
     return build
@@ -120,6 +122,12 @@ def listing(root: Path) -> str:
     return f"{table}\n\nBy hand:\n{by_hand}"
 
 
+def make(name: str, root: Path) -> int:
+    """Make a data set, or say which there are. Returns the exit code."""
+    print(listing(root) if name == "list" else make_ready(name, root))
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Make data sets.
 
@@ -127,17 +135,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 if one is not ready.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(prog="scripts/data.sh", description="Get data sets ready.")
+    return guarded(lambda: make_all(argv))
+
+
+def make_all(argv: Sequence[str] | None) -> int:
+    """Make the data sets that are named; one that cannot be had leaves the others be. Returns the exit code."""
+    parser = Parser(prog="scripts/data.sh", description="Get data sets ready.")
     parser.add_argument("names", nargs="*", default=["list"], help="data sets, 'all', or 'list'")
     parser.add_argument("--data", type=called_from, default=data_folder(), help="default: $DATA or data")
     args = parser.parse_args(argv)
     failed = 0
     for name in itertools.chain.from_iterable(NAMES if word == "all" else [word] for word in args.names):
-        try:
-            print(listing(args.data) if name == "list" else make_ready(name, args.data))
-        except UserError as error:
-            print(f"error: {error.line}", file=sys.stderr)
-            failed = 2
+        failed = max(failed, guarded(partial(make, name, args.data)))
     return failed
 
 

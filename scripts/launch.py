@@ -24,6 +24,7 @@ import train  # noqa: E402
 from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
 from coft.run.classes import is_file  # noqa: E402
 from coft.run.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
+from coft.runtime.ending import guarded  # noqa: E402
 from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.runtime.experiment import flatten  # noqa: E402
 from dassl.data.datasets import DATASET_REGISTRY  # noqa: E402
@@ -243,7 +244,8 @@ def main(argv: Sequence[str]) -> int:
         argv: Trainer's name, then the script's arguments.
     """
     trainer, rest = argv[0] if argv else "", argv[1:]
-    try:
+
+    def work() -> int:
         if trainer not in TRAINER_REGISTRY.registered_names():
             hint = did_you_mean(trainer, TRAINER_REGISTRY.registered_names())
             raise UserError(f"trainer {trainer!r}: no such trainer; {hint}")
@@ -253,10 +255,9 @@ def main(argv: Sequence[str]) -> int:
         arguments[place] = str(shown(Path(arguments[place])))
         if (args.gpus, args.nnodes) != (1, 1):
             return run_several(args.gpus, args.nnodes, args.rdzv_endpoint, arguments)
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
-    return train.main(arguments)
+        return train.main(arguments)
+
+    return guarded(work)
 
 
 if __name__ == "__main__":

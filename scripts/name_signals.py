@@ -19,8 +19,8 @@ import trainers
 from coft.method.labeller import first_features, first_logits
 from coft.method.neighbours import centred
 from coft.report.names import AT_LEAST, FIT, REASONS, TAKEN, measure
+from coft.runtime.ending import guarded
 from dassl.engine import build_trainer
-from scripts.comparing.session import guarded
 from scripts.launch import parse, train_arguments
 from trainers.config import make_cfg
 from trainers.data import labels_of, unlabeled_data

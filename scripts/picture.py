@@ -26,7 +26,7 @@ from coft.runtime.files import replacing  # noqa: E402
 from coft.runtime.predictions import predict  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from scripts.comparing.figures import write_figure  # noqa: E402
-from scripts.comparing.session import guarded  # noqa: E402
+from coft.runtime.ending import guarded  # noqa: E402
 from scripts.paths import called_from, shown  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from coft.command.main import report
-from scripts.comparing.session import guarded
+from coft.runtime.ending import guarded
 from scripts.paths import called_from
 
 if __name__ == "__main__":

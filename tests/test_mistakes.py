@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import train
+from coft.runtime.lock import sole
 
 Call = Callable[..., str]
 QUICK = [
@@ -90,7 +91,31 @@ def test_what_differs_most_is_named_first(fails: Call, tmp_path: Path) -> None:
     folder.mkdir()
     other = {"DATASET": {"NAME": "Shapes"}, "OPTIM": {"LR": 5.0}, "TRAINER": {"NAME": "UPL"}}
     (folder / "config.yaml").write_text(json.dumps(other))
+    (folder / "summary.json").touch()
     assert "holds another experiment (TRAINER.NAME is 'UPL' there, 'CoFT' here)" in fails(left=True)
+
+
+def test_a_folder_without_results_is_free_for_the_corrected_command(
+    root: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    other = {"DATASET": {"NAME": "Shapes"}, "MODEL": {"BACKBONE": {"NAME": "x"}}, "TRAINER": {"NAME": "UPL"}}
+    (out / "config.yaml").write_text(json.dumps(other))
+    (out / "log.txt").write_text("what was wrong")
+    (out / "metrics.csv").write_text("epoch,stage\n0,zero-shot\n")
+    argv = ["--trainer", "ZeroshotCLIP", "--root", str(root), "--output-dir", str(out), "--seed", "1"]
+    assert train.main([*argv, "--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes"]) == 0
+    assert "ZeroshotCLIP" in (out / "config.yaml").read_text() and "what was wrong" not in (out / "log.txt").read_text()
+
+
+def test_a_folder_that_another_process_is_at(fails: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coft.runtime.lock.PATIENCE", 0.3)
+    (tmp_path / "out").mkdir()
+    with sole(tmp_path / "out"):
+        assert "is in use by another process" in fails(left=True)
+    (tmp_path / "out").rmdir()
+    assert "unknown name" in fails(trainer="COFT")
 
 
 def test_folders_that_a_mistake_leaves_empty_go(

@@ -30,6 +30,7 @@ from coft.run.images import unlabeled_images
 from coft.runtime import processes
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.errors import UserError
+from coft.runtime.finite import DIVERGED, check_models, check_predictions
 from coft.runtime.precision import PREDICTIONS, step_attention
 from coft.runtime.settings import load
 from coft.runtime.timing import STEPS, Stopwatch, Waited, profiled
@@ -47,6 +48,7 @@ from .reporting import report_predictions, write_summary, write_test_predictions
 from .sections import SECTIONS
 
 log = logging.getLogger(__name__)
+OF_CHECKPOINT = "give another checkpoint, or train again with a lower OPTIM.LR"
 
 
 class MethodTrainer(TrainerX):
@@ -330,9 +332,22 @@ class MethodTrainer(TrainerX):
     @readable
     def after_epoch(self) -> None:
         """End the epoch, and save."""
+        self.check_weights(f"epoch {self.epoch + 1}", DIVERGED)
         self.method.end_epoch(self.epoch)
         self.epoch_ended()
         super().after_epoch()
+
+    def check_weights(self, source: str, remedy: str) -> None:
+        """Refuse weights that are no numbers.
+
+        Args:
+            source: Where they come from.
+            remedy: What to do.
+
+        Raises:
+            UserError: Naming the tensor.
+        """
+        check_models(self.method.models, source, remedy)
 
     def epoch_ended(self) -> None:
         """Do what people want to see of an epoch, before it is saved."""
@@ -368,6 +383,7 @@ class MethodTrainer(TrainerX):
     def model_inference(self, image: Tensor) -> Tensor:
         """Logits of images. Shape (n, C)."""
         logits = self.method.predict(image)
+        check_predictions(logits)
         self.predicted.append(logits.argmax(dim=1).cpu())
         return logits
 
@@ -418,9 +434,12 @@ class MethodTrainer(TrainerX):
         Raises:
             UserError: If there is none, or it does not fit.
         """
+        if not directory and self.get_model_names():
+            raise UserError("--eval-only: --model-dir is missing, and nothing is trained; give a run's output folder")
         if directory and epoch is None:
             epoch = last_epoch(Path(directory), self.get_model_names())
         super().load_model(directory, epoch=epoch)
+        self.check_weights(f"checkpoint in {directory}", OF_CHECKPOINT)
         self.method.loaded()
 
     @loads("--resume or --output-dir")
@@ -430,7 +449,12 @@ class MethodTrainer(TrainerX):
         Raises:
             UserError: If the checkpoint does not fit.
         """
-        return super().resume_model_if_exist(directory)
+        epoch = super().resume_model_if_exist(directory)
+        if not epoch and self.cfg.RESUME:
+            raise UserError(f"--resume {self.cfg.RESUME}: holds no epoch to go on from; give a run's output folder")
+        if epoch:
+            self.check_weights(f"checkpoint in {directory}", OF_CHECKPOINT)
+        return epoch
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
         """Save as Dassl does, by the clock; one process does it for all."""

@@ -43,8 +43,10 @@ def loads(flag: str) -> Callable[[F], F]:
                 raise UserError(f"{flag} {directory}: {error}; {hint}") from error
             except MethodError as error:
                 raise UserError(f"checkpoint in {directory}: {error}, or give another {flag}") from error
-            except (RuntimeError, KeyError) as error:
-                reason = " ".join(str(error).split())[:160]
+            except (UserError, PermissionError):
+                raise
+            except Exception as error:  # whatever bytes, names and shapes of an alien file lead to
+                reason = " ".join(str(error).split())[:160] or type(error).__name__
                 raise UserError(
                     f"checkpoint in {directory} does not fit backbone {trainer.cfg.MODEL.BACKBONE.NAME} and trainer "
                     f"{type(trainer).__name__} ({reason}); use the backbone and classes it was trained with"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
+
+from torch import nn
 
 from coft.backbones.prompts import PromptLearner
 from coft.rivals.grip import GRIP as GRIPMethod
@@ -11,12 +14,14 @@ from coft.rivals.prompt_tuning import UPL as UPLMethod
 from coft.rivals.prompt_tuning import CoOp as CoOpMethod
 from coft.rivals.prompt_tuning import CoOpSettings, PromptTuning, UPLSettings
 from coft.runtime.errors import UserError
+from coft.runtime.finite import check_finite
 from coft.runtime.run_log import SeedReport
 from dassl.engine import TRAINER_REGISTRY
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_pretrained_weights
 
 from .base import MethodTrainer
+from .checkpoints import loads
 
 
 @TRAINER_REGISTRY.register()
@@ -42,8 +47,20 @@ class CoOp(MethodTrainer):
         super().build_model()
         if self.cfg.MODEL.INIT_WEIGHTS:
             for learner in self.method.models.values():
-                load_pretrained_weights(learner, self.cfg.MODEL.INIT_WEIGHTS)
+                self.start_from(self.cfg.MODEL.INIT_WEIGHTS, learner)
         self.model = self.prompt_learner = self.method.models["prompt_learner"]
+
+    @loads("MODEL.INIT_WEIGHTS")
+    def start_from(self, path: str, learner: nn.Module) -> None:
+        """Load a checkpoint of prompts.
+
+        Raises:
+            UserError: If it is none, or has nothing for this model.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what does not fit is a mere warning to Dassl
+            load_pretrained_weights(learner, path)
+        check_finite(dict(learner.state_dict()), f"MODEL.INIT_WEIGHTS {path}", "give another checkpoint")
 
     def make_method(self) -> PromptTuning:
         """Build CoOp."""

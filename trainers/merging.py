@@ -68,7 +68,8 @@ class Merger:
             if "." in str(key) and name in self.known:
                 *above, leaf = name.split(".")
                 raise UserError(
-                    f"{origin}: write {name} in a file as {': {'.join(above)}: {{{leaf}: ...{'}' * len(above)}"
+                    f"{origin}: {name} is not how a file says it; "
+                    f"write {': {'.join(above)}: {{{leaf}: ...{'}' * len(above)}"
                 )
             if name not in self.sections:
                 self.enter(name, value, origin)

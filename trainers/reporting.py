@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coft.run.classes import CLASSES, write_classes
 from coft.runtime.experiment import KEPT, versions, write_json
-from coft.runtime.files import replacing
+from coft.runtime.files import write_table
 from coft.runtime.predictions import count_by_class, known_accuracy, predict, write_predictions
 
 from .toolbox import dassl_in_use
@@ -62,14 +62,13 @@ def write_test_predictions(trainer: Any, predictions: dict[str, Tensor]) -> None
         rows = rows.assign(**earlier_stages(Path(folder) / TEST_PREDICTIONS, rows))
     for stage, predicted in predictions.items():
         rows[stage] = [names[label] for label in predicted.tolist()]
-    with replacing(Path(trainer.output_dir) / TEST_PREDICTIONS) as draft:
-        rows.to_csv(draft, index=False)
+    write_table(rows, Path(trainer.output_dir) / TEST_PREDICTIONS)
 
 
 def earlier_stages(path: Path, rows: pd.DataFrame) -> dict[str, Any]:
     """Columns of a file of predictions that are of stages before the end, if it is of the same images and readable."""
     try:
-        before = pd.read_csv(path, dtype=str, keep_default_na=False)
+        before = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     except (OSError, ValueError):
         return {}
     if list(before.columns[:2]) != ["image", "class"] or not before["image"].equals(rows["image"]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from coft.backbones.prompts import NO_SYNONYMS, Synonyms, plain_name, template_f
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
 from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.files import read_json
 from coft.runtime.places import HOME
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ Descriptions = dict[str, list[str]]
 
 FOLDER = HOME / "datasets" / "descriptions"
 MAX_TOKENS = 77  # of CLIP's text encoder, marks of start and end included
+MOST_SENTENCES = 1_000  # of a class
+MOST_IN_ALL = 100_000  # sentences of a file: CLIP reads each of them
 CHUNK = 512  # sentences that are encoded at a time
 # in Dassl's registry, of data sets whose file is called otherwise
 OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
@@ -117,11 +119,13 @@ def load_descriptions(path: Path) -> Descriptions:
         UserError: If the file cannot be read, or an entry is no list of different sentences that CLIP can read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"descriptions {path}: cannot be read ({error}); {FORM}") from error
     if not isinstance(content, dict) or not content:
         raise UserError(f"descriptions {path}: {FORM}")
+    if (total := sum(len(own) for own in content.values() if isinstance(own, list))) > MOST_IN_ALL:
+        raise UserError(f"descriptions {path}: {total} sentences; at most {MOST_IN_ALL} are read: take fewer")
     for classname, sentences in content.items():
         check_sentences(sentences, f"descriptions {path}, class {classname!r}")
     return {class_key(name): [sentence.strip() for sentence in sentences] for name, sentences in content.items()}
@@ -141,6 +145,8 @@ def check_sentences(sentences: Any, where: str) -> None:
         raise UserError(f"{where}: {FORM}, without empty sentences")
     if not sentences:
         raise UserError(f"{where}: no sentence; write one, or leave the class out of the file")
+    if len(sentences) > MOST_SENTENCES:
+        raise UserError(f"{where}: {len(sentences)} sentences; at most {MOST_SENTENCES} are read: take fewer")
     seen = set()
     for sentence in sentences:
         if class_key(sentence) in seen:

@@ -22,6 +22,8 @@ from coft.backbones.architecture import Architecture
 from coft.backbones.embedded import load_embedded
 from coft.backbones.open_clip_names import ALIASES, is_open_clips
 from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.files import broken_member
+from coft.runtime.finite import check_finite
 from coft.runtime.places import HOME
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ WEIGHTS = HOME / "weights"
 EMBEDDED = {"embedded": WEIGHTS / "embedded.pt", "embedded-vit": WEIGHTS / "embedded-vit.pt"}
 OPENAI_RESOLUTION = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}
 State = dict[str, torch.Tensor]
+DAMAGED = "get the file again, or use another backbone"
 
 
 def backbone_names() -> list[str]:
@@ -76,17 +79,20 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
     if is_open_clips(name):
         from coft.backbones.open_clip_models import load_open_clip
 
-        return load_open_clip(name)
+        other: nn.Module = load_open_clip(name)
+        check_finite(dict(other.state_dict()), f"backbone {name}", DAMAGED)
+        return other
     state = _read_state(name, trust_jit)
     try:
         model = build_model(dict(state)).float()
-    except (KeyError, RuntimeError, AttributeError, IndexError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever wrong shapes and names lead to
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict"
         ) from error
     # build_model rounds to fp16 on the way; a checkpoint with finer weights gets them back
     model.load_state_dict({key: value.float() for key, value in state.items() if key in model.state_dict()})
+    check_finite(dict(model.state_dict()), f"backbone {name}", DAMAGED)
     return model.eval().requires_grad_(False)
 
 
@@ -105,10 +111,9 @@ def fingerprint(model: Any) -> str:
 def _read_state(name: str, trust_jit: bool) -> State:
     path = _locate(name)
     try:
-        stat = path.stat()
-        return _read_file(str(path), trust_jit, stat.st_mtime_ns, stat.st_size)
+        return _read_file(str(path), trust_jit, *_version(path))
     except OSError as error:
-        raise UserError(f"backbone {name}: cannot read {path} ({error})") from error
+        raise UserError(f"backbone {name}: cannot read {path} ({error}); see to the file") from error
 
 
 def _locate(name: str) -> Path:
@@ -140,6 +145,7 @@ def _fetch_openai(name: str) -> Path:
     url, target = openai_url(name), openai_file(name)
     digest = url.split("/")[-2]
     if target.is_file():
+        _check_openai(target, digest, url)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     log.info("Downloading %s to %s", name, target)
@@ -153,9 +159,33 @@ def _fetch_openai(name: str) -> Path:
     return target
 
 
+def _check_openai(target: Path, digest: str, url: str) -> None:
+    """Refuse a file of OpenAI's name that is another one."""
+    found = file_sha256(target, *_version(target))
+    if found != digest:
+        raise UserError(
+            f"backbone {target}: is none of OpenAI's files (SHA-256 {found[:12]}..., expected {digest[:12]}...); "
+            f"remove it, and it is downloaded again from {url}"
+        )
+
+
+def _version(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=4)
+def file_sha256(path: Path, mtime: int, size: int) -> str:
+    """SHA-256 of a file, in hexadecimal. Time and size are part of the cache's key, so that a new file is read anew."""
+    with path.open("rb") as file:
+        return _sha256(file)
+
+
 @lru_cache(maxsize=1)
 def _read_file(path: str, trust_jit: bool, mtime: int, size: int) -> State:
     """Read a file's tensors. Time and size are part of the cache's key, so that a new file is read anew."""
+    if broken := broken_member(Path(path)):
+        raise UserError(f"backbone {path}: is damaged (checksum of {broken}); get the file again")
     if _is_torchscript(path):
         return _read_torchscript(path, trust_jit)
     try:
@@ -179,8 +209,7 @@ def _expand(path: str) -> State:
 
 def _read_torchscript(path: str, trust_jit: bool) -> State:
     known = {url.split("/")[-2] for url in clip._MODELS.values()}
-    with Path(path).open("rb") as file:
-        digest = _sha256(file)
+    digest = file_sha256(Path(path), *_version(Path(path)))
     if digest not in known and not trust_jit:
         raise UserError(
             f"backbone {path}: a TorchScript archive is a program, and this is none of OpenAI's (SHA-256 "
@@ -188,7 +217,13 @@ def _read_torchscript(path: str, trust_jit: bool) -> State:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # OpenAI's files are what they are
-        state = torch.jit.load(path, map_location="cpu").state_dict()
+        try:
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+        except Exception as error:  # torch raises what the bytes lead it to
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"backbone {path}: a TorchScript archive that cannot be read ({reason}); get the file again"
+            ) from error
     return {
         key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
     }

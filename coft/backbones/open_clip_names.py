@@ -8,7 +8,6 @@ photo                                   a folder of our own
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.files import read_json
 from coft.runtime.places import HOME
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"backbone {name}: there is no {path}; open_clip writes one with model_cfg and preprocess_cfg")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"backbone {name}: {path} cannot be read ({error})") from error
     parts = content.get("model_cfg") if isinstance(content, dict) else None

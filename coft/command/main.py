@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError, did_you_mean
 from coft.runtime.places import HOME, INSTALLED
 
@@ -110,16 +111,18 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
-    try:
-        if argv[0] not in COMMANDS:
-            raise UserError(f"unknown command {argv[0]!r}; {did_you_mean(argv[0], COMMANDS)}")
-        return COMMANDS[argv[0]][0](argv[1:])
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
+    return guarded(lambda: called(argv), "interrupted; the same command goes on from the last finished epoch")
+
+
+def called(argv: Sequence[str]) -> int:
+    """Call the command that the first argument names.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if argv[0] not in COMMANDS:
+        raise UserError(f"unknown command {argv[0]!r}; {did_you_mean(argv[0], COMMANDS)}")
+    return COMMANDS[argv[0]][0](argv[1:])
 
 
 def run() -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
@@ -15,15 +16,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from coft.images.reading import FORMATS, SUFFIXES, decode_image, read_bytes
+from coft.images.reading import FORMATS, SUFFIXES, check_sides, check_size, decode_image, read_bytes
 from coft.runtime.errors import UserError
-from coft.runtime.files import replacing
+from coft.runtime.files import read_json, replacing
 from coft.runtime.places import cache_folder
 from coft.runtime.threads import map_threaded
 
 log = logging.getLogger(__name__)
 CACHE = cache_folder() / "folders"
-VERSION = 1
+VERSION = 2
+OTHERS = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
 SMALL = 4096  # bytes; smaller files are decoded to see whether they can be, larger ones are looked over
 JPEG_TAIL = 4096  # bytes at the end in which a JPEG's end mark is looked for: some writers append to it
 
@@ -61,18 +63,26 @@ def index_folder(folder: Path) -> list[Entry]:
     """
     cache = CACHE / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
     known = {(e.path, e.size, e.modified): e for e in _load(cache)}
-    found = sorted(list_images(folder), key=lambda entry: entry.path)
+    not_read: Counter[str] = Counter()
+    found = sorted(list_images(folder, not_read), key=lambda entry: entry.path)
     new = [entry for entry in found if (entry.path, entry.size, entry.modified) not in known]
     known |= {(e.path, e.size, e.modified): e for e in map_threaded(partial(look_at, folder), new, "index images")}
     entries = [known[entry.path, entry.size, entry.modified] for entry in found]
     log.info("Images in %s: %d, of which %d were read anew", folder, len(found), len(new))
+    if not_read:
+        counts = ", ".join(f"{suffix} {count}" for suffix, count in not_read.most_common())
+        log.warning("Images of other kinds in %s are left out: %s; convert them to JPEG or PNG", folder, counts)
     if new:
         _save(cache, entries)
     return entries
 
 
-def list_images(folder: Path) -> Iterator[Entry]:
+def list_images(folder: Path, not_read: Counter[str] | None = None) -> Iterator[Entry]:
     """List files with an image's suffix below a folder, to any depth; a folder that is linked in a circle comes once.
+
+    Args:
+        folder: The folder.
+        not_read: Counts files of kinds that are images, too, by suffix, and are not read.
 
     Raises:
         UserError: If a folder cannot be listed.
@@ -91,8 +101,12 @@ def list_images(folder: Path) -> Iterator[Entry]:
                         continue
                     if entry.is_dir():
                         stack.append((entry.path, f"{prefix}{entry.name}/"))
-                    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122
+                        continue
+                    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+                    if suffix in SUFFIXES:
                         yield _listed(entry, prefix)
+                    elif suffix in OTHERS and not_read is not None:
+                        not_read[suffix] += 1
         except OSError as error:
             raise UserError(f"folder {place} cannot be listed ({error.strerror}); see to its permissions") from error
 
@@ -142,8 +156,10 @@ def _looks_whole(data: bytes) -> bool:
     """Whether a JPEG or PNG is certainly not cut off; False where only decoding can tell."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            check_sides(*image.size)
             if image.format == "JPEG":
                 return b"\xff\xd9" in data[-JPEG_TAIL:]
+            check_size(*image.size)  # a JPEG is read at a fraction of it
             if image.format == "PNG":
                 image.verify()  # reads all chunks and compares their checksums
                 return b"IEND" in data[-64:]
@@ -160,16 +176,24 @@ def _reason(error: UserError) -> str:
 def _load(cache: Path) -> list[Entry]:
     """Read an index that an earlier run wrote; nothing if there is none that can be used."""
     try:
-        content = json.loads(cache.read_text(encoding="utf-8"))
-        return [Entry(*row) for row in content["files"]] if content["version"] == VERSION else []
+        content = read_json(cache)
+        if content["version"] != VERSION or content["checksum"] != _checksum(content["files"]):
+            return []
+        return [Entry(*row) for row in content["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _checksum(rows: Sequence[Sequence[object]]) -> str:
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def _save(cache: Path, entries: Sequence[Entry]) -> None:
     rows = [astuple(entry) for entry in entries]
     try:
         with replacing(cache) as draft:
-            draft.write_text(json.dumps({"version": VERSION, "files": rows}), encoding="utf-8")
+            draft.write_text(
+                json.dumps({"version": VERSION, "checksum": _checksum(rows), "files": rows}), encoding="utf-8"
+            )
     except OSError as error:
         log.warning("The index cannot be kept at %s (%s): the next run will read the images again", cache, error)

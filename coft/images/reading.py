@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +19,10 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}  
 # Only what these suffixes promise is decoded, whatever a file is called: Pillow would run Ghostscript on PostScript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 LONGEST = 100  # times the other side; to bring the shorter side to a size would blow up a strip to gigabytes
+MOST_PIXELS = 1 << 26  # of a decoded image: 64 million, a quarter of a GB in Pillow's memory
+MOST_BYTES = 1 << 29  # of a file
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `check_size` names the file instead
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of words beside the pixels, without a file
 WHITE = (255, 255, 255, 255)
 
 
@@ -56,9 +64,10 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-            _check_sides(*file.size)
+            check_sides(*file.size)
             if decoding.enough:
                 file.draft(None, (decoding.enough, decoding.enough))
+            check_size(*file.size)
             return decoding.shrink(rgb(file))
     except MemoryError:
         raise
@@ -68,18 +77,41 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
         raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
 
 
-def _check_sides(width: int, height: int) -> None:
+def check_sides(width: int, height: int) -> None:
+    """Refuse strips.
+
+    Raises:
+        ValueError: Saying what is too long.
+    """
     if max(width, height) > LONGEST * min(width, height):
         raise ValueError(f"{width} x {height} pixels: a side is more than {LONGEST} times the other")
 
 
+def check_size(width: int, height: int) -> None:
+    """Refuse what would take too much memory.
+
+    Raises:
+        ValueError: Saying what is too large.
+    """
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels: at most {MOST_PIXELS >> 20} million are read")
+
+
 def rgb(image: Image.Image) -> Image.Image:
     """An image as RGB, upright. Grey and palette images are converted, transparency is laid on white."""
-    image = _eight_bits(ImageOps.exif_transpose(image))
+    image = _eight_bits(_upright(image))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba)
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # first: pixels that are damaged are to be known as such
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the words beside the pixels may be damaged, and the pixels be fine
+        return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -100,6 +132,14 @@ def read_bytes(path: str | Path) -> bytes:
         UserError: If it is missing or may not be read.
     """
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"image {path} cannot be read ({error.strerror}); replace or remove it") from error
+        # without waiting for whoever would write to a pipe
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
+                raise OSError(errno.EINVAL, "no plain file")
+            if status.st_size > MOST_BYTES:
+                raise OSError(errno.EFBIG, f"{status.st_size >> 20} MiB: at most {MOST_BYTES >> 20} are read")
+            return file.read()
+    except (OSError, ValueError) as error:  # the latter: a path that cannot be one
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error

@@ -436,4 +436,5 @@ class CoFT(Method):
         if phase == 2:
             return self.images.steps(len(self.images))
         own = self.settings.phase1
-        return max(self.images.steps(self.per_peer * self.num_classes), math.ceil(own.min_steps / own.epochs))
+        seeds = min(self.per_peer * self.num_classes, len(self.images))  # a class may have no image
+        return max(self.images.steps(seeds), math.ceil(own.min_steps / own.epochs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 from coft.runtime.errors import UserError
 from coft.runtime.evidence import Evidence, read_evidence
 from coft.runtime.experiment import CONFIG
+from coft.runtime.files import read_json
 
 WARNING = "Warning: "  # how a line of log.txt begins that is one
 MOST_WARNINGS = 50
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> RunFolder:
 
 def _summary(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content.get("results", {}), dict):
             raise ValueError("results")
     except (OSError, ValueError, AttributeError) as error:

@@ -236,4 +236,5 @@ class DeFT(Method):
         if phase == 2:
             return self.images.steps(len(self.images))
         own = self.settings.phase1
-        return max(self.images.steps(self.per_class * self.num_classes), math.ceil(own.min_steps / own.epochs))
+        labels = min(self.per_class * self.num_classes, len(self.images))  # a class may have no image
+        return max(self.images.steps(labels), math.ceil(own.min_steps / own.epochs))

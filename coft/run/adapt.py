@@ -28,7 +28,9 @@ from coft.method.tables import in_memory
 from coft.runtime.diagnostics import Diagnostics
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.experiment import claim, versions
-from coft.runtime.files import writing
+from coft.runtime.files import check_apart, ensure_folder, writing
+from coft.runtime.finite import check_models
+from coft.runtime.lock import sole
 from coft.runtime.precision import PREDICTIONS
 from coft.runtime.predictions import write_skipped
 from coft.runtime.progress import bar
@@ -41,7 +43,7 @@ from . import state
 from .adapted import Adapted
 from .backbone import forward_type, identity_of, load_backbone, precision_of
 from .classes import GENERIC, Classes, Given, class_list, given_classes
-from .given import GivenImages, given_images
+from .given import GivenImages, given_images, is_place
 from .images import unlabeled_images
 from .loop import train
 from .results import not_default, write_results
@@ -83,6 +85,8 @@ def adapt(
     kind, names = kind_of(method), given_classes(classes)
     cfg = settle(kind, backbone, seed, "" if output is None else str(Path(output).expanduser()), settings)
     settings_of(kind, cfg)  # a mistake is to be known before images are read
+    if output is not None and is_place(images) and Path(images).expanduser().is_dir():
+        check_apart(Path(images).expanduser(), Path(cfg.OUTPUT_DIR), "output")
     with bars(progress), torch.random.fork_rng(devices=[]):  # models are built with random weights at first
         return Run(cfg, kind, names, given_images(images)).adapted()
 
@@ -107,12 +111,18 @@ class Run:
 
     def adapted(self) -> Adapted:
         """Train, or go on; predict; and write what there is to write."""
-        if self.folder:
+        if not self.folder:
+            return self._made()
+        ensure_folder(self.folder, "output")
+        with sole(self.folder):
             self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=self._class_list)
             claim(self.cfg)
             write_skipped(self.folder / "skipped.csv", self.given.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
                 return Adapted.load(self.folder, self.device)
+            return self._made()
+
+    def _made(self) -> Adapted:
         self._build()
         train(self.method, self.clip_model.visual, self.runtime, self._resume(), self._ended)
         result = Adapted(self._model(), pd.DataFrame(), self.folder)
@@ -217,6 +227,7 @@ class Run:
         return done
 
     def _ended(self, epoch: int) -> None:
+        check_models(self.method.models, f"epoch {epoch + 1}")
         if not self.folder:
             return
         with writing(self.folder):

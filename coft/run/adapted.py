@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coft.report.write import write_report
 from coft.runtime.errors import UserError
-from coft.runtime.files import replacing, writing
+from coft.runtime.files import write_table, writing
 from coft.runtime.progress import bar
 from coft.use.export.comparing import Wanted
 from coft.use.export.sample import Sample, every, of_paths, sample, views_of
@@ -99,8 +99,8 @@ class Adapted:
         Raises:
             UserError: If it cannot be written.
         """
-        with writing(Path(folder)), replacing(Path(folder) / LABELS) as draft:
-            self.labels_.to_csv(draft, index=False, errors="surrogateescape")
+        with writing(Path(folder)):
+            write_table(self.labels_, Path(folder) / LABELS)
         save(self.model, Path(folder) / FOLDER)  # last: where it is, all is there
 
     @classmethod

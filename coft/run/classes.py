@@ -10,11 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coft.backbones.prompts import plain_name
+from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
 
 GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates, of images of anything
 CLASSES = "classes.txt"  # in the output folder: the classes as the run had them
+MOST = 30_000  # classes; ImageNet has 21,841 in all
+MOST_BYTES = 1 << 28  # of a file
+MARK = "\ufeff"  # which some editors put before a text; nobody sees it
 BAR = "|"  # between a class name and its synonyms
 Given = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -106,6 +111,8 @@ def is_file(path: Path) -> bool:
 
 def _read_file(path: Path, flag: str) -> Classes:
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{flag} {path}: {path.stat().st_size >> 20} MiB; a file of class names has less: check it")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{flag} {path}: cannot be read as UTF-8 text ({error}); save it as such") from error
@@ -120,11 +127,13 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
     found = Classes([])
     exact, firsts, others = set[str](), set[str](), set[str]()
     for number, (text, *sentences) in enumerate(rows, start=1):
-        name, *synonyms = (own.strip() for own in text.split(BAR))
+        name, *synonyms = (own.replace(MARK, "").strip() for own in text.split(BAR))
         for own in (name, *synonyms):
-            if not own:
+            if not any(letter.isprintable() for letter in own):
                 beside = f", beside a {BAR!r}" if synonyms else ""
                 raise UserError(f"{source}: name {number} is empty{beside}; give it one, or take it out")
+            if any("\ud800" <= letter <= "\udfff" for letter in own):
+                raise UserError(f"{source}: name {number}, {own!r}, is no text in UTF-8; write it anew")
             if "\t" in own or len(own.splitlines()) > 1:
                 raise UserError(f"{source}: name {number}, {own!r}, has a tab or a line break; take it out")
         if name in exact or _plain(name) in others:
@@ -148,6 +157,10 @@ def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 
 
+def _beside(name: str, other: str) -> str:
+    return "" if name == other else f" (CLIP reads {other!r} as the same)"
+
+
 def check_classnames(classnames: Sequence[str], source: str, distinct: bool = True) -> None:
     """Refuse class names that no classifier could be built on.
 
@@ -163,18 +176,22 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
         raise UserError(
             f"{source}: a classifier needs at least two class names, {len(classnames)} given; add the missing names"
         )
-    seen: dict[str, int] = {}
+    if len(classnames) > MOST:
+        raise UserError(f"{source}: {len(classnames)} class names; at most {MOST} are read: take fewer")
+    seen: dict[tuple[int, ...], int] = {}
     for label, name in enumerate(classnames):
-        plain = _plain(name)
+        plain = tuple(CLIP_TOKENIZER.encode(plain_name(name)))  # which makes one of ligatures, quotes and entities
         if not plain:
-            raise UserError(f"{source}: class {label} has an empty name; give it one")
+            raise UserError(f"{source}: class {label} has an empty name ({name!r} is nothing to CLIP); give it one")
         if BAR in name:
             raise UserError(
                 f"{source}: the name of class {label} is {name!r}; {BAR!r} stands between synonyms, in the classes of "
                 f"your own images alone: take it out"
             )
         if plain in seen and distinct:
+            other = classnames[seen[plain]]
             raise UserError(
-                f"{source}: classes {seen[plain]} and {label} have the same name {name!r}; rename one, or merge them"
+                f"{source}: classes {seen[plain]} and {label} have the same name {name!r}{_beside(name, other)}; "
+                f"rename one, or merge them"
             )
         seen[plain] = label

@@ -14,7 +14,7 @@ from coft.method.labeller import first_features
 from coft.report.write import write_report
 from coft.runtime.evidence import write_frozen
 from coft.runtime.experiment import KEPT, flatten, versions, write_json
-from coft.runtime.files import replacing
+from coft.runtime.files import write_table
 
 from .classes import CLASSES, write_classes
 
@@ -51,8 +51,7 @@ def write_results(run: Any, folder: Path, labels: pd.DataFrame) -> None:
         labels: `labels_`.
     """
     named = labels.rename(columns={"number": "path"})[["path", "class", "confidence"]]
-    with replacing(folder / "predictions.csv") as draft:
-        named.to_csv(draft, index=False, float_format="%.6f", lineterminator="\r\n", errors="surrogateescape")
+    write_table(named, folder / "predictions.csv", float_format="%.6f", lineterminator="\r\n")
     write_classes(folder / CLASSES, run.classes)
     content = {
         "trainer": run.kind.trainer,

@@ -10,7 +10,8 @@ import torch
 from coft.method.errors import MethodError
 from coft.method.protocol import Method, Runtime
 from coft.runtime.errors import UserError
-from coft.runtime.files import replacing
+from coft.runtime.files import broken_member, replacing
+from coft.runtime.finite import check_models
 
 FILE = "resume.pt"
 
@@ -42,6 +43,8 @@ def restore(folder: Path, method: Method, runtime: Runtime) -> int:
     path = folder / FILE
     if not path.is_file():
         return 0
+    if broken := broken_member(path):
+        raise UserError(f"{path}: is damaged (checksum of {broken}); remove the folder, and give the command again")
     try:
         state = torch.load(path, map_location=runtime.device, weights_only=True)
         for name, part in state["parts"].items():
@@ -55,6 +58,7 @@ def restore(folder: Path, method: Method, runtime: Runtime) -> int:
         raise UserError(f"{path}: no state that this run can go on from ({reason}); remove the folder") from error
     except Exception as error:  # what torch's unpickler makes of damaged bytes has no common class
         raise UserError(f"{path}: cannot be read; remove the folder") from error
+    check_models(method.models, str(path), "remove the folder, and give the command again with a lower rate")
     method.loaded()
     return int(state["epochs"])
 

@@ -7,19 +7,23 @@ import difflib
 from collections.abc import Iterable
 from typing import NoReturn
 
+from .foreign import one_line
+
 
 class UserError(Exception):
     """Something that the user can mend: the message names it, says what was expected and what to do.
 
     Data loader workers re-raise an exception with their whole traceback as its message; `line` takes
-    the last line of it, which is the message that was meant.
+    the last part of it, which is the message that was meant.
     """
 
     @property
     def line(self) -> str:
-        """The message, as one line."""
-        last = str(self).strip().splitlines()[-1]
-        return last.rsplit("UserError: ", maxsplit=1)[-1]
+        """The message, as one line that may be shown: escaped, without secrets."""
+        text = str(self).strip()
+        if text.startswith("Caught ") and "Traceback" in text:
+            text = text.rsplit("UserError: ", maxsplit=1)[-1]
+        return one_line(text)
 
 
 class Parser(argparse.ArgumentParser):

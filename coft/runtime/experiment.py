@@ -69,12 +69,22 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
         return flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from error
-    except (yaml.YAMLError, ValueError, AttributeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: no settings of a run; choose another output folder, or remove this one") from error
+
+
+RESULTS = ("*.pth.tar*", "*/*.pth.tar*", "*/checkpoint", "resume.pt", "model", "summary.json", "*predictions.csv")
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a run has left anything in a folder that took it time: models, a state to go on from, predictions."""
+    return any(next(folder.glob(pattern), None) for pattern in RESULTS)
 
 
 def claim(cfg: Any) -> None:
     """Take an output folder for an experiment, or go on with the same one.
+
+    A folder is an experiment's once that has finished an epoch: settings and a log alone are of a mistake.
 
     Raises:
         UserError: If the folder holds another experiment, or cannot be made.
@@ -83,6 +93,10 @@ def claim(cfg: Any) -> None:
     ensure_folder(folder, "--output-dir")
     text = cfg.dump()
     saved, present = saved_config(folder), flatten(yaml.safe_load(text))
+    if saved is not None and saved != present and saved.keys() >= set(TELLING) and not has_results(folder):
+        for path in (*folder.glob("log.txt*"), folder / "metrics.csv", folder / CONFIG):
+            path.unlink(missing_ok=True)
+        saved = None
     if saved is None:
         if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
             raise UserError(

@@ -6,6 +6,7 @@ A checkout has them beside the package. An installed package has those that it n
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -15,7 +16,14 @@ HOME = WITHIN if INSTALLED else PACKAGE.parent
 
 
 def cache_folder() -> Path:
-    """Where the features and the indices of folders are kept that another run can use again."""
-    if not INSTALLED:
-        return HOME / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "coft"
+    """Where the features and the indices of folders are kept that another run can use again.
+
+    That is the checkout; the user's own cache for an installed package, and for a checkout that cannot be written to.
+    """
+    own = HOME / "cache"
+    if not INSTALLED and os.access(own if own.exists() else HOME, os.W_OK):
+        return own
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "coft"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"coft-{os.getuid()}"

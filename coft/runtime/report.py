@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import pandas as pd
 from tabulate import tabulate
 from torch import Tensor
 
-from .files import replacing
+from .files import replacing, write_table
 
+log = logging.getLogger(__name__)
 Row = dict[str, Any]
 STAGES = {"zero-shot": "zero-shot", "phase1": "after Phase I", "phase2": "after Phase II"}
 
@@ -33,16 +35,17 @@ class History:
         earlier = resume_from / "metrics.csv"
         self.rows: list[Row] = []
         if epochs_done > 0 and earlier.is_file():
-            with earlier.open(newline="", encoding="utf-8") as file:  # pandas may round the last bit
-                self.rows = [row for row in map(_typed, csv.DictReader(file)) if row["epoch"] <= epochs_done]
+            try:
+                with earlier.open(newline="", encoding="utf-8") as file:  # pandas may round the last bit
+                    self.rows = [row for row in map(_typed, csv.DictReader(file)) if row["epoch"] <= epochs_done]
+            except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
+                log.warning("%s cannot be read (%s): the curves begin with this run", earlier, error)
 
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
         """Add a row (epochs count from 1; 0 is before training) and write the file."""
         self.rows.append({"epoch": epoch, "stage": stage, **numbers})
-        if not self.writes:
-            return
-        with replacing(self.path) as draft:
-            pd.DataFrame(self.rows).to_csv(draft, index=False)
+        if self.writes:
+            write_table(pd.DataFrame(self.rows), self.path)
 
     def stage(self, name: str) -> Row:
         """The last of each number of a stage (not every epoch has them all); empty if there is no row."""
@@ -102,8 +105,7 @@ def write_pseudo_labels(
         table[name] = values.double().round(decimals=6).numpy()
     flags = [[who if kept else "" for kept in keep.tolist()] for who, keep in kept_for.items()]
     table["kept_for"] = ["+".join(filter(None, names)) for names in zip(*flags, strict=True)]
-    with replacing(path) as draft:
-        table.to_csv(draft, index=False)
+    write_table(table, path)
 
 
 def plot_curves(history: History, path: Path) -> None:
@@ -118,12 +120,12 @@ def plot_curves(history: History, path: Path) -> None:
     panels = [panel for panel in panels if _known(table, panel[0])] or panels[1:]
     figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    first = table.loc[table["stage"] == "phase2", "epoch"]
+    first = table.loc[table["stage"] == "phase2", "epoch"] if "stage" in table else ()
     for axes, (columns, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, table, columns, title)
         axes.set_xlabel("epoch")
         if len(first):
-            axes.axvline(first.min() - 0.5, color="grey", linewidth=0.8, linestyle=":")
+            axes.axvline(min(first) - 0.5, color="grey", linewidth=0.8, linestyle=":")
     with replacing(path) as draft:
         figure.savefig(draft, dpi=120)
 

@@ -18,6 +18,7 @@ from coft.images.reading import Decoding, decode_image, read_bytes
 from coft.images.views import Inputs, plain_view
 from coft.method.parallel import Parallel
 from coft.method.predictor import Predictor
+from coft.runtime.finite import check_predictions
 from coft.runtime.precision import PRECISIONS, PREDICTIONS
 
 ImageLike = str | os.PathLike[str] | Image.Image
@@ -142,9 +143,14 @@ class AdaptedModel:
 
         Args:
             images: As of `batch`.
+
+        Raises:
+            UserError: If they are no numbers.
         """
         scores = self.predictor.scores(self.features(images))
-        return Prediction(self.predictor.log_probabilities(scores).softmax(dim=1), self.predictor.p_clean(scores))
+        probabilities = self.predictor.log_probabilities(scores).softmax(dim=1)
+        check_predictions(probabilities)
+        return Prediction(probabilities, self.predictor.p_clean(scores))
 
     def predict_proba(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
         """Probabilities of the classes of files or images. Shape (n, C), on the CPU.

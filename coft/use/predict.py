@@ -6,7 +6,6 @@ import argparse
 import io
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError
 from coft.runtime.files import replacing
 
@@ -199,21 +199,11 @@ def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = 
     Returns:
         The exit code: 0, 1 for files that could not be put back, 2 for a mistake of the user's, 130 for an interrupt.
     """
-    return guarded(lambda: command(argv, program, resolve))
+    return said(lambda: command(argv, program, resolve))
 
 
-def guarded(work: Callable[[], int]) -> int:
+def said(work: Callable[[], int]) -> int:
     """Do something, with messages on standard error, and turn what can go wrong into one line."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("coft").setLevel(logging.INFO)
-    try:
-        return work()
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read the lines has enough of them
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return guarded(work, "interrupted")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,8 @@ from coft.method.negative_prompt import CLEAN_RULES
 from coft.method.predictor import FinalClassifier, Predictor
 from coft.runtime.errors import UserError
 from coft.runtime.experiment import CONFIG, write_json
-from coft.runtime.files import replacing
+from coft.runtime.files import read_json, replacing
+from coft.runtime.finite import check_finite
 from coft.runtime.precision import PRECISIONS, PREDICTIONS, faster_precision
 
 from .encoders import Tensors, changed_tensors, module_of, rebuilt
@@ -175,7 +175,7 @@ def description_of(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(content, dict) or "format" not in content:
@@ -198,6 +198,7 @@ def _tensors(folder: Path, description: Mapping[str, Any]) -> Tensors:
     weights = description.get("weights")
     if not isinstance(weights, dict) or found != weights.get("sha256"):
         raise _damaged(path, f"its checksum is not the one in {DESCRIPTION}")
+    check_finite(tensors, str(path), "run the training again with a lower OPTIM.LR")
     return tensors
 
 

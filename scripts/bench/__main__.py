@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from coft.runtime.ending import guarded
 from coft.runtime.errors import UserError, did_you_mean
 from scripts.paths import called_from
 
@@ -25,7 +26,6 @@ from .worker import available_memory
 ANCHORS = (25, 100)  # classes with which a way is measured that does not fit with as many as were asked for
 SHARE = 0.5  # of the memory that is available, so much may be used: the machine may have other work
 BAR = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
-STOPPED = 130  # exit code of a program that Ctrl-C has ended
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -166,14 +166,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 after a mistake of the user's.
     """
-    try:
+
+    def work() -> int:
         print(run(make_parser().parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return STOPPED
-    return 0
+        return 0
+
+    return guarded(work)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from coft.use.model import AdaptedModel
-from coft.use.predict import guarded
+from coft.use.predict import said
 from coft.use.sources import Sources
 from coft.use.store import load
 from coft.use.stream import BATCH, predict_all
@@ -64,4 +64,4 @@ def measure() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(measure))
+    sys.exit(said(measure))

@@ -20,6 +20,7 @@ from coft.backbones.load import architecture, load_clip
 from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, stage_names
 from coft.backbones.visual_tuning import light_module
 from coft.method.peer import trainable_copy
+from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError
 from coft.runtime.precision import PREDICTIONS
 
@@ -104,21 +105,17 @@ def rows(clip_model: Any, size: int, batch: int, repeats: int) -> list[list[Any]
 
 def main(argv: Sequence[str]) -> int:
     """Print the table. Returns the exit code."""
-    try:
-        args = make_parser().parse_args(argv)
-        torch.set_num_threads(1)
-        known = architecture(args.backbone)
-        if wrong := [size for size in args.sizes if not known.reads((size, size))]:
-            raise UserError(f"--sizes: {args.backbone} reads {known.sizes}, not {wrong[0]}")
-        clip_model = load_clip(args.backbone)
-        table = [row for size in args.sizes for row in rows(clip_model, size, args.batch, args.repeats)]
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
+    args = make_parser().parse_args(argv)
+    torch.set_num_threads(1)
+    known = architecture(args.backbone)
+    if wrong := [size for size in args.sizes if not known.reads((size, size))]:
+        raise UserError(f"--sizes: {args.backbone} reads {known.sizes}, not {wrong[0]}; give another size")
+    clip_model = load_clip(args.backbone)
+    table = [row for size in args.sizes for row in rows(clip_model, size, args.batch, args.repeats)]
     headers = ["pixels", "memory", "type", "frozen stages", "Phase II step, s", "Phase I step, s", "prediction, s"]
     print(tabulate(table, headers, tablefmt="github", disable_numparse=True))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from coft.runtime.ending import guarded
 from coft.runtime.errors import UserError
 from scripts.launch import CONFIGS
 from scripts.paths import called_from, shown
@@ -27,7 +28,6 @@ from .session import (
     command_line,
     do_runs,
     failed_lines,
-    guarded,
     make_folder,
     make_grid,
     make_parser,

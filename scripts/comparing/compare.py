@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError, did_you_mean
 from scripts.paths import called_from, shown
 
@@ -28,7 +29,6 @@ from .session import (
     carry_out,
     command_line,
     failed_lines,
-    guarded,
     make_folder,
     make_grid,
     make_parser,

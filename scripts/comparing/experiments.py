@@ -5,7 +5,6 @@ bash scripts/experiments.sh DATASET ... [--seeds 1,2,3] [--backbone B,B2] [--row
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from coft.runtime.ending import guarded
 from coft.runtime.experiment import write_json
-from coft.runtime.files import replacing
+from coft.runtime.files import read_json, replacing
 from scripts.paths import shown
 
 from .ablate import FILES, plan_ablations
@@ -26,7 +26,7 @@ from .figures import panels, write_figure
 from .plan import Run
 from .results import planned_rows
 from .runner import TRAIN
-from .session import command_line, do_runs, failed_lines, guarded, make_folder, make_grid, make_parser, report_failures
+from .session import command_line, do_runs, failed_lines, make_folder, make_grid, make_parser, report_failures
 from .tables import titled
 from .witness import SCORES, STAGES, witness
 
@@ -89,7 +89,7 @@ def witnesses(full: Sequence[Run]) -> Witnesses:
         path, summary = run.folder / KNOWN, run.summary() or {}
         if not path.is_file():
             write_json(path, witness(run))
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         found.setdefault((str(summary["dataset"]), run.backbone), []).append(known)
     return found
 

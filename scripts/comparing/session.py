@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from .runner import TRAIN, run_all
 from .tables import made_by
 
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
-INTERRUPTED = 130
 OWN_IMAGES = "folder"  # the data set of a user's own images
 
 
@@ -159,25 +157,6 @@ def report_failures(failures: dict[Run, str]) -> int:
     for line in failed_lines(failures):
         print(line, file=sys.stderr)
     return int(bool(failures))
-
-
-def guarded(work: Callable[[], int]) -> int:
-    """Do the work of a script, and turn what can go wrong into one line.
-
-    Returns:
-        Its exit code, 2 after a mistake of the user's, 130 after an interrupt.
-    """
-    try:
-        return work()
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # what reads our output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
 
 
 def command_line(program: str, argv: Sequence[str]) -> str:

@@ -19,23 +19,20 @@ from tqdm import tqdm
 
 from coft.backbones.descriptions import Descriptions, class_key, load_descriptions
 from coft.run.classes import is_file
-from coft.runtime.errors import UserError
+from coft.runtime.ending import INTERRUPTED, guarded
+from coft.runtime.errors import Parser, UserError
 from coft.runtime.files import replacing
+from coft.runtime.places import cache_folder
 from scripts.paths import called_from
 
 from .asking import Task, UnusableAnswers, describe, make_client, opening
 from .classes import NamedClass, named_classes
 from .kept import KeptAnswers
 
-ROOT = Path(__file__).resolve().parents[2]
-STOPPED = 130  # exit code of a program that Ctrl-C has ended
-
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/describe.sh", description="Have descriptions of classes written by a language model."
-    )
+    parser = Parser(prog="scripts/describe.sh", description="Have descriptions of classes written by a language model.")
     parser.add_argument(
         "--classes",
         required=True,
@@ -52,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--attempts", type=int, default=4, help="answers a class until it is given up (default: 4)")
     parser.add_argument("--timeout", type=float, default=120, help="seconds to wait for an answer (default: 120)")
     parser.add_argument(
-        "--cache", type=called_from, default=ROOT / "cache" / "describe", help="folder of accepted answers"
+        "--cache", type=called_from, default=cache_folder() / "describe", help="folder of accepted answers"
     )
     return parser
 
@@ -204,18 +201,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 after a mistake of the user's or of the endpoint's.
     """
-    args = make_parser().parse_args(argv)
-    try:
-        print(run(args))
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
-    return 0
+
+    def work() -> int:
+        print(run(make_parser().parse_args(argv)))
+        return 0
+
+    return guarded(work, "stopped; the same command goes on")
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        os._exit(STOPPED)  # threads may still wait for answers; what was accepted is on disk
+    if (code := main()) == INTERRUPTED:
+        os._exit(code)  # threads may still wait for answers; what was accepted is on disk
+    sys.exit(code)

@@ -26,14 +26,14 @@ def sentences_in(answer: str) -> list[str]:
         if 0 <= start < end:
             try:
                 return _strings(json.loads(text[start : end + 1]))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
     return [item.strip().strip('"') for item in _ITEM.findall(text)]
 
 
 def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [" ".join(value.split())]
+        return [" ".join(value.encode(errors="replace").decode().split())]  # half a character is none
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [text for part in parts for text in _strings(part)]
 

@@ -17,6 +17,7 @@ from .classes import NamedClass
 
 Messages = list[ChatCompletionMessageParam]
 NO_ENDPOINT = "answers in no form of OpenAI's chat completions; mind the /v1 at the end"
+LONGEST = 100_000  # characters of an answer that are read
 NO_KEY = "none"  # servers of one's own ask for no key, but the client wants one
 
 
@@ -57,7 +58,12 @@ def make_client(retries: int, timeout: float) -> openai.OpenAI:
         raise UserError("OPENAI_API_KEY is not set; set it, or OPENAI_BASE_URL to a server that needs no key")
     if url and not url.startswith(("http://", "https://")):
         raise UserError(f"OPENAI_BASE_URL is {url!r}; expected an address such as http://localhost:8000/v1")
-    return openai.OpenAI(api_key=key or NO_KEY, base_url=url or None, max_retries=retries, timeout=timeout)
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise UserError("OPENAI_API_KEY has a character that no key has, such as a line break; set it again")
+    try:
+        return openai.OpenAI(api_key=key or NO_KEY, base_url=url or None, max_retries=retries, timeout=timeout)
+    except Exception as error:  # the client's own, and those of what it is built on
+        raise UserError(f"OPENAI_BASE_URL is {url!r}, which is no address ({error}); set it again") from error
 
 
 def opening(item: NamedClass, task: Task) -> Messages:
@@ -103,7 +109,7 @@ def describe(client: openai.OpenAI, item: NamedClass, task: Task) -> tuple[list[
     last = faults[0] if faults else "no list of sentences in it"
     raise UnusableAnswers(
         f"class {item.name!r}: {len(good)} of {task.count} usable sentences after {task.attempts} answers; "
-        f"of the last one: {last}"
+        f"of the last one: {last}; take another --model, or more --attempts"
     )
 
 
@@ -135,7 +141,7 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
         completion = client.chat.completions.create(model=model, messages=messages)
     except openai.OpenAIError as error:
         raise UserError(f"{url}: {_reason(error, model)}") from error
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # what odd answers lead the client to
         raise UserError(f"{url}: {NO_ENDPOINT}") from error
     if not isinstance(completion, ChatCompletion):  # the client hands on what is no JSON
         raise UserError(f"{url}: {NO_ENDPOINT}")
@@ -144,13 +150,15 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
         text, ending = choice.message.content, choice.finish_reason
     except (AttributeError, TypeError, IndexError):  # some gateways report an error of the model's like this
         return ""
-    return "" if ending in ("length", "content_filter") else text or ""
+    if not isinstance(text, str) or ending in ("length", "content_filter"):
+        return ""
+    return text[:LONGEST]
 
 
 def _reason(error: openai.OpenAIError, model: str) -> str:
     said = " ".join(str(getattr(error, "message", error)).split())[:200]
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return f"refuses the key of OPENAI_API_KEY ({said})"
+        return f"refuses the key of OPENAI_API_KEY ({said}); set another"
     if isinstance(error, openai.NotFoundError):
         return f"does not know the model {model!r}, or is no such endpoint ({said}); mind the /v1 at the end"
     if isinstance(error, openai.RateLimitError):
@@ -158,5 +166,5 @@ def _reason(error: openai.OpenAIError, model: str) -> str:
     if isinstance(error, openai.APITimeoutError):
         return "does not answer in time; try a longer --timeout"
     if isinstance(error, openai.APIConnectionError):
-        return f"cannot be reached ({error.__cause__ or said})"
-    return said
+        return f"cannot be reached ({error.__cause__ or said}); see to OPENAI_BASE_URL and the network"
+    return f"{said}; see to the endpoint and --model"

@@ -7,19 +7,25 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from coft.runtime.errors import UserError
 
 BROKEN = (
-    *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error),
+    *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error, struct.error),
     *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError),  # the last: encrypted
+    *(ValueError, OverflowError, IndexError, KeyError, TypeError),  # what headers of wrong numbers and texts lead to
 )
+SCRATCH = ".extract-"
+ABANDONED = 24 * 3600  # seconds; no archive takes as long
 HEADER = 512  # bytes that a member counts for at least, else empty ones without number would
 MOST = 100  # times an archive's size that it may unpack to: images hardly shrink
 SLACK = 64 << 20  # bytes that any archive may unpack to
@@ -42,7 +48,8 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
         UserError: If it is damaged, would write outside, lacks what is wanted, or there is no room for it.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".extract-", dir=root) as scratch:
+    _clear(root)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as scratch:
         place = Path(scratch) / "outer"
         try:
             unpack(archive, place)
@@ -65,6 +72,14 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
             ) from error
         for source, target in moves.items():
             _move(place / source, root / target, archive)
+
+
+def _clear(root: Path) -> None:
+    """Remove what processes left that were killed while they extracted."""
+    for left in root.glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _move(source: Path, target: Path, archive: Path) -> None:
@@ -120,7 +135,7 @@ def _unpack_zip(archive: Path, place: Path) -> None:
         members = zipped.infolist()
         for member in members:
             path = PurePosixPath(member.filename.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            if path.is_absolute() or not path.parts or ".." in path.parts or ":" in path.parts[0]:
                 raise _hostile(archive, member.filename, "leads outside")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise _hostile(archive, member.filename, "is a link")

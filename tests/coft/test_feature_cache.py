@@ -54,3 +54,25 @@ def test_where_nothing_can_be_kept_there_is_a_warning_and_the_features(
     (tmp_path / "file").write_text("in the way")
     assert torch.equal(cached(drawn, tmp_path / "file" / "cache", "key"), drawn())
     assert "Image features are not kept in" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "nan", "folder"])
+def test_damaged_features_are_computed_anew(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cached(drawn, tmp_path, "key")
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[data.find(drawn().numpy().tobytes()[:8])] ^= 1
+    file.write_bytes({"cut": data[:200], "emptied": b""}.get(damage, data))
+    if damage == "nan":
+        torch.save(drawn() * torch.nan, file)
+    if damage == "folder":
+        file.unlink()
+        file.mkdir()
+    assert torch.equal(cached(drawn, tmp_path, "key"), drawn())
+    assert damage == "folder" or "computed anew" in caplog.text
+    assert damage == "folder" or torch.equal(torch.load(file), drawn())
+
+
+def test_features_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
+    cached(lambda: drawn() / 0, tmp_path, "key")
+    assert not list(tmp_path.iterdir())

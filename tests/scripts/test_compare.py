@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from coft.runtime.ending import guarded
 from coft.runtime.errors import UserError
 from scripts.comparing.compare import compare, table
 from scripts.comparing.figures import uses_labels, write_bars
-from scripts.comparing.session import guarded
 from scripts.comparing.statistics import summarise
 from scripts.comparing.tables import render, write_tables
 from scripts.paths import shown

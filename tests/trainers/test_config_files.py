@@ -59,7 +59,7 @@ def says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Says:
         ("OPTIM: {LR: {A: 1}}", "OPTIM.LR is {'A': 1}; expected a number, at least 0"),
         ("OPTIM: {RL: 1}", "unknown config key 'OPTIM.RL'; did you mean"),
         ("optim: {LR: 1}", "unknown config key 'optim'; did you mean 'OPTIM'?"),
-        ("OPTIM.LR: 1", "write OPTIM.LR in a file as OPTIM: {LR: ...}"),
+        ("OPTIM.LR: 1", "OPTIM.LR is not how a file says it; write OPTIM: {LR: ...}"),
         ("5: 1", "unknown config key '5'"),
         ("~: 1", "unknown config key 'None'"),
         ("x" * 900 + "z: 1", "unknown config key 'xxx"),

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError
 from coft.runtime.files import replacing
+from coft.runtime.places import cache_folder
 from scripts.paths import called_from
 from weights.photographs.build import MODELS, Builder
 from weights.photographs.report import report
@@ -40,24 +42,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Build what was asked for. Returns the exit code."""
-    try:
-        args = _parser().parse_args(argv)
-        if args.steps and args.out.resolve() == (ROOT / "weights").resolve():
-            raise UserError("--steps: would replace the CLIP of the recipe by one of a try; give another --out")
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)
-        torch.set_num_threads(args.threads)
-        folder = called_from(os.environ.get("COFT_CACHE") or ROOT / "cache/pretrain") / "photographs"
-        builder = Builder(folder, args.out)
-        for name in filter(MODELS.__contains__, args.what):
-            started = time.monotonic()
-            place = builder.build(name, args.steps)
-            logging.info("%s is ready, after %.0f minutes", place, (time.monotonic() - started) / 60)
-        if REPORT in args.what:
-            _write_report(builder, args.data)
-    except UserError as error:
-        print(f"error: {error.line}", file=sys.stderr)
-        return 2
+    return guarded(lambda: _build(argv))
+
+
+def _build(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv)
+    if args.steps and args.out.resolve() == (ROOT / "weights").resolve():
+        raise UserError("--steps: would replace the CLIP of the recipe by one of a try; give another --out")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    torch.set_num_threads(args.threads)
+    folder = called_from(os.environ.get("COFT_CACHE") or cache_folder() / "pretrain") / "photographs"
+    builder = Builder(folder, args.out)
+    for name in filter(MODELS.__contains__, args.what):
+        started = time.monotonic()
+        place = builder.build(name, args.steps)
+        logging.info("%s is ready, after %.0f minutes", place, (time.monotonic() - started) / 60)
+    if REPORT in args.what:
+        _write_report(builder, args.data)
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coft.runtime.errors import Parser
-from coft.use.predict import guarded
+from coft.use.predict import said
 from coft.use.sources import Resolve
 from coft.use.store import find_model, load
 
@@ -75,4 +75,4 @@ def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve 
 
 def main(argv: Sequence[str], program: str = "coft export", resolve: Resolve = Path) -> int:
     """Run the command, and turn what can go wrong into one line. Returns the exit code."""
-    return guarded(lambda: command(argv, program, resolve))
+    return said(lambda: command(argv, program, resolve))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError
 from coft.runtime.files import replacing
 from scripts.launch import ROOT
@@ -21,7 +22,6 @@ from scripts.paths import called_from, shown
 
 from ..gain import gain_over_zero_shot, write_gain
 from ..results import listed_rows
-from ..session import guarded
 from ..statistics import summarise
 from .blocks import all_blocks
 from .cells import BACKBONES, DATASETS, METHODS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from coft.images.reading import IN_FULL, Decoding, decode_image
+from coft.images.reading import IN_FULL, Decoding, decode_image, read_bytes
 from coft.images.unlabeled import UnlabeledPool
 from coft.run.images import decoding_of
 from coft.runtime.errors import UserError
@@ -94,3 +95,32 @@ def test_the_test_reads_images_in_the_same_way(configure: Callable[..., Any], tm
         for keys in ({}, {"INPUT__REDUCED_JPEG": False}, {"INPUT__SHRINK_TO": 40})
     ]
     assert read == [(75, 65), (300, 260), (46, 40)]
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    data = encode(Image.new("1", (9000, 9000)))
+    assert len(data) < 100_000
+    with pytest.raises(UserError, match=r"image x cannot be read .9000 x 9000 pixels: at most 64 million are read"):
+        decode_image(data, "x")
+
+
+def test_a_jpeg_of_many_pixels_is_read_where_it_can_be_reduced() -> None:
+    data = encode(Image.new("L", (9000, 9000)), "JPEG")
+    assert decode_image(data, "x", Decoding(64)).size == (1125, 1125)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_pixels_are_read_where_the_words_beside_them_are_damaged(kind: str) -> None:
+    data = encode(waves(40, 30), kind, exif=b"garbage")
+    assert decode_image(data, "x").size == (40, 30)
+
+
+def test_files_that_no_image_is_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(100 << 30)
+    for name, reason in (("pipe.png", "no plain file"), ("sparse.png", "102400 MiB"), ("none.png", "No such file")):
+        with pytest.raises(UserError, match=f"image .*{name} cannot be read .{reason}"):
+            read_bytes(tmp_path / name)
+    with pytest.raises(UserError, match="no plain file"):
+        read_bytes("/dev/zero")

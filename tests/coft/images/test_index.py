@@ -158,3 +158,11 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, cache: Path, caplog: pyt
     write_image(tmp_path / "own" / "a.png", 0)
     assert len(index_folder(tmp_path / "own")) == 1
     assert "cannot be kept" in caplog.text
+
+
+def test_images_that_are_not_read_are_counted_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.heic", "b.HEIC", "c.jfif", "notes.txt", "sub/d.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert index_folder(tmp_path) == []
+    assert ".heic 2, .jfif 1, .gif 1; convert them" in caplog.text

@@ -184,7 +184,7 @@ def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
     classes = tmp_path / "classes.txt"
     classes.write_text("\n".join(CLASSNAMES))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CoFT, "begin", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(CoFT, "relabel", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         adapt(folder, classes, output=tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     classes.write_text("\n".join([*CLASSNAMES, "yellow star"]))

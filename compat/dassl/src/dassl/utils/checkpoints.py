@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import shutil
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
         raise ValueError("File path is None")
     if not Path(fpath).exists():
         raise FileNotFoundError(f'File is not found at "{os.fspath(fpath)}"')
+    _check_sums(Path(fpath))
     device: Where = {"cuda:0": f"cuda:{torch.cuda.current_device()}"} if torch.cuda.is_available() else "cpu"
     with contextlib.suppress(pickle.UnpicklingError):
         try:
@@ -82,6 +84,19 @@ def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
         except (RuntimeError, EOFError) as error:
             raise RuntimeError(f"checkpoint {os.fspath(fpath)} is damaged ({_first_line(error)}); remove it") from error
     return _load_with_objects(fpath, device)
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums of an archive, which PyTorch does not."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # a broken archive fails in any way
+        raise RuntimeError(f"checkpoint {path} is damaged ({_first_line(error)}); remove it") from error
+    if broken:
+        raise RuntimeError(f"checkpoint {path} is damaged (checksum of {broken}); remove it")
 
 
 def _load_with_objects(fpath: StrPath, device: Where) -> dict[str, Any]:

@@ -23,11 +23,12 @@ class Logger:
     """
 
     def __init__(self, fpath: StrPath | None = None, console: TextIO | None = None) -> None:
-        self.console: TextIO = sys.stdout if console is None else console
+        # a process may have been started without a standard stream
+        self.console: TextIO = console or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (as long as the process)
         self.file: TextIO | None = None
         if fpath is not None:
             Path(fpath).parent.mkdir(parents=True, exist_ok=True)
-            self.file = Path(fpath).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            self.file = Path(fpath).open("a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (closed by close)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["console"], name)

@@ -1,0 +1,87 @@
+"""How a command ends: the one place that turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from .errors import UserError
+
+log = logging.getLogger(__name__)
+MISTAKE, INTERRUPTED = 2, 130
+NO_MEMORY = "there is not enough memory; take smaller batches or images, or end other programs"
+OF_THE_MACHINE = {  # what a RuntimeError says, and what it means
+    "DataLoader worker": "a process that reads images was ended by the system: too little memory, or too little of "
+    "/dev/shm (docker run --shm-size 2g); make room, or set DATALOADER.NUM_WORKERS 0",
+    "can't start new thread": "the system lets no more threads run; end other programs, or raise ulimit -u",
+    "Could not determine home directory": "there is no home folder; set the variable HOME to a folder",
+}
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and give the same command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see to its permissions, or choose another place"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "give a shorter path"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n), or take fewer workers"),
+}
+
+
+def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same command goes on") -> int:
+    """Do the work of a command, and turn what can go wrong into one line on standard error.
+
+    Args:
+        work: Returns the exit code.
+        interrupted: What to say after Ctrl-C.
+
+    Returns:
+        The exit code: that of the work, 2 for what the user can mend, 130 after an interrupt, 0 if nobody reads on.
+    """
+    with suppress(AttributeError):  # a stream that somebody put there
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file's name may be no text
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # what reads our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        log.debug("The error was:", exc_info=True)
+        print(f"error: {known.line}", file=sys.stderr)
+        return MISTAKE
+
+
+def as_user_error(error: Exception) -> UserError | None:
+    """What a user can mend, as such an error; None for anything else, which is a mistake of ours."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        return of_system(error)
+    if isinstance(error, MemoryError) or _lacks_memory(error):
+        return UserError(NO_MEMORY)
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return UserError(f"TRAIN.COMPILE: the compiler fails ({' '.join(str(error).split())[:160]}); leave it empty")
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    return next((UserError(line) for words, line in OF_THE_MACHINE.items() if words in said), None)
+
+
+def of_system(error: OSError) -> UserError:
+    """What the operating system refused, with its file and what to do."""
+    place = error.filename if error.filename is not None else "a file"
+    name = os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else str(place)
+    remedy = REMEDIES.get(error.errno or 0, "see to the path and the disk")
+    return UserError(f"{name}: {error.strerror or error or type(error).__name__}; {remedy}")
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether torch has found no memory, on whatever device."""
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("DefaultCPUAllocator", "out of memory"))
+    )

@@ -1,0 +1,60 @@
+"""Numbers that are none (NaN, infinity) are never saved, tested or reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UserError
+
+DIVERGED = "training has diverged; lower OPTIM.LR, or look for settings or images that overflow"
+
+
+def first_not_finite(tensors: Mapping[str, Any]) -> str:
+    """Name of the first tensor with a number that is none; empty if all are finite."""
+    return next((name for name, value in tensors.items() if _of_numbers(value) and not value.isfinite().all()), "")
+
+
+def _of_numbers(value: Any) -> bool:
+    """Whether something of a state dict is a tensor that could hold a NaN."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def check_finite(tensors: Mapping[str, Any], source: str, remedy: str) -> None:
+    """Refuse tensors with numbers that are none.
+
+    Args:
+        tensors: By name.
+        source: The file or setting that they come from, for the error.
+        remedy: What to do.
+
+    Raises:
+        UserError: Naming source and tensor.
+    """
+    if name := first_not_finite(tensors):
+        raise UserError(f"{source}: {name} has values that are not finite (NaN or infinite); {remedy}")
+
+
+def check_models(models: Mapping[str, nn.Module], source: str, remedy: str = DIVERGED) -> None:
+    """Refuse models with weights that are no numbers; see `check_finite`."""
+    for name, model in models.items():
+        check_finite({f"{name}.{key}": x for key, x in model.state_dict().items()}, source, remedy)
+
+
+def check_predictions(values: Tensor) -> None:
+    """Refuse predictions that are none.
+
+    Args:
+        values: Probabilities, logits or logs of probabilities, which may be minus infinity. Shape (n, C).
+
+    Raises:
+        UserError: If there is a NaN.
+    """
+    if bool(torch.isnan(values).any()):
+        raise UserError(
+            "predictions are not finite (NaN): the model or the precision overflows on these images; take PREC fp32, "
+            "or another backbone"
+        )

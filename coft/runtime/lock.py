@@ -1,0 +1,71 @@
+"""One process at a time writes to an output folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import UserError
+
+PATIENCE = 6.0  # seconds: workers of a process that was killed hold its lock until they notice
+_held: set[int] = set()
+
+
+@contextmanager
+def sole(folder: Path) -> Iterator[None]:
+    """Context in which no other process writes to a folder. The system ends it with the process, however that ends.
+
+    Where the file system knows no locks, or the system has no `flock`, nothing is held. Of several processes of one
+    run, the first one is to hold it.
+
+    Args:
+        folder: There already.
+
+    Raises:
+        UserError: If another process is at it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    _held.add(handle)
+    try:
+        _take(handle, folder)
+        yield
+    finally:
+        _held.discard(handle)
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path) -> None:
+    import fcntl
+
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"output folder {folder} is in use by another process; wait for it, or choose another folder"
+                ) from error
+            time.sleep(0.2)
+        except OSError:  # no locks here
+            return
+
+
+def _let_go() -> None:
+    """A child that was forked holds nothing."""
+    for handle in _held:
+        with suppress(OSError):
+            os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
