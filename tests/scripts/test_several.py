@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+import train
+from coft.method.world import ALONE, World
 from coft.runtime.errors import UserError
 from scripts.several import configured
 
@@ -20,3 +22,10 @@ def test_several_machines_meet_at_an_endpoint() -> None:
 def test_what_cannot_be_is_refused(gpus: int, machines: int, flag: str) -> None:
     with pytest.raises(UserError, match=flag):
         configured(gpus, machines, "")
+
+
+def test_upstream_s_dassl_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "dassl_in_use", lambda: "dassl 0.6.3")
+    train.agree(None, ALONE)
+    with pytest.raises(UserError, match="several processes need the dassl of compat"):
+        train.agree(None, World(0, 2))
