@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -40,8 +41,8 @@ def run_several(gpus: int, machines: int, endpoint: str, arguments: Sequence[str
         elastic_launch(config, sys.executable)(str(TRAIN), *arguments)
     except ChildFailedError as error:
         return ended(error, gpus)
-    except KeyboardInterrupt:
-        return 130
+    except SignalException as error:  # the processes have got it, too, and one of them has said so
+        return 128 + int(error.sigval)
     return 0
 
 
