@@ -49,15 +49,21 @@ def campaign(argv: Sequence[str]) -> int:
     cases = cases_of(args.only or list(CATEGORIES), args.quick)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="coft-faults-") as shared:
-        results = list(tqdm(play(cases, Path(shared)), total=len(cases), unit="case", disable=None, leave=False))
-    for result in results:
-        wrong = faults_of(result)
-        if result.fault or wrong or (args.verbose and result.line):
-            words = "; ".join([result.found.value, *wrong])
-            print(f"{result.case.category}, {result.case.name}: {words}: {result.line}")
+        results = []
+        for result in tqdm(play(cases, Path(shared)), total=len(cases), unit="case", disable=None, leave=False):
+            results.append(result)
+            show(result, args.verbose)
     print(table(cases, results))
     print(f"{len(results)} cases in {time.monotonic() - started:.0f} s")
     return int(any(result.fault or len(faults_of(result)) > 0 for result in results))
+
+
+def show(result: Result, everything: bool) -> None:
+    """Show a fault, or a message that does not help; or any message."""
+    wrong = faults_of(result)
+    if result.fault or wrong or (everything and result.line):
+        words = "; ".join([result.found.value, *wrong])
+        tqdm.write(f"{result.case.category}, {result.case.name}: {words}: {result.line}")
 
 
 def table(cases: Sequence[Case], results: Sequence[Result]) -> str:
