@@ -61,6 +61,8 @@ def test_too_little_memory_is_a_line(ends: End) -> None:
 def test_what_the_machine_lacks_is_a_line(ends: End) -> None:
     killed = "DataLoader worker (pid 7) is killed by signal: Bus error. Insufficient shared memory (shm)"
     assert "set DATALOADER.NUM_WORKERS 0" in ends(raising(RuntimeError(killed)))
+    full = "[enforce fail at inline_container.cc:672] . unexpected pos 958016 vs 957904"
+    assert "make room on the disk" in ends(raising(RuntimeError(full)))
     assert "ulimit -u" in ends(raising(RuntimeError("can't start new thread")))
 
 
