@@ -17,7 +17,7 @@ NO_MEMORY = "there is not enough memory; take smaller batches or images, or end 
 OF_THE_MACHINE = {  # what a RuntimeError says, and what it means
     "DataLoader worker": "a process that reads images was ended by the system: too little memory, or too little of "
     "/dev/shm (docker run --shm-size 2g); make room, or set DATALOADER.NUM_WORKERS 0",
-    "inline_container.cc": "a file of weights in the output folder cannot be written to its end; make room on the disk, "
+    "inline_container.cc": "a file of weights in the output folder cannot be written whole; make room on the disk, "
     "and give the same command again",
     "can't start new thread": "the system lets no more threads run; end other programs, or raise ulimit -u",
     "Could not determine home directory": "there is no home folder; set the variable HOME to a folder",
