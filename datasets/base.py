@@ -19,6 +19,7 @@ from .folders import spelled
 log = logging.getLogger(__name__)
 Items = list[Datum]
 Row = tuple[str, int, str]  # path, label, class name
+UNKNOWN = -1  # label of an image whose class nobody said
 
 UNLABELED = {  # what DATASET.UNLABELED may be, and how results call it
     "train": "training images",
@@ -175,7 +176,7 @@ def _row(path: Any, label: Any, name: Any) -> Row:
     """
     if not (isinstance(path, str) and type(label) is int and isinstance(name, str)):
         raise ValueError(f"{[path, label, name]!r:.80}")
-    if label < 0 or "\0" in path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+    if label < UNKNOWN or "\0" in path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
         raise ValueError(f"label {label} or path {path!r:.80} is none")
     return path, label, name
 

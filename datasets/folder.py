@@ -15,11 +15,10 @@ from coft.runtime.files import check_apart
 from coft.runtime.predictions import write_rows, write_skipped
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
-from .base import DeclaredDataset
+from .base import UNKNOWN, DeclaredDataset
 from .folders import SUFFIXES, spelled
 
 log = logging.getLogger(__name__)
-UNKNOWN = -1  # label of an image whose class nobody said
 
 
 @DATASET_REGISTRY.register()

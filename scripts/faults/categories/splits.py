@@ -18,7 +18,7 @@ ROWS = [["a.png", 0, "cat"], ["b.png", 1, "dog"]]
 REFUSED = Right.REFUSED
 BAD_ROWS: dict[str, Any] = {
     "a label beyond the classes": ["a.png", 7, "bird"],
-    "a negative label": ["a.png", -1, "cat"],
+    "a negative label": ["a.png", -2, "cat"],
     "a huge label": ["a.png", 10**30, "cat"],
     "a label that is true": ["a.png", True, "cat"],
     "a label with a fraction": ["a.png", 1.7, "dog"],

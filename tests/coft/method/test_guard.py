@@ -28,8 +28,8 @@ def naive(logits: list[list[float]]) -> tuple[float, float]:
     mean = [sum(row[c] for row in rows) / count for c in range(classes)]
     chance = max(mean)
     surest = sum(max(row) for row in rows) / count
-    told = sum(p * math.log(p / m) for row in rows for p, m in zip(row, mean, strict=True) if p) / count
-    return (surest - chance) / (1 - chance), told / math.log(classes)
+    shared = sum(p * math.log(p / m) for row in rows for p, m in zip(row, mean, strict=True) if p) / count
+    return (surest - chance) / max(1 - chance, 1e-12), shared / math.log(classes)
 
 
 @given(st.integers(2, 6), st.integers(1, 12), st.floats(0.1, 20), st.integers(0, 99))
