@@ -197,13 +197,12 @@ def test_a_split_that_counts_the_classes_in_another_order(tmp_path: Path) -> Non
 
 def test_a_split_that_names_its_classes_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path / "a.jpg")
-    write_split(
-        tmp_path / "split.json", {"train": [("a.jpg", 1, "chat"), ("a.jpg", 0, "dog")], "test": [("a.jpg", 0, "dog")]}
-    )
+    dog = [("a.jpg", 0, "dog")]
+    write_split(tmp_path / "split.json", {"train": [("a.jpg", 1, "chat"), ("a.jpg", 0, "dog")], "test": dog})
     with caplog.at_level(logging.WARNING):
         train, _, _ = read_split(tmp_path / "split.json", tmp_path, ["cat", "dog"])
     assert [item.label for item in train] == [1, 0] and "names classes that are not declared (chat)" in caplog.text
-    write_split(tmp_path / "split.json", {"train": [("a.jpg", 2, "chat")], "test": rows})
+    write_split(tmp_path / "split.json", {"train": [("a.jpg", 2, "chat")], "test": dog})
     with pytest.raises(UserError, match="label 2, but there are 2 classes"):
         read_split(tmp_path / "split.json", tmp_path, ["cat", "dog"])
 
