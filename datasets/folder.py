@@ -49,12 +49,13 @@ class Folder(DeclaredDataset):
         self.dataset_dir = str(folder)
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]
+        if not images:
+            why = f", such as {entries[0].path}: {entries[0].problem}" if entries else f"; {SUFFIX_HINT}"
+            raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found){why}")
         skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
         write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", skipped)
         known = folder_names(self.classes)
         labels = [folder_label(e.path, known) if options.LABELS_FROM_FOLDERS else UNKNOWN for e in images]
-        if not images:
-            raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found); {SUFFIX_HINT}")
         if options.SUBSAMPLE_CLASSES != "all":
             raise UserError(
                 "DATASET.SUBSAMPLE_CLASSES splits benchmarks; for your own images list the classes you want"

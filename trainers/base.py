@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -417,10 +418,17 @@ class MethodTrainer(TrainerX):
             self.keep_evidence()
             if self.world.writes:
                 write_report(Path(self.output_dir))
+                self.say_what_next()
         except Exception:  # all results are on disk already
             if not self.world.alone:  # others may wait for this one
                 raise
             log.warning("The report could not be written; all other files are there", exc_info=True)
+
+    def say_what_next(self) -> None:
+        """Name the commands that go on from a user's own images."""
+        if getattr(self.dm.dataset, "reports_predictions", False):
+            run = shlex.quote(str(self.output_dir))
+            log.info("Next: bash scripts/review.sh %s (mend names), predict.sh (new images), export.sh", run)
 
     def keep_evidence(self) -> None:
         """Keep what the report needs beside the tables."""

@@ -36,7 +36,7 @@ def command_with(own: Reviewed, classes: Path) -> str:
     backbone, seed = str(own.config["MODEL.BACKBONE.NAME"]), str(own.config["SEED"])
     changed = other_settings(METHODS[method], own.config)
     if "DATASET.IMAGES" in own.config:
-        words = ["bash", f"scripts/{SCRIPTS[trainer]}", "folder", "--images", str(own.config["DATASET.IMAGES"])]
+        words = ["bash", _script(SCRIPTS[trainer]), "folder", "--images", str(own.config["DATASET.IMAGES"])]
         words += ["--classes", str(classes.resolve()), "--backbone", backbone, "--seed", seed]
         words += ["--output-dir", str(output), *(word for pair in changed.items() for word in pair)]
     else:
@@ -58,6 +58,12 @@ def other_settings(kind: Kind, config: Mapping[str, Any]) -> dict[str, str]:
         for name in declared(kind)
         if name in config and name not in free and config[name] != usual[name]
     }
+
+
+def _script(name: str) -> str:
+    """A script of this checkout, from wherever it is called; of an installed package, as the README writes it."""
+    path = Path(__file__).resolve().parents[2] / "scripts" / name
+    return str(path) if path.is_file() else f"scripts/{name}"
 
 
 def _text(value: Any) -> str:

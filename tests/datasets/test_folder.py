@@ -83,10 +83,13 @@ def test_folders_that_give_no_label(own: Path) -> None:
 
 def test_mistakes_are_one_line(own: Path, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"no image")
     for images, classes, message in (
         (tmp_path / "nowhere", "a, b", "no such folder"),
         (own / "dog" / "c.webp", "a, b", "is no folder"),
         (tmp_path / "nothing", "a, b", "no image that can be read (0 found); files named .bmp, .jpeg"),
+        (tmp_path / "broken", "a, b", "no image that can be read (1 found), such as a.jpg: "),
         ("", "a, b", "--images is missing"),
         (own, "cat", "one name; write names with commas"),
         (own, "names.txt", "names.txt: no such file"),
