@@ -6,6 +6,7 @@ import argparse
 import io
 import logging
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from coft.runtime.files import replacing
 
 from .model import AdaptedModel
 from .rows import UNSURE, WRITERS, Reader
-from .sorting import Sorter, undo
+from .sorting import Sorter, find_journal, undo
 from .sources import LIST, Resolve, Sources
 from .store import load
 from .stream import predict_all
@@ -59,7 +60,7 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
     sorting.add_argument(
         "--link", type=resolve, metavar="DIR", help="the same with links; the files stay where they are"
     )
-    sorting.add_argument("--undo", type=resolve, metavar="JOURNAL", help="undo what --move or --link did")
+    sorting.add_argument("--undo", type=resolve, metavar="JOURNAL", help="undo what --move or --link did; DIR will do")
     parser.add_argument("--backbone", default="", help="where the backbone is, if not where the run had it")
     return parser
 
@@ -107,16 +108,16 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
     sources = Sources(args.images, resolve, sys.stdin, but=args.move or args.link)
     with ExitStack() as stack:
         file = stack.enter_context(written(args.output))
-        sorter = stack.enter_context(sorting(args, model)) if args.move or args.link else None
-        run(model, sources, args, file, sorter)
-    return 0
+        sorter = stack.enter_context(sorting(args, model, program)) if args.move or args.link else None
+        stayed = run(model, sources, args, file, sorter)
+    return 1 if stayed else 0
 
 
 def undone(args: argparse.Namespace) -> int:
     """Undo what a journal says."""
     if args.run:
         raise UserError("--undo takes a journal alone")
-    done, failed = undo(args.undo)
+    done, failed = undo(find_journal(args.undo))
     log.info("Undone: %d files%s", done, f"; {failed} could not be, and the journal stays" if failed else "")
     return 1 if failed else 0
 
@@ -137,26 +138,30 @@ def written(path: Path | None) -> Iterator[TextIO]:
 
 
 @contextmanager
-def sorting(args: argparse.Namespace, model: AdaptedModel) -> Iterator[Sorter]:
+def sorting(args: argparse.Namespace, model: AdaptedModel, program: str) -> Iterator[Sorter]:
     """What puts files into folders of classes; at the end it says how to undo that."""
     sorter = Sorter(args.move or args.link, [*model.classes, *([UNSURE] if args.unsure else [])], bool(args.link))
     try:
         yield sorter
     finally:
         sorter.close()
-        log.info("To put all files back: --undo %s", sorter.journal)
+        shell = "bash " if program.endswith(".sh") else ""
+        log.info("To undo this: %s%s --undo %s", shell, program, shlex.quote(str(sorter.journal)))
 
 
 def run(
     model: AdaptedModel, sources: Sources, args: argparse.Namespace, file: TextIO, sorter: Sorter | None = None
-) -> None:
+) -> int:
     """Predict images, write a line for each, and put its file into a folder.
+
+    Returns:
+        How many files could not be put into a folder.
 
     Raises:
         UserError: If there is no image.
     """
-    reader, write = Reader(model.classes, args.top, args.unsure), WRITERS[args.format](bool(args.unsure))
-    started, done, skipped = time.monotonic(), 0, 0
+    reader, write = Reader(model.classes, args.top, args.unsure), WRITERS[args.format]()
+    started, done, skipped, stayed = time.monotonic(), 0, 0, 0
     with logging_redirect_tqdm(), tqdm(total=sources.count(), unit="image", disable=None, leave=False) as bar:
         for outcome in predict_all(model, sources):
             bar.update()
@@ -168,11 +173,15 @@ def run(
             write(file, line)
             done += 1
             if sorter:
-                place(sorter, outcome.source.path, line["class"])
+                stayed += not place(sorter, outcome.source.path, line["class"])
     if not done + skipped:
         raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
     seconds = time.monotonic() - started
-    log.info("Predicted %s in %.1f s, %.0f a second; skipped: %d", images(done), seconds, done / seconds, skipped)
+    left = f"; not {'moved' if args.move else 'linked'}: {stayed}" if stayed else ""
+    log.info(
+        "Predicted %s in %.1f s, %.0f a second; skipped: %d%s", images(done), seconds, done / seconds, skipped, left
+    )
+    return stayed
 
 
 def images(count: int) -> str:
@@ -185,19 +194,22 @@ def in_a_line(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def place(sorter: Sorter, path: Path, name: str) -> None:
-    """Put a file into its folder, or say why it stays where it is."""
+def place(sorter: Sorter, path: Path, name: str) -> bool:
+    """Put a file into its folder; False, and a line that says why, if it stays where it is."""
     try:
         sorter.put(path, name)
     except UserError as error:
         log.warning("%s", error.line)
+        return False
+    return True
 
 
 def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
     """Run the command, and turn what can go wrong into one line.
 
     Returns:
-        The exit code: 0, 1 for files that could not be put back, 2 for a mistake of the user's, 130 for an interrupt.
+        The exit code: 0, 1 for files that could not be moved, linked or put back, 2 for a mistake of the user's,
+        130 for an interrupt.
     """
     return said(lambda: command(argv, program, resolve))
 

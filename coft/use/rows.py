@@ -29,7 +29,10 @@ class Reader:
     unsure: float = 0.0
 
     def line(self, outcome: Outcome) -> Line:
-        """Path, class, confidence, p_clean of the likeliest class where there is one, and the likeliest classes."""
+        """Path, class, confidence, p_clean of the likeliest class where there is one, and the likeliest classes.
+
+        Where images may be unsure there is "likeliest", too: the class that an unsure one most likely has.
+        """
         count = min(self.top, len(self.classes))
         shares, labels = outcome.probabilities.topk(count)
         names, numbers = [self.classes[label] for label in labels.tolist()], [round(x, 6) for x in shares.tolist()]
@@ -37,6 +40,8 @@ class Reader:
         line: Line = {"path": outcome.source.shown, "class": names[0] if sure else UNSURE, "confidence": numbers[0]}
         if outcome.p_clean is not None:
             line["p_clean"] = round(float(outcome.p_clean[labels[0]]), 6)
+        if self.unsure:
+            line["likeliest"] = names[0]
         pairs = zip(names, numbers, strict=True)
         return line | {"top": [{"class": name, "confidence": number} for name, number in pairs]}
 
@@ -47,22 +52,14 @@ def write_json_line(file: TextIO, line: Line) -> None:
 
 
 class CsvLines:
-    """Writes lines as CSV, after a line of names: path, class, confidence, p_clean, class_2, confidence_2 ...
+    """Writes lines as CSV, after a line of names: path, class, confidence, p_clean, class_2, confidence_2 ..."""
 
-    With `Reader.unsure` there is "likeliest" too: the class that an unsure image most likely has.
-
-    Args:
-        unsure: Whether an image may be unsure.
-    """
-
-    def __init__(self, unsure: bool) -> None:
-        self.unsure, self.begun = unsure, False
+    def __init__(self) -> None:
+        self.begun = False
 
     def __call__(self, file: TextIO, line: Line) -> None:
         """Write a line."""
         flat = {key: value for key, value in line.items() if key != "top"}
-        if self.unsure:
-            flat["likeliest"] = line["top"][0]["class"]
         for place, guess in enumerate(line["top"][1:], start=2):
             flat |= {f"class_{place}": guess["class"], f"confidence_{place}": f"{guess['confidence']:.6f}"}
         for key in {"confidence", "p_clean"} & flat.keys():
@@ -74,7 +71,4 @@ class CsvLines:
         writer.writerow(flat.values())
 
 
-WRITERS: dict[str, Callable[[bool], Callable[[TextIO, Line], None]]] = {
-    "csv": CsvLines,
-    "jsonl": lambda unsure: write_json_line,
-}
+WRITERS: dict[str, Callable[[], Callable[[TextIO, Line], None]]] = {"csv": CsvLines, "jsonl": lambda: write_json_line}

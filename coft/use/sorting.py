@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +106,25 @@ class Sorter:
                 target = place / free
                 if os.path.lexists(target):
                     continue
-                self._note({"from": str(start), "to": f"{place.name}/{free}"})  # before it is done: undo looks what was
-                with suppress(FileExistsError):
+                with suppress(FileExistsError), self._noted({"from": str(start), "to": f"{place.name}/{free}"}):
                     (os.symlink if self.link else move)(start, target)
                     return target
         except OSError as error:
             raise UserError(f"{path} cannot be put into {place} ({error.strerror})") from error
         raise AssertionError("numbers do not end")
+
+    @contextmanager
+    def _noted(self, entry: dict[str, Any]) -> Iterator[None]:
+        """Note what is done in this context, ahead of it, since undo looks what was. An error takes the line back."""
+        before = self._file.tell()
+        try:
+            self._note(entry)
+            yield
+        except OSError:
+            with suppress(OSError):  # a full disk
+                self._file.seek(before)
+                self._file.truncate()
+            raise
 
     def _note(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")
@@ -124,6 +136,7 @@ def move(start: Path, target: Path) -> None:
 
     Raises:
         FileExistsError: If something is there.
+        OSError: If it cannot be moved. It is then where it was, and there alone.
     """
     try:
         os.link(start, target, follow_symlinks=False)
@@ -131,7 +144,11 @@ def move(start: Path, target: Path) -> None:
         raise
     except OSError:  # another file system, or one without hard links
         _copy(start, target)
-    start.unlink()
+    try:
+        start.unlink(missing_ok=True)  # gone in between: what is at the target is then the only one
+    except OSError:
+        target.unlink()
+        raise
 
 
 def _copy(start: Path, target: Path) -> None:
@@ -141,13 +158,33 @@ def _copy(start: Path, target: Path) -> None:
     with start.open("rb") as source, target.open("xb") as copy:
         try:
             shutil.copyfileobj(source, copy, 1 << 20)
+            copy.flush()  # here, since a full disk may say so only now
+            shutil.copystat(start, target)
         except OSError:
             target.unlink()
             raise
-    shutil.copystat(start, target)
 
 
 # -------------------------------------------------------------------- undoing
+
+
+def find_journal(path: Path) -> Path:
+    """The journal that a user means by a file, or by a folder that has only one.
+
+    Raises:
+        UserError: If there is none, or more than one.
+    """
+    if not path.exists():
+        raise UserError(f"--undo {path}: there is no such file; a journal is removed once all is undone")
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("sorted-*.jsonl"), key=lambda journal: journal.stat().st_mtime_ns, reverse=True)
+    if not found:
+        raise UserError(f"--undo {path}: no journal is in this folder; a journal is removed once all is undone")
+    if len(found) > 1:
+        names = ", ".join(journal.name for journal in found)
+        raise UserError(f"--undo {path}: {len(found)} journals are in this folder; give one, the newest first: {names}")
+    return found[0]
 
 
 def undo(journal: Path) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from coft.use import predict as command
-from coft.use import stream
+from coft.use import sorting, stream
 from coft.use.model import AdaptedModel
 from coft.use.predict import main
 from coft.use.sources import Source
@@ -75,6 +76,11 @@ def test_below_a_confidence_the_class_is_unsure(
     for row, before in zip(rows, plain, strict=True):
         assert row["class"] == ("unsure" if float(row["confidence"]) < middle else before["class"])
     assert 0 < sum(row["class"] == "unsure" for row in rows) < 11 and "class_2" not in rows[0]
+    main([str(finished_run), str(pictures), "--unsure", str(middle), "--format", "jsonl"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [[line[key] for key in ("class", "likeliest")] for line in lines] == [
+        [row[key] for key in ("class", "likeliest")] for row in rows
+    ]
 
 
 def test_files_are_sorted_and_put_back(finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +100,32 @@ def test_files_are_sorted_and_put_back(finished_run: Path, pictures: Path, capsy
     for journal in reversed(journals):
         assert main(["--undo", str(journal)]) == 0
     assert {path: path.lstat().st_ino for path in pictures.rglob("*") if not path.is_dir()} == before
+
+
+def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_put_back(
+    finished_run: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A file that is named twice is moved once; the command that is named at the end undoes it all."""
+    before, target, move = sorted(pictures.rglob("*")), tmp_path / "to be sorted", sorting.move
+
+    def refused(start: Path, to: Path) -> None:
+        if start.name in ("03.png", "05.png"):
+            raise PermissionError(13, "Permission denied")
+        move(start, to)
+
+    monkeypatch.setattr(sorting, "move", refused)
+    words = [str(pictures / "00.png"), str(pictures), str(pictures / "01.png")]
+    assert main([str(finished_run), *words, "--move", str(target)]) == 1
+    printed = capsys.readouterr()
+    assert len(table(printed.out)) == 11 and len(list(target.rglob("*.png"))) == 9
+    *_, counts, last = printed.err.splitlines()
+    assert counts.endswith("skipped: 3; not moved: 2")
+    assert main(shlex.split(last.partition("coft predict ")[2])) == 0
+    assert sorted(pictures.rglob("*")) == before and not list(target.iterdir())
 
 
 def test_memory_is_bounded_however_many_images_there_are(
@@ -146,6 +178,8 @@ def test_a_pipe_is_no_image(finished_run: Path, tmp_path: Path, capsys: pytest.C
         (["RUN", "EMPTY"], "there is no image"),
         (["RUN", "IMAGES", "--output", "FILE/out.csv"], "--output"),
         (["RUN", "--undo", "FILE"], "a journal alone"),
+        (["--undo", "EMPTY"], "no journal is in this folder"),
+        (["--undo", "EMPTY/gone.jsonl"], "there is no such file; a journal is removed once all is undone"),
     ],
 )
 def test_a_mistake_is_one_line(

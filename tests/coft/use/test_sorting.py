@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from coft.runtime.errors import UserError
 from coft.use import sorting
-from coft.use.sorting import LONGEST, Sorter, folder_names, undo
+from coft.use.sorting import LONGEST, Sorter, find_journal, folder_names, undo
 
 
 @given(st.lists(st.text(max_size=120), max_size=6, unique=True))
@@ -126,6 +126,51 @@ def test_a_file_that_cannot_be_moved_stays(files: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--move .*no folder can be there"):
         Sorter(tmp_path / "file" / "to", ["cat"], False)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_was_not_done_is_not_in_the_journal(
+    link: bool, files: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that may not be removed from where it is, or a link that may not be made."""
+    before, remove = contents(files), Path.unlink
+    sorter = Sorter(tmp_path / "to", ["cat"], link)
+    sorter.put(files / "y.jpg", "cat")
+
+    def kept(path: Path, missing_ok: bool = False) -> None:
+        if path.is_relative_to(files):
+            raise PermissionError(13, "Permission denied")
+        remove(path, missing_ok)
+
+    def refused(start: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kept)
+        patch.setattr(os, "symlink", refused)
+        with pytest.raises(UserError, match="Permission denied"):
+            sorter.put(files / "one" / "x.jpg", "cat")
+    assert not (tmp_path / "to" / "cat" / "x.jpg").exists()
+    sorter.put(files / "two" / "x.jpg", "cat")
+    sorter.close()
+    assert undo(sorter.journal) == (2, 0)
+    assert contents(files) == before and not list((tmp_path / "to").iterdir())
+
+
+def test_a_folder_stands_for_its_only_journal(files: Path, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    first = sort_all(files, to, link=True)
+    assert find_journal(to) == find_journal(first) == first
+    second = Sorter(to, ["cat"], True)
+    second.close()
+    os.utime(first, (1, 1))
+    with pytest.raises(UserError, match=f"2 journals.*newest first: {second.journal.name}, {first.name}"):
+        find_journal(to)
+    for journal in (second.journal, first):
+        undo(journal)
+    for gone in (first, to):
+        with pytest.raises(UserError, match="a journal is removed once all is undone"):
+            find_journal(gone)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,26 @@ def test_a_word_for_nothing_is_named(pictures: Path) -> None:
 
 
 def test_what_was_sorted_already_is_left_out(pictures: Path) -> None:
-    words = [str(pictures), str(pictures / "more" / "08.png"), str(pictures / "00.png")]
+    words = [str(pictures / "more" / "08.png"), str(pictures / "00.png"), str(pictures)]
     found = shown(Sources(words, but=pictures / "more"))
-    assert found[-1] == str(pictures / "00.png") and not any("more" in path for path in found)
+    assert found[:2] == [str(pictures / "00.png"), str(pictures / "01.png")]
+    assert not any("more" in path for path in found)
+
+
+def test_what_is_named_twice_comes_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    (pictures.parent / "way").symlink_to(pictures)
+    once = shown(Sources(["."]))
+    for words in (
+        [".", "more", "00.png", "more/*.png", "../way/01.png", "more/../more", "../way"],
+        ["more", "00.png", "./00.png", "0*.png", "../way/01.png", "."],
+    ):
+        found = shown(Sources(words))
+        assert len(found) == len(once) and sorted(map(os.path.realpath, found)) == sorted(map(os.path.realpath, once))
+    assert shown(Sources(["-", "00.png"], listed=["00.png", "a b.png", "00.png"])) == ["00.png", "a b.png"]
+
+
+def test_what_a_folder_does_not_give_comes_beside_it(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    (pictures / ".hidden.png").touch()
+    assert shown(Sources([".", ".hidden.png", "notes.txt"])) == [*shown(Sources(["."])), ".hidden.png", "notes.txt"]
