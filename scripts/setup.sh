@@ -63,7 +63,8 @@ setup_main() {
   if [ -f "$stamp" ] && grep -qxF "$(setup_state "${files[@]}")" "$stamp"; then
     return
   fi
-  echo "Installing requirements into $("$PYTHON" -c 'import sys; print(sys.prefix)') (minutes at the first time)"
+  echo "Installing requirements into $("$PYTHON" -c 'import sys; print(sys.prefix)')"
+  echo "This is done once. It takes minutes, and a gigabyte or more of disk (several with CUDA)"
   [ -t 1 ] || quiet=(--quiet)
   for file in "${files[@]}"; do flags+=(-r "$file"); done
   "$PYTHON" -m pip install --disable-pip-version-check --no-input "${quiet[@]}" "${flags[@]}" ||

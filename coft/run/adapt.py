@@ -116,7 +116,7 @@ class Run:
         ensure_folder(self.folder, "output")
         with sole(self.folder):
             self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=self._class_list)
-            claim(self.cfg)
+            claim(self.cfg, "output")
             write_skipped(self.folder / "skipped.csv", self.given.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
                 return Adapted.load(self.folder, self.device)

@@ -54,7 +54,7 @@ def new_table(rows: int, columns: int, dtype: torch.dtype, folder: str | Path) -
     except OSError as error:
         raise UserError(
             f"folder {folder}: no room for a table of {size / 2**30:.1f} GiB, which is too large for memory "
-            f"({os.strerror(error.errno or errno.EIO)}); make room, or choose another --output-dir"
+            f"({os.strerror(error.errno or errno.EIO)}); make room, or choose another output folder"
         ) from error
     finally:
         os.close(handle)

@@ -81,16 +81,20 @@ def has_results(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in RESULTS)
 
 
-def claim(cfg: Any) -> None:
+def claim(cfg: Any, flag: str = "--output-dir") -> None:
     """Take an output folder for an experiment, or go on with the same one.
 
     A folder is an experiment's once that has finished an epoch: settings and a log alone are of a mistake.
+
+    Args:
+        cfg: All settings.
+        flag: What names the folder, for the error message.
 
     Raises:
         UserError: If the folder holds another experiment, or cannot be made.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    ensure_folder(folder, "--output-dir")
+    ensure_folder(folder, flag)
     text = cfg.dump()
     saved, present = saved_config(folder), flatten(yaml.safe_load(text))
     if saved is not None and saved != present and saved.keys() >= set(TELLING) and not has_results(folder):
@@ -100,7 +104,7 @@ def claim(cfg: Any) -> None:
     if saved is None:
         if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
             raise UserError(
-                f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another --output-dir"
+                f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another {flag}"
             )
         with replacing(folder / CONFIG) as draft:
             draft.write_text(text, encoding="utf-8")
@@ -109,13 +113,13 @@ def claim(cfg: Any) -> None:
     if other and all(saved.get(key) == present.get(key) for key in TELLING):
         raise UserError(
             f"output folder {folder} was begun by another version of the project ({other[0]} is known to one of them "
-            f"alone); choose another --output-dir, or remove the folder"
+            f"alone); choose another {flag}, or remove the folder"
         )
     for key in dict.fromkeys((*TELLING, *sorted(saved.keys() | present.keys()))):
         if key not in FREE_KEYS and saved.get(key) != present.get(key):
             raise UserError(
                 f"output folder {folder} holds another experiment ({key} is {saved.get(key)!r} there, "
-                f"{present.get(key)!r} here); choose another --output-dir, or remove the folder"
+                f"{present.get(key)!r} here); choose another {flag}, or remove the folder"
             )
 
 

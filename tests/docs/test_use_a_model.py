@@ -16,7 +16,7 @@ from tests.docs.pages import DOCS, blocks
 def test_the_model_of_a_run_predicts_in_python(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save(make_model(checkpoints["resnet"]), tmp_path / "output" / "folder" / "CoFT" / "photo" / "seed1" / "model")
+    save(make_model(checkpoints["resnet"]), tmp_path / "output" / "pets" / "model")
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "photos" / "cat.jpg")
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import shlex
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from .sample import SIZE, Predict
 FILE, SMALL = "model.onnx", "model_int8.onnx"
 OPSET = 17
 TOLERANCE = 1e-4
-HINT = "install them: pip install onnx onnxruntime"
+HINT = f"install them: {shlex.quote(sys.executable)} -m pip install onnx onnxruntime"
 
 
 def require() -> None:
