@@ -94,7 +94,7 @@ def test_both_checkpoints_from_generated_drawings(tmp_path):
 
 def test_training_learns_three_shapes(tmp_path):
     pretraining = _pretraining(tmp_path)
-    pretraining.train("embedded", Recipe(steps=40, batch=32, warmup=5, mild=0.1, mild_after=0))
+    pretraining.train("embedded", Recipe(steps=24, batch=32, warmup=5, mild=0.1, mild_after=0))
     row = next(csv.DictReader((tmp_path / "out" / "curve-embedded.csv").open()))
     assert float(row["words"]) < 0.55 * np.log(3)
 
