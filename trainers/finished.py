@@ -8,8 +8,9 @@ from typing import Any
 from coft.run.images import decoding_of, inputs_of
 from coft.run.results import by_config_name, not_default
 from coft.runtime.experiment import versions
+from coft.use.found import FOLDER
 from coft.use.model import AdaptedModel, Origin
-from coft.use.store import FOLDER, portable_name, save
+from coft.use.store import portable_name, save
 
 from .toolbox import dassl_in_use
 

@@ -14,6 +14,7 @@ from coft.run.classes import CLASSES, write_classes
 from coft.runtime.experiment import KEPT, versions, write_json
 from coft.runtime.files import write_table
 from coft.runtime.predictions import count_by_class, known_accuracy, predict, write_predictions
+from coft.runtime.words import counted
 
 from .toolbox import dassl_in_use
 
@@ -31,7 +32,7 @@ def report_predictions(trainer: Any) -> float:
         write_predictions(path, images, trainer.classnames, predicted, confidence)
         write_classes(path.with_name(CLASSES), trainer.dm.dataset.classes)
     trainer.results["predicted"] = len(images)
-    print(f"Predicted {len(images)} images: {count_by_class(trainer.classnames, predicted)}\n  {path}")
+    print(f"Predicted {counted(len(images), 'image')}: {count_by_class(trainer.classnames, predicted)}\n  {path}")
     accuracy = known_accuracy(predicted, label)
     if accuracy is None:
         print("No labels are known: there is no accuracy to report")

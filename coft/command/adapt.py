@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from coft.runtime.errors import Parser, UserError
+from coft.runtime.files import check_there
+from coft.runtime.words import counted
 
 METHODS = ("coft", "coft+")
 EXAMPLE = """examples:
@@ -56,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
         UserError: On a mistake of the user's.
     """
     args = make_parser().parse_intermixed_args(argv)
+    check_there(Path(args.images).expanduser())  # here, since torch takes seconds to import
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     from coft.run.adapt import adapt
     from coft.run.settings import kind_of, parse
 
@@ -67,11 +72,12 @@ def main(argv: Sequence[str]) -> int:
         settings[name] = parse(kind, name, text)
     level = logging.ERROR if args.quiet else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s", force=True)
-    found = adapt(
-        args.images, args.classes, args.backbone, args.output, args.seed, not args.quiet, method=args.method, **settings
-    )
+    given = args.images, args.classes, args.backbone, args.output, args.seed
+    with logging_redirect_tqdm():
+        found = adapt(*given, not args.quiet, method=args.method, **settings)
     counts = found.labels_["class"].value_counts()
-    print(f"Labelled {len(found.labels_)} images: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    print(f"Labelled {counted(len(found.labels_), 'image')}: {listed}")
     print(f"  {Path(args.output) / 'labels.csv'}")
     print(f"  {Path(args.output) / 'model'}")
     return 0

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coft.report.finished import require_finished
 from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError, did_you_mean
 from coft.runtime.places import HOME, INSTALLED
@@ -60,11 +61,13 @@ def _review(argv: Sequence[str]) -> int:
 
 def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
     """Write the report of a run. Returns the exit code."""
-    from coft.report.write import write_report
-
     parser = Parser(prog=program, description="What a finished run found, as one page: report.html.")
     parser.add_argument("run", type=resolve, metavar="RUN", help="output folder of a finished run")
-    print(f"  {write_report(parser.parse_args(argv).run)}")
+    run = parser.parse_args(argv).run
+    require_finished(run)
+    from coft.report.write import write_report
+
+    print(f"  {write_report(run)}")
     return 0
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 Choose = Callable[[pd.DataFrame], pd.DataFrame]
 CLEAN = ["p_clean_a", "p_clean_b"]
+SUREST, LEAST_SURE = "surest", "least sure"
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def _changed(images: pd.DataFrame) -> pd.DataFrame:
 
 
 KINDS: dict[str, tuple[tuple[str, ...], Choose]] = {  # columns that it needs, and which images it has
-    "surest": (("confidence",), lambda table: table.sort_values("confidence", ascending=False, kind="stable")),
-    "least sure": (("confidence",), lambda table: table.sort_values("confidence", kind="stable")),
+    SUREST: (("confidence",), lambda table: table.sort_values("confidence", ascending=False, kind="stable")),
+    LEAST_SURE: (("confidence",), lambda table: table.sort_values("confidence", kind="stable")),
     "kept out by the filter": (("kept_for", "pseudo_label", *CLEAN), _kept_out),
     "peers disagree": (("peer_a", "peer_b"), _disagreed),
     "changed since zero-shot": (("zero_shot",), _changed),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from coft.runtime.evidence import centred_sample, evenly
 
 from . import names
+from .blocks import Block, Pictures, Strip, strips_of
 from .curves import panels
 from .duplicates import equal_groups, near_groups
 from .groups import groups_by_class
@@ -21,7 +20,7 @@ from .maps import Map, make_map
 from .run_folder import RunFolder
 from .summary import class_rows, facts, figures
 from .thumbnails import embed
-from .words import common_folder, duration, number, percent, short
+from .words import duration, number, percent, short
 
 LIMIT = 5_000_000  # bytes of a page, at most
 PICTURES = 3_600_000  # of them pictures, as text
@@ -34,102 +33,6 @@ OF_SUSPECT = 12  # pictures, evenly spaced
 ROWS = 100  # of skipped files, and names of rare classes
 FILES = ("predictions.csv", "test_predictions.csv", "pseudo_labels.csv", "metrics.csv", "summary.json", "log.txt")
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass
-class Picture:
-    """A picture of an image.
-
-    Attributes:
-        path: The file.
-        shown: Its path below the folder that all are in.
-        note: What is said below it.
-        uri: The picture; empty if the file cannot be read, None if there is no room for it.
-    """
-
-    path: str
-    shown: str
-    note: str
-    uri: str | None = None
-
-
-@dataclass
-class Strip:
-    """Pictures in a row.
-
-    Attributes:
-        title: What they have in common.
-        pictures: Some of them.
-        count: How many images there are.
-    """
-
-    title: str
-    pictures: list[Picture]
-    count: int
-
-    @property
-    def visible(self) -> list[Picture]:
-        """Those that there is room for."""
-        return [picture for picture in self.pictures if picture.uri is not None]
-
-
-@dataclass
-class Block:
-    """What is shown of a class, or of duplicates.
-
-    Attributes:
-        title: A name.
-        anchor: Of the page.
-        strips: Pictures.
-        reasons: Why it is shown, each a name and a sentence.
-        count: How many images there are.
-    """
-
-    title: str
-    anchor: str
-    strips: list[Strip]
-    reasons: list[tuple[str, str]] = field(default_factory=list)
-    count: int = 0
-
-
-class Pictures:
-    """Makes pictures of the images of a run.
-
-    Args:
-        images: See `RunFolder.images`.
-    """
-
-    def __init__(self, images: pd.DataFrame) -> None:
-        self.images, self.folder = images, common_folder(list(images["path"]))
-
-    def of(self, place: int, kind: str = "") -> Picture:
-        """The picture of an image.
-
-        Args:
-            place: In the table of images.
-            kind: The kind of its group, which says what the caption is.
-        """
-        row = self.images.loc[place]
-        return self.named(row["path"], NOTES.get(kind, _confidence)(row))
-
-    def named(self, path: str, note: str) -> Picture:
-        """The picture of a file."""
-        return Picture(path, short(path.removeprefix(self.folder), 80), note)
-
-
-def _confidence(row: pd.Series) -> str:
-    return percent(row["confidence"])
-
-
-def _clean(row: pd.Series) -> str:
-    return f"p_clean {number(min(row['p_clean_a'], row['p_clean_b']))}, labelled {short(row['pseudo_label'], 30)}"
-
-
-NOTES = {
-    "kept out by the filter": _clean,
-    "peers disagree": lambda row: f"A: {short(row['peer_a'], 30)}, B: {short(row['peer_b'], 30)}",
-    "changed since zero-shot": lambda row: f"was {short(row['zero_shot'], 30)}",
-}
 
 
 def page(run: RunFolder) -> bytes:
@@ -248,7 +151,7 @@ def gallery(run: RunFolder, pictures: Pictures, first: Sequence[int]) -> list[Bl
         Block(
             short(classes[label]),
             f"class-{label}",
-            [Strip(g.kind, [pictures.of(p, g.kind) for p in g.places[:most]], len(g.places)) for g in groups[label]],
+            strips_of(groups[label], most, pictures),
             count=int(counts.get(classes[label], 0)),
         )
         for label in chosen

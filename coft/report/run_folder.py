@@ -11,8 +11,9 @@ import pandas as pd
 
 from coft.runtime.errors import UserError
 from coft.runtime.evidence import Evidence, read_evidence
-from coft.runtime.experiment import CONFIG
 from coft.runtime.files import read_json
+
+from .finished import require_finished
 
 WARNING = "Warning: "  # how a line of log.txt begins that is one
 MOST_WARNINGS = 50
@@ -62,12 +63,7 @@ def read_run(folder: Path) -> RunFolder:
     Raises:
         UserError: If it is none, or not finished, or damaged.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the output folder of a run")
-    if not (folder / "summary.json").is_file():
-        if not (folder / CONFIG).is_file():
-            raise UserError(f"{folder}: no {CONFIG} in it, so it is no run; give the output folder of one")
-        raise UserError(f"{folder}: the run is not finished (no summary.json); the same command goes on with it")
+    require_finished(folder)
     evidence = read_evidence(folder)
     labelled = _table(folder / "pseudo_labels.csv", ("path", "class", "confidence"))
     if evidence is not None and len(labelled) != len(evidence.zero_shot):

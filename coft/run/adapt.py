@@ -5,6 +5,7 @@ The same settings and seed give the same bits as the command: `bash scripts/coft
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -33,11 +34,12 @@ from coft.runtime.finite import check_models
 from coft.runtime.lock import sole
 from coft.runtime.precision import PREDICTIONS
 from coft.runtime.predictions import write_skipped
-from coft.runtime.progress import bar
+from coft.runtime.progress import bar, lines
 from coft.runtime.progress import progress as bars
-from coft.runtime.run_log import RunLog
+from coft.runtime.run_log import RunLog, epoch_line
+from coft.use.found import DESCRIPTION, FOLDER
 from coft.use.model import AdaptedModel, Origin
-from coft.use.store import DESCRIPTION, FOLDER, portable_name
+from coft.use.store import portable_name
 
 from . import state
 from .adapted import Adapted
@@ -48,6 +50,8 @@ from .images import unlabeled_images
 from .loop import train
 from .results import not_default, write_results
 from .settings import Config, Kind, kind_of, settings_of, settle
+
+log = logging.getLogger(__name__)
 
 
 def adapt(
@@ -71,7 +75,8 @@ def adapt(
         backbone: A CLIP by its name or path, as of `--backbone`.
         output: Folder for the model and its labels. With one, a run that was stopped goes on: call it again.
         seed: Of everything random. The state of the global generators is neither read nor changed.
-        progress: Whether to show a bar with the time that is left, on a terminal or in a notebook.
+        progress: Whether to show a bar with the time that is left, on a terminal or in a notebook; elsewhere a line for
+            each epoch on standard error. A program that has set up logging gets the lines in its log instead.
         method: "coft" or "coft+".
         **settings: Those of docs/settings.md in lower case, two underscores for a dot: `phase1__epochs=2`,
             `input__size=(128, 128)`. Those of the method go without their section.
@@ -87,7 +92,8 @@ def adapt(
     settings_of(kind, cfg)  # a mistake is to be known before images are read
     if output is not None and is_place(images) and Path(images).expanduser().is_dir():
         check_apart(Path(images).expanduser(), Path(cfg.OUTPUT_DIR), "output")
-    with bars(progress), torch.random.fork_rng(devices=[]):  # models are built with random weights at first
+    untouched = torch.random.fork_rng(devices=[])  # models are built with random weights at first
+    with bars(progress), lines(progress), untouched:
         return Run(cfg, kind, names, given_images(images)).adapted()
 
 
@@ -228,10 +234,14 @@ class Run:
 
     def _ended(self, epoch: int) -> None:
         check_models(self.method.models, f"epoch {epoch + 1}")
+        stage = f"phase{self.method.phase(epoch)}"
         if not self.folder:
+            seconds = time.monotonic() - self.started
+            log.info("%s", epoch_line(stage, epoch + 1, self.method.epochs, {}, seconds))
             return
         with writing(self.folder):
-            self.method.observer.add(epoch + 1, f"phase{self.method.phase(epoch)}")
+            self.method.observer.epochs = self.method.epochs
+            self.method.observer.add(epoch + 1, stage)
             state.write(self.folder, epoch + 1, self.method, self.runtime)
 
     # ---------------------------------------------------------------- the end

@@ -19,11 +19,12 @@ from coft.report.write import write_report
 from coft.runtime.errors import UserError
 from coft.runtime.files import write_table, writing
 from coft.runtime.progress import bar
-from coft.use.export.comparing import Wanted
 from coft.use.export.sample import Sample, every, of_paths, sample, views_of
+from coft.use.export.wanted import Wanted
 from coft.use.export.write import export
+from coft.use.found import FOLDER
 from coft.use.model import AdaptedModel
-from coft.use.store import FOLDER, load, save
+from coft.use.store import load, save
 
 from .given import holds_paths, image_of, sequence_of
 

@@ -18,8 +18,10 @@ from PIL import Image
 from coft.images.index import Entry, index_folder, list_images, look_at
 from coft.images.reading import SUFFIXES, read_bytes, rgb
 from coft.runtime.errors import UserError
+from coft.runtime.files import check_there
 from coft.runtime.progress import bar
 from coft.runtime.threads import map_threaded
+from coft.runtime.words import counted
 
 log = logging.getLogger(__name__)
 EXPECTED = (
@@ -81,7 +83,8 @@ def given_images(images: Any) -> GivenImages:
         raise UserError(f"images: no image that can be read ({len(found.skipped)} found); {hint}")
     if found.skipped:
         name, problem = found.skipped[0]
-        log.warning("%d files cannot be read as images, such as %s (%s)", len(found.skipped), name, problem)
+        count = counted(len(found.skipped), "file")
+        log.warning("Skipped %s that cannot be read, such as %s (%s)", count, name, problem)
     return found
 
 
@@ -99,8 +102,7 @@ def sequence_of(images: Any) -> Any:
     """
     if is_place(images):
         place = Path(images).expanduser()
-        if not place.exists():
-            raise UserError(f"images {place}: no such folder; check the path")
+        check_there(place)
         if place.is_dir():
             return sorted(str(place.resolve() / entry.path) for entry in list_images(place.resolve()))
         return [str(place)]

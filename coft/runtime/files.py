@@ -54,6 +54,26 @@ def check_apart(images: Path, output: Path, flag: str) -> None:
         )
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder that has something in it.
+
+    Raises:
+        UserError: If it does, or is a file.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already, and not an empty folder; choose another")
+
+
+def check_there(images: Path) -> None:
+    """Refuse a place of images where nothing is.
+
+    Raises:
+        UserError: If nothing is there.
+    """
+    if not images.exists():
+        raise UserError(f"images {images}: no such folder; check the path")
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Context in which results are written: what the disk refuses is one line for the user.

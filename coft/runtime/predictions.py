@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coft.runtime.files import replacing
 from coft.runtime.progress import bar
+from coft.runtime.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def count_by_class(classnames: Sequence[str], predicted: Tensor) -> str:
     counts = torch.bincount(predicted, minlength=len(classnames))
     order = torch.sort(counts, descending=True, stable=True).indices.tolist()
     shown = ", ".join(f"{classnames[label]} {int(counts[label])}" for label in order[:10])
-    return shown + (f" and {len(order) - 10} classes more" if len(order) > 10 else "")
+    return shown + (f" and {counted(len(order) - 10, 'class', 'classes')} more" if len(order) > 10 else "")
 
 
 def write_skipped(path: Path, broken: Sequence[tuple[str, str]]) -> None:
@@ -80,7 +81,7 @@ def write_skipped(path: Path, broken: Sequence[tuple[str, str]]) -> None:
     """
     write_rows(path, ["path", "problem"], broken)
     if broken:
-        log.warning("%d files cannot be read as images: see %s", len(broken), path)
+        log.warning("Skipped %s that cannot be read: see %s", counted(len(broken), "file"), path)
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

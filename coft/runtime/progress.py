@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,28 @@ def progress(wanted: bool) -> Iterator[None]:
         _wanted.reset(token)
 
 
+@contextmanager
+def lines(wanted: bool) -> Iterator[None]:
+    """Context in which the library's log is on standard error, unless bars are seen or a program has set up its own."""
+    library = logging.getLogger("coft")
+    if not wanted or bars_are_seen() or library.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(), library.level  # its format is the bare message
+    library.addHandler(handler)
+    library.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+        library.setLevel(level)
+
+
+def bars_are_seen() -> bool:
+    """Whether there is a terminal or a notebook that shows bars."""
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
+
+
 def bar(items: Iterable[Any] | None = None, title: str = "", total: int | None = None) -> Any:
     """A bar on a terminal or in a notebook.
 
@@ -31,5 +54,4 @@ def bar(items: Iterable[Any] | None = None, title: str = "", total: int | None =
         title: Stands before it.
         total: How many there are, where the items do not tell.
     """
-    seen = "ipykernel" in sys.modules or sys.stderr.isatty()
-    return tqdm(items, title, total, leave=False, dynamic_ncols=True, disable=not (_wanted.get() and seen))
+    return tqdm(items, title, total, leave=False, dynamic_ncols=True, disable=not (_wanted.get() and bars_are_seen()))

@@ -55,6 +55,7 @@ class RunLog(Observer):
         self.paths, self.classnames, self.diagnostics = paths, classnames, diagnostics
         self.history = History(folder, folder, 0, world.writes)
         self.numbers: dict[str, float] = {}
+        self.epochs = 0  # of the whole run, where that is known
         self.warned = False
 
     def resume(self, epochs_done: int, folder: Path) -> None:
@@ -72,8 +73,9 @@ class RunLog(Observer):
         """
         numbers |= self.numbers
         self.numbers = {}
-        self.history.add(epoch, stage, **numbers, seconds=round(time.monotonic() - self.started, 1))
-        log.info("[%s] epoch %d: %s", stage, epoch, in_words(numbers))
+        seconds = time.monotonic() - self.started
+        self.history.add(epoch, stage, **numbers, seconds=round(seconds, 1))
+        log.info("%s", epoch_line(stage, epoch, self.epochs, numbers, seconds))
         return numbers
 
     def results(self) -> dict[str, Row]:
@@ -194,6 +196,20 @@ def source_of(labels: PseudoLabels, name: str, predictions: Mapping[str, Predict
         return own is labels.label, int((own == labels.label).sum()), who == name
 
     return predictions[max(predictions, key=likeness)]
+
+
+def epoch_line(stage: str, epoch: int, epochs: int, numbers: Mapping[str, float], seconds: float) -> str:
+    """What is said of an epoch, on a line.
+
+    Args:
+        stage: As in `metrics.csv`.
+        epoch: How many are done.
+        epochs: How many there are; 0 where that is not known.
+        numbers: Of the epoch. Not every epoch has some.
+        seconds: Since the run began.
+    """
+    of = f" of {epochs}" if epochs else ""
+    return f"[{stage}] epoch {epoch}{of}: {in_words({**numbers, 'seconds': round(seconds, 1)})}"
 
 
 def in_words(numbers: Mapping[str, float]) -> str:

@@ -12,22 +12,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError
 from coft.runtime.files import replacing
+from coft.runtime.words import counted
 
-from .model import AdaptedModel
-from .rows import UNSURE, WRITERS, Reader
+from .found import find_model
+from .rows import UNSURE, WRITERS, Line, Reader
 from .sorting import Sorter, find_journal, undo
 from .sources import LIST, Resolve, Sources
-from .store import load
-from .stream import predict_all
+
+if TYPE_CHECKING:
+    from .model import AdaptedModel
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +103,11 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
         return undone(args)
     if not args.run or not args.images:
         raise UserError(f"give a run and images; {program} --help says what there is")
-    model = load(resolve(args.run), "cuda" if torch.cuda.is_available() else "cpu", args.backbone)
+    folder = find_model(resolve(args.run))
+    sources = Sources(args.images, resolve, sys.stdin, but=args.move or args.link)
+    model = loaded(folder, args.backbone)
     if args.unsure and UNSURE in model.classes:
         raise UserError(f"--unsure: a class of the model is called {UNSURE!r} itself; leave it out")
-    sources = Sources(args.images, resolve, sys.stdin, but=args.move or args.link)
     with ExitStack() as stack:
         file = stack.enter_context(written(args.output))
         sorter = stack.enter_context(sorting(args, model, program)) if args.move or args.link else None
@@ -113,12 +115,22 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
     return 1 if stayed else 0
 
 
+def loaded(folder: Path, backbone: str) -> AdaptedModel:
+    """Load a model to where it is fastest. torch is imported here: wrong arguments need not wait for it."""
+    import torch
+
+    from .store import load
+
+    return load(folder, "cuda" if torch.cuda.is_available() else "cpu", backbone)
+
+
 def undone(args: argparse.Namespace) -> int:
     """Undo what a journal says."""
     if args.run:
         raise UserError("--undo takes a journal alone")
     done, failed = undo(find_journal(args.undo))
-    log.info("Undone: %d files%s", done, f"; {failed} could not be, and the journal stays" if failed else "")
+    left = f"; {failed:,} could not be, and the journal stays" if failed else ""
+    log.info("Undone: %s%s", counted(done, "file"), left)
     return 1 if failed else 0
 
 
@@ -160,6 +172,8 @@ def run(
     Raises:
         UserError: If there is no image.
     """
+    from .stream import predict_all
+
     reader, write = Reader(model.classes, args.top, args.unsure), WRITERS[args.format]()
     started, done, skipped, stayed = time.monotonic(), 0, 0, 0
     with logging_redirect_tqdm(), tqdm(total=sources.count(), unit="image", disable=None, leave=False) as bar:
@@ -170,23 +184,24 @@ def run(
                 log.warning("skipped %s: %s", in_a_line(outcome.source.shown), outcome.problem)
                 continue
             line = reader.line(outcome)
+            if sorter:
+                line = placed(sorter, outcome.source.path, line)
+                stayed += not line[sorter.done]
             write(file, line)
             done += 1
-            if sorter:
-                stayed += not place(sorter, outcome.source.path, line["class"])
     if not done + skipped:
         raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
     seconds = time.monotonic() - started
-    left = f"; not {'moved' if args.move else 'linked'}: {stayed}" if stayed else ""
+    left = f"; not {'moved' if args.move else 'linked'}: {stayed:,}" if stayed else ""
     log.info(
-        "Predicted %s in %.1f s, %.0f a second; skipped: %d%s", images(done), seconds, done / seconds, skipped, left
+        "Predicted %s in %.1f s, %.0f a second; skipped: %d%s",
+        counted(done, "image"),
+        seconds,
+        done / seconds,
+        skipped,
+        left,
     )
     return stayed
-
-
-def images(count: int) -> str:
-    """A number of images, in words."""
-    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def in_a_line(name: str) -> str:
@@ -194,14 +209,15 @@ def in_a_line(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def place(sorter: Sorter, path: Path, name: str) -> bool:
-    """Put a file into its folder; False, and a line that says why, if it stays where it is."""
+def placed(sorter: Sorter, path: Path, line: Line) -> Line:
+    """Put a file into its folder. The line gets the place; an empty one, and a warning, if the file cannot be there."""
     try:
-        sorter.put(path, name)
+        to = str(sorter.put(path, line["class"]))
     except UserError as error:
         log.warning("%s", error.line)
-        return False
-    return True
+        to = ""
+    top = line.pop("top")  # last in a line of CSV, whose columns they are
+    return line | {sorter.done: to, "top": top}
 
 
 def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:

@@ -6,9 +6,10 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from .stream import Outcome
+if TYPE_CHECKING:
+    from .stream import Outcome
 
 UNSURE = "unsure"
 Line = dict[str, Any]
@@ -52,7 +53,7 @@ def write_json_line(file: TextIO, line: Line) -> None:
 
 
 class CsvLines:
-    """Writes lines as CSV, after a line of names: path, class, confidence, p_clean, class_2, confidence_2 ..."""
+    """Writes lines as CSV, after a line of names: path, class, confidence, p_clean, moved_to, class_2 ..."""
 
     def __init__(self) -> None:
         self.begun = False

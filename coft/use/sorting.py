@@ -59,6 +59,7 @@ class Sorter:
 
     Attributes:
         journal: The file that says what was done.
+        done: Name of the column that says where a file is now.
 
     Raises:
         UserError: If nothing can be written there.
@@ -67,6 +68,7 @@ class Sorter:
     def __init__(self, folder: Path, classes: Sequence[str], link: bool) -> None:
         ensure_folder(folder, "--link" if link else "--move")
         self.folder, self.link = folder.resolve(), link
+        self.done = "linked_to" if link else "moved_to"
         self.names = dict(zip(classes, folder_names(classes), strict=True))
         stamp = time.strftime("%Y%m%d-%H%M%S")
         try:

@@ -23,17 +23,16 @@ from coft.method.labeller import SCORES
 from coft.method.negative_prompt import CLEAN_RULES
 from coft.method.predictor import FinalClassifier, Predictor
 from coft.runtime.errors import UserError
-from coft.runtime.experiment import CONFIG, write_json
-from coft.runtime.files import read_json, replacing
+from coft.runtime.experiment import write_json
+from coft.runtime.files import replacing
 from coft.runtime.finite import check_finite
 from coft.runtime.precision import PRECISIONS, PREDICTIONS, faster_precision
 
 from .encoders import Tensors, changed_tensors, module_of, rebuilt
+from .found import DESCRIPTION, FORMAT, damaged, description_of, find_model
 from .model import AdaptedModel, Origin
 
-FORMAT = "coft-model/1"
-FOLDER = "model"  # in the output folder of a run
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS = "model.safetensors"
 
 
 # -------------------------------------------------------------------- writing
@@ -113,28 +112,6 @@ def portable_name(name: str) -> str:
 # -------------------------------------------------------------------- reading
 
 
-def find_model(place: Path) -> Path:
-    """The folder of the model of a run.
-
-    Args:
-        place: Output folder of a run, or its model folder.
-
-    Raises:
-        UserError: If there is none.
-    """
-    for folder in (place, place / FOLDER):
-        if (folder / DESCRIPTION).is_file():
-            return folder
-    if not (place / CONFIG).is_file():
-        raise UserError(f"{place}: holds no model; give the output folder of a finished run")
-    if (place / "summary.json").is_file():
-        raise UserError(
-            f"{place}: the run has left no model (an earlier version made it, or its trainer predicts by other means "
-            f"than image classifiers); run it again, or take another trainer, such as CoFT"
-        )
-    raise UserError(f"{place}: the run is not finished; give its command again, and it goes on to the end")
-
-
 def load(
     place: Path,
     device: str | torch.device = "cpu",
@@ -161,31 +138,7 @@ def load(
     try:
         return _built(description, tensors, torch.device(device), backbone, trust_jit)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise _damaged(folder / DESCRIPTION, f"{type(error).__name__}: {error}") from error
-
-
-def description_of(folder: Path) -> dict[str, Any]:
-    """What `model.json` has.
-
-    Args:
-        folder: Of the model.
-
-    Raises:
-        UserError: If it is damaged, or of another version.
-    """
-    path = folder / DESCRIPTION
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(content, dict) or "format" not in content:
-        raise _damaged(path, "no description of a model")
-    if content["format"] != FORMAT:
-        raise UserError(
-            f"{path}: is of another version of the project ({str(content['format'])[:40]!r}, here {FORMAT!r}); "
-            f"use that version, or run the training again"
-        )
-    return content
+        raise damaged(folder / DESCRIPTION, f"{type(error).__name__}: {error}") from error
 
 
 def _tensors(folder: Path, description: Mapping[str, Any]) -> Tensors:
@@ -194,16 +147,12 @@ def _tensors(folder: Path, description: Mapping[str, Any]) -> Tensors:
         found = checksum(path)
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     weights = description.get("weights")
     if not isinstance(weights, dict) or found != weights.get("sha256"):
-        raise _damaged(path, f"its checksum is not the one in {DESCRIPTION}")
+        raise damaged(path, f"its checksum is not the one in {DESCRIPTION}")
     check_finite(tensors, str(path), "run the training again with a lower OPTIM.LR")
     return tensors
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path}: is damaged ({' '.join(reason.split())[:160]}); copy it again, or give the run's command")
 
 
 def _built(

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from coft.backbones.load import load_clip
 from coft.runtime.errors import UserError
-from coft.use.store import find_model, load
+from coft.use.found import find_model
+from coft.use.store import load
 from tests.trainers.conftest import OURS
 
 Run = Callable[..., Any]

@@ -8,6 +8,7 @@ from typing import Any
 
 from clip import clip
 
+from coft.runtime.words import counted
 from coft.use.model import AdaptedModel
 
 LICENCES = {
@@ -63,7 +64,7 @@ def card(model: AdaptedModel, title: str, made: Sequence[str], use: str, compare
     trainer, data = (escaped(str(about.get(key, "unknown"))) for key in ("trainer", "dataset"))
     rows = {
         "Trainer": f"{trainer}{' (our reconstruction)' if trainer.startswith('CoFT') else ''}, of CoFT for Dassl",
-        "Data": f"{data}: {about.get('unlabeled_images', 0)} unlabeled images, {labels} labels",
+        "Data": f"{data}: {counted(about.get('unlabeled_images', 0), 'unlabeled image')}, {counted(labels, 'label')}",
         "Backbone": f"{escaped(model.origin.name)}, fingerprint {model.origin.fingerprint}",
         "Licence of the backbone": escaped(licence_of(model.origin.name)),
         "Input": f"{model.inputs.size} x {model.inputs.size} pixels",
@@ -71,7 +72,7 @@ def card(model: AdaptedModel, title: str, made: Sequence[str], use: str, compare
     }
     parts = [
         f"# {escaped(title)}",
-        f"{len(model.classes)} classes: {classes}.",
+        f"{counted(len(model.classes), 'class', 'classes')}: {classes}.",
         "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items()),
         _list("Files", made),
         f"## Use\n\n```python\n{use.strip()}\n```",

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coft.runtime.errors import Parser
+from coft.runtime.files import check_free
+from coft.use.found import find_model
 from coft.use.predict import said
-from coft.use.sources import Resolve
-from coft.use.store import find_model, load
+from coft.use.sources import Resolve, Sources
 
-from .comparing import Wanted
-from .merging import PEERS
-from .sample import sample
-from .write import WAYS, export
+from .wanted import DEFAULTS, PEERS, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +25,7 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
     parser.add_argument("folder", type=resolve, metavar="DIR", help="a folder that is empty, or not there yet")
     parser.add_argument(
         "--to",
-        choices=tuple(WAYS),
+        choices=tuple(DEFAULTS),
         required=True,
         help="open_clip: a folder that it loads; onnx: images to probabilities; head: vectors of the classes alone",
     )
@@ -65,9 +63,16 @@ def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve 
     """
     args = make_parser(program, resolve).parse_intermixed_args(argv)
     wanted = Wanted(args.to, args.peers or "", args.single, args.int8)
-    run = resolve(args.run)
+    run = find_model(resolve(args.run))
+    Sources(args.images, resolve)  # a wrong path is to be known before torch is imported, which takes seconds
+    check_free(args.folder)
+    from coft.use.store import load
+
+    from .sample import sample
+    from .write import export
+
     model = load(run, backbone=args.backbone, precision="fp32")
-    for line in export(model, args.folder, wanted, lambda: sample(model, find_model(run), args.images, resolve)):
+    for line in export(model, args.folder, wanted, lambda: sample(model, run, args.images, resolve)):
         log.info("%s", line)
     log.info("Exported to %s: %s", args.folder, ", ".join(sorted(path.name for path in args.folder.iterdir())))
     return 0

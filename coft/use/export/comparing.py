@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
-from coft.runtime.errors import UserError, did_you_mean
+from coft.runtime.errors import UserError
+from coft.runtime.words import counted
 from coft.use.model import AdaptedModel
 
-from .merging import AVERAGE, BOTH, PEERS, Exported, Part, parts_of
+from .merging import Exported, Part, parts_of
 from .sample import Predict, Sample, accuracy, agreement
+from .wanted import AVERAGE, BOTH, DEFAULTS, Wanted
 
-DEFAULTS = {"open_clip": AVERAGE, "onnx": BOTH, "head": AVERAGE}  # which encoder, by way of exporting
 Lines = list[str]
 PredictPart = Callable[[AdaptedModel, Part, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a user wants of an export.
-
-    Attributes:
-        to: A name of `WAYS`.
-        peers: A name of `PEERS`; "" for the way's default.
-        single: Whether the encoder that gives the run's classes most often is taken.
-        int8: Whether there is a second ONNX file in int8.
-
-    Raises:
-        UserError: If these do not go together.
-    """
-
-    to: str
-    peers: str = ""
-    single: bool = False
-    int8: bool = False
-
-    def __post_init__(self) -> None:
-        for name, known in (("to", tuple(DEFAULTS)), ("peers", ("", *PEERS))):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} is {getattr(self, name)!r}; {did_you_mean(str(getattr(self, name)), known)}")
-        if self.int8 and self.to != "onnx":
-            raise UserError("--int8 goes with --to onnx")
-        if self.peers == BOTH and self.to != "onnx":
-            raise UserError(f"--peers {BOTH} goes with --to onnx; {self.to} takes one encoder: a, b, or {AVERAGE}")
-        if self.peers and self.single:
-            raise UserError("--single chooses the encoder, and --peers names it; leave one of them out")
 
 
 def by_itself(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
@@ -84,7 +53,8 @@ def which_peers(
         shares[peers] = agreement(own, probabilities_of(model), chosen_by.images)
     listed = ", ".join(f"{words_for(model, peers)} {share:.1f} %" for peers, share in shares.items())
     best = max(shares, key=lambda peers: shares[peers])
-    return best, rest, [f"chosen by the class of the run's model on {len(chosen_by.images)} images: {listed}"]
+    count = counted(len(chosen_by.images), "image")
+    return best, rest, [f"chosen by the class of the run's model on {count}: {listed}"]
 
 
 def probabilities_of(model: AdaptedModel) -> Predict:
@@ -105,7 +75,7 @@ def compared(model: AdaptedModel, exported: Predict, what: str, found: Sample) -
         lines = [f"{what}; the export was not compared with the run's model: there were no images (--images)"]
     else:
         same = agreement(exported, probabilities_of(model), found.images)
-        lines = [f"{what}: the same class as the run's model for {same:.1f} % of {len(found.images)} images"]
+        lines = [f"{what}: the same class as the run's model for {same:.1f} % of {counted(len(found.images), 'image')}"]
     return [*lines, *known_accuracy("the export", exported, "the run's model", probabilities_of(model), found)]
 
 
@@ -114,4 +84,5 @@ def known_accuracy(what: str, exported: Predict, other: str, whole: Predict, fou
     if found.tested is None or found.labels is None:
         return []
     own, before = (accuracy(predict, found.tested, found.labels) for predict in (exported, whole))
-    return [f"accuracy of {what} {own:.1f} %, of {other} {before:.1f} %, on {len(found.labels)} labelled test images"]
+    count = counted(len(found.labels), "labelled test image")
+    return [f"accuracy of {what} {own:.1f} %, of {other} {before:.1f} %, on {count}"]

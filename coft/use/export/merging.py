@@ -17,8 +17,7 @@ from coft.method.predictor import FinalClassifier
 from coft.runtime.errors import UserError
 from coft.use.model import AdaptedModel
 
-AVERAGE, BOTH = "average", "both"
-PEERS = (AVERAGE, BOTH, "a", "b")
+from .wanted import BOTH
 
 
 @dataclass(frozen=True)

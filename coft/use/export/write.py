@@ -13,16 +13,18 @@ import torch
 from safetensors import SafetensorError
 
 from coft.runtime.errors import UserError
-from coft.runtime.files import ensure_folder
+from coft.runtime.files import check_free, ensure_folder
+from coft.runtime.words import counted
 from coft.use.model import AdaptedModel
 
 from . import onnx_file
 from .card import card
-from .comparing import Lines, Wanted, compared, known_accuracy, which_peers, words_for
+from .comparing import Lines, compared, known_accuracy, which_peers, words_for
 from .head import with_frozen, write_head
 from .merging import Exported, parts_of
 from .open_clip_folder import require_plain, write_open_clip
 from .sample import Sample, agreement
+from .wanted import Wanted
 
 HEAD = "`head.safetensors`: vectors of the classes (`weight`), and of the clean log-odds (`clean`) if there are any"
 
@@ -90,8 +92,7 @@ def emerging(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: If there is something in its place, or it cannot be written.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already, and not an empty folder; choose another")
+    check_free(folder)
     ensure_folder(folder.parent, "DIR")
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -152,7 +153,7 @@ def of_int8(draft: Path, found: Sample) -> Lines:
         same = "no images to compare classes on (--images)"
     else:
         share = agreement(whole, small, found.images)
-        same = f"the same class as fp32 for {share:.1f} % of {len(found.images)} images"
+        same = f"the same class as fp32 for {share:.1f} % of {counted(len(found.images), 'image')}"
     return [f"{words}; {same}", *known_accuracy("int8", small, "fp32", whole, found)]
 
 

@@ -105,7 +105,8 @@ def model(scene: Scene, value: float) -> None:
 
     from safetensors.torch import load_file, save_file
 
-    from coft.use.store import DESCRIPTION, FORMAT, WEIGHTS, checksum, load
+    from coft.use.found import DESCRIPTION, FORMAT
+    from coft.use.store import WEIGHTS, checksum, load
 
     folder = scene.copied_run() / "model"
     tensors = load_file(folder / WEIGHTS)

@@ -17,14 +17,14 @@ import yaml
 from coft.backbones.load import fingerprint, load_clip
 from coft.backbones.prompts import ensemble_features
 from coft.review.app import Review
-from coft.review.command import zero_shot_of
 from coft.review.draft import ClassesFile
 from coft.review.reviewed import Reviewed, read_reviewed
+from coft.review.serve import zero_shot_of
 from coft.review.server import Server
 from coft.review.zero_shot import ZeroShot
 from coft.run.classes import Classes, write_classes
 from coft.runtime.evidence import write_frozen
-from coft.use.store import FORMAT
+from coft.use.found import FORMAT
 from tests.coft.report.runs import write_csv, write_images, write_run
 
 TEMPLATES = ("a photo of a {}.", "an image of a {}.")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from coft.review.again import command_with
-from coft.review.command import zero_shot_of
 from coft.review.draft import ClassesFile, drafted
 from coft.review.reviewed import read_reviewed
+from coft.review.serve import zero_shot_of
 from coft.run.classes import Classes, read_classes
 from coft.runtime.errors import UserError
 

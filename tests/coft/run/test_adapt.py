@@ -228,9 +228,12 @@ def test_mistakes_are_one_line(call: dict[str, Any], message: str) -> None:
 def test_an_image_that_cannot_be_read_is_left_out_and_cannot_be_predicted(
     adapt: Any, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "coft")
     result = adapt(folder, phase2__epochs=1)
+    epochs = re.findall(r"\[(phase\d)\] epoch (\d) of 3: seconds \d", caplog.text)
+    assert epochs == [("phase1", "1"), ("phase1", "2"), ("phase2", "3")], "a run without a folder has its lines, too"
     assert str(folder / "broken.png") not in set(result.labels_["path"])
-    assert "1 files cannot be read as images" in caplog.text and "broken.png" in caplog.text
+    assert "Skipped 1 file that cannot be read" in caplog.text and "broken.png" in caplog.text
     with pytest.raises(coft.UserError, match=r"broken\.png"):
         result.predict(folder)
 

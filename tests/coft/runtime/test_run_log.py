@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 import time
 from pathlib import Path
 
@@ -47,7 +48,10 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
     reported = log.add(0, "zero-shot")
     assert (reported["kept"], reported["of"], reported["precision"], reported["pool_accuracy"]) == (3, 5, 0.5, 0.75)
     log.seeds_chosen(seeds, logits, torch.tensor([1, 1]))  # of a later round
+    caplog.set_level("INFO")
+    log.epochs = 3
     assert "kept" not in log.add(1, "phase1")
+    assert re.search(r"\[phase1\] epoch 1 of 3: seconds \d", caplog.text), "an epoch without numbers has a line"
     assert [row["kept"] for row in lines(tmp_path / "metrics.csv")] in (["3", ""], ["3.0", ""])
 
 

@@ -265,7 +265,7 @@ def test_images_of_the_run_are_taken_for_the_comparison(
     lines = [f"{path},boat" for path in (pictures / "00.png", pictures / "cut.jpg", tmp_path / "gone.png")]
     (run / "pseudo_labels.csv").write_text("\n".join(["path,class", *lines]))
     assert main([str(run), "--to", "open_clip", str(tmp_path / "out")]) == 0
-    assert "% of 1 images" in capsys.readouterr().err
+    assert "% of 1 image\n" in capsys.readouterr().err
 
 
 def test_a_single_encoder_is_the_one_nearest_to_both(

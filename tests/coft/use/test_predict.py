@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from coft.use import predict as command
 from coft.use import sorting, stream
 from coft.use.model import AdaptedModel
 from coft.use.predict import main
@@ -90,7 +89,8 @@ def test_files_are_sorted_and_put_back(finished_run: Path, pictures: Path, capsy
     printed = capsys.readouterr()
     folders = dict(zip(CLASSES, ("tabby cat", "a_b_ _c_", "boat"), strict=True))
     for row in table(printed.out):
-        assert (target / folders[row["class"]] / Path(row["path"]).name).is_file()
+        assert row["moved_to"] == str(target / folders[row["class"]] / Path(row["path"]).name)
+        assert Path(row["moved_to"]).is_file()
         assert not Path(row["path"]).exists()
     assert (pictures / "cut.jpg").exists()
     assert main([str(finished_run), str(pictures), "--move", str(target)]) == 0, "what is sorted is left out"
@@ -100,6 +100,19 @@ def test_files_are_sorted_and_put_back(finished_run: Path, pictures: Path, capsy
     for journal in reversed(journals):
         assert main(["--undo", str(journal)]) == 0
     assert {path: path.lstat().st_ino for path in pictures.rglob("*") if not path.is_dir()} == before
+
+
+def test_json_lines_say_where_a_link_is(
+    finished_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--format", "jsonl", "--link", str(tmp_path / "linked")]
+    assert main([str(finished_run), str(pictures / "00.png"), *flags]) == 0
+    printed = capsys.readouterr()
+    line = json.loads(printed.out)
+    assert Path(line["linked_to"]).readlink() == pictures / "00.png" and list(line)[-1] == "top"
+    assert "Predicted 1 image in" in printed.err
+    assert main(["--undo", str(tmp_path / "linked")]) == 0
+    assert capsys.readouterr().err == "Undone: 1 file\n"
 
 
 def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_put_back(
@@ -121,7 +134,9 @@ def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_put_back(
     words = [str(pictures / "00.png"), str(pictures), str(pictures / "01.png")]
     assert main([str(finished_run), *words, "--move", str(target)]) == 1
     printed = capsys.readouterr()
-    assert len(table(printed.out)) == 11 and len(list(target.rglob("*.png"))) == 9
+    rows = table(printed.out)
+    assert len(rows) == 11 and len(list(target.rglob("*.png"))) == 9
+    assert {Path(row["path"]).name for row in rows if not row["moved_to"]} == {"03.png", "05.png"}
     *_, counts, last = printed.err.splitlines()
     assert counts.endswith("skipped: 3; not moved: 2")
     assert main(shlex.split(last.partition("coft predict ")[2])) == 0
@@ -207,6 +222,6 @@ def test_a_stop_leaves_no_half_written_file(
         yield from list(predict_all(*args))[:3]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "predict_all", stopped)
+    monkeypatch.setattr(stream, "predict_all", stopped)
     assert main([str(finished_run), str(pictures), "--output", str(tmp_path / "out.csv")]) == 130
     assert not list(tmp_path.glob("*out*"))

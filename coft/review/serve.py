@@ -1,0 +1,86 @@
+"""Serving the page of a review until the person is done."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from pathlib import Path
+
+from coft.runtime.errors import UserError
+from coft.use.found import description_of, find_model
+from coft.use.model import Origin
+from coft.use.store import load_origin
+
+from .again import command_with
+from .app import Review
+from .draft import ClassesFile
+from .reviewed import Reviewed, read_reviewed
+from .server import Server
+from .zero_shot import ZeroShot
+
+LAST_SECONDS = 0.5  # for the last answer to reach the page
+
+
+def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
+    """Serve the page until the person is done, and say what was saved.
+
+    Args:
+        run: Output folder of a finished run.
+        to: File of the classes that are written; None for one in the folder.
+        port: Of the page; 0 for one that is free.
+        browser: Whether a browser opens it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: If the run cannot be reviewed, or the port is taken.
+    """
+    reviewed = read_reviewed(run)
+    command_with(reviewed, run)  # what cannot be trained again is not reviewed
+    file = ClassesFile(run, to)
+    zero_shot = zero_shot_of(reviewed)
+    server = open_server(port)
+    server.review = Review(reviewed, zero_shot, file, threading.Timer(LAST_SECONDS, server.shutdown).start)
+    print(f"The page of the review: {server.url}\nOnly this machine can open it. Ctrl-C or “Done” ends it.", flush=True)
+    if browser:
+        webbrowser.open(server.url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        server.server_close()
+    if server.review.command:
+        print(f"Classes: {file.path}\nTrain anew with them:\n  {server.review.command}")
+    else:
+        print("Nothing was saved.")
+    return 0
+
+
+def zero_shot_of(reviewed: Reviewed) -> ZeroShot:
+    """Zero-shot CLIP on the images of a run, by the backbone that it had.
+
+    Raises:
+        UserError: If the run's model is damaged, of another version, or the backbone is another one.
+    """
+    folder = find_model(reviewed.run.folder)
+    content = description_of(folder)
+    try:
+        origin, templates = Origin(**content["backbone"]), [str(own) for own in content["templates"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder}: its description of the model is damaged; run again") from error
+    clip_model = load_origin(origin, trust_jit=bool(reviewed.config.get("MODEL.BACKBONE.TRUST_JIT")))
+    return ZeroShot(reviewed.evidence, reviewed.classes, clip_model, templates)
+
+
+def open_server(port: int) -> Server:
+    """Take a port.
+
+    Raises:
+        UserError: If it cannot be had.
+    """
+    try:
+        return Server(port)
+    except OSError as error:
+        raise UserError(f"--port {port}: cannot be had ({error.strerror}); give another one") from error
