@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coft.method.coft import CoFT as CoFTMethod
-from coft.method.coft import CoFTSettings
+from coft.method.coft_settings import CoFTSettings
 from dassl.engine import TRAINER_REGISTRY
 
 from .pair import PairTrainer

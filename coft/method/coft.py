@@ -6,10 +6,8 @@ prediction.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,70 +15,25 @@ import torch
 from torch import Tensor
 
 from .classifier import HEADS, Classifier
+from .coft_settings import CoFTSettings
 from .errors import MethodError
-from .filters import ALONE, FILTERS, HARD, Filter, SeedFilter, probability, weigh_seeds, with_minimum
-from .guard import LEAST_INFORMATION, LEAST_SKILL, knowledge
-from .labeller import SCORES, Scores, best_class, clean_, first_features, first_logits, predict, zero_shot_logits
+from .filters import FILTERS, HARD, Filter, SeedFilter, weigh_seeds, with_minimum
+from .guard import hardly_knows
+from .labeller import Scores, best_class, first_logits, first_neighbours, predict
 from .losses import adjusted_cross_entropy, log_mean
-from .negative_prompt import CLEAN_RULES, expected_dual_loss, separation
-from .neighbours import NeighbourGraph, neighbour_count
+from .negative_prompt import expected_dual_loss, separation
+from .negatives import NegativeVectors
+from .neighbours import NeighbourGraph
 from .optimizers import Schedule, cosine, light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
-from .predictor import FinalClassifier, Predictor, finished
+from .predictor import Predictor, finished, zero_shot
 from .protocol import Backbone, Batch, Images, Method, Observer, Part, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, given_quotas, seed_quota, select_seeds
-from .settings import setting, share
 
-PRECISIONS = ("fp32", "bf16", "bf16-predict", "fp16", "amp", "auto")
-log = logging.getLogger(__name__)
 WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
 MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this
 MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its seeds, rounded up
-
-
-@dataclass(frozen=True)
-class Phase1:
-    """Parameter-efficient tuning on the seeds."""
-
-    epochs: int = setting(10, "epochs of Phase I", at_least=1)
-    min_steps: int = setting(300, "steps of Phase I, at least; an epoch is a pass over the seeds", at_least=0)
-
-
-@dataclass(frozen=True)
-class Phase2:
-    """Full fine-tuning of the image encoders on pseudo-labels of all images."""
-
-    epochs: int = setting(10, "epochs of Phase II", at_least=1)
-    lr: float = setting(1e-5, "learning rate of the image encoders; the heads have ten times as much", at_least=0.0)
-    refresh: int = setting(2, "epochs between two labellings of all images", at_least=1)
-    ema: float = share(0.99, "decay of the moving average that labels and is tested")
-    wise: float = share(0.5, "share of Phase II in the weights that are tested (WiSE-FT); 1: Phase II alone")
-
-
-@dataclass(frozen=True)
-class CoFTSettings:
-    """Settings of CoFT."""
-
-    prec: str = setting(
-        "fp32",
-        "precision of the forward pass; bf16-predict: steps in fp32, predictions in bf16; auto: what is faster",
-        choices=PRECISIONS,
-    )
-    n_ctx: int = setting(0, "random context tokens; 0: the words of the data set's template", at_least=0)
-    visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
-    seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
-    seeds_share: float = setting(0.5, "seeds of both peers, at most so much of the images of a class", above=0.0)
-    prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
-    label_views: int = setting(3, "views of an image that a pseudo-label is the mean of", at_least=1)
-    clean_rule: str = setting("coupled", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
-    class_negative: bool = setting(True, "a negative vector of each class's own beside the negative prompt")
-    classify: str = setting("joint", "class by both prompts, or the positive one alone", choices=tuple(SCORES))
-    filter: str = setting("both", "pseudo-label filter of Phase II", choices=tuple(FILTERS))
-    lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
-    neg_grad_to_visual: bool = setting(True, "the dual loss trains the light visual module, too")
-    phase1: Phase1 = field(default_factory=Phase1)
-    phase2: Phase2 = field(default_factory=Phase2)
 
 
 class CoFT(Method):
@@ -135,6 +88,7 @@ class CoFT(Method):
         self.epochs, self.epoch = self.phase1_epochs + own.phase2.epochs, 0
         steps = {1: self.steps(1) * own.phase1.epochs, 2: self.steps(2) * own.phase2.epochs}
         self.pair = Pair(images, backbone, runtime, own, steps, make_optimizer, self.make_peer, schedule)
+        self.negatives = NegativeVectors(self.pair, own, self.num_classes)
         self.labeller, self.peers = self.pair.labeller, self.pair.peers
         self.models = dict(self.peers)
         self.optimizers, self.schedulers = self.pair.optimizers, self.pair.schedulers
@@ -155,20 +109,9 @@ class CoFT(Method):
 
     def look_at_classes(self) -> None:
         """Train nothing where CLIP hardly knows the classes: wrong names would only be learned by heart."""
-        if not self.runtime.guard or self.num_classes < 2:
-            return
-        features = first_features(self.images, self.backbone, self.runtime, self.settings.label_views)
-        text, scale = self.backbone.zero_shot_text(), self.backbone.scale
-        known = knowledge(zero_shot_logits(features, text, scale, self.runtime), self.runtime.world)
-        for peer in self.peers.values():
-            peer.trains = not known.hardly_any
-        if known.hardly_any:
-            log.warning(
-                "CLIP hardly knows these classes: its skill, as it sees it, is %.2f (least: %.2f), and an image "
-                "tells it %.2f of a class (least: %.2f). So nothing is trained, and zero-shot CLIP is kept. Give names "
-                "that it knows, or another backbone; TRAIN.GUARD False trains all the same",
-                *(known.skill, LEAST_SKILL, known.information, LEAST_INFORMATION),
-            )
+        if self.runtime.guard and hardly_knows(self.backbone, self.images, self.runtime, self.settings.label_views):
+            for peer in self.peers.values():
+                peer.trains = False
 
     @property
     def trains(self) -> bool:
@@ -226,31 +169,13 @@ class CoFT(Method):
         """
         features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.epoch)
         predictions = self.predictions(self.labeller.classify(self.pair.teachers(), features))
-        if self.fits_negatives:
-            self.fit_to_predictions(features, predictions)
+        self.negatives.fit_to_predictions(features, predictions, self.epoch)
         for name, partner in PARTNERS.items():
             labels = self.filter(predictions[name], predictions[partner])
             if not labels.weight.any():
                 raise MethodError("the pseudo-label filter keeps no label; choose another filter")
             self.peers[name].take_labels(labels)
         self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()})
-
-    def fit_to_predictions(self, features: Mapping[str, Tensor], predictions: dict[str, Predictions]) -> None:
-        """Fit each teacher's negative vectors to its partner's labels of all images; its p_clean is then of these.
-
-        A label counts as much as both peers' softmax believe it. With a filter of `ALONE`, a peer takes its own labels.
-
-        Args:
-            features: Of all images, by peer. Shape (N, embed_dim) each.
-            predictions: By peer; p_clean is replaced.
-        """
-        alone = self.settings.filter in ALONE
-        sources = {name: predictions[name if alone else partner] for name, partner in PARTNERS.items()}
-        labels = {name: probability(predictions[name], source) for name, source in sources.items()}
-        self.pair.fit_negatives(self.pair.teachers(), labels, self.settings.label_views, self.epoch, features)
-        for name, (_, log_odds) in self.labeller.classify(self.pair.teachers(), features).items():
-            clean = clean_(log_odds, self.settings.prior_tau, self.settings.clean_rule, self.runtime.world)
-            predictions[name] = replace(predictions[name], clean=clean)
 
     def ensemble(self, scores: Sequence[Scores]) -> Tensor:
         """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
@@ -270,10 +195,7 @@ class CoFT(Method):
 
     def neighbours(self) -> NeighbourGraph:
         """The graph of images that are alike to the frozen CLIP."""
-        features = first_features(self.images, self.backbone, self.runtime, self.settings.label_views)
-        with self.runtime.timed("labelling"):
-            count = neighbour_count(len(self.images), self.num_classes)
-            return NeighbourGraph(features, count, world=self.runtime.world)
+        return first_neighbours(self.images, self.backbone, self.runtime, self.settings.label_views)
 
     # ---------------------------------------------------------------- the loop
 
@@ -333,43 +255,16 @@ class CoFT(Method):
         """Fit the negative vectors at the end of each phase."""
         self.tested = {}
         if epoch + 1 == self.epochs:
-            self.fit_to_labels()
+            self.negatives.fit_to_labels(self.inference_models(), self.labels, self.frequency, epoch)
         elif self.phase(epoch) == 1 and (epoch + 1) % self.settings.phase1.epochs == 0:
-            self.fit_to_seeds()
-
-    # ---------------------------------------------------------------- the negative vectors
-
-    @property
-    def fits_negatives(self) -> bool:
-        """Whether negative vectors are fitted to what they tell apart, instead of trained alone."""
-        return bool(self.settings.class_negative and self.settings.lambda_dual)
-
-    def fit_to_seeds(self) -> None:
-        """Fit each teacher's negative vectors to its surest seeds of each class: as many as it had at first."""
-        if not self.fits_negatives:
-            return
-        seeds = {n: peer.seeds.of_classes(slice(self.per_peer), self.num_classes) for n, peer in self.peers.items()}
-        self.pair.fit_negatives(self.pair.teachers(), seeds, self.settings.label_views, self.epoch)
-
-    def fit_to_labels(self) -> None:
-        """Fit the inference models' negative vectors to the last labels, with all classes at equal weight.
-
-        The logits l+ are trained with log frequencies added and tested without; d must not bring them back.
-        """
-        if not self.fits_negatives:
-            return
-        balanced = {}
-        for name, labels in self.labels.items():
-            weight = labels.weight.float() * torch.exp(-self.frequency[name][labels.label])
-            balanced[name] = PseudoLabels(labels.index, labels.label, weight)
-        self.pair.fit_negatives(self.inference_models(), balanced, 1, self.epoch)
+            self.negatives.fit_to_seeds(self.per_peer, epoch)
 
     # ---------------------------------------------------------------- prediction
 
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
         """Softmax probabilities by each peer, or twice those of zero-shot CLIP. Shape (n, C) each."""
         if not self.trains:
-            return dict.fromkeys(self.peers, self.zero_shot().probabilities(images))
+            return dict.fromkeys(self.peers, zero_shot(self.backbone, self.runtime.device).probabilities(images))
         self.tested = self.tested or self.prediction_models()
         return self.pair.predict_each(self.tested, images, self.settings.classify)
 
@@ -382,18 +277,13 @@ class CoFT(Method):
         """What it predicts with, as plain parts."""
         own = self.settings
         if not self.trains:
-            return Predictor({"zero_shot": self.zero_shot()})
+            return Predictor({"zero_shot": zero_shot(self.backbone, self.runtime.device)})
         classifiers = {name: finished(model) for name, model in self.prediction_models().items()}
         return Predictor(classifiers, own.classify, own.clean_rule if own.lambda_dual else "")
 
-    def zero_shot(self) -> FinalClassifier:
-        """CLIP as it came."""
-        text = self.backbone.zero_shot_text().to(self.runtime.device)
-        return FinalClassifier(self.backbone.visual, text, None, self.backbone.scale)
-
     def inference_models(self) -> dict[str, Classifier]:
         """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""
-        return self.pair.inference_models(HEADS[:1] if self.fits_negatives else HEADS)
+        return self.pair.inference_models(HEADS[:1] if self.negatives.fitted else HEADS)
 
     def loaded(self) -> None:
         """Weights were loaded from a checkpoint: the models that are tested have to be made again."""

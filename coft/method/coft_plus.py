@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .classifier import Classifier
-from .coft import CoFT, CoFTSettings
+from .coft import CoFT
+from .coft_settings import CoFTSettings
 from .contrastive import DIM, ContrastingPeer
 from .pair import Losses
 from .peer import Peer

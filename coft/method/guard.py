@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .labeller import first_features, zero_shot_logits
+from .protocol import Backbone, Images, Runtime
 from .tables import chunks
 from .world import ALONE, World
 
+log = logging.getLogger(__name__)
 LEAST_SKILL = 1 / 3
 LEAST_INFORMATION = 1 / 4
 
@@ -59,3 +63,27 @@ def knowledge(logits: Tensor, world: World = ALONE) -> Knowledge:
     commonest = float(mean.max())
     of_classes = -float(torch.xlogy(mean, mean).sum())
     return Knowledge((surest - commonest) / max(1 - commonest, 1e-12), (of_classes - entropy) / math.log(classes))
+
+
+def hardly_knows(backbone: Backbone, images: Images, runtime: Runtime, num_views: int) -> bool:
+    """Whether CLIP hardly knows the classes; a warning then says so, and what to do.
+
+    Args:
+        backbone: CLIP for the classes.
+        images: The unlabeled images.
+        runtime: Where and how to compute.
+        num_views: Views of an image that its features are the mean of.
+    """
+    text = backbone.zero_shot_text()
+    if len(text) < 2:
+        return False
+    features = first_features(images, backbone, runtime, num_views)
+    known = knowledge(zero_shot_logits(features, text, backbone.scale, runtime), runtime.world)
+    if known.hardly_any:
+        log.warning(
+            "CLIP hardly knows these classes: its skill, as it sees it, is %.2f (least: %.2f), and an image "
+            "tells it %.2f of a class (least: %.2f). So nothing is trained, and zero-shot CLIP is kept. Give names "
+            "that it knows, or another backbone; TRAIN.GUARD False trains all the same",
+            *(known.skill, LEAST_SKILL, known.information, LEAST_INFORMATION),
+        )
+    return known.hardly_any

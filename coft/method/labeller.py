@@ -224,9 +224,17 @@ def first_logits(
     """
     features = first_features(images, backbone, runtime, num_views)
     logits = correct_prior_(zero_shot_logits(features, text, backbone.scale, runtime), tau, runtime.world)
+    graph = first_neighbours(images, backbone, runtime, num_views)
     with runtime.timed("labelling"):
-        graph = NeighbourGraph(features, neighbour_count(len(images), len(text)), world=runtime.world)
         return graph.spread(logits, runtime.allocate)
+
+
+def first_neighbours(images: Images, backbone: Backbone, runtime: Runtime, num_views: int) -> NeighbourGraph:
+    """The graph of images that are alike to the frozen CLIP; arguments as of `first_logits`."""
+    features = first_features(images, backbone, runtime, num_views)
+    with runtime.timed("labelling"):
+        count = neighbour_count(len(images), len(backbone.classnames))
+        return NeighbourGraph(features, count, world=runtime.world)
 
 
 def first_features(images: Images, backbone: Backbone, runtime: Runtime, num_views: int) -> Tensor:

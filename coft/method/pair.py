@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from .classifier import HEADS, Classifier
 from .labeller import SCORES, Labeller
-from .negative_prompt import draw, fit_negative
 from .optimizers import Built, PhasedOptimizer, PhasedScheduler, Schedule, cosine, full_optimizer
 from .parallel import Parallel
 from .peer import Peer
 from .protocol import Backbone, Images, Runtime
-from .pseudo_labels import PseudoLabels
 from .seeding import generator
 
 NAMES = ("peer_a", "peer_b")
@@ -125,44 +123,6 @@ class Pair:
         # Operations that are recorded or compiled are of one thread.
         together = self.runtime.parallel and not self.runtime.compiler
         return {key: x for own in self.parallel.map(work, list(self.peers), together) for key, x in own.items()}
-
-    @torch.no_grad()
-    def fit_negatives(
-        self,
-        models: Mapping[str, Classifier],
-        labels: Mapping[str, PseudoLabels],
-        num_views: int,
-        epoch: int,
-        known: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Fit each peer's negative vectors to labels, with image features and positive vectors as they are.
-
-        Args:
-            models: Whose vectors.
-            labels: Of each.
-            num_views: Views of an image that its features are the mean of.
-            epoch: The present one, for random numbers.
-            known: Features of all images, where they are at hand. Shape (N, embed_dim) each.
-        """
-        device = self.runtime.device
-        sources = {name: generator(self.runtime.seed, "negative", name, epoch) for name in labels}
-        chosen = {name: labels[name].at(draw(len(labels[name].label), sources[name])) for name in labels}
-        index = {name: own.index for name, own in chosen.items()}
-        if known is None:
-            features = self.labeller.encode_some(models, index, num_views, epoch)
-        else:
-            world, images = self.runtime.world, len(self.images)
-            features = {name: world.take(known[name], own, images) for name, own in index.items()}
-
-        def fitted(name: str) -> Tensor:
-            model, label, weight = models[name], chosen[name].label, chosen[name].weight.float()
-            vectors = features[name].to(device), label.to(device), weight.to(device), model.positive, model.negative
-            return fit_negative(*vectors, model.scale, sources[name])
-
-        with self.runtime.timed("labelling"):
-            negatives = self.parallel.map(fitted, list(chosen))
-        for name, negative in zip(chosen, negatives, strict=True):
-            self.peers[name].set_negative(negative)
 
     # ---------------------------------------------------------------- models
 

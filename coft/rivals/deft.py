@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from coft.method.classifier import Classifier
-from coft.method.coft import MIN_AUC, MIN_KEPT, PRECISIONS, WARMUP_STEPS
+from coft.method.coft import MIN_AUC, MIN_KEPT, WARMUP_STEPS
+from coft.method.coft_settings import PRECISIONS
 from coft.method.filters import keep_best
 from coft.method.labeller import predict, zero_shot_logits
 from coft.method.losses import adjusted_cross_entropy, log_mean

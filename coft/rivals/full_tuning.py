@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from coft.method.classifier import Classifier
-from coft.method.coft import PRECISIONS
+from coft.method.coft_settings import PRECISIONS
 from coft.method.labeller import Labeller
 from coft.method.losses import adjusted_cross_entropy, average_predictions
 from coft.method.optimizers import HEAD_RATE, full_optimizer

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler
 
-from coft.method.coft import CoFTSettings
+from coft.method.coft_settings import CoFTSettings
 from coft.method.filters import Filter
 from coft.method.optimizers import Schedule, cosine
 from coft.method.pseudo_labels import Predictions, PseudoLabels, best_of_each, odds_of

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import POSITIONS, PromptLearner, encode_prompts, random_context, word_context
-from coft.method.coft import PRECISIONS, CoFTSettings
+from coft.method.coft_settings import PRECISIONS, CoFTSettings
 from coft.method.labeller import first_logits, zero_shot_logits
 from coft.method.losses import average_predictions
 from coft.method.predictor import FinalClassifier, Predictor

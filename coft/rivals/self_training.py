@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coft.method.coft import CoFTSettings
+from coft.method.coft_settings import CoFTSettings
 from coft.method.labeller import first_logits
 from coft.method.pseudo_labels import PseudoLabels
 from coft.method.settings import setting

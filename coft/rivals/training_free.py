@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.method import settings as declared
-from coft.method.coft import CoFTSettings
+from coft.method.coft_settings import CoFTSettings
 from coft.method.labeller import first_features, zero_shot_logits
 from coft.method.neighbours import NeighbourGraph, nearest, neighbour_count, read, weights_of
 from coft.method.protocol import Backbone, Images, Method, Runtime

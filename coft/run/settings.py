@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from coft.method.coft import CoFT, CoFTSettings
+from coft.method.coft import CoFT
 from coft.method.coft_plus import CoFTPlus, CoFTPlusSettings
+from coft.method.coft_settings import CoFTSettings
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.experiment import flatten
 from coft.runtime.precision import AUTO

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from coft.method.coft import CoFTSettings
 from coft.method.coft_plus import CoFTPlusSettings
+from coft.method.coft_settings import CoFTSettings
 from coft.runtime.settings import keys
 from dassl.engine import TRAINER_REGISTRY
 from tests.docs.pages import ROOT

@@ -12,7 +12,7 @@ from PIL import Image
 
 import coft
 from coft.images import index
-from coft.method import pair
+from coft.method import negatives
 from coft.method.negative_prompt import fit_negative
 from coft.run import classifier
 from tests.coft.run.conftest import SHORT
@@ -29,7 +29,7 @@ def test_its_code_runs(
         Image.fromarray(draw(number % 3, rng)).save(tmp_path / "photos" / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(pair, "fit_negative", partial(fit_negative, steps=10))
+    monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
     asked: list[dict[str, Any]] = []
     whole = coft.adapt
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from coft.method import coft, guard, pair
+from coft.method import coft, guard, negatives
 from coft.method.negative_prompt import fit_negative
 from coft.rivals import deft
 from coft.runtime import run_log
@@ -67,7 +67,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (coft, deft):
         monkeypatch.setattr(module, "WARMUP_STEPS", 2)
         monkeypatch.setattr(module, "MIN_AUC", 0.0)
-    monkeypatch.setattr(pair, "fit_negative", partial(fit_negative, steps=10))
+    monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
 
 
 @pytest.fixture

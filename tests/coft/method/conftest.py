@@ -6,14 +6,14 @@ from functools import partial
 
 import pytest
 
-from coft.method import coft, neighbours, pair
+from coft.method import coft, negatives, neighbours
 from coft.method.negative_prompt import fit_negative
 
 
 @pytest.fixture(autouse=True)
 def _quick_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative vectors are fitted in few steps."""
-    monkeypatch.setattr(pair, "fit_negative", partial(fit_negative, steps=20))
+    monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=20))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.method import pair
+from coft.method import negatives
 from coft.method.filters import FILTERS, oneself
 from coft.method.negative_prompt import fit_negative
 from coft.method.pseudo_labels import Predictions, PseudoLabels
@@ -160,7 +160,7 @@ def test_negative_vectors_are_fitted_to_the_partner_s_labels_when_labels_are_mad
         fits.append((features, labels, weight, fit_negative(features, labels, weight, *rest, steps=20)))
         return fits[-1][-1]
 
-    monkeypatch.setattr(pair, "fit_negative", recorded)
+    monkeypatch.setattr(negatives, "fit_negative", recorded)
     begun(method, method.phase1_epochs)
     predictions, _ = method.observer.labels[-1]
     for (features, labels, weight, negative), (name, partner) in zip(fits[-2:], PARTNER.items(), strict=True):
@@ -200,7 +200,7 @@ def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_share
 @pytest.mark.parametrize("settings", [{"class_negative": False}, {"lambda_dual": 0.0}])
 def test_nothing_is_fitted_where_a_setting_says_so(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     method = make_coft(settings | EACH_EPOCH)
-    monkeypatch.setattr(pair, "fit_negative", partial(pytest.fail, "fitted"))
+    monkeypatch.setattr(negatives, "fit_negative", partial(pytest.fail, "fitted"))
     train(method)
     for peer in method.peers.values():
         torch.testing.assert_close(peer.student.negative, peer.text_features()[1])  # no loss of Phase II reaches it
@@ -220,7 +220,7 @@ def test_negative_vectors_are_fitted_at_the_ends_of_phases(monkeypatch: pytest.M
         fits.append((features, labels, weight, fit_negative(features, labels, weight, *rest, steps=20)))
         return fits[-1][-1]
 
-    monkeypatch.setattr(pair, "fit_negative", recorded)
+    monkeypatch.setattr(negatives, "fit_negative", recorded)
     method = make_coft()  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
     train(method)
     assert len(fits) == len(PEERS) * 4
@@ -249,13 +249,13 @@ def test_negative_vectors_that_judge_know_no_more_seeds_than_the_first_were(monk
         fitted.append(labels)
         return negative
 
-    monkeypatch.setattr(pair, "fit_negative", recorded)
+    monkeypatch.setattr(negatives, "fit_negative", recorded)
     method = make_coft()
     first = method.per_peer
     for peer in method.peers.values():  # one class has more than in the first round, another fewer
         index, labels = torch.arange(first + 4), torch.tensor([0] * (first + 3) + [1])
         peer.take_seeds(PseudoLabels.certain(index, labels))
-    method.fit_to_seeds()
+    method.negatives.fit_to_seeds(method.per_peer, method.epoch)
     assert [labels.tolist() for labels in fitted] == [[0] * first + [1]] * 2
     assert all(count == first + 1 for _, _, count in method.images.asked)
 

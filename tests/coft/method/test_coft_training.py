@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.method.coft import Phase2
+from coft.method.coft_settings import Phase2
 from coft.method.negative_prompt import clean_log_odds, dual_loss
 from coft.method.protocol import Runtime
 from coft.method.pseudo_labels import Predictions, PseudoLabels

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from coft.method import coft
-from coft.method.coft import Phase2
 from coft.method.coft_plus import Contrast
+from coft.method.coft_settings import Phase2
 from coft.method.protocol import Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels
 from coft.method.world import ALONE, World

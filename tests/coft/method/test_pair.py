@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from coft.method import negative_prompt, pair
+from coft.method import negative_prompt, negatives
 from coft.method.negative_prompt import draw, fit_negative
 from coft.method.pair import PARTNERS
 from coft.method.pseudo_labels import PseudoLabels
@@ -61,8 +61,9 @@ def test_negative_vectors_are_fitted_to_labels_that_are_drawn_where_there_are_ma
 ) -> None:
     monkeypatch.setattr(negative_prompt, "FIT_IMAGES", 8)
     monkeypatch.setattr(negative_prompt, "FIT_BATCH", 4)
-    monkeypatch.setattr(pair, "fit_negative", fit_negative)
-    made = make_coft().pair
+    monkeypatch.setattr(negatives, "fit_negative", fit_negative)
+    method = make_coft()
+    made = method.pair
     label = torch.arange(COUNT) % 3
     labels = {
         "peer_a": PseudoLabels.of_pool(label, torch.linspace(0.1, 1, COUNT)),
@@ -78,7 +79,7 @@ def test_negative_vectors_are_fitted_to_labels_that_are_drawn_where_there_are_ma
         model = teachers[name]
         args = (features[name][chosen.index], chosen.label, chosen.weight, model.positive, model.negative, model.scale)
         expected[name] = fit_negative(*args, source)
-    made.fit_negatives(teachers, labels, 2, 5, features if known else None)
+    method.negatives.fit(teachers, labels, 2, 5, features if known else None)
     for name, peer in made.peers.items():
         torch.testing.assert_close(peer.text_features()[1], expected[name])
 

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coft.method.coft import CoFT, CoFTSettings, Phase1, Phase2
+from coft.method.coft import CoFT
 from coft.method.coft_plus import CoFTPlus, CoFTPlusSettings, Contrast
+from coft.method.coft_settings import CoFTSettings, Phase1, Phase2
 from coft.method.protocol import Batch, Method, Observer, Runtime
 from coft.method.pseudo_labels import Predictions, PseudoLabels
 from coft.method.seeding import generator

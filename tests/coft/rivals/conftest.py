@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 
-from coft.method import pair
+from coft.method import negatives
 from coft.method.negative_prompt import fit_negative
 
 
 @pytest.fixture(autouse=True)
 def _quick_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative vectors are fitted in few steps."""
-    monkeypatch.setattr(pair, "fit_negative", partial(fit_negative, steps=20))
+    monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=20))

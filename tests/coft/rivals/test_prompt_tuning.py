@@ -12,7 +12,8 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import template_features
-from coft.method.coft import CoFT, CoFTSettings
+from coft.method.coft import CoFT
+from coft.method.coft_settings import CoFTSettings
 from coft.method.protocol import Runtime
 from coft.method.pseudo_labels import select_seeds
 from coft.rivals.grip import GRIP, GRIPSettings, linear_quota

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from coft.images import index
-from coft.method import coft, guard, pair
+from coft.method import coft, guard, negatives
 from coft.method.negative_prompt import fit_negative
 from tests.conftest import CLASSNAMES, draw
 
@@ -37,7 +37,7 @@ def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(guard, "LEAST_SKILL", 0.0)
     monkeypatch.setattr(coft, "WARMUP_STEPS", 2)
     monkeypatch.setattr(coft, "MIN_AUC", 0.0)
-    monkeypatch.setattr(pair, "fit_negative", partial(fit_negative, steps=10))
+    monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
     monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
 
 

@@ -1,0 +1,56 @@
+"""Settings of CoFT: what a config may say, with types, bounds and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .filters import FILTERS
+from .labeller import SCORES
+from .negative_prompt import CLEAN_RULES
+from .settings import setting, share
+
+PRECISIONS = ("fp32", "bf16", "bf16-predict", "fp16", "amp", "auto")
+
+
+@dataclass(frozen=True)
+class Phase1:
+    """Parameter-efficient tuning on the seeds."""
+
+    epochs: int = setting(10, "epochs of Phase I", at_least=1)
+    min_steps: int = setting(300, "steps of Phase I, at least; an epoch is a pass over the seeds", at_least=0)
+
+
+@dataclass(frozen=True)
+class Phase2:
+    """Full fine-tuning of the image encoders on pseudo-labels of all images."""
+
+    epochs: int = setting(10, "epochs of Phase II", at_least=1)
+    lr: float = setting(1e-5, "learning rate of the image encoders; the heads have ten times as much", at_least=0.0)
+    refresh: int = setting(2, "epochs between two labellings of all images", at_least=1)
+    ema: float = share(0.99, "decay of the moving average that labels and is tested")
+    wise: float = share(0.5, "share of Phase II in the weights that are tested (WiSE-FT); 1: Phase II alone")
+
+
+@dataclass(frozen=True)
+class CoFTSettings:
+    """Settings of CoFT."""
+
+    prec: str = setting(
+        "fp32",
+        "precision of the forward pass; bf16-predict: steps in fp32, predictions in bf16; auto: what is faster",
+        choices=PRECISIONS,
+    )
+    n_ctx: int = setting(0, "random context tokens; 0: the words of the data set's template", at_least=0)
+    visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
+    seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
+    seeds_share: float = setting(0.5, "seeds of both peers, at most so much of the images of a class", above=0.0)
+    prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
+    label_views: int = setting(3, "views of an image that a pseudo-label is the mean of", at_least=1)
+    clean_rule: str = setting("coupled", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
+    class_negative: bool = setting(True, "a negative vector of each class's own beside the negative prompt")
+    classify: str = setting("joint", "class by both prompts, or the positive one alone", choices=tuple(SCORES))
+    filter: str = setting("both", "pseudo-label filter of Phase II", choices=tuple(FILTERS))
+    lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
+    neg_grad_to_visual: bool = setting(True, "the dual loss trains the light visual module, too")
+    phase1: Phase1 = field(default_factory=Phase1)
+    phase2: Phase2 = field(default_factory=Phase2)
