@@ -29,7 +29,7 @@ from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
 from .predictor import Predictor, finished, zero_shot
 from .protocol import Backbone, Batch, Images, Method, Observer, Part, Runtime
-from .pseudo_labels import Predictions, PseudoLabels, correct_prior_, given_quotas, seed_quota, select_seeds
+from .pseudo_labels import Predictions, PseudoLabels, given_quotas, seed_quota, select_seeds
 
 WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
 MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this
@@ -74,10 +74,8 @@ class CoFT(Method):
         super().__init__()
         own, self.num_classes = settings, len(backbone.classnames)
         self.images, self.backbone, self.settings, self.runtime = images, backbone, settings, runtime
-        self.observer, self.choose_seeds = (
-            observer or Observer(),
-            choose_seeds or partial(select_seeds, world=runtime.world),
-        )
+        self.observer = observer or Observer()
+        self.choose_seeds = choose_seeds or partial(select_seeds, world=runtime.world)
         self.per_peer = seed_quota(len(images), self.num_classes, own.seeds_per_class, own.seeds_share)
         min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
         self.filter = filter or with_minimum(FILTERS[own.filter], min_kept)
@@ -176,11 +174,6 @@ class CoFT(Method):
                 raise MethodError("the pseudo-label filter keeps no label; choose another filter")
             self.peers[name].take_labels(labels)
         self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()})
-
-    def ensemble(self, scores: Sequence[Scores]) -> Tensor:
-        """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
-        mean = self.labeller.mean_log_probabilities([logits for logits, _ in scores])
-        return correct_prior_(mean, self.settings.prior_tau, self.runtime.world)
 
     def predictions(self, scores: Mapping[str, Scores]) -> dict[str, Predictions]:
         """Each peer's predictions for all images, from its scores, in place.

@@ -15,9 +15,11 @@ from .classifier import Classifier
 from .coft import CoFT
 from .coft_settings import CoFTSettings
 from .contrastive import DIM, ContrastingPeer
+from .labeller import Scores
 from .pair import Losses
 from .peer import Peer
 from .protocol import Backbone, Batch, Images, Part, Runtime
+from .pseudo_labels import correct_prior_
 from .seeding import derive
 from .settings import setting, share
 
@@ -168,6 +170,11 @@ class CoFTPlus(CoFT):
         log.info("Round %d", number + 1)
         self.share_seeds(logits, growing_quotas(coverage, 2 * self.per_peer, number / max(1, self.rounds - 1)))
         self.pair.start_afresh(number)
+
+    def ensemble(self, scores: Sequence[Scores]) -> Tensor:
+        """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
+        mean = self.labeller.mean_log_probabilities([logits for logits, _ in scores])
+        return correct_prior_(mean, self.settings.prior_tau, self.runtime.world)
 
     # ---------------------------------------------------------------- contrastive learning
 

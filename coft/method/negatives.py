@@ -127,8 +127,9 @@ class NegativeVectors:
 
         def fitted(name: str) -> Tensor:
             model, label, weight = models[name], chosen[name].label, chosen[name].weight.float()
-            numbers = (tensor.to(runtime.device) for tensor in (features[name], label, weight))
-            return fit_negative(*numbers, model.positive, model.negative, model.scale, sources[name])
+            device, vectors = runtime.device, (model.positive, model.negative)
+            numbers = features[name].to(device), label.to(device), weight.to(device)
+            return fit_negative(*numbers, *vectors, model.scale, sources[name])
 
         with runtime.timed("labelling"):
             negatives = pair.parallel.map(fitted, list(chosen))
