@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from coft.runtime.precision import faster_precision
 from weights.pretrain.augment import picture
 from weights.pretrain.captions import Captions, Prompts
 from weights.pretrain.distil import Distillation
@@ -166,7 +167,7 @@ class Trainer:
         self, images: Tensor, prompts: Prompts, labels: list[int], generator: torch.Generator
     ) -> dict[str, Tensor]:
         images = images.to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=faster_precision("cpu") == "bf16"):
             if self.distillation is not None and self.step < self.recipe.distilled * self.recipe.steps:
                 return self.distillation(*self.student.encode_images(images), self.student.hints, images)
             features = self.student(images, prompts, generator)
