@@ -7,10 +7,6 @@ from functools import cache
 from http.client import HTTPException
 from urllib.request import Request, urlopen
 
-import torch
-
-from coft.backbones.load import openai_file, openai_url
-
 BEST = "ViT-B/16"
 EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # drawings: the embedded CLIP is their default
 LABELS_SEEN = {"imagenet", "imagenetv2", "imageneta", "imagenetr", "imagenetsketch", "stl10"}  # by photo's image tower
@@ -24,6 +20,10 @@ def default_backbone(dataset: str) -> str:
     own images on a machine without a GPU, and where OpenAI's weights are not on disk and cannot be had; but not for
     ImageNet, its variants and STL-10, whose images it has seen with labels.
     """
+    import torch  # here: --help need not wait for it
+
+    from coft.backbones.load import openai_file, openai_url
+
     if dataset in EMBEDDED_SETS:
         return "embedded"
     if dataset.lower().replace("_", "") in LABELS_SEEN:
@@ -43,6 +43,8 @@ def default_backbone(dataset: str) -> str:
 @cache
 def can_be_had(name: str) -> bool:
     """Whether one of OpenAI's CLIPs is on disk, or its server answers."""
+    from coft.backbones.load import openai_file, openai_url
+
     if openai_file(name).is_file():
         return True
     try:

@@ -20,18 +20,14 @@ sys.path.insert(0, str(ROOT))
 
 import yaml  # noqa: E402
 
-import train  # noqa: E402
 from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
 from coft.run.classes import is_file  # noqa: E402
 from coft.run.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
 from coft.runtime.ending import guarded  # noqa: E402
 from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.runtime.experiment import flatten  # noqa: E402
-from dassl.data.datasets import DATASET_REGISTRY  # noqa: E402
-from dassl.engine import TRAINER_REGISTRY  # noqa: E402
 from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
-from scripts.several import run_several  # noqa: E402
 
 CONFIGS = ROOT / "configs"
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
@@ -140,6 +136,9 @@ def dataset_arguments(name: str) -> DatasetArguments:
     config = CONFIGS / "datasets" / f"{name}.yaml"
     if config.is_file():
         return DatasetArguments(["--dataset-config-file", str(config)], [])
+    import datasets  # noqa: F401 - registers ours
+    from dassl.data.datasets import DATASET_REGISTRY
+
     registered = {known.lower(): known for known in DATASET_REGISTRY.registered_names()}
     if name.lower() in registered:
         return DatasetArguments([], ["DATASET.NAME", registered[name.lower()]])
@@ -246,18 +245,35 @@ def main(argv: Sequence[str]) -> int:
     trainer, rest = argv[0] if argv else "", argv[1:]
 
     def work() -> int:
-        if trainer not in TRAINER_REGISTRY.registered_names():
-            hint = did_you_mean(trainer, TRAINER_REGISTRY.registered_names())
-            raise UserError(f"trainer {trainer!r}: no such trainer; {hint}")
         args = parse(trainer, rest)
-        arguments = train_arguments(trainer, args)
-        place = arguments.index("--output-dir") + 1
-        arguments[place] = str(shown(Path(arguments[place])))
-        if (args.gpus, args.nnodes) != (1, 1):
-            return run_several(args.gpus, args.nnodes, args.rdzv_endpoint, arguments)
-        return train.main(arguments)
+        own_images(args)  # a mistake is to be known before torch is imported, which takes seconds
+        if args.images and not called_from(args.images).exists():
+            raise UserError(f"--images {args.images}: no such folder; check the path")
+        return launch(trainer, args)
 
     return guarded(work)
+
+
+def launch(trainer: str, args: argparse.Namespace) -> int:
+    """Run a trainer with a script's arguments.
+
+    Raises:
+        UserError: If there is no such trainer, or its settings are wrong.
+    """
+    import train  # registers trainers and data sets
+    from dassl.engine import TRAINER_REGISTRY
+
+    if trainer not in TRAINER_REGISTRY.registered_names():
+        hint = did_you_mean(trainer, TRAINER_REGISTRY.registered_names())
+        raise UserError(f"trainer {trainer!r}: no such trainer; {hint}")
+    arguments = train_arguments(trainer, args)
+    place = arguments.index("--output-dir") + 1
+    arguments[place] = str(shown(Path(arguments[place])))
+    if (args.gpus, args.nnodes) != (1, 1):
+        from scripts.several import run_several
+
+        return run_several(args.gpus, args.nnodes, args.rdzv_endpoint, arguments)
+    return train.main(arguments)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from coft.backbones import load
 from coft.backbones.load import Architecture
 from coft.backbones.open_clip_names import ALIASES
 from coft.run import trainer_configs
@@ -200,9 +203,7 @@ def test_case_makes_no_difference_to_a_data_set_and_arguments_stay_as_they_are()
 
 def test_trust_in_an_archive_reaches_the_choice_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(
-        trainer_configs, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False)
-    )
+    monkeypatch.setattr(load, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False))
     for word in ("True", "False"):
         argv = ["digits", "--backbone", "x.pt", "MODEL.BACKBONE.TRUST_JIT", word]
         launch.train_arguments("CoFT", launch.parse("CoFT", argv))
@@ -272,3 +273,20 @@ def test_a_file_of_classes_is_found_from_anywhere(tmp_path: Path, monkeypatch: p
 def test_mistakes_about_own_images(argv: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         arguments("CoFT", *argv)
+
+
+def test_help_and_missing_images_need_no_torch(tmp_path: Path) -> None:
+    asked = [["CoFT", "--help"], ["CoFT", "folder", "--images", str(tmp_path / "nowhere"), "--classes", "cat, dog"]]
+    code = f"""
+import sys
+from scripts.launch import main
+for words in {asked!r}:
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code
+    print("answered", code, "torch" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
+    answers = [line for line in ended.stdout.splitlines() if line.startswith("answered")]
+    assert answers == ["answered 0 False", "answered 2 False"] and "nowhere: no such folder" in ended.stderr

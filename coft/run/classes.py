@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coft.backbones.prompts import plain_name
-from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
 
@@ -172,6 +170,9 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
     Raises:
         UserError: On fewer than two names, on an empty one, on one with a bar, or on one that stands twice.
     """
+    from coft.backbones.prompts import plain_name  # here: a wrong path is known without torch
+    from coft.backbones.tokens import CLIP_TOKENIZER
+
     if len(classnames) < 2:
         raise UserError(
             f"{source}: a classifier needs at least two class names, {len(classnames)} given; add the missing names"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from coft.backbones.load import architecture
 from coft.backbones.open_clip_names import ALIASES, PREFIX, local_path, stem
 from coft.runtime.places import HOME
 
@@ -24,6 +23,8 @@ def families(backbone: str, trust_jit: bool = False) -> list[str]:
     """Kinds of backbones that one is of, the nearest first."""
     if backbone in ALIASES:
         return ["photo"]
+    from coft.backbones.load import architecture  # here: a command's --help need not wait for torch
+
     known = architecture(backbone, trust_jit)
     small = known.resolution < 128 and not backbone.startswith(PREFIX)
     return ["embedded" if small else "vit_b16" if known.is_vit else "rn50"]

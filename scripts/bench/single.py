@@ -1,0 +1,135 @@
+"""What one encoder costs in the place of both peers: python -m scripts.bench.single RUN [RUN ...].
+
+Runs need test images whose class is known. Labels are read for the table alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from coft.runtime.errors import UserError
+from coft.use.export.comparing import which_peers, words_for
+from coft.use.export.merging import Exported, parts_of
+from coft.use.export.sample import SIZE, sample, tested_in
+from coft.use.export.wanted import AVERAGE, BOTH, Wanted
+from coft.use.found import find_model
+from coft.use.model import AdaptedModel
+from coft.use.predict import said
+from coft.use.sources import Source
+from coft.use.store import load
+from coft.use.stream import read_ahead
+
+SINGLE = (AVERAGE, "a", "b")
+Z = 1.96  # of a 95 % interval
+
+
+class Loss(NamedTuple):
+    """How many images fewer are right by one model than by another.
+
+    Attributes:
+        images: Right by the other alone, less right by the one alone.
+        of: Images.
+        low: Of the 95 % interval, in points of accuracy.
+        high: Likewise.
+    """
+
+    images: int
+    of: int
+    low: float
+    high: float
+
+
+def loss(lost: int, won: int, count: int) -> Loss:
+    """A loss with its interval for pairs: Agresti and Min's, which adds half an image to each cell.
+
+    Args:
+        lost: Images that the other model alone has right.
+        won: Images that the one model alone has right.
+        count: All images.
+    """
+    more, total = lost - won, count + 2
+    spread = Z * math.sqrt(lost + won + 1 - more**2 / total) / total
+    return Loss(more, count, 100 * (more / total - spread), 100 * (more / total + spread))
+
+
+@torch.no_grad()
+def classes_by(model: AdaptedModel, sources: list[Source]) -> dict[str, Tensor]:
+    """Classes of images by both peers, as the run's model has them, and by each single encoder. Shape (n,) each.
+
+    Raises:
+        UserError: If an image cannot be read.
+    """
+    singles = {peers: Exported(parts_of(model, peers)).eval() for peers in SINGLE}
+    found: dict[str, list[Tensor]] = {name: [] for name in (BOTH, *SINGLE)}
+    for batch in batches_of(model, sources):
+        each = {peers: single(batch) for peers, single in singles.items()}
+        each[BOTH] = (each["a"] + each["b"]) / 2
+        for name, probabilities in each.items():
+            found[name].append(probabilities.argmax(dim=1))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def batches_of(model: AdaptedModel, sources: list[Source]) -> Iterator[Tensor]:
+    """Images as the encoders read them, shape (n, 3, size, size), some at a time."""
+    read = read_ahead(model, sources, 2 * SIZE)
+    while some := list(islice(read, SIZE)):
+        views = [view for _, view in some if isinstance(view, Tensor)]
+        if len(views) < len(some):
+            raise UserError(f"{next(source.shown for source, view in some if isinstance(view, str))}: cannot be read")
+        yield model.batch(views)
+
+
+def row_of(run: Path) -> tuple[list[str], tuple[int, int, int]]:
+    """A line of the table, and what the chosen encoder lost and won on how many images."""
+    folder = find_model(run)
+    model = load(folder, precision="fp32")
+    known = tested_in(folder, model.classes)
+    if not known or len(model.predictor.classifiers) < 2:
+        raise UserError(
+            f"{run}: has no pair of peers, or no test images whose class is known and which are still there"
+        )
+    best, _, _ = which_peers(model, Wanted("open_clip", single=True), sample(model, folder, []))
+    found, labels = classes_by(model, list(known)), torch.tensor(list(known.values()))
+    right = {name: own == labels for name, own in found.items()}
+    lost, won = (int((right[one] & ~right[other]).sum()) for one, other in ((BOTH, best), (best, BOTH)))
+    singles = [f"{percent(right[peers])} ({percent(found[peers] == found[BOTH])})" for peers in SINGLE]
+    counts = lost, won, len(labels)
+    line = [str(run), f"{len(labels):,}", percent(right[BOTH]), *singles, words_for(model, best)]
+    return [*line, shown(loss(*counts))], counts
+
+
+def percent(hits: Tensor) -> str:
+    """A share, in percent."""
+    return f"{100 * float(hits.double().mean()):.1f}"
+
+
+def shown(own: Loss) -> str:
+    """A loss, in words."""
+    return f"{own.images:+d} of {own.of:,}: {100 * own.images / own.of:+.2f} [{own.low:+.2f}, {own.high:+.2f}]"
+
+
+def measure() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    runs = parser.parse_args().runs
+    rows, counts = zip(*(row_of(run) for run in runs), strict=True)
+    headers = ["run", "test images", "both, %", "average (same class as both), %", "A", "B", "--single", "its loss"]
+    print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+    lost, won, count = (sum(column) for column in zip(*counts, strict=True))
+    print(f"Together: {shown(loss(lost, won, count))} points")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(said(measure))

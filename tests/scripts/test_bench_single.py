@@ -1,0 +1,50 @@
+"""What one encoder costs in the place of both: the counts, and their interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coft.runtime.errors import UserError
+from coft.use.export.merging import Exported, parts_of
+from coft.use.store import save
+from scripts.bench.single import loss, row_of
+from tests.coft.use.conftest import CLASSES, make_model
+
+
+def test_an_interval_has_the_true_loss_nineteen_times_of_twenty() -> None:
+    drawn = np.random.default_rng(0).multinomial(500, [0.03, 0.02, 0.95], size=2000)
+    found = [loss(int(lost), int(won), 500) for lost, won, _ in drawn]
+    hits = [own.low <= 1.0 <= own.high for own in found]
+    assert 0.94 <= sum(hits) / len(hits) <= 0.97
+    own = loss(12, 5, 500)
+    assert (own.images, own.of) == (7, 500) and own.low < 1.4 < own.high
+
+
+def test_a_row_counts_images_that_one_model_alone_has_right(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    model, run = make_model(checkpoints["resnet"]), tmp_path / "run"
+    save(model, run / "model")
+    with pytest.raises(UserError, match="no test images whose class is known"):
+        row_of(run)
+    names = [f"{number:02}.png" for number in range(20)]
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    labels = [number % len(CLASSES) for number in range(20)]
+    lines = [f'{name},"{CLASSES[label]}",boat' for name, label in zip(names, labels, strict=True)]
+    (run / "test_predictions.csv").write_text("\n".join(["image,class,end", *lines]))
+    lines = [f"{tmp_path / name},boat" for name in names]
+    (run / "pseudo_labels.csv").write_text("\n".join(["path,class", *lines]))
+    (run / "config.yaml").write_text(f"DATASET: {{ROOT: {tmp_path}}}")
+    cells, (lost, won, count) = row_of(run)
+    peers = {"the average of the peers' weights": "average", "peer A": "a", "peer B": "b"}[cells[-2]]
+    batch, right = model.batch([model.view(tmp_path / name) for name in names]), torch.tensor(labels)
+    with torch.no_grad():
+        both = model.predict(batch).probabilities.argmax(dim=1) == right
+        one = Exported(parts_of(model, peers))(batch).argmax(dim=1) == right
+    assert (lost, won, count) == (int((both & ~one).sum()), int((one & ~both).sum()), 20)
+    assert cells[2] == f"{100 * int(both.sum()) / 20:.1f}"
