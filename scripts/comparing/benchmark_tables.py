@@ -140,12 +140,13 @@ def mean_table(found: Mapping[Unit, Found]) -> str:
     counted = {unit: own for unit, own in found.items() if unit.role in COUNTED}
     names = _methods(counted)
     references = [name for name in REFERENCES if name in names]
+    if len(counted) < 2 or not references:
+        return ""
     rows = []
     for name in names:
         pairs = [[p for own in counted.values() if (p := _pair(own, name, other))] for other in references]
         rows.append([name, *(_ratio(own) if len(own) > 1 else "-" for own in pairs), str(max(map(len, pairs)))])
-    heads = ["errors, by those of", *references, "units"]
-    return _table(rows, heads) if len(counted) > 1 and references else ""
+    return _table(rows, ["errors, by those of", *references, "units"])
 
 
 def ratio_table(found: Mapping[Unit, Found], name: str) -> str:

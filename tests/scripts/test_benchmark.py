@@ -95,9 +95,10 @@ def test_scores_are_of_the_first_and_the_last_labels(report: str) -> None:
     assert row["last: softmax"] == "0.600" and row["first: margin"] == "0.500"
 
 
-def test_units_without_a_run_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["UPL", "label propagation"])  # what others are compared with, and what is not
+def test_units_without_a_run_are_left_out(name: str, tmp_path: Path) -> None:
     planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
     first, *_ = planned
-    finished(first, [run for run in planned[first] if run.method.name == "UPL"], {"UPL": 0.6})
+    finished(first, [run for run in planned[first] if run.method.name == name], {name: 0.6})
     text = write_report(planned, "nothing")
     assert "intel" in text and "digits" not in text and "errors" not in text
