@@ -53,11 +53,13 @@ class Found:
     """What the finished runs of a unit have found.
 
     Attributes:
+        methods: All rows in the order of the benchmark, finished or not.
         right: By method.
         seconds: By method, of each seed.
         scores: AUROCs of CoFT's first and last labels, by score; means over seeds.
     """
 
+    methods: Sequence[str]
     right: Mapping[str, BySeed]
     seconds: Mapping[str, Mapping[int, float]]
     scores: Mapping[tuple[str, str], float]
@@ -65,6 +67,7 @@ class Found:
 
 def read_unit(runs: Sequence[Run]) -> Found:
     """Read what runs have left. Methods without a finished run lack."""
+    methods = dict.fromkeys(title for run in runs for _, title in stages(run))
     right: dict[str, BySeed] = {}
     seconds: dict[str, dict[int, float]] = {}
     scores: list[dict[tuple[str, str], float]] = []
@@ -73,14 +76,21 @@ def read_unit(runs: Sequence[Run]) -> Found:
         if not summary or not path.is_file():
             continue
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        for stage, title in (("phase1", f"{run.method.name}, Phase I"), ("end", run.method.name)):
-            if stage in table and (stage == "end" or run.method.name in OURS):
+        for stage, title in stages(run):
+            if stage in table:
                 right.setdefault(title, {})[run.seed] = (table[stage] == table["class"]).to_numpy()
         seconds.setdefault(run.method.name, {})[run.seed] = summary["seconds"]
         if run.method.name == "CoFT":
             scores.append(read_scores(run))
     places = dict.fromkeys(place for own in scores for place in own)
-    return Found(right, seconds, {place: float(np.mean([own[place] for own in scores])) for place in places})
+    means = {place: float(np.mean([own[place] for own in scores])) for place in places}
+    return Found(list(methods), right, seconds, means)
+
+
+def stages(run: Run) -> list[tuple[str, str]]:
+    """Columns of test predictions that make rows of the tables, and the rows' titles."""
+    end = [("end", run.method.name)]
+    return [("phase1", f"{run.method.name}, Phase I"), *end] if run.method.name in OURS else end
 
 
 def read_scores(run: Run) -> dict[tuple[str, str], float]:
@@ -124,7 +134,8 @@ def accuracy_table(found: Mapping[Unit, Found]) -> str:
 
 
 def _methods(found: Mapping[Unit, Found]) -> list[str]:
-    return list(dict.fromkeys(name for own in found.values() for name in own.right))
+    there = {name for own in found.values() for name in own.right}
+    return [name for name in dict.fromkeys(name for own in found.values() for name in own.methods) if name in there]
 
 
 def _accuracy(right: BySeed | None) -> str:
@@ -136,7 +147,7 @@ def _accuracy(right: BySeed | None) -> str:
 
 
 def mean_table(found: Mapping[Unit, Found]) -> str:
-    """Errors by those of references, on the mean over units that count: a row a method, a column a reference."""
+    """Errors by those of references, on the mean over units that count and have both, whose number is in brackets."""
     counted = {unit: own for unit, own in found.items() if unit.role in COUNTED}
     names = _methods(counted)
     references = [name for name in REFERENCES if name in names]
@@ -145,8 +156,8 @@ def mean_table(found: Mapping[Unit, Found]) -> str:
     rows = []
     for name in names:
         pairs = [[p for own in counted.values() if (p := _pair(own, name, other))] for other in references]
-        rows.append([name, *(_ratio(own) if len(own) > 1 else "-" for own in pairs), str(max(map(len, pairs)))])
-    return _table(rows, ["errors, by those of", *references, "units"])
+        rows.append([name, *(f"{_ratio(own)} ({len(own)})" if len(own) > 1 else "-" for own in pairs)])
+    return _table(rows, ["errors, by those of (units)", *references])
 
 
 def ratio_table(found: Mapping[Unit, Found], name: str) -> str:
@@ -193,7 +204,8 @@ def score_table(found: Mapping[Unit, Found]) -> str:
 
 def seconds_table(found: Mapping[Unit, Found]) -> str:
     """Seconds of a run: a row a method, a column a unit."""
-    names = list(dict.fromkeys(name for own in found.values() for name in own.seconds))
+    there = {name for own in found.values() for name in own.seconds}
+    names = [name for name in _methods(found) if name in there]
     rows = [[name, *(_seconds(own.seconds.get(name)) for own in found.values())] for name in names]
     return _table(rows, ["seconds", *(unit.title for unit in found)])
 

@@ -81,12 +81,20 @@ def test_tables_say_what_was_right_and_by_how_much(report: str) -> None:
     mean, low, high = numbers(cells(report, "accuracy, %")["CoFT"][unit])
     assert mean == pytest.approx(80, abs=5) and low < mean < high
     assert numbers(cells(report, "accuracy, %")["CoFT, Phase I"][unit])[0] == 0
-    for head, row in (("errors, by those of", "CoFT"), ("errors of CoFT, by those of", unit)):
-        mean, low, high = numbers(cells(report, head)[row]["UPL"])
-        assert mean == pytest.approx(0.5, abs=0.12) and low < mean < high < 1
-    assert cells(report, "errors, by those of")["CoFT"]["CoFT"] == "-"
-    assert cells(report, "errors, by those of")["CoFT"]["units"] == "2"
+    for head, row, units in (("errors, by those of (units)", "CoFT", [2]), ("errors of CoFT, by those of", unit, [])):
+        mean, low, high, *having = numbers(cells(report, head)[row]["UPL"])
+        assert mean == pytest.approx(0.5, abs=0.12) and low < mean < high < 1 and having == units
+    assert cells(report, "errors, by those of (units)")["CoFT"]["CoFT"] == "-"
     assert cells(report, "seconds")["UPL"]["intel, photo"] == "12"
+
+
+def test_rows_stand_in_the_order_of_the_benchmark_whatever_is_missing(tmp_path: Path) -> None:
+    planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
+    for (unit, runs), names in zip(planned.items(), (["CoFT"], ["zero-shot", "UPL", "CoFT"]), strict=True):
+        finished(unit, [run for run in runs if run.method.name in names], dict.fromkeys(names, 0.6))
+    text = write_report(planned, "nothing")
+    for head, phases in (("accuracy, %", ["CoFT, Phase I"]), ("seconds", [])):
+        assert list(cells(text, head)) == ["zero-shot", "UPL", *phases, "CoFT"]
 
 
 def test_scores_are_of_the_first_and_the_last_labels(report: str) -> None:
