@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from coft.method.errors import MethodError
 from coft.runtime.errors import UserError
+from coft.runtime.finite import check_models
 
+OF_CHECKPOINT = "give another checkpoint, or train again with a lower OPTIM.LR"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -57,6 +60,22 @@ def loads(flag: str) -> Callable[[F], F]:
     return decorate
 
 
+def epoch_to_load(directory: str | os.PathLike[str], epoch: int | None, names: Sequence[str]) -> int | None:
+    """Epoch of the checkpoint to load: the one that is given, else the last; None where there is a best one.
+
+    Args:
+        directory: That of a run; may be empty where there is nothing to load.
+        epoch: What the user gave.
+        names: Of the models.
+
+    Raises:
+        UserError: If there is no directory, or the file that names the last checkpoint names none.
+    """
+    if not directory and names:
+        raise UserError("--eval-only: --model-dir is missing, and nothing is trained; give a run's output folder")
+    return last_epoch(Path(directory), names) if directory and epoch is None else epoch
+
+
 def last_epoch(directory: Path, names: Sequence[str]) -> int | None:
     """Epoch of the last checkpoint, where there is no best one.
 
@@ -71,3 +90,34 @@ def last_epoch(directory: Path, names: Sequence[str]) -> int | None:
                 raise UserError(f"{pointer}: names no checkpoint; give --load-epoch")
             return int(last)
     return None
+
+
+def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -> None:
+    """Check what a trainer has resumed from.
+
+    Args:
+        trainer: The trainer.
+        directory: Where it has looked.
+        epoch: To go on with; 0 where nothing was found.
+
+    Raises:
+        UserError: If the user named a folder that holds nothing, or weights are no numbers.
+    """
+    if epoch:
+        check_models(trainer.method.models, f"checkpoint in {directory}", OF_CHECKPOINT)
+    elif trainer.cfg.RESUME:
+        raise UserError(f"--resume {trainer.cfg.RESUME}: holds no epoch to go on from; give a run's output folder")
+
+
+def no_fork(trainer: Any) -> int:
+    """Refuse TRAIN.FORK in a trainer that has no two phases.
+
+    Returns:
+        0, the epochs that are taken over.
+
+    Raises:
+        UserError: If it is set.
+    """
+    if trainer.cfg.TRAIN.FORK:
+        raise UserError(f"TRAIN.FORK: {type(trainer).__name__} has no two phases; leave it empty")
+    return 0

@@ -25,6 +25,30 @@ def part_of(loader: Any, world: World) -> Any:
     )
 
 
+class Predicted:
+    """Classes of test images, as they are predicted batch by batch.
+
+    Args:
+        world: The processes; each has a part of the images.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._batches = [torch.empty(0, dtype=torch.long)]
+
+    def add(self, scores: Tensor) -> None:
+        """Take the scores of a batch, shape (n, C)."""
+        self._batches.append(scores.argmax(dim=1).cpu())
+
+    def of_all(self) -> Tensor:
+        """Classes of all test images, by all processes, in the order of the images. Shape (N,)."""
+        return self.world.gather(torch.cat(self._batches))
+
+
 class WorldEvaluator:
     """An evaluator of Dassl's that sees the predictions of all processes, in the order of the images.
 
@@ -40,17 +64,16 @@ class WorldEvaluator:
 
     def reset(self) -> None:
         """Forget what was processed."""
-        nothing = torch.empty(0, dtype=torch.long)
-        self.predicted, self.labels = [nothing], [nothing]
+        self.predicted, self.labels = Predicted(self.world), [torch.empty(0, dtype=torch.long)]
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
         """Take in the output (n, C) and the labels (n,) of a batch."""
-        self.predicted.append(mo.argmax(dim=1).cpu())
+        self.predicted.add(mo)
         self.labels.append(gt.cpu())
 
     def evaluate(self) -> Any:
         """Results of all images, by name."""
-        predicted, labels = (self.world.gather(torch.cat(part)) for part in (self.predicted, self.labels))
+        predicted, labels = self.predicted.of_all(), self.world.gather(torch.cat(self.labels))
         self.evaluator.reset()
         self.evaluator.process(F.one_hot(predicted, self.num_classes), labels)
         return self.evaluator.evaluate()

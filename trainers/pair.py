@@ -20,6 +20,7 @@ from coft.runtime.run_log import RunLog
 from dassl.optim import build_optimizer
 
 from .base import MethodTrainer
+from .data import labels_known
 from .reporting import write_test_predictions
 
 OF_PHASE2 = re.compile(  # keys
@@ -92,7 +93,7 @@ class PairTrainer(MethodTrainer):
         ends = done == self.max_epoch or phase != self.method.phase(done)
         measured = self.accuracies() if ends or (every and done % every == 0) else {}
         if ends and measured and done < self.max_epoch:
-            write_test_predictions(self, {f"phase{phase}": self.all_predicted()})
+            write_test_predictions(self, {f"phase{phase}": self.predicted.of_all()})
         for key, value in self.log.add(done, f"phase{phase}", **measured).items():
             self.write_scalar(f"coft/{key}", value, done)
         if ends and done < self.max_epoch:
@@ -114,17 +115,17 @@ class PairTrainer(MethodTrainer):
 
         Empty where no label is known.
         """
-        if not self.labels_known:
+        if not labels_known(self.dm.dataset):
             return {}
         self.set_model_mode("eval")
         right = dict.fromkeys([*self.method.models, "both"], 0)
-        self.predicted = []
+        self.predicted.forget()
         with self.clock.part("evaluation"):
             for batch in self.test_loader:
                 image, label = self.parse_batch_test(batch)
                 guesses = self.method.predict_each(image)
                 guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
-                self.predicted.append(guesses["both"].argmax(dim=1).cpu())
+                self.predicted.add(guesses["both"])
                 for who, probabilities in guesses.items():
                     right[who] += int((probabilities.argmax(dim=1) == label).sum())
         total, counts = len(self.dm.dataset.test), self.world.sum(torch.tensor(list(right.values()))).tolist()

@@ -16,6 +16,7 @@ from coft.runtime.files import write_table
 from coft.runtime.predictions import count_by_class, known_accuracy, predict, write_predictions
 from coft.runtime.words import counted
 
+from .data import unlabeled_part
 from .toolbox import dassl_in_use
 
 
@@ -85,7 +86,7 @@ def shown_path(path: str, root: str) -> str:
         return path
 
 
-def write_summary(trainer: Any, **more: Any) -> None:
+def write_summary(trainer: Any) -> None:
     """Write `summary.json`: config, versions, seed, seconds, accuracies."""
     cfg = trainer.cfg
     content = {
@@ -97,13 +98,12 @@ def write_summary(trainer: Any, **more: Any) -> None:
         "shots": cfg.DATASET.NUM_SHOTS,
         "precision": trainer.precision,
         "labels_used": trainer.labels_used,
-        **({"unlabeled": trainer.unlabeled_part} if trainer.label_free else {}),
+        **({"unlabeled": unlabeled_part(trainer.dm.dataset)} if trainer.label_free else {}),
         "ensemble": trainer.method.ensemble_size,
         **({} if trainer.method.trains else KEPT),
         "seconds": round(time.monotonic() - trainer.started, 1),
         "seconds_by_part": {part: round(value, 2) for part, value in trainer.clock.split().items()},
         "results": trainer.results,
-        **more,
         "device": str(trainer.device),
         "versions": versions(dassl_in_use()),
         "config": cfg.dump(),

@@ -9,7 +9,7 @@ from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import MethodTrainer
-from .data import labels_of
+from .data import images_of, labels_of
 
 
 @TRAINER_REGISTRY.register()
@@ -32,7 +32,7 @@ class Supervised(MethodTrainer):
         """
         super().build_data_loader()
         data = self.labeled_data()
-        self.images = self.read_images([item.impath for item in data])
+        self.images = images_of(self, [item.impath for item in data])
         self.truth = labels_of(self.images, data)
         if not (self.truth >= 0).any():
             raise UserError("Supervised needs labels, and no training image has one; use a label-free trainer")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from coft.report.run_folder import read_run
 from train import Marked
-from trainers import base
+from trainers import ending
 
 
 @pytest.mark.parametrize("trainer", ["CoFT", "DeFT"])
@@ -37,7 +37,7 @@ def test_a_report_that_fails_fails_no_run(
     def fail(folder: Path) -> None:
         raise ValueError("no page today")
 
-    monkeypatch.setattr(base, "write_report", fail)
+    monkeypatch.setattr(ending, "write_report", fail)
     built = run("ZeroshotCLIP")
     assert "The report could not be written" in caplog.text and "no page today" in caplog.text
     assert (Path(built.output_dir) / "summary.json").is_file()
