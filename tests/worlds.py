@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,16 @@ def in_world(size: int, work: Callable[[World], Any], folder: Path) -> list[Any]
     said = "\n".join((folder / f"said-{rank}").read_text() for rank in range(size))
     assert codes == [0] * size, said[-4000:]
     return [torch.load(folder / f"result-{rank}", weights_only=False) for rank in range(size)]
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Context in which all that would compute in fp32 computes in fp64: of what differs, rounding is then gone."""
+    plain = torch.Tensor.float
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.Tensor.float = plain  # type: ignore[method-assign]
+        torch.set_default_dtype(torch.float32)

@@ -30,7 +30,7 @@ from coft.runtime.timing import STEPS, Stopwatch, Waited
 from dassl.engine import TrainerX
 
 from .building import backbone_of, check_choices, runtime_of
-from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, loads, no_fork, readable
+from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, loads, no_fork, readable, whole_states
 from .data import data_manager, reports_predictions, templates_in, unlabeled_of
 from .ending import run_without_epochs, write_results
 from .evaluation import Predicted, WorldEvaluator, part_of
@@ -194,6 +194,7 @@ class MethodTrainer(TrainerX):
         self.recorder = Recorder(self.output_dir, self.world)
         self.runtime.run_in_turn()
 
+    @readable
     def forward_backward(self, batch: Any) -> dict[str, float]:
         """Make a step of the method.
 
@@ -278,16 +279,17 @@ class MethodTrainer(TrainerX):
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
         """Save as Dassl does, by the clock; one process does it for all."""
-        with self.clock.part("saving"):
+        with self.clock.part("saving"), whole_states(self):
             if self.world.writes:
                 super().save_model(*args, **kwargs)
             self.world.barrier()
 
     def keep_state(self) -> None:
         """Keep what another run needs to go on; likewise."""
-        if self.world.writes:
-            super().keep_state()
-        self.world.barrier()
+        with whole_states(self):
+            if self.world.writes:
+                super().keep_state()
+            self.world.barrier()
 
     def init_writer(self, log_dir: Any) -> None:
         """Begin to write for TensorBoard; likewise."""

@@ -41,8 +41,13 @@ def runtime_of(trainer: Any, dtype: torch.dtype | None, scaler: Any) -> Runtime:
         trainer: Has config, device and settings.
         dtype: Of the forward pass; None is fp32.
         scaler: Gradient scaler of fp16.
+
+    Raises:
+        UserError: If it is to deal out weights, and to do what goes with whole ones alone.
     """
     cfg = trainer.cfg
+    if cfg.TRAIN.SHARD and (scaler or cfg.TRAIN.COMPILE):
+        raise UserError("TRAIN.SHARD goes with neither fp16 nor TRAIN.COMPILE: take PREC fp32 or bf16, and no compiler")
     return Runtime(
         cfg.SEED,
         trainer.device,
@@ -55,6 +60,7 @@ def runtime_of(trainer: Any, dtype: torch.dtype | None, scaler: Any) -> Runtime:
         timed=trainer.clock.part,
         guard=cfg.TRAIN.GUARD,
         world=trainer.world,
+        shard=cfg.TRAIN.SHARD,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from coft.method.errors import MethodError
+from coft.method.shards import gathered
 from coft.runtime.errors import UserError
 from coft.runtime.finite import check_models
 
@@ -121,3 +123,10 @@ def no_fork(trainer: Any) -> int:
     if trainer.cfg.TRAIN.FORK:
         raise UserError(f"TRAIN.FORK: {type(trainer).__name__} has no two phases; leave it empty")
     return 0
+
+
+def whole_states(trainer: Any) -> AbstractContextManager[None]:
+    """Context in which the states of a trainer's models and optimizers are whole, whoever holds parts of them."""
+    if not trainer.runtime.shard:
+        return nullcontext()
+    return gathered([*trainer.method.models.values(), *trainer.method.optimizers.values()], trainer.world.writes)

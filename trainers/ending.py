@@ -28,10 +28,10 @@ def run_without_epochs(trainer: Any) -> None:
 
 
 def write_results(trainer: Any) -> None:
-    """Write what is left of a run at its end; one process does it."""
+    """Write what is left of a run at its end."""
     if trainer.world.writes:
         write_summary(trainer)
-        write_model(trainer)
+    write_model(trainer)
     report(trainer)
 
 

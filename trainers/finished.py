@@ -18,12 +18,14 @@ from .toolbox import dassl_in_use
 def write_model(trainer: Any) -> None:
     """Write what a finished trainer predicts with to its output folder, if it predicts with image classifiers.
 
+    One process writes.
+
     Raises:
         UserError: If it cannot be written.
     """
     trainer.set_model_mode("eval")
-    predictor = trainer.method.predictor()
-    if predictor is None:
+    predictor = trainer.method.predictor()  # in all processes: weights may have to be put together for it
+    if predictor is None or not trainer.world.writes:
         return
     cfg = trainer.cfg
     name = portable_name(cfg.MODEL.BACKBONE.NAME)

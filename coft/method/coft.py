@@ -300,8 +300,9 @@ class CoFT(Method):
     def peer_options(self) -> dict[str, Any]:
         """Settings of a peer."""
         own, runtime = self.settings, self.runtime
-        options = {"negative_to_visual": own.neg_grad_to_visual, "class_negative": own.class_negative}
-        return options | {"ema_decay": own.phase2.ema, "micro_batch": runtime.micro_batch, "compiler": runtime.compiler}
+        options: dict[str, Any] = {"negative_to_visual": own.neg_grad_to_visual, "class_negative": own.class_negative}
+        options |= {"ema_decay": own.phase2.ema, "micro_batch": runtime.micro_batch, "compiler": runtime.compiler}
+        return options | {"deal": runtime.deal}
 
     def draw_batches(self, view: str) -> Sequence[Batch]:
         """Batches of an epoch: for each peer the images that it is trained on."""

@@ -14,6 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from .classifier import HEADS, Classifier, interpolate
 from .errors import MethodError
 from .pseudo_labels import PseudoLabels
+from .shards import Deal, leave_whole, parts_like, whole
+from .world import own_part
 
 
 def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
@@ -31,7 +33,7 @@ def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], in
     @torch.no_grad()
     def update(averages: Sequence[Tensor], values: Sequence[Tensor], steps: int | Tensor) -> None:
         weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        torch._foreach_lerp_(list(averages), list(values), weight)
+        torch._foreach_lerp_([own_part(a) for a in averages], [own_part(v) for v in values], weight)
 
     return update
 
@@ -72,6 +74,7 @@ class Peer(nn.Module):
         phase2_encoder: Where the encoder of Phase II starts; by default at that of Phase I.
         micro_batch: See `Classifier`.
         compiler: Name of a backend of torch.compile for the encoder of Phase II; "" for none.
+        deal: Deals the encoder of Phase II out to the processes, if at all.
 
     Attributes:
         seeds: What Phase I trains on, and what the negative vectors are fitted to.
@@ -95,6 +98,7 @@ class Peer(nn.Module):
         phase2_encoder: nn.Module | None = None,
         micro_batch: int = 0,
         compiler: str = "",
+        deal: Deal = leave_whole,
     ) -> None:
         super().__init__()
         self.prompts = prompts
@@ -107,6 +111,7 @@ class Peer(nn.Module):
         self._phase2_encoder = (phase2_encoder,)  # in a tuple: no submodule, so neither trained nor saved
         self.micro_batch = micro_batch
         self.compiler = compiler
+        self.deal = deal
         self.offset = nn.Parameter(self._first_offset(), requires_grad=class_negative)
         self.seeds = PseudoLabels.none()
         self.trains = True
@@ -160,12 +165,18 @@ class Peer(nn.Module):
 
     def enter_phase2(self) -> None:
         """Leave the text tower: from now on an encoder of the peer's own trains, with two heads from the prompts."""
-        self.student = self.make_student(self._phase2_encoder[0] or self.encoder)
+        self.student = self.make_student(self._start)
         self.ema = AveragedModel(self.student, multi_avg_fn=ramped_ema(self.ema_decay))
+        for model in (self.student, cast(Classifier, self.ema.module)):
+            self.deal(model.encoder)
         self.ema.requires_grad_(False)
         if self.compiler:
             self.student.encoder.compile(backend=self.compiler)  # in place: names of weights stay
         self.train(self.training)
+
+    @property
+    def _start(self) -> nn.Module:
+        return self._phase2_encoder[0] or self.encoder
 
     def make_student(self, encoder: nn.Module) -> Classifier:
         """A classifier all of whose weights train."""
@@ -197,8 +208,8 @@ class Peer(nn.Module):
 
     @torch.no_grad()
     def teacher(self) -> Classifier:
-        """The classifier that labels images: the moving average in Phase II."""
-        return self.prompted() if self.ema is None else cast(Classifier, self.ema.module)
+        """The classifier that labels images: the moving average in Phase II, with whole weights."""
+        return self.prompted() if self.ema is None else whole(cast(Classifier, self.ema.module), self._start)
 
     @torch.no_grad()
     def inference_model(self, wise: float, heads: Sequence[str] = HEADS) -> Classifier:
@@ -215,10 +226,10 @@ class Peer(nn.Module):
     @torch.no_grad()
     def set_negative(self, negative: Tensor) -> None:
         """Put negative vectors of unit length, shape (C, embed_dim), in the place of the present ones."""
-        if self.student is None:
+        if self.student is None or self.ema is None:
             self.offset.copy_(negative - self.prompts()[1])
             return
-        for classifier in (self.student, self.teacher()):
+        for classifier in (self.student, cast(Classifier, self.ema.module)):
             classifier.negative.copy_(negative)
 
     # ---------------------------------------------------------------- state
@@ -267,7 +278,8 @@ class Peer(nn.Module):
         elif extra["phase"] == 1:
             self.leave_phase2()
         frozen = {f"encoder.{n}": t for n, t in self.encoder.state_dict().items() if n in self._shared}
-        return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
+        state = parts_like({**frozen, **state_dict}, super().state_dict())
+        return super().load_state_dict(state, strict=strict, assign=assign)
 
 
 def check_identity(saved: Mapping[str, str], present: Mapping[str, str]) -> None:
