@@ -21,9 +21,9 @@ def is_part(value: Any) -> bool:
     return hasattr(value, "full_tensor")
 
 
-def own_part(value: Tensor) -> Tensor:
+def own_part(value: Any) -> Tensor:
     """This rank's part of a tensor that is dealt out, which shares its memory; another tensor as it is."""
-    return value.to_local() if is_part(value) else value  # type: ignore[operator]
+    return value.to_local() if is_part(value) else value
 
 
 class World:
