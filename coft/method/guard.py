@@ -15,7 +15,7 @@ from .tables import chunks
 from .world import ALONE, World
 
 log = logging.getLogger(__name__)
-LEAST_SKILL = 1 / 3
+LEAST_SKILL = 1 / 4
 LEAST_INFORMATION = 1 / 4
 
 
