@@ -79,17 +79,30 @@ def run(args: argparse.Namespace) -> None:
             yet, is removed before.
     """
     world = processes.world()
+    check_flags(args)
     cfg = make_cfg(args, trainers.extend_cfg)
     agree(cfg, world)
     set_random_seed(cfg.SEED)
-    folder = Path(cfg.OUTPUT_DIR)
     with ExitStack() as stack:
-        if world.writes:
-            stack.enter_context(emptied_after_mistakes(folder))
+        if world.writes and args.eval_only:
+            stack.enter_context(emptied_after_mistakes(Path(cfg.OUTPUT_DIR)))
         with processes.first_alone(world):
             if not args.eval_only:
                 stack.enter_context(taken(cfg, world))
         perform(cfg, args)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that would be passed over.
+
+    Raises:
+        UserError: Naming one.
+    """
+    if args.eval_only and args.resume:
+        raise UserError("--resume: is not read with --eval-only; leave it out, --model-dir names what is evaluated")
+    for flag, value in {"--model-dir": args.model_dir, "--load-epoch": args.load_epoch}.items():
+        if value not in ("", None) and not args.eval_only:
+            raise UserError(f"{flag}: is read with --eval-only alone; add that, or leave {flag} out")
 
 
 def perform(cfg: Any, args: argparse.Namespace) -> None:
@@ -101,11 +114,21 @@ def perform(cfg: Any, args: argparse.Namespace) -> None:
         sys.stdout, sys.stderr = streams
 
 
+def missing(folder: Path) -> list[Path]:
+    """A folder and those above it that are not there."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
 @contextmanager
-def emptied_after_mistakes(folder: Path) -> Iterator[None]:
-    """Context of a run: one that fails before its first checkpoint leaves a folder as it was, new or empty."""
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
-    empty = bool(new) or (folder.is_dir() and not any(folder.iterdir()))
+def emptied_after_mistakes(folder: Path, new: Sequence[Path] | None = None) -> Iterator[None]:
+    """Context of a run: one that fails before its first checkpoint leaves a folder as it was, new or empty.
+
+    Args:
+        folder: The output folder.
+        new: What the run has made of it and of those above it; without, what is not there.
+    """
+    new = missing(folder) if new is None else new
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     try:
         yield
     except Exception:
@@ -147,8 +170,10 @@ def taken(cfg: Any, world: World) -> Iterator[None]:
     """
     folder = Path(cfg.OUTPUT_DIR)
     if world.writes:
+        new = missing(folder)
         ensure_folder(folder, "--output-dir")
-        with sole(folder):
+        # Within the lock: what a process finds that has to wait for another one's run is not its own to remove.
+        with sole(folder), emptied_after_mistakes(folder, new):
             claim(cfg)
             yield
         return
@@ -166,7 +191,8 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     if not world.writes:
         os.environ["DASSL_PROGRESS"] = "0"
         sys.stdout = sys.stderr = terminal = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
-    setup_logger(cfg.OUTPUT_DIR if world.writes else Path(cfg.OUTPUT_DIR) / f"log-rank{world.rank}.txt")
+    # the file, for Dassl would take a folder called "run.txt" for one
+    setup_logger(Path(cfg.OUTPUT_DIR) / ("log.txt" if world.writes else f"log-rank{world.rank}.txt"))
     logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
     if args.quiet:

@@ -189,7 +189,7 @@ def _follow_names(rows: list[list[Row]], classnames: Sequence[str], path: Path) 
         log.warning("%s names classes that are not declared (%s): labels as it has them", path, sorted(others)[0])
         highest = max(label for part in rows for _, label, _ in part)
         if highest >= len(classnames):
-            raise UserError(f"split file {path}: label {highest}, but there are {len(classnames)} classes")
+            raise UserError(f"split file {path}: label {highest}, but there are {len(classnames)} classes; mend it")
         return rows
     return [[(p, declared[spelled(name)], name) for p, _, name in part] for part in rows]
 

@@ -50,7 +50,7 @@ class Folder(DeclaredDataset):
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]
         if not images:
-            why = f", such as {entries[0].path}: {entries[0].problem}" if entries else f"; {SUFFIX_HINT}"
+            why = f", such as {entries[0].path}: {entries[0].problem}; give others" if entries else f"; {SUFFIX_HINT}"
             raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found){why}")
         skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
         write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", skipped)

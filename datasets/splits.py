@@ -37,7 +37,9 @@ def split_by_class(images: Iterable[tuple[str, int, str]]) -> Split:
         first, second = round(TRAIN_SHARE * len(rows)), round(VAL_SHARE * len(rows))
         parts = {"train": rows[:first], "val": rows[first : first + second], "test": rows[first + second :]}
         if not all(parts.values()):
-            raise UserError(f"class {label} ({rows[0][2]}) has {len(rows)} images, too few to be split in three")
+            raise UserError(
+                f"class {label} ({rows[0][2]}) has {len(rows)} images, too few to be split in three; add some"
+            )
         for part, chosen in parts.items():
             split[part] += chosen
     return split
@@ -55,7 +57,9 @@ def hold_out(trainval: Iterable[Row], test: Iterable[Row]) -> Split:
         rng.shuffle(rows)
         held_out = round(HELD_OUT * len(rows))
         if not held_out:
-            raise UserError(f"class {label} ({rows[0][2]}) has {len(rows)} training images, too few to hold some out")
+            raise UserError(
+                f"class {label} ({rows[0][2]}) has {len(rows)} training images, too few to hold some out; add some"
+            )
         split["val"] += rows[:held_out]
         split["train"] += rows[held_out:]
     return split

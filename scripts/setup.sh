@@ -80,10 +80,16 @@ setup_main() {
 }
 
 export CALLED_FROM=$PWD  # relative paths are meant from there: scripts/paths.py
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." # else a folder of this name that CDPATH knows would do
+# Two that are started at once do not install at the same time. The lock ends before what the script is for begins.
+if command -v flock >/dev/null; then
+  exec 9<scripts/setup.sh
+  flock -n 9 || { echo "Another script readies the environment; this one goes on after it" && flock 9; } || true
+fi
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   setup_main "$@"
   echo "Ready: $PYTHON"
 else
   setup_main ${SETUP_EXTRA:-}
 fi
+if [ -e /dev/fd/9 ]; then exec 9<&-; fi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,9 @@ def test_an_output_folder_that_cannot_be(fails: Call, tmp_path: Path) -> None:
 
 def test_flags_that_are_wrong(fails: Call) -> None:
     assert "argument --seed: invalid int value: 'abc'; " in fails(flags=("--seed", "abc"))
+    assert "--model-dir: is read with --eval-only alone" in fails(flags=("--model-dir", "."))
+    assert "--load-epoch: is read with --eval-only alone" in fails(flags=("--load-epoch", "0"))
+    assert "--resume: is not read with --eval-only" in fails(flags=("--eval-only", "--resume", "."))
 
 
 def test_what_differs_most_is_named_first(fails: Call, tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_what_differs_most_is_named_first(fails: Call, tmp_path: Path) -> None:
 def test_a_folder_without_results_is_free_for_the_corrected_command(
     root: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "out.txt"  # a folder all the same
     out.mkdir()
     other = {"DATASET": {"NAME": "Shapes"}, "MODEL": {"BACKBONE": {"NAME": "x"}}, "TRAINER": {"NAME": "UPL"}}
     (out / "config.yaml").write_text(json.dumps(other))
@@ -113,8 +117,11 @@ def test_a_folder_that_another_process_is_at(fails: Call, tmp_path: Path, monkey
     monkeypatch.setattr("coft.runtime.lock.PATIENCE", 0.3)
     (tmp_path / "out").mkdir()
     with sole(tmp_path / "out"):
+        begins = threading.Timer(0.1, (tmp_path / "out" / "log.txt").touch)  # both were started at once
+        begins.start()
         assert "is in use by another process" in fails(left=True)
-    (tmp_path / "out").rmdir()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.txt"]
+    shutil.rmtree(tmp_path / "out")
     assert "unknown name" in fails(trainer="COFT")
 
 

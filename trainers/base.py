@@ -30,7 +30,7 @@ from coft.runtime.timing import STEPS, Stopwatch, Waited
 from dassl.engine import TrainerX
 
 from .building import backbone_of, check_choices, runtime_of
-from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, loads, no_fork, readable, whole_states
+from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, loads, readable, whole_states
 from .data import data_manager, reports_predictions, templates_in, unlabeled_of
 from .ending import run_without_epochs, write_results
 from .evaluation import Predicted, WorldEvaluator, part_of
@@ -99,6 +99,14 @@ class MethodTrainer(TrainerX):
         """Refuse choices that cannot be, or that need labels; see `check_choices`."""
         check_choices(self, cfg)
 
+    def check_fork(self, cfg: Any) -> None:
+        """Refuse a run to fork from where the trainer can take nothing from it.
+
+        Raises:
+            UserError: Naming what is wrong with it.
+        """
+        raise UserError(f"TRAIN.FORK: {type(self).__name__} has no two phases; leave it empty")
+
     def build_data_loader(self) -> None:
         """Build Dassl's loaders; see `data_manager`."""
         dm = data_manager(self)
@@ -166,7 +174,9 @@ class MethodTrainer(TrainerX):
 
     def forked(self) -> int:
         """Take over what another run has trained, where TRAIN.FORK names one; how many epochs that were."""
-        return no_fork(self)
+        if self.cfg.TRAIN.FORK:
+            self.check_fork(self.cfg)
+        return 0
 
     @readable
     def before_epoch(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from coft.method.protocol import Runtime
 from coft.run.backbone import check_light_module
 from coft.runtime.disk_tables import tables_in
 from coft.runtime.errors import UserError
+from coft.runtime.experiment import has_results
 from coft.runtime.precision import PREDICTIONS
 
 from .described import described_text
 
 
 def check_choices(trainer: Any, cfg: Any) -> None:
-    """Refuse a light module that is not there, and to choose the best epoch by labels where none is to be read.
+    """Refuse what would fail later: a light module or a run to fork that is not there, the best epoch by labels.
 
     Raises:
         UserError: Naming the key.
@@ -32,6 +34,8 @@ def check_choices(trainer: Any, cfg: Any) -> None:
             f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}, which chooses an epoch by labels; "
             f"{type(trainer).__name__} reads none: leave it at last_step"
         )
+    if cfg.TRAIN.FORK and not has_results(Path(cfg.OUTPUT_DIR)):  # a run that goes on has no more need of it
+        trainer.check_fork(cfg)
 
 
 def runtime_of(trainer: Any, dtype: torch.dtype | None, scaler: Any) -> Runtime:

@@ -111,20 +111,6 @@ def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -
         raise UserError(f"--resume {trainer.cfg.RESUME}: holds no epoch to go on from; give a run's output folder")
 
 
-def no_fork(trainer: Any) -> int:
-    """Refuse TRAIN.FORK in a trainer that has no two phases.
-
-    Returns:
-        0, the epochs that are taken over.
-
-    Raises:
-        UserError: If it is set.
-    """
-    if trainer.cfg.TRAIN.FORK:
-        raise UserError(f"TRAIN.FORK: {type(trainer).__name__} has no two phases; leave it empty")
-    return 0
-
-
 def whole_states(trainer: Any) -> AbstractContextManager[None]:
     """Context in which the states of a trainer's models and optimizers are whole, whoever holds parts of them."""
     if not trainer.runtime.shard:

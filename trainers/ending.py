@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from coft.report.write import write_report
+from coft.run.results import warn_of_report
+from coft.runtime.errors import UserError
 
 from .data import reports_predictions
 from .finished import write_model
@@ -17,7 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def run_without_epochs(trainer: Any) -> None:
-    """Run a method that has no epochs: it begins, is saved and evaluated."""
+    """Run a method that has no epochs: it begins, is saved and evaluated.
+
+    Raises:
+        UserError: If it is to go on from an epoch.
+    """
+    if trainer.cfg.RESUME:
+        raise UserError(f"--resume: {type(trainer).__name__} has no epochs, so none to go on from; leave it out")
     trainer.set_model_mode("eval")
     trainer.method.begin()
     if trainer.get_model_names():
@@ -42,10 +50,10 @@ def report(trainer: Any) -> None:
         if trainer.world.writes:
             write_report(Path(trainer.output_dir))
             say_what_next(trainer)
-    except Exception:  # all results are on disk already
+    except Exception as error:  # all results are on disk already
         if not trainer.world.alone:  # others may wait for this one
             raise
-        log.warning("The report could not be written; all other files are there", exc_info=True)
+        warn_of_report(error)
 
 
 def say_what_next(trainer: Any) -> None:

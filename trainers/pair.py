@@ -56,16 +56,14 @@ class PairTrainer(MethodTrainer):
         self.log.resume(epochs_done, Path(directory))
         return epochs_done
 
-    def forked(self) -> int:
-        """Take Phase I of the run that TRAIN.FORK names, and its numbers.
+    def check_fork(self, cfg: Any) -> None:
+        """Refuse a run to fork from that is none, or another one in what Phase I depends on.
 
         Raises:
-            UserError: If that run is none, or another one in what Phase I depends on.
+            UserError: Naming the key.
         """
-        folder = self.cfg.TRAIN.FORK
-        if not folder:
-            return 0
-        saved, present = saved_config(Path(folder)), flatten(yaml.safe_load(self.cfg.dump()))
+        folder = cfg.TRAIN.FORK
+        saved, present = saved_config(Path(folder)), flatten(yaml.safe_load(cfg.dump()))
         if saved is None:
             raise UserError(f"TRAIN.FORK {folder}: holds no run; give the output folder of one")
         if key := phase1_difference(saved, present):
@@ -73,9 +71,22 @@ class PairTrainer(MethodTrainer):
                 f"TRAIN.FORK {folder}: {key} is {saved.get(key)!r} there, {present.get(key)!r} here, and Phase I "
                 f"depends on it; only settings of Phase II may differ"
             )
+        if not next(Path(folder).glob("*/model.pth.tar-*"), None):
+            raise unfinished(folder)
+
+    def forked(self) -> int:
+        """Take Phase I of the run that TRAIN.FORK names, and its numbers.
+
+        Raises:
+            UserError: See `check_fork`; or if that run has not come so far.
+        """
+        super().forked()
+        folder = self.cfg.TRAIN.FORK
+        if not folder:
+            return 0
         done = next(epoch for epoch in range(self.method.epochs) if self.method.phase(epoch) == 2)
         if not all((Path(folder) / name / f"model.pth.tar-{done}").is_file() for name in self.get_model_names()):
-            raise UserError(f"TRAIN.FORK {folder}: has not finished Phase I; let it go on until then")
+            raise unfinished(folder)
         self.load_model(folder, epoch=done)
         self.log.resume(done, Path(folder))
         return done
@@ -140,6 +151,11 @@ def phase1_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> st
         if values[0] != values[1] and key not in FREE_KEYS and not of_phase2:
             return key
     return None
+
+
+def unfinished(folder: str) -> UserError:
+    """What is wrong with a run to fork from that is still in Phase I."""
+    return UserError(f"TRAIN.FORK {folder}: has not finished Phase I; let it go on until then")
 
 
 def optimizer_of(settings: Any, parameters: Iterable[nn.Parameter]) -> Any:

@@ -17,6 +17,7 @@ from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
 from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.files import read_json
+from coft.runtime.foreign import some_of
 from coft.runtime.places import HOME
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | No
         check_sentences(sentences, f"--classes, class {classname!r}")
     without = [classname for classname in dataset.classnames if classname not in own]
     if without:
-        log.warning("Classes without a description, which others have: %s", ", ".join(without))
+        log.warning("Classes without a description, which others have: %s", some_of(without))
     named = {classname: [template.format(plain_name(classname))] for classname in without}
     return {class_key(classname): list(sentences) for classname, sentences in {**named, **own}.items()}
 
@@ -142,7 +143,7 @@ def check_sentences(sentences: Any, where: str) -> None:
         UserError: If it is none, or a sentence is empty, stands twice, or is longer than CLIP reads.
     """
     if not isinstance(sentences, list) or not all(isinstance(s, str) and s.strip() for s in sentences):
-        raise UserError(f"{where}: {FORM}, without empty sentences")
+        raise UserError(f"{where}: {FORM}, without empty sentences; mend it")
     if not sentences:
         raise UserError(f"{where}: no sentence; write one, or leave the class out of the file")
     if len(sentences) > MOST_SENTENCES:

@@ -105,7 +105,10 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
         with torch.device(device):
             model: Any = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
     except Exception as error:  # open_clip and timm raise what a value leads them to
-        raise UserError(f"backbone {name}: open_clip cannot build its model_cfg ({_first_line(error)})") from error
+        raise UserError(
+            f"backbone {name}: open_clip cannot build its model_cfg ({_first_line(error)}); mend it, or take a newer "
+            f"open_clip"
+        ) from error
     _drop_nothing(model)
     return model
 

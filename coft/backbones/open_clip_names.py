@@ -108,10 +108,12 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"backbone {name}: {path} cannot be read ({error})") from error
+        raise UserError(f"backbone {name}: {path} cannot be read ({error}); copy it again") from error
     parts = content.get("model_cfg") if isinstance(content, dict) else None
     if not isinstance(parts, dict) or not all(isinstance(parts.get(key), dict) for key in ("vision_cfg", "text_cfg")):
-        raise UserError(f"backbone {name}: {path} has no model_cfg with vision_cfg and text_cfg")
+        raise UserError(
+            f"backbone {name}: {path} has no model_cfg with vision_cfg and text_cfg; give what open_clip writes"
+        )
     return content
 
 

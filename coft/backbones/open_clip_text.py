@@ -68,7 +68,8 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
         return HuggingFaceTokenizer(HFTokenizer(str(place), config.get("context_length", 77), **options))
     except ModuleNotFoundError as error:
         raise UserError(
-            f"backbone {source.name}: its tokenizer needs the package {error.name}: pip install transformers"
+            f"backbone {source.name}: its tokenizer needs the package {error.name}: pip install transformers; "
+            f"then give the command again"
         ) from error
     except Exception as error:  # of transformers, huggingface_hub or the network
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -91,7 +92,10 @@ def check_text(name: str, model: Any) -> None:
     eos = getattr(tower.module, "eos_id", getattr(tower.module, "text_eos_id", None))
     read = {"argmax": vocabulary - 1, "eos": eos}.get(tower.pool)
     if tower.pool not in (*AT_END, "first", "last"):
-        raise UserError(f"backbone {name}: its text encoder pools by {tower.pool!r}, which gives no feature of a text")
+        raise UserError(
+            f"backbone {name}: its text encoder pools by {tower.pool!r}, which gives no feature of a text; take "
+            f"another backbone"
+        )
     if own is CLIP_TOKENIZER and vocabulary <= own.end[0]:
         raise UserError(f"backbone {name}: it has {vocabulary} tokens, and CLIP's tokenizer more; give its tokenizer")
     if tower.class_embedding is None and read is not None and own.end != (read,):

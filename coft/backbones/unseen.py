@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
+from coft.runtime.foreign import some_of
+
 from .load import EMBEDDED
 from .prompts import plain_name
 from .tokens import CLIP_TOKENIZER
 
 log = logging.getLogger(__name__)
-SHOWN = 10  # names in the warning, at most
 
 
 def unseen_names(backbone: str, classnames: Sequence[str]) -> list[str]:
@@ -41,9 +42,8 @@ def _seen_tokens(path: Path) -> frozenset[int]:
 def warn_of_unseen(backbone: str, classnames: Sequence[str]) -> None:
     """Say which class names the backbone cannot know, if there are any."""
     if names := unseen_names(backbone, classnames):
-        shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
         log.warning(
             "The backbone %s has never seen a part of these class names: %s. It can hardly tell what they mean; use "
             "other words, or another backbone",
-            *(backbone, shown),
+            *(backbone, some_of(names)),
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from coft.runtime.errors import Parser, UserError
 from coft.runtime.files import check_there
+from coft.runtime.foreign import some_of
 from coft.runtime.words import counted
 
 METHODS = ("coft", "coft+")
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     with logging_redirect_tqdm():
         found = adapt(*given, not args.quiet, method=args.method, **settings)
     counts = found.labels_["class"].value_counts()
-    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    listed = some_of([f"{name} {count}" for name, count in counts.items()])
     print(f"Labelled {counted(len(found.labels_), 'image')}: {listed}")
     print(f"  {Path(args.output) / 'labels.csv'}")
     print(f"  {Path(args.output) / 'model'}")

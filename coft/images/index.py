@@ -27,6 +27,7 @@ CACHE = cache_folder() / "folders"
 VERSION = 2
 OTHERS = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
 SMALL = 4096  # bytes; smaller files are decoded to see whether they can be, larger ones are looked over
+NO_MEMORY = "not enough memory to decode it"
 JPEG_TAIL = 4096  # bytes at the end in which a JPEG's end mark is looked for: some writers append to it
 
 
@@ -37,7 +38,8 @@ class Entry:
     Attributes:
         path: Below the folder, with slashes.
         size: In bytes.
-        modified: Nanoseconds since the epoch.
+        modified: When it was changed, in nanoseconds since the epoch: by what it says itself, or by the file system,
+            which knows of changes that keep a file's date.
         digest: SHA-256 of the content, in hexadecimal.
         problem: Why it is no image that can be read; empty where it is one.
     """
@@ -62,7 +64,9 @@ def index_folder(folder: Path) -> list[Entry]:
         UserError: If the folder cannot be listed.
     """
     cache = CACHE / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
-    known = {(e.path, e.size, e.modified): e for e in _load(cache)}
+    # What could not be read is looked at again: permissions, drives and memory come and go without a trace in a file.
+    looked_at = [entry for entry in _load(cache) if entry.digest and entry.problem != NO_MEMORY]
+    known = {(e.path, e.size, e.modified): e for e in looked_at}
     not_read: Counter[str] = Counter()
     found = sorted(list_images(folder, not_read), key=lambda entry: entry.path)
     new = [entry for entry in found if (entry.path, entry.size, entry.modified) not in known]
@@ -116,9 +120,9 @@ def _listed(entry: os.DirEntry[str], prefix: str) -> Entry:
         status = entry.stat()
     except OSError:  # a link to nothing
         return Entry(prefix + entry.name, -1, 0)
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
-        return Entry(prefix + entry.name, status.st_size, status.st_mtime_ns, problem="no plain file")
-    return Entry(prefix + entry.name, status.st_size, status.st_mtime_ns)
+    changed = max(status.st_mtime_ns, status.st_ctime_ns)
+    problem = "" if stat.S_ISREG(status.st_mode) else "no plain file"  # reading a pipe would never end
+    return Entry(prefix + entry.name, status.st_size, changed, problem=problem)
 
 
 def look_at(folder: Path, entry: Entry) -> Entry:
@@ -148,7 +152,7 @@ def find_problem(data: bytes, path: str | Path) -> str:
     except UserError as error:
         return _reason(error)
     except MemoryError:
-        return "not enough memory to decode it"
+        return NO_MEMORY
     return ""
 
 

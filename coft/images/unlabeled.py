@@ -52,7 +52,7 @@ class UnlabeledPool:
         world: World = ALONE,
     ) -> None:
         if not paths:
-            raise UserError("no unlabeled images: the data set's training part is empty")
+            raise UserError("no unlabeled images: the data set's training part is empty; see to its files or split")
         self._cache: dict[str, np.ndarray] = {}
         self._prepared: dict[int, Image.Image] = {}
         self._room = cache_bytes
@@ -65,17 +65,26 @@ class UnlabeledPool:
         digests = [known[path] for path in paths]
         order = sorted(range(len(paths)), key=lambda i: digests[i])
         self.order = torch.tensor(order)
-        self.paths = [paths[i] for i in order]
+        self.paths, self._digests = [paths[i] for i in order], [digests[i] for i in order]
         self.digest = hashlib.sha256("".join(digests[i] for i in order).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def image(self, index: int) -> Image.Image:
-        """Return an image, RGB."""
+        """Return an image, RGB.
+
+        Raises:
+            UserError: If it cannot be read, or is another one than it was: pseudo-labels and features that are kept
+                go by its hash.
+        """
         path = self.paths[index]
-        cached = self._cache.get(path)
-        return decode_image(self._read(path), path, self.decoding) if cached is None else Image.fromarray(cached)
+        if (cached := self._cache.get(path)) is not None:
+            return Image.fromarray(cached)
+        data = self._read(path)
+        if hashlib.sha256(data).hexdigest() != self._digests[index]:
+            raise UserError(f"image {path} has changed since the run began; begin anew, in another output folder")
+        return decode_image(data, path, self.decoding)
 
     def prepared(self, index: int, view: View) -> Image.Image:
         """Return an image after a view's first stage; kept while there is room.

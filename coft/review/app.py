@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -67,13 +69,13 @@ class Review:
     Args:
         reviewed: The run.
         zero_shot: Zero-shot CLIP on its images.
-        file: Where classes are written to.
+        file: Where classes are written to. A page in another window writes to a file of its own.
         done: Called when the person is done.
     """
 
     def __init__(self, reviewed: Reviewed, zero_shot: ZeroShot, file: ClassesFile, done: Callable[[], None]) -> None:
         self.reviewed, self.zero_shot, self.file, self.done = reviewed, zero_shot, file, done
-        self.command = ""
+        self.command, self.pages, self.files, self.saving = "", itertools.count(), dict[int, ClassesFile](), Lock()
         self.posts: dict[str, Callable[[Any], Any]] = {
             "effect": self.effect,
             "split": self.split,
@@ -139,7 +141,8 @@ class Review:
             {"names": list(names), "count": count, "images": places[names[0]], "share": share}
             for names, count, share in zip(names_of(own.classes), counts, effect.shares, strict=True)
         ]
-        return {"classes": classes, "suggestions": [asdict(suggestion) for suggestion in own.suggestions()]}
+        suggestions = [asdict(suggestion) for suggestion in own.suggestions()]
+        return {"classes": classes, "suggestions": suggestions, "page": next(self.pages)}
 
     def _picture(self, place: int) -> Answer:
         images = self.reviewed.run.images
@@ -154,23 +157,33 @@ class Review:
 
     def effect(self, content: Any) -> dict[str, Any]:
         """What zero-shot CLIP makes of classes."""
-        return asdict(self.zero_shot.effect(drafted(_part(content, "classes"), self.reviewed.classes)))
+        return asdict(self.zero_shot.effect(drafted(_parts(content, "classes")[0], self.reviewed.classes)))
 
     def split(self, content: Any) -> dict[str, Any]:
         """Two groups of a class's images."""
-        label = _part(content, "label")
+        (label,) = _parts(content, "label")
         if type(label) is not int or not 0 <= label < len(self.reviewed.classes.names):
             raise UserError("label: expected the number of a class")
         return {"halves": [{"count": len(h), "images": h[:OF_HALF]} for h in self.reviewed.halves(label)]}
 
     def save(self, content: Any) -> dict[str, Any]:
         """Write classes to a file, and say by which command they are trained on."""
-        classes = drafted(_part(content, "classes"), self.reviewed.classes)
+        draft, page = _parts(content, "classes", "page")
+        if type(page) is not int:
+            raise UserError("page: expected its number")
+        classes = drafted(draft, self.reviewed.classes)
         self.zero_shot.effect(classes)  # refuses names that are too long for the text encoder
-        notice = self.file.write(classes)
-        assert self.file.path is not None
-        self.command = command_with(self.reviewed, self.file.path)
-        return {"file": str(self.file.path), "command": self.command, "notice": notice}
+        with self.saving:
+            before, file = self.file.path, self.files.get(page)
+            new = file is None and bool(self.files)
+            file = file or (ClassesFile(self.reviewed.run.folder) if new else self.file)
+            notice = file.write(classes)
+            self.file = self.files[page] = file
+            assert file.path is not None
+            self.command = command_with(self.reviewed, file.path)
+        if new:
+            notice = f"{before} was saved in another window, or before this page was loaded anew, and stays as it is."
+        return {"file": str(file.path), "command": self.command, "notice": notice}
 
     def end(self, content: Any) -> dict[str, Any]:
         """The person is done."""
@@ -185,7 +198,7 @@ def empty_picture() -> Image.Image:
     return image
 
 
-def _part(content: Any, name: str) -> Any:
-    if not isinstance(content, dict) or set(content) != {name}:
-        raise UserError(f"expected an object with {name!r} alone")
-    return content[name]
+def _parts(content: Any, *names: str) -> list[Any]:
+    if not isinstance(content, dict) or set(content) != set(names):
+        raise UserError(f"expected an object with {' and '.join(map(repr, names))} alone")
+    return [content[name] for name in names]

@@ -93,7 +93,9 @@ class Reviewed:
         final = self.run.images["class"].iloc[self.evidence.sample].to_numpy()
         mine = np.flatnonzero(final == self.classes.names[label])
         if len(mine) < names.AT_LEAST:
-            raise UserError(f"only {len(mine)} images: too few to find two groups in, {names.AT_LEAST} are needed")
+            raise UserError(
+                f"only {len(mine)} images; {names.AT_LEAST} are needed to find two groups: leave the class whole"
+            )
         features = centred_sample(self.evidence)[torch.from_numpy(mine)].numpy()
         half = KMeans(2, n_init=5, random_state=0).fit_predict(features)
         groups = [self.evidence.sample[mine[half == number]].tolist() for number in (0, 1)]

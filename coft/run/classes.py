@@ -6,6 +6,7 @@ Nothing else knows how synonyms are written.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ CLASSES = "classes.txt"  # in the output folder: the classes as the run had them
 MOST = 30_000  # classes; ImageNet has 21,841 in all
 MOST_BYTES = 1 << 28  # of a file
 MARK = "\ufeff"  # which some editors put before a text; nobody sees it
+CONTROLS = ("Cc", "Zl", "Zp")  # kinds of characters
 BAR = "|"  # between a class name and its synonyms
 Given = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -132,8 +134,11 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
                 raise UserError(f"{source}: name {number} is empty{beside}; give it one, or take it out")
             if any("\ud800" <= letter <= "\udfff" for letter in own):
                 raise UserError(f"{source}: name {number}, {own!r}, is no text in UTF-8; write it anew")
-            if "\t" in own or len(own.splitlines()) > 1:
-                raise UserError(f"{source}: name {number}, {own!r}, has a tab or a line break; take it out")
+            if any(unicodedata.category(letter) in CONTROLS for letter in own):  # a terminal obeys some of them
+                raise UserError(
+                    f"{source}: name {number}, {own!r}, has a tab or a line break, or another control character; take "
+                    f"it out"
+                )
         if name in exact or _plain(name) in others:
             raise UserError(f"{source}: {name!r} stands there twice; take one out")
         exact.add(name)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from coft.method.labeller import first_features
 from coft.report.write import write_report
+from coft.runtime.ending import as_user_error
 from coft.runtime.evidence import write_frozen
 from coft.runtime.experiment import KEPT, flatten, versions, write_json
 from coft.runtime.files import write_table
@@ -38,8 +39,15 @@ def write_page(method: Any, folder: Path) -> None:
     try:
         keep_evidence(method, folder)
         write_report(folder)
-    except Exception:  # all results are on disk already
-        log.warning("The report could not be written; all other files are there", exc_info=True)
+    except Exception as error:  # all results are on disk already
+        warn_of_report(error)
+
+
+def warn_of_report(error: Exception) -> None:
+    """Say that there is no report, and why: in a line where the user can mend it, else with the traceback."""
+    known = as_user_error(error)
+    reason = f" ({known.line})" if known else ""
+    log.warning("The report could not be written%s; all other files are there", reason, exc_info=not known)
 
 
 def write_results(run: Any, folder: Path, labels: pd.DataFrame) -> None:

@@ -20,7 +20,9 @@ OF_THE_MACHINE = {  # what a RuntimeError says, and what it means
     "inline_container.cc": "a file of weights in the output folder cannot be written whole; make room on the disk, "
     "and give the same command again",
     "can't start new thread": "the system lets no more threads run; end other programs, or raise ulimit -u",
-    "Could not determine home directory": "there is no home folder; set the variable HOME to a folder",
+    "Could not determine home directory": "there is no home folder, or nobody of the name after a ~; set the variable "
+    "HOME to a folder, or write the path in full",
+    "Symlink loop from": "a path leads in a circle of links; give one that ends at a file or folder",
 }
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and give the same command again"),
@@ -40,6 +42,7 @@ def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same c
     Returns:
         The exit code: that of the work, 2 for what the user can mend, 130 after an interrupt, 0 if nobody reads on.
     """
+    fill_streams()
     with suppress(AttributeError):  # a stream that somebody put there
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file's name may be no text
     try:
@@ -48,7 +51,7 @@ def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same c
         print(f"\n{interrupted}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # what reads our output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
         return 0
     except Exception as error:
         known = as_user_error(error)
@@ -57,6 +60,20 @@ def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same c
         log.debug("The error was:", exc_info=True)
         print(f"error: {known.line}", file=sys.stderr)
         return MISTAKE
+
+
+def fill_streams() -> None:
+    """Open what is closed of the standard streams: else a file of ours gets its number, and warnings of libraries."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def silence() -> None:
+    """Let what is still to be said on standard output go nowhere: nobody reads it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def as_user_error(error: Exception) -> UserError | None:

@@ -35,14 +35,15 @@ TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all; a number that is none (NaN) becomes null."""
     with replacing(path) as draft:
-        draft.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _plain(content: Any) -> Any:
+def plain(content: Any) -> Any:
+    """What JSON can hold of a content: a number that is none (NaN) becomes null."""
     if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
+        return {key: plain(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [_plain(value) for value in content]
+        return [plain(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 LONGEST = 700  # characters of a line
 TAIL = 200  # of them, those at the end, where a message says what to do
 HIDDEN = "***"
 CREDENTIALS = re.compile(r"""(?i)\b([a-z][a-z0-9+.-]*://)[^\s'"]*@""")  # user and password of an address
 SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd)$")  # of variables of the environment
+FEW = 12  # names that are shown
 SHORTEST_SECRET = 6  # characters; less would hide words
 
 
@@ -21,6 +23,12 @@ def one_line(text: str) -> str:
     if len(plain) > LONGEST:
         plain = f"{plain[: LONGEST - TAIL]} ... {plain[-TAIL:]}"
     return plain
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Names with commas between them; of many, the first ones and how many there are more."""
+    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
+    return one_line(", ".join(names[:FEW])) + more
 
 
 def without_secrets(text: str) -> str:

@@ -43,7 +43,7 @@ def lines(wanted: bool) -> Iterator[None]:
 
 def bars_are_seen() -> bool:
     """Whether there is a terminal or a notebook that shows bars."""
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 def bar(items: Iterable[Any] | None = None, title: str = "", total: int | None = None) -> Any:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +111,22 @@ def write_pseudo_labels(
     write_table(table, path)
 
 
+def import_matplotlib() -> None:
+    """Import it, whatever MPLBACKEND says: a name that this version does not know would end a run that is done."""
+    if "matplotlib" in sys.modules:
+        return
+    wanted = os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+
+    if wanted is not None:
+        os.environ["MPLBACKEND"] = wanted
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = wanted
+
+
 def plot_curves(history: History, path: Path) -> None:
     """Draw accuracy, and coverage, precision and disagreement of pseudo-labels, by epoch; what there is of them."""
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -18,6 +18,7 @@ from coft.method.world import ALONE, World
 from coft.runtime.evidence import write_peers
 
 from .diagnostics import Diagnostics
+from .foreign import some_of
 from .report import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class RunLog(Observer):
             self.numbers |= numbers
         missing = quotas - torch.bincount(seeds.label, minlength=len(quotas))
         if short := [self.classnames[c] for c in torch.nonzero(missing > 0).flatten().tolist()]:
-            log.warning("Fewer seeds than wanted for: %s", ", ".join(short))
+            log.warning("Fewer seeds than wanted for: %s", some_of(short))
 
     def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
         """Count the kept seeds."""

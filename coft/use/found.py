@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from coft.runtime.errors import UserError
-from coft.runtime.experiment import CONFIG
+from coft.runtime.experiment import CONFIG, plain
 from coft.runtime.files import read_json
 
-FORMAT = "coft-model/1"
+FORMAT = "coft-model/2"
 FOLDER = "model"  # in the output folder of a run
 DESCRIPTION = "model.json"  # in that folder
+SEAL = "sha256"  # key of the checksum of all other keys
 
 
 def find_model(place: Path) -> Path:
@@ -57,7 +61,16 @@ def description_of(folder: Path) -> dict[str, Any]:
             f"{path}: is of another version of the project ({str(content['format'])[:40]!r}, here {FORMAT!r}); "
             f"use that version, or run the training again"
         )
+    if content != sealed(content):
+        raise damaged(path, "its own checksum is another one")
     return content
+
+
+def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with the checksum of what it says, in the place of an earlier one."""
+    content = {key: value for key, value in description.items() if key != SEAL}
+    said = json.dumps(json.loads(json.dumps(plain(content))), sort_keys=True)
+    return {**content, SEAL: hashlib.sha256(said.encode()).hexdigest()}
 
 
 def damaged(path: Path, reason: str) -> UserError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from coft.runtime.ending import guarded
+from coft.runtime.ending import guarded, silence
 from coft.runtime.errors import Parser, UserError
 from coft.runtime.files import replacing
 from coft.runtime.words import counted
@@ -127,7 +127,7 @@ def loaded(folder: Path, backbone: str) -> AdaptedModel:
 def undone(args: argparse.Namespace) -> int:
     """Undo what a journal says."""
     if args.run:
-        raise UserError("--undo takes a journal alone")
+        raise UserError("--undo takes a journal alone; leave the rest out")
     done, failed = undo(find_journal(args.undo))
     left = f"; {failed:,} could not be, and the journal stays" if failed else ""
     log.info("Undone: %s%s", counted(done, "file"), left)
@@ -187,7 +187,12 @@ def run(
             if sorter:
                 line = placed(sorter, outcome.source.path, line)
                 stayed += not line[sorter.done]
-            write(file, line)
+            try:
+                write(file, line)
+            except BrokenPipeError:
+                if sorter is None:
+                    raise
+                silence()  # `head` has seen enough, and the files are to be moved all the same
             done += 1
     if not done + skipped:
         raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")

@@ -112,7 +112,7 @@ class Sorter:
                     (os.symlink if self.link else move)(start, target)
                     return target
         except OSError as error:
-            raise UserError(f"{path} cannot be put into {place} ({error.strerror})") from error
+            raise UserError(f"{path} cannot be put into {place} ({error.strerror}); it stays where it is") from error
         raise AssertionError("numbers do not end")
 
     @contextmanager

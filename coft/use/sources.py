@@ -51,7 +51,7 @@ class Sources:
         self.but = None if but is None else but.resolve()
         for word in self.words:
             if word != LIST and not self.resolve(word).exists() and not self._matches(word):
-                raise UserError(f"{word}: there is no such file or folder, and no file of this pattern")
+                raise UserError(f"{word}: there is no such file or folder, and no file of this pattern; check the path")
 
     def __iter__(self) -> Iterator[Source]:
         seen = Seen()

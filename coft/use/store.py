@@ -29,7 +29,7 @@ from coft.runtime.finite import check_finite
 from coft.runtime.precision import PRECISIONS, PREDICTIONS, faster_precision
 
 from .encoders import Tensors, changed_tensors, module_of, rebuilt
-from .found import DESCRIPTION, FORMAT, damaged, description_of, find_model
+from .found import DESCRIPTION, FORMAT, damaged, description_of, find_model, sealed
 from .model import AdaptedModel, Origin
 
 WEIGHTS = "model.safetensors"
@@ -52,7 +52,7 @@ def save(model: AdaptedModel, folder: Path) -> None:
             save_file(tensors, draft, metadata={"format": FORMAT})
             draft.chmod(mode)  # it makes a file that nobody else may read
             description["weights"] = {"file": WEIGHTS, "sha256": checksum(draft)}
-        write_json(folder / DESCRIPTION, description)
+        write_json(folder / DESCRIPTION, sealed(description))
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"the model cannot be written to {folder} ({error}); see to the disk, and give the command again"

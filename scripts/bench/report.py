@@ -85,7 +85,7 @@ class Report:
                 draft.write_text(self.markdown(facts), encoding="utf-8")
             write_json(self.path.with_suffix(".json"), content)
         except OSError as error:
-            raise UserError(f"--out {self.path}: cannot be written ({error})") from error
+            raise UserError(f"--out {self.path}: cannot be written ({error}); choose another") from error
 
     def markdown(self, facts: dict[str, Any]) -> str:
         """The table with what it was measured with."""

@@ -52,33 +52,34 @@ def load_ablations(path: Path) -> list[Ablation]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         trainer, entries = str(content["trainer"]), content["ablations"]
     except FileNotFoundError as error:
-        raise UserError(f"--ablations {path}: no such file") from error
+        raise UserError(f"--ablations {path}: no such file; check the path") from error
     except OSError as error:
         raise UserError(f"--ablations {path}: cannot be read ({error.strerror}); give a list of ablations") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())  # YAML's messages have several lines
         raise UserError(f"{path}: expected the keys trainer and ablations ({reason})") from error
     if not isinstance(entries, list):
-        raise UserError(f"{path}: ablations should be a list of changes, not {entries!r}")
+        raise UserError(f"{path}: ablations should be a list of changes, not {entries!r}; mend it")
     if trainer not in runnable():
         raise UserError(f"{path}: unknown trainer {trainer!r}; {did_you_mean(trainer, runnable())}")
     ablations = [Ablation(Method(FULL, trainer), FULL)] + [_read(path, trainer, entry) for entry in entries]
     names = [ablation.method.name for ablation in ablations]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{path}: two ablations are called {twice[0]!r}")
+        raise UserError(f"{path}: two ablations are called {twice[0]!r}; rename one")
     return ablations
 
 
 def _read(path: Path, trainer: str, entry: Any) -> Ablation:
     if not isinstance(entry, dict) or not {"name", "group"} <= entry.keys() <= FIELDS:
-        raise UserError(f"{path}: {entry!r} should have name, group, and of {', '.join(sorted(FIELDS))} what it needs")
+        fields = ", ".join(sorted(FIELDS))
+        raise UserError(f"{path}: {entry!r} should have name, group, and of {fields} what it needs; mend it")
     measure, only = entry.get("measure", "both"), entry.get("only", "any")
     for value, known in ((measure, MEASURES), (only, ONLY)):
         if value not in known:
             raise UserError(f"{path}: {entry['name']}: {value!r}; {did_you_mean(str(value), list(known))}")
     changes = entry.get("settings", {})
     if not isinstance(changes, dict):
-        raise UserError(f"{path}: {entry['name']}: settings should be KEY: VALUE, not {changes!r}")
+        raise UserError(f"{path}: {entry['name']}: settings should be KEY: VALUE, not {changes!r}; mend it")
     settings = tuple((key, str(value)) for key, value in changes.items())
     return Ablation(Method(entry["name"], trainer, settings), entry["group"], measure, only)
 

@@ -124,7 +124,7 @@ def read_found(places: Sequence[Path]) -> pd.DataFrame:
     """
     for place in places:
         if not place.exists():
-            raise UserError(f"{place}: no such folder or list of results")
+            raise UserError(f"{place}: no such folder or list of results; check the path")
     lists = [listed_rows(place) for place in places if place.is_file()]
     found = found_rows([place for place in places if not place.is_file()])
     rows = pd.concat([table for table in (found, *lists) if not table.empty] or [found], ignore_index=True)

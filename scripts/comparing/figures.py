@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from coft.runtime.files import replacing
+from coft.runtime.report import import_matplotlib
 
 from .methods import rival
 from .statistics import PAIR, ZERO_SHOT
@@ -74,6 +75,7 @@ def panels(figure: Any, count: int, most: int, **settings: Any) -> Sequence[Any]
 
 def write_figure(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> Path:
     """Make a figure (inches) and write it, whole or not at all."""
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

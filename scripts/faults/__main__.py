@@ -1,27 +1,26 @@
-"""The fault campaign as a command: `bash scripts/faults.sh [--quick]`."""
+"""The fault campaign as a command: `bash scripts/faults.sh [--quick] [--write]`."""
 
 from __future__ import annotations
 
 import argparse
-import collections
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from tabulate import tabulate
 from tqdm import tqdm
 
 from coft.runtime.ending import guarded
 from coft.runtime.errors import Parser, UserError, did_you_mean
+from scripts.paths import called_from
 
-from .case import Case, Found, Result
+from .case import Result
 from .categories import CATEGORIES, cases_of
 from .messages import faults_of
 from .play import play
+from .table import Row, counted, in_words, keep, kept, table, write
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,6 +28,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="scripts/faults.sh", description="Try bad inputs and faults, and count what comes of them.")
     parser.add_argument("--quick", action="store_true", help="cases of this process alone, and a share of the settings")
     parser.add_argument("--only", nargs="+", default=[], metavar="CATEGORY", help=f"of {', '.join(CATEGORIES)}")
+    parser.add_argument("--write", action="store_true", help="write what comes of it to docs/reliability.md")
+    parser.add_argument(
+        "--keep", type=called_from, metavar="DIR", help="categories that are done are kept there: a stopped one goes on"
+    )
     parser.add_argument("--verbose", action="store_true", help="show all messages, not those of faults alone")
     return parser
 
@@ -40,22 +43,36 @@ def campaign(argv: Sequence[str]) -> int:
         0, or 1 if there is a fault.
 
     Raises:
-        UserError: If there is no such category.
+        UserError: If there is no such category, or what would be written is not of all of them.
     """
     args = make_parser().parse_args(argv)
     if wrong := [name for name in args.only if name not in CATEGORIES]:
         raise UserError(f"--only: no category {wrong[0]!r}; {did_you_mean(wrong[0], CATEGORIES)}")
+    if args.write and args.only:
+        raise UserError("--write: the page has the table of all categories; leave out --only")
     torch.set_num_threads(1)
-    cases = cases_of(args.only or list(CATEGORIES), args.quick)
-    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="coft-faults-") as shared:
-        results = []
-        for result in tqdm(play(cases, Path(shared)), total=len(cases), unit="case", disable=None, leave=False):
-            results.append(result)
-            show(result, args.verbose)
-    print(table(cases, results))
-    print(f"{len(results)} cases in {time.monotonic() - started:.0f} s")
-    return int(any(result.fault or len(faults_of(result)) > 0 for result in results))
+        rows = [row_of(name, args, Path(shared)) for name in args.only or CATEGORIES]
+    print(table(rows))
+    print(in_words(rows))
+    if args.write:
+        write(rows, args.quick)
+    return int(any(row.faults for row in rows))
+
+
+def row_of(category: str, args: argparse.Namespace, shared: Path) -> Row:
+    """Play a category, unless an earlier call has."""
+    folder = args.keep and args.keep / ("quick" if args.quick else "whole")
+    if folder and (row := kept(category, folder)):
+        return row
+    cases, started, results = cases_of([category], args.quick), time.monotonic(), []
+    for result in tqdm(play(cases, shared), category, len(cases), unit="case", disable=None, leave=False):
+        results.append(result)
+        show(result, args.verbose)
+    row = counted(category, results, time.monotonic() - started)
+    if folder:
+        keep(row, folder)
+    return row
 
 
 def show(result: Result, everything: bool) -> None:
@@ -64,21 +81,6 @@ def show(result: Result, everything: bool) -> None:
     if result.fault or wrong or (everything and result.line):
         words = "; ".join([result.found.value, *wrong])
         tqdm.write(f"{result.case.category}, {result.case.name}: {words}: {result.line}")
-
-
-def table(cases: Sequence[Case], results: Sequence[Result]) -> str:
-    """How often what was found, by category."""
-    counts = collections.Counter((result.case.category, result.found) for result in results)
-    poor = collections.Counter(result.case.category for result in results if faults_of(result))
-    rows: list[list[Any]] = [
-        [category, len([case for case in cases if case.category == category])]
-        + [counts[category, found] for found in Found]
-        + [poor[category]]
-        for category in dict.fromkeys(case.category for case in cases)
-    ]
-    total = ["all", *(sum(row[i] for row in rows) for i in range(1, len(Found) + 3))]
-    headers = ["category", "cases", *(found.value for found in Found), "poor message"]
-    return tabulate([*rows, total], headers, tablefmt="github")
 
 
 if __name__ == "__main__":

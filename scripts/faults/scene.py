@@ -123,20 +123,29 @@ class Scene:
 
         return make_cfg(train.make_parser().parse_args(self.arguments(*flags, **options)), trainers.extend_cfg)
 
-    def process(self, *flags: str, started: Mapping[str, Any] | None = None, **options: Any) -> subprocess.Popen[str]:
+    def process(
+        self,
+        *flags: str,
+        started: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str | None] | None = None,
+        **options: Any,
+    ) -> subprocess.Popen[str]:
         """Begin a small run as a process of its own; see `arguments`.
 
         Args:
             *flags: More flags.
             started: Options of Popen.
+            environment: Variables that are others than here; None: not set.
             **options: As of `arguments`.
         """
         command = [sys.executable, "train.py", *self.arguments(*flags, **options)]
-        environment = {**os.environ, "DASSL_PROGRESS": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        own: dict[str, str | None] = {"DASSL_PROGRESS": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        variables = {**os.environ, **own, **(environment or {})}
+        variables = {name: value for name, value in variables.items() if value is not None}
         options_of: dict[str, Any] = {
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
             "text": True,
             **(started or {}),
         }
-        return subprocess.Popen(command, cwd=ROOT, env=environment, **options_of)
+        return subprocess.Popen(command, cwd=ROOT, env=variables, **options_of)

@@ -163,7 +163,7 @@ class Room:
         if needed > self.free:
             raise UserError(
                 f"{self.archive.name} holds {needed >> 20} MiB or more, {self.free >> 20} are free at "
-                f"{os.fspath(self.place.parent)}"
+                f"{os.fspath(self.place.parent)}; make room there"
             )
 
 

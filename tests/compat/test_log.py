@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import re
 import subprocess
 import sys
@@ -147,3 +148,17 @@ def test_log_in_a_forked_worker_repeats_nothing(tmp_path: Path, monkeypatch: pyt
     print("done")
     sys.stdout.flush()
     assert (tmp_path / "log.txt").read_text() == "begun done\n"
+
+
+@upstream_fault("a pipe that nobody reads ends the program")
+def test_the_log_goes_on_when_nobody_reads_the_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as console:
+        monkeypatch.setattr(sys, "stdout", console)
+        setup_logger(str(tmp_path))
+        for number in range(3):
+            print(number)
+        sys.stdout.flush()
+        sys.stdout.close()
+    assert (tmp_path / "log.txt").read_text() == "0\n1\n2\n"

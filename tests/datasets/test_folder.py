@@ -153,7 +153,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "a | two\u2028lines"])
+@pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "a | two\u2028lines", "\x1b[31mred"])
 def test_a_name_is_one_line(name: str) -> None:
     with pytest.raises(UserError, match="has a tab or a line break"):
         given_classes(["dog", name])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coft.backbones.load import load_clip
 from coft.runtime.errors import UserError
-from coft.use.found import find_model
+from coft.use.found import description_of, find_model, sealed
 from coft.use.store import load
 from tests.trainers.conftest import OURS
 
@@ -115,7 +115,7 @@ def saved(trained: Run, tmp_path: Path) -> Path:
 
 def edit(folder: Path, **changes: Any) -> None:
     path = folder / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | changes)))
 
 
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:
@@ -141,10 +141,17 @@ def test_a_damaged_file_is_named(saved: Path, name: str) -> None:
             path.unlink()
         else:
             path.write_bytes(broken)
-        if name == "model.json" and broken is not None and len(broken) == len(whole):
-            continue  # the last byte is a line's end, which may be anything
         with pytest.raises(UserError, match=rf"{name}: is damaged|holds no model"):
             load(saved)
+
+
+def test_a_flipped_bit_of_the_description_is_noticed(saved: Path) -> None:
+    path = saved / "model.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 200):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"model\.json: is (damaged|of another version)"):
+            description_of(saved)
 
 
 @pytest.mark.parametrize(

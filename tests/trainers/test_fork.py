@@ -38,19 +38,23 @@ def test_forks_may_differ_in_phase_two_alone(run: Run, trained: Run) -> None:
     before, after = weights(whole), weights(other)
     assert any(not before[key].equal(after[key]) for key in before)
     with pytest.raises(UserError, match=r"TRAIN\.FORK .*PRIOR_TAU is 0\.5 there, 0\.1 here, and Phase I depends on it"):
-        run("CoFT", out="wrong", TRAIN__FORK=whole.output_dir, **of("COFT", {"PRIOR_TAU": 0.1}))
+        run("CoFT", out="wrong", train=False, TRAIN__FORK=whole.output_dir, **of("COFT", {"PRIOR_TAU": 0.1}))
 
 
 def test_a_fork_of_nothing_is_refused(run: Run, trained: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"TRAIN\.FORK .*: holds no run; give the output folder of one"):
-        run("CoFT", out="wrong", TRAIN__FORK=str(tmp_path / "nothing"))
+        run("CoFT", out="wrong", train=False, TRAIN__FORK=str(tmp_path / "nothing"))
     unfinished = run("CoFT", out="unfinished", train=False)
     (tmp_path / "unfinished").mkdir(exist_ok=True)
     (tmp_path / "unfinished" / CONFIG).write_text(unfinished.cfg.dump())
     with pytest.raises(UserError, match=r"TRAIN\.FORK .*: has not finished Phase I"):
+        run("CoFT", out="wrong", train=False, TRAIN__FORK=str(tmp_path / "unfinished"))
+    (tmp_path / "unfinished" / "peer_a").mkdir(exist_ok=True)
+    (tmp_path / "unfinished" / "peer_a" / "model.pth.tar-1").touch()  # Phase I has two epochs
+    with pytest.raises(UserError, match=r"TRAIN\.FORK .*: has not finished Phase I"):
         run("CoFT", out="wrong", TRAIN__FORK=str(tmp_path / "unfinished"))
     with pytest.raises(UserError, match=r"TRAIN\.FORK: UPL has no two phases"):
-        run("UPL", out="wrong", TRAIN__FORK=str(tmp_path))
+        run("UPL", out="wrong", train=False, TRAIN__FORK=str(tmp_path))
 
 
 def test_a_filter_that_weighs_seeds_too_has_another_phase_one() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +43,18 @@ def test_a_report_that_fails_fails_no_run(
     built = run("ZeroshotCLIP")
     assert "The report could not be written" in caplog.text and "no page today" in caplog.text
     assert (Path(built.output_dir) / "summary.json").is_file()
+
+
+def test_a_full_disk_under_the_report_is_one_line(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "report.html"))
+
+    monkeypatch.setattr(base, "write_report", fail)
+    run("ZeroshotCLIP")
+    (said,) = [record for record in caplog.records if "The report could not be written" in record.message]
+    assert "report.html: No space left on device; make room" in said.message and not said.exc_info
 
 
 def test_files_of_equal_content_are_listed(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -207,3 +207,8 @@ def test_checkpoints_are_dassl_s_and_hold_nothing_of_the_frozen_clip(trained: Ru
     state = torch.load(Path(trained("CoFT").output_dir) / "peer_a" / "model.pth.tar-5", weights_only=True)
     assert {"state_dict", "epoch", "optimizer", "scheduler"} <= state.keys()
     assert not any(key.startswith("encoder.conv1") for key in state["state_dict"])  # frozen weights are not saved
+
+
+def test_what_has_no_epochs_does_not_go_on(run: Run, trained: Run) -> None:
+    with pytest.raises(UserError, match="--resume: ZeroshotCLIP has no epochs"):
+        run("ZeroshotCLIP", RESUME=trained("CoFT").output_dir)

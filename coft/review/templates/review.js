@@ -171,7 +171,7 @@ async function save() {
   $("save").disabled = true;
   try {
     clearTimeout(timer);
-    const found = await ask("save", {classes: names()});
+    const found = await ask("save", {classes: names(), page: run.page});
     $("saved").hidden = false;
     $("saved-file").textContent = found.file;
     $("saved-command").textContent = found.command;

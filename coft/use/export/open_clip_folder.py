@@ -121,7 +121,10 @@ def check(clip_model: nn.Module, folder: Path, size: int) -> None:
         before, after = (unit(getattr(own, name)(given)) for own in (clip_model, loaded.eval()))
         difference = float((before - after).abs().max())
         if not difference <= TOLERANCE:
-            raise UserError(f"--to open_clip: open_clip computes other features ({name} differs by {difference:.1e})")
+            raise UserError(
+                f"--to open_clip: this version of open_clip computes other features ({name} differs by "
+                f"{difference:.1e}); take another one, or another --to"
+            )
 
 
 def unit(features: Tensor) -> Tensor:

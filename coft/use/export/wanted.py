@@ -35,7 +35,7 @@ class Wanted:
             if getattr(self, name) not in known:
                 raise UserError(f"{name} is {getattr(self, name)!r}; {did_you_mean(str(getattr(self, name)), known)}")
         if self.int8 and self.to != "onnx":
-            raise UserError("--int8 goes with --to onnx")
+            raise UserError("--int8 goes with --to onnx; add that, or leave it out")
         if self.peers == BOTH and self.to != "onnx":
             raise UserError(f"--peers {BOTH} goes with --to onnx; {self.to} takes one encoder: a, b, or {AVERAGE}")
         if self.peers and self.single:

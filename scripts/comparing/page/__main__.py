@@ -41,7 +41,9 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     """
     named = {match[1] for match in BLOCK.finditer(text)}
     if odd := sorted(named ^ blocks.keys()):
-        raise UserError(f"{odd[0]}: there should be a table of this name, and the page should have its markers once")
+        raise UserError(
+            f"{odd[0]}: there should be a table of this name, and the page should have its markers once; mend the page"
+        )
     return BLOCK.sub(lambda match: f"<!-- begin: {match[1]} -->\n{blocks[match[1]]}\n<!-- end: {match[1]} -->", text)
 
 

@@ -11,12 +11,15 @@ from . import (
     classes,
     command_line,
     endpoint,
+    environments,
     folders,
     images,
     numbers,
+    places,
     processes,
     settings,
     splits,
+    values,
 )
 
 CATEGORIES: dict[str, Callable[[bool], list[Case]]] = {
@@ -27,10 +30,13 @@ CATEGORIES: dict[str, Callable[[bool], list[Case]]] = {
     "checkpoints": checkpoints.cases,
     "splits": splits.cases,
     "folders": folders.cases,
+    "places": places.cases,
     "archives": archives.cases,
     "endpoint": endpoint.cases,
     "numbers": numbers.cases,
+    "values": values.cases,
     "processes": processes.cases,
+    "environments": environments.cases,
 }
 
 

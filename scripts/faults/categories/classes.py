@@ -8,9 +8,11 @@ from functools import partial
 
 from coft.backbones.descriptions import load_descriptions
 from coft.run.classes import check_classnames, read_classes
+from coft.use.sorting import folder_names
 
 from ..case import Case, Right, Wrong
 from ..scene import Scene
+from ..texts import DESCRIPTIONS, LISTS, TEXTS, drawn
 
 CATEGORY = "classes"
 REFUSED, FINE = Right.REFUSED, Right.FINE
@@ -112,8 +114,35 @@ def cases(quick: bool) -> list[Case]:
         )
         for name, text in SENTENCES.items()
     ]
+    found += drawn_cases(60 if quick else 500)
     odd = ("\u200b, cat", "cat, ", ",", "\x00, cat", "no-such-file.txt", "/dev/zero", "/proc/self/environ")
     return found + [Case(CATEGORY, f"names {text!r}", partial(listed, text=text), REFUSED) for text in odd]
+
+
+def drawn_cases(count: int) -> list[Case]:
+    """Texts that hypothesis draws: in the command, on lines of a file, for classes and their descriptions."""
+    found = [
+        Case(CATEGORY, f"drawn names {number}", partial(listed, text=text))
+        for number, text in enumerate(drawn(TEXTS, count))
+    ]
+    found += [
+        Case(
+            CATEGORY,
+            f"drawn lines {number}",
+            partial(in_file, content=in_bytes("\n".join(names))),
+            names=("names.txt",),
+        )
+        for number, names in enumerate(drawn(LISTS, count))
+    ]
+    return found + [
+        Case(CATEGORY, f"drawn descriptions {number}", partial(described, text=json.dumps(own)), names=("own.json",))
+        for number, own in enumerate(drawn(DESCRIPTIONS, count))
+    ]
+
+
+def in_bytes(text: str) -> bytes:
+    """A text as a careless program writes it."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def text_of(scene: Scene, alphabet: str, seed: int) -> None:
@@ -136,6 +165,11 @@ def listed(scene: Scene, text: str) -> None:
     write_classes(scene.place / "classes.txt", found)
     if read_classes(str(scene.place / "classes.txt")).names != found.names:
         raise Wrong("classes are others once they are written and read again")
+    folders = folder_names(found.names)
+    for name in folders:
+        (scene.place / "sorted" / name).mkdir(parents=True)
+    if sorted(path.name for path in (scene.place / "sorted").iterdir()) != sorted(folders):
+        raise Wrong("folders of classes are not what they are called")
 
 
 def same(scene: Scene, names: tuple[str, str]) -> None:

@@ -105,7 +105,7 @@ def model(scene: Scene, value: float) -> None:
 
     from safetensors.torch import load_file, save_file
 
-    from coft.use.found import DESCRIPTION, FORMAT
+    from coft.use.found import DESCRIPTION, FORMAT, sealed
     from coft.use.store import WEIGHTS, checksum, load
 
     folder = scene.copied_run() / "model"
@@ -114,7 +114,7 @@ def model(scene: Scene, value: float) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": FORMAT})
     description = json.loads((folder / DESCRIPTION).read_text())
     description["weights"]["sha256"] = checksum(folder / WEIGHTS)
-    (folder / DESCRIPTION).write_text(json.dumps(description))
+    (folder / DESCRIPTION).write_text(json.dumps(sealed(description)))
     load(folder)
 
 

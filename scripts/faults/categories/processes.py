@@ -46,6 +46,7 @@ def cases(quick: bool) -> list[Case]:
     return [
         *found,
         Case(CATEGORY, "two at once, the same command", partial(both, settings=()), Right.FINE, seconds=400),
+        Case(CATEGORY, "two started together", together, Right.FINE, seconds=400),
         Case(
             CATEGORY,
             "two at once, other settings",
@@ -133,4 +134,15 @@ def both(scene: Scene, settings: tuple[str, ...]) -> None:
     code, line = ended(first)
     if code:
         raise Wrong(f"the first process failed: {line}")
+    finished(scene)
+
+
+def together(scene: Scene) -> None:
+    """Start two processes at the same time, in a folder that is not there: one runs, the other leaves its files."""
+    expected(scene)
+    endings = [ended(process) for process in [scene.process(settings=LONG), scene.process(settings=LONG)]]
+    if sorted(code for code, _ in endings) not in ([0, 0], [0, 2]):
+        raise Wrong(f"exit codes and lines: {endings}")
+    if wrong := [line for code, line in endings if code and "in use by another process" not in line]:
+        raise Wrong(wrong[0])
     finished(scene)

@@ -9,7 +9,8 @@ import torch
 
 from coft.backbones.load import EMBEDDED
 from coft.backbones.tokens import CLIP_TOKENIZER
-from coft.backbones.unseen import SHOWN, unseen_names, warn_of_unseen
+from coft.backbones.unseen import unseen_names, warn_of_unseen
+from coft.runtime.foreign import FEW
 
 NAMES = ["sweater", "pullover", "ankle_boot", "T-shirt", "dog"]
 
@@ -33,5 +34,5 @@ def test_the_warning_names_classes_and_not_too_many(caplog: pytest.LogCaptureFix
         warn_of_unseen("embedded", ["pullover"])
         assert "embedded" in caplog.text and "pullover" in caplog.text
         caplog.clear()
-        warn_of_unseen("embedded", [f"pullover {k}" for k in range(SHOWN + 3)])
-    assert f"pullover {SHOWN - 1} and 3 more" in caplog.text
+        warn_of_unseen("embedded", [f"pullover {k}" for k in range(FEW + 3)])
+    assert f"pullover {FEW - 1} and 3 more" in caplog.text

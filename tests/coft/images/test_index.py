@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,36 @@ def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, cache: Path, 
     path.write_text(content)
     assert index_folder(tmp_path / "own") == first
     assert json.loads(path.read_text())["version"] == index.VERSION
+
+
+def test_a_change_that_keeps_size_and_date_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "own" / "a.bmp"
+    write_image(path, 0)
+    before, status = index_folder(path.parent), path.stat()
+    time.sleep(0.02)  # clocks of file systems have a grain
+    write_image(path, 1)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = index_folder(path.parent)
+    assert before[0].size == after[0].size and before[0].digest != after[0].digest
+
+
+def test_a_file_that_could_not_be_read_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    def exhausted(*args: object) -> Image.Image:
+        raise MemoryError
+
+    folder = tmp_path / "own"
+    write_image(folder / "a.png", 0)
+    for owner, name, fails, said in (
+        (os, "open", refuse, "Permission denied"),
+        (index, "decode_image", exhausted, index.NO_MEMORY),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fails)
+            assert [entry.problem for entry in index_folder(folder)] == [said]
+    assert [entry.problem for entry in index_folder(folder)] == [""]  # as after chmod, which changes no date
 
 
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -141,3 +142,11 @@ def test_a_broken_image_is_named(paths: list[str], tmp_path: Path) -> None:
         UnlabeledPool([str(tmp_path / "gone.jpg")])
     with pytest.raises(UserError, match="no unlabeled images"):
         UnlabeledPool([])
+
+
+def test_an_image_that_has_changed_is_named(paths: list[str], tmp_path: Path) -> None:
+    pool = UnlabeledPool([shutil.copy(path, tmp_path) for path in paths], cache_bytes=0)
+    Path(pool.paths[2]).write_bytes(Path(pool.paths[3]).read_bytes())
+    assert pool.image(3)
+    with pytest.raises(UserError, match=rf"image {re.escape(pool.paths[2])} has changed since the run began; begin"):
+        pool.image(2)

@@ -24,7 +24,7 @@ from coft.review.server import Server
 from coft.review.zero_shot import ZeroShot
 from coft.run.classes import Classes, write_classes
 from coft.runtime.evidence import write_frozen
-from coft.use.found import FORMAT
+from coft.use.found import FORMAT, sealed
 from tests.coft.report.runs import write_csv, write_images, write_run
 
 TEMPLATES = ("a photo of a {}.", "an image of a {}.")
@@ -66,7 +66,7 @@ def write_reviewed(run: Path, paths: list[str], backbone: Path, images: Path, cl
     origin = {"name": str(backbone), "fingerprint": fingerprint(clip_model), "frozen_stages": 0}
     (run / "model").mkdir(exist_ok=True)
     content = {"format": FORMAT, "classes": classes.names, "templates": TEMPLATES, "backbone": origin}
-    (run / "model" / "model.json").write_text(json.dumps(content))
+    (run / "model" / "model.json").write_text(json.dumps(sealed(content)))
     config = {
         "OUTPUT_DIR": str(run),
         "SEED": 3,

@@ -38,7 +38,7 @@ def test_a_review_by_the_command(
 
     def person(url: str) -> None:
         seen.append(url)
-        said.append(post(url, "save", {"classes": [["forest"], ["sea", "lake"]]})["command"])
+        said.append(post(url, "save", {"classes": [["forest"], ["sea", "lake"]], "page": 0})["command"])
         post(url, "done", None)
 
     monkeypatch.setattr(webbrowser, "open", lambda url: threading.Thread(target=person, args=[url]).start())

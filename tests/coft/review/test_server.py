@@ -92,13 +92,28 @@ def test_a_review_from_start_to_end(ask: Ask, server: Server, tmp_path: Path) ->
     assert answer.status == 200 and sum(json.loads(content)["shares"]) == pytest.approx(1)
     halves = json.loads(ask("POST", "split", {"label": 2})[1])["halves"]
     assert [half["count"] for half in halves] == [15, 15]
-    answer, content = ask("POST", "save", {"classes": DRAFT})
+    answer, content = ask("POST", "save", {"classes": DRAFT, "page": 0})
     saved = json.loads(content)
     assert saved["file"] == str(tmp_path / "saved.txt") and saved["file"] in saved["command"] and not saved["notice"]
     assert read_classes(saved["file"]).names == [own[0] for own in DRAFT]
     assert read_classes(saved["file"]).descriptions == CLASSES.descriptions
     assert not server.ended.is_set()  # type: ignore[attr-defined]
     assert ask("POST", "done")[0].status == 200 and server.ended.is_set()  # type: ignore[attr-defined]
+
+
+def test_two_windows_write_to_two_files(ask: Ask, server: Server, tmp_path: Path) -> None:
+    pages = [json.loads(ask("GET", "state")[1])["page"] for _ in range(2)]
+    drafts = [DRAFT, DRAFT[:2], DRAFT[:3]]
+    said = [
+        json.loads(ask("POST", "save", {"classes": draft, "page": page})[1])
+        for draft, page in zip(drafts, [pages[0], pages[1], pages[0]], strict=True)
+    ]
+    other = Path(said[1]["file"])
+    assert said[0]["file"] == said[2]["file"] == str(tmp_path / "saved.txt") and other.parent != tmp_path
+    assert f"{tmp_path / 'saved.txt'} was saved in another window" in said[1]["notice"]
+    assert not said[0]["notice"] and not said[2]["notice"] and server.review.command == said[2]["command"]
+    assert [len(read_classes(path).names) for path in (said[0]["file"], str(other))] == [3, 2]
+    other.unlink()  # the folder is of all tests
 
 
 @pytest.mark.parametrize(
@@ -126,7 +141,7 @@ def test_a_review_from_start_to_end(ask: Ask, server: Server, tmp_path: Path) ->
 def test_a_request_from_elsewhere_or_of_another_form_changes_nothing(
     headers: dict[str, str], status: int, ask: Ask, tmp_path: Path
 ) -> None:
-    answer, content = ask("POST", "save", {"classes": DRAFT}, **headers)
+    answer, content = ask("POST", "save", {"classes": DRAFT, "page": 0}, **headers)
     assert answer.status == status and set(json.loads(content)) == {"error"}
     assert not (tmp_path / "saved.txt").exists()
     if status == 403 and headers.get("Origin", "given") is not None:

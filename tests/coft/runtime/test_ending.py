@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +99,18 @@ def test_a_message_that_came_through_a_worker_is_the_one_that_was_meant(ends: En
     assert ends(raising(UserError(f"{caught}coft.runtime.errors.UserError: image a cannot be read"))) == (
         "image a cannot be read"
     )
+
+
+def test_a_path_that_cannot_be_followed_is_a_line(ends: End, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "circle of links; give one that ends" in ends((tmp_path / "loop").resolve)
+    assert "nobody of the name after a ~" in ends(Path("~nobody-of-this-name/x").expanduser)
+
+
+def test_no_file_of_ours_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfor number in (0, 1, 2):\n    os.close(number)\n"
+        "from coft.runtime.ending import guarded\n"
+        "sys.exit(guarded(lambda: os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], check=False).returncode == 3

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from PIL import Image
 
-from coft.runtime.report import History, plot_curves, results_table, write_pseudo_labels
+from coft.runtime.report import History, import_matplotlib, plot_curves, results_table, write_pseudo_labels
 
 
 def filled(folder: Path) -> History:
@@ -60,3 +63,13 @@ def test_pseudo_labels(tmp_path: Path) -> None:
     write_pseudo_labels(tmp_path / "x.csv", ["a, b.png", "c.png"], ["cat", "dog"], torch.tensor([1, 0]), columns, kept)
     table = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
     assert table.values.tolist() == [["a, b.png", "dog", 0.75, "peer_a+peer_b"], ["c.png", "cat", 0.5, ""]]
+
+
+def test_a_backend_of_matplotlib_that_is_none_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "matplotlib.py").write_text("import os\nassert 'MPLBACKEND' not in os.environ\nrcParams = {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # type: ignore[arg-type]  # so that it is put back
+    del sys.modules["matplotlib"]
+    monkeypatch.setenv("MPLBACKEND", "Qt4Agg")
+    import_matplotlib()
+    assert os.environ["MPLBACKEND"] == "Qt4Agg" == sys.modules["matplotlib"].rcParams["backend"]

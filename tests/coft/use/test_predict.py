@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,17 @@ def test_json_lines_say_where_a_link_is(
     assert "Predicted 1 image in" in printed.err
     assert main(["--undo", str(tmp_path / "linked")]) == 0
     assert capsys.readouterr().err == "Undone: 1 file\n"
+
+
+def test_files_are_moved_though_nobody_reads_on(
+    finished_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main([str(finished_run), str(pictures), "--move", str(tmp_path / "sorted")]) == 0
+    assert len(list((tmp_path / "sorted").glob("*/*.png"))) == 11
 
 
 def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_put_back(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -43,10 +44,18 @@ class Logger:
 
     def write(self, msg: str) -> int:
         """Write to both. The file is flushed each time: a forked worker must not inherit half a line."""
-        if not self.console.closed:
-            self.console.write(msg)
+        self._say(lambda: self.console.write(msg))
         self.record(msg)
         return len(msg)
+
+    def _say(self, act: Callable[[], object]) -> None:
+        """Do something with the console. Once nobody reads it any more, it leads nowhere: the file has all."""
+        if self.console.closed:
+            return
+        try:
+            act()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.console.fileno())
 
     def record(self, msg: str) -> None:
         """Write to the file alone."""
@@ -56,8 +65,7 @@ class Logger:
 
     def flush(self) -> None:
         """Flush both, the file down to the disk."""
-        if not self.console.closed:
-            self.console.flush()
+        self._say(self.console.flush)
         if self.file is not None:
             self.file.flush()
             os.fsync(self.file.fileno())
@@ -86,8 +94,7 @@ class ErrorLogger(Logger):
 
     def flush(self) -> None:
         """Flush the console; bars do so many times a second, so the disk is left alone."""
-        if not self.console.closed:
-            self.console.flush()
+        self._say(self.console.flush)
 
 
 def setup_logger(output: StrPath | None = None) -> None:
