@@ -12,10 +12,10 @@ from coft.runtime.errors import UserError
 from coft.runtime.experiment import CONFIG, plain
 from coft.runtime.files import read_json
 
-FORMAT = "coft-model/2"
+FORMAT = "coft-model/1"
 FOLDER = "model"  # in the output folder of a run
 DESCRIPTION = "model.json"  # in that folder
-SEAL = "sha256"  # key of the checksum of all other keys
+SEAL = "sha256"  # key of the checksum of all other keys, which earlier versions did not write
 
 
 def find_model(place: Path) -> Path:
@@ -61,8 +61,8 @@ def description_of(folder: Path) -> dict[str, Any]:
             f"{path}: is of another version of the project ({str(content['format'])[:40]!r}, here {FORMAT!r}); "
             f"use that version, or run the training again"
         )
-    if content != sealed(content):
-        raise damaged(path, "its own checksum is another one")
+    if SEAL in content and content != sealed(content):
+        raise damaged(path, f"its checksum is another one; who has changed it on purpose removes {SEAL!r} from it")
     return content
 
 

@@ -141,11 +141,11 @@ class Scene:
         command = [sys.executable, "train.py", *self.arguments(*flags, **options)]
         own: dict[str, str | None] = {"DASSL_PROGRESS": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         variables = {**os.environ, **own, **(environment or {})}
-        variables = {name: value for name, value in variables.items() if value is not None}
+        present = {name: value for name, value in variables.items() if value is not None}
         options_of: dict[str, Any] = {
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
             "text": True,
             **(started or {}),
         }
-        return subprocess.Popen(command, cwd=ROOT, env=variables, **options_of)
+        return subprocess.Popen(command, cwd=ROOT, env=present, **options_of)

@@ -163,7 +163,7 @@ def test_a_classes_file_that_has_changed_is_named(copied: Path, tmp_path: Path) 
         (lambda run: (run / "report" / "frozen.safetensors").write_bytes(b"x" * 99), "damaged"),
         (lambda run: (run / "summary.json").write_text("[]"), "cannot be read as the summary"),
         (lambda run: (run / "model" / "model.json").write_text('{"format": "old"}'), "of another version"),
-        (lambda run: (run / "model" / "model.json").write_text('{"format": "coft-model/2"}'), "is damaged"),
+        (lambda run: (run / "model" / "model.json").write_text('{"format": "coft-model/1"}'), "is damaged"),
         (lambda run: shutil.rmtree(run / "model"), "has left no model"),
     ],
 )
