@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,9 +116,10 @@ def test_a_folder_without_results_is_free_for_the_corrected_command(
 def test_a_folder_that_another_process_is_at(fails: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coft.runtime.lock.PATIENCE", 0.3)
     (tmp_path / "out").mkdir()
-    with sole(tmp_path / "out"):
-        begins = threading.Timer(0.1, (tmp_path / "out" / "log.txt").touch)  # both were started at once
-        begins.start()
+    wait = time.sleep
+    with sole(tmp_path / "out"), monkeypatch.context() as patch:
+        begins = (tmp_path / "out" / "log.txt").touch  # both were started at once
+        patch.setattr("coft.runtime.lock.time.sleep", lambda seconds: begins() or wait(seconds))
         assert "is in use by another process" in fails(left=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.txt"]
     shutil.rmtree(tmp_path / "out")
