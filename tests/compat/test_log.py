@@ -152,6 +152,7 @@ def test_log_in_a_forked_worker_repeats_nothing(tmp_path: Path, monkeypatch: pyt
 
 @upstream_fault("a pipe that nobody reads ends the program")
 def test_the_log_goes_on_when_nobody_reads_the_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh_console(monkeypatch)
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w", buffering=1) as console:
