@@ -22,7 +22,6 @@ OF_THE_MACHINE = {  # what a RuntimeError says, and what it means
     "can't start new thread": "the system lets no more threads run; end other programs, or raise ulimit -u",
     "Could not determine home directory": "there is no home folder, or nobody of the name after a ~; set the variable "
     "HOME to a folder, or write the path in full",
-    "Symlink loop from": "a path leads in a circle of links; give one that ends at a file or folder",
 }
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and give the same command again"),
@@ -87,6 +86,8 @@ def as_user_error(error: Exception) -> UserError | None:
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return UserError(f"TRAIN.COMPILE: the compiler fails ({' '.join(str(error).split())[:160]}); leave it empty")
     said = str(error) if isinstance(error, RuntimeError) else ""
+    if said.startswith("Symlink loop from"):  # before Python 3.13
+        return UserError(f"{said}; give a path that ends at a file or folder")
     return next((UserError(line) for words, line in OF_THE_MACHINE.items() if words in said), None)
 
 

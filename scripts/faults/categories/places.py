@@ -36,8 +36,7 @@ def cases(quick: bool) -> list[Case]:
     ]
     ways = ("--images", "--output-dir", "--classes", "--backbone", "RUN")
     loops = [
-        Case(CATEGORY, f"a circle of links for {way}", partial(circle, way=way), REFUSED, ("loop", "circle"))
-        for way in ways
+        Case(CATEGORY, f"a circle of links for {way}", partial(circle, way=way), REFUSED, ("loop",)) for way in ways
     ]
     return [
         *odd,
