@@ -85,7 +85,8 @@ def batches_of(model: AdaptedModel, sources: list[Source]) -> Iterator[Tensor]:
     while some := list(islice(read, SIZE)):
         views = [view for _, view in some if isinstance(view, Tensor)]
         if len(views) < len(some):
-            raise UserError(f"{next(source.shown for source, view in some if isinstance(view, str))}: cannot be read")
+            name = next(source.shown for source, view in some if isinstance(view, str))
+            raise UserError(f"{name}: cannot be read; put it back, or leave the run out")
         yield model.batch(views)
 
 
@@ -96,7 +97,8 @@ def row_of(run: Path) -> tuple[list[str], tuple[int, int, int]]:
     known = tested_in(folder, model.classes)
     if not known or len(model.predictor.classifiers) < 2:
         raise UserError(
-            f"{run}: has no pair of peers, or no test images whose class is known and which are still there"
+            f"{run}: has no pair of peers, or no test images whose class is known and which are still there; "
+            f"leave it out"
         )
     best, _, _ = which_peers(model, Wanted("open_clip", single=True), sample(model, folder, []))
     found, labels = classes_by(model, list(known)), torch.tensor(list(known.values()))
