@@ -51,7 +51,7 @@ def test_a_full_disk_under_the_report_is_one_line(
     def fail(folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "report.html"))
 
-    monkeypatch.setattr(base, "write_report", fail)
+    monkeypatch.setattr(ending, "write_report", fail)
     run("ZeroshotCLIP")
     (said,) = [record for record in caplog.records if "The report could not be written" in record.message]
     assert "report.html: No space left on device; make room" in said.message and not said.exc_info
