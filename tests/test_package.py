@@ -120,6 +120,7 @@ def test_its_own_weights_and_configs_are_found(site: Path, tmp_path: Path) -> No
     ],
 )
 def test_what_it_says(arguments: list[str], code: int, said: str, site: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
     done = coft(site, tmp_path, arguments)
     assert done.returncode == code and re.search(said if code == 0 else re.escape(said), done.stdout), done.stdout
     assert not (tmp_path / "adapted").exists()

@@ -51,7 +51,9 @@ def runtime_of(trainer: Any, dtype: torch.dtype | None, scaler: Any) -> Runtime:
     """
     cfg = trainer.cfg
     if cfg.TRAIN.SHARD and (scaler or cfg.TRAIN.COMPILE):
-        raise UserError("TRAIN.SHARD goes with neither fp16 nor TRAIN.COMPILE: take PREC fp32 or bf16, and no compiler")
+        raise UserError(
+            "TRAIN.SHARD goes with neither fp16 nor TRAIN.COMPILE; set PREC to fp32 or bf16, and leave COMPILE empty"
+        )
     return Runtime(
         cfg.SEED,
         trainer.device,

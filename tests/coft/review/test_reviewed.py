@@ -65,7 +65,7 @@ def test_the_halves_of_a_class_are_those_that_look_alike(run_folder: Path) -> No
     halves = read_reviewed(run_folder).halves(2)
     first = range(2 * EACH, 2 * EACH + EACH // 2)
     assert sorted(map(sorted, halves)) == [list(first), list(range(first.stop, 3 * EACH))]
-    with pytest.raises(UserError, match="only 0 images: too few"):
+    with pytest.raises(UserError, match="only 0 images; 8 are needed"):
         read_reviewed(run_folder).halves(4)
 
 
