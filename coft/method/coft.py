@@ -130,9 +130,8 @@ class CoFT(Method):
         for start, peer in enumerate(self.peers.values()):
             share = seeds.of_classes(slice(start, None, 2), self.num_classes)
             if not len(share.index):
-                raise MethodError(
-                    f"{len(self.images)} images are too few for seeds of two peers; take more images, or a larger SEEDS_SHARE"
-                )
+                few = f"{len(self.images)} images are too few for seeds of two peers"
+                raise MethodError(f"{few}; take more images, or a larger SEEDS_SHARE")
             peer.take_seeds(share)
         if self.phase(self.epoch) == 1:
             self.observer.seeds_chosen(seeds, logits, torch.as_tensor(per_class).expand(self.num_classes))
