@@ -92,7 +92,7 @@ def check_names(cfg: Any) -> None:
         UserError: Naming the nearest registered name.
     """
     for flag, name, registry in (
-        ("--trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY),
+        ("--trainer" if cfg.TRAINER.NAME else "TRAINER.NAME (--trainer)", cfg.TRAINER.NAME, TRAINER_REGISTRY),
         ("DATASET.NAME", cfg.DATASET.NAME, DATASET_REGISTRY),
         ("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATOR_REGISTRY),
     ):
