@@ -67,8 +67,10 @@ setup_main() {
   echo "This is done once. It takes minutes, and a gigabyte or more of disk (several with CUDA)"
   [ -t 1 ] || quiet=(--quiet)
   for file in "${files[@]}"; do flags+=(-r "$file"); done
-  "$PYTHON" -m pip install --disable-pip-version-check --no-input "${quiet[@]}" "${flags[@]}" ||
+  "$PYTHON" -m pip install --disable-pip-version-check --no-input --no-compile "${quiet[@]}" "${flags[@]}" ||
     setup_fail "pip could not install ${files[*]}; its message is above"
+  # pip compiles on one core, this on all. A file that is no Python of this version is none of our business.
+  "$PYTHON" -m compileall -qq -j 0 "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
   "$PYTHON" scripts/probe_dassl.py && return_code=0 || return_code=$?
   case $return_code in
     0) ;;

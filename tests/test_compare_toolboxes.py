@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from scripts.compare_toolboxes import STEPS, compare, main
+from tests.golden.runs import write_data
 
 RECORD: dict[str, Any] = {
     "toolbox": "one",
@@ -49,7 +50,7 @@ def test_every_accuracy_has_to_agree() -> None:
 def test_an_environment_agrees_with_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DATA", str(tmp_path))
+    monkeypatch.setenv("DATA", str(write_data(tmp_path)))
     assert main([sys.prefix, sys.prefix, "CoOp", "--opts", "OPTIM.MAX_EPOCH", "1"]) == 0
     row = capsys.readouterr().out.splitlines()[-1].split("|")
     assert [cell.strip() for cell in row[1:5]] == ["CoOp", "5", "0", "0"]

@@ -28,9 +28,9 @@ from scripts import launch
 GOLDEN = Path(__file__).with_name("golden.json")
 RELATIVE = 1e-3  # of norms, on another machine than that of the golden file
 BACKBONES = ("embedded", "embedded-vit")
-TEST_IMAGES = 40  # for time
+TEST_IMAGES = 40
 COMMON = {
-    "DATASET.NUM_UNLABELED": 60,
+    "DATASET.NUM_UNLABELED": 36,
     "DATALOADER.TRAIN_X.BATCH_SIZE": 4,
     "DATALOADER.NUM_WORKERS": 0,
     "TRAIN.EVAL_FREQ": 0,
@@ -64,7 +64,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "CoFTOracle, filter": _phases("CoFTOracle", KNOWS="filter"),
     "CoFTOracle, seeds": _phases("CoFTOracle", KNOWS="seeds"),
     "CoFTOracle, labels": _phases("CoFTOracle", KNOWS="labels"),
-    "DeFT": _run("DeFT", **{"PHASE1.EPOCHS": 8, "PHASE1.MIN_STEPS": 16, "PHASE2.EPOCHS": 2}),
+    "DeFT": _run("DeFT", **{"PHASE1.EPOCHS": 4, "PHASE1.MIN_STEPS": 16, "PHASE2.EPOCHS": 2}),
     "SelfTraining": _run("SelfTraining", **TUNING),
     "LaFTer": _run("LaFTer", **TUNING, TEXT_STEPS=20),
     "Supervised": _run("Supervised", EPOCHS=2),

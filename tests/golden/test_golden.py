@@ -11,7 +11,6 @@ from tests.golden import runs
 
 LIGHT = [
     ("CoFT, filter self", "embedded"),
-    ("CoFT, one negative vector", "embedded-vit"),
     ("SelfTraining", "embedded"),
     ("LaFTer", "embedded-vit"),
     ("Supervised", "embedded-vit"),

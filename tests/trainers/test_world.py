@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from coft.method.world import World
 from dassl.utils import checkpoints
@@ -18,6 +19,7 @@ from tests.conftest import write_shapes
 from tests.trainers.conftest import weights
 from tests.trainers.test_resume import stop_in
 from tests.worlds import end, in_world, start
+from trainers.checkpoints import whole_states
 
 RELATIVE = 1e-6
 Run = Callable[..., Any]
@@ -41,8 +43,10 @@ def coft(run: Run, odd: Path) -> Run:
 
 
 def described(trainer: Any) -> dict[str, Any]:
-    """What a run has come to."""
-    return {"weights": weights(trainer), "results": trainer.results, "start": trainer.start_epoch}
+    """What a run has come to. Where weights are dealt out, only the first process has them."""
+    with whole_states(trainer):
+        found = {key: value.clone() for key, value in weights(trainer).items()}
+    return {"weights": found, "results": trainer.results, "start": trainer.start_epoch}
 
 
 def table(path: Path) -> tuple[list[list[str]], list[list[float]]]:
@@ -63,8 +67,30 @@ class Stopped(Exception):
     """What ends a run in the middle of an epoch."""
 
 
+def assert_ends_as(found: list[dict[str, Any]], wanted: dict[str, Any], folder: Path, other: Path) -> None:
+    """What several processes came to, and wrote, is what one did."""
+    first, *others = found
+    for model in ("peer_a", "peer_b"):
+        assert apart(first["weights"], wanted["weights"], model) <= RELATIVE
+    for each in others:
+        assert all(torch.equal(value, first["weights"][key]) for key, value in each["weights"].items())
+        assert each["results"]["accuracy_test"] == first["results"]["accuracy_test"]
+    assert first["results"]["accuracy_test"] == wanted["results"]["accuracy_test"]
+    (words, numbers), (known, wanted_numbers) = (table(path / "pseudo_labels.csv") for path in (folder, other))
+    assert words == known
+    torch.testing.assert_close(torch.tensor(numbers), torch.tensor(wanted_numbers), rtol=0, atol=3e-6)
+    exported, known_export = (load_file(path / "model" / "model.safetensors") for path in (folder, other))
+    assert exported.keys() == known_export.keys()
+    assert apart(exported, known_export, "") <= RELATIVE
+    one, many = ({path.name for path in path.rglob("*")} for path in (other, folder))
+    tensorboard = "events.out"
+    assert {n for n in many if not n.startswith(tensorboard)} == {n for n in one if not n.startswith(tensorboard)}
+
+
 @pytest.mark.slow
-def test_a_run_begun_by_two_processes_and_ended_by_four_is_that_of_one(coft: Run, tmp_path: Path) -> None:
+def test_runs_of_several_processes_end_as_that_of_one(coft: Run, tmp_path: Path) -> None:
+    """Begun by two and ended by four, and by two that have a part of each weight: files and exports included."""
+
     def begin(world: World) -> None:
         trainer = coft("several", train=False)
 
@@ -77,22 +103,11 @@ def test_a_run_begun_by_two_processes_and_ended_by_four_is_that_of_one(coft: Run
 
     wanted = in_world(1, lambda world: described(coft("alone")), tmp_path / "one")[0]
     in_world(2, begin, tmp_path / "two")
-    first, *others = in_world(4, lambda world: described(coft("several")), tmp_path / "four")
-    assert first["start"] == 3
-    for model in ("peer_a", "peer_b"):
-        assert apart(first["weights"], wanted["weights"], model) <= RELATIVE
-    for other in others:
-        assert all(torch.equal(value, first["weights"][key]) for key, value in other["weights"].items())
-        assert other["results"]["accuracy_test"] == first["results"]["accuracy_test"]
-    assert first["results"]["accuracy_test"] == wanted["results"]["accuracy_test"]
-    (words, numbers), (known, wanted_numbers) = (
-        table(tmp_path / out / "pseudo_labels.csv") for out in ("several", "alone")
-    )
-    assert words == known
-    torch.testing.assert_close(torch.tensor(numbers), torch.tensor(wanted_numbers), rtol=0, atol=3e-6)
-    one, many = ({path.name for path in (tmp_path / out).rglob("*")} for out in ("alone", "several"))
-    tensorboard = "events.out"
-    assert {n for n in many if not n.startswith(tensorboard)} == {n for n in one if not n.startswith(tensorboard)}
+    found = in_world(4, lambda world: described(coft("several")), tmp_path / "four")
+    assert found[0]["start"] == 3
+    assert_ends_as(found, wanted, tmp_path / "several", tmp_path / "alone")
+    parts = in_world(2, lambda world: described(coft("parts", TRAIN__SHARD=True)), tmp_path / "sharded")
+    assert_ends_as(parts, wanted, tmp_path / "parts", tmp_path / "alone")
 
 
 @pytest.mark.slow
