@@ -38,6 +38,7 @@ IN_FILES: dict[type, tuple[Any, ...]] = {
     tuple: (5, None, "x", {"A": 1}, True),
 }
 CODE = "!!python/object/apply:os.system ['touch here']"
+FLAGS = {"TRAINER.NAME": ("--trainer",), "MODEL.BACKBONE.NAME": ("unknown backbone",)}  # what a message may say instead
 FREE = {"OUTPUT_DIR", "RESUME", "DATASET.ROOT", "TRAIN.FORK", "MODEL.INIT_WEIGHTS", "TRAINER.NAME", "DATASET.NAME"}
 
 
@@ -69,9 +70,8 @@ def of_key(key: Key) -> Iterator[Case]:
     for text in WRONG[kind]:
         yield Case(CATEGORY, f"{name} {text}", partial(on_command_line, name=name, text=text), Right.REFUSED, (name,))
     for text in DOUBTFUL[kind]:
-        yield Case(
-            CATEGORY, f"{name} {text}", partial(on_command_line, name=name, text=text), names=(name, "PREC", "SIZE")
-        )
+        names = (name, "PREC", "SIZE", *FLAGS.get(name, ()))
+        yield Case(CATEGORY, f"{name} {text}", partial(on_command_line, name=name, text=text), names=names)
     if kind is str and name not in FREE:
         right = Right.REFUSED if key.rule.choices else Right.EITHER
         yield Case(CATEGORY, f"{name} unknown", partial(on_command_line, name=name, text="unknown-thing"), right)
