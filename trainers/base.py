@@ -303,5 +303,9 @@ class MethodTrainer(TrainerX):
 
     def init_writer(self, log_dir: Any) -> None:
         """Begin to write for TensorBoard; likewise."""
-        if self.world.writes:
+        if not self.world.writes:
+            return
+        try:
             super().init_writer(log_dir)
+        except UnicodeEncodeError:
+            log.warning("%r: TensorBoard takes names in UTF-8 alone, so it gets no curves", str(log_dir))

@@ -16,6 +16,7 @@ from coft.backbones.architecture import CLIP_MEAN, CLIP_STD, Architecture, is_de
 from coft.backbones.open_clip_names import FROZEN_STAGES, Source, source_of
 from coft.backbones.open_clip_text import check_text, tokenizer_of
 from coft.runtime.errors import UserError
+from coft.runtime.files import utf8_path
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes by which modules drop something
@@ -180,7 +181,8 @@ def read_tensors(name: str, path: Path) -> State:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            loaded: Any = load_file(path)
+            with utf8_path(path) as named:
+                loaded: Any = load_file(named)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (Exception, pickle.UnpicklingError) as error:

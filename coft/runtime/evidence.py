@@ -19,7 +19,7 @@ from coft.method.neighbours import centred, nearest
 from coft.method.tables import each_row
 from coft.method.world import ALONE, World
 from coft.runtime.errors import UserError
-from coft.runtime.files import replacing
+from coft.runtime.files import replacing, utf8_path
 
 FOLDER, FROZEN, PEERS = "report", "frozen.safetensors", "peers.safetensors"
 VERSION = "1"
@@ -155,7 +155,7 @@ def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
 
 def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
     try:
-        with safe_open(path, "numpy") as file:
+        with utf8_path(path) as named, safe_open(named, "numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("version") != VERSION:
                 raise UserError(f"{path}: written by another version of the project; run again, in another folder")

@@ -58,8 +58,12 @@ def check_free(folder: Path) -> None:
     """Refuse a folder that has something in it.
 
     Raises:
-        UserError: If it does, or is a file.
+        UserError: If it does, or is a file, or is called what libraries that write models do not take.
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{folder}: is no name in UTF-8; choose another folder") from None
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder}: is there already, and not an empty folder; choose another")
 
@@ -118,6 +122,18 @@ def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
         for entry in entries:
             if drafts.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
                 os.unlink(entry.path)  # noqa: PTH108
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """Context with a path to an existing file that libraries take which know UTF-8 alone, as safetensors does."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield Path(f"/dev/fd/{file.fileno()}")
+    else:
+        yield path
 
 
 def write_table(table: Any, path: Path, **options: Any) -> None:

@@ -41,7 +41,7 @@ class History:
             try:
                 with earlier.open(newline="", encoding="utf-8") as file:  # pandas may round the last bit
                     self.rows = [row for row in map(_typed, csv.DictReader(file)) if row["epoch"] <= epochs_done]
-            except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
                 log.warning("%s cannot be read (%s): the curves begin with this run", earlier, error)
 
     def add(self, epoch: int, stage: str, **numbers: float) -> None:

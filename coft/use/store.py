@@ -24,7 +24,7 @@ from coft.method.negative_prompt import CLEAN_RULES
 from coft.method.predictor import FinalClassifier, Predictor
 from coft.runtime.errors import UserError
 from coft.runtime.experiment import write_json
-from coft.runtime.files import replacing
+from coft.runtime.files import replacing, utf8_path
 from coft.runtime.finite import check_finite
 from coft.runtime.precision import PRECISIONS, PREDICTIONS, faster_precision
 
@@ -145,7 +145,8 @@ def _tensors(folder: Path, description: Mapping[str, Any]) -> Tensors:
     path = folder / WEIGHTS
     try:
         found = checksum(path)
-        tensors = load_file(path)
+        with utf8_path(path) as named:
+            tensors = load_file(named)
     except (OSError, SafetensorError) as error:
         raise damaged(path, str(error)) from error
     weights = description.get("weights")

@@ -27,6 +27,12 @@ def test_history_goes_on_where_a_stopped_run_left_it_to_the_last_bit(tmp_path: P
     assert History(tmp_path, tmp_path, epochs_done=0).rows == []
 
 
+@pytest.mark.parametrize("damage", ["1,phase1,2,3,4\n", "x,phase1\n", "\0", "\xff"])
+def test_a_damaged_history_begins_anew(damage: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,stage\n0,zero-shot\n" + damage, encoding="latin-1")
+    assert History(tmp_path, tmp_path, epochs_done=2).rows == []
+
+
 def test_table_has_a_line_a_stage(tmp_path: Path) -> None:
     history = filled(tmp_path)
     text = results_table(history)

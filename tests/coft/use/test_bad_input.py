@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import resource
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -116,6 +117,22 @@ def test_an_export_to_a_full_disk_leaves_nothing(
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1 and "cannot be written" in printed and "see to the disk" in printed
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", ["open_clip", "onnx", "head"])
+def test_an_export_is_not_called_what_libraries_do_not_take(
+    to: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export([str(finished_run), "--to", to, str(tmp_path / "caf\udce9")]) == 2
+    assert "is no name in UTF-8; choose another folder" in capsys.readouterr().err
+    assert not (tmp_path / "caf\udce9").exists()
+
+
+def test_a_run_in_a_folder_that_is_called_no_text_is_used(finished_run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(finished_run, tmp_path / "caf\udce9")
+    Image.effect_noise((32, 32), 80).save(tmp_path / "one.png")
+    assert predict([str(moved), str(tmp_path / "one.png"), "--output", str(tmp_path / "found.csv")]) == 0
+    assert len((tmp_path / "found.csv").read_text().splitlines()) == 2
 
 
 def test_predictions_to_a_full_disk_leave_the_file_that_was_there(
