@@ -22,16 +22,24 @@ from datasets.templates import templates_of
 from .labeled_images import LabeledImages
 
 log = logging.getLogger(__name__)
+GROUPED = {"RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"}  # of some images they make no batch
 
 
 def data_manager(trainer: Any) -> DataManager:
     """Dassl's data manager on a reader that names an image it cannot read.
 
     Raises:
-        UserError: If the trainer learns from labels, and the data set is a user's own images.
+        UserError: If the trainer learns from labels, and the data set is a user's own images; or if a sampler makes no
+            batch of the images.
     """
-    with processes.first_alone(trainer.world):  # which may have to unpack or draw the images
-        dm = DataManager(trainer.cfg, dataset_wrapper=LabeledImages)
+    sampler = trainer.cfg.DATALOADER.TRAIN_X.SAMPLER
+    try:
+        with processes.first_alone(trainer.world):  # which may have to unpack or draw the images
+            dm = DataManager(trainer.cfg, dataset_wrapper=LabeledImages)
+    except (AssertionError, ValueError) as error:
+        if sampler not in GROUPED:
+            raise
+        raise UserError(f"DATALOADER.TRAIN_X.SAMPLER {sampler}: {error}; leave it at RandomSampler") from error
     if trainer.learns_from_labels and reports_predictions(dm.dataset):
         raise UserError(
             f"{type(trainer).__name__} learns from labels, and your own images have none: use a label-free trainer, "

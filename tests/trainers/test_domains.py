@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coft.runtime.errors import UserError
 from datasets.pacs import CLASSNAMES, TEMPLATES
 from tests.datasets.rooms import write_image
 
@@ -34,3 +35,10 @@ def test_a_run_on_a_domain(run: Callable[..., Any], drawings: Path, domain: str)
 def test_other_data_sets_are_called_as_registered(trained: Callable[..., Any]) -> None:
     summary = Path(trained("ZeroshotCLIP").output_dir) / "summary.json"
     assert json.loads(summary.read_text())["dataset"] == "Shapes"
+
+
+@pytest.mark.parametrize("sampler", ["SeqDomainSampler", "RandomClassSampler"])
+def test_a_sampler_that_makes_no_batch_is_named(run: Callable[..., Any], sampler: str) -> None:
+    few = {"DATALOADER__TRAIN_X__BATCH_SIZE": 1000, "DATALOADER__TRAIN_X__N_INS": 1}
+    with pytest.raises(UserError, match=f"DATALOADER.TRAIN_X.SAMPLER {sampler}: .*; leave it at RandomSampler"):
+        run("CoFT", DATALOADER__TRAIN_X__SAMPLER=sampler, **few)
