@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 import train
 from coft.method.world import ALONE, World
 from coft.runtime.errors import UserError
 from scripts.several import configured
+from tests.worlds import in_world
 
 
 def test_several_machines_meet_at_an_endpoint() -> None:
@@ -29,3 +34,14 @@ def test_upstream_s_dassl_is_for_one_process(monkeypatch: pytest.MonkeyPatch) ->
     train.agree(None, ALONE)
     with pytest.raises(UserError, match="several processes need the dassl of compat"):
         train.agree(None, World(0, 2))
+
+
+def test_processes_that_differ_are_refused(configure: Callable[..., Any], tmp_path: Path) -> None:
+    def differing(world: World) -> str:
+        cfg = configure("CoFT", out="same", TRAIN__SHARD=world.rank == 1)
+        with pytest.raises(UserError) as caught:
+            train.agree(cfg, world)
+        return str(caught.value)
+
+    for said in in_world(2, differing, tmp_path / "two"):
+        assert "TRAIN.SHARD is False on rank 0 and True on rank 1; start all of them with the same command" in said
