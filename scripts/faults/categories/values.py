@@ -38,7 +38,9 @@ SHORT = {  # so that a run takes a second
     "TRAIN.COMPILE": "",
 }
 LONG = ("EPOCHS", "MAX_EPOCH", "ROUNDS", "MIN_STEPS", "TEXT_STEPS", "LABEL_VIEWS", "ENSEMBLE", "NUM_WORKERS", "N_CTX")
-LATER = ("TRAIN.FORK", "TRAIN.COMPILE", "MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS")  # files, or minutes
+LATER = (  # files, minutes, or no predictions to look at
+    *("TRAIN.FORK", "TRAIN.COMPILE", "MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS", "TEST.NO_TEST"),
+)
 
 
 def cases(quick: bool) -> list[Case]:
