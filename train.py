@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 # Threads of GNU OpenMP spin while they wait for each other; beside a busy process steps got 40 times slower by it.
 # A short spin costs nothing on an idle machine. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

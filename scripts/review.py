@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from coft.review.command import main  # noqa: E402
 from coft.runtime.ending import guarded  # noqa: E402

@@ -130,6 +130,6 @@ def called(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """Be the process of the command."""
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in train.py, before torch is imported
     sys.exit(main(sys.argv[1:]))

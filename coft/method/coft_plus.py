@@ -33,7 +33,7 @@ AT_PREDICTION = 0.1  # share of the descriptions in the positive vectors that pr
 class Contrast:
     """Momentum contrastive learning in Phase II."""
 
-    weight: float = setting(0.5, "weight of the contrastive loss; 0: none", at_least=0.0)
+    weight: float = setting(0.0, "weight of the contrastive loss, such as 0.5; 0: none", at_least=0.0)
     queue: int = setting(4096, "keys in the queue, at most", at_least=1)
     temperature: float = setting(0.07, "temperature of the contrastive loss", above=0.0)
 
@@ -99,7 +99,7 @@ def growing_quotas(coverage: Tensor, first: int, progress: float) -> Tensor:
 
 
 class CoFTPlus(CoFT):
-    """CoFT plus three parts, each of which a setting takes away.
+    """CoFT plus three parts. A setting of each turns it on: rounds and contrastive learning are off by default.
 
     `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit.
 

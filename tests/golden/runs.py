@@ -60,7 +60,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "CoFT, filter self": _phases("CoFT", FILTER="self"),
     "CoFT, LoRA, DeFT's routing": _phases("CoFT", VISUAL="lora", NEG_GRAD_TO_VISUAL=False, FILTER="probability"),
     "CoFT, one negative vector": _phases("CoFT", CLASS_NEGATIVE=False, CLEAN_RULE="raw", FILTER="peer", **{"N_CTX": 4}),
-    "CoFTPlus": _phases("CoFTPlus", ROUNDS=2),
+    "CoFTPlus": _phases("CoFTPlus", ROUNDS=2, **{"CONTRAST.WEIGHT": 0.5}),
     "CoFTOracle, filter": _phases("CoFTOracle", KNOWS="filter"),
     "CoFTOracle, seeds": _phases("CoFTOracle", KNOWS="seeds"),
     "CoFTOracle, labels": _phases("CoFTOracle", KNOWS="labels"),

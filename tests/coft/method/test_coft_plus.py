@@ -167,7 +167,7 @@ def test_the_last_round_s_quotas_are_the_coverage(rounds: int, monkeypatch: pyte
 
 @pytest.mark.parametrize(("queue", "expected"), [(4096, 15), (16, 15), (7, 7)])
 def test_the_queue_holds_half_of_the_images_at_most(queue: int, expected: int) -> None:
-    method = make_plus({"contrast": Contrast(queue=queue)})
+    method = make_plus({"contrast": Contrast(0.5, queue=queue)})
     for peer in method.peers.values():
         peer.enter_phase2()
         for i in range(COUNT):
