@@ -83,6 +83,8 @@ def as_user_error(error: Exception) -> UserError | None:
         return of_system(error)
     if isinstance(error, MemoryError) or _lacks_memory(error):
         return UserError(NO_MEMORY)
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+        return UserError(f"{error.object[:80]!a}: this locale has no such characters; set PYTHONUTF8=1")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return UserError(f"TRAIN.COMPILE: the compiler fails ({' '.join(str(error).split())[:160]}); leave it empty")
     said = str(error) if isinstance(error, RuntimeError) else ""

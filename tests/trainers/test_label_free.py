@@ -110,13 +110,14 @@ def test_nor_in_lower_precision_or_where_classes_are_described(
     trainer: str,
     settings: dict[str, Any],
 ) -> None:
+    plain = weights(trained(trainer))
     if trainer == "LaFTer":  # which reads those that come with a data set
         from coft.backbones.descriptions import load_descriptions
 
         monkeypatch.setattr("trainers.described.descriptions_of", lambda *_: load_descriptions(described))
         settings = {}
     settings = {key: str(described) if value == "here" else value for key, value in settings.items()}
-    reference, plain = weights(run(trainer, out="reference", **settings)), weights(trained(trainer))
+    reference = weights(run(trainer, out="reference", **settings))
     assert any(not torch.equal(reference[key], plain[key]) for key in reference)  # the setting does something
     assert_label_free(reference, trainer, **settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,8 @@ def foreign_names(scene: Scene) -> None:
     for path in sorted(scene.images.iterdir()):
         (folder / f"犬 {path.name}").write_bytes(path.read_bytes())
     names = scene.file("names.txt", "café\n犬\n")
-    started(scene, ASCII, out=scene.place / "Ausgänge", images=folder, classes=str(names))
+    said = Path(os.fsencode(folder).decode("ascii", "surrogateescape"))  # as scripts say it under such a locale
+    started(scene, ASCII, out=scene.place / "Ausgänge", images=said, classes=str(names))
     if "犬 0.png".encode() not in (scene.place / "Ausgänge" / "predictions.csv").read_bytes():
         raise Wrong("predictions.csv lacks a file under its own name")
 
@@ -132,8 +134,9 @@ def limited(scene: Scene, what: int, most: int) -> None:
 
 def nobody(scene: Scene) -> None:
     """Run as a user who owns nothing, and has no home."""
-    if os.getuid() or not all(place.stat().st_mode & 0o005 == 0o005 for place in ROOT.parents):
-        return  # only root can be somebody else, who may see the checkout
+    seen = (*ROOT.parents, *Path(sys.executable).resolve().parents)
+    if os.getuid() or not all(place.stat().st_mode & 0o005 == 0o005 for place in seen):
+        return  # only root can be somebody else, who may see the checkout and Python
     for place in (scene.place, scene.shared):
         place.chmod(0o755)
     out = scene.place / "out"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coft.runtime.ending import guarded
+from coft.runtime.ending import as_user_error, guarded
 from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
 
@@ -110,7 +110,15 @@ def test_a_path_that_cannot_be_followed_is_a_line(ends: End, tmp_path: Path) -> 
 def test_no_file_of_ours_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
     code = (
         "import os, sys\nfor number in (0, 1, 2):\n    os.close(number)\n"
-        "from coft.runtime.ending import guarded\n"
+        "from coft.runtime.ending import as_user_error, guarded\n"
         "sys.exit(guarded(lambda: os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)))\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], check=False).returncode == 3
+
+
+def test_a_name_that_the_locale_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = UnicodeEncodeError("ascii", "f\u00fc\u00dfe", 1, 3, "ordinal not in range(128)")
+    assert as_user_error(error) is None
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    known = as_user_error(error)
+    assert known and known.line == r"'f\xfc\xdfe': this locale has no such characters; set PYTHONUTF8=1"
