@@ -17,7 +17,7 @@ from .curves import panels
 from .duplicates import equal_groups, near_groups
 from .groups import groups_by_class
 from .maps import Map, make_map
-from .run_folder import RunFolder
+from .run_folder import RunFolder, logs
 from .summary import class_rows, facts, figures
 from .thumbnails import embed
 from .words import duration, number, percent, short
@@ -31,7 +31,7 @@ GALLERY = 200  # classes with pictures, at most
 SUSPECTS, DUPLICATES, OF_DUPLICATE = 20, 12, 6  # shown, at most
 OF_SUSPECT = 12  # pictures, evenly spaced
 ROWS = 100  # of skipped files, and names of rare classes
-FILES = ("predictions.csv", "test_predictions.csv", "pseudo_labels.csv", "metrics.csv", "summary.json", "log.txt")
+FILES = ("predictions.csv", "test_predictions.csv", "pseudo_labels.csv", "metrics.csv", "summary.json")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -59,7 +59,10 @@ def page(run: RunFolder) -> bytes:
         "suspect_count": len(found),
         "panels": panels(run.epochs),
         "maps": maps(run),
-        "files": [name for name in FILES if (run.folder / name).is_file()],
+        "files": [
+            *(name for name in FILES if (run.folder / name).is_file()),
+            *(path.name for path in logs(run.folder)),
+        ],
         "limits": names,
         **blocks,
     }

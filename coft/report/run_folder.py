@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def read_run(folder: Path) -> RunFolder:
         _tested(folder),
         _table(folder / "skipped.csv", ("path", "problem")),
         _table(folder / "duplicates.csv", ("group", "path")),
-        _warnings(folder / "log.txt"),
+        _warnings(folder),
         evidence,
     )
 
@@ -134,10 +135,15 @@ def _tested(folder: Path) -> pd.DataFrame:
     return tested.rename(columns={"end": "predicted"})[["image", "class", "predicted"]].reset_index(drop=True)
 
 
-def _warnings(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+def logs(folder: Path) -> list[Path]:
+    """`log.txt`, and those of when the run went on, which have the date in their names."""
+    return sorted(folder.glob("log.txt*"))
+
+
+def _warnings(folder: Path) -> list[str]:
+    lines: list[str] = []
+    for path in logs(folder):
+        with suppress(OSError):
+            lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
     found = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
     return list(dict.fromkeys(found))[:MOST_WARNINGS]

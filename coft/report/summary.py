@@ -47,12 +47,19 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Unlabeled images", "" if pool is None else f"{pool:,.0f}, {own.get('unlabeled', '')}"),
         ("Classes", f"{len(run.classes):,}"),
         ("Backbone", str(own.get("backbone", ""))),
-        ("Time", duration(_number(own.get("seconds")))),
+        ("Time", duration(_seconds(run))),
         ("Device", str(own.get("device", ""))),
         ("Seed", str(own.get("seed", ""))),
         ("Labels that training read", "none" if read == 0 else str(read if read is not None else "")),
     ]
     return [(term, short(value, 120)) for term, value in found if value]
+
+
+def _seconds(run: RunFolder) -> float | None:
+    """Of all processes of a run that was stopped and went on; the summary has those of the last."""
+    by_epoch = pd.to_numeric(run.epochs.get("seconds", pd.Series(dtype=float)), errors="coerce").dropna()
+    last = _number(run.summary.get("seconds"))
+    return max([*by_epoch, *([] if last is None else [last])], default=None)
 
 
 def figures(run: RunFolder) -> list[Figure]:

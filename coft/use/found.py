@@ -30,6 +30,8 @@ def find_model(place: Path) -> Path:
     for folder in (place, place / FOLDER):
         if (folder / DESCRIPTION).is_file():
             return folder
+    if not place.exists():
+        raise UserError(f"{place}: no such folder; check the path")
     if not (place / CONFIG).is_file():
         raise UserError(f"{place}: holds no model; give the output folder of a finished run")
     if (place / "summary.json").is_file():

@@ -112,6 +112,18 @@ def test_names_of_classes_and_files_stay_text(tmp_path: Path) -> None:
     assert "<u>of the log</u>" in found.text and "\N{REPLACEMENT CHARACTER}" in found.text and "49" not in found.text
 
 
+def test_a_run_that_went_on_is_shown_as_a_whole(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "images", [f"{i:02}.png" for i in range(12)])
+    folder = write_run(tmp_path / "run", paths, CLASSES, seconds=59.5)
+    (folder / "log.txt").write_text("Warning: of the first part\n")
+    (folder / "log.txt-2026-01-02-03-04-05").write_text("Warning: of the second part\n")
+    write_csv(folder / "metrics.csv", [["epoch", "stage", "seconds"], [1, "phase1", 100.0], [2, "phase2", 155.5]])
+    text = seen(page(read_run(folder))).text
+    assert "of the first part" in text and "of the second part" in text
+    assert "log.txt-2026-01-02-03-04-05" in text
+    assert "2 min 36 s" in text
+
+
 def test_names_that_are_no_text_are_shown(tmp_path: Path) -> None:
     paths = write_images(tmp_path, [f"{i}.png" for i in range(8)])
     folder = write_run(tmp_path / "run", [*paths, str(tmp_path / "bad\udcff.png")], CLASSES)

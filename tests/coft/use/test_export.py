@@ -220,7 +220,7 @@ def test_no_export_is_a_pickle(run: Path, tmp_path: Path) -> None:
         (["RUN", "--to", "head", "DIR", "--int8"], "--int8 goes with --to onnx"),
         (["RUN", "--to", "open_clip", "DIR", "--peers", "both"], "takes one encoder"),
         (["RUN", "--to", "head", "DIR", "--images", "nothing.png"], "there is no such file"),
-        (["DIR", "--to", "head", "DIR"], "holds no model"),
+        (["DIR", "--to", "head", "DIR"], "no such folder; check the path"),
     ],
 )
 def test_a_mistake_is_one_line(
