@@ -65,7 +65,7 @@ def filled():
         rows.add(torch.randn(1000, C, generator=source))
     return rows.table()
 filled(); used = int(next(x for x in open("/proc/self/status") if x.startswith("VmData")).split()[1]) << 10
-resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)  # memory, without what is mapped from files
+resource.setrlimit(resource.RLIMIT_DATA, (used + (96 << 20),) * 2)  # memory, without what is mapped from files
 views = [(filled(), filled()) for _ in range(2)]
 labeller = Labeller(None, Runtime(1, allocate=allocate), Parallel(1, torch.nn.Identity(), "cpu"))
 select_seeds(labeller.mean_log_probabilities([logits for logits, _ in views]), 20)
@@ -82,7 +82,7 @@ print("done")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds this kind of memory")
 @pytest.mark.parametrize(("in_memory", "enough"), [(1 << 20, True), (1 << 40, False)])
 def test_memory_does_not_grow_with_the_tables(in_memory: int, enough: bool, tmp_path: Path) -> None:
-    """Labels and seeds of two peers in 64 MiB, where six tables have 240 or 320; in memory it must fail."""
+    """Labels and seeds of two peers in 96 MiB, where six tables have 240 or 320; in memory it must fail."""
     command = [sys.executable, "-c", BOUNDED, str(tmp_path), str(in_memory)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (result.stdout.strip() == "done") == enough, result.stderr
