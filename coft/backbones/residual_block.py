@@ -93,11 +93,16 @@ def run_block(block: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
         The wanted tokens. Shape (n, wanted, width).
     """
     if not is_plain_block(block):
-        batch_first = getattr(block, "batch_first", type(block).__module__.startswith(("open_clip.", "timm.")))
+        batch_first = getattr(block, "batch_first", _is_of(block, ("open_clip.", "timm.")))
         return block(x)[:, rows] if batch_first else block(x.transpose(0, 1)).transpose(0, 1)[:, rows]
     query, key, value = project(block, x)
     y = F.scaled_dot_product_attention(query[:, :, rows], key, value)
     return feed_forward(block, add_attention(block, x[:, rows], y.transpose(1, 2).flatten(2)))
+
+
+def _is_of(block: Any, packages: tuple[str, ...]) -> bool:
+    """Whether a block is of some packages, also where FSDP has put a class of its own in front of the block's."""
+    return any(base.__module__.startswith(packages) for base in type(block).__mro__)
 
 
 def run_causal_block(block: Any, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Encoders that train in full, dealt out to the processes of a run: each has a part of every weight (torch's FSDP2).
 
-In a step the weights are put together on every device, and gradients are added up and dealt out after it. Between steps
-a process has its part of the weights, their gradients, the optimizer's moments and the moving average. Whoever labels,
-tests or saves gets whole tensors.
+The weights of a block are put together on every device while it runs, forward and back; its gradients are added up
+and dealt out after it. The few weights outside blocks are whole for a step. A process has its part of all the others,
+of gradients, the optimizer's moments and the moving average. Whoever labels, tests or saves gets whole tensors.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .classifier import Classifier
 from .world import World, is_part
 
 Deal = Callable[[nn.Module], None]
+LISTS = (nn.Sequential, nn.ModuleList)  # what CLIP's, open_clip's and timm's encoders hold their blocks in
 
 
 def leave_whole(encoder: nn.Module) -> None:
@@ -28,7 +29,7 @@ def leave_whole(encoder: nn.Module) -> None:
 
 
 def deal(world: World, device: torch.device, encoder: nn.Module) -> None:
-    """Deal out what trains of an encoder, in place.
+    """Deal out what trains of an encoder block by block, in place.
 
     Args:
         world: The processes. Each calls this with the same weights.
@@ -40,9 +41,28 @@ def deal(world: World, device: torch.device, encoder: nn.Module) -> None:
 
     mesh = init_device_mesh(device.type, (world.size,))
     frozen = {value for value in encoder.parameters() if not value.requires_grad}
-    dealt = fully_shard(encoder, mesh=mesh, ignored_params=frozen)
-    dealt.set_gradient_divide_factor(1.0)  # losses are parts of the whole batch's, so gradients are added up
-    dealt.set_force_sum_reduction_for_comms(True)
+    for part in (*blocks_of(encoder), encoder):
+        dealt = fully_shard(part, mesh=mesh, ignored_params=frozen)
+        dealt.set_gradient_divide_factor(1.0)  # losses are parts of the whole batch's, so gradients are added up
+        dealt.set_force_sum_reduction_for_comms(True)
+
+
+def blocks_of(encoder: nn.Module) -> list[nn.Module]:
+    """Blocks that train: what repeats in an encoder, like the layers of a transformer or the bottlenecks of a ResNet.
+
+    Args:
+        encoder: Its blocks are items of lists, of lists in lists as well, and have layers of their own.
+    """
+    return [block for block in _blocks_in(encoder) if any(value.requires_grad for value in block.parameters())]
+
+
+def _blocks_in(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        is_block = isinstance(module, LISTS) and not isinstance(child, LISTS) and any(True for _ in child.children())
+        if is_block:
+            yield child
+        else:
+            yield from _blocks_in(child)
 
 
 def part_like(value: Tensor, known: Any) -> Tensor:
