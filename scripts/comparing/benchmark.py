@@ -16,6 +16,7 @@ from coft.runtime.files import replacing
 from scripts.launch import CONFIGS
 
 from .benchmark_tables import Unit, write_report
+from .evidence import Result, identity, key_of, read_list, read_result, write_list
 from .methods import Method, Settings
 from .plan import Grid, Run, plan
 from .session import do_runs, failed_lines
@@ -87,14 +88,27 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
         benchmark = replace(benchmark, seeds=args.seeds)
     grid = Grid([], benchmark.seeds, (None,), str(args.data.resolve()), args.output)
     planned = plan_units(benchmark, grid.data, grid.output)
-    _, failures = do_runs([run for runs in planned.values() for run in runs], grid, args, command)
-    if not any(run.summary() for runs in planned.values() for run in runs):
+    known = known_results(planned, args.kept)
+    missing = [run for runs in planned.values() for run in runs if run not in known]
+    _, failures = do_runs(missing, grid, args, command)
+    results = {**known, **{run: result for run in missing if (result := read_result(run))}}
+    if not results:
         print("no run is finished: nothing to tabulate", file=sys.stderr)
         return failures
-    report = write_report(planned, called, failed_lines(failures))
+    if args.kept:
+        of = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
+        write_list(args.kept, [(of[run], result) for run, result in results.items()])
+    report = write_report(planned, results, called, failed_lines(failures))
     folder = args.output / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / f"{args.benchmark}.md") as draft:
         draft.write_text(report, encoding="utf-8")
     print(report, f"\n  {folder / args.benchmark}.md", sep="")
     return failures
+
+
+def known_results(planned: Mapping[Unit, Sequence[Run]], path: Path | None) -> dict[Run, Result]:
+    """Results of planned runs that a list has."""
+    kept = read_list(path) if path else {}
+    found = {run: kept.get(key_of(identity(run, unit.settings))) for unit, runs in planned.items() for run in runs}
+    return {run: result for run, result in found.items() if result}

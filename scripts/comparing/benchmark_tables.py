@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
 from .bootstrap import Right, errors, interval, resampled
+from .evidence import OURS, Result, stages
 from .methods import Settings
 from .plan import Run
 
 COUNTED = ("development", "confirmation")  # roles that means are over
-OURS = ("CoFT", "CoFT+")
 REFERENCES = (  # of ratios of errors
     *("zero-shot", "UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"),
     *("CoFT, filter: none", "CoFT, filter: self", "CoFT, filter: probability", "CoFT", "CoOp, 16 labels a class"),
 )
-SCORES = {"p_clean": "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
-
+ANY = 0  # seed of a method that draws nothing
 BySeed = dict[int, Any]  # what a method has right with each seed, shape (images,)
 
 
@@ -65,61 +63,42 @@ class Found:
     scores: Mapping[tuple[str, str], float]
 
 
-def read_unit(runs: Sequence[Run]) -> Found:
-    """Read what runs have left. Methods without a finished run lack."""
+def read_unit(runs: Sequence[Run], results: Mapping[Run, Result]) -> Found:
+    """Sort the results of a unit by method. Methods without a finished run lack."""
     methods = dict.fromkeys(title for run in runs for _, title in stages(run))
     right: dict[str, BySeed] = {}
     seconds: dict[str, dict[int, float]] = {}
-    scores: list[dict[tuple[str, str], float]] = []
+    scores: list[Mapping[tuple[str, str], float]] = []
     for run in runs:
-        summary, path = run.summary(), run.folder / "test_predictions.csv"
-        if not summary or not path.is_file():
+        if run not in results:
             continue
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        result, seed = results[run], run.seed if run.method.seeded else ANY
         for stage, title in stages(run):
-            if stage in table:
-                right.setdefault(title, {})[run.seed] = (table[stage] == table["class"]).to_numpy()
-        seconds.setdefault(run.method.name, {})[run.seed] = summary["seconds"]
-        if run.method.name == "CoFT":
-            scores.append(read_scores(run))
+            if stage in result.right:
+                right.setdefault(title, {})[seed] = result.right[stage]
+        seconds.setdefault(run.method.name, {})[seed] = result.seconds
+        if run.method.name == "CoFT" and result.scores:
+            scores.append(result.scores)
     places = dict.fromkeys(place for own in scores for place in own)
     means = {place: float(np.mean([own[place] for own in scores])) for place in places}
     return Found(list(methods), right, seconds, means)
 
 
-def stages(run: Run) -> list[tuple[str, str]]:
-    """Columns of test predictions that make rows of the tables, and the rows' titles."""
-    end = [("end", run.method.name)]
-    return [("phase1", f"{run.method.name}, Phase I"), *end] if run.method.name in OURS else end
-
-
-def read_scores(run: Run) -> dict[tuple[str, str], float]:
-    """AUROCs of the first and the last labels of Phase II, by time and score."""
-    path = run.folder / "metrics.csv"
-    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["stage"])
-    rows = rows[rows["stage"] == "phase2"].reindex(columns=list(SCORES.values())).dropna()
-    if rows.empty:
-        return {}
-    times = {"first": rows.iloc[0], "last": rows.iloc[-1]}
-    return {(time, name): float(row[column]) for time, row in times.items() for name, column in SCORES.items()}
-
-
 def paired(*methods: BySeed) -> tuple[Right, ...] | None:
-    """What methods have right with the seeds that they share; one with a single seed, as zero-shot, goes with all."""
-    several = [set(own) for own in methods if len(own) > 1]
-    seeds = sorted(set.intersection(*several)) if several else [0]
-    rows = [
-        np.stack([own[s] for s in seeds]) if len(own) > 1 else np.stack(list(own.values())) for own in methods if seeds
-    ]
-    return tuple(rows) or None
+    """What methods have right with the seeds that they share; one that draws nothing goes with all."""
+    drawing = [own.keys() for own in methods if ANY not in own]
+    seeds = sorted(set.intersection(*map(set, drawing))) if drawing else [ANY]
+    return tuple(np.stack([own[ANY if ANY in own else s] for s in seeds]) for own in methods) if seeds else None
 
 
 # ---------------------------------------------------------------- tables
 
 
-def write_report(planned: Mapping[Unit, Sequence[Run]], called: str, notes: Sequence[str] = ()) -> str:
+def write_report(
+    planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result], called: str, notes: Sequence[str] = ()
+) -> str:
     """All tables, as Markdown."""
-    read = {unit: read_unit(runs) for unit, runs in planned.items()}
+    read = {unit: read_unit(runs, results) for unit, runs in planned.items()}
     found = {unit: own for unit, own in read.items() if own.right}
     tables = [accuracy_table(found), mean_table(found)]
     tables += [ratio_table(found, name) for name in OURS]
@@ -128,9 +107,9 @@ def write_report(planned: Mapping[Unit, Sequence[Run]], called: str, notes: Sequ
 
 
 def accuracy_table(found: Mapping[Unit, Found]) -> str:
-    """Accuracies with intervals: a row a method, a column a unit."""
+    """Accuracies with intervals, and in brackets the number of seeds: a row a method, a column a unit."""
     rows = [[name, *(_accuracy(own.right.get(name)) for own in found.values())] for name in _methods(found)]
-    return _table(rows, ["accuracy, %", *(f"{unit.title} ({unit.role})" for unit in found)])
+    return _table(rows, ["accuracy, % (seeds)", *(f"{unit.title} ({unit.role})" for unit in found)])
 
 
 def _methods(found: Mapping[Unit, Found]) -> list[str]:
@@ -143,7 +122,7 @@ def _accuracy(right: BySeed | None) -> str:
         return "-"
     rows = np.stack(list(right.values()))
     low, high = interval(100 * (1 - resampled([(rows,)])[:, 0]))
-    return f"{100 * rows.mean():.1f} [{low:.1f}, {high:.1f}]"
+    return f"{100 * rows.mean():.1f} [{low:.1f}, {high:.1f}]" + ("" if ANY in right else f" ({len(right)})")
 
 
 def mean_table(found: Mapping[Unit, Found]) -> str:
@@ -193,7 +172,7 @@ def _ratio(pairs: Sequence[tuple[Right, ...]]) -> str:
 
 def score_table(found: Mapping[Unit, Found]) -> str:
     """How well scores rank CoFT's first and last labels of the pool: a row a unit."""
-    places = [(time, name) for time in ("first", "last") for name in SCORES]
+    places = list(dict.fromkeys(place for own in found.values() for place in own.scores))
     rows = [
         [unit.title, *(f"{own.scores[place]:.3f}" for place in places)] for unit, own in found.items() if own.scores
     ]

@@ -68,8 +68,14 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     parser.add_argument(
         "--benchmark", metavar="FORM", help="full, small, or a role: the units and rows of configs/benchmark.yaml"
     )
+    parser.add_argument(
+        "--kept", type=Path, metavar="FILE", help="a list of the benchmark's results: not run again, and added to"
+    )
     args = parser.parse_intermixed_args(argv)
+    if args.kept and not args.benchmark:
+        raise UserError("--kept is a list of results of --benchmark; leave it out, or add --benchmark FORM")
     if args.benchmark:
+        args.kept = args.kept and called_from(args.kept)
         args.seeds_given = args.seeds != parser.get_default("seeds")
         return report_failures(run_benchmark(args, command, command_line("compare", argv)))
     if args.folders:

@@ -1,6 +1,7 @@
 """The benchmark's file, its plan and its tables, with runs of a toy trainer."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pandas as pd
 import pytest
 
 from coft.runtime.errors import UserError
-from scripts.comparing.benchmark import plan_units, read_benchmark
+from scripts.comparing.benchmark import known_results, plan_units, read_benchmark
 from scripts.comparing.benchmark_tables import Unit, write_report
+from scripts.comparing.evidence import identity, read_list, read_result, write_list
 from scripts.comparing.plan import Run
 
 from .toy_runs import write_summary
@@ -17,7 +19,8 @@ from .toy_runs import write_summary
 
 @pytest.fixture(autouse=True)
 def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.comparing.plan.weights_of", lambda backbone: None)
+    for module in ("plan", "evidence"):
+        monkeypatch.setattr(f"scripts.comparing.{module}.weights_of", lambda backbone: None)
 
 
 def test_roles_are_fixed_and_each_form_has_its_units() -> None:
@@ -69,7 +72,12 @@ def report(tmp_path: Path) -> str:
     planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
     for unit, runs in planned.items():
         finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8})
-    return write_report(planned, "bash scripts/compare.sh --benchmark small")
+    return reported(planned)
+
+
+def reported(planned: dict[Unit, list[Run]]) -> str:
+    results = {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
+    return write_report(planned, results, "bash scripts/compare.sh --benchmark small")
 
 
 def numbers(cell: str) -> list[float]:
@@ -78,9 +86,10 @@ def numbers(cell: str) -> list[float]:
 
 def test_tables_say_what_was_right_and_by_how_much(report: str) -> None:
     unit = "intel, photo (development)"
-    mean, low, high = numbers(cells(report, "accuracy, %")["CoFT"][unit])
+    mean, low, high, seeds = numbers(cells(report, "accuracy, % (seeds)")["CoFT"][unit])
+    assert seeds == 1 and len(numbers(cells(report, "accuracy, % (seeds)")["zero-shot"][unit])) == 3
     assert mean == pytest.approx(80, abs=5) and low < mean < high
-    assert numbers(cells(report, "accuracy, %")["CoFT, Phase I"][unit])[0] == 0
+    assert numbers(cells(report, "accuracy, % (seeds)")["CoFT, Phase I"][unit])[0] == 0
     for head, row, units in (("errors, by those of (units)", "CoFT", [2]), ("errors of CoFT, by those of", unit, [])):
         mean, low, high, *having = numbers(cells(report, head)[row]["UPL"])
         assert mean == pytest.approx(0.5, abs=0.12) and low < mean < high < 1 and having == units
@@ -92,8 +101,8 @@ def test_rows_stand_in_the_order_of_the_benchmark_whatever_is_missing(tmp_path: 
     planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
     for (unit, runs), names in zip(planned.items(), (["CoFT"], ["zero-shot", "UPL", "CoFT"]), strict=True):
         finished(unit, [run for run in runs if run.method.name in names], dict.fromkeys(names, 0.6))
-    text = write_report(planned, "nothing")
-    for head, phases in (("accuracy, %", ["CoFT, Phase I"]), ("seconds", [])):
+    text = reported(planned)
+    for head, phases in (("accuracy, % (seeds)", ["CoFT, Phase I"]), ("seconds", [])):
         assert list(cells(text, head)) == ["zero-shot", "UPL", *phases, "CoFT"]
 
 
@@ -108,5 +117,74 @@ def test_units_without_a_run_are_left_out(name: str, tmp_path: Path) -> None:
     planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
     first, *_ = planned
     finished(first, [run for run in planned[first] if run.method.name == name], {name: 0.6})
-    text = write_report(planned, "nothing")
+    text = reported(planned)
     assert "intel" in text and "digits" not in text and "errors" not in text
+
+
+def test_methods_are_compared_with_the_seeds_that_both_have(tmp_path: Path) -> None:
+    seeds = replace(read_benchmark("small"), seeds=(1, 2, 3))
+    planned = plan_units(seeds, str(tmp_path), tmp_path / "out")
+    unit, runs = next(iter(planned.items()))
+    rates = {"zero-shot": 0.3, "UPL": 0.5, "CoFT": 0.8}
+    having = {"zero-shot": (1,), "UPL": (2, 3), "CoFT": (1, 2)}
+    done = [run for run in runs if run.seed in having.get(run.method.name, ())]
+    finished(unit, done, rates)
+    text = reported({unit: runs})
+    shown = {name: row["intel, photo (development)"] for name, row in cells(text, "accuracy, % (seeds)").items()}
+    assert [shown[name].endswith(end) for name, end in (("CoFT", " (2)"), ("UPL", " (2)"), ("zero-shot", "]"))] == [
+        True
+    ] * 3
+    right = {(run.method.name, run.seed): result.right["end"] for run in done if (result := read_result(run))}
+    ratio = numbers(cells(text, "errors of CoFT, by those of")["intel, photo (development)"]["UPL"])[0]
+    assert ratio == pytest.approx((1 - right["CoFT", 2].mean()) / (1 - right["UPL", 2].mean()), abs=0.005)
+    both = numbers(cells(text, "errors of CoFT, by those of")["intel, photo (development)"]["zero-shot"])[0]
+    errors = 1 - np.mean([right["CoFT", 1], right["CoFT", 2]])
+    assert both == pytest.approx(errors / (1 - right["zero-shot", 1].mean()), abs=0.005)
+
+
+# ---------------------------------------------------------------- the list of results
+
+
+def test_a_list_has_all_that_tables_need_and_its_runs_are_known_elsewhere(tmp_path: Path) -> None:
+    first, second = (
+        plan_units(read_benchmark("small"), str(tmp_path), tmp_path / folder) for folder in ("here", "there")
+    )
+    for unit, runs in first.items():
+        finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8}, images=403)
+    kept = tmp_path / "kept.jsonl"
+    assert not known_results(first, kept)
+    for unit, runs in list(first.items()) * 2:  # the second time changes nothing
+        write_list(kept, [(identity(run, unit.settings), result) for run in runs if (result := read_result(run))])
+    assert len(kept.read_text().splitlines()) == 8 and kept.read_text().splitlines() == sorted(
+        kept.open().read().splitlines()
+    )
+    known = known_results(second, kept)
+    assert len(known) == 8 and write_report(second, known, "bash scripts/compare.sh --benchmark small") == reported(
+        first
+    )
+
+
+def test_another_row_seed_or_checkpoint_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
+    unit, runs = next(iter(planned.items()))
+    finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8})
+    kept = tmp_path / "kept.jsonl"
+    write_list(kept, [(identity(run, unit.settings), result) for run in runs if (result := read_result(run))])
+    others = [
+        {unit: [replace(run, seed=7) for run in runs]},
+        {unit: [replace(run, method=replace(run.method, settings=(("OPTIM.LR", "1"),))) for run in runs]},
+        {replace(unit, settings=()): runs},
+    ]
+    assert len(known_results({unit: runs}, kept)) == len(runs)
+    assert not any(known_results(other, kept) for other in others)
+    monkeypatch.setattr("scripts.comparing.evidence.weights_of", lambda backbone: "of another file")
+    assert not known_results({unit: runs}, kept)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{}", '{"of": {}, "seconds": 1, "images": 9, "auroc": {}, "right": {"end": "ff"}}']
+)
+def test_a_line_that_is_no_result_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "kept.jsonl").write_text(f"{line}\n")
+    with pytest.raises(UserError, match=r"kept.jsonl, line 1: this is no result of the benchmark; remove the line"):
+        read_list(tmp_path / "kept.jsonl")
