@@ -8,7 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from coft.backbones.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
+from coft.backbones.descriptions import (
+    Descriptions,
+    described_features,
+    descriptions_of,
+    given_descriptions,
+    load_descriptions,
+)
 
 
 def descriptions_from(trainer: Any, source: str) -> Descriptions | None:
@@ -16,13 +22,16 @@ def descriptions_from(trainer: Any, source: str) -> Descriptions | None:
 
     Args:
         trainer: Its data set is read.
-        source: none; auto: the data set's, if it has any; or a file.
+        source: none; given: those in the user's file of classes, if any; auto: the data set's, if it has any; or a
+            file.
 
     Raises:
         UserError: If the file of descriptions is none.
     """
     if source == "none":
         return None
+    if source == "given":
+        return given_descriptions(trainer.dm.dataset, trainer.templates[0])
     if source == "auto":
         return descriptions_of(trainer.dm.dataset, trainer.cfg.DATASET.NAME, trainer.templates[0])
     return load_descriptions(Path(source))

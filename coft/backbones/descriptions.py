@@ -100,6 +100,24 @@ def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | No
             "Training goes on without descriptions: your classes have none; write them into the file of --classes, "
             "with tabs before them, or have them written by: bash scripts/describe.sh --classes FILE"
         )
+    return given_descriptions(dataset, template)
+
+
+def given_descriptions(dataset: Any, template: str) -> Descriptions | None:
+    """Descriptions that a data set brings with it: those that a user wrote into the file of classes.
+
+    Args:
+        dataset: As of `descriptions_of`.
+        template: Words with one "{}".
+
+    Returns:
+        Sentences by class name; None where it brings none.
+
+    Raises:
+        UserError: If a sentence is none that CLIP can read.
+    """
+    own = getattr(dataset, "descriptions", None)
+    if not own:
         return None
     for classname, sentences in own.items():
         check_sentences(sentences, f"--classes, class {classname!r}")

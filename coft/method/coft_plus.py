@@ -42,7 +42,7 @@ class Contrast:
 class DescriptionSettings:
     """Class descriptions."""
 
-    from_: str = setting("auto", "auto: those that come with the data set, if any; none; or a file")
+    from_: str = setting("given", "given: those in your file of classes; auto: also the data set's; none; or a file")
     at_seeds: float = share(0.25, "share of the descriptions in the text features that choose the first seeds")
 
 
@@ -99,9 +99,9 @@ def growing_quotas(coverage: Tensor, first: int, progress: float) -> Tensor:
 
 
 class CoFTPlus(CoFT):
-    """CoFT plus three parts. A setting of each turns it on: rounds and contrastive learning are off by default.
+    """CoFT plus three parts. A setting of each turns it on; none is on by default, for none is shown to help.
 
-    `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit.
+    `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit. Descriptions that a user wrote count.
 
     Args:
         images: As of `CoFT`.
@@ -128,6 +128,8 @@ class CoFTPlus(CoFT):
         self.rounds, self.describe = settings.rounds, describe
         self.described = None if describe is None else describe(1.0)
         super().__init__(images, backbone, settings, runtime, **options)
+        if describe is None and settings.rounds == 1 and not settings.contrast.weight:
+            log.info("CoFT+ without any of its parts is CoFT; all of them: --preset all_parts")
 
     # ---------------------------------------------------------------- descriptions
 

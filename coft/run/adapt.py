@@ -17,7 +17,13 @@ import pandas as pd
 import torch
 
 from coft.backbones.backbone import ClassBackbone
-from coft.backbones.descriptions import Descriptions, described_features, descriptions_of, load_descriptions
+from coft.backbones.descriptions import (
+    Descriptions,
+    described_features,
+    descriptions_of,
+    given_descriptions,
+    load_descriptions,
+)
 from coft.backbones.load import fingerprint
 from coft.backbones.prompts import all_names
 from coft.backbones.stages import hold_frozen_in_bf16
@@ -202,7 +208,9 @@ class Run:
     def _describe(self, source: str) -> Callable[[float], torch.Tensor] | None:
         """What makes text features with a share of descriptions."""
         found: Descriptions | None = None
-        if source == "auto":
+        if source == "given":
+            found = given_descriptions(self, GENERIC[0])
+        elif source == "auto":
             found = descriptions_of(self, "folder", GENERIC[0])
         elif source != "none":
             found = load_descriptions(Path(source))

@@ -10,11 +10,12 @@ import numpy as np
 from tabulate import tabulate
 
 from .bootstrap import Right, errors, interval, resampled
-from .evidence import OURS, Result, stages
+from .evidence import Result, stages
 from .methods import Settings
 from .plan import Run
 
 COUNTED = ("development", "confirmation")  # roles that means are over
+OURS = ("CoFT", "CoFT+, descriptions", "CoFT+, contrast", "CoFT+, two rounds")
 REFERENCES = (  # of ratios of errors
     *("zero-shot", "UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"),
     *("CoFT, filter: none", "CoFT, filter: self", "CoFT, filter: probability", "CoFT", "CoOp, 16 labels a class"),

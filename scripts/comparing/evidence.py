@@ -22,7 +22,7 @@ from coft.runtime.files import replacing
 from .methods import Settings
 from .plan import Run, weights_of
 
-OURS = ("CoFT", "CoFT+")  # of which Phase I has a row of its own
+WITH_PHASE1 = ("CoFT", "CoFT, no gradient of d", "CoFT+, descriptions", "CoFT+, two rounds")  # a row of its own
 SCORES = {"p_clean": "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
 TIMES = {"first": 0, "last": -1}  # labels of Phase II
 
@@ -45,7 +45,7 @@ class Result:
 def stages(run: Run) -> list[tuple[str, str]]:
     """Columns of test predictions that make rows of the tables, and the rows' titles."""
     end = [("end", run.method.name)]
-    return [("phase1", f"{run.method.name}, Phase I"), *end] if run.method.name in OURS else end
+    return [("phase1", f"{run.method.name}, Phase I"), *end] if run.method.name in WITH_PHASE1 else end
 
 
 def read_result(run: Run) -> Result | None:

@@ -75,8 +75,15 @@ def test_a_data_set_that_has_none_goes_on_with_a_warning(
     assert torch.equal(text_of(trained("ZeroshotCLIP")), text_of(mixed))
     assert "goes on without descriptions" in caplog.text
     caplog.clear()
-    assert run("CoFTPlus", train=False, out="plus").method.described is None
+    auto = {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": "auto"}
+    assert run("CoFTPlus", train=False, out="plus", **auto).method.described is None
     assert "goes on without descriptions" in caplog.text
+    caplog.clear()
+    caplog.set_level("INFO")
+    none = {"TRAINER__COFTPLUS__CONTRAST__WEIGHT": 0.0, "TRAINER__COFTPLUS__ROUNDS": 1}
+    assert run("CoFTPlus", train=False, out="given", **none).method.described is None
+    assert "goes on without descriptions" not in caplog.text
+    assert "CoFT+ without any of its parts is CoFT" in caplog.text
 
 
 def test_mistakes_are_one_line(run: Run, described: Path, tmp_path: Path) -> None:
