@@ -48,6 +48,7 @@ class MethodTrainer(TrainerX):
         section: The trainer's section of the config.
         settings_class: What it declares; None where there is nothing to set.
         label_free: Whether the trainer reads no label; then the last epoch counts, not the best one.
+        two_peers: Whether it has two peers, which may be on two devices.
         learns_from_labels: Whether it trains on labels.
         method: What it runs.
         clip_model: The frozen CLIP.
@@ -60,6 +61,7 @@ class MethodTrainer(TrainerX):
     section = ""
     settings_class: type | None = None
     label_free = False
+    two_peers = False
     learns_from_labels = False
     method: Method
     clip_model: Any

@@ -49,8 +49,18 @@ class Classifier(nn.Module):
         self.scale = scale
         self.negative_to_visual = negative_to_visual
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.positive.device
+
     def features(self, images: Tensor) -> Tensor:
-        """Unit-length image features, in fp32 at least. Shape (n, embed_dim)."""
+        """Unit-length image features, in fp32 at least. Shape (n, embed_dim).
+
+        Args:
+            images: Shape (n, 3, size, size), on any device.
+        """
+        images = images.to(self.device)
         if self.micro_batch and torch.is_grad_enabled():
             parts = images.split(self.micro_batch)
             # No random number is drawn in an encoder, and statistics of batch norms stay: the same as all at once.

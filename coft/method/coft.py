@@ -219,7 +219,7 @@ class CoFT(Method):
             return {}
         with self.runtime.autocast():
             learner = self.peers[name].learner()
-            features = learner.features(part["view"].to(self.runtime.device))
+            features = learner.features(part["view"])
         return self.label_losses(name, learner, features, part)
 
     def label_losses(self, name: str, learner: Classifier, features: Tensor, part: Part) -> Losses:

@@ -69,7 +69,7 @@ class DescribedClassifier(Classifier):
     def __init__(self, plain: Classifier, described: Tensor, share: float) -> None:
         super().__init__(plain.encoder, plain.positive, plain.negative, plain.scale)
         with torch.no_grad():
-            self.mixed: Tensor = torch.lerp(F.normalize(plain.positive, dim=-1), described, share)
+            self.mixed: Tensor = torch.lerp(F.normalize(plain.positive, dim=-1), described.to(plain.device), share)
 
     @property
     def named_by(self) -> Tensor:
@@ -229,14 +229,14 @@ class CoFTPlus(CoFT):
             parts: The first has the images with labels; none where this process has no image of the batch.
             count: Images of the whole batch.
         """
-        peer, device, own = cast(ContrastingPeer, self.peers[name]), self.runtime.device, self.settings.contrast
+        peer, own = cast(ContrastingPeer, self.peers[name]), self.settings.contrast
         if not parts:
-            return {}, torch.empty(0, DIM, device=device)
+            return {}, torch.empty(0, DIM, device=peer.offset.device)
         with self.runtime.autocast():
-            features = [peer.learner().features(part["view"][:, 0].to(device)) for part in parts]
+            features = [peer.learner().features(part["view"][:, 0]) for part in parts]
         losses = self.label_losses(name, peer.learner(), features[0], parts[0])
         with self.runtime.autocast():
-            keys = peer.keys(torch.cat([part["view"][:, 1] for part in parts]).to(device))
+            keys = peer.keys(torch.cat([part["view"][:, 1] for part in parts]))
             index = torch.cat([part["index"] for part in parts])
             loss = peer.contrast(torch.cat(features), keys, index, own.temperature, count)
         return losses | {"contrast": (own.weight, loss)}, keys

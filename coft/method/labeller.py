@@ -68,7 +68,7 @@ class Labeller:
         parts = {name: Rows(count, self.runtime.allocate) for name in models}
         with self._working():
             for batch in self.images.plain(own, num_views, view_key(self.runtime, epoch)):
-                images = dict.fromkeys(models, batch.to(self.runtime.device))
+                images = dict.fromkeys(models, batch)
                 for name, rows in self._map(partial(_features, models, images), models).items():
                     parts[name].add(rows)
         return {name: part.table() for name, part in parts.items()}
@@ -89,7 +89,7 @@ class Labeller:
                 *(self.images.plain(own[name], num_views, view_key(self.runtime, epoch)) for name in models)
             ):
                 pairs = zip(models, batches, strict=True)
-                images = {name: batch.to(self.runtime.device) for name, batch in pairs if batch is not None}
+                images = {name: batch for name, batch in pairs if batch is not None}
                 for name, rows in self._map(partial(_features, models, images), images).items():
                     parts[name].append(rows)
         return {name: world.gather(_joined(parts.pop(name))) for name in models}
@@ -102,7 +102,7 @@ class Labeller:
             for name, table in features.items():
                 logits, log_odds = (Rows(len(table), self.runtime.allocate) for _ in range(2))
                 for (rows,) in chunks(table):
-                    scores = models[name].classify(rows.to(self.runtime.device))
+                    scores = models[name].classify(rows.to(models[name].device))
                     logits.add(scores[0])
                     log_odds.add(scores[1])
                 found[name] = logits.table(), log_odds.table()
@@ -122,7 +122,7 @@ class Labeller:
         parts = {name: tuple(Rows(count, self.runtime.allocate) for _ in range(2)) for name in models}
         with self._working():
             for batch in self.images.plain(index, num_views, view_key(self.runtime, epoch)):
-                for name, scores in self.scores_of(models, batch.to(self.runtime.device)).items():
+                for name, scores in self.scores_of(models, batch).items():
                     for part, numbers in zip(parts[name], scores, strict=True):
                         part.add(numbers)
         return {name: (logits.table(), log_odds.table()) for name, (logits, log_odds) in parts.items()}

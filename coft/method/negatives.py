@@ -127,9 +127,9 @@ class NegativeVectors:
 
         def fitted(name: str) -> Tensor:
             model, label, weight = models[name], chosen[name].label, chosen[name].weight.float()
-            device, vectors = runtime.device, (model.positive, model.negative)
+            device = model.device
             numbers = features[name].to(device), label.to(device), weight.to(device)
-            return fit_negative(*numbers, *vectors, model.scale, sources[name])
+            return fit_negative(*numbers, model.positive, model.negative, model.scale, sources[name])
 
         with runtime.timed("labelling"):
             negatives = pair.parallel.map(fitted, list(chosen))

@@ -57,13 +57,15 @@ class Pair:
         self.schedule = schedule
         self.images, self.backbone, self.runtime, self.settings, self.steps = images, backbone, runtime, settings, steps
         self.make_optimizer = make_optimizer
+        devices = runtime.device, runtime.apart or runtime.device
+        self.backbones = {name: backbone.on(device) for name, device in zip(NAMES, devices, strict=True)}
         self.peers: dict[str, Peer] = {}
         for name in NAMES:
-            peer = make_peer(name, *self.fresh_start(name), backbone.scale, backbone.identity)
-            self.peers[name] = peer.to(runtime.device)
+            self.peers[name] = make_peer(name, *self.fresh_start(name), backbone.scale, backbone.identity)
+            self._place(name)
         self.optimizers = {n: PhasedOptimizer(partial(self.build_optimizer, p)) for n, p in self.peers.items()}
         self.schedulers = {name: PhasedScheduler(optimizer) for name, optimizer in self.optimizers.items()}
-        self.parallel = Parallel(len(NAMES), backbone.visual, runtime.device.type)
+        self.parallel = Parallel(len(NAMES), backbone.visual, runtime.device.type, apart=runtime.apart is not None)
         self.labeller = Labeller(images, runtime, self.parallel)
 
     def fresh_start(self, name: str, *key: int) -> tuple[nn.Module, nn.Module]:
@@ -74,8 +76,11 @@ class Pair:
             *key: What makes this start another than others of the peer's.
         """
         source = generator(self.runtime.seed, "peer", name, *key)
-        prompts = self.backbone.prompts(NAMES.index(name), self.settings.n_ctx, source)
-        return prompts, self.backbone.light_module(self.settings.visual, source)
+        prompts = self.backbones[name].prompts(NAMES.index(name), self.settings.n_ctx, source)
+        return prompts, self.backbones[name].light_module(self.settings.visual, source)
+
+    def _place(self, name: str) -> None:
+        self.peers[name].to(next(self.backbones[name].visual.parameters()).device)
 
     def build_optimizer(self, peer: Peer, phase: int) -> Built:
         """Build optimizer and schedule of a peer for a phase."""
@@ -99,7 +104,7 @@ class Pair:
         """Begin Phase I again, at other random numbers for each `number`."""
         for name, peer in self.peers.items():
             peer.start_afresh(*self.fresh_start(name, number))
-            peer.to(self.runtime.device)
+            self._place(name)
             self.optimizers[name].enter(1)
 
     def step(self, losses: Callable[[str], Losses]) -> dict[str, float]:
@@ -121,7 +126,7 @@ class Pair:
             return {f"{key}_{name[-1]}": value for key, value in zip(found, numbers, strict=False)}
 
         # Operations that are recorded or compiled are of one thread.
-        together = self.runtime.parallel and not self.runtime.compiler
+        together = self.runtime.parallel and not self.runtime.compiler and self.runtime.scaler is None
         return {key: x for own in self.parallel.map(work, list(self.peers), together) for key, x in own.items()}
 
     # ---------------------------------------------------------------- models
@@ -137,7 +142,8 @@ class Pair:
 
     @torch.no_grad()
     def predict_each(self, models: Mapping[str, Classifier], images: Tensor, classify: str) -> dict[str, Tensor]:
-        """Softmax probabilities by each model, of the score that `classify` names. Shape (n, C) each."""
+        """Softmax probabilities by each model, of the score that `classify` names. Shape (n, C), where images are."""
         with self.runtime.autocast():
             scores = self.labeller.scores_of(models, images)
-        return {name: SCORES[classify](*own).float().softmax(dim=1) for name, own in scores.items()}
+        found = {name: SCORES[classify](*own).float().softmax(dim=1) for name, own in scores.items()}
+        return {name: own.to(images.device) for name, own in found.items()}

@@ -183,7 +183,7 @@ class Peer(nn.Module):
         with torch.no_grad():
             positive, negative = self.text_features()
         return Classifier(
-            trainable_copy(encoder),
+            trainable_copy(encoder).to(positive.device),
             nn.Parameter(positive.detach().clone()),
             nn.Parameter(negative.detach().clone()),
             self.scale,

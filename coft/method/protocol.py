@@ -119,6 +119,9 @@ class Backbone(Protocol):
     def light_module(self, name: str, source: torch.Generator) -> nn.Module:
         """The image encoder with a light module that trains."""
 
+    def on(self, device: torch.device) -> Backbone:
+        """The same on a device: itself where it is there, else a copy."""
+
 
 @dataclass
 class Runtime:
@@ -138,6 +141,7 @@ class Runtime:
         guard: Whether nothing is trained where CLIP hardly knows the classes.
         world: The processes of the run.
         shard: Whether encoders that train in full are dealt out to the processes; one process has them whole.
+        apart: Another device, for the second of two peers; None: both are on the same.
     """
 
     seed: int
@@ -153,6 +157,7 @@ class Runtime:
     guard: bool = False
     world: World = ALONE
     shard: bool = False
+    apart: torch.device | None = None
 
     def __post_init__(self) -> None:
         """Of several processes, the exchanges of a step must come in one order on all of them."""

@@ -194,7 +194,7 @@ class DeFT(Method):
         index = part.get("batch", part["index"])
         with self.runtime.autocast():
             learner = self.peers[name].learner()
-            logits, log_odds = learner.classify(learner.features(part["view"].to(self.runtime.device)))
+            logits, log_odds = learner.classify(learner.features(part["view"]))
         labels = self.labels[name]
         everything = labels.of(index) if "batch" in part else None
         own = adjusted_cross_entropy(logits, labels.of(part["index"]), self.frequency[name], everything)

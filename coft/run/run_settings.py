@@ -126,6 +126,7 @@ class Train:
     shard: bool = setting(
         False, "several processes: each holds a part of the encoders of full fine-tuning, for less memory (FSDP)"
     )
+    peers_apart: bool = setting(False, "CoFT, CoFT+, DeFT: the second peer is on a second GPU, for less memory on each")
     guard: bool = setting(True, "CoFT, CoFT+: train nothing and keep zero-shot CLIP where it hardly knows the classes")
     fork: str = setting("", "output folder of a run of two phases whose Phase I this one takes, to differ in Phase II")
     compile: str = setting(

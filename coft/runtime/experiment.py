@@ -27,6 +27,7 @@ FREE_KEYS = {
     "DATALOADER.NUM_WORKERS",
     "TRAIN.PRINT_FREQ",
     "TRAIN.SHARD",
+    "TRAIN.PEERS_APART",
     "TRAIN.FORK",  # of the same settings in Phase I, so the same bits
 }
 TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first of what differs

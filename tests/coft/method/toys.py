@@ -153,6 +153,14 @@ class ToyBackbone:
         self.words = [means + 0.4 * torch.randn(CLASSES, DIM, generator=source).to(means) for _ in range(2)]
         self.lights: list[str] = []
 
+    def on(self, device: torch.device) -> ToyBackbone:
+        if device == self.words[0].device:
+            return self
+        twin = copy.deepcopy(self)
+        twin.visual.to(device)
+        twin.words = [words.to(device) for words in self.words]
+        return twin
+
     def zero_shot_text(self) -> Tensor:
         return F.normalize(sum(self.words), dim=-1)
 
