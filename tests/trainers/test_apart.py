@@ -29,6 +29,18 @@ def test_a_run_that_cannot_have_it_says_why(trainer: str, message: str, run: Run
         run(trainer, train=False, TRAIN__PEERS_APART=True)
 
 
+def test_a_run_with_peers_apart_is_that_of_one_device(run: Run, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.building.second_device", lambda trainer: torch.device("cpu"))
+    apart, plain = run("CoFT", TRAIN__PEERS_APART=True), trained("CoFT")
+    assert apart.runtime.apart is not None
+    for name, peer in plain.method.peers.items():
+        own = apart.method.peers[name].state_dict()
+        different = [
+            key for key, value in peer.state_dict().items() if torch.is_tensor(value) and not value.equal(own[key])
+        ]
+        assert not different
+
+
 @pytest.mark.parametrize("gpus", [0, 1, 2])
 def test_the_second_peer_is_on_the_second_gpu(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
