@@ -2,7 +2,7 @@
 
 bash scripts/compare.sh DATASET ... [--trainers T,T2] [--seeds 1,2,3] [--shots 1,2,4,8,16] [--backbone B,B2]
                         [--variant NAME:TRAINER:KEY=VALUE,...] [--jobs N] [KEY VALUE ...]
-bash scripts/compare.sh --benchmark FORM [--seeds 1,2] [--kept FILE]      (configs/benchmark.yaml; results of FILE are not run again)
+bash scripts/compare.sh --benchmark FORM [--seeds 1,2] [--kept FILE]     (results in FILE are not run again)
 bash scripts/compare.sh --from FOLDER [--from runs.csv ...]     (tabulates any folder of Dassl runs, or its own lists)
 bash scripts/table.sh [FOLDER or runs.csv ...]                  (likewise, on the terminal alone)
 """

@@ -11,6 +11,7 @@ import pytest
 from coft.runtime.errors import UserError
 from scripts.comparing.benchmark import known_results, plan_units, read_benchmark
 from scripts.comparing.benchmark_tables import Unit, write_report
+from scripts.comparing.compare import compare
 from scripts.comparing.evidence import identity, read_list, read_result, write_list
 from scripts.comparing.plan import Run
 
@@ -188,3 +189,19 @@ def test_a_line_that_is_no_result_is_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "kept.jsonl").write_text(f"{line}\n")
     with pytest.raises(UserError, match=r"kept.jsonl, line 1: this is no result of the benchmark; remove the line"):
         read_list(tmp_path / "kept.jsonl")
+
+
+def test_the_command_goes_on_from_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, words = tmp_path / "kept.jsonl", ["--benchmark", "small", "--no-run", "--data", str(tmp_path)]
+    for unit, runs in plan_units(read_benchmark("small"), str(tmp_path.resolve()), tmp_path / "here").items():
+        finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8})
+    assert compare([*words, "--output", str(tmp_path / "here"), "--kept", str(kept)]) == 0
+    first = capsys.readouterr().out
+    assert len(kept.read_text().splitlines()) == 8
+    assert compare([*words, "--output", str(tmp_path / "there"), "--kept", str(kept)]) == 0
+    assert capsys.readouterr().out.replace("/there", "/here") == first
+
+
+def test_a_list_without_the_benchmark_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--kept is a list of results of --benchmark; leave it out"):
+        compare(["digits", "--kept", str(tmp_path / "kept.jsonl")])
