@@ -16,8 +16,7 @@ from tests.test_mistakes import QUICK
 @pytest.fixture
 def command(tmp_path: Path, shapes: Path, checkpoints: dict[str, Path]) -> list[str]:
     argv = ["--trainer", "CoFT", "--root", str(shapes), "--output-dir", str(tmp_path / "out"), "--seed", "1"]
-    # A random CLIP knows nothing, or a little, by rounding: whatever the guard would say of it, train.
-    return [*argv, "--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK, "TRAIN.GUARD", "False"]
+    return [*argv, "--backbone", str(checkpoints["resnet"]), "DATASET.NAME", "Shapes", *QUICK]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

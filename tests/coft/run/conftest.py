@@ -34,7 +34,7 @@ def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     These CLIPs of random weights train all the same.
     """
-    monkeypatch.setattr(guard, "LEAST_SKILL", 0.0)
+    monkeypatch.setattr(guard, "LEAST_SKILL", -1.0)
     monkeypatch.setattr(coft, "WARMUP_STEPS", 2)
     monkeypatch.setattr(coft, "MIN_AUC", 0.0)
     monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
