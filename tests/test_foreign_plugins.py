@@ -165,7 +165,8 @@ def test_a_plugin_is_tried(
     zero_shot, toy, gpu, broken = (row[2:] for row in rows)
     assert zero_shot[0] == "-" and zero_shot[1].endswith("%") and zero_shot[2:] == ["-", ""]
     assert toy[0].startswith("3 epochs, loss ") and toy[1].endswith("%") and toy[2:] == ["same bits", ""]
-    assert gpu[2] == "same bits" and gpu[3].startswith("hard-codes .cuda() (trainers/toy.py:")
+    assert gpu[2] == "same bits", gpu
+    assert gpu[3].startswith("hard-codes .cuda() (trainers/toy.py:")
     assert gpu[3].endswith(", kept on the CPU")
     assert broken[:3] == ["-"] * 3 and broken[3].startswith("ValueError: no such thing (trainers/toy.py:")
     assert code == 1  # because of Broken
