@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ["torch", "torchvision.transforms", "clip", "sklearn.metrics", "scipy.stats"]
@@ -29,6 +31,7 @@ def become(argv: Sequence[str], cwd: str, environment: Mapping[str, str], output
     file = os.open(output, os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
+    cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)  # else its lines come after a traceback
     multiprocessing.set_start_method(None, force=True)  # workers of loaders start as in any process
     os.chdir(cwd)
     os.environ.clear()

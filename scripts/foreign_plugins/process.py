@@ -31,6 +31,7 @@ class Host:
     def __init__(self, checkout: Path, work: Path, stay_on_cpu: bool = False) -> None:
         self.checkout, self.work = checkout, work
         self.environment = {**os.environ, "HOME": str(work / "home"), "MPLBACKEND": "Agg", "DASSL_PROGRESS": "0"}
+        self.environment["PYTHONUNBUFFERED"] = "1"  # else what was printed before a traceback comes after it
         if stay_on_cpu:
             self.environment["STAY_ON_CPU"] = "1"
 
