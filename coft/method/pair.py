@@ -55,7 +55,7 @@ class Pair:
         schedule: Schedule = cosine,
     ) -> None:
         self.schedule = schedule
-        self.images, self.backbone, self.runtime, self.settings, self.steps = images, backbone, runtime, settings, steps
+        self.images, self.runtime, self.settings, self.steps = images, runtime, settings, steps
         self.make_optimizer = make_optimizer
         devices = runtime.device, runtime.apart or runtime.device
         self.backbones = {name: backbone.on(device) for name, device in zip(NAMES, devices, strict=True)}
