@@ -60,20 +60,23 @@ def _be(rank: int, size: int, work: Callable[[World], Any], folder: Path) -> Non
 
 
 def end(children: list[int], limit: float = LIMIT) -> tuple[list[int], float]:
-    """Wait for processes; those that do not end are killed.
+    """Wait for processes; those that do not end, or are stopped (SIGSTOP) and alone, are killed.
 
     Returns:
         Their exit codes (negative: the signal that killed them), and the seconds that it took.
     """
-    begin, codes = time.monotonic(), dict[int, int]()
+    begin, codes, stopped = time.monotonic(), dict[int, int](), set[int]()
     while len(codes) < len(children):
         for child in children:
             if child not in codes:
-                number, status = os.waitpid(child, os.WNOHANG)
-                if number:
+                number, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
+                if number and os.WIFSTOPPED(status):
+                    stopped.add(child)
+                elif number:
                     codes[child] = os.waitstatus_to_exitcode(status)
-        if time.monotonic() - begin > limit:
-            for child in set(children) - codes.keys():
+        running = set(children) - codes.keys()
+        if running <= stopped or time.monotonic() - begin > limit:  # what is stopped never ends by itself
+            for child in running:
                 os.kill(child, signal.SIGKILL)
         time.sleep(0.02)
     return [codes[child] for child in children], time.monotonic() - begin

@@ -19,6 +19,7 @@ from scripts.comparing.figures import uses_labels, write_bars
 from scripts.comparing.statistics import summarise
 from scripts.comparing.tables import render, write_tables
 from scripts.paths import shown
+from tests.golden.runs import write_data
 
 from .test_results import coop_log
 from .toy_runs import write_summary
@@ -296,9 +297,10 @@ def test_half_a_table_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_runs_then_reuses_then_tabulates(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    argv = ["digits", "--trainers", "ZeroshotCLIP", "--seeds", "1,2", "--output", str(tmp_path)]
+    data, tmp_path = write_data(tmp_path / "data"), tmp_path / "output"
+    argv = ["digits", "--trainers", "ZeroshotCLIP", "--seeds", "1,2", "--output", str(tmp_path), "--data", str(data)]
     assert compare([*argv, "--no-run"]) == 0
-    assert not list(tmp_path.iterdir())
+    assert not tmp_path.exists()
     assert compare(argv) == 0
     first = capfd.readouterr()
     assert "runs: 1, finished: 0" in first.err
