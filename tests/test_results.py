@@ -17,6 +17,17 @@ from scripts.comparing.page.cells import METHODS, PAIRS, shown
 from scripts.comparing.page.from_runs import by_seed, verdict
 from scripts.launch import ROOT
 
+FORKS = """
+| data set   | backbone   | change        |   accuracy % |
+|------------|------------|---------------|--------------|
+| PAIR       | tiny       | full          |         71.5 |
+| PAIR       | tiny       | surest 30 %   |         72.1 |
+| PAIR       | tiny       | constant rate |         72.3 |
+
+| shares     | first wrong labels that both give   | last wrong labels that both give   | alone   | alone, right in the end   | among wrong ones   | among wrong ones, right in the end   |
+|------------|-------------------------------------|------------------------------------|---------|---------------------------|--------------------|--------------------------------------|
+| PAIR, tiny | 0.75                                | 0.83                               | 0.77    | -                         | 0.23               | 0.14                                 |
+"""  # noqa: E501
 T3, T8 = 4.302653, 2.364624  # Student's t of three and of eight values, 95 %
 Accuracies = dict[tuple[str, str, str], dict[int, float]]
 
@@ -58,12 +69,19 @@ def test_the_page_is_what_the_command_writes(page: str) -> None:
 def test_tables_of_commands_are_taken_and_then_stay(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy, tables = tmp_path / "results.md", [tmp_path / "a.md", tmp_path / "b.md"]
     copy.write_text(page)
-    for path in tables:
-        path.write_text(f"| {path.stem} |\n")
+    texts = [FORKS.replace("PAIR", path.stem) for path in tables]
+    for path, text in zip(tables, texts, strict=True):
+        path.write_text(text)
     monkeypatch.setattr(module, "PAGE", copy)
     monkeypatch.setattr(module, "PICTURE", tmp_path / "gain.png")
+    monkeypatch.setattr(module, "EXPERIMENTS", tmp_path / "experiments.png")
     assert write_page([part for path in tables for part in ("--experiments", str(path))]) == 0
-    assert "<!-- begin: experiments -->\n| a |\n\n| b |\n<!-- end: experiments -->" in copy.read_text()
+    begin, end = "<!-- begin: experiments -->\n", "\n<!-- end: experiments -->"
+    assert begin + "\n\n".join(text.strip() for text in texts) + end in copy.read_text()
+    assert write_page(["--check"]) == 0 and (tmp_path / "experiments.png").stat().st_size > 10_000
+    tables[0].write_text("| no | such |\n|--|--|\n| 1 | 2 |\n")
+    with pytest.raises(UserError, match=r"no tables of experiments\.sh"):
+        write_page(["--experiments", str(tables[0])])
     assert write_page(["--check"]) == 0
     with pytest.raises(UserError, match=r"c\.md: cannot be read"):
         write_page(["--benchmark", str(tmp_path / "c.md")])

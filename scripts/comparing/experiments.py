@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from scripts.paths import shown
 from .ablate import FILES, plan_ablations
 from .ablations import FULL, Ablation, choose, load_ablations
 from .differences import measured, summarise_changes, with_changes
-from .figures import panels, write_figure
+from .experiments_figure import draw
 from .plan import Run
 from .results import planned_rows
 from .runner import TRAIN
@@ -70,16 +69,15 @@ def experiment(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     report = write_report(command_line("experiments", argv), changes, known, failed_lines(failures))
     with replacing(folder / "experiments.md") as draft:
         draft.write_text(report, encoding="utf-8")
-    picture = draw(folder / "experiments.png", changes, known)
+    picture = draw(folder / "experiments.png", report)
     print(report, *(f"  {shown(file)}" for file in (folder / "experiments.md", picture)), sep="\n")
     return report_failures(failures)
 
 
 def changes_of(rows: pd.DataFrame, ablations: Sequence[Ablation]) -> pd.DataFrame:
-    """Accuracy of each row and its change to the unchanged method's, with seeds paired; and its group."""
+    """Accuracy of each row and its change to the unchanged method's, with seeds paired."""
     runs = measured(rows, {ablation.method.name: ablation.measure for ablation in ablations})
-    table = summarise_changes(with_changes(runs, FULL))
-    return table.assign(group=table["variant"].map({a.method.name: a.group for a in ablations}))
+    return summarise_changes(with_changes(runs, FULL))
 
 
 def witnesses(full: Sequence[Run]) -> Witnesses:
@@ -96,7 +94,7 @@ def witnesses(full: Sequence[Run]) -> Witnesses:
 
 def write_report(called: str, changes: pd.DataFrame, known: Witnesses, notes: Sequence[str] = ()) -> str:
     """All tables, as Markdown."""
-    tables = titled({"Forks of one Phase I": changes.drop(columns="group")})
+    tables = titled({"Forks of one Phase I": changes})
     parts = [f"`{called}`", tables, _auroc_table(known), _peer_table(known)]
     return "\n\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
 
@@ -131,41 +129,6 @@ def _mean(each: Sequence[dict[str, Any]], part: str, key: str, shape: str) -> st
 
 def _table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
-
-
-def draw(path: Path, changes: pd.DataFrame, known: Witnesses) -> Path:
-    """Draw the five experiments, a row of panels for each data set and backbone."""
-    pairs = list(changes.groupby(["dataset", "backbone"], sort=False))
-
-    def work(figure: Any) -> None:
-        axes = panels(figure, 5 * len(pairs), 5)
-        for (name, table), own, row in zip(pairs, known.values(), range(len(pairs)), strict=True):
-            _draw_pair(axes[5 * row : 5 * row + 5], f"{name[0]}, {name[1]}", table, own)
-
-    return write_figure(path, (20, 3.6 * len(pairs)), work)
-
-
-def _draw_pair(axes: Sequence[Any], name: str, table: pd.DataFrame, own: Sequence[dict[str, Any]]) -> None:
-    full = float(table.loc[table["variant"] == FULL, "final"].iloc[0])
-    for place, group, title in ((0, "dose", "filter of this AUROC"), (1, "coverage", "surest of each class, %")):
-        part = table[table["group"] == group]
-        axes[place].plot([float(v.split()[-1 if group == "dose" else 1]) for v in part["variant"]], part["final"], "o-")
-        axes[place].axhline(full, color="black", linestyle=":")
-        axes[place].set(title=f"{name}\n{title}", ylabel="accuracy, %")
-    axes[2].bar(STAGES, [np.mean([w[stage]["alike"] for w in own]) for stage in STAGES], color="#8fb3d9")
-    axes[2].set(title="wrong labels that both peers give", ylim=(0, 1))
-    kinds = ("alone", "among wrong ones")
-    shares = [
-        [np.mean([w["survival"][kind + tail] for w in own]) for kind in kinds] for tail in ("", ", right in the end")
-    ]
-    axes[3].bar(np.arange(2) - 0.2, shares[0], 0.4, label="share of first wrong labels", color="#8fb3d9")
-    axes[3].bar(np.arange(2) + 0.2, shares[1], 0.4, label="of them right in the end", color="#445577")
-    axes[3].set(title="which errors survive", ylim=(0, 1))
-    axes[3].set_xticks([0, 1], kinds)
-    axes[3].legend(fontsize=7)
-    late = table[table["group"].isin(["late", FULL])]
-    axes[4].barh(late["variant"], late["final"], color="#8fb3d9")
-    axes[4].set(title="late labels: accuracy, %", xlim=(late["final"].min() - 2, late["final"].max() + 1))
 
 
 if __name__ == "__main__":

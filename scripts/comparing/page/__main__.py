@@ -1,6 +1,6 @@
-"""Writes the tables and the picture of docs/results.md.
+"""Writes the tables and the pictures of docs/results.md.
 
-bash scripts/results.sh            (rewrites docs/results.md between its markers, and docs/gain.png)
+bash scripts/results.sh            (rewrites docs/results.md between its markers, and its pictures)
 bash scripts/results.sh --check    (writes nothing; 1 if the page is not what would be written)
 bash scripts/results.sh --benchmark FILE --experiments FILE ...    (also takes tables that these commands wrote)
 """
@@ -20,6 +20,7 @@ from coft.runtime.files import replacing
 from scripts.launch import ROOT
 from scripts.paths import called_from, shown
 
+from ..experiments_figure import draw
 from ..gain import gain_over_zero_shot, write_gain
 from ..results import listed_rows
 from ..statistics import summarise
@@ -28,6 +29,7 @@ from .cells import BACKBONES, DATASETS, METHODS
 
 DOCS = ROOT / "docs"
 PAGE, RUNS, KEPT, PICTURE = (DOCS / name for name in ("results.md", "runs.csv", "summaries.csv", "gain.png"))
+EXPERIMENTS = DOCS / "experiments.png"
 PHOTOGRAPHS = DOCS / "photographs.csv"  # as runs.csv
 TAKEN = ("benchmark", "experiments")  # blocks that are as a command wrote them, until it writes others
 BLOCK = re.compile(r"<!-- begin: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
@@ -85,8 +87,8 @@ def draw_gains() -> None:
 
 
 def write_page(argv: Sequence[str]) -> int:
-    """Write the page and its picture, or check the page. Returns the exit code."""
-    parser = Parser(prog="scripts/results.sh", description="Write the tables of docs/results.md and docs/gain.png.")
+    """Write the page and its pictures, or check the page. Returns the exit code."""
+    parser = Parser(prog="scripts/results.sh", description="Write the tables and the pictures of docs/results.md.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the page would change")
     for name in TAKEN:
         help = f"take the tables of {name} from the .md file that its command wrote; again for more"
@@ -95,10 +97,11 @@ def write_page(argv: Sequence[str]) -> int:
     text = page_as_written({name: getattr(args, name) for name in TAKEN})
     if args.check:
         return int(text != PAGE.read_text(encoding="utf-8"))
+    draw(EXPERIMENTS, next(match[2] for match in BLOCK.finditer(text) if match[1] == "experiments"))
+    draw_gains()
     with replacing(PAGE) as draft:
         draft.write_text(text, encoding="utf-8")
-    draw_gains()
-    print(*(f"  {shown(path)}" for path in (PAGE, PICTURE)), sep="\n")
+    print(*(f"  {shown(path)}" for path in (PAGE, PICTURE, EXPERIMENTS)), sep="\n")
     return 0
 
 
