@@ -5,7 +5,10 @@ Not a method: most of them read labels of the training images.
 
 from __future__ import annotations
 
+from functools import partial
+
 from coft.method.coft import CoFT
+from coft.rivals.noise import CoFTWithNoise
 from coft.rivals.oracle import OracleSettings, oracle
 from coft.runtime.errors import UserError
 from dassl.engine import TRAINER_REGISTRY
@@ -38,11 +41,11 @@ class CoFTOracle(PairTrainer):
     @property
     def labels_used(self) -> int:
         """Number of images whose labels the oracle reads."""
-        return 0 if self.own.knows == "nothing" else len(self.truth)
+        return 0 if self.own.knows == "nothing" and self.own.noise == "none" else len(self.truth)
 
     def make_method(self) -> CoFT:
         """Build CoFT with what the experiment changes."""
-        args = self.images, self.make_backbone(), self.own, self.runtime, self.log
-        return CoFT(
-            *args, make_optimizer=self.phase1_optimizer, **oracle(self.own, self.truth, self.cfg.SEED, self.world)
-        )
+        own, truth, seed = self.own, self.truth, self.cfg.SEED
+        make = CoFT if own.noise == "none" else partial(CoFTWithNoise, truth=truth, noise=own.noise, seed=seed)
+        args = self.images, self.make_backbone(), own, self.runtime, self.log
+        return make(*args, make_optimizer=self.phase1_optimizer, **oracle(own, truth, seed, self.world))

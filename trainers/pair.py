@@ -24,7 +24,7 @@ from .data import labels_known
 from .reporting import write_test_predictions
 
 OF_PHASE2 = re.compile(  # keys
-    r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|FILTER|KNOWS|AUROC|COVERAGE|RATE)|TRAIN\.\w+|TEST\.\w+"
+    r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|FILTER|KNOWS|AUROC|COVERAGE|NOISE|RATE)|TRAIN\.\w+|TEST\.\w+"
 )
 IN_PHASE1 = {*HARD, "seeds"}  # values of these keys that change Phase I all the same
 

@@ -23,6 +23,8 @@ from coft.method.seeding import generator
 from coft.method.settings import setting, share
 from coft.method.world import ALONE, World
 
+from .noise import NOISES
+
 KNOWN = ("nothing", "filter", "seeds", "labels")
 RATES = ("cosine", "constant", "restart")
 
@@ -38,6 +40,11 @@ class OracleSettings(CoFTSettings):
     )
     auroc: float = share(1.0, "how well a filter that knows tells right labels from wrong ones; 1: without a mistake")
     coverage: float = share(0.0, "labels of each class that count in Phase II, the surest by p_clean; 0: by the filter")
+    noise: str = setting(
+        "none",
+        "labels of Phase II are true ones, but 2 of C are wrong: uniform, confusable, cluster or swapped",
+        choices=NOISES,
+    )
     rate: str = setting("cosine", "learning rate of Phase II: cosine, constant, a cosine a labelling", choices=RATES)
 
 

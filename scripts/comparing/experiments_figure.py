@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from coft.rivals.noise import NOISES
 from coft.runtime.errors import UserError
 
 from .ablate import FILES
@@ -19,6 +20,7 @@ Table = Sequence[Mapping[str, str]]  # a row each: cells by heading
 ACCURACY = "accuracy %"
 SHARES = "shares"  # the first heading of the peers' table
 BAR = "#8fb3d9"
+PANELS = 6  # of a pair
 
 
 def draw(path: Path, report: str) -> Path:
@@ -26,7 +28,7 @@ def draw(path: Path, report: str) -> Path:
 
     Args:
         path: The image.
-        report: Tables of one or more calls of `experiments.sh`, in Markdown.
+        report: Tables of one or more calls of `experiments.sh`, in Markdown. Of what they have twice the first counts.
 
     Raises:
         UserError: If it has no such tables.
@@ -36,17 +38,23 @@ def draw(path: Path, report: str) -> Path:
     for row in rows:
         if ACCURACY in row:
             forks.setdefault(f"{row['data set']}, {row['backbone']}", []).append(row)
-    shares = {row[SHARES]: row for row in rows if SHARES in row}
+    shares = {row[SHARES]: row for row in reversed(rows) if SHARES in row}
     if not forks or forks.keys() - shares.keys():
         raise UserError("these are no tables of experiments.sh; give the experiments.md that it wrote")
 
     def work(figure: Any) -> None:
-        axes = panels(figure, 5 * len(forks), 5)
+        axes = panels(figure, PANELS * len(forks), PANELS)
         for number, (name, rows) in enumerate(forks.items()):
-            _draw_forks(axes[5 * number], axes[5 * number + 1], axes[5 * number + 4], name, rows)
-            _draw_shares(axes[5 * number + 2], axes[5 * number + 3], shares[name])
+            dose, coverage, alike, survival, late, noise = axes[PANELS * number : PANELS * (number + 1)]
+            ends: dict[str, float] = {}
+            for row in rows:
+                ends.setdefault(row["change"], _number(row[ACCURACY]))
+            dose.set_ylabel(f"{name}: {ACCURACY}")
+            _draw_forks(dose, coverage, late, ends)
+            _draw_noise(noise, ends)
+            _draw_shares(alike, survival, shares[name])
 
-    return write_figure(path, (20, 3.6 * len(forks)), work)
+    return write_figure(path, (4 * PANELS, 3.6 * len(forks)), work)
 
 
 def tables_of(text: str) -> Sequence[Table]:
@@ -65,21 +73,31 @@ def tables_of(text: str) -> Sequence[Table]:
     return found
 
 
-def _draw_forks(dose: Any, coverage: Any, late: Any, name: str, rows: Table) -> None:
+def _draw_forks(dose: Any, coverage: Any, late: Any, ends: Mapping[str, float]) -> None:
     """Three panels with the same accuracies on their axes."""
     groups = {ablation.method.name: ablation.group for ablation in load_ablations(FILES["CoFTOracle"])}
-    ends = {row["change"]: _number(row[ACCURACY]) for row in rows}
+    own = {change: end for change, end in ends.items() if groups[change] != "noise"}
     for axes, group, title in ((dose, "dose", "filter of this AUROC"), (coverage, "coverage", "surest of a class, %")):
-        points = sorted((_last_number(change), end) for change, end in ends.items() if groups[change] == group)
+        points = sorted((_last_number(change), end) for change, end in own.items() if groups[change] == group)
         axes.plot([number for number, _ in points], [end for _, end in points], "o-")
-        axes.set(title=f"{name}\n{title}", ylabel=ACCURACY)
-    shown = {change: end for change, end in ends.items() if groups[change] in ("late", FULL)}
+        axes.set_title(title)
+    shown = {change: end for change, end in own.items() if groups[change] in ("late", FULL)}
     late.plot(list(shown), list(shown.values()), "o")
-    late.set(title="late labels", ylabel=ACCURACY)
+    late.set_title("late labels")
     late.margins(x=0.2)
     for axes in (dose, coverage, late):
-        axes.axhline(ends[FULL], color="black", linestyle=":")
-        axes.set_ylim(min(ends.values()) - 1, max(ends.values()) + 1)
+        axes.axhline(own[FULL], color="black", linestyle=":")
+        axes.set_ylim(min(own.values()) - 1, max(own.values()) + 1)
+
+
+def _draw_noise(axes: Any, ends: Mapping[str, float]) -> None:
+    """What labels that are wrong in a known way come to; an empty panel where that was not run."""
+    axes.set_title("2 of C labels are wrong")
+    for tail, label, marker in (("", "with the filter", "o"), (", no filter", "without", "x")):
+        points = {kind: ends.get(f"{kind} noise{tail}", float("nan")) for kind in NOISES[1:]}
+        axes.plot(list(points), list(points.values()), marker, label=label)
+    axes.margins(x=0.2)
+    axes.legend(fontsize=7)
 
 
 def _draw_shares(alike: Any, survival: Any, row: Mapping[str, str]) -> None:

@@ -35,6 +35,8 @@ COLUMNS = {
     "labels_used": ("labels used", "{:,.0f}"),
     "coverage": ("labels kept", "{:.0%}"),
     "precision": ("of them right", "{:.1%}"),
+    "auroc_p_clean": ("AUROC of p_clean", "{:.3f}"),
+    "auroc_confidence": ("of the softmax", "{:.3f}"),
     "seconds": ("seconds", "{:.0f}"),
 }
 TEXT = {"dataset", "backbone", "method", "variant"}

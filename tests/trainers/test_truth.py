@@ -77,3 +77,13 @@ def test_an_oracle_of_every_kind_reads_all_labels(run: Run, knows: str) -> None:
         for i, label in zip(peer.seeds.index.tolist(), peer.seeds.label.tolist(), strict=True)
     ]
     assert right and (all(right) or knows == "filter")
+
+
+def test_an_oracle_whose_labels_are_noisy_reads_all_labels(run: Run) -> None:
+    built = run("CoFTOracle", **of("COFTORACLE", {"NOISE": "uniform"}))
+    assert built.labels_used == 60
+    for peer in built.method.peers.values():
+        wrong = [int((peer.labels.label != built.truth)[built.truth == c].sum()) for c in range(3)]
+        assert wrong == [13, 13, 13]  # 2 of 3, of 20 images each
+    rows = (Path(built.output_dir) / "pseudo_labels.csv").read_text().splitlines()
+    assert len(rows) == 61

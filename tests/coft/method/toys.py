@@ -212,13 +212,14 @@ def make_coft(settings: Mapping[str, Any] | None = None, seed: int = 1, **option
     Args:
         settings: In the place of the short ones.
         seed: Of everything random.
-        **options: `images`, `backbone` and `observer` in the place of fresh toys; others are CoFT's own.
+        **options: `images`, `backbone` and `observer` in the place of fresh toys; `make` in that of CoFT; others are
+            CoFT's own.
     """
     images = options.pop("images", None) or ToyImages()
     backbone = options.pop("backbone", None) or ToyBackbone(images)
     runtime = options.pop("runtime", None) or Runtime(seed)
     own = CoFTSettings(**(SHORT | PHASES | dict(settings or {})))
-    return CoFT(images, backbone, own, runtime, options.pop("observer", None) or Seen(), **options)
+    return options.pop("make", CoFT)(images, backbone, own, runtime, options.pop("observer", None) or Seen(), **options)
 
 
 def make_plus(settings: Mapping[str, Any] | None = None, seed: int = 1, **options: Any) -> CoFTPlus:
