@@ -92,6 +92,9 @@ def _draw_forks(dose: Any, coverage: Any, late: Any, ends: Mapping[str, float]) 
 
 def _draw_noise(axes: Any, ends: Mapping[str, float]) -> None:
     """What labels that are wrong in a known way come to; an empty panel where that was not run."""
+    if not any(f"{kind} noise" in ends for kind in NOISES):
+        axes.set_axis_off()
+        return
     axes.set_title("2 of C labels are wrong")
     for tail, label, marker in (("", "with the filter", "o"), (", no filter", "without", "x")):
         points = {kind: ends.get(f"{kind} noise{tail}", float("nan")) for kind in NOISES[1:]}
