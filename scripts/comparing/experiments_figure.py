@@ -40,7 +40,7 @@ def draw(path: Path, report: str) -> Path:
             forks.setdefault(f"{row['data set']}, {row['backbone']}", []).append(row)
     shares = {row[SHARES]: row for row in reversed(rows) if SHARES in row}
     if not forks or forks.keys() - shares.keys():
-        raise UserError("these are no tables of experiments.sh; give the experiments.md that it wrote")
+        raise UserError("--experiments: these are no tables of experiments.sh; give the experiments.md that it wrote")
 
     def work(figure: Any) -> None:
         axes = panels(figure, PANELS * len(forks), PANELS)
