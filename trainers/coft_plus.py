@@ -13,7 +13,7 @@ from .pair import PairTrainer
 
 @TRAINER_REGISTRY.register()
 class CoFTPlus(PairTrainer):
-    """CoFT with rounds, a contrastive loss and class descriptions; see `coft.method.coft_plus.CoFTPlus`."""
+    """CoFT with rounds of Phase II, a contrastive loss and class descriptions; see `coft.method.coft_plus.CoFTPlus`."""
 
     section = "COFTPLUS"
     settings_class = CoFTPlusSettings

@@ -24,8 +24,10 @@ from .data import labels_known
 from .reporting import write_test_predictions
 
 OF_PHASE2 = re.compile(  # keys
-    r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|FILTER|KNOWS|AUROC|COVERAGE|NOISE|RATE)|TRAIN\.\w+|TEST\.\w+"
+    r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|ROUNDS|FILTER|KNOWS|AUROC|COVERAGE|NOISE|RATE)|TRAIN\.\w+|TEST\.\w+"
 )
+PLUS = "TRAINER.COFTPLUS."
+PARTS = tuple(PLUS + part for part in ("ROUNDS", "CONTRAST.", "DESCRIPTIONS."))  # what CoFT does not have
 IN_PHASE1 = {*HARD, "seeds"}  # values of these keys that change Phase I all the same
 
 
@@ -145,13 +147,29 @@ class PairTrainer(MethodTrainer):
 
 
 def phase1_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
-    """The first key by which two flattened configs differ in Phase I; None where that is the same."""
-    for key in sorted(first.keys() | second.keys()):
+    """The first key by which two flattened configs differ in Phase I; None where that is the same.
+
+    CoFT+ without descriptions has CoFT's.
+    """
+    name = "TRAINER.NAME"
+    if first.get(name) != second.get(name):
+        first, second = _as_coft(first), _as_coft(second)
+    for key in (name, *sorted(first.keys() | second.keys())):
         values = first.get(key), second.get(key)
         of_phase2 = OF_PHASE2.fullmatch(key) and IN_PHASE1.isdisjoint(map(str, values))
         if values[0] != values[1] and key not in FREE_KEYS and not of_phase2:
             return key
     return None
+
+
+def _as_coft(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The flattened config of CoFT that has the Phase I of a CoFT+ without descriptions; any other as it is."""
+    source = config.get(f"{PLUS}DESCRIPTIONS.FROM")
+    named = config.get("DATASET.CLASSES")  # a file may describe the classes
+    if config.get("TRAINER.NAME") != "CoFTPlus" or not (source == "none" or (source == "given" and not named)):
+        return config
+    shared = {key.replace(PLUS, "TRAINER.COFT."): value for key, value in config.items() if not key.startswith(PARTS)}
+    return shared | {"TRAINER.NAME": "CoFT"}
 
 
 def unfinished(folder: str) -> UserError:

@@ -55,7 +55,7 @@ class CoFT(Method):
         schedule: Of the learning rates of Phase II.
     """
 
-    rounds = 1  # of the choice of seeds and Phase I
+    rounds = 1  # of Phase II
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class CoFT(Method):
         self.seed_filter = seed_filter or partial(
             weigh_seeds, clean_rule=own.clean_rule, at_least=min_kept, hard=own.filter in HARD
         )
-        self.phase1_epochs = self.rounds * own.phase1.epochs
-        self.epochs, self.epoch = self.phase1_epochs + own.phase2.epochs, 0
-        steps = {1: self.steps(1) * own.phase1.epochs, 2: self.steps(2) * own.phase2.epochs}
+        self.phase1_epochs, phase2_epochs = own.phase1.epochs, self.rounds * own.phase2.epochs
+        self.epochs, self.epoch = self.phase1_epochs + phase2_epochs, 0
+        steps = {1: self.steps(1) * self.phase1_epochs, 2: self.steps(2) * phase2_epochs}
         self.pair = Pair(images, backbone, runtime, own, steps, make_optimizer, self.make_peer, schedule)
-        self.negatives = NegativeVectors(self.pair, own, self.num_classes)
+        self.negatives = NegativeVectors(self.pair, own)
         self.labeller, self.peers = self.pair.labeller, self.pair.peers
         self.models = dict(self.peers)
         self.optimizers, self.schedulers = self.pair.optimizers, self.pair.schedulers
@@ -133,8 +133,7 @@ class CoFT(Method):
                 few = f"{len(self.images)} images are too few for seeds of two peers"
                 raise MethodError(f"{few}; take more images, or a larger SEEDS_SHARE")
             peer.take_seeds(share)
-        if self.phase(self.epoch) == 1:
-            self.observer.seeds_chosen(seeds, logits, torch.as_tensor(per_class).expand(self.num_classes))
+        self.observer.seeds_chosen(seeds, logits, torch.as_tensor(per_class).expand(self.num_classes))
 
     # ---------------------------------------------------------------- Phase I
 
@@ -146,7 +145,7 @@ class CoFT(Method):
         self.labels = {name: peer.seeds for name, peer in self.peers.items()}
         self.dual_labels = {name: PseudoLabels.certain(own.index, own.label) for name, own in self.labels.items()}
         separations = []
-        if (self.epoch % self.settings.phase1.epochs) * self.steps(1) >= WARMUP_STEPS:
+        if self.epoch * self.steps(1) >= WARMUP_STEPS:
             seen = {partner: self.peers[name].seeds.index for name, partner in PARTNERS.items()}
             scores = self.labeller.score_own(self.pair.teachers(), seen, self.epoch)
             for name, partner in PARTNERS.items():
@@ -200,7 +199,8 @@ class CoFT(Method):
         if self.phase(epoch) == 1:
             self.filter_seeds()
         else:
-            if (epoch - self.phase1_epochs) % self.settings.phase2.refresh == 0:
+            own = self.settings.phase2
+            if (epoch - self.phase1_epochs) % own.epochs % own.refresh == 0:
                 self.relabel()
             self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
         self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
@@ -250,8 +250,8 @@ class CoFT(Method):
         self.tested = {}
         if epoch + 1 == self.epochs:
             self.negatives.fit_to_labels(self.inference_models(), self.labels, self.frequency, epoch)
-        elif self.phase(epoch) == 1 and (epoch + 1) % self.settings.phase1.epochs == 0:
-            self.negatives.fit_to_seeds(self.per_peer, epoch)
+        elif epoch + 1 == self.phase1_epochs:
+            self.negatives.fit_to_seeds(epoch)
 
     # ---------------------------------------------------------------- prediction
 

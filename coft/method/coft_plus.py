@@ -15,11 +15,10 @@ from .classifier import Classifier
 from .coft import CoFT
 from .coft_settings import CoFTSettings
 from .contrastive import DIM, ContrastingPeer
-from .labeller import Scores
+from .optimizers import restarts
 from .pair import Losses
 from .peer import Peer
 from .protocol import Backbone, Batch, Images, Part, Runtime
-from .pseudo_labels import correct_prior_
 from .seeding import derive
 from .settings import setting, share
 
@@ -50,7 +49,7 @@ class DescriptionSettings:
 class CoFTPlusSettings(CoFTSettings):
     """Settings of CoFT+."""
 
-    rounds: int = setting(1, "how often seeds are chosen and Phase I is run", at_least=1)
+    rounds: int = setting(2, "how often Phase II is run, each time on from where the last one ended", at_least=1)
     contrast: Contrast = field(default_factory=Contrast)
     descriptions: DescriptionSettings = field(default_factory=DescriptionSettings)
 
@@ -83,23 +82,8 @@ class DescribedClassifier(Classifier):
             return self.scale * features @ self.named_by.t(), log_odds
 
 
-def growing_quotas(coverage: Tensor, first: int, progress: float) -> Tensor:
-    """Seeds of each class in a round: from the first round's number, geometrically, to the filter's coverage.
-
-    Args:
-        coverage: Images of each class that the filter calls clean. Shape (C,).
-        first: Seeds of each class in the first round.
-        progress: 0 in the first round, 1 in the last.
-
-    Returns:
-        Whole numbers, at least `first`. Shape (C,).
-    """
-    growth = (coverage.double() / first).clamp_min(1)
-    return (first * growth**progress).round().long()
-
-
 class CoFTPlus(CoFT):
-    """CoFT plus three parts. A setting of each turns it on; none is on by default, for none is shown to help.
+    """CoFT plus three parts, each with a setting. By default there are two rounds of Phase II, for these help.
 
     `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit. Descriptions that a user wrote count.
 
@@ -127,7 +111,7 @@ class CoFTPlus(CoFT):
     ) -> None:
         self.rounds, self.describe = settings.rounds, describe
         self.described = None if describe is None else describe(1.0)
-        super().__init__(images, backbone, settings, runtime, **options)
+        super().__init__(images, backbone, settings, runtime, **({"schedule": restarts(self.rounds)} | options))
         if describe is None and settings.rounds == 1 and not settings.contrast.weight:
             log.info("CoFT+ without any of its parts is CoFT; all of them: --preset all_parts")
 
@@ -146,37 +130,6 @@ class CoFTPlus(CoFT):
         return {
             name: DescribedClassifier(model, self.described, AT_PREDICTION).eval() for name, model in models.items()
         }
-
-    # ---------------------------------------------------------------- rounds
-
-    def begin_epoch(self, epoch: int) -> Sequence[Batch]:
-        """Choose new seeds where a round begins; then as CoFT."""
-        self.epoch = epoch
-        number, into = divmod(epoch, self.settings.phase1.epochs)
-        if self.phase(epoch) == 1 and number and not into:
-            self.begin_round(number)
-        return super().begin_epoch(epoch)
-
-    @torch.no_grad()
-    def begin_round(self, number: int) -> None:
-        """Let the mean of both peers choose more seeds than in the round before, and begin Phase I again.
-
-        Args:
-            number: Of the round, from 1.
-        """
-        scores = self.labeller.score(self.pair.teachers(), None, self.settings.label_views, self.epoch)
-        logits = self.neighbours().spread(self.ensemble(list(scores.values())), self.runtime.allocate)
-        labels = self.runtime.world.gather(logits.argmax(dim=1))
-        clean = [own.p_clean(labels) > 0.5 for own in self.predictions(scores).values()]
-        coverage = torch.bincount(labels[torch.stack(clean).all(dim=0)], minlength=self.num_classes)
-        log.info("Round %d", number + 1)
-        self.share_seeds(logits, growing_quotas(coverage, 2 * self.per_peer, number / max(1, self.rounds - 1)))
-        self.pair.start_afresh(number)
-
-    def ensemble(self, scores: Sequence[Scores]) -> Tensor:
-        """Log of the mean of some peers' probabilities, its prior corrected. Shape (N, C), fp64."""
-        mean = self.labeller.mean_log_probabilities([logits for logits, _ in scores])
-        return correct_prior_(mean, self.settings.prior_tau, self.runtime.world)
 
     # ---------------------------------------------------------------- contrastive learning
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
@@ -149,19 +149,6 @@ class Labeller:
             return models[name].classify(mean_features(models[name].features, images))
 
         return self._map(scores, models)
-
-    def mean_log_probabilities(self, logits: Sequence[Tensor]) -> Tensor:
-        """Log of the mean of several models' probabilities, from their logits of all images, shape (N, C) each.
-
-        Returns:
-            Shape (N, C), fp64.
-        """
-
-        def compute(*rows: Tensor) -> Tensor:
-            each = [own.double().softmax(dim=1) for own in rows]
-            return torch.stack(each).mean(dim=0).clamp_min(1e-30).log()
-
-        return map_rows(compute, *logits, allocate=self.runtime.allocate)
 
     def _map(self, function: Callable[[str], Any], names: Mapping[str, object]) -> dict[str, Any]:
         return self.parallel.map_without_gradients(function, list(names), self.runtime.device.type)

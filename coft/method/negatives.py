@@ -25,28 +25,25 @@ class NegativeVectors:
     Attributes:
         pair: The peers.
         settings: `class_negative`, `lambda_dual`, `label_views`, `filter`, `prior_tau` and `clean_rule` are read.
-        num_classes: C.
     """
 
     pair: Pair
     settings: CoFTSettings
-    num_classes: int
 
     @property
     def fitted(self) -> bool:
         """Whether they are fitted to what they tell apart, instead of trained alone."""
         return bool(self.settings.class_negative and self.settings.lambda_dual)
 
-    def fit_to_seeds(self, per_class: int, epoch: int) -> None:
-        """Fit each teacher's to its surest seeds.
+    def fit_to_seeds(self, epoch: int) -> None:
+        """Fit each teacher's to its seeds.
 
         Args:
-            per_class: How many of each class.
             epoch: The present one, for random numbers.
         """
         if not self.fitted:
             return
-        each = {n: peer.seeds.of_classes(slice(per_class), self.num_classes) for n, peer in self.pair.peers.items()}
+        each = {name: peer.seeds for name, peer in self.pair.peers.items()}
         self.fit(self.pair.teachers(), each, self.settings.label_views, epoch)
 
     def fit_to_predictions(

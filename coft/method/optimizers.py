@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 
 from .classifier import Classifier
 from .shards import deal_moments
@@ -29,6 +29,13 @@ def light_optimizer(
 def cosine(optimizer: Optimizer, steps: int) -> LRScheduler:
     """A cosine over all steps."""
     return CosineAnnealingLR(optimizer, T_max=steps)
+
+
+def restarts(rounds: int) -> Schedule:
+    """A cosine for each of several rounds of equal length."""
+    if rounds == 1:
+        return cosine
+    return lambda optimizer, steps: CosineAnnealingWarmRestarts(optimizer, T_0=steps // rounds)
 
 
 def full_optimizer(

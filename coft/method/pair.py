@@ -68,14 +68,9 @@ class Pair:
         self.parallel = Parallel(len(NAMES), backbone.visual, runtime.device.type, apart=runtime.apart is not None)
         self.labeller = Labeller(images, runtime, self.parallel)
 
-    def fresh_start(self, name: str, *key: int) -> tuple[nn.Module, nn.Module]:
-        """Prompts and image encoder with a light module, as Phase I begins with them.
-
-        Args:
-            name: The peer's.
-            *key: What makes this start another than others of the peer's.
-        """
-        source = generator(self.runtime.seed, "peer", name, *key)
+    def fresh_start(self, name: str) -> tuple[nn.Module, nn.Module]:
+        """Prompts and image encoder with a light module, as Phase I begins with them, of the peer of a name."""
+        source = generator(self.runtime.seed, "peer", name)
         prompts = self.backbones[name].prompts(NAMES.index(name), self.settings.n_ctx, source)
         return prompts, self.backbones[name].light_module(self.settings.visual, source)
 
@@ -99,13 +94,6 @@ class Pair:
             if phase == 2 and peer.phase == 1:
                 peer.enter_phase2()
                 self.optimizers[name].enter(2)
-
-    def start_afresh(self, number: int) -> None:
-        """Begin Phase I again, at other random numbers for each `number`."""
-        for name, peer in self.peers.items():
-            peer.start_afresh(*self.fresh_start(name, number))
-            self._place(name)
-            self.optimizers[name].enter(1)
 
     def step(self, losses: Callable[[str], Losses]) -> dict[str, float]:
         """Make one step of each peer, at the same time where that is faster.

@@ -154,13 +154,6 @@ class Peer(nn.Module):
         positive, negative = self.text_features()
         return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual, self.micro_batch)
 
-    def start_afresh(self, prompts: nn.Module, encoder: nn.Module) -> None:
-        """Begin Phase I again with other prompts and another light module."""
-        self.prompts, self.encoder = prompts, encoder
-        with torch.no_grad():
-            self.offset.copy_(self._first_offset())
-        self.train(self.training)
-
     # ---------------------------------------------------------------- Phase II
 
     def enter_phase2(self) -> None:

@@ -24,7 +24,7 @@ def with_phase1_of(run: Run, others: Sequence[Run]) -> tuple[str, ...]:
 def lends_phase1(other: Run, run: Run) -> bool:
     """Whether a run is finished and has the Phase I that another one would make."""
     kind = trainer_class(run.method.trainer)
-    if other.folder == run.folder or not issubclass(kind, PairTrainer) or other.method.trainer != run.method.trainer:
+    if other.folder == run.folder or not issubclass(kind, PairTrainer):
         return False
     same = (other.dataset, other.backbone, other.seed) == (run.dataset, run.backbone, run.seed)
     same = same and phase1_difference(other.config, run.config) is None

@@ -46,7 +46,7 @@ def test_a_run_takes_phase_one_where_it_is_the_same(tmp_path: Path) -> None:
         {"dataset": "icons"},
         {"backbone": "RN50"},
         {"trainer": "UPL"},
-        {"trainer": "CoFTPlus"},
+        {"trainer": "CoFTPlus", "settings": {"TRAINER.COFTPLUS.DESCRIPTIONS.FROM": "auto"}},
     ],
 )
 def test_a_run_takes_no_other_phase_one(tmp_path: Path, other: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def of(section: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 SHORT: dict[str, dict[str, Any]] = {
     "CoFT": TWO_STEPS | of("COFT", PHASES),
-    "CoFTPlus": TWO_STEPS | of("COFTPLUS", PHASES | {"ROUNDS": 2, "CONTRAST__WEIGHT": 0.5}),
+    "CoFTPlus": TWO_STEPS | of("COFTPLUS", PHASES | {"PHASE2__EPOCHS": 2, "ROUNDS": 2, "CONTRAST__WEIGHT": 0.5}),
     "CoFTOracle": TWO_STEPS | of("COFTORACLE", PHASES),
     "DeFT": TWO_STEPS | of("DEFT", {key: value for key, value in PHASES.items() if key.startswith("PHASE")}),
     "UPL": PROMPTS | of("UPL", {"SEEDS_PER_CLASS": 3, "ENSEMBLE": 2}),

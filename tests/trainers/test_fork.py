@@ -32,6 +32,13 @@ def test_a_fork_has_the_bits_of_the_run_itself(run: Run, trained: Run, trainer: 
     assert predictions[0] == predictions[1]
 
 
+def test_coft_plus_takes_coft_s_phase_one_and_has_its_own_bits(run: Run, trained: Run) -> None:
+    whole = trained("CoFTPlus")
+    fork = run("CoFTPlus", out="fork", TRAIN__FORK=parent(trained, "CoFT").output_dir)
+    assert fork.start_epoch == 2
+    assert_same_bits(weights(whole), weights(fork))
+
+
 def test_forks_may_differ_in_phase_two_alone(run: Run, trained: Run) -> None:
     whole = parent(trained, "CoFT")
     other = run("CoFT", out="other", TRAIN__FORK=whole.output_dir, **of("COFT", {"FILTER": "none"}))
@@ -69,3 +76,23 @@ def test_a_filter_that_weighs_seeds_too_has_another_phase_one() -> None:
         ("TRAINER.COFTORACLE.KNOWS", "seeds", "TRAINER.COFTORACLE.KNOWS"),
     ]:
         assert phase1_difference(plain, plain | {key: value}) == found
+
+
+def test_coft_plus_has_coft_s_phase_one_unless_it_knows_more_of_the_classes() -> None:
+    coft = {"TRAINER.NAME": "CoFT", "TRAINER.COFT.N_CTX": 0, "DATASET.CLASSES": ""}
+    plus = {
+        "TRAINER.NAME": "CoFTPlus",
+        "TRAINER.COFTPLUS.N_CTX": 0,
+        "DATASET.CLASSES": "",
+        "TRAINER.COFTPLUS.ROUNDS": 2,
+    }
+    for source, classes, found in [
+        ("given", "", None),
+        ("none", "names.txt", None),
+        ("given", "names.txt", "TRAINER.NAME"),
+        ("auto", "", "TRAINER.NAME"),
+    ]:
+        own = plus | {"TRAINER.COFTPLUS.DESCRIPTIONS.FROM": source, "DATASET.CLASSES": classes}
+        assert phase1_difference(coft | {"DATASET.CLASSES": classes}, own) == found
+    own = plus | {"TRAINER.COFTPLUS.DESCRIPTIONS.FROM": "none", "TRAINER.COFTPLUS.N_CTX": 4}
+    assert phase1_difference(coft, own) == "TRAINER.COFT.N_CTX"

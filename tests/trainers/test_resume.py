@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 # II begins; CoFT+'s and GRIP's: where a round begins; DeFT's: in Phase II.
 STOPS = {
     "CoFT": [1, 2],
-    "CoFTPlus": [2],
+    "CoFTPlus": [4],
     "DeFT": [3],
     "GRIP": [2],
     "UPL": [1],

@@ -242,24 +242,6 @@ def test_negative_vectors_are_fitted_at_the_ends_of_phases(monkeypatch: pytest.M
         assert not end[0].requires_grad
 
 
-def test_negative_vectors_that_judge_know_no_more_seeds_than_the_first_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted: list[Tensor] = []
-
-    def recorded(features: Tensor, labels: Tensor, weight: Tensor, positive: Tensor, negative: Tensor, *_: Any) -> Any:
-        fitted.append(labels)
-        return negative
-
-    monkeypatch.setattr(negatives, "fit_negative", recorded)
-    method = make_coft()
-    first = method.per_peer
-    for peer in method.peers.values():  # one class has more than in the first round, another fewer
-        index, labels = torch.arange(first + 4), torch.tensor([0] * (first + 3) + [1])
-        peer.take_seeds(PseudoLabels.certain(index, labels))
-    method.negatives.fit_to_seeds(method.per_peer, method.epoch)
-    assert [labels.tolist() for labels in fitted] == [[0] * first + [1]] * 2
-    assert all(count == first + 1 for _, _, count in method.images.asked)
-
-
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_phase_two_is_averaged_with_phase_one_by_its_share(share: float) -> None:
     for fits in (True, False):

@@ -24,11 +24,9 @@ from tests.coft.method.toys import (
     COUNT,
     PARTNER,
     PEERS,
-    PHASES,
     assert_same_bits,
     begun,
     make_coft,
-    make_plus,
     pairs,
     train,
     weights,
@@ -129,24 +127,6 @@ def test_later_labels_are_each_image_s_own(monkeypatch: pytest.MonkeyPatch) -> N
         plus, odds = (without_prior(table.double()) for table in scores[name])
         own = plus.argmax(dim=1).tolist(), plus.softmax(dim=1), odds.softmax(dim=1)
         assert_predicted(method.observer.labels[1][0][name], own)
-
-
-def test_the_seeds_of_a_round_are_chosen_after_the_ensemble_s_probabilities_have_spread() -> None:
-    method = make_plus()
-    train(method, PHASES["phase1"].epochs)
-    method.epoch = PHASES["phase1"].epochs
-    expected = naive_predictions(method, "coupled")
-    scores = method.labeller.score(method.pair.teachers(), None, 2, method.epoch)
-    mean = sum(scores[name][0].double().softmax(dim=1) for name in PEERS) / 2
-    logits = spread(frozen(method), without_prior(mean.log()))
-    label = logits.argmax(dim=1).tolist()
-    clean = [c for i, c in enumerate(label) if all(expected[name][2][i, c] > 0.5 for name in PEERS)]
-    method.begin_epoch(method.epoch)
-    seeds, reported, quotas = method.observer.chosen[1]
-    torch.testing.assert_close(reported.exp(), logits.exp(), atol=1e-4, rtol=0)
-    assert quotas.tolist() == [max(2 * method.per_peer, clean.count(c)) for c in range(CLASSES)]
-    chosen = surest(logits, quotas.tolist())
-    assert all(sorted(seeds.index[seeds.label == c].tolist()) == sorted(own) for c, own in enumerate(chosen))
 
 
 def test_a_model_s_predictions_without_a_graph_are_its_own_and_with_one_those_of_a_linear_solver() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.method import coft_plus
-from coft.method.coft_plus import ASIDE, AT_PREDICTION, Contrast, growing_quotas
+from coft.method.coft_plus import ASIDE, AT_PREDICTION, Contrast
 from coft.method.contrastive import DIM
 from coft.method.pseudo_labels import Predictions, PseudoLabels
 from tests.coft.method import toys
-from tests.coft.method.test_coft_seeds import surest, without_prior
+from tests.coft.method.test_coft_seeds import without_prior
 from tests.coft.method.toys import (
     CLASSES,
     COUNT,
@@ -51,6 +51,21 @@ def test_without_its_parts_it_is_coft(settings: dict[str, Any]) -> None:
     assert torch.equal(*(method.predict(plain.images.pixels) for method in (plain, plus)))
 
 
+def test_each_round_is_a_phase_two_that_goes_on_from_the_last_one() -> None:
+    once, twice = make_coft(), make_plus(OFF | {"rounds": 2})
+    first = train(once)
+    rates: list[float] = []
+    step = twice.step
+    twice.step = lambda batch: rates.append(twice.optimizers[PEERS[0]].param_groups[0]["lr"]) or step(batch)  # type: ignore[method-assign]
+    losses = train(twice)
+    one, start, rate = PHASES["phase2"].epochs, PHASES["phase1"].epochs, PHASES["phase2"].lr
+    assert losses[: start + one] == first and len(losses) == start + 2 * one  # the first is CoFT's
+    steps = one * once.steps(2)
+    half = [rate * (1 + math.cos(math.pi * i / steps)) / 2 for i in range(steps)]
+    assert rates[-2 * steps :] == pytest.approx(half * 2)
+    assert len(twice.observer.labels) == 2 * math.ceil(one / 2) and len(twice.observer.chosen) == 1
+
+
 def test_each_part_changes_the_result() -> None:
     none = make_plus(OFF)
     train(none)
@@ -68,9 +83,9 @@ def test_each_part_changes_the_result() -> None:
 
 @pytest.mark.usefixtures("warm_at_once")
 def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
-    """In a round, where a round begins, where Phase II does, and in it with a queue of keys."""
+    """In Phase I, where Phase II begins, and in both of its rounds with a queue of keys."""
     whole = make_plus(describe=describe)
-    assert [whole.phase(epoch) for epoch in range(whole.epochs)] == [1] * 4 + [2] * 3
+    assert [whole.phase(epoch) for epoch in range(whole.epochs)] == [1] * 2 + [2] * 6
     whole.begin()
     checkpoints = []
     for epoch in range(whole.epochs):
@@ -84,82 +99,6 @@ def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
         train(resumed, start=done)
         assert_same_bits(weights(whole), weights(resumed))
         assert torch.equal(whole.predict(whole.images.pixels), resumed.predict(whole.images.pixels))
-
-
-# -------------------------------------------------------------------- rounds
-
-
-@pytest.mark.usefixtures("alone")
-def test_a_round_begins_afresh_with_seeds_that_both_peers_choose() -> None:
-    method = make_plus()
-    start = weights(method)
-    train(method, 2)  # the first round
-    trained = weights(method)
-    scores = method.labeller.score(method.pair.teachers(), None, 2, 2)
-    mean = sum(scores[name][0].double().softmax(dim=1) for name in PEERS) / 2
-    method.begin_epoch(2)
-    logits = without_prior(mean.log()).log_softmax(dim=1)
-    seeds, reported, quotas = method.observer.chosen[1]
-    torch.testing.assert_close(reported, logits)
-    chosen = surest(logits, [COUNT] * CLASSES)
-    for c, quota in enumerate(quotas.tolist()):
-        halves = [peer.seeds.index[peer.seeds.label == c].tolist() for peer in method.peers.values()]
-        mine = seeds.index[seeds.label == c].tolist()
-        assert halves == [mine[0::2], mine[1::2]] and 0 < len(mine) <= quota
-        assert mine == chosen[c][: len(mine)] or len(mine) > int((logits.argmax(1) == c).sum())
-    fresh = weights(method)
-    assert not any(torch.equal(trained[key], value) for key, value in fresh.items())
-    assert any(not torch.equal(start[key], value) for key, value in fresh.items())  # nor that of the first round
-    for name, peer in method.peers.items():
-        words = F.normalize(peer.prompts.words, dim=-1)
-        torch.testing.assert_close(peer.prompted().positive, words)  # the template's
-        torch.testing.assert_close(
-            peer.text_features()[1], F.normalize(peer.prompts()[1].mean(0), dim=-1).expand(3, -1)
-        )
-        assert torch.equal(peer.prompts.negative, method.pair.fresh_start(name, 1)[0].negative)  # of this round
-        optimizer = method.optimizers[name]
-        assert optimizer.phase == 1 and optimizer.param_groups[0]["lr"] == 0.03  # the cosine begins at its top
-        assert not optimizer.optimizer.state_dict()["state"]
-
-
-@pytest.mark.usefixtures("alone")
-def test_quotas_count_the_labels_that_seeds_are_chosen_by_and_both_peers_call_clean(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    method = make_plus()
-    method.begin()
-    logits = 3 * torch.eye(CLASSES).repeat_interleave(COUNT // CLASSES, dim=0)
-    logits[:, 0] += 2.9 + 0.2 * (torch.arange(COUNT) % 2)  # half too many of the first class
-    clean = {name: (torch.arange(COUNT) + n) % 4 != 0 for n, name in enumerate(PEERS)}
-    given: list[Any] = []
-    sure = {n: Predictions(None, None, own.float()[:, None].expand(-1, CLASSES)) for n, own in clean.items()}  # type: ignore[arg-type]
-    monkeypatch.setattr(method.labeller, "score", lambda *_: dict.fromkeys(PEERS, (logits, torch.zeros_like(logits))))
-    monkeypatch.setattr(method, "predictions", lambda scores: sure)
-    monkeypatch.setattr(method, "share_seeds", lambda *args: given.extend(args))
-    method.begin_round(1)
-    label = given[0].argmax(dim=1).tolist()
-    assert label == [c for c in range(CLASSES) for _ in range(COUNT // CLASSES)]
-    kept = [c for c, a, b in zip(label, *clean.values(), strict=True) if a and b]
-    assert given[1].tolist() == [max(4, kept.count(c)) for c in range(CLASSES)]
-    assert given[1].max() > 4
-
-
-def test_quotas_grow_geometrically_to_the_coverage() -> None:
-    coverage = torch.tensor([128, 8, 0, 32])
-    assert growing_quotas(coverage, 8, 0.0).tolist() == [8, 8, 8, 8]
-    assert growing_quotas(coverage, 8, 0.5).tolist() == [32, 8, 8, 16]
-    assert growing_quotas(coverage, 8, 1.0).tolist() == [128, 8, 8, 32]
-
-
-@pytest.mark.parametrize("rounds", [2, 3])
-def test_the_last_round_s_quotas_are_the_coverage(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    method, progress = make_plus({"rounds": rounds}), []
-    grow = growing_quotas
-    monkeypatch.setattr(coft_plus, "growing_quotas", lambda *args: progress.append(args[1:]) or grow(*args))
-    train(method, method.phase1_epochs)
-    assert method.phase1_epochs == 2 * rounds
-    assert progress == [(4, number / (rounds - 1)) for number in range(1, rounds)]
-    assert len(method.observer.chosen) == rounds
 
 
 # -------------------------------------------------------------------- contrast
@@ -181,7 +120,7 @@ def test_batches_have_images_that_the_filter_leaves_out_in_proportion(left_out: 
         return PseudoLabels.of_pool(partner.label, torch.arange(1, COUNT + 1) % left_out != 0)
 
     method = make_plus(images=ToyImages(batch_size=batch_size), filter=some)
-    batches = begun(method, 4)
+    batches = begun(method, PHASES["phase1"].epochs)
     aside = [i for i in range(COUNT) if (i + 1) % left_out == 0]
     kept = COUNT - len(aside)
     assert len(batches) == method.steps(2)
@@ -191,7 +130,7 @@ def test_batches_have_images_that_the_filter_leaves_out_in_proportion(left_out: 
             assert batch[name]["view"].shape[:2] == (min(batch_size, kept), 2)
             found = batch[name + ASIDE]["index"].tolist() if name + ASIDE in batch else []
             assert len(found) == min(batch_size, kept, batch_size * len(aside) // kept) and set(found) <= set(aside)
-    for epoch in (0, 3):  # Phase I knows of none
+    for epoch in (0, 1):  # Phase I knows of none
         assert set(begun(make_plus(filter=some), epoch)[0]) == set(PEERS)
 
 
@@ -200,7 +139,7 @@ def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> 
         return PseudoLabels.of_pool(partner.label, (torch.arange(COUNT) % 3 > 0).float() * 0.8)
 
     method = make_plus({"contrast": Contrast(weight=0.5, queue=12, temperature=0.2)}, filter=some)
-    batches = begun(method, 4)
+    batches = begun(method, PHASES["phase1"].epochs)
     for name, peer in method.peers.items():
         student, teacher, labels = peer.student, peer.teacher(), peer.labels
         queued: list[tuple[int, Tensor]] = []
@@ -263,8 +202,3 @@ def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
             torch.testing.assert_close(odds, inference.classify(features)[1])  # fitted to the vectors without a share
         probabilities = ((found + odds) / 2).softmax(dim=1)
         torch.testing.assert_close(method.predict_each(images)[name], probabilities)
-
-
-def test_phases_of_several_rounds_have_the_epochs_of_the_settings() -> None:
-    method = make_plus({"rounds": 3, "phase2": replace(PHASES["phase2"], epochs=1)})
-    assert (method.phase1_epochs, method.epochs) == (6, 7)

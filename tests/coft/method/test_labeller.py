@@ -153,15 +153,3 @@ def test_predictions_are_made_in_place_of_the_scores(rule: str, tau: float) -> N
     torch.testing.assert_close(reported.probability, plain[0].softmax(dim=1))
     torch.testing.assert_close(reported.clean, plain[1].sigmoid() if rule == "raw" else plain[1].softmax(dim=1))
     assert torch.equal(reported.label, plain[0].argmax(dim=1))
-
-
-def test_mean_probabilities_equal_a_naive_loop() -> None:
-    tables = [drawn(0), drawn(2), drawn(4)]
-    found = make_labeller().mean_log_probabilities(tables)
-    assert found.dtype == torch.float64
-    for i, row in enumerate(found.exp().tolist()):
-        mean = torch.zeros(CLASSES, dtype=torch.float64)
-        for logits in tables:
-            score = logits[i].tolist()
-            mean += torch.tensor(score, dtype=torch.float64).exp() / sum(torch.tensor(score).double().exp()) / 3
-        assert row == pytest.approx(mean.tolist(), rel=1e-5)

@@ -25,16 +25,15 @@ def test_peers_share_the_frozen_encoder_and_nothing_that_trains() -> None:
     assert PARTNERS == {"peer_a": "peer_b", "peer_b": "peer_a"} and tuple(made.peers) == PEERS
 
 
-def test_starts_are_functions_of_seed_peer_and_number() -> None:
+def test_starts_are_functions_of_seed_and_peer() -> None:
     starts = {}
     for seed in (1, 2):
         made = make_coft(seed=seed).pair
         for name in PEERS:
-            for key in ((), (1,), (2,)):
-                prompts, _ = made.fresh_start(name, *key)
-                again, _ = make_coft(seed=seed).pair.fresh_start(name, *key)
-                assert torch.equal(prompts.negative, again.negative)
-                starts[seed, name, key] = prompts.negative - prompts.positive
+            prompts, _ = made.fresh_start(name)
+            again, _ = make_coft(seed=seed).pair.fresh_start(name)
+            assert torch.equal(prompts.negative, again.negative)
+            starts[seed, name] = prompts.negative - prompts.positive
     values = list(starts.values())
     assert not any(torch.equal(a, b) for n, a in enumerate(values) for b in values[:n])
 

@@ -223,7 +223,7 @@ def make_coft(settings: Mapping[str, Any] | None = None, seed: int = 1, **option
 
 
 def make_plus(settings: Mapping[str, Any] | None = None, seed: int = 1, **options: Any) -> CoFTPlus:
-    """CoFT+ on toys, two rounds. Arguments as of `make_coft`, and `describe`."""
+    """CoFT+ on toys, two rounds of Phase II. Arguments as of `make_coft`, and `describe`."""
     images = options.pop("images", None) or ToyImages()
     backbone = options.pop("backbone", None) or ToyBackbone(images)
     parts: dict[str, Any] = {"rounds": 2, "contrast": Contrast(0.5, queue=12)}

@@ -47,11 +47,9 @@ def test_no_room_for_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 BOUNDED = """
 import resource, sys, torch
 from coft.method.filters import FILTERS, with_minimum
-from coft.method.labeller import Labeller, predict
+from coft.method.labeller import predict
 from coft.method.negative_prompt import separation
 from coft.method.neighbours import NeighbourGraph
-from coft.method.parallel import Parallel
-from coft.method.protocol import Runtime
 from coft.method.pseudo_labels import select_seeds
 from coft.method.tables import Rows
 from coft.runtime import disk_tables
@@ -67,8 +65,7 @@ def filled():
 filled(); used = int(next(x for x in open("/proc/self/status") if x.startswith("VmData")).split()[1]) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (used + (96 << 20),) * 2)  # memory, without what is mapped from files
 views = [(filled(), filled()) for _ in range(2)]
-labeller = Labeller(None, Runtime(1, allocate=allocate), Parallel(1, torch.nn.Identity(), "cpu"))
-select_seeds(labeller.mean_log_probabilities([logits for logits, _ in views]), 20)
+select_seeds(views[0][0], 20)
 separation(views[0][1], views[0][0].argmax(dim=1))
 graph = NeighbourGraph(torch.randn(N, 8, generator=source), 2, anchors=1000)
 own, other = (predict(*view, 0.5, "coupled", graph, allocate) for view in views)
@@ -82,7 +79,7 @@ print("done")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds this kind of memory")
 @pytest.mark.parametrize(("in_memory", "enough"), [(1 << 20, True), (1 << 40, False)])
 def test_memory_does_not_grow_with_the_tables(in_memory: int, enough: bool, tmp_path: Path) -> None:
-    """Labels and seeds of two peers in 96 MiB, where six tables have 240 or 320; in memory it must fail."""
+    """Labels and seeds of two peers in 96 MiB, where four tables have 160; in memory it must fail."""
     command = [sys.executable, "-c", BOUNDED, str(tmp_path), str(in_memory)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (result.stdout.strip() == "done") == enough, result.stderr
