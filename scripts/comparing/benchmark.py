@@ -90,7 +90,7 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     planned = plan_units(benchmark, grid.data, grid.output)
     known = known_results(planned, args.kept)
     missing = [run for runs in planned.values() for run in runs if run not in known]
-    _, failures = do_runs(missing, grid, args, command)
+    _, failures = do_runs(missing, grid, args, command, list(known))
     results = {**known, **{run: result for run in missing if (result := read_result(run))}}
     if not results:
         print("no run is finished: nothing to tabulate", file=sys.stderr)

@@ -133,10 +133,13 @@ def carry_out(
 
 
 def do_runs(
-    runs: list[Run], grid: Grid, args: argparse.Namespace, command: Sequence[str]
+    runs: list[Run], grid: Grid, args: argparse.Namespace, command: Sequence[str], others: Sequence[Run] = ()
 ) -> tuple[list[Run], dict[Run, str]]:
-    """Do those of some runs that are not finished, each folder's once. Returns what `carry_out` does."""
-    summaries = {run: run.summary() for run in runs}
+    """Do those of some runs that are not finished, each folder's once. Returns what `carry_out` does.
+
+    They may take Phase I from one another, and from `others`.
+    """
+    summaries = {run: run.summary() for run in (*runs, *others)}
     by_folder = {run.folder: run for run in reversed(runs)}  # rows may share a run and differ in what they measure
     unique = [run for run in runs if by_folder[run.folder] == run]
     todo = [run for seed in grid.seeds for run in unique if run.seed == seed and summaries[run] is None]

@@ -202,6 +202,29 @@ def test_the_command_goes_on_from_a_list(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.replace("/there", "/here") == first
 
 
+def test_runs_that_a_list_has_lend_their_phase_one_where_their_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[list[str], list[str]]] = []
+
+    def run_all(todo: list[Run], known: dict[Run, float], **_: object) -> dict[Run, str]:
+        given.append(([run.method.name for run in todo], [run.method.name for run in known]))
+        return {}
+
+    monkeypatch.setattr("scripts.comparing.session.run_all", run_all)
+    planned = plan_units(read_benchmark("small"), str(tmp_path.resolve()), tmp_path / "out")
+    for unit, runs in planned.items():
+        finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8})
+        done = [run for run in runs if run.method.name in ("zero-shot", "CoFT")]
+        write_list(tmp_path / "kept.jsonl", [(identity(run, unit.settings), read_result(run)) for run in done])  # type: ignore[misc]
+        for run in runs:
+            if run not in done:
+                (run.folder / "summary.json").unlink()
+    words = ["--benchmark", "small", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    compare([*words, "--kept", str(tmp_path / "kept.jsonl")])
+    assert given == [(["label propagation", "UPL"] * 2, ["zero-shot", "CoFT"] * 2)]
+
+
 def test_a_list_without_the_benchmark_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--kept is a list of results of --benchmark; leave it out"):
         compare(["digits", "--kept", str(tmp_path / "kept.jsonl")])
