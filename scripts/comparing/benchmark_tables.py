@@ -15,7 +15,7 @@ from .methods import Settings
 from .plan import Run
 
 COUNTED = ("development", "confirmation")  # roles that means are over
-OURS = ("CoFT", "CoFT+, descriptions", "CoFT+, contrast", "CoFT+, two rounds")
+OURS = ("CoFT", "CoFT+", "CoFT+, descriptions", "CoFT+, contrast")
 REFERENCES = (  # of ratios of errors
     *("zero-shot", "UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"),
     *("CoFT, filter: none", "CoFT, filter: self", "CoFT, filter: probability", "CoFT", "CoOp, 16 labels a class"),

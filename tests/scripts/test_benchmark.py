@@ -10,7 +10,7 @@ import pytest
 
 from coft.runtime.errors import UserError
 from scripts.comparing.benchmark import known_results, plan_units, read_benchmark
-from scripts.comparing.benchmark_tables import Unit, write_report
+from scripts.comparing.benchmark_tables import OURS, REFERENCES, Unit, write_report
 from scripts.comparing.compare import compare
 from scripts.comparing.evidence import identity, read_list, read_result, write_list
 from scripts.comparing.plan import Run
@@ -30,6 +30,7 @@ def test_roles_are_fixed_and_each_form_has_its_units() -> None:
     assert roles == {"development", "confirmation", "control", "spent"} and full.seeds == (1, 2, 3, 4, 5)
     assert len(set(full.units)) == len(full.units)
     assert {unit.role for unit in read_benchmark("control").units} == {"control"}
+    assert {*OURS, *REFERENCES} <= {method.name for method in full.methods}
     small = read_benchmark("small")
     assert [unit.title for unit in small.units] == ["intel, photo", "digits, embedded"] and len(small.seeds) == 1
     assert dict(small.units[0].settings)["DATASET.NUM_UNLABELED"] == "1000"
