@@ -63,7 +63,7 @@ REMOVED: dict[str, str] = {
     **{f"TRAINER.DEFT.{key}": fate for key, fate in _IN_DEFT.items()},
     **{f"TRAINER.{section}.{key}": fate for section in TUNING for key, fate in _IN_TUNING.items()},
     **{f"TRAINER.LAFTER.{key}": fate for key, fate in _MODULES.items()},
-    "TRAINER.COFTPLUS.WARM_START": "each round starts afresh",
+    "TRAINER.COFTPLUS.WARM_START": "Phase I is run once",
     "TRAINER.COFTPLUS.CONTRAST.DIM": "there are 128 dimensions",
     "TRAINER.COFTPLUS.DESCRIPTIONS.AT_PREDICTION": "their share at prediction is 0.1",
 }

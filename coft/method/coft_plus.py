@@ -83,7 +83,7 @@ class DescribedClassifier(Classifier):
 
 
 class CoFTPlus(CoFT):
-    """CoFT plus three parts, each with a setting. By default there are two rounds of Phase II, for these help.
+    """CoFT plus three parts, each with a setting. By default Phase II has two rounds, which help on some photographs.
 
     `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit. Descriptions that a user wrote count.
 

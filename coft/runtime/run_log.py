@@ -97,17 +97,13 @@ class RunLog(Observer):
         """Count the right ones, and name the classes that are short of seeds."""
         labels = self.world.gather(logits.argmax(dim=1))
         everything = torch.arange(len(labels))
-        numbers = {
+        self.numbers |= {
             "kept": len(seeds.index),
             "of": len(labels),
             "precision": self.diagnostics.accuracy(seeds.index, seeds.label),
             "pool_accuracy": self.diagnostics.accuracy(everything, labels),
             "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(labels),
         }
-        if self.history.rows:  # a later round
-            log.info("Seeds: %s", in_words(numbers))
-        else:
-            self.numbers |= numbers
         missing = quotas - torch.bincount(seeds.label, minlength=len(quotas))
         if short := [self.classnames[c] for c in torch.nonzero(missing > 0).flatten().tolist()]:
             log.warning("Fewer seeds than wanted for: %s", some_of(short))

@@ -47,7 +47,6 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
     assert "Fewer seeds than wanted for: dog" in caplog.text
     reported = log.add(0, "zero-shot")
     assert (reported["kept"], reported["of"], reported["precision"], reported["pool_accuracy"]) == (3, 5, 0.5, 0.75)
-    log.seeds_chosen(seeds, logits, torch.tensor([1, 1]))  # of a later round
     caplog.set_level("INFO")
     log.epochs = 3
     assert "kept" not in log.add(1, "phase1")
