@@ -25,6 +25,7 @@ from coft.runtime.places import cache_folder  # noqa: E402
 from datasets.digits import write_digits  # noqa: E402
 from datasets.torchvision_sets import SETS  # noqa: E402
 from scripts.getting.lay_out import get, is_there  # noqa: E402
+from scripts.getting.shrunk import write_shrunk  # noqa: E402
 from scripts.getting.sources import ORIGINS, TORCHVISION  # noqa: E402
 from scripts.paths import called_from, data_folder  # noqa: E402
 
@@ -122,9 +123,11 @@ def listing(root: Path) -> str:
     return f"{table}\n\nBy hand:\n{by_hand}"
 
 
-def make(name: str, root: Path) -> int:
-    """Make a data set, or say which there are. Returns the exit code."""
+def make(name: str, root: Path, pixels: int) -> int:
+    """Make a data set and, if pixels are given, its harder copy; or say which there are. Returns the exit code."""
     print(listing(root) if name == "list" else make_ready(name, root))
+    if pixels:
+        print(f"{name}: its images at {pixels} pixels are below {write_shrunk(name, root, pixels)}")
     return 0
 
 
@@ -143,10 +146,13 @@ def make_all(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="scripts/data.sh", description="Get data sets ready.")
     parser.add_argument("names", nargs="*", default=["list"], help="data sets, 'all', or 'list'")
     parser.add_argument("--data", type=called_from, default=data_folder(), help="default: $DATA or data")
+    parser.add_argument("--shrunk-to", type=int, default=0, metavar="N", help="write a copy of so many pixels, too")
     args = parser.parse_args(argv)
+    if args.shrunk_to < 0:
+        raise UserError(f"--shrunk-to is {args.shrunk_to}; expected a number of pixels, at least 1")
     failed = 0
     for name in itertools.chain.from_iterable(NAMES if word == "all" else [word] for word in args.names):
-        failed = max(failed, guarded(partial(make, name, args.data)))
+        failed = max(failed, guarded(partial(make, name, args.data, args.shrunk_to)))
     return failed
 
 

@@ -10,10 +10,12 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from coft.runtime.errors import UserError
-from datasets.torchvision_sets import SETS
+from datasets.torchvision_sets import SETS, read_set
 from scripts import get_data
 from scripts.getting import download as downloading
 from scripts.getting import lay_out
@@ -231,6 +233,40 @@ def test_torchvision_downloads_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("torchvision.datasets.SVHN", offline)
     with pytest.raises(UserError, match=r"svhn: torchvision could not download it \(Error .*\.mat\)"):
         lay_out.get("svhn", tmp_path)
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """Images of 8 x 8 pixels in the folders of two classes; the left half is white."""
+    half = np.zeros((8, 8), np.uint8)
+    half[:, :4] = 255
+    for part, names in (("train", ("zero", "one")), ("test", ("one",))):
+        for name in names:
+            (tmp_path / "mnist" / part / name).mkdir(parents=True)
+            Image.fromarray(half).save(tmp_path / "mnist" / part / name / "a.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("pixels", "greys"), [(1, 1), (2, 8), (8, 2)])  # one grey; a slope; the edge itself
+def test_a_copy_with_fewer_pixels(mnist: Path, pixels: int, greys: int, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):  # the second time it is there
+        assert get_data.main(["mnist", "--data", str(mnist), "--shrunk-to", str(pixels)]) == 0
+    copy = mnist / f"mnist-{pixels}px"
+    assert str(copy) in capsys.readouterr().out
+    train, test = read_set("MNIST", copy)
+    assert [item.classname for item in train] == ["one", "zero"] and [item.classname for item in test] == ["one"]
+    for item in (*train, *test):
+        image = Image.open(item.impath)
+        assert image.size == (8, 8) and len(image.getcolors() or ()) == greys
+
+
+def test_no_copy_with_fewer_pixels(mnist: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(mnist.rglob("*"))
+    assert get_data.main(["mnist", "--data", str(mnist), "--shrunk-to", "-1"]) == 2
+    assert get_data.main(["digits", "--data", str(mnist), "--shrunk-to", "4"]) == 2
+    errors = capsys.readouterr().err
+    assert "--shrunk-to is -1; expected" in errors and "no way with digits; expected one of cifar10" in errors
+    assert [path for path in sorted(mnist.rglob("*")) if "digits" not in str(path)] == before
 
 
 def test_every_origin_is_complete() -> None:
