@@ -30,7 +30,7 @@ from coft.runtime.timing import STEPS, Stopwatch, Waited
 from dassl.engine import TrainerX
 
 from .building import backbone_of, check_choices, runtime_of
-from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, loads, readable, whole_states
+from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, keep_identity, loads, readable, whole_states
 from .data import data_manager, reports_predictions, templates_in, unlabeled_of
 from .ending import run_without_epochs, write_results
 from .evaluation import Predicted, WorldEvaluator, part_of
@@ -294,6 +294,7 @@ class MethodTrainer(TrainerX):
         with self.clock.part("saving"), whole_states(self):
             if self.world.writes:
                 super().save_model(*args, **kwargs)
+                keep_identity(self)
             self.world.barrier()
 
     def keep_state(self) -> None:

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from coft.method.errors import MethodError
+from coft.method.peer import check_identity
 from coft.method.shards import gathered
 from coft.runtime.errors import UserError
+from coft.runtime.experiment import write_json
+from coft.runtime.files import read_json
 from coft.runtime.finite import check_models
 
+IDENTITY = "trained_on.json"
 OF_CHECKPOINT = "give another checkpoint, or train again with a lower OPTIM.LR"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,12 +107,35 @@ def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -
         epoch: To go on with; 0 where nothing was found.
 
     Raises:
-        UserError: If the user named a folder that holds nothing, or weights are no numbers.
+        UserError: If the user named a folder that holds nothing, or a run on something else, or weights are no numbers.
     """
     if epoch:
+        check_kept_identity(trainer, Path(directory))
         check_models(trainer.method.models, f"checkpoint in {directory}", OF_CHECKPOINT)
     elif trainer.cfg.RESUME:
         raise UserError(f"--resume {trainer.cfg.RESUME}: holds no epoch to go on from; give a run's output folder")
+
+
+def keep_identity(trainer: Any) -> None:
+    """Write down what a run is trained on; checkpoints of prompts are CoOp's, and do not have it."""
+    write_json(Path(trainer.output_dir) / IDENTITY, trainer.identity)
+
+
+def check_kept_identity(trainer: Any, folder: Path) -> None:
+    """Compare what a run was trained on, where it says so, to what this one has.
+
+    Raises:
+        MethodError: Naming the first difference.
+        UserError: If the file cannot be read.
+    """
+    path = folder / IDENTITY
+    if not path.is_file():  # a run of before, or of another toolbox
+        return
+    try:
+        kept = dict(read_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it, or train again") from error
+    check_identity(kept, trainer.identity)
 
 
 def whole_states(trainer: Any) -> AbstractContextManager[None]:

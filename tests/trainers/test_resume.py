@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -192,6 +193,24 @@ def test_checkpoints_that_do_not_fit_are_refused(run: Run, trained: Run, monkeyp
     monkeypatch.setattr("tests.conftest.CLASSNAMES", ("red circle", "green square", "yellow stripes"))
     with pytest.raises(UserError, match="made with another class list"):
         run("CoFT", train=False).load_model(folder)
+
+
+def test_prompts_go_on_with_what_they_were_trained_on(run: Run, trained: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained("UPL").output_dir, folder)
+    for options, what in (
+        ({"backbone": "other"}, "backbone"),
+        ({"DATASET__NUM_UNLABELED": 20}, "set of unlabeled images"),
+    ):
+        with pytest.raises(UserError, match=f"made with another {what} .* or give another --resume or --output-dir"):
+            run("UPL", RESUME=str(folder), **options)
+    run("UPL", RESUME=str(folder), out="same")
+    kept = folder / "trained_on.json"
+    kept.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"trained_on\.json cannot be read .*; remove it, or train again"):
+        run("UPL", RESUME=str(folder), out="damaged")
+    kept.unlink()
+    run("UPL", RESUME=str(folder), out="before")  # a run of before does not say
 
 
 def test_a_checkpoint_of_another_trainer_or_from_nowhere_is_named(run: Run, trained: Run) -> None:
