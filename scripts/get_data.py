@@ -62,6 +62,7 @@ MADE = {
     "icons": Made("icons/split_icons.json", "icons of held-out sets, drawn from npm packages", _drawings("icons")),
     "emoji": Made("emoji/split_emoji.json", "emoji of held-out vendors, drawn from npm packages", _drawings("emoji")),
 }
+LARGEST = 1024  # pixels to shrink to: no set of torchvision's has as many
 NAMES = [*MADE, *TORCHVISION, *ORIGINS]
 
 
@@ -148,8 +149,8 @@ def make_all(argv: Sequence[str] | None) -> int:
     parser.add_argument("--data", type=called_from, default=data_folder(), help="default: $DATA or data")
     parser.add_argument("--shrunk-to", type=int, default=0, metavar="N", help="write a copy of so many pixels, too")
     args = parser.parse_args(argv)
-    if args.shrunk_to < 0:
-        raise UserError(f"--shrunk-to is {args.shrunk_to}; expected a number of pixels, at least 1")
+    if not 0 <= args.shrunk_to <= LARGEST:
+        raise UserError(f"--shrunk-to is {args.shrunk_to}; expected a number of pixels from 1 to {LARGEST}")
     failed = 0
     for name in itertools.chain.from_iterable(NAMES if word == "all" else [word] for word in args.names):
         failed = max(failed, guarded(partial(make, name, args.data, args.shrunk_to)))

@@ -262,7 +262,8 @@ def test_a_copy_with_fewer_pixels(mnist: Path, pixels: int, greys: int, capsys: 
 
 def test_no_copy_with_fewer_pixels(mnist: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(mnist.rglob("*"))
-    assert get_data.main(["mnist", "--data", str(mnist), "--shrunk-to", "-1"]) == 2
+    for pixels in ("-1", "99999"):
+        assert get_data.main(["mnist", "--data", str(mnist), "--shrunk-to", pixels]) == 2
     assert get_data.main(["digits", "--data", str(mnist), "--shrunk-to", "4"]) == 2
     errors = capsys.readouterr().err
     assert "--shrunk-to is -1; expected" in errors and "no way with digits; expected one of cifar10" in errors
