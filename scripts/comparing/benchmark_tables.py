@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from .bootstrap import Right, errors, interval, resampled
+from .bootstrap import Right, Units, errors, interval, resampled
 from .evidence import Result, stages
 from .methods import Settings
 from .plan import Run
 
 COUNTED = ("development", "confirmation")  # roles that means are over
+MEANS = {role: (role,) for role in COUNTED} | {"both": COUNTED}
 OURS = ("CoFT", "CoFT+", "CoFT+, descriptions", "CoFT+, contrast")
 REFERENCES = (  # of ratios of errors
     *("zero-shot", "UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"),
@@ -122,7 +123,7 @@ def _accuracy(right: BySeed | None) -> str:
     if right is None:
         return "-"
     rows = np.stack(list(right.values()))
-    low, high = interval(100 * (1 - resampled([(rows,)])[:, 0]))
+    low, high = interval(100 * (1 - resampled([[(rows,)]])[:, 0]))
     return f"{100 * rows.mean():.1f} [{low:.1f}, {high:.1f}]" + ("" if ANY in right else f" ({len(right)})")
 
 
@@ -133,21 +134,25 @@ def mean_table(found: Mapping[Unit, Found]) -> str:
     references = [name for name in REFERENCES if name in names]
     if len(counted) < 2 or not references:
         return ""
-    rows = []
-    for name in names:
-        pairs = [[p for own in counted.values() if (p := _pair(own, name, other))] for other in references]
-        rows.append([name, *(f"{_ratio(own)} ({len(own)})" if len(own) > 1 else "-" for own in pairs)])
+    rows = [[name, *(_mean(counted, name, other) for other in references)] for name in names]
     return _table(rows, ["errors, by those of (units)", *references])
 
 
 def ratio_table(found: Mapping[Unit, Found], name: str) -> str:
-    """Errors of a method by those of references: a row a unit, a column a reference."""
+    """Errors of a method by those of references: a row a unit, with seeds in brackets, and means; a column a reference.
+
+    Means have the number of units in brackets.
+    """
     having = {unit: own for unit, own in found.items() if name in own.right}
     references = [other for other in REFERENCES if any(_pair(own, name, other) for own in having.values())]
     rows = [
-        [f"{unit.title} ({unit.role})", *(_ratio(_pairs(own, name, other)) for other in references)]
+        [f"{unit.title} ({unit.role})", *(_of_unit(own, name, other) for other in references)]
         for unit, own in having.items()
     ]
+    for title, roles in MEANS.items():
+        counted = {unit: own for unit, own in having.items() if unit.role in roles}
+        if len(counted) > 1:
+            rows.append([f"mean over units, {title}", *(_mean(counted, name, other) for other in references)])
     return _table(rows, [f"errors of {name}, by those of", *references]) if rows and references else ""
 
 
@@ -157,14 +162,22 @@ def _pair(own: Found, name: str, reference: str) -> tuple[Right, ...] | None:
     return paired(own.right[name], own.right[reference])
 
 
-def _pairs(own: Found, name: str, reference: str) -> list[tuple[Right, ...]]:
-    return [pair] if (pair := _pair(own, name, reference)) else []
+def _of_unit(own: Found, name: str, reference: str) -> str:
+    pair = _pair(own, name, reference)
+    return f"{_ratio([[pair]])} ({max(map(len, pair))})" if pair else "-"
 
 
-def _ratio(pairs: Sequence[tuple[Right, ...]]) -> str:
-    if not pairs:
-        return "-"
-    mean, drawn = errors(pairs), resampled(pairs)
+def _mean(found: Mapping[Unit, Found], name: str, reference: str) -> str:
+    datasets: dict[str, list[tuple[Right, ...]]] = {}
+    for unit, own in found.items():
+        if pair := _pair(own, name, reference):
+            datasets.setdefault(unit.dataset, []).append(pair)
+    count = sum(map(len, datasets.values()))
+    return f"{_ratio(list(datasets.values()))} ({count})" if count > 1 else "-"
+
+
+def _ratio(datasets: Sequence[Units]) -> str:
+    mean, drawn = errors(datasets), resampled(datasets)
     if not mean[1]:
         return "-"
     low, high = interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9))
