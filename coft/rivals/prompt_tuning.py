@@ -17,7 +17,7 @@ from coft.method.labeller import first_logits, zero_shot_logits
 from coft.method.losses import average_predictions
 from coft.method.predictor import FinalClassifier, Predictor
 from coft.method.protocol import Images, Method, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels, given_quotas, select_seeds
+from coft.method.pseudo_labels import PseudoLabels, given_quotas, seed_quota, select_seeds
 from coft.method.seeding import generator
 from coft.method.settings import setting
 
@@ -42,7 +42,7 @@ class UPLSettings(CoOpSettings):
     """Settings of UPL."""
 
     seeds_per_class: int = setting(16, "pseudo-labels of each class", at_least=1)
-    as_coft: bool = setting(False, "pseudo-labels as CoFT makes its first: three views, prior, neighbours, quotas")
+    as_coft: bool = setting(False, "the seeds that both peers of CoFT have at first; SEEDS_PER_CLASS is not read then")
     ensemble: int = setting(1, "prompts learned independently, whose probabilities are averaged", at_least=1)
 
 
@@ -239,9 +239,14 @@ class UPL(PromptTuning):
     def __init__(self, images: Images, observer: Observer, *args: Any) -> None:
         super().__init__(*args)
         self.images, self.observer = images, observer
-        number, args = self.settings.seeds_per_class, (self.backbone, self.backbone.zero_shot_text(), self.runtime)
         if self.settings.as_coft:
-            logits = first_logits(self.pool, *args, COFT.label_views, COFT.prior_tau)
-            self.learn_from(logits, given_quotas(logits, COFT.seeds_share, number, self.runtime.world))
+            self.learn_as_coft()
         else:
-            self.learn_from(self.zero_shot_logits(), number)
+            self.learn_from(self.zero_shot_logits(), self.settings.seeds_per_class)
+
+    def learn_as_coft(self) -> None:
+        """Learn from the seeds that both peers of CoFT would have at first."""
+        args = self.backbone, self.backbone.zero_shot_text(), self.runtime, COFT.label_views, COFT.prior_tau
+        logits, share, classes = first_logits(self.pool, *args), COFT.seeds_share, len(self.backbone.classnames)
+        most = 2 * seed_quota(len(self.pool), classes, COFT.seeds_per_class, share)
+        self.learn_from(logits, given_quotas(logits, share, most, self.runtime.world))

@@ -85,12 +85,9 @@ def test_upl_as_coft_learns_from_the_first_seeds_of_both_peers(vit: bool) -> Non
     coft = CoFT(make_images(), several, CoFTSettings(), Runtime(1), Seen())
     coft.begin()
     seeds, logits, quotas = coft.observer.chosen[0]
-    method = make_upl(several, as_coft=True, seeds_per_class=2 * coft.per_peer)
+    method = make_upl(several, as_coft=True, seeds_per_class=1)
     assert pairs(method.labels) == pairs(seeds) and len(seeds.index)
     assert torch.equal(method.observer.chosen[0][1], logits) and torch.equal(method.observer.chosen[0][2], quotas)
-    given = [row.index(max(row)) for row in logits.tolist()]
-    few = make_upl(several, as_coft=True, seeds_per_class=1)
-    assert few.observer.chosen[0][2].tolist() == [min(1, given.count(c)) for c in range(len(NAMES))]
     plain = make_upl(several, seeds_per_class=2 * coft.per_peer)
     assert pairs(plain.labels) != pairs(seeds)
 
