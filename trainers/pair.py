@@ -24,7 +24,7 @@ from .data import labels_known
 from .reporting import write_test_predictions
 
 OF_PHASE2 = re.compile(  # keys
-    r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|ROUNDS|FILTER|KNOWS|AUROC|COVERAGE|NOISE|RATE)|TRAIN\.\w+|TEST\.\w+"
+    r"TRAINER\.\w+\.(PHASE2\.\w+|CONTRAST\.\w+|ROUNDS|FILTER|KNOWS|AUROC|COVERAGE|NOISE|RATE)|TRAIN\.(?!GUARD)\w+|TEST\.\w+"
 )
 PLUS = "TRAINER.COFTPLUS."
 PARTS = tuple(PLUS + part for part in ("ROUNDS", "CONTRAST.", "DESCRIPTIONS."))  # what CoFT does not have

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from .neighbours import NeighbourGraph
 from .optimizers import Schedule, cosine, light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
-from .predictor import Predictor, finished, zero_shot
+from .predictor import FinalClassifier, Predictor, finished
 from .protocol import Backbone, Batch, Images, Method, Observer, Part, Runtime
 from .pseudo_labels import Predictions, PseudoLabels, given_quotas, seed_quota, select_seeds
 
@@ -107,7 +107,8 @@ class CoFT(Method):
 
     def look_at_classes(self) -> None:
         """Train nothing where CLIP hardly knows the classes: wrong names would only be learned by heart."""
-        if self.runtime.guard and hardly_knows(self.backbone, self.images, self.runtime, self.settings.label_views):
+        args = self.backbone, self.zero_shot_text(), self.images, self.runtime, self.settings.label_views
+        if self.runtime.guard and hardly_knows(*args):
             for peer in self.peers.values():
                 peer.trains = False
 
@@ -193,9 +194,16 @@ class CoFT(Method):
     # ---------------------------------------------------------------- the loop
 
     def begin_epoch(self, epoch: int) -> Sequence[Batch]:
-        """Phase I: weigh the seeds. Phase II: label all images anew, when it is due. Then draw the batches."""
+        """Phase I: weigh the seeds. Phase II: label all images anew, when it is due. Then draw the batches.
+
+        Where nothing is trained, images are labelled once, for people to see.
+        """
         self.epoch, self.tested = epoch, {}
         self.pair.enter(self.phase(epoch))
+        if not self.trains:
+            if epoch == self.phase1_epochs:
+                self.relabel()
+            return ()
         if self.phase(epoch) == 1:
             self.filter_seeds()
         else:
@@ -204,8 +212,6 @@ class CoFT(Method):
                 self.relabel()
             self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
         self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
-        if not self.trains:
-            return ()
         return self.draw_batches("weak" if self.phase(epoch) == 1 else "strong")
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -248,6 +254,8 @@ class CoFT(Method):
     def end_epoch(self, epoch: int) -> None:
         """Fit the negative vectors at the end of each phase."""
         self.tested = {}
+        if not self.trains:
+            return
         if epoch + 1 == self.epochs:
             self.negatives.fit_to_labels(self.inference_models(), self.labels, self.frequency, epoch)
         elif epoch + 1 == self.phase1_epochs:
@@ -258,7 +266,8 @@ class CoFT(Method):
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
         """Softmax probabilities by each peer, or twice those of zero-shot CLIP. Shape (n, C) each."""
         if not self.trains:
-            return dict.fromkeys(self.peers, zero_shot(self.backbone, self.runtime.device).probabilities(images))
+            with self.runtime.autocast():
+                return dict.fromkeys(self.peers, self.zero_shot.probabilities(images))
         self.tested = self.tested or self.prediction_models()
         return self.pair.predict_each(self.tested, images, self.settings.classify)
 
@@ -266,18 +275,24 @@ class CoFT(Method):
         """Log of the mean of the peers' probabilities. Shape (n, C)."""
         return log_mean(self.predict_each(images))
 
+    @cached_property
+    def zero_shot(self) -> FinalClassifier:
+        """CLIP as it came, which is kept where nothing is trained."""
+        text = self.zero_shot_text().to(self.runtime.device)
+        return FinalClassifier(self.backbone.visual, text, None, self.backbone.scale)
+
     @torch.no_grad()
     def predictor(self) -> Predictor:
         """What it predicts with, as plain parts."""
         own = self.settings
         if not self.trains:
-            return Predictor({"zero_shot": zero_shot(self.backbone, self.runtime.device)})
+            return Predictor({"zero_shot": self.zero_shot})
         classifiers = {name: finished(model) for name, model in self.prediction_models().items()}
         return Predictor(classifiers, own.classify, own.clean_rule if own.lambda_dual else "")
 
     def inference_models(self) -> dict[str, Classifier]:
         """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""
-        return self.pair.inference_models(HEADS[:1] if self.negatives.fitted else HEADS)
+        return self.pair.inference_models(self.settings.phase2.wise, HEADS[:1] if self.negatives.fitted else HEADS)
 
     def loaded(self) -> None:
         """Weights were loaded from a checkpoint: the models that are tested have to be made again."""

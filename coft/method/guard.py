@@ -65,16 +65,16 @@ def knowledge(logits: Tensor, world: World = ALONE) -> Knowledge:
     return Knowledge((surest - commonest) / max(1 - commonest, 1e-12), (of_classes - entropy) / math.log(classes))
 
 
-def hardly_knows(backbone: Backbone, images: Images, runtime: Runtime, num_views: int) -> bool:
+def hardly_knows(backbone: Backbone, text: Tensor, images: Images, runtime: Runtime, num_views: int) -> bool:
     """Whether CLIP hardly knows the classes; a warning then says so, and what to do.
 
     Args:
         backbone: CLIP for the classes.
+        text: Features of the classes, unit length. Shape (C, embed_dim).
         images: The unlabeled images.
         runtime: Where and how to compute.
         num_views: Views of an image that its features are the mean of.
     """
-    text = backbone.zero_shot_text()
     if len(text) < 2:
         return False
     features = first_features(images, backbone, runtime, num_views)

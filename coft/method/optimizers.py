@@ -66,12 +66,11 @@ class PhasedOptimizer:
 
     Args:
         build: Makes optimizer and schedule of a phase from the weights as they are at its start.
-        phase: The phase to begin with.
     """
 
-    def __init__(self, build: Callable[[int], Built], phase: int = 1) -> None:
+    def __init__(self, build: Callable[[int], Built]) -> None:
         self._build = build
-        self.enter(phase)
+        self.enter(1)
 
     def enter(self, phase: int) -> None:
         """Begin a phase with a fresh optimizer."""

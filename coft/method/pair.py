@@ -123,9 +123,8 @@ class Pair:
         """The models that label images."""
         return {name: peer.teacher() for name, peer in self.peers.items()}
 
-    def inference_models(self, heads: tuple[str, ...] = HEADS) -> dict[str, Classifier]:
-        """The models that are tested: Phase II's, averaged with those of Phase I."""
-        wise = self.settings.phase2.wise
+    def inference_models(self, wise: float, heads: tuple[str, ...] = HEADS) -> dict[str, Classifier]:
+        """The models that are tested: Phase II's, averaged with those of Phase I; see `Peer.inference_model`."""
         return {name: peer.inference_model(wise, heads).eval() for name, peer in self.peers.items()}
 
     @torch.no_grad()

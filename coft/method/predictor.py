@@ -13,7 +13,6 @@ from .classifier import Classifier
 from .labeller import SCORES, Scores
 from .losses import average_predictions
 from .negative_prompt import p_clean
-from .protocol import Backbone
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,3 @@ def finished(model: Classifier, with_clean: bool = True) -> FinalClassifier:
     """
     positive, negative = F.normalize(model.positive, dim=-1), F.normalize(model.negative, dim=-1)
     return FinalClassifier(model.encoder, model.named_by, positive - negative if with_clean else None, model.scale)
-
-
-def zero_shot(backbone: Backbone, device: torch.device) -> FinalClassifier:
-    """CLIP as it came."""
-    return FinalClassifier(backbone.visual, backbone.zero_shot_text().to(device), None, backbone.scale)

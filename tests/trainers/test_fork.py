@@ -72,6 +72,8 @@ def test_a_filter_that_weighs_seeds_too_has_another_phase_one() -> None:
         ("TRAINER.COFT.PHASE2.LR", 1e-4, None),
         ("TRAINER.COFT.N_CTX", 4, "TRAINER.COFT.N_CTX"),
         ("OUTPUT_DIR", "b", None),
+        ("TRAIN.EVAL_FREQ", 2, None),
+        ("TRAIN.GUARD", False, "TRAIN.GUARD"),  # Phase I may have trained nothing
         ("TRAINER.COFTORACLE.KNOWS", "filter", None),
         ("TRAINER.COFTORACLE.KNOWS", "seeds", "TRAINER.COFTORACLE.KNOWS"),
     ]:

@@ -95,11 +95,35 @@ def test_nothing_is_trained_and_zero_shot_clip_is_kept_where_it_hardly_knows_the
     scores = final.scores([F.normalize(final.encoders[0](images.pixels), dim=-1)])
     torch.testing.assert_close(final.log_probabilities(scores), plain)
     assert final.p_clean(scores) is None
-    assert method.observer.labels  # people see what the labels would have been
+    assert len(method.observer.labels) == 1  # people see what the labels would have been
+    assert all(count == len(images) for _, _, count in images.asked)  # nothing weighs seeds, or fits vectors to them
 
     again = make(images=images, backbone=backbone, runtime=Runtime(1, guard=True))
     load(again, saved(method))
     assert not again.trains and torch.equal(again.predict(images.pixels), method.predict(images.pixels))
+
+
+def test_zero_shot_clip_has_the_descriptions_that_the_seeds_have() -> None:
+    images = ToyImages()
+    backbone = unknown(images)
+    text = F.normalize(backbone.visual(images.prototypes), dim=-1)
+    described: list[float] = []
+
+    def describe(share: float) -> torch.Tensor:
+        described.append(share)
+        return text
+
+    method = make_plus(images=images, backbone=backbone, runtime=Runtime(1, guard=True), describe=describe)
+    train(method)
+    expected = backbone.scale * F.normalize(backbone.visual(images.pixels), dim=-1) @ text.t()
+    first, before = method.predict(images.pixels), len(described)
+    torch.testing.assert_close(first, expected.log_softmax(dim=1))
+    assert torch.equal(first, method.predict(images.pixels)) and not method.trains
+    assert len(described) == before  # texts are not encoded for each batch
+    backbone.scale = 100.0
+    other = make_plus(images=images, backbone=backbone, runtime=Runtime(1, guard=True), describe=describe)
+    other.begin()
+    assert other.trains
 
 
 @pytest.mark.parametrize(("known", "guard"), [(True, True), (False, False)])
