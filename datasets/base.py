@@ -59,6 +59,7 @@ class DeclaredDataset(DatasetBase):
         check_labels([*train, *val, *test], classnames, f"data set {type(self).__name__}")
         chosen = subsample(range(len(classnames)), cfg.DATASET.SUBSAMPLE_CLASSES)
         self._declared = [classnames[label] for label in chosen]
+        check_classnames(self._declared, f"DATASET.SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES}", distinct=False)
         which = "test" if not train else getattr(cfg.DATASET, "UNLABELED", "train")
         if which not in UNLABELED:
             raise UserError(f"DATASET.UNLABELED is {which!r}; expected one of {', '.join(UNLABELED)}")

@@ -52,14 +52,14 @@ class CoOp(MethodTrainer):
 
     @loads("MODEL.INIT_WEIGHTS")
     def start_from(self, path: str, learner: nn.Module) -> None:
-        """Load a checkpoint of prompts.
+        """Load the context of a checkpoint of prompts; GRIP's has pseudo-labels of its images beside it.
 
         Raises:
             UserError: If it is none, or has nothing for this model.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what does not fit is a mere warning to Dassl
-            load_pretrained_weights(learner, path)
+            load_pretrained_weights(nn.ParameterDict({"ctx": learner.ctx}), path)
         check_finite(dict(learner.state_dict()), f"MODEL.INIT_WEIGHTS {path}", "give another checkpoint")
 
     def make_method(self) -> PromptTuning:

@@ -43,7 +43,6 @@ class Phase2:
     epochs: int = setting(10, "epochs of Phase II", at_least=1)
     lr: float = setting(1e-5, "learning rate of the image encoders; the heads have ten times as much", at_least=0.0)
     ema: float = share(0.99, "decay of the moving average that is tested")
-    wise: float = share(1.0, "share of Phase II in the weights that are tested (WiSE-FT)")
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ class DeFT(Method):
 
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
         """Softmax probabilities by each model. Shape (n, C) each."""
-        self.tested = self.tested or self.pair.inference_models()
+        self.tested = self.tested or self.pair.inference_models(1.0)
         return self.pair.predict_each(self.tested, images, "positive")
 
     def predict(self, images: Tensor) -> Tensor:
@@ -225,9 +224,9 @@ class DeFT(Method):
         return log_mean(self.predict_each(images))
 
     def predictor(self) -> Predictor:
-        """What it predicts with, as plain parts."""
-        classifiers = {name: finished(model) for name, model in self.pair.inference_models().items()}
-        return Predictor(classifiers, clean_rule="raw" if self.settings.lambda_dual else "")
+        """What it predicts with, as plain parts; no p_clean, since the negative vectors go with Phase I's encoder."""
+        models = self.pair.inference_models(1.0)
+        return Predictor({name: finished(model, with_clean=False) for name, model in models.items()})
 
     def phase(self, epoch: int) -> int:
         """Phase of an epoch, 1 or 2."""
@@ -235,8 +234,5 @@ class DeFT(Method):
 
     def steps(self, phase: int) -> int:
         """Steps of an epoch: a pass over the images, or in Phase I what `min_steps` asks for."""
-        if phase == 2:
-            return self.images.steps(len(self.images))
-        own = self.settings.phase1
-        labels = min(self.per_class * self.num_classes, len(self.images))  # a class may have no image
-        return max(self.images.steps(labels), math.ceil(own.min_steps / own.epochs))
+        own, everything = self.settings.phase1, self.images.steps(len(self.images))
+        return everything if phase == 2 else max(everything, math.ceil(own.min_steps / own.epochs))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coft.method import settings as declared
 from coft.method.coft_settings import CoFTSettings
 from coft.method.labeller import first_features, zero_shot_logits
-from coft.method.neighbours import NeighbourGraph, nearest, neighbour_count, read, weights_of
+from coft.method.neighbours import ANCHORS, NeighbourGraph, nearest, neighbour_count, read, weights_of
 from coft.method.protocol import Backbone, Images, Method, Runtime
 from coft.method.pseudo_labels import prior_offset
 
@@ -95,8 +95,7 @@ class Propagation(Rule):
     def __init__(self, images: int, width: int, classes: int) -> None:
         super().__init__(images, width, classes)
         self.count = neighbour_count(images, classes)
-        graph = NeighbourGraph(torch.zeros(images, width), self.count)
-        size = len(graph.anchors)
+        size = min(images, ANCHORS)
         self.keep(offset=torch.zeros(classes), mean=torch.zeros(width), known=torch.zeros(size, width))
         self.keep(spread=torch.zeros(size, classes, dtype=torch.float64))
 

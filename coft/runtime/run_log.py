@@ -104,9 +104,15 @@ class RunLog(Observer):
             "pool_accuracy": self.diagnostics.accuracy(everything, labels),
             "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(labels),
         }
-        missing = quotas - torch.bincount(seeds.label, minlength=len(quotas))
-        if short := [self.classnames[c] for c in torch.nonzero(missing > 0).flatten().tolist()]:
+        counts = torch.bincount(seeds.label, minlength=len(quotas))
+        if without := self.names_of(counts == 0):
+            log.warning("No seed for: %s. CLIP sees no image as one of these", some_of(without))
+        if short := self.names_of((counts > 0) & (counts < quotas)):
             log.warning("Fewer seeds than wanted for: %s", some_of(short))
+
+    def names_of(self, classes: Tensor) -> list[str]:
+        """Names of the classes of a mask, shape (C,)."""
+        return [self.classnames[c] for c in torch.nonzero(classes).flatten().tolist()]
 
     def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
         """Count the kept seeds."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from coft.run.classes import check_classnames
 from coft.runtime.errors import UserError, did_you_mean
-from datasets.base import read_split, subsample
+from datasets.base import DeclaredDataset, read_split, subsample
 from datasets.digits import Digits
 from datasets.eurosat import EuroSAT
 
@@ -77,6 +77,13 @@ def test_halves_are_coops(n: int) -> None:
 def test_unknown_half_is_named() -> None:
     with pytest.raises(UserError, match="SUBSAMPLE_CLASSES is 'old'; expected one of all, base, new"):
         subsample(range(4), "old")
+
+
+@pytest.mark.parametrize("which", ["base", "new"])
+def test_half_of_two_classes_is_too_few(which: str) -> None:
+    names: list[str] = ["cat", "dog"]
+    with pytest.raises(UserError, match=f"SUBSAMPLE_CLASSES {which}: a classifier needs at least two class names"):
+        DeclaredDataset(config(Path(), SUBSAMPLE_CLASSES=which), classnames=names, train=[], test=[])
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,9 @@ def test_contexts_can_come_from_a_file(run: Run, trained: Run, trainer: str) -> 
     path = Path(first.output_dir) / "prompt_learner" / f"model.pth.tar-{first.max_epoch}"
     second = run(trainer, train=False, MODEL__INIT_WEIGHTS=str(path))
     assert torch.equal(first.prompt_learner.ctx, second.prompt_learner.ctx)
+    if trainer == "GRIP":  # whose checkpoint has the pseudo-labels of a round, perhaps of other images
+        labels = second.prompt_learner.labels
+        assert labels is second.method.labels and len(labels.index) < len(first.prompt_learner.labels.index)
 
 
 def test_the_best_epoch_may_be_chosen_by_labels_where_labels_are_read(run: Run) -> None:

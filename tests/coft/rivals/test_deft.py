@@ -67,6 +67,13 @@ def test_all_images_have_zero_shot_labels_in_both_models() -> None:
     assert method.per_class == COUNT / CLASSES and method.min_kept == 3
 
 
+def test_an_epoch_is_a_pass_over_all_images_whatever_the_number_of_classes() -> None:
+    images = ToyImages(COUNT + 1, batch_size=1)  # no multiple of the classes
+    own = DeFTSettings(phase1=Phase1(epochs=2, min_steps=0), phase2=Phase2(epochs=1))
+    method = DeFT(images, ToyBackbone(images), own, Runtime(1))
+    assert method.steps(1) == method.steps(2) == COUNT + 1
+
+
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_model_s_labels_are_filtered_by_itself(warm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not warm:
