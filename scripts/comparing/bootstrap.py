@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,37 +31,38 @@ def resampled(datasets: Sequence[Units], draws: int = DRAWS, seed: int = 0) -> N
     Returns:
         Mean error rate over units. Shape (draws, methods).
     """
-    source = np.random.default_rng(seed)
-    sums = np.stack([_drawn(units, draws, source) for units in datasets], axis=1)  # (draws, data sets, methods)
+    sums = np.stack([_drawn(units, draws, (seed, place)) for place, units in enumerate(datasets)], axis=1)
     sizes = np.array([len(units) for units in datasets])
-    which = source.integers(len(datasets), size=(draws, len(datasets)))
+    which = np.random.default_rng(seed).integers(len(datasets), size=(draws, len(datasets)))
     summed: NDArray[np.float64] = sums[np.arange(draws)[:, None], which].sum(axis=1)
     return summed / sizes[which].sum(axis=1, keepdims=True)
 
 
-def _drawn(units: Units, draws: int, source: np.random.Generator) -> NDArray[np.float64]:
-    """Error rates, summed over units."""
-    result = np.zeros((draws, len(units[0])))
-    for draw in range(draws):
-        by_size = {size: _counts(size, source) for size in dict.fromkeys(unit[0].shape[1] for unit in units)}
-        for unit in units:
-            counts, seeds = by_size[unit[0].shape[1]], max(len(right) for right in unit)
-            chosen = source.integers(seeds, size=seeds)
-            for place, right in enumerate(unit):
-                wrong = 1 - (right @ counts) / counts.sum()  # of each seed
-                result[draw, place] += _spread(wrong, wrong[chosen % len(right)])
+def _drawn(units: Units, draws: int, key: tuple[int, int]) -> NDArray[np.float64]:
+    """Error rates, summed over units. Shape (draws, methods)."""
+    source, result = np.random.default_rng(key), np.zeros((draws, len(units[0])))
+    for unit in units:
+        images, seeds = unit[0].shape[1], max(len(right) for right in unit)
+        chosen = source.integers(seeds, size=(draws, seeds))
+        for place, right in enumerate(unit):
+            wrong = 1 - _counts(images, draws, key) @ right.T.astype(np.float32) / images  # (draws, own seeds)
+            result[:, place] += _spread(wrong, np.take_along_axis(wrong, chosen % len(right), axis=1))
     return result
 
 
-def _counts(size: int, source: np.random.Generator) -> NDArray[np.int_]:
-    """How often each image is drawn."""
-    return np.bincount(source.integers(size, size=size), minlength=size)
+@lru_cache(maxsize=32)
+def _counts(images: int, draws: int, key: tuple[int, int]) -> NDArray[np.float32]:
+    """How often each image is drawn. Shape (draws, images)."""
+    source = np.random.default_rng((*key, images))
+    rows = (np.bincount(source.integers(images, size=images), minlength=images) for _ in range(draws))
+    return np.stack([row.astype(np.float32) for row in rows])
 
 
-def _spread(all_seeds: NDArray[np.float64], drawn: NDArray[np.float64]) -> float:
+def _spread(all_seeds: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean of those drawn, as far from that of all as it is without the bias of few seeds; at least 0."""
-    seeds, mean = len(all_seeds), all_seeds.mean()
-    return float(max(0.0, mean + (drawn.mean() - mean) * np.sqrt(seeds / max(1, seeds - 1))))
+    seeds, mean = all_seeds.shape[1], all_seeds.mean(axis=1)
+    spread: NDArray[np.float64] = mean + (drawn.mean(axis=1) - mean) * np.sqrt(seeds / max(1, seeds - 1))
+    return spread.clip(0)
 
 
 def errors(datasets: Sequence[Units]) -> NDArray[np.float64]:
