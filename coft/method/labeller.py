@@ -108,16 +108,9 @@ class Labeller:
                 found[name] = logits.table(), log_odds.table()
         return found
 
-    def score(
-        self,
-        models: Mapping[str, Classifier],
-        index: Tensor | None = None,
-        num_views: int = 1,
-        epoch: int = 0,
-    ) -> dict[str, Scores]:
-        """Each model's logits l+ and clean log-odds d of some images, or all. Shape (n, C) each, on the CPU."""
-        models = _evaluated(models)
-        index = self.runtime.world.index(len(self.images)) if index is None else index
+    def score(self, models: Mapping[str, Classifier], num_views: int = 1, epoch: int = 0) -> dict[str, Scores]:
+        """Each model's logits l+ and clean log-odds d of all images, in one pass. Shape (N, C) each, on the CPU."""
+        models, index = _evaluated(models), self.runtime.world.index(len(self.images))
         count = len(self.images) if index is None else len(index)
         parts = {name: tuple(Rows(count, self.runtime.allocate) for _ in range(2)) for name in models}
         with self._working():

@@ -119,7 +119,7 @@ class FullTuning(Method):
             num_views: Views of an image that a label is the mean of.
         """
         labels, teachers = {}, {name: peer.teacher() for name, peer in self.peers.items()}
-        for name, (logits, _) in self.labeller.score(teachers, None, num_views, self.epoch).items():
+        for name, (logits, _) in self.labeller.score(teachers, num_views, self.epoch).items():
             found = correct_prior_(logits, tau, self.runtime.world).argmax(dim=1)
             labels[name] = PseudoLabels.of_pool(self.runtime.world.gather(found))
         self.observer.labelled({}, labels)

@@ -41,7 +41,7 @@ FIRST = 2  # epoch of Phase II
 
 def corrected(method: Any) -> dict[str, list[list[list[float]]]]:
     """Logits and clean log-odds of the models that label, their priors corrected, as lists."""
-    scores = method.labeller.score(method.pair.teachers(), None, method.settings.label_views, method.epoch)
+    scores = method.labeller.score(method.pair.teachers(), method.settings.label_views, method.epoch)
     return {n: [without_prior(x.double()).tolist() for x in scores[n]] for n in PEERS}
 
 

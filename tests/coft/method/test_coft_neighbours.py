@@ -55,7 +55,7 @@ def frozen(method: Any) -> Tensor:
 def naive_predictions(method: Any, rule: str) -> dict[str, tuple[list[int], Tensor, Tensor]]:
     """Each peer's labels, probabilities and p_clean, from the scores of all images."""
     own, features = method.settings, frozen(method)
-    scores = method.labeller.score(method.pair.teachers(), None, own.label_views, method.epoch)
+    scores = method.labeller.score(method.pair.teachers(), own.label_views, method.epoch)
     found = {}
     for name in PEERS:
         plus, odds = (without_prior(table.double(), own.prior_tau) for table in scores[name])
@@ -109,7 +109,7 @@ def test_first_labels_spread_among_images_that_are_alike_to_the_frozen_clip(rule
 def test_neighbours_and_the_second_correction_change_first_labels() -> None:
     method = make_coft()
     begun(method, FIRST)
-    scores = method.labeller.score(method.pair.teachers(), None, 2, FIRST)
+    scores = method.labeller.score(method.pair.teachers(), 2, FIRST)
     predictions = method.observer.labels[0][0]
     for name in PEERS:
         plus = without_prior(scores[name][0].double())
@@ -122,7 +122,7 @@ def test_later_labels_are_each_image_s_own(monkeypatch: pytest.MonkeyPatch) -> N
     train(method, FIRST + 2)
     monkeypatch.setattr(method, "neighbours", partial(pytest.fail, "frozen features know less by now"))
     method.begin_epoch(FIRST + 2)
-    scores = method.labeller.score(method.pair.teachers(), None, 2, FIRST + 2)
+    scores = method.labeller.score(method.pair.teachers(), 2, FIRST + 2)
     for name in PEERS:
         plus, odds = (without_prior(table.double()) for table in scores[name])
         own = plus.argmax(dim=1).tolist(), plus.softmax(dim=1), odds.softmax(dim=1)
