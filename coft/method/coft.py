@@ -266,8 +266,9 @@ class CoFT(Method):
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
         """Softmax probabilities by each peer, or twice those of zero-shot CLIP. Shape (n, C) each."""
         if not self.trains:
+            zero_shot = self.zero_shot  # text is encoded in full precision, as elsewhere
             with self.runtime.autocast():
-                return dict.fromkeys(self.peers, self.zero_shot.probabilities(images))
+                return dict.fromkeys(self.peers, zero_shot.probabilities(images))
         self.tested = self.tested or self.prediction_models()
         return self.pair.predict_each(self.tested, images, self.settings.classify)
 

@@ -126,6 +126,22 @@ def test_zero_shot_clip_has_the_descriptions_that_the_seeds_have() -> None:
     assert other.trains
 
 
+def test_text_of_zero_shot_clip_is_encoded_in_full_precision_whatever_the_run_s() -> None:
+    images = ToyImages()
+    backbone = unknown(images)
+    reduced: list[bool] = []
+
+    def describe(share: float) -> torch.Tensor:
+        reduced.append(torch.is_autocast_enabled("cpu"))
+        return backbone.zero_shot_text()
+
+    runtime = Runtime(1, guard=True, dtype=torch.bfloat16)
+    method = make_plus(images=images, backbone=backbone, runtime=runtime, describe=describe)
+    train(method)
+    method.predict(images.pixels)
+    assert not method.trains and reduced and not any(reduced)
+
+
 @pytest.mark.parametrize(("known", "guard"), [(True, True), (False, False)])
 def test_else_the_guard_changes_no_bit(known: bool, guard: bool) -> None:
     images = ToyImages()
