@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# bash scripts/results.sh [--check]: writes the tables of docs/results.md, and docs/gain.png, from docs/runs.csv and docs/summaries.csv
+# bash scripts/results.sh --benchmark FILE --experiments FILE: puts tables that commands wrote into docs/results.md, draws docs/experiments.png
 source "$(dirname "$0")/setup.sh" && exec "$PYTHON" -m scripts.comparing.page "$@"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import re
-import statistics
 from pathlib import Path
 
 import pytest
@@ -112,24 +110,3 @@ def test_the_method_page_has_every_doubt_of_the_preset() -> None:
     listed = [re.findall(r"`([A-Z0-9_.]+)`", line)[-1] for line in table]
     preset = flatten(yaml.safe_load(PRESETS.read_text(encoding="utf-8")))
     assert sorted(f"TRAINER.COFT.{key}" for key in listed) == sorted(preset)
-
-
-def test_digits_of_the_readme_are_of_the_listed_runs() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    runs: dict[str, list[dict[str, str]]] = {}
-    with (DOCS / "runs.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if (row["dataset"], row["backbone"]) == ("Digits", "embedded"):
-                runs.setdefault(row["method"], []).append(row)
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| Digits ")
-    ]
-    assert len(rows) == 5
-    zero_shot = statistics.mean(float(row["accuracy"]) for row in runs["ZeroshotCLIP"])
-    for _, _, method, seeds, mean, std, half, gain, ensemble, labels, _ in rows:
-        accuracies = [float(row["accuracy"]) for row in runs[method]]
-        found = statistics.mean(accuracies)
-        assert (f"{found:.1f}", f"{found - zero_shot:+.1f}", int(seeds)) == (mean, gain, len(accuracies)), method
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else None
-        assert (std, half) == (("-", "-") if spread is None else (f"{spread:.2f}", f"{4.3027 / 3**0.5 * spread:.2f}"))
-        assert {(row["ensemble"], row["labels_used"]) for row in runs[method]} == {(ensemble, labels)}
