@@ -137,7 +137,15 @@ def test_tables_of_commands_are_taken_and_then_stay(page: str, tmp_path: Path, m
         write_page(["--experiments", str(tables[0])])
     with pytest.raises(UserError, match=r"c\.md: cannot be read"):
         write_page(["--benchmark", str(tmp_path / "c.md")])
+    tables[0].write_text("`command`\n\n| accuracy, % | a |\n\n| seconds | a |\n")
+    with pytest.raises(UserError, match="--benchmark: there is no table of bars"):
+        write_page(["--benchmark", str(tables[0])])
     assert copy.read_text() == written
+    tables[0].write_text("`command`\n\n| errors of | bar |\n\n| accuracy, % | a |\n\n| seconds | a |\n")
+    assert write_page(["--benchmark", str(tables[0])]) == 0
+    found = tables_of(copy.read_text())
+    assert found["bars"] == "| errors of | bar |\n"
+    assert found["benchmark"] == "`command`\n\n| accuracy, % | a |\n\n| seconds | a |\n"
 
 
 def test_prose_has_no_result_of_its_own(page: str) -> None:
@@ -149,5 +157,5 @@ def test_prose_has_no_result_of_its_own(page: str) -> None:
 def test_markers_that_do_not_fit_are_named(page: str, wrong: str) -> None:
     assert filled(page, {}) == page
     text = BLOCK.sub(lambda match: wrong if match[1] == "benchmark" else match[0], page)
-    with pytest.raises(UserError, match="should have markers of benchmark and experiments once each"):
+    with pytest.raises(UserError, match="should have markers of bars, benchmark, experiments once each"):
         filled(text, {})

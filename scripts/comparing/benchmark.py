@@ -15,7 +15,7 @@ from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
 from scripts.launch import CONFIGS
 
-from .benchmark_tables import Unit, write_report
+from .benchmark_tables import Bar, Unit, write_report
 from .evidence import Result, identity, key_of, read_list, read_result, write_list
 from .methods import Method, Settings
 from .plan import Grid, Run, plan
@@ -26,11 +26,12 @@ FILE = CONFIGS / "benchmark.yaml"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Units and rows."""
+    """Units, rows, and what was hoped for."""
 
     units: Sequence[Unit]
     methods: Sequence[Method]
     seeds: Sequence[int]
+    bars: Sequence[Bar] = ()
 
 
 def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
@@ -56,7 +57,8 @@ def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
     roles = list(dict.fromkeys(unit.role for unit in units))
     if form not in ("full", *roles):
         raise UserError(f"--benchmark {form}: expected full, small, {', '.join(roles[:-1])} or {roles[-1]}")
-    return Benchmark([unit for unit in units if form in ("full", unit.role)], methods, (1, 2, 3, 4, 5))
+    bars = [Bar(bar["method"], bar["by"], bar["at_most"]) for bar in content["bars"]]
+    return Benchmark([unit for unit in units if form in ("full", unit.role)], methods, (1, 2, 3, 4, 5), bars)
 
 
 def _pairs(settings: Mapping[str, Any] | None) -> Settings:
@@ -98,7 +100,7 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     if args.kept:
         of = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
         write_list(args.kept, [(of[run], result) for run, result in results.items()])
-    report = write_report(planned, results, called, failed_lines(failures))
+    report = write_report(planned, results, called, benchmark.bars, failed_lines(failures))
     folder = args.output / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / f"{args.benchmark}.md") as draft:

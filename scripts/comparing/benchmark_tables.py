@@ -10,7 +10,7 @@ import numpy as np
 from tabulate import tabulate
 
 from .bootstrap import Right, Units, errors, interval, resampled
-from .evidence import Result, stages
+from .evidence import P_CLEAN, Result, stages
 from .methods import Settings
 from .plan import Run
 
@@ -46,6 +46,21 @@ class Unit:
         """In a few words."""
         count = dict(self.settings).get("DATASET.NUM_UNLABELED")
         return f"{self.dataset}, {self.backbone}" + (f", {count} images" if count and int(count) > 2000 else "")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What was hoped for: errors of a method by those of another, on the mean over units that count.
+
+    Attributes:
+        method: The method.
+        reference: The other one.
+        at_most: The ratio.
+    """
+
+    method: str
+    reference: str
+    at_most: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,16 @@ def read_unit(runs: Sequence[Run], results: Mapping[Run, Result]) -> Found:
     return Found(list(methods), right, seconds, means)
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """Errors of a method by those of another, with the interval, and how many seeds or units it is of."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
 def paired(*methods: BySeed) -> tuple[Right, ...] | None:
     """What methods have right with the seeds that they share; one that draws nothing goes with all."""
     drawing = [own.keys() for own in methods if ANY not in own]
@@ -97,15 +122,44 @@ def paired(*methods: BySeed) -> tuple[Right, ...] | None:
 
 
 def write_report(
-    planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result], called: str, notes: Sequence[str] = ()
+    planned: Mapping[Unit, Sequence[Run]],
+    results: Mapping[Run, Result],
+    called: str,
+    bars: Sequence[Bar] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """All tables, as Markdown."""
     read = {unit: read_unit(runs, results) for unit, runs in planned.items()}
     found = {unit: own for unit, own in read.items() if own.right}
-    tables = [accuracy_table(found), mean_table(found)]
+    tables = [bar_table(found, bars), accuracy_table(found), mean_table(found)]
     tables += [ratio_table(found, name) for name in OURS]
     tables += [score_table(found), seconds_table(found)]
     return "\n\n".join([f"`{called}`", *filter(None, tables), *(f"- {note}" for note in notes)]) + "\n"
+
+
+def bar_table(found: Mapping[Unit, Found], bars: Sequence[Bar]) -> str:
+    """Whether bars are met, by units of each role and of both; the number of units is in brackets."""
+    rows = []
+    for bar in bars:
+        names = (bar.method, bar.reference)
+        ratios = [_mean_ratio(_in_roles(found, roles), *names) for roles in MEANS.values()]
+        if ratios[-1]:
+            rows.append([*names, f"{bar.at_most:.2f}", *map(_ratio_cell, ratios), verdict(ratios[-1], bar.at_most)])
+    return _table(rows, ["errors of", "by those of", "bar", *MEANS, "met by both?"], texts=2) if rows else ""
+
+
+def _in_roles(found: Mapping[Unit, Found], roles: Sequence[str]) -> dict[Unit, Found]:
+    return {unit: own for unit, own in found.items() if unit.role in roles}
+
+
+def verdict(ratio: Ratio, bar: float) -> str:
+    """Whether a ratio is at most a bar, with an interval below 1."""
+    missed = ratio.mean - bar
+    if missed >= 0.005:
+        return f"missed by {missed:.2f}"
+    return (
+        "yes" if missed <= 0 and ratio.high < 1 else "no, the interval reaches 1" if ratio.high >= 1 else "just missed"
+    )
 
 
 def accuracy_table(found: Mapping[Unit, Found]) -> str:
@@ -129,7 +183,7 @@ def _accuracy(right: BySeed | None) -> str:
 
 def mean_table(found: Mapping[Unit, Found]) -> str:
     """Errors by those of references, on the mean over units that count and have both, whose number is in brackets."""
-    counted = {unit: own for unit, own in found.items() if unit.role in COUNTED}
+    counted = _in_roles(found, COUNTED)
     names = _methods(counted)
     references = [name for name in REFERENCES if name in names]
     if len(counted) < 2 or not references:
@@ -150,7 +204,7 @@ def ratio_table(found: Mapping[Unit, Found], name: str) -> str:
         for unit, own in having.items()
     ]
     for title, roles in MEANS.items():
-        counted = {unit: own for unit, own in having.items() if unit.role in roles}
+        counted = _in_roles(having, roles)
         if len(counted) > 1:
             rows.append([f"mean over units, {title}", *(_mean(counted, name, other) for other in references)])
     return _table(rows, [f"errors of {name}, by those of", *references]) if rows and references else ""
@@ -164,35 +218,49 @@ def _pair(own: Found, name: str, reference: str) -> tuple[Right, ...] | None:
 
 def _of_unit(own: Found, name: str, reference: str) -> str:
     pair = _pair(own, name, reference)
-    return f"{_ratio([[pair]])} ({max(map(len, pair))})" if pair else "-"
+    return _ratio_cell(_ratio([[pair]], max(map(len, pair)))) if pair else "-"
 
 
 def _mean(found: Mapping[Unit, Found], name: str, reference: str) -> str:
+    return _ratio_cell(_mean_ratio(found, name, reference))
+
+
+def _mean_ratio(found: Mapping[Unit, Found], name: str, reference: str) -> Ratio | None:
     datasets: dict[str, list[tuple[Right, ...]]] = {}
     for unit, own in found.items():
         if pair := _pair(own, name, reference):
             datasets.setdefault(unit.dataset, []).append(pair)
     count = sum(map(len, datasets.values()))
-    return f"{_ratio(list(datasets.values()))} ({count})" if count > 1 else "-"
+    return _ratio(list(datasets.values()), count) if count > 1 else None
 
 
-def _ratio(datasets: Sequence[Units]) -> str:
+def _ratio(datasets: Sequence[Units], count: int) -> Ratio | None:
     mean, drawn = errors(datasets), resampled(datasets)
     if not mean[1]:
-        return "-"
-    low, high = interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9))
-    return f"{mean[0] / mean[1]:.2f} [{low:.2f}, {high:.2f}]"
+        return None
+    return Ratio(mean[0] / mean[1], *interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9)), count)
+
+
+def _ratio_cell(ratio: Ratio | None) -> str:
+    return f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] ({ratio.count})" if ratio else "-"
 
 
 def score_table(found: Mapping[Unit, Found]) -> str:
-    """How well scores rank CoFT's first and last labels of the pool: a row a unit."""
-    places = list(dict.fromkeys(place for own in found.values() for place in own.scores))
-    rows = [
-        [unit.title, *(f"{own.scores[place]:.3f}" for place in places)] for unit, own in found.items() if own.scores
-    ]
-    return (
-        _table(rows, ["AUROC, right from wrong labels", *(f"{time}: {name}" for time, name in places)]) if rows else ""
-    )
+    """How well scores rank CoFT's first and last labels of the pool: a row a unit; and how often p_clean is best."""
+    having = {unit: own.scores for unit, own in found.items() if own.scores}
+    places = list(dict.fromkeys(place for scores in having.values() for place in scores))
+    rows = [[unit.title, *(f"{scores[place]:.3f}" for place in places)] for unit, scores in having.items()]
+    counted = [scores for unit, scores in having.items() if unit.role in COUNTED]
+    if len(counted) > 1:
+        rows.append(["p_clean above it (units that count)", *(_times_below(counted, place) for place in places)])
+    heads = ["AUROC, right from wrong labels", *(f"{time}: {name}" for time, name in places)]
+    return _table(rows, heads) if rows else ""
+
+
+def _times_below(counted: Sequence[Mapping[tuple[str, str], float]], place: tuple[str, str]) -> str:
+    time, name = place
+    count = sum(scores[time, P_CLEAN] > scores[place] for scores in counted)
+    return "-" if name == P_CLEAN else f"{count} of {len(counted)}"
 
 
 def seconds_table(found: Mapping[Unit, Found]) -> str:
@@ -207,6 +275,6 @@ def _seconds(own: Mapping[int, float] | None) -> str:
     return f"{np.mean(list(own.values())):.0f}" if own else "-"
 
 
-def _table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
-    align = ["left", *["right"] * (len(heads) - 1)]
+def _table(rows: Sequence[Sequence[str]], heads: Sequence[str], texts: int = 1) -> str:
+    align = [*["left"] * texts, *["right"] * (len(heads) - texts)]
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=align if rows else None)

@@ -10,7 +10,7 @@ import pytest
 
 from coft.runtime.errors import UserError
 from scripts.comparing.benchmark import known_results, plan_units, read_benchmark
-from scripts.comparing.benchmark_tables import OURS, REFERENCES, Unit, write_report
+from scripts.comparing.benchmark_tables import OURS, REFERENCES, Bar, Ratio, Unit, verdict, write_report
 from scripts.comparing.compare import compare
 from scripts.comparing.evidence import identity, read_list, read_result, write_list
 from scripts.comparing.plan import Run
@@ -99,6 +99,41 @@ def test_tables_say_what_was_right_and_by_how_much(report: str) -> None:
     assert cells(report, "seconds")["UPL"]["intel, photo"] == "12"
 
 
+def test_bars_are_met_missed_or_not_shown(tmp_path: Path) -> None:
+    planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
+    for unit, runs in planned.items():
+        finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.78, "UPL": 0.6, "CoFT": 0.8}, images=4000)
+    results = {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
+    hoped = {"zero-shot": (0.75, 0.2), "UPL": (0.6, 0.3)}
+    bars = [Bar("CoFT", name, bar) for name, own in hoped.items() for bar in own] + [Bar("CoFT", "CoOp", 0.5)]
+    text = write_report(planned, results, "", bars)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n\n")[1].splitlines()]
+    assert rows[0] == ["errors of", "by those of", "bar", "development", "confirmation", "both", "met by both?"]
+    assert [row[:3] for row in rows[2:]] == [["CoFT", n, f"{bar:.2f}"] for n, own in hoped.items() for bar in own]
+    shown = cells(text, "errors of CoFT, by those of")["mean over units, both"]
+    for _, name, bar, development, confirmation, both, found in rows[2:]:
+        assert development == both == shown[name] and confirmation == "-"
+        mean, _, high, units = numbers(both)
+        assert units == 2 and (found == "yes") == (mean <= float(bar) and high < 1), both
+        assert found == "yes" or float(found.removeprefix("missed by ")) == pytest.approx(mean - float(bar), abs=0.02)
+    assert [row[-1].split()[0] for row in rows[2:]] == ["yes", "missed"] * 2
+    assert "bar" not in reported(planned)
+
+
+@pytest.mark.parametrize(
+    ("mean", "high", "bar", "found"),
+    [
+        (0.89, 0.99, 0.9, "yes"),
+        (0.89, 1.01, 0.9, "no, the interval reaches 1"),
+        (1.004, 1.02, 1, "no, the interval reaches 1"),
+        (0.902, 0.95, 0.9, "just missed"),
+        (0.92, 1.02, 0.9, "missed by 0.02"),
+    ],
+)
+def test_verdicts(mean: float, high: float, bar: float, found: str) -> None:
+    assert verdict(Ratio(mean, 0.8, high, 2), bar) == found
+
+
 def test_rows_stand_in_the_order_of_the_benchmark_whatever_is_missing(tmp_path: Path) -> None:
     planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
     for (unit, runs), names in zip(planned.items(), (["CoFT"], ["zero-shot", "UPL", "CoFT"]), strict=True):
@@ -109,7 +144,9 @@ def test_rows_stand_in_the_order_of_the_benchmark_whatever_is_missing(tmp_path: 
 
 
 def test_scores_are_of_the_first_and_the_last_labels(report: str) -> None:
-    row = cells(report, "AUROC, right from wrong labels")["digits, embedded"]
+    table = cells(report, "AUROC, right from wrong labels")
+    row, times = table["digits, embedded"], table["p_clean above it (units that count)"]
+    assert list(times.values())[1:] == ["-", "2 of 2", "2 of 2"] * 2
     assert [row[f"{time}: p_clean"] for time in ("first", "last")] == ["0.700", "0.900"]
     assert row["last: softmax"] == "0.600" and row["first: margin"] == "0.500"
 
