@@ -29,13 +29,13 @@ def default_backbone(dataset: str) -> str:
     if dataset.lower().replace("_", "") in LABELS_SEEN:
         return BEST
     if dataset == "folder" and not torch.cuda.is_available():
-        _say(f"no GPU, so the small CLIP of photographs: --backbone photo; more accurate, and slow: --backbone {BEST}")
+        _say(f"no GPU, so the small CLIP of photographs: --backbone photo; larger, and slow: --backbone {BEST}")
         return "photo"
     if can_be_had(BEST):
         return BEST
     _say(
         f"OpenAI's {BEST} is not on disk and cannot be downloaded, so the small CLIP of photographs: --backbone photo; "
-        f"for more accuracy put {openai_url(BEST)} at {openai_file(BEST)}"
+        f"for the larger one put {openai_url(BEST)} at {openai_file(BEST)}"
     )
     return "photo"
 

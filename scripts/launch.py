@@ -51,7 +51,8 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--backbone",
         help=f"OpenAI's name, a checkpoint's path, {PREFIX}MODEL/TAG, {PREFIX}FOLDER, 'photo', or 'embedded' (default "
-        f"for {', '.join(sorted(EMBEDDED_SETS))}; else {BEST}, or photo without a GPU or a way to download)",
+        f"for {', '.join(sorted(EMBEDDED_SETS))}; for your own images photo without a GPU; else {BEST}, or photo where "
+        "that cannot be downloaded)",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")

@@ -64,7 +64,7 @@ setup_main() {
     return
   fi
   echo "Installing requirements into $("$PYTHON" -c 'import sys; print(sys.prefix)')"
-  echo "This is done once. It takes minutes, and a gigabyte or more of disk (several with CUDA)"
+  [ -f "$stamp" ] || echo "This is done once. It takes minutes, and a gigabyte or more of disk (several with CUDA)"
   [ -t 1 ] || quiet=(--quiet)
   for file in "${files[@]}"; do flags+=(-r "$file"); done
   "$PYTHON" -m pip install --disable-pip-version-check --no-input --no-compile "${quiet[@]}" "${flags[@]}" ||

@@ -12,12 +12,14 @@ import pandas as pd
 
 from coft.runtime.errors import UserError
 from coft.runtime.evidence import Evidence, read_evidence
+from coft.runtime.experiment import KEPT
 from coft.runtime.files import read_json
 
 from .finished import require_finished
 
 WARNING = "Warning: "  # how a line of log.txt begins that is one
 MOST_WARNINGS = 50
+OF_TRAINING = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of images
 NUMBERS = ("confidence", "p_clean_a", "p_clean_b")  # columns of images
 
 
@@ -69,10 +71,12 @@ def read_run(folder: Path) -> RunFolder:
     labelled = _table(folder / "pseudo_labels.csv", ("path", "class", "confidence"))
     if evidence is not None and len(labelled) != len(evidence.zero_shot):
         evidence = None
-    images = _images(folder, labelled, evidence)
+    images, summary = _images(folder, labelled, evidence), _summary(folder / "summary.json")
+    if KEPT.items() <= summary.items():  # one model, that of before: nothing has changed, and nothing was filtered
+        images = images.drop(columns=[name for name in OF_TRAINING if name in images])
     return RunFolder(
         folder,
-        _summary(folder / "summary.json"),
+        summary,
         _table(folder / "metrics.csv", ("epoch", "stage")),
         images,
         _tested(folder),

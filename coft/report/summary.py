@@ -50,6 +50,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Time", duration(_seconds(run))),
         ("Device", str(own.get("device", ""))),
         ("Seed", str(own.get("seed", ""))),
+        ("Kept", f"{own['kept']}: nothing was trained" if "kept" in own else ""),
         ("Labels that training read", "none" if read == 0 else str(read if read is not None else "")),
     ]
     return [(term, short(value, 120)) for term, value in found if value]

@@ -86,7 +86,7 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
         Errors of runs that failed.
     """
     benchmark = read_benchmark(args.benchmark)
-    if args.seeds_given:
+    if args.seeds:
         benchmark = replace(benchmark, seeds=args.seeds)
     grid = Grid([], benchmark.seeds, (None,), str(args.data.resolve()), args.output)
     planned = plan_units(benchmark, grid.data, grid.output)

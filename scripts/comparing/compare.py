@@ -77,7 +77,6 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
         raise UserError("--kept is a list of results of --benchmark; leave it out, or add --benchmark FORM")
     if args.benchmark:
         args.kept = args.kept and called_from(args.kept)
-        args.seeds_given = args.seeds != parser.get_default("seeds")
         return report_failures(run_benchmark(args, command, command_line("compare", argv)))
     if args.folders:
         refuse_plans(parser, args)

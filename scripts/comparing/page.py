@@ -53,7 +53,9 @@ def filled(text: str, files: Mapping[str, Sequence[Path]]) -> str:
 def _bars_apart(text: str) -> dict[str, str]:
     command, bars, *rest = text.split("\n\n", 2)
     if not rest or not bars.startswith("| errors of "):
-        raise UserError("--benchmark: there is no table of bars; give the full.md that compare.sh --benchmark full wrote")
+        raise UserError(
+            "--benchmark: there is no table of bars; give the full.md that compare.sh --benchmark full wrote"
+        )
     return {"bars": f"{bars}\n", "benchmark": f"{command}\n\n{rest[0]}"}
 
 

@@ -21,13 +21,14 @@ from .runner import TRAIN, run_all
 from .tables import made_by
 
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
+SEEDS = (1, 2, 3)  # of who names none
 OWN_IMAGES = "folder"  # the data set of a user's own images
 
 
 def make_parser(program: str, description: str) -> argparse.ArgumentParser:
     """Build the parser of the flags that both scripts have."""
     parser = Parser(prog=f"scripts/{program}.sh", description=description)
-    parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], metavar="1,2,3", help="default: 1,2,3")
+    parser.add_argument("--seeds", type=numbers, metavar="1,2,3", help="default: 1,2,3; of the benchmark, its own")
     parser.add_argument("--backbone", type=names, default=[None], metavar="B,B2", help="default: the data set's own")
     parser.add_argument(
         "--data", type=called_from, default=data_folder(), help="folder of all data sets (default: $DATA or data)"
@@ -97,7 +98,7 @@ def make_grid(args: argparse.Namespace) -> Grid:
     if args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}; expected at least 1")
     settings: Settings = tuple(zip(pairs[::2], pairs[1::2], strict=True))
-    unique, seeds, backbones = (list(dict.fromkeys(words)) for words in (datasets, args.seeds, args.backbone))
+    unique, seeds, backbones = (list(dict.fromkeys(words)) for words in (datasets, args.seeds or SEEDS, args.backbone))
     # absolute: the scripts of trainers, too, take a relative one as of where the user stands
     return Grid(unique, seeds, backbones, str(args.data.resolve()), args.output, settings)
 
@@ -143,7 +144,8 @@ def do_runs(
     by_folder = {run.folder: run for run in reversed(runs)}  # rows may share a run and differ in what they measure
     unique = [run for run in runs if by_folder[run.folder] == run]
     todo = [run for seed in grid.seeds for run in unique if run.seed == seed and summaries[run] is None]
-    print(f"runs: {len(unique)}, finished: {len(unique) - len(todo)}", file=sys.stderr)
+    known_elsewhere = f"; known from elsewhere: {len(others)}" if others else ""
+    print(f"runs: {len(unique)}, finished: {len(unique) - len(todo)}{known_elsewhere}", file=sys.stderr)
     if args.no_run or not todo:
         return runs, {}
     ensure_folder(grid.output, "--output")

@@ -237,7 +237,18 @@ def test_the_command_goes_on_from_a_list(tmp_path: Path, capsys: pytest.CaptureF
     first = capsys.readouterr().out
     assert len(kept.read_text().splitlines()) == 8
     assert compare([*words, "--output", str(tmp_path / "there"), "--kept", str(kept)]) == 0
-    assert capsys.readouterr().out.replace("/there", "/here") == first
+    shown = capsys.readouterr()
+    assert "runs: 0, finished: 0; known from elsewhere: 8\n" in shown.err
+    assert shown.out.replace("/there", "/here") == first
+
+
+@pytest.mark.parametrize(("seeds", "count"), [([], 8), (["--seeds", "1,2"], 14), (["--seeds", "1,2,3"], 20)])
+def test_seeds_are_those_of_the_form_unless_some_are_named(
+    seeds: list[str], count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--benchmark", "small", "--no-run", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert compare([*words, *seeds]) == 0
+    assert f"runs: {count}, finished: 0\n" in capsys.readouterr().err
 
 
 def test_runs_that_a_list_has_lend_their_phase_one_where_their_folder_is(

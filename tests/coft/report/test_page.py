@@ -112,6 +112,21 @@ def test_names_of_classes_and_files_stay_text(tmp_path: Path) -> None:
     assert "<u>of the log</u>" in found.text and "\N{REPLACEMENT CHARACTER}" in found.text and "49" not in found.text
 
 
+def test_where_nothing_was_trained_nothing_was_kept_or_changed(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "images", [f"{i}.png" for i in range(12)])
+    trained, kept = (
+        write_run(tmp_path / name, paths, CLASSES, **more)
+        for name, more in (("trained", {}), ("kept", {"kept": "zero-shot CLIP"}))
+    )
+    of_training = {"Labels kept", "Peers agree", "Changed"}
+    shown = [{figure.title for figure in figures(read_run(folder))} for folder in (trained, kept)]
+    assert of_training <= shown[0] and shown[1] == shown[0] - of_training
+    texts = [seen(page(read_run(folder))).text for folder in (trained, kept)]
+    words = ("kept out by the filter", "changed since", "From zero-shot to the end")
+    assert all(word in texts[0] and word not in texts[1] for word in words)
+    assert "zero-shot CLIP: nothing was trained" in texts[1] and "nothing was trained" not in texts[0]
+
+
 def test_a_run_that_went_on_is_shown_as_a_whole(tmp_path: Path) -> None:
     paths = write_images(tmp_path / "images", [f"{i:02}.png" for i in range(12)])
     folder = write_run(tmp_path / "run", paths, CLASSES, seconds=59.5)
