@@ -15,7 +15,8 @@ from coft.runtime.errors import UserError
 from coft.runtime.files import replacing
 from scripts.launch import CONFIGS
 
-from .benchmark_tables import Bar, Unit, write_report
+from .benchmark_rows import Derived, Unit
+from .benchmark_tables import Bar, write_report
 from .evidence import Result, identity, key_of, read_list, read_result, write_list
 from .methods import Method, Settings
 from .plan import Grid, Run, plan
@@ -26,12 +27,13 @@ FILE = CONFIGS / "benchmark.yaml"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Units, rows, and what was hoped for."""
+    """Units, rows, what was hoped for, and rows that follow from others."""
 
     units: Sequence[Unit]
     methods: Sequence[Method]
     seeds: Sequence[int]
     bars: Sequence[Bar] = ()
+    derived: Sequence[Derived] = ()
 
 
 def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
@@ -58,7 +60,9 @@ def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
     if form not in ("full", *roles):
         raise UserError(f"--benchmark {form}: expected full, small, {', '.join(roles[:-1])} or {roles[-1]}")
     bars = [Bar(bar["method"], bar["by"], bar["at_most"]) for bar in content["bars"]]
-    return Benchmark([unit for unit in units if form in ("full", unit.role)], methods, (1, 2, 3, 4, 5), bars)
+    derived = [Derived(row["name"], row["from"], row["instead"], row["where"]) for row in content["derived"]]
+    chosen = [unit for unit in units if form in ("full", unit.role)]
+    return Benchmark(chosen, methods, (1, 2, 3, 4, 5), bars, derived)
 
 
 def _pairs(settings: Mapping[str, Any] | None) -> Settings:
@@ -100,7 +104,7 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     if args.kept:
         of = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
         write_list(args.kept, [(of[run], result) for run, result in results.items()])
-    report = write_report(planned, results, called, benchmark.bars, failed_lines(failures))
+    report = write_report(planned, results, called, benchmark.bars, benchmark.derived, failed_lines(failures))
     folder = args.output / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / f"{args.benchmark}.md") as draft:

@@ -4,48 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
+from .benchmark_rows import ANY, BySeed, Derived, Found, Unit, paired, read_unit, with_derived
 from .bootstrap import Right, Units, errors, interval, resampled
-from .evidence import P_CLEAN, Result, stages
-from .methods import Settings
+from .evidence import P_CLEAN, Result
 from .plan import Run
 
 COUNTED = ("development", "confirmation")  # roles that means are over
 MEANS = {role: (role,) for role in COUNTED} | {"both": COUNTED}
 OURS = ("CoFT", "CoFT+", "CoFT+, descriptions", "CoFT+, contrast")
 REFERENCES = (  # of ratios of errors
-    *("zero-shot", "UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"),
+    *("zero-shot", "label propagation", "UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"),
     *("CoFT, filter: none", "CoFT, filter: self", "CoFT, filter: probability", "CoFT", "CoOp, 16 labels a class"),
 )
-ANY = 0  # seed of a method that draws nothing
-BySeed = dict[int, Any]  # what a method has right with each seed, shape (images,)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A checkpoint and a data set.
-
-    Attributes:
-        backbone: Name of the checkpoint.
-        dataset: Name of the data set's config.
-        role: development, confirmation, control or spent.
-        settings: Keys and values of its runs.
-    """
-
-    backbone: str
-    dataset: str
-    role: str
-    settings: Settings = ()
-
-    @property
-    def title(self) -> str:
-        """In a few words."""
-        count = dict(self.settings).get("DATASET.NUM_UNLABELED")
-        return f"{self.dataset}, {self.backbone}" + (f", {count} images" if count and int(count) > 2000 else "")
 
 
 @dataclass(frozen=True)
@@ -64,44 +38,6 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the finished runs of a unit have found.
-
-    Attributes:
-        methods: All rows in the order of the benchmark, finished or not.
-        right: By method.
-        seconds: By method, of each seed.
-        scores: AUROCs of CoFT's first and last labels, by score; means over seeds.
-    """
-
-    methods: Sequence[str]
-    right: Mapping[str, BySeed]
-    seconds: Mapping[str, Mapping[int, float]]
-    scores: Mapping[tuple[str, str], float]
-
-
-def read_unit(runs: Sequence[Run], results: Mapping[Run, Result]) -> Found:
-    """Sort the results of a unit by method. Methods without a finished run lack."""
-    methods = dict.fromkeys(title for run in runs for _, title in stages(run))
-    right: dict[str, BySeed] = {}
-    seconds: dict[str, dict[int, float]] = {}
-    scores: list[Mapping[tuple[str, str], float]] = []
-    for run in runs:
-        if run not in results:
-            continue
-        result, seed = results[run], run.seed if run.method.seeded else ANY
-        for stage, title in stages(run):
-            if stage in result.right:
-                right.setdefault(title, {})[seed] = result.right[stage]
-        seconds.setdefault(run.method.name, {})[seed] = result.seconds
-        if run.method.name == "CoFT" and result.scores:
-            scores.append(result.scores)
-    places = dict.fromkeys(place for own in scores for place in own)
-    means = {place: float(np.mean([own[place] for own in scores])) for place in places}
-    return Found(list(methods), right, seconds, means)
-
-
-@dataclass(frozen=True)
 class Ratio:
     """Errors of a method by those of another, with the interval, and how many seeds or units it is of."""
 
@@ -109,13 +45,6 @@ class Ratio:
     low: float
     high: float
     count: int
-
-
-def paired(*methods: BySeed) -> tuple[Right, ...] | None:
-    """What methods have right with the seeds that they share; one that draws nothing goes with all."""
-    drawing = [own.keys() for own in methods if ANY not in own]
-    seeds = sorted(set.intersection(*map(set, drawing))) if drawing else [ANY]
-    return tuple(np.stack([own[ANY if ANY in own else s] for s in seeds]) for own in methods) if seeds else None
 
 
 # ---------------------------------------------------------------- tables
@@ -126,10 +55,11 @@ def write_report(
     results: Mapping[Run, Result],
     called: str,
     bars: Sequence[Bar] = (),
+    derived: Sequence[Derived] = (),
     notes: Sequence[str] = (),
 ) -> str:
     """All tables, as Markdown."""
-    read = {unit: read_unit(runs, results) for unit, runs in planned.items()}
+    read = {unit: with_derived(unit, read_unit(runs, results), derived) for unit, runs in planned.items()}
     found = {unit: own for unit, own in read.items() if own.right}
     tables = [bar_table(found, bars), accuracy_table(found), mean_table(found)]
     tables += [ratio_table(found, name) for name in OURS]

@@ -10,7 +10,8 @@ import pytest
 
 from coft.runtime.errors import UserError
 from scripts.comparing.benchmark import known_results, plan_units, read_benchmark
-from scripts.comparing.benchmark_tables import OURS, REFERENCES, Bar, Ratio, Unit, verdict, write_report
+from scripts.comparing.benchmark_rows import Derived, Unit
+from scripts.comparing.benchmark_tables import OURS, REFERENCES, Bar, Ratio, verdict, write_report
 from scripts.comparing.compare import compare
 from scripts.comparing.evidence import identity, read_list, read_result, write_list
 from scripts.comparing.plan import Run
@@ -118,6 +119,21 @@ def test_bars_are_met_missed_or_not_shown(tmp_path: Path) -> None:
         assert found == "yes" or float(found.removeprefix("missed by ")) == pytest.approx(mean - float(bar), abs=0.02)
     assert [row[-1].split()[0] for row in rows[2:]] == ["yes", "missed"] * 2
     assert "bar" not in reported(planned)
+
+
+def test_a_row_may_follow_from_others(tmp_path: Path) -> None:
+    planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
+    for unit, runs in planned.items():
+        finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8})
+    results = {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
+    rows = [Derived("kept on digits", "CoFT", "zero-shot", ["digits"]), Derived("kept", "CoFT", "CoOp", ["digits"])]
+    text = write_report(planned, results, "", [Bar("kept on digits", "UPL", 0.75)], rows)
+    shown = cells(text, "accuracy, % (seeds)")
+    assert [*shown][-2:] == ["CoFT", "kept on digits"] and "| kept |" not in text
+    for place, source in (("digits, embedded", "zero-shot"), ("intel, photo", "CoFT")):
+        own, other = (shown[name][f"{place} (development)"] for name in ("kept on digits", source))
+        assert numbers(own)[0] == numbers(other)[0]
+    assert "| kept on digits | UPL " in text
 
 
 @pytest.mark.parametrize(
