@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from coft.runtime.errors import UserError
 from scripts.comparing import page as module
 from scripts.comparing.page import BLOCK, PAGE, filled, tables_of, write_page
+from scripts.comparing.results import listed_rows
 from scripts.launch import ROOT
 
 FORKS = """
@@ -30,6 +32,7 @@ FORKS = """
 LIST = ROOT / "docs" / "benchmark.jsonl"
 DRAWS_NOTHING = ("zero-shot",)
 ROLES = ("development", "confirmation")
+MEANS = (*ROLES, "both")
 Rates = dict[tuple[str, str], dict[int, float]]  # error rates by unit and method, of each seed
 
 
@@ -77,10 +80,6 @@ def lines_of(text: str, head: str, with_heads: bool = False) -> list[list[str]]:
     return [*rows[:with_heads], *rows[2:]]
 
 
-def shared(one: dict[int, float], other: dict[int, float]) -> list[int]:
-    return sorted(one.keys() & other.keys())
-
-
 def test_accuracies_are_those_of_the_list(page: str, rates: Rates, roles: dict[str, str]) -> None:
     shown = table(page, "accuracy, %")
     for (unit, method), seeds in rates.items():
@@ -89,26 +88,80 @@ def test_accuracies_are_those_of_the_list(page: str, rates: Rates, roles: dict[s
         assert method in DRAWS_NOTHING or cell.endswith(f"] ({len(seeds)})"), (unit, method)
 
 
+def mean_ratio(rates: Rates, units: list[str], ours: str, other: str) -> tuple[float, int]:
+    """Mean errors of a method by those of another, and over how many units: with the seeds that both have."""
+    pairs = [(rates.get((unit, ours), {}), rates.get((unit, other), {})) for unit in units]
+    means = [
+        (mean(a[seed] for seed in shared), mean(b[seed] for seed in shared))
+        for a, b in pairs
+        if (shared := sorted(a.keys() & b.keys()))
+    ]
+    return (sum(a for a, _ in means) / sum(b for _, b in means), len(means)) if len(means) > 1 else (0.0, 0)
+
+
+def units_of(roles: dict[str, str], title: str) -> list[str]:
+    return [unit for unit, role in roles.items() if role == title or (title == "both" and role in ROLES)]
+
+
 @pytest.mark.parametrize("ours", ["CoFT", "CoFT+"])
-@pytest.mark.parametrize("counted", ["development", "confirmation", "both"])
+@pytest.mark.parametrize("title", MEANS)
 def test_means_over_units_are_those_of_the_list(
-    page: str, rates: Rates, roles: dict[str, str], ours: str, counted: str
+    page: str, rates: Rates, roles: dict[str, str], ours: str, title: str
 ) -> None:
-    shown = table(page, f"errors of {ours}, by those of")[f"mean over units, {counted}"]
-    units = [unit for unit, role in roles.items() if role == counted or (counted == "both" and role in ROLES)]
+    shown = table(page, f"errors of {ours}, by those of")[f"mean over units, {title}"]
     others = [name for name in list(shown)[1:] if name not in (ours, *DRAWS_NOTHING)]
     assert {"UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"} <= {*others}
     for other in others:
-        pairs = [(rates.get((unit, ours), {}), rates.get((unit, other), {})) for unit in units]
-        means = [
-            (mean(a[seed] for seed in shared(a, b)), mean(b[seed] for seed in shared(a, b)))
-            for a, b in pairs
-            if shared(a, b)
-        ]
-        if len(means) > 1:
-            ratio = sum(a for a, _ in means) / sum(b for _, b in means)
-            assert float(shown[other].split(" [")[0]) == pytest.approx(ratio, abs=0.00501), other
-            assert shown[other].endswith(f"({len(means)})"), other
+        ratio, count = mean_ratio(rates, units_of(roles, title), ours, other)
+        assert is_cell(shown[other], ratio, count), other
+
+
+def is_cell(cell: str, ratio: float, count: int) -> bool:
+    if not count:
+        return cell == "-"
+    return abs(float(cell.split(" [")[0]) - ratio) < 0.00501 and cell.endswith(f"({count})")
+
+
+def test_bars_are_met_as_the_list_says(page: str, rates: Rates, roles: dict[str, str]) -> None:
+    rates = dict(rates)
+    for unit in roles:
+        own = rates.get((unit, "CoFT"), {})
+        kept = dict.fromkeys(own, rates[unit, "zero-shot"][1]) if unit.startswith("pacs") else own
+        rates[unit, "CoFT, guard as at first"] = kept
+    rows = lines_of(tables_of(page)["bars"], "errors of")
+    assert len(rows) == 12
+    for ours, other, bar, *cells, found in rows:
+        ratios = [mean_ratio(rates, units_of(roles, title), ours, other) for title in MEANS]
+        assert all(is_cell(cell, *own) for cell, own in zip(cells, ratios, strict=True)), (ours, other)
+        if found == "yes":
+            high = float(cells[-1].split(", ")[1].split("]")[0])
+            assert ratios[-1][0] <= float(bar) and high <= 1, (ours, other)
+        elif found.startswith("missed by "):
+            assert ratios[-1][0] - float(bar) == pytest.approx(float(found[10:]), abs=0.00501)
+        else:
+            assert found in ("-", "no, the interval reaches 1", "just missed")
+
+
+def test_p_clean_is_counted_where_it_is_above(page: str, roles: dict[str, str]) -> None:
+    means: dict[tuple[str, str, str], list[float]] = {}
+    for line in LIST.read_text().splitlines():
+        entry = json.loads(line)
+        of = entry["of"]
+        unit = title(of["dataset"], of["backbone"], of["unit"])
+        if of["method"] == "CoFT" and roles[unit] in ROLES:
+            for time, scores in entry["auroc"].items():
+                for name, value in scores.items():
+                    means.setdefault((unit, time, name), []).append(value)
+    counts = table(page, "AUROC, right from wrong labels")["p_clean above it (units that count)"]
+    units = {unit for unit, *_ in means}
+    for time, name in itertools.product(("first", "last"), ("softmax", "margin")):
+        above = sum(mean(means[unit, time, "p_clean"]) > mean(means[unit, time, name]) for unit in units)
+        assert counts[f"{time}: {name}"] == f"{above} of {len(units)}"
+
+
+def test_runs_of_before_can_be_read() -> None:
+    runs = listed_rows(ROOT / "docs" / "archive" / "runs.csv")
+    assert len(runs) > 400 and {"Digits", "Icons", "Emoji", "FashionMNIST"} <= {*runs["dataset"]}
 
 
 def test_the_tables_of_the_readme_are_of_the_page(page: str) -> None:
@@ -124,7 +177,8 @@ def test_the_tables_of_the_readme_are_of_the_page(page: str) -> None:
         assert row["errors of CoFT / of UPL"] == ratios[unit]["UPL"].rpartition(" (")[0], name
     known = {(row[0], row[1]): row for row in lines_of(tables_of(page)["bars"], "errors of ")}
     bars = lines_of(readme, "errors of |")
-    assert {row[0] for row in bars} == {"CoFT", "CoFT, guard as at first"}
+    rivals = ("UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels")
+    assert [tuple(row[:2]) for row in bars] == [(m, r) for m in ("CoFT", "CoFT, guard as at first") for r in rivals]
     for method, reference, *means in bars:
         assert means == known[method, reference][3:6], (method, reference)
 
@@ -149,9 +203,10 @@ def test_tables_of_commands_are_taken_and_then_stay(page: str, tmp_path: Path, m
         write_page(["--experiments", str(tables[0])])
     with pytest.raises(UserError, match=r"c\.md: cannot be read"):
         write_page(["--benchmark", str(tmp_path / "c.md")])
-    tables[0].write_text("`command`\n\n| accuracy, % | a |\n\n| seconds | a |\n")
-    with pytest.raises(UserError, match="--benchmark: there is no table of bars"):
-        write_page(["--benchmark", str(tables[0])])
+    for text in ("", "`command`\n\n| accuracy, % | a |\n\n| seconds | a |\n"):
+        tables[0].write_text(text)
+        with pytest.raises(UserError, match=r"a\.md: has no table of bars"):
+            write_page(["--benchmark", str(tables[0])])
     assert copy.read_text() == written
     tables[0].write_text("`command`\n\n| errors of | bar |\n\n| accuracy, % | a |\n\n| seconds | a |\n")
     assert write_page(["--benchmark", str(tables[0])]) == 0
@@ -167,7 +222,7 @@ def test_prose_has_no_result_of_its_own(page: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["", "<!-- begin: benchmark -->\na\n<!-- end: benchmark -->\n" * 2])
 def test_markers_that_do_not_fit_are_named(page: str, wrong: str) -> None:
-    assert filled(page, {}) == page
+    assert filled(page) == page
     text = BLOCK.sub(lambda match: wrong if match[1] == "benchmark" else match[0], page)
     with pytest.raises(UserError, match="should have markers of bars, benchmark, experiments once each"):
-        filled(text, {})
+        filled(text)

@@ -72,7 +72,7 @@ def read_run(folder: Path) -> RunFolder:
     if evidence is not None and len(labelled) != len(evidence.zero_shot):
         evidence = None
     images, summary = _images(folder, labelled, evidence), _summary(folder / "summary.json")
-    if KEPT.items() <= summary.items():  # one model, that of before: nothing has changed, and nothing was filtered
+    if KEPT.keys() <= summary.keys():  # one model, that of before: nothing has changed, and nothing was filtered
         images = images.drop(columns=[name for name in OF_TRAINING if name in images])
     return RunFolder(
         folder,

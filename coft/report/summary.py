@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from coft.runtime.experiment import KEPT
+
 from .names import Signals
 from .run_folder import RunFolder
 from .words import duration, number, percent, short
@@ -50,7 +52,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Time", duration(_seconds(run))),
         ("Device", str(own.get("device", ""))),
         ("Seed", str(own.get("seed", ""))),
-        ("Kept", f"{own['kept']}: nothing was trained" if "kept" in own else ""),
+        ("Kept", f"{own['kept']}: nothing was trained" if KEPT.keys() <= own.keys() else ""),
         ("Labels that training read", "none" if read == 0 else str(read if read is not None else "")),
     ]
     return [(term, short(value, 120)) for term, value in found if value]

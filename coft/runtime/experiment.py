@@ -15,7 +15,7 @@ from coft.runtime.errors import UserError
 from coft.runtime.files import ensure_folder, replacing
 
 CONFIG = "config.yaml"
-KEPT = {"kept": "zero-shot CLIP"}  # of a summary, where nothing was trained
+KEPT = {"kept": "zero-shot CLIP"}  # of a summary, where nothing was trained; reports read it
 # Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
 FREE_KEYS = {
     "OUTPUT_DIR",

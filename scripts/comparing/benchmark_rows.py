@@ -98,14 +98,13 @@ def read_unit(runs: Sequence[Run], results: Mapping[Run, Result]) -> Found:
 def with_derived(unit: Unit, found: Found, derived: Sequence[Derived]) -> Found:
     """What a unit's runs have found, and the rows that follow, each after its source."""
     for row in derived:
-        if row.source not in found.right or row.instead not in found.right:
-            continue
-        own, other = found.right[row.source], found.right[row.instead]
+        place = list(found.methods).index(row.source) + 1 if row.source in found.methods else len(found.methods)
+        own = found.right.get(row.source, {})
         if unit.dataset in row.datasets:
+            other = found.right.get(row.instead, {})
             own = {seed: other[ANY if ANY in other else seed] for seed in own if ANY in other or seed in other}
-        place = list(found.methods).index(row.source) + 1
         names = [*found.methods[:place], row.name, *found.methods[place:]]
-        found = replace(found, methods=names, right={**found.right, row.name: own})
+        found = replace(found, methods=names, right={**found.right, **({row.name: own} if own else {})})
     return found
 
 

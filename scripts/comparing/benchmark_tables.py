@@ -68,14 +68,20 @@ def write_report(
 
 
 def bar_table(found: Mapping[Unit, Found], bars: Sequence[Bar]) -> str:
-    """Whether bars are met, by units of each role and of both; the number of units is in brackets."""
+    """Whether bars are met, by units of each role and of both; the number of units is in brackets.
+
+    There is a verdict where each role has a mean.
+    """
     rows = []
     for bar in bars:
         names = (bar.method, bar.reference)
         ratios = [_mean_ratio(_in_roles(found, roles), *names) for roles in MEANS.values()]
         if ratios[-1]:
-            rows.append([*names, f"{bar.at_most:.2f}", *map(_ratio_cell, ratios), verdict(ratios[-1], bar.at_most)])
-    return _table(rows, ["errors of", "by those of", "bar", *MEANS, "met by both?"], texts=2) if rows else ""
+            found_out = verdict(ratios[-1], bar.at_most) if all(ratios) else "-"
+            rows.append([*names, f"{bar.at_most:.2f}", *map(_ratio_cell, ratios), found_out])
+    return (
+        _table(rows, ["errors of", "by those of", "bar", *MEANS, "met on the mean of both?"], texts=2) if rows else ""
+    )
 
 
 def _in_roles(found: Mapping[Unit, Found], roles: Sequence[str]) -> dict[Unit, Found]:

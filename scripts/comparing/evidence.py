@@ -22,7 +22,7 @@ from coft.runtime.files import replacing
 from .methods import Settings
 from .plan import Run, weights_of
 
-WITH_PHASE1 = ("CoFT", "CoFT, no gradient of d", "CoFT+, descriptions", "CoFT+, two rounds")  # a row of its own
+WITH_PHASE1 = ("CoFT", "CoFT, no gradient of d", "CoFT+, descriptions")  # a row of its own
 P_CLEAN = "p_clean"
 SCORES = {P_CLEAN: "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
 TIMES = {"first": 0, "last": -1}  # labels of Phase II

@@ -1,13 +1,13 @@
 """Puts tables that commands wrote into docs/results.md, and draws its plot of the experiments.
 
-bash scripts/results.sh --benchmark FILE --experiments FILE ...    (again for more tables of one kind)
+bash scripts/results.sh --benchmark FILE --experiments FILE ...    (--experiments again for more tables)
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from coft.runtime.ending import guarded
@@ -20,8 +20,7 @@ from .experiments_figure import draw
 
 DOCS = ROOT / "docs"
 PAGE, PICTURE = DOCS / "results.md", DOCS / "experiments.png"
-SOURCES = ("benchmark", "experiments")  # whose tables are taken
-BLOCKS = ("bars", *SOURCES)  # the first table of the benchmark stands before the others
+BLOCKS = ("bars", "benchmark", "experiments")  # the benchmark's first table stands before its others
 BLOCK = re.compile(r"<!-- begin: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
 
 
@@ -37,26 +36,25 @@ def tables_of(text: str) -> dict[str, str]:
     return dict(found)
 
 
-def filled(text: str, files: Mapping[str, Sequence[Path]]) -> str:
+def filled(text: str, benchmark: Path | None = None, experiments: Sequence[Path] = ()) -> str:
     """A page with the tables of files between its markers; where there are none, it keeps its own.
 
     Raises:
-        UserError: If a file cannot be read, or the page has not its markers.
+        UserError: If a file cannot be read or has not the tables, or the page has not its markers.
     """
-    given = {name: "\n\n".join(map(read_table, own)) + "\n" for name, own in files.items() if own}
-    if "benchmark" in given:
-        given |= _bars_apart(given["benchmark"])
-    tables = tables_of(text) | given
+    tables = tables_of(text)
+    if benchmark:
+        tables |= _bars_apart(benchmark)
+    if experiments:
+        tables |= {"experiments": "\n\n".join(map(read_table, experiments)) + "\n"}
     return BLOCK.sub(lambda match: f"<!-- begin: {match[1]} -->\n{tables[match[1]]}<!-- end: {match[1]} -->", text)
 
 
-def _bars_apart(text: str) -> dict[str, str]:
-    command, bars, *rest = text.split("\n\n", 2)
-    if not rest or not bars.startswith("| errors of "):
-        raise UserError(
-            "--benchmark: there is no table of bars; give the full.md that compare.sh --benchmark full wrote"
-        )
-    return {"bars": f"{bars}\n", "benchmark": f"{command}\n\n{rest[0]}"}
+def _bars_apart(path: Path) -> dict[str, str]:
+    command, *parts = read_table(path).split("\n\n", 2)
+    if len(parts) < 2 or not parts[0].startswith("| errors of "):
+        raise UserError(f"{path}: has no table of bars; give the full.md that compare.sh --benchmark full wrote")
+    return {"bars": f"{parts[0]}\n", "benchmark": f"{command}\n\n{parts[1]}\n"}
 
 
 def read_table(path: Path) -> str:
@@ -74,11 +72,19 @@ def read_table(path: Path) -> str:
 def write_page(argv: Sequence[str]) -> int:
     """Write the page and its plot. Returns the exit code."""
     parser = Parser(prog="scripts/results.sh", description="Put tables into docs/results.md, and draw its plot.")
-    for name in SOURCES:
-        help = f"take the tables of {name} from the .md file that its command wrote; again for more"
-        parser.add_argument(f"--{name}", type=called_from, action="append", default=[], metavar="FILE", help=help)
+    parser.add_argument(
+        "--benchmark", type=called_from, metavar="FILE", help="the full.md of compare.sh --benchmark full"
+    )
+    parser.add_argument(
+        "--experiments",
+        type=called_from,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the experiments.md of experiments.sh; again for more",
+    )
     args = parser.parse_args(argv)
-    text = filled(PAGE.read_text(encoding="utf-8"), {name: getattr(args, name) for name in SOURCES})
+    text = filled(PAGE.read_text(encoding="utf-8"), args.benchmark, args.experiments)
     draw(PICTURE, tables_of(text)["experiments"])
     with replacing(PAGE) as draft:
         draft.write_text(text, encoding="utf-8")

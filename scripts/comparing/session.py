@@ -143,7 +143,8 @@ def do_runs(
     summaries = {run: run.summary() for run in (*runs, *others)}
     by_folder = {run.folder: run for run in reversed(runs)}  # rows may share a run and differ in what they measure
     unique = [run for run in runs if by_folder[run.folder] == run]
-    todo = [run for seed in grid.seeds for run in unique if run.seed == seed and summaries[run] is None]
+    seeds = dict.fromkeys([*grid.seeds, *(run.seed for run in unique)])
+    todo = [run for seed in seeds for run in unique if run.seed == seed and summaries[run] is None]
     known_elsewhere = f"; known from elsewhere: {len(others)}" if others else ""
     print(f"runs: {len(unique)}, finished: {len(unique) - len(todo)}{known_elsewhere}", file=sys.stderr)
     if args.no_run or not todo:

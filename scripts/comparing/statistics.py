@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -14,19 +12,10 @@ OPTIONAL = ("peer_a", "peer_b", "labels_used", "ensemble", "seconds")
 LEVEL = 0.95
 
 
-def half_interval(std: Any, count: Any) -> Any:
-    """Half the width of a mean's interval by Student's t; NaN of one value, which has none.
-
-    Args:
-        std: Standard deviation of the sample, or an array of them.
-        count: How many values it is of; likewise.
-    """
-    return stats.t.ppf(0.5 + LEVEL / 2, np.asarray(count) - 1.0) * std / np.sqrt(count)
-
-
 def half_interval_of(values: pd.Series) -> float:
-    """Half the width of the interval of the mean of some values."""
-    return float(half_interval(values.std(), values.count()))
+    """Half the width of the interval of the mean of some values, by Student's t; NaN of one, which has none."""
+    count = values.count()
+    return float(stats.t.ppf(0.5 + LEVEL / 2, count - 1.0) * values.std() / np.sqrt(count))
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:

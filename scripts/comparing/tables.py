@@ -66,9 +66,9 @@ def _cell(name: str, value: Any) -> str:
     return plain_zero(COLUMNS[name][1].format(value))
 
 
-def plain_zero(text: str, sign: str = "+") -> str:
-    """A number as text, with another sign where it says "-0.0"."""
-    return sign + text[1:] if text.startswith("-") and not text.strip("-0.%") else text
+def plain_zero(text: str) -> str:
+    """A number as text, with a plus where it says "-0.0"."""
+    return "+" + text[1:] if text.startswith("-") and not text.strip("-0.%") else text
 
 
 def titled(tables: Tables) -> str:

@@ -10,10 +10,10 @@ import pytest
 
 from coft.runtime.errors import UserError
 from scripts.comparing.benchmark import known_results, plan_units, read_benchmark
-from scripts.comparing.benchmark_rows import Derived, Unit
+from scripts.comparing.benchmark_rows import Derived, Found, Unit, with_derived
 from scripts.comparing.benchmark_tables import OURS, REFERENCES, Bar, Ratio, verdict, write_report
 from scripts.comparing.compare import compare
-from scripts.comparing.evidence import identity, read_list, read_result, write_list
+from scripts.comparing.evidence import Result, identity, read_list, read_result, write_list
 from scripts.comparing.plan import Run
 
 from .toy_runs import write_summary
@@ -100,40 +100,72 @@ def test_tables_say_what_was_right_and_by_how_much(report: str) -> None:
     assert cells(report, "seconds")["UPL"]["intel, photo"] == "12"
 
 
+def results_of(planned: dict[Unit, list[Run]]) -> dict[Run, Result]:
+    return {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
+
+
 def test_bars_are_met_missed_or_not_shown(tmp_path: Path) -> None:
     planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
     for unit, runs in planned.items():
         finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.78, "UPL": 0.6, "CoFT": 0.8}, images=4000)
-    results = {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
     hoped = {"zero-shot": (0.75, 0.2), "UPL": (0.6, 0.3)}
     bars = [Bar("CoFT", name, bar) for name, own in hoped.items() for bar in own] + [Bar("CoFT", "CoOp", 0.5)]
-    text = write_report(planned, results, "", bars)
+    assert "bar" not in reported(planned)
+    assert (
+        cells(write_report(planned, results_of(planned), "", bars), "errors of ")["CoFT"]["met on the mean of both?"]
+        == "-"
+    )
+    both = {
+        replace(unit, role=role): runs for role in ("development", "confirmation") for unit, runs in planned.items()
+    }
+    text = write_report(both, results_of(both), "", bars)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n\n")[1].splitlines()]
-    assert rows[0] == ["errors of", "by those of", "bar", "development", "confirmation", "both", "met by both?"]
+    assert rows[0][2:] == ["bar", "development", "confirmation", "both", "met on the mean of both?"]
     assert [row[:3] for row in rows[2:]] == [["CoFT", n, f"{bar:.2f}"] for n, own in hoped.items() for bar in own]
-    shown = cells(text, "errors of CoFT, by those of")["mean over units, both"]
-    for _, name, bar, development, confirmation, both, found in rows[2:]:
-        assert development == both == shown[name] and confirmation == "-"
-        mean, _, high, units = numbers(both)
-        assert units == 2 and (found == "yes") == (mean <= float(bar) and high < 1), both
+    table = cells(text, "errors of CoFT, by those of")
+    for _, name, bar, *means, found in rows[2:]:
+        assert means == [table[f"mean over units, {title}"][name] for title in ("development", "confirmation", "both")]
+        mean, _, high, units = numbers(means[-1])
+        assert units == 4 and (found == "yes") == (mean <= float(bar) and high < 1), name
         assert found == "yes" or float(found.removeprefix("missed by ")) == pytest.approx(mean - float(bar), abs=0.02)
     assert [row[-1].split()[0] for row in rows[2:]] == ["yes", "missed"] * 2
-    assert "bar" not in reported(planned)
+
+
+def test_bars_and_derived_rows_name_rows_of_the_file() -> None:
+    full = read_benchmark("full")
+    names = {method.name for method in full.methods}
+    assert {name for row in full.derived for name in (row.source, row.instead)} <= names
+    names |= {row.name for row in full.derived}
+    assert full.bars and {name for bar in full.bars for name in (bar.method, bar.reference)} <= names
+    assert {place for row in full.derived for place in row.datasets} <= {unit.dataset for unit in full.units}
 
 
 def test_a_row_may_follow_from_others(tmp_path: Path) -> None:
     planned = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "out")
+    (first, *_), rates = planned, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8}
     for unit, runs in planned.items():
-        finished(unit, runs, {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8})
-    results = {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
-    rows = [Derived("kept on digits", "CoFT", "zero-shot", ["digits"]), Derived("kept", "CoFT", "CoOp", ["digits"])]
-    text = write_report(planned, results, "", [Bar("kept on digits", "UPL", 0.75)], rows)
+        finished(unit, [run for run in runs if unit != first or run.method.name != "zero-shot"], rates)
+    rows = [
+        Derived("changed", "CoFT", "zero-shot", ["digits"]),
+        Derived("without", "CoFT", "CoOp", ["digits", "intel"]),
+    ]
+    text = write_report(planned, results_of(planned), "", [Bar("changed", "UPL", 0.75)], rows)
     shown = cells(text, "accuracy, % (seeds)")
-    assert [*shown][-2:] == ["CoFT", "kept on digits"] and "| kept |" not in text
+    assert [*shown] == ["zero-shot", "label propagation", "UPL", "CoFT, Phase I", "CoFT", "changed"]
     for place, source in (("digits, embedded", "zero-shot"), ("intel, photo", "CoFT")):
-        own, other = (shown[name][f"{place} (development)"] for name in ("kept on digits", source))
+        own, other = (shown[name][f"{place} (development)"] for name in ("changed", source))
         assert numbers(own)[0] == numbers(other)[0]
-    assert "| kept on digits | UPL " in text
+    assert cells(text, "errors of ")["changed"]["by those of"] == "UPL"
+
+
+def test_a_row_that_stands_in_has_its_seeds() -> None:
+    ones = np.ones(4, bool)
+    found = Found(["a", "b"], {"a": {1: ones, 2: ones}, "b": {2: ~ones}}, {}, {})
+    unit, none = Unit("photo", "pacs", "confirmation"), replace(found, right={"a": {1: ones}, "b": {2: ~ones}})
+    rows = [Derived("c", "a", "b", ["pacs"])]
+    assert list(with_derived(unit, found, rows).right["c"]) == [2]
+    assert with_derived(unit, none, rows).right.keys() == {"a", "b"}
+    assert list(with_derived(replace(unit, dataset="other"), found, rows).right["c"]) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -258,13 +290,22 @@ def test_the_command_goes_on_from_a_list(tmp_path: Path, capsys: pytest.CaptureF
     assert shown.out.replace("/there", "/here") == first
 
 
-@pytest.mark.parametrize(("seeds", "count"), [([], 8), (["--seeds", "1,2"], 14), (["--seeds", "1,2,3"], 20)])
+@pytest.mark.parametrize(
+    ("seeds", "count"), [([], 8), (["--seeds", "1,2"], 14), (["--seeds", "1,2,3"], 20), (["--seeds", "3,3"], 8)]
+)
 def test_seeds_are_those_of_the_form_unless_some_are_named(
     seeds: list[str], count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--benchmark", "small", "--no-run", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
     assert compare([*words, *seeds]) == 0
     assert f"runs: {count}, finished: 0\n" in capsys.readouterr().err
+
+
+def test_what_draws_nothing_has_the_first_seed(tmp_path: Path) -> None:
+    planned = plan_units(replace(read_benchmark("small"), seeds=(4, 5)), str(tmp_path), tmp_path / "out")
+    for runs in planned.values():
+        assert {run.seed for run in runs if run.method.name == "zero-shot"} == {1}
+        assert {run.seed for run in runs if run.method.name != "zero-shot"} == {4, 5}
 
 
 def test_runs_that_a_list_has_lend_their_phase_one_where_their_folder_is(
