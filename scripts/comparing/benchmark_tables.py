@@ -182,13 +182,18 @@ def _ratio_cell(ratio: Ratio | None) -> str:
 
 
 def score_table(found: Mapping[Unit, Found]) -> str:
-    """How well scores rank CoFT's first and last labels of the pool: a row a unit; and how often p_clean is best."""
+    """How well scores rank CoFT's first and last labels of the pool: a row a unit; and how often p_clean is best.
+
+    The last row counts the units where it is above all other scores at both times.
+    """
     having = {unit: own.scores for unit, own in found.items() if own.scores}
     places = list(dict.fromkeys(place for scores in having.values() for place in scores))
     rows = [[unit.title, *(f"{scores[place]:.3f}" for place in places)] for unit, scores in having.items()]
     counted = [scores for unit, scores in having.items() if unit.role in COUNTED]
     if len(counted) > 1:
         rows.append(["p_clean above it (units that count)", *(_times_below(counted, place) for place in places)])
+        always = sum(_always_above(scores) for scores in counted)
+        rows.append(["p_clean above all, first and last", f"{always} of {len(counted)}", *["-"] * (len(places) - 1)])
     heads = ["AUROC, right from wrong labels", *(f"{time}: {name}" for time, name in places)]
     return _table(rows, heads) if rows else ""
 
@@ -197,6 +202,10 @@ def _times_below(counted: Sequence[Mapping[tuple[str, str], float]], place: tupl
     time, name = place
     count = sum(scores[time, P_CLEAN] > scores[place] for scores in counted)
     return "-" if name == P_CLEAN else f"{count} of {len(counted)}"
+
+
+def _always_above(scores: Mapping[tuple[str, str], float]) -> bool:
+    return all(scores[time, P_CLEAN] > value for (time, name), value in scores.items() if name != P_CLEAN)
 
 
 def seconds_table(found: Mapping[Unit, Found]) -> str:

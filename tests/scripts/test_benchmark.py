@@ -13,7 +13,7 @@ from scripts.comparing.benchmark import known_results, plan_units, read_benchmar
 from scripts.comparing.benchmark_rows import Derived, Found, Unit, with_derived
 from scripts.comparing.benchmark_tables import OURS, REFERENCES, Bar, Ratio, verdict, write_report
 from scripts.comparing.compare import compare
-from scripts.comparing.evidence import Result, identity, read_list, read_result, write_list
+from scripts.comparing.evidence import WITH_PHASE1, Result, identity, read_list, read_result, write_list
 from scripts.comparing.plan import Run
 
 from .toy_runs import write_summary
@@ -135,7 +135,7 @@ def test_bars_and_derived_rows_name_rows_of_the_file() -> None:
     full = read_benchmark("full")
     names = {method.name for method in full.methods}
     assert {name for row in full.derived for name in (row.source, row.instead)} <= names
-    names |= {row.name for row in full.derived}
+    names |= {row.name for row in full.derived} | {f"{name}, Phase I" for name in names & {*WITH_PHASE1}}
     assert full.bars and {name for bar in full.bars for name in (bar.method, bar.reference)} <= names
     assert {place for row in full.derived for place in row.datasets} <= {unit.dataset for unit in full.units}
 
@@ -195,6 +195,7 @@ def test_scores_are_of_the_first_and_the_last_labels(report: str) -> None:
     table = cells(report, "AUROC, right from wrong labels")
     row, times = table["digits, embedded"], table["p_clean above it (units that count)"]
     assert list(times.values())[1:] == ["-", "2 of 2", "2 of 2"] * 2
+    assert list(table["p_clean above all, first and last"].values())[1:] == ["2 of 2", *"-----"]
     assert [row[f"{time}: p_clean"] for time in ("first", "last")] == ["0.700", "0.900"]
     assert row["last: softmax"] == "0.600" and row["first: margin"] == "0.500"
 
