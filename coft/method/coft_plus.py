@@ -14,18 +14,19 @@ from torch import Tensor
 from .classifier import Classifier
 from .coft import CoFT
 from .coft_settings import CoFTSettings
-from .contrastive import DIM, ContrastingPeer
+from .contrastive import DIM, QUEUE, ContrastingPeer
 from .optimizers import restarts
 from .pair import Losses
 from .peer import Peer
 from .protocol import Backbone, Batch, Images, Part, Runtime
 from .seeding import derive
-from .settings import setting, share
+from .settings import setting
 
 Describe = Callable[[float], Tensor]
 log = logging.getLogger(__name__)
 ASIDE = " aside"  # names the images of a batch that the filter leaves out
-AT_PREDICTION = 0.1  # share of the descriptions in the positive vectors that predict
+AT_SEEDS = 0.25  # share of the descriptions in the text features that choose the first seeds
+AT_PREDICTION = 0.1  # and in the positive vectors that predict
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,6 @@ class Contrast:
     """Momentum contrastive learning in Phase II."""
 
     weight: float = setting(0.0, "weight of the contrastive loss, such as 0.5; 0: none", at_least=0.0)
-    queue: int = setting(4096, "keys in the queue, at most", at_least=1)
-    temperature: float = setting(0.07, "temperature of the contrastive loss", above=0.0)
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class DescriptionSettings:
     """Class descriptions."""
 
     from_: str = setting("given", "given: those in your file of classes; auto: also the data set's; none; or a file")
-    at_seeds: float = share(0.25, "share of the descriptions in the text features that choose the first seeds")
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,7 @@ class CoFTPlus(CoFT):
 
     def zero_shot_text(self) -> Tensor:
         """Text features that choose the first seeds, with descriptions. Unit length, shape (C, embed_dim)."""
-        share = self.settings.descriptions.at_seeds
-        return super().zero_shot_text() if self.describe is None else self.describe(share)
+        return super().zero_shot_text() if self.describe is None else self.describe(AT_SEEDS)
 
     def prediction_models(self) -> dict[str, Classifier]:
         """The models that predict; descriptions have a share in their positive vectors."""
@@ -135,10 +132,9 @@ class CoFTPlus(CoFT):
 
     def make_peer(self, name: str, *parts: Any) -> Peer:
         """Build a peer with a queue of at most half of the images."""
-        own = self.settings.contrast
-        if not own.weight:
+        if not self.settings.contrast.weight:
             return super().make_peer(name, *parts)
-        queue_size = max(1, min(own.queue, len(self.images) // 2))
+        queue_size = max(1, min(QUEUE, len(self.images) // 2))
         seed = derive(self.runtime.seed, "projection", name)
         return ContrastingPeer(*parts, queue_size=queue_size, seed=seed, **self.peer_options)
 
@@ -182,7 +178,7 @@ class CoFTPlus(CoFT):
             parts: The first has the images with labels; none where this process has no image of the batch.
             count: Images of the whole batch.
         """
-        peer, own = cast(ContrastingPeer, self.peers[name]), self.settings.contrast
+        peer = cast(ContrastingPeer, self.peers[name])
         if not parts:
             return {}, torch.empty(0, DIM, device=peer.offset.device)
         with self.runtime.autocast():
@@ -191,5 +187,5 @@ class CoFTPlus(CoFT):
         with self.runtime.autocast():
             keys = peer.keys(torch.cat([part["view"][:, 1] for part in parts]))
             index = torch.cat([part["index"] for part in parts])
-            loss = peer.contrast(torch.cat(features), keys, index, own.temperature, count)
-        return losses | {"contrast": (own.weight, loss)}, keys
+            loss = peer.contrast(torch.cat(features), keys, index, count)
+        return losses | {"contrast": (self.settings.contrast.weight, loss)}, keys

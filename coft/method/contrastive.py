@@ -18,6 +18,8 @@ from .pseudo_labels import PseudoLabels
 
 NO_IMAGE = -1
 DIM = 128  # length of a key
+QUEUE = 4096  # keys in the queue, but no more than half of the images
+TEMPERATURE = 0.07  # MoCo's
 
 
 class ProjectionHead(nn.Module):
@@ -181,17 +183,14 @@ class ContrastingPeer(Peer):
         teacher = cast(Any, self.teacher())
         return teacher.project(teacher.features(views))
 
-    def contrast(
-        self, features: Tensor, own: Tensor, index: Tensor, temperature: float, count: int | None = None
-    ) -> Tensor:
+    def contrast(self, features: Tensor, own: Tensor, index: Tensor, count: int | None = None) -> Tensor:
         """Contrast features of images with momentum keys of other views of them, and with those of the queue.
 
         Args:
             features: The student's image features. Shape (n, embed_dim).
             own: Momentum keys of the same images. Shape (n, dim).
             index: Which images. Shape (n,).
-            temperature: See `contrastive_loss`.
-            count: Likewise.
+            count: See `contrastive_loss`.
 
         Returns:
             A scalar.
@@ -200,4 +199,4 @@ class ContrastingPeer(Peer):
         masks = contrast_masks(index.cpu(), queued.cpu(), self.labels)
         positives, negatives = (mask.to(features.device) for mask in masks)
         anchors = cast(Any, self.student).project(features)
-        return contrastive_loss(anchors, own, keys, positives, negatives, temperature, count)
+        return contrastive_loss(anchors, own, keys, positives, negatives, TEMPERATURE, count)

@@ -47,8 +47,9 @@ PRINTED = Path(__file__).parents[2] / "configs" / "trainers" / "CoFT" / "as_prin
         ("CoFT", of("COFT", {"FILTER": "agree"}), "TRAINER.COFT.FILTER agree is gone; set both, both-hard"),
         ("CoFTPlus", of("COFTPLUS", {"FILTER": "bothh"}), "TRAINER.COFTPLUS.FILTER is 'bothh'"),
         ("CoFTPlus", of("COFTPLUS", {"ROUNDS": 0}), "COFTPLUS.ROUNDS is 0; expected .*at least 1"),
-        ("CoFTPlus", of("COFTPLUS", {"CONTRAST__TEMPERATURE": 0.0}), "TEMPERATURE is 0.0; expected a number above 0"),
-        ("CoFTPlus", of("COFTPLUS", {"DESCRIPTIONS__AT_SEEDS": 2.0}), "expected a number from 0 to 1"),
+        ("CoFTPlus", of("COFTPLUS", {"CONTRAST__WEIGHT": -1.0}), "CONTRAST.WEIGHT is -1.0; expected .*at least 0"),
+        ("CoFTPlus", of("COFTPLUS", {"DESCRIPTIONS__AT_SEEDS": 0.5}), "DESCRIPTIONS.AT_SEEDS is gone: .* is 0.25"),
+        ("CoFTPlus", of("COFTPLUS", {"CONTRAST__QUEUE": 64}), "CONTRAST.QUEUE is gone: there are 4,096 keys"),
         ("CoFTOracle", of("COFTORACLE", {"KNOWS": "label"}), "COFTORACLE.KNOWS is 'label'.*did you mean 'labels'?"),
         (
             "DeFT",

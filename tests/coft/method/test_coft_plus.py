@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.method.coft_plus import ASIDE, AT_PREDICTION, Contrast
-from coft.method.contrastive import DIM
+from coft.method.coft_plus import ASIDE, AT_PREDICTION, AT_SEEDS, Contrast
+from coft.method.contrastive import DIM, QUEUE, TEMPERATURE
 from coft.method.pseudo_labels import Predictions, PseudoLabels
 from tests.coft.method import toys
 from tests.coft.method.test_coft_seeds import without_prior
@@ -104,9 +103,10 @@ def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
 # -------------------------------------------------------------------- contrast
 
 
-@pytest.mark.parametrize(("queue", "expected"), [(4096, 15), (16, 15), (7, 7)])
-def test_the_queue_holds_half_of_the_images_at_most(queue: int, expected: int) -> None:
-    method = make_plus({"contrast": Contrast(0.5, queue=queue)})
+@pytest.mark.parametrize(("queue", "expected"), [(QUEUE, 15), (16, 15), (7, 7)])
+def test_the_queue_holds_half_of_the_images_at_most(queue: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coft.method.coft_plus.QUEUE", queue)
+    method = make_plus()
     for peer in method.peers.values():
         peer.enter_phase2()
         for i in range(COUNT):
@@ -138,7 +138,7 @@ def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> 
     def some(own: Predictions, partner: Predictions) -> PseudoLabels:
         return PseudoLabels.of_pool(partner.label, (torch.arange(COUNT) % 3 > 0).float() * 0.8)
 
-    method = make_plus({"contrast": Contrast(weight=0.5, queue=12, temperature=0.2)}, filter=some)
+    method = make_plus({"contrast": Contrast(weight=0.5)}, filter=some)
     batches = begun(method, PHASES["phase1"].epochs)
     for name, peer in method.peers.items():
         student, teacher, labels = peer.student, peer.teacher(), peer.labels
@@ -152,19 +152,19 @@ def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> 
             own = teacher.project(teacher.features(views[:, 1])).detach()
             expected = []
             for i, anchor in enumerate(index):
-                good, bad = [z[i] @ own[i] / 0.2], []
+                good, bad = [z[i] @ own[i] / TEMPERATURE], []
                 for j, key in queued:
                     same, clean = labels.label[j] == labels.label[anchor], labels.keep[j] and labels.keep[anchor]
                     if same and clean and j != anchor:
-                        good.append(z[i] @ key / 0.2)
+                        good.append(z[i] @ key / TEMPERATURE)
                     if not same:
-                        bad.append(z[i] @ key / 0.2)
+                        bad.append(z[i] @ key / TEMPERATURE)
                 total = torch.stack(good + bad).exp().sum().log()
                 expected.append(sum(total - score for score in good) / len(good))
             weight, loss = method.losses(batch, name)["contrast"]
             torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
             assert weight == 0.5
-            queued = (queued + list(zip(index, own, strict=True)))[-12:]
+            queued = (queued + list(zip(index, own, strict=True)))[-(COUNT // 2) :]
             keys, images = peer.queue.filled()
             stored = sorted(zip(images.tolist(), keys.tolist(), strict=True))
             assert [i for i, _ in stored] == sorted(i for i, _ in queued)
@@ -181,14 +181,13 @@ def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> 
 @pytest.mark.usefixtures("alone")
 def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
     shares: list[float] = []
-    own = replace(make_plus().settings.descriptions, at_seeds=0.4)
-    method = make_plus(OFF | {"descriptions": own}, describe=lambda share: shares.append(share) or describe(share))
-    assert torch.equal(method.zero_shot_text(), describe(0.4)) and set(shares) == {0.4, 1.0}
+    method = make_plus(OFF, describe=lambda share: shares.append(share) or describe(share))
+    assert torch.equal(method.zero_shot_text(), describe(AT_SEEDS)) and set(shares) == {AT_SEEDS, 1.0}
     plain = make_plus(OFF)
     assert torch.equal(plain.zero_shot_text(), plain.backbone.zero_shot_text())
     method.begin()
     features = method.backbone.image_features(method.images, 2, (1, "labels", 0)).double()
-    logits = 6 * features @ describe(0.4).double().t()
+    logits = 6 * features @ describe(AT_SEEDS).double().t()
     logits = without_prior(logits).log_softmax(dim=1)
     torch.testing.assert_close(method.observer.chosen[0][1].double(), logits, atol=1e-4, rtol=1e-4)
     images = method.images.pixels

@@ -226,7 +226,7 @@ def make_plus(settings: Mapping[str, Any] | None = None, seed: int = 1, **option
     """CoFT+ on toys, two rounds of Phase II. Arguments as of `make_coft`, and `describe`."""
     images = options.pop("images", None) or ToyImages()
     backbone = options.pop("backbone", None) or ToyBackbone(images)
-    parts: dict[str, Any] = {"rounds": 2, "contrast": Contrast(0.5, queue=12)}
+    parts: dict[str, Any] = {"rounds": 2, "contrast": Contrast(0.5)}
     own = CoFTPlusSettings(**(SHORT | PHASES | parts | dict(settings or {})))
     observer = options.pop("observer", None) or Seen()
     runtime = options.pop("runtime", None) or Runtime(seed)
