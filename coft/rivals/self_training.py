@@ -34,7 +34,7 @@ class SelfTraining(FullTuning):
     """Models that label all images with their moving average; the zero-shot model labels first.
 
     Images, views, optimizer and steps are those of CoFT's Phase II. What is missing is Phase I, the filter, the
-    partner, and labels of several views.
+    partner and, without `as_coft`, labels of several views.
     """
 
     key = "SELFTRAINING"
