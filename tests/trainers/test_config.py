@@ -150,7 +150,7 @@ def audit(way: Callable[..., Any], folder: Path) -> tuple[list[tuple[str, Any]],
 @pytest.mark.parametrize("way", [by_pair, by_file])
 def test_every_bad_value_is_refused_or_taken_as_written(way: Callable[..., Any], tmp_path: Path) -> None:
     accepted, tried = audit(way, tmp_path)
-    assert (tried, len(accepted)) > ((7000, 500) if way is by_pair else (2000, 200))
+    assert (tried, len(accepted)) > ((7000, 500) if way is by_pair else (1900, 180))
     by_name = {name: [value for other, value in accepted if other == name] for name, _ in accepted}
     assert by_name["OPTIM.LR"] == [0, 1, 2, 3, 5, 2024, 2**32, HUGE, 0.5, 1.0, 1.5, 1e30, "1", "0.1", "1e-4"]
     assert by_name["DATALOADER.TRAIN_X.BATCH_SIZE"] == [1, 2, 3, 5, 2024, "1"]
