@@ -65,8 +65,8 @@ REMOVED: dict[str, str] = {
     **{f"TRAINER.LAFTER.{key}": fate for key, fate in _MODULES.items()},
     "TRAINER.COFTPLUS.WARM_START": "Phase I is run once",
     "TRAINER.COFTPLUS.CONTRAST.DIM": "there are 128 dimensions",
-    "TRAINER.COFTPLUS.CONTRAST.QUEUE": "there are 4,096 keys, but no more than half of the images",
-    "TRAINER.COFTPLUS.CONTRAST.TEMPERATURE": "it is 0.07",
+    "TRAINER.COFTPLUS.CONTRAST.QUEUE": "the queue holds 4,096 image features, or half as many as images if less",
+    "TRAINER.COFTPLUS.CONTRAST.TEMPERATURE": "the temperature is 0.07",
     "TRAINER.COFTPLUS.DESCRIPTIONS.AT_SEEDS": "their share in the features that choose the first seeds is 0.25",
     "TRAINER.COFTPLUS.DESCRIPTIONS.AT_PREDICTION": "their share at prediction is 0.1",
 }
