@@ -49,7 +49,7 @@ PRINTED = Path(__file__).parents[2] / "configs" / "trainers" / "CoFT" / "as_prin
         ("CoFTPlus", of("COFTPLUS", {"ROUNDS": 0}), "COFTPLUS.ROUNDS is 0; expected .*at least 1"),
         ("CoFTPlus", of("COFTPLUS", {"CONTRAST__WEIGHT": -1.0}), "CONTRAST.WEIGHT is -1.0; expected .*at least 0"),
         ("CoFTPlus", of("COFTPLUS", {"DESCRIPTIONS__AT_SEEDS": 0.5}), "DESCRIPTIONS.AT_SEEDS is gone: .* is 0.25"),
-        ("CoFTPlus", of("COFTPLUS", {"CONTRAST__QUEUE": 64}), "CONTRAST.QUEUE is gone: the queue holds 4,096 image features"),
+        ("CoFTPlus", of("COFTPLUS", {"CONTRAST__QUEUE": 64}), "QUEUE is gone: the queue holds 4,096 image features"),
         ("CoFTOracle", of("COFTORACLE", {"KNOWS": "label"}), "COFTORACLE.KNOWS is 'label'.*did you mean 'labels'?"),
         (
             "DeFT",
