@@ -105,7 +105,7 @@ def do(name: str, backbone: str, data: Path, folder: Path) -> dict[str, Any]:
         folder: Where the run writes.
     """
     trainer, settings = RUNS[name]
-    settings = settings | ({"INPUT.SIZE": "(64, 64)"} if backbone == "photo" else {})
+    settings = settings | ({"INPUT.SIZE": "(64, 64)", "TRAIN.GUARD": False} if backbone == "photo" else {})
     words = [str(word) for pair in settings.items() for word in pair]
     shots = ["--shots", "1"] if trainer == "CoOp" else []
     flags = ["--backbone", backbone, "--seed", "1", "--data", str(data), "--output-dir", str(folder), *shots]
