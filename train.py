@@ -157,7 +157,7 @@ def agree(cfg: Any, world: World) -> None:
     cfg.defrost()
     cfg.SEED = int(world.all_say(str(cfg.SEED))[0])
     cfg.freeze()
-    settings = {k: v for k, v in flatten(cfg).items() if k not in FREE_KEYS or k == "TRAIN.SHARD"}
+    settings = {k: v for k, v in flatten(cfg).items() if k not in FREE_KEYS}
     processes.check_same(world, settings, "start all of them with the same command")
 
 

@@ -67,7 +67,6 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
     several = parser.add_argument_group("several processes", "docs/howto/several-gpus.md")
     several.add_argument("--gpus", type=int, default=1, metavar="N", help="processes of this machine, each with a GPU")
-    several.add_argument("--peers-apart", action="store_true", help="one process, the second peer on a second GPU")
     several.add_argument("--nnodes", type=int, default=1, metavar="M", help="machines; the same command on each")
     several.add_argument("--rdzv-endpoint", default="", metavar="HOST:PORT", help="where machines meet: one of them")
     parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
@@ -114,7 +113,6 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     args = argparse.Namespace(**vars(args))
     args.opts = [*preset(trainer, args.preset), *own_images(args), *args.opts]
     opts = [*shot_settings(trainer, args.shots), *args.opts]
-    opts += ["TRAIN.PEERS_APART", "True"] if args.peers_apart else []
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
     argv += dataset.flags
     if config := trainer_config(trainer, backbone, trusts(args.opts)):

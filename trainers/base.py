@@ -30,7 +30,7 @@ from coft.runtime.timing import STEPS, Stopwatch, Waited
 from dassl.engine import TrainerX
 
 from .building import backbone_of, check_choices, runtime_of
-from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, keep_identity, loads, readable, whole_states
+from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, keep_identity, loads, readable
 from .data import data_manager, reports_predictions, templates_in, unlabeled_of
 from .ending import run_without_epochs, write_results
 from .evaluation import Predicted, WorldEvaluator, part_of
@@ -48,7 +48,6 @@ class MethodTrainer(TrainerX):
         section: The trainer's section of the config.
         settings_class: What it declares; None where there is nothing to set.
         label_free: Whether the trainer reads no label; then the last epoch counts, not the best one.
-        two_peers: Whether it has two peers, which may be on two devices.
         learns_from_labels: Whether it trains on labels.
         method: What it runs.
         clip_model: The frozen CLIP.
@@ -61,7 +60,6 @@ class MethodTrainer(TrainerX):
     section = ""
     settings_class: type | None = None
     label_free = False
-    two_peers = False
     learns_from_labels = False
     method: Method
     clip_model: Any
@@ -291,7 +289,7 @@ class MethodTrainer(TrainerX):
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
         """Save as Dassl does, by the clock; one process does it for all."""
-        with self.clock.part("saving"), whole_states(self):
+        with self.clock.part("saving"):
             if self.world.writes:
                 super().save_model(*args, **kwargs)
                 keep_identity(self)
@@ -299,10 +297,9 @@ class MethodTrainer(TrainerX):
 
     def keep_state(self) -> None:
         """Keep what another run needs to go on; likewise."""
-        with whole_states(self):
-            if self.world.writes:
-                super().keep_state()
-            self.world.barrier()
+        if self.world.writes:
+            super().keep_state()
+        self.world.barrier()
 
     def init_writer(self, log_dir: Any) -> None:
         """Begin to write for TensorBoard; likewise."""

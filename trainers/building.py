@@ -45,16 +45,8 @@ def runtime_of(trainer: Any, dtype: torch.dtype | None, scaler: Any) -> Runtime:
         trainer: Has config, device and settings.
         dtype: Of the forward pass; None is fp32.
         scaler: Gradient scaler of fp16.
-
-    Raises:
-        UserError: If it is to deal out weights, and to do what goes with whole ones alone; or to put peers apart that
-            cannot be.
     """
     cfg = trainer.cfg
-    if cfg.TRAIN.SHARD and (scaler or cfg.TRAIN.COMPILE):
-        raise UserError(
-            "TRAIN.SHARD goes with neither fp16 nor TRAIN.COMPILE; set PREC to fp32 or bf16, and leave COMPILE empty"
-        )
     return Runtime(
         cfg.SEED,
         trainer.device,
@@ -67,27 +59,7 @@ def runtime_of(trainer: Any, dtype: torch.dtype | None, scaler: Any) -> Runtime:
         timed=trainer.clock.part,
         guard=cfg.TRAIN.GUARD,
         world=trainer.world,
-        shard=cfg.TRAIN.SHARD,
-        apart=second_device(trainer) if cfg.TRAIN.PEERS_APART else None,
     )
-
-
-def second_device(trainer: Any) -> torch.device:
-    """The device of the second of two peers that are apart.
-
-    Raises:
-        UserError: If there is no such peer or no such device.
-    """
-    key, gpus = "TRAIN.PEERS_APART", torch.cuda.device_count()
-    if not trainer.two_peers:
-        raise UserError(f"{key}: {type(trainer).__name__} has no two peers; leave it out")
-    if not trainer.world.alone:
-        raise UserError(f"{key} is for one process; leave it out: TRAIN.SHARD saves memory where there are several")
-    if trainer.device.type != "cuda" or gpus < 2:
-        raise UserError(
-            f"{key} needs two GPUs, and this run has {gpus if trainer.device.type == 'cuda' else 0}; leave it out"
-        )
-    return torch.device("cuda", 1)
 
 
 def backbone_of(trainer: Any) -> ClassBackbone:

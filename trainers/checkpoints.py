@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from coft.method.errors import MethodError
 from coft.method.peer import check_identity
-from coft.method.shards import gathered
 from coft.runtime.errors import UserError
 from coft.runtime.experiment import write_json
 from coft.runtime.files import read_json
@@ -136,10 +134,3 @@ def check_kept_identity(trainer: Any, folder: Path) -> None:
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); remove it, or train again") from error
     check_identity(kept, trainer.identity)
-
-
-def whole_states(trainer: Any) -> AbstractContextManager[None]:
-    """Context in which the states of a trainer's models and optimizers are whole, whoever holds parts of them."""
-    if not trainer.runtime.shard:
-        return nullcontext()
-    return gathered([*trainer.method.models.values(), *trainer.method.optimizers.values()], trainer.world.writes)

@@ -8,8 +8,7 @@ from coft.runtime.errors import UserError, did_you_mean
 from coft.runtime.settings import SettingError, checked, join, shown
 from coft.runtime.values import evaluated, unquoted
 
-from .removed_keys import what_became_of
-from .sections import SECTIONS, check_sections, known_keys, node_of, section_names
+from .sections import check_sections, known_keys, node_of, section_names
 
 NAME = 80  # letters of an unknown key that an error shows
 
@@ -39,8 +38,6 @@ class Merger:
             UserError: If there is no such key, or it does not take the value.
         """
         start = f"{origin}: " if origin else ""
-        if gone := what_became_of(name, value, SECTIONS):
-            raise UserError(start + gone)
         if name not in self.known:
             raise UserError(start + self._unknown(name))
         key, (section, _, leaf) = self.known[name], name.rpartition(".")

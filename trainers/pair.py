@@ -39,7 +39,6 @@ class PairTrainer(MethodTrainer):
     """
 
     label_free = True
-    two_peers = True
     log: RunLog
 
     def build_model(self) -> None:

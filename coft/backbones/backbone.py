@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -65,14 +64,6 @@ class ClassBackbone:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.clip_model.logit_scale.device
-
-    def on(self, device: torch.device) -> ClassBackbone:
-        """The same on a device: itself where it is there, else a copy, which has no descriptions."""
-        if device == self.device:
-            return self
-        clip_model = copy.deepcopy(self.clip_model).to(device)
-        rest: dict[str, Any] = {"allocate": self.allocate, "in_bf16": self.in_bf16, "synonyms": self.synonyms}
-        return ClassBackbone(clip_model, self.classnames, self.templates, self.identity, world=self.world, **rest)
 
     @property
     def scale(self) -> float:

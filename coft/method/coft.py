@@ -318,8 +318,7 @@ class CoFT(Method):
         """Settings of a peer."""
         own, runtime = self.settings, self.runtime
         options: dict[str, Any] = {"negative_to_visual": own.neg_grad_to_visual, "class_negative": own.class_negative}
-        options |= {"ema_decay": own.phase2.ema, "micro_batch": runtime.micro_batch, "compiler": runtime.compiler}
-        return options | {"deal": runtime.deal}
+        return options | {"ema_decay": own.phase2.ema, "micro_batch": runtime.micro_batch, "compiler": runtime.compiler}
 
     def draw_batches(self, view: str) -> Sequence[Batch]:
         """Batches of an epoch: for each peer the images that it is trained on."""

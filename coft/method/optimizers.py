@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 
 from .classifier import Classifier
-from .shards import deal_moments
 
 Built = tuple[Optimizer, LRScheduler]
 Schedule = Callable[[Optimizer, int], LRScheduler]  # of an optimizer, and the steps of its phase
@@ -57,7 +56,6 @@ def full_optimizer(
     ]
     # Fused: a step reads and writes each weight once, which on a CPU is three times as fast.
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
-    optimizer.register_load_state_dict_post_hook(deal_moments)
     return optimizer, schedule(optimizer, steps)
 
 

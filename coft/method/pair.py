@@ -57,25 +57,21 @@ class Pair:
         self.schedule = schedule
         self.images, self.runtime, self.settings, self.steps = images, runtime, settings, steps
         self.make_optimizer = make_optimizer
-        devices = runtime.device, runtime.apart or runtime.device
-        self.backbones = {name: backbone.on(device) for name, device in zip(NAMES, devices, strict=True)}
+        self.backbone = backbone
         self.peers: dict[str, Peer] = {}
         for name in NAMES:
             self.peers[name] = make_peer(name, *self.fresh_start(name), backbone.scale, backbone.identity)
-            self._place(name)
+            self.peers[name].to(runtime.device)
         self.optimizers = {n: PhasedOptimizer(partial(self.build_optimizer, p)) for n, p in self.peers.items()}
         self.schedulers = {name: PhasedScheduler(optimizer) for name, optimizer in self.optimizers.items()}
-        self.parallel = Parallel(len(NAMES), backbone.visual, runtime.device.type, apart=runtime.apart is not None)
+        self.parallel = Parallel(len(NAMES), backbone.visual, runtime.device.type)
         self.labeller = Labeller(images, runtime, self.parallel)
 
     def fresh_start(self, name: str) -> tuple[nn.Module, nn.Module]:
         """Prompts and image encoder with a light module, as Phase I begins with them, of the peer of a name."""
         source = generator(self.runtime.seed, "peer", name)
-        prompts = self.backbones[name].prompts(NAMES.index(name), self.settings.n_ctx, source)
-        return prompts, self.backbones[name].light_module(self.settings.visual, source)
-
-    def _place(self, name: str) -> None:
-        self.peers[name].to(next(self.backbones[name].visual.parameters()).device)
+        prompts = self.backbone.prompts(NAMES.index(name), self.settings.n_ctx, source)
+        return prompts, self.backbone.light_module(self.settings.visual, source)
 
     def build_optimizer(self, peer: Peer, phase: int) -> Built:
         """Build optimizer and schedule of a peer for a phase."""
@@ -132,5 +128,4 @@ class Pair:
         """Softmax probabilities by each model, of the score that `classify` names. Shape (n, C), where images are."""
         with self.runtime.autocast():
             scores = self.labeller.scores_of(models, images)
-        found = {name: SCORES[classify](*own).float().softmax(dim=1) for name, own in scores.items()}
-        return {name: own.to(images.device) for name, own in found.items()}
+        return {name: SCORES[classify](*own).float().softmax(dim=1).to(images.device) for name, own in scores.items()}

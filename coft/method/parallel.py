@@ -26,21 +26,19 @@ class Parallel:
         count: Number of names at most.
         encoder: What most of the time goes to.
         device: "cpu" or "cuda".
-        apart: Whether each name has a device of its own; then calls run at the same time in any case.
 
     Attributes:
         threads: Of each call; 0 where all are left to whoever is called.
     """
 
-    def __init__(self, count: int, encoder: nn.Module, device: str, apart: bool = False) -> None:
+    def __init__(self, count: int, encoder: nn.Module, device: str) -> None:
         self.threads = torch.get_num_threads() // count
         weights = sum(p.numel() for p in encoder.parameters())
         if count < 2 or device != "cpu" or weights > SMALL:
             self.threads = 0
         self._executor: ThreadPoolExecutor | None = None
-        if self.threads or apart:
-            own = self.threads or torch.get_num_threads()
-            self._executor = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(own,))
+        if self.threads:
+            self._executor = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(self.threads,))
 
     def map(self, function: Callable[[str], Result], names: Sequence[str], parallel: bool = True) -> list[Result]:
         """Call a function for each name.
@@ -53,7 +51,7 @@ class Parallel:
         if self._executor is None:
             return [function(name) for name in names]
         before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
+        torch.set_num_threads(self.threads)
         try:
             if not parallel:
                 return [function(name) for name in names]

@@ -14,8 +14,6 @@ from torch.optim.swa_utils import AveragedModel
 from .classifier import HEADS, Classifier, interpolate
 from .errors import MethodError
 from .pseudo_labels import PseudoLabels
-from .shards import Deal, leave_whole, parts_like, whole
-from .world import own_part
 
 
 def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
@@ -33,7 +31,7 @@ def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], in
     @torch.no_grad()
     def update(averages: Sequence[Tensor], values: Sequence[Tensor], steps: int | Tensor) -> None:
         weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        torch._foreach_lerp_([own_part(a) for a in averages], [own_part(v) for v in values], weight)
+        torch._foreach_lerp_(list(averages), list(values), weight)
 
     return update
 
@@ -74,7 +72,6 @@ class Peer(nn.Module):
         phase2_encoder: Where the encoder of Phase II starts; by default at that of Phase I.
         micro_batch: See `Classifier`.
         compiler: Name of a backend of torch.compile for the encoder of Phase II; "" for none.
-        deal: Deals the encoder of Phase II out to the processes, if at all.
 
     Attributes:
         seeds: What Phase I trains on, and what the negative vectors are fitted to.
@@ -98,7 +95,6 @@ class Peer(nn.Module):
         phase2_encoder: nn.Module | None = None,
         micro_batch: int = 0,
         compiler: str = "",
-        deal: Deal = leave_whole,
     ) -> None:
         super().__init__()
         self.prompts = prompts
@@ -111,7 +107,6 @@ class Peer(nn.Module):
         self._phase2_encoder = (phase2_encoder,)  # in a tuple: no submodule, so neither trained nor saved
         self.micro_batch = micro_batch
         self.compiler = compiler
-        self.deal = deal
         self.offset = nn.Parameter(self._first_offset(), requires_grad=class_negative)
         self.seeds = PseudoLabels.none()
         self.trains = True
@@ -160,8 +155,6 @@ class Peer(nn.Module):
         """Leave the text tower: from now on an encoder of the peer's own trains, with two heads from the prompts."""
         self.student = self.make_student(self._start)
         self.ema = AveragedModel(self.student, multi_avg_fn=ramped_ema(self.ema_decay))
-        for model in (self.student, cast(Classifier, self.ema.module)):
-            self.deal(model.encoder)
         self.ema.requires_grad_(False)
         if self.compiler:
             self.student.encoder.compile(backend=self.compiler)  # in place: names of weights stay
@@ -201,8 +194,8 @@ class Peer(nn.Module):
 
     @torch.no_grad()
     def teacher(self) -> Classifier:
-        """The classifier that labels images: the moving average in Phase II, with whole weights."""
-        return self.prompted() if self.ema is None else whole(cast(Classifier, self.ema.module), self._start)
+        """The classifier that labels images: the moving average in Phase II."""
+        return self.prompted() if self.ema is None else cast(Classifier, self.ema.module)
 
     @torch.no_grad()
     def inference_model(self, wise: float, heads: Sequence[str] = HEADS) -> Classifier:
@@ -271,8 +264,7 @@ class Peer(nn.Module):
         elif extra["phase"] == 1:
             self.leave_phase2()
         frozen = {f"encoder.{n}": t for n, t in self.encoder.state_dict().items() if n in self._shared}
-        state = parts_like({**frozen, **state_dict}, super().state_dict())
-        return super().load_state_dict(state, strict=strict, assign=assign)
+        return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
 
 
 def check_identity(saved: Mapping[str, str], present: Mapping[str, str]) -> None:

@@ -18,17 +18,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .errors import MethodError
 from .pseudo_labels import Predictions, PseudoLabels
-from .shards import Deal, deal, leave_whole
 from .tables import Allocate, in_memory
-from .world import ALONE, World, is_part
+from .world import ALONE, World
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -119,9 +116,6 @@ class Backbone(Protocol):
     def light_module(self, name: str, source: torch.Generator) -> nn.Module:
         """The image encoder with a light module that trains."""
 
-    def on(self, device: torch.device) -> Backbone:
-        """The same on a device: itself where it is there, else a copy."""
-
 
 @dataclass
 class Runtime:
@@ -140,8 +134,6 @@ class Runtime:
         parallel: Whether steps of several models may run at the same time.
         guard: Whether nothing is trained where CLIP hardly knows the classes.
         world: The processes of the run.
-        shard: Whether encoders that train in full are dealt out to the processes; one process has them whole.
-        apart: Another device, for the second of two peers; None: both are on the same.
     """
 
     seed: int
@@ -156,18 +148,10 @@ class Runtime:
     parallel: bool = True
     guard: bool = False
     world: World = ALONE
-    shard: bool = False
-    apart: torch.device | None = None
 
     def __post_init__(self) -> None:
         """Of several processes, the exchanges of a step must come in one order on all of them."""
         self.parallel = self.parallel and self.world.alone
-        self.shard = self.shard and not self.world.alone
-
-    @property
-    def deal(self) -> Deal:
-        """What deals out an encoder that trains in full, in place; see `shards.deal`."""
-        return partial(deal, self.world, self.device) if self.shard else leave_whole
 
     def autocast(self) -> torch.autocast:
         """Context in which a forward pass runs, with gradients or without them as now."""
@@ -192,10 +176,7 @@ class Runtime:
 
         Raises:
             FloatingPointError: If the loss is not finite.
-            MethodError: If this process has no image of the batch, and others wait for its part of an encoder.
         """
-        if loss is None and self.shard:
-            raise MethodError("TRAIN.SHARD: a batch has fewer images than there are processes; start fewer of them")
         value = 0.0 if loss is None else float(loss.detach())
         if self.world.alone and not math.isfinite(value):
             raise FloatingPointError(f"{name}: the loss is {value}")
@@ -214,8 +195,7 @@ class Runtime:
         """Add up gradients and numbers over all processes; a loss that is not finite ends them all."""
         if self.world.alone:
             return numbers
-        trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        parameters = [p for p in trained if not is_part(p)]  # gradients of parts are added up already
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         padded = [*numbers, *[0.0] * (MOST_NUMBERS - len(numbers))]
         total, *found = self.world.add_gradients(parameters, [loss, *padded])
         if not math.isfinite(total):

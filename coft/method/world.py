@@ -9,21 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-
-def is_part(value: Any) -> bool:
-    """Whether a tensor is dealt out to the ranks, so that each has a part of it (PyTorch's DTensor)."""
-    return hasattr(value, "full_tensor")
-
-
-def own_part(value: Any) -> Tensor:
-    """This rank's part of a tensor that is dealt out, which shares its memory; another tensor as it is."""
-    return value.to_local() if is_part(value) else value
 
 
 class World:
@@ -189,15 +178,10 @@ class World:
 
     @torch.no_grad()
     def align(self, tensors: Iterable[Tensor]) -> None:
-        """Give all ranks the numbers of the first one, in place: rounding must not drive them apart.
-
-        Parts that are dealt out are each rank's own.
-        """
+        """Give all ranks the numbers of the first one, in place: rounding must not drive them apart."""
         if self.alone:
             return
         for tensor in tensors:
-            if is_part(tensor):
-                continue
             same = tensor.detach().contiguous()
             with _Waiting(self, same):
                 dist.broadcast(same, src=0)

@@ -113,7 +113,6 @@ class DeFT(Method):
             phase2_encoder=self.backbone.visual,
             micro_batch=self.runtime.micro_batch,
             compiler=self.runtime.compiler,
-            deal=self.runtime.deal,
         )
 
     def begin(self) -> None:

@@ -144,7 +144,6 @@ class FullTuning(Method):
             ema_decay=self.settings.ema,
             micro_batch=self.runtime.micro_batch,
             compiler=self.runtime.compiler,
-            deal=self.runtime.deal,
         )
         peer.to(self.runtime.device).enter_phase2()
         return peer

@@ -123,10 +123,6 @@ class Train:
     micro_batch: int = setting(
         0, "images that go through an encoder at a time, for less memory; 0: the whole batch", at_least=0
     )
-    shard: bool = setting(
-        False, "several processes: each holds a part of the encoders of full fine-tuning, for less memory (FSDP)"
-    )
-    peers_apart: bool = setting(False, "CoFT, CoFT+, DeFT: the second peer is on a second GPU, for less memory on each")
     guard: bool = setting(True, "CoFT, CoFT+: train nothing and keep zero-shot CLIP where it hardly knows the classes")
     fork: str = setting("", "output folder of a run of two phases whose Phase I this one takes, to differ in Phase II")
     compile: str = setting(

@@ -26,8 +26,6 @@ FREE_KEYS = {
     "INPUT.CACHE_MB",
     "DATALOADER.NUM_WORKERS",
     "TRAIN.PRINT_FREQ",
-    "TRAIN.SHARD",
-    "TRAIN.PEERS_APART",
     "TRAIN.FORK",  # of the same settings in Phase I, so the same bits
 }
 TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first of what differs

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coft.method.world import own_part
-
 from .errors import UserError
 
 DIVERGED = "training has diverged; lower OPTIM.LR, or look for settings or images that overflow"
@@ -17,7 +15,7 @@ DIVERGED = "training has diverged; lower OPTIM.LR, or look for settings or image
 
 def first_not_finite(tensors: Mapping[str, Any]) -> str:
     """Name of the first tensor with a number that is none; empty if all are finite."""
-    numbers = ((name, own_part(value)) for name, value in tensors.items() if _of_numbers(value))
+    numbers = ((name, value) for name, value in tensors.items() if _of_numbers(value))
     return next((name for name, value in numbers if not value.isfinite().all()), "")
 
 

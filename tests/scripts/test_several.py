@@ -38,10 +38,10 @@ def test_upstream_s_dassl_is_for_one_process(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_processes_that_differ_are_refused(configure: Callable[..., Any], tmp_path: Path) -> None:
     def differing(world: World) -> str:
-        cfg = configure("CoFT", out="same", TRAIN__SHARD=world.rank == 1)
+        cfg = configure("CoFT", out="same", TRAIN__MICRO_BATCH=world.rank)
         with pytest.raises(UserError) as caught:
             train.agree(cfg, world)
         return str(caught.value)
 
     for said in in_world(2, differing, tmp_path / "two"):
-        assert "TRAIN.SHARD is False on rank 0 and True on rank 1; start all of them with the same command" in said
+        assert "TRAIN.MICRO_BATCH is 0 on rank 0 and 1 on rank 1; start all of them with the same command" in said

@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 
 import train
-from coft.runtime.settings import keys
-from trainers.removed_keys import COFT_LIKE, REMOVED, REMOVED_VALUES, TUNING
-from trainers.sections import SECTIONS
 
 Says = Callable[..., str]
 
@@ -112,21 +109,6 @@ def test_a_later_source_wins_and_errors_name_the_first(says: Says) -> None:
 def nested(name: str, value: str) -> str:
     parts = name.split(".")
     return "{" + ": {".join(parts) + f": {value}" + "}" * len(parts)
-
-
-@pytest.mark.parametrize("section", list(SECTIONS))
-def test_keys_and_values_that_are_gone(says: Says, section: str) -> None:
-    present = keys(SECTIONS[section], f"TRAINER.{section}")
-    gone = [name for name in REMOVED if name.startswith(f"TRAINER.{section}.") and name not in present]
-    assert len(gone) >= (20 if section in COFT_LIKE else 2 if section in TUNING else 0)
-    for name in gone:
-        for line in (says(nested(name, "1")), says(opts=(name, "1"))):
-            assert f"{name} is gone: {REMOVED[name]}; leave it out" in line
-    for name in [name for name in REMOVED_VALUES if name in present]:
-        for value in REMOVED_VALUES[name]:
-            if value not in present[name].rule.choices:
-                assert f"{name} {value} is gone; set " in says(nested(name, value))
-                assert f"{name} {value} is gone; set " in says(opts=(name, value))
 
 
 def test_what_a_run_left_behind_that_is_no_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,6 @@ from tests.conftest import write_shapes
 from tests.trainers.conftest import weights
 from tests.trainers.test_resume import stop_in
 from tests.worlds import double_precision, end, in_world, start
-from trainers.checkpoints import whole_states
 
 RELATIVE = 1e-6
 Run = Callable[..., Any]
@@ -44,9 +43,8 @@ def coft(run: Run, odd: Path) -> Run:
 
 
 def described(trainer: Any) -> dict[str, Any]:
-    """What a run has come to. Where weights are dealt out, only the first process has them."""
-    with whole_states(trainer):
-        found = {key: value.clone() for key, value in weights(trainer).items()}
+    """What a run has come to."""
+    found = {key: value.clone() for key, value in weights(trainer).items()}
     return {"weights": found, "results": trainer.results, "start": trainer.start_epoch}
 
 
@@ -107,8 +105,6 @@ def test_runs_of_several_processes_end_as_that_of_one(coft: Run, tmp_path: Path)
     found = in_world(4, lambda world: described(coft("several")), tmp_path / "four")
     assert found[0]["start"] == 3
     assert_ends_as(found, wanted, tmp_path / "several", tmp_path / "alone")
-    parts = in_world(2, lambda world: described(coft("parts", TRAIN__SHARD=True)), tmp_path / "sharded")
-    assert_ends_as(parts, wanted, tmp_path / "parts", tmp_path / "alone")
 
 
 @pytest.mark.slow

@@ -13,11 +13,9 @@ import torch
 from coft.method import coft
 from coft.method.coft_plus import Contrast
 from coft.method.coft_settings import Phase2
-from coft.method.errors import MethodError
 from coft.method.protocol import Method, Observer, Runtime
 from coft.method.pseudo_labels import PseudoLabels
-from coft.method.shards import gathered
-from coft.method.world import ALONE, World, is_part, own_part
+from coft.method.world import ALONE, World
 from coft.rivals import deft
 from coft.rivals.deft import DeFT, DeFTSettings
 from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
@@ -56,21 +54,15 @@ METHODS: dict[str, Make] = {
 }
 
 
-def build(method: str, world: World, shard: bool = False, **sizes: Any) -> Any:
+def build(method: str, world: World, **sizes: Any) -> Any:
     images = ToyImages(world=world, **sizes)
-    runtime = Runtime(1, world=world, shard=shard, micro_batch=1 if shard else 0)
-    return METHODS[method](images=images, backbone=ToyBackbone(images), runtime=runtime)
+    return METHODS[method](images=images, backbone=ToyBackbone(images), runtime=Runtime(1, world=world))
 
 
 def described(method: Any) -> dict[str, Any]:
     """What a run has come to."""
     labels = {name: (peer.labels.label, peer.labels.weight, peer.seeds.index) for name, peer in method.peers.items()}
-    with whole_states(method):
-        return {"weights": weights(method), "labels": labels}
-
-
-def whole_states(method: Any) -> Any:
-    return gathered([*method.models.values(), *method.optimizers.values()], keeps=True)
+    return {"weights": weights(method), "labels": labels}
 
 
 def whole(method: str, sizes: dict[str, int], world: World) -> dict[str, Any]:
@@ -155,62 +147,3 @@ def test_what_differs_is_rounding(tmp_path: Path) -> None:
         wanted, found = run(ALONE), in_world(2, run, tmp_path / "two")[0]
     assert wanted["weights"]["peer_a.student.encoder.1.weight"].dtype is torch.float64
     assert_same(found, wanted, relative=1e-12)
-
-
-# ---------------------------------------------------------------- encoders that are dealt out (FSDP)
-
-
-def held(method: Any) -> float:
-    """Share of its encoders' weights, of their averages and moments that a process has between two steps."""
-    peers, optimizers = method.peers.values(), method.optimizers.values()
-    tensors = [p for peer in peers for part in (peer.student, peer.ema.module) for p in part.encoder.parameters()]
-    steps = [getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers]
-    states = [state for step in steps for weight, state in step.state.items() if is_part(weight)]
-    tensors += [state[key] for state in states for key in ("exp_avg", "exp_avg_sq")]
-    assert len(tensors) == 4 * len(states)
-    return sum(own_part(t).numel() for t in tensors) / sum(t.numel() for t in tensors)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_encoders_that_are_dealt_out_become_those_of_one_process(method: str, tmp_path: Path) -> None:
-    def sharded(world: World) -> dict[str, Any]:
-        own = build(method, world, shard=True, count=29)
-        train(own)
-        return {"held": held(own), "scores": own.predict(own.images.pixels), **described(own)}
-
-    wanted = build(method, ALONE, count=29)
-    train(wanted)
-    found = in_world(2, sharded, tmp_path / "two")
-    assert sum(rank["held"] for rank in found) == 1 and found[0]["held"] < 0.6
-    for rank in found:
-        assert_same(rank, described(wanted))
-        torch.testing.assert_close(rank["scores"], wanted.predict(wanted.images.pixels), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("method", ["CoFT", "self-training"])
-def test_a_run_whose_encoders_are_dealt_out_goes_on_with_any_number_of_processes(method: str, tmp_path: Path) -> None:
-    last = build(method, ALONE).epochs - 1
-
-    def until(world: World) -> bytes:
-        own = build(method, world, shard=True, count=29)
-        train(own, last)
-        with whole_states(own):
-            return saved(own)
-
-    def on_from(checkpoint: bytes, shard: bool, world: World) -> dict[str, Any]:
-        own = build(method, world, shard=shard, count=29)
-        load(own, checkpoint)
-        train(own, start=last)
-        return described(own)
-
-    wanted = whole(method, {"count": 29}, ALONE)
-    checkpoint = in_world(2, until, tmp_path / "two")[0]
-    assert_same(on_from(checkpoint, False, ALONE), wanted)
-    for size, shard in ((2, False), (4, True)):
-        assert_same(in_world(size, partial(on_from, checkpoint, shard), tmp_path / f"{size} on")[0], wanted)
-
-
-def test_a_process_without_an_image_cannot_train_what_is_dealt_out() -> None:
-    runtime = Runtime(1, world=World(1, 2), shard=True)
-    with pytest.raises(MethodError, match=r"TRAIN.SHARD: a batch has fewer images than there are processes"):
-        runtime.descend(None, None, "peer_a")

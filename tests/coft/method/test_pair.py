@@ -17,7 +17,7 @@ from tests.coft.method.toys import COUNT, PEERS, make_coft, weights
 
 def test_peers_share_the_frozen_encoder_and_nothing_that_trains() -> None:
     made = make_coft().pair
-    frozen = {p.data_ptr() for p in made.backbones[PEERS[0]].visual.parameters()}
+    frozen = {p.data_ptr() for p in made.backbone.visual.parameters()}
     pointers = [{p.data_ptr() for p in peer.parameters()} for peer in made.peers.values()]
     assert pointers[0] & pointers[1] and pointers[0] & pointers[1] <= frozen
     trained = [{p.data_ptr() for p in peer.parameters() if p.requires_grad} for peer in made.peers.values()]
