@@ -38,7 +38,7 @@ def test_digits_with_the_embedded_clip_is_the_default() -> None:
 
 @pytest.mark.parametrize(
     ("trainer", "script"),
-    [("CoFT", "coft.sh"), ("CoFTPlus", "coft_plus.sh"), ("ZeroshotCLIP", "zeroshot.sh"), ("LaFTer", "lafter.sh")],
+    [("CoFT", "coft.sh"), ("CoFTPlus", "coft_plus.sh"), ("LaFTer", "run.sh LaFTer")],
 )
 def test_a_wrong_flag_gets_one_line_that_names_the_script(trainer: str, script: str) -> None:
     with pytest.raises(UserError, match=rf"argument --seed: invalid int value: 'abc'; scripts/{script} --help says"):
@@ -190,7 +190,7 @@ def test_what_has_no_config_is_run_with_the_defaults(
 
 
 def test_the_script_of_a_trainer_is_the_one_that_runs_it() -> None:
-    names = {"CoFT": "coft.sh", "CoFTPlus": "coft_plus.sh", "ZeroshotCLIP": "zeroshot.sh"}
+    names = {"CoFT": "coft.sh", "CoFTPlus": "coft_plus.sh", "UPL": "run.sh UPL"}
     names |= {"CoFTOracle": "run.sh CoFTOracle", "ZeroshotCLIP2": "run.sh ZeroshotCLIP2"}
     assert {trainer: launch.script_of(trainer) for trainer in names} == names
 

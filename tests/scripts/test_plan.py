@@ -40,7 +40,7 @@ def test_a_run_for_each_seed_where_seeds_matter(tmp_path: Path) -> None:
         ("CoOp, 4 shots", 1),
         ("CoOp, 4 shots", 2),
     ]
-    assert runs[1].folder == tmp_path / "digits" / "UPL" / "embedded" / "seed1"  # where upl.sh puts it
+    assert runs[1].folder == tmp_path / "digits" / "UPL" / "embedded" / "seed1"  # where run.sh puts it
     assert runs[3].folder == tmp_path / "digits" / "CoOp" / "embedded_4shots" / "seed1"
     assert runs[3].config["DATASET.NUM_SHOTS"] == 4 and runs[3].config["OPTIM.MAX_EPOCH"] == 100
     assert str(runs[3].folder) in runs[3].arguments

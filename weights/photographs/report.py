@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 NO_CLASSES = """deer, giraffe, dolphin, horse, cow, crow, frog, tulip, rose, sunflower, pear, forest, glacier, street,
 skyscraper, helicopter, sailboat, bicycle, doctor, pancake"""  # names that none of ImageNet's classes has
-SETS = {  # the development sets of photographs and what is near them: words of scripts/zeroshot.sh
+SETS = {  # the development sets of photographs and what is near them: words of scripts/run.sh ZeroshotCLIP
     "CIFAR-10": ("cifar10",),
     "Intel scenes": ("intel",),
     "PACS cartoon": ("pacs", "DATASET.DOMAIN", "cartoon"),

@@ -1,3 +1,0 @@
-#!/usr/bin/env bash
-# bash scripts/self_training.sh [DATASET] [--backbone NAME] [--seed S] [KEY VALUE ...]
-source "$(dirname "$0")/setup.sh" && exec "$PYTHON" scripts/launch.py SelfTraining "$@"
