@@ -22,13 +22,13 @@ import torch  # noqa: E402
 
 import datasets  # noqa: E402, F401
 import trainers  # noqa: E402
-from coft.method.world import World  # noqa: E402
-from coft.runtime import processes  # noqa: E402
-from coft.runtime.ending import INTERRUPTED, MISTAKE, as_user_error, guarded  # noqa: E402
-from coft.runtime.errors import Parser, UserError  # noqa: E402
-from coft.runtime.experiment import CONFIG, FREE_KEYS, claim, flatten  # noqa: E402
-from coft.runtime.files import ensure_folder  # noqa: E402
-from coft.runtime.lock import sole  # noqa: E402
+from coft.core import processes  # noqa: E402
+from coft.core.errors import Parser, UserError  # noqa: E402
+from coft.core.exit_codes import INTERRUPTED, MISTAKE, as_user_error, guarded  # noqa: E402
+from coft.core.experiment import CONFIG, FREE_KEYS, claim, flatten  # noqa: E402
+from coft.core.files import ensure_folder  # noqa: E402
+from coft.core.lock import sole  # noqa: E402
+from coft.core.world import World  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coft.run.adapt import adapt
-    from coft.run.adapted import Adapted
-    from coft.run.classifier import CoFTClassifier
-    from coft.runtime.errors import UserError
+    from coft.adapted import Adapted
+    from coft.api import adapt
+    from coft.core.errors import UserError
+    from coft.estimator import CoFTClassifier
 
 __all__ = ["Adapted", "CoFTClassifier", "UserError", "adapt"]
 
@@ -19,14 +19,14 @@ __all__ = ["Adapted", "CoFTClassifier", "UserError", "adapt"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'coft' has no attribute {name!r}")
-    from coft.run import adapt, adapted, classifier
-    from coft.runtime import errors
+    from coft import adapted, api, estimator
+    from coft.core import errors
 
     found = {
         "Adapted": adapted.Adapted,
-        "CoFTClassifier": classifier.CoFTClassifier,
+        "CoFTClassifier": estimator.CoFTClassifier,
         "UserError": errors.UserError,
-        "adapt": adapt.adapt,
+        "adapt": api.adapt,
     }
     globals().update(found)
     return found[name]

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from coft.run.classes import check_classnames
-from coft.runtime.errors import UserError
-from coft.runtime.files import read_json
+from coft.core.errors import UserError
+from coft.core.files import read_json
+from coft.engine.class_names import check_classnames
 from dassl.data.datasets import DatasetBase, Datum
 
 from .contents import first_by_content

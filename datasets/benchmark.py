@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from coft.runtime.errors import UserError, did_you_mean
+from coft.core.errors import UserError, did_you_mean
 
 from .base import DeclaredDataset, Items, dataset_root, datum, read_split
 from .folders import first_folder, image_files

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from coft.core.errors import UserError
+from coft.core.threads import map_threaded
 from coft.images.reading import read_bytes
-from coft.runtime.errors import UserError
-from coft.runtime.threads import map_threaded
 from dassl.data.datasets import Datum
 
 

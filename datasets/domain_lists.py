@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 from .base import Items, Row, datum
 from .benchmark import read_lines

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from coft.core.errors import UserError, did_you_mean
+from coft.core.files import check_apart
+from coft.engine.class_names import Classes, read_classes
+from coft.engine.predictions import write_rows, write_skipped
 from coft.images.index import Entry, index_folder
-from coft.run.classes import Classes, read_classes
-from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.files import check_apart
-from coft.runtime.predictions import write_rows, write_skipped
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from .base import UNKNOWN, DeclaredDataset

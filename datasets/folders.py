@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from coft.core.errors import UserError, did_you_mean
 from coft.images.reading import SUFFIXES
-from coft.runtime.errors import UserError, did_you_mean
 from dassl.data.datasets import Datum
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, Items, dataset_root, datum

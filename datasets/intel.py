@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, dataset_root

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coft.runtime.errors import UserError, did_you_mean
+from coft.core.errors import UserError, did_you_mean
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, Items, dataset_root

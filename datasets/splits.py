@@ -8,8 +8,8 @@ import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from coft.runtime.errors import UserError
-from coft.runtime.files import replacing
+from coft.core.errors import UserError
+from coft.core.files import replacing
 
 from .base import Row
 

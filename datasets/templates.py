@@ -7,7 +7,7 @@ peer starts from the second.
 
 from __future__ import annotations
 
-from coft.run.classes import GENERIC
+from coft.engine.class_names import GENERIC
 from dassl.data.datasets import DATASET_REGISTRY
 
 TEMPLATES: dict[str, tuple[str, ...]] = {

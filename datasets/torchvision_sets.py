@@ -16,7 +16,7 @@ from typing import Any
 from torchvision import datasets as tv
 from torchvision.datasets.utils import extract_archive
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, Items, dataset_root, read_split

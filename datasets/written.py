@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 Picture = tuple[Image.Image, int]
 Row = tuple[str, int, str]

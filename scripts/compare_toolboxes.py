@@ -35,7 +35,7 @@ def record(trainer: str, output: str, opts: Sequence[str]) -> Record:
     """
     import train
     import trainers
-    from coft.runtime.experiment import flatten
+    from coft.core.experiment import flatten
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
     from scripts import launch

@@ -7,7 +7,7 @@ import warnings
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
-from coft.use.export.command import main  # noqa: E402
+from coft.inference.export.command import main  # noqa: E402
 from scripts.paths import called_from  # noqa: E402
 
 if __name__ == "__main__":

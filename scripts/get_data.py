@@ -19,9 +19,9 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from coft.runtime.ending import guarded  # noqa: E402
-from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
-from coft.runtime.places import cache_folder  # noqa: E402
+from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
+from coft.core.exit_codes import guarded  # noqa: E402
+from coft.core.paths import cache_folder  # noqa: E402
 from datasets.digits import write_digits  # noqa: E402
 from datasets.torchvision_sets import SETS  # noqa: E402
 from scripts.getting.lay_out import get, is_there  # noqa: E402

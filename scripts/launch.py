@@ -21,11 +21,11 @@ sys.path.insert(0, str(ROOT))
 import yaml  # noqa: E402
 
 from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
-from coft.run.classes import is_file  # noqa: E402
-from coft.run.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
-from coft.runtime.ending import guarded  # noqa: E402
-from coft.runtime.errors import Parser, UserError, did_you_mean  # noqa: E402
-from coft.runtime.experiment import flatten  # noqa: E402
+from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
+from coft.core.exit_codes import guarded  # noqa: E402
+from coft.core.experiment import flatten  # noqa: E402
+from coft.engine.class_names import is_file  # noqa: E402
+from coft.engine.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
 from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
 

@@ -16,10 +16,10 @@ from sklearn.metrics import roc_auc_score
 
 import train
 import trainers
+from coft.core.exit_codes import guarded
+from coft.labelling.neighbours import centred
 from coft.method.labeller import first_features, first_logits
-from coft.method.neighbours import centred
 from coft.report.names import AT_LEAST, FIT, REASONS, TAKEN, measure
-from coft.runtime.ending import guarded
 from dassl.engine import build_trainer
 from scripts.launch import parse, train_arguments
 from trainers.config import make_cfg

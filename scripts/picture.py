@@ -20,13 +20,13 @@ import pandas as pd  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import trainers  # noqa: E402
-from coft.runtime.errors import Parser, UserError  # noqa: E402
-from coft.runtime.experiment import saved_config  # noqa: E402
-from coft.runtime.files import replacing  # noqa: E402
-from coft.runtime.predictions import predict  # noqa: E402
+from coft.core.errors import Parser, UserError  # noqa: E402
+from coft.core.experiment import saved_config  # noqa: E402
+from coft.core.files import replacing  # noqa: E402
+from coft.engine.predictions import predict  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from scripts.comparing.figures import write_figure  # noqa: E402
-from coft.runtime.ending import guarded  # noqa: E402
+from coft.core.exit_codes import guarded  # noqa: E402
 from scripts.paths import called_from, shown  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
 

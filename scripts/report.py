@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from coft.command.main import report
-from coft.runtime.ending import guarded
+from coft.cli.main import report
+from coft.core.exit_codes import guarded
 from scripts.paths import called_from
 
 if __name__ == "__main__":

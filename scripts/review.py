@@ -7,8 +7,8 @@ import warnings
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
+from coft.core.exit_codes import guarded  # noqa: E402
 from coft.review.command import main  # noqa: E402
-from coft.runtime.ending import guarded  # noqa: E402
 from scripts.paths import called_from  # noqa: E402
 
 if __name__ == "__main__":

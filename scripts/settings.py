@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from coft.runtime.files import replacing  # noqa: E402
-from coft.runtime.settings import rows  # noqa: E402
+from coft.core.files import replacing  # noqa: E402
+from coft.core.settings import rows  # noqa: E402
 from trainers.sections import declared  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"

@@ -13,8 +13,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from coft.runtime.errors import UserError
-from coft.runtime.processes import GOES_ON
+from coft.core.errors import UserError
+from coft.core.processes import GOES_ON
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 

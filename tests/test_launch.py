@@ -9,8 +9,8 @@ import pytest
 from coft.backbones import load
 from coft.backbones.load import Architecture
 from coft.backbones.open_clip_names import ALIASES
-from coft.run import trainer_configs
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
+from coft.engine import trainer_configs
 from scripts import default_backbone, launch
 from tests.open_clip_models import CONFIGS, write_model
 from train import make_parser

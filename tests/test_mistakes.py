@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import train
-from coft.runtime.lock import sole
+from coft.core.lock import sole
 
 Call = Callable[..., str]
 QUICK = [
@@ -114,12 +114,12 @@ def test_a_folder_without_results_is_free_for_the_corrected_command(
 
 
 def test_a_folder_that_another_process_is_at(fails: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coft.runtime.lock.PATIENCE", 0.3)
+    monkeypatch.setattr("coft.core.lock.PATIENCE", 0.3)
     (tmp_path / "out").mkdir()
     wait = time.sleep
     with sole(tmp_path / "out"), monkeypatch.context() as patch:
         begins = (tmp_path / "out" / "log.txt").touch  # both were started at once
-        patch.setattr("coft.runtime.lock.time.sleep", lambda seconds: begins() or wait(seconds))
+        patch.setattr("coft.core.lock.time.sleep", lambda seconds: begins() or wait(seconds))
         assert "is in use by another process" in fails(left=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.txt"]
     shutil.rmtree(tmp_path / "out")

@@ -44,7 +44,7 @@ def test_it_installs_one_package_and_its_licences(site: Path) -> None:
     assert {name for name in names if not name.endswith(".dist-info")} == {"coft"} and len(names) == 2
     (about,) = site.glob("*.dist-info")
     assert {path.name for path in (about / "licenses").rglob("*") if path.is_file()} >= {"LICENSE", "licences.csv"}
-    assert "coft = coft.command.main:run" in (about / "entry_points.txt").read_text()
+    assert "coft = coft.cli.main:run" in (about / "entry_points.txt").read_text()
     with_init = {path.parent.relative_to(site) for path in site.rglob("__init__.py")}
     assert {path.parent.relative_to(ROOT) for path in (ROOT / "coft").rglob("__init__.py")} == with_init
 
@@ -71,7 +71,7 @@ def test_what_it_needs_is_what_requirements_say(site: Path) -> None:
 def coft(site: Path, cwd: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Call the command of the wheel from a folder, in a process that knows nothing of the checkout."""
     start = site.parent / "start.py"
-    start.write_text(f"import sys\nsys.path.insert(0, {str(site)!r})\nfrom coft.command.main import run\nrun()\n")
+    start.write_text(f"import sys\nsys.path.insert(0, {str(site)!r})\nfrom coft.cli.main import run\nrun()\n")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cwd / "cache")}
     return run_forked([str(start), *arguments], cwd, environment)
 
@@ -93,8 +93,8 @@ def test_its_own_weights_and_configs_are_found(site: Path, tmp_path: Path) -> No
     lines = [
         "import sys",
         f"sys.path.insert(0, {str(site)!r})",
-        "from coft.runtime import places",
-        "print(places.HOME)",
+        "from coft.core import paths",
+        "print(paths.HOME)",
     ]
     start.write_text("\n".join(lines))
     home = Path(run_forked([str(start)], tmp_path).stdout.strip())

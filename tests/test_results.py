@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from scripts.comparing import page as module
 from scripts.comparing.page import BLOCK, PAGE, filled, tables_of, write_page
 from scripts.comparing.results import listed_rows

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from coft.method.world import World
-from coft.runtime import processes
+from coft.core import processes
+from coft.core.world import World
 
 LIMIT = 60  # seconds
 

@@ -17,16 +17,16 @@ from coft.backbones.backbone import ClassBackbone
 from coft.backbones.load import fingerprint
 from coft.backbones.prompts import NO_SYNONYMS
 from coft.backbones.stages import hold_frozen_in_bf16
+from coft.core import processes
+from coft.core.errors import UserError
+from coft.core.finite import check_models, check_predictions
+from coft.core.precision import PREDICTIONS, step_attention
+from coft.core.settings import load
+from coft.core.timing import STEPS, Stopwatch, Waited
+from coft.engine.backbone import forward_type, identity_of, load_backbone, precision_of
+from coft.engine.class_names import class_list
 from coft.images.batches import UnlabeledImages
 from coft.method.protocol import Method, Runtime
-from coft.run.backbone import forward_type, identity_of, load_backbone, precision_of
-from coft.run.classes import class_list
-from coft.runtime import processes
-from coft.runtime.errors import UserError
-from coft.runtime.finite import check_models, check_predictions
-from coft.runtime.precision import PREDICTIONS, step_attention
-from coft.runtime.settings import load
-from coft.runtime.timing import STEPS, Stopwatch, Waited
 from dassl.engine import TrainerX
 
 from .building import backbone_of, check_choices, runtime_of

@@ -10,12 +10,12 @@ import torch
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import all_names
 from coft.backbones.unseen import warn_of_unseen
+from coft.core.disk_tables import tables_in
+from coft.core.errors import UserError
+from coft.core.experiment import has_results
+from coft.core.precision import PREDICTIONS
+from coft.engine.backbone import check_light_module
 from coft.method.protocol import Runtime
-from coft.run.backbone import check_light_module
-from coft.runtime.disk_tables import tables_in
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import has_results
-from coft.runtime.precision import PREDICTIONS
 
 from .described import described_text
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from coft.method.errors import MethodError
+from coft.core.errors import UserError
+from coft.core.experiment import write_json
+from coft.core.files import read_json
+from coft.core.finite import check_models
+from coft.core.method_errors import MethodError
 from coft.method.peer import check_identity
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import write_json
-from coft.runtime.files import read_json
-from coft.runtime.finite import check_models
 
 IDENTITY = "trained_on.json"
 OF_CHECKPOINT = "give another checkpoint, or train again with a lower OPTIM.LR"

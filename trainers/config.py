@@ -11,12 +11,12 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from coft.run.backbone import faster, follow_backbone
-from coft.run.config_files import read_config
-from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.experiment import saved_config
-from coft.runtime.precision import AUTO
-from coft.runtime.settings import shown
+from coft.core.config_files import read_config
+from coft.core.errors import UserError, did_you_mean
+from coft.core.experiment import saved_config
+from coft.core.precision import AUTO
+from coft.core.settings import shown
+from coft.engine.backbone import faster, follow_backbone
 from dassl.config import clean_cfg, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY

@@ -8,14 +8,14 @@ from typing import Any
 from torch import nn
 
 from coft.backbones.prompts import PromptLearner
+from coft.core.errors import UserError
+from coft.core.finite import check_finite
+from coft.engine.run_log import SeedReport
 from coft.rivals.grip import GRIP as GRIPMethod
 from coft.rivals.grip import GRIPSettings
 from coft.rivals.prompt_tuning import UPL as UPLMethod
 from coft.rivals.prompt_tuning import CoOp as CoOpMethod
 from coft.rivals.prompt_tuning import CoOpSettings, PromptTuning, UPLSettings
-from coft.runtime.errors import UserError
-from coft.runtime.finite import check_finite
-from coft.runtime.run_log import SeedReport
 from dassl.engine import TRAINER_REGISTRY
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_pretrained_weights

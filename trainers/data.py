@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from coft.core import processes
+from coft.core.errors import UserError
+from coft.engine.diagnostics import Diagnostics
+from coft.engine.inputs import unlabeled_images
 from coft.images.batches import UnlabeledImages
-from coft.run.images import unlabeled_images
-from coft.runtime import processes
-from coft.runtime.diagnostics import Diagnostics
-from coft.runtime.errors import UserError
 from dassl.data import DataManager
 from dassl.data.datasets import Datum
 from datasets.templates import templates_of

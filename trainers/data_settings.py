@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coft.method.settings import setting, share
+from coft.core.settings import setting, share
 from datasets.base import UNLABELED
 
 

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from coft.core.errors import UserError
+from coft.engine.results import warn_of_report
 from coft.report.write import write_report
-from coft.run.results import warn_of_report
-from coft.runtime.errors import UserError
 
 from .data import reports_predictions
 from .finished import write_model

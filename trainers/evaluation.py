@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from coft.method.world import World
+from coft.core.world import World
 
 
 def part_of(loader: Any, world: World) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coft.run.images import decoding_of, inputs_of
-from coft.run.results import by_config_name, not_default
-from coft.runtime.experiment import versions
-from coft.use.found import FOLDER
-from coft.use.model import AdaptedModel, Origin
-from coft.use.store import portable_name, save
+from coft.core.experiment import versions
+from coft.engine.inputs import decoding_of, inputs_of
+from coft.engine.results import by_config_name, not_default
+from coft.inference.locate_model import FOLDER
+from coft.inference.model import AdaptedModel, Origin
+from coft.inference.store import portable_name, save
 
 from .toolbox import dassl_in_use
 

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
+from coft.engine.inputs import decoding_of
 from coft.images.reading import decode_image, read_bytes
-from coft.run.images import decoding_of
 from dassl.data.datasets import Datum
 
 

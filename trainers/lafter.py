@@ -7,9 +7,9 @@ from torch import Tensor
 
 from coft.backbones.descriptions import sentence_features, sentences_by_class
 from coft.backbones.prompts import template_features
+from coft.engine.run_log import SeedReport
 from coft.rivals.lafter import LaFTer as LaFTerMethod
 from coft.rivals.lafter import LaFTerSettings
-from coft.runtime.run_log import SeedReport
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import MethodTrainer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.settings import SettingError, checked, join, shown
-from coft.runtime.values import evaluated, unquoted
+from coft.core.errors import UserError, did_you_mean
+from coft.core.settings import SettingError, checked, join, shown
+from coft.core.values import evaluated, unquoted
 
 from .sections import check_sections, known_keys, node_of, section_names
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from coft.core.errors import UserError
 from coft.method.coft import CoFT
 from coft.rivals.noise import CoFTWithNoise
 from coft.rivals.oracle import OracleSettings, oracle
-from coft.runtime.errors import UserError
 from dassl.engine import TRAINER_REGISTRY
 
 from .data import labels_of, unlabeled_data

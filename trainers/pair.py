@@ -12,11 +12,11 @@ import torch
 import yaml
 from torch import nn
 
+from coft.core.errors import UserError
+from coft.core.experiment import FREE_KEYS, flatten, saved_config
+from coft.engine.results import keep_evidence
+from coft.engine.run_log import RunLog
 from coft.method.filters import HARD
-from coft.run.results import keep_evidence
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
-from coft.runtime.run_log import RunLog
 from dassl.optim import build_optimizer
 
 from .base import MethodTrainer

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from coft.method.world import World
-from coft.runtime.timing import profiled
+from coft.core.timing import profiled
+from coft.core.world import World
 
 Step = Callable[[Any], Any]
 

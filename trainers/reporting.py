@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from coft.run.classes import CLASSES, write_classes
-from coft.runtime.experiment import KEPT, versions, write_json
-from coft.runtime.files import write_table
-from coft.runtime.predictions import count_by_class, known_accuracy, predict, write_predictions
-from coft.runtime.words import counted
+from coft.core.experiment import KEPT, versions, write_json
+from coft.core.files import write_table
+from coft.core.words import counted
+from coft.engine.class_names import CLASSES, write_classes
+from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
 
 from .data import unlabeled_part
 from .toolbox import dassl_in_use

@@ -10,10 +10,10 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from coft.run.data_settings import Dataloader, Input
-from coft.run.run_settings import Model, Optim, Root, Test, Train, Trainer
-from coft.runtime.experiment import flatten
-from coft.runtime.settings import Key, defaults, implied, join, keys, load
+from coft.core.experiment import flatten
+from coft.core.settings import Key, defaults, implied, join, keys, load
+from coft.engine.data_settings import Dataloader, Input
+from coft.engine.run_settings import Model, Optim, Root, Test, Train, Trainer
 
 from .data_settings import Dataset
 

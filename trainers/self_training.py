@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from coft.engine.run_log import SeedReport
 from coft.rivals.self_training import SelfTraining as SelfTrainingMethod
 from coft.rivals.self_training import SelfTrainingSettings
-from coft.runtime.run_log import SeedReport
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import MethodTrainer

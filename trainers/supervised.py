@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from coft.core.errors import UserError
 from coft.rivals.full_tuning import Supervised as SupervisedMethod
 from coft.rivals.full_tuning import SupervisedSettings
-from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
 

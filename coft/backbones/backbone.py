@@ -12,12 +12,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from coft.core.paths import cache_folder
+from coft.core.tables import Allocate, Rows, in_memory
+from coft.core.world import ALONE, World
 from coft.images.batches import UnlabeledImages
 from coft.method.labeller import mean_features
 from coft.method.protocol import Images
-from coft.method.tables import Allocate, Rows, in_memory
-from coft.method.world import ALONE, World
-from coft.runtime.places import cache_folder
 
 from .feature_cache import cached
 from .load import fingerprint

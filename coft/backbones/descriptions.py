@@ -15,10 +15,10 @@ from torch import Tensor
 from coft.backbones.prompts import NO_SYNONYMS, Synonyms, plain_name, template_features, text_tokens
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
-from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.files import read_json
-from coft.runtime.foreign import some_of
-from coft.runtime.places import HOME
+from coft.core.errors import UserError, did_you_mean
+from coft.core.files import read_json
+from coft.core.paths import HOME
+from coft.core.sanitize import some_of
 
 log = logging.getLogger(__name__)
 Descriptions = dict[str, list[str]]

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from coft.runtime import disk_tables
-from coft.runtime.files import broken_member, replacing
-from coft.runtime.finite import first_not_finite
+from coft.core import disk_tables
+from coft.core.files import broken_member, replacing
+from coft.core.finite import first_not_finite
 
 log = logging.getLogger(__name__)
 

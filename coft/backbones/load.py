@@ -21,10 +21,10 @@ from coft.backbones.architecture import CLIP_STD as CLIP_STD
 from coft.backbones.architecture import Architecture
 from coft.backbones.embedded import load_embedded
 from coft.backbones.open_clip_names import ALIASES, is_open_clips
-from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.files import broken_member
-from coft.runtime.finite import check_finite
-from coft.runtime.places import HOME
+from coft.core.errors import UserError, did_you_mean
+from coft.core.files import broken_member
+from coft.core.finite import check_finite
+from coft.core.paths import HOME
 
 log = logging.getLogger(__name__)
 

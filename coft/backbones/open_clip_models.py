@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from coft.backbones.architecture import CLIP_MEAN, CLIP_STD, Architecture, is_depthwise, is_vit, reads_any_size
 from coft.backbones.open_clip_names import FROZEN_STAGES, Source, source_of
 from coft.backbones.open_clip_text import check_text, tokenizer_of
-from coft.runtime.errors import UserError
-from coft.runtime.files import utf8_path
+from coft.core.errors import UserError
+from coft.core.files import utf8_path
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes by which modules drop something

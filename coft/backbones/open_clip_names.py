@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.files import read_json
-from coft.runtime.places import HOME
+from coft.core.errors import UserError, did_you_mean
+from coft.core.files import read_json
+from coft.core.paths import HOME
 
 log = logging.getLogger(__name__)
 

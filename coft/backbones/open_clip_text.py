@@ -8,7 +8,7 @@ from typing import Any
 from coft.backbones.open_clip_names import Source
 from coft.backbones.tokens import CLIP_TOKENIZER, Tokenizer
 from coft.backbones.tower import AT_END, tower_of
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 PROBE = "a photo"
 OPTIONS = {"clean", "strip_sep_token", "language"}  # others would reach transformers, which has one that runs code

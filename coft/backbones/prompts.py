@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coft.backbones.text_tower import encode_classes, encode_text
 from coft.backbones.tower import TextTower, tower_of
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
 CONTEXT_STD = 0.02

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coft.backbones.architecture import has_attention
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 
 def freeze_stages(visual: Any, stages: int) -> None:

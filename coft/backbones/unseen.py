@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from coft.runtime.foreign import some_of
+from coft.core.sanitize import some_of
 
 from .load import EMBEDDED
 from .prompts import plain_name

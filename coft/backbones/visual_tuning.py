@@ -17,7 +17,7 @@ from coft.backbones.low_rank import add_low_rank
 from coft.backbones.residual_block import run_block
 from coft.backbones.stages import stays_frozen
 from coft.backbones.vit import make_room, parts_of
-from coft.runtime.errors import UserError, did_you_mean
+from coft.core.errors import UserError, did_you_mean
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 VPT_TOKENS = 20

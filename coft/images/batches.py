@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from coft.core.progress import bar
+from coft.core.seeding import derive, generator
+from coft.core.world import ALONE, World
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import VIEWS, Inputs, View, for_labels, normalize
 from coft.method.protocol import Batch
-from coft.method.seeding import derive, generator
-from coft.method.world import ALONE, World
-from coft.runtime.progress import bar
 
 Draw = tuple[str, int, int]  # for which model, index of the image, number of the draw
 ALL = "all"

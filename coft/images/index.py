@@ -16,11 +16,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from coft.core.errors import UserError
+from coft.core.files import read_json, replacing
+from coft.core.paths import cache_folder
+from coft.core.threads import map_threaded
 from coft.images.reading import FORMATS, SUFFIXES, check_sides, check_size, decode_image, read_bytes
-from coft.runtime.errors import UserError
-from coft.runtime.files import read_json, replacing
-from coft.runtime.places import cache_folder
-from coft.runtime.threads import map_threaded
 
 log = logging.getLogger(__name__)
 CACHE = cache_folder() / "folders"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}  # of files that count as images
 # Only what these suffixes promise is decoded, whatever a file is called: Pillow would run Ghostscript on PostScript.

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from coft.core.errors import UserError
+from coft.core.threads import map_threaded
+from coft.core.world import ALONE, World
 from coft.images.reading import IN_FULL, Decoding, decode_image, read_bytes
 from coft.images.views import View
-from coft.method.world import ALONE, World
-from coft.runtime.errors import UserError
-from coft.runtime.threads import map_threaded
 
 DIGEST = 32  # bytes of a SHA-256
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from coft.runtime.errors import UserError, did_you_mean
+from coft.core.errors import UserError, did_you_mean
 
 Transforms = list[Any]
 

@@ -14,22 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .classifier import HEADS, Classifier
+from coft.core.method_errors import MethodError
+from coft.labelling.classifier import HEADS, Classifier
+from coft.labelling.losses import adjusted_cross_entropy, log_mean
+from coft.labelling.neighbours import NeighbourGraph
+from coft.labelling.predictor import FinalClassifier, Predictor, finished
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels, given_quotas, seed_quota, select_seeds
+
 from .coft_settings import CoFTSettings
-from .errors import MethodError
 from .filters import FILTERS, HARD, Filter, SeedFilter, weigh_seeds, with_minimum
 from .guard import hardly_knows
 from .labeller import Scores, best_class, first_logits, first_neighbours, predict
-from .losses import adjusted_cross_entropy, log_mean
 from .negative_prompt import expected_dual_loss, separation
 from .negatives import NegativeVectors
-from .neighbours import NeighbourGraph
 from .optimizers import Schedule, cosine, light_optimizer
 from .pair import PARTNERS, Losses, MakeOptimizer, Pair
 from .peer import Peer
-from .predictor import FinalClassifier, Predictor, finished
 from .protocol import Backbone, Batch, Images, Method, Observer, Part, Runtime
-from .pseudo_labels import Predictions, PseudoLabels, given_quotas, seed_quota, select_seeds
 
 WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
 MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this

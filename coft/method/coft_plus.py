@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .classifier import Classifier
+from coft.core.seeding import derive
+from coft.core.settings import setting
+from coft.labelling.classifier import Classifier
+
 from .coft import CoFT
 from .coft_settings import CoFTSettings
 from .contrastive import DIM, QUEUE, ContrastingPeer
@@ -19,8 +22,6 @@ from .optimizers import restarts
 from .pair import Losses
 from .peer import Peer
 from .protocol import Backbone, Batch, Images, Part, Runtime
-from .seeding import derive
-from .settings import setting
 
 Describe = Callable[[float], Tensor]
 log = logging.getLogger(__name__)

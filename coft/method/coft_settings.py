@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from coft.core.settings import setting, share
+
 from .filters import FILTERS
 from .labeller import SCORES
 from .negative_prompt import CLEAN_RULES
-from .settings import setting, share
 
 PRECISIONS = ("fp32", "bf16", "bf16-predict", "fp16", "amp", "auto")
 

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .classifier import Classifier
+from coft.labelling.classifier import Classifier
+from coft.labelling.pseudo_labels import PseudoLabels
+
 from .peer import Peer
-from .pseudo_labels import PseudoLabels
 
 NO_IMAGE = -1
 DIM = 128  # length of a key

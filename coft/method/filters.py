@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from coft.core.tables import each_row
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels, best_of_each
+
 from .negative_prompt import p_clean
-from .pseudo_labels import Predictions, PseudoLabels, best_of_each
-from .tables import each_row
 
 Filter = Callable[[Predictions, Predictions], PseudoLabels]
 SeedFilter = Callable[[PseudoLabels, Tensor, bool], PseudoLabels]

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from coft.core.tables import chunks
+from coft.core.world import ALONE, World
+
 from .labeller import first_features, zero_shot_logits
 from .protocol import Backbone, Images, Runtime
-from .tables import chunks
-from .world import ALONE, World
 
 log = logging.getLogger(__name__)
 LEAST_SKILL = 0.22  # just above EuroSAT, where training can lose; on other sets it has gained at every skill

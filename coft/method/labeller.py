@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .classifier import Classifier
+from coft.core.parallel import Parallel
+from coft.core.tables import Allocate, Rows, chunks, each_row, in_memory, map_rows
+from coft.core.world import ALONE, World
+from coft.labelling.classifier import Classifier
+from coft.labelling.neighbours import NeighbourGraph, neighbour_count
+from coft.labelling.pseudo_labels import Predictions, correct_prior_
+
 from .negative_prompt import p_clean
-from .neighbours import NeighbourGraph, neighbour_count
-from .parallel import Parallel
 from .protocol import Backbone, Images, Runtime
-from .pseudo_labels import Predictions, correct_prior_
-from .tables import Allocate, Rows, chunks, each_row, in_memory, map_rows
-from .world import ALONE, World
 
 Scores = tuple[Tensor, Tensor]  # logits l+ and clean log-odds d of some images, shape (n, C) each
 

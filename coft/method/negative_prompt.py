@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .world import ALONE, World
+from coft.core.world import ALONE, World
 
 FIT_STEPS = 200  # on digits and icons labels by d are then as often right as after 1,000
 FIT_RATE = 2e-3  # of Adam, for vectors of unit length

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .classifier import Classifier
+from coft.core.seeding import generator
+from coft.labelling.classifier import Classifier
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
+
 from .coft_settings import CoFTSettings
 from .filters import ALONE, probability
 from .labeller import clean_
 from .negative_prompt import draw, fit_negative
 from .pair import PARTNERS, Pair
-from .pseudo_labels import Predictions, PseudoLabels
-from .seeding import generator
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 
-from .classifier import Classifier
+from coft.labelling.classifier import Classifier
 
 Built = tuple[Optimizer, LRScheduler]
 Schedule = Callable[[Optimizer, int], LRScheduler]  # of an optimizer, and the steps of its phase

@@ -9,13 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .classifier import HEADS, Classifier
+from coft.core.parallel import Parallel
+from coft.core.seeding import generator
+from coft.labelling.classifier import HEADS, Classifier
+
 from .labeller import SCORES, Labeller
 from .optimizers import Built, PhasedOptimizer, PhasedScheduler, Schedule, cosine, full_optimizer
-from .parallel import Parallel
 from .peer import Peer
 from .protocol import Backbone, Images, Runtime
-from .seeding import generator
 
 NAMES = ("peer_a", "peer_b")
 PARTNERS = dict(zip(NAMES, reversed(NAMES), strict=True))

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .classifier import HEADS, Classifier, interpolate
-from .errors import MethodError
-from .pseudo_labels import PseudoLabels
+from coft.core.method_errors import MethodError
+from coft.labelling.classifier import HEADS, Classifier, interpolate
+from coft.labelling.pseudo_labels import PseudoLabels
 
 
 def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .pseudo_labels import Predictions, PseudoLabels
-from .tables import Allocate, in_memory
-from .world import ALONE, World
+from coft.core.tables import Allocate, in_memory
+from coft.core.world import ALONE, World
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 
 if TYPE_CHECKING:
-    from .predictor import Predictor
+    from coft.labelling.predictor import Predictor
 
 # "index", shape (n,), and "view", shape (n, 3, size, size). Of several processes each has a part of the batch, perhaps
 # none of it, and "batch", the index of all its images.

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from coft.runtime.threads import map_threaded
+from coft.core.threads import map_threaded
 
 from .thumbnails import looks
 

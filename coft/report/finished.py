@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import CONFIG
+from coft.core.errors import UserError
+from coft.core.experiment import CONFIG
 
 
 def require_finished(folder: Path) -> None:

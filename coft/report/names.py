@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coft.method.neighbours import nearest
+from coft.labelling.neighbours import nearest
 
 NEIGHBOURS = 5
 AT_LEAST = 8  # images of a class in the sample, below which nothing is said of it

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from coft.runtime.evidence import centred_sample, evenly
+from coft.report.image_facts import centred_sample, evenly
 
 from . import names
 from .blocks import Block, Pictures, Strip, strips_of

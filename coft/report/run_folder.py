@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from coft.runtime.errors import UserError
-from coft.runtime.evidence import Evidence, read_evidence
-from coft.runtime.experiment import KEPT
-from coft.runtime.files import read_json
+from coft.core.errors import UserError
+from coft.core.experiment import KEPT
+from coft.core.files import read_json
+from coft.report.image_facts import Evidence, read_evidence
 
 from .finished import require_finished
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from coft.runtime.experiment import KEPT
+from coft.core.experiment import KEPT
 
 from .names import Signals
 from .run_folder import RunFolder

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from coft.core.errors import UserError
+from coft.core.threads import map_threaded
 from coft.images.reading import Decoding, decode_image, read_bytes
-from coft.runtime.errors import UserError
-from coft.runtime.threads import map_threaded
 
 SIDE = 96  # pixels of the longer side
 QUALITY = 55

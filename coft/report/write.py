@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coft.runtime.files import replacing
+from coft.core.files import replacing
 
 from .page import page
 from .run_folder import read_run

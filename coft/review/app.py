@@ -15,13 +15,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageDraw
 
+from coft.core.errors import UserError
 from coft.report.page import TEMPLATES as REPORT
 from coft.report.thumbnails import small_picture
 from coft.report.words import short
-from coft.runtime.errors import UserError
 
-from .again import command_with
 from .draft import ClassesFile, drafted
+from .rerun_command import command_with
 from .reviewed import OF_HALF, Reviewed
 from .zero_shot import ZeroShot, names_of
 

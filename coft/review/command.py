@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coft.core.errors import Parser
 from coft.report.finished import require_finished
-from coft.runtime.errors import Parser
 
 
 def make_parser(program: str, resolve: Callable[[str], Path]) -> Parser:

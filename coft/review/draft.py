@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coft.run.classes import BAR, Classes, given_classes, write_classes
-from coft.runtime.errors import UserError
-from coft.runtime.files import writing
+from coft.core.errors import UserError
+from coft.core.files import writing
+from coft.engine.class_names import BAR, Classes, given_classes, write_classes
 
 MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # of names characters
 UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # kinds of characters that no name has

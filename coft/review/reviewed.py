@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
+from coft.core.errors import UserError
+from coft.core.experiment import saved_config
+from coft.engine.class_names import CLASSES, Classes, is_file, read_classes
 from coft.report import names
+from coft.report.image_facts import Evidence, centred_sample, evenly
 from coft.report.page import measured
 from coft.report.run_folder import RunFolder, read_run
 from coft.report.words import percent
-from coft.run.classes import CLASSES, Classes, is_file, read_classes
-from coft.runtime.errors import UserError
-from coft.runtime.evidence import Evidence, centred_sample, evenly
-from coft.runtime.experiment import saved_config
 
 SHOWN = 12  # pictures of a class
 OF_HALF = 12  # pictures of one of its halves

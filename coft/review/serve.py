@@ -6,14 +6,14 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from coft.runtime.errors import UserError
-from coft.use.found import description_of, find_model
-from coft.use.model import Origin
-from coft.use.store import load_origin
+from coft.core.errors import UserError
+from coft.inference.locate_model import description_of, find_model
+from coft.inference.model import Origin
+from coft.inference.store import load_origin
 
-from .again import command_with
 from .app import Review
 from .draft import ClassesFile
+from .rerun_command import command_with
 from .reviewed import Reviewed, read_reviewed
 from .server import Server
 from .zero_shot import ZeroShot

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from coft.backbones.prompts import ensemble_features
-from coft.run.classes import Classes
-from coft.runtime.evidence import Evidence, evenly
+from coft.engine.class_names import Classes
+from coft.report.image_facts import Evidence, evenly
 
 SHOWN = 8  # pictures of what a class takes
 REMEMBERED = 10_000  # text features, at most

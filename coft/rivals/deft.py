@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coft.method.classifier import Classifier
+from coft.core.seeding import generator
+from coft.core.settings import setting, share
+from coft.labelling.classifier import Classifier
+from coft.labelling.losses import adjusted_cross_entropy, log_mean
+from coft.labelling.predictor import Predictor, finished
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.coft import MIN_AUC, MIN_KEPT, WARMUP_STEPS
 from coft.method.coft_settings import PRECISIONS
 from coft.method.filters import keep_best
 from coft.method.labeller import predict, zero_shot_logits
-from coft.method.losses import adjusted_cross_entropy, log_mean
 from coft.method.negative_prompt import draw_complement, dual_loss, separation
 from coft.method.optimizers import light_optimizer
 from coft.method.pair import Losses, MakeOptimizer, Pair
 from coft.method.peer import Peer
-from coft.method.predictor import Predictor, finished
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels
-from coft.method.seeding import generator
-from coft.method.settings import setting, share
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coft.method.classifier import Classifier
+from coft.core.parallel import Parallel
+from coft.core.settings import setting, share
+from coft.labelling.classifier import Classifier
+from coft.labelling.losses import adjusted_cross_entropy, average_predictions
+from coft.labelling.predictor import Predictor, finished
+from coft.labelling.pseudo_labels import PseudoLabels, correct_prior_
 from coft.method.coft_settings import PRECISIONS
 from coft.method.labeller import Labeller
-from coft.method.losses import adjusted_cross_entropy, average_predictions
 from coft.method.optimizers import HEAD_RATE, full_optimizer
-from coft.method.parallel import Parallel
 from coft.method.peer import Peer
-from coft.method.predictor import Predictor, finished
 from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels, correct_prior_
-from coft.method.settings import setting, share
 
 
 @dataclass(frozen=True)

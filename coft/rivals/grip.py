@@ -11,12 +11,12 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import PromptLearner
-from coft.method.losses import average_predictions
+from coft.core.settings import setting
+from coft.core.tables import map_rows
+from coft.labelling.losses import average_predictions
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.optimizers import PhasedOptimizer, PhasedScheduler
 from coft.method.protocol import Batch, Images, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels
-from coft.method.settings import setting
-from coft.method.tables import map_rows
 
 from .prompt_tuning import CoOpSettings, MakeOptimizer, PromptTuning
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coft.core.seeding import generator
+from coft.core.settings import setting, share
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.peer import Peer
-from coft.method.pseudo_labels import PseudoLabels
-from coft.method.seeding import generator
-from coft.method.settings import setting, share
 
 from .full_tuning import FullTuning
 from .self_training import LabellingSettings

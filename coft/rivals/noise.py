@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.core.seeding import generator
+from coft.labelling.pseudo_labels import Predictions
 from coft.method.coft import CoFT
 from coft.method.labeller import Scores, first_features
-from coft.method.pseudo_labels import Predictions
-from coft.method.seeding import generator
 
 NOISES = ("none", "uniform", "confusable", "cluster", "swapped")
 

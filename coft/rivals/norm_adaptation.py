@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from coft.backbones.architecture import timm_vit
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.visual_tuning import NORMS
-from coft.method import settings as declared
+from coft.core import settings as declared
+from coft.core.errors import UserError
 from coft.method.protocol import Images
-from coft.runtime.errors import UserError
 
 from .zero_shot import ZeroShot
 

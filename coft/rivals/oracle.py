@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, LRScheduler
 
+from coft.core.seeding import generator
+from coft.core.settings import setting, share
+from coft.core.world import ALONE, World
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels, best_of_each, odds_of
 from coft.method.coft_settings import CoFTSettings
 from coft.method.filters import Filter
 from coft.method.optimizers import Schedule, cosine
-from coft.method.pseudo_labels import Predictions, PseudoLabels, best_of_each, odds_of
-from coft.method.seeding import generator
-from coft.method.settings import setting, share
-from coft.method.world import ALONE, World
 
 from .noise import NOISES
 

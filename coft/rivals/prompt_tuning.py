@@ -12,14 +12,14 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import POSITIONS, PromptLearner, encode_prompts, random_context, word_context
+from coft.core.seeding import generator
+from coft.core.settings import setting
+from coft.labelling.losses import average_predictions
+from coft.labelling.predictor import FinalClassifier, Predictor
+from coft.labelling.pseudo_labels import PseudoLabels, given_quotas, seed_quota, select_seeds
 from coft.method.coft_settings import PRECISIONS, CoFTSettings
 from coft.method.labeller import first_logits, zero_shot_logits
-from coft.method.losses import average_predictions
-from coft.method.predictor import FinalClassifier, Predictor
 from coft.method.protocol import Images, Method, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels, given_quotas, seed_quota, select_seeds
-from coft.method.seeding import generator
-from coft.method.settings import setting
 
 COFT = CoFTSettings()  # for rivals that make their labels as CoFT does
 MakeOptimizer = Callable[[PromptLearner], tuple[Any, Any]]  # an optimizer and its schedule, stepped once an epoch

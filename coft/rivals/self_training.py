@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from coft.core.settings import setting
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.coft_settings import CoFTSettings
 from coft.method.labeller import first_logits
-from coft.method.pseudo_labels import PseudoLabels
-from coft.method.settings import setting
 
 from .full_tuning import FullTuning, TuningSettings
 

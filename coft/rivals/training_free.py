@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coft.method import settings as declared
+from coft.core import settings as declared
+from coft.labelling.neighbours import ANCHORS, NeighbourGraph, nearest, neighbour_count, read, weights_of
+from coft.labelling.pseudo_labels import prior_offset
 from coft.method.coft_settings import CoFTSettings
 from coft.method.labeller import first_features, zero_shot_logits
-from coft.method.neighbours import ANCHORS, NeighbourGraph, nearest, neighbour_count, read, weights_of
 from coft.method.protocol import Backbone, Images, Method, Runtime
-from coft.method.pseudo_labels import prior_offset
 
 COFT = CoFTSettings()  # for views of unlabeled images, and the prior correction
 ROUNDS = 10  # of TransCLIP
@@ -85,7 +85,7 @@ class Transport(Prior):
 
 
 class Propagation(Rule):
-    """Label propagation over nearest neighbours, after ZLaP (CVPR 2024); see `coft.method.neighbours`."""
+    """Label propagation over nearest neighbours, after ZLaP (CVPR 2024); see `coft.labelling.neighbours`."""
 
     offset: Tensor
     mean: Tensor

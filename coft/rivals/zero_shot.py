@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coft.method.predictor import FinalClassifier, Predictor
+from coft.labelling.predictor import FinalClassifier, Predictor
 from coft.method.protocol import Method
 
 

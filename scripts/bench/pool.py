@@ -22,17 +22,17 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from coft.method.classifier import Classifier
+from coft.core.disk_tables import new_table
+from coft.core.parallel import Parallel
+from coft.core.seeding import generator
+from coft.core.tables import ROWS, Rows
+from coft.labelling.classifier import Classifier
+from coft.labelling.neighbours import NeighbourGraph, neighbour_count
+from coft.labelling.pseudo_labels import Predictions, correct_prior_, given_quotas, select_seeds
 from coft.method.filters import both, with_minimum
 from coft.method.labeller import Labeller, clean_, predict, zero_shot_logits
 from coft.method.negative_prompt import draw, fit_negative
-from coft.method.neighbours import NeighbourGraph, neighbour_count
-from coft.method.parallel import Parallel
 from coft.method.protocol import Runtime
-from coft.method.pseudo_labels import Predictions, correct_prior_, given_quotas, select_seeds
-from coft.method.seeding import generator
-from coft.method.tables import ROWS, Rows
-from coft.runtime.disk_tables import new_table
 
 SCALE, TAU, NOISE = 100.0, 0.5, 1.0
 PEERS = ("peer_a", "peer_b")

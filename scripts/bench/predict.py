@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 
-from coft.use.model import AdaptedModel
-from coft.use.predict import said
-from coft.use.sources import Sources
-from coft.use.store import load
-from coft.use.stream import BATCH, predict_all
+from coft.inference.model import AdaptedModel
+from coft.inference.predict import said
+from coft.inference.sources import Sources
+from coft.inference.store import load
+from coft.inference.stream import BATCH, predict_all
 
 
 def encoders_alone(model: AdaptedModel, count: int) -> Callable[[], int]:

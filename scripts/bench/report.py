@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import write_json
-from coft.runtime.files import replacing
+from coft.core.errors import UserError
+from coft.core.experiment import write_json
+from coft.core.files import replacing
 
 from .measure import Measured, clock_of
 

@@ -18,12 +18,12 @@ from tabulate import tabulate
 from torch.distributed.launcher.api import elastic_launch
 
 from coft.backbones.load import architecture, load_clip
-from coft.method.classifier import Classifier
+from coft.core import processes
+from coft.core.world import World
+from coft.labelling.classifier import Classifier
 from coft.method.optimizers import full_optimizer
 from coft.method.peer import trainable_copy
 from coft.method.protocol import Runtime
-from coft.method.world import World
-from coft.runtime import processes
 from scripts.several import configured
 
 CLASSES = 100

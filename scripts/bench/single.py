@@ -17,17 +17,17 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from coft.runtime.errors import UserError
-from coft.use.export.comparing import which_peers, words_for
-from coft.use.export.merging import Exported, parts_of
-from coft.use.export.sample import SIZE, sample, tested_in
-from coft.use.export.wanted import AVERAGE, BOTH, Wanted
-from coft.use.found import find_model
-from coft.use.model import AdaptedModel
-from coft.use.predict import said
-from coft.use.sources import Source
-from coft.use.store import load
-from coft.use.stream import read_ahead
+from coft.core.errors import UserError
+from coft.inference.export.comparing import which_peers, words_for
+from coft.inference.export.export_options import AVERAGE, BOTH, Wanted
+from coft.inference.export.merging import Exported, parts_of
+from coft.inference.export.sample import SIZE, sample, tested_in
+from coft.inference.locate_model import find_model
+from coft.inference.model import AdaptedModel
+from coft.inference.predict import said
+from coft.inference.sources import Source
+from coft.inference.store import load
+from coft.inference.stream import read_ahead
 
 SINGLE = (AVERAGE, "a", "b")
 Z = 1.96  # of a 95 % interval

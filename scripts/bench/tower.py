@@ -19,10 +19,10 @@ from torch import Tensor
 from coft.backbones.load import architecture, load_clip
 from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, stage_names
 from coft.backbones.visual_tuning import light_module
+from coft.core.errors import Parser, UserError
+from coft.core.exit_codes import guarded
+from coft.core.precision import PREDICTIONS
 from coft.method.peer import trainable_copy
-from coft.runtime.ending import guarded
-from coft.runtime.errors import Parser, UserError
-from coft.runtime.precision import PREDICTIONS
 
 FROZEN = (0, 3, 5)  # stages
 TYPES = {"fp32": None, "bf16": torch.bfloat16, PREDICTIONS: None}  # of steps

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from coft.backbones.prompts import DualPrompts, PromptLearner, word_context
 from coft.backbones.visual_tuning import PromptedViT, light_module
-from coft.method.losses import weighted_cross_entropy
+from coft.core.precision import PRECISIONS, step_attention
+from coft.core.seeding import generator
+from coft.labelling.losses import weighted_cross_entropy
 from coft.method.negative_prompt import expected_dual_loss
 from coft.method.peer import Peer
-from coft.method.seeding import generator
-from coft.runtime.precision import PRECISIONS, step_attention
 from dassl.config import get_cfg_default
 from dassl.optim import build_optimizer
 from trainers import extend_cfg
@@ -59,7 +59,7 @@ class Setting:
         batch: Number of images.
         context: Random context tokens; 0 takes the template's words.
         device: "cpu" or "cuda".
-        precision: A name of coft.runtime.precision.PRECISIONS.
+        precision: A name of coft.core.precision.PRECISIONS.
         threads: Of torch, on a CPU.
     """
 

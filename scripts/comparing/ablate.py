@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from coft.runtime.ending import guarded
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
+from coft.core.exit_codes import guarded
 from scripts.launch import CONFIGS
 from scripts.paths import called_from, shown
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from coft.backbones.load import architecture
-from coft.runtime.errors import UserError, did_you_mean
+from coft.core.errors import UserError, did_you_mean
 
 from .methods import Method, known_keys, runnable
 from .plan import Run, make_config

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from coft.runtime.errors import UserError
-from coft.runtime.files import replacing
+from coft.core.errors import UserError
+from coft.core.files import replacing
 from scripts.launch import CONFIGS
 
 from .benchmark_rows import Derived, Unit

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from coft.runtime.ending import guarded
-from coft.runtime.errors import Parser, UserError, did_you_mean
+from coft.core.errors import Parser, UserError, did_you_mean
+from coft.core.exit_codes import guarded
 from scripts.paths import called_from, shown
 
 from .benchmark import run_benchmark

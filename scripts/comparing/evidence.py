@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from coft.runtime.errors import UserError
-from coft.runtime.files import replacing
+from coft.core.errors import UserError
+from coft.core.files import replacing
 
 from .methods import Settings
 from .plan import Run, weights_of

@@ -13,21 +13,21 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from coft.runtime.ending import guarded
-from coft.runtime.experiment import write_json
-from coft.runtime.files import read_json, replacing
+from coft.core.exit_codes import guarded
+from coft.core.experiment import write_json
+from coft.core.files import read_json, replacing
 from scripts.paths import shown
 
 from .ablate import FILES, plan_ablations
 from .ablations import FULL, Ablation, choose, load_ablations
 from .differences import measured, summarise_changes, with_changes
 from .experiments_figure import draw
+from .peer_diagnostics import SCORES, STAGES, witness
 from .plan import Run
 from .results import planned_rows
 from .runner import TRAIN
 from .session import command_line, do_runs, failed_lines, make_folder, make_grid, make_parser, report_failures
 from .tables import titled
-from .witness import SCORES, STAGES, witness
 
 DESCRIPTION = "Fork Phase II of CoFT with other filters, labels and rates, and measure what its peers know."
 KIND = "experiments"

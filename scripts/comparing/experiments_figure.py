@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from coft.core.errors import UserError
 from coft.rivals.noise import NOISES
-from coft.runtime.errors import UserError
 
 from .ablate import FILES
 from .ablations import FULL, load_ablations
 from .figures import panels, write_figure
-from .witness import STAGES
+from .peer_diagnostics import STAGES
 
 Table = Sequence[Mapping[str, str]]  # a row each: cells by heading
 ACCURACY = "accuracy %"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from coft.runtime.files import replacing
-from coft.runtime.report import import_matplotlib
+from coft.core.files import replacing
+from coft.engine.records import import_matplotlib
 
 from .methods import rival
 from .statistics import PAIR, ZERO_SHOT

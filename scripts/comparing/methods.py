@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import trainers
-from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.experiment import flatten
+from coft.core.errors import UserError, did_you_mean
+from coft.core.experiment import flatten
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS

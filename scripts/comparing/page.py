@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from coft.runtime.ending import guarded
-from coft.runtime.errors import Parser, UserError
-from coft.runtime.files import replacing
+from coft.core.errors import Parser, UserError
+from coft.core.exit_codes import guarded
+from coft.core.files import replacing
 from scripts.launch import ROOT
 from scripts.paths import called_from, shown
 

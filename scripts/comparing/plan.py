@@ -20,8 +20,8 @@ import train
 import trainers
 from coft.backbones.load import fingerprint, load_clip
 from coft.backbones.open_clip_names import is_open_clips, local_path
-from coft.runtime.errors import UserError, did_you_mean
-from coft.runtime.experiment import FREE_KEYS, flatten, saved_config
+from coft.core.errors import UserError, did_you_mean
+from coft.core.experiment import FREE_KEYS, flatten, saved_config
 from dassl.engine import TRAINER_REGISTRY
 from scripts import launch
 from trainers.config import make_cfg

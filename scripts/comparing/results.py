@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 from .logs import logged_labels, parse_log
 from .methods import method_name, rival

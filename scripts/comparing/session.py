@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
-from coft.runtime.errors import Parser, UserError, did_you_mean
-from coft.runtime.files import ensure_folder
+from coft.core.errors import Parser, UserError, did_you_mean
+from coft.core.files import ensure_folder
 from scripts.launch import CONFIGS, slug
 from scripts.paths import called_from, data_folder
 

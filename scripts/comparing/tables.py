@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from coft.runtime.files import replacing
+from coft.core.files import replacing
 
 MISSING = "-"
 # Column -> title and format; a table shows those of its columns that are here and not empty, in this order.

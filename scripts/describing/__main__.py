@@ -18,11 +18,11 @@ import openai
 from tqdm import tqdm
 
 from coft.backbones.descriptions import Descriptions, class_key, load_descriptions
-from coft.run.classes import is_file
-from coft.runtime.ending import INTERRUPTED, guarded
-from coft.runtime.errors import Parser, UserError
-from coft.runtime.files import replacing
-from coft.runtime.places import cache_folder
+from coft.core.errors import Parser, UserError
+from coft.core.exit_codes import INTERRUPTED, guarded
+from coft.core.files import replacing
+from coft.core.paths import cache_folder
+from coft.engine.class_names import is_file
 from scripts.paths import called_from
 
 from .asking import Task, UnusableAnswers, describe, make_client, opening

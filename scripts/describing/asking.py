@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 from .answers import sentences_in, sift
 from .classes import NamedClass

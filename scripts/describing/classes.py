@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from coft.backbones.descriptions import MAX_TOKENS, class_key, num_tokens
 from coft.backbones.prompts import plain_name
-from coft.run.classes import is_file, read_classes
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
+from coft.engine.class_names import is_file, read_classes
 from scripts.paths import called_from
 
 LONGEST_NAME = MAX_TOKENS // 2  # tokens; a sentence has to say something beside the name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coft.runtime.experiment import write_json
+from coft.core.experiment import write_json
 
 from .answers import sift
 

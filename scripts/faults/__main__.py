@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from coft.runtime.ending import guarded
-from coft.runtime.errors import Parser, UserError, did_you_mean
+from coft.core.errors import Parser, UserError, did_you_mean
+from coft.core.exit_codes import guarded
 from scripts.paths import called_from
 
 from .case import Result

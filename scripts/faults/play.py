@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from coft.runtime.ending import as_user_error
+from coft.core.exit_codes import as_user_error
 
 from .case import Case, Found, Result, Right, Wrong
 from .scene import SECRET, Scene

@@ -13,9 +13,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import write_json
-from coft.runtime.files import replacing
+from coft.core.errors import UserError
+from coft.core.experiment import write_json
+from coft.core.files import replacing
 
 from .case import Found, Result
 from .messages import faults_of

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 CHUNK = 1 << 20
 ATTEMPTS = 3

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 BROKEN = (
     *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error, struct.error),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from datasets.torchvision_sets import SETS, split_file, write_set
 
 from .download import download, download_drive

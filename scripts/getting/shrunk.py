@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from coft.core.errors import UserError
 from coft.images.reading import decode_image, read_bytes
-from coft.runtime.errors import UserError
 from dassl.data.datasets import Datum
 from datasets.torchvision_sets import SETS, read_set, split_file
 from datasets.written import Picture, write_images

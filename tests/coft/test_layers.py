@@ -37,10 +37,11 @@ def within(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-@pytest.mark.parametrize("path", modules("coft/method"), ids=lambda path: path.stem)
-def test_the_method_imports_torch_and_itself_alone(path: Path) -> None:
+@pytest.mark.parametrize("path", [*modules("coft/method"), *modules("coft/labelling")], ids=lambda path: path.stem)
+def test_the_method_imports_torch_and_what_is_below_it(path: Path) -> None:
     for name in imported(path):
-        assert within(name, "torch", "coft.method") or name.split(".")[0] in sys.stdlib_module_names, name
+        ours = within(name, "torch", "coft.method", "coft.labelling", "coft.core")
+        assert ours or name.split(".")[0] in sys.stdlib_module_names, name
 
 
 def test_the_library_imports_nothing_of_dassl_or_its_adapters() -> None:
@@ -48,35 +49,41 @@ def test_the_library_imports_nothing_of_dassl_or_its_adapters() -> None:
         assert not [name for name in imported(path) if within(name, *FOREIGN)], path
 
 
-def test_packages_of_the_library_do_not_import_in_circles() -> None:
-    """What is below does not know what is above: the method, files and backbones, then rivals and use."""
-    allowed = {
-        "method": set(),
-        "runtime": {"method"},
-        "images": {"method", "runtime"},
-        "backbones": {"method", "runtime", "images"},
-        "rivals": {"method", "runtime", "images", "backbones"},
-        "report": {"method", "runtime", "images"},
-        "use": {"method", "runtime", "images", "backbones"},
-        "run": {"method", "runtime", "images", "backbones", "rivals", "use", "report"},
-        "review": {"runtime", "backbones", "report", "run", "use"},
-        "command": {"method", "runtime", "images", "backbones", "rivals", "use", "report", "run", "review"},
-    }
-    for package, below in allowed.items():
-        for path in modules(f"coft/{package}"):
-            own = {name.split(".")[1] for name in imported(path) if name.startswith("coft.")}
-            assert own <= below | {package}, (path, own)
-    assert {path.name for path in (ROOT / "coft").iterdir() if path.is_dir() and any(path.glob("*.py"))} == set(allowed)
+BELOW = {
+    "core": set(),
+    "images": {"core", "method"},
+    "backbones": {"core", "images", "method"},
+    "labelling": {"core", "method"},
+    "method": {"core", "labelling"},
+    "rivals": {"core", "backbones", "labelling", "method"},
+    "inference": {"core", "images", "backbones", "labelling", "method"},
+    "report": {"core", "images", "labelling"},
+    "engine": {"core", "images", "backbones", "labelling", "method", "report", "inference"},
+    "review": {"core", "backbones", "engine", "inference", "report"},
+    "cli": {"api", "core", "engine", "inference", "report", "review"},
+}
+
+
+@pytest.mark.parametrize("package", list(BELOW))
+def test_imports_go_down(package: str) -> None:
+    for path in modules(f"coft/{package}"):
+        own = {name.split(".")[1] for name in imported(path) if name.startswith("coft.")}
+        assert own <= BELOW[package] | {package}, (path, own)
+
+
+def test_every_package_has_its_place() -> None:
+    packages = {path.name for path in (ROOT / "coft").iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert packages == set(BELOW)
 
 
 def test_relative_and_absolute_imports_are_both_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     path = tmp_path / "coft" / "method" / "new.py"
     path.parent.mkdir(parents=True)
-    lines = ["import yacs.config", "from ..runtime import errors", "from . import peer, pair", "from .pair import Pair"]
+    lines = ["import yacs.config", "from ..core import errors", "from . import peer, pair", "from .pair import Pair"]
     lines += ["from ...trainers import coft", "def f():", "    from dassl.engine import TrainerX"]
     path.write_text("\n".join(lines))
-    expected = ["yacs.config", "coft.runtime.errors", "coft.method.peer", "coft.method.pair", "coft.method.pair.Pair"]
+    expected = ["yacs.config", "coft.core.errors", "coft.method.peer", "coft.method.pair", "coft.method.pair.Pair"]
     assert list(imported(path)) == [*expected, "trainers.coft", "dassl.engine.TrainerX"]
     path.write_text("import importlib\nimportlib.import_module('dassl')\n")
     with pytest.raises(AssertionError, match="no reader sees"):
@@ -104,7 +111,7 @@ def everything_below(kind: type) -> Iterator[type]:
 def test_there_is_one_type_of_pseudo_labels() -> None:
     """From the seeds to the loss: whatever has a label for images in the method or a rival is it."""
     found = []
-    for path in [*modules("coft/method"), *modules("coft/rivals")]:
+    for path in [*modules("coft/labelling"), *modules("coft/method"), *modules("coft/rivals")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 fields = {

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coft.run.classes import check_classnames
-from coft.runtime.errors import UserError, did_you_mean
+from coft.core.errors import UserError, did_you_mean
+from coft.engine.class_names import check_classnames
 from datasets.base import DeclaredDataset, read_split, subsample
 from datasets.digits import Digits
 from datasets.eurosat import EuroSAT
@@ -153,6 +153,6 @@ def test_nearest_name() -> None:
 
 def test_a_workers_traceback_is_cut_to_the_message() -> None:
     error = UserError(
-        "Caught UserError in DataLoader worker process 0.\nTraceback ...\ncoft.runtime.errors.UserError: image x"
+        "Caught UserError in DataLoader worker process 0.\nTraceback ...\ncoft.core.errors.UserError: image x"
     )
     assert error.line == "image x"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import datasets
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets import benchmark
 from datasets.base import read_split

@@ -21,7 +21,7 @@ from coft.backbones.descriptions import (
     num_tokens,
 )
 from coft.backbones.prompts import plain_name
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from datasets.digits import CLASSNAMES as DIGITS
 from datasets.drawings import DECLARED
 from datasets.eurosat import CLASSNAMES as EUROSAT

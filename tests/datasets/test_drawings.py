@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from datasets.drawings import DECLARED, Drawings, Emoji, Icons
 from scripts.get_data import NAMES, main
 

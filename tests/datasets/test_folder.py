@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from coft.core.errors import UserError
+from coft.engine.class_names import Classes, given_classes, read_classes, write_classes
 from coft.images import index
-from coft.run.classes import Classes, given_classes, read_classes, write_classes
-from coft.runtime.errors import UserError
 from datasets.folder import Folder
 from tests.datasets.rooms import config, touch, write_image
 

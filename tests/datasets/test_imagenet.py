@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from datasets.imagenet import FAMILY
 from tests.datasets.rooms import in_folders, synsets, touch
 from tests.datasets.test_benchmark import load

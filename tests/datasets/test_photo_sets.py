@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import datasets
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets import intel, pacs
 from datasets.templates import templates_of

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision import datasets as tv
 
 import datasets  # noqa: F401
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.templates import TEMPLATES
 from datasets.torchvision_sets import SETS

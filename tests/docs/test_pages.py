@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coft.runtime.experiment import flatten
-from coft.runtime.settings import keys
+from coft.core.experiment import flatten
+from coft.core.settings import keys
 from scripts import launch
 from tests.docs.pages import CURRENT, DOCS, NEW_FILE, PAGES, ROOT, anchors, commands, links, prose
 from trainers.sections import declared
@@ -61,7 +61,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_commands_name_flags_that_exist(page: Path) -> None:
     sources = [
         *(ROOT / "scripts").rglob("*.py"),
-        *(ROOT / "coft" / "use").rglob("*.py"),
+        *(ROOT / "coft" / "inference").rglob("*.py"),
         *(ROOT / "tests" / "golden").glob("*.py"),
         ROOT / "train.py",
     ]

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 import coft
+from coft import estimator as classifier
 from coft.images import index
 from coft.method import negatives
 from coft.method.negative_prompt import fit_negative
-from coft.run import classifier
-from tests.coft.run.conftest import SHORT
+from tests.coft.api.conftest import SHORT
 from tests.conftest import draw
 from tests.docs.pages import DOCS, blocks
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coft.use.store import save
-from tests.coft.use.conftest import CLASSES, make_model
+from coft.inference.store import save
+from tests.coft.inference.conftest import CLASSES, make_model
 from tests.docs.pages import DOCS, blocks
 
 

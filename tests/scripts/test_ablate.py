@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from scripts.comparing.ablate import FILES, ablate, leave_out, plan_ablations
 from scripts.comparing.ablations import FULL, Ablation, choose, load_ablations, missing
 from scripts.comparing.differences import measured, overall_changes, summarise_changes, with_changes

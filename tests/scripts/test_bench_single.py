@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from coft.runtime.errors import UserError
-from coft.use.export.merging import Exported, parts_of
-from coft.use.store import save
+from coft.core.errors import UserError
+from coft.inference.export.merging import Exported, parts_of
+from coft.inference.store import save
 from scripts.bench.single import loss, row_of
-from tests.coft.use.conftest import CLASSES, make_model
+from tests.coft.inference.conftest import CLASSES, make_model
 
 
 def test_an_interval_has_the_true_loss_nineteen_times_of_twenty() -> None:

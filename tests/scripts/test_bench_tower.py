@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from scripts.bench import tower
 from tests.open_clip_models import CONFIGS, write_model
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from scripts.comparing.benchmark import known_results, plan_units, read_benchmark
 from scripts.comparing.benchmark_rows import Derived, Found, Unit, with_derived
 from scripts.comparing.benchmark_tables import OURS, REFERENCES, Bar, Ratio, verdict, write_report

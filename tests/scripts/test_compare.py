@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from coft.runtime.ending import guarded
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
+from coft.core.exit_codes import guarded
 from scripts.comparing.compare import compare, table
 from scripts.comparing.figures import uses_labels, write_bars
 from scripts.comparing.statistics import summarise

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coft.method.pseudo_labels import Predictions, PseudoLabels
-from coft.runtime.diagnostics import Diagnostics
-from scripts.comparing import witness as module
-from scripts.comparing.witness import fit_head, same_errors, survival
+from coft.engine.diagnostics import Diagnostics
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
+from scripts.comparing import peer_diagnostics as module
+from scripts.comparing.peer_diagnostics import fit_head, same_errors, survival
 
 
 def labelled(labels: list[int]) -> Predictions:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from scripts.getting.extract import extract
 
 from .archives import Members, link, tar, write, zipped

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from scripts.faults.case import Case, Found, Result, Right, Wrong
 from scripts.faults.categories import CATEGORIES, cases_of
 from scripts.faults.messages import faults_of

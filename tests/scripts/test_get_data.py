@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from datasets.torchvision_sets import SETS, read_set
 from scripts import get_data
 from scripts.getting import download as downloading

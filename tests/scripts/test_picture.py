@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import train
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from scripts.launch import ROOT
 from scripts.picture import by_turns, draw_picture, picture, predictions
 

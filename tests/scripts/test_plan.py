@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from scripts.comparing import methods as methods_module
 from scripts.comparing.methods import RIVALS, Method, choose_methods, parse_variant, runnable
 from scripts.comparing.plan import Grid, Run, finished_folders, plan, weights_of

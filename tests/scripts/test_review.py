@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from coft.review.again import command_with
+from coft.core.experiment import flatten
+from coft.review.rerun_command import command_with
 from coft.review.reviewed import read_reviewed
-from coft.runtime.experiment import flatten
 from scripts import launch
 from tests.coft.report.runs import write_images, write_run
 from train import make_parser

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import train
-from coft.method.world import ALONE, World
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
+from coft.core.world import ALONE, World
 from scripts.several import configured
 from tests.worlds import in_world
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from coft.engine import run_log
 from coft.method import coft, guard, negatives
 from coft.method.negative_prompt import fit_negative
 from coft.rivals import deft
-from coft.runtime import run_log
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed
 from tests.conftest import CLASSNAMES

@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 from yacs.config import CfgNode
 
-from coft.run.config_files import read_config
-from coft.run.data_settings import Input
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import flatten
-from coft.runtime.settings import defaults, keys, load
+from coft.core.config_files import read_config
+from coft.core.errors import UserError
+from coft.core.experiment import flatten
+from coft.core.settings import defaults, keys, load
+from coft.engine.data_settings import Input
 from dassl.config import get_cfg_default
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform

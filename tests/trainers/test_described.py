@@ -12,8 +12,8 @@ import torch
 
 from coft.backbones.descriptions import described_features, load_descriptions
 from coft.backbones.prompts import ensemble_features, template_features
-from coft.method.pseudo_labels import select_seeds
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
+from coft.labelling.pseudo_labels import select_seeds
 from tests.conftest import CLASSNAMES
 
 Run = Callable[..., Any]

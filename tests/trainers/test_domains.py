@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from datasets.pacs import CLASSNAMES, TEMPLATES
 from tests.datasets.rooms import write_image
 

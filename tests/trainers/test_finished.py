@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from coft.backbones.load import load_clip
-from coft.runtime.errors import UserError
-from coft.use.found import description_of, find_model, sealed
-from coft.use.store import load
+from coft.core.errors import UserError
+from coft.inference.locate_model import description_of, find_model, sealed
+from coft.inference.store import load
 from tests.trainers.conftest import OURS
 
 Run = Callable[..., Any]
@@ -53,9 +53,9 @@ def test_descriptions_and_low_rank_updates_come_along(run: Run, described: Path)
 
 def test_bf16_is_kept_where_the_machine_is_fast_with_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rounded = run("UPL", TRAINER__UPL__PREC="bf16")
-    monkeypatch.setattr("coft.use.store.faster_precision", lambda device: "bf16")
+    monkeypatch.setattr("coft.inference.store.faster_precision", lambda device: "bf16")
     assert assert_predicts_as(rounded).precision == "bf16"
-    monkeypatch.setattr("coft.use.store.faster_precision", lambda device: "fp32")
+    monkeypatch.setattr("coft.inference.store.faster_precision", lambda device: "fp32")
     assert load(Path(rounded.output_dir)).precision == "fp32"
 
 
@@ -204,7 +204,7 @@ def test_another_backbone_is_named(saved: Path, checkpoints: dict[str, Path], tm
 
 
 def test_a_full_disk_is_one_line(trained: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from coft.use import store
+    from coft.inference import store
 
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import CONFIG
+from coft.core.errors import UserError
+from coft.core.experiment import CONFIG
 from tests.trainers.conftest import assert_same_bits, of, weights
 from tests.trainers.test_resume import rows
 from trainers.pair import phase1_difference

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from coft.core.errors import UserError
 from coft.method import negative_prompt
-from coft.runtime.errors import UserError
 from tests.conftest import Shapes
 from tests.trainers.conftest import LABEL_FREE, SHORT, assert_same_bits, of, weights
 

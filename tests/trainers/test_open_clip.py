@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from tests.open_clip_models import CONFIGS, write_model
 from tests.trainers.conftest import OURS, SHORT, weights
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from coft.core.errors import UserError
+from coft.engine.predictions import count_by_class, known_accuracy
 from coft.images import index
-from coft.runtime.errors import UserError
-from coft.runtime.predictions import count_by_class, known_accuracy
 from dassl.engine import TRAINER_REGISTRY
 from tests.conftest import CLASSNAMES, draw
 from tests.trainers.conftest import OURS, assert_same_bits, weights

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from tests.trainers.conftest import assert_same_bits, saved_weights, weights
 
 Run = Callable[..., Any]

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from coft.method.errors import MethodError
-from coft.runtime import disk_tables
-from coft.runtime.errors import UserError
-from coft.runtime.experiment import flatten
-from coft.runtime.timing import STEPS, WAITING, Waited
+from coft.core import disk_tables
+from coft.core.errors import UserError
+from coft.core.experiment import flatten
+from coft.core.method_errors import MethodError
+from coft.core.timing import STEPS, WAITING, Waited
 from tests.trainers.conftest import assert_same_bits, of, weights
 
 Run = Callable[..., Any]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from tests.trainers.conftest import assert_same_bits, of, weights
 from tests.trainers.test_label_free import blank_labels, changed
 

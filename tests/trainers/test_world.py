@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coft.method.world import World
+from coft.core.world import World
 from dassl.utils import checkpoints
 from tests.conftest import write_shapes
 from tests.trainers.conftest import weights

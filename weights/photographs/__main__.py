@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from coft.runtime.ending import guarded
-from coft.runtime.errors import Parser, UserError
-from coft.runtime.files import replacing
-from coft.runtime.places import cache_folder
+from coft.core.errors import Parser, UserError
+from coft.core.exit_codes import guarded
+from coft.core.files import replacing
+from coft.core.paths import cache_folder
 from scripts.paths import called_from
 from weights.photographs.build import MODELS, Builder
 from weights.photographs.report import report

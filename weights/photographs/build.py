@@ -17,7 +17,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from coft.runtime.files import replacing
+from coft.core.files import replacing
 from weights.photographs.captions import TOKENIZER, Entry, tokens_of
 from weights.photographs.checkpoint import save, take_image_tower, vision_config
 from weights.photographs.image_tower import class_vectors, mean_features, read_tower

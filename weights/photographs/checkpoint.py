@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from coft.runtime.files import replacing
+from coft.core.files import replacing
 
 CONFIG, TENSORS = "open_clip_config.json", "open_clip_model.safetensors"
 EIGHT_BITS = ("token_embedding.weight",)  # a number of the table's 12.6 million is not worth two bytes

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 
 from coft.backbones.open_clip_models import load_open_clip
 from coft.backbones.prompts import template_features
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from weights.photographs.build import Builder, Lexicon
 from weights.photographs.checkpoint import SIZE
 from weights.photographs.teacher import PHOTO

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 log = logging.getLogger(__name__)
 

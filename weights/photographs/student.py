@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from coft.runtime.errors import UserError
-from coft.runtime.files import replacing
+from coft.core.errors import UserError
+from coft.core.files import replacing
 from weights.photographs.captions import Batch, Entry, batches
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 3}

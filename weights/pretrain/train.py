@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from coft.runtime.precision import faster_precision
+from coft.core.precision import faster_precision
 from weights.pretrain.augment import picture
 from weights.pretrain.captions import Captions, Prompts
 from weights.pretrain.distil import Distillation

@@ -7,8 +7,8 @@ import random
 from functools import partial
 
 from coft.backbones.descriptions import load_descriptions
-from coft.run.classes import check_classnames, read_classes
-from coft.use.sorting import folder_names
+from coft.engine.class_names import check_classnames, read_classes
+from coft.inference.sorting import folder_names
 
 from ..case import Case, Right, Wrong
 from ..scene import Scene
@@ -155,7 +155,7 @@ def text_of(scene: Scene, alphabet: str, seed: int) -> None:
 def listed(scene: Scene, text: str) -> None:
     """Read names as a command has them, and check them as a run does."""
     from coft.backbones.tokens import CLIP_TOKENIZER
-    from coft.run.classes import write_classes
+    from coft.engine.class_names import write_classes
 
     found = read_classes(text)
     check_classnames(found.names, "--classes")

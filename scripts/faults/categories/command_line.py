@@ -116,7 +116,7 @@ def scripted(scene: Scene, words: tuple[str, ...]) -> None:
     args = parse("CoFT", [*words, "--backbone", str(scene.clip)] if "--backbone" not in words else list(words))
     make_cfg(train.make_parser().parse_args(train_arguments("CoFT", args)), trainers.extend_cfg)
     if "--images" in words:  # what is left is said when the images are looked for
-        from coft.run.classes import read_classes
+        from coft.engine.class_names import read_classes
 
         read_classes(args.classes)
 
@@ -160,8 +160,8 @@ def called(scene: Scene, words: tuple[str, ...]) -> None:
     import contextlib
     import io
 
-    from coft.command.main import main
-    from coft.runtime.errors import UserError
+    from coft.cli.main import main
+    from coft.core.errors import UserError
 
     words = tuple(str(scene.place / "out") if word == "x" else word for word in words)
     said = io.StringIO()

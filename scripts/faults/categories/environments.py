@@ -83,7 +83,7 @@ def started(
 
 def raise_for(code: int, line: str) -> None:
     """An ending in a line is a clean error; any other is wrong."""
-    from coft.runtime.errors import UserError
+    from coft.core.errors import UserError
 
     if code == 2 and line.startswith("error: "):
         raise UserError(line.removeprefix("error: "))

@@ -15,8 +15,8 @@ import torch
 
 from coft.backbones.feature_cache import cached
 from coft.images import index
+from coft.inference.store import load
 from coft.report.write import write_report
-from coft.use.store import load
 
 from ..case import Case, Right, Wrong
 from ..scene import Scene
@@ -153,7 +153,7 @@ def resumed(scene: Scene, name: str, how: str) -> None:
 
 def corrected(scene: Scene) -> None:
     """Give a command with a mistake that is seen late, then the right one: the folder is free."""
-    from coft.runtime.ending import as_user_error
+    from coft.core.exit_codes import as_user_error
 
     for settings in (("OPTIM.LR", "1e30"), ("DATASET.UNLABELED", "val"), ("TRAIN.FORK", "nowhere")):
         try:

@@ -105,8 +105,8 @@ def model(scene: Scene, value: float) -> None:
 
     from safetensors.torch import load_file, save_file
 
-    from coft.use.found import DESCRIPTION, FORMAT, sealed
-    from coft.use.store import WEIGHTS, checksum, load
+    from coft.inference.locate_model import DESCRIPTION, FORMAT, sealed
+    from coft.inference.store import WEIGHTS, checksum, load
 
     folder = scene.copied_run() / "model"
     tensors = load_file(folder / WEIGHTS)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from coft.inference.predict import command as predict
+from coft.inference.store import load
 from coft.report.write import write_report
-from coft.use.predict import command as predict
-from coft.use.store import load
 
 from ..case import Case, Right, Wrong
 from ..scene import CLASSES, Scene

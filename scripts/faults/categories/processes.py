@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 from ..case import Case, Right, Wrong
 from ..scene import Scene

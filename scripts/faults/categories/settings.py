@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from coft.runtime.settings import Key
+from coft.core.settings import Key
 
 from ..case import Case, Right, Wrong
 from ..scene import Scene

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from coft.runtime.errors import UserError
-from coft.runtime.settings import LARGEST, Key, checked
+from coft.core.errors import UserError
+from coft.core.settings import LARGEST, Key, checked
 
 from ..case import Case
 from ..scene import Scene

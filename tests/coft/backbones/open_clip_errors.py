@@ -22,7 +22,7 @@ from coft.backbones.load import load_clip
 from coft.backbones.prompts import PromptLearner, encode_prompts, template_features, word_context
 from coft.backbones.tower import tower_of
 from coft.backbones.visual_tuning import VISUAL_MODULES, light_module
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from tests.open_clip_models import EVERY, write_model
 
 NAMES = ["cat", "golden_retriever", "a very long name of words", "bus"]

@@ -19,7 +19,7 @@ from coft.backbones.descriptions import (
     sentences_by_class,
 )
 from coft.backbones.prompts import ensemble_features
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 NAMES = ["cat", "Golden_Retriever"]
 TEMPLATES = ["a photo of a {}.", "a {} outside."]

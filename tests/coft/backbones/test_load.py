@@ -10,7 +10,7 @@ from clip import clip
 
 from coft.backbones import load as clip_models
 from coft.backbones.load import architecture, backbone_names, fingerprint, load_clip
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from tests.conftest import make_clip
 
 

@@ -26,9 +26,9 @@ from coft.backbones.open_clip_text import HuggingFaceTokenizer
 from coft.backbones.prompts import DualPrompts, template_features
 from coft.backbones.tower import tower_of
 from coft.backbones.visual_tuning import VISUAL_MODULES, light_module
+from coft.core.errors import UserError
 from coft.method.peer import freeze_statistics, trainable_copy
 from coft.rivals.norm_adaptation import adapt_batch_norms, centre_last_norm, has_batch_norms
-from coft.runtime.errors import UserError
 from tests.coft.backbones.open_clip_errors import NAMES, TEMPLATE, Pair
 from tests.open_clip_models import CONFIGS, EVERY, write_model, write_tokenizer
 

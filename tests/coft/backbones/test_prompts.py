@@ -19,7 +19,7 @@ from coft.backbones.prompts import (
     word_context,
 )
 from coft.backbones.text_tower import encode_text
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 
 TOKENIZER = SimpleTokenizer()
 NAMES = ["cat", "golden_retriever", "a very long name of many words"]

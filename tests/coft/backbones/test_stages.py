@@ -8,8 +8,8 @@ from coft.backbones.low_rank import LowRank
 from coft.backbones.open_clip_models import load_open_clip
 from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, stage_names, stays_frozen
 from coft.backbones.visual_tuning import light_module
+from coft.core.errors import UserError
 from coft.method.peer import trainable_copy
-from coft.runtime.errors import UserError
 from tests.open_clip_models import CONFIGS, write_model
 
 

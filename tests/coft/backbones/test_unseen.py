@@ -10,7 +10,7 @@ import torch
 from coft.backbones.load import EMBEDDED
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.unseen import unseen_names, warn_of_unseen
-from coft.runtime.foreign import FEW
+from coft.core.sanitize import FEW
 
 NAMES = ["sweater", "pullover", "ankle_boot", "T-shirt", "dog"]
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from coft.backbones.low_rank import LowRank
 from coft.backbones.visual_tuning import VPT_TOKENS, is_vit, light_module
+from coft.core.errors import UserError
 from coft.method.peer import freeze_statistics, trainable_copy
-from coft.runtime.errors import UserError
 from tests.coft.backbones.test_text_tower import EXACT, double_clip
 
 

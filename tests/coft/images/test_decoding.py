@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from coft.core.errors import UserError
+from coft.engine.inputs import decoding_of
 from coft.images.reading import IN_FULL, Decoding, decode_image, read_bytes
 from coft.images.unlabeled import UnlabeledPool
-from coft.run.images import decoding_of
-from coft.runtime.errors import UserError
 from tests.coft.images.test_images import encode
 from trainers.labeled_images import LabeledImages
 

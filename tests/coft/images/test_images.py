@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coft.core.errors import UserError
 from coft.images.reading import decode_image
-from coft.runtime.errors import UserError
 
 
 def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:

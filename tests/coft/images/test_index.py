@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coft.core.errors import UserError
 from coft.images import index
 from coft.images.index import SMALL, find_problem, index_folder
-from coft.runtime.errors import UserError
 from tests.datasets.rooms import touch, write_image
 
 

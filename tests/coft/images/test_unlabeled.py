@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from coft.core.errors import UserError
+from coft.core.seeding import derive
+from coft.engine.inputs import inputs_of
 from coft.images.batches import UnlabeledImages, endless_draws
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize
-from coft.method.seeding import derive
-from coft.run.images import inputs_of
-from coft.runtime.errors import UserError
 
 
 @pytest.fixture

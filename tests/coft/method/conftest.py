@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from coft.method import coft, negatives, neighbours
+from coft.labelling import neighbours
+from coft.method import coft, negatives
 from coft.method.negative_prompt import fit_negative
 
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method import negatives
 from coft.method.filters import FILTERS, oneself
 from coft.method.negative_prompt import fit_negative
-from coft.method.pseudo_labels import Predictions, PseudoLabels
 from tests.coft.method.test_coft_seeds import softmax, without_prior
 from tests.coft.method.toys import (
     CLASSES,

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from coft.method import neighbours
+from coft.core import disk_tables
+from coft.core.world import ALONE
+from coft.labelling import neighbours
+from coft.labelling.neighbours import NeighbourGraph
+from coft.labelling.pseudo_labels import Predictions
 from coft.method.labeller import predict
-from coft.method.neighbours import NeighbourGraph
 from coft.method.protocol import Runtime
-from coft.method.pseudo_labels import Predictions
-from coft.method.world import ALONE
-from coft.runtime import disk_tables
+from tests.coft.labelling.test_neighbours import naive_smooth
 from tests.coft.method.test_coft_seeds import naive_quotas, surest, without_prior, zero_shot
-from tests.coft.method.test_neighbours import naive_smooth
 from tests.coft.method.toys import (
     CLASSES,
     COUNT,
@@ -142,7 +142,7 @@ def test_a_model_s_predictions_without_a_graph_are_its_own_and_with_one_those_of
 
 def test_mapped_tables_change_no_bit(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_tables, "IN_MEMORY", 0)
-    monkeypatch.setattr("coft.method.tables.ROWS", 7)
+    monkeypatch.setattr("coft.core.tables.ROWS", 7)
     found = []
     for anchors in (1000, 12):
         monkeypatch.setattr(NeighbourGraph.__init__, "__defaults__", (anchors, ALONE))

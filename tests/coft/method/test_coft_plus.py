@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method.coft_plus import ASIDE, AT_PREDICTION, AT_SEEDS, Contrast
 from coft.method.contrastive import DIM, QUEUE, TEMPERATURE
-from coft.method.pseudo_labels import Predictions, PseudoLabels
 from tests.coft.method import toys
 from tests.coft.method.test_coft_seeds import without_prior
 from tests.coft.method.toys import (

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.core.method_errors import MethodError
 from coft.method.coft_settings import Phase1
-from coft.method.errors import MethodError
 from coft.method.negative_prompt import separation
 from tests.coft.method.toys import CLASSES, PARTNER, PEERS, ToyImages, begun, make_coft, pairs
 

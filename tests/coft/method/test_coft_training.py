@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.core import disk_tables
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method.coft_settings import Phase2
 from coft.method.negative_prompt import clean_log_odds, dual_loss
 from coft.method.protocol import Runtime
-from coft.method.pseudo_labels import Predictions, PseudoLabels
-from coft.runtime import disk_tables
 from tests.coft.method.toys import (
     PEERS,
     PHASES,

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from coft.core.world import ALONE, World
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method import coft
 from coft.method.coft_plus import Contrast
 from coft.method.coft_settings import Phase2
 from coft.method.protocol import Method, Observer, Runtime
-from coft.method.pseudo_labels import PseudoLabels
-from coft.method.world import ALONE, World
 from coft.rivals import deft
 from coft.rivals.deft import DeFT, DeFTSettings
 from coft.rivals.self_training import SelfTraining, SelfTrainingSettings

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.contrastive import KeyQueue, ProjectionHead, contrast_masks, contrastive_loss
-from coft.method.pseudo_labels import PseudoLabels
 
 
 def unit(*shape: int, source: torch.Generator) -> torch.Tensor:

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coft.core.parallel import Parallel
+from coft.labelling.losses import adjusted_cross_entropy, weighted_cross_entropy
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method import coft
 from coft.method.labeller import Labeller
-from coft.method.losses import adjusted_cross_entropy, weighted_cross_entropy
 from coft.method.optimizers import light_optimizer
-from coft.method.parallel import Parallel
 from coft.method.peer import Classifier
 from coft.method.protocol import Batch, Method, Observer, Runtime
-from coft.method.pseudo_labels import Predictions, PseudoLabels
 from tests.coft.method.test_coft_seeds import naive_quotas
 from tests.coft.method.toys import (
     CLASSES,

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method.filters import FILTERS, keep_best, weigh_seeds, with_minimum
-from coft.method.pseudo_labels import Predictions, PseudoLabels
 
 N, C = 200, 5
 

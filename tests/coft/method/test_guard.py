@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coft.method import tables
+from coft.core import tables
 from coft.method.guard import Knowledge, knowledge
 from coft.method.protocol import Runtime
 from tests.coft.method.toys import PEERS, ToyBackbone, ToyImages, load, make_coft, make_plus, saved, train

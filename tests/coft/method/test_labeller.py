@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coft.core.parallel import Parallel
+from coft.labelling.pseudo_labels import correct_prior_
 from coft.method.labeller import SCORES, Labeller, best_class, mean_features, predict
-from coft.method.parallel import Parallel
 from coft.method.peer import Classifier
 from coft.method.protocol import Runtime
-from coft.method.pseudo_labels import correct_prior_
 from tests.coft.method.toys import CLASSES, COUNT, DIM, ToyBackbone, ToyImages
 
 EPOCH = 7

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from coft.core.seeding import derive, generator
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method import negative_prompt, negatives
 from coft.method.negative_prompt import draw, fit_negative
 from coft.method.pair import PARTNERS
-from coft.method.pseudo_labels import PseudoLabels
-from coft.method.seeding import derive, generator
 from tests.coft.method.toys import COUNT, PEERS, make_coft, weights
 
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from coft.backbones.prompts import DualPrompts
 from coft.backbones.visual_tuning import light_module
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.negative_prompt import clean_log_odds
 from coft.method.peer import Classifier, Peer, check_identity, interpolate, ramped_ema
-from coft.method.pseudo_labels import PseudoLabels
 from tests.conftest import make_clip
 
 NAMES = ["cat", "dog", "bird"]

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coft.core.seeding import generator
+from coft.core.world import ALONE, World
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method.coft import CoFT
 from coft.method.coft_plus import CoFTPlus, CoFTPlusSettings, Contrast
 from coft.method.coft_settings import CoFTSettings, Phase1, Phase2
 from coft.method.protocol import Batch, Method, Observer, Runtime
-from coft.method.pseudo_labels import Predictions, PseudoLabels
-from coft.method.seeding import generator
-from coft.method.world import ALONE, World
 
 COUNT, CLASSES, SIZE, DIM = 30, 3, 4, 8
 PEERS = ("peer_a", "peer_b")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from coft.runtime.evidence import write_frozen, write_peers
+from coft.report.image_facts import write_frozen, write_peers
 
 EPOCHS = [
     ["epoch", "stage", "accuracy_both", "coverage", "disagreement"],

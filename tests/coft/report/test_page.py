@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coft.command.main import report
+from coft.cli.main import report
+from coft.core.errors import UserError
 from coft.report import page as page_module
 from coft.report.curves import nice_range
 from coft.report.page import LIMIT, measured, page
@@ -18,7 +19,6 @@ from coft.report.run_folder import read_run
 from coft.report.summary import class_rows, figures
 from coft.report.words import common_folder, duration, number, percent, short
 from coft.report.write import write_report
-from coft.runtime.errors import UserError
 
 from .runs import write_csv, write_images, write_run
 

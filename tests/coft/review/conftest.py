@@ -16,15 +16,15 @@ import yaml
 
 from coft.backbones.load import fingerprint, load_clip
 from coft.backbones.prompts import ensemble_features
+from coft.engine.class_names import Classes, write_classes
+from coft.inference.locate_model import FORMAT, sealed
+from coft.report.image_facts import write_frozen
 from coft.review.app import Review
 from coft.review.draft import ClassesFile
 from coft.review.reviewed import Reviewed, read_reviewed
 from coft.review.serve import zero_shot_of
 from coft.review.server import Server
 from coft.review.zero_shot import ZeroShot
-from coft.run.classes import Classes, write_classes
-from coft.runtime.evidence import write_frozen
-from coft.use.found import FORMAT, sealed
 from tests.coft.report.runs import write_csv, write_images, write_run
 
 TEMPLATES = ("a photo of a {}.", "an image of a {}.")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from coft.engine.class_names import Classes, read_classes
 from coft.review.server import Server
-from coft.run.classes import Classes, read_classes
 
 from .conftest import CLASSES, HOSTILE
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from coft.command.main import main
-from coft.run.classes import read_classes
+from coft.cli.main import main
+from coft.engine.class_names import read_classes
 
 
 def post(url: str, name: str, content: object) -> dict[str, str]:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
-from coft.review.again import command_with
+from coft.core.errors import UserError
+from coft.engine.class_names import Classes, read_classes
 from coft.review.draft import ClassesFile, drafted
+from coft.review.rerun_command import command_with
 from coft.review.reviewed import read_reviewed
 from coft.review.serve import zero_shot_of
-from coft.run.classes import Classes, read_classes
-from coft.runtime.errors import UserError
 
 from .conftest import CLASSES, EACH, HOSTILE
 

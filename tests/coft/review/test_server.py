@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from coft.engine.class_names import read_classes
 from coft.review.server import LARGEST, Server
-from coft.run.classes import read_classes
 
 from .conftest import CLASSES, HOSTILE
 

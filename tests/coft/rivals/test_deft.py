@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.core.seeding import generator
 from coft.method.negative_prompt import draw_complement, dual_loss
 from coft.method.protocol import Runtime
-from coft.method.seeding import generator
 from coft.rivals import deft
 from coft.rivals.deft import DeFT, DeFTSettings, Phase1, Phase2
 from tests.coft.method.toys import (

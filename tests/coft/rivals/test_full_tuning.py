@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.core import disk_tables
 from coft.method.protocol import Runtime
 from coft.rivals.full_tuning import FullTuning, Supervised, SupervisedSettings
 from coft.rivals.lafter import LaFTer, LaFTerSettings, train_text_classifier
 from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
-from coft.runtime import disk_tables
 from tests.coft.method.test_coft_seeds import without_prior
 from tests.coft.method.toys import (
     CLASSES,

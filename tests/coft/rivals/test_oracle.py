@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from coft.method.pseudo_labels import Predictions
+from coft.labelling.pseudo_labels import Predictions
 from coft.rivals.oracle import KNOWN, OracleSettings, oracle, right_labels, schedule_of, surest, true_seeds
 from tests.coft.method.toys import (
     CLASSES,

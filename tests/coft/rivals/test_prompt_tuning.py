@@ -12,13 +12,13 @@ from torch import Tensor
 
 from coft.backbones.backbone import ClassBackbone
 from coft.backbones.prompts import template_features
+from coft.core import disk_tables
+from coft.labelling.pseudo_labels import select_seeds
 from coft.method.coft import CoFT
 from coft.method.coft_settings import CoFTSettings
 from coft.method.protocol import Runtime
-from coft.method.pseudo_labels import select_seeds
 from coft.rivals.grip import GRIP, GRIPSettings, linear_quota
 from coft.rivals.prompt_tuning import UPL, CoOp, CoOpSettings, UPLSettings
-from coft.runtime import disk_tables
 from tests.coft.method.toys import Seen, ToyImages, assert_same_bits, load, pairs, saved, train, weights
 from tests.conftest import make_clip
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from weights.photographs import report
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coft.runtime.errors import UserError
+from coft.core.errors import UserError
 from weights.photographs import student
 from weights.photographs.captions import END, START, Batch, Entry, batches, tokens_of
 from weights.photographs.checkpoint import save, take_image_tower, vision_config

@@ -1,0 +1,194 @@
+"""What `coft.adapt` returns: a model, and what it says of the images that it was adapted to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from coft.core.errors import UserError
+from coft.core.files import write_table, writing
+from coft.core.progress import bar
+from coft.inference.export.export_options import Wanted
+from coft.inference.export.sample import Sample, every, of_paths, sample, views_of
+from coft.inference.export.write import export
+from coft.inference.locate_model import FOLDER
+from coft.inference.model import AdaptedModel
+from coft.inference.store import load, save
+from coft.report.write import write_report
+
+from .images.image_sources import holds_paths, image_of, sequence_of
+
+LABELS = "labels.csv"
+
+
+class Adapted:
+    """A CLIP that was adapted to images without a label.
+
+    Args:
+        model: The model.
+        labels: See `labels_`.
+        folder: Of the run, if it has one.
+
+    Attributes:
+        model: What predicts: encoders, vectors of the classes, preprocessing.
+        folder: Of the run: of `coft.adapt` with an output, or what `load` was given; else None.
+        labels_: A row for each image that was given: `path` (or `number`, of images in memory), `class`, `confidence`
+            (the probability of the class), `p_clean` (how likely the class is right, by the negative prompts), `kept`
+            (whether a peer's last filter kept this class as the image's pseudo-label).
+    """
+
+    def __init__(self, model: AdaptedModel, labels: pd.DataFrame, folder: Path | None = None) -> None:
+        self.model = model
+        self.labels_ = labels
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Adapted({len(self.labels_)} images, {len(self.classes_)} classes, {self.model.origin.name})"
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Names of the classes, in the order of the columns of `predict_proba`. Shape (C,)."""
+        return np.array(self.model.classes, dtype=object)
+
+    def predict(self, images: Any, batch_size: int = 64) -> np.ndarray:
+        """Name of the likeliest class of each image. Shape (n,).
+
+        Args:
+            images: As of `coft.adapt`.
+            batch_size: Images that go through the encoders at a time.
+
+        Raises:
+            UserError: If an image cannot be read; it is named.
+        """
+        return self.classes_[self.predict_proba(images, batch_size).argmax(axis=1)]
+
+    def predict_proba(self, images: Any, batch_size: int = 64) -> np.ndarray:
+        """Probabilities of the classes. Shape (n, C), float32.
+
+        Args:
+            images: As of `coft.adapt`; a folder's in order of their paths.
+            batch_size: Images that go through the encoders at a time.
+
+        Raises:
+            UserError: If an image cannot be read; it is named.
+        """
+        items = sequence_of(images)
+        parts = [np.zeros((0, len(self.classes_)), dtype=np.float32)]
+        for start in bar(range(0, len(items), batch_size), "predict images"):
+            batch = self._batch(items, range(start, min(start + batch_size, len(items))))
+            parts.append(self.model.predict(batch).probabilities.cpu().numpy())
+        return np.concatenate(parts)
+
+    def _batch(self, items: Any, chosen: Iterable[int]) -> Tensor:
+        """Some of the images that `sequence_of` gives, as the encoders read them. Shape (n, 3, size, size)."""
+        paths, view = holds_paths(items), self.model.view
+        return self.model.batch([view(items[i] if paths else image_of(items[i], str(i))) for i in chosen])
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model (safetensors and JSON) and its labels to a folder, which may hold an earlier one.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        with writing(Path(folder)):
+            write_table(self.labels_, Path(folder) / LABELS)
+        save(self.model, Path(folder) / FOLDER)  # last: where it is, all is there
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Adapted:
+        """Load what `save` wrote, or a run's model; a run of the commands has no `labels_` here.
+
+        Args:
+            folder: Of `save`, or output folder of a run.
+            device: Where it computes.
+
+        Raises:
+            UserError: If there is no model, or it is damaged.
+        """
+        path = Path(folder) / LABELS
+        try:
+            labels = read_labels(path) if path.is_file() else NO_LABELS
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); remove it") from error
+        return cls(load(Path(folder), device), labels.copy(), Path(folder))
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        to: str = "open_clip",
+        *,
+        peers: str = "",
+        single: bool = False,
+        int8: bool = False,
+        images: Any = None,
+    ) -> list[str]:
+        """Write the model in a form that others read, with a card; as the command `coft export`.
+
+        Args:
+            folder: Empty, or not there yet.
+            to: "open_clip", "onnx" or "head".
+            peers: "average", "both", "a" or "b"; "" for the default of `to`.
+            single: Take the encoder that gives this model's classes most often.
+            int8: Write a second ONNX file in int8.
+            images: On which the export is compared with this model, as of `coft.adapt`; without them those of
+                `labels_`, where they are files.
+
+        Returns:
+            What was measured, a line each.
+
+        Raises:
+            UserError: If it cannot be written, or the model has no such form. Then nothing is written.
+        """
+        wanted, model = Wanted(to, peers, single, int8), self._plain()
+        return export(model, Path(folder).expanduser(), wanted, partial(self._sample, model, images))
+
+    def _plain(self) -> AdaptedModel:
+        """The model on the CPU, in fp32."""
+        if self.model.device.type == "cpu" and self.model.precision == "fp32":
+            return self.model
+        with TemporaryDirectory() as place:
+            save(self.model, Path(place))
+            return load(Path(place), precision="fp32")
+
+    def _sample(self, model: AdaptedModel, images: Any) -> Sample:
+        if images is not None:
+            items = sequence_of(images)
+            return Sample(self._batch(items, range(len(items))[:: every(len(items))]).cpu()) if len(items) else Sample()
+        found = sample(model, self.folder, []) if self.folder else Sample()
+        if found.images is not None:
+            return found
+        return replace(found, images=views_of(model, of_paths(self.labels_.get("path", [])))[0])
+
+    def report(self) -> Path:
+        """Write `report.html` of the run anew; as the command `coft report`.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            UserError: If the run has no folder, or is not whole.
+        """
+        if self.folder is None:
+            raise UserError("report: the run has kept nothing to show; give coft.adapt an output folder")
+        return write_report(self.folder)
+
+
+NO_LABELS = pd.DataFrame(columns=["path", "class", "confidence", "p_clean", "kept"])
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """Read `labels_` from a file; texts such as "NA" are names like any other."""
+    texts = {"path": str, "class": str}
+    return pd.read_csv(
+        path, dtype=texts, keep_default_na=False, na_values={"p_clean": [""]}, encoding_errors="surrogateescape"
+    )

@@ -1,0 +1,6 @@
+"""`python -m coft.cli`: the command, also where it is not installed."""
+
+from coft.cli.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,84 @@
+"""`coft adapt`: `coft.adapt` as a command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coft.core.errors import Parser, UserError
+from coft.core.files import check_there
+from coft.core.sanitize import some_of
+from coft.core.words import counted
+
+METHODS = ("coft", "coft+")
+EXAMPLE = """examples:
+  coft adapt photos --classes "tabby cat, golden retriever"
+  coft adapt photos --classes classes.txt --output run2 phase1__epochs=2 input__size="(224, 224)"
+
+Stop it whenever you like: the same command goes on from the last finished epoch."""
+
+
+def make_parser(**options: Any) -> Parser:
+    """Build the parser of its arguments.
+
+    Args:
+        **options: For argparse.
+    """
+    parser = Parser(
+        prog="coft adapt",
+        description="Fine-tune a CLIP to a folder of images, without a label, and say which class each image is of.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+    parser.add_argument("images", metavar="IMAGES", help="folder of images, flat or nested")
+    parser.add_argument(
+        "--classes",
+        required=True,
+        metavar="NAMES",
+        help="class names with commas between them, or a file: one a line, 'sofa | couch' with a synonym, after tabs "
+        "sentences that describe it",
+    )
+    parser.add_argument("--output", default="adapted", metavar="DIR", help="folder of the results; default: adapted")
+    parser.add_argument("--backbone", default="photo", metavar="NAME", help="a CLIP, by name or path; default: photo")
+    parser.add_argument("--method", default="coft", choices=METHODS, help="default: coft")
+    parser.add_argument("--seed", type=int, default=1, help="of everything random; default: 1")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no log")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings, such as phase1__epochs=2")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Adapt, and say what was found.
+
+    Raises:
+        UserError: On a mistake of the user's.
+    """
+    args = make_parser().parse_intermixed_args(argv)
+    check_there(Path(args.images).expanduser())  # here, since torch takes seconds to import
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from coft.api import adapt
+    from coft.engine.settings import kind_of, parse
+
+    kind, settings = kind_of(args.method), {}
+    for word in args.settings:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise UserError(f"{word!r} is no setting; write NAME=VALUE, such as phase1__epochs=2")
+        settings[name] = parse(kind, name, text)
+    level = logging.ERROR if args.quiet else logging.INFO
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s", force=True)
+    given = args.images, args.classes, args.backbone, args.output, args.seed
+    with logging_redirect_tqdm():
+        found = adapt(*given, not args.quiet, method=args.method, **settings)
+    counts = found.labels_["class"].value_counts()
+    listed = some_of([f"{name} {count}" for name, count in counts.items()])
+    print(f"Labelled {counted(len(found.labels_), 'image')}: {listed}")
+    print(f"  {Path(args.output) / 'labels.csv'}")
+    print(f"  {Path(args.output) / 'model'}")
+    return 0

@@ -1,0 +1,135 @@
+"""The command `coft`: what to do is its first word. What a command needs is imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from coft.core.errors import Parser, UserError, did_you_mean
+from coft.core.exit_codes import guarded
+from coft.core.paths import HOME, INSTALLED
+from coft.report.finished import require_finished
+
+from . import adapt
+
+Command = Callable[[Sequence[str]], int]
+SHELLS = ("bash", "zsh", "tcsh")
+OVERVIEW = """usage: coft COMMAND ...
+
+Fine-tune CLIP to your images without a single label.
+
+  coft adapt photos --classes "tabby cat, golden retriever"
+
+commands:
+{commands}
+
+coft COMMAND --help says what a command takes."""
+
+
+def _of_the_checkout(name: str) -> Command:
+    """A command that needs data sets and trainers of the checkout, which the package does not have."""
+
+    def call(argv: Sequence[str]) -> int:
+        if INSTALLED:
+            raise UserError(f"coft {name}: needs a checkout of the project; there it is: bash scripts/{name}.sh")
+        return subprocess.call(["bash", str(HOME / "scripts" / f"{name}.sh"), *argv])
+
+    return call
+
+
+def _predict(argv: Sequence[str]) -> int:
+    from coft.inference.predict import main
+
+    return main(argv)
+
+
+def _export(argv: Sequence[str]) -> int:
+    from coft.inference.export.command import main
+
+    return main(argv)
+
+
+def _review(argv: Sequence[str]) -> int:
+    from coft.review.command import main
+
+    return main(argv)
+
+
+def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
+    """Write the report of a run. Returns the exit code."""
+    parser = Parser(prog=program, description="What a finished run found, as one page: report.html.")
+    parser.add_argument("run", type=resolve, metavar="RUN", help="output folder of a finished run")
+    run = parser.parse_args(argv).run
+    require_finished(run)
+    from coft.report.write import write_report
+
+    print(f"  {write_report(run)}")
+    return 0
+
+
+def completion(argv: Sequence[str]) -> int:
+    """Print what a shell needs to complete the command."""
+    import shtab
+
+    parser = Parser(prog="coft completion", description='Shell completion: eval "$(coft completion bash)"')
+    parser.add_argument("shell", choices=SHELLS)
+    shell = parser.parse_args(argv).shell
+    whole = Parser(prog="coft")
+    commands = whole.add_subparsers()
+    for name, (_, help) in COMMANDS.items():
+        of_adapt = [adapt.make_parser(add_help=False)] if name == "adapt" else []
+        commands.add_parser(name, help=help, parents=of_adapt)
+    print(shtab.complete(whole, shell))
+    return 0
+
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
+    "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),
+    "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
+    "report": (report, "report.html of a finished run, anew"),
+    "review": (_review, "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
+    "compare": (_of_the_checkout("compare"), "methods side by side on benchmarks (needs a checkout)"),
+    "data": (_of_the_checkout("data"), "get the data sets of the benchmarks (needs a checkout)"),
+    "completion": (completion, 'completion by the shell: eval "$(coft completion bash)"'),
+}
+
+
+def overview() -> str:
+    """What `coft --help` says."""
+    width = max(map(len, COMMANDS))
+    return OVERVIEW.format(commands="\n".join(f"  {name:{width}}  {help}" for name, (_, help) in COMMANDS.items()))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the arguments say.
+
+    Returns:
+        The exit code: 0, 2 for a mistake of the user's, 130 for an interrupt.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    return guarded(lambda: called(argv), "interrupted; the same command goes on from the last finished epoch")
+
+
+def called(argv: Sequence[str]) -> int:
+    """Call the command that the first argument names.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if argv[0] not in COMMANDS:
+        raise UserError(f"unknown command {argv[0]!r}; {did_you_mean(argv[0], COMMANDS)}")
+    return COMMANDS[argv[0]][0](argv[1:])
+
+
+def run() -> None:
+    """Be the process of the command."""
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in train.py, before torch is imported
+    sys.exit(main(sys.argv[1:]))

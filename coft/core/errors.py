@@ -1,0 +1,64 @@
+"""The error that ends a run with one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable
+from typing import NoReturn
+
+from .sanitize import one_line
+
+
+class UserError(Exception):
+    """Something that the user can mend: the message names it, says what was expected and what to do.
+
+    Data loader workers re-raise an exception with their whole traceback as its message; `line` takes
+    the last part of it, which is the message that was meant.
+    """
+
+    @property
+    def line(self) -> str:
+        """The message, as one line that may be shown: escaped, without secrets."""
+        text = str(self).strip()
+        if text.startswith("Caught ") and "Traceback" in text:
+            text = text.rsplit("UserError: ", maxsplit=1)[-1]
+        return one_line(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments that says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError where argparse would print its usage and exit."""
+        raise UserError(f"{message}; {self.prog} --help says what there is")
+
+
+FEW = 40  # names that fit into a line
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The one of the known names that is near to a name, in any case; empty if none is."""
+    lowered = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return lowered[near[0]] if near else ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Name the nearest of the known names, or all of them where none is near; of many, the five least far.
+
+    Args:
+        name: What the user wrote.
+        known: What would have been accepted.
+
+    Returns:
+        A clause to append to an error message.
+    """
+    choices = list(known)
+    if near := nearest(name, choices):
+        return f"did you mean {near!r}?"
+    if len(choices) > FEW:
+        lowered = {choice.lower(): choice for choice in choices}
+        some = difflib.get_close_matches(name.lower(), lowered, n=5, cutoff=0.0)
+        return f"the nearest of {len(choices)} known ones: {', '.join(lowered[key] for key in some)}"
+    return f"known are: {', '.join(choices)}"

@@ -1,0 +1,140 @@
+"""An output folder belongs to one experiment; what is written there is written whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coft.core.errors import UserError
+from coft.core.files import ensure_folder, replacing
+
+CONFIG = "config.yaml"
+KEPT = {"kept": "zero-shot CLIP"}  # of a summary, where nothing was trained; reports read it
+# Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
+FREE_KEYS = {
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERBOSE",
+    "USE_CUDA",
+    "DATASET.ROOT",
+    "INPUT.CACHE_MB",
+    "DATALOADER.NUM_WORKERS",
+    "TRAIN.PRINT_FREQ",
+    "TRAIN.FORK",  # of the same settings in Phase I, so the same bits
+}
+TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first of what differs
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all; a number that is none (NaN) becomes null."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def plain(content: Any) -> Any:
+    """What JSON can hold of a content: a number that is none (NaN) becomes null."""
+    if isinstance(content, dict):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to {"A.B": value}; tuples become lists, as in YAML."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def saved_config(folder: Path) -> dict[str, Any] | None:
+    """Settings of the experiment that an output folder holds, flattened; None if it holds none.
+
+    Raises:
+        UserError: If they cannot be read.
+    """
+    path = folder / CONFIG
+    try:
+        if not path.is_file():
+            return None
+        return flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from error
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: no settings of a run; choose another output folder, or remove this one") from error
+
+
+RESULTS = ("*.pth.tar*", "*/*.pth.tar*", "*/checkpoint", "resume.pt", "model", "summary.json", "*predictions.csv")
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a run has left anything in a folder that took it time: models, a state to go on from, predictions."""
+    return any(next(folder.glob(pattern), None) for pattern in RESULTS)
+
+
+def claim(cfg: Any, flag: str = "--output-dir") -> None:
+    """Take an output folder for an experiment, or go on with the same one.
+
+    A folder is an experiment's once that has finished an epoch: settings and a log alone are of a mistake.
+
+    Args:
+        cfg: All settings.
+        flag: What names the folder, for the error message.
+
+    Raises:
+        UserError: If the folder holds another experiment, or cannot be made.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    ensure_folder(folder, flag)
+    text = cfg.dump()
+    saved, present = saved_config(folder), flatten(yaml.safe_load(text))
+    if saved is not None and saved != present and saved.keys() >= set(TELLING) and not has_results(folder):
+        for path in (*folder.glob("log.txt*"), folder / "metrics.csv", folder / CONFIG):
+            path.unlink(missing_ok=True)
+        saved = None
+    if saved is None:
+        if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
+            raise UserError(
+                f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another {flag}"
+            )
+        with replacing(folder / CONFIG) as draft:
+            draft.write_text(text, encoding="utf-8")
+        return
+    other = sorted((saved.keys() ^ present.keys()) - FREE_KEYS)
+    if other and all(saved.get(key) == present.get(key) for key in TELLING):
+        raise UserError(
+            f"output folder {folder} was begun by another version of the project ({other[0]} is known to one of them "
+            f"alone); choose another {flag}, or remove the folder"
+        )
+    for key in dict.fromkeys((*TELLING, *sorted(saved.keys() | present.keys()))):
+        if key not in FREE_KEYS and saved.get(key) != present.get(key):
+            raise UserError(
+                f"output folder {folder} holds another experiment ({key} is {saved.get(key)!r} there, "
+                f"{present.get(key)!r} here); choose another {flag}, or remove the folder"
+            )
+
+
+def versions(toolbox: str) -> dict[str, str]:
+    """Versions of what results may depend on.
+
+    Args:
+        toolbox: The `dassl` in use.
+    """
+    packages = ("torch", "torchvision", "numpy", "pillow", "clip-anytorch", "scikit-learn")
+    found = {"python": platform.python_version(), "dassl": toolbox}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,304 @@
+"""Several processes of one run: how they find each other, who speaks, and that none of them waits for a dead one.
+
+`torchrun` starts them and says who is who. A thread in each process leaves a sign of life in torchrun's store every few
+seconds, and ends the process as soon as another has failed or has not been heard of.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from coft.core.world import ALONE, World
+
+from .errors import UserError
+
+log = logging.getLogger(__name__)
+BEAT = 2.0  # seconds between two signs of life
+SILENCE = 20.0  # seconds without one, after which a process counts as dead
+PATIENCE = timedelta(days=7)  # of an exchange: the watch ends what hangs, and labelling may take hours
+SLOW, SLOW_SECONDS = 1.5, 5.0  # times the usual work, and seconds above it, from which a rank is called slow
+FAILED = "failed"  # key of what ended the run
+OF_OTHERS = ("gloo", "NCCL", "Connection", "connection")  # words of errors that come of another process's end
+
+_present: World = ALONE
+_watch: Watch | None = None
+
+
+def world() -> World:
+    """The processes of this run."""
+    return _present
+
+
+def several() -> bool:
+    """Whether torchrun, or something like it, has started this process with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def join(store: Any = None, rank: int | None = None, size: int | None = None) -> World:
+    """Meet the other processes: those that the environment speaks of, as torchrun sets it, or those at a store.
+
+    Args:
+        store: Where they meet; without it, what the environment says.
+        rank: Of this process, with a store.
+        size: Number of processes, with a store.
+
+    Raises:
+        UserError: If they do not meet, or this process has no GPU of its own while there are GPUs.
+    """
+    global _present, _watch
+    if store is None:
+        if not several():
+            return ALONE
+        try:
+            store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the processes do not find each other ({_first_line(error)}); start torchrun anew"
+            ) from error
+    assert rank is not None and size is not None
+    gpus = torch.cuda.device_count()
+    if gpus:
+        place = int(os.environ.get("LOCAL_RANK", rank))
+        if place >= gpus:
+            raise UserError(f"process {place} of this machine has no GPU: there are {gpus}; start so many processes")
+        torch.cuda.set_device(place)
+    kind = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(kind, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    _present = World(rank, size)
+    _watch = Watch(store, rank, size)
+    _watch.start()
+    return _present
+
+
+def leave() -> None:
+    """The run is at its end for all processes: they wait for each other once more."""
+    global _present, _watch
+    if _watch is not None:
+        _watch.leaving = True
+        _present.barrier()
+        _watch.stop()
+        dist.destroy_process_group()
+    _present, _watch = ALONE, None
+
+
+def fail(error: BaseException, line: str, code: int) -> None:
+    """End this process, and thereby all, with one line that the first one to fail says.
+
+    Returns at once where this is the only process.
+
+    Args:
+        error: What happened. Where it is no more than that another process is gone, that one is named.
+        line: What happened, in words.
+        code: Exit code.
+    """
+    if _watch is None:
+        return
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in OF_OTHERS):
+        _watch.lost()
+    _watch.end(f"rank {_present.rank} of {_present.size}: {line}", code)
+
+
+class Watch(threading.Thread):
+    """Sees to it that no process waits for one that is gone.
+
+    Args:
+        store: That of the processes.
+        rank: Of this process.
+        size: Number of processes.
+    """
+
+    def __init__(self, store: Any, rank: int, size: int) -> None:
+        super().__init__(daemon=True, name="watch")
+        self.store, self.rank, self.size = store, rank, size
+        self.heard = dict.fromkeys(range(size), (b"", time.monotonic()))
+        self.over, self.leaving = threading.Event(), False
+        self.store.set(f"who/{rank}", f"{socket.gethostname()} {os.getpid()}")
+        self.signals, self._wake = os.pipe()
+
+    def start(self) -> None:
+        """Begin, and notice when torchrun wants this process to end, even while it waits for others."""
+        if threading.current_thread() is threading.main_thread():
+            os.set_blocking(self._wake, False)
+            signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+            signal.signal(signal.SIGTERM, lambda *_: None)
+        super().start()
+
+    def stop(self) -> None:
+        """The run has ended well."""
+        self.over.set()
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with suppress(OSError):
+            os.write(self._wake, b"\0")
+        self.join()
+        os.close(self._wake)
+        os.close(self.signals)
+
+    def run(self) -> None:
+        """Leave signs of life, and look for those of others."""
+        beats = 0
+        while not self.over.is_set():
+            try:
+                beats += 1
+                self.store.set(f"beat/{self.rank}", str(beats))
+                if self.store.check([FAILED]):
+                    self.quit("", 1)
+                self.listen()
+            except (RuntimeError, OSError) as error:  # torchrun's store is gone, and with it its machine
+                if not (self.over.is_set() or self.leaving):
+                    self.quit(f"rank {self.rank} of {self.size} has lost the others ({_first_line(error)})", 1)
+            ready, _, _ = select.select([self.signals], [], [], BEAT)
+            if ready and signal.SIGTERM in os.read(self.signals, 64):
+                self.ended_from_outside()
+
+    def listen(self) -> None:
+        """End all, if another process has been silent for too long. The first one listens to all, all to the first."""
+        for rank in range(self.size) if self.rank == 0 else (0,):
+            key = f"beat/{rank}"
+            beat = self.store.get(key) if self.store.check([key]) else b""
+            if beat != self.heard[rank][0]:
+                self.heard[rank] = beat, time.monotonic()
+            elif time.monotonic() - self.heard[rank][1] > SILENCE:
+                self.end(f"{self.name_of(rank)} has not been heard of for {SILENCE:.0f} seconds; {GOES_ON}", 1)
+
+    def ended_from_outside(self) -> None:
+        """Torchrun ends this process since another has failed: say which, if that one has not said it itself."""
+        time.sleep(0.5)  # torchrun takes leave of the dead one
+        self.name_the_dead()
+        self.quit("", 128 + signal.SIGTERM)
+
+    def lost(self) -> None:
+        """An exchange with others has failed: find out whom, or wait until the watch has."""
+        time.sleep(1.0)
+        self.name_the_dead()
+        time.sleep(SILENCE + 2 * BEAT)
+
+    def name_the_dead(self) -> None:
+        """End all with the name of a process that is no more, if that one has not said itself why."""
+        with suppress(RuntimeError):
+            if self.store.check([FAILED]):
+                self.quit("", 1)
+            gone = [rank for rank in range(self.size) if rank != self.rank and self.is_gone(rank)]
+            if gone:
+                self.end(f"{self.name_of(gone[0])} was killed, or ran out of memory; {GOES_ON}", 1)
+
+    def is_gone(self, rank: int) -> bool:
+        """Whether a process of this machine is no more."""
+        host, _, number = self.store.get(f"who/{rank}").decode().partition(" ")
+        if host != socket.gethostname():
+            return False
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+    def name_of(self, rank: int) -> str:
+        """A process in words."""
+        host, _, number = self.store.get(f"who/{rank}").decode().partition(" ")
+        return f"rank {rank} of {self.size} (process {number} on {host})"
+
+    def end(self, line: str, code: int) -> None:
+        """End this process, and let the others see it; say why, if this is the first one to do so."""
+        mine = f"{self.rank} {time.time()}"
+        first = True
+        with suppress(RuntimeError):
+            first = self.store.compare_set(FAILED, "", mine).decode() == mine
+        self.quit(line if first else "", code)
+
+    def quit(self, line: str, code: int) -> None:
+        """End this process at once, whatever it waits for."""
+        if line:
+            print(f"error: {line}", file=sys.__stderr__, flush=True)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+GOES_ON = "the same command goes on from the last finished epoch"
+
+
+@contextmanager
+def first_alone(world: World) -> Iterator[None]:
+    """Context that the first process leaves before the others enter it: for files that it makes and all read."""
+    if not world.writes:
+        world.barrier()
+    yield
+    if world.writes:
+        world.barrier()
+
+
+def check_same(world: World, what: Mapping[str, Any], hint: str) -> None:
+    """Check that all processes have the same values.
+
+    Args:
+        world: The processes.
+        what: Values by name.
+        hint: What to do if not.
+
+    Raises:
+        UserError: Naming the first that differs, and where.
+    """
+    said = [text.split("\n") for text in world.all_say("\n".join(repr(value) for value in what.values()))]
+    for name, values in zip(what, zip(*said, strict=True), strict=True):
+        for rank, value in enumerate(values):
+            if value != values[0]:
+                raise UserError(f"{name} is {values[0][:80]} on rank 0 and {value[:80]} on rank {rank}; {hint}")
+
+
+class Pace:
+    """Names a process that the others wait for.
+
+    Args:
+        world: The processes.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._begin()
+
+    def _begin(self) -> None:
+        self.since, self.waited = time.perf_counter(), self.world.waited
+
+    def lap(self, part: str) -> None:
+        """End a part of the run, and compare how long each process has worked on it.
+
+        Args:
+            part: What it was, in words.
+        """
+        if self.world.alone:
+            return
+        worked = time.perf_counter() - self.since - (self.world.waited - self.waited)
+        seconds = self.world.gather(torch.tensor([worked])).tolist()
+        usual = median(seconds) if len(seconds) > 2 else min(seconds)
+        slowest = max(range(len(seconds)), key=seconds.__getitem__)
+        if seconds[slowest] > max(SLOW * usual, usual + SLOW_SECONDS):
+            host = self.world.all_say(socket.gethostname())[slowest]
+            log.warning(
+                "Rank %d (%s) is slow: %.1f s of work in %s, the others %.1f s. They wait for it",
+                *(slowest, host, seconds[slowest], part, usual),
+            )
+        self._begin()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

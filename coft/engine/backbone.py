@@ -1,0 +1,120 @@
+"""The backbone of a run: the frozen CLIP that a config names, how it reads images, the precision of its forward pass.
+
+A config is anything that has its sections and keys as attributes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from coft.backbones.architecture import is_convolutional
+from coft.backbones.load import architecture, load_clip
+from coft.backbones.stages import freeze_stages
+from coft.backbones.visual_tuning import VISUAL_MODULES
+from coft.core.errors import UserError, did_you_mean
+from coft.core.precision import AUTO, PRECISIONS, PREDICTIONS, faster_precision
+
+log = logging.getLogger(__name__)
+
+
+def load_backbone(cfg: Any, device: torch.device) -> Any:
+    """Load the frozen CLIP of a config.
+
+    Returns:
+        A CLIP of any family, on the device.
+
+    Raises:
+        UserError: If INPUT.SIZE does not fit it.
+    """
+    name, trust = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT
+    known = architecture(name, trust)
+    size = tuple(cfg.INPUT.SIZE)
+    if not known.reads(size):
+        raise UserError(
+            f"INPUT.SIZE is {size}, backbone {name} reads {known.sizes}; leave INPUT.SIZE unset to follow it"
+        )
+    clip_model: Any = load_clip(name, trust).to(device)
+    freeze_stages(clip_model.visual, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES))
+    if is_convolutional(clip_model.visual):
+        clip_model.visual.to(memory_format=torch.channels_last)  # faster convolutions, the same results
+    return clip_model
+
+
+def follow_backbone(cfg: Any) -> None:
+    """Fill in how the backbone reads images, where that is not set: size, mean, standard deviation, interpolation."""
+    known, own = architecture(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT), cfg.INPUT
+    own.SIZE = tuple(own.SIZE) or (known.resolution,) * 2
+    own.PIXEL_MEAN = list(own.PIXEL_MEAN) or list(known.mean)
+    own.PIXEL_STD = list(own.PIXEL_STD) or list(known.std)
+    own.INTERPOLATION = own.INTERPOLATION or known.interpolation
+    if cfg.MODEL.BACKBONE.FROZEN_STAGES < 0:
+        cfg.MODEL.BACKBONE.FROZEN_STAGES = known.frozen_stages
+
+
+def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> dict[str, str]:
+    """What a checkpoint must share with a run to be loaded.
+
+    Args:
+        cfg: MODEL.BACKBONE.FROZEN_STAGES is read.
+        fingerprint: Of the CLIP.
+        classes: As of `classes.class_list`.
+        digest: Of the unlabeled images; none where there are none.
+    """
+    stages = cfg.MODEL.BACKBONE.FROZEN_STAGES
+    backbone = f"{fingerprint}, {stages} stages frozen" if stages > 0 else fingerprint
+    images = {"set of unlabeled images": digest} if digest else {}
+    return {"backbone": backbone, **images, "class list": classes}
+
+
+def faster(cfg: Any) -> str:
+    """The precision that "auto" stands for on this machine, with the backbone of a config."""
+    device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
+    backbone = cfg.MODEL.BACKBONE
+    return faster_precision(device, architecture(backbone.NAME, backbone.TRUST_JIT).depthwise)
+
+
+def check_light_module(name: str, key: str) -> None:
+    """Refuse the name of a light visual module that is not there.
+
+    Args:
+        name: What the user wrote.
+        key: Of which setting, for the error message.
+
+    Raises:
+        UserError: If there is none of this name.
+    """
+    if name not in (names := ("auto", *VISUAL_MODULES)):
+        raise UserError(f"{key} is {name!r}; {did_you_mean(name, names)}")
+
+
+def forward_type(precision: str, device: torch.device, key: str) -> torch.dtype | None:
+    """Type of the forward pass; weights stay fp32. fp16 on a CPU is run as fp32.
+
+    Args:
+        precision: A name of `PRECISIONS`, or "auto".
+        device: Of the models.
+        key: What named it, for the error message.
+
+    Returns:
+        None for fp32.
+
+    Raises:
+        UserError: If the name is unknown.
+    """
+    if precision == AUTO:
+        precision = faster_precision(device.type)
+    if precision not in PRECISIONS:
+        raise UserError(f"{key} is {precision!r}; expected one of {', '.join([*PRECISIONS, AUTO])}")
+    dtype = PRECISIONS[precision]
+    if dtype is torch.float16 and device.type == "cpu":
+        dtype = None
+    log.info("Precision: %s", precision if dtype or precision == PREDICTIONS else "fp32")
+    return dtype
+
+
+def precision_of(dtype: torch.dtype | None) -> str:
+    """Name of a type of the forward pass."""
+    return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

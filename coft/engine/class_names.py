@@ -1,0 +1,203 @@
+"""Class names as users give them: in the command, or in a file, with synonyms and descriptions if they like.
+
+Nothing else knows how synonyms are written.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coft.core.errors import UserError
+from coft.core.files import replacing
+
+GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates, of images of anything
+CLASSES = "classes.txt"  # in the output folder: the classes as the run had them
+MOST = 30_000  # classes; ImageNet has 21,841 in all
+MOST_BYTES = 1 << 28  # of a file
+MARK = "\ufeff"  # which some editors put before a text; nobody sees it
+CONTROLS = ("Cc", "Zl", "Zp")  # kinds of characters
+BAR = "|"  # between a class name and its synonyms
+Given = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes as a user means them.
+
+    Attributes:
+        names: C names, by label.
+        synonyms: Other names, by class name; of classes that have some.
+        descriptions: Sentences that describe a class, likewise.
+    """
+
+    names: list[str]
+    synonyms: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    descriptions: dict[str, list[str]] = field(default_factory=dict)
+
+
+def read_classes(text: str, flag: str = "--classes") -> Classes:
+    r"""Read class names.
+
+    Args:
+        text: Names with commas between them, or the path of a file with a name on each line. A name may be followed by
+            synonyms, and in a file, with tabs between them, by sentences that describe the class:
+            `tabby cat | striped cat\tA cat with stripes.`
+        flag: What the user calls it, for errors.
+
+    Raises:
+        UserError: If there is no such file, it is no text, it has no name, or one that is empty or stands twice.
+    """
+    path = Path(text).expanduser()
+    if is_file(path):
+        return _read_file(path, flag)
+    if "," not in text:
+        if "/" in text or path.suffix:
+            raise UserError(f"{flag} {text}: no such file; give a file with a class name on each line")
+        raise UserError(f"{flag} {text!r}: one name; write names with commas between them, or a file's path")
+    return _unique([[name.strip()] for name in text.split(",")], flag)
+
+
+def given_classes(classes: Given) -> Classes:
+    """Classes as a program gives them.
+
+    Args:
+        classes: What `read_classes` reads; or names; or sentences that describe each class, by its name. Names may be
+            followed by synonyms there, too.
+
+    Raises:
+        UserError: If these are no names that a classifier can be built on.
+    """
+    if isinstance(classes, (str, os.PathLike)):
+        found = read_classes(os.fspath(classes), "classes")
+    else:
+        names = list(classes)
+        if wrong := next((name for name in names if not isinstance(name, str)), None):
+            raise UserError(f"classes has {wrong!r}; expected texts, the names of the classes")
+        found = _unique([[name] for name in names], "classes")
+        if isinstance(classes, Mapping):
+            pairs = zip(found.names, classes.values(), strict=True)
+            found.descriptions.update({name: list(sentences) for name, sentences in pairs if sentences})
+    check_classnames(found.names, "classes")
+    return found
+
+
+def write_classes(path: Path, classes: Classes) -> None:
+    """Write a file that `read_classes` reads, whole or not at all."""
+    lines = []
+    for name in classes.names:
+        names = f" {BAR} ".join([name, *classes.synonyms.get(name, ())])
+        sentences = [" ".join(sentence.split()) for sentence in classes.descriptions.get(name, [])]
+        lines.append("\t".join([names, *sentences]) + "\n")
+    with replacing(path) as draft:
+        draft.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+
+def class_list(names: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> str:
+    """All names in one line, to know the same classes by."""
+    return " | ".join(" = ".join([name, *synonyms.get(name, ())]) for name in names)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a text too long for a path is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _read_file(path: Path, flag: str) -> Classes:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{flag} {path}: {path.stat().st_size >> 20} MiB; a file of class names has less: check it")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{flag} {path}: cannot be read as UTF-8 text ({error}); save it as such") from error
+    rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
+    if not rows:
+        raise UserError(f"{flag} {path}: the file is empty; write a class name on each line")
+    return _unique(rows, f"{flag} {path}")
+
+
+def _unique(rows: list[list[str]], source: str) -> Classes:
+    """Classes of rows, each the names of a class with bars between them, then sentences."""
+    found = Classes([])
+    exact, firsts, others = set[str](), set[str](), set[str]()
+    for number, (text, *sentences) in enumerate(rows, start=1):
+        name, *synonyms = (own.replace(MARK, "").strip() for own in text.split(BAR))
+        for own in (name, *synonyms):
+            if not any(letter.isprintable() for letter in own):
+                beside = f", beside a {BAR!r}" if synonyms else ""
+                raise UserError(f"{source}: name {number} is empty{beside}; give it one, or take it out")
+            if any("\ud800" <= letter <= "\udfff" for letter in own):
+                raise UserError(f"{source}: name {number}, {own!r}, is no text in UTF-8; write it anew")
+            if any(unicodedata.category(letter) in CONTROLS for letter in own):  # a terminal obeys some of them
+                raise UserError(
+                    f"{source}: name {number}, {own!r}, has a tab or a line break, or another control character; take "
+                    f"it out"
+                )
+        if name in exact or _plain(name) in others:
+            raise UserError(f"{source}: {name!r} stands there twice; take one out")
+        exact.add(name)
+        firsts.add(_plain(name))
+        for own in synonyms:
+            if _plain(own) in firsts | others:
+                raise UserError(f"{source}: {own!r} stands there twice; take one out")
+            others.add(_plain(own))
+        found.names.append(name)
+        if synonyms:
+            found.synonyms[name] = tuple(synonyms)
+        if kept := [sentence for sentence in sentences if sentence]:
+            found.descriptions[name] = kept
+    return found
+
+
+def _plain(name: str) -> str:
+    """A name without what makes no difference."""
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def _beside(name: str, other: str) -> str:
+    return "" if name == other else f" (CLIP reads {other!r} as the same)"
+
+
+def check_classnames(classnames: Sequence[str], source: str, distinct: bool = True) -> None:
+    """Refuse class names that no classifier could be built on.
+
+    Args:
+        classnames: Names by label.
+        source: What has them, for the error message.
+        distinct: Whether a name that stands twice is refused.
+
+    Raises:
+        UserError: On fewer than two names, on an empty one, on one with a bar, or on one that stands twice.
+    """
+    from coft.backbones.prompts import plain_name  # here: a wrong path is known without torch
+    from coft.backbones.tokens import CLIP_TOKENIZER
+
+    if len(classnames) < 2:
+        raise UserError(
+            f"{source}: a classifier needs at least two class names, {len(classnames)} given; add the missing names"
+        )
+    if len(classnames) > MOST:
+        raise UserError(f"{source}: {len(classnames)} class names; at most {MOST} are read: take fewer")
+    seen: dict[tuple[int, ...], int] = {}
+    for label, name in enumerate(classnames):
+        plain = tuple(CLIP_TOKENIZER.encode(plain_name(name)))  # which makes one of ligatures, quotes and entities
+        if not plain:
+            raise UserError(f"{source}: class {label} has an empty name ({name!r} is nothing to CLIP); give it one")
+        if BAR in name:
+            raise UserError(
+                f"{source}: the name of class {label} is {name!r}; {BAR!r} stands between synonyms, in the classes of "
+                f"your own images alone: take it out"
+            )
+        if plain in seen and distinct:
+            other = classnames[seen[plain]]
+            raise UserError(
+                f"{source}: classes {seen[plain]} and {label} have the same name {name!r}{_beside(name, other)}; "
+                f"rename one, or merge them"
+            )
+        seen[plain] = label

@@ -1,0 +1,156 @@
+"""Settings of images and loaders: Dassl's sections INPUT and DATALOADER, and our keys in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from coft.core.settings import setting, share
+from coft.images.views import AUGMENTATIONS
+
+SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+TRANSFORMS = (
+    "random_flip",
+    "random_resized_crop",
+    "normalize",
+    "instance_norm",
+    "random_crop",
+    "random_translation",
+    "center_crop",
+    "cutout",
+    "imagenet_policy",
+    "cifar10_policy",
+    "svhn_policy",
+    "randaugment",
+    "randaugment_fixmatch",
+    "randaugment2",
+    "gaussian_noise",
+    "colorjitter",
+    "randomgrayscale",
+    "gaussian_blur",
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """How images are read, and how labelled ones are augmented."""
+
+    size: tuple[int, ...] = setting(
+        (),
+        "height and width; []: follow the backbone, and only a CNN may read another square than its own",
+        at_least=1,
+        fits=lambda v: len(v) in (0, 2),
+        words="two of at least 1, or none: []",
+    )
+    interpolation: str = setting(
+        "", "how images are resized; '': follow the backbone", choices=("", "bilinear", "bicubic", "nearest")
+    )
+    transforms: tuple[str, ...] = setting(
+        ("random_resized_crop", "random_flip", "normalize"),
+        "augmentation of labelled images, and of the test what has no chance in it",
+        choices=TRANSFORMS,
+    )
+    no_transform: bool = setting(
+        False,
+        "Dassl's: leave images untouched, which no trainer here can read",
+        fits=lambda v: not v,
+        words="False: CLIP reads tensors, not files",
+    )
+    pixel_mean: tuple[float, ...] = setting(
+        (),
+        "mean of each channel, which is taken away; []: follow the backbone",
+        fits=lambda v: len(v) in (0, 3),
+        words="one for each of 3 channels, or none: []",
+    )
+    pixel_std: tuple[float, ...] = setting(
+        (),
+        "standard deviation of each channel, which is divided by; []: follow the backbone",
+        above=0.0,
+        fits=lambda v: len(v) in (0, 3),
+        words="one above 0 for each of 3 channels, or none: []",
+    )
+    crop_padding: int = setting(4, "random_crop: pixels around the image", at_least=0, at_most=1024)
+    rrcrop_scale: tuple[float, ...] = setting(
+        (0.08, 1.0),
+        "random_resized_crop: smallest and largest share of the area",
+        above=0.0,
+        at_most=1.0,
+        fits=lambda v: len(v) == 2 and v[0] <= v[1],
+        words="two above 0 and at most 1, the smaller one first",
+    )
+    cutout_n: int = setting(1, "cutout: number of squares", at_least=0, at_most=100)
+    cutout_len: int = setting(16, "cutout: pixels of their sides", at_least=1)
+    gn_mean: float = setting(0.0, "gaussian_noise: mean")
+    gn_std: float = setting(0.15, "gaussian_noise: standard deviation", at_least=0.0)
+    randaugment_n: int = setting(
+        2, "randaugment, randaugment2, randaugment_fixmatch: operations", at_least=0, at_most=100
+    )
+    randaugment_m: int = setting(10, "randaugment: strength", at_least=0, at_most=30)
+    colorjitter_b: float = setting(0.4, "colorjitter: change of brightness", at_least=0.0)
+    colorjitter_c: float = setting(0.4, "colorjitter: change of contrast", at_least=0.0)
+    colorjitter_s: float = setting(0.4, "colorjitter: change of saturation", at_least=0.0)
+    colorjitter_h: float = setting(0.1, "colorjitter: change of hue", at_least=0.0, at_most=0.5)
+    rgs_p: float = share(0.2, "randomgrayscale: probability")
+    gb_p: float = share(0.5, "gaussian_blur: probability")
+    gb_k: int = setting(
+        21, "gaussian_blur: pixels of the kernel", at_least=1, fits=lambda v: v % 2 == 1, words="odd and at least 1"
+    )
+    reduced_jpeg: bool = setting(True, "decode large JPEGs at 1/2, 1/4, 1/8, no smaller than twice INPUT.SIZE")
+    shrink_to: int = setting(
+        0, "pixels of the shorter side to which images are shrunk once; 0: they stay as they are", at_least=0
+    )
+    cache_mb: int = setting(512, "MB of decoded unlabeled images that are kept in memory, at most", at_least=0)
+    augment: str = setting("natural", "what the pictures are, which says how to augment", choices=tuple(AUGMENTATIONS))
+
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        """A blur mirrors the image at its edges, and so must be smaller."""
+        if "gaussian_blur" in self.transforms and self.size and self.gb_k // 2 >= min(self.size):
+            yield "GB_K", f"expected less than twice INPUT.SIZE, which is {list(self.size)}"
+
+
+@dataclass(frozen=True)
+class TrainLoader:
+    """Batches of labelled images."""
+
+    sampler: str = setting("RandomSampler", "in which order images come", choices=SAMPLERS)
+    batch_size: int = setting(32, "images of a batch; of each peer, where there are peers", at_least=1)
+    n_domain: int = setting(0, "RandomDomainSampler: domains of a batch; 0: all", at_least=0)
+    n_ins: int = setting(16, "RandomClassSampler: images of each class of a batch", at_least=1)
+
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        """A batch is shared out evenly."""
+        if self.sampler == "RandomClassSampler" and self.batch_size < self.n_ins:
+            yield "BATCH_SIZE", f"RandomClassSampler needs at least N_INS, which is {self.n_ins}"
+        if self.sampler == "RandomDomainSampler" and self.n_domain and self.batch_size % self.n_domain:
+            yield "BATCH_SIZE", f"RandomDomainSampler needs a multiple of N_DOMAIN, which is {self.n_domain}"
+
+
+@dataclass(frozen=True)
+class UnlabeledLoader(TrainLoader):
+    """Batches of Dassl's unlabeled images; trainers of the project draw their own, of TRAIN_X.BATCH_SIZE."""
+
+    same_as_x: bool = setting(True, "as TRAIN_X")
+
+
+@dataclass(frozen=True)
+class TestLoader:
+    """Batches of test images."""
+
+    sampler: str = setting(
+        "SequentialSampler",
+        "in which order images come: predictions are paired with them by it",
+        choices=("SequentialSampler",),
+    )
+    batch_size: int = setting(32, "images of a batch", at_least=1)
+
+
+@dataclass(frozen=True)
+class Dataloader:
+    """Batches."""
+
+    num_workers: int = setting(4, "processes that read images, no more than there are cores; 0: none", at_least=0)
+    k_transforms: int = setting(1, "Dassl's: views of a labelled image; not read here", at_least=1)
+    return_img0: bool = setting(False, "Dassl's: the image as it is, too; not read here")
+    train_x: TrainLoader = field(default_factory=TrainLoader)
+    train_u: UnlabeledLoader = field(default_factory=UnlabeledLoader)
+    test: TestLoader = field(default_factory=TestLoader)

@@ -1,0 +1,162 @@
+"""What a run leaves for people to read: numbers by epoch, curves, pseudo-labels, a table."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+from torch import Tensor
+
+from coft.core.files import replacing, write_table
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+STAGES = {"zero-shot": "zero-shot", "phase1": "after Phase I", "phase2": "after Phase II"}
+
+
+class History:
+    """Numbers by epoch, kept in `metrics.csv` and taken up again by a resumed run.
+
+    Args:
+        folder: Where `metrics.csv` is written.
+        resume_from: Where an earlier part of the run wrote its own; the same folder as a rule.
+        epochs_done: Rows of later epochs are forgotten: they will be run again.
+        writes: Whether this process writes the file.
+    """
+
+    def __init__(self, folder: Path, resume_from: Path, epochs_done: int, writes: bool = True) -> None:
+        self.path, self.writes = folder / "metrics.csv", writes
+        earlier = resume_from / "metrics.csv"
+        self.rows: list[Row] = []
+        if epochs_done > 0 and earlier.is_file():
+            try:
+                with earlier.open(newline="", encoding="utf-8") as file:  # pandas may round the last bit
+                    self.rows = [row for row in map(_typed, csv.DictReader(file)) if row["epoch"] <= epochs_done]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+                log.warning("%s cannot be read (%s): the curves begin with this run", earlier, error)
+
+    def add(self, epoch: int, stage: str, **numbers: float) -> None:
+        """Add a row (epochs count from 1; 0 is before training) and write the file."""
+        self.rows.append({"epoch": epoch, "stage": stage, **numbers})
+        if self.writes:
+            write_table(pd.DataFrame(self.rows), self.path)
+
+    def stage(self, name: str) -> Row:
+        """The last of each number of a stage (not every epoch has them all); empty if there is no row."""
+        return {key: value for row in self.rows if row["stage"] == name for key, value in row.items()}
+
+
+def results_table(history: History) -> str:
+    """Accuracies and pseudo-labels of each stage, as text."""
+    lines = []
+    for stage, title in STAGES.items():
+        row = history.stage(stage)
+        if row:
+            accuracies = [row.get(f"accuracy_{who}") for who in ("peer_a", "peer_b", "both")]
+            lines.append([title, *accuracies, _kept(row), _right(row), row.get("seconds")])
+    headers = ["accuracy %", "peer A", "peer B", "both", "pseudo-labels kept", "of them right", "seconds"]
+    known = [i for i in range(len(headers)) if any(line[i] not in (None, "") for line in lines)]  # some need labels
+    headers[0] = "accuracy %" if 1 in known else "stage"
+    lines, headers = [[line[i] for i in known] for line in lines], [headers[i] for i in known]
+    return tabulate(lines, headers=headers, floatfmt=".1f", tablefmt="simple_outline", missingval="")
+
+
+def _kept(row: Mapping[str, Any]) -> str:
+    kept, of = row.get("kept"), row.get("of")
+    return f"{kept:.0f} of {of:.0f}" if kept is not None and of is not None else ""
+
+
+def _right(row: Mapping[str, Any]) -> str:
+    precision = row.get("precision")
+    return f"{100 * precision:.1f} %" if precision is not None and not math.isnan(precision) else ""
+
+
+def _typed(row: Mapping[str, str]) -> Row:
+    words = {"epoch": int, "stage": str}
+    return {key: words.get(key, float)(value) for key, value in row.items() if value}
+
+
+def write_pseudo_labels(
+    path: Path,
+    paths: Sequence[str],
+    classnames: Sequence[str],
+    labels: Tensor,
+    columns: Mapping[str, Tensor],
+    kept_for: Mapping[str, Tensor],
+) -> None:
+    """Write `pseudo_labels.csv`: path, class, confidence, p_clean of both peers, and for whom the label is kept.
+
+    Args:
+        path: The CSV file.
+        paths: Image files.
+        classnames: Names by label.
+        labels: Pseudo-labels. Shape (N,).
+        columns: Further numbers for each image, by column name. Shape (N,) each.
+        kept_for: For each peer, whether it is trained on this label of this image. Shape (N,) each, bool.
+    """
+    table = pd.DataFrame({"path": list(paths), "class": [classnames[i] for i in labels.tolist()]})
+    for name, values in columns.items():
+        table[name] = values.double().round(decimals=6).numpy()
+    flags = [[who if kept else "" for kept in keep.tolist()] for who, keep in kept_for.items()]
+    table["kept_for"] = ["+".join(filter(None, names)) for names in zip(*flags, strict=True)]
+    write_table(table, path)
+
+
+def import_matplotlib() -> None:
+    """Import it, whatever MPLBACKEND says: a name that this version does not know would end a run that is done."""
+    if "matplotlib" in sys.modules:
+        return
+    wanted = os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+
+    if wanted is not None:
+        os.environ["MPLBACKEND"] = wanted
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = wanted
+
+
+def plot_curves(history: History, path: Path) -> None:
+    """Draw accuracy, and coverage, precision and disagreement of pseudo-labels, by epoch; what there is of them."""
+    import_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    table = pd.DataFrame(history.rows)
+    names = {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"}
+    shares = {name: name for name in ("coverage", "precision", "disagreement")}
+    panels = [(names, "test accuracy, %"), (shares, "pseudo-labels, share")]
+    panels = [panel for panel in panels if _known(table, panel[0])] or panels[1:]
+    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    first = table.loc[table["stage"] == "phase2", "epoch"] if "stage" in table else ()
+    for axes, (columns, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, table, columns, title)
+        axes.set_xlabel("epoch")
+        if len(first):
+            axes.axvline(min(first) - 0.5, color="grey", linewidth=0.8, linestyle=":")
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=120)
+
+
+def _known(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    return [column for column in names if column in table and table[column].notna().any()]
+
+
+def _draw(axes: Any, table: pd.DataFrame, names: Mapping[str, str], title: str) -> None:
+    for column in _known(table, names):
+        points = table[["epoch", column]].dropna()
+        axes.plot(points["epoch"], points[column], marker=".", label=names[column])
+    axes.set_title(title, fontsize=10)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)

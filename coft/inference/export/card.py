@@ -1,0 +1,87 @@
+"""The model card of an export."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clip import clip
+
+from coft.core.words import counted
+from coft.inference.model import AdaptedModel
+
+LICENCES = {
+    "embedded": "MIT, from freely licensed icons and fonts (weights/README.md of the project)",
+    "embedded-vit": "MIT, from freely licensed icons and fonts (weights/README.md of the project)",
+    "photo": "Apache-2.0 and WordNet's licence (weights/photographs.md of the project)",
+    "photo-lite1": "Apache-2.0 and WordNet's licence (weights/photographs.md of the project)",
+}
+LIMITS = (
+    "Every image gets one of the classes above, whatever it shows.",
+    "Confidences are not calibrated.",
+    "It knows images like those that it was trained on; others were not tried.",
+)
+UNLABELED = "No label was read in training: classes may be confused in a way that no number here shows."
+
+
+def escaped(text: str) -> str:
+    """A text that Markdown and HTML leave as it is, in one line."""
+    plain = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{sign}" if sign in "\\`*_[]|#" else sign for sign in plain)
+
+
+def licence_of(backbone: str) -> str:
+    """The licence of a backbone, as far as it is known."""
+    if backbone in clip.available_models():
+        return "MIT (OpenAI's CLIP)"
+    return LICENCES.get(backbone, "not known here; see where it is from")
+
+
+def accuracies(results: Mapping[str, Any]) -> list[str]:
+    """Lines on what was measured with labels."""
+    lines = []
+    if isinstance(results.get("accuracy_test"), (int, float)):
+        lines.append(f"{results['accuracy_test']:.1f} % of the test images, by the run's model")
+    return lines
+
+
+def card(model: AdaptedModel, title: str, made: Sequence[str], use: str, compared: Sequence[str]) -> str:
+    """Write the card.
+
+    Args:
+        model: What is exported.
+        title: Of the card.
+        made: What the files are.
+        use: How they are used: code.
+        compared: What was measured of the export itself.
+    """
+    about = model.about
+    classes = ", ".join(map(escaped, model.classes))
+    measured = [*accuracies(about.get("results", {})), *compared] or ["nothing"]
+    settings = [f"`{key}` = `{value!r}`" for key, value in about.get("not_default", {}).items()] or ["none"]
+    labels = about.get("labels_used", 0)
+    trainer, data = (escaped(str(about.get(key, "unknown"))) for key in ("trainer", "dataset"))
+    rows = {
+        "Trainer": f"{trainer}{' (our reconstruction)' if trainer.startswith('CoFT') else ''}, of CoFT for Dassl",
+        "Data": f"{data}: {counted(about.get('unlabeled_images', 0), 'unlabeled image')}, {counted(labels, 'label')}",
+        "Backbone": f"{escaped(model.origin.name)}, fingerprint {model.origin.fingerprint}",
+        "Licence of the backbone": escaped(licence_of(model.origin.name)),
+        "Input": f"{model.inputs.size} x {model.inputs.size} pixels",
+        "Seed": str(about.get("seed", "unknown")),
+    }
+    parts = [
+        f"# {escaped(title)}",
+        f"{counted(len(model.classes), 'class', 'classes')}: {classes}.",
+        "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items()),
+        _list("Files", made),
+        f"## Use\n\n```python\n{use.strip()}\n```",
+        _list("Measured", measured),
+        _list("Settings that are not the defaults", settings),
+        _list("Limits", LIMITS if labels else [*LIMITS, UNLABELED]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines)

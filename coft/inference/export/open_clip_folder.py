@@ -1,0 +1,132 @@
+"""A folder that open_clip loads: the whole CLIP with the adapted image encoder, and the classes beside it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from clip.model import CLIP
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from coft.backbones.open_clip_names import CONFIG, FILES, source_of
+from coft.core.errors import UserError
+from coft.inference.encoders import PLAIN, module_of
+from coft.inference.model import AdaptedModel
+
+from .head import write_head
+from .merging import Part, merged
+
+TOLERANCE = 1e-4  # of unit-length features
+
+
+def require_plain(model: AdaptedModel) -> None:
+    """See that open_clip's format has a place for the model's encoders.
+
+    Raises:
+        UserError: If it has not.
+    """
+    visual = model.clip_model.visual
+    if any(module_of(merged(encoder, visual), visual) != PLAIN for encoder in model.predictor.encoders):
+        raise UserError(
+            "--to open_clip: a ViT with visual prompts (VISUAL vpt-deep) has no place in open_clip's format; export to "
+            "onnx, or train with VISUAL lora or norms-and-biases"
+        )
+
+
+def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
+    """Write config, weights, `head.safetensors` and `classes.json`, and load them again to see that they are the same.
+
+    Raises:
+        UserError: If open_clip computes other features.
+    """
+    clip_model = copy.deepcopy(model.clip_model)
+    clip_model.visual.load_state_dict(part.encoder.state_dict())
+    tensors = {name: value.contiguous().clone() for name, value in clip_model.state_dict().items()}
+    save_file(tensors, folder / FILES[0], metadata={"format": "pt"})
+    (folder / FILES[0]).chmod(0o644)
+    config = {"model_cfg": model_config(model), "preprocess_cfg": preprocess_config(model)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_head(model, part, folder)
+    content = {"classes": model.classes, "templates": model.templates}
+    (folder / "classes.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    check(clip_model, folder, model.inputs.size)
+
+
+def preprocess_config(model: AdaptedModel) -> dict[str, Any]:
+    """open_clip's preprocess_cfg."""
+    own = model.inputs
+    return {
+        "size": [own.size, own.size],
+        "mean": list(own.mean),
+        "std": list(own.std),
+        "interpolation": own.interpolation,
+        "resize_mode": "shortest",
+    }
+
+
+def model_config(model: AdaptedModel) -> dict[str, Any]:
+    """open_clip's model_cfg."""
+    if isinstance(model.clip_model, CLIP):
+        return openai_config(model.clip_model)
+    config = copy.deepcopy(source_of(model.origin.name).config)
+    config["vision_cfg"]["image_size"] = model.inputs.size
+    return config
+
+
+def openai_config(clip_model: Any) -> dict[str, Any]:
+    """open_clip's model_cfg of a CLIP in OpenAI's format, by the shapes of its weights."""
+    visual, text = clip_model.visual, clip_model.transformer
+    vision: dict[str, Any] = {"image_size": visual.input_resolution}
+    if hasattr(visual, "transformer"):
+        width = visual.conv1.out_channels
+        heads = visual.transformer.resblocks[0].attn.num_heads
+        vision |= {"layers": visual.transformer.layers, "width": width, "head_width": width // heads}
+        vision |= {"patch_size": visual.conv1.kernel_size[0]}
+    else:
+        width = visual.layer1[0].conv1.in_channels
+        stages = [len(getattr(visual, f"layer{number}")) for number in range(1, 5)]
+        heads = visual.attnpool.num_heads
+        vision |= {"layers": stages, "width": width, "head_width": 32 * width // heads}
+    return {
+        "embed_dim": clip_model.text_projection.shape[1],
+        "quick_gelu": True,
+        "vision_cfg": vision,
+        "text_cfg": {
+            "context_length": clip_model.context_length,
+            "vocab_size": clip_model.vocab_size,
+            "width": text.width,
+            "heads": text.resblocks[0].attn.num_heads,
+            "layers": text.layers,
+        },
+    }
+
+
+@torch.no_grad()
+def check(clip_model: nn.Module, folder: Path, size: int) -> None:
+    """Load the folder as a user of open_clip would, and compare features of images and texts.
+
+    Raises:
+        UserError: If they differ.
+    """
+    import open_clip
+
+    loaded, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    tokens = open_clip.tokenize(["a photo of a cat", "a sign"], context_length=clip_model.context_length)
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for name, given in (("encode_image", images), ("encode_text", tokens)):
+        before, after = (unit(getattr(own, name)(given)) for own in (clip_model, loaded.eval()))
+        difference = float((before - after).abs().max())
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"--to open_clip: this version of open_clip computes other features ({name} differs by "
+                f"{difference:.1e}); take another one, or another --to"
+            )
+
+
+def unit(features: Tensor) -> Tensor:
+    """Features of unit length."""
+    return nn.functional.normalize(features.float(), dim=-1)

@@ -1,1 +1,0 @@
-"""A run without Dassl: settings, images, the loop, and the Python interface."""

@@ -1,0 +1,75 @@
+"""What `coft.adapt` returns writes its exports and its report as the commands do."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import coft
+from coft.cli.main import main
+from tests.coft.api.conftest import SHORT
+from tests.conftest import CLASSNAMES
+
+
+@pytest.fixture
+def adapted(folder: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> coft.Adapted:
+    return coft.adapt(folder, CLASSNAMES, str(checkpoints["resnet"]), tmp_path / "out", progress=False, **SHORT)
+
+
+def test_an_export_is_that_of_the_command(adapted: coft.Adapted, tmp_path: Path) -> None:
+    lines = adapted.export(tmp_path / "by-python", "head", single=True)
+    assert main(["export", str(tmp_path / "out"), "--to", "head", "--single", str(tmp_path / "by-command")]) == 0
+    cards = [(tmp_path / who / "README.md").read_text().replace(who, "") for who in ("by-python", "by-command")]
+    heads = [load_file(tmp_path / who / "head.safetensors") for who in ("by-python", "by-command")]
+    assert cards[0] == cards[1] and all(torch.equal(heads[0][key], heads[1][key]) for key in ("weight", "clean"))
+    assert "on 12 images" in lines[0] and "of 12 images" in lines[1]
+    with pytest.raises(coft.UserError, match="is there already"):
+        adapted.export(tmp_path / "by-python", "head")
+
+
+def test_a_model_without_a_folder_is_compared_on_the_images_of_its_labels(
+    folder: Path, pictures: list[Any], tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    images = sorted(str(path) for path in folder.rglob("*.png") if path.name != "broken.png")
+    adapted = coft.adapt(images, CLASSNAMES, str(checkpoints["resnet"]), progress=False, **SHORT)
+    assert "of 25 images" in adapted.export(tmp_path / "one", "head", peers="a")[0]
+    array = np.stack([np.asarray(picture) for picture in pictures[:5]])
+    assert "of 5 images" in adapted.export(tmp_path / "two", "head", peers="b", images=array)[0]
+    weights = [load_file(tmp_path / name / "head.safetensors")["weight"] for name in ("one", "two")]
+    assert weights[0].shape == weights[1].shape and not np.allclose(*weights)
+    with pytest.raises(coft.UserError, match="give coft"):
+        adapted.report()
+
+
+def test_a_report_is_written_anew(adapted: coft.Adapted, tmp_path: Path) -> None:
+    page = tmp_path / "out" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert coft.Adapted.load(tmp_path / "out").report() == page and page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"to": "onx"}, "to is 'onx'; did you mean 'onnx'"),
+        ({"to": "head", "peers": "c"}, "peers is 'c'; "),
+        ({"to": "head", "int8": True}, "--int8 goes with --to onnx"),
+        ({"to": "head", "peers": "a", "single": True}, "leave one of them out"),
+        ({"to": "head", "single": True, "images": []}, "--single: .*--images"),
+    ],
+)
+def test_a_wrong_export_is_one_line(wanted: dict[str, Any], said: str, adapted: coft.Adapted, tmp_path: Path) -> None:
+    with pytest.raises(coft.UserError, match=said):
+        adapted.export(tmp_path / "new", **wanted)
+    assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".new*"))
+
+
+def test_labels_are_in_the_order_of_what_was_given(adapted: coft.Adapted, tmp_path: Path) -> None:
+    rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open()))
+    assert [row["path"] for row in rows] == list(adapted.labels_["path"])

@@ -1,0 +1,268 @@
+"""coft.adapt: the same results as the command, on images in whatever form they come, and going on after a stop."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+import coft
+from coft.cli.main import main
+from coft.engine import state
+from coft.engine.class_names import read_classes
+from coft.images.image_sources import given_images
+from coft.inference.encoders import module_of
+from coft.method.coft import CoFT
+from scripts import launch
+from tests.coft.api.conftest import SHORT
+from tests.conftest import CLASSNAMES
+
+
+@pytest.fixture
+def adapt(checkpoints: dict[str, Path]) -> Callable[..., coft.Adapted]:
+    def call(images: Any, classes: Any = CLASSNAMES, **settings: Any) -> coft.Adapted:
+        return coft.adapt(images, classes, str(checkpoints["resnet"]), progress=False, **(SHORT | settings))
+
+    return call
+
+
+def config_name(name: str, section: str) -> str:
+    key = name.replace("__", ".").upper()
+    return key if key.startswith(("DATALOADER.", "INPUT.", "OPTIM.")) else f"TRAINER.{section}.{key}"
+
+
+@pytest.mark.parametrize(("method", "trainer"), [("coft", "CoFT"), ("coft+", "CoFTPlus")])
+def test_the_bits_are_those_of_the_command(
+    method: str, trainer: str, adapt: Any, folder: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    settings = SHORT | {"input__augment": "aerial", "optim__lr": 0.02} | ({"rounds": 2} if method == "coft+" else {})
+    classes = tmp_path / "classes.txt"
+    first, *others = (f"{name}\tA {name} on a wall." for name in CLASSNAMES)
+    classes.write_text("\n".join([first.replace("\t", " | red disc | dot\t"), *others]), encoding="utf-8")
+    out = tmp_path / "command"
+    argv = [trainer, "folder", "--images", str(folder), "--classes", str(classes), "--output-dir", str(out)]
+    argv += ["--backbone", str(checkpoints["resnet"]), "--seed", "3"]
+    pairs = {config_name(name, trainer.upper()): value for name, value in settings.items()}
+    assert launch.main([*argv, *(str(word) for pair in pairs.items() for word in pair)]) == 0
+    torch.manual_seed(123)  # the global generator is nothing to us
+    before = torch.get_rng_state()
+    result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=3, **settings)
+    assert torch.equal(torch.get_rng_state(), before)
+    for name in ("pseudo_labels.csv", "predictions.csv", "skipped.csv", "classes.txt", "model/model.safetensors"):
+        assert (tmp_path / "python" / name).read_bytes() == (out / name).read_bytes(), name
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    assert {row["class"] for row in rows} <= set(CLASSNAMES) and list(result.classes_) == list(CLASSNAMES)
+    assert read_classes(str(out / "classes.txt")) == read_classes(str(classes))
+    shown = [{"path": p, "class": c, "confidence": f"{x:.6f}"} for p, c, x in result.labels_.to_numpy()[:, :3]]
+    assert shown == rows and len(rows) == 25
+
+
+class Labelled(Dataset):
+    """A data set as torchvision's are: images with labels, which nothing may look at."""
+
+    def __init__(self, pictures: list[Image.Image]) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, object]:
+        return torch.from_numpy(np.array(self.pictures[number])).permute(2, 0, 1).float() / 255, object()
+
+
+def test_images_in_memory_are_the_same_in_any_form(adapt: Any, pictures: list[Image.Image]) -> None:
+    array = np.stack([np.asarray(picture) for picture in pictures])
+    first = given_images(pictures)
+    assert first.names == [str(number) for number in range(24)] and len(set(first.digests)) == 24
+    for images in (array, list(array), torch.from_numpy(array).permute(0, 3, 1, 2), Labelled(pictures)):
+        found = given_images(images)
+        assert found.digests == first.digests and not found.of_files
+        assert found.read("5") == first.read("5")
+    result = adapt(Labelled([*pictures, pictures[0]]))
+    assert list(result.labels_["number"]) == list(range(25)) and len(given_images(pictures * 2).distinct()) == 24
+    assert list(result.labels_.loc[24])[1:] == list(result.labels_.loc[0])[1:]
+    assert np.array_equal(result.predict_proba(array), result.predict_proba(pictures))
+
+
+def test_labels_are_what_the_model_predicts(adapt: Any, folder: Path, tmp_path: Path) -> None:
+    result = adapt([str(path) for path in sorted(folder.rglob("*.png")) if path.name != "broken.png"])
+    probabilities = result.predict_proba(list(result.labels_["path"]))
+    assert list(result.predict(list(result.labels_["path"]))) == list(result.labels_["class"])
+    assert probabilities.max(axis=1) == pytest.approx(result.labels_["confidence"].to_numpy(), rel=1e-5)
+    assert probabilities.shape == (25, 3) and probabilities.sum(axis=1) == pytest.approx(np.ones(25))
+    assert result.labels_["p_clean"].between(0, 1).all() and result.labels_["kept"].dtype == bool
+    result.save(tmp_path / "saved")
+    again = coft.Adapted.load(tmp_path / "saved")
+    pd.testing.assert_frame_equal(again.labels_, result.labels_, check_dtype=False, rtol=1e-6)
+    assert list(again.classes_) == list(CLASSNAMES)
+    assert np.array_equal(again.predict_proba(folder / "0.png"), result.predict_proba(folder / "0.png"))
+
+
+def test_a_folder_of_results_has_a_report_and_predicts(
+    adapt: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    result = adapt(folder, output=output)
+    page = (output / "report.html").read_bytes()
+    assert all(name.encode() in page for name in CLASSNAMES)
+    (output / "report.html").unlink()
+    assert main(["report", str(output)]) == 0 and (output / "report.html").is_file()
+    capsys.readouterr()
+    image = folder / "0.png"
+    assert main(["predict", str(output), str(image)]) == 0
+    row = next(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert row["path"] == str(image) and row["class"] == result.predict(image)[0]
+    assert main(["export", str(output), "--to", "head", str(tmp_path / "head")]) == 0
+    assert (tmp_path / "head" / "head.safetensors").is_file()
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = adapt(folder, output=tmp_path / "whole")
+    step, steps = CoFT.step, []
+
+    def stop(self: CoFT, batch: Any) -> dict[str, float]:
+        steps.append(self.epoch)
+        if self.epoch == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CoFT, "step", stop)
+        adapt(folder, output=tmp_path / "out")
+    assert set(steps) == {0, 1, 2, 3} and (tmp_path / "out" / state.FILE).is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(CoFT, "begin", None)
+        pd.testing.assert_frame_equal(adapt(folder, output=tmp_path / "out").labels_, whole.labels_)
+        assert not (tmp_path / "out" / state.FILE).exists()
+        patch.setattr(CoFT, "begin_epoch", None)  # a finished run is read
+        pd.testing.assert_frame_equal(
+            adapt(folder, output=tmp_path / "out").labels_, whole.labels_, check_dtype=False, rtol=1e-6
+        )
+    weights = "model/model.safetensors"
+    assert (tmp_path / "out" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    for other in ({"seed": 2}, {"phase2__epochs": 3}, {"classes": ["a", "b", "c"]}):
+        with pytest.raises(coft.UserError, match=r"holds another experiment .* choose another output,"):
+            adapt(folder, output=tmp_path / "out", **other)
+
+
+def test_a_damaged_state_is_named(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CoFT, "relabel", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        adapt(folder, output=tmp_path / "out")
+    path = tmp_path / "out" / state.FILE
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(coft.UserError, match=f"{re.escape(str(path))}: .*remove the folder"):
+        adapt(folder, output=tmp_path / "out")
+
+
+def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(coft.UserError, match=r"out: cannot be written to \(No space left on device\); see to the disk"):
+        adapt(folder, output=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.tmp*")) and not (tmp_path / "out" / state.FILE).exists()
+
+
+def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
+    adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text("\n".join(CLASSNAMES))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CoFT, "relabel", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        adapt(folder, classes, output=tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    classes.write_text("\n".join([*CLASSNAMES, "yellow star"]))
+    with pytest.raises(coft.UserError, match=r"holds another experiment \(DATASET.NAMES is .*yellow star"):
+        adapt(folder, classes, output=tmp_path / "out")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"phase1__epoch": 2}, "unknown setting 'phase1__epoch'; did you mean 'phase1__epochs'?"),
+    ({"phase1__epochs": 0}, "phase1__epochs is 0; expected at least 1"),
+    ({"phase1__epochs": 2.5}, "phase1__epochs is 2.5; expected a whole number, at least 1"),
+    ({"filter": "bth"}, "filter is 'bth'; expected one of"),
+    ({"input__size": 64}, "input__size is 64; expected a list of whole numbers"),
+    ({"input__size": (48, 48), "backbone": "embedded"}, "INPUT.SIZE is (48, 48), backbone embedded reads"),
+    ({"seed": "one"}, "seed is 'one'; expected a whole number"),
+    ({"method": "cofd"}, "method is 'cofd'; did you mean 'coft'?"),
+    ({"visual": "vpt"}, "visual is 'vpt'; did you mean"),
+    ({"train__eval_freq": 1}, "unknown setting 'train__eval_freq'"),
+    ({"backbone": "phot"}, "unknown backbone 'phot'; did you mean 'photo'?"),
+    ({"classes": "cat"}, "classes 'cat': one name; write names with commas between them"),
+    ({"classes": ["cat", "Cat"]}, "classes: classes 0 and 1 have the same name 'Cat'"),
+    ({"classes": ["cat", "big\ndog"]}, r"classes: name 2, 'big\ndog', has a tab or a line break"),
+    ({"classes": ["cat", 3]}, "classes has 3; expected texts, the names of the classes"),
+    ({"images": "nowhere"}, "images nowhere: no such folder; check the path"),
+    ({"images": 3}, "images is of type int; expected a folder, paths"),
+    ({"images": []}, "images: no image that can be read (0 found)"),
+    ({"images": np.zeros((4, 9))}, "images has shape (4, 9); expected a folder, paths"),
+    ({"images": [np.full((4, 4), 300)]}, "image 0 has dtype int64; expected uint8, or floats from 0 to 1"),
+    ({"images": [np.zeros((4, 4, 5), np.uint8)]}, "image 0 has shape (4, 4, 5); expected a folder"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), MISTAKES, ids=lambda x: next(iter(x)) if isinstance(x, dict) else "")
+def test_mistakes_are_one_line(call: dict[str, Any], message: str) -> None:
+    known = {"images": [np.zeros((64, 64), np.uint8)] * 2, "classes": CLASSNAMES, "backbone": "embedded"}
+    with pytest.raises(coft.UserError, match=f"^{re.escape(message)}"):
+        coft.adapt(**(known | call))
+
+
+def test_an_image_that_cannot_be_read_is_left_out_and_cannot_be_predicted(
+    adapt: Any, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "coft")
+    result = adapt(folder, phase2__epochs=1)
+    epochs = re.findall(r"\[(phase\d)\] epoch (\d) of 3: seconds \d", caplog.text)
+    assert epochs == [("phase1", "1"), ("phase1", "2"), ("phase2", "3")], "a run without a folder has its lines, too"
+    assert str(folder / "broken.png") not in set(result.labels_["path"])
+    assert "Skipped 1 file that cannot be read" in caplog.text and "broken.png" in caplog.text
+    with pytest.raises(coft.UserError, match=r"broken\.png"):
+        result.predict(folder)
+
+
+def test_python_names_are_those_of_the_page_of_settings() -> None:
+    from coft.engine.settings import METHODS, known
+
+    page = (launch.ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    for kind in METHODS.values():
+        names = known(kind)
+        assert {"phase1__epochs", "input__size", "optim__lr", "use_cuda"} <= names.keys()
+        assert all(f"| `{key.name}` |" in page for key in names.values())
+
+
+def test_a_run_with_visual_prompts_goes_to_onnx_and_is_refused_by_open_clip(
+    folder: Path, tmp_path: Path, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    out, backbone = tmp_path / "out", str(checkpoints["vit"])
+    result = coft.adapt(folder, CLASSNAMES, backbone, out, progress=False, **(SHORT | {"visual": "vpt-deep"}))
+    assert {module_of(own, result.model.clip_model.visual) for own in result.model.predictor.encoders} == {"vpt-deep"}
+    capsys.readouterr()
+    assert main(["export", str(out), "--to", "open_clip", str(tmp_path / "clip")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "visual prompts" in said and not (tmp_path / "clip").exists()
+    assert main(["export", str(out), "--to", "onnx", str(tmp_path / "onnx")]) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    images = [folder / "0.png", folder / "2.png"]
+    batch = result.model.batch([result.model.view(image) for image in images])
+    (found,) = session.run(None, {"images": batch.numpy()})
+    assert found == pytest.approx(result.predict_proba(images), abs=1e-4)

@@ -1,0 +1,100 @@
+"""CoFTClassifier keeps to scikit-learn's conventions; the list below says which of its checks are for images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import check_estimator
+
+import coft
+from coft.method import guard
+from tests.coft.api.conftest import SHORT
+from tests.conftest import CLASSNAMES
+
+# Of scikit-learn's checks, those that need no table of numbers. All others fit on random tables (n, features), or
+# on y; what they hold is tested on images below.
+CHECKS = (
+    "check_estimator_cloneable",
+    "check_estimator_repr",
+    "check_estimator_tags_renamed",
+    "check_valid_tag_types",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_get_params_invariance",
+    "check_set_params",
+    "check_do_not_raise_errors_in_init_or_set_params",
+    "check_mixin_order",
+    "check_estimators_unfitted",
+)
+
+
+@pytest.mark.parametrize("check", [name for name in CHECKS if hasattr(estimator_checks, name)])
+def test_a_check_of_scikit_learn(check: str) -> None:
+    getattr(estimator_checks, check)("CoFTClassifier", coft.CoFTClassifier(CLASSNAMES))
+
+
+def test_most_checks_are_in_any_version() -> None:
+    assert sum(hasattr(estimator_checks, name) for name in CHECKS) >= 9
+
+
+def test_check_estimator_finds_nothing_wrong() -> None:
+    with pytest.warns(UserWarning, match="Can't test estimator"):
+        results = check_estimator(coft.CoFTClassifier(CLASSNAMES), on_fail=None)
+    assert results and {row["status"] for row in results} <= {"passed", "skipped"}
+
+
+def test_fit_without_y(pictures: list[Image.Image], checkpoints: dict[str, Path]) -> None:
+    settings = dict(SHORT)
+    estimator = coft.CoFTClassifier(CLASSNAMES, backbone=str(checkpoints["resnet"]), settings=settings)
+    with pytest.raises(NotFittedError):
+        estimator.predict(pictures)
+    assert estimator.fit(pictures) is estimator and settings == SHORT
+    wrong = clone(estimator).fit(pictures, y=["nonsense"] * len(pictures))
+    assert np.array_equal(wrong.predict_proba(pictures), estimator.predict_proba(pictures))
+    assert list(estimator.classes_) == list(CLASSNAMES)
+    predicted = estimator.predict(np.stack([np.asarray(picture) for picture in pictures]))
+    assert set(predicted) <= set(CLASSNAMES) and list(predicted) == list(estimator.labels_["class"])
+    assert estimator.score(pictures, predicted) == 1.0
+
+
+@pytest.fixture(scope="module")
+def fitted(pictures: list[Image.Image], checkpoints: dict[str, Path]) -> coft.CoFTClassifier:
+    estimator = coft.CoFTClassifier(CLASSNAMES, backbone=str(checkpoints["resnet"]), settings=dict(SHORT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard, "LEAST_SKILL", -1.0)
+        return estimator.fit(pictures)
+
+
+def test_a_prediction_does_not_depend_on_the_other_images(fitted: coft.CoFTClassifier, pictures: list[Any]) -> None:
+    """check_methods_subset_invariance, check_methods_sample_order_invariance, check_fit2d_1sample."""
+    whole, order = fitted.predict_proba(pictures), [5, 0, 17, 3]
+    np.testing.assert_allclose(fitted.predict_proba([pictures[i] for i in order]), whole[order], atol=1e-6)
+    np.testing.assert_allclose(
+        np.concatenate([fitted.predict_proba([one]) for one in pictures[:3]]), whole[:3], atol=1e-6
+    )
+    assert fitted.predict_proba(pictures[:0]).shape == (0, 3)
+
+
+def test_predicting_changes_nothing(fitted: coft.CoFTClassifier, pictures: list[Any]) -> None:
+    """check_dict_unchanged, check_readonly_memmap_input, check_f_contiguous_array_estimator, check_dont_overwrite_*."""
+    before = dict(vars(fitted))
+    array = np.stack([np.asarray(picture) for picture in pictures])
+    array.setflags(write=False)
+    found = fitted.predict_proba(array)
+    assert np.array_equal(fitted.predict_proba(np.asfortranarray(array)), found)
+    assert vars(fitted).keys() == before.keys() and all(vars(fitted)[name] is before[name] for name in before)
+    assert {name for name in vars(fitted) if name.endswith("_")} == {"adapted_", "classes_", "labels_"}
+
+
+def test_probabilities_go_with_the_classes(fitted: coft.CoFTClassifier, pictures: list[Any]) -> None:
+    """check_classifiers_train, check_classifiers_classes, check_decision_proba_consistency."""
+    shares = fitted.predict_proba(pictures)
+    assert shares.shape == (24, 3) and shares.sum(axis=1) == pytest.approx(np.ones(24), abs=1e-5)
+    assert list(fitted.classes_[shares.argmax(axis=1)]) == list(fitted.predict(pictures))

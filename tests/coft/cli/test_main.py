@@ -1,0 +1,46 @@
+"""The command: what is answered before anything large is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.forks import ROOT
+
+LARGE = ("torch", "torchvision", "pandas", "sklearn", "open_clip", "matplotlib")
+ASKED = f"""
+import sys
+from coft.cli.main import main
+for words in {{words!r}}:
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code
+    print("answered", words[0], code, [name for name in {LARGE!r} if name in sys.modules])
+"""
+
+
+def test_help_and_wrong_paths_need_no_large_library(tmp_path: Path) -> None:
+    """torch takes seconds to import: nobody who asks for help, or mistypes a path, is to wait for it."""
+    model, nowhere = tmp_path / "run" / "model", str(tmp_path / "nowhere")
+    model.mkdir(parents=True)
+    (model / "model.json").write_text("{}")
+    asked = {
+        0: [["--help"], *([name, "--help"] for name in ("adapt", "predict", "export", "report", "review"))],
+        2: [
+            ["adapt", nowhere, "--classes", "cat, dog"],
+            ["predict", nowhere, "a.png"],
+            ["predict", str(tmp_path / "run"), nowhere],
+            ["export", nowhere, "new", "--to", "head"],
+            ["export", str(tmp_path / "run"), str(tmp_path), "--to", "head"],
+            ["report", nowhere],
+            ["review", nowhere],
+        ],
+    }
+    words = [word for some in asked.values() for word in some]
+    code = ASKED.format(words=words)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
+    answers = [line for line in ended.stdout.splitlines() if line.startswith("answered")]
+    assert answers == [f"answered {word[0]} {code} []" for code, some in asked.items() for word in some]
+    assert ended.stderr.count("error: ") == len(asked[2])

@@ -1,0 +1,93 @@
+"""What "auto" stands for, and which attention kernel a step has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coft.core.precision import PREDICTIONS, SHORT, faster_precision, step_attention
+from coft.method.protocol import Runtime
+from tests.coft.backbones.test_text_tower import EXACT, double_clip
+from tests.conftest import make_clip
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False}, "fp32"), ({}, "fp32")],
+)
+def test_auto_follows_the_cpu(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert faster_precision("cpu") == expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "amp")])
+def test_auto_follows_the_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert faster_precision("cuda") == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "device", "dtype", "fused"),
+    [
+        (SHORT, "cpu", torch.bfloat16, False),
+        (SHORT + 1, "cpu", torch.bfloat16, True),
+        (SHORT, "cpu", None, True),
+        (SHORT, "cuda", torch.bfloat16, True),
+        (None, "cpu", torch.bfloat16, True),
+    ],
+)
+def test_short_sequences_leave_the_fused_kernel(
+    tokens: int | None, device: str, dtype: torch.dtype | None, fused: bool
+) -> None:
+    visual = torch.nn.Module()
+    if tokens:
+        visual.positional_embedding = torch.nn.Parameter(torch.zeros(tokens, 4))
+    with step_attention(visual, device, dtype):
+        assert torch.backends.cuda.flash_sdp_enabled() == fused  # the switch of all devices
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_both_kernels_have_the_same_gradients() -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    visual = double_clip(vision_layers=2).visual.requires_grad_(True)
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for backend in (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION):
+        visual.zero_grad()
+        with sdpa_kernel(backend):
+            visual(images).square().sum().backward()
+        found.append([p.grad.clone() for p in visual.parameters()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_the_layout_in_memory_changes_no_feature_and_no_gradient() -> None:
+    """Convolutions of weights that are stored channels last are another kernel."""
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        visual = make_clip(False, 0).visual.double().to(memory_format=layout).requires_grad_(True)
+        features = visual(images)
+        features.square().sum().backward()
+        found.append([features, *(p.grad for p in visual.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_depthwise_convolutions_train_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert faster_precision("cpu", depthwise=True) == PREDICTIONS
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert faster_precision("cpu", depthwise=True) == "fp32"
+
+
+def test_predictions_in_bf16_leave_steps_in_fp32() -> None:
+    runtime = Runtime(1, predicts_in_bf16=True)
+    layer, images = torch.nn.Linear(3, 2), torch.ones(1, 3)
+    with runtime.autocast():
+        assert layer(images).dtype is torch.float32
+    with torch.no_grad(), runtime.autocast():
+        assert layer(images).dtype is torch.bfloat16
+    with torch.no_grad(), Runtime(1).autocast():
+        assert layer(images).dtype is torch.float32

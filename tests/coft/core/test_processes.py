@@ -1,0 +1,111 @@
+"""What ends one process ends all, soon, and one line says which it was; a slow one is named."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coft.core import processes
+from coft.core.errors import UserError
+from coft.core.processes import Pace, check_same, first_alone
+from coft.core.world import ALONE, World
+from tests.worlds import end, in_world, start
+
+SIZE = 3
+BAD = 1  # the rank that something happens to
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "BEAT", 0.2)
+    monkeypatch.setattr(processes, "SILENCE", 3.0)
+
+
+def refuse() -> None:
+    raise UserError("image x.png cannot be read; remove it")
+
+
+FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "is killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), f"rank {BAD} of {SIZE} (process "),
+    "hangs": (lambda: os.kill(os.getpid(), signal.SIGSTOP), f"rank {BAD} of {SIZE} (process "),
+    "meets a mistake": (refuse, f"rank {BAD} of {SIZE}: image x.png cannot be read; remove it"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_one_ends_all_with_one_line(fault: str, tmp_path: Path) -> None:
+    happen, line = FAULTS[fault]
+
+    def work(world: World) -> None:
+        for step in range(1000):
+            if world.rank == BAD and step == 20:
+                happen()
+            world.sum(torch.ones(3))
+
+    children = start(SIZE, work, tmp_path / "world")
+    codes, seconds = end(children, limit=10)
+    assert 0 not in codes and seconds < 12
+    assert [code for rank, code in enumerate(codes) if rank != BAD] == [1, 1]
+    said = "".join((tmp_path / "world" / f"said-{rank}").read_text() for rank in range(SIZE)).splitlines()
+    errors = [text for text in said if text.startswith("error: ")]
+    assert len(errors) == 1 and errors[0].startswith(f"error: {line}")
+
+
+def test_a_slow_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SLOW_SECONDS", 0.2)
+
+    def work(world: World) -> list[str]:
+        said: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+        processes.log.addHandler(handler)
+        pace = Pace(world)
+        for slow in (False, True):
+            time.sleep(1.0 if slow and world.rank == BAD else 0.0)
+            world.barrier()
+            pace.lap(f"part {slow}")
+        return said
+
+    for said in in_world(SIZE, work, tmp_path / "world"):
+        assert len(said) == 1 and said[0].startswith(f"Rank {BAD} (") and "s of work in part True" in said[0]
+
+
+def test_what_differs_is_named(tmp_path: Path) -> None:
+    def work(world: World) -> str:
+        check_same(world, {"A": 1, "B": "x"}, "hint")
+        with pytest.raises(UserError) as error:
+            check_same(world, {"A": 1, "B": world.rank // 2}, "start all with the same command")
+        return error.value.line
+
+    lines = in_world(SIZE, work, tmp_path / "world")
+    assert lines == ["B is 0 on rank 0 and 1 on rank 2; start all with the same command"] * SIZE
+
+
+def test_the_first_makes_what_the_others_read(tmp_path: Path) -> None:
+    def work(world: World) -> bool:
+        with first_alone(world):
+            there = (tmp_path / "file").exists()
+            if world.writes:
+                time.sleep(0.5)
+                (tmp_path / "file").touch()
+        return there
+
+    assert in_world(SIZE, work, tmp_path / "world") == [False, True, True]
+
+
+def test_one_process_has_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert processes.join() is ALONE and processes.world() is ALONE
+    check_same(ALONE, {"A": 1}, "")
+    Pace(ALONE).lap("a part")
+    processes.fail(ValueError(), "no line", 1)  # returns
+    processes.leave()

@@ -1,0 +1,73 @@
+"""Every second counts for one part; a few steps are recorded if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from coft.core import timing
+from coft.core.timing import STEPS, WAITING, Stopwatch, Waited, profiled
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A clock that goes on when it is set forward."""
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def go_on(seconds: float) -> None:
+        now[0] += seconds
+
+    return go_on
+
+
+def test_a_part_within_another_is_counted_once(clock: Callable[[float], None]) -> None:
+    watch = Stopwatch("rest")
+    clock(1)
+    with watch.part(STEPS):
+        clock(10)
+        with watch.part("saving"):
+            clock(4)
+        clock(100)
+        with pytest.raises(ValueError), watch.part("saving"):
+            clock(1)
+            raise ValueError
+    clock(1000)
+    assert watch.split() == {"rest": 1001, STEPS: 110, "saving": 5}
+    assert list(watch.split()) == ["rest", STEPS, "saving"]
+
+
+def test_batches_are_waited_for_and_used_by_different_parts(clock: Callable[[float], None]) -> None:
+    def slow() -> Any:
+        for number in range(3):
+            clock(2)
+            yield number
+
+    class Loader:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Any:
+            clock(0.5)  # as workers start
+            return slow()
+
+    watch = Stopwatch("rest")
+    loader, seen = Waited(Loader(), watch), []
+    with watch.part(STEPS):
+        for batch in loader:
+            clock(6)
+            seen.append(batch)
+    assert seen == [0, 1, 2] and len(loader) == 3
+    assert watch.split() == {STEPS: 18, WAITING: 6.5, "rest": 0}
+    assert "(27 % of training is waiting for images)" in watch.in_words()
+
+
+def test_some_steps_are_recorded_and_all_are_made() -> None:
+    tables: list[str] = []
+    step = profiled(lambda batch: float((batch @ batch).sum()), "Phase 7", tables.append)
+    results = [step(torch.full((2, 2), float(number))) for number in range(8)]
+    assert results == [8.0 * number**2 for number in range(8)]
+    assert len(tables) == 1 and tables[0].startswith("Phase 7, 3 steps") and "aten::mm" in tables[0]

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from coft.engine.records import History, import_matplotlib, plot_curves, results_table, write_pseudo_labels
+
+
+def filled(folder: Path) -> History:
+    history = History(folder, folder, 0)
+    history.add(0, "zero-shot", accuracy_both=1 / 3, kept=32, of=100, precision=0.5, seconds=1.0)
+    history.add(1, "phase1", accuracy_peer_a=50.0, accuracy_peer_b=51.0, accuracy_both=52.5, seconds=2.0)
+    history.add(2, "phase2", accuracy_both=61.0, coverage=0.9, kept=90, of=100, precision=float("nan"), seconds=3.0)
+    return history
+
+
+def test_history_goes_on_where_a_stopped_run_left_it_to_the_last_bit(tmp_path: Path) -> None:
+    before = filled(tmp_path).rows
+    after = History(tmp_path, tmp_path, epochs_done=1).rows
+    assert after == before[:2]
+    assert History(tmp_path, tmp_path, epochs_done=0).rows == []
+
+
+@pytest.mark.parametrize("damage", ["1,phase1,2,3,4\n", "x,phase1\n", "\0", "\xff"])
+def test_a_damaged_history_begins_anew(damage: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,stage\n0,zero-shot\n" + damage, encoding="latin-1")
+    assert History(tmp_path, tmp_path, epochs_done=2).rows == []
+
+
+def test_table_has_a_line_a_stage(tmp_path: Path) -> None:
+    history = filled(tmp_path)
+    text = results_table(history)
+    assert all(word in text for word in ("zero-shot", "after Phase I ", "after Phase II"))
+    history.add(3, "phase2", accuracy_both=62.0)
+    last = history.stage("phase2")
+    assert (last["accuracy_both"], last["kept"], last["epoch"]) == (62.0, 90, 3) and history.stage("phase3") == {}
+    assert "32 of 100" in text and "50.0 %" in text and "52.5" in text and "61.0" in text and "nan" not in text
+
+
+def test_what_needs_labels_is_left_out_where_there_are_none(tmp_path: Path) -> None:
+    history = History(tmp_path, tmp_path, 0)
+    history.add(0, "zero-shot", kept=32, of=100, precision=float("nan"), seconds=1.0)
+    history.add(1, "phase1", kept=30, of=32, coverage=0.3, precision=float("nan"), seconds=2.0)
+    header = results_table(history).splitlines()[1]
+    assert [cell.strip() for cell in header.strip("│").split("│")] == ["stage", "pseudo-labels kept", "seconds"]
+    plot_curves(history, tmp_path / "one.png")
+    plot_curves(filled(tmp_path), tmp_path / "two.png")
+    widths = []
+    for name in ("one", "two"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            widths.append(image.width)
+    assert widths[1] == 2 * widths[0]
+
+
+def test_curves_are_drawn_of_whatever_is_there(tmp_path: Path) -> None:
+    plot_curves(filled(tmp_path), tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_pseudo_labels(tmp_path: Path) -> None:
+    kept = {"peer_a": torch.tensor([True, False]), "peer_b": torch.tensor([True, False])}
+    columns = {"confidence": torch.tensor([0.75, 0.5])}
+    write_pseudo_labels(tmp_path / "x.csv", ["a, b.png", "c.png"], ["cat", "dog"], torch.tensor([1, 0]), columns, kept)
+    table = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
+    assert table.values.tolist() == [["a, b.png", "dog", 0.75, "peer_a+peer_b"], ["c.png", "cat", 0.5, ""]]
+
+
+def test_a_backend_of_matplotlib_that_is_none_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "matplotlib.py").write_text("import os\nassert 'MPLBACKEND' not in os.environ\nrcParams = {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # type: ignore[arg-type]  # so that it is put back
+    del sys.modules["matplotlib"]
+    monkeypatch.setenv("MPLBACKEND", "Qt4Agg")
+    import_matplotlib()
+    assert os.environ["MPLBACKEND"] == "Qt4Agg" == sys.modules["matplotlib"].rcParams["backend"]

@@ -1,0 +1,175 @@
+"""What a run writes for people to read, of what a method tells."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from coft.engine.diagnostics import Diagnostics
+from coft.engine.run_log import RunLog, SeedReport
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
+
+PEERS = ("peer_a", "peer_b")
+NAMES = ["cat", "dog"]
+
+
+def make_log(folder: Path, truth: list[int]) -> RunLog:
+    paths = [f"{i}.png" for i in range(len(truth))]
+    return RunLog(folder, paths, NAMES, Diagnostics(truth), time.monotonic())
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def predictions(label: list[int], sure: list[float], clean: list[float]) -> Predictions:
+    def of_label(numbers: list[float]) -> torch.Tensor:
+        pairs = zip(label, numbers, strict=True)
+        return torch.tensor([[x if c == y else 1 - x for c in range(2)] for y, x in pairs])
+
+    return Predictions(torch.tensor(label), of_label(sure), of_label(clean))
+
+
+def test_seeds_are_counted_and_classes_that_are_short_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = make_log(tmp_path, [0, 0, 1, 1, -1])
+    logits = torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
+    seeds = PseudoLabels.certain(torch.tensor([0, 1, 4]), torch.tensor([0, 1, 0]))
+    log.seeds_chosen(seeds, logits, torch.tensor([2, 2]))
+    assert "Fewer seeds than wanted for: dog" in caplog.text
+    log.seeds_chosen(PseudoLabels.certain(torch.tensor([0]), torch.tensor([0])), logits, torch.tensor([1, 0]))
+    assert "No seed for: dog" in caplog.text  # its quota is none, since it is given no image
+    log.seeds_chosen(seeds, logits, torch.tensor([2, 2]))
+    reported = log.add(0, "zero-shot")
+    assert (reported["kept"], reported["of"], reported["precision"], reported["pool_accuracy"]) == (3, 5, 0.5, 0.75)
+    caplog.set_level("INFO")
+    log.epochs = 3
+    assert "kept" not in log.add(1, "phase1")
+    assert re.search(r"\[phase1\] epoch 1 of 3: seconds \d", caplog.text), "an epoch without numbers has a line"
+    assert [row["kept"] for row in lines(tmp_path / "metrics.csv")] in (["3", ""], ["3.0", ""])
+
+
+def test_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
+    log = make_log(tmp_path, [0, 1, 0, 1])
+    one = PseudoLabels(torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.9, 0.4]))
+    two = PseudoLabels(torch.tensor([2, 3]), torch.tensor([1, 1]), torch.tensor([0.6, 0.7]))
+    seeds = dict(zip(PEERS, (one, two), strict=True))
+    log.seeds_filtered(seeds, [0.5, 1.0])
+    reported = log.add(1, "phase1")
+    assert reported["precision"] == pytest.approx(2 / 3)
+    assert (reported["kept"], reported["of"], reported["coverage"], reported["separation"]) == (3, 4, 0.75, 0.75)
+
+
+def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_path: Path) -> None:
+    log = make_log(tmp_path, [0, 1, 1, 0])
+    own = predictions([0, 1, 0, 1], [0.9, 0.7, 0.6, 0.8], [0.9, 0.2, 0.6, 0.9])
+    other = predictions([0, 1, 1, 0], [0.8, 0.9, 0.7, 0.6], [0.7, 0.8, 0.6, 0.1])
+    labels = {  # each learns the other's
+        "peer_a": PseudoLabels.of_pool(other.label, torch.tensor([0.7, 0.8, 0.6, 0.1])),
+        "peer_b": PseudoLabels.of_pool(own.label, torch.tensor([0.9, 0.2, 0.6, 0.9])),
+    }
+    log.labelled({"peer_a": own, "peer_b": other}, labels)
+    rows = lines(tmp_path / "pseudo_labels.csv")
+    assert list(rows[0]) == ["path", "class", "confidence", "p_clean_a", "p_clean_b", "kept_for"]
+    assert [row["class"] for row in rows] == ["cat", "dog", "dog", "dog"]
+    assert [float(row["confidence"]) for row in rows] == pytest.approx([0.9, 0.9, 0.7, 0.8])
+    assert [row["kept_for"] for row in rows] == ["peer_a+peer_b", "peer_a", "peer_a", "peer_b"]
+    assert [float(row["p_clean_a"]) for row in rows] == pytest.approx([0.9, 0.2, 0.4, 0.9])
+    assert [float(row["p_clean_b"]) for row in rows] == pytest.approx([0.7, 0.8, 0.6, 0.9])
+    reported = log.add(3, "phase2")
+    assert (reported["kept"], reported["coverage"], reported["of"], reported["disagreement"]) == (3, 0.75, 4, 0.5)
+    assert reported["precision"] == pytest.approx((3 / 3 + 1 / 3) / 2)
+    assert reported["pool_accuracy"] == pytest.approx((4 / 4 + 2 / 4) / 2)
+    assert reported["recall"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(("differing", "warned"), [(0, 1), (1, 1), (2, 0), (50, 0)])
+def test_peers_that_say_the_same_are_worth_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, differing: int, warned: int
+) -> None:
+    log = make_log(tmp_path, [-1] * 100)
+    first = torch.zeros(100, dtype=torch.long)
+    second = (torch.arange(100) < differing).long()
+    with caplog.at_level(logging.WARNING):
+        shares = [log.disagreement(first, second) for _ in range(3)]
+    assert shares == pytest.approx([differing / 100] * 3)
+    assert caplog.text.count("The peers disagree on") == warned
+
+
+def test_a_resumed_run_goes_on_with_the_rows_and_seconds_of_the_first_part(tmp_path: Path) -> None:
+    first = make_log(tmp_path, [0])
+    first.started -= 100
+    for epoch in (1, 2):
+        first.add(epoch, "phase1", accuracy_both=50.0 + epoch)
+    second = make_log(tmp_path, [0])
+    second.resume(1, tmp_path)
+    second.add(2, "phase2", accuracy_both=60.0)
+    rows = lines(tmp_path / "metrics.csv")
+    assert [(row["epoch"], row["stage"], float(row["accuracy_both"])) for row in rows] == [
+        ("1", "phase1", 51.0),
+        ("2", "phase2", 60.0),
+    ]
+    assert float(rows[1]["seconds"]) >= 100
+    assert {title: row["accuracy_both"] for title, row in second.results().items()} == {
+        "after Phase I": 51.0,
+        "after Phase II": 60.0,
+    }
+    second.finish()
+    assert (tmp_path / "curves.png").is_file()
+
+
+def test_seeds_of_a_rival_are_counted_for_the_summary() -> None:
+    results: dict[str, float] = {}
+    report = SeedReport(Diagnostics([0, 1, -1]), results)
+    seeds = PseudoLabels.certain(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]))
+    report.seeds_chosen(seeds, torch.zeros(3, 2), torch.tensor([1, 1]))
+    assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
+    report.labelled({}, {"model_1": seeds})
+    assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
+
+
+def drawn(seed: int) -> Predictions:
+    """What a peer might think of 60 images and three classes."""
+    source = torch.Generator().manual_seed(seed)
+    probability, clean = torch.rand(2, 60, 3, generator=source).softmax(dim=2)
+    return Predictions(probability.argmax(dim=1), probability, clean)
+
+
+def pairs_in_order(score: list[float], right: list[bool]) -> float:
+    """Share of all pairs of a right and a wrong label of which the right one scores higher; equal ones count half."""
+    pairs = [(a, b) for a, x in zip(score, right, strict=True) for b, y in zip(score, right, strict=True) if x > y]
+    return sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_aurocs_are_of_the_peer_that_labels_and_of_both(tmp_path: Path, own: bool) -> None:
+    truth, peers = [i % 3 for i in range(60)], ("peer_a", "peer_b")
+    paths = [f"{i}.png" for i in range(60)]
+    log = RunLog(tmp_path, paths, ["cat", "dog", "owl"], Diagnostics(torch.tensor(truth)), 0.0)
+    predictions = dict(zip(peers, map(drawn, (0, 1)), strict=True))
+    sources = dict(zip(peers, peers if own else peers[::-1], strict=True))
+    labels = {name: PseudoLabels.of_pool(predictions[sources[name]].label) for name in peers}
+    log.labelled(predictions, labels)
+    expected: dict[str, list[float]] = {}
+    for source in sources.values():
+        label = predictions[source].label.tolist()
+        right = [a == b for a, b in zip(label, truth, strict=True)]
+        p = {n: [each.probability[i, c].item() for i, c in enumerate(label)] for n, each in predictions.items()}
+        clean = {n: [each.clean[i, c].item() for i, c in enumerate(label)] for n, each in predictions.items()}
+        rows = predictions[source].probability.tolist()
+        lead = [row[c] - max(x for k, x in enumerate(row) if k != c) for row, c in zip(rows, label, strict=True)]
+        scores = {"p_clean": clean[source], "confidence": p[source], "margin": lead}
+        scores |= {"p_clean_both": [sum(x) for x in zip(*clean.values(), strict=True)]}
+        scores |= {"confidence_both": [sum(x) for x in zip(*p.values(), strict=True)]}
+        for key, score in scores.items():
+            expected.setdefault(key, []).append(pairs_in_order(score, right))
+    for key, values in expected.items():
+        assert log.numbers[f"auroc_{key}"] == pytest.approx(sum(values) / 2, abs=1e-6), key

@@ -1,0 +1,331 @@
+"""Exports compute what the run's model computes, and are written whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from coft.backbones.load import fingerprint, load_clip
+from coft.backbones.visual_tuning import VISUAL_MODULES
+from coft.images.views import Inputs
+from coft.inference.export import write
+from coft.inference.export.command import main
+from coft.inference.export.merging import Exported, averaged, merged, parts_of
+from coft.inference.model import AdaptedModel, Origin
+from coft.inference.store import load, save
+from coft.labelling.predictor import FinalClassifier, Predictor
+from tests.coft.inference.conftest import CLASSES, make_model
+
+
+def noise(count: int, size: int = 32) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=["resnet", "vit"])
+def run(request: pytest.FixtureRequest, checkpoints: dict[str, Path], tmp_path: Path) -> Path:
+    save(make_model(checkpoints[request.param]), tmp_path / "run" / "model")
+    return tmp_path / "run"
+
+
+def head_of(folder: Path) -> tuple[Tensor, float, dict[str, str]]:
+    with safe_open(folder / "head.safetensors", "pt") as head:
+        words = head.metadata()
+        return head.get_tensor("weight"), float(words["logit_scale"]), words
+
+
+def test_a_folder_of_open_clips(run: Path, pictures: Path, tmp_path: Path) -> None:
+    import open_clip
+
+    out = tmp_path / "new" / "clip"
+    assert main([str(run), "--to", "open_clip", str(out), "--peers", "b", "--images", str(pictures)]) == 0
+    loaded, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{out}")
+    model, (weight, scale, words) = load(run), head_of(out)
+    assert json.loads(words["classes"]) == list(CLASSES)
+    with torch.no_grad():
+        features = F.normalize(loaded.eval().encode_image(noise(4)), dim=-1)
+        expected = Exported(parts_of(model, "b"))(noise(4))
+        torch.testing.assert_close((scale * features @ weight.t()).softmax(dim=1), expected, atol=1e-5, rtol=1e-4)
+        other = open_clip.tokenize(["a photo of a heron"])
+        torch.testing.assert_close(loaded.encode_text(other), model.clip_model.encode_text(other), atol=1e-5, rtol=1e-4)
+    assert preprocess.transforms[0].size == 32  # type: ignore[union-attr]
+    assert "same class as the run's model for " in (out / "README.md").read_text()
+
+
+def test_the_photo_backbone_goes_back_to_where_it_is_from(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    clip_model: Any = load_clip("photo")
+    encoder, vectors = copy.deepcopy(clip_model.visual), F.normalize(torch.randn(3, 256), dim=-1)
+    encoder.head.proj.weight.mul_(1.1)
+    model = make_model(
+        checkpoints["resnet"],
+        inputs=Inputs(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        origin=Origin("photo", fingerprint(clip_model)),
+        clip_model=clip_model,
+        predictor=Predictor({"model_1": FinalClassifier(encoder.eval(), vectors, None, 30.0)}),
+    )
+    save(model, tmp_path / "run" / "model")
+    assert main([str(tmp_path / "run"), "--to", "open_clip", str(tmp_path / "out")]) == 0
+    again: Any = load_clip(f"open_clip:{tmp_path / 'out'}")
+    with torch.no_grad():
+        torch.testing.assert_close(again.visual(noise(2, 64)), encoder(noise(2, 64)), atol=1e-5, rtol=1e-4)
+    assert "compared with the run's model: there were no images" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("peers", ["both", "average", "a"])
+def test_onnx_gives_the_same_probabilities(run: Path, tmp_path: Path, peers: str) -> None:
+    import onnxruntime
+
+    assert main([str(run), "--to", "onnx", str(tmp_path / "out"), "--peers", peers]) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    words = session.get_modelmeta().custom_metadata_map
+    assert json.loads(words["classes"]) == list(CLASSES)
+    steps = json.loads(words["preprocessing"])
+    assert steps["mean"] == [0.5] * 3 and steps["std"] == [0.25] * 3 and steps["center_crop"] == [32, 32]
+    model = load(run)
+    for count in (1, 5):
+        images = noise(count)
+        (found,) = session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            expected = Exported(parts_of(model, peers))(images)
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+        if peers == "both":
+            np.testing.assert_allclose(found, model.predict(images).probabilities.numpy(), atol=1e-4)
+
+
+def test_int8_says_what_it_costs(run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--to", "onnx", "--int8", "--peers", "a"]
+    assert main([str(run), *flags, str(tmp_path / "one"), "--images", str(pictures)]) == 0
+    said = capsys.readouterr().err
+    assert "static quantisation" in (tmp_path / "one" / "README.md").read_text()
+    assert "% of 5 images" in said and (tmp_path / "one" / "model_int8.onnx").is_file()
+    assert main([str(run), *flags, str(tmp_path / "two")]) == 0
+    assert "dynamic quantisation" in (tmp_path / "two" / "README.md").read_text()
+
+
+def test_what_is_not_the_same_is_not_exported(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "coft.inference.export.onnx_file.runner", lambda path: lambda images: torch.rand(len(images), 3)
+    )
+    assert main([str(run), "--to", "onnx", str(tmp_path / "out")]) == 2
+    assert "onnxruntime differs from PyTorch" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_vectors_alone_are_all_there_is_where_the_encoder_is_frozen(
+    checkpoints: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip_model: Any = load_clip(str(checkpoints["vit"]))
+    vectors = F.normalize(torch.randn(3, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+    model = make_model(
+        checkpoints["vit"],
+        clip_model=clip_model,
+        predictor=Predictor({"zero_shot": FinalClassifier(clip_model.visual, vectors, None, 20.0)}),
+    )
+    save(model, tmp_path / "run" / "model")
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "run"), "--to", "head", str(out), "--images", str(pictures)]) == 0
+    assert "100.0 % of 11 images" in capsys.readouterr().err
+    weight, scale, words = head_of(out)
+    assert torch.equal(weight, vectors) and scale == 20 and words["backbone_fingerprint"] == model.origin.fingerprint
+    assert (out / "head.safetensors").stat().st_size < 2000
+
+
+def test_one_vector_a_class_is_the_joint_score(model: AdaptedModel) -> None:
+    with torch.no_grad():
+        found = Exported(parts_of(model, "both"))(noise(6))
+    torch.testing.assert_close(found, model.predict(noise(6)).probabilities, atol=1e-5, rtol=1e-4)
+
+
+def test_the_average_is_of_every_weight(model: AdaptedModel) -> None:
+    parts = parts_of(model, "both")
+    mean = averaged(parts)
+    for name, value in mean.encoder.state_dict().items():
+        each = [part.encoder.state_dict()[name] for part in parts]
+        torch.testing.assert_close(value, ((each[0].double() + each[1].double()) / 2).to(value.dtype))
+    torch.testing.assert_close(mean.weight, (parts[0].weight + parts[1].weight) / 2)
+    same = averaged([parts[0], parts[0]])
+    assert torch.equal(same.encoder(noise(2)), parts[0].encoder(noise(2)))
+
+
+def test_low_rank_updates_become_part_of_the_weights(checkpoints: dict[str, Path]) -> None:
+    visual: Any = load_clip(str(checkpoints["vit"])).visual
+    encoder = VISUAL_MODULES["lora"](visual, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if name.endswith(".up"):
+                parameter.normal_(std=0.1)
+        found = merged(encoder, visual)
+        assert found.state_dict().keys() == visual.state_dict().keys()
+        torch.testing.assert_close(found(noise(2)), encoder(noise(2)))
+        assert not torch.allclose(found(noise(2)), visual(noise(2)), atol=1e-3)
+
+
+def test_visual_prompts_have_no_place_in_open_clips_format(
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip_model: Any = load_clip(str(checkpoints["vit"]))
+    encoder = VISUAL_MODULES["vpt-deep"](clip_model.visual, torch.Generator().manual_seed(1)).eval()
+    vectors = F.normalize(torch.randn(3, 32), dim=-1)
+    predictor = Predictor({"model_1": FinalClassifier(encoder, vectors, None, 20.0)})
+    save(make_model(checkpoints["vit"], clip_model=clip_model, predictor=predictor), tmp_path / "run" / "model")
+    assert main([str(tmp_path / "run"), "--to", "open_clip", str(tmp_path / "out")]) == 2
+    assert "visual prompts" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main([str(tmp_path / "run"), "--to", "onnx", str(tmp_path / "out")]) == 0
+
+
+def test_the_card_says_what_it_is_and_takes_no_code(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    about = {
+        "trainer": "CoFT",
+        "dataset": "My <b>images</b>",
+        "unlabeled_images": 60,
+        "labels_used": 0,
+        "seed": 7,
+        "not_default": {"TRAINER.COFT.PHASE2.LR": 0.001},
+        "results": {"accuracy_test": 91.25},
+    }
+    save(make_model(checkpoints["resnet"], about=about), tmp_path / "run" / "model")
+    assert main([str(tmp_path / "run"), "--to", "head", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "a/b: &lt;c&gt;" in card and "&lt;b&gt;" in card and "<b>" not in card
+    assert "60 unlabeled images, 0 labels" in card and "`TRAINER.COFT.PHASE2.LR` = `0.001`" in card
+    assert "91.2 % of the test images" in card and "CoFT (our reconstruction)" in card and "No label was read" in card
+
+
+def test_no_export_is_a_pickle(run: Path, tmp_path: Path) -> None:
+    for to in ("open_clip", "onnx", "head"):
+        assert main([str(run), "--to", to, str(tmp_path / to)]) == 0
+        found = {path.suffix for path in (tmp_path / to).iterdir()}
+        assert found <= {".safetensors", ".json", ".onnx", ".md"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["RUN", "DIR"], "--to"),
+        (["RUN", "--to", "pickle", "DIR"], "invalid choice"),
+        (["RUN", "--to", "head", "FULL"], "is there already, and not an empty folder"),
+        (["RUN", "--to", "head", "FULL/model/model.json"], "is there already, and not an empty folder"),
+        (["RUN", "--to", "head", "FULL/model/model.json/x"], "no folder can be there"),
+        (["RUN", "--to", "head", "DIR", "--int8"], "--int8 goes with --to onnx"),
+        (["RUN", "--to", "open_clip", "DIR", "--peers", "both"], "takes one encoder"),
+        (["RUN", "--to", "head", "DIR", "--images", "nothing.png"], "there is no such file"),
+        (["DIR", "--to", "head", "DIR"], "no such folder; check the path"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    flags: list[str], said: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(finished_run.rglob("*"))
+    words = {"RUN": finished_run, "FULL": finished_run, "DIR": tmp_path / "out"}
+    for key, value in words.items():
+        flags = [flag.replace(key, str(value)) for flag in flags]
+    assert main(flags) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1 and said in printed
+    assert sorted(finished_run.rglob("*")) == before and not list(tmp_path.iterdir())
+
+
+def test_a_package_that_is_missing_is_named(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main([str(finished_run), "--to", "onnx", str(tmp_path / "out")]) == 2
+    assert "pip install onnx onnxruntime" in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_taken_and_a_full_disk_leaves_nothing(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(write, "write_head", full)
+    assert main([str(finished_run), "--to", "head", str(tmp_path / "out")]) == 2
+    assert "No space left" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
+    monkeypatch.undo()
+    assert main([str(finished_run), "--to", "head", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_images_of_the_run_are_taken_for_the_comparison(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{path},boat" for path in (pictures / "00.png", pictures / "cut.jpg", tmp_path / "gone.png")]
+    (run / "pseudo_labels.csv").write_text("\n".join(["path,class", *lines]))
+    assert main([str(run), "--to", "open_clip", str(tmp_path / "out")]) == 0
+    assert "% of 1 image\n" in capsys.readouterr().err
+
+
+def test_a_single_encoder_is_the_one_nearest_to_both(
+    checkpoints: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Peer A's vectors are the opposite of peer B's, and weigh less: the mean of both follows B, and the average of
+    the weights knows nothing.
+    """
+    model = make_model(checkpoints["resnet"])
+    first = model.predictor.classifiers["peer_a"]
+    views = model.batch([model.view(pictures / name) for name in ("00.png", "01.png", "02.png")])
+    features = model.features(views)[0]
+    sure = FinalClassifier(first.encoder, F.normalize(features - features.mean(dim=0), dim=-1), None, 100.0)
+    predictor = Predictor({"peer_a": replace(sure, positive=-sure.positive, scale=10.0), "peer_b": sure})
+    save(make_model(checkpoints["resnet"], predictor=predictor), tmp_path / "run" / "model")
+    flags = [str(tmp_path / "run"), "--images", str(pictures), "--single", "--to"]
+    assert main([*flags, "onnx", str(tmp_path / "onnx")]) == 0
+    said = capsys.readouterr().err
+    shares = dict(re.findall(r"(peer [AB]|average of the peers' weights) ([\d.]+) %", said))
+    assert float(shares["peer B"]) > max(float(shares["peer A"]), float(shares["average of the peers' weights"]))
+    assert "on 6 images" in said and re.search(r"peer B: the same class as the run's model for \S+ % of 5 images", said)
+    assert all(line in (tmp_path / "onnx" / "README.md").read_text() for line in said.splitlines()[:2])
+    assert main([*flags, "open_clip", str(tmp_path / "clip")]) == 0
+    weight, scale, _ = head_of(tmp_path / "clip")
+    assert torch.equal(weight, sure.positive) and scale == 100
+
+
+def test_a_single_encoder_is_chosen_by_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run), "--to", "onnx", "--single", str(tmp_path / "out")]) == 2
+    assert "--images" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_known_classes_say_what_an_export_costs(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's test images are found below the folder of the data, and right is what the table says."""
+    model, names = load(run), ["00.png", "01.png", "more/08.png"]
+    with torch.no_grad():
+        views = model.batch([model.view(pictures / name) for name in names])
+        right = model.predict(views).probabilities.argmax(dim=1).tolist()
+        single = Exported(parts_of(model, "b"))(views).argmax(dim=1).tolist()
+    right[0] = (right[0] + 1) % len(CLASSES)
+    known = zip(names, (CLASSES[label] for label in right), strict=True)
+    table = "image,class,end\n" + "".join(f'{name},"{label}",boat\n' for name, label in known)
+    (run / "test_predictions.csv").write_text(table + "gone.png,boat,boat\n05.png,,boat\n06.png,horse,boat\n")
+    (run / "config.yaml").write_text(f"DATASET: {{ROOT: {pictures}}}")
+    assert main([str(run), "--to", "onnx", "--peers", "b", str(tmp_path / "out")]) == 0
+    share = 100 * sum(a == b for a, b in zip(right, single, strict=True)) / 3
+    line = f"accuracy of the export {share:.1f} %, of the run's model 66.7 %, on 3 labelled test images"
+    assert line in capsys.readouterr().err and line in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["image,class\n00.png\n", "image,class\n\x00,\x00,\n" + "x" * 200_000, "image\n00.png\n"]
+)
+def test_a_damaged_table_of_the_run_is_named(
+    text: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "test_predictions.csv").write_text(text)
+    assert main([str(run), "--to", "head", str(tmp_path / "out")]) == 2
+    assert "test_predictions.csv: " in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -1,0 +1,240 @@
+"""The command that predicts images: lines, broken files, sorting, and what can be wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coft.inference import sorting, stream
+from coft.inference.model import AdaptedModel
+from coft.inference.predict import main
+from coft.inference.sources import Source
+from coft.inference.stream import predict_all
+from tests.coft.inference.conftest import CLASSES
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def expected(model: AdaptedModel, path: Path) -> Any:
+    return model.predict(model.batch([model.view(path)]))
+
+
+def test_each_image_gets_a_line_and_broken_files_are_named(
+    finished_run: Path, model: AdaptedModel, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(finished_run), str(pictures)]) == 0
+    printed = capsys.readouterr()
+    rows = table(printed.out)
+    assert [Path(row["path"]).name for row in rows] == [f"{n:02}.png" for n in range(11)]
+    for row in rows:
+        found = expected(model, Path(row["path"]))
+        shares, labels = found.probabilities[0].topk(2)
+        assert [row["class"], row["class_2"]] == [CLASSES[label] for label in labels.tolist()]
+        assert float(row["confidence"]) == pytest.approx(float(shares[0]), abs=2e-6)
+        assert float(row["confidence_2"]) == pytest.approx(float(shares[1]), abs=2e-6)
+        assert float(row["p_clean"]) == pytest.approx(float(found.p_clean[0, labels[0]]), abs=2e-6)
+    for name in ("cut.jpg", "empty.png", "gone.png"):
+        assert f"skipped {pictures / name}: " in printed.err
+    assert "Predicted 11 images" in printed.err and "skipped: 3" in printed.err
+
+
+def test_json_lines_with_more_classes_to_a_file(
+    finished_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "lines.jsonl"
+    flags = ["--format", "jsonl", "--top", "9", "--output", str(out)]
+    assert main([str(finished_run / "model"), *flags, str(pictures / "0*.png")]) == 0
+    assert not capsys.readouterr().out
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(lines) == 8
+    for line in lines:
+        assert {guess["class"] for guess in line["top"]} == set(CLASSES)
+        assert sum(guess["confidence"] for guess in line["top"]) == pytest.approx(1, abs=1e-5)
+        assert (line["class"], line["confidence"]) == tuple(line["top"][0].values())
+
+
+def test_below_a_confidence_the_class_is_unsure(
+    finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(finished_run), str(pictures)])
+    plain = table(capsys.readouterr().out)
+    middle = sorted(float(row["confidence"]) for row in plain)[5]
+    main([str(finished_run), str(pictures), "--unsure", str(middle), "--top", "1"])
+    rows = table(capsys.readouterr().out)
+    assert [row["likeliest"] for row in rows] == [row["class"] for row in plain]
+    for row, before in zip(rows, plain, strict=True):
+        assert row["class"] == ("unsure" if float(row["confidence"]) < middle else before["class"])
+    assert 0 < sum(row["class"] == "unsure" for row in rows) < 11 and "class_2" not in rows[0]
+    main([str(finished_run), str(pictures), "--unsure", str(middle), "--format", "jsonl"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [[line[key] for key in ("class", "likeliest")] for line in lines] == [
+        [row[key] for key in ("class", "likeliest")] for row in rows
+    ]
+
+
+def test_files_are_sorted_and_put_back(finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.lstat().st_ino for path in pictures.rglob("*") if not path.is_dir()}
+    target = pictures / "sorted"
+    assert main([str(finished_run), str(pictures), "--move", str(target)]) == 0
+    printed = capsys.readouterr()
+    folders = dict(zip(CLASSES, ("tabby cat", "a_b_ _c_", "boat"), strict=True))
+    for row in table(printed.out):
+        assert row["moved_to"] == str(target / folders[row["class"]] / Path(row["path"]).name)
+        assert Path(row["moved_to"]).is_file()
+        assert not Path(row["path"]).exists()
+    assert (pictures / "cut.jpg").exists()
+    assert main([str(finished_run), str(pictures), "--move", str(target)]) == 0, "what is sorted is left out"
+    assert "Predicted 0 images" in capsys.readouterr().err
+    journals = sorted(target.glob("sorted-*.jsonl"), key=lambda path: (len(path.name), path.name))
+    assert len(journals) == 2 and str(journals[0]) in printed.err
+    for journal in reversed(journals):
+        assert main(["--undo", str(journal)]) == 0
+    assert {path: path.lstat().st_ino for path in pictures.rglob("*") if not path.is_dir()} == before
+
+
+def test_json_lines_say_where_a_link_is(
+    finished_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--format", "jsonl", "--link", str(tmp_path / "linked")]
+    assert main([str(finished_run), str(pictures / "00.png"), *flags]) == 0
+    printed = capsys.readouterr()
+    line = json.loads(printed.out)
+    assert Path(line["linked_to"]).readlink() == pictures / "00.png" and list(line)[-1] == "top"
+    assert "Predicted 1 image in" in printed.err
+    assert main(["--undo", str(tmp_path / "linked")]) == 0
+    assert capsys.readouterr().err == "Undone: 1 file\n"
+
+
+def test_files_are_moved_though_nobody_reads_on(
+    finished_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main([str(finished_run), str(pictures), "--move", str(tmp_path / "sorted")]) == 0
+    assert len(list((tmp_path / "sorted").glob("*/*.png"))) == 11
+
+
+def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_put_back(
+    finished_run: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A file that is named twice is moved once; the command that is named at the end undoes it all."""
+    before, target, move = sorted(pictures.rglob("*")), tmp_path / "to be sorted", sorting.move
+
+    def refused(start: Path, to: Path) -> None:
+        if start.name in ("03.png", "05.png"):
+            raise PermissionError(13, "Permission denied")
+        move(start, to)
+
+    monkeypatch.setattr(sorting, "move", refused)
+    words = [str(pictures / "00.png"), str(pictures), str(pictures / "01.png")]
+    assert main([str(finished_run), *words, "--move", str(target)]) == 1
+    printed = capsys.readouterr()
+    rows = table(printed.out)
+    assert len(rows) == 11 and len(list(target.rglob("*.png"))) == 9
+    assert {Path(row["path"]).name for row in rows if not row["moved_to"]} == {"03.png", "05.png"}
+    *_, counts, last = printed.err.splitlines()
+    assert counts.endswith("skipped: 3; not moved: 2")
+    assert main(shlex.split(last.partition("coft predict ")[2])) == 0
+    assert sorted(pictures.rglob("*")) == before and not list(target.iterdir())
+
+
+def test_memory_is_bounded_however_many_images_there_are(
+    model: AdaptedModel, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No image is read long before it is needed."""
+    taken = 0
+
+    def endless() -> Any:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Source(str(taken), pictures / "00.png")
+
+    seen = predict_all(model, endless(), batch_size=4)
+    for number in range(1, 40):
+        assert next(seen).source.shown == str(number)
+        assert taken <= number + 4 * (stream.AHEAD + 1) + 1
+    seen.close()  # type: ignore[attr-defined]
+
+
+def test_lines_come_in_order_whatever_is_read_first(model: AdaptedModel, pictures: Path) -> None:
+    paths = sorted(pictures.rglob("*.png")) * 3
+    found = list(predict_all(model, [Source(str(i), path) for i, path in enumerate(paths)], batch_size=5))
+    assert [outcome.source.shown for outcome in found] == [str(i) for i in range(len(paths))]
+    for outcome in found:
+        if not outcome.problem:
+            single = expected(model, outcome.source.path).probabilities[0]
+            torch.testing.assert_close(outcome.probabilities, single)
+    assert sum(bool(outcome.problem) for outcome in found) == 6
+
+
+def test_a_pipe_is_no_image(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert main([str(finished_run), str(tmp_path)]) == 0
+    assert "no plain file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "give a run and images"),
+        (["RUN"], "give a run and images"),
+        (["RUN", "no-such-image.png"], "no-such-image.png: there is no such file"),
+        (["nowhere", "IMAGES"], "nowhere: no such folder; check the path"),
+        (["EMPTY", "IMAGES"], "holds no model"),
+        (["RUN", "IMAGES", "--top", "0"], "at least 1"),
+        (["RUN", "IMAGES", "--unsure", "2"], "from 0 to 1"),
+        (["RUN", "IMAGES", "--unsure", "nan"], "from 0 to 1"),
+        (["RUN", "IMAGES", "--move", "a", "--link", "b"], "not allowed with"),
+        (["RUN", "EMPTY"], "there is no image"),
+        (["RUN", "IMAGES", "--output", "FILE/out.csv"], "--output"),
+        (["RUN", "--undo", "FILE"], "a journal alone"),
+        (["--undo", "EMPTY"], "no journal is in this folder"),
+        (["--undo", "EMPTY/gone.jsonl"], "there is no such file; a journal is removed once all is undone"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    flags: list[str],
+    said: str,
+    finished_run: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = {"RUN": finished_run, "IMAGES": pictures, "EMPTY": tmp_path / "empty", "FILE": pictures / "notes.txt"}
+    for key, value in words.items():
+        flags = [flag.replace(key, str(value)) for flag in flags]
+    assert main(flags) == 2
+    printed = capsys.readouterr()
+    assert not printed.out and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert said in printed.err
+
+
+def test_a_stop_leaves_no_half_written_file(
+    finished_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: Any) -> Any:
+        yield from list(predict_all(*args))[:3]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, "predict_all", stopped)
+    assert main([str(finished_run), str(pictures), "--output", str(tmp_path / "out.csv")]) == 130
+    assert not list(tmp_path.glob("*out*"))

@@ -1,0 +1,193 @@
+"""Files go into folders of classes, nothing is overwritten, and all of it can be undone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coft.core.errors import UserError
+from coft.inference import sorting
+from coft.inference.sorting import LONGEST, Sorter, find_journal, folder_names, undo
+
+
+@given(st.lists(st.text(max_size=120), max_size=6, unique=True))
+def test_folder_names_are_safe_and_no_two_the_same(classes: list[str]) -> None:
+    names = folder_names(classes)
+    assert len({name.casefold() for name in names}) == len(classes)
+    for name in names:
+        assert name and "/" not in name and "\\" not in name and "\0" not in name and name[0] != "."
+        assert len(name.encode()) <= LONGEST + 10
+
+
+def test_names_that_are_safe_stay() -> None:
+    assert folder_names(["tabby cat", "Größe", "a/b", "a\\b", "A_B", "..", "con"]) == [
+        "tabby cat", "Größe", "a_b", "a_b-2", "A_B-3", "_", "_con"
+    ]  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith("sorted-")
+    }
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    for name in ("one/x.jpg", "two/x.jpg", "y.jpg"):
+        (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "from" / name).write_text(name)
+    return tmp_path / "from"
+
+
+@pytest.fixture(params=["", "across"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Moves within a file system, or from one to another, where there can be no hard link."""
+    if request.param:
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise OSError(18, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", refuse)
+    return request.param
+
+
+def sort_all(files: Path, folder: Path, link: bool = False) -> Path:
+    sorter = Sorter(folder, ["cat", "dog"], link)
+    for name, kind in (("one/x.jpg", "cat"), ("two/x.jpg", "cat"), ("y.jpg", "dog")):
+        sorter.put(files / name, kind)
+    sorter.close()
+    return sorter.journal
+
+
+def test_files_are_moved_and_moved_back(files: Path, tmp_path: Path, way: str) -> None:
+    before, folder = contents(files), tmp_path / "to"
+    (folder / "cat").mkdir(parents=True)
+    (folder / "cat" / "x.jpg").write_text("was here")
+    journal = sort_all(files, folder)
+    moved = {"cat/x-2.jpg": "one/x.jpg", "cat/x-3.jpg": "two/x.jpg", "dog/y.jpg": "y.jpg"}
+    assert contents(folder) == {"cat/x.jpg": "was here"} | moved and not contents(files)
+    assert undo(journal) == (3, 0)
+    assert contents(files) == before and contents(folder) == {"cat/x.jpg": "was here"}
+    assert not (folder / "dog").exists() and not journal.exists()
+
+
+def test_links_are_made_and_removed(files: Path, tmp_path: Path) -> None:
+    before = contents(files)
+    journal = sort_all(files, tmp_path / "to", link=True)
+    assert contents(files) == before
+    assert (tmp_path / "to" / "cat" / "x-2.jpg").resolve() == (files / "two" / "x.jpg").resolve()
+    assert undo(journal) == (3, 0)
+    assert contents(files) == before and not list((tmp_path / "to").iterdir())
+
+
+def test_undoing_overwrites_nothing_and_says_what_stays(files: Path, tmp_path: Path, way: str) -> None:
+    journal = sort_all(files, tmp_path / "to")
+    (files / "y.jpg").write_text("another")
+    (tmp_path / "to" / "cat" / "x.jpg").unlink()
+    assert undo(journal) == (1, 2) and journal.exists()
+    assert contents(files) == {"two/x.jpg": "two/x.jpg", "y.jpg": "another"}
+    assert contents(tmp_path / "to") == {"dog/y.jpg": "y.jpg"}
+
+
+def test_a_stop_at_any_line_can_be_undone(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal knows of a move before it is made, and of one whose two halves are not both done."""
+    before = contents(files)
+    sorter = Sorter(tmp_path / "to", ["cat"], False)
+    sorter.put(files / "one" / "x.jpg", "cat")
+
+    def half(start: Path, target: Path) -> None:
+        os.link(start, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sorting, "move", half)
+    with pytest.raises(KeyboardInterrupt):
+        sorter.put(files / "y.jpg", "cat")
+    monkeypatch.undo()
+    sorter.close()
+    with sorter.journal.open("a") as file:
+        file.write(json.dumps({"from": str(files / "two" / "x.jpg"), "to": "cat/x-9.jpg"}) + '\n{"from": "cut o')
+    assert undo(sorter.journal) == (2, 0)
+    assert contents(files) == before
+
+
+def test_a_file_that_cannot_be_moved_stays(files: Path, tmp_path: Path) -> None:
+    sorter = Sorter(tmp_path / "to", ["cat"], False)
+    with pytest.raises(UserError, match="cannot be put into"):
+        sorter.put(files / "none.jpg", "cat")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--move .*no folder can be there"):
+        Sorter(tmp_path / "file" / "to", ["cat"], False)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_was_not_done_is_not_in_the_journal(
+    link: bool, files: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that may not be removed from where it is, or a link that may not be made."""
+    before, remove = contents(files), Path.unlink
+    sorter = Sorter(tmp_path / "to", ["cat"], link)
+    sorter.put(files / "y.jpg", "cat")
+
+    def kept(path: Path, missing_ok: bool = False) -> None:
+        if path.is_relative_to(files):
+            raise PermissionError(13, "Permission denied")
+        remove(path, missing_ok)
+
+    def refused(start: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kept)
+        patch.setattr(os, "symlink", refused)
+        with pytest.raises(UserError, match="Permission denied"):
+            sorter.put(files / "one" / "x.jpg", "cat")
+    assert not (tmp_path / "to" / "cat" / "x.jpg").exists()
+    sorter.put(files / "two" / "x.jpg", "cat")
+    sorter.close()
+    assert undo(sorter.journal) == (2, 0)
+    assert contents(files) == before and not list((tmp_path / "to").iterdir())
+
+
+def test_a_folder_stands_for_its_only_journal(files: Path, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    first = sort_all(files, to, link=True)
+    assert find_journal(to) == find_journal(first) == first
+    second = Sorter(to, ["cat"], True)
+    second.close()
+    os.utime(first, (1, 1))
+    with pytest.raises(UserError, match=f"2 journals.*newest first: {second.journal.name}, {first.name}"):
+        find_journal(to)
+    for journal in (second.journal, first):
+        undo(journal)
+    for gone in (first, to):
+        with pytest.raises(UserError, match="a journal is removed once all is undone"):
+            find_journal(gone)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda head: "nothing\n",
+        lambda head: "",
+        lambda head: json.dumps({"from": "/a", "to": "cat/a"}) + "\n",
+        lambda head: head + json.dumps({"from": "/a", "to": "../a"}) + "\n",
+        lambda head: head + json.dumps({"from": "/a", "to": "../../etc/a"}) + "\n",
+        lambda head: head + json.dumps({"made": ".."}) + "\n",
+        lambda head: head + json.dumps({"from": "/a", "to": 1}) + "\n",
+        lambda head: head + "[]\n",
+    ],
+)
+def test_what_is_no_journal_moves_nothing(write: Callable[[str], str], tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text(write(json.dumps({"format": sorting.FORMAT, "link": False}) + "\n"))
+    with pytest.raises(UserError, match=r"--undo .*is no journal"):
+        undo(path)
