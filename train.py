@@ -192,7 +192,7 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
         os.environ["DASSL_PROGRESS"] = "0"
         sys.stdout = sys.stderr = terminal = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
     # the file, for Dassl would take a folder called "run.txt" for one
-    setup_logger(Path(cfg.OUTPUT_DIR) / ("log.txt" if world.writes else f"log-rank{world.rank}.txt"))
+    setup_logger(str(Path(cfg.OUTPUT_DIR, "log.txt" if world.writes else f"log-rank{world.rank}.txt")))
     logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
     if args.quiet:
@@ -249,10 +249,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             processes.fail(error, STOPPED, INTERRUPTED)
             raise
         except Exception as error:
-            known = as_user_error(error)
+            mistake = as_user_error(error)
             log.debug("ends", exc_info=True)
-            words = known.line if known else f"{type(error).__name__}: {error}".splitlines()[0]
-            processes.fail(error, words, MISTAKE if known else 1)
+            words = mistake.line if mistake else f"{type(error).__name__}: {error}".splitlines()[0]
+            processes.fail(error, words, MISTAKE if mistake else 1)
             raise
         return 0
 

@@ -22,11 +22,11 @@ def __getattr__(name: str) -> Any:
     from coft import adapted, api, estimator
     from coft.core import errors
 
-    found = {
+    names = {
         "Adapted": adapted.Adapted,
         "CoFTClassifier": estimator.CoFTClassifier,
         "UserError": errors.UserError,
         "adapt": api.adapt,
     }
-    globals().update(found)
-    return found[name]
+    globals().update(names)
+    return names[name]

@@ -18,8 +18,8 @@ from torch import Tensor
 from coft.core.errors import UserError
 from coft.core.files import write_table, writing
 from coft.core.progress import bar
-from coft.inference.export.export_options import Wanted
-from coft.inference.export.sample import Sample, every, of_paths, sample, views_of
+from coft.inference.export.export_options import ExportOptions
+from coft.inference.export.sample import Sample, existing_files, sample, step_for, views_of
 from coft.inference.export.write import export
 from coft.inference.locate_model import FOLDER
 from coft.inference.model import AdaptedModel
@@ -53,7 +53,7 @@ class Adapted:
         self.folder = folder
 
     def __repr__(self) -> str:
-        return f"Adapted({len(self.labels_)} images, {len(self.classes_)} classes, {self.model.origin.name})"
+        return f"Adapted({len(self.labels_)} images, {len(self.classes_)} classes, {self.model.backbone.name})"
 
     @property
     def classes_(self) -> np.ndarray:
@@ -149,8 +149,8 @@ class Adapted:
         Raises:
             UserError: If it cannot be written, or the model has no such form. Then nothing is written.
         """
-        wanted, model = Wanted(to, peers, single, int8), self._plain()
-        return export(model, Path(folder).expanduser(), wanted, partial(self._sample, model, images))
+        export_options, model = ExportOptions(to, peers, single, int8), self._plain()
+        return export(model, Path(folder).expanduser(), export_options, partial(self._sample, model, images))
 
     def _plain(self) -> AdaptedModel:
         """The model on the CPU, in fp32."""
@@ -163,11 +163,12 @@ class Adapted:
     def _sample(self, model: AdaptedModel, images: Any) -> Sample:
         if images is not None:
             items = sequence_of(images)
-            return Sample(self._batch(items, range(len(items))[:: every(len(items))]).cpu()) if len(items) else Sample()
-        found = sample(model, self.folder, []) if self.folder else Sample()
-        if found.images is not None:
-            return found
-        return replace(found, images=views_of(model, of_paths(self.labels_.get("path", [])))[0])
+            positions = range(len(items))[:: step_for(len(items))]
+            return Sample(self._batch(items, positions).cpu()) if len(items) else Sample()
+        run_sample = sample(model, self.folder, []) if self.folder else Sample()
+        if run_sample.images is not None:
+            return run_sample
+        return replace(run_sample, images=views_of(model, existing_files(self.labels_.get("path", [])))[0])
 
     def report(self) -> Path:
         """Write `report.html` of the run anew; as the command `coft report`.

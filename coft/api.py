@@ -8,54 +8,35 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from coft.backbones.backbone import ClassBackbone
-from coft.backbones.descriptions import (
-    Descriptions,
-    described_features,
-    descriptions_of,
-    given_descriptions,
-    load_descriptions,
-)
-from coft.backbones.load import fingerprint
-from coft.backbones.prompts import all_names
-from coft.backbones.stages import hold_frozen_in_bf16
-from coft.backbones.unseen import warn_of_unseen
-from coft.core.disk_tables import tables_in
-from coft.core.experiment import claim, versions
-from coft.core.files import check_apart, ensure_folder, writing
+from coft.adapted import Adapted
+from coft.core.experiment import claim
+from coft.core.files import check_apart, ensure_folder, write_table, writing
 from coft.core.finite import check_models
 from coft.core.lock import sole
-from coft.core.precision import PREDICTIONS
 from coft.core.progress import bar, lines
 from coft.core.progress import progress as bars
-from coft.core.tables import in_memory
+from coft.engine import state
+from coft.engine.class_names import CLASSES, GENERIC, Classes, Given, class_list, given_classes, write_classes
+from coft.engine.config import Config, settle, spec_of
 from coft.engine.diagnostics import Diagnostics
+from coft.engine.inputs import unlabeled_images
+from coft.engine.loop import fit
+from coft.engine.optimizers import light_optimizer
 from coft.engine.predictions import write_skipped
-from coft.engine.run_log import RunLog, epoch_line
+from coft.engine.run_log import epoch_line
+from coft.engine.session import Means, Session, Task
+from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
+from coft.images.image_sources import ImageSet, collect_images, is_path
 from coft.inference.locate_model import DESCRIPTION, FOLDER
-from coft.inference.model import AdaptedModel, Origin
-from coft.inference.store import portable_name
-from coft.method.optimizers import light_optimizer
-from coft.method.protocol import Runtime
-
-from .adapted import Adapted
-from .engine import state
-from .engine.backbone import forward_type, identity_of, load_backbone, precision_of
-from .engine.class_names import GENERIC, Classes, Given, class_list, given_classes
-from .engine.inputs import unlabeled_images
-from .engine.loop import train
-from .engine.results import not_default, write_results
-from .engine.settings import Config, Kind, kind_of, settings_of, settle
-from .images.image_sources import GivenImages, given_images, is_place
+from coft.inference.model import AdaptedModel
+from coft.report.write import warn_of_report, write_report
 
 log = logging.getLogger(__name__)
 
@@ -94,33 +75,32 @@ def adapt(
     Raises:
         UserError: Naming what cannot be read, or a setting that is wrong.
     """
-    kind, names = kind_of(method), given_classes(classes)
-    cfg = settle(kind, backbone, seed, "" if output is None else str(Path(output).expanduser()), settings)
-    settings_of(kind, cfg)  # a mistake is to be known before images are read
-    if output is not None and is_place(images) and Path(images).expanduser().is_dir():
+    spec, names = spec_of(method), given_classes(classes)
+    cfg = settle(spec, backbone, seed, "" if output is None else str(Path(output).expanduser()), settings)
+    spec.settings_of(cfg)  # a mistake is to be known before images are read
+    if output is not None and is_path(images) and Path(images).expanduser().is_dir():
         check_apart(Path(images).expanduser(), Path(cfg.OUTPUT_DIR), "output")
     untouched = torch.random.fork_rng(devices=[])  # models are built with random weights at first
     with bars(progress), lines(progress), untouched:
-        return Run(cfg, kind, names, given_images(images)).adapted()
+        return Run(cfg, spec, names, collect_images(images)).adapted()
 
 
 class Run:
-    """One run of a method.
+    """One run of a method on images that a program gave.
 
     Args:
         cfg: All settings.
-        kind: The method.
+        spec: The method.
         classes: Names, with synonyms, and sentences that describe them.
-        given: The images.
+        image_set: The images.
     """
 
-    def __init__(self, cfg: Any, kind: Kind, classes: Classes, given: GivenImages) -> None:
-        self.cfg, self.kind, self.given, self.started = cfg, kind, given, time.monotonic()
-        self.classnames, self.classes = classes.names, classes
+    def __init__(self, cfg: Any, spec: MethodSpec, classes: Classes, image_set: ImageSet) -> None:
+        self.cfg, self.spec, self.image_set, self.classes = cfg, spec, image_set, classes
+        self.started = time.monotonic()
         self.folder = Path(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else None
-        self.own = settings_of(kind, cfg)
-        hashes = dict(zip(given.names, given.digests, strict=True))
-        self.images: UnlabeledImages = unlabeled_images(cfg, given.distinct(), hashes, given.read)
+        hashes = dict(zip(image_set.names, image_set.digests, strict=True))
+        self.images: UnlabeledImages = unlabeled_images(cfg, image_set.distinct(), hashes, image_set.read)
 
     def adapted(self) -> Adapted:
         """Train, or go on; predict; and write what there is to write."""
@@ -128,178 +108,100 @@ class Run:
             return self._made()
         ensure_folder(self.folder, "output")
         with sole(self.folder):
-            self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=self._class_list)
+            names = class_list(self.classes.names, self.classes.synonyms)
+            self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=names)
             claim(self.cfg, "output")
-            write_skipped(self.folder / "skipped.csv", self.given.skipped)
+            write_skipped(self.folder / "skipped.csv", self.image_set.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
-                return Adapted.load(self.folder, self.device)
+                return Adapted.load(self.folder, "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu")
             return self._made()
 
     def _made(self) -> Adapted:
-        self._build()
-        train(self.method, self.clip_model.visual, self.runtime, self._resume(), self._ended)
-        result = Adapted(self._model(), pd.DataFrame(), self.folder)
-        result.labels_ = self._labels(result.model)
+        session = self.session = Session(self.cfg, self.spec, self._task(), self.folder, self._means())
+        fit(session, self._resume(), self._ended)
+        model = session.model(test_images=len(self.image_set), settings=self.cfg.tree())
+        assert model is not None
+        result = Adapted(model, self._labels(model), self.folder)
         if self.folder:
             with writing(self.folder):
-                write_results(self, self.folder, result.labels_)
+                self._write_results(self.folder, result.labels_)
             result.save(self.folder)
             state.remove(self.folder)
         return result
 
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return torch.device("cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu")
-
-    # ---------------------------------------------------------------- building
-
-    def _build(self) -> None:
-        cfg = self.cfg
-        dtype = forward_type(self.own.prec, self.device, "prec")
-        self.runtime = Runtime(
-            cfg.SEED,
-            self.device,
-            dtype,
-            scaler=torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None,
-            predicts_in_bf16=self.own.prec == PREDICTIONS,
-            micro_batch=cfg.TRAIN.MICRO_BATCH,
-            compiler=cfg.TRAIN.COMPILE,
-            allocate=tables_in(self.folder) if self.folder else in_memory,
-            guard=cfg.TRAIN.GUARD,
-        )
-        self.clip_model = load_backbone(cfg, self.device)
-        self.backbone_id = fingerprint(self.clip_model)
-        if self.runtime.predicts_in_bf16:
-            hold_frozen_in_bf16(self.clip_model.visual)
-        self.method = self._method()
-
-    def _method(self) -> Any:
-        optim, options = self.cfg.OPTIM, {}
-        rates = {"lr": optim.LR, "momentum": optim.MOMENTUM, "weight_decay": optim.WEIGHT_DECAY}
-        if hasattr(self.own, "descriptions") and (describe := self._describe(self.own.descriptions.from_)):
-            options["describe"] = describe
-        return self.kind.make(
-            self.images,
-            self._backbone(),
-            self.own,
-            self.runtime,
-            observer=self._observer(),
-            make_optimizer=partial(light_optimizer, **rates),
-            **options,
-        )
-
-    def _backbone(self) -> ClassBackbone:
-        identity = identity_of(self.cfg, self.backbone_id, self._class_list, self.images.digest)
-        warn_of_unseen(self.cfg.MODEL.BACKBONE.NAME, all_names(self.classnames, self.classes.synonyms)[0])
-        return ClassBackbone(
-            self.clip_model,
-            self.classnames,
-            GENERIC,
-            identity,
-            allocate=self.runtime.allocate,
-            in_bf16=self.runtime.predicts_in_bf16,
-            synonyms=self.classes.synonyms,
-        )
-
-    @property
-    def _class_list(self) -> str:
-        return class_list(self.classnames, self.classes.synonyms)
-
-    def _describe(self, source: str) -> Callable[[float], torch.Tensor] | None:
-        """What makes text features with a share of descriptions."""
-        found: Descriptions | None = None
-        if source == "given":
-            found = given_descriptions(self, GENERIC[0])
-        elif source == "auto":
-            found = descriptions_of(self, "folder", GENERIC[0])
-        elif source != "none":
-            found = load_descriptions(Path(source))
-        if found is None:
-            return None
-        args = self.clip_model, self.classnames, GENERIC, found
-        return lambda share: described_features(*args, share, self.classes.synonyms)
-
-    @property
-    def descriptions(self) -> dict[str, list[str]]:
-        """Sentences by class name, of the classes that have some."""
-        return self.classes.descriptions
-
-    # ---------------------------------------------------------------- what is written
-
-    def _observer(self) -> RunLog | None:
-        if not self.folder:
-            return None
+    def _task(self) -> Task:
         unknown = Diagnostics(torch.full((len(self.images),), -1))
-        return RunLog(self.folder, self.images.pool.paths, self.classnames, unknown, self.started)
+        described = self.classes.descriptions
+        return Task(self.classes, GENERIC, images=self.images, diagnostics=unknown, descriptions=described)
+
+    def _means(self) -> Means:
+        optim = self.cfg.OPTIM
+        rates = {"lr": optim.LR, "momentum": optim.MOMENTUM, "weight_decay": optim.WEIGHT_DECAY}
+        return Means(make_light=lambda parameters: light_optimizer(parameters, **rates), started=self.started)
 
     def _resume(self) -> int:
-        if not self.folder:
-            return 0
-        done = state.restore(self.folder, self.method, self.runtime)
-        if done:
-            self.method.observer.resume(done, self.folder)
+        done = state.restore(self.folder, self.session) if self.folder else 0
+        if done and self.folder and self.session.log:
+            self.session.log.resume(done, self.folder)
         return done
 
     def _ended(self, epoch: int) -> None:
-        check_models(self.method.models, f"epoch {epoch + 1}")
-        stage = f"phase{self.method.phase(epoch)}"
-        if not self.folder:
-            seconds = time.monotonic() - self.started
-            log.info("%s", epoch_line(stage, epoch + 1, self.method.epochs, {}, seconds))
+        method, log_of_run = self.session.method, self.session.log
+        check_models(method.models, f"epoch {epoch + 1}")
+        stage = f"phase{method.phase(epoch)}"
+        if not self.folder or log_of_run is None:
+            log.info("%s", epoch_line(stage, epoch + 1, method.epochs, {}, time.monotonic() - self.started))
             return
         with writing(self.folder):
-            self.method.observer.epochs = self.method.epochs
-            self.method.observer.add(epoch + 1, stage)
-            state.write(self.folder, epoch + 1, self.method, self.runtime)
+            log_of_run.epochs = method.epochs
+            log_of_run.add(epoch + 1, stage)
+            state.write(self.folder, epoch + 1, self.session)
 
     # ---------------------------------------------------------------- the end
 
-    def _model(self) -> AdaptedModel:
-        cfg, pool = self.cfg, self.images.pool
-        name = portable_name(cfg.MODEL.BACKBONE.NAME)
-        return AdaptedModel(
-            tuple(self.classnames),
-            GENERIC,
-            Origin(name, self.backbone_id, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES)),
-            self.images.inputs,
-            pool.decoding,
-            PREDICTIONS if self.runtime.predicts_in_bf16 else precision_of(self.runtime.dtype),
-            self.method.predictor(),
-            self.clip_model,
-            {
-                "trainer": self.kind.trainer,
-                "dataset": "Folder",
-                "unlabeled_images": len(self.images),
-                "labels_used": 0,
-                "test_images": len(self.given),
-                "seed": cfg.SEED,
-                "settings": cfg.tree(),
-                "not_default": not_default(self.kind.trainer.upper(), self.own),
-                "versions": versions("none"),
-            },
-        )
-
     def _labels(self, model: AdaptedModel) -> pd.DataFrame:
         """What the model says of each image that was given; see `Adapted`."""
-        pool = self.images.pool
+        pool, image_set = self.images.pool, self.image_set
         places = {name: index for index, name in enumerate(pool.paths)}
-        first = self.given.first_of_content
-        index = torch.tensor([places[first[digest]] for digest in self.given.digests])
+        first = image_set.first_of_content
+        index = torch.tensor([places[first[digest]] for digest in image_set.digests])
         batches = bar(index.split(self.cfg.DATALOADER.TEST.BATCH_SIZE), "predict images")
-        found = [model.predict(model.batch([model.view(pool.image(i)) for i in own.tolist()])) for own in batches]
-        confidence, label = torch.cat([own.probabilities.cpu() for own in found]).max(dim=1)
-        known = [own.p_clean.cpu() for own in found if own.p_clean is not None]
-        clean = torch.cat(known).gather(1, label[:, None])[:, 0] if known else torch.full_like(confidence, torch.nan)
-        pseudo = [peer.labels for peer in self.method.peers.values()]
-        kept = torch.stack([(own.keep[index]) & (own.label[index] == label) for own in pseudo]).any(dim=0)
-        named = self.given.names if self.given.of_files else list(map(int, self.given.names))
+        predictions = [
+            model.predict(model.batch([model.view(pool.image(i)) for i in part.tolist()])) for part in batches
+        ]
+        confidence, label = torch.cat([part.probabilities.cpu() for part in predictions]).max(dim=1)
+        p_clean = [part.p_clean.cpu() for part in predictions if part.p_clean is not None]
+        clean = (
+            torch.cat(p_clean).gather(1, label[:, None])[:, 0] if p_clean else torch.full_like(confidence, torch.nan)
+        )
+        pseudo_labels = self.session.method.labels.values()
+        kept = torch.stack([labels.keep[index] & (labels.label[index] == label) for labels in pseudo_labels]).any(dim=0)
         return pd.DataFrame(
             {
-                "path" if self.given.of_files else "number": named,
-                "class": [self.classnames[number] for number in label.tolist()],
+                "path" if image_set.of_files else "number": image_set.names
+                if image_set.of_files
+                else list(map(int, image_set.names)),
+                "class": [self.classes.names[number] for number in label.tolist()],
                 "confidence": confidence.numpy(),
                 "p_clean": clean.numpy(),
                 "kept": kept.numpy(),
             }
         )
+
+    def _write_results(self, folder: Path, labels: pd.DataFrame) -> None:
+        """Write `predictions.csv`, `classes.txt`, `summary.json`, and of image files `report.html`."""
+        named = labels.rename(columns={"number": "path"})[["path", "class", "confidence"]]
+        write_table(named, folder / "predictions.csv", float_format="%.6f", lineterminator="\r\n")
+        write_classes(folder / CLASSES, self.classes)
+        assert self.session.log is not None
+        self.session.write_summary(
+            folder,
+            unlabeled="images that were given, which are predicted as well (transductive)",
+            results={**self.session.log.results(), "predicted": len(labels)},
+        )
+        if self.image_set.of_files:
+            try:
+                self.session.write_image_facts(folder)
+                write_report(folder)
+            except Exception as error:  # all results are on disk already
+                warn_of_report(error)

@@ -1,6 +1,6 @@
-"""Data sets: importing this package enters every one of them in Dassl's DATASET_REGISTRY.
+"""Data sets. Importing this package registers all of them in Dassl's DATASET_REGISTRY.
 
-Every module of this folder is imported, so a new data set is one file.
+Every module of this folder is imported, so a new data set is one new file.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What every data set of the project shares: declared classes, checked images, few shots, base and new classes."""
+"""The base of all data sets: declared classes, checked images, few shots, base and new classes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from coft.engine.class_names import check_classnames
 from dassl.data.datasets import DatasetBase, Datum
 
 from .contents import first_by_content
-from .folders import spelled
+from .folders import letters_of
 
 log = logging.getLogger(__name__)
 Items = list[Datum]
 Row = tuple[str, int, str]  # path, label, class name
-UNKNOWN = -1  # label of an image whose class nobody said
+UNKNOWN = -1  # label of an image whose class is not known
 
-UNLABELED = {  # what DATASET.UNLABELED may be, and how results call it
+UNLABELED = {  # the values of DATASET.UNLABELED, and their names in results
     "train": "training images",
     "train+val": "training and validation images",
     "test": "test images (transductive)",
@@ -29,49 +29,50 @@ UNLABELED = {  # what DATASET.UNLABELED may be, and how results call it
 
 
 class DeclaredDataset(DatasetBase):
-    """A data set whose classes are declared, not found in labels.
+    """A data set whose class names are declared.
 
-    Dassl derives class names from the labels of `train_x`. A label-free method must not depend on them, and
-    users' own images have none, so here a data set states its names and the labels only index them.
+    Dassl derives class names from the labels of `train_x`. A label-free method must not depend on labels, and a user's
+    own images have none. So here a data set declares its class names, and labels only index them.
 
     Args:
-        cfg: Dassl config; DATASET.NUM_SHOTS, SUBSAMPLE_CLASSES, UNLABELED, NUM_UNLABELED and NUM_TEST are read.
-        classnames: Names by label, at least two, all different.
-        train: Training images; none for a data set that is only for tests. `train_x` has DATASET.NUM_SHOTS of each
-            class; they are the ones that CoOp draws from the same list with the same seed.
-        val: Validation images, or none.
+        cfg: Dassl config. The keys NUM_SHOTS, SUBSAMPLE_CLASSES, UNLABELED, NUM_UNLABELED and NUM_TEST of its section
+            DATASET are read.
+        classnames: Class names by label: at least two, all different.
+        train: Training images; empty for a data set that only has a test. `train_x` gets DATASET.NUM_SHOTS of each
+            class, the same that CoOp draws from this list with this seed.
+        val: Validation images, if there are any.
         test: Test images.
 
     Attributes:
-        unlabeled_part: What the unlabeled images in `train_u` are, in words: DATASET.UNLABELED says which, and
-            DATASET.NUM_UNLABELED how many of them, chosen by content.
+        unlabeled_part: Name of the images in `train_u`. DATASET.UNLABELED chooses the part, and DATASET.NUM_UNLABELED
+            how many of its images, by content.
 
     Raises:
-        UserError: If the class names cannot tell the classes apart, or a key has no such value.
+        UserError: If class names are not distinct, or a key has a wrong value.
     """
 
-    distinct_names = True  # whether class names that stand twice are refused
+    distinct_names = True  # whether repeated class names are refused
 
     def __init__(
         self, cfg: Any, *, classnames: Sequence[str], train: Items, test: Items, val: Sequence[Datum] = ()
     ) -> None:
         check_classnames(classnames, f"data set {type(self).__name__}", self.distinct_names)
         check_labels([*train, *val, *test], classnames, f"data set {type(self).__name__}")
-        chosen = subsample(range(len(classnames)), cfg.DATASET.SUBSAMPLE_CLASSES)
-        self._declared = [classnames[label] for label in chosen]
+        labels = subsample(range(len(classnames)), cfg.DATASET.SUBSAMPLE_CLASSES)
+        self._declared = [classnames[label] for label in labels]
         check_classnames(self._declared, f"DATASET.SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES}", distinct=False)
-        which = "test" if not train else getattr(cfg.DATASET, "UNLABELED", "train")
-        if which not in UNLABELED:
-            raise UserError(f"DATASET.UNLABELED is {which!r}; expected one of {', '.join(UNLABELED)}")
-        self.unlabeled_part = UNLABELED[which]
+        part = "test" if not train else getattr(cfg.DATASET, "UNLABELED", "train")
+        if part not in UNLABELED:
+            raise UserError(f"DATASET.UNLABELED is {part!r}; expected one of {', '.join(UNLABELED)}")
+        self.unlabeled_part = UNLABELED[part]
         shots, train, val = cfg.DATASET.NUM_SHOTS, train or test, list(val)
-        unlabeled = {"train": train, "train+val": [*train, *val], "test": test}[which]
-        # drawn before classes are left out: so does CoOp, and the draws depend on what was drawn before
+        unlabeled = {"train": train, "train+val": [*train, *val], "test": test}[part]
+        # As in CoOp, shots are drawn before classes are left out: each draw depends on those before it.
         labeled = self.generate_fewshot_dataset(train, num_shots=shots)
         few_val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4)) if val else []
-        parts = (keep_classes(items, chosen, len(classnames)) for items in (labeled, unlabeled, few_val, test))
+        parts = (keep_classes(items, labels, len(classnames)) for items in (labeled, unlabeled, few_val, test))
         labeled, unlabeled, few_val, test = parts
-        # a plugin with a config of its own may lack our keys
+        # A plugin may have a config without these keys.
         unlabeled = first_by_content(unlabeled, getattr(cfg.DATASET, "NUM_UNLABELED", 0))
         test = first_by_content(test, getattr(cfg.DATASET, "NUM_TEST", 0), "NUM_TEST")
         super().__init__(train_x=labeled, train_u=unlabeled, val=few_val or None, test=test)
@@ -88,15 +89,20 @@ class DeclaredDataset(DatasetBase):
 
     @property
     def num_classes(self) -> int:
-        """Number of declared classes, whether or not each has an image."""
+        """Number of declared classes, with or without images."""
         return len(self._declared)
 
 
 def check_labels(items: Items, classnames: Sequence[str], source: str) -> None:
-    """Refuse images of classes that are not declared; -1 is a label that nobody knows.
+    """Refuse images whose label is neither that of a declared class nor `UNKNOWN`.
+
+    Args:
+        items: The images.
+        classnames: Class names by label.
+        source: Name of the data set, for the error message.
 
     Raises:
-        UserError: Naming the image.
+        UserError: If there is such an image.
     """
     for item in items:
         if not -1 <= item.label < len(classnames):
@@ -106,27 +112,34 @@ def check_labels(items: Items, classnames: Sequence[str], source: str) -> None:
             )
 
 
-def subsample(labels: Sequence[int], which: str) -> list[int]:
-    """Choose CoOp's base or new classes: the first half of the labels (rounded up), or the rest.
+def subsample(labels: Sequence[int], half: str) -> list[int]:
+    """Choose the base or new classes of CoOp.
+
+    Args:
+        labels: All labels.
+        half: "all", "base" for the first half (rounded up), or "new" for the rest.
 
     Raises:
-        UserError: If `which` is not "all", "base" or "new".
+        UserError: If `half` has another value.
     """
-    half = math.ceil(len(labels) / 2)
-    halves = {"all": labels, "base": labels[:half], "new": labels[half:]}
-    if which not in halves:
-        raise UserError(f"DATASET.SUBSAMPLE_CLASSES is {which!r}; expected one of {', '.join(halves)}")
-    return list(halves[which])
+    middle = math.ceil(len(labels) / 2)
+    parts = {"all": labels, "base": labels[:middle], "new": labels[middle:]}
+    if half not in parts:
+        raise UserError(f"DATASET.SUBSAMPLE_CLASSES is {half!r}; expected one of {', '.join(parts)}")
+    return list(parts[half])
 
 
-def keep_classes(items: Items, chosen: Sequence[int], num_classes: int) -> Items:
-    """Keep the images of the chosen classes and number their labels from 0.
+def keep_classes(items: Items, labels: Sequence[int], num_classes: int) -> Items:
+    """Keep the images of some classes, and renumber their labels from 0.
 
-    With all classes chosen the images stay as they are, whatever their labels say.
+    Args:
+        items: The images.
+        labels: Labels of the classes to keep. With all classes the images stay as they are.
+        num_classes: Number of all classes.
     """
-    if len(chosen) == num_classes:
+    if len(labels) == num_classes:
         return items
-    relabel = {label: new for new, label in enumerate(chosen)}
+    relabel = {label: new_label for new_label, label in enumerate(labels)}
     return [
         Datum(impath=item.impath, label=relabel[item.label], domain=item.domain, classname=item.classname)
         for item in items
@@ -135,26 +148,26 @@ def keep_classes(items: Items, chosen: Sequence[int], num_classes: int) -> Items
 
 
 def read_split(
-    path: Path, image_dir: Path, classnames: Sequence[str] = (), moved: Mapping[str, str] | None = None
+    path: Path, image_dir: Path, classnames: Sequence[str] = (), new_folders: Mapping[str, str] | None = None
 ) -> tuple[Items, Items, Items]:
-    """Read a split file of CoOp's form.
+    """Read a split file in the format of CoOp.
 
     Args:
         path: JSON file {"train": [[relative path, label, class name], ...], "val": [...], "test": [...]}.
         image_dir: Folder that the paths are relative to.
-        classnames: Declared names by label. If they include all names of the file, an image's label is the one that
-            its name is declared for; else labels are taken as the file numbers them.
-        moved: Where a first folder of the paths is instead, by its name.
+        classnames: Declared names by label. If they include all names of the file, the name of an image determines its
+            label. Otherwise the labels of the file are used.
+        new_folders: Replacements of first folders of the paths, by name.
 
     Returns:
         Images of train, val and test.
 
     Raises:
-        UserError: If the file is not of this form or names an image that is not there.
+        UserError: If the file has another format, or an image is missing.
     """
     try:
         parts = read_json(path)
-        rows = [[_row(*row) for row in parts[part]] for part in ("train", "val", "test")]
+        rows = [[_check_row(*row) for row in parts[part]] for part in ("train", "val", "test")]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"split file {path}: expected JSON with train, val and test lists of [path, label, class name] "
@@ -164,16 +177,19 @@ def read_split(
         raise UserError(f"split file {path}: has no test image; fetch the file again")
     if classnames:
         rows = _follow_names(rows, classnames, path)
-    places = {f"{first}/": f"{place}/" for first, place in (moved or {}).items()}
-    train, val, test = ([datum(image_dir / _moved(p, places), y, name) for p, y, name in part] for part in rows)
+    prefixes = {f"{old}/": f"{folder}/" for old, folder in (new_folders or {}).items()}
+    train, val, test = (
+        [datum(image_dir / _replace_prefix(image_path, prefixes), label, name) for image_path, label, name in part]
+        for part in rows
+    )
     return train, val, test
 
 
-def _row(path: Any, label: Any, name: Any) -> Row:
-    """An image of a split, as it is meant.
+def _check_row(path: Any, label: Any, name: Any) -> Row:
+    """Check a row of a split file.
 
     Raises:
-        ValueError: If it is none: True is no label, and a path that leads out of the data set is none of its images.
+        ValueError: If a value has a wrong type (True is no label), or the path leads out of the data set.
     """
     if not (isinstance(path, str) and type(label) is int and isinstance(name, str)):
         raise ValueError(f"{[path, label, name]!r:.80}")
@@ -183,34 +199,39 @@ def _row(path: Any, label: Any, name: Any) -> Row:
 
 
 def _follow_names(rows: list[list[Row]], classnames: Sequence[str], path: Path) -> list[list[Row]]:
-    """Number the classes as they are declared: files of other makers may count them in another order."""
-    declared = {spelled(name): label for label, name in enumerate(classnames)}
-    others = {name for part in rows for _, _, name in part if spelled(name) not in declared}
-    if others:
-        log.warning("%s names classes that are not declared (%s): labels as it has them", path, sorted(others)[0])
+    """Renumber labels as declared, by class name: files of other origins may count the classes in another order."""
+    declared = {letters_of(name): label for label, name in enumerate(classnames)}
+    undeclared = {name for part in rows for _, _, name in part if letters_of(name) not in declared}
+    if undeclared:
+        log.warning("%s names classes that are not declared (%s): labels as it has them", path, sorted(undeclared)[0])
         highest = max(label for part in rows for _, label, _ in part)
         if highest >= len(classnames):
             raise UserError(f"split file {path}: label {highest}, but there are {len(classnames)} classes; mend it")
         return rows
-    return [[(p, declared[spelled(name)], name) for p, _, name in part] for part in rows]
+    return [[(image_path, declared[letters_of(name)], name) for image_path, _, name in part] for part in rows]
 
 
-def _moved(path: str, places: Mapping[str, str]) -> str:
-    for first, place in places.items():
-        if path.startswith(first):
-            return place + path[len(first) :]
+def _replace_prefix(path: str, prefixes: Mapping[str, str]) -> str:
+    for old, new in prefixes.items():
+        if path.startswith(old):
+            return new + path[len(old) :]
     return path
 
 
 def datum(path: Path, label: int, classname: str) -> Datum:
-    """Make a Datum, naming the file when it is missing.
+    """Make a Datum of an image.
+
+    Args:
+        path: Path of the image.
+        label: Its label.
+        classname: Name of its class.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the file is missing.
     """
     try:
         return Datum(impath=str(path), label=label, classname=classname)
-    except AssertionError as error:  # Dassl looks for the file: no need to look twice
+    except AssertionError as error:  # Dassl has checked for the file, so there is no second check
         raise UserError(
             f"image {path} is missing, though the data set's split names it; extract the data again"
         ) from error
@@ -222,10 +243,15 @@ def dataset_root(cfg: Any) -> Path:
 
 
 def require(path: Path, dataset: str, how: str) -> Path:
-    """Return the path, or say in one line what is missing, where it was looked for, and what to do.
+    """Return a path that must exist.
+
+    Args:
+        path: The path.
+        dataset: Name of the data set, for the error message.
+        how: What to do if the path is missing, for the error message.
 
     Raises:
-        UserError: If nothing is at `path`.
+        UserError: If nothing is at the path.
     """
     if not path.exists():
         raise UserError(f"{dataset}: no {path.name} at {path}; {how}")

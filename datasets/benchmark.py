@@ -1,4 +1,4 @@
-"""What the data sets of CoOp's benchmark share: folders, class names, and split files, read or made."""
+"""The base of the data sets of CoOp's benchmark: folders, class names, and split files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from coft.core.errors import UserError, did_you_mean
 
-from .base import DeclaredDataset, Items, dataset_root, datum, read_split
+from .base import DeclaredDataset, Items, Row, dataset_root, datum, read_split
 from .folders import first_folder, image_files
 from .splits import Split, hold_out, save_split, split_by_class
 
@@ -21,20 +21,20 @@ CLASSNAMES = Path(__file__).resolve().parent / "classnames"
 
 
 def declared_names(name: str) -> list[str]:
-    """Class names of a data set, by label, as its split file of CoOp's writes them."""
+    """Class names of a data set by label, spelled as in CoOp's split file."""
     return (CLASSNAMES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
 
 
 class SplitDataset(DeclaredDataset):
-    """A data set with a split file. Without one, `make_split` splits it, and the file is written beside the images.
+    """A data set with a split file. Without the file, `make_split` makes a split and writes it beside the images.
 
-    A subclass states the attributes below; they are CoOp's layout, and what others unpack it to.
+    A subclass sets the attributes below: CoOp's layout, and layouts of other sources.
 
     Attributes:
-        name: What scripts call it; class names are in `classnames/<name>.txt`.
+        name: Name in scripts. Class names are in `classnames/<name>.txt`.
         dataset_dir: Folder below the data root.
-        other_dirs: Other names of that folder.
-        image_dirs: Folders within it that may hold the images; the first that exists does.
+        other_dirs: Other names of this folder.
+        image_dirs: Folders in it that may hold the images. The first that exists is used.
         split: Name of the split file.
     """
 
@@ -58,7 +58,7 @@ class SplitDataset(DeclaredDataset):
         return declared_names(cls.name)
 
     def read(self, root: Path, images: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
-        """Read training, validation and test images from the split file, or make it."""
+        """Read training, validation and test images by the split file, which is made if there is none."""
         path = root / self.split
         if path.is_file() and not self.sorted_by_class(root):
             return read_split(path, images, names, self.moved(images))
@@ -67,7 +67,7 @@ class SplitDataset(DeclaredDataset):
         split = self.make_split(root, images, names)
         try:
             save_split(split, path)
-        except OSError as error:  # a data root that others own: the split is the same every time it is made
+        except OSError as error:  # the data root may be read-only: the split is the same every time it is made
             log.warning("%s: the split cannot be kept (%s)", path, error)
             with tempfile.TemporaryDirectory() as scratch:
                 save_split(split, Path(scratch) / self.split)
@@ -75,72 +75,72 @@ class SplitDataset(DeclaredDataset):
         return read_split(path, images, names, self.moved(images))
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Split the images, whose folders are named after their classes, at random but always the same way."""
+        """Split the images at random but always in the same way. Their folders are named after their classes."""
         return split_by_class(folder_rows(images, names, self.folder_names()))
 
     @classmethod
     def folder_names(cls) -> Mapping[str, str | None]:
-        """Class names by the names of folders that are called otherwise; None for folders that are left out."""
+        """Class names by folder, for folders with another name; None for folders that are left out."""
         return {}
 
     @classmethod
     def moved(cls, images: Path) -> Mapping[str, str]:
-        """Where a first folder of the split's paths is instead, by its name."""
+        """Replacements of first folders of the paths in the split file, by name."""
         return {}
 
     @classmethod
     def sorted_by_class(cls, root: Path) -> bool:
-        """Whether a mirror sorted the images into folders of classes, in `train` and `test`, with other file names."""
+        """Whether the images come from a mirror that sorted and renamed them: `train/<class>/` and `test/<class>/`."""
         return False
 
     @classmethod
     def find(cls, parent: Path, folders: Sequence[str]) -> Path:
-        """Return the first folder that exists.
+        """Return the first of several folders that exists.
 
         Raises:
-            UserError: If there is none.
+            UserError: If none exists.
         """
-        if found := first_folder(parent, folders):
-            return found
+        if folder := first_folder(parent, folders):
+            return folder
         raise UserError(
             f"{cls.__name__}: no {Path(folders[0]).name} at {parent / folders[0]}; "
             f"see: bash scripts/data.sh {cls.name}, or set DATA to the folder that has it"
         )
 
     @classmethod
-    def annotation(cls, root: Path, *places: str) -> Path:
-        """Return a file that a split is made of: the first of several places that has it.
+    def annotation(cls, root: Path, *paths: str) -> Path:
+        """Return a file that a split is made from: the first of several paths that exists.
 
         Raises:
-            UserError: If there is none.
+            UserError: If none exists.
         """
-        for place in places:
-            if (root / place).is_file():
-                return root / place
+        for path in paths:
+            if (root / path).is_file():
+                return root / path
         raise UserError(
-            f"{cls.__name__}: neither {cls.split} nor {places[0]} in {root}; put CoOp's split file there "
+            f"{cls.__name__}: neither {cls.split} nor {paths[0]} in {root}; put CoOp's split file there "
             f"(see: bash scripts/data.sh {cls.name})"
         )
 
 
-def folder_rows(images: Path, names: Sequence[str], renamed: Mapping[str, str | None]) -> list[tuple[str, int, str]]:
-    """List images by the folders of their classes.
+def folder_rows(images: Path, names: Sequence[str], name_by_folder: Mapping[str, str | None]) -> list[Row]:
+    """List the images in folders that are named after their classes.
 
     Args:
-        images: Folder of the folders.
+        images: Parent of the class folders.
         names: Class names by label.
-        renamed: Class names by folder, where they differ; None for a folder that is left out.
+        name_by_folder: Class names by folder, for folders with another name; None for a folder that is left out.
 
     Returns:
-        Path below `images`, label and class name of each.
+        Path below `images`, label and class name of each image.
 
     Raises:
-        UserError: If a folder is of no class.
+        UserError: If a folder belongs to no class.
     """
     label_of = {name: label for label, name in enumerate(names)}
     rows = []
     for folder in sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        name = renamed.get(folder.name, folder.name)
+        name = name_by_folder.get(folder.name, folder.name)
         if name is None:
             continue
         if name not in label_of:
@@ -152,40 +152,46 @@ def folder_rows(images: Path, names: Sequence[str], renamed: Mapping[str, str | 
 def read_parts(root: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
     """Read images that a mirror sorted into `train/<class>/` and `test/<class>/`.
 
+    Args:
+        root: Folder of the data set.
+        names: Class names by label.
+
     Returns:
-        Training images, of which a fifth is held out, these, and test images.
+        Training images, validation images (a fifth of the training images, held out), and test images.
     """
     rows = {
         part: [
-            (str(path.relative_to(root)), label_of(place, names), place.name)
-            for place in sorted(path for path in (root / part).iterdir() if path.is_dir())
-            for path in image_files(place)
+            (str(path.relative_to(root)), label_of(folder, names), folder.name)
+            for folder in sorted(path for path in (root / part).iterdir() if path.is_dir())
+            for path in image_files(folder)
         ]
         for part in ("train", "test")
     }
     split = hold_out(rows["train"], rows["test"])
-    train, val, test = ([datum(root / p, y, names[y]) for p, y, _ in split[part]] for part in ("train", "val", "test"))
+    train, val, test = (
+        [datum(root / path, label, names[label]) for path, label, _ in split[part]] for part in ("train", "val", "test")
+    )
     return train, val, test
 
 
-def label_of(place: Path, names: Sequence[str]) -> int:
-    """Label of a folder that is named with the words of a class name, in whatever order.
+def label_of(folder: Path, names: Sequence[str]) -> int:
+    """The label of a folder whose name has the words of a class name, in any order.
 
     Raises:
         UserError: If there is no such class.
     """
-    words = sorted(WORD.findall(place.name.lower()))
+    words = sorted(WORD.findall(folder.name.lower()))
     for label, name in enumerate(names):
         if sorted(WORD.findall(name.lower())) == words:
             return label
-    raise UserError(f"folder {place} is named after no class; {did_you_mean(place.name, names)}")
+    raise UserError(f"folder {folder} is named after no class; {did_you_mean(folder.name, names)}")
 
 
 def read_lines(path: Path) -> list[list[str]]:
-    """Lines of an annotation file, each split at blanks; empty ones are left out.
+    """The lines of an annotation file, split at blanks. Empty lines are left out.
 
     Raises:
-        UserError: If it cannot be read as text.
+        UserError: If the file cannot be read as text.
     """
     try:
         return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -194,10 +200,10 @@ def read_lines(path: Path) -> list[list[str]]:
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """Variables of a MATLAB file.
+    """The variables of a MATLAB file.
 
     Raises:
-        UserError: If it is none.
+        UserError: If the file cannot be read as one.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError

@@ -21,6 +21,6 @@ class Caltech101(SplitDataset):
 
     @classmethod
     def folder_names(cls) -> Mapping[str, str | None]:
-        """Four classes in the singular; the background is no class, and Faces_easy are the images of Faces again."""
+        """Four class names are singular. The background is no class, and Faces_easy repeats the images of Faces."""
         renamed = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
         return {**renamed, "BACKGROUND_Google": None, "Faces_easy": None}

@@ -1,4 +1,4 @@
-"""Images known by their content: the same ones are chosen under whatever names, in whatever order they come."""
+"""Choose images by their content, so that names and order of the files do not matter."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from dassl.data.datasets import Datum
 
 
 def content_hashes(paths: Sequence[str]) -> list[str]:
-    """SHA-256 of each file.
+    """SHA-256 of each file, in hexadecimal.
 
     Raises:
-        UserError: If one cannot be read.
+        UserError: If a file cannot be read.
     """
     return list(map_threaded(lambda path: hashlib.sha256(read_bytes(path)).hexdigest(), paths, "hash images"))
 
 
 def first_by_content(items: Sequence[Datum], count: int, key: str = "NUM_UNLABELED") -> list[Datum]:
-    """Choose as many images by the order of their content hashes, which no label and no path has a part in.
+    """Choose the first images in the order of their content hashes, which depends on no label and no path.
 
     Args:
-        items: Images to choose from; they stay in this order.
-        count: How many; 0 for all.
-        key: What named the number, for the error message.
+        items: Images to choose from. The chosen images keep their order.
+        count: Number of images; 0 for all.
+        key: Key of the section DATASET with this number, for the error message.
 
     Raises:
         UserError: If `count` is negative.
@@ -36,5 +36,5 @@ def first_by_content(items: Sequence[Datum], count: int, key: str = "NUM_UNLABEL
     if not 0 < count < len(items):
         return list(items)
     hashes = content_hashes([item.impath for item in items])
-    chosen = set(sorted(range(len(items)), key=hashes.__getitem__)[:count])
-    return [item for i, item in enumerate(items) if i in chosen]
+    kept = set(sorted(range(len(items)), key=hashes.__getitem__)[:count])
+    return [item for i, item in enumerate(items) if i in kept]

@@ -1,4 +1,4 @@
-"""The UCI handwritten digits that ship inside scikit-learn: real images with nothing to download."""
+"""The UCI handwritten digits that come with scikit-learn: real images without a download."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Digits(DeclaredDataset):
 
 
 def write_digits(root: Path) -> None:
-    """Write scikit-learn's digits and their split: to a temporary folder first, which is then renamed.
+    """Write scikit-learn's digits and their split. A temporary folder is written and then renamed.
+
+    Args:
+        root: Folder of the data set.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -53,7 +56,7 @@ def write_digits(root: Path) -> None:
         (draft / "images").mkdir(parents=True)
         rows = [_write_image(draft / "images", *item) for item in _digits()]
         (draft / "split_digits.json").write_text(json.dumps(_split(rows)), encoding="utf-8")
-        draft.rename(root)  # refuses a folder that already holds something
+        draft.rename(root)  # fails if the folder is not empty
     except OSError as error:
         if (root / "split_digits.json").is_file():  # another process was faster
             return
@@ -65,7 +68,7 @@ def write_digits(root: Path) -> None:
 
 
 def _digits() -> list[tuple[int, np.ndarray, int]]:
-    state = random.getstate()  # which rich, if scikit-learn brings it in, draws from when it is imported
+    state = random.getstate()  # importing rich, on which scikit-learn may depend, draws from it
     from sklearn.datasets import load_digits
 
     random.setstate(state)

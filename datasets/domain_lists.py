@@ -1,6 +1,6 @@
-"""Split lists of a domain: `<domain>_{train,crossval,test}_kfold.txt`, as they go with PACS.
+"""Split lists of a domain, as PACS has them: `<domain>_{train,crossval,test}_kfold.txt`.
 
-A line is a path and the number of its class, from 1: `photo/dog/056_0001.jpg 1`.
+A line has a path and the number of its class, from 1: `photo/dog/056_0001.jpg 1`.
 """
 
 from __future__ import annotations
@@ -19,43 +19,48 @@ PARTS = ("train", "crossval", "test")
 
 
 def read_lists(
-    places: Sequence[Path], images: Path, domain: str, classnames: Sequence[str]
+    folders: Sequence[Path], images: Path, domain: str, classnames: Sequence[str]
 ) -> tuple[Items, Items, Items] | None:
-    """Read the images of a domain's lists.
+    """Read the images in the lists of a domain.
 
     Args:
-        places: Folders that may have the lists.
+        folders: Folders that may have the lists.
         images: Folder that the paths are relative to.
         domain: Name of the domain.
-        classnames: Names by label.
+        classnames: Class names by label.
 
     Returns:
-        Images of training, validation and test; none if there are no lists, or the test is not apart from the rest.
+        Images of training, validation and test. None if there are no lists, or if test images are in another list, too.
 
     Raises:
-        UserError: If a list is of another form, or names an image that is not there.
+        UserError: If a list has another format, or an image is missing.
     """
-    place = next((p for p in places if all(_file(p, domain, part).is_file() for part in PARTS)), None)
-    if place is None:
+    complete = (path for path in folders if all(_list_file(path, domain, part).is_file() for part in PARTS))
+    folder = next(complete, None)
+    if folder is None:
         return None
-    rows = {part: read_list(_file(place, domain, part), classnames) for part in PARTS}
-    learned = {path for part in ("train", "crossval") for path, _, _ in rows[part]}
-    if learned.intersection(path for path, _, _ in rows["test"]):
-        log.info("%s: not used, its test images are in its other lists, too; the images are split anew", place)
+    rows = {part: read_list(_list_file(folder, domain, part), classnames) for part in PARTS}
+    training_paths = {path for part in ("train", "crossval") for path, _, _ in rows[part]}
+    if training_paths.intersection(path for path, _, _ in rows["test"]):
+        log.info("%s: not used, its test images are in its other lists, too; the images are split anew", folder)
         return None
     train, val, test = ([datum(images / path, label, name) for path, label, name in rows[part]] for part in PARTS)
     return train, val, test
 
 
-def _file(place: Path, domain: str, part: str) -> Path:
-    return place / f"{domain}_{part}_kfold.txt"
+def _list_file(folder: Path, domain: str, part: str) -> Path:
+    return folder / f"{domain}_{part}_kfold.txt"
 
 
 def read_list(file: Path, classnames: Sequence[str]) -> list[Row]:
-    """Path, label and class name of each line.
+    """Read path, label and class name of each line of a list.
+
+    Args:
+        file: The list.
+        classnames: Class names by label.
 
     Raises:
-        UserError: If a line is of another form, or its number is not that of the folder's class.
+        UserError: If a line has another format, or its number is not that of the class of its folder.
     """
     numbers = {name: str(label + 1) for label, name in enumerate(classnames)}
     rows = []
@@ -63,12 +68,12 @@ def read_list(file: Path, classnames: Sequence[str]) -> list[Row]:
         name = PurePosixPath(words[0]).parent.name
         if name not in numbers or words[1:] != [numbers[name]]:
             raise UserError(
-                f"{file}: {' '.join(words)!r} is no path with the number of its class ({_shown(numbers)}); "
+                f"{file}: {' '.join(words)!r} is no path with the number of its class ({_numbers_text(numbers)}); "
                 f"mend it, or take the lists away"
             )
         rows.append((words[0], int(words[1]) - 1, name))
     return rows
 
 
-def _shown(numbers: dict[str, str]) -> str:
+def _numbers_text(numbers: dict[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in numbers.items())

@@ -1,4 +1,4 @@
-"""Icons and emoji that the embedded CLIPs have never seen: held-out icon sets and vendors, built by scripts/data.sh."""
+"""Icons and emoji that the embedded CLIPs have not seen: held-out icon sets and vendors, built by scripts/data.sh."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DECLARED = Path(__file__).resolve().parents[1] / "weights" / "pretrain" / "heldo
 
 
 class Drawings(DeclaredDataset):
-    """Drawings below `<root>/<name>`, with a fixed split: unlabeled training part, test part."""
+    """Drawings below `<root>/<name>`, with a fixed split into an unlabeled training part and a test part."""
 
     dataset_dir = ""
 

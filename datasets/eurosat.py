@@ -9,7 +9,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from .benchmark import SplitDataset
 
-NAMES = {  # of classes, by folder
+NAMES = {  # class names by folder
     "AnnualCrop": "Annual Crop Land",
     "Forest": "Forest",
     "HerbaceousVegetation": "Herbaceous Vegetation Land",
@@ -43,5 +43,5 @@ class EuroSAT(SplitDataset):
 
     @classmethod
     def folder_names(cls) -> Mapping[str, str | None]:
-        """Class names that say what the folders' names mean."""
+        """Class names by folder."""
         return NAMES

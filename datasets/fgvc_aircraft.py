@@ -1,4 +1,4 @@
-"""FGVC Aircraft: variants of aircraft (Maji et al. 2013), 100 classes, with its authors' split."""
+"""FGVC Aircraft: variants of aircraft (Maji et al. 2013), 100 classes, with the split of its authors."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from coft.images.index import Entry, index_folder
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from .base import UNKNOWN, DeclaredDataset
-from .folders import SUFFIXES, spelled
+from .folders import SUFFIXES, letters_of
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 class Folder(DeclaredDataset):
     """All images below DATASET.IMAGES, flat or nested, and the classes of DATASET.CLASSES.
 
-    All images are unlabeled ones and are predicted in the end. With DATASET.LABELS_FROM_FOLDERS the names of the
-    folders count as labels, in the evaluation alone. An image that stands there several times is learned from once.
+    All images are unlabeled training images, and all are predicted at the end. With DATASET.LABELS_FROM_FOLDERS the
+    names of folders are labels, but only in the evaluation. Duplicates are trained on once.
 
     Attributes:
         reports_predictions: True: trainers write `predictions.csv`.
-        content_hashes: SHA-256 by path, for whoever would have to read the files to know it.
-        classes: As they were given.
-        descriptions: Sentences by class name, where the file of classes has them.
-        synonyms: Other names by class name, likewise.
+        content_hashes: SHA-256 by path, so that the files need not be read again.
+        classes: The classes of the user.
+        descriptions: Sentences by class name, if the file of classes has them.
+        synonyms: Other names by class name, if the user gave any.
     """
 
     dataset_dir = ""
@@ -50,19 +50,22 @@ class Folder(DeclaredDataset):
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]
         if not images:
-            why = f", such as {entries[0].path}: {entries[0].problem}; give others" if entries else f"; {SUFFIX_HINT}"
-            raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found){why}")
+            example = f", such as {entries[0].path}: {entries[0].problem}; give others" if entries else ""
+            reason = example or f"; {SUFFIX_HINT}"
+            raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found){reason}")
         skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
         write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", skipped)
-        known = folder_names(self.classes)
-        labels = [folder_label(e.path, known) if options.LABELS_FROM_FOLDERS else UNKNOWN for e in images]
+        label_of_name = folder_names(self.classes)
+        labels = [UNKNOWN] * len(images)
+        if options.LABELS_FROM_FOLDERS:
+            labels = [folder_label(entry.path, label_of_name) for entry in images]
         if options.SUBSAMPLE_CLASSES != "all":
             raise UserError(
                 "DATASET.SUBSAMPLE_CLASSES splits benchmarks; for your own images list the classes you want"
             )
         self.content_hashes = {str(folder / entry.path): entry.digest for entry in images}
         items = [make_item(folder, *pair, names) for pair in zip(images, labels, strict=True)]
-        distinct = first_of_each(images, items)
+        distinct = first_of_each_content(images, items)
         self.duplicates = len(items) - len(distinct)
         write_duplicates(Path(cfg.OUTPUT_DIR) / "duplicates.csv", folder, images)
         log.info(
@@ -76,10 +79,13 @@ SUFFIX_HINT = f"files named {', '.join(sorted(SUFFIXES))} are looked for"
 
 
 def find_folder(images: str) -> Path:
-    """Return the folder that holds a user's images.
+    """Return the folder of a user's images.
+
+    Args:
+        images: The value of DATASET.IMAGES.
 
     Raises:
-        UserError: If it is not given, or there is none.
+        UserError: If the value is empty, or is no folder.
     """
     if not images:
         raise UserError("data set folder: --images is missing; give the folder that has your images")
@@ -90,50 +96,53 @@ def find_folder(images: str) -> Path:
 
 
 def folder_names(classes: Classes) -> dict[str, int]:
-    """Labels by what folders may be named after: a class, or a synonym; where both would do, the class."""
-    named = list(enumerate(classes.names))
-    return {other: label for label, name in named for other in classes.synonyms.get(name, ())} | {
-        name: label for label, name in named
+    """Labels by the names that a folder may have: a synonym or, with priority, a class name."""
+    by_synonym = {
+        synonym: label for label, name in enumerate(classes.names) for synonym in classes.synonyms.get(name, ())
     }
+    return by_synonym | {name: label for label, name in enumerate(classes.names)}
 
 
-def folder_label(path: str, known: Mapping[str, int]) -> int:
-    """Label of an image by the nearest folder that is named after a class.
+def folder_label(path: str, label_of_name: Mapping[str, int]) -> int:
+    """The label of an image by the nearest folder that is named after a class.
 
     Args:
-        path: Of the image, below the folder of all images.
-        known: As of `folder_names`.
+        path: Path of the image below the folder of all images.
+        label_of_name: Labels by the names that a folder may have.
 
     Raises:
-        UserError: If there is none.
+        UserError: If no folder is named after a class.
     """
-    by_spelling = {spelled(name): label for name, label in known.items()}
+    label_of = {letters_of(name): label for name, label in label_of_name.items()}
     folders = PurePosixPath(path).parent.parts
     for name in reversed(folders):
-        if spelled(name) in by_spelling:
-            return by_spelling[spelled(name)]
+        if letters_of(name) in label_of:
+            return label_of[letters_of(name)]
     if not folders:
         raise UserError(
             f"--labels-from-folders: image {path} is in no sub-folder; leave the flag out, or sort it into one"
         )
-    raise UserError(f"--labels-from-folders: folder {folders[-1]!r} is no class; {did_you_mean(folders[-1], known)}")
+    hint = did_you_mean(folders[-1], label_of_name)
+    raise UserError(f"--labels-from-folders: folder {folders[-1]!r} is no class; {hint}")
 
 
 def make_item(folder: Path, entry: Entry, label: int, names: Sequence[str]) -> Datum:
-    """Make a Datum of an indexed image."""
+    """Make a Datum of an image of the index."""
     return Datum(impath=str(folder / entry.path), label=label, classname=names[label] if label >= 0 else "")
 
 
-def first_of_each(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum]:
-    """Keep one image of each content."""
+def first_of_each_content(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum]:
+    """Keep the first image with each content."""
     return list({entry.digest: item for entry, item in reversed(list(zip(images, items, strict=True)))}.values())[::-1]
 
 
 def write_duplicates(path: Path, folder: Path, images: Sequence[Entry]) -> None:
-    """Write which files have the same content; without any, no such file is left."""
+    """Write the groups of files with the same content. Without duplicates there is no such file afterwards."""
     groups: dict[str, list[Entry]] = {}
     for entry in images:
         groups.setdefault(entry.digest, []).append(entry)
-    several = [group for group in groups.values() if len(group) > 1]
-    rows = [[str(number), os.fspath(folder / e.path)] for number, group in enumerate(several, 1) for e in group]
+    duplicates = [group for group in groups.values() if len(group) > 1]
+    rows = [
+        [str(number), os.fspath(folder / entry.path)] for number, group in enumerate(duplicates, 1) for entry in group
+    ]
     write_rows(path, ["group", "path"], rows)

@@ -1,4 +1,4 @@
-"""Images sorted into folders by class: `<folder>/<class>/*.jpg`."""
+"""Images in folders by class: `<folder>/<class>/*.jpg`."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ from coft.images.reading import SUFFIXES
 from dassl.data.datasets import Datum
 
 
-def spelled(name: str) -> str:
-    """A class name reduced to what folder names and class names have in common: letters and digits."""
+def letters_of(name: str) -> str:
+    """The letters and digits of a class name in lower case. Names of folders and classes are compared by them."""
     return "".join(filter(str.isalnum, name.lower()))
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """All image files below a folder, nested or not, in the order of their names; hidden ones are left out."""
+    """All image files below a folder of any depth, by name. Hidden files and folders are left out."""
     with os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in found:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in visible:
         if entry.is_dir():
             yield from image_files(Path(entry.path))
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122  # quicker by far than Path
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122  # much faster than Path
             yield Path(entry.path)
 
 
 def first_folder(parent: Path, names: Iterable[str]) -> Path | None:
-    """The first of several folders that exists."""
+    """The first of several folders that exists; None if none does."""
     return next((parent / name for name in names if (parent / name).is_dir()), None)
 
 
 def read_folders(folder: Path, classnames: Sequence[str], aliases: Mapping[str, str] | None = None) -> list[Datum]:
-    """Read images whose folders are named after their classes.
+    """Read images in folders that are named after their classes.
 
     Args:
-        folder: What holds the folders of the classes.
-        classnames: Names by label; case, blanks, underscores and the like don't matter.
-        aliases: Class names by the names of folders that are called otherwise.
+        folder: Parent of the class folders.
+        classnames: Class names by label. Only letters and digits are compared, in any case.
+        aliases: Class names by folder, for folders with another name.
 
     Raises:
         UserError: If a folder is named after no class, or there is no image.
     """
-    known = {spelled(name): label for label, name in enumerate(classnames)}
+    label_of = {letters_of(name): label for label, name in enumerate(classnames)}
     aliases = aliases or {}
     items = []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        label = known.get(spelled(aliases.get(place.name, place.name)))
+    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        label = label_of.get(letters_of(aliases.get(class_folder.name, class_folder.name)))
         if label is None:
-            raise UserError(f"folder {place} is named after no class; {did_you_mean(place.name, classnames)}")
-        items += [Datum(impath=str(path), label=label, classname=classnames[label]) for path in image_files(place)]
+            hint = did_you_mean(class_folder.name, classnames)
+            raise UserError(f"folder {class_folder} is named after no class; {hint}")
+        name = classnames[label]
+        items += [Datum(impath=str(path), label=label, classname=name) for path in image_files(class_folder)]
     if not items:
         raise UserError(f"folder {folder} has no images; expected them in folders of classes, such as {classnames[0]}/")
     return items

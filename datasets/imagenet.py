@@ -1,4 +1,4 @@
-"""ImageNet (Deng et al. 2009), and the sets that test what is learned on it: V2, Sketch, A(dversarial), R(endition)."""
+"""ImageNet (Deng et al. 2009), and four test sets for models trained on it: V2, Sketch, A(dversarial), R(endition)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .folders import image_files
 
 
 class ImageNetFamily(DeclaredDataset):
-    """Images in folders named after WordNet synsets, whose names `classnames.txt` gives, as CLIP's authors wrote them.
+    """Images in folders named after WordNet synsets. `classnames.txt` has the class names of CLIP's authors.
 
     Attributes:
-        name: What scripts call it.
+        name: Name in scripts.
         dataset_dir: Folder below the data root.
-        images: Folder of the test images within it.
+        images: Folder of the test images in it.
     """
 
     name: ClassVar[str] = ""
@@ -38,34 +38,34 @@ class ImageNetFamily(DeclaredDataset):
 
     @property
     def training(self) -> Path | None:
-        """Folder of the training images; none for a set that is only for tests."""
+        """Folder of the training images; None for a set that only has a test."""
         return None
 
     def read_names(self, root: Path) -> dict[str, str]:
-        """Class names by synset, from the data set's classnames.txt or ImageNet's.
+        """Class names by synset, from `classnames.txt` of this data set or of ImageNet.
 
         Raises:
-            UserError: If there is none, or it is of another form.
+            UserError: If there is no such file, or it has another format.
         """
-        places = [Path(self.dataset_dir) / "classnames.txt", root / "imagenet" / "classnames.txt"]
-        path = next((place for place in places if place.is_file()), None)
+        candidates = [Path(self.dataset_dir) / "classnames.txt", root / "imagenet" / "classnames.txt"]
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if path is None:
-            raise self.missing(places[0])
+            raise self.missing(candidates[0])
         lines = read_lines(path)
         if not lines or not all(len(line) > 1 for line in lines):
             raise UserError(f"{path}: expected lines of a synset and its name, such as 'n01440764 tench'")
         return {synset: " ".join(words) for synset, *words in lines}
 
     def missing(self, path: Path) -> UserError:
-        """The error that says that something is not there."""
+        """The error for a missing file or folder."""
         name = type(self).__name__
         return UserError(f"{name}: no {path.name} at {path}; see: bash scripts/data.sh {self.name}")
 
     def classes(self, names: Mapping[str, str]) -> dict[str, str]:
-        """Class names by folder, in the order of their labels: the folders that there are, by name.
+        """Class names by folder, in the order of their labels: the existing folders, by name.
 
         Raises:
-            UserError: If there are none, or one has no name.
+            UserError: If there are no folders, or one has no class name.
         """
         folder = Path(self.dataset_dir) / self.images
         if not folder.is_dir():
@@ -84,12 +84,12 @@ class ImageNetFamily(DeclaredDataset):
         """
         if not folder.is_dir():
             raise self.missing(folder)
-        places = [(folder / place, name) for place, name in self.classes(names).items()]
+        named_folders = [(folder / subfolder, name) for subfolder, name in self.classes(names).items()]
         return [
             datum(path, label, name)
-            for label, (place, name) in enumerate(places)
-            if place.is_dir()
-            for path in image_files(place)
+            for label, (subfolder, name) in enumerate(named_folders)
+            if subfolder.is_dir()
+            for path in image_files(subfolder)
         ]
 
 

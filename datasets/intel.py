@@ -1,4 +1,4 @@
-"""Intel's scenes: photographs of six kinds of scene ("Intel Image Classification", public on Kaggle)."""
+"""Intel's scenes: photographs of six kinds of scenes ("Intel Image Classification", public on Kaggle)."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ class IntelScenes(DeclaredDataset):
 
 
 def find_root(data: Path) -> Path | None:
-    """The first folder below the data root that has a training and a test part; none if there is none."""
+    """The first folder below the data root that has a training and a test part; None if there is no such folder."""
     roots = (data / name for name in FOLDERS)
-    return next((root for root in roots if all(first_folder(root, places) for places in PARTS.values())), None)
+    return next((root for root in roots if all(first_folder(root, nestings) for nestings in PARTS.values())), None)
 
 
 def require_root(data: Path) -> Path:
-    """The folder that has both parts.
+    """The first folder below the data root that has a training and a test part.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is no such folder.
     """
     if root := find_root(data):
         return root
     root = first_folder(data, FOLDERS) or data / FOLDERS[0]
-    what = next((f"seg_{part} or {part}" for part, places in PARTS.items() if not first_folder(root, places)), "")
+    absent_parts = [part for part, nestings in PARTS.items() if not first_folder(root, nestings)]
+    missing = f"seg_{absent_parts[0]} or {absent_parts[0]}" if root.is_dir() else root.name
     raise UserError(
-        f"IntelScenes: no {what if root.is_dir() else root.name} at {root}; "
-        f"see: bash scripts/data.sh intel, or set DATA to the folder that has it"
+        f"IntelScenes: no {missing} at {root}; see: bash scripts/data.sh intel, or set DATA to the folder that has it"
     )
 
 
 def find_part(root: Path, part: str) -> Path:
-    """Folder of the class folders of "train" or "test"; the one that is nested deepest."""
-    found = first_folder(root, PARTS[part])
-    assert found is not None  # `require_root` has seen it
-    return found
+    """The deepest folder that holds the class folders of "train" or "test"."""
+    folder = first_folder(root, PARTS[part])
+    assert folder is not None  # `require_root` has checked it
+    return folder

@@ -13,7 +13,7 @@ from .splits import Split, split_by_class
 
 @DATASET_REGISTRY.register()
 class OxfordFlowers(SplitDataset):
-    """Layout: `<root>/oxford_flowers/jpg/*.jpg` and `imagelabels.mat`. CoOp splits them anew: so is it done here."""
+    """Layout: `<root>/oxford_flowers/jpg/*.jpg` and `imagelabels.mat`. The split is made as CoOp makes it."""
 
     name = "oxford_flowers"
     dataset_dir = "oxford_flowers"

@@ -22,7 +22,7 @@ class OxfordPets(SplitDataset):
     split = "split_zhou_OxfordPets.json"
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Hold images out of the annotated training part."""
+        """Hold out validation images of the annotated training part."""
 
         def rows(file: str) -> list[Row]:
             lines = read_lines(self.annotation(root, f"annotations/{file}"))

@@ -1,4 +1,4 @@
-"""Making a split where there is none, the way CoOp makes it: shuffled within each class, with a fixed seed."""
+"""Make a split as CoOp makes it: shuffled within each class, with a fixed seed."""
 
 from __future__ import annotations
 
@@ -15,61 +15,70 @@ from .base import Row
 
 log = logging.getLogger(__name__)
 SPLIT_SEED = 1
-TRAIN_SHARE, VAL_SHARE = 0.5, 0.2  # the rest is for the test
-HELD_OUT = 0.2  # of the training images of a data set that has a test part of its own
+TRAIN_SHARE, VAL_SHARE = 0.5, 0.2  # shares of training and validation images; the rest is the test
+HELD_OUT = 0.2  # share of training images that is held out if the data set has its own test
 
 Split = dict[str, list[Row]]
 
 
 def split_by_class(images: Iterable[tuple[str, int, str]]) -> Split:
-    """Split each class's images: a half for training, a fifth for validation, the rest for the test.
+    """Split the images of each class: half for training, a fifth for validation, the rest for the test.
 
     Args:
-        images: Path, label and class name of each.
+        images: Path, label and class name of each image.
 
     Raises:
-        UserError: If a class has too few for one of the parts.
+        UserError: If a class has too few images for three parts.
     """
     rng = random.Random(SPLIT_SEED)
     split: Split = {"train": [], "val": [], "test": []}
     for label, rows in _by_label(images).items():
         rng.shuffle(rows)
-        first, second = round(TRAIN_SHARE * len(rows)), round(VAL_SHARE * len(rows))
-        parts = {"train": rows[:first], "val": rows[first : first + second], "test": rows[first + second :]}
+        num_train, num_val = round(TRAIN_SHARE * len(rows)), round(VAL_SHARE * len(rows))
+        end = num_train + num_val
+        parts = {"train": rows[:num_train], "val": rows[num_train:end], "test": rows[end:]}
         if not all(parts.values()):
             raise UserError(
                 f"class {label} ({rows[0][2]}) has {len(rows)} images, too few to be split in three; add some"
             )
-        for part, chosen in parts.items():
-            split[part] += chosen
+        for part, part_rows in parts.items():
+            split[part] += part_rows
     return split
 
 
 def hold_out(trainval: Iterable[Row], test: Iterable[Row]) -> Split:
-    """Hold a fifth of each class's training images out for validation.
+    """Hold out a fifth of the training images of each class for validation.
+
+    Args:
+        trainval: Rows of the training images.
+        test: Rows of the test images.
 
     Raises:
-        UserError: If a class has too few for it.
+        UserError: If a class has too few images to hold one out.
     """
     rng = random.Random(SPLIT_SEED)
     split: Split = {"train": [], "val": [], "test": list(test)}
     for label, rows in _by_label(trainval).items():
         rng.shuffle(rows)
-        held_out = round(HELD_OUT * len(rows))
-        if not held_out:
+        num_val = round(HELD_OUT * len(rows))
+        if not num_val:
             raise UserError(
                 f"class {label} ({rows[0][2]}) has {len(rows)} training images, too few to hold some out; add some"
             )
-        split["val"] += rows[:held_out]
-        split["train"] += rows[held_out:]
+        split["val"] += rows[:num_val]
+        split["train"] += rows[num_val:]
     return split
 
 
 def save_split(split: Mapping[str, list[Row]], path: Path) -> None:
-    """Write a split file, whole or not at all.
+    """Write a split file, completely or not at all.
+
+    Args:
+        split: Rows of each part.
+        path: The split file.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     with replacing(path) as draft:
         draft.write_text(json.dumps(split), encoding="utf-8")
@@ -77,7 +86,7 @@ def save_split(split: Mapping[str, list[Row]], path: Path) -> None:
 
 
 def _by_label(rows: Iterable[Row]) -> dict[int, list[Row]]:
-    """Group rows by label, each in order of path: the split must not depend on the order in which files are listed."""
+    """Group rows by label, sorted by path: a split must not depend on the order in which files are listed."""
     groups: dict[int, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row[1], row[0])):
         groups.setdefault(row[1], []).append(row)

@@ -27,22 +27,22 @@ class StanfordCars(SplitDataset):
 
     @classmethod
     def moved(cls, images: Path) -> Mapping[str, str]:
-        """Folders that a mirror nested once more."""
+        """Folders that a mirror nested twice."""
         parts = ("cars_train", "cars_test")
         return {part: f"{part}/{part}" for part in parts if (images / part / part).is_dir()}
 
     @classmethod
     def sorted_by_class(cls, root: Path) -> bool:
-        """Whether the images are a mirror's, sorted by class."""
+        """Whether the images come from a mirror that sorted them by class."""
         return not (root / "cars_train").is_dir() and (root / "train").is_dir() and (root / "test").is_dir()
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Hold images out of the annotated training part."""
+        """Hold out validation images of the annotated training part."""
 
-        def rows(part: str, *places: str) -> list[Row]:
-            cars = read_mat(self.annotation(root, *places))["annotations"]
+        def rows(part: str, *paths: str) -> list[Row]:
+            cars = read_mat(self.annotation(root, *paths))["annotations"]
             labels = [int(car["class"]) - 1 for car in cars]
-            return [(f"{part}/{car['fname']}", y, names[y]) for car, y in zip(cars, labels, strict=True)]
+            return [(f"{part}/{car['fname']}", label, names[label]) for car, label in zip(cars, labels, strict=True)]
 
         labelled = "cars_test_annos_withlabels.mat"
         return hold_out(

@@ -15,7 +15,7 @@ from .splits import Split, hold_out
 
 @DATASET_REGISTRY.register()
 class SUN397(SplitDataset):
-    """Layout: `<root>/sun397/SUN397/<letter>/<class>[/<kind>]/*.jpg`; its authors' first partition, if need be."""
+    """Layout: `<root>/sun397/SUN397/<letter>/<class>[/<kind>]/*.jpg`. A split is made from the first partition."""
 
     name = "sun397"
     dataset_dir = "sun397"
@@ -25,25 +25,25 @@ class SUN397(SplitDataset):
 
     @classmethod
     def sorted_by_class(cls, root: Path) -> bool:
-        """Whether the images are a mirror's, sorted by class."""
+        """Whether the images come from a mirror that sorted them by class."""
         return not (root / "SUN397").is_dir() and (root / "train").is_dir() and (root / "test").is_dir()
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Hold images out of the first partition's training part."""
+        """Hold out validation images of the training part of the first partition."""
         label_of = {name: label for label, name in enumerate(names)}
 
         def rows(file: str) -> list[Row]:
             path = self.annotation(root, file, f"Partitions/{file}")
-            listed = [PurePosixPath(image.lstrip("/")) for (image,) in read_lines(path)]
-            named = [(str(image), class_of(image)) for image in listed]
-            unknown = [name for _, name in named if name not in label_of]
+            images = [PurePosixPath(image.lstrip("/")) for (image,) in read_lines(path)]
+            named_images = [(str(image), class_of(image)) for image in images]
+            unknown = [name for _, name in named_images if name not in label_of]
             if unknown:
                 raise UserError(f"{path}: {unknown[0]!r} is no class of SUN397; fetch it again")
-            return [(image, label_of[name], name) for image, name in named]
+            return [(image, label_of[name], name) for image, name in named_images]
 
         return hold_out(rows("Training_01.txt"), rows("Testing_01.txt"))
 
 
 def class_of(image: PurePosixPath) -> str:
-    """Class name of a path such as "a/apartment_building/outdoor/x.jpg": kind first, "outdoor apartment_building"."""
+    """The class name of a path: "a/apartment_building/outdoor/x.jpg" is of "outdoor apartment_building"."""
     return " ".join(reversed(image.parent.parts[1:]))

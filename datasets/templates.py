@@ -1,8 +1,8 @@
-"""Prompt templates: what is said of a class name, a data set at a time.
+"""Prompt templates of each data set.
 
-The first template of a data set is the one that CoOp uses for it (where CoOp has it): zero-shot tables,
-UPL's labels and CoFT's first peer start from it. CoFT averages over all of them for its seeds, and the second
-peer starts from the second.
+The first template of a data set is that of CoOp, if CoOp has this data set. Zero-shot tables, the labels of UPL and the
+first peer of CoFT use it. The second peer starts from the second template. CoFT averages over all templates for its
+seeds.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def templates_of(dataset: str) -> tuple[str, ...]:
-    """Return the templates of a data set class: its attribute `templates`, else those above, else the generic ones.
+    """Return the templates of a data set: its attribute `templates`, else those above, else the generic ones.
 
     Args:
         dataset: Name in Dassl's registry, such as "EuroSAT".
 
     Returns:
-        At least two templates, each with one "{}" for the class name.
+        At least two templates, with one "{}" each for the class name.
     """
-    own = DATASET_REGISTRY.get(dataset) if dataset in DATASET_REGISTRY.registered_names() else None
-    return tuple(getattr(own, "templates", ())) or TEMPLATES.get(dataset, GENERIC)
+    dataset_class = DATASET_REGISTRY.get(dataset) if dataset in DATASET_REGISTRY.registered_names() else None
+    return tuple(getattr(dataset_class, "templates", ())) or TEMPLATES.get(dataset, GENERIC)

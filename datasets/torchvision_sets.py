@@ -1,6 +1,6 @@
-"""Data sets that torchvision has a class for, through one adapter: a new one is a line in SETS.
+"""Data sets of torchvision through one adapter. A new one is a line in SETS.
 
-What torchvision reads is written out once as image files. Folders of images by class are accepted as well.
+The images that torchvision reads are written once as image files. Folders of images by class are accepted, too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dassl.data.datasets import DATASET_REGISTRY
 from .base import DeclaredDataset, Items, dataset_root, read_split
 from .digits import CLASSNAMES as DIGITS
 from .folders import read_folders
-from .written import write_images
+from .image_writer import write_images
 
 Parts = Mapping[str, Mapping[str, Any]]
 BY_FLAG: Parts = {"train": {"train": True}, "test": {"train": False}}
 BY_NAME: Parts = {"train": {"split": "train"}, "test": {"split": "test"}}
-IDX = {"FashionMNIST": "fashion-mnist", "MNIST": "mnist"}  # sets in IDX files, with Debian's names for them
+IDX = {"FashionMNIST": "fashion-mnist", "MNIST": "mnist"}  # sets in IDX files, and their names in Debian
 
 CIFAR10 = "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"
 STL10 = "airplane, bird, car, cat, deer, dog, horse, monkey, ship, truck"
@@ -44,12 +44,12 @@ woman, worm"""
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of torchvision's.
+    """A data set of torchvision.
 
     Attributes:
-        folder: Folder below the data root, and the name that scripts know it by.
-        classnames: Names by label.
-        parts: What torchvision's class is called with for the training and the test part.
+        folder: Folder below the data root, and name in scripts.
+        classnames: Class names by label.
+        parts: Arguments of torchvision's class for the training and the test part.
     """
 
     folder: str
@@ -61,7 +61,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text.replace("\n", " ").split(", "))
 
 
-SETS = {  # by the name of torchvision's class, which is the registered one too
+SETS = {  # by the name of torchvision's class, which is also the name in Dassl's registry
     "CIFAR10": Source("cifar10", _names(CIFAR10), BY_FLAG),
     "CIFAR100": Source("cifar100", _names(CIFAR100), BY_FLAG),
     "FashionMNIST": Source("fashion_mnist", _names(FASHION), BY_FLAG),
@@ -74,8 +74,8 @@ SETS = {  # by the name of torchvision's class, which is the registered one too
 class TorchvisionSet(DeclaredDataset):
     """A data set of SETS.
 
-    Layout below `<root>/<folder>`: the files that torchvision downloads, or `images/` and a split file, which are made
-    of them on first use, or `train/<class>/` and `test/<class>/`.
+    Layout below `<root>/<folder>`: the files that torchvision downloads; or `images/` and a split file, which are made
+    from them on first use; or `train/<class>/` and `test/<class>/`.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -87,20 +87,24 @@ class TorchvisionSet(DeclaredDataset):
 
 
 for _name, _source in SETS.items():
-    # by force: upstream Dassl has data sets of some of these names, for semi-supervised learning
+    # with force, since upstream Dassl has data sets of some of these names, for semi-supervised learning
     DATASET_REGISTRY.register(type(_name, (TorchvisionSet,), {"dataset_dir": _source.folder}), force=True)
 
 
 def split_file(name: str, data: Path) -> Path:
-    """Where the split file of a set is, once its images are written."""
+    """Path of the split file of a set. The file exists once its images are written."""
     return data / SETS[name].folder / f"split_{SETS[name].folder}.json"
 
 
 def read_set(name: str, data: Path) -> tuple[Items, Items]:
-    """Read the training and test part of a set, writing its images before, if need be.
+    """Read the training and test part of a set. Its images are written first if they are not there.
+
+    Args:
+        name: Key of `SETS`.
+        data: Data root.
 
     Raises:
-        UserError: If there is nothing to read.
+        UserError: If the set is not below the data root.
     """
     source, split = SETS[name], split_file(name, data)
     root = split.parent
@@ -113,15 +117,19 @@ def read_set(name: str, data: Path) -> tuple[Items, Items]:
 
 
 def write_set(name: str, data: Path) -> None:
-    """Write the images of a set from the files that torchvision, or Debian, has of it.
+    """Write the images of a set from the files of torchvision or Debian.
+
+    Args:
+        name: Key of `SETS`.
+        data: Data root.
 
     Raises:
-        UserError: If there are none below the data root.
+        UserError: If there are no such files below the data root.
     """
     source = SETS[name]
-    with _places(name, data) as places:
-        for place in places:
-            pictures = _open(name, place)
+    with _folders(name, data) as folders:
+        for folder in folders:
+            pictures = _open(name, folder)
             if pictures:
                 write_images(data / source.folder, split_file(name, data).name, source.classnames, pictures)
                 return
@@ -131,37 +139,37 @@ def write_set(name: str, data: Path) -> None:
     )
 
 
-def _open(name: str, place: Path) -> dict[str, Any]:
-    """Open both parts with torchvision, which compares checksums; nothing if it doesn't find them."""
-    maker: Callable[..., Any] = getattr(tv, name)
+def _open(name: str, folder: Path) -> dict[str, Any]:
+    """Open both parts with torchvision, which compares checksums; empty if it does not find them."""
+    torchvision_class: Callable[..., Any] = getattr(tv, name)
     try:
-        return {part: maker(str(place), **options) for part, options in SETS[name].parts.items()}
+        return {part: torchvision_class(str(folder), **options) for part, options in SETS[name].parts.items()}
     except RuntimeError:  # not found or corrupted
         return {}
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{name}: the files at {place} are damaged ({error}); fetch them again") from error
+        raise UserError(f"{name}: the files at {folder} are damaged ({error}); fetch them again") from error
 
 
 @contextmanager
-def _places(name: str, data: Path) -> Iterator[list[Path]]:
-    """Folders where torchvision may find its files. IDX files that lie elsewhere are unpacked to a temporary one."""
-    places = [data / SETS[name].folder, data]
+def _folders(name: str, data: Path) -> Iterator[list[Path]]:
+    """Folders where torchvision may find its files. IDX files at other paths are unpacked to a temporary folder."""
+    folders = [data / SETS[name].folder, data]
     with tempfile.TemporaryDirectory() as scratch:
-        if name in IDX and (found := _idx_files(name, data)):
-            _unpack_idx(found, Path(scratch) / name / "raw")
-            places.append(Path(scratch))
-        yield places
+        if name in IDX and (files := _idx_files(name, data)):
+            _unpack_idx(files, Path(scratch) / name / "raw")
+            folders.append(Path(scratch))
+        yield folders
 
 
 def _idx_files(name: str, data: Path) -> list[Path]:
-    """IDX files of a set, gzipped or not: in its folder, or where Debian's package puts them."""
+    """The IDX files of a set, gzipped or not: in its folder, or where the package of Debian puts them."""
     debian = [Path("usr/share/datasets") / IDX[name], Path("usr/share") / f"dataset-{IDX[name]}"]
     folder = data / SETS[name].folder
-    places = [folder, folder / "raw", *(base / path for path in debian for base in (folder, data, Path("/")))]
-    for place in [*places, data / f"dataset-{IDX[name]}"]:
-        found = sorted(place.glob("*-ubyte.gz")) or sorted(place.glob("*-ubyte"))
-        if len(found) == 4:
-            return found
+    folders = [folder, folder / "raw", *(base / path for path in debian for base in (folder, data, Path("/")))]
+    for candidate in [*folders, data / f"dataset-{IDX[name]}"]:
+        files = sorted(candidate.glob("*-ubyte.gz")) or sorted(candidate.glob("*-ubyte"))
+        if len(files) == 4:
+            return files
     return []
 
 

@@ -16,7 +16,7 @@ from .splits import Split, hold_out
 
 @DATASET_REGISTRY.register()
 class UCF101(SplitDataset):
-    """Layout: `<root>/ucf101/UCF-101-midframes/<Action_Name>/*.jpg`; the first of the official splits, if need be."""
+    """Layout: `<root>/ucf101/UCF-101-midframes/<Action_Name>/*.jpg`. A split is made from the first official one."""
 
     name = "ucf101"
     dataset_dir = "ucf101"
@@ -24,21 +24,21 @@ class UCF101(SplitDataset):
     split = "split_zhou_UCF101.json"
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Hold images out of the first split's training part."""
+        """Hold out validation images of the training part of the first split."""
         label_of = {name: label for label, name in enumerate(names)}
 
         def rows(file: str) -> list[Row]:
             path = self.annotation(root, f"ucfTrainTestlist/{file}", file)
             videos = [line[0].split("/") for line in read_lines(path)]
-            named = [(spaced(action), video) for action, video in videos]
-            unknown = [action for action, _ in named if action not in label_of]
+            named_videos = [(spaced(action), video) for action, video in videos]
+            unknown = [action for action, _ in named_videos if action not in label_of]
             if unknown:
                 raise UserError(f"{path}: {unknown[0]!r} is no action of UCF101; fetch it again")
-            return [(f"{action}/{Path(video).stem}.jpg", label_of[action], action) for action, video in named]
+            return [(f"{action}/{Path(video).stem}.jpg", label_of[action], action) for action, video in named_videos]
 
         return hold_out(rows("trainlist01.txt"), rows("testlist01.txt"))
 
 
 def spaced(action: str) -> str:
-    """Name of an action with its words apart: ApplyEyeMakeup is Apply_Eye_Makeup."""
+    """The name of an action with underscores between its words: ApplyEyeMakeup becomes Apply_Eye_Makeup."""
     return "_".join(re.findall("[A-Z][^A-Z]*", action))

@@ -1,4 +1,4 @@
-"""Which CLIP a data set is run with when nobody names one."""
+"""The default CLIP of each data set."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from http.client import HTTPException
 from urllib.request import Request, urlopen
 
 BEST = "ViT-B/16"
-EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # drawings: the embedded CLIP is their default
-LABELS_SEEN = {"imagenet", "imagenetv2", "imageneta", "imagenetr", "imagenetsketch", "stl10"}  # by photo's image tower
-PATIENCE = 10.0  # seconds to wait for an answer
+EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # drawings, for the embedded CLIP
+LABELS_SEEN = {"imagenet", "imagenetv2", "imageneta", "imagenetr", "imagenetsketch", "stl10"}  # with labels, by photo
+PATIENCE = 10.0  # most seconds to wait for an answer
 
 
 def default_backbone(dataset: str) -> str:
-    """Choose the CLIP for a data set, and say so in a line if it is not the paper's.
+    """Choose the CLIP for a data set. A line says so if it is not that of the paper.
 
-    Drawings get the embedded one. Photographs get OpenAI's ViT-B/16. The small `photo` takes its place for a user's
-    own images on a machine without a GPU, and where OpenAI's weights are not on disk and cannot be had; but not for
-    ImageNet, its variants and STL-10, whose images it has seen with labels.
+    Drawings get the embedded CLIP, and photographs OpenAI's ViT-B/16. The small `photo` replaces ViT-B/16 for a user's
+    own images on a machine without a GPU, and where OpenAI's weights are neither on disk nor available. It does not
+    for ImageNet, its variants and STL-10, whose images it has seen with labels.
+
+    Args:
+        dataset: Name of the data set in scripts.
+
+    Returns:
+        Name of the backbone.
     """
-    import torch  # here: --help need not wait for it
+    import torch  # imported here, so that --help is fast
 
     from coft.backbones.load import openai_file, openai_url
 

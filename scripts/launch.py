@@ -70,16 +70,16 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     several.add_argument("--nnodes", type=int, default=1, metavar="M", help="machines; the same command on each")
     several.add_argument("--rdzv-endpoint", default="", metavar="HOST:PORT", help="where machines meet: one of them")
     parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
-    own = parser.add_argument_group("your own images", "data set 'folder'")
-    own.add_argument("--images", default="", metavar="DIR", help="folder with images, sorted or not")
-    own.add_argument(
+    folder = parser.add_argument_group("your own images", "data set 'folder'")
+    folder.add_argument("--images", default="", metavar="DIR", help="folder with images, sorted or not")
+    folder.add_argument(
         "--classes",
         default="",
         metavar="NAMES",
         help="class names with commas between them, or a file: one a line, 'sofa | couch' with a synonym, after tabs "
         "sentences that describe it",
     )
-    own.add_argument(
+    folder.add_argument(
         "--labels-from-folders", action="store_true", help="sub-folders are named after classes: report an accuracy"
     )
     parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data set (default: digits), settings")
@@ -140,11 +140,11 @@ def dataset_arguments(name: str) -> DatasetArguments:
     import datasets  # noqa: F401 - registers ours
     from dassl.data.datasets import DATASET_REGISTRY
 
-    registered = {known.lower(): known for known in DATASET_REGISTRY.registered_names()}
+    registered = {title.lower(): title for title in DATASET_REGISTRY.registered_names()}
     if name.lower() in registered:
         return DatasetArguments([], ["DATASET.NAME", registered[name.lower()]])
-    known = sorted({path.stem for path in (CONFIGS / "datasets").glob("*.yaml")} | set(registered))
-    raise UserError(f"unknown data set {name!r}; {did_you_mean(name, known)}")
+    names = sorted({path.stem for path in (CONFIGS / "datasets").glob("*.yaml")} | set(registered))
+    raise UserError(f"unknown data set {name!r}; {did_you_mean(name, names)}")
 
 
 def preset(trainer: str, name: str | None) -> list[str]:
@@ -156,9 +156,9 @@ def preset(trainer: str, name: str | None) -> list[str]:
     if name is None:
         return []
     folder = CONFIGS / "trainers" / trainer
-    known = [path.stem for path in folder.glob("*.yaml") if not is_complete(path)]
-    if name not in known:
-        hint = did_you_mean(name, known) if known else f"{trainer} has none"
+    presets = [path.stem for path in folder.glob("*.yaml") if not is_complete(path)]
+    if name not in presets:
+        hint = did_you_mean(name, presets) if presets else f"{trainer} has none"
         raise UserError(f"--preset {name}: no such preset; {hint}")
     settings = flatten(yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
     return [word for key, value in settings.items() for word in (key, str(value))]
@@ -185,9 +185,9 @@ def own_images(args: argparse.Namespace) -> list[str]:
     Raises:
         UserError: If one is missing, or given for another data set.
     """
-    given = {"--images": args.images, "--classes": args.classes, "--labels-from-folders": args.labels_from_folders}
+    values_of = {"--images": args.images, "--classes": args.classes, "--labels-from-folders": args.labels_from_folders}
     if args.dataset != "folder":
-        unused = [flag for flag, value in given.items() if value]
+        unused = [flag for flag, value in values_of.items() if value]
         if unused:
             raise UserError(
                 f"{unused[0]} is for the data set 'folder', not {args.dataset!r}; write: folder {unused[0]}"
@@ -197,7 +197,7 @@ def own_images(args: argparse.Namespace) -> list[str]:
         ("--images", "the folder of your images"),
         ("--classes", "class names, or a file of them"),
     ):
-        if not given[flag]:
+        if not values_of[flag]:
             raise UserError(f"data set folder: {flag} is missing; give {what}")
     names = called_from(args.classes)
     classes = str(names.resolve()) if is_file(names) else args.classes

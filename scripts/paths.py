@@ -1,4 +1,4 @@
-"""Paths as users write them: relative to where they called a script, which changes to the project's root first."""
+"""Paths as users write them: relative to where a script was called. Scripts themselves run in the project's root."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 def called_from(path: str | Path) -> Path:
-    """A path that a user wrote, as it is seen from the project's root; the caller's folder is in CALLED_FROM."""
-    place = Path(os.environ.get("CALLED_FROM") or ".")
-    given = Path(path).expanduser()
-    return given if place.resolve() == Path.cwd() else place / given
+    """A path that a user wrote, as seen from the project's root. CALLED_FROM is the folder of the caller."""
+    caller = Path(os.environ.get("CALLED_FROM") or ".")
+    user_path = Path(path).expanduser()
+    return user_path if caller.resolve() == Path.cwd() else caller / user_path
 
 
 def data_folder() -> Path:
-    """Folder of all data sets where no flag names one: $DATA, else data in the project's root."""
-    given = os.environ.get("DATA")
-    return called_from(given) if given else Path("data")
+    """The default data root: $DATA, or data in the project's root."""
+    data = os.environ.get("DATA")
+    return called_from(data) if data else Path("data")
 
 
 def shown(path: Path) -> Path:
-    """A path as a user finds it: as it is where the script was called in the project's root, else absolute."""
+    """A path as the user sees it: unchanged if the script was called in the project's root, otherwise absolute."""
     return path if called_from("") == Path() else path.resolve()

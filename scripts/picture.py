@@ -1,8 +1,9 @@
-"""A picture of test images with what zero-shot CLIP and a finished run make of them.
+"""Draw test images with the predictions of zero-shot CLIP and of a finished run.
 
 bash scripts/picture.sh output/digits/CoFT/embedded/seed1 [--image FILE] [--columns 10]
 
-It reads labels: it is for people. Of each kind it shows the first images of each class in turn, none is picked by hand.
+It reads labels, for people to look at. Of each kind it shows the first image of each class, then the second, and so on:
+no image is picked by hand.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from coft.core.exit_codes import guarded  # noqa: E402
 from scripts.paths import called_from, shown  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
 
-BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito; signs say the same
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito; symbols repeat what colours say
 RIGHT, WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"
 ZERO_SHOT = "ZeroshotCLIP"
-TITLE, ROW, COLUMN, LINE = 0.3, 1.4, 0.95, 0.17  # inches; the last is a share of an image
-COLOURS = 128
-KINDS = {  # what the picture calls them, and rows of images at most
+TITLE, ROW, COLUMN = 0.3, 1.4, 0.95  # inches: height of a title and of a row of images, width of a column
+LINE = 0.17  # height of a line of text, as a share of an image
+COLOURS = 128  # colours of the picture
+KINDS = {  # title of each kind, and its most rows of images
     "mended": ("Mended: zero-shot CLIP is wrong, {name} is right", 2),
     "right": ("Both are right", 1),
     "wrong": ("{name} is wrong", 1),
@@ -43,20 +45,23 @@ KINDS = {  # what the picture calls them, and rows of images at most
 
 
 def build(folder: Path, trainer: str, output: Path) -> Any:
-    """Build a trainer with the settings of a run, though it may be another's."""
+    """Build a trainer, of this or another kind, with the settings of a run."""
     words = ["--config-file", str(folder / "config.yaml"), "--trainer", trainer, "--output-dir", str(output)]
     return build_trainer(make_cfg(train.make_parser().parse_args(words), trainers.extend_cfg))
 
 
 def predictions(folder: Path) -> tuple[pd.DataFrame, str]:
-    """What zero-shot CLIP and a run predict for the test images.
+    """The predictions of zero-shot CLIP and of a run for the test images.
+
+    Args:
+        folder: Output folder of the run.
 
     Returns:
-        A line for each test image: path, class, zero_shot and run (names of classes), kind (a key of KINDS); and the
-        name of the run's trainer.
+        A row for each test image: path; class, zero_shot and run (class names); kind (a key of KINDS). And the name of
+        the run's trainer.
 
     Raises:
-        UserError: If the folder is not of a run.
+        UserError: If the folder is not that of a run.
     """
     config = saved_config(folder)
     if config is None:
@@ -67,13 +72,13 @@ def predictions(folder: Path) -> tuple[pd.DataFrame, str]:
     for column, trainer in (("run", run), ("zero_shot", build(folder, ZERO_SHOT, folder))):
         names = trainer.lab2cname
         table[column] = [names[label] for label in predict(trainer, trainer.test_loader)[0].tolist()]
-    before, after = table["zero_shot"] == table["class"], table["run"] == table["class"]
-    kind = before.map({True: "right", False: "mended"}).where(after, "wrong")
+    zero_shot_right, run_right = table["zero_shot"] == table["class"], table["run"] == table["class"]
+    kind = zero_shot_right.map({True: "right", False: "mended"}).where(run_right, "wrong")
     return table.assign(kind=kind), config["TRAINER.NAME"]
 
 
 def by_turns(images: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Some images, the first of each class, then the second of each, and so on."""
+    """The first `count` images in turns: the first image of each class, then the second of each, and so on."""
     turn = images.groupby("class").cumcount()
     return images.assign(turn=turn).sort_values(["turn", "class"], kind="stable").head(count)
 
@@ -82,18 +87,22 @@ def draw_picture(path: Path, table: pd.DataFrame, name: str, columns: int) -> Pa
     """Draw a grid of images, kind by kind.
 
     Args:
-        path: The image.
-        table: As `predictions` makes it.
-        name: What the run's predictions are called.
+        path: Path of the picture.
+        table: A row for each test image, as `predictions` returns it.
+        name: Name of the run's predictions.
         columns: Images in a row.
+
+    Returns:
+        Path of the picture.
     """
-    chosen = {kind: by_turns(table[table["kind"] == kind], rows * columns) for kind, (_, rows) in KINDS.items()}
-    chosen = {kind: images for kind, images in chosen.items() if len(images)}
-    rows = [-(-len(images) // columns) for images in chosen.values()]
+    shown_images = {kind: by_turns(table[table["kind"] == kind], rows * columns) for kind, (_, rows) in KINDS.items()}
+    shown_images = {kind: images for kind, images in shown_images.items() if len(images)}
+    rows = [-(-len(images) // columns) for images in shown_images.values()]
 
     def draw(figure: Any) -> None:
-        parts = figure.subfigures(len(chosen), 1, height_ratios=[TITLE + ROW * count for count in rows], squeeze=False)
-        for part, (kind, images), height in zip(parts[:, 0], chosen.items(), rows, strict=True):
+        heights = [TITLE + ROW * count for count in rows]
+        parts = figure.subfigures(len(shown_images), 1, height_ratios=heights, squeeze=False)
+        for part, (kind, images), height in zip(parts[:, 0], shown_images.items(), rows, strict=True):
             title = KINDS[kind][0].format(name=name)
             title += f": {(table['kind'] == kind).sum()} of {len(table)} test images"
             part.suptitle(title, x=0.01, horizontalalignment="left", fontsize=10)
@@ -116,9 +125,9 @@ def _draw_image(axes: Any, row: dict[str, str], name: str) -> None:
         axes.imshow(image.convert("RGB"), interpolation="bicubic")  # as CLIP's own views enlarge it
     axes.set_anchor("N")
     lines = [(f"true: {row['class']}", "black")]
-    for who, column in (("CLIP", "zero_shot"), (name, "run")):
+    for predictor, column in (("CLIP", "zero_shot"), (name, "run")):
         right = row[column] == row["class"]
-        lines.append((f"{who}: {row[column]} {RIGHT if right else WRONG}", BLUE if right else ORANGE))
+        lines.append((f"{predictor}: {row[column]} {RIGHT if right else WRONG}", BLUE if right else ORANGE))
     for number, (text, color) in enumerate(lines):
         axes.text(
             0.5,

@@ -4,7 +4,7 @@
 # Uses the active environment (virtualenv, or conda's other than base), else makes .venv. Installs what requirements.txt
 # asks for when it has changed, and sees to `dassl`: a working one is left alone, a missing one is installed from
 # compat/dassl, a broken one ends the script. With --dassl upstream=CHECKOUT, and no dassl in the environment, upstream's
-# is taken from a checkout of its repository (docs/upstream.md).
+# is taken from a checkout of its repository (compat/dassl/upstream/README.md).
 set -euo pipefail
 
 setup_fail() {
@@ -55,8 +55,8 @@ setup_main() {
   fi
   setup_choose_environment
   if [ -n "$upstream" ]; then
-    "$PYTHON" scripts/link_upstream_dassl.py "$upstream" --from "$CALLED_FROM" || exit 2
-    set -- scripts/upstream_dassl/requirements.txt "$@"
+    "$PYTHON" compat/dassl/upstream/link.py "$upstream" --from "$CALLED_FROM" || exit 2
+    set -- compat/dassl/upstream/requirements.txt "$@"
   fi
   local files=(requirements.txt "$@") stamp quiet=() flags=() file
   stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/.coft-ready-$(basename "$PWD")
@@ -71,7 +71,7 @@ setup_main() {
     setup_fail "pip could not install ${files[*]}; its message is above"
   # pip compiles on one core, this on all. A file that is no Python of this version is none of our business.
   "$PYTHON" -m compileall -qq -j 0 "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
-  "$PYTHON" scripts/probe_dassl.py && return_code=0 || return_code=$?
+  "$PYTHON" compat/dassl/upstream/probe.py && return_code=0 || return_code=$?
   case $return_code in
     0) ;;
     3) "$PYTHON" -m pip install --disable-pip-version-check --no-input "${quiet[@]}" -e compat/dassl ||

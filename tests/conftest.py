@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _no_feature_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features of one test must not serve another."""
     monkeypatch.setattr(backbone, "FEATURE_CACHE", None)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Commands set the number of threads of their process; a fork of one that had several would wait for ever."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -36,15 +36,6 @@ def test_digits_with_the_embedded_clip_is_the_default() -> None:
     assert value(argv, "--output-dir") == "output/digits/CoFT/embedded/seed1"
 
 
-@pytest.mark.parametrize(
-    ("trainer", "script"),
-    [("CoFT", "coft.sh"), ("CoFTPlus", "coft_plus.sh"), ("LaFTer", "run.sh LaFTer")],
-)
-def test_a_wrong_flag_gets_one_line_that_names_the_script(trainer: str, script: str) -> None:
-    with pytest.raises(UserError, match=rf"argument --seed: invalid int value: 'abc'; scripts/{script} --help says"):
-        launch.parse(trainer, ["--seed", "abc"])
-
-
 def test_the_benchmarks_default_is_vit_b_16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_backbone, "can_be_had", lambda name: True)
     argv = arguments("UPL", "eurosat", "--seed", "3")
@@ -69,11 +60,11 @@ def test_shots_set_coops_epochs(shots: int, epochs: int) -> None:
 
 
 def test_settings_follow_and_get_a_folder_of_their_own() -> None:
-    plain, changed = arguments("CoFT"), arguments("CoFT", "digits", "TRAINER.COFT.FILTER", "self")
-    assert changed[-2:] == ["TRAINER.COFT.FILTER", "self"]
+    plain, changed = arguments("CoFT"), arguments("CoFT", "digits", "TRAINER.COFT.FILTER", "own")
+    assert changed[-2:] == ["TRAINER.COFT.FILTER", "own"]
     assert value(plain, "--output-dir") != value(changed, "--output-dir")
-    without_data_set = arguments("CoFT", "--seed", "2", "TRAINER.COFT.FILTER", "self", "SEED", "-1")
-    assert without_data_set[-4:] == ["TRAINER.COFT.FILTER", "self", "SEED", "-1"]
+    without_data_set = arguments("CoFT", "--seed", "2", "TRAINER.COFT.FILTER", "own", "SEED", "-1")
+    assert without_data_set[-4:] == ["TRAINER.COFT.FILTER", "own", "SEED", "-1"]
     assert value(without_data_set, "--dataset-config-file").endswith("digits.yaml")
 
 
@@ -81,6 +72,9 @@ def test_data_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert value(arguments("CoFT"), "--root") == "data"
     monkeypatch.setenv("DATA", "/elsewhere")
     assert value(arguments("CoFT"), "--root") == "/elsewhere"
+    monkeypatch.setenv("CALLED_FROM", str(Path.cwd()))  # the project's folder: paths stay as they are written
+    argv = arguments("CoFT", "--data", "sets", "--output-dir", "out")
+    assert value(argv, "--root") == "sets" and value(argv, "--output-dir") == "out"
 
 
 def test_paths_are_where_the_user_stands(
@@ -124,31 +118,32 @@ def test_models_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert launch.trainer_config("CoFT", "photo") == own / f"{stem}.yaml"
 
 
-def test_paths_of_a_user_in_the_projects_folder_stay_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CALLED_FROM", str(Path.cwd()))
-    argv = arguments("CoFT", "--data", "sets", "--output-dir", "out")
-    assert value(argv, "--root") == "sets" and value(argv, "--output-dir") == "out"
-
-
-def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match="unknown data set 'eurosatt'; did you mean 'eurosat'"):
-        arguments("CoFT", "eurosatt")
-    with pytest.raises(UserError, match="--shots: CoFT has no such number"):
-        arguments("CoFT", "digits", "--shots", "4")
-    with pytest.raises(UserError, match=r"Supervised has all labels; for 4 a class add DATASET\.NUM_SHOTS 4"):
-        arguments("Supervised", "digits", "--shots", "4")
-    with pytest.raises(UserError, match="expected at least 1"):
-        arguments("CoOp", "digits", "--shots", "0")
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ("CoFT eurosatt", "did you mean 'eurosat'"),
+        ("LaFTer --seed abc", "--seed: .*scripts/run.sh LaFTer --help"),
+        ("CoFT digits --shots 4", "--shots"),
+        ("Supervised digits --shots 4", r"DATASET\.NUM_SHOTS 4"),
+        ("CoOp digits --shots 0", "--shots"),
+        ("CoFT digits --preset as_prited", "did you mean 'as_printed'"),
+        ("UPL digits --preset x", "--preset"),
+        ("CoFT folder", "--images"),
+        ("CoFT folder --images x", "--classes"),
+        ("CoFT digits --images x", "--images is for the data set 'folder'"),
+        ("CoFT --labels-from-folders", "--labels-from-folders"),
+    ],
+)
+def test_mistakes_are_named(argv: str, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        arguments(*argv.split())
 
 
 def test_one_line_and_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = ("--output-dir", str(tmp_path / "out"))
     assert launch.main(["CoFT", "eurosat", "--backbone", "embedded", "--data", str(tmp_path), *out]) == 2
-    line = capsys.readouterr().err.strip()
-    assert (
-        line.startswith(f"error: EuroSAT: no eurosat at {tmp_path / 'eurosat'}; see: bash scripts/data.sh eurosat")
-        and "\n" not in line
-    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(tmp_path / "eurosat") in line and "bash scripts/data.sh eurosat" in line
 
 
 TRAINERS = sorted(path for path in (ROOT / "configs" / "trainers").glob("*/*.yaml") if launch.is_complete(path))
@@ -168,12 +163,9 @@ def test_every_config_merges(config: Path, dataset: Path) -> None:
 
 def test_a_preset_changes_settings_of_a_run_and_the_user_changes_the_preset() -> None:
     args = launch.parse("CoFT", ["digits", "--preset", "as_printed", "TRAINER.COFT.N_CTX", "4"])
-    own = make_cfg(make_parser().parse_args(launch.train_arguments("CoFT", args)), extend_cfg).TRAINER.COFT
-    assert (own.CLEAN_RULE, own.FILTER, own.CLASS_NEGATIVE, own.PHASE2.EMA) == ("raw", "both-hard", False, 0.0)
-    assert own.N_CTX == 4 and own.LABEL_VIEWS == 1 and own.PHASE2.LR == 1e-4
-    for trainer, name, hint in (("CoFT", "as_prited", "did you mean 'as_printed'"), ("UPL", "x", "UPL has none")):
-        with pytest.raises(UserError, match=f"--preset {name}: no such preset; {hint}"):
-            launch.train_arguments(trainer, launch.parse(trainer, ["digits", "--preset", name]))
+    cfg = make_cfg(make_parser().parse_args(launch.train_arguments("CoFT", args)), extend_cfg).TRAINER.COFT
+    assert (cfg.CLEAN_RULE, cfg.FILTER, cfg.PHASE2.EMA) == ("sigmoid", "min-p-clean-hard", 0.0)
+    assert cfg.N_CTX == 4
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP2", "CoFT"])
@@ -187,12 +179,6 @@ def test_what_has_no_config_is_run_with_the_defaults(
     cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
     assert cfg.DATASET.NAME == "Digits" and trainer == cfg.TRAINER.NAME
     assert ("--config-file" in argv, "--dataset-config-file" in argv) == (False, trainer != "CoFT")
-
-
-def test_the_script_of_a_trainer_is_the_one_that_runs_it() -> None:
-    names = {"CoFT": "coft.sh", "CoFTPlus": "coft_plus.sh", "UPL": "run.sh UPL"}
-    names |= {"CoFTOracle": "run.sh CoFTOracle", "ZeroshotCLIP2": "run.sh ZeroshotCLIP2"}
-    assert {trainer: launch.script_of(trainer) for trainer in names} == names
 
 
 def test_case_makes_no_difference_to_a_data_set_and_arguments_stay_as_they_are() -> None:
@@ -220,11 +206,9 @@ def test_coops_config_names_are_there(name: str) -> None:
     assert (ROOT / "configs" / "trainers" / "CoOp" / f"{name}.yaml").is_file()
 
 
-@pytest.mark.parametrize("seed", [0, 7])
-def test_zero_is_a_seed(seed: int, tmp_path: Path) -> None:
-    argv = arguments("CoFT", "digits", "--seed", str(seed), "--output-dir", str(tmp_path))
-    cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
-    assert seed == cfg.SEED
+def test_zero_is_a_seed(tmp_path: Path) -> None:
+    argv = arguments("CoFT", "digits", "--seed", "0", "--output-dir", str(tmp_path))
+    assert make_cfg(make_parser().parse_args(argv), extend_cfg).SEED == 0
 
 
 def settings(argv: list[str]) -> dict[str, str]:
@@ -252,27 +236,6 @@ def test_own_names_that_look_like_numbers(
     cfg = make_cfg(make_parser().parse_args(argv), extend_cfg)
     assert (str(tmp_path / images), classes) == (cfg.DATASET.IMAGES, cfg.DATASET.CLASSES)
     assert cfg.DATASET.LABELS_FROM_FOLDERS is True
-
-
-def test_a_file_of_classes_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "names.txt").write_text("cat\ndog\n")
-    monkeypatch.chdir(tmp_path)
-    argv = arguments("CoFT", "folder", "--images", ".", "--classes", "names.txt")
-    assert settings(argv)["DATASET.CLASSES"] == repr(str(tmp_path / "names.txt"))
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["folder"], "--images is missing; give the folder of your images"),
-        (["folder", "--images", "x"], "--classes is missing"),
-        (["digits", "--images", "x"], "--images is for the data set 'folder', not 'digits'"),
-        (["--labels-from-folders"], "--labels-from-folders is for the data set 'folder'"),
-    ],
-)
-def test_mistakes_about_own_images(argv: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        arguments("CoFT", *argv)
 
 
 def test_help_and_missing_images_need_no_torch(tmp_path: Path) -> None:

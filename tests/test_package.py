@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import sysconfig
@@ -90,13 +89,7 @@ def test_adapt_from_any_folder(
 
 def test_its_own_weights_and_configs_are_found(site: Path, tmp_path: Path) -> None:
     start = tmp_path / "places.py"
-    lines = [
-        "import sys",
-        f"sys.path.insert(0, {str(site)!r})",
-        "from coft.core import paths",
-        "print(paths.HOME)",
-    ]
-    start.write_text("\n".join(lines))
+    start.write_text(f"import sys\nsys.path.insert(0, {str(site)!r})\nfrom coft.core import paths\nprint(paths.HOME)")
     home = Path(run_forked([str(start)], tmp_path).stdout.strip())
     assert home == site / "coft" / "files"
     needed = [*(f"weights/{name}" for name in ("photo/open_clip_model.safetensors", "embedded.pt"))]
@@ -108,21 +101,17 @@ def test_its_own_weights_and_configs_are_found(site: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 0, "Fine-tune CLIP to your images without a single label"),
-        (["--help"], 0, r"adapt +fine-tune a CLIP to a folder of images"),
-        (["adapt", "--help"], 0, "the same command goes on from the last finished epoch"),
+        (["adapt", "--help"], 0, "--classes"),
         (["completion", "bash"], 0, "--classes"),
-        (["adopt"], 2, "error: unknown command 'adopt'; did you mean 'adapt'?"),
-        (["adapt", "photos"], 2, "error: the following arguments are required: --classes; coft adapt --help"),
-        (["adapt", "photos", "--classes", "a,b", "x"], 2, "error: 'x' is no setting; write NAME=VALUE"),
-        (["adapt", "photos", "--classes", "a,b", "filtre=self"], 2, "unknown setting 'filtre'; did you mean 'filter'"),
-        (["compare", "digits"], 2, "error: coft compare: needs a checkout of the project; there it is: bash scripts/"),
+        (["adopt"], 2, "did you mean 'adapt'?"),
+        (["adapt", "photos", "--classes", "a,b", "filtre=self"], 2, "did you mean 'filter'"),
+        (["compare", "digits"], 2, "needs a checkout of the project; there it is: bash scripts/"),
     ],
 )
 def test_what_it_says(arguments: list[str], code: int, said: str, site: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     done = coft(site, tmp_path, arguments)
-    assert done.returncode == code and re.search(said if code == 0 else re.escape(said), done.stdout), done.stdout
+    assert done.returncode == code and said in done.stdout, done.stdout
     assert not (tmp_path / "adapted").exists()
 
 

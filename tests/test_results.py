@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from coft.core.errors import UserError
-from scripts.comparing import page as module
-from scripts.comparing.page import BLOCK, PAGE, filled, tables_of, write_page
-from scripts.comparing.results import listed_rows
+from scripts.comparing.commands import results
+from scripts.comparing.tables import BLOCK, PAGE, blocks_of, filled
 from scripts.launch import ROOT
+from tests.markdown import table_rows
 
 FORKS = """
 | data set   | backbone   | change        |   accuracy % |
@@ -51,16 +51,16 @@ def page() -> str:
 @pytest.fixture(scope="module")
 def rates() -> Rates:
     """Error rates of the list, read without the code that is tested."""
-    found: Rates = {}
+    by_method: Rates = {}
     for line in LIST.read_text().splitlines():
         entry = json.loads(line)
         of, unit = entry["of"], title(entry["of"]["dataset"], entry["of"]["backbone"], entry["of"]["unit"])
         for stage, bits in entry["right"].items():
             right = "".join(f"{byte:08b}" for byte in bytes.fromhex(bits))[: entry["images"]].count("1")
-            seeds = found.setdefault((unit, of["method"] + STAGES[stage]), {})
+            seeds = by_method.setdefault((unit, of["method"] + STAGES[stage]), {})
             assert of["seed"] not in seeds, f"a run is listed twice: {of}"
             seeds[of["seed"]] = 1 - right / entry["images"]
-    return found
+    return by_method
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,8 @@ def table(text: str, head: str) -> dict[str, dict[str, str]]:
 
 def lines_of(text: str, head: str, with_heads: bool = False) -> list[list[str]]:
     """Cells of the lines of the table that begins with a heading."""
-    lines = text[text.index(f"| {head}") :].split("\n\n")[0].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    return [*rows[:with_heads], *rows[2:]]
+    heads, *rows = table_rows(text[text.index(f"| {head}") :].split("\n\n")[0])
+    return [heads, *rows] if with_heads else rows
 
 
 def test_accuracies_are_those_of_the_list(page: str, rates: Rates, roles: dict[str, str]) -> None:
@@ -127,21 +126,21 @@ def is_cell(cell: str, ratio: float, count: int) -> bool:
 def test_bars_are_met_as_the_list_says(page: str, rates: Rates, roles: dict[str, str]) -> None:
     rates = dict(rates)
     for unit in roles:
-        own = rates.get((unit, "CoFT"), {})
-        kept = dict.fromkeys(own, rates[unit, "zero-shot"][1]) if unit.startswith("pacs") else own
+        coft = rates.get((unit, "CoFT"), {})
+        kept = dict.fromkeys(coft, rates[unit, "zero-shot"][1]) if unit.startswith("pacs") else coft
         rates[unit, "CoFT, guard as at first"] = kept
-    rows = lines_of(tables_of(page)["bars"], "errors of")
+    rows = lines_of(blocks_of(page)["bars"], "errors of")
     assert len(rows) == 13
-    for ours, other, bar, *cells, found in rows:
+    for ours, other, bar, *cells, met in rows:
         ratios = [mean_ratio(rates, units_of(roles, title), ours, other) for title in MEANS]
-        assert all(is_cell(cell, *own) for cell, own in zip(cells, ratios, strict=True)), (ours, other)
-        if found == "yes":
+        assert all(is_cell(cell, *ratio) for cell, ratio in zip(cells, ratios, strict=True)), (ours, other)
+        if met == "yes":
             high = float(cells[-1].split(", ")[1].split("]")[0])
             assert ratios[-1][0] <= float(bar) and high <= 1, (ours, other)
-        elif found.startswith("missed by "):
-            assert ratios[-1][0] - float(bar) == pytest.approx(float(found[10:]), abs=0.00501)
+        elif met.startswith("missed by "):
+            assert ratios[-1][0] - float(bar) == pytest.approx(float(met[10:]), abs=0.00501)
         else:
-            assert found in ("-", "no, the interval reaches 1", "just missed")
+            assert met in ("-", "no, the interval reaches 1", "just missed")
 
 
 def test_p_clean_is_counted_where_it_is_above(page: str, roles: dict[str, str]) -> None:
@@ -164,11 +163,6 @@ def test_p_clean_is_counted_where_it_is_above(page: str, roles: dict[str, str]) 
     assert shown["p_clean above all, first and last"]["first: p_clean"] == f"{len(always)} of {len(units)}"
 
 
-def test_runs_of_before_can_be_read() -> None:
-    runs = listed_rows(ROOT / "docs" / "archive" / "runs.csv")
-    assert len(runs) > 400 and {"Digits", "Icons", "Emoji", "FashionMNIST"} <= {*runs["dataset"]}
-
-
 def test_the_tables_of_the_readme_are_of_the_page(page: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     accuracies, ratios = table(page, "accuracy, %"), table(page, "errors of CoFT, by those of")
@@ -180,44 +174,46 @@ def test_the_tables_of_the_readme_are_of_the_page(page: str) -> None:
         for method in ("zero-shot", "UPL", "self-training, CoFT's labels", "CoFT", "CoFT+", "CoOp, 16 labels a class"):
             assert row[method].strip("*") == accuracies[method][unit].split(" [")[0], (name, method)
         assert row["errors of CoFT / of UPL"] == ratios[unit]["UPL"].rpartition(" (")[0], name
-    known = {(row[0], row[1]): row for row in lines_of(tables_of(page)["bars"], "errors of ")}
+    of_page = {(row[0], row[1]): row for row in lines_of(blocks_of(page)["bars"], "errors of ")}
     bars = lines_of(readme, "errors of |")
     rivals = ("UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels")
     assert [tuple(row[:2]) for row in bars] == [(m, r) for m in ("CoFT", "CoFT, guard as at first") for r in rivals]
     for method, reference, *means in bars:
-        assert means == known[method, reference][3:6], (method, reference)
+        assert means == of_page[method, reference][3:6], (method, reference)
 
 
-def test_tables_of_commands_are_taken_and_then_stay(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy, tables = tmp_path / "results.md", [tmp_path / "a.md", tmp_path / "b.md"]
+def test_tables_of_commands_are_taken_and_then_stay(page: str, tmp_path: Path) -> None:
+    copy, files = tmp_path / "results.md", [tmp_path / "a.md", tmp_path / "b.md"]
     copy.write_text(page)
-    texts = [FORKS.replace("PAIR", path.stem) for path in tables]
-    for path, text in zip(tables, texts, strict=True):
+    texts = [FORKS.replace("PAIR", path.stem) for path in files]
+    for path, text in zip(files, texts, strict=True):
         path.write_text(text)
-    monkeypatch.setattr(module, "PAGE", copy)
-    monkeypatch.setattr(module, "PICTURE", tmp_path / "experiments.png")
-    assert write_page([part for path in tables for part in ("--experiments", str(path))]) == 0
+    assert results([part for path in files for part in ("--experiments", str(path))], copy) == 0
     begin, end = "<!-- begin: experiments -->\n", "\n<!-- end: experiments -->"
     written = copy.read_text()
     assert begin + "\n\n".join(text.strip() for text in texts) + end in written
-    assert tables_of(written)["benchmark"] == tables_of(page)["benchmark"]
-    assert write_page([]) == 0 and copy.read_text() == written
+    assert blocks_of(written)["benchmark"] == blocks_of(page)["benchmark"]
+    assert results([], copy) == 0 and copy.read_text() == written
     assert (tmp_path / "experiments.png").stat().st_size > 10_000
-    tables[0].write_text("| no | such |\n|--|--|\n| 1 | 2 |\n")
-    with pytest.raises(UserError, match=r"no tables of experiments\.sh"):
-        write_page(["--experiments", str(tables[0])])
-    with pytest.raises(UserError, match=r"c\.md: cannot be read"):
-        write_page(["--benchmark", str(tmp_path / "c.md")])
-    for text in ("", "`command`\n\n| accuracy, % | a |\n\n| seconds | a |\n"):
-        tables[0].write_text(text)
-        with pytest.raises(UserError, match=r"a\.md: has no table of bars"):
-            write_page(["--benchmark", str(tables[0])])
-    assert copy.read_text() == written
-    tables[0].write_text("`command`\n\n| errors of | bar |\n\n| accuracy, % | a |\n\n| seconds | a |\n")
-    assert write_page(["--benchmark", str(tables[0])]) == 0
-    found = tables_of(copy.read_text())
-    assert found["bars"] == "| errors of | bar |\n"
-    assert found["benchmark"] == "`command`\n\n| accuracy, % | a |\n\n| seconds | a |\n"
+    files[0].write_text("`command`\n\n| errors of | bar |\n\n| accuracy, % | a |\n\n| seconds | a |\n")
+    assert results(["--benchmark", str(files[0])], copy) == 0
+    blocks = blocks_of(copy.read_text())
+    assert blocks["bars"] == "| errors of | bar |\n"
+    assert blocks["benchmark"] == "`command`\n\n| accuracy, % | a |\n\n| seconds | a |\n"
+
+
+@pytest.mark.parametrize("flag", ["--experiments", "--benchmark"])
+def test_files_without_tables_are_named_and_change_nothing(flag: str, page: str, tmp_path: Path) -> None:
+    copy, file = tmp_path / "results.md", tmp_path / "a.md"
+    copy.write_text(page)
+    for text in ("", "| accuracy, % | a |\n|--|--|\n| 1 | 2 |\n\n| seconds | a |\n"):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"a\.md|--experiments"):
+            results([flag, str(file)], copy)
+    file.unlink()
+    with pytest.raises(UserError, match=r"a\.md|--experiments"):
+        results([flag, str(file)], copy)
+    assert copy.read_text() == page
 
 
 def test_prose_has_no_result_of_its_own(page: str) -> None:

@@ -1,4 +1,4 @@
-"""setup.sh: where it goes, what it waits for, and the probe by which it tells a working dassl from a broken one."""
+"""setup.sh: where it goes, what it waits for, and what it expects after --dassl."""
 
 from __future__ import annotations
 
@@ -12,48 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import probe_dassl
-
-ROOT = Path(probe_dassl.__file__).parents[1]
-
-
-def probe(path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(path)!r}); " if path else ""
-    code += "from scripts import probe_dassl; sys.exit(probe_dassl.main())"
-    return subprocess.run(
-        [sys.executable, "-c", "import sys; " + code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-
-
-def test_the_dassl_that_runs_these_tests_works() -> None:
-    assert probe().returncode == 0
-
-
-def test_a_broken_one_ends_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "dassl").mkdir()
-    (tmp_path / "dassl" / "__init__.py").write_text("raise ImportError('cannot import name x from torch._six')")
-    result = probe(tmp_path)
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 2 and len(lines) == 1
-    assert lines[0].startswith("error: the installed dassl") and "pip uninstall" in lines[0]
-
-
-def test_a_schedule_that_does_not_step_is_broken(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Frozen:
-        def __init__(self, *_: object) -> None: ...
-
-        def step(self) -> None: ...
-
-    monkeypatch.setattr("dassl.optim.build_lr_scheduler", Frozen)
-    assert probe_dassl.main() == 2
-    assert "a schedule with warm-up does not step" in capsys.readouterr().err
-
-
-def test_none_is_told_from_a_broken_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert probe_dassl.main() == 3
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -90,3 +49,31 @@ def test_two_do_not_install_at_the_same_time(sourcing: list[str], tmp_path: Path
     os.close(handle)
     assert process.stdout.readline().strip() == str(tmp_path / "project") and process.wait(timeout=10) == 0
     process.stdout.close()
+
+
+@pytest.mark.parametrize("arguments", [["--dassl"], ["--dassl", "upstream="], ["--dassl", "somewhere"]])
+def test_setup_says_what_it_expects(arguments: list[str]) -> None:
+    command = ["bash", "scripts/setup.sh", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and len(lines) == 1 and "upstream=CHECKOUT" in lines[0]
+
+
+def test_what_is_no_checkout_of_upstream_is_not_linked(tmp_path: Path) -> None:
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "scripts" / "setup.sh"), "--dassl", "upstream=here"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no dassl/modeling there" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "module"), [("trials", "compat.dassl.trials"), ("toolboxes", "compat.dassl.toolboxes.compare")]
+)
+def test_commands_of_compat_run_in_the_environment(script: str, module: str, tmp_path: Path) -> None:
+    for folder in ("scripts", "compat/dassl"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "scripts" / "setup.sh").write_text("PYTHON=echo\n")
+    shutil.copy(ROOT / "compat" / "dassl" / f"{script}.sh", tmp_path / "compat" / "dassl")
+    command = ["bash", f"compat/dassl/{script}.sh", "one", "two words"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"-m {module} one two words\n" and importlib.util.find_spec(module)

@@ -1,79 +1,80 @@
-"""What every trainer of the project shares: a Dassl trainer is the adapter of a method.
-
-Dassl has the loop, the checkpoints and the evaluation. The method has phases, optimizers and labels.
-"""
+"""The adapter: a Dassl trainer that runs a method. Dassl has the loop, the checkpoints and the evaluation."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from coft.backbones.backbone import ClassBackbone
-from coft.backbones.load import fingerprint
-from coft.backbones.prompts import NO_SYNONYMS
-from coft.backbones.stages import hold_frozen_in_bf16
 from coft.core import processes
 from coft.core.errors import UserError
+from coft.core.experiment import has_results
 from coft.core.finite import check_models, check_predictions
-from coft.core.precision import PREDICTIONS, step_attention
-from coft.core.settings import load
+from coft.core.precision import step_attention
 from coft.core.timing import STEPS, Stopwatch, Waited
-from coft.engine.backbone import forward_type, identity_of, load_backbone, precision_of
-from coft.engine.class_names import class_list
+from coft.engine.backbone import check_light_module
+from coft.engine.class_names import Classes
+from coft.engine.diagnostics import Diagnostics
+from coft.engine.engine import Engine
+from coft.engine.session import Means, Session, Task
+from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
-from coft.method.protocol import Method, Runtime
+from coft.labelling.protocol import Method
 from dassl.engine import TrainerX
+from dassl.optim import build_lr_scheduler, build_optimizer
 
-from .building import backbone_of, check_choices, runtime_of
-from .checkpoints import OF_CHECKPOINT, check_resumed, epoch_to_load, keep_identity, loads, readable
-from .data import data_manager, reports_predictions, templates_in, unlabeled_of
-from .ending import run_without_epochs, write_results
+from .checkpoints import OF_CHECKPOINT, State, check_resumed, epoch_to_load, keep_identity, loads
+from .data import (
+    data_manager,
+    labels_known,
+    reports_predictions,
+    templates_in,
+    unlabeled_of,
+)
 from .evaluation import Predicted, WorldEvaluator, part_of
+from .forks import check_fork, take_phase1
 from .recording import Recorder
-from .reporting import report_predictions, write_test_predictions
+from .reporting import report_predictions, write_results, write_test_predictions
 from .sections import SECTIONS
+from .toolbox import dassl_in_use
 
 log = logging.getLogger(__name__)
+STATE = "method"  # among the models of a checkpoint: what a method keeps beside weights
 
 
 class MethodTrainer(TrainerX):
     """A Dassl trainer that runs a method on a frozen CLIP.
 
     Attributes:
-        section: The trainer's section of the config.
-        settings_class: What it declares; None where there is nothing to set.
-        label_free: Whether the trainer reads no label; then the last epoch counts, not the best one.
-        learns_from_labels: Whether it trains on labels.
-        method: What it runs.
-        clip_model: The frozen CLIP.
-        images: The unlabeled images, of a label-free trainer.
+        spec: The method.
+        session: The run.
+        images: The unlabeled images, of a method that has some.
         diagnostics: Numbers about pseudo-labels, for people to read.
-        results: Accuracies in full precision for `summary.json`.
+        truth: Labels of the images, for a method that learns from them.
+        results: Numbers for `summary.json`.
         clock: Seconds by part of the run.
     """
 
-    section = ""
-    settings_class: type | None = None
-    label_free = False
-    learns_from_labels = False
-    method: Method
-    clip_model: Any
-    images: UnlabeledImages
-    own: Any
+    spec: MethodSpec
+    session: Session
+    images: UnlabeledImages | None = None
+    diagnostics: Diagnostics | None = None
+    truth: Tensor | None = None
     train_loader_x: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.section and cls.settings_class:
-            SECTIONS[cls.section] = cls.settings_class
+        spec = getattr(cls, "spec", None)
+        if spec is not None and spec.settings is not None:
+            SECTIONS[spec.trainer.upper()] = spec.settings
 
     def __init__(self, cfg: Any) -> None:
-        self.results: dict[str, Any] = {}
         self.started, self.clock = time.monotonic(), Stopwatch("setting up")
         self.world = processes.world()
         self.pace, self.predicted = processes.Pace(self.world), Predicted(self.world)
@@ -82,116 +83,118 @@ class MethodTrainer(TrainerX):
         if not self.world.alone:
             self.evaluator = WorldEvaluator(self.evaluator, self.num_classes, self.world)
 
-    # ---------------------------------------------------------------- what differs
+    # ---------------------------------------------------------------- what it is built from
 
-    def make_method(self) -> Method:
-        """Build the method, with `self.own` as its settings."""
-        raise NotImplementedError
+    @property
+    def engine(self) -> Engine:
+        """What runs the method."""
+        return self.session.engine
+
+    @property
+    def method(self) -> Method:
+        """The method."""
+        return self.session.method
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Numbers for the summary."""
+        return self.session.results
 
     @property
     def labels_used(self) -> int:
         """Number of images whose labels training reads."""
         return 0
 
-    # ---------------------------------------------------------------- data
-
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse choices that cannot be, or that need labels; see `check_choices`."""
-        check_choices(self, cfg)
-
-    def check_fork(self, cfg: Any) -> None:
-        """Refuse a run to fork from where the trainer can take nothing from it.
+        """Refuse what would fail later: a light module or a run to fork that is not there, the best epoch by labels.
 
         Raises:
-            UserError: Naming what is wrong with it.
+            UserError: Naming the key.
         """
-        raise UserError(f"TRAIN.FORK: {type(self).__name__} has no two phases; leave it empty")
+        name = self.spec.trainer
+        section = cfg.TRAINER[name.upper()] if self.spec.settings else {}
+        check_light_module(section.get("VISUAL", "auto"), f"{self.spec.section}.VISUAL")
+        if self.spec.label_free and cfg.TEST.FINAL_MODEL != "last_step":
+            raise UserError(
+                f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}, which chooses an epoch by labels; "
+                f"{name} reads none: leave it at last_step"
+            )
+        if cfg.TRAIN.PHASE1_FROM and not has_results(Path(cfg.OUTPUT_DIR)):  # a run that goes on has no more need of it
+            check_fork(self.spec, cfg)
 
     def build_data_loader(self) -> None:
-        """Build Dassl's loaders; see `data_manager`."""
+        """Build Dassl's loaders, and take the images without their labels; these go to the diagnostics alone."""
         dm = data_manager(self)
         self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
-        self.val_loader, self.test_loader = (part_of(own, self.world) for own in (dm.val_loader, dm.test_loader))
+        self.val_loader, self.test_loader = (part_of(loader, self.world) for loader in (dm.val_loader, dm.test_loader))
         self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
         self.lab2cname, self.dm, self.classnames = dm.lab2cname, dm, list(dm.dataset.classnames)
-        self.synonyms = getattr(dm.dataset, "synonyms", NO_SYNONYMS)
-        self.templates = templates_in(dm.dataset, self.cfg.DATASET.NAME)
-        if self.label_free:
-            self.take_unlabeled()
-
-    def take_unlabeled(self) -> None:
-        """Take the training images without their labels; these go to the diagnostics alone."""
-        self.images, self.diagnostics = unlabeled_of(self)
-
-    # ---------------------------------------------------------------- building
+        if self.spec.label_free:
+            self.images, self.diagnostics = unlabeled_of(self)
 
     def build_model(self) -> None:
-        """Build the method, and register its models."""
-        section = f"TRAINER.{self.section}"
-        self.own = load(self.settings_class, self.cfg.TRAINER[self.section], section) if self.settings_class else None
-        dtype = forward_type(getattr(self.own, "prec", "fp32"), self.device, f"{section}.PREC")
-        self.runtime = self.make_runtime(dtype)
-        self.precision = PREDICTIONS if self.runtime.predicts_in_bf16 else precision_of(dtype)
-        with processes.first_alone(self.world):  # which may have to download it
-            self.clip_model = load_backbone(self.cfg, self.device)
-        self.backbone_id = fingerprint(self.clip_model)
-        if self.runtime.predicts_in_bf16:
-            hold_frozen_in_bf16(self.clip_model.visual)
-        self.method = self.make_method()
-        self.max_epoch = self.method.epochs
-        for name, model in self.method.models.items():
-            self.register_model(name, model, self.method.optimizers.get(name), self.method.schedulers.get(name))
-
-    def make_runtime(self, dtype: torch.dtype | None) -> Runtime:
-        """Where and how the method computes."""
+        """Build the run, and register its models."""
+        self.session = Session(self.cfg, self.spec, self._task(), Path(self.cfg.OUTPUT_DIR), self._means())
         # An attribute of the trainer's own: Dassl's checkpoints have the state of every scaler that they find there.
-        self.scaler = torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None
-        return runtime_of(self, dtype, self.scaler)
+        self.scaler = self.session.runtime.scaler
+        self.clip_model, self.max_epoch = self.session.clip_model, self.method.epochs
+        if self.method.keeps_state:
+            self.register_model(STATE, State(self.session))  # first: weights of its phase are loaded after it
+        for name, model in self.method.models.items():
+            self.register_model(name, model, self.engine.optimizers.get(name), self.engine.schedulers.get(name))
 
-    def make_backbone(self) -> ClassBackbone:
-        """The frozen CLIP with the classes of the data set."""
-        return backbone_of(self)
+    def _task(self) -> Task:
+        dataset = self.dm.dataset
+        return Task(
+            Classes(self.classnames, dict(getattr(dataset, "synonyms", {}))),
+            templates_in(dataset, self.cfg.DATASET.NAME),
+            self.cfg.DATASET.NAME,
+            getattr(dataset, "title", self.cfg.DATASET.NAME),
+            getattr(dataset, "descriptions", None),
+            images=self.images,
+            diagnostics=self.diagnostics,
+            truth=self.truth,
+            labelled=self.train_loader_x if self.spec.learns_from_labels else None,
+            toolbox=dassl_in_use(),
+        )
 
-    @property
-    def identity(self) -> dict[str, str]:
-        """What a checkpoint must share with this run to be loaded."""
-        digest = self.images.digest if hasattr(self, "images") else ""
-        return identity_of(self.cfg, self.backbone_id, class_list(self.classnames, self.synonyms), digest)
+    def _means(self) -> Means:
+        optim = self.cfg.OPTIM
+
+        def by_epoch(model: nn.Module) -> tuple[Any, Any]:
+            optimizer = build_optimizer(model, optim)
+            return optimizer, build_lr_scheduler(optimizer, optim)
+
+        def light(parameters: Iterable[nn.Parameter]) -> Any:
+            return build_optimizer(list(parameters), optim)
+
+        return Means(self.world, self.clock.part, light, by_epoch, self.started)
 
     # ---------------------------------------------------------------- the loop
 
-    @readable
     def before_train(self) -> None:
-        """Resume, or take the first epochs of another run, or begin."""
+        """Resume, or take Phase I of another run, or begin; and measure the zero-shot model."""
         super().before_train()
-        self.start_epoch = self.start_epoch or self.forked()
+        if not self.start_epoch and self.cfg.TRAIN.PHASE1_FROM:
+            self.start_epoch = take_phase1(self)
         there = {"the epoch to go on with": self.start_epoch}
         processes.check_same(self.world, there, "choose an --output-dir on a disk that all machines share")
-        if self.start_epoch:
-            self.method.loaded()
-        else:
-            self.method.begin()
+        self.engine.resumed() if self.start_epoch else self.engine.begin()
+        if self.session.log and not self.start_epoch:
+            self.session.log.add(0, "zero-shot", **self.accuracies())
 
-    def forked(self) -> int:
-        """Take over what another run has trained, where TRAIN.FORK names one; how many epochs that were."""
-        if self.cfg.TRAIN.FORK:
-            self.check_fork(self.cfg)
-        return 0
-
-    @readable
     def before_epoch(self) -> None:
-        """Let the method label and draw the batches."""
-        self.train_loader_x = self.method.begin_epoch(self.epoch)
-        for model in self.method.models.values():
-            self.world.align(value for value in model.state_dict().values() if isinstance(value, Tensor))
+        """Let the method label, and draw the batches."""
+        self.train_loader_x = self.engine.begin_epoch(self.epoch)
         self.pace.lap(f"what comes before epoch {self.epoch + 1}")
 
     def run_epoch(self) -> None:
         """Run an epoch as Dassl does, by the clock."""
         loader, self.train_loader_x = self.train_loader_x, Waited(self.train_loader_x, self.clock)
-        step, phase = self.method.step, self.method.phase(self.epoch)
-        self.make_step = self.recorder.step_of(phase, step) if self.recorder else step
-        attention = step_attention(self.clip_model.visual, self.device.type, self.runtime.dtype)
+        step = self.engine.step
+        self.make_step = self.recorder.step_of(self.method.phase(self.epoch), step) if self.recorder else step
+        runtime = self.session.runtime
+        attention = step_attention(self.clip_model.visual, self.device.type, runtime.dtype)
         try:
             with self.clock.part(STEPS), attention:
                 super().run_epoch()
@@ -202,9 +205,8 @@ class MethodTrainer(TrainerX):
     def record_operations(self) -> None:
         """Record the operations of a few steps of each phase, to `profile.txt`."""
         self.recorder = Recorder(self.output_dir, self.world)
-        self.runtime.run_in_turn()
+        self.session.runtime.parallel = False
 
-    @readable
     def forward_backward(self, batch: Any) -> dict[str, float]:
         """Make a step of the method.
 
@@ -219,35 +221,62 @@ class MethodTrainer(TrainerX):
                 f"images or settings that overflow"
             ) from error
 
-    @readable
     def after_epoch(self) -> None:
-        """End the epoch, and save."""
+        """End the epoch, measure it, and save."""
         check_models(self.method.models, f"epoch {self.epoch + 1}")
-        self.method.end_epoch(self.epoch)
-        self.epoch_ended()
+        self.engine.end_epoch()
+        if self.session.log:
+            self._record_epoch()
         super().after_epoch()
 
-    def epoch_ended(self) -> None:
-        """Do what people want to see of an epoch, before it is saved."""
+    def _record_epoch(self) -> None:
+        """Measure for the curves, and save the end of Phase I in any case."""
+        log_of_run, done, every = self.session.log, self.epoch + 1, self.cfg.TRAIN.EVAL_FREQ
+        assert log_of_run is not None
+        phase = self.method.phase(self.epoch)
+        ends = done == self.max_epoch or phase != self.method.phase(done)
+        measured = self.accuracies() if ends or (every and done % every == 0) else {}
+        if ends and measured and done < self.max_epoch:
+            write_test_predictions(self, {f"phase{phase}": self.predicted.of_all()})
+        for key, value in log_of_run.add(done, f"phase{phase}", **measured).items():
+            self.write_scalar(f"coft/{key}", value, done)
+        if ends and done < self.max_epoch:
+            self.save_model(self.epoch, self.output_dir)
 
     def after_train(self) -> None:
-        """Finish as Dassl does, then write the summary."""
+        """Finish as Dassl does, then write what is left for people to read."""
+        if self.session.log:
+            self.results.update(self.session.log.results())
         super().after_train()
         log.info(self.clock.in_words())
         write_results(self)
+        if self.session.log and self.world.writes:
+            self.session.log.finish()
 
     def train(self) -> None:  # type: ignore[override]
-        """Train as Dassl does. A method without epochs begins, is saved and evaluated."""
+        """Train as Dassl does. A method without epochs begins, is saved and evaluated.
+
+        Raises:
+            UserError: If such a method is to go on from an epoch.
+        """
         if self.method.epochs:
             super().train()
-        else:
-            run_without_epochs(self)
+            return
+        if self.cfg.RESUME:
+            raise UserError(f"--resume: {self.spec.trainer} has no epochs, so none to go on from; leave it out")
+        self.set_model_mode("eval")
+        self.engine.begin()
+        if self.get_model_names():
+            self.save_model(0, self.output_dir)
+        if not self.cfg.TEST.NO_TEST:
+            self.test()
+        write_results(self)
 
     # ---------------------------------------------------------------- evaluation
 
     def model_inference(self, image: Tensor) -> Tensor:
         """Logits of images. Shape (n, C)."""
-        logits = self.method.predict(image)
+        logits = self.engine.predict(image)
         check_predictions(logits)
         self.predicted.add(logits)
         return logits
@@ -268,8 +297,26 @@ class MethodTrainer(TrainerX):
             write_test_predictions(self, {"end": self.predicted.of_all()})
         return accuracy
 
-    def keep_evidence(self) -> None:
-        """Keep what the report needs beside the tables."""
+    def accuracies(self) -> dict[str, float]:
+        """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it.
+
+        Empty where no label is known.
+        """
+        if not labels_known(self.dm.dataset):
+            return {}
+        self.set_model_mode("eval")
+        right = dict.fromkeys([*self.method.models, "both"], 0)
+        self.predicted.forget()
+        with self.clock.part("evaluation"):
+            for batch in self.test_loader:
+                image, label = self.parse_batch_test(batch)
+                guesses = self.engine.predict_each(image)
+                guesses["both"] = torch.stack(list(guesses.values())).mean(dim=0)
+                self.predicted.add(guesses["both"])
+                for who, probabilities in guesses.items():
+                    right[who] += int((probabilities.argmax(dim=1) == label).sum())
+        total, counts = len(self.dm.dataset.test), self.world.sum(torch.tensor(list(right.values()))).tolist()
+        return {f"accuracy_{who}": 100 * count / total for who, count in zip(right, counts, strict=True)}
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -278,13 +325,16 @@ class MethodTrainer(TrainerX):
         """Load a checkpoint; see `epoch_to_load`."""
         super().load_model(directory, epoch=epoch_to_load(directory, epoch, self.get_model_names()))
         check_models(self.method.models, f"checkpoint in {directory}", OF_CHECKPOINT)
-        self.method.loaded()
+        self.engine.loaded()
 
     @loads("--resume or --output-dir")
     def resume_model_if_exist(self, directory: str | os.PathLike[str]) -> int:
-        """Resume as Dassl does; see `check_resumed`."""
+        """Resume as Dassl does, with the numbers of the earlier part of the run; see `check_resumed`."""
         epoch = super().resume_model_if_exist(directory)
         check_resumed(self, directory, epoch)
+        self.engine.loaded()
+        if self.session.log:
+            self.session.log.resume(epoch, Path(directory))
         return epoch
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
@@ -296,13 +346,13 @@ class MethodTrainer(TrainerX):
             self.world.barrier()
 
     def keep_state(self) -> None:
-        """Keep what another run needs to go on; likewise."""
+        """Keep what another run needs to go on; one process does it for all."""
         if self.world.writes:
             super().keep_state()
         self.world.barrier()
 
     def init_writer(self, log_dir: Any) -> None:
-        """Begin to write for TensorBoard; likewise."""
+        """Begin to write for TensorBoard; one process does it for all."""
         if not self.world.writes:
             return
         try:

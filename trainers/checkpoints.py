@@ -8,29 +8,41 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from torch import nn
+
 from coft.core.errors import UserError
-from coft.core.experiment import write_json
+from coft.core.experiment import OtherRunError, check_identity, write_json
 from coft.core.files import read_json
 from coft.core.finite import check_models
-from coft.core.method_errors import MethodError
-from coft.method.peer import check_identity
+from coft.engine.session import Session
 
 IDENTITY = "trained_on.json"
 OF_CHECKPOINT = "give another checkpoint, or train again with a lower OPTIM.LR"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def readable(function: F) -> F:
-    """A hook of a trainer: what its user can mend of the method's errors is one line."""
+class State(nn.Module):
+    """What a run keeps beside weights and optimizers, as one of the models that Dassl saves and loads.
 
-    @functools.wraps(function)
-    def wrapped(trainer: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(trainer, *args, **kwargs)
-        except MethodError as error:
-            raise UserError(f"{type(trainer).__name__}: {error}") from error
+    Args:
+        session: The run.
+    """
 
-    return cast(F, wrapped)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = (session,)  # in a tuple: its models are none of this one's
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Tensors and plain containers."""
+        return self._session[0].state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over a state; weights are loaded after it.
+
+        Raises:
+            OtherRunError: If it is of another backbone, class list or set of images.
+        """
+        self._session[0].load_state_dict(state)
 
 
 def loads(flag: str) -> Callable[[F], F]:
@@ -48,7 +60,7 @@ def loads(flag: str) -> Callable[[F], F]:
             except FileNotFoundError as error:
                 hint = "give the folder and epoch of a run of this trainer"
                 raise UserError(f"{flag} {directory}: {error}; {hint}") from error
-            except MethodError as error:
+            except OtherRunError as error:
                 raise UserError(f"checkpoint in {directory}: {error}, or give another {flag}") from error
             except (UserError, PermissionError):
                 raise
@@ -116,14 +128,14 @@ def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -
 
 def keep_identity(trainer: Any) -> None:
     """Write down what a run is trained on; checkpoints of prompts are CoOp's, and do not have it."""
-    write_json(Path(trainer.output_dir) / IDENTITY, trainer.identity)
+    write_json(Path(trainer.output_dir) / IDENTITY, trainer.session.identity)
 
 
 def check_kept_identity(trainer: Any, folder: Path) -> None:
     """Compare what a run was trained on, where it says so, to what this one has.
 
     Raises:
-        MethodError: Naming the first difference.
+        OtherRunError: Naming the first difference.
         UserError: If the file cannot be read.
     """
     path = folder / IDENTITY
@@ -133,4 +145,4 @@ def check_kept_identity(trainer: Any, folder: Path) -> None:
         kept = dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); remove it, or train again") from error
-    check_identity(kept, trainer.identity)
+    check_identity(kept, trainer.session.identity)

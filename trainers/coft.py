@@ -1,22 +1,29 @@
-"""CoFT as a Dassl trainer."""
+"""CoFT, CoFT+ and DeFT as Dassl trainers."""
 
 from __future__ import annotations
 
-from coft.method.coft import CoFT as CoFTMethod
-from coft.method.coft_settings import CoFTSettings
+from coft.engine.specs import SPECS
 from dassl.engine import TRAINER_REGISTRY
 
-from .pair import PairTrainer
+from .base import MethodTrainer
 
 
 @TRAINER_REGISTRY.register()
-class CoFT(PairTrainer):
+class CoFT(MethodTrainer):
     """Collaborative fine-tuning without a label; see `coft.method.coft.CoFT`."""
 
-    section = "COFT"
-    settings_class = CoFTSettings
+    spec = SPECS["CoFT"]
 
-    def make_method(self) -> CoFTMethod:
-        """Build CoFT."""
-        args = self.images, self.make_backbone(), self.own, self.runtime, self.log
-        return CoFTMethod(*args, make_optimizer=self.phase1_optimizer)
+
+@TRAINER_REGISTRY.register()
+class CoFTPlus(MethodTrainer):
+    """CoFT with rounds of Phase II, a contrastive loss and class descriptions; see `coft.method.coft_plus.CoFTPlus`."""
+
+    spec = SPECS["CoFTPlus"]
+
+
+@TRAINER_REGISTRY.register()
+class DeFT(MethodTrainer):
+    """Two models on zero-shot labels, each its own filter; see `coft.rivals.deft.DeFT`."""
+
+    spec = SPECS["DeFT"]

@@ -1,4 +1,4 @@
-"""Config from files and command line, with errors that name the key."""
+"""The config of a run: what files, flags and KEY VALUE pairs say, each value checked; an error names the key."""
 
 from __future__ import annotations
 
@@ -11,18 +11,105 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from coft.core.config_files import read_config
+from coft.core.config_files import evaluated, read_config, unquoted
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import saved_config
 from coft.core.precision import AUTO
-from coft.core.settings import shown
+from coft.core.settings import SettingError, checked, join
 from coft.engine.backbone import faster, follow_backbone
 from dassl.config import clean_cfg, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 
-from .merging import Merger
+from .sections import check_together, known_keys, put
+
+FLAGS = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+    "seed": "SEED",
+}
+
+
+class Merger:
+    """A config that values are entered into.
+
+    Args:
+        cfg: The config, with all its defaults; changed in place.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg, self.keys = cfg, known_keys(cfg)
+        self.sections = {name[:end] for name in self.keys for end, letter in enumerate(name) if letter == "."}
+        self.origins: dict[str, str] = {}
+
+    def enter(self, name: str, value: Any, origin: str = "") -> None:
+        """Enter a value.
+
+        Args:
+            name: Full name of the key.
+            value: What the key shall be; for all keys but those of texts, a text is what Python would read in it.
+            origin: The file or flag that it comes from; none for a KEY VALUE pair.
+
+        Raises:
+            UserError: If there is no such key, or it does not take the value.
+        """
+        self.origins[name] = start = f"{origin}: " if origin else ""
+        if name not in self.keys:
+            raise UserError(start + self._unknown(name))
+        try:
+            put(self.cfg, name, checked(self.keys[name], evaluated(self.keys[name], value)))
+        except SettingError as error:
+            raise UserError(f"{start}{error}") from error
+
+    def enter_tree(self, tree: dict[Any, Any], origin: str, section: str = "") -> None:
+        """Enter what a file says of a section; a section that is empty says nothing.
+
+        Raises:
+            UserError: See `enter`.
+        """
+        for key, value in tree.items():
+            name = join(section, str(key))
+            if name in self.sections and (value is None or isinstance(value, dict)):
+                self.enter_tree(value or {}, origin, name)
+            else:
+                self.enter(name, value, origin)
+
+    def enter_pairs(self, pairs: list[str]) -> None:
+        """Enter KEY VALUE pairs.
+
+        Raises:
+            UserError: On a key without a value; else see `enter`.
+        """
+        if len(pairs) % 2:
+            raise UserError(f"{pairs[-1]}: a key without a value; write KEY VALUE pairs after the flags")
+        for name, value in zip(pairs[::2], pairs[1::2], strict=True):
+            key = self.keys.get(name)
+            self.enter(name, unquoted(value) if key and key.kind is str and not key.is_list else value)
+
+    def check(self) -> None:
+        """Check the config as a whole.
+
+        Raises:
+            UserError: Naming the key that does not go with others, and where it was set.
+        """
+        try:
+            check_together(self.cfg)
+        except SettingError as error:
+            raise UserError(f"{self.origins.get(error.key, '')}{error}") from error
+
+    def _unknown(self, name: str) -> str:
+        if name in self.sections:
+            example = next(key for key in self.keys if key.startswith(f"{name}."))
+            return f"{name} is a section; set one of its keys, such as {example}"
+        return f"unknown config key {name!r}; {did_you_mean(name, [*self.keys, *sorted(self.sections)])}"
 
 
 def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
@@ -49,32 +136,16 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
             merger.enter_tree(read_config(flag, path), path)
     enter_flags(merger, args)
     merger.enter_pairs(args.opts or [])
-    merger.check()
     check_names(cfg)
-    check_weights(cfg)
     clean_cfg(cfg, cfg.TRAINER.NAME)
     follow_backbone(cfg)
     settle_transforms(cfg)
     settle_seed(cfg)
     settle_precision(cfg, args.model_dir if args.eval_only else "")
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
-    merger.check()  # again, for now sizes are known
+    merger.check()
     cfg.freeze()
     return cfg
-
-
-FLAGS = {
-    "root": "DATASET.ROOT",
-    "output_dir": "OUTPUT_DIR",
-    "resume": "RESUME",
-    "source_domains": "DATASET.SOURCE_DOMAINS",
-    "target_domains": "DATASET.TARGET_DOMAINS",
-    "transforms": "INPUT.TRANSFORMS",
-    "trainer": "TRAINER.NAME",
-    "backbone": "MODEL.BACKBONE.NAME",
-    "head": "MODEL.HEAD.NAME",
-    "seed": "SEED",
-}
 
 
 def enter_flags(merger: Merger, args: Namespace) -> None:
@@ -100,17 +171,6 @@ def check_names(cfg: Any) -> None:
             raise UserError(f"{flag}: unknown name {name!r}; {did_you_mean(name, registry.registered_names())}")
 
 
-def check_weights(cfg: Any) -> None:
-    """Refuse to start from weights that are not there.
-
-    Raises:
-        UserError: If MODEL.INIT_WEIGHTS is no file.
-    """
-    path = cfg.MODEL.INIT_WEIGHTS
-    if path and not os.path.isfile(path):  # noqa: PTH113 (False for whatever cannot be a path)
-        raise UserError(f"MODEL.INIT_WEIGHTS is {shown(path)}; no such file: give a checkpoint of prompts, or none")
-
-
 def settle_transforms(cfg: Any) -> None:
     """Leave mirroring out of Dassl's transforms, too, where INPUT.AUGMENT says that images are symbols."""
     if cfg.INPUT.AUGMENT == "symbols":
@@ -121,8 +181,8 @@ def settle_seed(cfg: Any) -> None:
     """Without a seed, take that of the output folder, else that of the folder to resume from, or draw one."""
     if cfg.SEED < 0:
         folders = [Path(folder) for folder in (cfg.OUTPUT_DIR, cfg.RESUME) if folder]
-        known = [saved["SEED"] for saved in map(saved_config, folders) if saved and "SEED" in saved]
-        cfg.SEED = known[0] if known else secrets.randbelow(2**31)
+        seeds = [saved["SEED"] for saved in map(saved_config, folders) if saved and "SEED" in saved]
+        cfg.SEED = seeds[0] if seeds else secrets.randbelow(2**31)
 
 
 def settle_precision(cfg: Any, model_dir: str) -> None:

@@ -40,9 +40,9 @@ def data_manager(trainer: Any) -> DataManager:
         if sampler not in GROUPED:
             raise
         raise UserError(f"DATALOADER.TRAIN_X.SAMPLER {sampler}: {error}; leave it at RandomSampler") from error
-    if trainer.learns_from_labels and reports_predictions(dm.dataset):
+    if trainer.spec.learns_from_labels and reports_predictions(dm.dataset):
         raise UserError(
-            f"{type(trainer).__name__} learns from labels, and your own images have none: use a label-free trainer, "
+            f"{trainer.spec.trainer} learns from labels, and your own images have none: use a label-free trainer, "
             f"such as CoFT (names of folders serve the evaluation only)"
         )
     return dm
@@ -71,7 +71,7 @@ def labels_known(dataset: Any) -> bool:
 def unlabeled_of(trainer: Any) -> tuple[UnlabeledImages, Diagnostics]:
     """A trainer's training images without their labels; these go to the diagnostics alone."""
     dataset = trainer.dm.dataset
-    data = unlabeled_data(trainer.cfg, dataset, type(trainer).__name__)
+    data = unlabeled_data(trainer.cfg, dataset, trainer.spec.trainer)
     images = images_of(trainer, [item.impath for item in data], getattr(dataset, "content_hashes", None))
     log.info("Unlabeled images: %d, the %s", len(images), unlabeled_part(dataset))
     return images, diagnostics_of(images, data)

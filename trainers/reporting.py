@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import time
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
-from coft.core.experiment import KEPT, versions, write_json
 from coft.core.files import write_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
 from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
+from coft.report.write import warn_of_report, write_report
 
-from .data import unlabeled_part
-from .toolbox import dassl_in_use
+from .data import reports_predictions, unlabeled_part
+
+log = logging.getLogger(__name__)
 
 
 def report_predictions(trainer: Any) -> float:
@@ -60,7 +62,7 @@ def write_test_predictions(trainer: Any, predictions: dict[str, Tensor]) -> None
     items, names, cfg = trainer.dm.dataset.test, trainer.classnames, trainer.cfg
     rows = pd.DataFrame({"image": [shown_path(item.impath, cfg.DATASET.ROOT) for item in items]})
     rows["class"] = [names[item.label] if item.label >= 0 else "" for item in items]
-    for folder in filter(None, (trainer.output_dir, cfg.RESUME, cfg.TRAIN.FORK)):
+    for folder in filter(None, (trainer.output_dir, cfg.RESUME, cfg.TRAIN.PHASE1_FROM)):
         rows = rows.assign(**earlier_stages(Path(folder) / TEST_PREDICTIONS, rows))
     for stage, predicted in predictions.items():
         rows[stage] = [names[label] for label in predicted.tolist()]
@@ -86,26 +88,29 @@ def shown_path(path: str, root: str) -> str:
         return path
 
 
-def write_summary(trainer: Any) -> None:
-    """Write `summary.json`: config, versions, seed, seconds, accuracies."""
-    cfg = trainer.cfg
-    content = {
-        "trainer": type(trainer).__name__,
-        "dataset": getattr(trainer.dm.dataset, "title", cfg.DATASET.NAME),
-        "backbone": cfg.MODEL.BACKBONE.NAME,
-        "backbone_fingerprint": trainer.backbone_id,
-        "seed": cfg.SEED,
-        "shots": cfg.DATASET.NUM_SHOTS,
-        "precision": trainer.precision,
-        "labels_used": trainer.labels_used,
-        **({"unlabeled": unlabeled_part(trainer.dm.dataset)} if trainer.label_free else {}),
-        "ensemble": trainer.method.ensemble_size,
-        **({} if trainer.method.trains else KEPT),
-        "seconds": round(time.monotonic() - trainer.started, 1),
-        "seconds_by_part": {part: round(value, 2) for part, value in trainer.clock.split().items()},
-        "results": trainer.results,
-        "device": str(trainer.device),
-        "versions": versions(dassl_in_use()),
-        "config": cfg.dump(),
-    }
-    write_json(Path(trainer.output_dir) / "summary.json", content)
+def write_results(trainer: Any) -> None:
+    """Write what is left of a run at its end: summary, model and report."""
+    session, folder, cfg = trainer.session, Path(trainer.output_dir), trainer.cfg
+    labels = {"labels_used": trainer.labels_used}
+    part = {"unlabeled": unlabeled_part(trainer.dm.dataset)} if trainer.spec.label_free else {}
+    if trainer.world.writes:
+        seconds = {name: round(value, 2) for name, value in trainer.clock.split().items()}
+        more = {"shots": cfg.DATASET.NUM_SHOTS, "seconds_by_part": seconds}
+        session.write_summary(folder, **labels, **part, **more)
+    session.write_model(folder, **labels, test_images=len(trainer.dm.dataset.test), results=trainer.results)
+    try:
+        session.write_image_facts(folder)
+        if trainer.world.writes:
+            write_report(folder)
+            say_what_next(trainer)
+    except Exception as error:  # all results are on disk already
+        if not trainer.world.alone:  # others may wait for this one
+            raise
+        warn_of_report(error)
+
+
+def say_what_next(trainer: Any) -> None:
+    """Name the commands that go on from a user's own images."""
+    if reports_predictions(trainer.dm.dataset):
+        run = shlex.quote(str(trainer.output_dir))
+        log.info("Next: bash scripts/review.sh %s (mend names), predict.sh (new images), export.sh", run)

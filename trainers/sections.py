@@ -1,87 +1,57 @@
-"""Which settings class declares which section of the config: the one place that all of it is made of.
-
-`SECTIONS` has the sections below TRAINER, by name. A trainer is entered there when its class is made.
-"""
+"""What there is to set in a config: declared settings of a run and of the trainers, and Dassl's own beside them."""
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
 from yacs.config import CfgNode
 
-from coft.core.experiment import flatten
-from coft.core.settings import Key, defaults, implied, join, keys, load
-from coft.engine.data_settings import Dataloader, Input
-from coft.engine.run_settings import Model, Optim, Root, Test, Train, Trainer
+from coft.core.run_settings import RUN_KEYS, Root
+from coft.core.settings import Key, flatten, implied, keys, load
 
-from .data_settings import Dataset
-
-GENERAL: dict[str, type] = {
-    "": Root,
-    "INPUT": Input,
-    "DATASET": Dataset,
-    "DATALOADER": Dataloader,
-    "MODEL": Model,
-    "OPTIM": Optim,
-    "TRAIN": Train,
-    "TEST": Test,
-    "TRAINER": Trainer,
-}
-SECTIONS: dict[str, type] = {}  # of the trainers: `MethodTrainer` enters them
+SECTIONS: dict[str, type] = {}  # below TRAINER, by name: `MethodTrainer` enters that of each trainer
 
 
-def declared() -> dict[str, type]:
-    """All settings classes, by the full name of their section."""
-    return GENERAL | {f"TRAINER.{name}": cls for name, cls in SECTIONS.items()}
-
-
-def node_of(cfg: Any, section: str) -> Any:
-    """Section of a config by its full name; the root's is empty."""
-    return reduce(lambda node, part: node[part], section.split(".") if section else [], cfg)
-
-
-def add_general(cfg: Any) -> None:
-    """Put the defaults of all general sections into Dassl's config; what else is there stays."""
-    for section, cls in GENERAL.items():
-        _fill(node_of(cfg, section), defaults(cls))
-
-
-def add_trainers(cfg: Any) -> None:
-    """Put the sections of `SECTIONS` into a config, in the place of what is there under these names."""
-    for name, cls in SECTIONS.items():
-        cfg.TRAINER[name] = CfgNode(defaults(cls))
-
-
-def _fill(node: Any, values: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            node.setdefault(key, CfgNode())
-            _fill(node[key], value)
-        else:  # Dassl has lists in some places, and who knows who relies on that
-            node[key] = list(value) if isinstance(node.get(key), list) else value
+def declared() -> dict[str, Key]:
+    """All settings that are declared, by full name."""
+    of_trainers = [keys(cls, f"TRAINER.{name}") for name, cls in SECTIONS.items()]
+    return RUN_KEYS | {name: key for section in of_trainers for name, key in section.items()}
 
 
 def known_keys(cfg: Any) -> dict[str, Key]:
     """What there is to set in a config, by full name; what nobody declared has the type of its default."""
-    found: dict[str, Key] = {}
-    for section, cls in declared().items():
-        found |= keys(cls, section)
-    return {name: found.get(name) or implied(name, value) for name, value in flatten(cfg).items()}
+    keys_of_ours = declared()
+    return {name: keys_of_ours.get(name) or implied(name, value) for name, value in flatten(cfg).items()}
 
 
-def section_names(cfg: Any, prefix: str = "") -> list[str]:
-    """Full names of all sections of a config but the root."""
-    below = {join(prefix, name): node for name, node in cfg.items() if isinstance(node, dict)}
-    return [part for name, node in below.items() for part in (name, *section_names(node, name))]
+def extend_cfg(cfg: Any) -> None:
+    """Add the project's keys to Dassl's config; call it before any file is merged.
+
+    INPUT.SIZE, PIXEL_MEAN, PIXEL_STD and INTERPOLATION become empty, which means: as the backbone has them. A trainer's
+    section takes the place of one that is there under its name.
+    """
+    for name in SECTIONS:
+        cfg.TRAINER[name] = CfgNode()
+    for name, key in declared().items():
+        put(cfg, name, key.default)
 
 
-def check_sections(cfg: Any) -> None:
-    """Check every declared section of a config.
+def put(cfg: Any, name: str, value: Any) -> None:
+    """Set a key of a config by its full name, and make the sections that it needs."""
+    *above, leaf = name.split(".")
+    node = cfg
+    for part in above:
+        node = node.setdefault(part, CfgNode())
+    node[leaf] = list(value) if isinstance(node.get(leaf), list) else value  # who knows who relies on Dassl's lists
+
+
+def check_together(cfg: Any) -> None:
+    """Check a config as a whole: what each setting takes, and whether they go together.
 
     Raises:
-        UserError: Naming the key.
+        SettingError: Naming the key.
     """
-    for section, cls in declared().items():
-        if section.rpartition(".")[2] in node_of(cfg, section.rpartition(".")[0]) or not section:
-            load(cls, node_of(cfg, section), section, others=section in GENERAL)
+    values = flatten(cfg)
+    load(Root, values)
+    for name, cls in SECTIONS.items():
+        load(cls, values, f"TRAINER.{name}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from coft.core.errors import UserError
-from coft.rivals.full_tuning import Supervised as SupervisedMethod
-from coft.rivals.full_tuning import SupervisedSettings
+from coft.engine.specs import SPECS
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
 
@@ -20,9 +19,7 @@ class Supervised(MethodTrainer):
     seen the same images. Images, views, optimizer and steps are those of CoFT's Phase II.
     """
 
-    section = "SUPERVISED"
-    settings_class = SupervisedSettings
-    learns_from_labels = True
+    spec = SPECS["Supervised"]
 
     def build_data_loader(self) -> None:
         """Take the labelled images in the order of their content, as label-free trainers do.
@@ -39,8 +36,8 @@ class Supervised(MethodTrainer):
 
     def labeled_data(self) -> list[Datum]:
         """Training images whose labels are read."""
-        train, own = list(self.dm.dataset.train_x), self.cfg.DATASET
-        if not own.NUM_UNLABELED or own.NUM_SHOTS > 0:
+        train, dataset = list(self.dm.dataset.train_x), self.cfg.DATASET
+        if not dataset.NUM_UNLABELED or dataset.NUM_SHOTS > 0:
             return train
         unlabeled = {item.impath for item in self.dm.dataset.train_u}
         return [item for item in train if item.impath in unlabeled] or train  # none, if they are test images
@@ -48,8 +45,5 @@ class Supervised(MethodTrainer):
     @property
     def labels_used(self) -> int:
         """Number of labelled images."""
+        assert self.truth is not None
         return int((self.truth >= 0).sum())
-
-    def make_method(self) -> SupervisedMethod:
-        """Build full supervision."""
-        return SupervisedMethod(self.truth, self.images, self.make_backbone(), self.own, self.runtime)

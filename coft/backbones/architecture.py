@@ -1,4 +1,4 @@
-"""Kinds of image encoders: what each can do, by its modules."""
+"""Kinds of image encoders, and what each of them can do."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import nn
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-STRIDE = 32  # of all CNNs here: pixels that become one
-SMALLEST = 2 * STRIDE
+STRIDE = 32  # total stride of the CNNs here
+SMALLEST = 2 * STRIDE  # pixels of the smallest input of a CNN
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the rest of the program needs to know of a backbone before its weights are read.
+    """Properties of a backbone that are known before its weights are read.
 
     Attributes:
         resolution: Side of the square input, in pixels.
-        is_vit: Whether the image encoder is a vision transformer that prompts can be put into.
-        any_size: Whether it reads other squares, too: a CNN whose features are means over all places.
-        mean: Of each channel of its images, for normalisation.
-        std: Likewise.
-        interpolation: How its images were resized: bicubic, bilinear or nearest.
+        is_vit: Whether the image encoder is a vision transformer that takes visual prompts.
+        any_size: Whether it reads squares of other sizes, too: a CNN with global average pooling.
+        mean: Mean of each channel of its images, for normalization.
+        std: Standard deviation of each channel of its images, for normalization.
+        interpolation: How its images were resized: "bicubic", "bilinear" or "nearest".
         depthwise: Whether it has depthwise convolutions.
-        frozen_stages: How many of its first stages never train, if nobody says otherwise.
+        frozen_stages: Default number of its first stages that do not train.
     """
 
     resolution: int
@@ -39,37 +39,37 @@ class Architecture:
     frozen_stages: int = 0
 
     def reads(self, size: tuple[int, ...]) -> bool:
-        """Whether it reads images of this height and width."""
-        free = self.any_size and len(set(size)) == 1 and size[0] >= SMALLEST and size[0] % STRIDE == 0
-        return free or size == (self.resolution,) * 2
+        """Whether it reads images of this size: (height, width) in pixels."""
+        is_other_square = self.any_size and len(set(size)) == 1 and size[0] >= SMALLEST and size[0] % STRIDE == 0
+        return is_other_square or size == (self.resolution,) * 2
 
     @property
     def sizes(self) -> str:
-        """Which sizes it reads, in words."""
-        own = f"{(self.resolution,) * 2}"
-        return f"{own} or another square, a multiple of {STRIDE} from {SMALLEST} on" if self.any_size else own
+        """The sizes that it reads, as text."""
+        square = f"{(self.resolution,) * 2}"
+        return f"{square} or another square, a multiple of {STRIDE} from {SMALLEST} on" if self.any_size else square
 
 
 def timm_vit(visual: Any) -> Any:
-    """The vision transformer inside open_clip's adapter of timm models; None where there is another, or none."""
+    """The vision transformer inside open_clip's adapter of timm models; None if there is no such model."""
     trunk = getattr(visual, "trunk", None)
-    kinds = (("vision_transformer", "VisionTransformer"), ("eva", "Eva"))
-    known = [getattr(sys.modules.get(f"timm.models.{module}"), name, None) for module, name in kinds]
-    return trunk if trunk is not None and type(trunk) in known else None
+    class_names = (("vision_transformer", "VisionTransformer"), ("eva", "Eva"))
+    vit_classes = [getattr(sys.modules.get(f"timm.models.{module}"), name, None) for module, name in class_names]
+    return trunk if trunk is not None and type(trunk) in vit_classes else None
 
 
 def is_vit(visual: Any) -> bool:
-    """Whether an image encoder is a vision transformer that prompts can be put into."""
+    """Whether an image encoder is a vision transformer that takes visual prompts."""
     return hasattr(visual, "transformer") or timm_vit(visual) is not None
 
 
 def is_convolutional(visual: nn.Module) -> bool:
-    """Whether an image encoder has convolutions beside the one that makes patches."""
+    """Whether an image encoder has more than one convolution. A vision transformer has one, for its patches."""
     return sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1
 
 
 def is_depthwise(visual: nn.Module) -> bool:
-    """Whether an image encoder has convolutions of each channel on its own."""
+    """Whether an image encoder has depthwise convolutions."""
     return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in visual.modules())
 
 
@@ -79,6 +79,6 @@ def has_attention(visual: nn.Module) -> bool:
 
 
 def reads_any_size(visual: nn.Module) -> bool:
-    """Whether an image encoder is a CNN whose features are means over all places."""
-    is_timms = hasattr(visual, "trunk") and not hasattr(visual.head, "pool")
-    return is_timms and is_convolutional(visual) and not has_attention(visual)
+    """Whether an image encoder is a CNN with global average pooling, which reads images of any size."""
+    is_timm = hasattr(visual, "trunk") and not hasattr(visual.head, "pool")
+    return is_timm and is_convolutional(visual) and not has_attention(visual)

@@ -1,9 +1,8 @@
-"""CLIP for the classes at hand: what a method needs of it (`coft.method.protocol.Backbone`)."""
+"""CLIP for the classes at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from coft.core.paths import cache_folder
-from coft.core.tables import Allocate, Rows, in_memory
-from coft.core.world import ALONE, World
 from coft.images.batches import UnlabeledImages
-from coft.method.labeller import mean_features
-from coft.method.protocol import Images
 
 from .feature_cache import cached
 from .load import fingerprint
@@ -37,10 +32,8 @@ class ClassBackbone:
         identity: What a checkpoint must share with this run to be loaded.
         described: Makes text features of some templates and of class descriptions, unit length, shape (C, embed_dim);
             None where there are no descriptions.
-        allocate: Makes tables of all images.
         in_bf16: Whether image features are computed in bf16.
         synonyms: Other names of classes, by class name; text features of a class are means over its names.
-        world: Its ranks encode a part of the images each.
     """
 
     def __init__(
@@ -50,15 +43,13 @@ class ClassBackbone:
         templates: Sequence[str],
         identity: Mapping[str, str],
         described: Callable[[Sequence[str]], Tensor | None] = lambda templates: None,
-        allocate: Allocate = in_memory,
         in_bf16: bool = False,
         synonyms: Synonyms = NO_SYNONYMS,
-        world: World = ALONE,
     ) -> None:
         self.clip_model, self.classnames, self.templates = clip_model, list(classnames), list(templates)
-        self.identity, self.described, self.allocate = dict(identity), described, allocate
+        self.identity, self.described = dict(identity), described
         self.visual: nn.Module = clip_model.visual
-        self.in_bf16, self.synonyms, self.world = in_bf16, dict(synonyms), world
+        self.in_bf16, self.synonyms = in_bf16, dict(synonyms)
 
     @property
     def device(self) -> torch.device:
@@ -105,48 +96,48 @@ class ClassBackbone:
         """The image encoder with a light module that trains: a name of `VISUAL_MODULES`, or "auto"."""
         return light_module(self.visual, name, source)
 
-    def image_features(self, images: Images, num_views: int = 1, key: Sequence[int | str] = ()) -> Tensor:
-        """Image features of the frozen CLIP, means over views, kept on disk between runs.
+    def encode(self, images: Tensor) -> Tensor:
+        """Features of images by the frozen CLIP, in the precision of the autocast this is called in.
+
+        Args:
+            images: On the device of the weights. Shape (n, 3, size, size).
+
+        Returns:
+            Unit length, fp32. Shape (n, embed_dim).
+        """
+        return F.normalize(self.visual(images).float(), dim=-1)
+
+    def cached_features(
+        self, images: UnlabeledImages, num_views: int, key: Sequence[int | str], compute: Callable[[], Tensor]
+    ) -> Tensor:
+        """Features of all images by the frozen CLIP, means over views, kept on disk between runs.
 
         Args:
             images: The unlabeled images.
-            num_views: See `Images.plain`.
-            key: Likewise.
+            num_views: Views of an image.
+            key: What makes the weak views differ from others.
+            compute: Makes the features, where they are not on disk.
 
         Returns:
-            On the CPU, of unit length or means of such. Shape (N, embed_dim); of several processes, each one's rows.
+            On the CPU. Shape (N, embed_dim).
         """
         weights = self.identity.get("backbone") or fingerprint(self.clip_model)
         parts = [*cache_key(weights, self.device.type, images, num_views, key), *(["bf16"] if self.in_bf16 else [])]
-        parts += [] if self.world.alone else [f"rows of rank {self.world.rank} of {self.world.size}"]
-        return cached(partial(self._encode, images, num_views, key), FEATURE_CACHE, *parts)
-
-    @torch.no_grad()
-    def _encode(self, images: Images, num_views: int, key: Sequence[int | str]) -> Tensor:
-        def encode(batch: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bf16):
-                features = self.visual(batch)
-            return F.normalize(features.float(), dim=-1)
-
-        own = self.world.index(len(images))
-        features = Rows(len(images) if own is None else len(own), self.allocate)
-        for batch in images.plain(own, num_views, key):
-            features.add(mean_features(encode, batch.to(self.device)))
-        return features.table()
+        return cached(compute, FEATURE_CACHE, *parts)
 
 
-def cache_key(weights: str, device: str, images: Any, num_views: int, key: Sequence[int | str]) -> list[str]:
+def cache_key(
+    weights: str, device: str, images: UnlabeledImages, num_views: int, key: Sequence[int | str]
+) -> list[str]:
     """Everything that image features depend on.
 
     Args:
         weights: Fingerprint of the CLIP.
         device: Kind of device that it is on.
         images: The unlabeled images.
-        num_views: See `Images.plain`.
-        key: Likewise.
+        num_views: Views of an image.
+        key: What makes the weak views differ from others.
     """
-    known: UnlabeledImages = images
-    view = repr(
-        (known.inputs, known.pool.decoding, num_views, *((*key, torchvision.__version__) if num_views > 1 else ()))
-    )
-    return [weights, images.digest, view, str(known.test_batch_size), device]
+    drawn = (*key, torchvision.__version__) if num_views > 1 else ()
+    view = repr((images.inputs, images.pool.decoding, num_views, *drawn))
+    return [weights, images.digest, view, str(images.test_batch_size), device]

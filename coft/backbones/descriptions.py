@@ -1,4 +1,4 @@
-"""Class descriptions: sentences on what the things of a class look like, and text features made from them."""
+"""Class descriptions: sentences about what the objects of a class look like, and text features made from them."""
 
 from __future__ import annotations
 
@@ -24,47 +24,50 @@ log = logging.getLogger(__name__)
 Descriptions = dict[str, list[str]]
 
 FOLDER = HOME / "datasets" / "descriptions"
-MAX_TOKENS = 77  # of CLIP's text encoder, marks of start and end included
-MOST_SENTENCES = 1_000  # of a class
-MOST_IN_ALL = 100_000  # sentences of a file: CLIP reads each of them
+MAX_TOKENS = 77  # context length of CLIP's text encoder, start and end tokens included
+MOST_SENTENCES = 1_000  # most sentences of a class
+MOST_IN_ALL = 100_000  # most sentences of a file, since CLIP encodes each of them
 CHUNK = 512  # sentences that are encoded at a time
-# in Dassl's registry, of data sets whose file is called otherwise
+# Stems of the description files of data sets that Dassl's registry calls by another name.
 OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
 FORM = 'expected JSON {"class name": ["a sentence", ...], ...}'
 
 
 def class_key(classname: str) -> str:
-    """A class name without regard to case, underscores and blanks, to look it up by."""
+    """A class name as a key: lower case, single blanks, no underscores."""
     return " ".join(plain_name(classname).lower().split())
 
 
 def num_tokens(text: str) -> int:
-    """Tokens of a text for CLIP's tokenizer, marks of start and end included."""
+    """Number of tokens of a text for CLIP's tokenizer, start and end tokens included."""
     return len(CLIP_TOKENIZER.encode(text)) + 2
 
 
 def names_class(sentence: str, classname: str) -> bool:
-    """Whether a sentence has the class name in it, as words of its own, in upper or lower case."""
+    """Whether a sentence contains the class name as whole words, in any case."""
     name = re.escape(class_key(classname))
     return re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", class_key(sentence)) is not None
 
 
 def described_datasets() -> list[str]:
-    """Stems of the files in datasets/descriptions."""
+    """Stems of the files in datasets/descriptions, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def dataset_descriptions(dataset: str) -> Descriptions:
-    """Descriptions that come with the project.
+    """Load the descriptions of a data set that come with the project.
 
     Args:
-        dataset: Name of a data set's file ("fashion_mnist") or in Dassl's registry ("FashionMNIST").
+        dataset: Stem of its file ("fashion_mnist"), or its name in Dassl's registry ("FashionMNIST").
+
+    Returns:
+        Sentences by class name, in the form of `class_key`.
 
     Raises:
-        UserError: If there are none for this data set.
+        UserError: If there are no descriptions of this data set.
     """
-    stems = {_squash(stem): stem for stem in described_datasets()}
-    stem = stems.get(OTHER_NAMES.get(_squash(dataset), _squash(dataset)))
+    stems = {_lookup_key(stem): stem for stem in described_datasets()}
+    stem = stems.get(OTHER_NAMES.get(_lookup_key(dataset), _lookup_key(dataset)))
     if stem is None:
         raise UserError(
             f"no descriptions of the classes of {dataset}: {did_you_mean(dataset, stems.values())}; "
@@ -74,68 +77,73 @@ def dataset_descriptions(dataset: str) -> Descriptions:
 
 
 def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | None:
-    """Descriptions that a data set brings with it, else those that come with the project.
+    """The descriptions of a data set: those of the user if there are any, else those that come with the project.
 
     Args:
-        dataset: Its attributes `classnames` and, if it brings any, `descriptions` are read: sentences by class name. A
-            class that has none there, while others do, gets its name in the template.
-        name: Of the data set, see `dataset_descriptions`.
-        template: Words with one "{}".
+        dataset: A data set with `classnames` and, if the user wrote any, `descriptions`: sentences by class name. A
+            class without sentences, where others have some, gets its name in the template.
+        name: Stem of its file of descriptions, or its name in Dassl's registry.
+        template: Prompt template with one "{}".
 
     Returns:
-        Sentences by class name, or None, with a warning, where there are none.
+        Sentences by class name. None, with a warning, if there are none.
 
     Raises:
-        UserError: If a sentence that the data set brings is none that CLIP can read.
+        UserError: If CLIP cannot read a sentence of the user.
     """
-    own = getattr(dataset, "descriptions", None)
-    if own is None:
+    sentences_by_name = getattr(dataset, "descriptions", None)
+    if sentences_by_name is None:
         try:
             return dataset_descriptions(name)
         except UserError as error:
             log.warning("Training goes on without descriptions: %s", error)
             return None
-    if not own:
+    if not sentences_by_name:
         log.warning(
             "Training goes on without descriptions: your classes have none; write them into the file of --classes, "
             "with tabs before them, or have them written by: bash scripts/describe.sh --classes FILE"
         )
-    return given_descriptions(dataset, template)
+    return user_descriptions(dataset, template)
 
 
-def given_descriptions(dataset: Any, template: str) -> Descriptions | None:
-    """Descriptions that a data set brings with it: those that a user wrote into the file of classes.
+def user_descriptions(dataset: Any, template: str) -> Descriptions | None:
+    """The descriptions that a user wrote into the file of classes.
 
     Args:
-        dataset: As of `descriptions_of`.
-        template: Words with one "{}".
+        dataset: A data set with `classnames` and, if the user wrote any, `descriptions`: sentences by class name. A
+            class without sentences, where others have some, gets its name in the template.
+        template: Prompt template with one "{}".
 
     Returns:
-        Sentences by class name; None where it brings none.
+        Sentences by class name; None if the user wrote none.
 
     Raises:
-        UserError: If a sentence is none that CLIP can read.
+        UserError: If CLIP cannot read a sentence.
     """
-    own = getattr(dataset, "descriptions", None)
-    if not own:
+    sentences_by_name = getattr(dataset, "descriptions", None)
+    if not sentences_by_name:
         return None
-    for classname, sentences in own.items():
+    for classname, sentences in sentences_by_name.items():
         check_sentences(sentences, f"--classes, class {classname!r}")
-    without = [classname for classname in dataset.classnames if classname not in own]
+    without = [classname for classname in dataset.classnames if classname not in sentences_by_name]
     if without:
         log.warning("Classes without a description, which others have: %s", some_of(without))
-    named = {classname: [template.format(plain_name(classname))] for classname in without}
-    return {class_key(classname): list(sentences) for classname, sentences in {**named, **own}.items()}
+    template_sentences = {classname: [template.format(plain_name(classname))] for classname in without}
+    all_sentences = {**template_sentences, **sentences_by_name}
+    return {class_key(classname): list(sentences) for classname, sentences in all_sentences.items()}
 
 
 def load_descriptions(path: Path) -> Descriptions:
-    """Read a file of descriptions and check all that can be checked without the class list.
+    """Read a file of descriptions, and check everything that can be checked without the class names.
+
+    Args:
+        path: A JSON file: {"class name": ["a sentence", ...], ...}.
 
     Returns:
-        Sentences by class name as `class_key` writes it.
+        Sentences by class name, in the form of `class_key`.
 
     Raises:
-        UserError: If the file cannot be read, or an entry is no list of different sentences that CLIP can read.
+        UserError: If the file cannot be read, or an entry is no list of distinct sentences that CLIP can read.
     """
     try:
         content = read_json(path)
@@ -143,7 +151,7 @@ def load_descriptions(path: Path) -> Descriptions:
         raise UserError(f"descriptions {path}: cannot be read ({error}); {FORM}") from error
     if not isinstance(content, dict) or not content:
         raise UserError(f"descriptions {path}: {FORM}")
-    if (total := sum(len(own) for own in content.values() if isinstance(own, list))) > MOST_IN_ALL:
+    if (total := sum(len(sentences) for sentences in content.values() if isinstance(sentences, list))) > MOST_IN_ALL:
         raise UserError(f"descriptions {path}: {total} sentences; at most {MOST_IN_ALL} are read: take fewer")
     for classname, sentences in content.items():
         check_sentences(sentences, f"descriptions {path}, class {classname!r}")
@@ -154,23 +162,23 @@ def check_sentences(sentences: Any, where: str) -> None:
     """Check the sentences of one class.
 
     Args:
-        sentences: What should be a list of sentences.
+        sentences: A value that should be a list of sentences.
         where: File and class, for the error message.
 
     Raises:
-        UserError: If it is none, or a sentence is empty, stands twice, or is longer than CLIP reads.
+        UserError: If it is no such list, or if a sentence is empty, repeated, or longer than CLIP reads.
     """
-    if not isinstance(sentences, list) or not all(isinstance(s, str) and s.strip() for s in sentences):
+    if not isinstance(sentences, list) or not all(isinstance(entry, str) and entry.strip() for entry in sentences):
         raise UserError(f"{where}: {FORM}, without empty sentences; mend it")
     if not sentences:
         raise UserError(f"{where}: no sentence; write one, or leave the class out of the file")
     if len(sentences) > MOST_SENTENCES:
         raise UserError(f"{where}: {len(sentences)} sentences; at most {MOST_SENTENCES} are read: take fewer")
-    seen = set()
+    keys = set()
     for sentence in sentences:
-        if class_key(sentence) in seen:
+        if class_key(sentence) in keys:
             raise UserError(f"{where}: the sentence {sentence!r} stands there twice; remove one")
-        seen.add(class_key(sentence))
+        keys.add(class_key(sentence))
         if num_tokens(sentence) > MAX_TOKENS:
             raise UserError(
                 f"{where}: {sentence!r} has {num_tokens(sentence)} tokens, CLIP reads {MAX_TOKENS}; shorten it"
@@ -180,25 +188,28 @@ def check_sentences(sentences: Any, where: str) -> None:
 def sentences_by_class(
     classnames: Sequence[str], descriptions: Mapping[str, Sequence[str]], source: str = "descriptions"
 ) -> list[list[str]]:
-    """Put descriptions in the order of the class names; case, underscores and blanks make no difference.
+    """Put descriptions into the order of the class names. Case, underscores and blanks make no difference.
 
     Args:
-        classnames: C names.
+        classnames: C class names.
         descriptions: Sentences by class name.
         source: Where they come from, for the error message.
+
+    Returns:
+        The sentences of each class, C lists.
 
     Raises:
         UserError: If a class has no sentence.
     """
-    known = {class_key(name): list(sentences) for name, sentences in descriptions.items()}
-    missing = [name for name in classnames if not known.get(class_key(name))]
+    sentences_by_key = {class_key(name): list(sentences) for name, sentences in descriptions.items()}
+    missing = [name for name in classnames if not sentences_by_key.get(class_key(name))]
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(
             f"{source}: no sentence for class {missing[0]!r}{others}; add it, or have it written by: "
             f"bash scripts/describe.sh --classes FILE"
         )
-    return [known[class_key(name)] for name in classnames]
+    return [sentences_by_key[class_key(name)] for name in classnames]
 
 
 def described_features(
@@ -211,17 +222,17 @@ def described_features(
 ) -> Tensor:
     """Text features of classes from templates and descriptions.
 
-    Unit-length features of the templates are averaged, so are those of a class's sentences, and the two means are
-    mixed: a class with many sentences weighs no more than one with few. Each sentence is followed by the class name
-    in the first template: CLIP reads a text at its end, and small ones know nothing but names that stand there.
+    For each class, the unit-length features of the templates are averaged, and so are those of its sentences. The
+    result is a weighted mean of both means, so the number of sentences does not matter. Each sentence is followed by
+    the class name in the first template: CLIP reads a text at its end, and small CLIPs only know names there.
 
     Args:
         clip_model: A CLIP of any family.
-        classnames: C names.
-        templates: Words with one "{}" each.
-        descriptions: Sentences by class name, for all classes at least.
+        classnames: C class names.
+        templates: Prompt templates with one "{}" each.
+        descriptions: Sentences by class name, at least for these classes.
         share: Weight of the descriptions in the mean, 0 to 1.
-        synonyms: Other names of classes, for the templates; a sentence is followed by the class name alone.
+        synonyms: Other names of classes. They are used in the templates, but not after sentences.
 
     Returns:
         Unit-length features. Shape (C, embed_dim).
@@ -229,34 +240,45 @@ def described_features(
     Raises:
         UserError: If a class has no sentence, or a text is longer than the text encoder reads.
     """
-    named = torch.stack([template_features(clip_model, classnames, t, synonyms) for t in templates]).mean(dim=0)
+    by_template = [template_features(clip_model, classnames, template, synonyms) for template in templates]
+    template_means = torch.stack(by_template).mean(dim=0)
     sentences = sentences_by_class(classnames, descriptions)
     parts = sentence_features(clip_model, classnames, templates[0], sentences)
-    described = torch.stack([part.mean(dim=0) for part in parts])
-    mixed = (1 - share) * F.normalize(named, dim=-1) + share * F.normalize(described, dim=-1)
+    sentence_means = torch.stack([part.mean(dim=0) for part in parts])
+    mixed = (1 - share) * F.normalize(template_means, dim=-1) + share * F.normalize(sentence_means, dim=-1)
     return F.normalize(mixed, dim=-1)
 
 
 def sentence_features(
     clip_model: Any, classnames: Sequence[str], template: str, sentences: Sequence[Sequence[str]]
 ) -> list[Tensor]:
-    """Text features of each sentence, followed by the class name in a template where CLIP can read so much.
+    """Text features of each sentence, followed by the class name in a template if the text encoder reads so much.
+
+    Args:
+        clip_model: A CLIP of any family.
+        classnames: C class names.
+        template: Prompt template with one "{}".
+        sentences: Sentences of each class, C lists.
 
     Returns:
-        For each class, unit-length features. Shape (number of its sentences, embed_dim) each.
+        For each class, unit-length features of its sentences. Shape (number of sentences, embed_dim).
     """
     tower = tower_of(clip_model)
     ends = [template.format(plain_name(name)) for name in classnames]
-    texts = [_joined(tower, s, end) for own, end in zip(sentences, ends, strict=True) for s in own]
+    texts = [
+        _sentence_with_name(tower, sentence, end)
+        for class_sentences, end in zip(sentences, ends, strict=True)
+        for sentence in class_sentences
+    ]
     chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
     features = torch.cat([template_features(clip_model, chunk, "{}") for chunk in chunks])
-    return list(features.split([len(own) for own in sentences]))
+    return list(features.split([len(class_sentences) for class_sentences in sentences]))
 
 
-def _joined(tower: TextTower, sentence: str, end: str) -> str:
+def _sentence_with_name(tower: TextTower, sentence: str, end: str) -> str:
     text = f"{sentence} {end}"
     return text if len(text_tokens(tower, text)) <= tower.context_length else sentence
 
 
-def _squash(name: str) -> str:
+def _lookup_key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())

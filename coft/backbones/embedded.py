@@ -1,7 +1,7 @@
-"""The embedded CLIPs' compact checkpoints: reading them, and expanding them to what ``clip`` itself loads.
+"""Compact checkpoints of the embedded CLIPs: read them, and expand them to state dicts for `clip`.
 
-A compact checkpoint stores the rows of those tokens that pre-training used. The other tokens of CLIP's
-vocabulary get an embedding from their spelling, so that names with unseen words stay apart.
+A compact checkpoint stores the embeddings of the tokens that pre-training used. The other tokens of CLIP's vocabulary
+get an embedding from their spelling, so that class names with unseen words have different features.
 """
 
 import zlib
@@ -17,7 +17,7 @@ from torch import Tensor
 FORMAT = "coft-clip/1"
 VOCABULARY = 49408
 SPELLING_BUCKETS = 2048
-OWN_SHARE = 0.25  # of an unseen token's length that comes from the token alone, not from its letters
+TOKEN_SHARE = 0.25  # share of an unseen token's norm that comes from its number and not from its letters
 
 
 def load_embedded(path: str | Path) -> dict[str, Tensor]:
@@ -30,14 +30,14 @@ def load_embedded(path: str | Path) -> dict[str, Tensor]:
         A state dict for ``clip.model.build_model``.
 
     Raises:
-        ValueError: The file is no compact checkpoint.
-        FileNotFoundError: There is no such file.
+        ValueError: If the file is no compact checkpoint.
+        FileNotFoundError: If there is no such file.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch raises many kinds, depending on where the bytes stop making sense
+    except Exception as error:  # torch raises any exception on damaged bytes
         raise ValueError(f"{path}: not a checkpoint of the embedded CLIP ({type(error).__name__})") from None
     problem = _problem(checkpoint)
     if problem:
@@ -46,7 +46,7 @@ def load_embedded(path: str | Path) -> dict[str, Tensor]:
 
 
 def _problem(checkpoint: Any) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None when it is in order."""
+    """What is wrong with a checkpoint, as a phrase; None if nothing is."""
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         return f"expected a dict with format {FORMAT!r}"
     for key, kind in (("state_dict", dict), ("token_ids", Tensor), ("spelling", dict)):
@@ -65,10 +65,10 @@ def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """Turn a compact checkpoint into a full state dict for ``clip.model.build_model``.
 
     Args:
-        checkpoint: What ``torch.load`` gives for a compact checkpoint.
+        checkpoint: The content of a compact checkpoint.
 
     Returns:
-        OpenAI's names, fp16, with ``[49408, width]`` token embeddings. Every call makes new tensors.
+        New tensors by OpenAI's names, fp16. Token embeddings have shape (49408, width).
     """
     state_dict = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
     ids = checkpoint["token_ids"]
@@ -79,25 +79,28 @@ def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def spelled_embeddings(spelling: dict[str, Any]) -> Tensor:
-    """Embeddings of all tokens from their spelling alone, float32 ``[49408, D]``.
+    """Embeddings of all tokens from their spelling alone.
 
-    The sums run over whole numbers that floats hold exactly, in any order, and the rest is element by element:
-    every machine gets the same bits.
+    All machines get the same bits: the sums are of whole numbers, which floats hold exactly in any order, and the rest
+    is elementwise.
 
     Args:
-        spelling: ``weight`` int8 ``[SPELLING_BUCKETS, D]``, ``scale`` and ``norm`` as floats.
+        spelling: "weight", int8 of shape (SPELLING_BUCKETS, D), and the floats "scale" and "norm".
+
+    Returns:
+        Shape (49408, D), float32.
     """
     weight = spelling["weight"]
     buckets, starts = _spellings()
-    total = F.embedding_bag(buckets, weight.float(), starts[:-1], mode="sum")
-    shared = total.double() / starts.diff()[:, None] * spelling["scale"]
-    own = _own_signs(weight.shape[1]).double() * (OWN_SHARE * spelling["norm"] / weight.shape[1] ** 0.5)
-    return (shared + own).float()
+    letter_sums = F.embedding_bag(buckets, weight.float(), starts[:-1], mode="sum")
+    letter_part = letter_sums.double() / starts.diff()[:, None] * spelling["scale"]
+    token_part = _token_signs(weight.shape[1]).double() * (TOKEN_SHARE * spelling["norm"] / weight.shape[1] ** 0.5)
+    return (letter_part + token_part).float()
 
 
 @cache
-def _own_signs(width: int) -> Tensor:
-    """A pattern of signs per token, from an integer hash of the token's number; int8 ``[49408, width]``."""
+def _token_signs(width: int) -> Tensor:
+    """A pattern of signs of each token, from a hash of its number. Shape (49408, width), int8."""
     token = torch.arange(VOCABULARY)[:, None]
     mixed = (token * 2654435761 + torch.arange(width) * 40503 + 12345) % 4294967291
     mixed = (mixed * 48271) % 2147483647
@@ -106,7 +109,14 @@ def _own_signs(width: int) -> Tensor:
 
 
 def spelling_matrix(ids: Tensor) -> Tensor:
-    """How often each bucket of letter groups occurs in each token, float32 ``[len(ids), SPELLING_BUCKETS]``."""
+    """How often each bucket of letter groups occurs in each token.
+
+    Args:
+        ids: Token ids. Shape (n,).
+
+    Returns:
+        Shape (n, SPELLING_BUCKETS), float32.
+    """
     buckets, starts = _spellings()
     rows = torch.arange(len(ids)).repeat_interleave(starts.diff()[ids])
     columns = torch.cat([buckets[starts[token] : starts[token + 1]] for token in ids.tolist()])
@@ -116,7 +126,7 @@ def spelling_matrix(ids: Tensor) -> Tensor:
 
 @cache
 def _spellings() -> tuple[Tensor, Tensor]:
-    """The buckets of all tokens' letter groups, one token after the other, and where each token's begin and end."""
+    """The buckets of the letter groups of all tokens, one token after the other, and where each token starts."""
     decoder = SimpleTokenizer().decoder
     spelled = [_buckets(decoder[token]) for token in range(VOCABULARY)]
     starts = torch.tensor([0, *map(len, spelled)]).cumsum(0)
@@ -124,7 +134,7 @@ def _spellings() -> tuple[Tensor, Tensor]:
 
 
 def _buckets(token: str) -> list[int]:
-    """Buckets of the groups of two to four letters of a token, marks of its start and end included."""
+    """The buckets of the groups of two to four letters of a token. Its start and end count as letters."""
     spelled = "<" + token.replace("</w>", ">")
     groups = [spelled[i : i + size] for size in (2, 3, 4) for i in range(len(spelled) - size + 1)]
     return [zlib.crc32(group.encode()) % SPELLING_BUCKETS for group in groups]

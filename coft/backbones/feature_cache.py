@@ -1,4 +1,4 @@
-"""Tensors that are expensive to make, kept on disk between runs."""
+"""A cache on disk for tensors that are expensive to compute."""
 
 from __future__ import annotations
 
@@ -10,62 +10,66 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from coft.core import disk_tables
 from coft.core.files import broken_member, replacing
 from coft.core.finite import first_not_finite
 
 log = logging.getLogger(__name__)
+MAPPED = 256 << 20  # bytes of a file that is mapped into memory, not read: the system takes its pages back
 
 
 def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str) -> Tensor:
-    """Compute a tensor once: what an earlier run left under the same key is read back.
+    """Compute a tensor, or read it back if an earlier run has stored it under the same key.
 
     Args:
-        compute: Makes the tensor.
-        folder: Where results are kept; None computes every time.
-        *key: Everything that the result depends on.
+        compute: Computes the tensor.
+        folder: Folder of the cache; None computes every time.
+        *key: Everything that the tensor depends on.
 
     Returns:
-        The tensor, the same bits from either source.
+        The tensor. Its bits are the same in both cases.
     """
     if folder is None:
         return compute()
     path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.pt"
-    if (kept := _kept(path)) is not None:
+    if (stored := _read(path)) is not None:
         log.info("Reading image features from %s", path)
-        return kept
+        return stored
     result = compute()
     if first_not_finite({"features": result}):
         return result
     try:
-        with replacing(path) as draft, draft.open("wb") as file:  # torch's own writer hides what a disk says
+        # If torch opens the file itself, it hides the error of a full disk.
+        with replacing(path) as draft, draft.open("wb") as file:
             torch.save(result, file)
     except (OSError, RuntimeError) as error:
-        _say_once(folder, error)
-    return result
+        _warn_once(folder, error)
+        return result
+    large = result.numel() * result.itemsize > MAPPED
+    mapped = _read(path) if large else None
+    return result if mapped is None else mapped
 
 
-def _kept(path: Path) -> Tensor | None:
-    """What an earlier run left; None if there is nothing, or nothing whole."""
+def _read(path: Path) -> Tensor | None:
+    """The tensor that an earlier run stored; None if there is none, or if it is damaged."""
     try:
         if not path.is_file():
             return None
         if not (broken := broken_member(path)):
-            found = torch.load(path, weights_only=True, mmap=path.stat().st_size > disk_tables.IN_MEMORY)
-            if isinstance(found, Tensor) and not first_not_finite({"features": found}):
-                return found
+            features = torch.load(path, weights_only=True, mmap=path.stat().st_size > MAPPED)
+            if isinstance(features, Tensor) and not first_not_finite({"features": features}):
+                return features
         reason = broken or "no finite numbers"
-    except Exception as error:  # torch raises what the bytes lead it to
+    except Exception as error:  # torch raises any exception on damaged bytes
         reason = " ".join(str(error).split())[:100] or type(error).__name__
     log.warning("Image features in %s are damaged (%s) and are computed anew", path, reason)
     return None
 
 
-_said: set[str] = set()
+_warned_folders: set[str] = set()
 
 
-def _say_once(folder: Path, error: Exception) -> None:
-    """Say that features are not kept: every run of a process finds the same disk."""
-    if str(folder) not in _said:
-        _said.add(str(folder))
+def _warn_once(folder: Path, error: Exception) -> None:
+    """Warn that features are not kept. Once per folder is enough: later runs of the process have the same disk."""
+    if str(folder) not in _warned_folders:
+        _warned_folders.add(str(folder))
         log.warning("Image features are not kept in %s (%s): runs compute them anew", folder, error)

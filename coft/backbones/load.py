@@ -1,4 +1,4 @@
-"""Backbones: a CLIP by OpenAI's name, from a local file, one that comes with the project, or any of open_clip's."""
+"""Load a backbone: a CLIP of OpenAI, of open_clip or of this project, or one from a local file."""
 
 from __future__ import annotations
 
@@ -36,17 +36,20 @@ DAMAGED = "get the file again, or use another backbone"
 
 
 def backbone_names() -> list[str]:
-    """Names that `load_clip` knows, besides paths of local files and names of open_clip's models."""
-    own = [name for name, path in {**EMBEDDED, **ALIASES}.items() if path.exists()]
-    return [*own, *clip.available_models()]
+    """The names that `load_clip` takes, besides paths of local files and names of open_clip's models."""
+    bundled = [name for name, path in {**EMBEDDED, **ALIASES}.items() if path.exists()]
+    return [*bundled, *clip.available_models()]
 
 
 def architecture(name: str, trust_jit: bool = False) -> Architecture:
-    """Tell a backbone's input and kind. For names of OpenAI's or open_clip's models nothing is downloaded.
+    """The architecture of a backbone. For names of OpenAI's or open_clip's models nothing is downloaded.
 
     Args:
-        name: As for `load_clip`.
-        trust_jit: See `load_clip`.
+        name: A name or path that `load_clip` takes.
+        trust_jit: Whether to read TorchScript archives other than OpenAI's. Such an archive is a program.
+
+    Raises:
+        UserError: If the name is unknown, or the file is missing or holds no CLIP.
     """
     if is_open_clips(name):
         from coft.backbones.open_clip_models import open_clip_architecture
@@ -66,15 +69,15 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
     """Load a CLIP, frozen, in evaluation mode, fp32, on the CPU.
 
     Args:
-        name: OpenAI's name ("ViT-B/16"), a name of our own ("embedded", "photo"), the path of a state dict or of one
-            of OpenAI's archives, or "open_clip:" with what `open_clip_names` knows.
-        trust_jit: Read TorchScript archives other than OpenAI's. Such an archive is a program.
+        name: A name of OpenAI ("ViT-B/16") or of this project ("embedded", "photo"), the path of a state dict or of
+            one of OpenAI's archives, or "open_clip:" and a model, folder or file, as `open_clip_names` describes.
+        trust_jit: Whether to read TorchScript archives other than OpenAI's. Such an archive is a program.
 
     Returns:
-        A `clip.model.CLIP`, or a model of open_clip; each call a new one.
+        A new `clip.model.CLIP`, or a new model of open_clip.
 
     Raises:
-        UserError: If the name is unknown, or the file cannot be had or is no CLIP.
+        UserError: If the name is unknown, or the file is missing or holds no CLIP.
     """
     if is_open_clips(name):
         from coft.backbones.open_clip_models import load_open_clip
@@ -85,7 +88,7 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
     state = _read_state(name, trust_jit)
     try:
         model = build_model(dict(state)).float()
-    except Exception as error:  # whatever wrong shapes and names lead to
+    except Exception as error:  # build_model raises any exception on wrong shapes and names
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict"
@@ -97,7 +100,10 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
 
 
 def fingerprint(model: Any) -> str:
-    """Hash all tensors of a CLIP: what tells one pre-training from another.
+    """Hash all tensors of a CLIP. The hash identifies its pre-training.
+
+    Args:
+        model: The CLIP.
 
     Returns:
         16 hexadecimal digits.
@@ -132,12 +138,12 @@ def _locate(name: str) -> Path:
 
 
 def openai_url(name: str) -> str:
-    """Where OpenAI's CLIP of a name is on the network."""
+    """The URL of a CLIP of OpenAI."""
     return str(clip._MODELS[name])
 
 
 def openai_file(name: str) -> Path:
-    """Where the `clip` package keeps OpenAI's CLIP of a name, whether it is there or not."""
+    """The path at which the package `clip` keeps a CLIP of OpenAI. The file may not exist."""
     return Path("~/.cache/clip").expanduser() / openai_url(name).split("/")[-1]
 
 
@@ -160,11 +166,11 @@ def _fetch_openai(name: str) -> Path:
 
 
 def _check_openai(target: Path, digest: str, url: str) -> None:
-    """Refuse a file of OpenAI's name that is another one."""
-    found = file_sha256(target, *_version(target))
-    if found != digest:
+    """Refuse a file that has the name of one of OpenAI's files, but another content."""
+    actual = file_sha256(target, *_version(target))
+    if actual != digest:
         raise UserError(
-            f"backbone {target}: is none of OpenAI's files (SHA-256 {found[:12]}..., expected {digest[:12]}...); "
+            f"backbone {target}: is none of OpenAI's files (SHA-256 {actual[:12]}..., expected {digest[:12]}...); "
             f"remove it, and it is downloaded again from {url}"
         )
 
@@ -176,21 +182,21 @@ def _version(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)
 def file_sha256(path: Path, mtime: int, size: int) -> str:
-    """SHA-256 of a file, in hexadecimal. Time and size are part of the cache's key, so that a new file is read anew."""
+    """SHA-256 of a file, in hexadecimal. Time and size belong to the cache key: a changed file is read again."""
     with path.open("rb") as file:
         return _sha256(file)
 
 
 @lru_cache(maxsize=1)
 def _read_file(path: str, trust_jit: bool, mtime: int, size: int) -> State:
-    """Read a file's tensors. Time and size are part of the cache's key, so that a new file is read anew."""
+    """Read the tensors of a file. Time and size belong to the cache key: a changed file is read again."""
     if broken := broken_member(Path(path)):
         raise UserError(f"backbone {path}: is damaged (checksum of {broken}); get the file again")
     if _is_torchscript(path):
         return _read_torchscript(path, trust_jit)
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what the bytes lead it to: UnpicklingError, EOFError, RuntimeError ...
+    except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError and others
         raise UserError(f"backbone {path}: not a checkpoint of tensors alone; save model.state_dict()") from error
     if isinstance(loaded, dict) and loaded.get("format") == "coft-clip/1":
         return _expand(path)
@@ -208,18 +214,18 @@ def _expand(path: str) -> State:
 
 
 def _read_torchscript(path: str, trust_jit: bool) -> State:
-    known = {url.split("/")[-2] for url in clip._MODELS.values()}
+    openai_digests = {url.split("/")[-2] for url in clip._MODELS.values()}
     digest = file_sha256(Path(path), *_version(Path(path)))
-    if digest not in known and not trust_jit:
+    if digest not in openai_digests and not trust_jit:
         raise UserError(
             f"backbone {path}: a TorchScript archive is a program, and this is none of OpenAI's (SHA-256 "
             f"{digest[:12]}...); save its state_dict(), or set MODEL.BACKBONE.TRUST_JIT True if you trust it"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # OpenAI's files are what they are
+        warnings.simplefilter("ignore", DeprecationWarning)  # nobody can change the format of OpenAI's files
         try:
             state = torch.jit.load(path, map_location="cpu").state_dict()
-        except Exception as error:  # torch raises what the bytes lead it to
+        except Exception as error:  # torch raises any exception on damaged bytes
             reason = " ".join(str(error).split())[:160]
             raise UserError(
                 f"backbone {path}: a TorchScript archive that cannot be read ({reason}); get the file again"

@@ -1,4 +1,4 @@
-"""LoRA: low-rank updates of frozen weights (Hu et al. 2022), for attention and for convolutions."""
+"""LoRA: low-rank updates of frozen weights (Hu et al. 2022), for attention layers and convolutions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch.nn.utils import parametrize
 from coft.backbones.architecture import is_convolutional
 from coft.backbones.stages import stays_frozen
 
-QUERY_AND_VALUE = (3, (0, 2))  # of the three blocks of rows of an attention's packed projection
+QUERY_AND_VALUE = (3, (0, 2))  # a packed projection has three blocks of rows; query and value are the first and third
 
 
 class LowRank(nn.Module):
-    """A parametrization W -> W + B A, which starts at W: A is random, B is zero.
+    """A parametrization W -> W + B A. It starts at W, since A is random and B is zero.
 
     Args:
-        weight: W. Its first dimension is the output's; the others are taken as one.
+        weight: W. Its first dimension is the output; the others are flattened.
         rank: Rows of A.
-        generator: Source of A's start, N(0, 1 / columns of W).
-        blocks: W's rows are so many equal blocks.
-        tuned: Which of the blocks get an update of their own; the others stay.
+        generator: Source of the random start of A, N(0, 1 / columns of W).
+        blocks: Number of equal blocks of W's rows.
+        tuned: Indices of the blocks that get an update of their own. The others stay.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class LowRank(nn.Module):
         self.register_buffer("tuned", torch.tensor(tuned, device=weight.device), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Add the update to a weight. Shape as the weight's."""
+        """Add the update to a weight. The shape stays."""
         update = (self.up @ self.down).to(weight.dtype)
-        blank = update.new_zeros(self.blocks, *update.shape[1:])
-        return weight + blank.index_copy(0, self.tuned, update).view_as(weight)
+        zeros = update.new_zeros(self.blocks, *update.shape[1:])
+        return weight + zeros.index_copy(0, self.tuned, update).view_as(weight)
 
 
 def add_low_rank(visual: Any, rank: int, generator: torch.Generator) -> Any:
-    """Give an image encoder low-rank updates, in place: of queries and values, and of a CNN's convolutions.
+    """Add low-rank updates to an image encoder in place: to queries and values, and to the convolutions of a CNN.
 
     Args:
-        visual: An image encoder; its own weights stay as they are.
+        visual: An image encoder. Its own weights do not change.
         rank: Rank of each update.
         generator: Source of the random numbers.
 
@@ -73,11 +73,14 @@ def add_low_rank(visual: Any, rank: int, generator: torch.Generator) -> Any:
 
 
 def tuned_weights(module: Any, convolutional: bool) -> Iterator[tuple[nn.Module, str, int, tuple[int, ...]]]:
-    """Weights of a module that get an update: whose, by which name, in how many blocks, and which of them.
+    """List the weights of a module that get an update.
 
     Args:
         module: A module of an image encoder.
-        convolutional: Whether convolutions get one.
+        convolutional: Whether convolutions get an update.
+
+    Yields:
+        The module that owns the weight, its name there, the number of its blocks, and the blocks to tune.
     """
     packed = getattr(module, "in_proj_weight", None)  # torch's attention and open_clip's
     if isinstance(packed, Tensor) and hasattr(module, "num_heads"):

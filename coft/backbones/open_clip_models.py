@@ -1,4 +1,4 @@
-"""open_clip's models: built from their configs, with weights from files that are read as data, never run."""
+"""Models of open_clip: built from their configs, with weights from files that are read as data and never executed."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from coft.core.errors import UserError
 from coft.core.files import utf8_path
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes by which modules drop something
+SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes with the rates of dropout modules
 State = dict[str, Tensor]
 
 
 def open_clip_architecture(name: str) -> Architecture:
-    """Tell a model's input and kind from its config alone.
+    """The architecture of a model, from its config alone.
+
+    Args:
+        name: A name or path, as `open_clip_names` describes.
 
     Raises:
-        UserError: If there is no such model, or it is none that this project can run.
+        UserError: If there is no such model, or this project cannot run it.
     """
     source = source_of(name)
     resolution, vit, any_size, depthwise = _kind(source.name, json.dumps(source.config))
-    own = source.preprocess
-    mean, std = tuple(own.get("mean") or CLIP_MEAN), tuple(own.get("std") or CLIP_STD)
-    interpolation = own.get("interpolation")
+    preprocess = source.preprocess
+    mean, std = tuple(preprocess.get("mean") or CLIP_MEAN), tuple(preprocess.get("std") or CLIP_STD)
+    interpolation = preprocess.get("interpolation")
     interpolation = interpolation if interpolation in INTERPOLATIONS else "bicubic"
     frozen = FROZEN_STAGES.get(name, 0)
     return Architecture(resolution, vit, any_size, mean, std, interpolation, depthwise, frozen)
@@ -41,7 +44,7 @@ def open_clip_architecture(name: str) -> Architecture:
 
 @lru_cache
 def _kind(name: str, config: str) -> tuple[int, bool, bool, bool]:
-    """Resolution, whether it is a ViT, reads any size, is depthwise. The model is built without memory for weights."""
+    """Resolution, and whether the model is a ViT, reads any size, is depthwise. Its weights are not allocated."""
     parsed = json.loads(config)
     visual = build(name, parsed, "meta").visual
     size = parsed["vision_cfg"].get("image_size", 224)
@@ -55,19 +58,19 @@ def load_open_clip(name: str) -> nn.Module:
     """Load a model of open_clip, frozen, in evaluation mode, fp32, on the CPU.
 
     Args:
-        name: See `open_clip_names`.
+        name: A name or path, as `open_clip_names` describes.
 
     Returns:
-        open_clip's `CLIP` or `CustomTextCLIP`, each call a new one. `model.visual(images)` gives projected features;
-        `model.tokenizer` is its tokenizer, if that is not CLIP's. A bias of logits, as SigLIP has one, is loaded and
-        not used: it is the same for all classes, which a softmax does not see.
+        A new `CLIP` or `CustomTextCLIP` of open_clip. `model.visual(images)` gives projected features.
+        `model.tokenizer` is its tokenizer, if that is not CLIP's. The bias of the logits, which SigLIP has, is loaded
+        but not used: it is the same for all classes, so it does not change a softmax.
 
     Raises:
-        UserError: If it cannot be had, or its parts do not fit each other.
+        UserError: If the model cannot be loaded, or its parts do not fit together.
     """
     source = source_of(name)
     model: Any = build(name, source.config, "cpu")
-    model.load_state_dict(_fitting(model, source))
+    model.load_state_dict(_fitting_weights(model, source))
     tokenizer = tokenizer_of(source)
     if tokenizer is not None:
         model.tokenizer = tokenizer
@@ -76,15 +79,15 @@ def load_open_clip(name: str) -> nn.Module:
 
 
 def build(name: str, config: dict[str, Any], device: str) -> Any:
-    """Build a model with random weights, in which nothing is dropped in training.
+    """Build a model with random weights and without dropout.
 
     Args:
-        name: For the error message.
-        config: open_clip's model_cfg.
-        device: "cpu", or "meta" for a model without memory.
+        name: Name of the backbone, for error messages.
+        config: The model_cfg of open_clip.
+        device: "cpu", or "meta" for a model without allocated weights.
 
     Raises:
-        UserError: If the config is none that open_clip can build, or the text encoder is none of open_clip's own.
+        UserError: If open_clip cannot build the config, or the text encoder is one of Hugging Face.
     """
     import open_clip
 
@@ -94,28 +97,28 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
             f"backbone {name}: its text encoder is {config['text_cfg']['hf_model_name']} of Hugging Face, which is not "
             f"supported; use a model whose text_cfg has no hf_model_name, such as ViT-B-16/laion2b_s34b_b88k"
         )
-    is_coca = config.pop("multimodal_cfg", None) is not None  # of which the decoder of captions is left out
-    custom = config.pop("custom_text", False) or is_coca
-    timms = str(config["vision_cfg"].get("timm_model_name") or "")
-    if ":" in timms:
-        raise UserError(f"backbone {name}: timm_model_name is {timms!r}; expected the name of an architecture")
+    is_coca = config.pop("multimodal_cfg", None) is not None  # its decoder of captions is left out
+    has_text_module = config.pop("custom_text", False) or is_coca
+    timm_name = str(config["vision_cfg"].get("timm_model_name") or "")
+    if ":" in timm_name:
+        raise UserError(f"backbone {name}: timm_model_name is {timm_name!r}; expected the name of an architecture")
     config["vision_cfg"]["timm_model_pretrained"] = False
     for part in ("vision_cfg", "text_cfg"):
         config[part]["output_tokens"] = False
     try:
         with torch.device(device):
-            model: Any = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
-    except Exception as error:  # open_clip and timm raise what a value leads them to
+            model: Any = (open_clip.CustomTextCLIP if has_text_module else open_clip.CLIP)(**config)
+    except Exception as error:  # open_clip and timm raise any exception on wrong values
         raise UserError(
             f"backbone {name}: open_clip cannot build its model_cfg ({_first_line(error)}); mend it, or take a newer "
             f"open_clip"
         ) from error
-    _drop_nothing(model)
+    _disable_dropout(model)
     return model
 
 
-def _drop_nothing(model: nn.Module) -> None:
-    """Take dropout, drop-path and patch dropout away: in training, too, features are those of evaluation."""
+def _disable_dropout(model: nn.Module) -> None:
+    """Disable dropout, drop-path and patch dropout, so that features in training are those of evaluation."""
     for module in model.modules():
         for name in SILENT:
             if isinstance(getattr(module, name, None), float):
@@ -125,27 +128,27 @@ def _drop_nothing(model: nn.Module) -> None:
 # -------------------------------------------------------------------- weights
 
 
-def _fitting(model: Any, source: Source) -> State:
-    """Weights of a source, with the names and shapes of a model.
+def _fitting_weights(model: Any, source: Source) -> State:
+    """The weights of a source, with the names and shapes of a model.
 
     Raises:
-        UserError: If they are others.
+        UserError: If a name or shape does not fit.
     """
     path = source.weights()
-    state = _translated(model, read_tensors(source.name, path))
+    state = _convert_names(model, read_tensors(source.name, path))
     shapes = {key: value.shape for key, value in model.state_dict().items()}
-    wrong = [key for key, shape in shapes.items() if key not in state or state[key].shape != shape]
-    wrong += [key for key in state if key not in shapes]
-    if wrong:
+    misfits = [key for key, shape in shapes.items() if key not in state or state[key].shape != shape]
+    misfits += [key for key in state if key not in shapes]
+    if misfits:
         raise UserError(
-            f"backbone {source.name}: {len(wrong)} tensors of {path.name} do not fit its model_cfg, the first is "
-            f"{wrong[0]}; give the config that the weights were saved with"
+            f"backbone {source.name}: {len(misfits)} tensors of {path.name} do not fit its model_cfg, the first is "
+            f"{misfits[0]}; give the config that the weights were saved with"
         )
     return state
 
 
-def _translated(model: Any, state: State) -> State:
-    """Weights by today's names of open_clip, whatever release or library wrote them."""
+def _convert_names(model: Any, state: State) -> State:
+    """Rename weights of any release or library to the current names of open_clip."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
@@ -165,17 +168,17 @@ def _translated(model: Any, state: State) -> State:
 
 
 def read_tensors(name: str, path: Path) -> State:
-    """Read a file of tensors as data; nothing in it is run.
+    """Read a file of tensors as data. Nothing in it is executed.
 
     Args:
-        name: For the error message.
-        path: A safetensors file, or one of `torch.save`.
+        name: Name of the backbone, for error messages.
+        path: A file of safetensors or of `torch.save`.
 
     Returns:
-        Floating-point tensors in fp32.
+        Tensors by name; floating-point tensors are converted to fp32.
 
     Raises:
-        UserError: If the file is no such one.
+        UserError: If the file holds no tensors, or anything besides them.
     """
     try:
         if path.suffix == ".safetensors":

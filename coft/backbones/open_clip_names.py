@@ -1,9 +1,9 @@
-"""Names of open_clip's models, and what they stand for: a config, a preprocessing, and a file with weights.
+"""Names of open_clip's models. Each stands for a config, a preprocessing and a file of weights.
 
 open_clip:ViT-B-16/laion2b_s34b_b88k    a model and a tag of open_clip's registry
 open_clip:FOLDER                        a folder as open_clip writes it
 open_clip:FILE                          a file of such a folder, or one with a config of the same name beside it
-photo                                   a folder of our own
+photo                                   a folder of this project
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 PREFIX = "open_clip:"
 WEIGHTS = HOME / "weights"
 ALIASES = {"photo": WEIGHTS / "photo", "photo-lite1": WEIGHTS / "photo-lite1"}
-FROZEN_STAGES = {"photo": 5, "photo-lite1": 5}  # docs/performance.md: of the same accuracy
+FROZEN_STAGES = {"photo": 5, "photo-lite1": 5}  # faster at the same accuracy, see docs/performance.md
 CONFIG = "open_clip_config.json"
-FILES = (  # by open_clip's order of preference
+FILES = (  # in open_clip's order of preference
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
@@ -41,14 +41,14 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from.
+    """The source of a model.
 
     Attributes:
-        name: As the user wrote it.
-        config: open_clip's model_cfg.
-        preprocess: open_clip's preprocess_cfg.
-        weights: Finds or downloads the file with the weights.
-        folder: Of a local model.
+        name: The name as the user wrote it.
+        config: The model_cfg of open_clip.
+        preprocess: The preprocess_cfg of open_clip.
+        weights: Finds or downloads the file of the weights.
+        folder: Folder of a local model; None for a model of the registry.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Source:
 
 
 def is_open_clips(name: str) -> bool:
-    """Whether a backbone's name is for this module."""
+    """Whether the name of a backbone stands for a model of open_clip."""
     return name.startswith(PREFIX) or name in ALIASES
 
 
@@ -69,35 +69,38 @@ def local_path(name: str) -> Path | None:
         return ALIASES[name]
     written = name.removeprefix(PREFIX)
     path = Path(written).expanduser()
-    looks_like_one = written.startswith((".", "/", "~")) or path.suffix in SUFFIXES
-    return path if looks_like_one or path.exists() else None
+    looks_like_path = written.startswith((".", "/", "~")) or path.suffix in SUFFIXES
+    return path if looks_like_path or path.exists() else None
 
 
 def stem(path: Path) -> str:
-    """What to call a local model: after its folder, or after a file with a name of its own."""
+    """A short name of a local model: its folder if the file has a standard name, else the file."""
     return path.parent.name if path.name in FILES else path.stem if path.suffix in SUFFIXES else path.name
 
 
 def source_of(name: str) -> Source:
-    """Find out what a name stands for. Nothing is downloaded.
+    """The source of a model. Nothing is downloaded.
+
+    Args:
+        name: A name of a backbone for which `is_open_clips` is true.
 
     Raises:
         UserError: If there is no such model, tag, folder or file, or a config cannot be read.
     """
     path = local_path(name)
-    return _registered(name) if path is None else _local(name, path)
+    return _from_registry(name) if path is None else _from_disk(name, path)
 
 
 # -------------------------------------------------------------------- local
 
 
-def _local(name: str, path: Path) -> Source:
+def _from_disk(name: str, path: Path) -> Source:
     if not path.exists():
         hint = "check it out again" if name in ALIASES else "give a folder as open_clip writes it"
         raise UserError(f"backbone {name}: {path} is not there; {hint}")
     folder = path if path.is_dir() else path.parent
-    named = path.with_suffix(".json")
-    content = _read_config(name, named if path.is_file() and named.is_file() else folder / CONFIG)
+    config_beside = path.with_suffix(".json")
+    content = _read_config(name, config_beside if path.is_file() and config_beside.is_file() else folder / CONFIG)
     weights = partial(_weights_in, name, folder) if path.is_dir() else partial(Path, path)
     return Source(name, content["model_cfg"], content.get("preprocess_cfg") or {}, weights, folder)
 
@@ -118,19 +121,19 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
 
 
 def _weights_in(name: str, folder: Path) -> Path:
-    known = [folder / file for file in FILES if (folder / file).is_file()]
+    standard = [folder / file for file in FILES if (folder / file).is_file()]
     others = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     others.sort(key=lambda path: path.suffix != ".safetensors")
-    if not (known or others):
+    if not (standard or others):
         raise UserError(f"backbone {name}: no weights in {folder}; open_clip calls them {FILES[0]}")
-    return (known or others)[0]
+    return (standard or others)[0]
 
 
 # -------------------------------------------------------------------- open_clip's registry
 
 
-def _registered(name: str) -> Source:
-    import open_clip  # takes seconds, so only who asks for it waits
+def _from_registry(name: str) -> Source:
+    import open_clip  # takes seconds, so it is imported only where it is needed
 
     model, _, tag = name.removeprefix(PREFIX).partition("/")
     if model not in open_clip.list_models():
@@ -141,20 +144,20 @@ def _registered(name: str) -> Source:
         raise UserError(f"backbone {name}: open_clip has no weights for {model}; give a folder: {PREFIX}FOLDER")
     if not tag:
         raise UserError(f"backbone {name}: which weights? Write {PREFIX}{model}/{tags[0]}; known are {', '.join(tags)}")
-    known = open_clip.get_pretrained_cfg(model, tag)
-    if not known:
+    pretrained = open_clip.get_pretrained_cfg(model, tag)
+    if not pretrained:
         raise UserError(f"backbone {name}: open_clip has no weights {tag!r} for {model}; {did_you_mean(tag, tags)}")
     config = open_clip.get_model_config(model)
-    config["quick_gelu"] = bool(config.get("quick_gelu") or known.get("quick_gelu"))  # as the weights were trained
-    return Source(name, config, known, partial(_download, name, known))
+    config["quick_gelu"] = bool(config.get("quick_gelu") or pretrained.get("quick_gelu"))  # the weights may need it
+    return Source(name, config, pretrained, partial(_download, name, pretrained))
 
 
-def _download(name: str, known: dict[str, Any]) -> Path:
+def _download(name: str, pretrained: dict[str, Any]) -> Path:
     import open_clip
 
     try:
-        return Path(open_clip.download_pretrained(known))
-    except Exception as error:  # of urllib, requests, httpx, huggingface_hub or the disk
+        return Path(open_clip.download_pretrained(pretrained))
+    except Exception as error:  # from urllib, requests, httpx, huggingface_hub or the disk
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"backbone {name}: its weights could not be downloaded ({reason[:200]}); go online, or copy a folder "

@@ -1,4 +1,4 @@
-"""Prompts: templates in words, and learned context tokens."""
+"""Prompts: templates of words, and learned context tokens."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from coft.backbones.tower import TextTower, tower_of
 from coft.core.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
-CONTEXT_STD = 0.02
-Synonyms = Mapping[str, Sequence[str]]  # other names of classes, by class name; of those that have some
+CONTEXT_STD = 0.02  # standard deviation of random context tokens
+Synonyms = Mapping[str, Sequence[str]]  # other names of a class, by class name
 NO_SYNONYMS: Synonyms = {}
 
 
 def plain_name(classname: str) -> str:
-    """Write a class name the way prompts do: underscores are blanks."""
+    """A class name as prompts write it: underscores become blanks."""
     return classname.replace("_", " ")
 
 
 def all_names(classnames: Sequence[str], synonyms: Synonyms) -> tuple[list[str], tuple[int, ...]]:
-    """All names of all classes, class by class, and how many each class has."""
-    names = [[name, *synonyms.get(name, ())] for name in classnames]
-    return [name for own in names for name in own], tuple(map(len, names))
+    """All names of all classes, class by class, and the number of names of each class."""
+    names_by_class = [[name, *synonyms.get(name, ())] for name in classnames]
+    return [name for class_names in names_by_class for name in class_names], tuple(map(len, names_by_class))
 
 
 def mean_by_class(features: Tensor, counts: Sequence[int]) -> Tensor:
     """Average the text features of each class's names.
 
     Args:
-        features: Of all names, class by class. Shape (sum of counts, embed_dim).
-        counts: Names of each class. Where each has one, the features are returned as they are.
+        features: Features of all names, class by class. Shape (sum of counts, embed_dim).
+        counts: Number of names of each class. If every class has one, the features are returned as they are.
 
     Returns:
-        Directions of the means of unit-length features, of unit length. Shape (C, embed_dim).
+        Unit-length mean of the unit-length features of each class. Shape (C, embed_dim).
     """
     if max(counts) == 1:
         return features
@@ -50,12 +50,12 @@ def mean_by_class(features: Tensor, counts: Sequence[int]) -> Tensor:
 def template_features(
     clip_model: Any, classnames: Sequence[str], template: str, synonyms: Synonyms = NO_SYNONYMS
 ) -> Tensor:
-    """Text features of a template filled with each class name; those of a class with several names are averaged.
+    """Text features of a template filled with each class name. Those of a class with several names are averaged.
 
     Args:
-        clip_model: A CLIP of any family, see `tower.tower_of`.
-        classnames: C names.
-        template: Words with one "{}".
+        clip_model: A CLIP of any family.
+        classnames: C class names.
+        template: Prompt template with one "{}".
         synonyms: Other names of classes.
 
     Returns:
@@ -76,20 +76,30 @@ def template_features(
 
 
 def text_tokens(tower: TextTower, text: str) -> list[int]:
-    """Tokens of a text, those of start and end included."""
+    """Token ids of a text, start and end included."""
     return [*tower.tokenizer.start, *tower.tokenizer.encode(text), *tower.tokenizer.end]
 
 
 def ensemble_features(
     clip_model: Any, classnames: Sequence[str], templates: Sequence[str], synonyms: Synonyms = NO_SYNONYMS
 ) -> Tensor:
-    """Average the text features of several templates and bring the mean back to unit length. Shape (C, embed_dim)."""
-    mean = torch.stack([template_features(clip_model, classnames, t, synonyms) for t in templates]).mean(dim=0)
-    return F.normalize(mean, dim=-1)
+    """The unit-length mean of the text features of several templates.
+
+    Args:
+        clip_model: A CLIP of any family.
+        classnames: C class names.
+        templates: Prompt templates with one "{}" each.
+        synonyms: Other names of classes.
+
+    Returns:
+        Shape (C, embed_dim).
+    """
+    features = [template_features(clip_model, classnames, template, synonyms) for template in templates]
+    return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
 
 
 def word_context(clip_model: Any, words: str) -> Tensor:
-    """Token embeddings of some words, to start learned context tokens from. Shape (number of tokens, width)."""
+    """Token embeddings of words, as a start of learned context tokens. Shape (number of tokens, width)."""
     tower = tower_of(clip_model)
     return tower.embeddings(torch.tensor(tower.tokenizer.encode(plain_name(words)), dtype=torch.long))
 
@@ -100,25 +110,25 @@ def random_context(clip_model: Any, *shape: int, generator: torch.Generator | No
 
 
 class PromptLearner(nn.Module):
-    """Learned context tokens with a class name: CoOp's prompt.
+    """The prompt of CoOp: learned context tokens and a class name.
 
-    The state dict has `ctx` alone. Checkpoints written by CoOp, which hold the tokens of their class names beside it
-    (`token_prefix`, `token_suffix`), load as well: those are recomputed from the class names here.
+    The state dict holds `ctx` alone. A checkpoint of CoOp, which also holds embeddings of its class names
+    (`token_prefix`, `token_suffix`), loads as well: these are computed from the class names here.
 
     Args:
-        clip_model: A CLIP of any family; its token embeddings of the class names are copied.
-        classnames: C names.
-        context: Initial context tokens, shape (M, width), or (C, M, width) for contexts of the classes' own.
-        tail: What follows the name (or, with `position` "front", follows name and context).
-        position: Where the class name stands: "end", "middle" or "front" of the context.
-        synonyms: Other names of classes. Each name has a prompt of its own behind the same context, and
-            `encode_prompts` averages those of a class.
+        clip_model: A CLIP of any family. Its token embeddings of the class names are copied.
+        classnames: C class names.
+        context: Initial context tokens. Shape (M, width), or (C, M, width) for a context of each class.
+        tail: Text after the name, or after name and context if `position` is "front".
+        position: Position of the class name in the context: "end", "middle" or "front".
+        synonyms: Other names of classes. Each name gets its own prompt with the same context; `encode_prompts` averages
+            the prompts of a class.
 
     Attributes:
-        counts: Names of each class; R of them in all.
+        counts: Number of names of each class; R names in all.
 
     Raises:
-        UserError: If `position` is none of these, or a prompt is longer than the text encoder reads.
+        UserError: If the position is unknown, or a prompt is longer than the text encoder reads.
     """
 
     def __init__(
@@ -136,12 +146,15 @@ class PromptLearner(nn.Module):
         self.ctx = nn.Parameter(context)
         num_ctx, tower = context.shape[-2], tower_of(clip_model)
         start, end = tower.tokenizer.start, tower.tokenizer.end
-        words, self.counts = all_names(classnames, synonyms)
-        names, tails = zip(*(tower.tokenizer.continued(plain_name(name), tail) for name in words), strict=True)
-        rows = [[*start, *name, *after, *end] for name, after in zip(names, tails, strict=True)]
-        _check_lengths([[0] * num_ctx + row for row in rows], words, tower)
+        names, self.counts = all_names(classnames, synonyms)
+        parts = [tower.tokenizer.continued(plain_name(name), tail) for name in names]
+        rows = [[*start, *name_ids, *tail_ids, *end] for name_ids, tail_ids in parts]
+        _check_lengths([[0] * num_ctx + row for row in rows], names, tower)
         tokens, _ = _pad(rows)
-        columns = [_order(num_ctx, len(start), len(n), len(row), position) for n, row in zip(names, rows, strict=True)]
+        columns = [
+            _order(num_ctx, len(start), len(name_ids), len(row), position)
+            for (name_ids, _), row in zip(parts, rows, strict=True)
+        ]
         order, eot = _pad(columns, fill=num_ctx)
         self.token_embeddings: Tensor
         self.order: Tensor
@@ -150,7 +163,7 @@ class PromptLearner(nn.Module):
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("eot", eot, persistent=False)
         self.num_start = len(start)
-        self.lengths = tuple(len(row) - len(start) for row in rows)  # of [name, tail, end of text]
+        self.lengths = tuple(len(row) - len(start) for row in rows)  # lengths of [name, tail, end of text]
         self.shared = position == "end" and context.dim() == 2
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -168,7 +181,7 @@ class PromptLearner(nn.Module):
         return tokens.gather(1, self.order.unsqueeze(-1).expand(-1, -1, width)), self.eot
 
     def prefix(self) -> Tensor:
-        """Token embeddings of [start, context], where all classes share it. Shape (1 + M, width)."""
+        """Token embeddings of [start, context], which all classes share. Shape (1 + M, width)."""
         return torch.cat([self.token_embeddings[0, : self.num_start].to(self.ctx.dtype), self.ctx])
 
     def suffix(self) -> Tensor:
@@ -182,15 +195,15 @@ class PromptLearner(nn.Module):
 
 
 def encode_prompts(clip_model: Any, *learners: PromptLearner) -> Tensor:
-    """Encode learned prompts in one pass of the text tower, as cheaply as their form allows.
+    """Encode learned prompts in one pass of the text tower.
 
     Args:
-        clip_model: A CLIP of any family, see `tower.tower_of`.
-        *learners: Prompts that differ in nothing but the values of their context tokens.
+        clip_model: A CLIP of any family.
+        *learners: Prompts that differ only in the values of their context tokens.
 
     Returns:
-        Features with gradients to the contexts, not normalised. Where a class has several names, those of all classes
-        are means of unit-length ones, normalised. Shape (number of learners, C, embed_dim).
+        Features with gradients to the contexts. Shape (number of learners, C, embed_dim). They are not normalized,
+        unless a class has several names: then all are unit-length means of the unit-length features of the names.
     """
     first = learners[0]
     if first.shared and tower_of(clip_model).shares_prefix:
@@ -201,24 +214,24 @@ def encode_prompts(clip_model: Any, *learners: PromptLearner) -> Tensor:
         features = encode_text(clip_model, embeddings, ends).unflatten(0, (len(learners), -1))
     if max(first.counts) == 1:
         return features
-    return torch.stack([mean_by_class(own, first.counts) for own in features])
+    return torch.stack([mean_by_class(learner_features, first.counts) for learner_features in features])
 
 
 class DualPrompts(nn.Module):
-    """A positive and a negative context over the same class names.
+    """A positive and a negative context for the same class names.
 
-    The positive context starts from the words of a template, so that training starts at that template's
-    zero-shot classifier, or at random. The negative one starts beside it; `Peer` moves its features to where they
-    begin.
+    The positive context starts at the words of a template, so training starts at the zero-shot classifier of this
+    template; or it starts at random. The negative context starts near it. `Peer` then shifts the negative features to
+    their initial values.
 
     Args:
-        clip_model: A CLIP of any family, see `tower.tower_of`.
-        classnames: C names.
-        template: Words with one "{}"; those before it become the context, those after it stay.
-        num_ctx: Number of random context tokens; 0 takes the template's words.
+        clip_model: A CLIP of any family.
+        classnames: C class names.
+        template: Prompt template with one "{}". The words before it become the context, those after it stay.
+        num_ctx: Number of random context tokens; 0 for the words of the template.
         jitter: Standard deviation of the noise between the positive and the negative start.
         generator: Source of the random numbers.
-        synonyms: Other names of classes, see `PromptLearner`.
+        synonyms: Other names of classes, each with its own prompt.
     """
 
     def __init__(
@@ -253,14 +266,14 @@ class DualPrompts(nn.Module):
 
 
 def _order(num_ctx: int, start: int, name: int, length: int, position: str) -> list[int]:
-    """Order the columns of [context | start, name, tail and end] for one prompt.
+    """The order of the columns of [context | start, name, tail, end] in a prompt.
 
     Args:
-        num_ctx: Context tokens.
-        start: Tokens of start.
-        name: Tokens of the class name.
-        length: All tokens but the context's.
-        position: Where the name stands, see `PromptLearner`.
+        num_ctx: Number of context tokens.
+        start: Number of start tokens.
+        name: Number of tokens of the class name.
+        length: Number of all tokens without the context.
+        position: Position of the name in the context: "end", "middle" or "front".
     """
     before = range(num_ctx, num_ctx + start)
     first = range(before.stop, before.stop + name)
@@ -270,7 +283,7 @@ def _order(num_ctx: int, start: int, name: int, length: int, position: str) -> l
 
 
 def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:
-    """Pad lists to one length; also the index of each list's last entry."""
+    """Pad lists to one length. Returns the padded rows, and the index of each list's last entry."""
     padded = torch.full((len(rows), max(map(len, rows))), fill, dtype=torch.long)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = torch.tensor(row)

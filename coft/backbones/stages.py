@@ -1,4 +1,4 @@
-"""First stages of an image encoder that never train: they see edges and textures, and cost half of a step."""
+"""The first stages of an image encoder, which can stay frozen: they see edges and textures, and cost half of a step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from coft.core.errors import UserError
 
 
 def freeze_stages(visual: Any, stages: int) -> None:
-    """Mark the first stages of a CNN of timm's as frozen, in every phase of every trainer.
+    """Mark the first stages of a timm CNN as frozen, in every phase of every trainer.
 
-    Stages are timm's: the stem counts as one, then each stage of blocks.
+    The stages are those of timm: the stem counts as one, then each stage of blocks.
 
     Args:
-        visual: CLIP's image encoder, which gets the attribute `stays_frozen`.
-        stages: How many.
+        visual: Image encoder of a CLIP. It gets the attribute `stays_frozen`.
+        stages: Number of stages to freeze.
 
     Raises:
-        UserError: If it has no such stages.
+        UserError: If the encoder has too few stages.
     """
     names = stage_names(visual) if stages else []
     if stages and stages >= len(names):
@@ -32,12 +32,12 @@ def freeze_stages(visual: Any, stages: int) -> None:
 
 
 def hold_frozen_in_bf16(visual: nn.Module) -> None:
-    """Run the convolutions of frozen stages in bf16 from now on, in steps as in predictions; others stay as they are.
+    """Run the convolutions of frozen stages in bf16 from now on, in training and prediction. Others stay in fp32.
 
-    They need no gradients, and it is these that are slow in bf16. Copies of the encoder do the same.
+    Only gradients are slow in bf16, and frozen convolutions need none. Copies of the encoder behave the same.
 
     Args:
-        visual: CLIP's image encoder, which the weights of these convolutions change in.
+        visual: Image encoder of a CLIP. The weights of its frozen convolutions change in place.
     """
     frozen = stays_frozen(visual)
     for name, child in visual.named_modules() if frozen else ():
@@ -47,18 +47,18 @@ def hold_frozen_in_bf16(visual: nn.Module) -> None:
 
 
 def _cast(dtype: torch.dtype, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """Cast what a layer gets; in autocast, leave that to it."""
+    """Cast the input of a layer, unless autocast does that."""
     (x,) = inputs
     return None if torch.is_autocast_enabled(x.device.type) else (x.to(dtype),)
 
 
 def stays_frozen(visual: nn.Module) -> frozenset[str]:
-    """Names of the parameters that never train."""
+    """Names of the parameters that stay frozen."""
     return getattr(visual, "stays_frozen", frozenset())
 
 
 def stage_names(visual: Any) -> list[list[str]]:
-    """Names of the parameters of each stage, of timm's CNNs inside open_clip's adapter; else none."""
+    """Names of the parameters of each stage of a timm CNN in open_clip's adapter; empty for other encoders."""
     trunk: Any = getattr(visual, "trunk", None)
     if not hasattr(trunk, "group_matcher") or has_attention(trunk):
         return []

@@ -1,4 +1,4 @@
-"""Tokenizers: text to the numbers of its tokens."""
+"""Tokenizers: from a text to its token ids."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from clip.simple_tokenizer import SimpleTokenizer
 
 
 class Tokenizer(Protocol):
-    """What prompts ask of a tokenizer.
+    """The interface of a tokenizer.
 
     Attributes:
-        start: Tokens before every text.
-        end: Tokens after it.
-        pad: What fills up a text to the length that an encoder reads.
+        start: Token ids before every text.
+        end: Token ids after every text.
+        pad: Token id that fills up a text to the context length.
     """
 
     start: tuple[int, ...]
@@ -21,28 +21,28 @@ class Tokenizer(Protocol):
     pad: int
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without those of start and end."""
+        """Token ids of a text, without those of start and end."""
 
     def continued(self, *parts: str) -> list[list[int]]:
-        """Tokens of each part of a text that has other words before it."""
+        """Token ids of each part of a text that follows other words. The parts are joined without blanks."""
 
 
 class ClipTokenizer:
-    """CLIP's own tokenizer. Words are apart in it, so that a text's parts have the tokens that they have alone."""
+    """The tokenizer of CLIP. It splits a text into words first, so a part has the same tokens as alone."""
 
     pad = 0
 
     def __init__(self) -> None:
-        self._own = SimpleTokenizer()
-        self.start: tuple[int, ...] = (self._own.encoder["<|startoftext|>"],)
-        self.end: tuple[int, ...] = (self._own.encoder["<|endoftext|>"],)
+        self._tokenizer = SimpleTokenizer()
+        self.start: tuple[int, ...] = (self._tokenizer.encoder["<|startoftext|>"],)
+        self.end: tuple[int, ...] = (self._tokenizer.encoder["<|endoftext|>"],)
 
     def encode(self, text: str) -> list[int]:
-        """See `Tokenizer`."""
-        return self._own.encode(text)
+        """Token ids of a text, without those of start and end."""
+        return self._tokenizer.encode(text)
 
     def continued(self, *parts: str) -> list[list[int]]:
-        """See `Tokenizer`."""
+        """Token ids of each part of a text."""
         return [self.encode(part) for part in parts]
 
 

@@ -1,4 +1,4 @@
-"""A text encoder of any family, as prompts see it: tokens, embeddings, blocks, and where features are read."""
+"""A text encoder of any family with one interface: tokens, embeddings, blocks, and where its features are read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ AT_END = ("argmax", "eos")  # open_clip's names of pooling at the end of text
 class TextTower:
     """A text encoder with its tokenizer.
 
-    There are two ways to run one. If attention is causal and features are read at the end of text (`reads_at_end`),
-    what follows the end is never seen: prompts are cut there. Others read `context_length` tokens, padding included.
+    It runs in one of two ways. If attention is causal and features are read at the end of text (`reads_at_end`), what
+    follows has no effect, so prompts are cut there. Otherwise it reads `context_length` tokens, with padding.
 
     Args:
         module: A `clip.model.CLIP`, or open_clip's `CLIP` or `TextTransformer`. Their children have the same names.
@@ -33,42 +33,42 @@ class TextTower:
 
     @property
     def context_length(self) -> int:
-        """Tokens that it reads at most, those of start and end included."""
+        """Most tokens of a text, start and end included."""
         return self.module.positional_embedding.shape[0] - (self.class_embedding is not None)
 
     @property
     def width(self) -> int:
-        """Of token embeddings."""
+        """Dimension of the token embeddings."""
         return self.module.token_embedding.weight.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of the weights."""
         return self.module.positional_embedding.device
 
     @property
     def positions(self) -> Tensor:
-        """Embeddings of positions. Shape (context_length, width), one more with a class embedding."""
+        """Position embeddings. Shape (context_length, width), with one more row for a class embedding."""
         return self.module.positional_embedding
 
     @property
     def blocks(self) -> Sequence[Any]:
-        """Residual blocks."""
+        """The residual blocks."""
         return self.module.transformer.resblocks
 
     @property
     def batch_first(self) -> bool:
-        """Whether blocks take tokens as (n, length, width), as open_clip's do; else (length, n, width)."""
+        """Whether blocks take tokens of shape (n, length, width), as in open_clip; otherwise (length, n, width)."""
         return getattr(self.module.transformer, "batch_first", False)
 
     @property
     def class_embedding(self) -> Tensor | None:
-        """CoCa's token after the text, at which features are read. Shape (width,)."""
+        """The token after the text at which CoCa reads its features, shape (width,); None for other models."""
         return getattr(self.module, "cls_emb", None)
 
     @property
     def pool(self) -> str:
-        """Where features are read, by open_clip's names; CLIP's are read at the end of text."""
+        """Where features are read, by open_clip's names. OpenAI's CLIPs read them at the end of text."""
         default: str = getattr(self.module, "text_pool_type", "argmax")
         return getattr(self.module, "pool_type", default)
 
@@ -82,29 +82,29 @@ class TextTower:
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether classes can share the beginning of their prompts, see `text_tower`."""
+        """Whether `text_tower.encode_classes` can encode the common beginning of prompts once for all classes."""
         masked = self.batch_first or all(getattr(block, "attn_mask", None) is not None for block in self.blocks)
         return masked and self.reads_at_end and all(is_plain_block(block) for block in self.blocks)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings of tokens of any shape. Shape (..., width)."""
+        """Embeddings of token ids of any shape. Shape (..., width)."""
         return self.module.token_embedding(tokens)
 
     def embeddings(self, tokens: Tensor) -> Tensor:
-        """A frozen copy of the embeddings of tokens of any shape. Shape (..., width)."""
+        """A copy without gradients of the embeddings of token ids of any shape. Shape (..., width)."""
         weight = self.module.token_embedding.weight.detach()
         return weight[tokens.to(weight.device)].clone()
 
     def run_causal(self, block: Any, x: Tensor, mask: Tensor) -> Tensor:
-        """Run a block in which a token sees those before it.
+        """Run a block with causal attention.
 
         Args:
             block: One of `blocks`.
-            x: Tokens, in the order that `batch_first` says.
-            mask: What says so. Shape (length, length).
+            x: Tokens. Shape (n, length, width) if `batch_first`, otherwise (length, n, width).
+            mask: The causal mask, which is added to the scores. Shape (length, length).
 
         Returns:
-            Shape as of `x`.
+            Tokens, in the shape of `x`.
         """
         if self.batch_first:
             return run_causal_block(block, x) if is_plain_block(block) else block(x, attn_mask=mask)
@@ -113,25 +113,25 @@ class TextTower:
         return feed_forward(block, x) if is_plain_block(block) else x + block.mlp(block.ln_2(x))
 
     def run_padded(self, embeddings: Tensor, ends: Tensor) -> Tensor:
-        """Run all blocks over as many tokens as it reads, with open_clip's padding, mask and pooling.
+        """Run all blocks over `context_length` tokens, with the padding, mask and pooling of open_clip.
 
         Args:
             embeddings: Token embeddings, without positions. Shape (n, length, width).
-            ends: Index of each text's last token; what follows is replaced by padding. Shape (n,).
+            ends: Index of each text's last token. What follows is replaced by padding. Shape (n,).
 
         Returns:
-            What is read of each text. Shape (n, width).
+            The pooled token of each text. Shape (n, width).
         """
         missing = self.context_length - embeddings.shape[1]
         x = F.pad(embeddings, (0, 0, 0, missing))
-        own = torch.arange(x.shape[1], device=x.device) <= ends.unsqueeze(1)
-        x = torch.where(own.unsqueeze(2), x, self.embed(ends.new_tensor(self.tokenizer.pad)).to(x.dtype))
+        is_text = torch.arange(x.shape[1], device=x.device) <= ends.unsqueeze(1)
+        x = torch.where(is_text.unsqueeze(2), x, self.embed(ends.new_tensor(self.tokenizer.pad)).to(x.dtype))
         mask = self.module.attn_mask
         if self.class_embedding is not None:
             x = torch.cat([x, self.class_embedding.to(x.dtype).expand(len(x), 1, -1)], dim=1)
-            blank = self.module.pad_id
-            seen = torch.where(own, blank + 1, self.tokenizer.pad)  # of the numbers, only which are padding counts
-            padding = self.module._build_additive_mask(seen, x.shape[1], x.dtype)
+            pad_id = self.module.pad_id
+            token_ids = torch.where(is_text, pad_id + 1, self.tokenizer.pad)  # only padding or not matters
+            padding = self.module._build_additive_mask(token_ids, x.shape[1], x.dtype)
             mask = padding if mask is None else mask + padding
         x = self.module.transformer(x + self.positions, attn_mask=mask)
         if self.class_embedding is None and self.pool in AT_END:
@@ -139,15 +139,22 @@ class TextTower:
         return x[:, 0] if self.class_embedding is None and self.pool == "first" else x[:, -1]
 
     def read_out(self, ends: Tensor) -> Tensor:
-        """Text features, not normalised, of what the blocks have where they are read. Shape (..., embed_dim)."""
+        """Text features from the pooled tokens, not normalized.
+
+        Args:
+            ends: Pooled tokens. Shape (..., width).
+
+        Returns:
+            Shape (..., embed_dim).
+        """
         ends, projection = layer_norm(self.module.ln_final, ends), self.module.text_projection
-        with torch.autocast(ends.device.type, enabled=False):  # logits are a hundred times a product of these
+        with torch.autocast(ends.device.type, enabled=False):  # logits multiply errors of these features by about 100
             if isinstance(projection, nn.Linear):
                 return projection(ends.to(projection.weight.dtype))
             return ends if projection is None else ends.to(projection.dtype) @ projection
 
 
 def tower_of(clip_model: Any) -> TextTower:
-    """The text encoder of a CLIP of any family; without a tokenizer of its own, with CLIP's."""
+    """The text encoder of a CLIP of any family. A model without a tokenizer gets that of CLIP."""
     module = getattr(clip_model, "text", clip_model)
     return TextTower(module, getattr(clip_model, "tokenizer", CLIP_TOKENIZER))

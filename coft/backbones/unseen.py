@@ -1,4 +1,4 @@
-"""Class names whose tokens a backbone has not seen in pre-training: it cannot know what they mean."""
+"""Class names with tokens that a backbone has not seen in pre-training, so it cannot know what they mean."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 def unseen_names(backbone: str, classnames: Sequence[str]) -> list[str]:
-    """Class names with a token that pre-training has not used, in their order.
+    """The class names with a token that pre-training has not used, in their order.
 
-    Only the CLIPs of drawings say which tokens these are. The text tower of `photo` has seen all whole words of the
-    vocabulary, and OpenAI's have seen the web.
+    Only the embedded CLIPs record their tokens. The text tower of `photo` has seen all whole words of the vocabulary,
+    and the CLIPs of OpenAI were trained on texts of the web.
 
     Args:
-        backbone: Its name.
-        classnames: C names.
+        backbone: Name of the backbone.
+        classnames: C class names.
     """
     if backbone not in EMBEDDED:
         return []
@@ -40,7 +40,7 @@ def _seen_tokens(path: Path) -> frozenset[int]:
 
 
 def warn_of_unseen(backbone: str, classnames: Sequence[str]) -> None:
-    """Say which class names the backbone cannot know, if there are any."""
+    """Warn of class names that the backbone cannot know, if there are any."""
     if names := unseen_names(backbone, classnames):
         log.warning(
             "The backbone %s has never seen a part of these class names: %s. It can hardly tell what they mean; use "

@@ -1,6 +1,6 @@
-"""What trains in the image encoder. Weights that stay frozen are shared with the CLIP that they came from.
+"""The parts of the image encoder that train. Frozen weights are shared with the CLIP that they come from.
 
-Phase I trains a light module (the setting `visual` names one of `VISUAL_MODULES`), Phase II everything.
+Phase I trains a light module: the setting `visual` names one of `VISUAL_MODULES`. Phase II trains everything.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from coft.backbones.architecture import is_vit, timm_vit
 from coft.backbones.low_rank import add_low_rank
 from coft.backbones.residual_block import run_block
 from coft.backbones.stages import stays_frozen
-from coft.backbones.vit import make_room, parts_of
+from coft.backbones.vit import add_prefix_tokens, parts_of
 from coft.core.errors import UserError, did_you_mean
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-VPT_TOKENS = 20
+VPT_TOKENS = 20  # visual prompt tokens of a layer
 LORA_RANK = 4
 
 
 def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:
-    """Copy a module's structure, but only the named parameters with it: all others are the same tensors.
+    """Copy a module and the named parameters. The copy shares all other tensors with the module.
 
     Args:
         module: Any module.
-        trained: Names of the parameters to copy, which will require gradients; the rest will not.
+        trained: Names of the parameters to copy. They will require gradients.
 
     Returns:
         The copy.
@@ -44,7 +44,7 @@ def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:
 
 
 def norms_and_biases(visual: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Train the weights of normalisation layers and all biases (statistics of batch norms stay)."""
+    """Train the weights of normalization layers and all biases. The statistics of batch norms stay."""
     in_norms = {
         f"{name}.{key}"
         for name, child in visual.named_modules()
@@ -58,21 +58,21 @@ def norms_and_biases(visual: nn.Module, generator: torch.Generator) -> nn.Module
 class PromptedViT(nn.Module):
     """Visual prompt tuning (VPT, Jia et al. 2022): learned tokens between the class token and the patches.
 
-    Every layer has tokens of its own, in the place of the layer before's (VPT-deep). Nothing is pooled over them.
+    Every layer has its own tokens, which replace those of the layer before (VPT-deep). They are never pooled.
 
     Args:
-        visual: A vision transformer, see `vit.parts_of`.
-        num_tokens: Number of tokens.
-        generator: Source of the tokens' start, uniform as in the paper.
+        visual: A vision transformer that `vit.parts_of` takes.
+        num_tokens: Number of tokens of a layer.
+        generator: Source of the random start of the tokens, uniform as in the paper.
 
     Shape:
-        Images (n, 3, size, size) to features (n, embed_dim), not normalised.
+        Images (n, 3, size, size) to features (n, embed_dim), not normalized.
     """
 
     def __init__(self, visual: Any, num_tokens: int, generator: torch.Generator) -> None:
         super().__init__()
         self.visual: Any = share_frozen(visual, set())
-        make_room(self.visual, num_tokens)
+        add_prefix_tokens(self.visual, num_tokens)
         patches = next(module for module in visual.modules() if isinstance(module, nn.Conv2d))
         depth, width = len(parts_of(visual).blocks), _width(visual)
         bound = (6 / (3 * patches.kernel_size[0] ** 2 + width)) ** 0.5
@@ -80,21 +80,21 @@ class PromptedViT(nn.Module):
         self.tokens = nn.Parameter((2 * start - 1) * bound)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images."""
+        """Encode images. Shape (n, embed_dim)."""
         parts = parts_of(self.visual)
-        x, before = parts.embed(images), parts.prefix
-        after, last = before, len(parts.blocks) - 1  # where the patches begin; the last layer
+        x, num_prefix = parts.embed(images), parts.prefix
+        first_patch, last_layer = num_prefix, len(parts.blocks) - 1
         for i, block in enumerate(parts.blocks):
             prompts = self.tokens[i].to(x.dtype).expand(x.shape[0], -1, -1)  # len(x) would be fixed in an export
-            x = torch.cat([x[:, :before], prompts, x[:, after:]], dim=1)
-            after = before + prompts.shape[1]
-            x = self.run_block(block, x, slice(parts.wanted if i == last else None))
-        if parts.wanted is None:
-            x = torch.cat([x[:, :before], x[:, after:]], dim=1)
+            x = torch.cat([x[:, :num_prefix], prompts, x[:, first_patch:]], dim=1)
+            first_patch = num_prefix + prompts.shape[1]
+            x = self.run_block(block, x, slice(parts.tokens_read if i == last_layer else None))
+        if parts.tokens_read is None:
+            x = torch.cat([x[:, :num_prefix], x[:, first_patch:]], dim=1)
         return parts.read_out(x)
 
     def run_block(self, block: Callable[[Tensor], Tensor], x: Tensor, rows: slice) -> Tensor:
-        """Run a residual block: see `residual_block.run_block`."""
+        """Run a residual block on tokens (n, length, width), and return those of `rows`."""
         return run_block(block, x, rows)
 
 
@@ -124,19 +124,19 @@ VISUAL_MODULES: dict[str, Callable[[nn.Module, torch.Generator], nn.Module]] = {
     "norms-and-biases": norms_and_biases,
     "none": no_module,
 }
-OF_VITS = ("vpt-deep",)
+OF_VITS = ("vpt-deep",)  # modules that need a vision transformer
 
 
 def light_module(visual: nn.Module, name: str, generator: torch.Generator) -> nn.Module:
     """Build the visual module of Phase I.
 
     Args:
-        visual: CLIP's image encoder.
-        name: A name of `VISUAL_MODULES`, or "auto": vpt-deep for a ViT, else norms-and-biases.
-        generator: Source of the module's start.
+        visual: Image encoder of a CLIP.
+        name: A key of `VISUAL_MODULES`, or "auto": vpt-deep for a ViT, otherwise norms-and-biases.
+        generator: Source of the random start of the module.
 
     Raises:
-        UserError: If there is no such module, or it does not go with the encoder.
+        UserError: If there is no such module, or it does not fit the encoder.
     """
     if name == "auto":
         name = "vpt-deep" if is_vit(visual) else "norms-and-biases"

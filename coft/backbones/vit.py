@@ -1,4 +1,4 @@
-"""Vision transformers of three libraries in the same parts: what is before the blocks, the blocks, what is after."""
+"""Vision transformers of three libraries, taken apart: the embedding before the blocks, the blocks, and the head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coft.backbones.architecture import timm_vit
-from coft.backbones.residual_block import open_clips
+from coft.backbones.residual_block import open_clip_class
 
 
 @dataclass(frozen=True)
@@ -19,30 +19,30 @@ class VitParts:
     """A vision transformer in parts.
 
     Attributes:
-        embed: Images (n, 3, size, size) to tokens (n, length, width).
-        prefix: How many of the tokens stand before the patches: a class token, registers.
-        blocks: Residual blocks.
-        read_out: Tokens (n, length, width) to features (n, embed_dim).
-        wanted: How many tokens `read_out` looks at, from the first; all if None.
+        embed: From images (n, 3, size, size) to tokens (n, length, width).
+        prefix: Number of tokens before the patches: the class token and registers.
+        blocks: The residual blocks.
+        read_out: From tokens (n, length, width) to features (n, embed_dim).
+        tokens_read: Number of first tokens that `read_out` needs; None for all.
     """
 
     embed: Callable[[Tensor], Tensor]
     prefix: int
     blocks: Sequence[Callable[[Tensor], Tensor]]
     read_out: Callable[[Tensor], Tensor]
-    wanted: int | None = None
+    tokens_read: int | None = None
 
 
 def parts_of(visual: Any) -> VitParts:
-    """Take a vision transformer apart: OpenAI's, open_clip's, or timm's in open_clip's adapter."""
+    """Take a vision transformer apart: one of OpenAI, of open_clip, or of timm in open_clip's adapter."""
     if trunk := timm_vit(visual):
         embed: Any = EmbeddingWithRope(trunk) if hasattr(trunk, "rope") else partial(_embed_timms, trunk)
         blocks = embed.blocks if hasattr(trunk, "rope") else trunk.blocks
         return VitParts(embed, trunk.num_prefix_tokens, blocks, partial(_read_timms, visual))
-    if type(visual) is open_clips("VisionTransformer"):
+    if type(visual) is open_clip_class("VisionTransformer"):
         by_class = visual.attn_pool is None and visual.pool_type == "tok"
-        wanted = 1 if by_class else None
-        return VitParts(visual._embeds, 1, visual.transformer.resblocks, partial(_read_open_clips, visual), wanted)
+        tokens_read = 1 if by_class else None
+        return VitParts(visual._embeds, 1, visual.transformer.resblocks, partial(_read_open_clips, visual), tokens_read)
     return VitParts(partial(_embed_clips, visual), 1, visual.transformer.resblocks, partial(_read_clips, visual), 1)
 
 
@@ -70,13 +70,13 @@ def _read_timms(visual: Any, x: Tensor) -> Tensor:
 
 
 class EmbeddingWithRope:
-    """Embedding of timm's Eva, which makes rotary positions of patches on the way, for all blocks.
+    """The embedding of timm's Eva. It also computes the rotary positions of the patches for all blocks.
 
     Args:
-        trunk: Eva.
+        trunk: The Eva.
 
     Attributes:
-        blocks: Its blocks, which take tokens alone once there are positions.
+        blocks: Its blocks, as functions of tokens alone. They can run once an image was embedded.
     """
 
     def __init__(self, trunk: Any) -> None:
@@ -85,32 +85,32 @@ class EmbeddingWithRope:
         self.blocks = [BlockWithRope(self, i) for i in range(len(trunk.blocks))]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (n, 3, size, size) to tokens (n, length, width)."""
+        """Embed images (n, 3, size, size) as tokens (n, length, width)."""
         x, self.rope = self.trunk._pos_embed(self.trunk.patch_embed(images))
         return self.trunk.norm_pre(x)
 
 
 @dataclass(frozen=True)
 class BlockWithRope:
-    """A block of timm's Eva with the positions of its embedding. Tokens to tokens (n, length, width)."""
+    """A block of timm's Eva, called with the rotary positions of its embedding."""
 
     embedding: EmbeddingWithRope
     index: int
     batch_first = True
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run the block."""
+        """Run the block on tokens (n, length, width)."""
         trunk, rope = self.embedding.trunk, self.embedding.rope
         mixed = getattr(trunk, "rope_mixed", False) and rope is not None
         return trunk.blocks[self.index](x, rope=rope[self.index] if mixed else rope)
 
 
-def make_room(visual: Any, num_tokens: int) -> None:
-    """Let a vision transformer have more tokens before its patches: those have no place in the image.
+def add_prefix_tokens(visual: Any, num_tokens: int) -> None:
+    """Prepare a vision transformer for more tokens before its patches. Rotary positions skip these tokens.
 
     Args:
-        visual: Changed in place. Rotary positions are counted from the first patch.
-        num_tokens: How many more.
+        visual: The vision transformer, changed in place.
+        num_tokens: Number of additional tokens.
     """
     for module in visual.modules():
         if hasattr(module, "num_heads") and hasattr(module, "num_prefix_tokens"):

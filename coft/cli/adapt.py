@@ -23,10 +23,10 @@ Stop it whenever you like: the same command goes on from the last finished epoch
 
 
 def make_parser(**options: Any) -> Parser:
-    """Build the parser of its arguments.
+    """Build the parser of the command.
 
     Args:
-        **options: For argparse.
+        **options: Further arguments of `argparse.ArgumentParser`.
     """
     parser = Parser(
         prog="coft adapt",
@@ -53,32 +53,38 @@ def make_parser(**options: Any) -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Adapt, and say what was found.
+    """Adapt a CLIP and print how many images each class got.
+
+    Args:
+        argv: Arguments of the command.
+
+    Returns:
+        The exit code.
 
     Raises:
-        UserError: On a mistake of the user's.
+        UserError: If an argument or a file is wrong.
     """
     args = make_parser().parse_intermixed_args(argv)
-    check_there(Path(args.images).expanduser())  # here, since torch takes seconds to import
+    check_there(Path(args.images).expanduser())  # before torch is imported, which takes seconds
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from coft.api import adapt
-    from coft.engine.settings import kind_of, parse
+    from coft.engine.config import parse, spec_of
 
-    kind, settings = kind_of(args.method), {}
+    spec, settings = spec_of(args.method), {}
     for word in args.settings:
         name, equals, text = word.partition("=")
         if not equals:
             raise UserError(f"{word!r} is no setting; write NAME=VALUE, such as phase1__epochs=2")
-        settings[name] = parse(kind, name, text)
+        settings[name] = parse(spec, name, text)
     level = logging.ERROR if args.quiet else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s", force=True)
-    given = args.images, args.classes, args.backbone, args.output, args.seed
+    arguments = args.images, args.classes, args.backbone, args.output, args.seed
     with logging_redirect_tqdm():
-        found = adapt(*given, not args.quiet, method=args.method, **settings)
-    counts = found.labels_["class"].value_counts()
-    listed = some_of([f"{name} {count}" for name, count in counts.items()])
-    print(f"Labelled {counted(len(found.labels_), 'image')}: {listed}")
+        adapted = adapt(*arguments, not args.quiet, method=args.method, **settings)
+    counts = adapted.labels_["class"].value_counts()
+    counts_text = some_of([f"{name} {count}" for name, count in counts.items()])
+    print(f"Labelled {counted(len(adapted.labels_), 'image')}: {counts_text}")
     print(f"  {Path(args.output) / 'labels.csv'}")
     print(f"  {Path(args.output) / 'model'}")
     return 0

@@ -1,4 +1,4 @@
-"""The command `coft`: what to do is its first word. What a command needs is imported when it is called."""
+"""The command `coft`: its first word is a subcommand. The modules of a subcommand are imported when it is called."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ commands:
 coft COMMAND --help says what a command takes."""
 
 
-def _of_the_checkout(name: str) -> Command:
-    """A command that needs data sets and trainers of the checkout, which the package does not have."""
+def _checkout_command(name: str) -> Command:
+    """A subcommand that needs data sets and trainers of a checkout, which an installed package does not have."""
 
     def call(argv: Sequence[str]) -> int:
         if INSTALLED:
@@ -60,7 +60,16 @@ def _review(argv: Sequence[str]) -> int:
 
 
 def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
-    """Write the report of a run. Returns the exit code."""
+    """Write the report of a run.
+
+    Args:
+        argv: Arguments of the command.
+        program: Name of the command in help and messages.
+        resolve: Turns a path argument into a path.
+
+    Returns:
+        The exit code.
+    """
     parser = Parser(prog=program, description="What a finished run found, as one page: report.html.")
     parser.add_argument("run", type=resolve, metavar="RUN", help="output folder of a finished run")
     run = parser.parse_args(argv).run
@@ -72,18 +81,18 @@ def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[
 
 
 def completion(argv: Sequence[str]) -> int:
-    """Print what a shell needs to complete the command."""
+    """Print the script with which a shell completes the command."""
     import shtab
 
     parser = Parser(prog="coft completion", description='Shell completion: eval "$(coft completion bash)"')
     parser.add_argument("shell", choices=SHELLS)
     shell = parser.parse_args(argv).shell
-    whole = Parser(prog="coft")
-    commands = whole.add_subparsers()
+    coft_parser = Parser(prog="coft")
+    commands = coft_parser.add_subparsers()
     for name, (_, help) in COMMANDS.items():
-        of_adapt = [adapt.make_parser(add_help=False)] if name == "adapt" else []
-        commands.add_parser(name, help=help, parents=of_adapt)
-    print(shtab.complete(whole, shell))
+        parents = [adapt.make_parser(add_help=False)] if name == "adapt" else []
+        commands.add_parser(name, help=help, parents=parents)
+    print(shtab.complete(coft_parser, shell))
     return 0
 
 
@@ -93,35 +102,38 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
     "report": (report, "report.html of a finished run, anew"),
     "review": (_review, "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
-    "compare": (_of_the_checkout("compare"), "methods side by side on benchmarks (needs a checkout)"),
-    "data": (_of_the_checkout("data"), "get the data sets of the benchmarks (needs a checkout)"),
+    "compare": (_checkout_command("compare"), "methods side by side on benchmarks (needs a checkout)"),
+    "data": (_checkout_command("data"), "get the data sets of the benchmarks (needs a checkout)"),
     "completion": (completion, 'completion by the shell: eval "$(coft completion bash)"'),
 }
 
 
 def overview() -> str:
-    """What `coft --help` says."""
+    """The text of `coft --help`."""
     width = max(map(len, COMMANDS))
     return OVERVIEW.format(commands="\n".join(f"  {name:{width}}  {help}" for name, (_, help) in COMMANDS.items()))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what the arguments say.
+    """Run a subcommand; every error is one line on standard error.
+
+    Args:
+        argv: The subcommand and its arguments.
 
     Returns:
-        The exit code: 0, 2 for a mistake of the user's, 130 for an interrupt.
+        The exit code: 0; 2 for a mistake of the user; 130 for an interrupt.
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
-    return guarded(lambda: called(argv), "interrupted; the same command goes on from the last finished epoch")
+    return guarded(lambda: call_command(argv), "interrupted; the same command goes on from the last finished epoch")
 
 
-def called(argv: Sequence[str]) -> int:
-    """Call the command that the first argument names.
+def call_command(argv: Sequence[str]) -> int:
+    """Call the subcommand that the first argument names.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is no such subcommand.
     """
     if argv[0] not in COMMANDS:
         raise UserError(f"unknown command {argv[0]!r}; {did_you_mean(argv[0], COMMANDS)}")
@@ -129,7 +141,7 @@ def called(argv: Sequence[str]) -> int:
 
 
 def run() -> None:
-    """Be the process of the command."""
+    """Entry point of the command `coft`: runs it and exits."""
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in train.py, before torch is imported
     sys.exit(main(sys.argv[1:]))

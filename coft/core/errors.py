@@ -37,24 +37,24 @@ class Parser(argparse.ArgumentParser):
 FEW = 40  # names that fit into a line
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str]) -> str:
     """The one of the known names that is near to a name, in any case; empty if none is."""
-    lowered = {choice.lower(): choice for choice in known}
+    lowered = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     return lowered[near[0]] if near else ""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Name the nearest of the known names, or all of them where none is near; of many, the five least far.
 
     Args:
         name: What the user wrote.
-        known: What would have been accepted.
+        choices: What would have been accepted.
 
     Returns:
         A clause to append to an error message.
     """
-    choices = list(known)
+    choices = list(choices)
     if near := nearest(name, choices):
         return f"did you mean {near!r}?"
     if len(choices) > FEW:

@@ -53,11 +53,11 @@ def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same c
         silence()
         return 0
     except Exception as error:
-        known = as_user_error(error)
-        if known is None:
+        mistake = as_user_error(error)
+        if mistake is None:
             raise
         log.debug("The error was:", exc_info=True)
-        print(f"error: {known.line}", file=sys.stderr)
+        print(f"error: {mistake.line}", file=sys.stderr)
         return MISTAKE
 
 
@@ -87,10 +87,10 @@ def as_user_error(error: Exception) -> UserError | None:
         return UserError(f"{error.object[:80]!a}: this locale has no such characters; set PYTHONUTF8=1")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return UserError(f"TRAIN.COMPILE: the compiler fails ({' '.join(str(error).split())[:160]}); leave it empty")
-    said = str(error) if isinstance(error, RuntimeError) else ""
-    if said.startswith("Symlink loop from"):  # before Python 3.13
-        return UserError(f"{said}; give a path that ends at a file or folder")
-    return next((UserError(line) for words, line in OF_THE_MACHINE.items() if words in said), None)
+    message = str(error) if isinstance(error, RuntimeError) else ""
+    if message.startswith("Symlink loop from"):  # before Python 3.13
+        return UserError(f"{message}; give a path that ends at a file or folder")
+    return next((UserError(line) for words, line in OF_THE_MACHINE.items() if words in message), None)
 
 
 def of_system(error: OSError) -> UserError:

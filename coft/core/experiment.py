@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,11 @@ import yaml
 
 from coft.core.errors import UserError
 from coft.core.files import ensure_folder, replacing
+from coft.core.run_settings import FREE_KEYS
+from coft.core.settings import flatten
 
 CONFIG = "config.yaml"
 KEPT = {"kept": "zero-shot CLIP"}  # of a summary, where nothing was trained; reports read it
-# Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
-FREE_KEYS = {
-    "OUTPUT_DIR",
-    "RESUME",
-    "VERBOSE",
-    "USE_CUDA",
-    "DATASET.ROOT",
-    "INPUT.CACHE_MB",
-    "DATALOADER.NUM_WORKERS",
-    "TRAIN.PRINT_FREQ",
-    "TRAIN.FORK",  # of the same settings in Phase I, so the same bits
-}
 TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first of what differs
 
 
@@ -44,17 +35,6 @@ def plain(content: Any) -> Any:
     if isinstance(content, list):
         return [plain(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to {"A.B": value}; tuples become lists, as in YAML."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def saved_config(folder: Path) -> dict[str, Any] | None:
@@ -131,10 +111,27 @@ def versions(toolbox: str) -> dict[str, str]:
         toolbox: The `dassl` in use.
     """
     packages = ("torch", "torchvision", "numpy", "pillow", "clip-anytorch", "scikit-learn")
-    found = {"python": platform.python_version(), "dassl": toolbox}
+    versions_of = {"python": platform.python_version(), "dassl": toolbox}
     for name in packages:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_of[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions_of[name] = "not installed"
+    return versions_of
+
+
+class OtherRunError(UserError):
+    """What was saved is of another run."""
+
+
+def check_identity(saved: Mapping[str, str], present: Mapping[str, str]) -> None:
+    """Compare what a checkpoint was made with to what this run has.
+
+    Raises:
+        OtherRunError: Naming the first difference.
+    """
+    for key, value in present.items():
+        if saved.get(key) != value:
+            raise OtherRunError(
+                f"it was made with another {key} ({saved.get(key)}, here {value}); use the {key} it was made with"
+            )

@@ -10,13 +10,18 @@ from torch import Tensor, nn
 
 from .errors import UserError
 
+PART = 1 << 16  # rows that are looked at together: a table of features has millions
 DIVERGED = "training has diverged; lower OPTIM.LR, or look for settings or images that overflow"
 
 
 def first_not_finite(tensors: Mapping[str, Any]) -> str:
     """Name of the first tensor with a number that is none; empty if all are finite."""
     numbers = ((name, value) for name, value in tensors.items() if _of_numbers(value))
-    return next((name for name, value in numbers if not value.isfinite().all()), "")
+    return next((name for name, value in numbers if not _finite(value)), "")
+
+
+def _finite(value: Tensor) -> bool:
+    return all(bool(part.isfinite().all()) for part in value.split(PART)) if value.dim() else bool(value.isfinite())
 
 
 def _of_numbers(value: Any) -> bool:

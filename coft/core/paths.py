@@ -20,9 +20,9 @@ def cache_folder() -> Path:
 
     That is the checkout; the user's own cache for an installed package, and for a checkout that cannot be written to.
     """
-    own = HOME / "cache"
-    if not INSTALLED and os.access(own if own.exists() else HOME, os.W_OK):
-        return own
+    folder = HOME / "cache"
+    if not INSTALLED and os.access(folder if folder.exists() else HOME, os.W_OK):
+        return folder
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "coft"
     except RuntimeError:  # a user without a home, as in some containers

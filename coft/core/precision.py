@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .settings import setting
+
 AUTO = "auto"
 PREDICTIONS = "bf16-predict"  # steps in fp32, what needs no gradients in bf16
 PRECISIONS = {
@@ -20,6 +22,12 @@ PRECISIONS = {
 }
 SHORT = 128  # tokens
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # names of torch.cpu.get_capabilities
+
+
+def precision_setting(default: str = "fp32", more: str = "") -> Any:
+    """The setting PREC of a method; `more` is what else to say of it."""
+    ways = more or f"{PREDICTIONS}: steps in fp32, predictions in bf16; {AUTO}: what is faster"
+    return setting(default, f"precision of the forward pass; {ways}", choices=(*PRECISIONS, AUTO))
 
 
 def faster_precision(device: str, depthwise: bool = False) -> str:

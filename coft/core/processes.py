@@ -258,8 +258,8 @@ def check_same(world: World, what: Mapping[str, Any], hint: str) -> None:
     Raises:
         UserError: Naming the first that differs, and where.
     """
-    said = [text.split("\n") for text in world.all_say("\n".join(repr(value) for value in what.values()))]
-    for name, values in zip(what, zip(*said, strict=True), strict=True):
+    answers = [text.split("\n") for text in world.all_say("\n".join(repr(value) for value in what.values()))]
+    for name, values in zip(what, zip(*answers, strict=True), strict=True):
         for rank, value in enumerate(values):
             if value != values[0]:
                 raise UserError(f"{name} is {values[0][:80]} on rank 0 and {value[:80]} on rank {rank}; {hint}")

@@ -11,24 +11,24 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-_wanted: ContextVar[bool] = ContextVar("wanted", default=True)
+_shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
 @contextmanager
-def progress(wanted: bool) -> Iterator[None]:
+def progress(shown: bool) -> Iterator[None]:
     """Context in which bars are shown, where there is somebody to see them, or not."""
-    token = _wanted.set(wanted)
+    token = _shown.set(shown)
     try:
         yield
     finally:
-        _wanted.reset(token)
+        _shown.reset(token)
 
 
 @contextmanager
-def lines(wanted: bool) -> Iterator[None]:
+def lines(shown: bool) -> Iterator[None]:
     """Context in which the library's log is on standard error, unless bars are seen or a program has set up its own."""
     library = logging.getLogger("coft")
-    if not wanted or bars_are_seen() or library.hasHandlers():
+    if not shown or bars_are_seen() or library.hasHandlers():
         yield
         return
     handler, level = logging.StreamHandler(), library.level  # its format is the bare message
@@ -54,4 +54,4 @@ def bar(items: Iterable[Any] | None = None, title: str = "", total: int | None =
         title: Stands before it.
         total: How many there are, where the items do not tell.
     """
-    return tqdm(items, title, total, leave=False, dynamic_ncols=True, disable=not (_wanted.get() and bars_are_seen()))
+    return tqdm(items, title, total, leave=False, dynamic_ncols=True, disable=not (_shown.get() and bars_are_seen()))

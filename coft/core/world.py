@@ -1,14 +1,16 @@
-"""Several processes that make one run: which images are whose, and what all of them add up or put together.
+"""Several processes that make one run: which images are whose, and what they exchange.
 
-Images are dealt out by index, in blocks: rank 0 has the first ones. A table of all images is kept as each rank's own
-rows of it, and never put together; a number for each image is. What is decided of all images is decided by every rank,
-from sums and from numbers in the order of the index, so all decide alike.
+Images are dealt out by index, in blocks: rank 0 has the first ones. Each process encodes its own. What is decided of
+all images is decided by the first process, and sent to the others.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,115 +40,91 @@ class World:
 
     @property
     def writes(self) -> bool:
-        """Whether this is the process that writes files and speaks to people."""
+        """Whether this is the process that decides, writes files and speaks to people."""
         return self.rank == 0
-
-    # ---------------------------------------------------------------- whose images
 
     def part(self, count: int, rank: int | None = None) -> slice:
         """Which of so many images are this rank's, or another one's. Those that are first have one more, if any."""
-        own = self.rank if rank is None else rank
-        return slice(-(-count * own // self.size), -(-count * (own + 1) // self.size))
-
-    def index(self, count: int) -> Tensor | None:
-        """Indices of this rank's images. Shape (n,); None where all of them are."""
-        return None if self.alone else torch.arange(count)[self.part(count)]
-
-    def own(self, index: Tensor, count: int) -> tuple[Tensor | slice, Tensor]:
-        """Which of some images are this rank's, and in which of its rows they are.
-
-        Args:
-            index: Of the images. Shape (n,).
-            count: N.
-
-        Returns:
-            What picks them out of the n, and their rows, shape (m,).
-        """
-        if self.alone:
-            return slice(None), index
-        part = self.part(count)
-        mine = torch.nonzero((index >= part.start) & (index < part.stop)).flatten()
-        return mine, index[mine] - part.start
+        place = self.rank if rank is None else rank
+        return slice(-(-count * place // self.size), -(-count * (place + 1) // self.size))
 
     # ---------------------------------------------------------------- numbers of all ranks
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum of all ranks' numbers, the same on each. Shape as of `values`."""
+        """Sum of all ranks' numbers, the same on each. Shape as `values`."""
         return values if self.alone else self._add(values.detach().clone())
 
-    def total(self, count: int) -> int:
-        """Sum of all ranks' counts."""
-        return count if self.alone else int(self.sum(torch.tensor(count)))
-
-    def mean(self, rows: Tensor) -> Tensor:
-        """Mean over the rows of all ranks. Shape (k,).
-
-        Args:
-            rows: This rank's. Shape (n, k).
-        """
-        return rows.mean(dim=0) if self.alone else self.sum(rows.sum(dim=0)) / self.total(len(rows))
-
     def gather(self, rows: Tensor) -> Tensor:
-        """Put the rows of all ranks together, in the order of the ranks.
-
-        For numbers of each image, not for tables.
+        """Put the rows of all ranks together, in the order of the ranks, on each of them.
 
         Args:
-            rows: This rank's. Shape (n, ...); other ranks may have more or fewer.
+            rows: This rank's, shape (n,) or (n, k). Others may have more or fewer, or an empty tensor of any width.
 
         Returns:
-            Shape (N, ...).
+            Shape (N,) or (N, k).
         """
         if self.alone:
             return rows
-        counts = torch.zeros(self.size, dtype=torch.long)
-        counts[self.rank] = len(rows)
-        sizes = self._add(counts).tolist()
-        sent = rows.detach().to(torch.uint8) if rows.dtype is torch.bool else rows.detach()
-        own = sent.new_zeros(max(sizes), *rows.shape[1:])
-        own[: len(rows)] = sent
-        parts = [torch.empty_like(own) for _ in sizes]
-        with _Waiting(self, own):
-            dist.all_gather(parts, own)
+        sizes, sent = self._alike(rows)
+        parts = [torch.empty_like(sent) for _ in sizes]
+        with _Waiting(self, sent):
+            dist.all_gather(parts, sent)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]).to(rows.dtype)
 
-    def gather_batch(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """Put a batch together of which each rank has a part.
-
-        Args:
-            rows: This rank's. Shape (n, ...).
-            counts: Of the groups that the batch is made of; each is dealt out on its own.
+    def collect(self, rows: Tensor) -> list[Tensor]:
+        """Give the rows of all ranks, on the CPU, to the first one; as `gather` takes them.
 
         Returns:
-            All of the first group, then all of the second, and so on. Shape (sum of the counts, ...).
+            Those of each rank, on the first one; nothing on the others.
         """
         if self.alone:
-            return rows
-        starts = [sum(counts[:group]) for group in range(len(counts))]
-        groups = [torch.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
-        place = torch.cat([group[self.part(len(group), rank)] for rank in range(self.size) for group in groups])
-        found = self.gather(rows)
-        ordered = torch.empty_like(found)
-        ordered[place.to(found.device)] = found
-        return ordered
+            return [rows]
+        sizes, sent = self._alike(rows)
+        parts = [torch.empty_like(sent) for _ in sizes] if self.writes else None
+        with _Waiting(self, sent):
+            dist.gather(sent, parts, dst=0)
+        return [part[:size] for part, size in zip(parts or [], sizes, strict=False)]
 
-    def take(self, table: Tensor, index: Tensor, count: int) -> Tensor:
-        """Rows of a table that each rank has a part of, for all ranks.
+    def _alike(self, rows: Tensor) -> tuple[list[int], Tensor]:
+        """How many rows each rank has, and this rank's with others after them: of one shape and type on all ranks."""
+        shapes = torch.zeros(self.size, 3, dtype=torch.long)
+        if len(rows):
+            shapes[self.rank] = torch.tensor([len(rows), math.prod(rows.shape[1:]), rows.dtype is torch.float64])
+        sizes, width, double = self._add(shapes).unbind(dim=1)
+        dtype = torch.uint8 if rows.dtype is torch.bool else torch.float64 if double.any() else rows.dtype
+        shape = (int(sizes.max()), int(width.max())) if rows.dim() > 1 else (int(sizes.max()),)
+        sent = torch.zeros(shape, dtype=dtype, device=rows.device)
+        sent[: len(rows)] = rows.detach() if len(rows) else sent[:0]
+        return sizes.tolist(), sent
+
+    # ---------------------------------------------------------------- what the first rank says
+
+    def broadcast(self, content: Any) -> Any:
+        """Send what the first rank says to all others.
 
         Args:
-            table: This rank's rows. Shape (n, k).
-            index: Which rows of the whole one; not so many that they would fill the memory. Shape (m,).
-            count: N, rows of the whole one.
-
-        Returns:
-            Shape (m, k).
+            content: Tensors and plain containers; of other ranks it is not looked at.
         """
         if self.alone:
-            return table[index]
-        which, rows = self.own(index, count)
-        found = table.new_zeros(len(index), *table.shape[1:])
-        found[which] = table[rows]
-        return self._add(found)
+            return content
+        data = _packed(content) if self.writes else torch.empty(0, dtype=torch.uint8)
+        size = torch.tensor(len(data))
+        with _Waiting(self, size):
+            dist.broadcast(size, src=0)
+            data = data if self.writes else torch.empty(int(size), dtype=torch.uint8)
+            dist.broadcast(data, src=0)
+        return content if self.writes else torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+
+    @torch.no_grad()
+    def align(self, tensors: Iterable[Tensor]) -> None:
+        """Give all ranks the numbers of the first one, in place."""
+        if self.alone:
+            return
+        for tensor in tensors:
+            same = tensor.detach().contiguous()
+            with _Waiting(self, same):
+                dist.broadcast(same, src=0)
+            tensor.copy_(same)
 
     # ---------------------------------------------------------------- training
 
@@ -168,43 +146,38 @@ class World:
         there = [float(p.grad is not None) for p in parameters]
         flat = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
         small = torch.tensor([*there, *numbers], dtype=torch.float64, device=first.device)
-        total = self._add(torch.cat([*flat])), self._add(small)
-        begin, found = 0, total[1].tolist()
-        for parameter, known in zip(parameters, found, strict=False):
+        gradients, sums = self._add(torch.cat([*flat])), self._add(small).tolist()
+        begin = 0
+        for parameter, exists in zip(parameters, sums, strict=False):
             end = begin + parameter.numel()
-            parameter.grad = total[0][begin:end].view_as(parameter).to(parameter.dtype) if known else None
+            parameter.grad = gradients[begin:end].view_as(parameter).to(parameter.dtype) if exists else None
             begin = end
-        return found[len(parameters) :]
-
-    @torch.no_grad()
-    def align(self, tensors: Iterable[Tensor]) -> None:
-        """Give all ranks the numbers of the first one, in place: rounding must not drive them apart."""
-        if self.alone:
-            return
-        for tensor in tensors:
-            same = tensor.detach().contiguous()
-            with _Waiting(self, same):
-                dist.broadcast(same, src=0)
-            tensor.copy_(same)
+        return sums[len(parameters) :]
 
     # ---------------------------------------------------------------- order
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""
-        self.total(0)
+        self.sum(torch.tensor(0))
 
     def all_say(self, text: str) -> list[str]:
         """What each rank says, in the order of the ranks."""
         if self.alone:
             return [text]
         rows = torch.tensor([[len(text.encode())]])
-        said, sizes = self.gather(torch.tensor(list(text.encode()), dtype=torch.uint8)), self.gather(rows).flatten()
-        return [bytes(part.tolist()).decode() for part in said.split(sizes.tolist())]
+        letters, sizes = self.gather(torch.tensor(list(text.encode()), dtype=torch.uint8)), self.gather(rows).flatten()
+        return [bytes(part.tolist()).decode() for part in letters.split(sizes.tolist())]
 
     def _add(self, values: Tensor) -> Tensor:
         with _Waiting(self, values):
             dist.all_reduce(values)
         return values
+
+
+def _packed(content: Any) -> Tensor:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
 
 
 class _Waiting:

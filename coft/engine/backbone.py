@@ -30,11 +30,11 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
         UserError: If INPUT.SIZE does not fit it.
     """
     name, trust = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT
-    known = architecture(name, trust)
+    network = architecture(name, trust)
     size = tuple(cfg.INPUT.SIZE)
-    if not known.reads(size):
+    if not network.reads(size):
         raise UserError(
-            f"INPUT.SIZE is {size}, backbone {name} reads {known.sizes}; leave INPUT.SIZE unset to follow it"
+            f"INPUT.SIZE is {size}, backbone {name} reads {network.sizes}; leave INPUT.SIZE unset to follow it"
         )
     clip_model: Any = load_clip(name, trust).to(device)
     freeze_stages(clip_model.visual, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES))
@@ -45,13 +45,13 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
 
 def follow_backbone(cfg: Any) -> None:
     """Fill in how the backbone reads images, where that is not set: size, mean, standard deviation, interpolation."""
-    known, own = architecture(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT), cfg.INPUT
-    own.SIZE = tuple(own.SIZE) or (known.resolution,) * 2
-    own.PIXEL_MEAN = list(own.PIXEL_MEAN) or list(known.mean)
-    own.PIXEL_STD = list(own.PIXEL_STD) or list(known.std)
-    own.INTERPOLATION = own.INTERPOLATION or known.interpolation
+    network, settings = architecture(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT), cfg.INPUT
+    settings.SIZE = tuple(settings.SIZE) or (network.resolution,) * 2
+    settings.PIXEL_MEAN = list(settings.PIXEL_MEAN) or list(network.mean)
+    settings.PIXEL_STD = list(settings.PIXEL_STD) or list(network.std)
+    settings.INTERPOLATION = settings.INTERPOLATION or network.interpolation
     if cfg.MODEL.BACKBONE.FROZEN_STAGES < 0:
-        cfg.MODEL.BACKBONE.FROZEN_STAGES = known.frozen_stages
+        cfg.MODEL.BACKBONE.FROZEN_STAGES = network.frozen_stages
 
 
 def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> dict[str, str]:

@@ -72,17 +72,17 @@ def given_classes(classes: Given) -> Classes:
         UserError: If these are no names that a classifier can be built on.
     """
     if isinstance(classes, (str, os.PathLike)):
-        found = read_classes(os.fspath(classes), "classes")
+        result = read_classes(os.fspath(classes), "classes")
     else:
         names = list(classes)
         if wrong := next((name for name in names if not isinstance(name, str)), None):
             raise UserError(f"classes has {wrong!r}; expected texts, the names of the classes")
-        found = _unique([[name] for name in names], "classes")
+        result = _unique([[name] for name in names], "classes")
         if isinstance(classes, Mapping):
-            pairs = zip(found.names, classes.values(), strict=True)
-            found.descriptions.update({name: list(sentences) for name, sentences in pairs if sentences})
-    check_classnames(found.names, "classes")
-    return found
+            pairs = zip(result.names, classes.values(), strict=True)
+            result.descriptions.update({name: list(sentences) for name, sentences in pairs if sentences})
+    check_classnames(result.names, "classes")
+    return result
 
 
 def write_classes(path: Path, classes: Classes) -> None:
@@ -124,35 +124,35 @@ def _read_file(path: Path, flag: str) -> Classes:
 
 def _unique(rows: list[list[str]], source: str) -> Classes:
     """Classes of rows, each the names of a class with bars between them, then sentences."""
-    found = Classes([])
+    classes = Classes([])
     exact, firsts, others = set[str](), set[str](), set[str]()
     for number, (text, *sentences) in enumerate(rows, start=1):
-        name, *synonyms = (own.replace(MARK, "").strip() for own in text.split(BAR))
-        for own in (name, *synonyms):
-            if not any(letter.isprintable() for letter in own):
+        name, *synonyms = (part.replace(MARK, "").strip() for part in text.split(BAR))
+        for word in (name, *synonyms):
+            if not any(letter.isprintable() for letter in word):
                 beside = f", beside a {BAR!r}" if synonyms else ""
                 raise UserError(f"{source}: name {number} is empty{beside}; give it one, or take it out")
-            if any("\ud800" <= letter <= "\udfff" for letter in own):
-                raise UserError(f"{source}: name {number}, {own!r}, is no text in UTF-8; write it anew")
-            if any(unicodedata.category(letter) in CONTROLS for letter in own):  # a terminal obeys some of them
+            if any("\ud800" <= letter <= "\udfff" for letter in word):
+                raise UserError(f"{source}: name {number}, {word!r}, is no text in UTF-8; write it anew")
+            if any(unicodedata.category(letter) in CONTROLS for letter in word):  # a terminal obeys some of them
                 raise UserError(
-                    f"{source}: name {number}, {own!r}, has a tab or a line break, or another control character; take "
+                    f"{source}: name {number}, {word!r}, has a tab or a line break, or another control character; take "
                     f"it out"
                 )
         if name in exact or _plain(name) in others:
             raise UserError(f"{source}: {name!r} stands there twice; take one out")
         exact.add(name)
         firsts.add(_plain(name))
-        for own in synonyms:
-            if _plain(own) in firsts | others:
-                raise UserError(f"{source}: {own!r} stands there twice; take one out")
-            others.add(_plain(own))
-        found.names.append(name)
+        for synonym in synonyms:
+            if _plain(synonym) in firsts | others:
+                raise UserError(f"{source}: {synonym!r} stands there twice; take one out")
+            others.add(_plain(synonym))
+        classes.names.append(name)
         if synonyms:
-            found.synonyms[name] = tuple(synonyms)
+            classes.synonyms[name] = tuple(synonyms)
         if kept := [sentence for sentence in sentences if sentence]:
-            found.descriptions[name] = kept
-    return found
+            classes.descriptions[name] = kept
+    return classes
 
 
 def _plain(name: str) -> str:

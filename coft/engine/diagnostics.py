@@ -25,8 +25,8 @@ class Diagnostics:
     def accuracy(self, index: Tensor, labels: Tensor) -> float:
         """Share of right pseudo-labels among images whose label is known, in [0, 1]; NaN without any."""
         truth = self._labels[index]
-        known = truth >= 0
-        return float((truth[known] == labels[known]).float().mean()) if known.any() else math.nan
+        has_label = truth >= 0
+        return float((truth[has_label] == labels[has_label]).float().mean()) if has_label.any() else math.nan
 
     def wrong(self, labels: Tensor) -> Tensor:
         """Which pseudo-labels of all images are wrong; those of images without a known label are not. Shape (N,)."""
@@ -40,12 +40,12 @@ class Diagnostics:
         """
         from scipy.optimize import linear_sum_assignment
 
-        known = self._labels >= 0
-        if not known.any():
+        has_label = self._labels >= 0
+        if not has_label.any():
             return math.nan
-        truth, found = self._labels[known], labels[known]
-        classes = int(torch.maximum(truth, found).max()) + 1
-        together = torch.bincount(truth * classes + found, minlength=classes**2).reshape(classes, classes).numpy()
+        truth, labels = self._labels[has_label], labels[has_label]
+        classes = int(torch.maximum(truth, labels).max()) + 1
+        together = torch.bincount(truth * classes + labels, minlength=classes**2).reshape(classes, classes).numpy()
         return float(together[linear_sum_assignment(together, maximize=True)].sum() / len(truth))
 
     def recall(self, labels: Tensor, keep: Tensor) -> float:
@@ -57,8 +57,8 @@ class Diagnostics:
         """How well a score tells right from wrong pseudo-labels of all images; NaN if all are right, or wrong."""
         from sklearn.metrics import roc_auc_score
 
-        known = self._labels >= 0
-        right = (self._labels == labels)[known]
-        if not known.any() or right.all() or not right.any():
+        has_label = self._labels >= 0
+        right = (self._labels == labels)[has_label]
+        if not has_label.any() or right.all() or not right.any():
             return math.nan
-        return float(roc_auc_score(right.numpy(), score[known].numpy()))
+        return float(roc_auc_score(right.numpy(), score[has_label].numpy()))

@@ -50,8 +50,14 @@ def unlabeled_images(
 
 def inputs_of(cfg: Any) -> Inputs:
     """What CLIP reads, and how images are augmented, by INPUT."""
-    own = cfg.INPUT
-    return Inputs(own.SIZE[0], tuple(own.PIXEL_MEAN), tuple(own.PIXEL_STD), own.INTERPOLATION, own.AUGMENT)
+    settings = cfg.INPUT
+    return Inputs(
+        settings.SIZE[0],
+        tuple(settings.PIXEL_MEAN),
+        tuple(settings.PIXEL_STD),
+        settings.INTERPOLATION,
+        settings.AUGMENT,
+    )
 
 
 def decoding_of(cfg: Any) -> Decoding:

@@ -2,65 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 from coft.core.errors import UserError
-from coft.core.method_errors import MethodError
 from coft.core.precision import step_attention
 from coft.core.progress import bar
-from coft.method.protocol import Method, Runtime
+
+from .session import Session
 
 
-def train(
-    method: Any, visual: nn.Module, runtime: Runtime, start: int = 0, ended: Callable[[int], None] = lambda epoch: None
-) -> None:
+def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda epoch: None) -> None:
     """Run a method to its end, as a trainer of Dassl does. Its models are in evaluation mode then.
 
     Args:
-        method: A method with `steps`.
-        visual: The frozen image encoder, for what training steps are faster with.
-        runtime: The method's.
+        session: The run.
         start: Epochs that are done already.
         ended: Called after each epoch with its number, from 0.
 
     Raises:
         UserError: If the images or settings are such that it cannot go on.
     """
+    engine, method = session.engine, session.method
     total = sum(method.steps(method.phase(epoch)) for epoch in range(start, method.epochs))
-    with _readable(), bar(total=total) as shown:
-        if not start:
-            method.begin()
+    with bar(total=total) as shown:
+        engine.resumed() if start else engine.begin()
         for epoch in range(start, method.epochs):
             shown.set_description(f"Phase {method.phase(epoch)}, epoch {epoch + 1} of {method.epochs}")
-            _run_epoch(method, visual, runtime, epoch, shown)
+            run_epoch(session, epoch, shown)
             ended(epoch)
-    _set_mode(method, training=False)
+    engine.set_mode(training=False)
 
 
-def _run_epoch(method: Method, visual: nn.Module, runtime: Runtime, epoch: int, shown: Any) -> None:
-    batches = method.begin_epoch(epoch)
-    _set_mode(method, training=True)
-    with step_attention(visual, runtime.device.type, runtime.dtype):
-        for batch in batches:
-            method.step(batch)
-            shown.update()
-    method.end_epoch(epoch)
+def run_epoch(session: Session, epoch: int, shown: Any) -> None:
+    """Run an epoch.
 
-
-def _set_mode(method: Method, training: bool) -> None:
-    for model in method.models.values():
-        model.train(training)
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
+    Raises:
+        UserError: If a loss is not finite.
+    """
+    engine, runtime = session.engine, session.runtime
+    batches = engine.begin_epoch(epoch)
+    engine.set_mode(training=True)
     try:
-        yield
-    except MethodError as error:
-        raise UserError(str(error)) from error
+        with step_attention(session.clip_model.visual, runtime.device.type, runtime.dtype):
+            for batch in batches:
+                engine.step(batch)
+                shown.update()
     except FloatingPointError as error:
         raise UserError(f"{error}; lower the learning rate, or look for images or settings that overflow") from error
+    engine.end_epoch()

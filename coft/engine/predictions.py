@@ -41,8 +41,8 @@ def predict(trainer: Any, loader: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor
 
 def known_accuracy(predicted: Tensor, label: Tensor) -> float | None:
     """Share of right predictions in percent, among images whose label is known (not negative); None without any."""
-    known = label >= 0
-    return 100 * float((predicted == label)[known].double().mean()) if known.any() else None
+    has_label = label >= 0
+    return 100 * float((predicted == label)[has_label].double().mean()) if has_label.any() else None
 
 
 def write_predictions(

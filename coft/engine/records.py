@@ -64,9 +64,9 @@ def results_table(history: History) -> str:
             accuracies = [row.get(f"accuracy_{who}") for who in ("peer_a", "peer_b", "both")]
             lines.append([title, *accuracies, _kept(row), _right(row), row.get("seconds")])
     headers = ["accuracy %", "peer A", "peer B", "both", "pseudo-labels kept", "of them right", "seconds"]
-    known = [i for i in range(len(headers)) if any(line[i] not in (None, "") for line in lines)]  # some need labels
-    headers[0] = "accuracy %" if 1 in known else "stage"
-    lines, headers = [[line[i] for i in known] for line in lines], [headers[i] for i in known]
+    columns = [i for i in range(len(headers)) if any(line[i] not in (None, "") for line in lines)]  # some need labels
+    headers[0] = "accuracy %" if 1 in columns else "stage"
+    lines, headers = [[line[i] for i in columns] for line in lines], [headers[i] for i in columns]
     return tabulate(lines, headers=headers, floatfmt=".1f", tablefmt="simple_outline", missingval="")
 
 
@@ -115,13 +115,13 @@ def import_matplotlib() -> None:
     """Import it, whatever MPLBACKEND says: a name that this version does not know would end a run that is done."""
     if "matplotlib" in sys.modules:
         return
-    wanted = os.environ.pop("MPLBACKEND", None)
+    backend = os.environ.pop("MPLBACKEND", None)
     import matplotlib
 
-    if wanted is not None:
-        os.environ["MPLBACKEND"] = wanted
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
         with suppress(ValueError):
-            matplotlib.rcParams["backend"] = wanted
+            matplotlib.rcParams["backend"] = backend
 
 
 def plot_curves(history: History, path: Path) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from coft.core.sanitize import some_of
 from coft.core.world import ALONE, World
+from coft.labelling.protocol import Observer
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
-from coft.method.protocol import Observer
 from coft.report.image_facts import write_peers
 
 from .diagnostics import Diagnostics
@@ -93,16 +93,14 @@ class RunLog(Observer):
 
     # ---------------------------------------------------------------- what the method does
 
-    def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
+    def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
         """Count the right ones, and name the classes that are short of seeds."""
-        labels = self.world.gather(logits.argmax(dim=1))
-        everything = torch.arange(len(labels))
         self.numbers |= {
             "kept": len(seeds.index),
-            "of": len(labels),
+            "of": len(label),
             "precision": self.diagnostics.accuracy(seeds.index, seeds.label),
-            "pool_accuracy": self.diagnostics.accuracy(everything, labels),
-            "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(labels),
+            "pool_accuracy": self.diagnostics.accuracy(torch.arange(len(label)), label),
+            "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(label),
         }
         counts = torch.bincount(seeds.label, minlength=len(quotas))
         if without := self.names_of(counts == 0):
@@ -120,22 +118,23 @@ class RunLog(Observer):
         index, labels = torch.cat([s.index for s in kept]), torch.cat([s.label for s in kept])
         self.numbers |= {
             "kept": len(index),
-            "of": sum(len(own.index) for own in seeds.values()),
+            "of": sum(len(each.index) for each in seeds.values()),
             "coverage": len(index) / len(self.paths),
             "precision": self.diagnostics.accuracy(index, labels),
         }
         if separation:
             self.numbers["separation"] = sum(separation) / len(separation)
 
-    def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
+    def labelled(
+        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
+    ) -> None:
         """Measure what tells right from wrong labels, averaged over the models; write pseudo_labels.csv."""
-        rows = [self.quality(source_of(own, name, predictions), predictions, own) for name, own in labels.items()]
+        rows = [self.quality(predictions[sources[name]], predictions, each) for name, each in labels.items()]
         mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-        first, second = (own.label for own in predictions.values())
+        first, second = (each.label for each in predictions.values())
         self.numbers |= {**mean, "of": len(first), "disagreement": self.disagreement(first, second)}
         self.write_pseudo_labels(predictions, labels)
-        if self.world.writes:
-            write_peers(self.folder, {name: own.label for name, own in predictions.items()})
+        write_peers(self.folder, {name: each.label for name, each in predictions.items()})
 
     # ---------------------------------------------------------------- numbers
 
@@ -166,8 +165,8 @@ class RunLog(Observer):
             "p_clean": source.p_clean(label),
             "confidence": source.confidence,
             "margin": source.margin,
-            "p_clean_both": torch.stack([own.p_clean(label) for own in both]).sum(dim=0),
-            "confidence_both": torch.stack([own.probability_of(label) for own in both]).sum(dim=0),
+            "p_clean_both": torch.stack([each.p_clean(label) for each in both]).sum(dim=0),
+            "confidence_both": torch.stack([each.probability_of(label) for each in both]).sum(dim=0),
         }
         return {
             "kept": len(index),
@@ -184,21 +183,10 @@ class RunLog(Observer):
         first, second = predictions.values()
         label = torch.where(first.confidence >= second.confidence, first.label, second.label)
         columns = {"confidence": torch.maximum(first.confidence, second.confidence)}
-        columns |= {f"p_clean_{name[-1]}": own.p_clean(label) for name, own in predictions.items()}
-        kept_for = {name: own.keep & (own.label == label) for name, own in labels.items()}
-        if self.world.writes:
-            path = self.folder / "pseudo_labels.csv"
-            write_pseudo_labels(path, self.paths, self.classnames, label, columns, kept_for)
-
-
-def source_of(labels: PseudoLabels, name: str, predictions: Mapping[str, Predictions]) -> Predictions:
-    """Whose predictions some labels are. Where two models predict the same, that is the one that they came from."""
-
-    def likeness(who: str) -> tuple[bool, int, bool]:
-        own = predictions[who].label
-        return own is labels.label, int((own == labels.label).sum()), who == name
-
-    return predictions[max(predictions, key=likeness)]
+        columns |= {f"p_clean_{name[-1]}": each.p_clean(label) for name, each in predictions.items()}
+        kept_for = {name: each.keep & (each.label == label) for name, each in labels.items()}
+        path = self.folder / "pseudo_labels.csv"
+        write_pseudo_labels(path, self.paths, self.classnames, label, columns, kept_for)
 
 
 def epoch_line(stage: str, epoch: int, epochs: int, numbers: Mapping[str, float], seconds: float) -> str:
@@ -233,14 +221,16 @@ class SeedReport(Observer):
         self.diagnostics = diagnostics
         self.results = {} if results is None else results
 
-    def seeds_chosen(self, seeds: PseudoLabels, logits: Tensor, quotas: Tensor) -> None:
+    def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
         """Count them, and those that are right."""
         right = self.diagnostics.accuracy(seeds.index, seeds.label)
         log.info("Pseudo-labels: %s", in_words({"number": len(seeds.label), "share of right ones": right}))
         self.results.update(pseudo_labels=len(seeds.label), pseudo_label_precision=right)
 
-    def labelled(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
+    def labelled(
+        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
+    ) -> None:
         """Log how many are right."""
-        for name, own in labels.items():
-            right = self.diagnostics.accuracy(own.index, own.label)
-            log.info("%s: %s", name, in_words({"pseudo-labels": len(own.label), "share of right ones": right}))
+        for name, each in labels.items():
+            right = self.diagnostics.accuracy(each.index, each.label)
+            log.info("%s: %s", name, in_words({"pseudo-labels": len(each.label), "share of right ones": right}))

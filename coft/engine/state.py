@@ -1,4 +1,7 @@
-"""What a run that was stopped leaves behind: tensors and plain containers, for another to go on to the same bits."""
+"""What a stopped run of `coft.adapt` leaves behind: tensors and plain containers, to go on from to the same bits.
+
+A run of a trainer has Dassl's `resume.pth.tar` in its place: see `trainers.checkpoints`.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,30 @@ import torch
 from coft.core.errors import UserError
 from coft.core.files import broken_member, replacing
 from coft.core.finite import check_models
-from coft.core.method_errors import MethodError
-from coft.method.protocol import Method, Runtime
+
+from .session import Session
 
 FILE = "resume.pt"
 
 
-def write(folder: Path, epochs: int, method: Method, runtime: Runtime) -> None:
+def write(folder: Path, epochs: int, session: Session) -> None:
     """Write the state after some epochs."""
+    engine, scaler = session.engine, session.runtime.scaler
     parts: dict[str, Any] = {
         name: {
             "model": model.state_dict(),
-            "optimizer": method.optimizers[name].state_dict(),
-            "scheduler": method.schedulers[name].state_dict(),
+            "optimizer": engine.optimizers[name].state_dict(),
+            "scheduler": engine.schedulers[name].state_dict(),
         }
-        for name, model in method.models.items()
+        for name, model in session.method.models.items()
     }
-    scaler = None if runtime.scaler is None else runtime.scaler.state_dict()
+    state = session.state_dict() | {"epochs": epochs, "parts": parts}
+    state["scaler"] = None if scaler is None else scaler.state_dict()
     with replacing(folder / FILE) as draft, draft.open("wb") as file:  # torch's own writer hides what a disk says
-        torch.save({"epochs": epochs, "parts": parts, "scaler": scaler}, file)
+        torch.save(state, file)
 
 
-def restore(folder: Path, method: Method, runtime: Runtime) -> int:
+def restore(folder: Path, session: Session) -> int:
     """Take over the state that `write` left, if there is one.
 
     Returns:
@@ -45,22 +50,25 @@ def restore(folder: Path, method: Method, runtime: Runtime) -> int:
         return 0
     if broken := broken_member(path):
         raise UserError(f"{path}: is damaged (checksum of {broken}); remove the folder, and give the command again")
+    engine, scaler = session.engine, session.runtime.scaler
     try:
-        state = torch.load(path, map_location=runtime.device, weights_only=True)
+        state = torch.load(path, map_location=session.device, weights_only=True)
+        session.load_state_dict(state)  # first: it enters the phase
         for name, part in state["parts"].items():
-            method.models[name].load_state_dict(part["model"])  # first: it enters the phase
-            method.optimizers[name].load_state_dict(part["optimizer"])
-            method.schedulers[name].load_state_dict(part["scheduler"])
-        if runtime.scaler is not None and state["scaler"]:
-            runtime.scaler.load_state_dict(state["scaler"])
-    except (MethodError, RuntimeError, KeyError, ValueError, OSError, EOFError, AttributeError, TypeError) as error:
+            session.method.models[name].load_state_dict(part["model"])
+            engine.optimizers[name].load_state_dict(part["optimizer"])
+            engine.schedulers[name].load_state_dict(part["scheduler"])
+        if scaler is not None and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        epochs = int(state["epochs"])
+    except (UserError, RuntimeError, KeyError, ValueError, OSError, EOFError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: no state that this run can go on from ({reason}); remove the folder") from error
     except Exception as error:  # what torch's unpickler makes of damaged bytes has no common class
         raise UserError(f"{path}: cannot be read; remove the folder") from error
-    check_models(method.models, str(path), "remove the folder, and give the command again with a lower rate")
-    method.loaded()
-    return int(state["epochs"])
+    check_models(session.method.models, str(path), "remove the folder, and give the command again with a lower rate")
+    engine.loaded()
+    return epochs
 
 
 def remove(folder: Path) -> None:

@@ -25,9 +25,9 @@ def families(backbone: str, trust_jit: bool = False) -> list[str]:
         return ["photo"]
     from coft.backbones.load import architecture  # here: a command's --help need not wait for torch
 
-    known = architecture(backbone, trust_jit)
-    small = known.resolution < 128 and not backbone.startswith(PREFIX)
-    return ["embedded" if small else "vit_b16" if known.is_vit else "rn50"]
+    network = architecture(backbone, trust_jit)
+    small = network.resolution < 128 and not backbone.startswith(PREFIX)
+    return ["embedded" if small else "vit_b16" if network.is_vit else "rn50"]
 
 
 def is_checkpoint(backbone: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +16,44 @@ from coft.core.progress import bar
 from coft.core.seeding import derive, generator
 from coft.core.world import ALONE, World
 from coft.images.unlabeled import UnlabeledPool
-from coft.images.views import VIEWS, Inputs, View, for_labels, normalize
-from coft.method.protocol import Batch
+from coft.images.views import VIEWS, Inputs, View, label_view, normalize
 
-Draw = tuple[str, int, int]  # for which model, index of the image, number of the draw
+Draw = tuple[str, int, int]  # from which stream, index of the image, number of the draw
 ALL = "all"
 
 
+@dataclass(frozen=True)
+class Source:
+    """Images that a part of each batch is drawn from, so many at a time.
+
+    Attributes:
+        name: Of the random numbers.
+        index: Which images. Shape (n,).
+        size: How many of each batch.
+    """
+
+    name: str
+    index: Tensor
+    size: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A process's part of a batch of a model.
+
+    Attributes:
+        index: Images of the whole batch. Shape (n,).
+        position: Which of them are this process's. Shape (m,).
+        views: Of these. Shape (m, ..., 3, size, size); None where there are none.
+    """
+
+    index: Tensor
+    position: Tensor
+    views: Tensor | None
+
+
 class Views(Dataset):
-    """Augmented views, each a function of the draw alone: of seed, epoch, model, image and number of the draw."""
+    """Augmented views, each a function of the draw alone: of seed, epoch, stream, image and number of the draw."""
 
     def __init__(self, pool: UnlabeledPool, view: View, *key: int | str) -> None:
         self.pool, self.view, self.key = pool, view, key
@@ -36,7 +65,7 @@ class Views(Dataset):
 
 @dataclass
 class UnlabeledImages:
-    """The unlabeled images as a method sees them: `coft.method.protocol.Images`.
+    """The unlabeled images, read and augmented.
 
     Attributes:
         pool: The images.
@@ -82,38 +111,25 @@ class UnlabeledImages:
         chosen = list(range(len(self))) if index is None else index.tolist()
         size = max(1, self.test_batch_size // num_views)
         draws = [(ALL, i, 0) for i in chosen]
-        view = VIEWS["plain"](self.inputs) if num_views == 1 else for_labels(self.inputs, num_views)
+        view = VIEWS["plain"](self.inputs) if num_views == 1 else label_view(self.inputs, num_views)
         loader = self._loader(Views(self.pool, view, *key), [draws[i : i + size] for i in range(0, len(draws), size)])
-        for batch in bar(loader, "unlabeled images"):
-            yield batch[ALL]["view"]
+        for _, views in bar(loader, "unlabeled images"):
+            yield views
 
-    def batches(
-        self,
-        view: str,
-        index: Mapping[str, Tensor],
-        steps: int,
-        *key: int | str,
-        sizes: Mapping[str, int] | None = None,
-    ) -> Sequence[Batch]:
+    def batches(self, view: str, streams: Mapping[str, Sequence[Source]], steps: int, *key: int | str) -> Parts:
         """Batches for several models at once, each from its own images, in its own order, with its own augmentations.
 
         Args:
             view: A name of `VIEWS`.
-            index: For each model's name, the images it is trained on.
-            steps: Number of batches. A model whose images run out begins again, in another order.
+            streams: What each model's batches are drawn from, one stream after the other.
+            steps: Number of batches. A stream whose images run out begins again, in another order.
             *key: Seed, phase, epoch: whatever makes these batches differ from others.
-            sizes: How many images of a batch a name gets, where that is not the batch size. A name with 0 is left out.
 
         Returns:
-            A loader of batches {model: {"index": shape (n,), "view": shape (n, 3, size, size)}}. Of several processes
-            each has its part of them; see `coft.method.protocol.Part`.
+            A loader of batches, of which each process has its part.
         """
-        own = sizes or {}
-        counts = {name: min(own.get(name, self.batch_size), len(which)) for name, which in index.items()}
-        seeds = {name: derive(*key, name) for name in index}
-        draws = Draws(index, {name: count for name, count in counts.items() if count}, seeds, steps, self.world)
-        loader = self._loader(Views(self.pool, VIEWS[view](self.inputs), *key), draws)
-        return cast(Sequence[Batch], loader if self.world.alone else Parts(loader, draws))
+        draws = Draws(streams, steps, key, self.world)
+        return Parts(self._loader(Views(self.pool, VIEWS[view](self.inputs), *key), draws), draws)
 
     def _loader(self, views: Views, batches: Any) -> DataLoader:
         return DataLoader(
@@ -130,34 +146,36 @@ class Draws:
     """The draws of an epoch's batches, made one batch at a time: all of them together would fill the memory.
 
     Args:
-        index: For each model's name, its images.
-        counts: How many images of a batch each name gets.
-        seeds: Of each name's order.
+        streams: Of each model.
         steps: Number of batches.
+        key: Of the random numbers.
         world: Its ranks have a part each of every batch.
     """
 
     def __init__(
-        self, index: Mapping[str, Tensor], counts: Mapping[str, int], seeds: Mapping[str, int], steps: int, world: World
+        self, streams: Mapping[str, Sequence[Source]], steps: int, key: Sequence[int | str], world: World
     ) -> None:
-        self.index, self.counts, self.seeds, self.steps, self.world = index, counts, seeds, steps, world
+        self.streams, self.steps, self.key, self.world = streams, steps, key, world
 
     def __len__(self) -> int:
         return self.steps
 
     def whole(self) -> Iterator[dict[str, list[Draw]]]:
-        """Draws of whole batches, by name."""
-        streams = {name: endless_draws(name, self.index[name], self.seeds[name]) for name in self.counts}
+        """Draws of whole batches, by model."""
+        drawn = {
+            model: [(endless_draws(s.name, s.index, derive(*self.key, s.name)), s.size) for s in streams if s.size]
+            for model, streams in self.streams.items()
+        }
         for _ in range(self.steps):
-            yield {name: [next(streams[name]) for _ in range(count)] for name, count in self.counts.items()}
+            yield {model: [next(d) for d, size in streams for _ in range(size)] for model, streams in drawn.items()}
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for batch in self.whole():
-            yield [draw for own in batch.values() for draw in own[self.world.part(len(own))]]
+            yield [draw for draws in batch.values() for draw in draws[self.world.part(len(draws))]]
 
 
 class Parts:
-    """Batches of which this process has a part, with the index of all their images.
+    """Batches of which this process has a part.
 
     Args:
         loader: Of the parts.
@@ -170,11 +188,15 @@ class Parts:
     def __len__(self) -> int:
         return len(self.draws)
 
-    def __iter__(self) -> Iterator[Batch]:
-        nothing = {"index": torch.empty(0, dtype=torch.long)}
-        for part, whole in zip(self.loader, self.draws.whole(), strict=True):
-            index = {name: torch.tensor([draw[1] for draw in own]) for name, own in whole.items()}
-            yield {name: {**part.get(name, nothing), "batch": own} for name, own in index.items()}
+    def __iter__(self) -> Iterator[dict[str, Drawn]]:
+        for (_, views), whole in zip(self.loader, self.draws.whole(), strict=True):
+            batch, start = {}, 0
+            for model, draws in whole.items():
+                position = torch.arange(len(draws))[self.draws.world.part(len(draws))]
+                mine = views[start : start + len(position)] if len(position) else None
+                batch[model] = Drawn(torch.tensor([draw[1] for draw in draws]), position, mine)
+                start += len(position)
+            yield batch
 
 
 def endless_draws(name: str, index: Tensor, seed: int) -> Iterator[Draw]:
@@ -186,14 +208,12 @@ def endless_draws(name: str, index: Tensor, seed: int) -> Iterator[Draw]:
             number += 1
 
 
-def _collate(numbers: Callable[[Tensor], Tensor], items: Sequence[tuple[Draw, Tensor]]) -> dict[str, Any]:
-    """Group a batch by model, and turn its views into numbers."""
-    batch: dict[str, Any] = {}
-    for name in dict.fromkeys(draw[0] for draw, _ in items):
-        mine = [(draw[1], view) for draw, view in items if draw[0] == name]
-        index, views = zip(*mine, strict=True)
-        batch[name] = {"index": torch.tensor(index), "view": numbers(torch.stack(views))}
-    return batch
+def _collate(numbers: Callable[[Tensor], Tensor], items: Sequence[tuple[Draw, Tensor]]) -> tuple[list[int], Tensor]:
+    """Indices of a batch, and its views as numbers."""
+    if not items:  # a batch has fewer images than there are processes
+        return [], torch.empty(0)
+    draws, views = zip(*items, strict=True)
+    return [draw[1] for draw in draws], numbers(torch.stack(views))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Images as a program gives them: a folder, files, or images in memory. No label is looked at."""
+"""The images that a program passes: a folder, files, or images in memory. No label is looked at."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coft.core.files import check_there
 from coft.core.progress import bar
 from coft.core.threads import map_threaded
 from coft.core.words import counted
-from coft.images.index import Entry, index_folder, list_images, look_at
+from coft.images.index import Entry, index_folder, list_images, read_entry
 from coft.images.reading import SUFFIXES, read_bytes, rgb
 
 log = logging.getLogger(__name__)
@@ -30,15 +30,15 @@ EXPECTED = (
 
 
 @dataclass(frozen=True)
-class GivenImages:
-    """Images that a user gave, those that cannot be read left out.
+class ImageSet:
+    """The images of a user that can be read.
 
     Attributes:
-        names: Path of each file, or number of each image in memory as text.
-        digests: Hash of each content.
-        read: Gives the bytes of a name, as an image file has them.
+        names: Path of each file, or position of each image in memory as text.
+        digests: SHA-256 of the content of each image, in hexadecimal.
+        read: Reads a name: gives the bytes of an image file.
         of_files: Whether the names are paths.
-        skipped: What was left out: name and problem.
+        skipped: Name and problem of each image that cannot be read.
     """
 
     names: list[str]
@@ -52,104 +52,105 @@ class GivenImages:
 
     @property
     def first_of_content(self) -> dict[str, str]:
-        """Name of the first image of each content, by digest, in their order."""
+        """Name of the first image with each content, by digest."""
         return {digest: name for name, digest in reversed(list(zip(self.names, self.digests, strict=True)))}
 
     def distinct(self) -> list[str]:
-        """Names of the images without duplicates: the first of each content."""
+        """Names of the images without duplicates: the first with each content."""
         first = set(self.first_of_content.values())
         return [name for name in self.names if name in first]
 
 
-def given_images(images: Any) -> GivenImages:
-    """Take images in whatever form they come; files that cannot be read are left out, and counted in a warning.
+def collect_images(images: Any) -> ImageSet:
+    """Collect images of any accepted form. Files that cannot be read are left out, with a warning.
 
     Args:
-        images: A folder, flat or nested, or whatever `sequence_of` takes.
+        images: A folder, flat or nested, or anything that `sequence_of` takes.
 
     Raises:
-        UserError: If it is nothing of this kind, or there is no image that can be read.
+        UserError: If `images` has another form, or no image can be read.
     """
-    if is_place(images) and Path(images).expanduser().is_dir():
+    if is_path(images) and Path(images).expanduser().is_dir():
         folder = Path(images).expanduser().resolve()
-        found = _of_entries(folder, index_folder(folder))
+        image_set = _from_entries(folder, index_folder(folder))
     elif holds_paths(items := sequence_of(images)):
         entries = [Entry(os.fspath(path), 0, 0) for path in items]
-        found = _of_entries(Path(), list(map_threaded(partial(look_at, Path()), entries, "read images")))
+        image_set = _from_entries(Path(), list(map_threaded(partial(read_entry, Path()), entries, "read images")))
     else:
-        found = _in_memory(items)
-    if not found.names:
-        hint = f"files named {', '.join(sorted(SUFFIXES))} are looked for" if found.of_files else EXPECTED
-        raise UserError(f"images: no image that can be read ({len(found.skipped)} found); {hint}")
-    if found.skipped:
-        name, problem = found.skipped[0]
-        count = counted(len(found.skipped), "file")
+        image_set = _from_memory(items)
+    if not image_set.names:
+        hint = f"files named {', '.join(sorted(SUFFIXES))} are looked for" if image_set.of_files else EXPECTED
+        raise UserError(f"images: no image that can be read ({len(image_set.skipped)} found); {hint}")
+    if image_set.skipped:
+        name, problem = image_set.skipped[0]
+        count = counted(len(image_set.skipped), "file")
         log.warning("Skipped %s that cannot be read, such as %s (%s)", count, name, problem)
-    return found
+    return image_set
 
 
 def sequence_of(images: Any) -> Any:
-    """What can be gone through by number: paths, or images in memory.
+    """The images as a sequence: paths, or images in memory.
 
     Args:
         images: A folder or file; paths; Pillow's images or arrays, (H, W) or (H, W, 3) each; an array (N, H, W) or
             (N, H, W, 3), uint8; a tensor (N, 3, H, W), uint8 or floats from 0 to 1; or a map-style Dataset of any of
-            them, alone or first in a tuple, whose other entries are not looked at. A Dataset has to give the same image
+            them, alone or first in a tuple, whose other entries are not looked at. A Dataset must give the same image
             each time.
 
     Raises:
-        UserError: If it is nothing of this kind.
+        UserError: If `images` has another form.
     """
-    if is_place(images):
-        place = Path(images).expanduser()
-        check_there(place)
-        if place.is_dir():
-            return sorted(str(place.resolve() / entry.path) for entry in list_images(place.resolve()))
-        return [str(place)]
+    if is_path(images):
+        path = Path(images).expanduser()
+        check_there(path)
+        if path.is_dir():
+            return sorted(str(path.resolve() / entry.path) for entry in list_images(path.resolve()))
+        return [str(path)]
     if not (hasattr(images, "__getitem__") and hasattr(images, "__len__")) or isinstance(images, (dict, Image.Image)):
         raise UserError(f"images is of type {type(images).__name__}; {EXPECTED}")
     if getattr(images, "ndim", 1) not in (1, 3, 4):
         raise UserError(f"images has shape {tuple(images.shape)}; {EXPECTED}")
-    return images.to_list() if hasattr(images, "iloc") else images  # a Series goes by its index otherwise
+    return images.to_list() if hasattr(images, "iloc") else images  # items[i] of a Series would look up its index
 
 
-def is_place(images: Any) -> bool:
-    """Whether something is a single path."""
+def is_path(images: Any) -> bool:
+    """Whether images are a single path."""
     return isinstance(images, (str, os.PathLike))
 
 
 def holds_paths(items: Any) -> bool:
-    """Whether items are paths, by the first of them."""
-    return len(items) > 0 and is_place(items[0])
+    """Whether items are paths. The first one decides."""
+    return len(items) > 0 and is_path(items[0])
 
 
-def _of_entries(folder: Path, entries: Sequence[Entry]) -> GivenImages:
-    whole = [entry for entry in entries if not entry.problem]
+def _from_entries(folder: Path, entries: Sequence[Entry]) -> ImageSet:
+    readable = [entry for entry in entries if not entry.problem]
+    paths = [str(folder / entry.path) for entry in readable]
     skipped = [(str(folder / entry.path), entry.problem) for entry in entries if entry.problem]
-    return GivenImages([str(folder / entry.path) for entry in whole], [e.digest for e in whole], skipped=skipped)
+    return ImageSet(paths, [entry.digest for entry in readable], skipped=skipped)
 
 
 # -------------------------------------------------------------------- in memory
 
 
-def _in_memory(images: Any) -> GivenImages:
+def _from_memory(images: Any) -> ImageSet:
     def read(name: str) -> bytes:
-        return _file_of(image_of(images[int(name)], name))
+        return _to_ppm(image_of(images[int(name)], name))
 
     names = [str(number) for number in range(len(images))]
     digests = [hashlib.sha256(read(name)).hexdigest() for name in bar(names, "read images")]
-    return GivenImages(names, digests, read, of_files=False)
+    return ImageSet(names, digests, read, of_files=False)
 
 
 def image_of(item: Any, name: str) -> Image.Image:
-    """An image in memory as Pillow's, RGB, upright.
+    """An image in memory as a Pillow image, RGB and upright.
 
     Args:
-        item: Pillow's image, an array or tensor; or a tuple that begins with one.
-        name: For errors.
+        item: A Pillow image, array or tensor; or a tuple that begins with one.
+        name: Name of the image in errors.
 
     Raises:
-        UserError: If it is none.
+        UserError: If the item is no image.
     """
     item = item[0] if isinstance(item, (tuple, list)) and len(item) else item
     if isinstance(item, Image.Image):
@@ -169,6 +170,6 @@ def image_of(item: Any, name: str) -> Image.Image:
     return rgb(Image.fromarray(np.ascontiguousarray(pixels)))
 
 
-def _file_of(image: Image.Image) -> bytes:
-    """An image as a file of its bare pixels (PPM): quick, and of the same bytes with every version of Pillow."""
+def _to_ppm(image: Image.Image) -> bytes:
+    """An image as a PPM file. That is quick, and its bytes do not depend on the version of Pillow."""
     return b"P6 %d %d 255\n" % image.size + image.tobytes()

@@ -1,4 +1,4 @@
-"""An index of the images in a user's folder: what each file holds, read once and remembered between runs."""
+"""An index of the images in a user's folder: hash and problem of each file, remembered between runs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 CACHE = cache_folder() / "folders"
 VERSION = 2
 OTHERS = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
-SMALL = 4096  # bytes; smaller files are decoded to see whether they can be, larger ones are looked over
+SMALL = 4096  # bytes up to which a file is decoded to check it; larger files are checked faster
 NO_MEMORY = "not enough memory to decode it"
-JPEG_TAIL = 4096  # bytes at the end in which a JPEG's end mark is looked for: some writers append to it
+JPEG_TAIL = 4096  # bytes at the end in which a JPEG must have its end mark: some writers append to the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Entry:
     """A file of the index.
 
     Attributes:
-        path: Below the folder, with slashes.
-        size: In bytes.
-        modified: When it was changed, in nanoseconds since the epoch: by what it says itself, or by the file system,
-            which knows of changes that keep a file's date.
+        path: Path below the folder, with slashes.
+        size: Bytes.
+        modified: Time of the last change in nanoseconds since the epoch: the later of mtime and ctime, since a change
+            can keep mtime.
         digest: SHA-256 of the content, in hexadecimal.
-        problem: Why it is no image that can be read; empty where it is one.
+        problem: Why the file cannot be read as an image; else empty.
     """
 
     path: str
@@ -52,54 +52,55 @@ class Entry:
 
 
 def index_folder(folder: Path) -> list[Entry]:
-    """Index the images below a folder; files that have not changed since the last time are not read again.
+    """Index the images below a folder. Files that have not changed since the last time are not read again.
 
     Args:
-        folder: Looked through to any depth, linked folders included; hidden files and folders are left out.
+        folder: A folder of any depth, linked folders included. Hidden files and folders are left out.
 
     Returns:
-        Files with an image's suffix, in order of their paths.
+        Files with the suffix of an image, in the order of their paths.
 
     Raises:
         UserError: If the folder cannot be listed.
     """
     cache = CACHE / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
-    # What could not be read is looked at again: permissions, drives and memory come and go without a trace in a file.
-    looked_at = [entry for entry in _load(cache) if entry.digest and entry.problem != NO_MEMORY]
-    known = {(e.path, e.size, e.modified): e for e in looked_at}
-    not_read: Counter[str] = Counter()
-    found = sorted(list_images(folder, not_read), key=lambda entry: entry.path)
-    new = [entry for entry in found if (entry.path, entry.size, entry.modified) not in known]
-    known |= {(e.path, e.size, e.modified): e for e in map_threaded(partial(look_at, folder), new, "index images")}
-    entries = [known[entry.path, entry.size, entry.modified] for entry in found]
-    log.info("Images in %s: %d, of which %d were read anew", folder, len(found), len(new))
-    if not_read:
-        counts = ", ".join(f"{suffix} {count}" for suffix, count in not_read.most_common())
+    # Files that could not be read are read again: permissions, drives and memory change without a trace in a file.
+    cached = [entry for entry in _load(cache) if entry.digest and entry.problem != NO_MEMORY]
+    indexed = {(entry.path, entry.size, entry.modified): entry for entry in cached}
+    other_kinds: Counter[str] = Counter()
+    files = sorted(list_images(folder, other_kinds), key=lambda entry: entry.path)
+    unindexed = [entry for entry in files if (entry.path, entry.size, entry.modified) not in indexed]
+    read_now = map_threaded(partial(read_entry, folder), unindexed, "index images")
+    indexed |= {(entry.path, entry.size, entry.modified): entry for entry in read_now}
+    entries = [indexed[entry.path, entry.size, entry.modified] for entry in files]
+    log.info("Images in %s: %d, of which %d were read anew", folder, len(files), len(unindexed))
+    if other_kinds:
+        counts = ", ".join(f"{suffix} {count}" for suffix, count in other_kinds.most_common())
         log.warning("Images of other kinds in %s are left out: %s; convert them to JPEG or PNG", folder, counts)
-    if new:
+    if unindexed:
         _save(cache, entries)
     return entries
 
 
-def list_images(folder: Path, not_read: Counter[str] | None = None) -> Iterator[Entry]:
-    """List files with an image's suffix below a folder, to any depth; a folder that is linked in a circle comes once.
+def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterator[Entry]:
+    """List files with the suffix of an image below a folder of any depth. A folder is listed once, even in a circle.
 
     Args:
         folder: The folder.
-        not_read: Counts files of kinds that are images, too, by suffix, and are not read.
+        other_kinds: Counts, by suffix, image files of kinds that are not read.
 
     Raises:
         UserError: If a folder cannot be listed.
     """
     stack, seen = [(str(folder), "")], set()
     while stack:
-        place, prefix = stack.pop()
+        path, prefix = stack.pop()
         try:
-            status = os.stat(place)  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(place) as entries:
+            with os.scandir(path) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
@@ -108,25 +109,25 @@ def list_images(folder: Path, not_read: Counter[str] | None = None) -> Iterator[
                         continue
                     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
                     if suffix in SUFFIXES:
-                        yield _listed(entry, prefix)
-                    elif suffix in OTHERS and not_read is not None:
-                        not_read[suffix] += 1
+                        yield _entry_of(entry, prefix)
+                    elif suffix in OTHERS and other_kinds is not None:
+                        other_kinds[suffix] += 1
         except OSError as error:
-            raise UserError(f"folder {place} cannot be listed ({error.strerror}); see to its permissions") from error
+            raise UserError(f"folder {path} cannot be listed ({error.strerror}); see to its permissions") from error
 
 
-def _listed(entry: os.DirEntry[str], prefix: str) -> Entry:
+def _entry_of(entry: os.DirEntry[str], prefix: str) -> Entry:
     try:
         status = entry.stat()
-    except OSError:  # a link to nothing
+    except OSError:  # a broken link
         return Entry(prefix + entry.name, -1, 0)
-    changed = max(status.st_mtime_ns, status.st_ctime_ns)
+    modified = max(status.st_mtime_ns, status.st_ctime_ns)
     problem = "" if stat.S_ISREG(status.st_mode) else "no plain file"  # reading a pipe would never end
-    return Entry(prefix + entry.name, status.st_size, changed, problem=problem)
+    return Entry(prefix + entry.name, status.st_size, modified, problem=problem)
 
 
-def look_at(folder: Path, entry: Entry) -> Entry:
-    """Read a file: hash it, and see whether it is an image."""
+def read_entry(folder: Path, entry: Entry) -> Entry:
+    """Read a file: hash it, and check that it is an image."""
     path = folder / entry.path
     if entry.problem:
         return entry
@@ -138,10 +139,15 @@ def look_at(folder: Path, entry: Entry) -> Entry:
 
 
 def find_problem(data: bytes, path: str | Path) -> str:
-    """Say what is wrong with an image file, or nothing.
+    """Describe what is wrong with an image file; "" if nothing is.
 
-    Small files are decoded. Of large ones, JPEG and PNG are looked over at a fraction of the cost: whether they open
-    and have an end, and a PNG's checksums. What passes that and yet cannot be decoded is named when it is read.
+    Small files are decoded. Large JPEG and PNG files are checked at a fraction of the cost: that they open, that their
+    end is there, and the checksums of a PNG. A file that passes this and still cannot be decoded is named later, when
+    it is read.
+
+    Args:
+        data: Content of the file.
+        path: Path of the file, for messages.
     """
     if not data:
         return "the file is empty"
@@ -157,17 +163,17 @@ def find_problem(data: bytes, path: str | Path) -> str:
 
 
 def _looks_whole(data: bytes) -> bool:
-    """Whether a JPEG or PNG is certainly not cut off; False where only decoding can tell."""
+    """Whether a JPEG or PNG is certainly complete; False if only decoding can tell."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             check_sides(*image.size)
             if image.format == "JPEG":
                 return b"\xff\xd9" in data[-JPEG_TAIL:]
-            check_size(*image.size)  # a JPEG is read at a fraction of it
+            check_size(*image.size)  # not for a JPEG, which may be decoded at a fraction of its size
             if image.format == "PNG":
                 image.verify()  # reads all chunks and compares their checksums
                 return b"IEND" in data[-64:]
-    except Exception:  # decoders raise what they like on bytes that are damaged
+    except Exception:  # decoders raise any exception on damaged bytes
         return False
     return False
 
@@ -178,7 +184,7 @@ def _reason(error: UserError) -> str:
 
 
 def _load(cache: Path) -> list[Entry]:
-    """Read an index that an earlier run wrote; nothing if there is none that can be used."""
+    """Read the index that an earlier run wrote; empty if there is none, or if it is damaged."""
     try:
         content = read_json(cache)
         if content["version"] != VERSION or content["checksum"] != _checksum(content["files"]):

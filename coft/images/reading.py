@@ -1,4 +1,4 @@
-"""Reading images: one reader for training and test, which names the file that it cannot read."""
+"""Read images: one reader for training and test. Its errors name the file."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from coft.core.errors import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}  # of files that count as images
-# Only what these suffixes promise is decoded, whatever a file is called: Pillow would run Ghostscript on PostScript.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}  # suffixes of image files
+# Only these formats are decoded, whatever the name of a file: Pillow would run Ghostscript on PostScript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-LONGEST = 100  # times the other side; to bring the shorter side to a size would blow up a strip to gigabytes
-MOST_PIXELS = 1 << 26  # of a decoded image: 64 million, a quarter of a GB in Pillow's memory
-MOST_BYTES = 1 << 29  # of a file
+LONGEST = 100  # largest ratio of two sides; resizing the shorter side of a longer strip would take gigabytes
+MOST_PIXELS = 1 << 26  # most pixels of a decoded image: 64 million, a quarter of a GB in Pillow's memory
+MOST_BYTES = 1 << 29  # most bytes of a file
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `check_size` names the file instead
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of words beside the pixels, without a file
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata, without a file name
 WHITE = (255, 255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How large images become when they are read.
+    """The size to which images are decoded.
 
     Attributes:
-        enough: A JPEG is decoded at a half, quarter or eighth of its size (its decoder can, in less time) as long as
-            the shorter side keeps at least so many pixels. 0: always in full.
-        shorter: Pixels to which the shorter side is shrunk, if it is longer. 0: never.
+        enough: Pixels that the shorter side of a JPEG keeps at least, if it is decoded at a half, quarter or eighth of
+            its size, which is faster. 0: always at full size.
+        shorter: Pixels to which a longer shorter side is shrunk. 0: never.
     """
 
     enough: int = 0
     shorter: int = 0
 
     def shrink(self, image: Image.Image) -> Image.Image:
-        """Shrink a decoded image as `shorter` says."""
+        """Shrink a decoded image so that its shorter side has `shorter` pixels."""
         share = self.shorter / min(image.size)
         if not 0 < share < 1:
             return image
@@ -55,12 +55,12 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
     """Decode an image to RGB, upright. Grey and palette images are converted, transparency is laid on white.
 
     Args:
-        data: The bytes of the file.
-        path: Its path, for the error message.
-        decoding: How large the image becomes.
+        data: Content of the file.
+        path: Path of the file, for the error message.
+        decoding: The size to which the image is decoded.
 
     Raises:
-        UserError: If the bytes are no image that can be decoded.
+        UserError: If the bytes cannot be decoded as an image.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
@@ -71,34 +71,34 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
             return decoding.shrink(rgb(file))
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise what they like on bytes that are damaged
-        unknown = isinstance(error, UnidentifiedImageError)  # its message has an object's address in it
+    except Exception as error:  # decoders raise any exception on damaged bytes
+        unknown = isinstance(error, UnidentifiedImageError)  # its message contains the address of an object
         reason = "no image of a known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
 
 
 def check_sides(width: int, height: int) -> None:
-    """Refuse strips.
+    """Refuse an image whose sides differ by more than a factor of `LONGEST`.
 
     Raises:
-        ValueError: Saying what is too long.
+        ValueError: With both sides in its message.
     """
     if max(width, height) > LONGEST * min(width, height):
         raise ValueError(f"{width} x {height} pixels: a side is more than {LONGEST} times the other")
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse what would take too much memory.
+    """Refuse an image of more than `MOST_PIXELS`, which would take too much memory.
 
     Raises:
-        ValueError: Saying what is too large.
+        ValueError: With both sides in its message.
     """
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels: at most {MOST_PIXELS >> 20} million are read")
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """An image as RGB, upright. Grey and palette images are converted, transparency is laid on white."""
+    """The image as RGB, upright. Grey and palette images are converted, transparency is laid on white."""
     image = _eight_bits(_upright(image))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -107,32 +107,32 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # first: pixels that are damaged are to be known as such
+    image.load()  # outside of the try: damaged pixels are an error
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the words beside the pixels may be damaged, and the pixels be fine
+    except Exception:  # the metadata may be damaged although the pixels are fine
         return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring grey images of floats, or of integers beyond a byte, to what a byte can hold: PIL would cut them off."""
+    """Scale grey images of floats or large integers to 8 bits. Pillow would clip them instead."""
     if image.mode != "F" and not image.mode.startswith("I"):  # I, I;16 and others
         return image
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     highest = float(np.max(values))
-    tops = {"F": [1.0, 255.0, 65535.0, highest], "I": [255.0, 65535.0, highest]}.get(image.mode, [65535.0])  # white
-    top = next(top for top in tops if highest <= top)
-    return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
+    whites = {"F": [1.0, 255.0, 65535.0, highest], "I": [255.0, 65535.0, highest]}.get(image.mode, [65535.0])
+    white = next(white for white in whites if highest <= white)
+    return Image.fromarray((values * (255 / white)).clip(0, 255).round().astype(np.uint8))
 
 
 def read_bytes(path: str | Path) -> bytes:
     """Read a file.
 
     Raises:
-        UserError: If it is missing or may not be read.
+        UserError: If the file is missing, too large, not a plain file, or may not be read.
     """
     try:
-        # without waiting for whoever would write to a pipe
+        # O_NONBLOCK: opening a pipe must not wait for a writer
         with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
@@ -140,6 +140,6 @@ def read_bytes(path: str | Path) -> bytes:
             if status.st_size > MOST_BYTES:
                 raise OSError(errno.EFBIG, f"{status.st_size >> 20} MiB: at most {MOST_BYTES >> 20} are read")
             return file.read()
-    except (OSError, ValueError) as error:  # the latter: a path that cannot be one
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error

@@ -1,7 +1,7 @@
-"""The unlabeled data sampler: images without labels, in an order that depends on nothing but their content.
+"""The pool of unlabeled images, in an order that depends on their content alone.
 
-A data set's files may be sorted by class, and their names may spell it. So images are known by their index in the
-order of their content hashes; every draw, tie and batch follows it. Nothing in this file has seen a label.
+The files of a data set may be sorted by class, and their names may contain it. So an image is identified by its index
+in the order of the content hashes, and every draw, tie and batch follows this order. No code in this file sees a label.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from coft.core.world import ALONE, World
 from coft.images.reading import IN_FULL, Decoding, decode_image, read_bytes
 from coft.images.views import View
 
-DIGEST = 32  # bytes of a SHA-256
+DIGEST = 32  # bytes of a SHA-256 hash
 
 
 class UnlabeledPool:
@@ -27,16 +27,16 @@ class UnlabeledPool:
 
     Args:
         paths: The image files, in any order.
-        cache_bytes: Decoded images are kept in memory while they take up no more than this together.
-        hashes: SHA-256 of files whose content is known already, by path: they are not read now, unless to be shrunk.
-        decoding: How large images become.
-        read: Gives the bytes of a path.
-        world: Each of its ranks reads a part of the files, to hash them.
+        cache_bytes: Most bytes of decoded images that are kept in memory.
+        hashes: SHA-256 by path, of files that were hashed before. They are not read now, unless they are to be shrunk.
+        decoding: The size to which images are decoded.
+        read: Reads the bytes of a path.
+        world: The processes of the run. Each one hashes a part of the files.
 
     Attributes:
-        paths: The image files by index.
-        order: For each index, the position of the image in the `paths` that were given. Shape (N,).
-        digest: One hash of all contents, to know the pool by. Same for the same images under other names.
+        paths: The image files, by index.
+        order: For each index, the position of the image in the argument `paths`. Shape (N,).
+        digest: One hash of all contents. It identifies the pool, also if the files have other names.
 
     Raises:
         UserError: If there is no image, or one cannot be read.
@@ -57,12 +57,13 @@ class UnlabeledPool:
         self._prepared: dict[int, Image.Image] = {}
         self._room = cache_bytes
         self.decoding, self._read = decoding, read
-        new = [path for path in paths if decoding.shorter or path not in (hashes or {})]
-        own = new[world.part(len(new))]
-        found = [list(bytes.fromhex(digest)) for digest in map_threaded(self._take_in, own, "read images")]
-        rows = world.gather(torch.tensor(found, dtype=torch.uint8).view(len(own), DIGEST))
-        known = {**(hashes or {}), **dict(zip(new, (bytes(row).hex() for row in rows.tolist()), strict=True))}
-        digests = [known[path] for path in paths]
+        unhashed = [path for path in paths if decoding.shorter or path not in (hashes or {})]
+        own_paths = unhashed[world.part(len(unhashed))]
+        own_digests = map_threaded(self._hash_and_keep, own_paths, "read images")
+        digest_bytes = [list(bytes.fromhex(digest)) for digest in own_digests]
+        rows = world.gather(torch.tensor(digest_bytes, dtype=torch.uint8).view(len(own_paths), DIGEST))
+        hash_of = {**(hashes or {}), **dict(zip(unhashed, (bytes(row).hex() for row in rows.tolist()), strict=True))}
+        digests = [hash_of[path] for path in paths]
         order = sorted(range(len(paths)), key=lambda i: digests[i])
         self.order = torch.tensor(order)
         self.paths, self._digests = [paths[i] for i in order], [digests[i] for i in order]
@@ -74,9 +75,12 @@ class UnlabeledPool:
     def image(self, index: int) -> Image.Image:
         """Return an image, RGB.
 
+        Args:
+            index: Index of the image.
+
         Raises:
-            UserError: If it cannot be read, or is another one than it was: pseudo-labels and features that are kept
-                go by its hash.
+            UserError: If the file cannot be read, or if its content has changed: pseudo-labels and cached features
+                belong to the hash of its content.
         """
         path = self.paths[index]
         if (cached := self._cache.get(path)) is not None:
@@ -87,23 +91,27 @@ class UnlabeledPool:
         return decode_image(data, path, self.decoding)
 
     def prepared(self, index: int, view: View) -> Image.Image:
-        """Return an image after a view's first stage; kept while there is room.
+        """Return an image after the first stage of a view. The result is kept while there is room.
 
-        All views that have such a stage must have the same, which `Inputs` says.
+        All views with a first stage must have the same one: `Inputs` determines it.
+
+        Args:
+            index: Index of the image.
+            view: The view.
         """
         if view.fixed is None:
             return self.image(index)
         if index in self._prepared:
             return self._prepared[index]
         image = view.fixed(self.image(index))
-        taken = 4 * image.width * image.height  # Pillow keeps RGB in four bytes
-        if taken <= self._room:
-            self._room -= taken
+        size = 4 * image.width * image.height  # Pillow stores RGB in four bytes
+        if size <= self._room:
+            self._room -= size
             self._prepared[index] = image
         return image
 
-    def _take_in(self, path: str) -> str:
-        """Hash a file; decode it as well, to know now whether it can be read, and keep it while there is room."""
+    def _hash_and_keep(self, path: str) -> str:
+        """Hash a file. It is decoded, too, to find now whether it can be read, and kept while there is room."""
         data = self._read(path)
         pixels = np.asarray(decode_image(data, path, self.decoding))
         if pixels.nbytes <= self._room:

@@ -1,8 +1,8 @@
-"""Views of an image: as the test sees it, weakly augmented, strongly augmented.
+"""Views of an image: as in the test, weakly augmented, or strongly augmented.
 
-Which augmentations fit depends on what the pictures are, not on their labels: `Inputs.augment` (INPUT.AUGMENT of a data
-set's config) names one of the kinds below. A view is made of bytes, and a batch of views becomes numbers at once
-(`normalize`): a transform costs much the same for an image as for a batch.
+Which augmentations fit depends on the kind of pictures, not on their labels. `Inputs.augment` (INPUT.AUGMENT in the
+config of a data set) names one of the kinds below. A view is uint8; `normalize` converts a whole batch of views to
+floats at once, which costs little more than for a single image.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Transforms = list[Any]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What CLIP reads, and how images are augmented.
+    """The input of CLIP, and how images are augmented.
 
     Attributes:
         size: Side of the square input, in pixels.
-        mean: Of each channel, for normalisation.
-        std: Likewise.
-        interpolation: bicubic, bilinear or nearest.
-        augment: A name of `AUGMENTATIONS`.
+        mean: Mean of each channel, for normalization.
+        std: Standard deviation of each channel, for normalization.
+        interpolation: "bicubic", "bilinear" or "nearest".
+        augment: A key of `AUGMENTATIONS`.
     """
 
     size: int
@@ -43,51 +43,51 @@ class Inputs:
 
 @dataclass(frozen=True)
 class View:
-    """A view in two stages: what is the same each time, so that its result can be kept, and the rest.
+    """A view in two stages: a deterministic one, whose result can be kept, and the rest.
 
     Attributes:
-        fixed: The first stage, an image to an image, without chance; None where there is nothing of the kind.
-        rest: The second stage, to uint8 of shape (..., 3, size, size).
+        fixed: The first stage, from an image to an image, without randomness; None if there is no such stage.
+        rest: The second stage, from an image to uint8 of shape (..., 3, size, size).
     """
 
     fixed: Callable[[Image.Image], Image.Image] | None
     rest: Callable[[Image.Image], Tensor]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Both stages."""
+        """Apply both stages. Shape (..., 3, size, size), uint8."""
         return self.rest(image if self.fixed is None else self.fixed(image))
 
 
 def plain_view(inputs: Inputs) -> View:
-    """The view of the test: shorter side to the input size, centre crop. Shape (3, size, size)."""
+    """The view of the test: shorter side resized to the input size, centre crop. Shape (3, size, size)."""
     size, mode = inputs.size, InterpolationMode(inputs.interpolation)
     return View(None, v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(size), v2.PILToTensor()]))
 
 
 def weak_view(inputs: Inputs) -> View:
-    """A view that leaves the class beyond doubt, augmented as `Inputs.augment` says. Shape (3, size, size)."""
-    fixed, drawn = _geometry(inputs)
-    return View(fixed, v2.Compose([*drawn, v2.PILToTensor()]))
+    """A weakly augmented view, by the kind `Inputs.augment`. Shape (3, size, size)."""
+    fixed, random = _transforms_of(inputs)
+    return View(fixed, v2.Compose([*random, v2.PILToTensor()]))
 
 
 def strong_view(inputs: Inputs) -> View:
     """The weak view with RandAugment (two operations of medium strength) on top. Shape (3, size, size)."""
-    fixed, drawn = _geometry(inputs)
-    return View(fixed, v2.Compose([*drawn, v2.RandAugment(num_ops=2, magnitude=9), v2.PILToTensor()]))
+    fixed, random = _transforms_of(inputs)
+    return View(fixed, v2.Compose([*random, v2.RandAugment(num_ops=2, magnitude=9), v2.PILToTensor()]))
 
 
-def with_weak(first: Callable[[Inputs], View], inputs: Inputs) -> View:
-    """A view and a weak one of the same image. Shape (2, 3, size, size)."""
-    views = (first(inputs), weak_view(inputs))
-    return View(views[0].fixed, partial(_stack, [view.rest for view in views]))
+def with_weak(make_view: Callable[[Inputs], View], inputs: Inputs) -> View:
+    """A view and a weak view of the same image. Shape (2, 3, size, size)."""
+    views = (make_view(inputs), weak_view(inputs))
+    return View(views[0].fixed, partial(_stack_views, [view.rest for view in views]))
 
 
-def for_labels(inputs: Inputs, count: int) -> View:
-    """The plain view and weak ones of the same image, `count` together. Shape (count, 3, size, size)."""
-    return View(None, partial(_stack, [plain_view(inputs), *[weak_view(inputs)] * (count - 1)]))
+def label_view(inputs: Inputs, count: int) -> View:
+    """The plain view and `count - 1` weak views of the same image. Shape (count, 3, size, size)."""
+    return View(None, partial(_stack_views, [plain_view(inputs), *[weak_view(inputs)] * (count - 1)]))
 
 
-def _stack(views: Sequence[Callable[[Image.Image], Tensor]], image: Image.Image) -> Tensor:
+def _stack_views(views: Sequence[Callable[[Image.Image], Tensor]], image: Image.Image) -> Tensor:
     return torch.stack([view(image) for view in views])
 
 
@@ -104,20 +104,20 @@ def _natural(size: int, mode: InterpolationMode) -> tuple[Transforms, Transforms
 
 
 def _symbols(size: int, mode: InterpolationMode) -> tuple[Transforms, Transforms]:
-    """Signs and drawings: a mirrored or rotated one is another one, and its ground goes on beyond the edge."""
+    """For signs and drawings: mirroring or rotating would change the class; padding continues the ground."""
     resize = v2.Resize((size, size), interpolation=mode)
-    zoom = v2.RandomResizedCrop(size, scale=(0.7, 1.0), ratio=(0.9, 1.1), interpolation=mode)
-    return [resize, v2.Pad(size // 16, padding_mode="edge")], [zoom]
+    crop = v2.RandomResizedCrop(size, scale=(0.7, 1.0), ratio=(0.9, 1.1), interpolation=mode)
+    return [resize, v2.Pad(size // 16, padding_mode="edge")], [crop]
 
 
 def _aerial(size: int, mode: InterpolationMode) -> tuple[Transforms, Transforms]:
-    """Views from above have no up."""
+    """For views from above, which have no upright."""
     quarter_turns = v2.RandomChoice([v2.Identity(), *(v2.RandomRotation((a, a)) for a in (90, 180, 270))])
-    fixed, drawn = _natural(size, mode)
-    return fixed, [*drawn, quarter_turns]
+    fixed, random = _natural(size, mode)
+    return fixed, [*random, quarter_turns]
 
 
-# Each gives the transforms that are the same each time, which come first, and those that are drawn.
+# Each gives the deterministic transforms, which come first, and the random ones.
 AUGMENTATIONS: dict[str, Callable[[int, InterpolationMode], tuple[Transforms, Transforms]]] = {
     "natural": _natural,
     "symbols": _symbols,
@@ -125,15 +125,15 @@ AUGMENTATIONS: dict[str, Callable[[int, InterpolationMode], tuple[Transforms, Tr
 }
 
 
-def _geometry(inputs: Inputs) -> tuple[Callable[[Image.Image], Image.Image] | None, Transforms]:
+def _transforms_of(inputs: Inputs) -> tuple[Callable[[Image.Image], Image.Image] | None, Transforms]:
     name = inputs.augment
     if name not in AUGMENTATIONS:
         raise UserError(f"INPUT.AUGMENT is {name!r}; {did_you_mean(name, AUGMENTATIONS)}")
-    fixed, drawn = AUGMENTATIONS[name](inputs.size, InterpolationMode(inputs.interpolation))
-    return v2.Compose(fixed) if fixed else None, drawn
+    fixed, random = AUGMENTATIONS[name](inputs.size, InterpolationMode(inputs.interpolation))
+    return v2.Compose(fixed) if fixed else None, random
 
 
 def normalize(inputs: Inputs) -> Callable[[Tensor], Tensor]:
-    """What turns views into numbers that CLIP reads: uint8 to float32 of the same shape (..., 3, size, size)."""
-    statistics = v2.Normalize(mean=list(inputs.mean), std=list(inputs.std))
-    return v2.Compose([v2.ToDtype(torch.float32, scale=True), statistics])
+    """A function that normalizes views for CLIP: uint8 to float32, of the same shape (..., 3, size, size)."""
+    normalization = v2.Normalize(mean=list(inputs.mean), std=list(inputs.std))
+    return v2.Compose([v2.ToDtype(torch.float32, scale=True), normalization])

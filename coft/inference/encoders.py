@@ -1,4 +1,4 @@
-"""Image encoders as what training changed in them, and back."""
+"""Image encoders as the tensors that training changed, and back."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from torch import Tensor, nn
 from coft.backbones.architecture import is_vit
 from coft.backbones.visual_tuning import OF_VITS, VISUAL_MODULES
 
-PLAIN = "none"  # of VISUAL_MODULES: the backbone's own encoder
+PLAIN = "none"  # the light module that changes nothing: the backbone's own encoder
 Tensors = dict[str, Tensor]
 
 
 def with_module(visual: nn.Module, name: str) -> nn.Module:
-    """The backbone's encoder with an untrained light module. Frozen tensors are shared with it.
+    """The backbone's encoder with an untrained light module. Both share the frozen tensors.
 
     Args:
         visual: The backbone's encoder.
-        name: A name of `VISUAL_MODULES`.
+        name: A key of `VISUAL_MODULES`.
     """
     return VISUAL_MODULES[name](visual, torch.Generator().manual_seed(0))
 
 
 def module_of(encoder: nn.Module, visual: nn.Module) -> str:
-    """Which light module an encoder has, by the names and shapes of its tensors.
+    """Recognise the light module of an encoder by the names and shapes of its tensors.
 
     Args:
-        encoder: Made from `visual`.
+        encoder: An encoder made from `visual`.
         visual: The backbone's encoder.
 
+    Returns:
+        A key of `VISUAL_MODULES`.
+
     Raises:
-        ValueError: If it is none that was made so.
+        ValueError: If no light module gives these tensors.
     """
     shapes = _shapes(encoder)
     for name in (PLAIN, *(name for name in VISUAL_MODULES if name != PLAIN)):
@@ -45,36 +48,41 @@ def module_of(encoder: nn.Module, visual: nn.Module) -> str:
 
 
 def changed_tensors(encoder: nn.Module, visual: nn.Module) -> Tensors:
-    """Tensors of an encoder that are others than those of `with_module`; on the CPU, contiguous."""
-    known = with_module(visual, module_of(encoder, visual)).state_dict()
+    """Copies of the tensors that training changed, by name; on the CPU, contiguous.
+
+    Args:
+        encoder: An encoder made from `visual`.
+        visual: The backbone's encoder.
+    """
+    untrained = with_module(visual, module_of(encoder, visual)).state_dict()
     return {
-        name: value.detach().cpu().contiguous().clone()
-        for name, value in encoder.state_dict().items()
-        if not torch.equal(known[name].to(value), value)
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in encoder.state_dict().items()
+        if not torch.equal(untrained[name].to(tensor), tensor)
     }
 
 
-def rebuilt(visual: nn.Module, module: str, changed: Mapping[str, Tensor]) -> nn.Module:
-    """An encoder again, from the backbone's and what was changed.
+def rebuild(visual: nn.Module, module: str, changed: Mapping[str, Tensor]) -> nn.Module:
+    """Rebuild an encoder from the backbone's encoder and the tensors that training changed.
 
     Args:
-        visual: The backbone's encoder, returned as it is if nothing was changed.
-        module: A name of `VISUAL_MODULES`.
-        changed: As of `changed_tensors`.
+        visual: The backbone's encoder. It is returned as it is if nothing was changed.
+        module: A key of `VISUAL_MODULES`.
+        changed: The changed tensors by name, as `changed_tensors` returns them.
 
     Raises:
-        ValueError: If tensors have names or shapes that the encoder does not have.
+        ValueError: If the encoder has no tensor of such a name and shape.
     """
     if module == PLAIN and not changed:
         return visual
-    encoder = copy.deepcopy(with_module(visual, module))  # or loading would change the shared tensors
+    encoder = copy.deepcopy(with_module(visual, module))  # otherwise loading would change the shared tensors
     shapes = _shapes(encoder)
-    for name, value in changed.items():
-        if shapes.get(name) != value.shape:
-            raise ValueError(f"the encoder has no tensor {name} of shape {tuple(value.shape)}")
+    for name, tensor in changed.items():
+        if shapes.get(name) != tensor.shape:
+            raise ValueError(f"the encoder has no tensor {name} of shape {tuple(tensor.shape)}")
     encoder.load_state_dict({**encoder.state_dict(), **changed})
     return encoder.eval().requires_grad_(False)
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    return {name: tensor.shape for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}

@@ -1,4 +1,4 @@
-"""Finding a finished model on disk, before anything large is imported: a wrong path is answered at once."""
+"""Find a finished model on disk. It imports nothing large, so a wrong path is refused at once."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from coft.core.experiment import CONFIG, plain
 from coft.core.files import read_json
 
 FORMAT = "coft-model/1"
-FOLDER = "model"  # in the output folder of a run
-DESCRIPTION = "model.json"  # in that folder
-SEAL = "sha256"  # key of the checksum of all other keys, which earlier versions did not write
+FOLDER = "model"  # name of the model folder in the output folder of a run
+DESCRIPTION = "model.json"  # name of the description in the model folder
+SEAL = "sha256"  # key of the checksum of all other keys; earlier versions did not write it
 
 
-def find_model(place: Path) -> Path:
-    """The folder of the model of a run.
+def find_model(path: Path) -> Path:
+    """Find the model folder of a run.
 
     Args:
-        place: Output folder of a run, or its model folder.
+        path: Output folder of a run, or its model folder.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is no model.
     """
-    for folder in (place, place / FOLDER):
+    for folder in (path, path / FOLDER):
         if (folder / DESCRIPTION).is_file():
             return folder
-    if not place.exists():
-        raise UserError(f"{place}: no such folder; check the path")
-    if not (place / CONFIG).is_file():
-        raise UserError(f"{place}: holds no model; give the output folder of a finished run")
-    if (place / "summary.json").is_file():
+    if not path.exists():
+        raise UserError(f"{path}: no such folder; check the path")
+    if not (path / CONFIG).is_file():
+        raise UserError(f"{path}: holds no model; give the output folder of a finished run")
+    if (path / "summary.json").is_file():
         raise UserError(
-            f"{place}: the run has left no model (an earlier version made it, or its trainer predicts by other means "
+            f"{path}: the run has left no model (an earlier version made it, or its trainer predicts by other means "
             f"than image classifiers); run it again, or take another trainer, such as CoFT"
         )
-    raise UserError(f"{place}: the run is not finished; give its command again, and it goes on to the end")
+    raise UserError(f"{path}: the run is not finished; give its command again, and it goes on to the end")
 
 
 def description_of(folder: Path) -> dict[str, Any]:
-    """What `model.json` has.
+    """Read and check `model.json`.
 
     Args:
-        folder: Of the model.
+        folder: Model folder.
 
     Raises:
-        UserError: If it is damaged, or of another version.
+        UserError: If the file is damaged or of another version.
     """
     path = folder / DESCRIPTION
     try:
@@ -69,12 +69,12 @@ def description_of(folder: Path) -> dict[str, Any]:
 
 
 def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
-    """A description with the checksum of what it says, in the place of an earlier one."""
+    """The description with a checksum of its content. An earlier checksum is replaced."""
     content = {key: value for key, value in description.items() if key != SEAL}
-    said = json.dumps(json.loads(json.dumps(plain(content))), sort_keys=True)
-    return {**content, SEAL: hashlib.sha256(said.encode()).hexdigest()}
+    text = json.dumps(json.loads(json.dumps(plain(content))), sort_keys=True)
+    return {**content, SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def damaged(path: Path, reason: str) -> UserError:
-    """What is said of a file of a model that cannot be used."""
+    """The error for a damaged file of a model."""
     return UserError(f"{path}: is damaged ({' '.join(reason.split())[:160]}); copy it again, or give the run's command")

@@ -1,4 +1,4 @@
-"""A finished model as an object: it needs the backbone, and neither a config nor the data that it was trained on."""
+"""A finished model as an object. It needs the backbone, but no config and none of the data that it was trained on."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ImageLike = str | os.PathLike[str] | Image.Image
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The backbone that a model was made from.
+class BackboneRef:
+    """A reference to the backbone that a model was made from.
 
     Attributes:
-        name: As `load_clip` knows it.
-        fingerprint: As `coft.backbones.load.fingerprint` makes it.
-        frozen_stages: How many of its first stages never trained.
+        name: Name or path that `load_clip` takes.
+        fingerprint: Checksum of its weights, computed by `coft.backbones.load.fingerprint`.
+        frozen_stages: Number of its first stages that did not train.
     """
 
     name: str
@@ -41,11 +41,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of some images.
+    """The predictions of a model for n images.
 
     Attributes:
-        probabilities: Shape (n, C).
-        p_clean: How likely each class would be right as a label, by the negative prompts. Shape (n, C), or None.
+        probabilities: Probabilities of the classes. Shape (n, C).
+        p_clean: Probability, by the negative prompts, that each class is right as a label. Shape (n, C); None if the
+            model has no negative prompts.
     """
 
     probabilities: Tensor
@@ -54,23 +55,23 @@ class Prediction:
 
 @dataclass
 class AdaptedModel:
-    """A finished model: predicts the classes of images.
+    """A finished model: it predicts the classes of images.
 
     Attributes:
-        classes: C names.
-        templates: Words with one "{}" each, that the names were put into.
-        origin: The backbone.
-        inputs: What it reads.
-        decoding: How large images become when they are read.
-        precision: Of the image encoders: a name of `PRECISIONS`.
-        predictor: Encoders and vectors of the classes.
+        classes: C class names.
+        templates: Prompt templates with one "{}" each for the class name.
+        backbone: The backbone that it was made from.
+        inputs: Size and normalization of its input.
+        decoding: The size to which image files are decoded.
+        precision: Precision of the image encoders: a key of `PRECISIONS`.
+        predictor: The image encoders and the vectors of the classes.
         clip_model: The frozen CLIP.
-        about: Anything else that is known of it, as JSON can have it: trainer, settings, results.
+        about: Facts about the training as JSON: trainer, settings, results.
     """
 
     classes: tuple[str, ...]
     templates: tuple[str, ...]
-    origin: Origin
+    backbone: BackboneRef
     inputs: Inputs
     decoding: Decoding
     precision: str
@@ -86,19 +87,22 @@ class AdaptedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.clip_model.logit_scale.device
 
     # ---------------------------------------------------------------- images
 
     def view(self, image: ImageLike) -> Tensor:
-        """An image as the model sees it: upright, RGB, resized, cropped. Shape (3, size, size), uint8.
+        """An image as the model sees it: upright, RGB, resized, cropped.
 
         Args:
-            image: A file, or an image of Pillow's.
+            image: Path of an image file, or a Pillow image.
+
+        Returns:
+            Shape (3, size, size), uint8.
 
         Raises:
-            UserError: If the file is no image that can be read.
+            UserError: If the file cannot be read as an image.
         """
         if not isinstance(image, Image.Image):
             path = Path(image)
@@ -106,18 +110,28 @@ class AdaptedModel:
         return self._view(image.convert("RGB"))
 
     def batch(self, views: Sequence[Tensor]) -> Tensor:
-        """Views as numbers that the encoders read, on the model's device. Shape (n, 3, size, size)."""
-        # By division, as Dassl's test does it: the last bit is another one than that of `views.normalize`.
+        """Normalize views into the input of the encoders, on the model's device.
+
+        Args:
+            views: Views of images. Shape (3, size, size), uint8, each.
+
+        Returns:
+            Shape (n, 3, size, size), fp32.
+        """
+        # Dassl's test divides, too. `views.normalize` gives another last bit.
         return self._normalize(torch.stack(list(views)).float().div_(255)).to(self.device)
 
     # ---------------------------------------------------------------- predictions
 
     @torch.no_grad()
     def features(self, images: Tensor) -> list[Tensor]:
-        """Features by each encoder, unit length, fp32. Shape (n, embed_dim) each.
+        """Unit-length features by each encoder.
 
         Args:
-            images: As of `batch`.
+            images: Normalized images, as `batch` returns them. Shape (n, 3, size, size).
+
+        Returns:
+            For each encoder a tensor of shape (n, embed_dim), fp32.
         """
         dtype = torch.bfloat16 if self.precision == PREDICTIONS else PRECISIONS[self.precision]
         encoders = {str(number): encoder for number, encoder in enumerate(self.predictor.encoders)}
@@ -130,22 +144,25 @@ class AdaptedModel:
 
     @torch.no_grad()
     def log_probabilities(self, images: Tensor) -> Tensor:
-        """What the method's own `predict` gives: logs of probabilities, or logits. Shape (n, C).
+        """Log-probabilities of the classes up to a constant of each image, as the method itself predicts them.
 
         Args:
-            images: As of `batch`.
+            images: Normalized images, as `batch` returns them. Shape (n, 3, size, size).
+
+        Returns:
+            Shape (n, C).
         """
         return self.predictor.log_probabilities(self.predictor.scores(self.features(images)))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
-        """Probabilities of the classes, and p_clean where there is one.
+        """Probabilities of the classes, and p_clean if the model has negative prompts.
 
         Args:
-            images: As of `batch`.
+            images: Normalized images, as `batch` returns them. Shape (n, 3, size, size).
 
         Raises:
-            UserError: If they are no numbers.
+            UserError: If a probability is not finite.
         """
         scores = self.predictor.scores(self.features(images))
         probabilities = self.predictor.log_probabilities(scores).softmax(dim=1)
@@ -153,10 +170,17 @@ class AdaptedModel:
         return Prediction(probabilities, self.predictor.p_clean(scores))
 
     def predict_proba(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
-        """Probabilities of the classes of files or images. Shape (n, C), on the CPU.
+        """Probabilities of the classes of image files or Pillow images.
+
+        Args:
+            images: Paths of image files, or Pillow images.
+            batch_size: Images that are encoded at a time.
+
+        Returns:
+            Shape (n, C), on the CPU.
 
         Raises:
-            UserError: If a file is no image that can be read.
+            UserError: If a file cannot be read as an image.
         """
         parts = [torch.zeros(0, len(self.classes))]
         for start in range(0, len(images), batch_size):

@@ -1,4 +1,4 @@
-"""The command that predicts images with a finished model, and sorts them into folders if asked to."""
+"""The command `coft predict`: predict images with a finished model and, on request, sort them into folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from coft.core.files import replacing
 from coft.core.words import counted
 
 from .locate_model import find_model
-from .rows import UNSURE, WRITERS, Line, Reader
+from .rows import UNSURE, WRITERS, Row, RowBuilder
 from .sorting import Sorter, find_journal, undo
 from .sources import LIST, Resolve, Sources
 
@@ -37,8 +37,8 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
     """Build the parser of the command.
 
     Args:
-        program: What the user calls it.
-        resolve: Says where a path of the user's is.
+        program: Name of the command in help and messages.
+        resolve: Turns a path argument into a path.
     """
     parser = Parser(prog=program, description="Predict the classes of images with the model of a finished run.")
     parser.add_argument("run", nargs="?", metavar="RUN", help="output folder of a run, or its model folder")
@@ -50,31 +50,31 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
     )
     parser.add_argument("--format", choices=tuple(WRITERS), default="csv", help="default: csv; jsonl: JSON lines")
     parser.add_argument(
-        "--top", type=at_least_one, default=2, metavar="K", help="name the K likeliest classes; default: 2"
+        "--top", type=positive_integer, default=2, metavar="K", help="name the K likeliest classes; default: 2"
     )
     parser.add_argument(
-        "--unsure", type=a_share, default=0.0, metavar="BELOW", help=f"class {UNSURE!r} below this confidence, 0 to 1"
+        "--unsure", type=share, default=0.0, metavar="BELOW", help=f"class {UNSURE!r} below this confidence, 0 to 1"
     )
     parser.add_argument("--output", type=resolve, metavar="FILE", help="default: standard output")
-    sorting = parser.add_mutually_exclusive_group()
-    sorting.add_argument("--move", type=resolve, metavar="DIR", help="move the files into folders of classes in DIR")
-    sorting.add_argument(
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--move", type=resolve, metavar="DIR", help="move the files into folders of classes in DIR")
+    action.add_argument(
         "--link", type=resolve, metavar="DIR", help="the same with links; the files stay where they are"
     )
-    sorting.add_argument("--undo", type=resolve, metavar="JOURNAL", help="undo what --move or --link did; DIR will do")
+    action.add_argument("--undo", type=resolve, metavar="JOURNAL", help="undo what --move or --link did; DIR will do")
     parser.add_argument("--backbone", default="", help="where the backbone is, if not where the run had it")
     return parser
 
 
-def at_least_one(text: str) -> int:
-    """A whole number from 1 on."""
+def positive_integer(text: str) -> int:
+    """Parse a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
     return int(text)
 
 
-def a_share(text: str) -> float:
-    """A number from 0 to 1."""
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -85,38 +85,38 @@ def a_share(text: str) -> float:
 
 
 def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
-    """Do what the flags say.
+    """Run the command; mistakes of the user are exceptions.
 
     Args:
-        argv: The flags.
-        program: What the user calls it.
-        resolve: Says where a path of the user's is.
+        argv: Arguments of the command.
+        program: Name of the command in help and messages.
+        resolve: Turns a path argument into a path.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: If something is wrong that the user can mend.
+        UserError: If an argument is wrong, or a file cannot be read or written.
     """
     args = make_parser(program, resolve).parse_intermixed_args(argv)
     if args.undo:
-        return undone(args)
+        return undo_sorting(args)
     if not args.run or not args.images:
         raise UserError(f"give a run and images; {program} --help says what there is")
     folder = find_model(resolve(args.run))
-    sources = Sources(args.images, resolve, sys.stdin, but=args.move or args.link)
-    model = loaded(folder, args.backbone)
+    sources = Sources(args.images, resolve, sys.stdin, exclude=args.move or args.link)
+    model = load_model(folder, args.backbone)
     if args.unsure and UNSURE in model.classes:
         raise UserError(f"--unsure: a class of the model is called {UNSURE!r} itself; leave it out")
     with ExitStack() as stack:
-        file = stack.enter_context(written(args.output))
-        sorter = stack.enter_context(sorting(args, model, program)) if args.move or args.link else None
-        stayed = run(model, sources, args, file, sorter)
-    return 1 if stayed else 0
+        file = stack.enter_context(open_output(args.output))
+        sorter = stack.enter_context(open_sorter(args, model, program)) if args.move or args.link else None
+        failed = run(model, sources, args, file, sorter)
+    return 1 if failed else 0
 
 
-def loaded(folder: Path, backbone: str) -> AdaptedModel:
-    """Load a model to where it is fastest. torch is imported here: wrong arguments need not wait for it."""
+def load_model(folder: Path, backbone: str) -> AdaptedModel:
+    """Load a model, onto the GPU if there is one. torch is imported only here: wrong arguments need not wait for it."""
     import torch
 
     from .store import load
@@ -124,8 +124,8 @@ def loaded(folder: Path, backbone: str) -> AdaptedModel:
     return load(folder, "cuda" if torch.cuda.is_available() else "cpu", backbone)
 
 
-def undone(args: argparse.Namespace) -> int:
-    """Undo what a journal says."""
+def undo_sorting(args: argparse.Namespace) -> int:
+    """Undo what a journal says, and return the exit code."""
     if args.run:
         raise UserError("--undo takes a journal alone; leave the rest out")
     done, failed = undo(find_journal(args.undo))
@@ -135,11 +135,11 @@ def undone(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def written(path: Path | None) -> Iterator[TextIO]:
-    """The file that lines go to; standard output without a path."""
+def open_output(path: Path | None) -> Iterator[TextIO]:
+    """Open the file of predictions: standard output, or a new file that takes its name once it is complete."""
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be no text
+            sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file may not be valid text
         yield sys.stdout
         return
     try:
@@ -150,8 +150,8 @@ def written(path: Path | None) -> Iterator[TextIO]:
 
 
 @contextmanager
-def sorting(args: argparse.Namespace, model: AdaptedModel, program: str) -> Iterator[Sorter]:
-    """What puts files into folders of classes; at the end it says how to undo that."""
+def open_sorter(args: argparse.Namespace, model: AdaptedModel, program: str) -> Iterator[Sorter]:
+    """Open the sorter of files into class folders. At the end a message says how to undo the sorting."""
     sorter = Sorter(args.move or args.link, [*model.classes, *([UNSURE] if args.unsure else [])], bool(args.link))
     try:
         yield sorter
@@ -164,79 +164,95 @@ def sorting(args: argparse.Namespace, model: AdaptedModel, program: str) -> Iter
 def run(
     model: AdaptedModel, sources: Sources, args: argparse.Namespace, file: TextIO, sorter: Sorter | None = None
 ) -> int:
-    """Predict images, write a line for each, and put its file into a folder.
+    """Predict images, write a row for each, and put its file into a folder if there is a sorter.
+
+    Args:
+        model: The model.
+        sources: The images.
+        args: Arguments of the command.
+        file: File of the rows.
+        sorter: Moves or links the files.
 
     Returns:
-        How many files could not be put into a folder.
+        Number of files that could not be put into a folder.
 
     Raises:
         UserError: If there is no image.
     """
     from .stream import predict_all
 
-    reader, write = Reader(model.classes, args.top, args.unsure), WRITERS[args.format]()
-    started, done, skipped, stayed = time.monotonic(), 0, 0, 0
+    builder, write_row = RowBuilder(model.classes, args.top, args.unsure), WRITERS[args.format]()
+    start, done, skipped, failed = time.monotonic(), 0, 0, 0
     with logging_redirect_tqdm(), tqdm(total=sources.count(), unit="image", disable=None, leave=False) as bar:
         for outcome in predict_all(model, sources):
             bar.update()
             if outcome.problem:
                 skipped += 1
-                log.warning("skipped %s: %s", in_a_line(outcome.source.shown), outcome.problem)
+                log.warning("skipped %s: %s", one_line(outcome.source.shown), outcome.problem)
                 continue
-            line = reader.line(outcome)
+            row = builder.build(outcome)
             if sorter:
-                line = placed(sorter, outcome.source.path, line)
-                stayed += not line[sorter.done]
+                row = put_into_folder(sorter, outcome.source.path, row)
+                failed += not row[sorter.done]
             try:
-                write(file, line)
+                write_row(file, row)
             except BrokenPipeError:
                 if sorter is None:
                     raise
-                silence()  # `head` has seen enough, and the files are to be moved all the same
+                silence()  # the reader, such as `head`, has closed the pipe; the files are still to be sorted
             done += 1
     if not done + skipped:
         raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
-    seconds = time.monotonic() - started
-    left = f"; not {'moved' if args.move else 'linked'}: {stayed:,}" if stayed else ""
+    seconds = time.monotonic() - start
+    not_placed = f"; not {'moved' if args.move else 'linked'}: {failed:,}" if failed else ""
     log.info(
         "Predicted %s in %.1f s, %.0f a second; skipped: %d%s",
         counted(done, "image"),
         seconds,
         done / seconds,
         skipped,
-        left,
+        not_placed,
     )
-    return stayed
+    return failed
 
 
-def in_a_line(name: str) -> str:
-    """A file's name as it is, or quoted if it would break a line or a terminal."""
+def one_line(name: str) -> str:
+    """A file name in one line: quoted if it would break the line or the terminal."""
     return name if name.isprintable() else repr(name)
 
 
-def placed(sorter: Sorter, path: Path, line: Line) -> Line:
-    """Put a file into its folder. The line gets the place; an empty one, and a warning, if the file cannot be there."""
+def put_into_folder(sorter: Sorter, path: Path, row: Row) -> Row:
+    """Put a file into its class folder and add its new path to the row. A file that cannot be put there has no path."""
     try:
-        to = str(sorter.put(path, line["class"]))
+        target = str(sorter.put(path, row["class"]))
     except UserError as error:
         log.warning("%s", error.line)
-        to = ""
-    top = line.pop("top")  # last in a line of CSV, whose columns they are
-    return line | {sorter.done: to, "top": top}
+        target = ""
+    top = row.pop("top")  # "top" stays last: it gives the last columns of CSV
+    return row | {sorter.done: target, "top": top}
 
 
 def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
-    """Run the command, and turn what can go wrong into one line.
+    """Run the command; every error is one line on standard error.
+
+    Args:
+        argv: Arguments of the command.
+        program: Name of the command in help and messages.
+        resolve: Turns a path argument into a path.
 
     Returns:
-        The exit code: 0, 1 for files that could not be moved, linked or put back, 2 for a mistake of the user's,
-        130 for an interrupt.
+        The exit code: 0; 1 if files could not be moved, linked or put back; 2 for a mistake of the user; 130 for an
+        interrupt.
     """
-    return said(lambda: command(argv, program, resolve))
+    return run_command(lambda: command(argv, program, resolve))
 
 
-def said(work: Callable[[], int]) -> int:
-    """Do something, with messages on standard error, and turn what can go wrong into one line."""
+def run_command(work: Callable[[], int]) -> int:
+    """Run the work of a command with messages on standard error; every error is one line.
+
+    Returns:
+        The exit code.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("coft").setLevel(logging.INFO)
     return guarded(work, "interrupted")

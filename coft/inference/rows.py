@@ -1,4 +1,4 @@
-"""Predictions as lines of a table: CSV, or JSON lines."""
+"""Predictions as rows of CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -12,64 +12,71 @@ if TYPE_CHECKING:
     from .stream import Outcome
 
 UNSURE = "unsure"
-Line = dict[str, Any]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Turns what a model says into a line.
+class RowBuilder:
+    """Builds rows from predictions.
 
     Attributes:
-        classes: C names.
-        top: How many of the likeliest classes are named.
-        unsure: An image below this confidence is of the class "unsure". 0: none is.
+        classes: C class names.
+        top: Number of likeliest classes in a row.
+        unsure: Images below this confidence get the class "unsure"; 0 for none.
     """
 
     classes: Sequence[str]
     top: int = 2
     unsure: float = 0.0
 
-    def line(self, outcome: Outcome) -> Line:
-        """Path, class, confidence, p_clean of the likeliest class where there is one, and the likeliest classes.
+    def build(self, outcome: Outcome) -> Row:
+        """Build the row of an image.
 
-        Where images may be unsure there is "likeliest", too: the class that an unsure one most likely has.
+        Args:
+            outcome: The prediction of the image.
+
+        Returns:
+            Path, class, confidence, p_clean of the likeliest class if the model has it, "likeliest" (the likeliest
+            class) if images may be unsure, and "top": the likeliest classes with their confidences.
         """
         count = min(self.top, len(self.classes))
-        shares, labels = outcome.probabilities.topk(count)
-        names, numbers = [self.classes[label] for label in labels.tolist()], [round(x, 6) for x in shares.tolist()]
-        sure = not numbers[0] < self.unsure  # as it is shown
-        line: Line = {"path": outcome.source.shown, "class": names[0] if sure else UNSURE, "confidence": numbers[0]}
+        probabilities, labels = outcome.probabilities.topk(count)
+        names = [self.classes[label] for label in labels.tolist()]
+        confidences = [round(probability, 6) for probability in probabilities.tolist()]
+        is_sure = not confidences[0] < self.unsure  # by the rounded number, which is the one that is shown
+        shown_class = names[0] if is_sure else UNSURE
+        row: Row = {"path": outcome.source.shown, "class": shown_class, "confidence": confidences[0]}
         if outcome.p_clean is not None:
-            line["p_clean"] = round(float(outcome.p_clean[labels[0]]), 6)
+            row["p_clean"] = round(float(outcome.p_clean[labels[0]]), 6)
         if self.unsure:
-            line["likeliest"] = names[0]
-        pairs = zip(names, numbers, strict=True)
-        return line | {"top": [{"class": name, "confidence": number} for name, number in pairs]}
+            row["likeliest"] = names[0]
+        pairs = zip(names, confidences, strict=True)
+        return row | {"top": [{"class": name, "confidence": confidence} for name, confidence in pairs]}
 
 
-def write_json_line(file: TextIO, line: Line) -> None:
-    """Write a line as JSON."""
-    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+def write_json_row(file: TextIO, row: Row) -> None:
+    """Write a row as a line of JSON."""
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-class CsvLines:
-    """Writes lines as CSV, after a line of names: path, class, confidence, p_clean, moved_to, class_2 ..."""
+class CsvWriter:
+    """Writes rows as CSV after a header: path, class, confidence, p_clean, moved_to, class_2, confidence_2 ..."""
 
     def __init__(self) -> None:
         self.begun = False
 
-    def __call__(self, file: TextIO, line: Line) -> None:
-        """Write a line."""
-        flat = {key: value for key, value in line.items() if key != "top"}
-        for place, guess in enumerate(line["top"][1:], start=2):
-            flat |= {f"class_{place}": guess["class"], f"confidence_{place}": f"{guess['confidence']:.6f}"}
-        for key in {"confidence", "p_clean"} & flat.keys():
-            flat[key] = f"{flat[key]:.6f}"
+    def __call__(self, file: TextIO, row: Row) -> None:
+        """Write a row."""
+        columns = {key: value for key, value in row.items() if key != "top"}
+        for rank, candidate in enumerate(row["top"][1:], start=2):
+            columns |= {f"class_{rank}": candidate["class"], f"confidence_{rank}": f"{candidate['confidence']:.6f}"}
+        for key in {"confidence", "p_clean"} & columns.keys():
+            columns[key] = f"{columns[key]:.6f}"
         writer = csv.writer(file, lineterminator="\n")
         if not self.begun:
-            writer.writerow(flat)
+            writer.writerow(columns)
             self.begun = True
-        writer.writerow(flat.values())
+        writer.writerow(columns.values())
 
 
-WRITERS: dict[str, Callable[[], Callable[[TextIO, Line], None]]] = {"csv": CsvLines, "jsonl": lambda: write_json_line}
+WRITERS: dict[str, Callable[[], Callable[[TextIO, Row], None]]] = {"csv": CsvWriter, "jsonl": lambda: write_json_row}

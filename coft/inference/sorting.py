@@ -1,4 +1,4 @@
-"""Sorting files into folders of classes. Nothing is ever overwritten, and a journal undoes it."""
+"""Sort files into class folders. No file is ever overwritten, and a journal can undo everything."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from coft.core.files import ensure_folder
 
 log = logging.getLogger(__name__)
 FORMAT = "coft-sorted/1"
-LONGEST = 100  # bytes of a folder's name, which leaves room for a number
+LONGEST = 100  # most bytes of a folder's name; file systems take 255, so a number still fits
 RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(1, 10))}  # Windows's
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """A folder name for each class: safe on all systems, no two the same, upper and lower case apart or not."""
+    """A folder name for each class: safe on all systems, and unique even where upper and lower case are the same."""
     names: list[str] = []
-    taken: set[str] = set()
+    used: set[str] = set()
     for name in map(safe_name, classes):
-        free = next(tried for tried in _numbered(name, "") if tried.casefold() not in taken)
-        taken.add(free.casefold())
-        names.append(free)
+        unused = next(candidate for candidate in _numbered(name, "") if candidate.casefold() not in used)
+        used.add(unused.casefold())
+        names.append(unused)
     return names
 
 
 def safe_name(name: str) -> str:
-    """A name as a folder's: no separator, no sign that a system forbids, no dot in front, not too long."""
+    """A class name as a safe folder name: no separator or forbidden character, no leading dot, not too long."""
     safe = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "_", name)
     safe = safe.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").strip(" .")
     return f"_{safe}" if not safe or safe.casefold() in RESERVED else safe
 
 
 def _numbered(stem: str, suffix: str) -> Iterator[str]:
-    """A name, then the same with numbers from 2 on."""
+    """A name, then the same name with the numbers 2, 3, ..."""
     yield stem + suffix
     number = 2
     while True:
@@ -50,19 +50,19 @@ def _numbered(stem: str, suffix: str) -> Iterator[str]:
 
 
 class Sorter:
-    """Moves or links files into folders of classes.
+    """Moves or links files into class folders.
 
     Args:
-        folder: Where the folders of classes are, or are made.
-        classes: Names that files can be given.
-        link: Whether files are linked to instead of moved.
+        folder: Parent of the class folders.
+        classes: Class names.
+        link: Whether to link files instead of moving them.
 
     Attributes:
-        journal: The file that says what was done.
-        done: Name of the column that says where a file is now.
+        journal: File that records what was done.
+        done: Name of the column with the new path of a file.
 
     Raises:
-        UserError: If nothing can be written there.
+        UserError: If the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, classes: Sequence[str], link: bool) -> None:
@@ -86,44 +86,47 @@ class Sorter:
         self._file.close()
 
     def put(self, path: Path, name: str) -> Path:
-        """Put a file into the folder of a class, under another name where its own is taken.
+        """Put a file into the folder of a class, under a numbered name if its name is taken.
 
         Args:
             path: The file.
-            name: Of the class.
+            name: Name of the class.
 
         Returns:
-            Where it is now.
+            The new path.
 
         Raises:
-            UserError: If it cannot be put there. It is then where it was.
+            UserError: If the file cannot be put there. It then stays where it was.
         """
-        start = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays the link that it is
-        place = self.folder / self.names[name]
+        start = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
+        class_folder = self.folder / self.names[name]
         try:
-            if not place.is_dir():
-                place.mkdir()
-                self._note({"made": place.name})
-            for free in _numbered(start.stem, start.suffix):
-                target = place / free
+            if not class_folder.is_dir():
+                class_folder.mkdir()
+                self._note({"made": class_folder.name})
+            for name_in_folder in _numbered(start.stem, start.suffix):
+                target = class_folder / name_in_folder
                 if os.path.lexists(target):
                     continue
-                with suppress(FileExistsError), self._noted({"from": str(start), "to": f"{place.name}/{free}"}):
+                entry = {"from": str(start), "to": f"{class_folder.name}/{name_in_folder}"}
+                with suppress(FileExistsError), self._noting(entry):
                     (os.symlink if self.link else move)(start, target)
                     return target
         except OSError as error:
-            raise UserError(f"{path} cannot be put into {place} ({error.strerror}); it stays where it is") from error
+            raise UserError(
+                f"{path} cannot be put into {class_folder} ({error.strerror}); it stays where it is"
+            ) from error
         raise AssertionError("numbers do not end")
 
     @contextmanager
-    def _noted(self, entry: dict[str, Any]) -> Iterator[None]:
-        """Note what is done in this context, ahead of it, since undo looks what was. An error takes the line back."""
+    def _noting(self, entry: dict[str, Any]) -> Iterator[None]:
+        """Record in the journal what the context does. The entry is written first, and taken back after an error."""
         before = self._file.tell()
         try:
             self._note(entry)
             yield
         except OSError:
-            with suppress(OSError):  # a full disk
+            with suppress(OSError):  # the disk may be full
                 self._file.seek(before)
                 self._file.truncate()
             raise
@@ -134,20 +137,24 @@ class Sorter:
 
 
 def move(start: Path, target: Path) -> None:
-    """Move a file. Unlike a rename, it does not take the place of a file that is there.
+    """Move a file. Unlike a rename, it never replaces another file.
+
+    Args:
+        start: The file.
+        target: Its new path.
 
     Raises:
-        FileExistsError: If something is there.
-        OSError: If it cannot be moved. It is then where it was, and there alone.
+        FileExistsError: If the target exists.
+        OSError: If the file cannot be moved. It then stays where it was, and no copy is left at the target.
     """
     try:
         os.link(start, target, follow_symlinks=False)
     except FileExistsError:
         raise
-    except OSError:  # another file system, or one without hard links
+    except OSError:  # the target is on another file system, or there are no hard links
         _copy(start, target)
     try:
-        start.unlink(missing_ok=True)  # gone in between: what is at the target is then the only one
+        start.unlink(missing_ok=True)  # if it is gone meanwhile, the target is the only copy
     except OSError:
         target.unlink()
         raise
@@ -160,7 +167,7 @@ def _copy(start: Path, target: Path) -> None:
     with start.open("rb") as source, target.open("xb") as copy:
         try:
             shutil.copyfileobj(source, copy, 1 << 20)
-            copy.flush()  # here, since a full disk may say so only now
+            copy.flush()  # a full disk may only be noticed here
             shutil.copystat(start, target)
         except OSError:
             target.unlink()
@@ -171,45 +178,50 @@ def _copy(start: Path, target: Path) -> None:
 
 
 def find_journal(path: Path) -> Path:
-    """The journal that a user means by a file, or by a folder that has only one.
+    """Find the journal to undo.
+
+    Args:
+        path: A journal, or a folder that holds exactly one.
 
     Raises:
-        UserError: If there is none, or more than one.
+        UserError: If there is no journal, or more than one.
     """
     if not path.exists():
         raise UserError(f"--undo {path}: there is no such file; a journal is removed once all is undone")
     if not path.is_dir():
         return path
-    found = sorted(path.glob("sorted-*.jsonl"), key=lambda journal: journal.stat().st_mtime_ns, reverse=True)
-    if not found:
+    journals = sorted(path.glob("sorted-*.jsonl"), key=lambda journal: journal.stat().st_mtime_ns, reverse=True)
+    if not journals:
         raise UserError(f"--undo {path}: no journal is in this folder; a journal is removed once all is undone")
-    if len(found) > 1:
-        names = ", ".join(journal.name for journal in found)
-        raise UserError(f"--undo {path}: {len(found)} journals are in this folder; give one, the newest first: {names}")
-    return found[0]
+    if len(journals) > 1:
+        names = ", ".join(journal.name for journal in journals)
+        raise UserError(
+            f"--undo {path}: {len(journals)} journals are in this folder; give one, the newest first: {names}"
+        )
+    return journals[0]
 
 
 def undo(journal: Path) -> tuple[int, int]:
-    """Undo what a journal says, the last first. Files that were changed or moved since stay where they are.
+    """Undo the entries of a journal in reverse order. A file that was changed or moved since stays where it is.
 
     Args:
-        journal: The file. It is removed once all is undone.
+        journal: The journal. It is removed once everything is undone.
 
     Returns:
-        How many files were put back, or links removed, and how many could not be.
+        The number of files put back or links removed, and the number that could not be.
 
     Raises:
-        UserError: If it is no journal.
+        UserError: If the file is no journal.
     """
     link, entries = _read(journal)
     done = failed = 0
     for entry in reversed(entries):
         if "made" in entry:
-            with suppress(OSError):  # it has other files, too
+            with suppress(OSError):  # the folder may hold other files
                 (journal.parent / entry["made"]).rmdir()
             continue
         try:
-            done += (_unlink if link else _back)(Path(entry["from"]), journal.parent / entry["to"])
+            done += (_unlink if link else _move_back)(Path(entry["from"]), journal.parent / entry["to"])
         except OSError as error:
             failed += 1
             log.warning("not undone %s: %s", entry["to"], error.strerror or error)
@@ -218,14 +230,14 @@ def undo(journal: Path) -> tuple[int, int]:
     return done, failed
 
 
-def _back(start: Path, target: Path) -> bool:
-    """Move a file back; False where it was never moved."""
-    there = os.path.lexists(start)
-    if there and os.path.lexists(target) and os.path.samestat(start.lstat(), target.lstat()):
-        target.unlink()  # stopped between the two halves of a move
+def _move_back(start: Path, target: Path) -> bool:
+    """Move a file back; False if it was never moved."""
+    is_at_start = os.path.lexists(start)
+    if is_at_start and os.path.lexists(target) and os.path.samestat(start.lstat(), target.lstat()):
+        target.unlink()  # the move was stopped after the link and before the removal
         return True
     if not os.path.lexists(target):
-        if there:
+        if is_at_start:
             return False
         raise FileNotFoundError(2, "it is no longer there")
     start.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +246,7 @@ def _back(start: Path, target: Path) -> bool:
 
 
 def _unlink(start: Path, target: Path) -> bool:
-    """Remove a link; False where there is none."""
+    """Remove a link; False if there is none."""
     if not os.path.lexists(target):
         return False
     if not target.is_symlink() or target.readlink() != start:
@@ -244,12 +256,12 @@ def _unlink(start: Path, target: Path) -> bool:
 
 
 def _read(journal: Path) -> tuple[bool, list[dict[str, str]]]:
-    """Whether a journal is of links, and its entries. What is cut off at the end was not done."""
+    """Whether a journal is of links, and its entries. A last line that is cut off is left out: it was not done."""
     try:
         lines = journal.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
         head, *entries = [json.loads(line) for line in lines if line.endswith("\n")] or [{}]
-        known = isinstance(head, dict) and head.get("format") == FORMAT
-        if not known or not all(map(_is_entry, entries)):
+        is_journal = isinstance(head, dict) and head.get("format") == FORMAT
+        if not is_journal or not all(map(_is_entry, entries)):
             raise ValueError("not what predict.sh writes")
     except (OSError, ValueError) as error:
         raise UserError(
@@ -259,7 +271,7 @@ def _read(journal: Path) -> tuple[bool, list[dict[str, str]]]:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether an entry names nothing outside of the journal's folder as what was made there."""
+    """Whether an entry is well formed and names only targets inside the journal's folder."""
     if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
         return False
     if entry.keys() == {"made"}:

@@ -1,4 +1,4 @@
-"""A finished model on disk: `model.safetensors` has what training changed, `model.json` everything else."""
+"""A finished model on disk: `model.safetensors` has the tensors that training changed, `model.json` all the rest."""
 
 from __future__ import annotations
 
@@ -24,25 +24,29 @@ from coft.core.finite import check_finite
 from coft.core.precision import PRECISIONS, PREDICTIONS, faster_precision
 from coft.images.reading import Decoding
 from coft.images.views import Inputs
+from coft.labelling.classifier import CLEAN_RULES, SCORES
 from coft.labelling.predictor import FinalClassifier, Predictor
-from coft.method.labeller import SCORES
-from coft.method.negative_prompt import CLEAN_RULES
 
-from .encoders import Tensors, changed_tensors, module_of, rebuilt
+from .encoders import Tensors, changed_tensors, module_of, rebuild
 from .locate_model import DESCRIPTION, FORMAT, damaged, description_of, find_model, sealed
-from .model import AdaptedModel, Origin
+from .model import AdaptedModel, BackboneRef
 
 WEIGHTS = "model.safetensors"
+RENAMED = {"joint": "both-prompts", "coupled": "softmax", "raw": "sigmoid"}  # scores and rules of earlier models
 
 
 # -------------------------------------------------------------------- writing
 
 
 def save(model: AdaptedModel, folder: Path) -> None:
-    """Write a model to a folder, whose model is replaced if it has one.
+    """Write a model to a folder. A model that is there is replaced.
+
+    Args:
+        model: The model.
+        folder: Model folder.
 
     Raises:
-        UserError: If it cannot be written.
+        UserError: If the folder cannot be written to.
     """
     tensors, description = _parts(model)
     try:
@@ -50,7 +54,7 @@ def save(model: AdaptedModel, folder: Path) -> None:
             draft.touch()
             mode = draft.stat().st_mode
             save_file(tensors, draft, metadata={"format": FORMAT})
-            draft.chmod(mode)  # it makes a file that nobody else may read
+            draft.chmod(mode)  # save_file makes a file that no other user may read
             description["weights"] = {"file": WEIGHTS, "sha256": checksum(draft)}
         write_json(folder / DESCRIPTION, sealed(description))
     except (OSError, SafetensorError) as error:
@@ -69,26 +73,28 @@ def checksum(path: Path) -> str:
 
 
 def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors by name, and the rest as JSON has it."""
+    """The tensors of a model by name, and the rest as JSON."""
     tensors: Tensors = {}
     predictor, visual = model.predictor, model.clip_model.visual
     for number, encoder in enumerate(predictor.encoders):
-        tensors |= {f"encoders.{number}.{name}": value for name, value in changed_tensors(encoder, visual).items()}
-    heads = []
-    for (name, own), number in zip(predictor.classifiers.items(), predictor.numbers(), strict=True):
-        vectors = {"positive": own.positive, "clean": own.clean}
-        tensors |= {f"classifiers.{name}.{key}": _plain(value) for key, value in vectors.items() if value is not None}
-        heads.append({"name": name, "encoder": number, "scale": own.scale})
+        tensors |= {f"encoders.{number}.{name}": tensor for name, tensor in changed_tensors(encoder, visual).items()}
+    classifier_entries = []
+    for (name, classifier), number in zip(predictor.classifiers.items(), predictor.numbers(), strict=True):
+        vectors = {"positive": classifier.positive, "clean": classifier.clean}
+        for key, tensor in vectors.items():
+            if tensor is not None:
+                tensors[f"classifiers.{name}.{key}"] = _plain(tensor)
+        classifier_entries.append({"name": name, "encoder": number, "scale": classifier.scale})
     description = {
         "format": FORMAT,
         "classes": list(model.classes),
         "templates": list(model.templates),
-        "backbone": asdict(model.origin),
+        "backbone": asdict(model.backbone),
         "inputs": asdict(model.inputs),
         "decoding": asdict(model.decoding),
         "precision": model.precision,
         "encoders": [module_of(encoder, visual) for encoder in predictor.encoders],
-        "classifiers": heads,
+        "classifiers": classifier_entries,
         "score": predictor.score,
         "clean_rule": predictor.clean_rule,
         "about": model.about,
@@ -101,7 +107,7 @@ def _plain(value: Tensor) -> Tensor:
 
 
 def portable_name(name: str) -> str:
-    """A backbone's name that does not depend on the working directory: paths become absolute."""
+    """A backbone's name that does not depend on the working directory: a path becomes absolute."""
     path = local_path(name) if is_open_clips(name) else Path(name).expanduser()
     if name in backbone_names() or path is None or not path.exists():
         return name
@@ -113,7 +119,7 @@ def portable_name(name: str) -> str:
 
 
 def load(
-    place: Path,
+    path: Path,
     device: str | torch.device = "cpu",
     backbone: str = "",
     trust_jit: bool = False,
@@ -122,21 +128,21 @@ def load(
     """Load the model of a run.
 
     Args:
-        place: See `find_model`.
-        device: Where it computes.
-        backbone: Where the backbone is now, if not where the run had it.
-        trust_jit: See `load_clip`.
-        precision: In the place of the run's: a name of `PRECISIONS`.
+        path: Output folder of a run, or its model folder.
+        device: Device of the weights.
+        backbone: Name or path of the backbone, if it is not where the run had it.
+        trust_jit: Whether a TorchScript file, which can hold code, may be loaded as the backbone.
+        precision: A key of `PRECISIONS` in place of the run's.
 
     Raises:
-        UserError: If there is no model, it is of another version or damaged, or the backbone is another one.
+        UserError: If there is no model, if it is damaged or of another version, or if the backbone is not the same.
     """
-    folder = find_model(place)
+    folder = find_model(path)
     description = description_of(folder)
     description["precision"] = precision or description.get("precision")
     tensors = _tensors(folder, description)
     try:
-        return _built(description, tensors, torch.device(device), backbone, trust_jit)
+        return _build(description, tensors, torch.device(device), backbone, trust_jit)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise damaged(folder / DESCRIPTION, f"{type(error).__name__}: {error}") from error
 
@@ -144,46 +150,47 @@ def load(
 def _tensors(folder: Path, description: Mapping[str, Any]) -> Tensors:
     path = folder / WEIGHTS
     try:
-        found = checksum(path)
+        digest = checksum(path)
         with utf8_path(path) as named:
             tensors = load_file(named)
     except (OSError, SafetensorError) as error:
         raise damaged(path, str(error)) from error
     weights = description.get("weights")
-    if not isinstance(weights, dict) or found != weights.get("sha256"):
+    if not isinstance(weights, dict) or digest != weights.get("sha256"):
         raise damaged(path, f"its checksum is not the one in {DESCRIPTION}")
     check_finite(tensors, str(path), "run the training again with a lower OPTIM.LR")
     return tensors
 
 
-def _built(
+def _build(
     description: Mapping[str, Any], tensors: Tensors, device: torch.device, backbone: str, trust_jit: bool
 ) -> AdaptedModel:
-    origin = Origin(**description["backbone"])
-    clip_model = load_origin(origin, backbone, trust_jit).to(device)
+    reference = BackboneRef(**description["backbone"])
+    clip_model = load_backbone(reference, backbone, trust_jit).to(device)
     precision = usable_precision(description["precision"], device.type)
     if precision == PREDICTIONS:
         hold_frozen_in_bf16(clip_model.visual)
     visual, parts = clip_model.visual, _grouped(tensors)
     encoders = [
-        rebuilt(visual, module, parts.get(f"encoders.{number}", {}))
+        rebuild(visual, module, parts.get(f"encoders.{number}", {}))
         for number, module in enumerate(description["encoders"])
     ]
     classifiers = {}
-    for head in description["classifiers"]:
-        vectors = {key: value.to(device) for key, value in parts[f"classifiers.{head['name']}"].items()}
-        encoder, scale = encoders[head["encoder"]], float(head["scale"])
-        classifiers[head["name"]] = FinalClassifier(encoder, vectors["positive"], vectors.get("clean"), scale)
-    classes, score, clean_rule = tuple(description["classes"]), description["score"], description["clean_rule"]
+    for entry in description["classifiers"]:
+        vectors = {key: value.to(device) for key, value in parts[f"classifiers.{entry['name']}"].items()}
+        encoder, scale = encoders[entry["encoder"]], float(entry["scale"])
+        classifiers[entry["name"]] = FinalClassifier(encoder, vectors["positive"], vectors.get("clean"), scale)
+    classes = tuple(description["classes"])
+    score, clean_rule = (RENAMED.get(description[key], description[key]) for key in ("score", "clean_rule"))
     if score not in SCORES or clean_rule not in ("", *CLEAN_RULES):
         raise ValueError(f"score {score!r} or clean rule {clean_rule!r} is unknown")
-    if not classifiers or any(len(own.positive) != len(classes) for own in classifiers.values()):
+    if not classifiers or any(len(classifier.positive) != len(classes) for classifier in classifiers.values()):
         raise ValueError("classes and vectors differ in number")
     inputs = description["inputs"] | {key: tuple(description["inputs"][key]) for key in ("mean", "std")}
     return AdaptedModel(
         classes,
         tuple(description["templates"]),
-        origin,
+        reference,
         Inputs(**inputs),
         Decoding(**description["decoding"]),
         precision,
@@ -193,35 +200,35 @@ def _built(
     )
 
 
-def load_origin(origin: Origin, name: str = "", trust_jit: bool = False) -> Any:
+def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = False) -> Any:
     """Load the frozen CLIP that a model was made from.
 
     Args:
-        origin: The backbone.
-        name: Where it is now, if not where the run had it.
-        trust_jit: See `load_clip`.
+        reference: The backbone.
+        name: Name or path of the backbone, if it is not where the run had it.
+        trust_jit: Whether a TorchScript file, which can hold code, may be loaded as the backbone.
 
     Raises:
-        UserError: If it is another one.
+        UserError: If its weights are not those that the model was trained with.
     """
-    clip_model: Any = load_clip(name or origin.name, trust_jit)
-    found = fingerprint(clip_model)
-    if found != origin.fingerprint:
+    clip_model: Any = load_clip(name or reference.name, trust_jit)
+    actual = fingerprint(clip_model)
+    if actual != reference.fingerprint:
         raise UserError(
-            f"backbone {name or origin.name}: is another one than the model was trained with (fingerprint {found}, "
-            f"expected {origin.fingerprint}); give the one it was trained with by --backbone"
+            f"backbone {name or reference.name}: is another one than the model was trained with (fingerprint {actual}, "
+            f"expected {reference.fingerprint}); give the one it was trained with by --backbone"
         )
-    freeze_stages(clip_model.visual, origin.frozen_stages)
+    freeze_stages(clip_model.visual, reference.frozen_stages)
     if is_convolutional(clip_model.visual):
-        clip_model.visual.to(memory_format=torch.channels_last)  # as in training: faster, and the same bits
+        clip_model.visual.to(memory_format=torch.channels_last)  # as in training, to get the same bits; faster, too
     return clip_model
 
 
 def usable_precision(precision: str, device: str) -> str:
-    """The precision of a run, or fp32 on a device that is no faster with less.
+    """The precision to predict with: that of the run, or fp32 on a CPU that is no faster with less.
 
     Args:
-        precision: A name of `PRECISIONS`.
+        precision: Precision of the run: a key of `PRECISIONS`.
         device: "cpu" or "cuda".
     """
     if device == "cpu" and (PRECISIONS[precision] is torch.float16 or faster_precision(device) == "fp32"):
@@ -230,7 +237,7 @@ def usable_precision(precision: str, device: str) -> str:
 
 
 def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, Tensors]:
-    """Tensors by what they belong to: "encoders.0.conv1.weight" is "conv1.weight" of "encoders.0"."""
+    """Group tensors by the first two parts of their names, such as "encoders.0" of "encoders.0.conv1.weight"."""
     parts: dict[str, Tensors] = {}
     for name, value in tensors.items():
         kind, owner, rest = name.split(".", 2)

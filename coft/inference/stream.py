@@ -1,4 +1,4 @@
-"""Predicting any number of images in constant memory: threads read ahead of the encoders."""
+"""Predict any number of images in constant memory: threads read images ahead of the encoders."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from coft.core.errors import UserError
 from .model import AdaptedModel
 from .sources import Source
 
-BATCH = {"cpu": 32, "cuda": 256}
-AHEAD = 3  # batches of images that are read before they are needed
+BATCH = {"cpu": 32, "cuda": 256}  # images of a batch, by device
+AHEAD = 3  # batches that are read ahead
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model says of an image, or why it says nothing.
+    """The prediction of an image, or the reason why there is none.
 
     Attributes:
         source: The image.
-        probabilities: Shape (C,); empty where there is a problem.
-        p_clean: Likewise; None where the model has none.
-        problem: Why the image cannot be read; "" where it can.
+        probabilities: Probabilities of the classes. Shape (C,); empty if there is a problem.
+        p_clean: Probability, by the negative prompts, that each class is right. Shape (C,); None if the model has no
+            negative prompts.
+        problem: Why the image cannot be read; else "".
     """
 
     source: Source
@@ -42,41 +43,41 @@ class Outcome:
 
 
 def predict_all(model: AdaptedModel, sources: Iterable[Source], batch_size: int = 0) -> Iterator[Outcome]:
-    """Predict images, in their order.
+    """Predict images in their order.
 
     Args:
         model: The model.
         sources: Any number of images.
-        batch_size: Images at a time; 0: what suits the model's device.
+        batch_size: Images of a batch; 0 for the default of the model's device.
     """
     size = batch_size or BATCH[model.device.type]
     read = read_ahead(model, sources, AHEAD * size)
     while batch := list(islice(read, size)):
-        yield from _predicted(model, batch)
+        yield from _predict_batch(model, batch)
 
 
-def _predicted(model: AdaptedModel, batch: list[tuple[Source, Tensor | str]]) -> Iterator[Outcome]:
+def _predict_batch(model: AdaptedModel, batch: list[tuple[Source, Tensor | str]]) -> Iterator[Outcome]:
     views = [view for _, view in batch if isinstance(view, Tensor)]
-    found = model.predict(model.batch(views)) if views else None
-    probabilities = iter(found.probabilities.cpu() if found else ())
-    clean = iter(found.p_clean.cpu() if found and found.p_clean is not None else ())
+    prediction = model.predict(model.batch(views)) if views else None
+    probabilities = iter(prediction.probabilities.cpu() if prediction else ())
+    p_clean = iter(prediction.p_clean.cpu() if prediction and prediction.p_clean is not None else ())
     for source, view in batch:
         if isinstance(view, Tensor):
-            yield Outcome(source, next(probabilities), next(clean, None))
+            yield Outcome(source, next(probabilities), next(p_clean, None))
         else:
             yield Outcome(source, torch.zeros(0), problem=view)
 
 
 def read_ahead(model: AdaptedModel, sources: Iterable[Source], count: int) -> Iterator[tuple[Source, Tensor | str]]:
-    """Read images in threads, in their order.
+    """Read images in threads; the order stays.
 
     Args:
-        model: Says how an image is viewed.
+        model: The model that the images are for.
         sources: The images.
-        count: How many are read before they are asked for.
+        count: Number of images that are read ahead.
 
     Yields:
-        The image with its view, shape (3, size, size), uint8, or with why it cannot be read.
+        The image with its view, shape (3, size, size), uint8, or with the reason why it cannot be read.
     """
 
     def read(source: Source) -> tuple[Source, Tensor | str]:
@@ -97,7 +98,7 @@ def read_ahead(model: AdaptedModel, sources: Iterable[Source], count: int) -> It
 
 
 def view_or_problem(model: AdaptedModel, source: Source) -> Tensor | str:
-    """The view of an image, shape (3, size, size), uint8, or why it cannot be read."""
+    """The view of an image, shape (3, size, size), uint8, or the reason why it cannot be read."""
     try:
         if not stat.S_ISREG(source.path.stat().st_mode):  # reading a pipe would never end
             return "no plain file"

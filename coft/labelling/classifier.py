@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recompute
-
-from coft.method.negative_prompt import clean_log_odds
 
 HEADS = ("positive", "negative")  # a classifier's vectors
+Scores = tuple[Tensor, Tensor]  # logits l+ and clean log-odds d of some images, shape (n, C) each
+
+# How logits l+ and clean log-odds d become the score that a class is chosen by.
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "both-prompts": lambda logits, log_odds: (
+        (logits + log_odds) / 2
+    ),  # of which the softmax is the geometric mean of p and p_clean
+    "positive": lambda logits, log_odds: logits,
+}
+
+
+def softmax_rule(log_odds: Tensor) -> Tensor:
+    """Probabilities of the labels, given that exactly one of them is right: softmax over the classes of d.
+
+    If label c is right with probability q_c given x, the dual loss is least where d_c = logit(q_c) + log(C - 1). Of C
+    independent events exactly event c happens with a probability in proportion to the odds q_c / (1 - q_c), which is
+    exp(d_c) but for a factor that the classes share.
+    """
+    return log_odds.softmax(dim=-1)
+
+
+# How clean log-odds (n, C) become p_clean (n, C), the probability that each label is right: it counts as clean where
+# that is above 1/2. "sigmoid" is the rule as printed in the paper.
+CLEAN_RULES: dict[str, Callable[[Tensor], Tensor]] = {"softmax": softmax_rule, "sigmoid": torch.sigmoid}
 
 
 class Classifier(nn.Module):
@@ -21,31 +42,26 @@ class Classifier(nn.Module):
     Args:
         encoder: Images (n, 3, size, size) to features (n, embed_dim).
         positive: Shape (C, embed_dim); its direction counts, not its length.
-        negative: Shape (C, embed_dim), likewise.
+        negative: Shape (C, embed_dim); its direction counts, too. None: there is no negative prompt.
         scale: CLIP's logit scale.
         negative_to_visual: Whether the clean log-odds pass gradients on to the encoder.
-        micro_batch: While training, so many images go through the encoder at a time, and their activations are not
-            kept but computed again for the gradients: memory for one micro-batch, a third more time. 0: all at once.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
         positive: Tensor,
-        negative: Tensor,
+        negative: Tensor | None,
         scale: float,
         negative_to_visual: bool = True,
-        micro_batch: int = 0,
     ) -> None:
         super().__init__()
-        if positive.shape != negative.shape or positive.dim() != 2:
-            raise ValueError(
-                f"positive and negative have shapes {positive.shape} and {negative.shape}, not (C, embed_dim)"
-            )
+        shapes = [tuple(vectors.shape) for vectors in (positive, negative) if vectors is not None]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+            raise ValueError(f"vectors of the classes have shapes {shapes}, not (C, embed_dim)")
         self.encoder = encoder
-        self.micro_batch = micro_batch
         self.positive: Tensor = positive
-        self.negative: Tensor = negative
+        self.negative: Tensor | None = negative
         self.scale = scale
         self.negative_to_visual = negative_to_visual
 
@@ -60,35 +76,53 @@ class Classifier(nn.Module):
         Args:
             images: Shape (n, 3, size, size), on any device.
         """
-        images = images.to(self.device)
-        if self.micro_batch and torch.is_grad_enabled():
-            parts = images.split(self.micro_batch)
-            # No random number is drawn in an encoder, and statistics of batch norms stay: the same as all at once.
-            encoded = torch.cat([recompute(self.encoder, part, use_reentrant=False) for part in parts])
-        else:
-            encoded = self.encoder(images)
-        return F.normalize(encoded.to(self.positive.dtype), dim=-1)
+        return F.normalize(self.encoder(images.to(self.device)).to(self.positive.dtype), dim=-1)
 
-    def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def classify(self, features: Tensor) -> Scores:
         """Compare image features with the classes' vectors.
 
+        Args:
+            features: Unit-length, or means of such. Shape (n, embed_dim).
+
         Returns:
-            Logits l+ and clean log-odds d, each of shape (n, C), in fp32 at least.
+            Logits l+ and clean log-odds d, each of shape (n, C), in fp32 at least; d is 0 without a negative prompt.
         """
-        positive, negative = F.normalize(self.positive, dim=-1), F.normalize(self.negative, dim=-1)
+        positive = F.normalize(self.positive, dim=-1)
         routed = features if self.negative_to_visual else features.detach()
         with torch.autocast(features.device.type, enabled=False):  # d is a small difference of large numbers
             logits = self.scale * features @ positive.t()
+            if self.negative is None:
+                return logits, torch.zeros_like(logits)
+            negative = F.normalize(self.negative, dim=-1)
             return logits, clean_log_odds(routed, positive, negative, self.scale)
 
     @property
-    def named_by(self) -> Tensor:
-        """The unit vectors of the logits. Shape (C, embed_dim)."""
-        return F.normalize(self.positive, dim=-1)
+    def negative_vectors(self) -> Tensor:
+        """The negative vectors of a classifier that has some. Shape (C, embed_dim)."""
+        assert self.negative is not None
+        return self.negative
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify images: as `classify` does their features."""
+    def forward(self, images: Tensor) -> Scores:
+        """Logits and clean log-odds of images; see `classify`."""
         return self.classify(self.features(images))
+
+
+def clean_log_odds(features: Tensor, positive: Tensor, negative: Tensor, scale: Tensor | float) -> Tensor:
+    """Compute d(x, c) = s <f(x), t+_c> - s <f(x), t-_c>, with the positive vectors detached and nothing else.
+
+    The image features are live in both terms, so the negative prompt also regularises what trains in the image
+    encoder; the positive prompt learns from the classification loss alone.
+
+    Args:
+        features: Unit-length image features. Shape (n, embed_dim).
+        positive: Unit-length positive vectors t+. Shape (C, embed_dim).
+        negative: Unit-length negative vectors t-. Shape (C, embed_dim).
+        scale: CLIP's logit scale s (the inverse temperature).
+
+    Returns:
+        Clean log-odds. Shape (n, C).
+    """
+    return scale * features @ (positive.detach() - negative).t()
 
 
 def interpolate(start: Classifier, end: Classifier, weight: float, heads: Sequence[str] = HEADS) -> Classifier:
@@ -105,9 +139,9 @@ def interpolate(start: Classifier, end: Classifier, weight: float, heads: Sequen
     """
     result = copy.deepcopy(end).requires_grad_(False)
     with torch.no_grad():
-        ends, starts = dict(result.encoder.named_parameters()), dict(start.encoder.named_parameters())
-        for name, value in ends.items():
-            value.lerp_(starts[name].to(value.dtype), 1 - weight)
+        starts = dict(start.encoder.named_parameters())
+        for name, value in result.encoder.named_parameters():
+            value.copy_(value.lerp(starts[name].to(value.dtype), 1 - weight))
         for name in heads:
             a, b = (F.normalize(getattr(c, name).detach(), dim=-1) for c in (start, end))
             getattr(result, name).copy_(a.lerp(b, weight))

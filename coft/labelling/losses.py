@@ -1,8 +1,9 @@
-"""Losses on pseudo-labels, and how the predictions of several models become one."""
+"""Losses on pseudo-labels: sums over images, with what they are to be divided by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,45 +12,43 @@ from torch import Tensor
 from .pseudo_labels import PseudoLabels
 
 
-def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor, total: Tensor | None = None) -> Tensor:
-    """Weighted mean of the samples' cross-entropies, or their weighted sum where all weights together are below 1.
+class Term(NamedTuple):
+    """A mean over a batch that is a part of a loss, as the sum over some of its images and what that is divided by.
 
-    So few weights of a batch cannot make a large step, and a batch without any makes none.
+    Processes and micro-batches have parts of a batch. So whoever adds up the sums divides, by at least 1: few weights
+    cannot make a large step, and a batch without any makes none.
 
-    Args:
-        logits: Shape (n, C).
-        label: Shape (n,).
-        weight: From 0 to 1. Shape (n,).
-        total: Sum of the weights of the whole batch, where these are a part of it; the result is then its part of the
-            mean.
-
-    Returns:
-        A scalar.
+    Attributes:
+        total: Sum over the images at hand, with gradients. A scalar.
+        divisor: Sum of the weights of the whole batch.
+        coefficient: Of the mean in the loss; 0: it is reported and not trained on.
     """
-    each = F.cross_entropy(logits, label, reduction="none")
-    return (each * weight).sum() / (weight.sum() if total is None else total).clamp_min(1)
+
+    total: Tensor
+    divisor: float
+    coefficient: float = 1.0
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, or this part's share of it."""
+        return self.total / max(1.0, self.divisor)
 
 
-def adjusted_cross_entropy(
-    logits: Tensor, labels: PseudoLabels, log_frequency: Tensor, batch: PseudoLabels | None = None
-) -> Tensor:
-    """`weighted_cross_entropy` of pseudo-labels, with logits adjusted by their class frequencies (Menon et al. 2021).
+def adjusted_cross_entropy(logits: Tensor, labels: PseudoLabels, batch: PseudoLabels, log_frequency: Tensor) -> Term:
+    """Weighted cross-entropy of pseudo-labels, with logits adjusted by their class frequencies (Menon et al. 2021).
 
     What trains need not learn the imbalance that a filter leaves.
 
     Args:
-        logits: Of some images. Shape (n, C).
+        logits: Of some images of a batch. Shape (n, C).
         labels: Of these images, in this order.
-        log_frequency: Of the classes, see `PseudoLabels.log_frequency`. Shape (C,).
-        batch: Of the whole batch, where the images are a part of it.
-
-    Returns:
-        A scalar.
+        batch: Of all images of the batch.
+        log_frequency: Of the classes, from `PseudoLabels.log_frequency`. Shape (C,).
     """
     device = logits.device
     adjusted = logits.float() + log_frequency.to(device)
-    total = None if batch is None else batch.weight.sum().to(device)
-    return weighted_cross_entropy(adjusted, labels.label.to(device), labels.weight.to(device), total)
+    each = F.cross_entropy(adjusted, labels.label.to(device), reduction="none")
+    return Term((each * labels.weight.to(device)).sum(), float(batch.weight.sum()))
 
 
 def average_predictions(logits: Sequence[Tensor]) -> Tensor:
@@ -63,9 +62,10 @@ def average_predictions(logits: Sequence[Tensor]) -> Tensor:
     """
     if len(logits) == 1:
         return logits[0]
-    return torch.stack([x.softmax(dim=1) for x in logits]).mean(dim=0).clamp_min(1e-30).log()
+    return log_mean([x.softmax(dim=1) for x in logits])
 
 
-def log_mean(probabilities: Mapping[str, Tensor]) -> Tensor:
+def log_mean(probabilities: Sequence[Tensor] | Mapping[str, Tensor]) -> Tensor:
     """Log of the mean of several models' probabilities, shape (n, C) each. Shape (n, C)."""
-    return torch.stack(list(probabilities.values())).mean(dim=0).clamp_min(1e-30).log()
+    each = probabilities.values() if isinstance(probabilities, Mapping) else probabilities
+    return torch.stack(list(each)).mean(dim=0).clamp_min(1e-30).log()

@@ -7,13 +7,13 @@ features alone, so it is a second witness beside the text: a wrong label among r
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.core.tables import Allocate, Rows, chunks, in_memory, map_rows
-from coft.core.world import ALONE, World
+from coft.core.table import Table
 
 SHARE = 0.8  # of an image's neighbours in its probabilities; the rest is its own
 STEPS = 30  # 0.8^30 is a thousandth: what further steps would change
@@ -27,136 +27,149 @@ def neighbour_count(images: int, classes: int) -> int:
     return max(1, min(MOST, round(math.sqrt(images / classes))))
 
 
+@dataclass(frozen=True)
+class Anchors:
+    """Images that can be neighbours, as others compare themselves with them.
+
+    Attributes:
+        mean: Of the features of all images: what all share tells none of them apart. Shape (k,).
+        features: Of the anchors, less the mean, of unit length. Shape (anchors, k).
+        count: Neighbours of an image.
+    """
+
+    mean: Tensor
+    features: Tensor
+    count: int
+
+    def shares(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of whom the values of images are made that have spread to them.
+
+        Args:
+            features: Of the images. Shape (n, k).
+
+        Returns:
+            Shares of the nearest anchors and their numbers, shape (n, count) each; the share of an image's own values,
+            shape (n, 1). All shares of an image together are 1.
+        """
+        cosine, numbers = nearest(centred(features, self.mean), self.features, self.count)
+        weight = cosine.double().clamp_min(0) ** POWER
+        weight = SHARE * weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-12)
+        total = weight.sum(dim=1, keepdim=True) + 1 - SHARE
+        return weight / total, numbers, (1 - SHARE) / total
+
+
 class NeighbourGraph:
     """A graph of images, with an edge to each one's nearest neighbours.
 
     It is symmetric and normalised: D^-1/2 A D^-1/2, where a_ij = max(0, cos)^3 for each of the two that has the other
-    as its neighbour. Of more than `anchors` images, so many, evenly spaced, make up the graph; the others only read
-    from their neighbours among them.
+    as its neighbour. Of more than `most` images, so many, evenly spaced, make up the graph; the others only read from
+    their neighbours among them.
 
     Args:
-        features: Of all images. They are centred: what all images share tells none of them apart. Shape (N, k).
+        features: Of all images. Shape (N, k).
         count: Neighbours of an image.
-        anchors: See above.
-        world: Its ranks have a part of the rows each, of features and of all values.
+        most: Images of the graph, at most.
+
+    Attributes:
+        index: The images of the graph. Shape (anchors,).
+        anchors: What others compare themselves with.
     """
 
-    def __init__(self, features: Tensor, count: int, anchors: int = ANCHORS, world: World = ALONE) -> None:
-        self.world, self.images = world, world.total(len(features))
-        size = min(self.images, anchors)
-        self.anchors = torch.arange(size) * self.images // max(1, size)
-        self.mean = world.mean(features.float())
-        self.known = centred(world.take(features, self.anchors, self.images), self.mean)
-        self.count = min(count, max(1, size - 1))
-        part = world.part(size)
-        edges = nearest(self.known[part], self.known, self.count, torch.arange(size)[part])
-        self.edges = _normalised(*map(world.gather, edges))
-        self._others = None if size == self.images else self.weights(features)
+    def __init__(self, features: Table, count: int, most: int = ANCHORS) -> None:
+        images = len(features)
+        size = min(images, most)
+        self.index = torch.arange(size) * images // max(1, size)
+        mean = features.mean()
+        of_graph = centred(features.at(self.index), mean)
+        self.anchors = Anchors(mean, of_graph, min(count, max(1, size - 1)))
+        self._edges = _normalised(*nearest(of_graph, of_graph, self.anchors.count, torch.arange(size)))
+        self._shares = None if size == images else self._shares_of(features)
 
-    def weights(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights, of sum 1 or 0, and numbers of the nearest anchors of images. Shape (n, count) each.
+    def _shares_of(self, features: Table) -> tuple[Tensor, Tensor, Tensor]:
+        """Of whom an image's values are made: shares of anchors, their numbers, and the share of its own values."""
+        count = self.anchors.count
+        rows = features.map(lambda x: torch.cat([*self.anchors.shares(x)], dim=1).float()).all()  # exact to 2^24
+        shares, numbers, rest = rows.split([count, count, 1], dim=1)
+        of_anchor = torch.zeros(len(rows), dtype=torch.bool).scatter(0, self.index, True).unsqueeze(1)
+        place = torch.zeros(len(rows)).scatter(0, self.index, torch.arange(len(self.index)).float()).unsqueeze(1)
+        first = torch.arange(count) == 0  # an anchor has its own value, which has spread already
+        shares = torch.where(of_anchor, first.float(), shares)
+        numbers = torch.where(of_anchor, place, numbers).int()
+        return shares, numbers, torch.where(of_anchor, 0.0, rest)
 
-        Args:
-            features: Shape (n, k).
-        """
-        return weights_of(features, self.mean, self.known, self.count)
-
-    def smooth(self, values: Tensor, allocate: Allocate = in_memory) -> Tensor:
+    def smooth(self, values: Table) -> Table:
         """Let values spread over the graph: s = a W s + (1 - a) v, divided by what becomes of ones.
 
         Args:
             values: v, of all images. Shape (N, C).
-            allocate: Makes the table.
 
         Returns:
-            s, shape (N, C), fp64. Each is a weighted mean of values, so rows of sum 1 keep it.
+            s, shape (N, C), of the type of v. Each is a weighted mean of values, so rows of sum 1 keep it.
         """
-        known = self.smooth_anchors(values)
-        if self._others is None:
-            return known[self.world.part(len(known))]
-        result = Rows(len(values), allocate)
-        for rows, weight, index in chunks(values, *self._others):
-            result.add(read(known, weight, index, rows))
-        table = result.table()
-        which, place = self.world.own(self.anchors, self.images)
-        table[place] = known[which]
-        return table
+        start = values.at(self.index)
+        smooth = self.smooth_anchors(start)
+        if self._shares is None:
+            return Table.of(smooth.to(start.dtype))
+        return values.map(lambda rows, s, n, rest: read(smooth, s, n, rest, rows).to(rows.dtype), *self._shares)
 
     def smooth_anchors(self, values: Tensor) -> Tensor:
-        """Values of the anchors after that, from values of all images. Shape (anchors, C), fp64."""
-        own = self.world.take(values, self.anchors, self.images).double()
-        own = torch.cat([own, torch.ones(len(own), 1, dtype=torch.float64)], dim=1)
-        current = own
+        """Values of the images of the graph after they have spread. Shape (anchors, C), fp64."""
+        start = torch.cat([values.double(), torch.ones(len(values), 1, dtype=torch.float64)], dim=1)
+        current = start
         for _ in range(STEPS):
-            current = SHARE * (self.edges @ current) + (1 - SHARE) * own
+            current = SHARE * (self._edges @ current) + (1 - SHARE) * start
         return current[:, :-1] / current[:, -1:]
 
-    def spread(self, logits: Tensor, allocate: Allocate = in_memory) -> Tensor:
+    def spread(self, logits: Table) -> Table:
         """Log of the probabilities of logits, shape (N, C), after these have spread. Shape (N, C), fp64."""
-        probabilities = map_rows(lambda rows: rows.double().softmax(dim=1), logits, allocate=allocate)
-        return log_(self.smooth(probabilities, allocate))
+        smooth = self.smooth(logits.map(lambda rows: rows.double().softmax(dim=1)))
+        return smooth.map(lambda rows: rows.clamp_min(1e-30).log())
 
 
-def log_(probabilities: Tensor) -> Tensor:
-    """Log of probabilities, at least of 1e-30, in place."""
-    for (rows,) in chunks(probabilities):
-        rows.clamp_min_(1e-30).log_()
-    return probabilities
-
-
-def centred(features: Tensor, mean: Tensor) -> Tensor:
-    """Features less their mean, of unit length. Shape as of `features`."""
-    return F.normalize(features.float() - mean, dim=1)
-
-
-def weights_of(features: Tensor, mean: Tensor, known: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """See `NeighbourGraph.weights`; the graph has `mean`, `known` and `count`."""
-    parts = [nearest(centred(rows, mean), known, count) for (rows,) in chunks(features)]
-    cosine, index = (torch.cat(part) for part in zip(*parts, strict=True))
-    weight = cosine.double().clamp_min(0) ** POWER
-    return weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-12), index
-
-
-def read(known: Tensor, weight: Tensor, index: Tensor, own: Tensor) -> Tensor:
-    """Values of images that are no anchors: of their neighbours' and their own, as `NeighbourGraph.smooth` has it.
+def read(smooth: Tensor, shares: Tensor, numbers: Tensor, own_share: Tensor, values: Tensor) -> Tensor:
+    """Values of images after they have spread: of their neighbours' and their own.
 
     Args:
-        known: s of the anchors. Shape (anchors, C).
-        weight: See `NeighbourGraph.weights`. Shape (n, count).
-        index: Likewise.
-        own: Values of the images. Shape (n, C).
+        smooth: Values of the anchors, which have spread. Shape (anchors, C).
+        shares: Of the anchors; see `Anchors.shares`. Shape (n, count).
+        numbers: Numbers of the anchors. Shape (n, count).
+        own_share: Of an image's own values. Shape (n, 1).
+        values: Of the images. Shape (n, C).
 
     Returns:
         Shape (n, C), fp64.
     """
-    near = torch.zeros_like(own, dtype=torch.float64)
-    for share, place in zip(weight.unbind(dim=1), index.unbind(dim=1), strict=True):  # one by one, for memory
-        near += share.unsqueeze(1) * known[place]
-    total = SHARE * weight.sum(dim=1, keepdim=True) + 1 - SHARE
-    return (SHARE * near + (1 - SHARE) * own.double()) / total
+    near = F.embedding_bag(numbers.long(), smooth, per_sample_weights=shares.to(smooth), mode="sum")
+    return near + own_share * values.double()
 
 
-def nearest(features: Tensor, known: Tensor, count: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The nearest of some known images by cosine, a few rows at a time.
+def centred(features: Tensor, mean: Tensor) -> Tensor:
+    """Features less their mean, of unit length. Shape (n, k), like `features`."""
+    return F.normalize(features.float() - mean, dim=1)
+
+
+def nearest(features: Tensor, anchors: Tensor, count: int, number: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The nearest of some images by cosine.
 
     Args:
         features: Of unit length. Shape (n, k).
-        known: Likewise. Shape (m, k).
+        anchors: Those that can be nearest. Of unit length. Shape (m, k).
         count: How many.
-        own: Number of each image among the known ones, which is left out. Shape (n,).
+        number: Number of each image among the anchors, which is left out. Shape (n,).
 
     Returns:
         Cosines and numbers, nearest first. Shape (n, count) each.
     """
-    cosine, index = [], []
-    for rows, *mine in chunks(features, *([] if own is None else [own])):
-        similar = rows @ known.t()
-        if mine:
-            similar.scatter_(1, mine[0].unsqueeze(1), -1.0)
+
+    def rows(batch: Tensor, *numbers: Tensor) -> Tensor:
+        similar = batch @ anchors.t()
+        if numbers:
+            similar = similar.scatter(1, numbers[0].unsqueeze(1), -1.0)
         best = similar.topk(count, dim=1)
-        cosine.append(best.values)
-        index.append(best.indices)
-    return torch.cat(cosine), torch.cat(index)
+        return torch.cat([best.values.double(), best.indices.double()], dim=1)
+
+    best = Table.of(features).map(rows, *([] if number is None else [number])).all()
+    return best[:, :count].to(features.dtype), best[:, count:].long()
 
 
 def _normalised(cosine: Tensor, index: Tensor) -> Tensor:
@@ -168,6 +181,6 @@ def _normalised(cosine: Tensor, index: Tensor) -> Tensor:
         places, torch.cat([weight, weight]), (size, size), check_invariants=False
     ).coalesce()
     (rows, columns), values = edges.indices(), edges.values()
-    root = torch.zeros(size, dtype=torch.float64).index_add_(0, rows, values).clamp_min(1e-12).rsqrt()
+    root = torch.zeros(size, dtype=torch.float64).index_add(0, rows, values).clamp_min(1e-12).rsqrt()
     values = values * root[rows] * root[columns]
     return torch.sparse_coo_tensor(edges.indices(), values, edges.shape, is_coalesced=True, check_invariants=False)

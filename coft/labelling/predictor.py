@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coft.method.labeller import SCORES, Scores
-from coft.method.negative_prompt import p_clean
+from coft.core.table import Table
 
-from .classifier import Classifier
+from .classifier import CLEAN_RULES, SCORES, Classifier, Scores
 from .losses import average_predictions
 
 
@@ -32,16 +31,35 @@ class FinalClassifier:
     clean: Tensor | None
     scale: float
 
-    @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Softmax of the logits l+ of images. Shape (n, C)."""
-        return self.classify(F.normalize(self.encoder(images).float(), dim=-1))[0].softmax(dim=1)
-
     def classify(self, features: Tensor) -> Scores:
         """Logits l+ and clean log-odds d of unit-length features; d is 0 without `clean`. Shape (n, C) each."""
         scaled = self.scale * features
         logits = scaled @ self.positive.t()
         return logits, torch.zeros_like(logits) if self.clean is None else scaled @ self.clean.t()
+
+    def logits(self, features: Table) -> Table:
+        """Logits l+ of all images, from features (N, embed_dim). Shape (N, C)."""
+        return linear(features, self.positive, self.scale)
+
+    def log_odds(self, features: Table) -> Table:
+        """Clean log-odds d of all images, by a classifier with `clean`; see `logits`. Shape (N, C)."""
+        assert self.clean is not None
+        return linear(features, self.clean, self.scale)
+
+
+def linear(features: Table, vectors: Tensor, scale: float) -> Table:
+    """Scaled products of all images' features and some vectors, worked out where the vectors are.
+
+    Args:
+        features: Shape (N, embed_dim).
+        vectors: Shape (C, embed_dim).
+        scale: CLIP's logit scale.
+
+    Returns:
+        Shape (N, C), on the CPU.
+    """
+    device = vectors.device
+    return features.map(lambda rows: (scale * rows.to(device) @ vectors.t()).cpu())
 
 
 @dataclass(frozen=True)
@@ -61,40 +79,40 @@ class Predictor:
     @property
     def encoders(self) -> list[nn.Module]:
         """Each encoder once, in the order of the classifiers."""
-        return list({id(own.encoder): own.encoder for own in self.classifiers.values()}.values())
+        return list({id(part.encoder): part.encoder for part in self.classifiers.values()}.values())
 
     def numbers(self) -> list[int]:
         """Place in `encoders` of each classifier's encoder."""
         places = {id(encoder): place for place, encoder in enumerate(self.encoders)}
-        return [places[id(own.encoder)] for own in self.classifiers.values()]
+        return [places[id(part.encoder)] for part in self.classifiers.values()]
 
-    def scores(self, features: list[Tensor]) -> dict[str, Scores]:
+    def scores(self, features: Sequence[Tensor]) -> dict[str, Scores]:
         """Logits l+ and clean log-odds d by each classifier. Shape (n, C) each.
 
         Args:
             features: By each encoder, unit length. Shape (n, embed_dim) each.
         """
         pairs = zip(self.classifiers.items(), self.numbers(), strict=True)
-        return {name: own.classify(features[number]) for (name, own), number in pairs}
+        return {name: part.classify(features[number]) for (name, part), number in pairs}
 
     def log_probabilities(self, scores: Mapping[str, Scores]) -> Tensor:
         """Log of the mean of the classifiers' probabilities; of a single one its logits. Shape (n, C)."""
-        return average_predictions([SCORES[self.score](*own).float() for own in scores.values()])
+        return average_predictions([SCORES[self.score](*pair).float() for pair in scores.values()])
+
+    def probabilities(self, scores: Mapping[str, Scores]) -> dict[str, Tensor]:
+        """Probabilities by each classifier. Shape (n, C) each."""
+        return {name: SCORES[self.score](*pair).float().softmax(dim=1) for name, pair in scores.items()}
 
     def p_clean(self, scores: Mapping[str, Scores]) -> Tensor | None:
         """How likely each class would be right as a label, mean over classifiers. Shape (n, C); None without a rule."""
         if not self.clean_rule:
             return None
-        return torch.stack([p_clean(odds.float(), self.clean_rule) for _, odds in scores.values()]).mean(dim=0)
+        return torch.stack([CLEAN_RULES[self.clean_rule](odds.float()) for _, odds in scores.values()]).mean(dim=0)
 
 
 @torch.no_grad()
-def finished(model: Classifier, with_clean: bool = True) -> FinalClassifier:
-    """A classifier that no longer trains.
-
-    Args:
-        model: The classifier.
-        with_clean: Whether its negative vectors were trained.
-    """
-    positive, negative = F.normalize(model.positive, dim=-1), F.normalize(model.negative, dim=-1)
-    return FinalClassifier(model.encoder, model.named_by, positive - negative if with_clean else None, model.scale)
+def finished(model: Classifier) -> FinalClassifier:
+    """A classifier that no longer trains."""
+    positive = F.normalize(model.positive, dim=-1)
+    clean = None if model.negative is None else positive - F.normalize(model.negative, dim=-1)
+    return FinalClassifier(model.encoder, positive, clean, model.scale)

@@ -1,341 +1,290 @@
 """CoFT: collaborative fine-tuning without a label (arXiv 2602.04337; our reconstruction, see docs/method.md).
 
-Read `CoFT` from top to bottom: which labels there are (seeds, Phase I, Phase II), the loop that trains on them,
-prediction.
+Read `CoFT` from top to bottom: seeds, Phase I, Phase II, the loss of a step, prediction.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from coft.core.method_errors import MethodError
-from coft.labelling.classifier import HEADS, Classifier
-from coft.labelling.losses import adjusted_cross_entropy, log_mean
-from coft.labelling.neighbours import NeighbourGraph
+from coft.core.errors import UserError
+from coft.core.table import Table
+from coft.labelling.classifier import CLEAN_RULES, HEADS, SCORES, Classifier
+from coft.labelling.first_labels import first_scores, likeliest, zero_shot_logits
+from coft.labelling.losses import Term, adjusted_cross_entropy
+from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import FinalClassifier, Predictor, finished
-from coft.labelling.pseudo_labels import Predictions, PseudoLabels, given_quotas, seed_quota, select_seeds
+from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
+from coft.labelling.seeds import quotas, seed_quota, select_seeds
 
 from .coft_settings import CoFTSettings
-from .filters import FILTERS, HARD, Filter, SeedFilter, weigh_seeds, with_minimum
+from .filters import FILTERS, HARD, OWN, Filter, SeedFilter, keep_surest, min_softmax, weigh_seeds
 from .guard import hardly_knows
-from .labeller import Scores, best_class, first_logits, first_neighbours, predict
 from .negative_prompt import expected_dual_loss, separation
-from .negatives import NegativeVectors
-from .optimizers import Schedule, cosine, light_optimizer
-from .pair import PARTNERS, Losses, MakeOptimizer, Pair
+from .negatives import fit_negatives, rows_of, with_equal_classes
 from .peer import Peer
-from .protocol import Backbone, Batch, Images, Method, Observer, Part, Runtime
+from .predicting import clean_labels, predict
+from .two_phases import NAMES, TwoPhases
 
+PARTNERS = dict(zip(NAMES, reversed(NAMES), strict=True))
 WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
 MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this
 MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its seeds, rounded up
 
+SelectSeeds = Callable[[Table, Tensor, int], PseudoLabels]
 
-class CoFT(Method):
+
+class CoFT(TwoPhases):
     """Two peers: Phase I tunes prompts and a light visual module on seeds, Phase II the encoders on filtered labels.
 
-    Epochs of both phases are counted through. The models are `peer_a` and `peer_b`; each is the other's partner.
+    Each peer is the other's partner. They differ in template, random numbers, images and views.
 
     Args:
-        images: The unlabeled images.
-        backbone: CLIP for the classes at hand.
-        settings: See `CoFTSettings`.
-        runtime: Where and how to compute.
+        engine: What runs it.
+        settings: Those of CoFT.
         observer: Sees what is done with pseudo-labels.
-        make_optimizer: Makes the optimizer of Phase I from its parameters.
+        guard: Whether nothing is trained where CLIP hardly knows the classes.
         filter: In the place of the pseudo-label filter that the settings name. It is used as it is; of the settings'
-            filter the best few labels of each class count in any case (`with_minimum`).
+            filter the best few labels of each class count in any case.
         seed_filter: In the place of `weigh_seeds`.
-        choose_seeds: In the place of `select_seeds`: from logits of all images, and a number for each class.
-        schedule: Of the learning rates of Phase II.
+        select_seeds: In the place of `coft.labelling.seeds.select_seeds`.
     """
 
-    rounds = 1  # of Phase II
+    settings: CoFTSettings
 
     def __init__(
         self,
-        images: Images,
-        backbone: Backbone,
+        engine: Engine,
         settings: CoFTSettings,
-        runtime: Runtime,
         observer: Observer | None = None,
         *,
-        make_optimizer: MakeOptimizer = light_optimizer,
+        guard: bool = False,
         filter: Filter | None = None,
         seed_filter: SeedFilter | None = None,
-        choose_seeds: Callable[[Tensor, int | Tensor], PseudoLabels] | None = None,
-        schedule: Schedule = cosine,
+        select_seeds: SelectSeeds = select_seeds,
     ) -> None:
-        super().__init__()
-        own, self.num_classes = settings, len(backbone.classnames)
-        self.images, self.backbone, self.settings, self.runtime = images, backbone, settings, runtime
-        self.observer = observer or Observer()
-        self.choose_seeds = choose_seeds or partial(select_seeds, world=runtime.world)
-        self.per_peer = seed_quota(len(images), self.num_classes, own.seeds_per_class, own.seeds_share)
-        min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
-        self.filter = filter or with_minimum(FILTERS[own.filter], min_kept)
-        self.seed_filter = seed_filter or partial(
-            weigh_seeds, clean_rule=own.clean_rule, at_least=min_kept, hard=own.filter in HARD
-        )
-        self.phase1_epochs, phase2_epochs = own.phase1.epochs, self.rounds * own.phase2.epochs
-        self.epochs, self.epoch = self.phase1_epochs + phase2_epochs, 0
-        steps = {1: self.steps(1) * self.phase1_epochs, 2: self.steps(2) * phase2_epochs}
-        self.pair = Pair(images, backbone, runtime, own, steps, make_optimizer, self.make_peer, schedule)
-        self.negatives = NegativeVectors(self.pair, own)
-        self.labeller, self.peers = self.pair.labeller, self.pair.peers
-        self.models = dict(self.peers)
-        self.optimizers, self.schedulers = self.pair.optimizers, self.pair.schedulers
-        self.labels: dict[str, PseudoLabels] = {}  # what each peer is trained on in this epoch
-        self.dual_labels: dict[str, PseudoLabels] = {}  # likewise, for the dual loss of Phase I
-        self.frequency: dict[str, Tensor] = {}  # log frequency of the classes in `labels`
-        self.tested: dict[str, Classifier] = {}
+        super().__init__(engine, settings, observer)
+        self.guard, self.select_seeds = guard, select_seeds
+        self.per_peer = seed_quota(self.num_images, self.num_classes, settings.seeds_per_class, settings.seeds_share)
+        self.min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
+        self.filter, self.seed_filter = filter or self.named_filter, seed_filter or self.weigh_seeds
 
     # ---------------------------------------------------------------- seeds
 
     def begin(self) -> None:
         """Choose the seeds by zero-shot probabilities, with the prior corrected, spread among neighbours."""
-        own = self.settings
-        self.look_at_classes()
-        args = self.images, self.backbone, self.zero_shot_text(), self.runtime, own.label_views, own.prior_tau
-        logits = first_logits(*args)
-        self.share_seeds(logits, given_quotas(logits, own.seeds_share, 2 * self.per_peer, self.runtime.world))
+        settings, clip = self.settings, self.engine.clip
+        features, text = self.engine.clip_features(settings.label_views), self.zero_shot_text()
+        self.trains = not (self.guard and hardly_knows(zero_shot_logits(features, text, clip.scale), len(text)))
+        scores = first_scores(features, text, clip.scale, settings.prior_tau, self.neighbours)
+        label = likeliest(scores)
+        per_class = quotas(label, self.num_classes, settings.seeds_share, 2 * self.per_peer)
+        seeds = self.select_seeds(scores, per_class, self.num_classes)
+        self.labels = {name: seeds.alternate(start, self.num_classes) for start, name in enumerate(NAMES)}
+        if not all(len(labels.index) for labels in self.labels.values()):
+            few = f"{self.num_images} images are too few for seeds of two peers"
+            raise UserError(f"{few}; take more images, or a larger SEEDS_SHARE")
+        self.observer.seeds_chosen(seeds, label, per_class)
 
-    def look_at_classes(self) -> None:
-        """Train nothing where CLIP hardly knows the classes: wrong names would only be learned by heart."""
-        args = self.backbone, self.zero_shot_text(), self.images, self.runtime, self.settings.label_views
-        if self.runtime.guard and hardly_knows(*args):
-            for peer in self.peers.values():
-                peer.trains = False
+    @cached_property
+    def neighbours(self) -> NeighbourGraph:
+        """The graph of images that are alike to the frozen CLIP."""
+        features = self.engine.clip_features(self.settings.label_views)
+        return NeighbourGraph(features, neighbour_count(self.num_images, self.num_classes))
 
-    @property
-    def trains(self) -> bool:
-        """Whether anything is trained; see `look_at_classes`."""
-        return all(peer.trains for peer in self.peers.values())
+    # ---------------------------------------------------------------- labels of an epoch
 
-    def share_seeds(self, logits: Tensor, per_class: int | Tensor) -> None:
-        """Give the surest images of each class to the peers, by turns.
+    def prepare(self, epoch: int) -> None:
+        """Phase I: weigh the seeds. Phase II: label all images anew, when it is due.
 
-        Args:
-            logits: Of all images, corrected. Shape (N, C).
-            per_class: How many of each class, for both peers together: one number, or shape (C,).
-
-        Raises:
-            MethodError: If a peer gets none.
+        Where nothing is trained, images are labelled once, for people to see.
         """
-        seeds = self.choose_seeds(logits, per_class)
-        for start, peer in enumerate(self.peers.values()):
-            share = seeds.of_classes(slice(start, None, 2), self.num_classes)
-            if not len(share.index):
-                few = f"{len(self.images)} images are too few for seeds of two peers"
-                raise MethodError(f"{few}; take more images, or a larger SEEDS_SHARE")
-            peer.take_seeds(share)
-        self.observer.seeds_chosen(seeds, logits, torch.as_tensor(per_class).expand(self.num_classes))
-
-    # ---------------------------------------------------------------- Phase I
+        if self.phase(epoch) == 1:
+            if self.trains:
+                self.filter_seeds()
+        elif epoch == self.phase1_epochs or (self.trains and self.is_due(epoch)):
+            self.relabel()
 
     def filter_seeds(self) -> None:
         """Let each peer weigh the seeds of its partner, once it can tell right from wrong ones.
 
         Where a seed is more likely wrong, the dual loss has the partner's prediction in its place.
         """
-        self.labels = {name: peer.seeds for name, peer in self.peers.items()}
-        self.dual_labels = {name: PseudoLabels.certain(own.index, own.label) for name, own in self.labels.items()}
-        separations = []
+        seeds, separations = self.seeds, []
+        self.labels = dict(seeds)
         if self.epoch * self.steps(1) >= WARMUP_STEPS:
-            seen = {partner: self.peers[name].seeds.index for name, partner in PARTNERS.items()}
-            scores = self.labeller.score_own(self.pair.teachers(), seen, self.epoch)
+            index = {partner: seeds[name].index for name, partner in PARTNERS.items()}
+            features, teachers = self.engine.encode_some(self.teacher_encoders, index), self.teachers()
             for name, partner in PARTNERS.items():
-                seeds, (logits, log_odds) = self.peers[name].seeds, scores[partner]
-                separations.append(separation(log_odds, seeds.label))
-                self.labels[name] = self.seed_filter(seeds, log_odds, separations[-1] > MIN_AUC)
-                predicted = best_class(logits, log_odds, self.settings.classify)
-                dual = torch.where(self.labels[name].keep, seeds.label, predicted)
-                self.dual_labels[name] = PseudoLabels.certain(seeds.index, dual)
+                model, rows = finished(teachers[partner]), Table.of(features[partner])
+                log_odds = model.log_odds(rows)
+                separations.append(separation(log_odds, seeds[name].label))
+                weighed = self.seed_filter(seeds[name], log_odds, separations[-1] > MIN_AUC)
+                predicted = likeliest(model.logits(rows).map(SCORES[self.settings.classify], log_odds))
+                self.labels[name] = replace(weighed, dual=torch.where(weighed.keep, weighed.label, predicted))
         self.observer.seeds_filtered(self.labels, separations)
 
-    # ---------------------------------------------------------------- Phase II
+    @property
+    def seeds(self) -> dict[str, PseudoLabels]:
+        """The labels of Phase I as they were chosen, all in full."""
+        return {name: PseudoLabels.certain(labels.index, labels.label) for name, labels in self.labels.items()}
+
+    def weigh_seeds(self, seeds: PseudoLabels, log_odds: Table, ready: bool) -> PseudoLabels:
+        """The partner's p_clean as weights of a peer's seeds; see `filters.weigh_seeds`."""
+        clean = log_odds.map(CLEAN_RULES[self.settings.clean_rule])
+        hard = self.settings.filter in HARD
+        return weigh_seeds(seeds, clean, log_odds, self.min_kept, self.num_classes, hard) if ready else seeds
 
     def relabel(self) -> None:
         """Label all images with the averaged peers, and filter what each peer is trained on.
 
-        Raises:
-            MethodError: If the filter keeps no label.
-        """
-        features = self.labeller.encode(self.pair.teachers(), self.settings.label_views, self.epoch)
-        predictions = self.predictions(self.labeller.classify(self.pair.teachers(), features))
-        self.negatives.fit_to_predictions(features, predictions, self.epoch)
-        for name, partner in PARTNERS.items():
-            labels = self.filter(predictions[name], predictions[partner])
-            if not labels.weight.any():
-                raise MethodError("the pseudo-label filter keeps no label; choose another filter")
-            self.peers[name].take_labels(labels)
-        self.observer.labelled(predictions, {name: peer.labels for name, peer in self.peers.items()})
-
-    def predictions(self, scores: Mapping[str, Scores]) -> dict[str, Predictions]:
-        """Each peer's predictions for all images, from its scores, in place.
-
         As long as the encoders have learned from the seeds alone, labels spread among neighbours. Later they know more
         than the frozen CLIP, whose features make the neighbours.
         """
-        graph = self.neighbours() if self.epoch <= self.phase1_epochs else None
-        own, runtime = self.settings, self.runtime
-        rest = partial(predict, graph=graph, allocate=runtime.allocate, world=runtime.world)
-        return {name: rest(*scores[name], own.prior_tau, own.clean_rule) for name in PARTNERS}
+        settings, graph = self.settings, self.neighbours if self.epoch == self.phase1_epochs else None
+        features = self.engine.encode(self.teacher_encoders, settings.label_views)
+        predictions = {
+            name: predict(features[name], finished(model), settings.prior_tau, settings.clean_rule, graph)
+            for name, model in self.teachers().items()
+        }
+        self.labels = self.filter_labels(self.fit_to_predictions(features, predictions))
 
-    def neighbours(self) -> NeighbourGraph:
-        """The graph of images that are alike to the frozen CLIP."""
-        return first_neighbours(self.images, self.backbone, self.runtime, self.settings.label_views)
+    def is_due(self, epoch: int) -> bool:
+        """Whether all images are labelled anew in an epoch of Phase II. Each of its rounds begins with a labelling."""
+        phase2 = self.settings.phase2
+        return (epoch - self.phase1_epochs) % phase2.epochs % phase2.refresh == 0
 
-    # ---------------------------------------------------------------- the loop
+    def filter_labels(self, predictions: Mapping[str, Predictions]) -> dict[str, PseudoLabels]:
+        """What each peer is trained on, by the predictions of both."""
+        labels = {name: self.filter(predictions[name], predictions[partner]) for name, partner in PARTNERS.items()}
+        if not all(kept.weight.any() for kept in labels.values()):
+            raise UserError("the pseudo-label filter keeps no label; choose another filter")
+        self.observer.labelled(predictions, labels, self.sources)
+        return labels
 
-    def begin_epoch(self, epoch: int) -> Sequence[Batch]:
-        """Phase I: weigh the seeds. Phase II: label all images anew, when it is due. Then draw the batches.
+    def named_filter(self, peer: Predictions, partner: Predictions) -> PseudoLabels:
+        """The filter that the settings name, by which the best few labels of each class count in any case."""
+        labels = FILTERS[self.settings.filter](peer, partner)
+        return keep_surest(labels, peer, partner, self.min_kept, self.num_classes)
 
-        Where nothing is trained, images are labelled once, for people to see.
-        """
-        self.epoch, self.tested = epoch, {}
-        self.pair.enter(self.phase(epoch))
-        if not self.trains:
-            if epoch == self.phase1_epochs:
-                self.relabel()
-            return ()
-        if self.phase(epoch) == 1:
-            self.filter_seeds()
-        else:
-            own = self.settings.phase2
-            if (epoch - self.phase1_epochs) % own.epochs % own.refresh == 0:
-                self.relabel()
-            self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
-        self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
-        return self.draw_batches("weak" if self.phase(epoch) == 1 else "strong")
+    @property
+    def sources(self) -> dict[str, str]:
+        """Whose predictions a peer is trained on."""
+        return {name: name if self.settings.filter in OWN else partner for name, partner in PARTNERS.items()}
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """Make one step of each peer on its part of a batch."""
-        return self.pair.step(partial(self.losses, batch))
+    # ---------------------------------------------------------------- a step
 
-    def losses(self, batch: Batch, name: str) -> Losses:
-        """Losses of a peer on its part of a batch."""
-        part = batch[name]
-        if not len(part["index"]):
-            return {}
-        with self.runtime.autocast():
-            learner = self.peers[name].learner()
-            features = learner.features(part["view"])
-        return self.label_losses(name, learner, features, part)
+    def loss(self, name: str, batch: Batch) -> dict[str, Term]:
+        """Phase I: CE(l+ + log class frequency, y), weighted, and the dual loss. Phase II: the former alone."""
+        learner = self.peers[name].learner()
+        return self.label_loss(learner, learner.features(batch.views), batch)
 
-    def label_losses(self, name: str, learner: Classifier, features: Tensor, part: Part) -> Losses:
-        """CE(l+ + log class frequency, y), weighted, and in Phase I the dual loss.
-
-        Args:
-            name: The peer's.
-            learner: Its model.
-            features: Of some of its images. Shape (n, embed_dim).
-            part: Which ones.
-        """
-        index, batch = part["index"], part.get("batch")
-        with self.runtime.autocast():
-            logits, log_odds = learner.classify(features)
-        labels, frequency = self.labels[name], self.frequency[name]
-        everything = None if batch is None else labels.of(batch)
-        losses = {"loss": (1.0, adjusted_cross_entropy(logits, labels.of(index), frequency, everything))}
+    def label_loss(self, learner: Classifier, features: Tensor, batch: Batch) -> dict[str, Term]:
+        """The loss of a batch from its features, shape (n, embed_dim)."""
+        logits, log_odds = learner.classify(features)
+        losses = {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
         if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
-            dual, count = (
-                self.dual_labels[name].of(index).label.to(features.device),
-                None if batch is None else len(batch),
-            )
-            losses["dual"] = (self.settings.lambda_dual, expected_dual_loss(log_odds.float(), dual, count=count))
+            dual = expected_dual_loss(log_odds.float(), batch.labels.dual.to(features.device))
+            losses["dual"] = Term(dual.sum(), len(batch.whole.index), self.settings.lambda_dual)
         return losses
 
-    def end_epoch(self, epoch: int) -> None:
-        """Fit the negative vectors at the end of each phase."""
-        self.tested = {}
-        if not self.trains:
+    # ---------------------------------------------------------------- negative vectors
+
+    def finish(self, epoch: int) -> None:
+        """Fit the negative vectors at the end of each phase: to the seeds, and to the last labels."""
+        if not (self.trains and self.fits):
             return
         if epoch + 1 == self.epochs:
-            self.negatives.fit_to_labels(self.inference_models(), self.labels, self.frequency, epoch)
+            kept = {name: labels.counting() for name, labels in self.labels.items()}
+            encode = partial(self.engine.encode_some, self.inference_encoders)
+            self.fit(self.inference_models(), with_equal_classes(kept, self.num_classes), encode)
         elif epoch + 1 == self.phase1_epochs:
-            self.negatives.fit_to_seeds(epoch)
+            encode = partial(self.engine.encode_some, self.teacher_encoders, num_views=self.settings.label_views)
+            self.fit(self.teachers(), self.seeds, encode)
 
-    # ---------------------------------------------------------------- prediction
+    def fit_to_predictions(
+        self, features: Mapping[str, Table], predictions: dict[str, Predictions]
+    ) -> dict[str, Predictions]:
+        """Fit each teacher's negative vectors to its partner's labels of all images; p_clean is then of these.
 
-    def predict_each(self, images: Tensor) -> dict[str, Tensor]:
-        """Softmax probabilities by each peer, or twice those of zero-shot CLIP. Shape (n, C) each."""
-        if not self.trains:
-            zero_shot = self.zero_shot  # text is encoded in full precision, as elsewhere
-            with self.runtime.autocast():
-                return dict.fromkeys(self.peers, zero_shot.probabilities(images))
-        self.tested = self.tested or self.prediction_models()
-        return self.pair.predict_each(self.tested, images, self.settings.classify)
+        A label counts as much as both peers' softmax believe it.
+        """
+        if not (self.trains and self.fits):
+            return predictions
+        labels = {name: min_softmax(predictions[name], predictions[self.sources[name]]) for name in NAMES}
+        self.fit(self.teachers(), labels, rows_of(features))
+        args = self.settings.prior_tau, self.settings.clean_rule
+        models = {name: finished(model) for name, model in self.teachers().items()}
+        clean = {name: clean_labels(features[name], model, *args) for name, model in models.items()}
+        return {name: replace(prediction, clean=clean[name]) for name, prediction in predictions.items()}
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Log of the mean of the peers' probabilities. Shape (n, C)."""
-        return log_mean(self.predict_each(images))
+    def fit(self, models: Mapping[str, Classifier], labels: Mapping[str, PseudoLabels], features_of: Any) -> None:
+        """Fit the peers' negative vectors to labels; see `fit_negatives`."""
+        for name, negative in fit_negatives(self.engine, models, labels, self.epoch, features_of).items():
+            self.peers[name].set_negative(negative)
 
-    @cached_property
-    def zero_shot(self) -> FinalClassifier:
-        """CLIP as it came, which is kept where nothing is trained."""
-        text = self.zero_shot_text().to(self.runtime.device)
-        return FinalClassifier(self.backbone.visual, text, None, self.backbone.scale)
+    @property
+    def fits(self) -> bool:
+        """Whether negative vectors are fitted to what they tell apart, instead of trained alone."""
+        return bool(self.settings.class_negative and self.settings.lambda_dual)
 
-    @torch.no_grad()
-    def predictor(self) -> Predictor:
-        """What it predicts with, as plain parts."""
-        own = self.settings
-        if not self.trains:
-            return Predictor({"zero_shot": self.zero_shot})
-        classifiers = {name: finished(model) for name, model in self.prediction_models().items()}
-        return Predictor(classifiers, own.classify, own.clean_rule if own.lambda_dual else "")
+    # ---------------------------------------------------------------- models
 
-    def inference_models(self) -> dict[str, Classifier]:
-        """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""
-        return self.pair.inference_models(self.settings.phase2.wise, HEADS[:1] if self.negatives.fitted else HEADS)
-
-    def loaded(self) -> None:
-        """Weights were loaded from a checkpoint: the models that are tested have to be made again."""
-        self.tested = {}
-
-    # ---------------------------------------------------------------- what CoFT+ changes
-
-    def prediction_models(self) -> dict[str, Classifier]:
-        """The models that predict: those that are tested."""
-        return self.inference_models()
-
-    def zero_shot_text(self) -> Tensor:
-        """Text features that choose the first seeds. Unit length, shape (C, embed_dim)."""
-        return self.backbone.zero_shot_text()
-
-    def make_peer(self, name: str, *parts: Any) -> Peer:
-        """Build a peer from its prompts, encoder, scale and identity."""
-        return Peer(*parts, **self.peer_options)
+    def make_peer(self, name: str) -> Peer:
+        """Build a peer."""
+        return Peer(*self.parts_of(name), **self.peer_options)
 
     @property
     def peer_options(self) -> dict[str, Any]:
         """Settings of a peer."""
-        own, runtime = self.settings, self.runtime
-        options: dict[str, Any] = {"negative_to_visual": own.neg_grad_to_visual, "class_negative": own.class_negative}
-        return options | {"ema_decay": own.phase2.ema, "micro_batch": runtime.micro_batch, "compiler": runtime.compiler}
+        settings = self.settings
+        return {
+            "negative_to_visual": settings.neg_grad_to_visual,
+            "class_negative": settings.class_negative,
+            "ema_decay": settings.phase2.ema,
+        }
 
-    def draw_batches(self, view: str) -> Sequence[Batch]:
-        """Batches of an epoch: for each peer the images that it is trained on."""
-        index = {name: labels.index for name, labels in self.labels.items()}
-        return self.images.batches(view, index, self.steps(self.phase(self.epoch)), self.runtime.seed, self.epoch)
+    def teachers(self) -> dict[str, Classifier]:
+        """The models that label images."""
+        return {name: peer.teacher() for name, peer in self.peers.items()}
 
-    # ---------------------------------------------------------------- counting
+    def inference_models(self) -> dict[str, Classifier]:
+        """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""
+        heads = HEADS[:1] if self.fits else HEADS
+        return {name: peer.inference_model(self.settings.phase2.wise, heads) for name, peer in self.peers.items()}
 
-    def phase(self, epoch: int) -> int:
-        """Phase of an epoch, 1 or 2."""
-        return 1 if epoch < self.phase1_epochs else 2
+    def inference_encoders(self) -> Encoders:
+        """The image encoders of the models that are tested."""
+        return {name: model.features for name, model in self.inference_models().items()}
 
-    def steps(self, phase: int) -> int:
-        """Steps of an epoch: a pass over the seeds (but `min_steps` in all), or over the images."""
-        if phase == 2:
-            return self.images.steps(len(self.images))
-        own = self.settings.phase1
-        seeds = min(self.per_peer * self.num_classes, len(self.images))  # a class may have no image
-        return max(self.images.steps(seeds), math.ceil(own.min_steps / own.epochs))
+    def zero_shot_text(self) -> Tensor:
+        """Text features that choose the first seeds. Unit length, shape (C, embed_dim)."""
+        return self.engine.clip.zero_shot_text()
+
+    @torch.no_grad()
+    def predictor(self) -> Predictor:
+        """What it predicts with, as plain parts: both peers, or zero-shot CLIP where nothing is trained."""
+        settings, clip = self.settings, self.engine.clip
+        if not self.trains:
+            text = self.zero_shot_text().to(self.engine.device)
+            return Predictor({"zero_shot": FinalClassifier(clip.visual, text, None, clip.scale)})
+        classifiers = {name: finished(model) for name, model in self.inference_models().items()}
+        return Predictor(classifiers, settings.classify, settings.clean_rule if settings.lambda_dual else "")
+
+    # ---------------------------------------------------------------- batches
+
+    def images_of_phase1(self) -> int:
+        """An epoch of Phase I passes over the seeds. A class may have no image."""
+        return min(self.per_peer * self.num_classes, self.num_images)
+
+    def streams(self) -> dict[str, list[Stream]]:
+        """Where nothing is trained, there are no batches."""
+        return super().streams() if self.trains else {}

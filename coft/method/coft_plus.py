@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -13,15 +14,14 @@ from torch import Tensor
 
 from coft.core.seeding import derive
 from coft.core.settings import setting
-from coft.labelling.classifier import Classifier
+from coft.labelling.losses import Term
+from coft.labelling.predictor import Predictor
+from coft.labelling.protocol import Batch, Engine, Observer, Stream
 
 from .coft import CoFT
 from .coft_settings import CoFTSettings
-from .contrastive import DIM, QUEUE, ContrastingPeer
-from .optimizers import restarts
-from .pair import Losses
+from .contrastive import QUEUE, ContrastingPeer
 from .peer import Peer
-from .protocol import Backbone, Batch, Images, Part, Runtime
 
 Describe = Callable[[float], Tensor]
 log = logging.getLogger(__name__)
@@ -48,37 +48,11 @@ class DescriptionSettings:
 class CoFTPlusSettings(CoFTSettings):
     """Settings of CoFT+."""
 
-    rounds: int = setting(2, "how often Phase II is run, each time on from where the last one ended", at_least=1)
-    contrast: Contrast = field(default_factory=Contrast)
+    rounds: int = setting(
+        2, "how often Phase II is run, each time on from where the last one ended", at_least=1, phase2=True
+    )
+    contrast: Contrast = field(default_factory=Contrast, metadata={"phase2": True})
     descriptions: DescriptionSettings = field(default_factory=DescriptionSettings)
-
-
-class DescribedClassifier(Classifier):
-    """A classifier whose logits are of positive vectors with a share of descriptions.
-
-    Its clean log-odds are of the positive vectors alone: the negative ones were fitted to those.
-
-    Args:
-        plain: Encoder, vectors and scale.
-        described: Unit-length text features of the descriptions. Shape (C, embed_dim).
-        share: Of the descriptions in the vectors of the logits.
-    """
-
-    def __init__(self, plain: Classifier, described: Tensor, share: float) -> None:
-        super().__init__(plain.encoder, plain.positive, plain.negative, plain.scale)
-        with torch.no_grad():
-            self.mixed: Tensor = torch.lerp(F.normalize(plain.positive, dim=-1), described.to(plain.device), share)
-
-    @property
-    def named_by(self) -> Tensor:
-        """The unit vectors of the logits. Shape (C, embed_dim)."""
-        return F.normalize(self.mixed, dim=-1)
-
-    def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare image features with the classes' vectors; as of `Classifier`."""
-        _, log_odds = super().classify(features)
-        with torch.autocast(features.device.type, enabled=False):
-            return self.scale * features @ self.named_by.t(), log_odds
 
 
 class CoFTPlus(CoFT):
@@ -87,30 +61,27 @@ class CoFTPlus(CoFT):
     `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit. Descriptions that a user wrote count.
 
     Args:
-        images: As of `CoFT`.
-        backbone: As of `CoFT`.
-        settings: See `CoFTPlusSettings`.
-        runtime: As of `CoFT`.
+        engine: What runs it.
+        settings: Those of CoFT+.
+        observer: Sees what is done with pseudo-labels.
         describe: Text features of the classes with a share of descriptions, unit length, shape (C, embed_dim); None
             where there are no descriptions.
-        **options: As of `CoFT`.
+        **options: Those of `CoFT`.
     """
 
     settings: CoFTPlusSettings
 
     def __init__(
         self,
-        images: Images,
-        backbone: Backbone,
+        engine: Engine,
         settings: CoFTPlusSettings,
-        runtime: Runtime,
+        observer: Observer | None = None,
         *,
         describe: Describe | None = None,
         **options: Any,
     ) -> None:
         self.rounds, self.describe = settings.rounds, describe
-        self.described = None if describe is None else describe(1.0)
-        super().__init__(images, backbone, settings, runtime, **({"schedule": restarts(self.rounds)} | options))
+        super().__init__(engine, settings, observer, **options)
         if describe is None and settings.rounds == 1 and not settings.contrast.weight:
             log.info("CoFT+ without any of its parts is CoFT; all of them: --preset all_parts")
 
@@ -120,73 +91,76 @@ class CoFTPlus(CoFT):
         """Text features that choose the first seeds, with descriptions. Unit length, shape (C, embed_dim)."""
         return super().zero_shot_text() if self.describe is None else self.describe(AT_SEEDS)
 
-    def prediction_models(self) -> dict[str, Classifier]:
-        """The models that predict; descriptions have a share in their positive vectors."""
-        models = self.inference_models()
-        if self.described is None:
-            return models
-        return {
-            name: DescribedClassifier(model, self.described, AT_PREDICTION).eval() for name, model in models.items()
-        }
+    @torch.no_grad()
+    def predictor(self) -> Predictor:
+        """What it predicts with; descriptions have a share in the vectors of the logits.
+
+        Clean log-odds are of the positive vectors alone: the negative ones were fitted to those.
+        """
+        plain = super().predictor()
+        if self.describe is None or not self.trains:
+            return plain
+        classifiers = {}
+        for name, part in plain.classifiers.items():
+            mixed = torch.lerp(part.positive, self.described.to(part.positive), AT_PREDICTION)
+            classifiers[name] = replace(part, positive=F.normalize(mixed, dim=-1))
+        return replace(plain, classifiers=classifiers)
+
+    @cached_property
+    def described(self) -> Tensor:
+        """Text features of the descriptions. Unit length, shape (C, embed_dim)."""
+        assert self.describe is not None
+        return self.describe(1.0)
 
     # ---------------------------------------------------------------- contrastive learning
 
-    def make_peer(self, name: str, *parts: Any) -> Peer:
+    def make_peer(self, name: str) -> Peer:
         """Build a peer with a queue of at most half of the images."""
         if not self.settings.contrast.weight:
-            return super().make_peer(name, *parts)
-        queue_size = max(1, min(QUEUE, len(self.images) // 2))
-        seed = derive(self.runtime.seed, "projection", name)
-        return ContrastingPeer(*parts, queue_size=queue_size, seed=seed, **self.peer_options)
+            return super().make_peer(name)
+        queue_size = max(1, min(QUEUE, self.num_images // 2))
+        seed = derive(self.engine.seed, "projection", name)
+        return ContrastingPeer(*self.parts_of(name), queue_size=queue_size, seed=seed, **self.peer_options)
 
-    @property
-    def contrasts(self) -> bool:
-        """Whether the present epoch has a contrastive loss: in Phase II."""
-        return self.phase(self.epoch) == 2 and self.settings.contrast.weight > 0
+    def contrasts(self, phase: int) -> bool:
+        """Whether a phase has a contrastive loss."""
+        return phase == 2 and self.settings.contrast.weight > 0
 
-    def draw_batches(self, view: str) -> Sequence[Batch]:
-        """In Phase II also images that the filter left aside, in proportion but no more than of the others."""
-        if not self.contrasts:
-            return super().draw_batches(view)
-        index: dict[str, Tensor] = {}
-        sizes: dict[str, int] = {}
-        for name, peer in self.peers.items():
-            weight = peer.labels.weight
-            kept, aside = (torch.nonzero(mask).flatten() for mask in (weight > 0, weight == 0))
-            size = min(self.images.batch_size, len(kept))
-            index |= {name: kept, name + ASIDE: aside}
-            sizes[name + ASIDE] = min(size, size * len(aside) // len(kept))
-        key = (self.runtime.seed, self.epoch)
-        return self.images.batches(f"{view} and weak", index, self.steps(2), *key, sizes=sizes)
+    def view(self, phase: int) -> str:
+        """With a contrastive loss, a weak view beside the strong one."""
+        return "strong and weak" if self.contrasts(phase) else super().view(phase)
 
-    def losses(self, batch: Batch, name: str) -> Losses:
-        """Losses of a peer on its part of a batch; in Phase II with the contrastive loss of all its images."""
-        if not self.contrasts:
-            return super().losses(batch, name)
-        groups = [batch[group] for group in (name, name + ASIDE) if group in batch]
-        whole = [part.get("batch", part["index"]) for part in groups]
+    def streams(self) -> dict[str, list[Stream]]:
+        """With a contrastive loss also images that the filter left aside, in proportion but no more than of others."""
+        if not (self.trains and self.contrasts(self.phase(self.epoch))):
+            return super().streams()
+        streams = {}
+        for name, labels in self.labels.items():
+            kept, aside = (torch.nonzero(mask).flatten() for mask in (labels.weight > 0, labels.weight == 0))
+            size = min(self.engine.images.batch_size, len(kept))
+            others = min(size, size * len(aside) // len(kept))
+            streams[name] = [Stream(name, kept), Stream(name + ASIDE, aside, others)]
+        return streams
+
+    def loss(self, name: str, batch: Batch) -> dict[str, Term]:
+        """CoFT's loss; in Phase II with the contrastive loss of all images, of which those left aside weigh nothing."""
+        if not self.contrasts(self.phase(self.epoch)):
+            return super().loss(name, batch)
         peer: Any = self.peers[name]
-        losses, keys = self.losses_of_parts(name, [part for part in groups if len(part["index"])], sum(map(len, whole)))
-        keys = self.runtime.world.gather_batch(keys, [len(index) for index in whole])
-        peer.queue.push(keys, torch.cat(whole))
-        return losses
+        features = peer.learner().features(batch.views[:, 0])
+        losses = self.label_loss(peer.learner(), features, batch)
+        keys = peer.keys(batch.views[:, 1])
+        batch.keep(keys)
+        each = peer.contrast(features, keys, batch.labels.index, self.labels[name])
+        contrast = Term(each.sum(), len(batch.whole.index), self.settings.contrast.weight)
+        return losses | {"contrast": contrast}
 
-    def losses_of_parts(self, name: str, parts: Sequence[Part], count: int) -> tuple[Losses, Tensor]:
-        """Losses of a peer on parts of a batch, and the keys of their images, shape (n, dim).
+    def keeps(self, phase: int) -> bool:
+        """Whether momentum keys are kept."""
+        return self.contrasts(phase)
 
-        Args:
-            name: The peer's.
-            parts: The first has the images with labels; none where this process has no image of the batch.
-            count: Images of the whole batch.
-        """
-        peer = cast(ContrastingPeer, self.peers[name])
-        if not parts:
-            return {}, torch.empty(0, DIM, device=peer.offset.device)
-        with self.runtime.autocast():
-            features = [peer.learner().features(part["view"][:, 0]) for part in parts]
-        losses = self.label_losses(name, peer.learner(), features[0], parts[0])
-        with self.runtime.autocast():
-            keys = peer.keys(torch.cat([part["view"][:, 1] for part in parts]))
-            index = torch.cat([part["index"] for part in parts])
-            loss = peer.contrast(torch.cat(features), keys, index, count)
-        return losses | {"contrast": (self.settings.contrast.weight, loss)}, keys
+    def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+        """Move the average of a peer, and queue the keys of a batch."""
+        super().stepped(name, index, kept)
+        if kept is not None:
+            cast(Any, self.peers[name]).queue.push(kept, index)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from coft.core.precision import precision_setting
 from coft.core.settings import setting, share
+from coft.labelling.classifier import CLEAN_RULES, SCORES
 
-from .filters import FILTERS
-from .labeller import SCORES
-from .negative_prompt import CLEAN_RULES
-
-PRECISIONS = ("fp32", "bf16", "bf16-predict", "fp16", "amp", "auto")
+from .filters import FILTERS, HARD
 
 
 @dataclass(frozen=True)
@@ -36,22 +34,20 @@ class Phase2:
 class CoFTSettings:
     """Settings of CoFT."""
 
-    prec: str = setting(
-        "fp32",
-        "precision of the forward pass; bf16-predict: steps in fp32, predictions in bf16; auto: what is faster",
-        choices=PRECISIONS,
-    )
+    prec: str = precision_setting()
     n_ctx: int = setting(0, "random context tokens; 0: the words of the data set's template", at_least=0)
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
     seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
     seeds_share: float = setting(0.5, "seeds of both peers, at most so much of the images of a class", above=0.0)
     prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
     label_views: int = setting(3, "views of an image that a pseudo-label is the mean of", at_least=1)
-    clean_rule: str = setting("coupled", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
+    clean_rule: str = setting("softmax", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
     class_negative: bool = setting(True, "a negative vector of each class's own beside the negative prompt")
-    classify: str = setting("joint", "class by both prompts, or the positive one alone", choices=tuple(SCORES))
-    filter: str = setting("both", "pseudo-label filter of Phase II", choices=tuple(FILTERS))
+    classify: str = setting("both-prompts", "class by both prompts, or the positive one alone", choices=tuple(SCORES))
+    filter: str = setting(
+        "min-p-clean", "pseudo-label filter of Phase II", choices=tuple(FILTERS), phase2=True, in_phase1=HARD
+    )
     lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
     neg_grad_to_visual: bool = setting(True, "the dual loss trains the light visual module, too")
     phase1: Phase1 = field(default_factory=Phase1)
-    phase2: Phase2 = field(default_factory=Phase2)
+    phase2: Phase2 = field(default_factory=Phase2, metadata={"phase2": True})

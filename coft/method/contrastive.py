@@ -96,13 +96,7 @@ def contrast_masks(index: Tensor, queued: Tensor, labels: PseudoLabels) -> tuple
 
 
 def contrastive_loss(
-    anchors: Tensor,
-    own: Tensor,
-    keys: Tensor,
-    positives: Tensor,
-    negatives: Tensor,
-    temperature: float,
-    count: int | None = None,
+    anchors: Tensor, own_keys: Tensor, keys: Tensor, positives: Tensor, negatives: Tensor, temperature: float
 ) -> Tensor:
     """Supervised contrastive loss with the image's own momentum key as a positive that is always there.
 
@@ -111,21 +105,20 @@ def contrastive_loss(
 
     Args:
         anchors: z, unit length. Shape (n, dim).
-        own: Keys of the same images. Shape (n, dim).
+        own_keys: Keys of the same images. Shape (n, dim).
         keys: Keys of the queue. Shape (q, dim), q may be 0.
         positives: Shape (n, q), bool.
         negatives: Shape (n, q), bool.
         temperature: T.
-        count: Images of the whole batch, where the anchors are a part of it; the result is then its part of the mean.
 
     Returns:
-        A scalar.
+        Of each anchor. Shape (n,).
     """
-    to_own = (anchors * own).sum(dim=-1, keepdim=True) / temperature
+    to_own = (anchors * own_keys).sum(dim=-1, keepdim=True) / temperature
     to_keys = anchors @ keys.t() / temperature
     everything = torch.cat([to_own, to_keys.masked_fill(~(positives | negatives), float("-inf"))], dim=1)
     total = to_own.squeeze(1) + (to_keys * positives).sum(dim=1)
-    return (everything.logsumexp(dim=1) - total / (1 + positives.sum(dim=1))).sum() / (count or len(anchors))
+    return everything.logsumexp(dim=1) - total / (1 + positives.sum(dim=1))
 
 
 class ContrastingClassifier(Classifier):
@@ -133,7 +126,7 @@ class ContrastingClassifier(Classifier):
 
     Args:
         projection: Image features to the space where they are contrasted.
-        *parts: As of `Classifier`.
+        *parts: Arguments of `Classifier`.
     """
 
     def __init__(self, projection: ProjectionHead, *parts: Any) -> None:
@@ -150,10 +143,10 @@ class ContrastingPeer(Peer):
     """A peer that has a projection head and a queue in Phase II.
 
     Args:
-        *parts: As of `Peer`.
+        *parts: Prompts, encoder and scale of `Peer`.
         queue_size: Number of keys.
         seed: Of the projection head's start.
-        **options: As of `Peer`.
+        **options: Settings of `Peer`.
     """
 
     queue: KeyQueue | None
@@ -163,15 +156,14 @@ class ContrastingPeer(Peer):
         self.queue_size, self.seed = queue_size, seed
         self.queue = None
 
-    def make_student(self, encoder: nn.Module) -> ContrastingClassifier:
+    def full_classifier(self, encoder: nn.Module) -> ContrastingClassifier:
         """The classifier that trains in Phase II, with a projection head; also makes the queue."""
-        plain = super().make_student(encoder)
+        plain = super().full_classifier(encoder)
         source = torch.Generator().manual_seed(self.seed)
         projection = ProjectionHead(plain.positive.shape[1], DIM, source).to(plain.positive.device)
-        parts = plain.encoder, plain.positive, plain.negative, plain.scale, plain.negative_to_visual, plain.micro_batch
-        student = ContrastingClassifier(projection, *parts)
         self.queue = KeyQueue(self.queue_size, DIM).to(plain.positive.device)
-        return student
+        parts = plain.encoder, plain.positive, plain.negative, plain.scale, plain.negative_to_visual
+        return ContrastingClassifier(projection, *parts)
 
     def leave_phase2(self) -> None:
         """Back to Phase I, without a queue."""
@@ -181,23 +173,23 @@ class ContrastingPeer(Peer):
     @torch.no_grad()
     def keys(self, views: Tensor) -> Tensor:
         """Momentum keys of views (n, 3, size, size). Shape (n, dim)."""
-        teacher = cast(Any, self.teacher())
+        teacher = cast(ContrastingClassifier, self.teacher())
         return teacher.project(teacher.features(views))
 
-    def contrast(self, features: Tensor, own: Tensor, index: Tensor, count: int | None = None) -> Tensor:
+    def contrast(self, features: Tensor, own_keys: Tensor, index: Tensor, labels: PseudoLabels) -> Tensor:
         """Contrast features of images with momentum keys of other views of them, and with those of the queue.
 
         Args:
             features: The student's image features. Shape (n, embed_dim).
-            own: Momentum keys of the same images. Shape (n, dim).
+            own_keys: Momentum keys of the same images. Shape (n, dim).
             index: Which images. Shape (n,).
-            count: See `contrastive_loss`.
+            labels: Of all images.
 
         Returns:
-            A scalar.
+            Losses of the images. Shape (n,).
         """
         keys, queued = cast(KeyQueue, self.queue).filled()
-        masks = contrast_masks(index.cpu(), queued.cpu(), self.labels)
+        masks = contrast_masks(index.cpu(), queued.cpu(), labels)
         positives, negatives = (mask.to(features.device) for mask in masks)
-        anchors = cast(Any, self.student).project(features)
-        return contrastive_loss(anchors, own, keys, positives, negatives, TEMPERATURE, count)
+        anchors = cast(ContrastingClassifier, self.learner()).project(features)
+        return contrastive_loss(anchors, own_keys, keys, positives, negatives, TEMPERATURE)

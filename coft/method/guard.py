@@ -9,11 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coft.core.tables import chunks
-from coft.core.world import ALONE, World
-
-from .labeller import first_features, zero_shot_logits
-from .protocol import Backbone, Images, Runtime
+from coft.core.table import Table
 
 log = logging.getLogger(__name__)
 LEAST_SKILL = 0.22  # just above EuroSAT, where training can lose; on other sets it has gained at every skill
@@ -44,47 +40,43 @@ class Knowledge:
         return self.skill < LEAST_SKILL and self.information < LEAST_INFORMATION
 
 
-def knowledge(logits: Tensor, world: World = ALONE) -> Knowledge:
+def knowledge(logits: Table) -> Knowledge:
     """Measure what CLIP believes of itself.
 
     Args:
         logits: Of all images, with no correction of the prior. Shape (N, C), of two classes at least.
-        world: Its ranks have a part of the rows each.
     """
-    classes, images = logits.shape[1], world.total(len(logits))
-    mean, surest, entropy = torch.zeros(classes, dtype=torch.float64), 0.0, 0.0
-    for (rows,) in chunks(logits):
+
+    def summed(rows: Tensor) -> Tensor:
+        """Probabilities of the classes, the greatest of them, and the entropy. Shape (n, C + 2)."""
         logs = rows.double().log_softmax(dim=1)
-        own = logs.exp()
-        mean += own.sum(dim=0) / images
-        surest += float(own.amax(dim=1).sum()) / images
-        entropy -= float((own * logs).sum()) / images
-    mean = world.sum(mean)
-    surest, entropy = world.sum(torch.tensor([surest, entropy], dtype=torch.float64)).tolist()
-    commonest = float(mean.max())
-    of_classes = -float(torch.xlogy(mean, mean).sum())
-    return Knowledge((surest - commonest) / max(1 - commonest, 1e-12), (of_classes - entropy) / math.log(classes))
+        probabilities = logs.exp()
+        greatest = probabilities.amax(dim=1, keepdim=True)
+        return torch.cat([probabilities, greatest, -(probabilities * logs).sum(dim=1, keepdim=True)], dim=1)
+
+    means = logits.map(summed).mean()
+    of_classes, surest, entropy = means[:-2], float(means[-2]), float(means[-1])
+    commonest = float(of_classes.max())
+    marginal = -float(torch.xlogy(of_classes, of_classes).sum())
+    information = (marginal - entropy) / math.log(len(of_classes))
+    return Knowledge((surest - commonest) / max(1 - commonest, 1e-12), information)
 
 
-def hardly_knows(backbone: Backbone, text: Tensor, images: Images, runtime: Runtime, num_views: int) -> bool:
+def hardly_knows(logits: Table, num_classes: int) -> bool:
     """Whether CLIP hardly knows the classes; a warning then says so, and what to do.
 
     Args:
-        backbone: CLIP for the classes.
-        text: Features of the classes, unit length. Shape (C, embed_dim).
-        images: The unlabeled images.
-        runtime: Where and how to compute.
-        num_views: Views of an image that its features are the mean of.
+        logits: Of all images under the frozen CLIP, with no correction of the prior. Shape (N, C).
+        num_classes: C.
     """
-    if len(text) < 2:
+    if num_classes < 2:
         return False
-    features = first_features(images, backbone, runtime, num_views)
-    known = knowledge(zero_shot_logits(features, text, backbone.scale, runtime), runtime.world)
-    if known.hardly_any:
+    believed = knowledge(logits)
+    if believed.hardly_any:
         log.warning(
             "CLIP hardly knows these classes: its skill, as it sees it, is %.2f (least: %.2f), and an image "
             "tells it %.2f of a class (least: %.2f). So nothing is trained, and zero-shot CLIP is kept. Give names "
             "that it knows, or another backbone; TRAIN.GUARD False trains all the same",
-            *(known.skill, LEAST_SKILL, known.information, LEAST_INFORMATION),
+            *(believed.skill, LEAST_SKILL, believed.information, LEAST_INFORMATION),
         )
-    return known.hardly_any
+    return believed.hardly_any

@@ -9,13 +9,12 @@ and the dual loss makes sigmoid(d) high for the label in use and low for the oth
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.core.world import ALONE, World
+from coft.core.table import Table
+from coft.labelling.classifier import clean_log_odds
 
 FIT_STEPS = 200  # on digits and icons labels by d are then as often right as after 1,000
 FIT_RATE = 2e-3  # of Adam, for vectors of unit length
@@ -23,26 +22,8 @@ FIT_BATCH = 1024
 FIT_IMAGES = FIT_STEPS * FIT_BATCH  # images at most: all that the batches together could hold
 
 
-def clean_log_odds(features: Tensor, positive: Tensor, negative: Tensor, scale: Tensor | float) -> Tensor:
-    """Compute d(x, c), with the positive text features detached and nothing else.
-
-    The image features are live in both terms, so the negative prompt also regularises what trains in the image
-    encoder; the positive prompt learns from the classification loss alone.
-
-    Args:
-        features: Unit-length image features. Shape (n, embed_dim).
-        positive: Unit-length positive text features t+. Shape (C, embed_dim).
-        negative: Unit-length negative text features t-. Shape (C, embed_dim).
-        scale: CLIP's logit scale s (the inverse temperature).
-
-    Returns:
-        Clean log-odds. Shape (n, C).
-    """
-    return scale * features @ (positive.detach() - negative).t()
-
-
-def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor, count: int | None = None) -> Tensor:
-    """L_dual(x, y, z) = -log sigmoid(d(x, y)) - log sigmoid(-d(x, z)), averaged over the batch.
+def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor) -> Tensor:
+    """L_dual(x, y, z) = -log sigmoid(d(x, y)) - log sigmoid(-d(x, z)) of each image.
 
     Published as Algorithm 1 of DeFT (NeurIPS 2024). CoFT's Eq. 6 is reported with "+ log(1 - p_clean(z))"; minimised,
     that would raise p_clean(z), against the paper's own text, so the sign here is minus.
@@ -51,89 +32,57 @@ def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor, count: int | 
         log_odds: d of every class. Shape (n, C).
         label: The label in use, y. Shape (n,).
         complement: A class other than y for each sample, z. Shape (n,).
-        count: Images of the whole batch, where these are a part of it; the result is then its part of the average.
 
     Returns:
-        A scalar.
+        Shape (n,).
     """
     at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
     at_complement = log_odds.gather(1, complement.unsqueeze(1)).squeeze(1)
-    return -(F.logsigmoid(at_label) + F.logsigmoid(-at_complement)).sum() / (count or len(label))
+    return -(F.logsigmoid(at_label) + F.logsigmoid(-at_complement))
 
 
 def draw_complement(label: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
-    """Draw z uniformly over the classes other than the label. Shape (n,), as `label`."""
+    """Draw z uniformly over the classes other than the label. Shape (n,), on the device of `label`."""
     shift = torch.randint(1, num_classes, label.shape, generator=generator).to(label.device)
     return (label + shift) % num_classes
 
 
-def expected_dual_loss(
-    log_odds: Tensor, label: Tensor, weight: Tensor | None = None, count: int | None = None
-) -> Tensor:
-    """The dual loss averaged over all complements: what `dual_loss` is in expectation, without the noise of the draw.
+def expected_dual_loss(log_odds: Tensor, label: Tensor) -> Tensor:
+    """The mean of `dual_loss` over all complements: its expectation, without the noise of the draw.
 
     Args:
         log_odds: d of every class. Shape (n, C).
         label: The label in use. Shape (n,).
-        weight: How much each image counts in the mean; without it all count alike. Shape (n,).
-        count: As of `dual_loss`, where all count alike.
 
     Returns:
-        A scalar.
+        Shape (n,).
     """
     at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
     others = F.logsigmoid(-log_odds).scatter(1, label.unsqueeze(1), 0.0)
-    each = -(F.logsigmoid(at_label) + others.sum(dim=1) / (log_odds.shape[1] - 1))
-    return each.sum() / (count or len(each)) if weight is None else (each * weight).sum() / weight.sum()
+    return -(F.logsigmoid(at_label) + others.sum(dim=1) / (log_odds.shape[1] - 1))
 
 
-def coupled(log_odds: Tensor) -> Tensor:
-    """Probabilities of the labels, given that exactly one of them is right: softmax over the classes of d.
-
-    If label c is right with probability q_c given x, the dual loss is least where d_c = logit(q_c) + log(C - 1). Of C
-    independent events exactly event c happens with a probability in proportion to the odds q_c / (1 - q_c), which is
-    exp(d_c) but for a factor that the classes share.
-    """
-    return log_odds.softmax(dim=-1)
-
-
-# How clean log-odds (n, C) become p_clean (n, C). "raw" is the rule as printed in the paper.
-CLEAN_RULES: dict[str, Callable[[Tensor], Tensor]] = {"coupled": coupled, "raw": torch.sigmoid}
-
-
-def p_clean(log_odds: Tensor, rule: str) -> Tensor:
-    """Turn clean log-odds into the probability that each label is right.
-
-    Args:
-        log_odds: d of every class. Shape (n, C).
-        rule: A name of `CLEAN_RULES`.
-
-    Returns:
-        Probabilities, shape (n, C); a label counts as clean where its own is above 1/2.
-    """
-    return CLEAN_RULES[rule](log_odds)
-
-
-def separation(log_odds: Tensor, label: Tensor, world: World = ALONE) -> float:
+def separation(log_odds: Table, label: Tensor) -> float:
     """How well d tells the label in use from the other classes: AUC over all pairs of d(x, y) and d(x', z).
 
     Args:
         log_odds: d of every class. Shape (n, C).
         label: The label in use. Shape (n,).
-        world: Its ranks have a part of the rows each.
 
     Returns:
         Area under the ROC curve, in [0, 1].
     """
-    log_odds, label = log_odds.detach().cpu(), label.cpu()
-    in_use = world.gather(log_odds.gather(1, label.unsqueeze(1)).squeeze(1)).sort().values
-    lost = 0.0  # pairs in which the other class is above the label in use; equal ones count half
-    for c, column in enumerate(log_odds.unbind(dim=1)):  # a class at a time: all of them would fill the memory
-        others = column[label != c].contiguous()
-        places = [torch.searchsorted(in_use, others, right=right).double().sum() for right in (False, True)]
-        lost += float(sum(places, torch.zeros(()))) / 2
-    lost = float(world.sum(torch.tensor(lost, dtype=torch.float64)))
-    return 1 - lost / (len(in_use) ** 2 * (log_odds.shape[1] - 1))
+    columns = label.unsqueeze(1)
+    in_use = log_odds.map(lambda rows, at: rows.gather(1, at), columns).all().squeeze(1).sort().values
+
+    def lost(rows: Tensor, at: Tensor) -> Tensor:
+        """Pairs of an image in which another class is above a label in use; equal ones count half. Shape (n, 1)."""
+        places = [torch.searchsorted(in_use, rows.contiguous(), right=right).double() for right in (False, True)]
+        return torch.stack(places).sum(dim=0).scatter(1, at, 0.0).sum(dim=1, keepdim=True) / 2
+
+    pairs = float(log_odds.map(lost, columns).all().sum())
+    others = log_odds.at(torch.zeros(1, dtype=torch.long)).shape[1] - 1
+    return 1 - pairs / (len(in_use) ** 2 * others)
 
 
 def fit_negative(
@@ -172,7 +121,8 @@ def fit_negative(
             batch = draw(len(features), source, FIT_BATCH).to(features.device)
             odds = clean_log_odds(features[batch], positive, F.normalize(vectors, dim=-1), scale)
             optimizer.zero_grad()
-            expected_dual_loss(odds, labels[batch], weight[batch]).backward()
+            each = expected_dual_loss(odds, labels[batch])
+            ((each * weight[batch]).sum() / weight[batch].sum()).backward()
             optimizer.step()
     return F.normalize(vectors.detach(), dim=-1)
 

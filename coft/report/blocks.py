@@ -1,4 +1,4 @@
-"""What a page shows as pictures: of a class, of a group of images, of duplicates."""
+"""Blocks of pictures on the page: of a class, of a group of images, of duplicates."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from .formatting import common_folder, number, percent, short
 from .groups import LEAST_SURE, SUREST, Group
-from .words import common_folder, number, percent, short
 
 
 @dataclass
 class Picture:
-    """A picture of an image.
+    """A small picture of an image.
 
     Attributes:
-        path: The file.
-        shown: Its path below the folder that all are in.
-        note: What is said below it.
-        uri: The picture; empty if the file cannot be read, None if there is no room for it.
+        path: The image file.
+        shown: The path as the page shows it, below the folder that all images share.
+        note: The caption.
+        uri: The picture as a data URI; empty if the file cannot be read, None if there is no room for it.
     """
 
     path: str
@@ -33,9 +33,9 @@ class Strip:
     """Pictures in a row.
 
     Attributes:
-        title: What they have in common.
-        pictures: Some of them.
-        count: How many images there are.
+        title: What the images have in common.
+        pictures: Pictures of some of the images.
+        count: Number of images.
     """
 
     title: str
@@ -44,20 +44,20 @@ class Strip:
 
     @property
     def visible(self) -> list[Picture]:
-        """Those that there is room for."""
+        """The pictures that the page has room for."""
         return [picture for picture in self.pictures if picture.uri is not None]
 
 
 @dataclass
 class Block:
-    """What is shown of a class, or of duplicates.
+    """The pictures of a class, or of duplicates.
 
     Attributes:
-        title: A name.
-        anchor: Of the page.
-        strips: Pictures.
-        reasons: Why it is shown, each a name and a sentence.
-        count: How many images there are.
+        title: The heading.
+        anchor: The HTML id.
+        strips: Rows of pictures.
+        reasons: Why the block is shown: pairs of a name and a sentence.
+        count: Number of images.
     """
 
     title: str
@@ -71,24 +71,24 @@ class Pictures:
     """Makes pictures of the images of a run.
 
     Args:
-        images: See `RunFolder.images`.
+        images: The table of images, as in `RunFolder`.
     """
 
     def __init__(self, images: pd.DataFrame) -> None:
         self.images, self.folder = images, common_folder(list(images["path"]))
 
-    def of(self, place: int, kind: str = "") -> Picture:
+    def of_image(self, index: int, kind: str = "") -> Picture:
         """The picture of an image.
 
         Args:
-            place: In the table of images.
-            kind: The kind of its group, which says what the caption is.
+            index: Row in the table of images.
+            kind: Kind of the group that it is shown in. The caption depends on it.
         """
-        row = self.images.loc[place]
-        return self.named(row["path"], NOTES.get(kind, _confidence)(row))
+        row = self.images.loc[index]
+        return self.of_file(row["path"], NOTES.get(kind, _confidence)(row))
 
-    def named(self, path: str, note: str) -> Picture:
-        """The picture of a file."""
+    def of_file(self, path: str, note: str) -> Picture:
+        """The picture of a file, with a caption."""
         return Picture(path, short(path.removeprefix(self.folder), 80), note)
 
 
@@ -107,19 +107,20 @@ NOTES = {
 }
 
 
-def strips_of(groups: Sequence[Group], most: int, pictures: Pictures) -> list[Strip]:
-    """The groups of a class as rows of pictures. The least sure images are not shown again that are the surest, too.
+def strips_of(groups: Sequence[Group], limit: int, pictures: Pictures) -> list[Strip]:
+    """The groups of a class as rows of pictures. No image is among both the surest and the least sure.
 
     Args:
-        groups: Of one class.
-        most: Pictures of a group, at most.
-        pictures: Makes them.
+        groups: The groups of one class.
+        limit: Most pictures of a group.
+        pictures: Makes the pictures.
     """
     shown: set[int] = set()
     strips = []
-    for own in groups:
-        places = [place for place in own.places if own.kind != LEAST_SURE or place not in shown][:most]
-        shown |= set(places) if own.kind == SUREST else set()
-        if places:
-            strips.append(Strip(own.kind, [pictures.of(place, own.kind) for place in places], len(own.places)))
+    for group in groups:
+        indices = [index for index in group.indices if group.kind != LEAST_SURE or index not in shown][:limit]
+        shown |= set(indices) if group.kind == SUREST else set()
+        if indices:
+            shown_pictures = [pictures.of_image(index, group.kind) for index in indices]
+            strips.append(Strip(group.kind, shown_pictures, len(group.indices)))
     return strips

@@ -1,4 +1,4 @@
-"""Curves of numbers by epoch as lines of an SVG: what the page's template draws."""
+"""Curves by epoch, as coordinates that the page's template draws as SVG lines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-WIDTH, HEIGHT = 360, 200  # of the area of the lines
-TICKS = 4  # parts of an axis
+WIDTH, HEIGHT = 360, 200  # SVG units of the area that the lines are drawn in
+TICKS = 4  # intervals of the y axis, about
 PANELS = {
     "Test accuracy, %": {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"},
     "Pseudo-labels, share": {
@@ -21,7 +21,13 @@ PANELS = {
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, its points in the area, and its last value."""
+    """A curve.
+
+    Attributes:
+        name: Its name in the legend.
+        points: SVG coordinates.
+        last: The last value as text.
+    """
 
     name: str
     points: list[tuple[float, float]]
@@ -29,7 +35,7 @@ class Line:
 
     @property
     def path(self) -> str:
-        """The points as an SVG polyline has them."""
+        """The points in the format of an SVG polyline."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 
@@ -40,9 +46,9 @@ class Panel:
     Attributes:
         title: What is drawn.
         lines: The curves.
-        ticks_x: Places and texts.
-        ticks_y: Likewise.
-        phase2: Where Phase II begins, if it does.
+        ticks_x: SVG coordinate and text of each tick of the x axis.
+        ticks_y: SVG coordinate and text of each tick of the y axis.
+        phase2: SVG x coordinate at which Phase II begins; None without Phase II.
     """
 
     title: str
@@ -53,47 +59,55 @@ class Panel:
 
 
 def panels(epochs: pd.DataFrame) -> list[Panel]:
-    """The panels of metrics.csv; those without a number are left out."""
+    """The panels of metrics.csv. A panel without numbers is left out."""
     if not len(epochs):
         return []
     table = epochs.assign(epoch=pd.to_numeric(epochs["epoch"], errors="coerce"))
-    found = (_panel(title, table, names) for title, names in PANELS.items())
-    return [panel for panel in found if panel is not None]
+    drawn = (_panel(title, table, names) for title, names in PANELS.items())
+    return [panel for panel in drawn if panel is not None]
 
 
 def _panel(title: str, table: pd.DataFrame, names: dict[str, str]) -> Panel | None:
     columns = {}
     for column in (column for column in names if column in table):
         values = pd.to_numeric(table[column], errors="coerce")
-        points = pd.DataFrame({"epoch": table["epoch"], "value": values}).dropna()
-        if len(points):
-            columns[column] = points
+        curve = pd.DataFrame({"epoch": table["epoch"], "value": values}).dropna()
+        if len(curve):
+            columns[column] = curve
     if not columns:
         return None
-    everything = pd.concat(columns.values())
+    all_points = pd.concat(columns.values())
     first, last = float(table["epoch"].min()), max(float(table["epoch"].max()), float(table["epoch"].min()) + 1)
-    low, high, step = nice_range(float(everything["value"].min()), float(everything["value"].max()))
+    low, high, step = nice_range(float(all_points["value"].min()), float(all_points["value"].max()))
 
-    def place(epoch: float, value: float) -> tuple[float, float]:
+    def to_area(epoch: float, value: float) -> tuple[float, float]:
         return WIDTH * (epoch - first) / (last - first), HEIGHT * (1 - (value - low) / (high - low))
 
     lines = []
-    for column, points in columns.items():
-        places = [place(*pair) for pair in zip(points["epoch"], points["value"], strict=True)]
-        lines.append(Line(names[column], places, f"{points['value'].iloc[-1]:.4g}"))
-    wide = max(1, round((last - first) / 8))
-    ticks_x = [(place(first + n, low)[0], f"{first + n:.0f}") for n in range(0, int(last - first) + 1, wide)]
+    for column, curve in columns.items():
+        points = [to_area(*pair) for pair in zip(curve["epoch"], curve["value"], strict=True)]
+        lines.append(Line(names[column], points, f"{curve['value'].iloc[-1]:.4g}"))
+    ticks = range(0, int(last - first) + 1, max(1, round((last - first) / 8)))
+    ticks_x = [(to_area(first + n, low)[0], f"{first + n:.0f}") for n in ticks]
     levels = [low + n * step for n in range(round((high - low) / step) + 1)]
-    ticks_y = [(place(first, level)[1], f"{level:.4g}") for level in levels]
+    ticks_y = [(to_area(first, level)[1], f"{level:.4g}") for level in levels]
     starts = table.loc[table["stage"] == "phase2", "epoch"]
-    return Panel(title, lines, ticks_x, ticks_y, place(starts.min() - 0.5, low)[0] if len(starts) else None)
+    return Panel(title, lines, ticks_x, ticks_y, to_area(starts.min() - 0.5, low)[0] if len(starts) else None)
 
 
 def nice_range(low: float, high: float) -> tuple[float, float, float]:
-    """Round ends of an axis that holds two values, and the step between its ticks: 1, 2 or 5 times a power of ten."""
-    wide = max(high - low, abs(high) * 0.01, 1e-3)
-    power = 10.0 ** math.floor(math.log10(wide / TICKS))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * TICKS >= wide)
+    """The range of an axis.
+
+    Args:
+        low: Smallest value to show.
+        high: Largest value to show.
+
+    Returns:
+        Both ends of the axis and the step between its ticks, which is 1, 2 or 5 times a power of ten.
+    """
+    span = max(high - low, abs(high) * 0.01, 1e-3)
+    power = 10.0 ** math.floor(math.log10(span / TICKS))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * TICKS >= span)
     start = step * (low // step)
     count = max(1, -int(-(high - start) // step))
     return start, start + step * count, step

@@ -1,4 +1,4 @@
-"""Whether a folder holds a finished run, known before anything large is imported."""
+"""A check that a folder holds a finished run. It imports nothing large, so a wrong folder is refused at once."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
-"""Which images of each class are worth a look: places in the table of images (`RunFolder.images`), best first."""
+"""Groups of images of a class that are worth a look: the surest ones, those that the filter kept out, and so on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-Choose = Callable[[pd.DataFrame], pd.DataFrame]
+Select = Callable[[pd.DataFrame], pd.DataFrame]
 CLEAN = ["p_clean_a", "p_clean_b"]
 SUREST, LEAST_SURE = "surest", "least sure"
 
@@ -18,35 +17,35 @@ class Group:
     """Some images of a class.
 
     Attributes:
-        kind: A name of `KINDS`.
-        places: In the table of images, best first; as many as there are.
+        kind: A key of `KINDS`.
+        indices: Rows in the table of images, in the order in which they are shown.
     """
 
     kind: str
-    places: list[int]
+    indices: list[int]
 
 
 def _kept_out(images: pd.DataFrame) -> pd.DataFrame:
-    """Those whose label the filter kept from both peers, the least clean first."""
-    out = images[(images["kept_for"] == "") & (images["pseudo_label"] != "")]
-    return out.assign(clean=out[CLEAN].min(axis=1)).sort_values("clean", kind="stable")
+    """Images whose pseudo-label the filter kept from both peers, the least clean first."""
+    kept_out = images[(images["kept_for"] == "") & (images["pseudo_label"] != "")]
+    return kept_out.assign(clean=kept_out[CLEAN].min(axis=1)).sort_values("clean", kind="stable")
 
 
 def _disagreed(images: pd.DataFrame) -> pd.DataFrame:
-    """Those to which the two peers give different classes, the surest first: there at least one is wrong."""
-    known = (images["peer_a"] != "") & (images["peer_b"] != "")
-    return images[known & (images["peer_a"] != images["peer_b"])].sort_values(
+    """Images to which the peers give different classes, the surest first: there at least one peer is wrong."""
+    both_known = (images["peer_a"] != "") & (images["peer_b"] != "")
+    return images[both_known & (images["peer_a"] != images["peer_b"])].sort_values(
         "confidence", ascending=False, kind="stable"
     )
 
 
 def _changed(images: pd.DataFrame) -> pd.DataFrame:
-    """Those that zero-shot CLIP takes for another class than the run does in the end, the surest first."""
-    moved = images[(images["zero_shot"] != "") & (images["zero_shot"] != images["class"])]
-    return moved.sort_values("confidence", ascending=False, kind="stable")
+    """Images whose class at the end is not that of zero-shot CLIP, the surest first."""
+    changed = images[(images["zero_shot"] != "") & (images["zero_shot"] != images["class"])]
+    return changed.sort_values("confidence", ascending=False, kind="stable")
 
 
-KINDS: dict[str, tuple[tuple[str, ...], Choose]] = {  # columns that it needs, and which images it has
+KINDS: dict[str, tuple[tuple[str, ...], Select]] = {  # the columns that a kind needs, and how it selects
     SUREST: (("confidence",), lambda table: table.sort_values("confidence", ascending=False, kind="stable")),
     LEAST_SURE: (("confidence",), lambda table: table.sort_values("confidence", kind="stable")),
     "kept out by the filter": (("kept_for", "pseudo_label", *CLEAN), _kept_out),
@@ -56,40 +55,15 @@ KINDS: dict[str, tuple[tuple[str, ...], Choose]] = {  # columns that it needs, a
 
 
 def groups_by_class(images: pd.DataFrame) -> dict[str, list[Group]]:
-    """The groups of each class in the end, those without an image left out; ties go to the earlier line.
+    """The groups of each class at the end of the run. Groups without images are left out.
 
     Args:
-        images: See `RunFolder.images`.
+        images: The table of images, as in `RunFolder`. Ties go to the earlier row.
     """
-    found: dict[str, list[Group]] = {}
-    for kind, (needed, choose) in KINDS.items():
+    groups: dict[str, list[Group]] = {}
+    for kind, (needed, select) in KINDS.items():
         if all(column in images for column in needed):
-            chosen = choose(images)  # of all classes at once, which is faster
-            for name, rows in chosen.groupby("class", sort=False).indices.items():
-                found.setdefault(str(name), []).append(Group(kind, chosen.index[rows].tolist()))
-    return found
-
-
-def moves(before: pd.Series, after: pd.Series) -> pd.DataFrame:
-    """How many images went from which class to which other.
-
-    Args:
-        before: Names of classes; "" is unknown. Shape (N,).
-        after: Likewise.
-
-    Returns:
-        Columns before, after, images; the most frequent first.
-    """
-    pairs = pd.DataFrame({"before": before.to_numpy(), "after": after.to_numpy()})
-    pairs = pairs[(pairs["before"] != "") & (pairs["after"] != "") & (pairs["before"] != pairs["after"])]
-    counted = pairs.value_counts(["before", "after"]).rename("images").reset_index()
-    return counted.sort_values(["images", "before", "after"], ascending=[False, True, True], ignore_index=True)
-
-
-def confusion(before: pd.Series, after: pd.Series, classes: list[str]) -> np.ndarray:
-    """Images by class before (rows) and after (columns); unknown classes are left out. Shape (C, C)."""
-    number = {name: place for place, name in enumerate(classes)}
-    rows, columns = (series.map(number).to_numpy(dtype=float, na_value=np.nan) for series in (before, after))
-    known = ~(np.isnan(rows) | np.isnan(columns))
-    flat = (rows[known] * len(classes) + columns[known]).astype(int)
-    return np.bincount(flat, minlength=len(classes) ** 2).reshape(len(classes), len(classes))
+            selected = select(images)  # for all classes at once, which is faster
+            for name, positions in selected.groupby("class", sort=False).indices.items():
+                groups.setdefault(str(name), []).append(Group(kind, selected.index[positions].tolist()))
+    return groups

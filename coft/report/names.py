@@ -1,12 +1,12 @@
 """Classes that may go by a wrong name, found without a label.
 
-Two signals, of the frozen CLIP, so that what training has made of the images cannot hide behind itself:
+There are two signals. Both use the frozen CLIP: the trained model would agree with its own mistakes.
 
 - **name fit**: how much nearer the class's own name is to the mean of its images than the nearest other name;
 - **taken**: the share of its images that zero-shot CLIP gave to one other class.
 
-`python -m scripts.name_signals` measures how often they are right. That images of a class fall into two groups was
-tried as a third one, by a scratch script: no class that it named was wrong.
+`python -m scripts.name_signals` measures how often they are right. A third signal, that the images of a class fall
+into two groups, was tried and left out: no class that it named was wrong.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ from torch import Tensor
 from coft.labelling.neighbours import nearest
 
 NEIGHBOURS = 5
-AT_LEAST = 8  # images of a class in the sample, below which nothing is said of it
-FIT = 0.05  # name fit below which a name is suspicious
-TAKEN = 0.5  # share of another class's images, from which it is
-RARE = 0.1  # of N / C images, below which a class has almost none
+AT_LEAST = 8  # classes with fewer images in the sample are not measured
+FIT = 0.05  # a name is suspicious below this name fit
+TAKEN = 0.5  # a name is suspicious from this share of images of one other class
+RARE = 0.1  # a class has almost no image below this share of N / C images
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What is measured of a class.
+    """The signals of a class.
 
     Attributes:
-        images: In the sample.
-        alike: Share of its images' nearest neighbours that are of the same class. Says whether the images make a group.
-            NaN where there are fewer than `AT_LEAST` images, and so the others.
-        fit: Name fit, a difference of cosines; below 0, `rival` fits better.
+        images: Number of its images in the sample. With fewer than `AT_LEAST` nothing else is measured.
+        alike: Share of its images' nearest neighbours that have the same class. It says whether the images are a group.
+        fit: Name fit, a difference of cosines. Below 0, `rival` fits better.
         rival: Label of the nearest other name.
-        taken: See above.
-        source: Label of the class that zero-shot CLIP gave most of the other images to; -1 without any.
+        taken: Share of its images that zero-shot CLIP gave to `source`.
+        source: Label of the other class to which zero-shot CLIP gave most of its images; -1 if there is none.
     """
 
     images: int
@@ -54,9 +53,9 @@ class Suspect:
     """A class that may go by a wrong name.
 
     Attributes:
-        label: Of the class.
-        reasons: Each a name of `REASONS`.
-        signals: What is measured of it.
+        label: Label of the class.
+        reasons: Keys of `REASONS`.
+        signals: What was measured.
     """
 
     label: int
@@ -65,8 +64,8 @@ class Suspect:
 
 
 REASONS = {
-    "another name fits as well": lambda own: own.fit < FIT,
-    "took another class's images": lambda own: own.taken >= TAKEN,
+    "another name fits as well": lambda signals: signals.fit < FIT,
+    "took another class's images": lambda signals: signals.taken >= TAKEN,
 }
 
 
@@ -74,57 +73,59 @@ def measure(features: Tensor, text: np.ndarray, final: np.ndarray, zero_shot: np
     """Measure the signals of each class.
 
     Args:
-        features: Centred, of unit length. Shape (n, k).
-        text: Features of the names. Shape (C, k).
-        final: Class of each image in the end; -1 is unknown. Shape (n,).
-        zero_shot: By the frozen CLIP. Shape (n,).
+        features: Centred image features of unit length. Shape (n, k).
+        text: Text features of the class names. Shape (C, k).
+        final: Label of each image at the end of the run; -1 is unknown. Shape (n,).
+        zero_shot: Label of each image by the frozen CLIP. Shape (n,).
     """
     count = len(text)
-    near = nearest(features, features, min(NEIGHBOURS, max(0, len(features) - 1)), torch.arange(len(features)))[1]
-    same = (final[near.numpy()] == final[:, None]).mean(axis=1) if near.shape[1] else np.zeros(len(final))
+    neighbours = nearest(features, features, min(NEIGHBOURS, max(0, len(features) - 1)), torch.arange(len(features)))[1]
+    same_class = np.zeros(len(final))
+    if neighbours.shape[1]:
+        same_class = (final[neighbours.numpy()] == final[:, None]).mean(axis=1)
     fit, rival = name_fit(features.numpy(), text, final)
-    found = []
+    all_signals = []
     for label in range(count):
-        mine = np.flatnonzero(final == label)
-        if len(mine) < AT_LEAST:
-            found.append(Signals(len(mine)))
+        members = np.flatnonzero(final == label)
+        if len(members) < AT_LEAST:
+            all_signals.append(Signals(len(members)))
             continue
-        before = np.bincount(zero_shot[mine], minlength=count)
+        before = np.bincount(zero_shot[members], minlength=count)
         before[label] = 0
         source = int(before.argmax())
-        taken = float(before[source] / len(mine))
-        numbers = float(same[mine].mean()), float(fit[label]), int(rival[label])
-        found.append(Signals(len(mine), *numbers, taken, source if taken else -1))
-    return found
+        share_taken = float(before[source] / len(members))
+        similarity = float(same_class[members].mean()), float(fit[label]), int(rival[label])
+        all_signals.append(Signals(len(members), *similarity, share_taken, source if share_taken else -1))
+    return all_signals
 
 
 def name_fit(features: np.ndarray, text: np.ndarray, final: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How well the mean of each class's images fits its own name.
+    """How well the mean of each class's images fits the name of the class.
 
-    Images and names are each seen from the mean of their kind, over classes: what all have in common tells none apart.
+    Means and names are centred over the classes first: what all classes share tells none of them apart.
 
     Args:
-        features: Shape (n, k).
-        text: Shape (C, k).
-        final: Shape (n,).
+        features: Image features. Shape (n, k).
+        text: Text features of the class names. Shape (C, k).
+        final: Label of each image at the end of the run; -1 is unknown. Shape (n,).
 
     Returns:
-        Cosine with the own name less that with the nearest other one, and that one's label; NaN and -1 for a class
-        without an image, or where there is one class. Shape (C,) each.
+        The cosine with the own name minus the cosine with the nearest other name, and the label of that other name.
+        Shape (C,) each. NaN and -1 for a class without images, and where there is only one class.
     """
     count = len(text)
     means = np.full((count, features.shape[1]), np.nan)
     for label in set(final[final >= 0].tolist()):
         means[label] = features[final == label].mean(axis=0)
     fit, rival = np.full(count, np.nan), np.full(count, -1)
-    known = np.flatnonzero(~np.isnan(means[:, 0]))
-    if count < 2 or len(known) < 2:
+    present = np.flatnonzero(~np.isnan(means[:, 0]))
+    if count < 2 or len(present) < 2:
         return fit, rival
-    cosine = _unit(means[known] - means[known].mean(axis=0)) @ _unit(text - text.mean(axis=0)).T
-    own = cosine[np.arange(len(known)), known].copy()
-    cosine[np.arange(len(known)), known] = -np.inf
-    rival[known] = cosine.argmax(axis=1)
-    fit[known] = own - cosine.max(axis=1)
+    cosine = _unit(means[present] - means[present].mean(axis=0)) @ _unit(text - text.mean(axis=0)).T
+    own_cosine = cosine[np.arange(len(present)), present].copy()
+    cosine[np.arange(len(present)), present] = -np.inf
+    rival[present] = cosine.argmax(axis=1)
+    fit[present] = own_cosine - cosine.max(axis=1)
     return fit, rival
 
 
@@ -133,15 +134,19 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def suspects(signals: Sequence[Signals]) -> list[Suspect]:
-    """The classes that may go by a wrong name: those with more reasons first, then those whose name fits worse."""
-    found = []
-    for label, own in enumerate(signals):
-        reasons = tuple(reason for reason, holds in REASONS.items() if holds(own))  # not a number: none holds
+    """The classes that may go by a wrong name. More reasons come first, then a worse name fit."""
+    suspicious = []
+    for label, class_signals in enumerate(signals):
+        reasons = tuple(reason for reason, holds in REASONS.items() if holds(class_signals))  # none holds for NaN
         if reasons:
-            found.append(Suspect(label, reasons, own))
-    return sorted(found, key=lambda suspect: (-len(suspect.reasons), suspect.signals.fit))
+            suspicious.append(Suspect(label, reasons, class_signals))
+    return sorted(suspicious, key=lambda suspect: (-len(suspect.reasons), suspect.signals.fit))
 
 
 def rare(counts: np.ndarray) -> list[int]:
-    """Labels of classes that have almost no image, of the images of each class in the end, shape (C,)."""
+    """Labels of classes that have almost no images.
+
+    Args:
+        counts: Number of images of each class. Shape (C,).
+    """
     return [int(label) for label in np.flatnonzero(counts < RARE * counts.sum() / max(1, len(counts)))]

@@ -1,4 +1,4 @@
-"""The page: which pictures it shows, within a number of bytes, and the template that it is made from."""
+"""The page `report.html`: its blocks, and as many pictures as fit into its size."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from . import names
 from .blocks import Block, Pictures, Strip, strips_of
 from .curves import panels
 from .duplicates import equal_groups, near_groups
+from .formatting import duration, number, percent, short
 from .groups import groups_by_class
 from .maps import Map, make_map
 from .run_folder import RunFolder, logs
 from .summary import class_rows, facts, figures
 from .thumbnails import embed
-from .words import duration, number, percent, short
 
-LIMIT = 5_000_000  # bytes of a page, at most
-PICTURES = 3_600_000  # of them pictures, as text
-MANY_PICTURES, SIDE, SMALL_SIDE = 700, 96, 72  # more pictures than that are smaller
-IN_ALL = 2_000  # pictures of the gallery, as many as that are planned
-OF_GROUP = 10  # pictures of a group, at most
-GALLERY = 200  # classes with pictures, at most
-SUSPECTS, DUPLICATES, OF_DUPLICATE = 20, 12, 6  # shown, at most
-OF_SUSPECT = 12  # pictures, evenly spaced
-ROWS = 100  # of skipped files, and names of rare classes
+LIMIT = 5_000_000  # most bytes of a page
+PICTURES = 3_600_000  # most bytes of its pictures, as data URIs
+MANY_PICTURES, SIDE, SMALL_SIDE = 700, 96, 72  # beyond so many pictures, their longer side is smaller (pixels)
+IN_ALL = 2_000  # pictures that are planned for the gallery, about
+OF_GROUP = 10  # most pictures of a group
+GALLERY = 200  # most classes with pictures
+SUSPECTS, OF_SUSPECT = 20, 12  # most suspicious classes that are shown, and most pictures of each
+OF_DUPLICATE = 6  # most pictures of a group of duplicates
+ROWS = 100  # most skipped files, and most names of empty or rare classes
 FILES = ("predictions.csv", "test_predictions.csv", "pseudo_labels.csv", "metrics.csv", "summary.json")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(run: RunFolder) -> bytes:
-    """The page of a run, in UTF-8, of at most `LIMIT` bytes."""
+    """The page of a run, as UTF-8 of at most `LIMIT` bytes."""
     signals = measured(run)
     pictures = Pictures(run.images)
-    found = names.suspects(signals) if signals else []
+    suspects = names.suspects(signals) if signals else []
     blocks = {
-        "suspects": [suspect_block(run, own, pictures) for own in found[:SUSPECTS]],
+        "suspects": [suspect_block(run, suspect, pictures) for suspect in suspects[:SUSPECTS]],
         "duplicates": duplicate_blocks(run, pictures),
-        "gallery": gallery(run, pictures, [own.label for own in found]),
+        "gallery": gallery(run, pictures, [suspect.label for suspect in suspects]),
     }
     content = {
         "title": f"{run.summary.get('trainer', '')} on {short(run.summary.get('dataset', ''))}",
@@ -56,7 +56,7 @@ def page(run: RunFolder) -> bytes:
         "classes": len(run.classes),
         "signals": bool(signals),
         "own_images": run.summary.get("dataset") == "Folder",
-        "suspect_count": len(found),
+        "suspect_count": len(suspects),
         "panels": panels(run.epochs),
         "maps": maps(run),
         "files": [
@@ -76,7 +76,7 @@ def page(run: RunFolder) -> bytes:
 
 
 def render(content: dict[str, Any]) -> bytes:
-    """Fill in the template; everything is escaped."""
+    """Fill in the template. Everything is escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -92,20 +92,20 @@ def render(content: dict[str, Any]) -> bytes:
 
 
 def measured(run: RunFolder) -> list[names.Signals] | None:
-    """Signals of each class; None where the run has not kept what they are measured on."""
-    found = run.evidence
-    if found is None or not len(found.sample):
+    """The signals of each class; None if the run kept no features to measure them on."""
+    evidence = run.evidence
+    if evidence is None or not len(evidence.sample):
         return None
-    number_of = {name: label for label, name in enumerate(found.classes)}
-    final = run.images["class"].iloc[found.sample].map(number_of).fillna(-1).to_numpy(dtype=int)
-    return names.measure(centred_sample(found), found.text, final, found.zero_shot[found.sample])
+    label_of = {name: label for label, name in enumerate(evidence.classes)}
+    final_labels = run.images["class"].iloc[evidence.sample].map(label_of).fillna(-1).to_numpy(dtype=int)
+    return names.measure(centred_sample(evidence), evidence.text, final_labels, evidence.zero_shot[evidence.sample])
 
 
-def suspect_block(run: RunFolder, own: names.Suspect, pictures: Pictures) -> Block:
-    """What is shown of a class that may go by a wrong name."""
-    signals, evidence = own.signals, run.evidence
+def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) -> Block:
+    """The reasons and pictures of a class that may go by a wrong name."""
+    signals, evidence = suspect.signals, run.evidence
     assert evidence is not None
-    called = short(evidence.classes[own.label])
+    name = short(evidence.classes[suspect.label])
     sentences = {
         "another name fits as well": lambda: (
             f"name fit {number(signals.fit, '+.2f')} towards “{short(evidence.classes[signals.rival])}”; below "
@@ -116,88 +116,102 @@ def suspect_block(run: RunFolder, own: names.Suspect, pictures: Pictures) -> Blo
             f"CLIP; {percent(names.TAKEN)} or more is suspicious."
         ),
     }
-    reasons = [(reason, sentences[reason]()) for reason in own.reasons]
+    reasons = [(reason, sentences[reason]()) for reason in suspect.reasons]
     reasons.append(("alike", f"{percent(signals.alike)} of its images' nearest neighbours are of the same class."))
-    mine = np.flatnonzero((run.images["class"] == evidence.classes[own.label]).to_numpy())
-    some = mine[evenly(len(mine), OF_SUSPECT)]
-    strip = Strip("some of its images", [pictures.of(int(place)) for place in some], len(mine))
-    return Block(called, f"suspect-{own.label}", [strip], reasons, len(mine))
+    members = np.flatnonzero((run.images["class"] == evidence.classes[suspect.label]).to_numpy())
+    shown = members[evenly(len(members), OF_SUSPECT)]
+    strip = Strip("some of its images", [pictures.of_image(int(index)) for index in shown], len(members))
+    return Block(name, f"suspect-{suspect.label}", [strip], reasons, len(members))
 
 
 def duplicate_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
-    """Images that are there more than once."""
-    confidence = dict(zip(run.images["path"], run.images["class"], strict=True))
-    found = []
-    for number_of, paths in enumerate(equal_groups(run.copies)):
-        made = [pictures.named(path, short(confidence.get(path, ""), 30)) for path in paths[:OF_DUPLICATE]]
-        found.append(Block("equal content", f"equal-{number_of}", [Strip("", made, len(paths))], count=len(paths)))
+    """A block for each group of duplicate images."""
+    class_of = dict(zip(run.images["path"], run.images["class"], strict=True))
+    blocks = []
+    for position, paths in enumerate(equal_groups(run.copies)):
+        shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in paths[:OF_DUPLICATE]]
+        blocks.append(Block("equal content", f"equal-{position}", [Strip("", shown, len(paths))], count=len(paths)))
     if run.evidence is not None:
         paths = list(run.images["path"].iloc[: len(run.evidence.nearest)])
-        for number_of, places in enumerate(near_groups(paths, run.evidence.nearest, run.evidence.likeness)):
-            made = [pictures.named(paths[p], short(confidence.get(paths[p], ""), 30)) for p in places[:OF_DUPLICATE]]
-            found.append(Block("nearly equal", f"near-{number_of}", [Strip("", made, len(places))], count=len(places)))
-    return found
+        for position, indices in enumerate(near_groups(paths, run.evidence.nearest, run.evidence.likeness)):
+            near_paths = [paths[index] for index in indices[:OF_DUPLICATE]]
+            shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in near_paths]
+            strip = Strip("", shown, len(indices))
+            blocks.append(Block("nearly equal", f"near-{position}", [strip], count=len(indices)))
+    return blocks
 
 
 def gallery(run: RunFolder, pictures: Pictures, first: Sequence[int]) -> list[Block]:
-    """Pictures of each class; of very many classes those that may go by a wrong name, then those with most images."""
+    """A block for each class, with pictures of its groups.
+
+    Args:
+        run: The run.
+        pictures: Makes the pictures.
+        first: Labels of classes that come first where there are more than `GALLERY`; the largest classes follow.
+    """
     images, classes = run.images, run.classes
     if not images["confidence"].notna().any():
         return []
     counts = images["class"].value_counts()
     order = sorted(range(len(classes)), key=lambda label: (label not in first, -int(counts.get(classes[label], 0))))
-    chosen = sorted(order[:GALLERY])
+    shown = sorted(order[:GALLERY])
     by_class = groups_by_class(images)
-    groups = {label: by_class.get(classes[label], []) for label in chosen}
-    most = max(2, min(OF_GROUP, IN_ALL // max(1, sum(map(len, groups.values())))))
+    groups = {label: by_class.get(classes[label], []) for label in shown}
+    per_group = max(2, min(OF_GROUP, IN_ALL // max(1, sum(map(len, groups.values())))))
     return [
         Block(
             short(classes[label]),
             f"class-{label}",
-            strips_of(groups[label], most, pictures),
+            strips_of(groups[label], per_group, pictures),
             count=int(counts.get(classes[label], 0)),
         )
-        for label in chosen
+        for label in shown
         if groups[label]
     ]
 
 
 def fill(first: Sequence[Block], gallery_blocks: Sequence[Block], budget: int) -> None:
-    """Give pictures their content: of the first blocks in order, then of the gallery each group's best, and so on."""
+    """Give pictures their content until the budget is used up.
+
+    Args:
+        first: Blocks that come first, picture by picture.
+        gallery_blocks: Blocks that follow: first the best picture of each group, then the second best, and so on.
+        budget: Most bytes of all pictures.
+    """
     planned = [picture for block in first for strip in block.strips for picture in strip.pictures]
     strips = [strip for block in gallery_blocks for strip in block.strips]
     for rank in range(OF_GROUP):
         planned += [strip.pictures[rank] for strip in strips if rank < len(strip.pictures)]
     side = SIDE if len(planned) <= MANY_PICTURES else SMALL_SIDE
-    for picture, uri in zip(planned, embed([own.path for own in planned], budget, side), strict=True):
+    for picture, uri in zip(planned, embed([picture.path for picture in planned], budget, side), strict=True):
         picture.uri = uri
 
 
 def maps(run: RunFolder) -> list[Map]:
-    """Where classes are known, which are taken for which; and how zero-shot classes became those of the end."""
+    """Two maps: from the right class to the predicted one, and from zero-shot CLIP's class to that at the end."""
     images, tested, classes = run.images, run.tested, run.classes
-    made = []
+    candidates = []
     if len(tested):
         pairs = ("right class", tested["class"]), ("predicted", tested["predicted"])
-        made.append(make_map("Right and predicted classes", *pairs, classes))
+        candidates.append(make_map("Right and predicted classes", *pairs, classes))
     if "zero_shot" in images:
         pairs = ("zero-shot", images["zero_shot"]), ("in the end", images["class"])
-        made.append(make_map("From zero-shot to the end", *pairs, classes))
-    return [own for own in made if own is not None]
+        candidates.append(make_map("From zero-shot to the end", *pairs, classes))
+    return [candidate for candidate in candidates if candidate is not None]
 
 
 def warnings(run: RunFolder) -> list[str]:
-    """What to look at: skipped files, classes with few images or none, and what the log warns of."""
-    found = []
+    """Warnings: skipped files, classes with few images or none, and the warnings of the log."""
+    lines = []
     if len(run.skipped):
-        found.append(f"Files that could not be read: {len(run.skipped):,}. They are listed below.")
+        lines.append(f"Files that could not be read: {len(run.skipped):,}. They are listed below.")
     if len(run.images):
         counts = run.images["class"].value_counts()
         images = np.array([int(counts.get(name, 0)) for name in run.classes])
-        none = [run.classes[label] for label in np.flatnonzero(images == 0)]
-        few = [run.classes[label] for label in names.rare(images) if images[label]]
-        for what, these in (("Classes without an image", none), ("Classes with almost no image", few)):
-            if these:
-                more = f" and {len(these) - ROWS} more" if len(these) > ROWS else ""
-                found.append(f"{what}: {', '.join(short(name) for name in these[:ROWS])}{more}.")
-    return [*found, *(short(line, 400) for line in run.warnings if "skipped.csv" not in line)]
+        empty = [run.classes[label] for label in np.flatnonzero(images == 0)]
+        nearly_empty = [run.classes[label] for label in names.rare(images) if images[label]]
+        for heading, classes in (("Classes without an image", empty), ("Classes with almost no image", nearly_empty)):
+            if classes:
+                more = f" and {len(classes) - ROWS} more" if len(classes) > ROWS else ""
+                lines.append(f"{heading}: {', '.join(short(name) for name in classes[:ROWS])}{more}.")
+    return [*lines, *(short(line, 400) for line in run.warnings if "skipped.csv" not in line)]

@@ -1,4 +1,4 @@
-"""Reading the folder of a finished run: its tables, as far as there are any, as one object."""
+"""Read the folder of a finished run: the tables that it has, as one object."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from coft.report.image_facts import Evidence, read_evidence
 
 from .finished import require_finished
 
-WARNING = "Warning: "  # how a line of log.txt begins that is one
+WARNING = "Warning: "  # start of a line of log.txt that is a warning
 MOST_WARNINGS = 50
-OF_TRAINING = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of images
-NUMBERS = ("confidence", "p_clean_a", "p_clean_b")  # columns of images
+OF_TRAINING = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of images that mean nothing without training
+NUMBERS = ("confidence", "p_clean_a", "p_clean_b")  # columns of images that are numbers
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class RunFolder:
     """A finished run.
 
     Attributes:
-        folder: Where it is.
-        summary: What summary.json has.
-        epochs: metrics.csv; empty where there is none.
-        images: A line for each image that was predicted or labelled: path, class (in the end), confidence; and as far
-            as known pseudo_label, p_clean_a, p_clean_b, kept_for, zero_shot, peer_a, peer_b (names of classes). Its
-            first lines are those of pseudo_labels.csv, in that order.
-        tested: Images whose class is known: image, class, predicted.
+        folder: Its output folder.
+        summary: Content of summary.json.
+        epochs: metrics.csv; empty if there is none.
+        images: A row for each image that was predicted or labelled, first those of pseudo_labels.csv in their order.
+            Columns path, class (at the end), confidence; if known also pseudo_label, p_clean_a, p_clean_b, kept_for,
+            zero_shot, peer_a, peer_b. Classes are names.
+        tested: Images whose right class is known: image, class, predicted.
         skipped: Files that could not be read: path, problem.
         copies: Files of equal content: group, path.
-        warnings: Of the log.
-        evidence: What the run has kept for its report; None where it is of other images than pseudo_labels.csv.
+        warnings: Warnings of the log.
+        evidence: What the run kept for its report; None if it is about other images than pseudo_labels.csv.
     """
 
     folder: Path
@@ -53,18 +53,21 @@ class RunFolder:
 
     @property
     def classes(self) -> list[str]:
-        """Names of all classes, in the order of their labels where the run has kept that."""
+        """Names of all classes: in the order of their labels if the run kept that order, else sorted."""
         if self.evidence is not None:
             return self.evidence.classes
-        known = [*self.images["class"], *self.tested["class"], *self.tested["predicted"]]
-        return sorted(set(known))
+        names = [*self.images["class"], *self.tested["class"], *self.tested["predicted"]]
+        return sorted(set(names))
 
 
 def read_run(folder: Path) -> RunFolder:
     """Read the folder of a finished run.
 
+    Args:
+        folder: Output folder of the run.
+
     Raises:
-        UserError: If it is none, or not finished, or damaged.
+        UserError: If it is no run, or not finished, or damaged.
     """
     require_finished(folder)
     evidence = read_evidence(folder)
@@ -72,7 +75,7 @@ def read_run(folder: Path) -> RunFolder:
     if evidence is not None and len(labelled) != len(evidence.zero_shot):
         evidence = None
     images, summary = _images(folder, labelled, evidence), _summary(folder / "summary.json")
-    if KEPT.keys() <= summary.keys():  # one model, that of before: nothing has changed, and nothing was filtered
+    if KEPT.keys() <= summary.keys():  # nothing was trained, so nothing changed and nothing was filtered
         images = images.drop(columns=[name for name in OF_TRAINING if name in images])
     return RunFolder(
         folder,
@@ -98,7 +101,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path, expected: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file as text; without lines if there is none."""
+    """A CSV file as a table of texts; without rows if there is no such file."""
     if not path.is_file():
         return pd.DataFrame(columns=list(expected))
     try:
@@ -114,33 +117,33 @@ def _images(folder: Path, labelled: pd.DataFrame, evidence: Evidence | None) -> 
     predicted = _table(folder / "predictions.csv", ("path", "class", "confidence"))
     if evidence is not None:
         names = np.array([*evidence.classes, ""], dtype=object)
-        more = {"zero_shot": evidence.zero_shot, **evidence.peers}
-        labelled = labelled.assign(**{name: names[values] for name, values in more.items()})
+        labels_by_column = {"zero_shot": evidence.zero_shot, **evidence.peers}
+        labelled = labelled.assign(**{name: names[values] for name, values in labels_by_column.items()})
     labelled["pseudo_label"] = labelled["class"]
     predicted = predicted.drop_duplicates("path")
     images = pd.concat([labelled, predicted[~predicted["path"].isin(labelled["path"])]], ignore_index=True)
-    for name in ("class", "confidence"):  # in the end, where it is known
-        end = images["path"].map(dict(zip(predicted["path"], predicted[name], strict=True)))
-        images[name] = end.where(end.notna(), images[name])
-    texts = [name for name in images if name not in NUMBERS]
-    images[texts] = images[texts].fillna("")
+    for name in ("class", "confidence"):  # the values at the end, if they are known
+        final = images["path"].map(dict(zip(predicted["path"], predicted[name], strict=True)))
+        images[name] = final.where(final.notna(), images[name])
+    text_columns = [name for name in images if name not in NUMBERS]
+    images[text_columns] = images[text_columns].fillna("")
     return images.assign(**{name: pd.to_numeric(images[name], errors="coerce") for name in NUMBERS if name in images})
 
 
 def _tested(folder: Path) -> pd.DataFrame:
-    """Images whose class is known, with what the run predicts for them in the end."""
+    """Images whose right class is known, with the class that the run predicts at the end."""
     tested = _table(folder / "test_predictions.csv", ("image", "class"))
     tested = tested[tested["class"] != ""]
-    if "end" not in tested:  # a user's own images: their end is in another file
+    if "end" not in tested:  # a run on a user's own images has this in another file
         predicted = _table(folder / "predictions.csv", ("path", "class", "confidence"))
-        end = dict(zip(predicted["path"], predicted["class"], strict=True))
-        tested = tested.assign(end=[end.get(image, "") for image in tested["image"]])
+        final = dict(zip(predicted["path"], predicted["class"], strict=True))
+        tested = tested.assign(end=[final.get(image, "") for image in tested["image"]])
     tested = tested[tested["end"] != ""]
     return tested.rename(columns={"end": "predicted"})[["image", "class", "predicted"]].reset_index(drop=True)
 
 
 def logs(folder: Path) -> list[Path]:
-    """`log.txt`, and those of when the run went on, which have the date in their names."""
+    """`log.txt`, and the logs of each time that the run was resumed, which have a date in their names."""
     return sorted(folder.glob("log.txt*"))
 
 
@@ -149,5 +152,5 @@ def _warnings(folder: Path) -> list[str]:
     for path in logs(folder):
         with suppress(OSError):
             lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
-    found = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
-    return list(dict.fromkeys(found))[:MOST_WARNINGS]
+    warnings = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
+    return list(dict.fromkeys(warnings))[:MOST_WARNINGS]

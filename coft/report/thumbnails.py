@@ -1,4 +1,4 @@
-"""Small pictures of images as text of a page, as many as a number of bytes allows; and a hash of their looks."""
+"""Thumbnails as data URIs, as many as a number of bytes allows, and a hash of what an image looks like."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from coft.images.reading import Decoding, decode_image, read_bytes
 
 SIDE = 96  # pixels of the longer side
 QUALITY = 55
-BROKEN = ""  # in the place of a picture whose file cannot be read
-HASH = 8  # rows and columns of the differences that a hash is made of
+BROKEN = ""  # data URI of a file that cannot be read
+HASH = 8  # rows and columns of the brightness differences that make a hash
 
 
 def small_picture(path: str, side: int = SIDE) -> Image.Image | None:
-    """An image, made small; None if it cannot be read."""
+    """A thumbnail of an image, `side` pixels on its longer side; None if it cannot be read."""
     try:
         image = decode_image(read_bytes(path), path, Decoding(enough=side))
     except (UserError, ValueError, MemoryError):  # ValueError: a path with a zero byte
@@ -31,7 +31,7 @@ def small_picture(path: str, side: int = SIDE) -> Image.Image | None:
 
 
 def data_uri(path: str, side: int = SIDE) -> str:
-    """A small picture of an image as a data URI; `BROKEN` if it cannot be read."""
+    """A thumbnail of an image as a data URI; `BROKEN` if it cannot be read."""
     image = small_picture(path, side)
     if image is None:
         return BROKEN
@@ -41,42 +41,42 @@ def data_uri(path: str, side: int = SIDE) -> str:
 
 
 def embed(paths: Sequence[str], budget: int, side: int = SIDE) -> list[str | None]:
-    """Pictures of images, the first ones first, until they have so many bytes together.
+    """Thumbnails of images as data URIs, in order, until the budget is used up.
 
     Args:
-        paths: Image files; one that is there several times counts each time.
-        budget: Bytes.
+        paths: Image files. A file that is listed several times counts each time.
+        budget: Most bytes of all data URIs together.
         side: Pixels of the longer side.
 
     Returns:
-        For each path its data URI, `BROKEN`, or None from where there is no room left.
+        For each path its data URI or `BROKEN`; None for all paths after the budget is used up.
     """
-    known: dict[str, str] = {}
-    found: list[str | None] = []
-    new = iter(_read(list(dict.fromkeys(paths)), side))
+    uris: dict[str, str] = {}
+    embedded: list[str | None] = []
+    unread = iter(_read(list(dict.fromkeys(paths)), side))
     for path in paths:
-        while path not in known:
-            name, uri = next(new)
-            known[name] = uri
-        budget -= len(known[path])
+        while path not in uris:
+            name, uri = next(unread)
+            uris[name] = uri
+        budget -= len(uris[path])
         if budget < 0:
             break
-        found.append(known[path])
-    return found + [None] * (len(paths) - len(found))
+        embedded.append(uris[path])
+    return embedded + [None] * (len(paths) - len(embedded))
 
 
 def _read(paths: Sequence[str], side: int) -> Iterable[tuple[str, str]]:
-    """Paths with their data URIs, some at a time: no more is read than there is room for."""
+    """Paths with their data URIs, in batches, so that few files are read in vain when the budget ends."""
     for start in range(0, len(paths), 512):
-        some = paths[start : start + 512]
-        yield from zip(some, map_threaded(partial(data_uri, side=side), some, "report: images"), strict=True)
+        batch = paths[start : start + 512]
+        yield from zip(batch, map_threaded(partial(data_uri, side=side), batch, "report: images"), strict=True)
 
 
 def looks(path: str) -> np.ndarray | None:
-    """A hash of what an image looks like: where its brightness rises from left to right. None if it cannot be read.
+    """A hash of what an image looks like: where its brightness rises from left to right.
 
     Returns:
-        Shape (64,), bool.
+        Shape (64,), bool; None if the image cannot be read.
     """
     image = small_picture(path, 64)
     if image is None:

@@ -1,4 +1,4 @@
-"""What the page of a review asks for, and what it gets. HTTP is in `server`."""
+"""The answers to what the page of a review asks for. HTTP itself is in `server`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageDraw
 
 from coft.core.errors import UserError
+from coft.report.formatting import short
 from coft.report.page import TEMPLATES as REPORT
 from coft.report.thumbnails import small_picture
-from coft.report.words import short
 
-from .draft import ClassesFile, drafted
+from .draft import ClassesFile, classes_from_draft
 from .rerun_command import command_with
 from .reviewed import OF_HALF, Reviewed
 from .zero_shot import ZeroShot, names_of
@@ -32,8 +32,8 @@ RESOURCES = {
     "draft.js": ("text/javascript", TEMPLATES / "draft.js"),
     "review.js": ("text/javascript", TEMPLATES / "review.js"),
 }
-SIDE, QUALITY = 144, 70  # of a picture
-REMEMBERED = 4_000  # pictures
+SIDE, QUALITY = 144, 70  # pixels of the longer side of a picture, and quality of its WEBP
+REMEMBERED = 4_000  # pictures that are cached
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Answer:
     """An answer of the server.
 
     Attributes:
-        status: Of HTTP.
-        kind: Type of the content.
-        content: Bytes.
-        lasting: Whether a browser may keep it.
+        status: HTTP status.
+        kind: MIME type of the content.
+        content: The body.
+        lasting: Whether a browser may cache it.
     """
 
     status: int
@@ -64,12 +64,12 @@ def refused(status: int, reason: str) -> Answer:
 
 
 class Review:
-    """A review of a run: what a page may ask for.
+    """A review of a run: it answers what a page may ask for.
 
     Args:
         reviewed: The run.
         zero_shot: Zero-shot CLIP on its images.
-        file: Where classes are written to. A page in another window writes to a file of its own.
+        file: The file that classes are written to. A page in another window gets another file.
         done: Called when the person is done.
     """
 
@@ -85,11 +85,11 @@ class Review:
         self.picture = lru_cache(REMEMBERED)(self._picture)
 
     def get(self, name: str, nonce: str) -> Answer | None:
-        """What is to be seen under a name; None where there is nothing.
+        """Answer a GET request; None if there is nothing of this name.
 
         Args:
-            name: What follows the token.
-            nonce: That scripts and styles of the page must carry.
+            name: The part of the path after the token.
+            nonce: The nonce of the page's scripts and styles.
         """
         if name == "":
             return Answer(200, "text/html", self.page(nonce))
@@ -104,11 +104,11 @@ class Review:
         return None
 
     def post(self, name: str, content: Any) -> Answer | None:
-        """Do what is asked for under a name; None where there is nothing.
+        """Answer a POST request; None if there is nothing of this name.
 
         Args:
-            name: What follows the token.
-            content: What was sent.
+            name: The part of the path after the token.
+            content: The JSON that was sent.
         """
         if name not in self.posts:
             return None
@@ -120,7 +120,11 @@ class Review:
     # ---------------------------------------------------------------- what is seen
 
     def page(self, nonce: str) -> bytes:
-        """The page, without its classes: it asks for these."""
+        """The page without its classes, for which it asks later.
+
+        Args:
+            nonce: The nonce of its scripts and styles.
+        """
         options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True}
         environment = Environment(loader=FileSystemLoader(TEMPLATES), lstrip_blocks=True, **options)
         run = self.reviewed.run
@@ -134,21 +138,22 @@ class Review:
         return environment.get_template("review.html").render(content).encode("utf-8", errors="replace")
 
     def state(self) -> dict[str, Any]:
-        """Classes and suggestions of the run."""
-        own = self.reviewed
-        places, counts, effect = own.places(), own.counts(), self.zero_shot.effect(own.classes)
+        """The classes of the run with names, counts, images and shares, the suggestions, and a number for the page."""
+        reviewed = self.reviewed
+        shown_images, counts = reviewed.shown_images(), reviewed.counts()
+        effect = self.zero_shot.effect(reviewed.classes)
         classes = [
-            {"names": list(names), "count": count, "images": places[names[0]], "share": share}
-            for names, count, share in zip(names_of(own.classes), counts, effect.shares, strict=True)
+            {"names": list(names), "count": count, "images": shown_images[names[0]], "share": share}
+            for names, count, share in zip(names_of(reviewed.classes), counts, effect.shares, strict=True)
         ]
-        suggestions = [asdict(suggestion) for suggestion in own.suggestions()]
+        suggestions = [asdict(suggestion) for suggestion in reviewed.suggestions()]
         return {"classes": classes, "suggestions": suggestions, "page": next(self.pages)}
 
-    def _picture(self, place: int) -> Answer:
+    def _picture(self, index: int) -> Answer:
         images = self.reviewed.run.images
-        if place >= len(images):
+        if index >= len(images):
             return refused(404, "no picture")
-        image = small_picture(images["path"].iloc[place], SIDE) or empty_picture()
+        image = small_picture(images["path"].iloc[index], SIDE) or empty_picture()
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=QUALITY, method=2)
         return Answer(200, "image/webp", buffer.getvalue(), lasting=True)
@@ -156,43 +161,45 @@ class Review:
     # ---------------------------------------------------------------- what is done
 
     def effect(self, content: Any) -> dict[str, Any]:
-        """What zero-shot CLIP makes of classes."""
-        return asdict(self.zero_shot.effect(drafted(_parts(content, "classes")[0], self.reviewed.classes)))
+        """The shares and images that zero-shot CLIP gives to the classes of a draft."""
+        return asdict(self.zero_shot.effect(classes_from_draft(_parts(content, "classes")[0], self.reviewed.classes)))
 
     def split(self, content: Any) -> dict[str, Any]:
-        """Two groups of a class's images."""
+        """The images of a class in two groups."""
         (label,) = _parts(content, "label")
         if type(label) is not int or not 0 <= label < len(self.reviewed.classes.names):
             raise UserError("label: expected the number of a class")
         return {"halves": [{"count": len(h), "images": h[:OF_HALF]} for h in self.reviewed.halves(label)]}
 
     def save(self, content: Any) -> dict[str, Any]:
-        """Write classes to a file, and say by which command they are trained on."""
+        """Write the classes of a draft to a file. Answers with the file and the command that trains with it."""
         draft, page = _parts(content, "classes", "page")
         if type(page) is not int:
             raise UserError("page: expected its number")
-        classes = drafted(draft, self.reviewed.classes)
+        classes = classes_from_draft(draft, self.reviewed.classes)
         self.zero_shot.effect(classes)  # refuses names that are too long for the text encoder
         with self.saving:
-            before, file = self.file.path, self.files.get(page)
-            new = file is None and bool(self.files)
-            file = file or (ClassesFile(self.reviewed.run.folder) if new else self.file)
+            earlier_path, file = self.file.path, self.files.get(page)
+            is_new_file = file is None and bool(self.files)
+            file = file or (ClassesFile(self.reviewed.run.folder) if is_new_file else self.file)
             notice = file.write(classes)
             self.file = self.files[page] = file
             assert file.path is not None
             self.command = command_with(self.reviewed, file.path)
-        if new:
-            notice = f"{before} was saved in another window, or before this page was loaded anew, and stays as it is."
+        if is_new_file:
+            notice = (
+                f"{earlier_path} was saved in another window, or before this page was loaded anew, and stays as it is."
+            )
         return {"file": str(file.path), "command": self.command, "notice": notice}
 
     def end(self, content: Any) -> dict[str, Any]:
-        """The person is done."""
+        """End the review."""
         self.done()
         return {}
 
 
 def empty_picture() -> Image.Image:
-    """What is shown of an image that cannot be read."""
+    """The picture in place of an image that cannot be read."""
     image = Image.new("RGB", (SIDE, SIDE), "#777777")
     ImageDraw.Draw(image).text((SIDE / 2, SIDE / 2), "cannot be read", "white", anchor="mm")
     return image

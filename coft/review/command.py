@@ -1,4 +1,4 @@
-"""`coft review`: its arguments. What it takes to answer them is imported once they are right."""
+"""The command `coft review`. Large modules are imported only after its arguments are checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from coft.report.finished import require_finished
 
 
 def make_parser(program: str, resolve: Callable[[str], Path]) -> Parser:
-    """Build the parser of its arguments."""
+    """Build the parser of the command.
+
+    Args:
+        program: Name of the command in help and messages.
+        resolve: Turns a path argument into a path.
+    """
     parser = Parser(
         prog=program,
         description="Mend the classes of a finished run on your own images, on a page that this machine alone serves.",
@@ -33,6 +38,11 @@ def _port(text: str) -> int:
 
 def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[str], Path] = Path) -> int:
     """Serve the page until the person is done.
+
+    Args:
+        argv: Arguments of the command.
+        program: Name of the command in help and messages.
+        resolve: Turns a path argument into a path.
 
     Returns:
         The exit code.

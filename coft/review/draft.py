@@ -1,4 +1,4 @@
-"""What a page sends for classes, and the file that they are written to."""
+"""The classes that a page sends, and the file that they are written to."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from coft.core.errors import UserError
 from coft.core.files import writing
 from coft.engine.class_names import BAR, Classes, given_classes, write_classes
 
-MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # of names characters
-UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # kinds of characters that no name has
+MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # classes, names of a class, characters of a name
+UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories that a name must not have
 
 
-def drafted(content: Any, before: Classes) -> Classes:
-    """Classes that a page has sent.
+def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
+    """Check the classes that a page has sent.
 
     Args:
-        content: A list with a list of names for each class, the one that it goes by first.
-        before: Those of the run. A class that goes by the same name keeps its descriptions.
+        content: A list with a list of names for each class: its name, then its synonyms.
+        run_classes: The classes of the run. A class that keeps its name keeps its descriptions.
 
     Raises:
-        UserError: If it is nothing of this kind, or no classifier can be built on it.
+        UserError: If the content has another form, or no classifier can be built on the names.
     """
     if not isinstance(content, list) or not 2 <= len(content) <= MOST_CLASSES:
         raise UserError(f"classes: expected 2 to {MOST_CLASSES:,} of them")
-    for names in content:
-        if not isinstance(names, list) or not 1 <= len(names) <= MOST_NAMES:
+    for class_names in content:
+        if not isinstance(class_names, list) or not 1 <= len(class_names) <= MOST_NAMES:
             raise UserError(f"classes: expected 1 to {MOST_NAMES} names of each")
-        for name in names:
+        for name in class_names:
             _check(name)
-    found = given_classes([f" {BAR} ".join(names) for names in content])
-    kept = {name: own for name, own in before.descriptions.items() if name in set(found.names)}
-    return Classes(found.names, found.synonyms, kept)
+    classes = given_classes([f" {BAR} ".join(class_names) for class_names in content])
+    names = set(classes.names)
+    descriptions = {name: sentences for name, sentences in run_classes.descriptions.items() if name in names}
+    return Classes(classes.names, classes.synonyms, descriptions)
 
 
 def _check(name: Any) -> None:
@@ -45,19 +46,19 @@ def _check(name: Any) -> None:
         raise UserError(f"{name[:60]!r}: {BAR!r} stands between synonyms; take it out of the name")
     if len(name) > LONGEST:
         raise UserError(f"{name[:60]!r}... has {len(name)} characters; {LONGEST} are allowed")
-    if any(unicodedata.category(sign) in UNSEEN for sign in name):
+    if any(unicodedata.category(character) in UNSEEN for character in name):
         raise UserError(f"{name[:60]!r} has a character that cannot be seen; take it out")
 
 
 class ClassesFile:
-    """Where reviewed classes are written: to a new file, which may then be replaced by the same review alone.
+    """The file that reviewed classes are written to. It is new, and later only this review may replace it.
 
     Args:
-        folder: Of the run. Without a path the file is called `classes-2.txt` there, or by the next number that is free.
+        folder: Output folder of the run. Without a path the file is `classes-2.txt` there, or the next free number.
         path: A file that does not exist.
 
     Raises:
-        UserError: If it exists.
+        UserError: If the path exists.
     """
 
     def __init__(self, folder: Path, path: Path | None = None) -> None:
@@ -68,11 +69,14 @@ class ClassesFile:
     def write(self, classes: Classes) -> str:
         """Write classes.
 
+        Args:
+            classes: The classes.
+
         Returns:
-            What was not as expected, in a sentence; else "".
+            A sentence if the earlier file had changed and a new one was begun; else "".
 
         Raises:
-            UserError: If the disk refuses.
+            UserError: If the file cannot be written.
         """
         notice, path = "", self.path
         if self.digest and path is not None and _digest(path) != self.digest:
@@ -80,7 +84,7 @@ class ClassesFile:
             self.digest, path = "", None
         with writing((path or self.folder).parent if path else self.folder):
             if not self.digest:
-                path = self._claimed(path)
+                path = self._claim(path)
             assert path is not None
             try:
                 write_classes(path, classes)
@@ -91,16 +95,16 @@ class ClassesFile:
         self.path, self.digest = path, _digest(path)
         return notice
 
-    def _claimed(self, path: Path | None) -> Path:
-        """Make an empty file where there is none."""
-        choices: Sequence[Path] = [path] if path else [self.folder / f"classes-{n}.txt" for n in range(2, 10_000)]
-        for choice in choices:
+    def _claim(self, path: Path | None) -> Path:
+        """Create an empty file: at the path, or under the first free name in the folder."""
+        candidates: Sequence[Path] = [path] if path else [self.folder / f"classes-{n}.txt" for n in range(2, 10_000)]
+        for candidate in candidates:
             try:
-                choice.open("x").close()
-                return choice
+                candidate.open("x").close()
+                return candidate
             except FileExistsError:
                 continue
-        raise UserError(f"{choices[0]}: exists already, and stays as it is; give another name by --to")
+        raise UserError(f"{candidates[0]}: exists already, and stays as it is; give another name by --to")
 
 
 def _digest(path: Path) -> str:

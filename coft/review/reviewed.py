@@ -1,4 +1,4 @@
-"""A finished run as it is reviewed: its classes, what may be wrong with them, and which images show it."""
+"""A finished run under review: its classes, what may be wrong with them, and images that show it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from coft.core.errors import UserError
 from coft.core.experiment import saved_config
 from coft.engine.class_names import CLASSES, Classes, is_file, read_classes
 from coft.report import names
+from coft.report.formatting import percent
 from coft.report.image_facts import Evidence, centred_sample, evenly
 from coft.report.page import measured
 from coft.report.run_folder import RunFolder, read_run
-from coft.report.words import percent
 
-SHOWN = 12  # pictures of a class
-OF_HALF = 12  # pictures of one of its halves
+SHOWN = 12  # most pictures of a class
+OF_HALF = 12  # most pictures of half a class
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What may be wrong with a class, and what would mend it.
+    """A class that may be wrong, and what could be done about it.
 
     Attributes:
-        label: Of the class.
-        other: Label of the class that it could be merged into; -1 where it could be dropped.
-        text: Why, in a sentence.
+        label: Label of the class.
+        other: Label of the class that it could be merged into; -1 if it could be dropped.
+        text: The reason, in a sentence.
     """
 
     label: int
@@ -43,11 +43,11 @@ class Reviewed:
     """A finished run of a user's own images.
 
     Attributes:
-        run: Its tables.
-        evidence: What it has kept of its images.
-        config: Its settings, by full name.
-        classes: As the run had them.
-        notices: What a person should know of the run's files.
+        run: The tables of the run.
+        evidence: What the run kept about its images.
+        config: The settings of the run, by full name.
+        classes: The classes of the run.
+        notices: Sentences about files that have changed since the run.
     """
 
     run: RunFolder
@@ -56,78 +56,85 @@ class Reviewed:
     classes: Classes
     notices: list[str]
 
-    def places(self) -> dict[str, list[int]]:
-        """Some images of each class in the end, as places in the run's table of images."""
+    def shown_images(self) -> dict[str, list[int]]:
+        """Some images of each class at the end, as rows of the table of images."""
         groups = self.run.images.groupby("class", sort=False).indices
-        found = {str(name): rows for name, rows in groups.items()}
-        none = np.zeros(0, dtype=int)
-        own = [found.get(name, none) for name in self.classes.names]
-        return {
-            name: rows[evenly(len(rows), SHOWN)].tolist() for name, rows in zip(self.classes.names, own, strict=True)
-        }
+        members = {str(name): rows for name, rows in groups.items()}
+        no_images = np.zeros(0, dtype=int)
+        by_class = [members.get(name, no_images) for name in self.classes.names]
+        spread = [rows[evenly(len(rows), SHOWN)].tolist() for rows in by_class]
+        return dict(zip(self.classes.names, spread, strict=True))
 
     def counts(self) -> list[int]:
-        """Images of each class in the end."""
+        """Number of images of each class at the end."""
         counts = self.run.images["class"].value_counts()
         return [int(counts.get(name, 0)) for name in self.classes.names]
 
     def suggestions(self) -> list[Suggestion]:
-        """What may be wrong, the most suspicious class first; then classes that have almost no image."""
-        signals, known, found = measured(self.run), self.classes.names, list[Suggestion]()
-        for own in names.suspects(signals or []):
-            found += _of_suspect(own, known)
+        """Classes that may be wrong: the most suspicious ones first, then those that have almost no images."""
+        signals, class_names, suggestions = measured(self.run), self.classes.names, list[Suggestion]()
+        for suspect in names.suspects(signals or []):
+            suggestions += _suggest_merges(suspect, class_names)
         counts = self.counts()
         for label in names.rare(np.array(counts)):
-            found.append(Suggestion(label, -1, f"“{known[label]}” has {counts[label]} of {sum(counts):,} images."))
-        return found
+            text = f"“{class_names[label]}” has {counts[label]} of {sum(counts):,} images."
+            suggestions.append(Suggestion(label, -1, text))
+        return suggestions
 
     def halves(self, label: int) -> list[list[int]]:
-        """The images of a class in two groups by their looks, the larger one first, as places in the table of images.
+        """Split the images of a class into two groups by their features.
 
         Args:
-            label: Of the class.
+            label: Label of the class.
+
+        Returns:
+            Rows of the table of images, for each group; the larger group first.
 
         Raises:
-            UserError: If there are too few images of it among those whose features are kept.
+            UserError: If the features of too few of its images are kept.
         """
-        final = self.run.images["class"].iloc[self.evidence.sample].to_numpy()
-        mine = np.flatnonzero(final == self.classes.names[label])
-        if len(mine) < names.AT_LEAST:
+        final_classes = self.run.images["class"].iloc[self.evidence.sample].to_numpy()
+        members = np.flatnonzero(final_classes == self.classes.names[label])
+        if len(members) < names.AT_LEAST:
             raise UserError(
-                f"only {len(mine)} images; {names.AT_LEAST} are needed to find two groups: leave the class whole"
+                f"only {len(members)} images; {names.AT_LEAST} are needed to find two groups: leave the class whole"
             )
-        features = centred_sample(self.evidence)[torch.from_numpy(mine)].numpy()
+        features = centred_sample(self.evidence)[torch.from_numpy(members)].numpy()
         half = KMeans(2, n_init=5, random_state=0).fit_predict(features)
-        groups = [self.evidence.sample[mine[half == number]].tolist() for number in (0, 1)]
+        groups = [self.evidence.sample[members[half == number]].tolist() for number in (0, 1)]
         return sorted(groups, key=len, reverse=True)
 
 
-def _of_suspect(own: names.Suspect, known: list[str]) -> list[Suggestion]:
+def _suggest_merges(suspect: names.Suspect, class_names: list[str]) -> list[Suggestion]:
     """A suggestion for each class that a suspicious one could be merged into."""
-    signals, called = own.signals, known[own.label]
+    signals, name = suspect.signals, class_names[suspect.label]
     reasons = {
         "another name fits as well": lambda: (
             signals.rival,
-            f"“{known[signals.rival]}” fits the images of “{called}” "
+            f"“{class_names[signals.rival]}” fits the images of “{name}” "
             + ("better than its own name." if signals.fit < 0 else "nearly as well as its own name."),
         ),
         "took another class's images": lambda: (
             signals.source,
-            f"{percent(signals.taken)} of the images of “{called}” were “{known[signals.source]}” to zero-shot CLIP.",
+            f"{percent(signals.taken)} of the images of “{name}” were “{class_names[signals.source]}” to "
+            "zero-shot CLIP.",
         ),
     }
-    found: dict[int, str] = {}
-    for reason in own.reasons:
+    text_by_other: dict[int, str] = {}
+    for reason in suspect.reasons:
         other, text = reasons[reason]()
-        found[other] = f"{found[other]} {text}" if other in found else text
-    return [Suggestion(own.label, other, text) for other, text in found.items()]
+        text_by_other[other] = f"{text_by_other[other]} {text}" if other in text_by_other else text
+    return [Suggestion(suspect.label, other, text) for other, text in text_by_other.items()]
 
 
 def read_reviewed(folder: Path) -> Reviewed:
     """Read a finished run for a review.
 
+    Args:
+        folder: Output folder of the run.
+
     Raises:
-        UserError: If it is none, not finished, damaged, or has not kept what a review needs.
+        UserError: If it is no run, not finished or damaged, or if it kept no features of its images.
     """
     run, config = read_run(folder), saved_config(folder) or {}
     if config.get("DATASET.NAME") != "Folder":
@@ -145,26 +152,27 @@ def read_reviewed(folder: Path) -> Reviewed:
     return Reviewed(run, run.evidence, config, classes, notices)
 
 
-def _classes(folder: Path, known: list[str]) -> tuple[Classes, list[str]]:
-    """Classes with synonyms and descriptions, if the file that has them is still that of the run."""
+def _classes(folder: Path, class_names: list[str]) -> tuple[Classes, list[str]]:
+    """The classes with synonyms and descriptions, and a notice if the file that has them is not the run's any more."""
     path = folder / CLASSES
     if not path.is_file():
-        return Classes(known), []
+        return Classes(class_names), []
     try:
-        found = read_classes(str(path))
+        file_classes = read_classes(str(path))
     except UserError:
-        found = Classes([])
-    if found.names == known:
-        return found, []
-    return Classes(known), [f"{path} is not what the run wrote: synonyms and descriptions of its classes are left out."]
+        file_classes = Classes([])
+    if file_classes.names == class_names:
+        return file_classes, []
+    notice = f"{path} is not what the run wrote: synonyms and descriptions of its classes are left out."
+    return Classes(class_names), [notice]
 
 
-def _changed(given: Any, classes: Classes) -> list[str]:
-    """Says so if the file that the run had its classes from has others now."""
-    if not isinstance(given, str) or not given or not is_file(Path(given)):
+def _changed(source: Any, classes: Classes) -> list[str]:
+    """A notice if the user's file of classes has changed since the run."""
+    if not isinstance(source, str) or not source or not is_file(Path(source)):
         return []
     try:
-        same = read_classes(given) == classes
+        unchanged = read_classes(source) == classes
     except UserError:
-        same = False
-    return [] if same else [f"{given} has changed since the run. This page has the classes of the run."]
+        unchanged = False
+    return [] if unchanged else [f"{source} has changed since the run. This page has the classes of the run."]

@@ -1,4 +1,4 @@
-"""Serving the page of a review until the person is done."""
+"""Serve the page of a review until the person is done."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from coft.core.errors import UserError
 from coft.inference.locate_model import description_of, find_model
-from coft.inference.model import Origin
-from coft.inference.store import load_origin
+from coft.inference.model import BackboneRef
+from coft.inference.store import load_backbone
 
 from .app import Review
 from .draft import ClassesFile
@@ -26,9 +26,9 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
 
     Args:
         run: Output folder of a finished run.
-        to: File of the classes that are written; None for one in the folder.
-        port: Of the page; 0 for one that is free.
-        browser: Whether a browser opens it.
+        to: File that the classes are written to; None for one in the output folder.
+        port: Port of the page; 0 for a free one.
+        browser: Whether to open a browser.
 
     Returns:
         The exit code.
@@ -37,7 +37,7 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
         UserError: If the run cannot be reviewed, or the port is taken.
     """
     reviewed = read_reviewed(run)
-    command_with(reviewed, run)  # what cannot be trained again is not reviewed
+    command_with(reviewed, run)  # refuses a run that cannot be repeated before anybody works on it
     file = ClassesFile(run, to)
     zero_shot = zero_shot_of(reviewed)
     server = open_server(port)
@@ -59,26 +59,33 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
 
 
 def zero_shot_of(reviewed: Reviewed) -> ZeroShot:
-    """Zero-shot CLIP on the images of a run, by the backbone that it had.
+    """Zero-shot CLIP on the images of a run, with its backbone.
+
+    Args:
+        reviewed: The run.
 
     Raises:
-        UserError: If the run's model is damaged, of another version, or the backbone is another one.
+        UserError: If the run's model is damaged or of another version, or if the backbone has changed.
     """
     folder = find_model(reviewed.run.folder)
-    content = description_of(folder)
+    description = description_of(folder)
     try:
-        origin, templates = Origin(**content["backbone"]), [str(own) for own in content["templates"]]
+        reference = BackboneRef(**description["backbone"])
+        templates = [str(template) for template in description["templates"]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder}: its description of the model is damaged; run again") from error
-    clip_model = load_origin(origin, trust_jit=bool(reviewed.config.get("MODEL.BACKBONE.TRUST_JIT")))
+    clip_model = load_backbone(reference, trust_jit=bool(reviewed.config.get("MODEL.BACKBONE.TRUST_JIT")))
     return ZeroShot(reviewed.evidence, reviewed.classes, clip_model, templates)
 
 
 def open_server(port: int) -> Server:
-    """Take a port.
+    """Open the server.
+
+    Args:
+        port: The port; 0 for a free one.
 
     Raises:
-        UserError: If it cannot be had.
+        UserError: If the port cannot be opened.
     """
     try:
         return Server(port)

@@ -1,7 +1,7 @@
 """The local server of a review: one machine, one token, one origin.
 
-Whoever asks must know the token in the address. Pages of other sites that send requests here are refused by Host,
-Origin and what browsers say of where a request comes from. No part of a request is ever taken for a path of a file.
+A request must have the token of the address. Requests that pages of other sites send are refused by the headers Host,
+Origin and Sec-Fetch-Site. No part of a request is ever used as the path of a file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .app import Answer, Review, refused
 
 log = logging.getLogger(__name__)
 HERE = "127.0.0.1"
-LARGEST = 4 << 20  # bytes of what a page sends
-SECONDS = 30  # for a request to come in
-ONE_SITE = ("same-origin", "none")  # what browsers say of a request of our own page, or of an address typed in
+LARGEST = 4 << 20  # most bytes that a page may send
+SECONDS = 30  # timeout of a request
+ONE_SITE = ("same-origin", "none")  # Sec-Fetch-Site of a request of our page, and of an address that is typed in
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -35,14 +35,14 @@ POLICY = (
 
 
 class Server(ThreadingHTTPServer):
-    """A server on this machine alone, of one review.
+    """A server of one review that only this machine can reach.
 
     Args:
-        port: 0 takes one that is free.
+        port: The port; 0 for a free one.
 
     Attributes:
-        token: Of the address.
-        review: What is served; set before serving.
+        token: Secret part of the address.
+        review: The review that is served; set before serving.
     """
 
     daemon_threads = True
@@ -55,16 +55,16 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://{HERE}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke is nothing to tell of."""
+        """Log a broken connection for debugging only: it harms nobody."""
         log.debug("a request failed", exc_info=True)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Checks a request, and has the review answer it."""
+    """Checks a request and passes it on to the review."""
 
     server: Server
     timeout = SECONDS
@@ -72,47 +72,47 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "review", ""
 
     def do_GET(self) -> None:
-        """Answer what is asked for."""
+        """Answer a GET request."""
         nonce = secrets.token_urlsafe(16)
         answer = self._refusal() or self.server.review.get(self._name(), nonce) or refused(404, "not here")
         self._send(answer, nonce)
 
     def do_POST(self) -> None:
-        """Do what is asked for."""
-        answer = self._refusal(sends=True)
+        """Answer a POST request."""
+        answer = self._refusal(is_post=True)
         if answer is None:
             content, answer = self._content()
             answer = answer or self.server.review.post(self._name(), content) or refused(404, "not here")
         self._send(answer)
 
     def __getattr__(self, name: str) -> Any:
-        """Every other method is refused."""
+        """Refuse every other HTTP method."""
         if name.startswith("do_"):
             return lambda: self._send(refused(405, "only GET and POST"))
         raise AttributeError(name)
 
     # ---------------------------------------------------------------- checks
 
-    def _refusal(self, sends: bool = False) -> Answer | None:
-        """Why a request is not answered; None if it is."""
+    def _refusal(self, is_post: bool = False) -> Answer | None:
+        """The answer that refuses a request; None if the request is allowed."""
         hosts, origin = self.headers.get_all("Host") or [], self.headers.get("Origin")
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
             return refused(403, "another host")
-        if (origin is not None or sends) and origin != f"http://{hosts[0].lower()}":
+        if (origin is not None or is_post) and origin != f"http://{hosts[0].lower()}":
             return refused(403, "another origin")
         if self.headers.get("Sec-Fetch-Site", "none") not in ONE_SITE:
             return refused(403, "another site")
-        given = self.path[1:].partition("/")[0]
-        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.server.token.encode("ascii")):
+        token = self.path[1:].partition("/")[0]
+        if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self.server.token.encode("ascii")):
             return refused(403, "a wrong token")
         return None
 
     def _name(self) -> str:
-        """What follows the token."""
+        """The part of the path after the token."""
         return self.path[1:].partition("/")[2]
 
     def _content(self) -> tuple[Any, Answer | None]:
-        """The JSON of a request, or why there is none."""
+        """The JSON of a request, or the answer that refuses it."""
         if self.headers.get_content_type() != "application/json" or self.headers.get("Transfer-Encoding"):
             return None, refused(415, "expected JSON, in one piece")
         length = self.headers.get("Content-Length", "")
@@ -143,4 +143,4 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: lines would have the token."""
+        """Log nothing: the lines would contain the token."""

@@ -1,4 +1,4 @@
-"""What other names would make of zero-shot CLIP: the share of the images that each class takes. No label is needed."""
+"""How zero-shot CLIP would classify the images if the classes had other names. No label is needed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from coft.backbones.prompts import ensemble_features
 from coft.engine.class_names import Classes
 from coft.report.image_facts import Evidence, evenly
 
-SHOWN = 8  # pictures of what a class takes
-REMEMBERED = 10_000  # text features, at most
+SHOWN = 8  # most pictures of the images that a class gets
+REMEMBERED = 10_000  # most text features that are cached
 
-Names = tuple[str, ...]  # of a class, synonyms included
+Names = tuple[str, ...]  # the name of a class and its synonyms
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What zero-shot CLIP makes of some classes.
+    """How zero-shot CLIP classifies the images with some classes.
 
     Attributes:
-        shares: Of the images, by class; of sum 1.
-        images: Some that it takes, by class, as places in the run's table of images.
+        shares: Share of the images that each class gets; the sum is 1.
+        images: Some of the images that each class gets, as rows of the run's table of images.
     """
 
     shares: list[float]
@@ -37,51 +37,55 @@ class Effect:
 class ZeroShot:
     """Zero-shot CLIP on the images whose features a run has kept.
 
-    Text features of classes that stay as they are are the run's own, descriptions included.
+    A class that the draft leaves as it was keeps the text features of the run, which include its descriptions.
 
     Args:
-        evidence: What the run has kept.
-        classes: Its classes.
+        evidence: What the run kept about its images.
+        classes: The classes of the run.
         clip_model: The frozen CLIP.
-        templates: Words with one "{}" each.
+        templates: Prompt templates with one "{}" each.
     """
 
     def __init__(self, evidence: Evidence, classes: Classes, clip_model: Any, templates: Sequence[str]) -> None:
         self.features = torch.from_numpy(evidence.features.astype(np.float32))
         self.sample, self.clip_model, self.templates = evidence.sample, clip_model, list(templates)
         text = torch.from_numpy(evidence.text.astype(np.float32))
-        self.own = dict(zip(names_of(classes), text, strict=True))
-        self.known: dict[Names, Tensor] = {}
-        self.lock = threading.Lock()  # the text tower is for one at a time
+        self.run_text = dict(zip(names_of(classes), text, strict=True))
+        self.cache: dict[Names, Tensor] = {}
+        self.lock = threading.Lock()  # one request at a time encodes text
 
     def effect(self, classes: Classes) -> Effect:
-        """What zero-shot CLIP would make of classes.
+        """Classify the images with these classes.
+
+        Args:
+            classes: The classes.
 
         Raises:
             UserError: If a name is longer than the text encoder reads.
         """
         text = torch.stack(self._text(names_of(classes)))
-        taken = torch.cat([(rows @ text.t()).argmax(dim=1) for rows in self.features.split(4096)]).numpy()
-        shares = np.bincount(taken, minlength=len(text)) / max(1, len(taken))
-        order = np.argsort(taken, kind="stable")
-        bounds = np.searchsorted(taken[order], np.arange(len(text) + 1))
+        labels = torch.cat([(rows @ text.t()).argmax(dim=1) for rows in self.features.split(4096)]).numpy()
+        shares = np.bincount(labels, minlength=len(text)) / max(1, len(labels))
+        order = np.argsort(labels, kind="stable")
+        bounds = np.searchsorted(labels[order], np.arange(len(text) + 1))
         groups = [order[bounds[label] : bounds[label + 1]] for label in range(len(text))]
         images = [self.sample[rows[evenly(len(rows), SHOWN)]].tolist() for rows in groups]
         return Effect(shares.round(6).tolist(), images)
 
     def _text(self, names: Sequence[Names]) -> list[Tensor]:
         with self.lock:
-            new = [own for own in names if own not in self.own and own not in self.known]
-            if len(self.known) + len(new) > REMEMBERED:
-                self.known.clear()
-                new = [own for own in names if own not in self.own]
-            if new:
-                firsts, synonyms = [own[0] for own in new], {own[0]: own[1:] for own in new}
-                rows = ensemble_features(self.clip_model, firsts, self.templates, synonyms).float().cpu()
-                self.known |= zip(new, rows, strict=True)
-            return [self.own[own] if own in self.own else self.known[own] for own in names]
+            uncached = [key for key in names if key not in self.run_text and key not in self.cache]
+            if len(self.cache) + len(uncached) > REMEMBERED:
+                self.cache.clear()
+                uncached = [key for key in names if key not in self.run_text]
+            if uncached:
+                first_names = [key[0] for key in uncached]
+                synonyms = {key[0]: key[1:] for key in uncached}
+                rows = ensemble_features(self.clip_model, first_names, self.templates, synonyms).float().cpu()
+                self.cache |= zip(uncached, rows, strict=True)
+            return [self.run_text[key] if key in self.run_text else self.cache[key] for key in names]
 
 
 def names_of(classes: Classes) -> list[Names]:
-    """All names of each class."""
+    """The name of each class with its synonyms."""
     return [(name, *classes.synonyms.get(name, ())) for name in classes.names]

@@ -1,1 +1,1 @@
-"""Other methods, to compare CoFT with. Each has the protocol of `coft.method.protocol.Method`."""
+"""Other methods, to compare CoFT with. Each is a `coft.labelling.protocol.Method`."""

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from coft.core.precision import precision_setting
 from coft.core.seeding import generator
 from coft.core.settings import setting, share
-from coft.labelling.classifier import Classifier
-from coft.labelling.losses import adjusted_cross_entropy, log_mean
+from coft.labelling.first_labels import likeliest, zero_shot_logits
+from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.predictor import Predictor, finished
-from coft.labelling.pseudo_labels import PseudoLabels
+from coft.labelling.protocol import Batch, Engine, Observer
+from coft.labelling.pseudo_labels import PseudoLabels, at_label
 from coft.method.coft import MIN_AUC, MIN_KEPT, WARMUP_STEPS
-from coft.method.coft_settings import PRECISIONS
 from coft.method.filters import keep_best
-from coft.method.labeller import predict, zero_shot_logits
 from coft.method.negative_prompt import draw_complement, dual_loss, separation
-from coft.method.optimizers import light_optimizer
-from coft.method.pair import Losses, MakeOptimizer, Pair
 from coft.method.peer import Peer
-from coft.method.protocol import Backbone, Batch, Images, Method, Observer, Runtime
+from coft.method.predicting import predict
+from coft.method.two_phases import NAMES, TwoPhases
 
 
 @dataclass(frozen=True)
@@ -49,19 +45,15 @@ class Phase2:
 class DeFTSettings:
     """Settings of DeFT."""
 
-    prec: str = setting(
-        "fp32",
-        "precision of the forward pass; bf16-predict: steps in fp32, predictions in bf16; auto: what is faster",
-        choices=PRECISIONS,
-    )
+    prec: str = precision_setting()
     n_ctx: int = setting(16, "random context tokens; 0: the words of the data set's template", at_least=0)
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
     lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I", at_least=0.0)
     phase1: Phase1 = field(default_factory=Phase1)
-    phase2: Phase2 = field(default_factory=Phase2)
+    phase2: Phase2 = field(default_factory=Phase2, metadata={"phase2": True})
 
 
-class DeFT(Method):
+class DeFT(TwoPhases):
     """Two models, each on its own, whose probabilities are averaged. Every image has its zero-shot label.
 
     In Phase I each model tunes prompts and a light visual module on the labels that it calls clean itself,
@@ -73,165 +65,93 @@ class DeFT(Method):
     from the tuned prompts, and a moving average of the weights is tested.
 
     Args:
-        images: The unlabeled images.
-        backbone: CLIP for the classes at hand.
-        settings: See `DeFTSettings`.
-        runtime: Where and how to compute.
+        engine: What runs it.
+        settings: Those of DeFT.
         observer: Sees the pseudo-labels.
-        make_optimizer: Makes the optimizer of Phase I from its parameters.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        backbone: Backbone,
-        settings: DeFTSettings,
-        runtime: Runtime,
-        observer: Observer | None = None,
-        make_optimizer: MakeOptimizer = light_optimizer,
-    ) -> None:
-        super().__init__()
-        self.images, self.backbone, self.settings, self.runtime = images, backbone, settings, runtime
-        self.observer, self.num_classes = observer or Observer(), len(backbone.classnames)
-        self.per_class = max(1, round(len(images) / self.num_classes))
-        self.min_kept = min(MIN_KEPT, math.ceil(self.per_class / 4))
-        self.phase1_epochs = settings.phase1.epochs
-        self.epochs, self.epoch, self.steps_done = self.phase1_epochs + settings.phase2.epochs, 0, 0
-        steps = {1: self.steps(1) * settings.phase1.epochs, 2: self.steps(2) * settings.phase2.epochs}
-        self.pair = Pair(images, backbone, runtime, settings, steps, make_optimizer, self.make_peer)
-        self.peers, self.models = self.pair.peers, dict(self.pair.peers)
-        self.optimizers, self.schedulers = self.pair.optimizers, self.pair.schedulers
-        self.tested: dict[str, Classifier] = {}
+    settings: DeFTSettings
 
-    def make_peer(self, name: str, *parts: Any) -> Peer:
+    def __init__(self, engine: Engine, settings: DeFTSettings, observer: Observer | None = None) -> None:
+        super().__init__(engine, settings, observer)
+        per_class = max(1, round(self.num_images / self.num_classes))
+        self.min_kept = min(MIN_KEPT, math.ceil(per_class / 4))
+
+    def make_peer(self, name: str) -> Peer:
         """Build a model. Gradients of the dual loss stop at the image features."""
         return Peer(
-            *parts,
+            *self.parts_of(name),
             negative_to_visual=False,
             negative_from_mean=False,
             ema_decay=self.settings.phase2.ema,
-            phase2_encoder=self.backbone.visual,
-            micro_batch=self.runtime.micro_batch,
-            compiler=self.runtime.compiler,
+            phase2_encoder=self.engine.clip.visual,
         )
+
+    # ---------------------------------------------------------------- labels
 
     def begin(self) -> None:
         """Give every image its zero-shot label."""
-        features, text = self.backbone.image_features(self.images), self.backbone.zero_shot_text()
-        logits = zero_shot_logits(features, text, self.backbone.scale, self.runtime)
-        labels = PseudoLabels.of_pool(self.runtime.world.gather(logits.argmax(dim=1)))
-        for peer in self.peers.values():
-            peer.take_seeds(labels)
-        self.observer.seeds_chosen(labels, logits, torch.zeros(self.num_classes, dtype=torch.long))
+        clip = self.engine.clip
+        label = likeliest(zero_shot_logits(self.engine.clip_features(), clip.zero_shot_text(), clip.scale))
+        self.labels = dict.fromkeys(NAMES, PseudoLabels.of_pool(label))
+        self.observer.seeds_chosen(self.labels[NAMES[0]], label, torch.zeros(self.num_classes, dtype=torch.long))
 
-    def begin_epoch(self, epoch: int) -> Sequence[Batch]:
-        """Phase I: filter the labels. Phase II: filter them once, by the models of Phase I. Then draw the batches."""
-        self.epoch, self.steps_done, self.tested = epoch, 0, {}
-        self.pair.enter(self.phase(epoch))
+    def prepare(self, epoch: int) -> None:
+        """Phase I: filter the labels. Phase II: filter them once, by the models of Phase I."""
         if self.phase(epoch) == 1:
-            self.labels, self.dual_labels = self.filter_in_phase1()
-        else:
-            if epoch == self.phase1_epochs:
-                self.filter_for_phase2()
-            self.labels = {name: peer.labels.weighted() for name, peer in self.peers.items()}
-        self.frequency = {name: labels.log_frequency(self.num_classes) for name, labels in self.labels.items()}
-        index = {name: labels.index for name, labels in self.labels.items()}
-        view = "weak" if self.phase(epoch) == 1 else "strong"
-        return self.images.batches(view, index, self.steps(self.phase(epoch)), self.runtime.seed, epoch)
+            self.filter_in_phase1()
+        elif epoch == self.phase1_epochs:
+            self.filter_for_phase2()
 
-    def filter_in_phase1(self) -> tuple[dict[str, PseudoLabels], dict[str, PseudoLabels]]:
-        """Let each model say which of its labels are clean.
-
-        Returns:
-            Labels of the classification loss, and of the dual loss, where unclean ones are the model's predictions.
-        """
-        labels = {name: peer.seeds for name, peer in self.peers.items()}
-        dual_labels = {name: PseudoLabels.of_pool(own.label) for name, own in labels.items()}
-        separations = []
+    def filter_in_phase1(self) -> None:
+        """Let each model say which of its labels are clean; unclean ones are its predictions in the dual loss."""
+        self.labels, separations = {name: PseudoLabels.of_pool(each.label) for name, each in self.labels.items()}, []
         if self.epoch * self.steps(1) >= WARMUP_STEPS:
-            world, teachers = self.runtime.world, self.pair.teachers()
-            features = self.pair.labeller.encode(teachers, 1, self.epoch)
-            for name, (logits, log_odds) in self.pair.labeller.classify(teachers, features).items():
-                label = labels[name].label
-                mine = label[world.part(len(label))]
-                separations.append(separation(log_odds, mine, world))
+            for name, features in self.engine.encode(self.prompted_encoders).items():
+                model, labels = finished(self.peers[name].prompted()), self.labels[name]
+                log_odds = model.log_odds(features)
+                separations.append(separation(log_odds, labels.label))
                 if separations[-1] > MIN_AUC:
-                    at_label = world.gather(log_odds.gather(1, mine.unsqueeze(1)).squeeze(1))
-                    clean = PseudoLabels.of_pool(label, at_label.sigmoid() > 0.5)
-                    labels[name] = keep_best(clean, at_label, self.min_kept, self.num_classes)
-                dual = torch.where(labels[name].keep, label, world.gather(logits.argmax(dim=1)))
-                dual_labels[name] = PseudoLabels.of_pool(dual)
-        self.observer.seeds_filtered(labels, separations)
-        return labels, dual_labels
+                    score = at_label(log_odds, labels.label)
+                    labels = self.weigh(labels, score.sigmoid() > 0.5, score)
+                dual = torch.where(labels.keep, labels.label, likeliest(model.logits(features)))
+                self.labels[name] = replace(labels, dual=dual)
+        self.observer.seeds_filtered(self.labels, separations)
+
+    def weigh(self, labels: PseudoLabels, clean: Tensor, score: Tensor) -> PseudoLabels:
+        """Let clean labels count in full, and the best few of each class. Shape (N,) each."""
+        return keep_best(labels.with_weights(clean), score, self.min_kept, self.num_classes)
 
     def filter_for_phase2(self) -> None:
         """Keep for each model the labels that its Phase I calls clean."""
-        models = {name: peer.prompted() for name, peer in self.peers.items()}
-        features = self.pair.labeller.encode(models, 1, self.epoch)
-        predictions = {}
-        for name, scores in self.pair.labeller.classify(models, features).items():
-            label = self.peers[name].seeds.label
-            own = predict(*scores, 0.0, "raw", world=self.runtime.world)
-            predictions[name] = replace(own, label=label)
-            clean = PseudoLabels.of_pool(label, own.p_clean(label) > 0.5)
-            self.peers[name].take_labels(keep_best(clean, own.p_clean(label), self.min_kept, self.num_classes))
-        labels = {name: peer.labels for name, peer in self.peers.items()}
-        self.observer.labelled(predictions, labels)
+        predictions, labels = {}, {}
+        for name, features in self.engine.encode(self.prompted_encoders).items():
+            label = self.labels[name].label
+            prediction = replace(predict(features, finished(self.peers[name].prompted()), 0.0, "sigmoid"), label=label)
+            predictions[name] = prediction
+            score = prediction.p_clean(label)
+            labels[name] = self.weigh(PseudoLabels.of_pool(label), score > 0.5, score)
+        self.labels = labels
+        self.observer.labelled(predictions, labels, {name: name for name in labels})
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """Make one step of each model on its part of a batch."""
-        losses = self.pair.step(partial(self.losses, batch))
-        self.steps_done += 1
-        return losses
+    # ---------------------------------------------------------------- a step
 
-    def losses(self, batch: Batch, name: str) -> Losses:
+    def loss(self, name: str, batch: Batch) -> dict[str, Term]:
         """CE(l+ + log class frequency, y) by weight, and in Phase I the dual loss with a complement that is drawn."""
-        part = batch[name]
-        if not len(part["index"]):
-            return {}
-        index = part.get("batch", part["index"])
-        with self.runtime.autocast():
-            learner = self.peers[name].learner()
-            logits, log_odds = learner.classify(learner.features(part["view"]))
-        labels = self.labels[name]
-        everything = labels.of(index) if "batch" in part else None
-        own = adjusted_cross_entropy(logits, labels.of(part["index"]), self.frequency[name], everything)
-        losses = {"loss": (1.0, own)}
+        learner = self.peers[name].learner()
+        logits, log_odds = learner.classify(learner.features(batch.views))
+        losses = {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
         if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
-            label = self.dual_labels[name].of(index).label
-            source = generator(self.runtime.seed, "complement", name, self.epoch, self.steps_done)
-            complement, mine = draw_complement(label, self.num_classes, source), self.runtime.world.part(len(index))
-            pair = label[mine].to(logits.device), complement[mine].to(logits.device)
-            losses["dual"] = (self.settings.lambda_dual, dual_loss(log_odds.float(), *pair, len(index)))
+            source = generator(self.engine.seed, "complement", name, self.epoch, batch.number)
+            complement = draw_complement(batch.whole.dual, self.num_classes, source)[batch.position]
+            each = dual_loss(log_odds.float(), *(x.to(logits.device) for x in (batch.labels.dual, complement)))
+            losses["dual"] = Term(each.sum(), len(batch.whole.index), self.settings.lambda_dual)
         return losses
 
-    def end_epoch(self, epoch: int) -> None:
-        """Weights have changed: the models that are tested have to be made again."""
-        self.tested = {}
+    # ---------------------------------------------------------------- the end
 
-    def loaded(self) -> None:
-        """Likewise."""
-        self.tested = {}
-
-    def predict_each(self, images: Tensor) -> dict[str, Tensor]:
-        """Softmax probabilities by each model. Shape (n, C) each."""
-        self.tested = self.tested or self.pair.inference_models(1.0)
-        return self.pair.predict_each(self.tested, images, "positive")
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Log of the mean of the models' probabilities. Shape (n, C)."""
-        return log_mean(self.predict_each(images))
-
+    @torch.no_grad()
     def predictor(self) -> Predictor:
         """What it predicts with, as plain parts; no p_clean, since the negative vectors go with Phase I's encoder."""
-        models = self.pair.inference_models(1.0)
-        return Predictor({name: finished(model, with_clean=False) for name, model in models.items()})
-
-    def phase(self, epoch: int) -> int:
-        """Phase of an epoch, 1 or 2."""
-        return 1 if epoch < self.phase1_epochs else 2
-
-    def steps(self, phase: int) -> int:
-        """Steps of an epoch: a pass over the images, or in Phase I what `min_steps` asks for."""
-        own, everything = self.settings.phase1, self.images.steps(len(self.images))
-        return everything if phase == 2 else max(everything, math.ceil(own.min_steps / own.epochs))
+        classifiers = {name: finished(peer.teacher()) for name, peer in self.peers.items()}
+        return Predictor({name: replace(part, clean=None) for name, part in classifiers.items()})

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from coft.backbones.backbone import ClassBackbone
-from coft.backbones.prompts import PromptLearner
 from coft.core.settings import setting
-from coft.core.tables import map_rows
+from coft.core.table import Table
 from coft.labelling.losses import average_predictions
-from coft.labelling.pseudo_labels import PseudoLabels
-from coft.method.optimizers import PhasedOptimizer, PhasedScheduler
-from coft.method.protocol import Batch, Images, Observer, Runtime
+from coft.labelling.protocol import Engine, Observer
 
-from .prompt_tuning import CoOpSettings, MakeOptimizer, PromptTuning
+from .prompt_tuning import CoOpSettings, PromptTuning
 
 
 @dataclass(frozen=True)
@@ -41,24 +35,6 @@ def linear_quota(number: int, rounds: int, num_images: int, num_classes: int) ->
     return max(1, number * num_images // (rounds * num_classes))
 
 
-class RoundLearner(PromptLearner):
-    """A prompt learner whose state has the pseudo-labels of its round beside the context."""
-
-    labels = PseudoLabels.none()
-
-    def take(self, labels: PseudoLabels) -> None:
-        """Take the pseudo-labels of a round."""
-        self.labels = labels
-
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """The pseudo-labels."""
-        return {"index": self.labels.index, "label": self.labels.label}
-
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Restore the pseudo-labels."""
-        self.take(PseudoLabels.certain(**state))
-
-
 class GRIP(PromptTuning):
     """UPL in rounds. The zero-shot classifier labels for the first; for each other, the prompts of the round before.
 
@@ -70,82 +46,49 @@ class GRIP(PromptTuning):
     epoch. Visual and multimodal prompts are left out.
 
     Args:
-        images: The unlabeled images.
-        observer: Sees the pseudo-labels.
-        backbone: As of `PromptTuning`.
-        settings: See `GRIPSettings`.
-        runtime: As of `PromptTuning`.
-        make_optimizer: As of `PromptTuning`.
+        engine: What runs it.
+        settings: Those of GRIP.
         epochs: Of a round.
-        key: As of `PromptTuning`.
+        observer: Sees the pseudo-labels.
     """
 
-    learner_class = RoundLearner
+    random_key = "GRIP"
+    several_phases = True  # rounds
 
-    def __init__(
-        self,
-        images: Images,
-        observer: Observer,
-        backbone: ClassBackbone,
-        settings: GRIPSettings,
-        runtime: Runtime,
-        make_optimizer: MakeOptimizer,
-        epochs: int,
-        key: str,
-    ) -> None:
+    def __init__(self, engine: Engine, settings: GRIPSettings, epochs: int, observer: Observer | None = None) -> None:
         self.round_epochs = epochs
-        super().__init__(backbone, settings, runtime, _afresh(make_optimizer), settings.rounds * epochs, key)
-        self.images, self.observer = images, observer
-        self.learn_from(self.zero_shot_logits(), self.quota(1))
+        super().__init__(engine, settings, settings.rounds * epochs, observer)
+
+    def phase(self, epoch: int) -> int:
+        """Number of the round that an epoch is of, from 1."""
+        return 1 + epoch // self.round_epochs
 
     def quota(self, number: int) -> int:
         """Pseudo-labels of each class in a round, from 1."""
-        return linear_quota(number, self.settings.rounds, len(self.pool), len(self.backbone.classnames))
+        classes = len(self.engine.clip.classnames)
+        return linear_quota(number, self.settings.rounds, len(self.engine.images), classes)
 
-    def take(self, labels: PseudoLabels) -> None:
-        """Take pseudo-labels, and put them into the checkpoints."""
-        super().take(labels)
-        for learner in self.learners.values():
-            cast(RoundLearner, learner).take(labels)
-
-    def loaded(self) -> None:
-        """Go on with the pseudo-labels of the checkpoint's round."""
-        super().take(cast(RoundLearner, self.learners["prompt_learner"]).labels)
-
-    def begin_epoch(self, epoch: int) -> Sequence[Batch]:
-        """Begin a round when it is due, and draw the batches."""
-        if epoch and epoch % self.round_epochs == 0:
-            self.begin_round(1 + epoch // self.round_epochs)
-        return super().begin_epoch(epoch)
+    def begin(self) -> None:
+        """Choose the pseudo-labels of the first round."""
+        self.learn_from(self.zero_shot_logits(), self.quota(1))
 
     @torch.no_grad()
-    def begin_round(self, number: int) -> None:
-        """Label the images with what was learned, then forget it.
-
-        Args:
-            number: Of the round, from 1.
-        """
-        self.learn_from(self.pool_logits(), self.quota(number))
-        for member, (name, learner) in enumerate(self.learners.items()):
+    def prepare(self, epoch: int) -> None:
+        """Where a round begins, label the images with what was learned, then forget it."""
+        if not epoch or epoch % self.round_epochs:
+            return
+        number = self.phase(epoch)
+        self.learn_from(self.learned_logits(), self.quota(number))
+        for member, learner in enumerate(self.learners.values()):
             learner.ctx.copy_(self.first_context(member, "round", number))
-            self.optimizers[name].enter(number)
 
-    @torch.no_grad()
-    def pool_logits(self) -> Tensor:
-        """Predictions for all unlabeled images. Shape (N, C), on the CPU."""
-        scale, texts = self.backbone.scale, [self.text(name).float().cpu().t() for name in self.learners]
+    def learned_logits(self) -> Table:
+        """Predictions of all members for all unlabeled images. Shape (N, C)."""
+        scale = self.engine.clip.scale
+        with self.engine.autocast():
+            texts = [self.text(name).float().cpu().t() for name in self.learners]
 
-        def compute(rows: Tensor) -> Tensor:
+        def predict(rows: Tensor) -> Tensor:
             return average_predictions([scale * rows @ text for text in texts])
 
-        return map_rows(compute, self.backbone.image_features(self.pool), allocate=self.runtime.allocate)
-
-
-def _afresh(make_optimizer: MakeOptimizer) -> MakeOptimizer:
-    """Optimizer and schedule that begin afresh in each round."""
-
-    def make(learner: PromptLearner) -> tuple[Any, Any]:
-        optimizer = PhasedOptimizer(lambda number: make_optimizer(learner))
-        return optimizer, PhasedScheduler(optimizer)
-
-    return make
+        return self.engine.clip_features().map(predict)

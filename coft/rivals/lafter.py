@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from coft.core.seeding import generator
 from coft.core.settings import setting, share
 from coft.labelling.pseudo_labels import PseudoLabels
-from coft.method.peer import Peer
+from coft.labelling.student import Student
 
 from .full_tuning import FullTuning
 from .self_training import LabellingSettings
@@ -50,8 +50,8 @@ def train_text_classifier(
         Unit-length vectors, which start at the means of the classes' texts. Shape (C, embed_dim).
     """
     features = torch.cat(list(texts)).float().cpu()
-    labels = torch.cat([torch.full((len(own),), c) for c, own in enumerate(texts)])
-    weight = torch.stack([own.mean(dim=0) for own in texts]).float().cpu().requires_grad_(True)
+    labels = torch.cat([torch.full((len(each),), c) for c, each in enumerate(texts)])
+    weight = torch.stack([each.mean(dim=0) for each in texts]).float().cpu().requires_grad_(True)
     optimizer = torch.optim.AdamW([weight], lr=settings.text_lr)
     for _ in range(settings.text_steps):
         noise = torch.randn(features.shape, generator=source) * settings.text_noise
@@ -76,10 +76,10 @@ class LaFTer(FullTuning):
 
     Args:
         texts: Makes unit-length features of what is said of each class. Shape (n_c, embed_dim) each.
-        *args: As of `FullTuning`.
+        *args: Those of `FullTuning`.
     """
 
-    key = "LAFTER"
+    random_key = "LAFTER"
     head_rate = 1.0
 
     def __init__(self, texts: Callable[[], Sequence[Tensor]], *args: Any) -> None:
@@ -92,18 +92,19 @@ class LaFTer(FullTuning):
 
     def first_head(self, name: str) -> Tensor:
         """A model's text classifier. Unit length, shape (C, embed_dim)."""
-        source = generator(self.runtime.seed, "texts", name)
-        head = train_text_classifier(self.texts(), self.backbone.scale, self.settings, source)
-        return head.to(self.runtime.device)
+        source = generator(self.engine.seed, "texts", name)
+        head = train_text_classifier(self.texts(), self.engine.clip.scale, self.settings, source)
+        return head.to(self.engine.device)
 
     def first_encoder(self, name: str) -> nn.Module:
         """CLIP's image encoder with a light module."""
-        return self.backbone.light_module(self.settings.visual, generator(self.runtime.seed, "light module", name))
+        source = generator(self.engine.seed, "light module", name)
+        return self.engine.clip.light_module(self.settings.visual, source)
 
-    def make_model(self, name: str) -> Peer:
+    def make_student(self, name: str) -> Student:
         """Build a model, of whose encoder the light module alone trains."""
-        peer = super().make_model(name)
-        light = {key for key, value in peer.encoder.named_parameters() if value.requires_grad}
-        for key, value in peer.learner().encoder.named_parameters():
+        student = super().make_student(name)
+        light = {key for key, value in self.starts[name].encoder.named_parameters() if value.requires_grad}
+        for key, value in student.model.encoder.named_parameters():
             value.requires_grad_(key in light)
-        return peer
+        return student

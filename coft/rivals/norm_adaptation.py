@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from coft.backbones.architecture import timm_vit
-from coft.backbones.backbone import ClassBackbone
 from coft.backbones.visual_tuning import NORMS
 from coft.core import settings as declared
 from coft.core.errors import UserError
-from coft.method.protocol import Images
+from coft.labelling.protocol import Engine
 
 from .zero_shot import ZeroShot
 
@@ -114,25 +113,21 @@ class NormAdaptation(ZeroShot):
     by its own on the way.
 
     Args:
-        images: The unlabeled images.
-        backbone: CLIP for the classes at hand.
-        settings: See `NormAdaptationSettings`.
-        device: Of the model.
+        engine: What runs it.
+        settings: Those of norm adaptation.
     """
 
-    def __init__(
-        self, images: Images, backbone: ClassBackbone, settings: NormAdaptationSettings, device: torch.device
-    ) -> None:
-        self.adapted: Any = copy.deepcopy(backbone.visual)
+    def __init__(self, engine: Engine, settings: NormAdaptationSettings) -> None:
+        self.adapted: Any = copy.deepcopy(engine.clip.visual)
         self.change = adapt_batch_norms if has_batch_norms(self.adapted) else centre_last_norm
         if self.change is centre_last_norm:
             last_norm(self.adapted)  # or say now that there is none
-        super().__init__(backbone.clip_model, self.adapted, backbone.zero_shot_text())
-        self.images, self.settings, self.device = images, settings, device
+        super().__init__(engine, self.adapted, engine.clip.zero_shot_text())
+        self.settings = settings
         self.models = {"norms": nn.ModuleList(m for m in self.adapted.modules() if isinstance(m, NORMS))}
 
     def begin(self) -> None:
         """Adapt the norms to the unlabeled images."""
         self.adapted.eval()
-        batches = (batch.to(self.device) for batch in self.images.plain())
+        batches = (batch.to(self.engine.device) for batch in self.engine.images.plain())
         self.change(self.adapted, batches, self.settings.share)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coft.core.settings import setting
+from coft.labelling.first_labels import first_scores, likeliest
+from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.coft_settings import CoFTSettings
-from coft.method.labeller import first_logits
 
 from .full_tuning import FullTuning, TuningSettings
 
@@ -27,28 +28,28 @@ class LabellingSettings(TuningSettings):
 class SelfTrainingSettings(LabellingSettings):
     """Settings of self-training."""
 
-    as_coft: bool = setting(False, "labels of as many views as CoFT's, the first ones spread among neighbours")
+    coft_labels: bool = setting(False, "labels of as many views as CoFT's, the first ones spread among neighbours")
 
 
 class SelfTraining(FullTuning):
     """Models that label all images with their moving average; the zero-shot model labels first.
 
     Images, views, optimizer and steps are those of CoFT's Phase II. What is missing is Phase I, the filter, the
-    partner and, without `as_coft`, labels of several views.
+    partner and, without `coft_labels`, labels of several views.
     """
 
-    key = "SELFTRAINING"
+    random_key = "SELFTRAINING"
 
     def label(self) -> Mapping[str, PseudoLabels]:
         """Each model's own labels."""
-        own = self.settings
-        if not own.as_coft:
-            return self.own_labels(own.prior_tau)
+        settings = self.settings
+        if not settings.coft_labels:
+            return self.own_labels(settings.prior_tau)
         if self.epoch:
-            return self.own_labels(own.prior_tau, COFT.label_views)
-        text = self.backbone.zero_shot_text()
-        logits = first_logits(self.images, self.backbone, text, self.runtime, COFT.label_views, own.prior_tau)
-        found = self.runtime.world.gather(logits.argmax(dim=1))
-        labels = dict.fromkeys(self.peers, PseudoLabels.of_pool(found))
-        self.observer.labelled({}, labels)
+            return self.own_labels(settings.prior_tau, COFT.label_views)
+        clip, features = self.engine.clip, self.engine.clip_features(COFT.label_views)
+        graph = NeighbourGraph(features, neighbour_count(len(features), len(clip.classnames)))
+        scores = first_scores(features, clip.zero_shot_text(), clip.scale, settings.prior_tau, graph)
+        labels = dict.fromkeys(self.models, PseudoLabels.of_pool(likeliest(scores)))
+        self.observer.labelled({}, labels, {})
         return labels

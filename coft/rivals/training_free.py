@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.core import settings as declared
-from coft.labelling.neighbours import ANCHORS, NeighbourGraph, nearest, neighbour_count, read, weights_of
-from coft.labelling.pseudo_labels import prior_offset
+from coft.core.table import Table
+from coft.labelling.first_labels import zero_shot_logits
+from coft.labelling.neighbours import ANCHORS, Anchors, NeighbourGraph, nearest, neighbour_count, read
+from coft.labelling.prior import prior_offset
+from coft.labelling.protocol import Engine, Method
 from coft.method.coft_settings import CoFTSettings
-from coft.method.labeller import first_features, zero_shot_logits
-from coft.method.protocol import Backbone, Images, Method, Runtime
 
 COFT = CoFTSettings()  # for views of unlabeled images, and the prior correction
 ROUNDS = 10  # of TransCLIP
@@ -38,7 +39,7 @@ class Rule(nn.Module):
         super().__init__()
 
     def keep(self, **tables: Tensor) -> None:
-        """Register what a checkpoint holds, before it is known: its shapes."""
+        """Register what a checkpoint holds, before the values are there: its shapes."""
         for name, table in tables.items():
             self.register_buffer(name, table)
 
@@ -61,7 +62,7 @@ class Prior(Rule):
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
         """Find each class's offset."""
-        self.offset.copy_(prior_offset(logits, COFT.prior_tau))
+        self.offset.copy_(prior_offset(Table.of(logits), COFT.prior_tau))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Take it away."""
@@ -76,10 +77,10 @@ class Transport(Prior):
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
         """Balance the classes."""
-        own = logits.double()
-        offset = torch.zeros(own.shape[1], dtype=torch.float64)
+        scores = logits.double()
+        offset = torch.zeros(scores.shape[1], dtype=torch.float64)
         for _ in range(SWEEPS):
-            mean = (own - offset).softmax(dim=1).mean(dim=0)
+            mean = (scores - offset).softmax(dim=1).mean(dim=0)
             offset += mean.clamp_min(1e-12).log() + torch.tensor(float(len(mean))).log()
         self.offset.copy_(offset)
 
@@ -89,29 +90,29 @@ class Propagation(Rule):
 
     offset: Tensor
     mean: Tensor
-    known: Tensor
+    anchors: Tensor
     spread: Tensor
 
     def __init__(self, images: int, width: int, classes: int) -> None:
         super().__init__(images, width, classes)
         self.count = neighbour_count(images, classes)
         size = min(images, ANCHORS)
-        self.keep(offset=torch.zeros(classes), mean=torch.zeros(width), known=torch.zeros(size, width))
+        self.keep(offset=torch.zeros(classes), mean=torch.zeros(width), anchors=torch.zeros(size, width))
         self.keep(spread=torch.zeros(size, classes, dtype=torch.float64))
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
         """Spread the probabilities of all images, their prior corrected."""
-        self.offset.copy_(prior_offset(logits, COFT.prior_tau))
-        graph = NeighbourGraph(features, self.count)
-        self.mean.copy_(graph.mean)
-        self.known.copy_(graph.known)
-        self.spread.copy_(graph.smooth_anchors((logits - self.offset).softmax(dim=1)))
+        self.offset.copy_(prior_offset(Table.of(logits), COFT.prior_tau))
+        graph = NeighbourGraph(Table.of(features), self.count)
+        self.mean.copy_(graph.anchors.mean)
+        self.anchors.copy_(graph.anchors.features)
+        self.spread.copy_(graph.smooth_anchors((logits - self.offset).softmax(dim=1)[graph.index]))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Read them from the neighbours."""
-        weight, index = weights_of(features, self.mean, self.known, min(self.count, len(self.known)))
-        found = read(self.spread, weight, index, (logits - self.offset).softmax(dim=1))
-        return found.clamp_min(1e-30).log().to(logits.dtype)
+        anchors = Anchors(self.mean, self.anchors, min(self.count, len(self.anchors)))
+        values = read(self.spread, *anchors.shares(features), (logits - self.offset).softmax(dim=1))
+        return values.clamp_min(1e-30).log().to(logits.dtype)
 
 
 class TransClip(Rule):
@@ -123,18 +124,18 @@ class TransClip(Rule):
 
     centres: Tensor
     variance: Tensor
-    known: Tensor
+    anchors: Tensor
     assigned: Tensor
 
     def __init__(self, images: int, width: int, classes: int) -> None:
         super().__init__(images, width, classes)
         self.keep(centres=torch.zeros(classes, width), variance=torch.ones(width))
-        self.keep(known=torch.zeros(images, width), assigned=torch.zeros(images, classes))
+        self.keep(anchors=torch.zeros(images, width), assigned=torch.zeros(images, classes))
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
         """Alternate between what images are, and where classes lie."""
         features, text = features.float(), logits.float().log_softmax(dim=1)
-        self.known.copy_(features)
+        self.anchors.copy_(features)
         z = text.exp()
         weight, index = self.near(features, torch.arange(len(features)))
         for _ in range(ROUNDS):
@@ -157,10 +158,10 @@ class TransClip(Rule):
         scaled = self.centres / self.variance
         return features @ scaled.t() - (self.centres * scaled).sum(dim=1) / 2
 
-    def near(self, features: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def near(self, features: Tensor, number: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cosines, at least 0, and numbers of the nearest unlabeled images; see `nearest`. Shape (n, NEAR) each."""
-        count = max(1, min(NEAR, len(self.known) - (own is not None)))
-        cosine, index = nearest(features, self.known, count, own)
+        count = max(1, min(NEAR, len(self.anchors) - (number is not None)))
+        cosine, index = nearest(features, self.anchors, count, number)
         return cosine.clamp_min(0), index
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
@@ -186,33 +187,32 @@ class TrainingFreeSettings:
 
 
 class TrainingFree(Method):
-    """Zero-shot CLIP with all templates, mended by a rule. Several processes share the encoding, and all fit the rule.
+    """Zero-shot CLIP with all templates, mended by a rule.
+
+    Features of the unlabeled images are means of as many views as those of CoFT's first labels.
 
     Args:
-        images: The unlabeled images. Their features are means of three views, as those of CoFT's first labels.
-        backbone: CLIP for the classes at hand.
-        settings: See `TrainingFreeSettings`.
-        runtime: Where and how to compute.
+        engine: What runs it.
+        settings: Those of training-free adaptation.
     """
 
-    def __init__(self, images: Images, backbone: Backbone, settings: TrainingFreeSettings, runtime: Runtime) -> None:
-        super().__init__()
-        self.images, self.backbone, self.runtime = images, backbone, runtime
-        self.text = backbone.zero_shot_text().cpu()
-        self.rule = RULES[settings.rule](len(images), self.text.shape[1], len(self.text))
+    keeps_state = False
+
+    def __init__(self, engine: Engine, settings: TrainingFreeSettings) -> None:
+        super().__init__(engine)
+        self.text = engine.clip.zero_shot_text().cpu()
+        self.rule = RULES[settings.rule](len(engine.images), self.text.shape[1], len(self.text))
         self.models = {"rule": self.rule}
 
     @torch.no_grad()
     def begin(self) -> None:
         """Fit the rule to the unlabeled images."""
-        world = self.runtime.world
-        features = world.gather(first_features(self.images, self.backbone, self.runtime, COFT.label_views))
-        self.rule.cpu().fit(features, zero_shot_logits(features, self.text, self.backbone.scale, self.runtime))
+        features = self.engine.clip_features(COFT.label_views)
+        logits = zero_shot_logits(features, self.text, self.engine.clip.scale)
+        self.rule.cpu().fit(features.all(), logits.all())
 
-    @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Scores of images. Shape (n, C)."""
-        with self.runtime.autocast():
-            features = self.backbone.visual(images)
-        features = F.normalize(features.float(), dim=-1).cpu()
-        return self.rule.cpu()(features, self.backbone.scale * features @ self.text.t()).to(images.device)
+        features = self.engine.clip.encode(images).cpu()
+        logits = self.engine.clip.scale * features @ self.text.t()
+        return self.rule.cpu()(features, logits).to(images.device)

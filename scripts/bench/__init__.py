@@ -1,1 +1,1 @@
-"""What a step of Phase I costs, with the text tower run in three ways (`bench.sh`)."""
+"""What steps, encoding, labelling and predictions cost (`bench.sh`)."""

@@ -1,18 +1,18 @@
-"""Measures the steps of labelling a large pool, apart from encoding: bash scripts/bench.sh --pool.
+"""Measures what a run decides of a large pool, apart from encoding: bash scripts/bench.sh --pool.
 
-Features are simulated: a vector for each class and noise, a function of the index. So a pool of any size can be had. A
-pool of N images on R processes takes each of them what N / R images take one process, beside what is the same for all:
-the anchors of the graph, the fit of negative vectors, and some numbers an image.
+Features are simulated: the vector of a class and noise, a function of the index, so a pool of any size can be had.
+Everything else is a run's: engine, CoFT's seeds and labellings, exchange between processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,70 +21,153 @@ import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
+from torch.distributed.launcher.api import elastic_launch
 
-from coft.core.disk_tables import new_table
-from coft.core.parallel import Parallel
+from coft.backbones.feature_cache import cached
+from coft.core import processes
 from coft.core.seeding import generator
-from coft.core.tables import ROWS, Rows
-from coft.labelling.classifier import Classifier
-from coft.labelling.neighbours import NeighbourGraph, neighbour_count
-from coft.labelling.pseudo_labels import Predictions, correct_prior_, given_quotas, select_seeds
-from coft.method.filters import both, with_minimum
-from coft.method.labeller import Labeller, clean_, predict, zero_shot_logits
-from coft.method.negative_prompt import draw, fit_negative
-from coft.method.protocol import Runtime
+from coft.core.world import World
+from coft.engine.engine import Engine
+from coft.engine.runtime import Runtime
+from coft.method.coft import CoFT
+from coft.method.coft_settings import CoFTSettings
+from scripts.several import configured
 
-SCALE, TAU, NOISE = 100.0, 0.5, 1.0
-PEERS = ("peer_a", "peer_b")
+NOISE = 1.0
+BATCH = 256  # images that are encoded at a time
+ENCODING = "encoding"
 
 
-class Tables:
-    """Makes tables as a run does, and counts their bytes.
+class SimulatedImages:
+    """Images that are their own features."""
+
+    batch_size = 32
+
+    def __init__(self, count: int, text: Tensor) -> None:
+        self.count, self.text = count, text
+
+    def __len__(self) -> int:
+        return self.count
+
+    def steps(self, images: int) -> int:
+        """Batches that so many images make."""
+        return -(-images // self.batch_size)
+
+    def plain(self, index: Tensor | None = None, num_views: int = 1, key: Sequence[int | str] = ()) -> Iterator[Tensor]:
+        """Batches of images, shape (n, width, 1, 1)."""
+        chosen = torch.arange(self.count) if index is None else index
+        for part in chosen.split(BATCH):
+            width = self.text.shape[1]
+            noise = torch.randn(len(part), width, generator=generator("noise", int(part[0]))) * NOISE / width**0.5
+            yield (self.text[part % len(self.text)] + noise)[:, :, None, None]
+
+    def batches(self, *args: Any) -> Sequence[Any]:
+        """Nothing is trained."""
+        return ()
+
+
+class Vectors(nn.Module):
+    """Prompts that are vectors of the classes."""
+
+    def __init__(self, text: Tensor, source: torch.Generator) -> None:
+        super().__init__()
+        self.positive = nn.Parameter(text + 0.01 * torch.randn(text.shape, generator=source))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Unit vectors, the negative ones opposite the positive ones."""
+        positive = F.normalize(self.positive, dim=1)
+        return positive, -positive
+
+
+class SimulatedClip:
+    """A CLIP whose image encoder takes images as they are.
 
     Args:
-        folder: Of those that are mapped.
-
-    Attributes:
-        made: Bytes of all tables that were made.
+        text: Unit vectors of the classes. Shape (C, width).
+        folder: Where features are kept.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.made = folder, 0
+    def __init__(self, text: Tensor, folder: Path) -> None:
+        self.text, self.folder = text, folder
+        self.visual: nn.Module = nn.Flatten()
+        self.scale, self.classnames = 100.0, range(len(text))
 
-    def allocate(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """A table; see `new_table`."""
-        self.made += rows * columns * dtype.itemsize
-        return new_table(rows, columns, dtype, self.folder)
+    def encode(self, images: Tensor) -> Tensor:
+        """Unit-length features."""
+        return F.normalize(self.visual(images), dim=1)
+
+    def cached_features(self, images: Any, num_views: int, key: Any, compute: Callable[[], Tensor]) -> Tensor:
+        """Features on disk, as a run keeps them."""
+        return cached(compute, self.folder, "clip")
+
+    def zero_shot_text(self) -> Tensor:
+        """Vectors of the classes."""
+        return self.text
+
+    def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
+        """Other vectors for each peer."""
+        return Vectors(self.text, source)
+
+    def light_module(self, name: str, source: torch.Generator) -> nn.Module:
+        """Nothing that trains."""
+        return nn.Flatten()
 
 
-class Steps:
-    """Seconds of steps by name, and the most memory of the process's own that was in use during them, in GB."""
+class Clock:
+    """Seconds of steps by name, each without those of the steps within it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.memory, self.over = 0.0, threading.Event()
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Context in which memory is looked at, ten times a second."""
-        watch = threading.Thread(target=self._watch)
-        watch.start()
-        try:
-            yield
-        finally:
-            self.over.set()
-            watch.join()
-
-    def _watch(self) -> None:
-        while not self.over.wait(0.1):
-            self.memory = max(self.memory, own_memory())
+        self._running: list[str] = []
+        self._since = time.perf_counter()
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Time a step."""
-        began = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+        self._lap()
+        self._running.append(name)
+        try:
+            yield
+        finally:
+            self._lap()
+            self._running.pop()
+
+    def watch(self, methods_of: object, names: Sequence[str], step: str) -> None:
+        """Count methods of an object as a step."""
+        for name in names:
+            setattr(methods_of, name, self._timed(getattr(methods_of, name), step))
+
+    def _timed(self, function: Callable[..., Any], step: str) -> Callable[..., Any]:
+        def timed(*args: Any, **options: Any) -> Any:
+            with self.step(step):
+                return function(*args, **options)
+
+        return timed
+
+    def _lap(self) -> None:
+        now = time.perf_counter()
+        if self._running:
+            self.seconds[self._running[-1]] = self.seconds.get(self._running[-1], 0.0) + now - self._since
+        self._since = now
+
+
+class MemoryWatch(threading.Thread):
+    """Looks ten times a second how much memory is the process's own; `most` is the most, in GB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most, self.over = 0.0, threading.Event()
+
+    def run(self) -> None:
+        """Look."""
+        while not self.over.wait(0.1):
+            self.most = max(self.most, own_memory())
+
+    def end(self) -> float:
+        """Stop looking."""
+        self.over.set()
+        self.join()
+        return self.most
 
 
 def own_memory() -> float:
@@ -93,89 +176,71 @@ def own_memory() -> float:
     return float(status.partition("RssAnon:")[2].split()[0]) / 1e6
 
 
-def simulated(images: int, classes: int, width: int, tables: Tables, seed: int) -> tuple[Tensor, Tensor]:
-    """Unit-length features of images, shape (N, width), and of the classes' names, shape (C, width)."""
-    text = F.normalize(torch.randn(classes, width, generator=generator(seed, "text")), dim=1)
-    rows = Rows(images, tables.allocate)
-    for start in range(0, images, ROWS):
-        count = min(ROWS, images - start)
-        noise = torch.randn(count, width, generator=generator(seed, "image", start)) * NOISE / width**0.5
-        rows.add(F.normalize(text[torch.arange(start, start + count) % classes] + noise, dim=1))
-    return rows.table(), text
-
-
-def first_labels(features: Tensor, text: Tensor, tables: Tables, steps: Steps) -> NeighbourGraph:
-    """What `CoFT.begin` does with features of the frozen CLIP."""
-    runtime = Runtime(1, allocate=tables.allocate)
-    with steps.step("seeds: zero-shot logits, prior"):
-        logits = correct_prior_(zero_shot_logits(features, text, SCALE, runtime), TAU)
-    with steps.step("seeds: graph of neighbours"):
-        graph = NeighbourGraph(features, neighbour_count(len(features), len(text)))
-    with steps.step("seeds: probabilities spread"):
-        logits = graph.spread(logits, tables.allocate)
-    with steps.step("seeds: chosen"):
-        select_seeds(logits, given_quotas(logits, 0.5, 32))
-    return graph
-
-
-def relabel(features: dict[str, Tensor], text: Tensor, graph: NeighbourGraph, tables: Tables, steps: Steps) -> None:
-    """What `CoFT.relabel` does with features of both peers."""
-    images: Any = features[PEERS[0]]
-    runtime = Runtime(1, allocate=tables.allocate)
-    labeller = Labeller(images, runtime, Parallel(1, nn.Identity(), "cpu"))
-    vectors = nn.Parameter(text.clone()), nn.Parameter(-text)
-    models = {name: Classifier(nn.Identity(), *vectors, SCALE) for name in PEERS}
-    with steps.step("labels: logits and log-odds, both peers"):
-        scores = labeller.classify(models, features)
-    with steps.step("labels: predictions, spread, both peers"):
-        found = {n: predict(*own, TAU, "coupled", graph, tables.allocate) for n, own in scores.items()}
-    for name in PEERS:
-        with steps.step("labels: negative vectors fitted, both peers"):
-            refit(models[name], features[name], found[name])
-    with steps.step("labels: p_clean anew, both peers"):
-        for name, (_, log_odds) in labeller.classify(models, features).items():
-            clean = clean_(log_odds, TAU, "coupled")
-            found[name] = Predictions(found[name].label, found[name].probability, clean)
-    with steps.step("labels: filter"):
-        labels = with_minimum(both, 4)(found[PEERS[0]], found[PEERS[1]])
-        labels.weighted().log_frequency(len(text))
-
-
-def refit(model: Classifier, features: Tensor, predictions: Predictions) -> None:
-    """Fit the negative vectors of a peer to labels of all images."""
-    source = generator(1, "negative")
-    index = draw(len(features), source)
-    label, weight = predictions.label[index], predictions.confidence[index].float()
-    fit_negative(features[index], label, weight, model.positive, model.negative, SCALE, source)
-
-
-def measure(images: int, classes: int, width: int, folder: Path) -> dict[str, float]:
-    """Label a simulated pool.
+def decide_all(images: int, classes: int, width: int, world: World, folder: Path) -> dict[str, float]:
+    """Make the decisions of a run: seeds, the labels of two epochs, and negative vectors.
 
     Returns:
-        Numbers by name: seconds of each step, memory, bytes of tables.
+        Seconds of each step.
     """
-    tables, steps = Tables(folder), Steps()
-    with steps.watched():
-        features, text = simulated(images, classes, width, tables, 1)
-        graph = first_labels(features, text, tables, steps)
-        peers = {name: simulated(images, classes, width, tables, 2)[0] for name in PEERS}
-        relabel(peers, text, graph, tables, steps)
-    return {**steps.seconds, "all steps": sum(steps.seconds.values()), "own memory, GB": steps.memory,
-            "tables made, GB": tables.made / 1e9}  # fmt: skip
+    text = F.normalize(torch.randn(classes, width, generator=generator("text")), dim=1)
+    pool: Any = SimulatedImages(images, text)
+    clip: Any = SimulatedClip(text, folder)
+    engine, clock = Engine(pool, clip, Runtime(1, world=world)), Clock()
+    method = CoFT(engine, CoFTSettings(label_views=1))
+    clock.watch(engine, ["clip_features", "encode", "encode_some"], ENCODING)
+    clock.watch(engine, ["map"], "negative vectors fitted")
+    with clock.step("all models built"):
+        engine.attach(method)
+    with clock.step("seeds"):
+        engine.begin()
+    first = method.phase1_epochs
+    with clock.step("first labels, which spread among neighbours"):
+        engine.begin_epoch(first)
+    later = first + method.settings.phase2.refresh
+    with clock.step("later labels"):
+        engine.begin_epoch(later)
+    method.epoch = method.epochs - 1
+    with clock.step("end"):
+        engine.end_epoch()
+    return clock.seconds
 
 
-def table(found: dict[int, dict[str, float]]) -> str:
-    """Seconds of each step by the number of images, and of a thousand images more, from the last two."""
-    counts = list(found)
-    rows: list[list[Any]] = []
-    for name in found[counts[0]]:
-        row: list[Any] = [name, *(round(found[count][name], 2) for count in counts)]
-        if len(counts) > 1:
-            more = (found[counts[-1]][name] - found[counts[-2]][name]) / (counts[-1] - counts[-2])
-            row.append(f"{1000 * more:.4f}")
-        rows.append(row)
-    headers = ["seconds", *(f"{count:,} images" for count in counts), *(["1,000 more"] if len(counts) > 1 else [])]
+def measure(images: int, classes: int, width: int, folder: str) -> dict[str, float]:
+    """Measure in this process, beside the others.
+
+    Returns:
+        Seconds of each step, their sum without encoding, and the most memory of the process's own.
+    """
+    torch.set_num_threads(1)
+    world = processes.join()
+    before, watch = own_memory(), MemoryWatch()
+    watch.start()
+    seconds = decide_all(images, classes, width, world, Path(folder))
+    memory = watch.end() - before
+    processes.leave()
+    apart = sum(each for name, each in seconds.items() if name != ENCODING)
+    return {**seconds, "all but encoding": apart, "own memory, GB": memory}
+
+
+def measure_each(counts: Sequence[int], size: int, classes: int, width: int) -> Iterator[dict[str, float]]:
+    """Measure pools of several sizes, each in processes of its own.
+
+    Yields:
+        Of the first process; with the most memory of another one.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            ranks = elastic_launch(configured(size, 1, ""), measure)(count, classes, width, folder)
+        others = max((ranks[rank]["own memory, GB"] for rank in ranks if rank), default=0.0)
+        yield {**ranks[0], "own memory of another process, GB": others}
+
+
+def table(columns: Mapping[int, Mapping[str, float]]) -> str:
+    """Numbers by the number of images."""
+    names = next(iter(columns.values()))
+    rows = [[name, *(f"{column[name]:.2f}" for column in columns.values())] for name in names]
+    headers = ["seconds", *(f"{count:,} images" for count in columns)]
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
@@ -185,14 +250,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", default="40000,80000,160000", metavar="N,N2", help="default: 40000,80000,160000")
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--width", type=int, default=512, help="of features")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="of one thread each")
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    found: dict[int, dict[str, float]] = {}
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        for count in sorted(map(int, args.images.split(","))):
-            found[count] = measure(count, args.classes, args.width, Path(folder))
-            print(f"\n{table(found)}", flush=True)
+    counts = sorted(map(int, args.images.split(",")))
+    columns: dict[int, dict[str, float]] = {}
+    for count, numbers in zip(counts, measure_each(counts, args.processes, args.classes, args.width), strict=True):
+        columns[count] = numbers
+        print(f"\n{table(columns)}", flush=True)
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from coft.inference.model import AdaptedModel
-from coft.inference.predict import said
+from coft.inference.predict import run_command
 from coft.inference.sources import Sources
 from coft.inference.store import load
 from coft.inference.stream import BATCH, predict_all
@@ -74,4 +74,4 @@ def measure() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(said(measure))
+    sys.exit(run_command(measure))

@@ -20,10 +20,10 @@ from torch.distributed.launcher.api import elastic_launch
 from coft.backbones.load import architecture, load_clip
 from coft.core import processes
 from coft.core.world import World
+from coft.engine.optimizers import full_optimizer
+from coft.engine.runtime import Runtime
 from coft.labelling.classifier import Classifier
-from coft.method.optimizers import full_optimizer
-from coft.method.peer import trainable_copy
-from coft.method.protocol import Runtime
+from coft.labelling.student import trainable_copy
 from scripts.several import configured
 
 CLASSES = 100
@@ -59,8 +59,9 @@ def measured(backbone: str, batch: int, steps: int, bf16: bool) -> list[list[flo
     visual = trainable_copy(clip_model.visual).float()
     heads = [torch.nn.Parameter(torch.randn(CLASSES, architecture_width(clip_model), device=device)) for _ in range(2)]
     student = Classifier(visual, heads[0], heads[1], 100.0)
-    optimizer, _ = full_optimizer(student, 1e-5, 1000)
-    found = []
+    optimizer = full_optimizer(student, 1e-5, 10.0)
+    trained = [p for p in student.parameters() if p.requires_grad]
+    results = []
     for whole in (batch, batch * world.size):
         part = world.part(whole)
         images = torch.randn(part.stop - part.start, 3, size, size, device=device)
@@ -70,17 +71,20 @@ def measured(backbone: str, batch: int, steps: int, bf16: bool) -> list[list[flo
             with runtime.autocast():
                 logits, log_odds = student(images)
             loss = torch.nn.functional.cross_entropy(logits.float() + log_odds, labels, reduction="sum") / whole
-            runtime.descend(loss, optimizer, "model")
+            optimizer.zero_grad()
+            loss.backward()
+            world.add_gradients(trained, [])
+            optimizer.step()
 
-        found.append([whole, *seconds_of(step, world, steps)])
+        results.append([whole, *seconds_of(step, world, steps)])
 
     def encode() -> None:
         with torch.no_grad(), runtime.autocast():
             student.features(images).cpu()
 
-    found.append([whole, *seconds_of(encode, world, steps)])
+    results.append([whole, *seconds_of(encode, world, steps)])
     processes.leave()
-    return found
+    return results
 
 
 def architecture_width(clip_model: Any) -> int:
@@ -91,14 +95,14 @@ def architecture_width(clip_model: Any) -> int:
 WORK = ("step, one batch", "step, a batch each", "encoding, a batch each")
 
 
-def table(found: dict[int, list[list[float]]]) -> str:
+def table(by_size: dict[int, list[list[float]]]) -> str:
     """Images a second and efficiency by number of processes; that of the smallest is 1."""
-    first = min(found)
+    first = min(by_size)
     rows = []
     for place, name in enumerate(WORK):
-        for size, results in found.items():
+        for size, results in by_size.items():
             images, seconds, waiting = results[place]
-            base = found[first][place]
+            base = by_size[first][place]
             efficiency = images / seconds / size / (base[0] / base[1] / first)
             rows.append([name, size, int(images), seconds, 100 * waiting / seconds, images / seconds, efficiency])
     headers = ["work", "processes", "images", "seconds", "% exchanged or waited", "images a second", "efficiency"]
@@ -117,11 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     most = torch.cuda.device_count() or 2
     sizes = [int(n) for n in args.processes.split(",") if n] or [n for n in (1, 2, 4, 8) if n <= most]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    found = {}
+    by_size = {}
     for size in sizes:
         work = elastic_launch(configured(size, 1, ""), measured)
-        found[size] = work(args.backbone, args.batch, args.steps, args.bf16)[0]
-        print(f"\n{table(found)}", flush=True)
+        by_size[size] = work(args.backbone, args.batch, args.steps, args.bf16)[0]
+        print(f"\n{table(by_size)}", flush=True)
     return 0
 
 

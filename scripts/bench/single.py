@@ -18,13 +18,13 @@ from tabulate import tabulate
 from torch import Tensor
 
 from coft.core.errors import UserError
-from coft.inference.export.comparing import which_peers, words_for
-from coft.inference.export.export_options import AVERAGE, BOTH, Wanted
+from coft.inference.export.comparing import choose_peers, words_for
+from coft.inference.export.export_options import AVERAGE, BOTH, ExportOptions
 from coft.inference.export.merging import Exported, parts_of
 from coft.inference.export.sample import SIZE, sample, tested_in
 from coft.inference.locate_model import find_model
 from coft.inference.model import AdaptedModel
-from coft.inference.predict import said
+from coft.inference.predict import run_command
 from coft.inference.sources import Source
 from coft.inference.store import load
 from coft.inference.stream import read_ahead
@@ -70,13 +70,13 @@ def classes_by(model: AdaptedModel, sources: list[Source]) -> dict[str, Tensor]:
         UserError: If an image cannot be read.
     """
     singles = {peers: Exported(parts_of(model, peers)).eval() for peers in SINGLE}
-    found: dict[str, list[Tensor]] = {name: [] for name in (BOTH, *SINGLE)}
+    classes: dict[str, list[Tensor]] = {name: [] for name in (BOTH, *SINGLE)}
     for batch in batches_of(model, sources):
         each = {peers: single(batch) for peers, single in singles.items()}
         each[BOTH] = (each["a"] + each["b"]) / 2
         for name, probabilities in each.items():
-            found[name].append(probabilities.argmax(dim=1))
-    return {name: torch.cat(parts) for name, parts in found.items()}
+            classes[name].append(probabilities.argmax(dim=1))
+    return {name: torch.cat(parts) for name, parts in classes.items()}
 
 
 def batches_of(model: AdaptedModel, sources: list[Source]) -> Iterator[Tensor]:
@@ -94,17 +94,17 @@ def row_of(run: Path) -> tuple[list[str], tuple[int, int, int]]:
     """A line of the table, and what the chosen encoder lost and won on how many images."""
     folder = find_model(run)
     model = load(folder, precision="fp32")
-    known = tested_in(folder, model.classes)
-    if not known or len(model.predictor.classifiers) < 2:
+    labelled = tested_in(folder, model.classes)
+    if not labelled or len(model.predictor.classifiers) < 2:
         raise UserError(
             f"{run}: has no pair of peers, or no test images whose class is known and which are still there; "
             f"leave it out"
         )
-    best, _, _ = which_peers(model, Wanted("open_clip", single=True), sample(model, folder, []))
-    found, labels = classes_by(model, list(known)), torch.tensor(list(known.values()))
-    right = {name: own == labels for name, own in found.items()}
+    best, _, _ = choose_peers(model, ExportOptions("open_clip", single=True), sample(model, folder, []))
+    classes, labels = classes_by(model, list(labelled)), torch.tensor(list(labelled.values()))
+    right = {name: predicted == labels for name, predicted in classes.items()}
     lost, won = (int((right[one] & ~right[other]).sum()) for one, other in ((BOTH, best), (best, BOTH)))
-    singles = [f"{percent(right[peers])} ({percent(found[peers] == found[BOTH])})" for peers in SINGLE]
+    singles = [f"{percent(right[peers])} ({percent(classes[peers] == classes[BOTH])})" for peers in SINGLE]
     counts = lost, won, len(labels)
     line = [str(run), f"{len(labels):,}", percent(right[BOTH]), *singles, words_for(model, best)]
     return [*line, shown(loss(*counts))], counts
@@ -115,9 +115,9 @@ def percent(hits: Tensor) -> str:
     return f"{100 * float(hits.double().mean()):.1f}"
 
 
-def shown(own: Loss) -> str:
+def shown(loss: Loss) -> str:
     """A loss, in words."""
-    return f"{own.images:+d} of {own.of:,}: {100 * own.images / own.of:+.2f} [{own.low:+.2f}, {own.high:+.2f}]"
+    return f"{loss.images:+d} of {loss.of:,}: {100 * loss.images / loss.of:+.2f} [{loss.low:+.2f}, {loss.high:+.2f}]"
 
 
 def measure() -> int:
@@ -134,4 +134,4 @@ def measure() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(said(measure))
+    sys.exit(run_command(measure))

@@ -93,12 +93,12 @@ def rows(clip_model: Any, size: int, batch: int, repeats: int) -> list[list[Any]
         for frozen in stages if layout == "channels last" else (0,):
             freeze_stages(visual, frozen)
             for name, dtype in TYPES.items():
-                own = copy.deepcopy(visual)
+                encoder = copy.deepcopy(visual)
                 if name == PREDICTIONS:
-                    hold_frozen_in_bf16(own)
-                light = light_module(own, "norms-and-biases", torch.Generator().manual_seed(0))
-                works = [step(trainable_copy(own), images, dtype), step(light, images, dtype)]
-                works.append(prediction(own, images, torch.bfloat16 if name == PREDICTIONS else dtype))
+                    hold_frozen_in_bf16(encoder)
+                light = light_module(encoder, "norms-and-biases", torch.Generator().manual_seed(0))
+                works = [step(trainable_copy(encoder), images, dtype), step(light, images, dtype)]
+                works.append(prediction(encoder, images, torch.bfloat16 if name == PREDICTIONS else dtype))
                 result.append([size, layout, name, frozen, *(f"{best_of(work, repeats):.2f}" for work in works)])
     return result
 
@@ -107,9 +107,9 @@ def main(argv: Sequence[str]) -> int:
     """Print the table. Returns the exit code."""
     args = make_parser().parse_args(argv)
     torch.set_num_threads(1)
-    known = architecture(args.backbone)
-    if wrong := [size for size in args.sizes if not known.reads((size, size))]:
-        raise UserError(f"--sizes: {args.backbone} reads {known.sizes}, not {wrong[0]}; give another size")
+    backbone = architecture(args.backbone)
+    if wrong := [size for size in args.sizes if not backbone.reads((size, size))]:
+        raise UserError(f"--sizes: {args.backbone} reads {backbone.sizes}, not {wrong[0]}; give another size")
     clip_model = load_clip(args.backbone)
     table = [row for size in args.sizes for row in rows(clip_model, size, args.batch, args.repeats)]
     headers = ["pixels", "memory", "type", "frozen stages", "Phase II step, s", "Phase I step, s", "prediction, s"]

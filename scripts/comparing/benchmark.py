@@ -1,40 +1,62 @@
-"""The benchmark: units, roles and rows of configs/benchmark.yaml, and its runs."""
+"""The benchmark: units, roles and rows of configs/benchmark.yaml, its runs, and what they have come to."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from coft.core.errors import UserError
-from coft.core.files import replacing
 from scripts.launch import CONFIGS
 
-from .benchmark_rows import Derived, Unit
-from .benchmark_tables import Bar, write_report
-from .evidence import Result, identity, key_of, read_list, read_result, write_list
-from .methods import Method, Settings
+from .list import Result, identity, key_of, read_list, stages
+from .methods import Method, Settings, pairs_of
 from .plan import Grid, Run, plan
-from .session import do_runs, failed_lines
+from .statistics import Right
 
 FILE = CONFIGS / "benchmark.yaml"
 SEEDS = (1, 2, 3, 4, 5)
+ANY = 0  # seed of a method that draws nothing
+Entry = Mapping[str, Any]  # of the file
+BySeed = dict[int, Any]  # what a method has right with each seed, shape (images,)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A checkpoint and a data set.
+
+    Attributes:
+        backbone: Name of the checkpoint.
+        dataset: Name of the data set's config.
+        role: development, confirmation, control or spent.
+        settings: Keys and values of its runs.
+    """
+
+    backbone: str
+    dataset: str
+    role: str
+    settings: Settings = ()
+
+    @property
+    def title(self) -> str:
+        """In a few words."""
+        count = dict(self.settings).get("DATASET.NUM_UNLABELED")
+        return f"{self.dataset}, {self.backbone}" + (f", {count} images" if count and int(count) > 2000 else "")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Units, rows, what was hoped for, and rows that follow from others."""
+    """Units and rows, and as configs/benchmark.yaml has them: what was hoped for, and rows that follow from others."""
 
     units: Sequence[Unit]
     methods: Sequence[Method]
     seeds: Sequence[int]
-    bars: Sequence[Bar] = ()
-    derived: Sequence[Derived] = ()
+    bars: Sequence[Entry] = ()
+    derived: Sequence[Entry] = ()
 
 
 def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
@@ -48,31 +70,29 @@ def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
         UserError: If there is no such form.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    units = [Unit(u["backbone"], u["dataset"], u["role"], _pairs(u.get("settings"))) for u in content["units"]]
-    methods = [_method(entry) for entry in content["methods"]]
+    units = [Unit(u["backbone"], u["dataset"], u["role"], pairs_of(u.get("settings", {}))) for u in content["units"]]
+    methods = [
+        Method(row["name"], row["trainer"], pairs_of(row.get("settings", {})), row.get("shots"))
+        for row in content["methods"]
+    ]
     if form == "small":
-        small = content["small"]
-        named = {f"{unit.backbone} {unit.dataset}": unit for unit in reversed(units)}  # the first of each name
-        chosen = [unit for name, unit in reversed(named.items()) if name in small["units"]]
-        settings = _pairs(small["settings"])
-        chosen = [replace(unit, settings=tuple({**dict(unit.settings), **dict(settings)}.items())) for unit in chosen]
-        return Benchmark(chosen, [m for m in methods if m.name in small["methods"]], small["seeds"])
+        return _small(content["small"], units, methods)
     roles = list(dict.fromkeys(unit.role for unit in units))
     if form not in ("full", *roles):
         raise UserError(f"--benchmark {form}: expected full, small, {', '.join(roles[:-1])} or {roles[-1]}")
-    bars = [Bar(bar["method"], bar["by"], bar["at_most"]) for bar in content["bars"]]
-    derived = [Derived(row["name"], row["from"], row["instead"], row["where"]) for row in content["derived"]]
     chosen = [unit for unit in units if form in ("full", unit.role)]
-    return Benchmark(chosen, methods, SEEDS, bars, derived)
+    return Benchmark(chosen, methods, SEEDS, content["bars"], content["derived"])
 
 
-def _pairs(settings: Mapping[str, Any] | None) -> Settings:
-    return tuple((key, str(value)) for key, value in (settings or {}).items())
-
-
-def _method(entry: Mapping[str, Any]) -> Method:
-    seeded = entry["trainer"] != "ZeroshotCLIP2"
-    return Method(entry["name"], entry["trainer"], _pairs(entry.get("settings")), entry.get("shots"), seeded)
+def _small(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Method]) -> Benchmark:
+    """The small form: the first unit of each name, with settings of its own."""
+    first = {f"{unit.backbone} {unit.dataset}": unit for unit in reversed(units)}
+    chosen = [
+        replace(unit, settings=pairs_of({**dict(unit.settings), **small["settings"]}))
+        for unit in units
+        if unit in [first[name] for name in small["units"]]
+    ]
+    return Benchmark(chosen, [method for method in methods if method.name in small["methods"]], small["seeds"])
 
 
 def plan_units(benchmark: Benchmark, data: str, output: Path) -> dict[Unit, list[Run]]:
@@ -85,38 +105,84 @@ def plan_units(benchmark: Benchmark, data: str, output: Path) -> dict[Unit, list
     return runs
 
 
-def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str) -> dict[Run, str]:
-    """Run what is missing of a form of the benchmark, and write its tables.
-
-    Returns:
-        Errors of runs that failed.
-    """
-    benchmark = read_benchmark(args.benchmark)
-    if args.seeds:
-        benchmark = replace(benchmark, seeds=list(dict.fromkeys(args.seeds)))
-    grid = Grid([], benchmark.seeds, (None,), str(args.data.resolve()), args.output)
-    planned = plan_units(benchmark, grid.data, grid.output)
-    known = known_results(planned, args.kept)
-    missing = [run for runs in planned.values() for run in runs if run not in known]
-    _, failures = do_runs(missing, grid, args, command, list(known))
-    results = {**known, **{run: result for run in missing if (result := read_result(run))}}
-    if not results:
-        print("no run is finished: nothing to tabulate", file=sys.stderr)
-        return failures
-    if args.kept:
-        of = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
-        write_list(args.kept, [(of[run], result) for run, result in results.items()])
-    report = write_report(planned, results, called, benchmark.bars, benchmark.derived, failed_lines(failures))
-    folder = args.output / "benchmark"
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / f"{args.benchmark}.md") as draft:
-        draft.write_text(report, encoding="utf-8")
-    print(report, f"\n  {folder / args.benchmark}.md", sep="")
-    return failures
-
-
-def known_results(planned: Mapping[Unit, Sequence[Run]], path: Path | None) -> dict[Run, Result]:
+def listed_results(planned: Mapping[Unit, Sequence[Run]], path: Path | None) -> dict[Run, Result]:
     """Results of planned runs that a list has."""
-    kept = read_list(path) if path else {}
-    found = {run: kept.get(key_of(identity(run, unit.settings))) for unit, runs in planned.items() for run in runs}
-    return {run: result for run, result in found.items() if result}
+    listed = read_list(path) if path else {}
+    results = {run: listed.get(key_of(identity(run, unit.settings))) for unit, runs in planned.items() for run in runs}
+    return {run: result for run, result in results.items() if result}
+
+
+# ---------------------------------------------------------------- rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the finished runs of a unit have come to.
+
+    Attributes:
+        methods: All rows in the order of the benchmark, finished or not.
+        right: By method.
+        seconds: By method, of each seed.
+        scores: AUROCs of CoFT's first and last labels, by time and score; means over seeds.
+    """
+
+    methods: Sequence[str]
+    right: Mapping[str, BySeed]
+    seconds: Mapping[str, Mapping[int, float]]
+    scores: Mapping[tuple[str, str], float]
+
+
+def rows_of(
+    planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result], derived: Sequence[Entry] = ()
+) -> dict[Unit, Rows]:
+    """Rows of all units that have a finished run."""
+    rows = {unit: with_derived(unit, read_rows(runs, results), derived) for unit, runs in planned.items()}
+    return {unit: of_unit for unit, of_unit in rows.items() if of_unit.right}
+
+
+def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
+    """Sort the results of a unit by method. Methods without a finished run lack."""
+    right: dict[str, BySeed] = {}
+    seconds: dict[str, dict[int, float]] = {}
+    scores: list[Mapping[tuple[str, str], float]] = []
+    for run in runs:
+        if run not in results:
+            continue
+        result, seed = results[run], run.seed if run.method.seeded else ANY
+        for stage, title in stages(run):
+            if stage in result.right:
+                right.setdefault(title, {})[seed] = result.right[stage]
+        seconds.setdefault(run.method.name, {})[seed] = result.seconds
+        if run.method.name == "CoFT" and result.scores:
+            scores.append(result.scores)
+    places = dict.fromkeys(place for of_run in scores for place in of_run)
+    means = {place: float(np.mean([of_run[place] for of_run in scores])) for place in places}
+    methods = dict.fromkeys(title for run in runs for _, title in stages(run))
+    return Rows(list(methods), right, seconds, means)
+
+
+def with_derived(unit: Unit, rows: Rows, derived: Sequence[Entry]) -> Rows:
+    """Rows of a unit's runs and those that follow, each after the row it is made from.
+
+    Args:
+        unit: The unit.
+        rows: Of its runs.
+        derived: Rows with the results of `from`, but on the data sets `where` with those of `instead`.
+    """
+    for row in derived:
+        name, source = row["name"], row["from"]
+        place = list(rows.methods).index(source) + 1 if source in rows.methods else len(rows.methods)
+        right = rows.right.get(source, {})
+        if unit.dataset in row["where"]:
+            other = rows.right.get(row["instead"], {})
+            right = {seed: other[ANY if ANY in other else seed] for seed in right if ANY in other or seed in other}
+        names = [*rows.methods[:place], name, *rows.methods[place:]]
+        rows = replace(rows, methods=names, right={**rows.right, **({name: right} if right else {})})
+    return rows
+
+
+def paired(*methods: BySeed) -> tuple[Right, ...] | None:
+    """What methods have right with the seeds that they share; one that draws nothing goes with all."""
+    drawing = [right.keys() for right in methods if ANY not in right]
+    seeds = sorted(set.intersection(*map(set, drawing))) if drawing else [ANY]
+    return tuple(np.stack([right[ANY if ANY in right else s] for s in seeds]) for right in methods) if seeds else None

@@ -1,4 +1,4 @@
-"""Charts of comparisons."""
+"""Charts of comparisons, and the picture of the five experiments."""
 
 from __future__ import annotations
 
@@ -6,71 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.engine.records import import_matplotlib
 
-from .methods import rival
+from .list import TIMES
+from .methods import ABLATIONS, FULL, READS_LABELS, load_ablations
 from .statistics import PAIR, ZERO_SHOT
-from .tables import COLUMNS
+from .tables import COLUMNS, read_markdown
 
 DPI = 120
-
-
-def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: str) -> Path:
-    """Draw bars with 95 % intervals, a panel for each data set and backbone.
-
-    Args:
-        path: The image.
-        table: With dataset, backbone, interval, and labels_used where known: rows that use labels are hatched.
-        value: The column that is drawn.
-        label: The column that names the bars.
-        title: What the axis says.
-    """
-
-    def draw(figure: Any) -> None:
-        groups = list(table.groupby(PAIR, sort=False))
-        for axes, (pair, group) in zip(panels(figure, len(groups), 2), groups, strict=True):
-            hatches = ["//" if uses_labels(row) else "" for row in group.to_dict("records")]
-            errors = group["interval"].astype(float)  # none of one seed
-            bars = axes.barh(
-                group[label], group[value], xerr=errors, hatch=hatches, capsize=3, color="#8fb3d9", edgecolor="#445"
-            )
-            axes.bar_label(bars, fmt=COLUMNS[value][1], padding=3, fontsize=8)
-            axes.margins(x=0.2)
-            axes.invert_yaxis()
-            axes.set_title(", ".join(map(str, pair)), fontsize=10)
-            axes.set_xlabel(f"{title} (hatched: uses labels; dotted: zero-shot)" if "trainer" in group else title)
-            axes.grid(axis="x", alpha=0.3)
-            _mark_zero_shot(axes, group, value)
-
-    count = table.groupby(PAIR).ngroups
-    longest = max(len(group) for _, group in table.groupby(PAIR))
-    size = 7.0 * min(count, 2), (1.2 + 0.3 * longest) * -(-count // 2)
-    return write_figure(path, size, draw)
-
-
-def uses_labels(row: Mapping[str, Any]) -> bool:
-    """Whether a result is of a method that reads labels: as it says, else as its trainer is known to."""
-    used = row.get("labels_used", 0)
-    known = rival(str(row.get("trainer")))
-    return used > 0 if not pd.isna(used) else known is not None and not known.label_free
-
-
-def _mark_zero_shot(axes: Any, group: pd.DataFrame, value: str) -> None:
-    if "trainer" in group:
-        for level in group.loc[group["trainer"] == ZERO_SHOT, value]:
-            axes.axvline(level, color="black", linewidth=0.8, linestyle=":")
-
-
-def panels(figure: Any, count: int, most: int, **settings: Any) -> Sequence[Any]:
-    """So many axes, at most so many in a row; settings go to matplotlib's `subplots`."""
-    columns = min(count, most)
-    grid = figure.subplots(-(-count // columns), columns, squeeze=False, **settings).flatten()
-    for axes in grid[count:]:
-        axes.remove()
-    return list(grid[:count])
+BAR = "#8fb3d9"
 
 
 def write_figure(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> Path:
@@ -85,3 +34,191 @@ def write_figure(path: Path, size: tuple[float, float], draw: Callable[[Any], No
     with replacing(path) as draft:
         figure.savefig(draft, dpi=DPI)
     return path
+
+
+def panels(figure: Any, count: int, most: int, **settings: Any) -> Sequence[Any]:
+    """So many axes, at most so many in a row; settings go to matplotlib's `subplots`."""
+    columns = min(count, most)
+    grid = figure.subplots(-(-count // columns), columns, squeeze=False, **settings).flatten()
+    for axes in grid[count:]:
+        axes.remove()
+    return list(grid[:count])
+
+
+# ---------------------------------------------------------------- bars
+
+
+def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: str) -> Path:
+    """Draw bars with 95 % intervals, a panel for each data set and backbone.
+
+    Args:
+        path: The image.
+        table: With dataset, backbone, interval, and labels_used where known: rows that use labels are hatched.
+        value: The column that is drawn.
+        label: The column that names the bars.
+        title: What the axis says.
+    """
+    groups = list(table.groupby(PAIR, sort=False))
+
+    def draw(figure: Any) -> None:
+        for axes, (pair, group) in zip(panels(figure, len(groups), 2), groups, strict=True):
+            hatches = ["//" if uses_labels(row) else "" for row in group.to_dict("records")]
+            errors = group["interval"].astype(float)  # none of one seed
+            bars = axes.barh(
+                group[label], group[value], xerr=errors, hatch=hatches, capsize=3, color=BAR, edgecolor="#445"
+            )
+            axes.bar_label(bars, fmt=COLUMNS[value][1], padding=3, fontsize=8)
+            axes.margins(x=0.2)
+            axes.invert_yaxis()
+            axes.set_title(", ".join(map(str, pair)), fontsize=10)
+            axes.set_xlabel(f"{title} (hatched: uses labels; dotted: zero-shot)" if "trainer" in group else title)
+            axes.grid(axis="x", alpha=0.3)
+            for level in group.loc[group["trainer"] == ZERO_SHOT, value] if "trainer" in group else ():
+                axes.axvline(level, color="black", linewidth=0.8, linestyle=":")
+
+    longest = max(len(group) for _, group in groups)
+    return write_figure(path, (7.0 * min(len(groups), 2), (1.2 + 0.3 * longest) * -(-len(groups) // 2)), draw)
+
+
+def uses_labels(row: Mapping[str, Any]) -> bool:
+    """Whether a result is of a method that reads labels: as it says, else as its trainer is known to."""
+    count = row.get("labels_used", 0)
+    return READS_LABELS.get(str(row.get("trainer")), False) if pd.isna(count) else count > 0
+
+
+# ---------------------------------------------------------------- gain over zero-shot
+
+OURS = "CoFT"  # how names of the project's own trainers begin
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, which colour-blind eyes can separate; markers differ, too
+MOST_COLUMNS = 4
+
+
+def write_gain(path: Path, gains: pd.DataFrame) -> Path:
+    """Draw the gain of each method over zero-shot, with its 95 % interval, a panel for each data set and backbone.
+
+    Backbones are below each other where all of them have the same data sets, in at most `MOST_COLUMNS` columns.
+    """
+    order = gains.groupby("method")["difference"].mean().sort_values().index
+    rows = {method: number for number, method in enumerate(order)}
+    groups = list(gains.groupby(["backbone", "dataset"]))
+    columns = min(MOST_COLUMNS, len(groups))
+
+    def draw(figure: Any) -> None:
+        grid = panels(figure, len(groups), columns, sharex=True, sharey=True)
+        for number, (axes, ((backbone, dataset), group)) in enumerate(zip(grid, groups, strict=True)):
+            _draw_gains(axes, group, rows)
+            axes.set_title(f"{dataset}, {backbone}\nzero-shot {group['zero_shot'].iloc[0]:.1f} %", fontsize=8.5)
+            axes.tick_params(labelbottom=number + columns >= len(groups))
+        figure.supxlabel("gain over zero-shot, points; bars: 95 % interval over seeds", fontsize=9)
+
+    height = 0.75 + 0.21 * len(rows)
+    return write_figure(path, (1.9 + 1.85 * columns, 0.3 + height * -(-len(groups) // columns)), draw)
+
+
+def _draw_gains(axes: Any, group: pd.DataFrame, rows: Mapping[str, int]) -> None:
+    axes.axvline(0, color="black", linewidth=0.8)
+    for row in group.fillna({"interval": 0.0}).to_dict("records"):  # none of one seed
+        look = {"color": ORANGE, "marker": "s", "markersize": 4}
+        if str(row["trainer"]).startswith(OURS):
+            look = {"color": BLUE, "marker": "o", "markersize": 5}
+        place = row["difference"], rows[row["method"]]
+        axes.errorbar(*place, xerr=row["interval"], capsize=2.5, linewidth=1.2, **look)
+    axes.set_yticks(list(rows.values()), list(rows), fontsize=9)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(alpha=0.25)
+
+
+# ---------------------------------------------------------------- experiments
+
+ACCURACY = "accuracy %"
+SHARES = "shares"  # the first heading of the peers' table
+PANELS = 6  # of a pair
+NOISE = "noise"  # group of changes
+
+
+def write_experiments(path: Path, report: str) -> Path:
+    """Draw the five experiments: a row of panels for each data set and backbone.
+
+    Args:
+        path: The image.
+        report: Tables of one or more calls of `experiments.sh`, in Markdown. Of what they have twice the first counts.
+
+    Raises:
+        UserError: If it has no such tables.
+    """
+    rows = [row for table in read_markdown(report) for row in table]
+    forks: dict[str, dict[str, float]] = {}  # accuracies by pair and change
+    for row in rows:
+        if ACCURACY in row:
+            pair = forks.setdefault(f"{row['data set']}, {row['backbone']}", {})
+            pair.setdefault(row["change"], _number(row[ACCURACY]))
+    shares = {row[SHARES]: row for row in reversed(rows) if SHARES in row}
+    if not forks or forks.keys() - shares.keys():
+        raise UserError("--experiments: these are no tables of experiments.sh; give the experiments.md that it wrote")
+
+    groups = {method.name: method.group for method in load_ablations(ABLATIONS["CoFTOracle"])}
+
+    def draw(figure: Any) -> None:
+        axes = panels(figure, PANELS * len(forks), PANELS)
+        for number, (name, ends) in enumerate(forks.items()):
+            dose, coverage, alike, survival, late, noise = axes[PANELS * number : PANELS * (number + 1)]
+            dose.set_ylabel(f"{name}: {ACCURACY}")
+            _draw_forks(dose, coverage, late, ends, groups)
+            _draw_noise(noise, ends, groups)
+            _draw_shares(alike, survival, shares[name])
+
+    return write_figure(path, (4 * PANELS, 3.6 * len(forks)), draw)
+
+
+def _draw_forks(dose: Any, coverage: Any, late: Any, ends: Mapping[str, float], groups: Mapping[str, str]) -> None:
+    """Three panels with the same accuracies on their axes."""
+    shown = {change: end for change, end in ends.items() if groups[change] != NOISE}
+    for axes, group, title in ((dose, "dose", "filter of this AUROC"), (coverage, "coverage", "surest of a class, %")):
+        points = sorted((_last_number(change), end) for change, end in shown.items() if groups[change] == group)
+        axes.plot([number for number, _ in points], [end for _, end in points], "o-")
+        axes.set_title(title)
+    changes = [change for change in shown if groups[change] in ("late", FULL)]
+    late.plot(changes, [shown[change] for change in changes], "o")
+    late.set_title("late labels")
+    late.margins(x=0.2)
+    for axes in (dose, coverage, late):
+        axes.axhline(shown[FULL], color="black", linestyle=":")
+        axes.set_ylim(min(shown.values()) - 1, max(shown.values()) + 1)
+
+
+def _draw_noise(axes: Any, ends: Mapping[str, float], groups: Mapping[str, str]) -> None:
+    """What labels that are wrong in a known way come to; an empty panel where that was not run."""
+    kinds = [change for change, group in groups.items() if group == NOISE and "," not in change]
+    if ends.keys().isdisjoint(kinds):
+        axes.set_axis_off()
+        return
+    axes.set_title("2 of C labels are wrong")
+    names = [kind.removesuffix(" noise") for kind in kinds]
+    for tail, label, marker in (("", "with the filter", "o"), (", no filter", "without", "x")):
+        axes.plot(names, [ends.get(f"{kind}{tail}", float("nan")) for kind in kinds], marker, label=label)
+    axes.margins(x=0.2)
+    axes.legend(fontsize=7)
+
+
+def _draw_shares(alike: Any, survival: Any, row: Mapping[str, str]) -> None:
+    alike.bar(list(TIMES), [_number(row[f"{time} wrong labels that both give"]) for time in TIMES], color=BAR)
+    alike.set(title="wrong labels that both peers give", ylim=(0, 1))
+    kinds = ("alone", "among wrong ones")
+    for shift, tail, label, color in (
+        (-0.2, "", "share of first wrong labels", BAR),
+        (0.2, ", right in the end", "of them right in the end", "#445577"),
+    ):
+        survival.bar(np.arange(2) + shift, [_number(row[kind + tail]) for kind in kinds], 0.4, label=label, color=color)
+    survival.set(title="which errors survive", ylim=(0, 1))
+    survival.set_xticks([0, 1], kinds)
+    survival.legend(fontsize=7)
+
+
+def _number(cell: str) -> float:
+    """The number of a cell, without its interval; not a number where there is none."""
+    return float("nan") if cell == "-" else float(cell.split()[0].rstrip("%"))
+
+
+def _last_number(text: str) -> float:
+    return float(next(word for word in reversed(text.split()) if word[0].isdigit()))

@@ -1,13 +1,18 @@
-"""What is compared: the rows of a comparison, each a trainer with settings."""
+"""What is compared: rows of a comparison, each a trainer with settings, and lists of changes to a method."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 import trainers
+from coft.backbones.load import architecture
+from coft.core.config_files import read_config
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import flatten
 from dassl.config import get_cfg_default
@@ -15,25 +20,14 @@ from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS
 
 Settings = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A trainer that comparisons know.
-
-    Attributes:
-        trainer: Its name in Dassl's registry.
-        label_free: Whether it reads no label of a training image.
-        by_shots: Whether it is run once for each number of labelled images of a class.
-        seeded: Whether its result depends on the seed; if not, one seed is enough.
-        default: Whether it is there where no trainer is named.
-    """
-
-    trainer: str
-    label_free: bool = True
-    by_shots: bool = False
-    seeded: bool = True
-    default: bool = True
+READS_LABELS = {  # whether a trainer that comparisons know reads a training image's label; in the order of tables
+    **dict.fromkeys(("ZeroshotCLIP", "NormAdaptation", "TrainingFree", "UPL", "GRIP", "LaFTer", "DeFT"), False),
+    **dict.fromkeys(("SelfTraining", "CoFT", "CoFTPlus"), False),
+    **dict.fromkeys(("CoOp", "Supervised", "CoFTOracle"), True),
+}
+BY_SHOTS = {"CoOp"}  # a row for each number of labelled images
+UNSEEDED = {"ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"}  # they draw nothing
+NEVER_BY_DEFAULT = {"CoFTOracle"}
 
 
 @dataclass(frozen=True)
@@ -45,32 +39,29 @@ class Method:
         trainer: Its trainer.
         settings: Keys and values, besides those of the trainer's config file.
         shots: Labelled images of each class; None for trainers that have no such number.
-        seeded: Whether it is run with each seed, or with the first one alone.
+        group: Of a change to a method: what kind of change it is, to choose by.
+        measure: What counts as its accuracy: that of both peers, the mean of single peers', or that after Phase I.
+        only: Backbones that it makes sense with: any, vit, resnet.
     """
 
     name: str
     trainer: str
     settings: Settings = ()
     shots: int | None = None
-    seeded: bool = True
+    group: str = ""
+    measure: str = "both"
+    only: str = "any"
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it is run with each seed, or with the first one alone."""
+        return self.trainer not in UNSEEDED
+
+    def fits(self, backbone: str) -> bool:
+        """Whether it makes sense with a backbone."""
+        return self.only == "any" or architecture(backbone).is_vit == (self.only == "vit")
 
 
-RIVALS = (
-    Rival("ZeroshotCLIP", seeded=False),
-    Rival("NormAdaptation", seeded=False),
-    Rival("TrainingFree"),
-    Rival("UPL"),
-    Rival("GRIP"),
-    Rival("LaFTer"),
-    Rival("DeFT"),
-    Rival("SelfTraining"),
-    Rival("CoFT"),
-    Rival("CoFTPlus"),
-    Rival("CoOp", label_free=False, by_shots=True),
-    Rival("Supervised", label_free=False),
-    Rival("CoFTOracle", label_free=False, default=False),
-)
-# Rows that are there by default as soon as their trainers have these keys.
 DEFAULT_VARIANTS = (
     Method("prior correction", "TrainingFree", (("TRAINER.TRAININGFREE.RULE", "prior"),)),
     Method("optimal transport", "TrainingFree", (("TRAINER.TRAININGFREE.RULE", "transport"),)),
@@ -82,11 +73,6 @@ DEFAULT_VARIANTS = (
 def method_name(trainer: str, shots: int) -> str:
     """What tables call a trainer with so many labelled images of each class; 0 or less is no such number."""
     return trainer + (f", {shots} shot{'s' * (shots > 1)}" if shots > 0 else "")
-
-
-def rival(trainer: str) -> Rival | None:
-    """The entry of a trainer, if comparisons know it."""
-    return next((known for known in RIVALS if known.trainer == trainer), None)
 
 
 def runnable() -> list[str]:
@@ -101,61 +87,56 @@ def known_keys() -> set[str]:
     return set(flatten(cfg))
 
 
+def pairs_of(settings: Mapping[str, Any]) -> Settings:
+    """Settings of a YAML file as keys and texts."""
+    return tuple((key, str(value)) for key, value in settings.items())
+
+
+# ---------------------------------------------------------------- rows
+
+
 def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterable[Method] = ()) -> list[Method]:
-    """Rows of a comparison.
+    """Rows of a comparison, each once.
 
     Args:
-        names: Trainers; without any, all that exist, and the default variants.
+        names: Trainers; without any, those by default, each with its default variants.
         shots: Numbers of labelled images, for trainers that are run by shots.
         variants: Further rows.
 
     Raises:
-        UserError: If there is no such trainer, a number of images is below 1, or two rows would have one name.
+        UserError: If there is no such trainer, a number of images is below 1, or rows that differ have one name.
     """
     if few := [count for count in shots if count < 1]:
         raise UserError(f"--shots {few[0]}: expected at least 1 labelled image of each class")
-    existing = runnable()
     for name in names:
-        if name not in existing:
-            raise UserError(f"--trainers: unknown trainer {name!r}; {did_you_mean(name, existing)}")
-    chosen = names or defaults()
-    methods = [method for name in chosen for method in _rows(name, shots)]
-    if not names:
-        keys = known_keys()
-        methods = [row for method in methods for row in (method, *_default_variants(method, keys))]
-    return without_repeats([*methods, *variants])
-
-
-def defaults() -> list[str]:
-    """Trainers that are compared where none is named."""
-    existing, known = runnable(), {rival.trainer: rival for rival in RIVALS}
-    ours = [name for name, entry in known.items() if name in existing and entry.default]
-    return [*ours, *(name for name in existing if name not in known)]
-
-
-def without_repeats(methods: Iterable[Method]) -> list[Method]:
-    """Rows in their order, each once.
-
-    Raises:
-        UserError: If rows that differ have one name.
-    """
-    unique = list(dict.fromkeys(methods))
+        check_trainer(name, "--trainers")
+    methods: list[Method] = []
+    for trainer in names or default_trainers():
+        counts = shots if trainer in BY_SHOTS else [None]
+        methods += [Method(method_name(trainer, count or 0), trainer, shots=count) for count in counts]
+        methods += [] if names else [variant for variant in DEFAULT_VARIANTS if variant.trainer == trainer]
+    unique = list(dict.fromkeys([*methods, *variants]))
     for name, count in Counter(method.name for method in unique).items():
         if count > 1:
             raise UserError(f"--variant: {count} rows would be named {name!r}; give each a name of its own")
     return unique
 
 
-def _rows(trainer: str, shots: Sequence[int]) -> list[Method]:
-    known = rival(trainer) or Rival(trainer)
-    if known.by_shots:
-        return [Method(method_name(trainer, count), trainer, shots=count) for count in shots]
-    return [Method(trainer, trainer, seeded=known.seeded)]
+def check_trainer(name: str, named_by: str) -> None:
+    """Refuse a trainer that cannot be run.
+
+    Raises:
+        UserError: Naming what named it, and the nearest trainers.
+    """
+    if name not in runnable():
+        raise UserError(f"{named_by}: unknown trainer {name!r}; {did_you_mean(name, runnable())}")
 
 
-def _default_variants(method: Method, keys: set[str]) -> list[Method]:
-    candidates = [variant for variant in DEFAULT_VARIANTS if variant.trainer == method.name]
-    return [variant for variant in candidates if all(key in keys for key, _ in variant.settings)]
+def default_trainers() -> list[str]:
+    """Trainers that are compared where none is named: those that comparisons know, then all others."""
+    names = runnable()
+    ordered = [name for name in READS_LABELS if name in names and name not in NEVER_BY_DEFAULT]
+    return [*ordered, *(name for name in names if name not in READS_LABELS)]
 
 
 def parse_variant(text: str) -> Method:
@@ -169,6 +150,68 @@ def parse_variant(text: str) -> Method:
     settings = tuple(pair.partition("=")[::2] for pair in re.split(r",(?=[A-Z0-9_.]+=)", pairs))
     if not name or not all(key and value for key, value in settings):
         raise UserError(f"--variant {text!r}: expected NAME:TRAINER:KEY=VALUE,KEY=VALUE")
-    if trainer not in runnable():
-        raise UserError(f"--variant {text!r}: unknown trainer {trainer!r}; {did_you_mean(trainer, runnable())}")
+    check_trainer(trainer, f"--variant {text!r}")
     return Method(name, trainer, settings)
+
+
+# ---------------------------------------------------------------- changes to a method
+
+FULL = "full"
+MEASURES = ("both", "single", "after Phase I")
+FIELDS = {"name", "group", "settings", "measure", "only"}
+ONLY = ("any", "vit", "resnet")
+ABLATIONS = {
+    "CoFT": CONFIGS / "ablations.yaml",
+    "CoFTPlus": CONFIGS / "ablations_plus.yaml",
+    "CoFTOracle": CONFIGS / "ablations_oracle.yaml",
+}
+
+
+def load_ablations(path: Path) -> list[Method]:
+    """Read a list of ablations, as configs/ablations.yaml has them; the unchanged method is the first.
+
+    Raises:
+        UserError: If the file is not as it should be. Keys and values of settings are looked at when runs are planned.
+    """
+    content = read_config("--ablations", str(path))
+    trainer, entries = content.get("trainer"), content.get("ablations")
+    if not isinstance(trainer, str) or not isinstance(entries, list):
+        raise UserError(f"{path}: expected the keys trainer, a name, and ablations, a list of changes; mend it")
+    check_trainer(trainer, str(path))
+    ablations = [Method(FULL, trainer, group=FULL), *(_read(path, trainer, entry) for entry in entries)]
+    for name, count in Counter(method.name for method in ablations).items():
+        if count > 1:
+            raise UserError(f"{path}: {count} ablations are called {name!r}; rename one")
+    return ablations
+
+
+def _read(path: Path, trainer: str, entry: Any) -> Method:
+    if not isinstance(entry, dict) or not {"name", "group"} <= entry.keys() <= FIELDS:
+        fields = ", ".join(sorted(FIELDS))
+        raise UserError(f"{path}: {entry!r} should have name, group, and of {fields} what it needs; mend it")
+    settings, measure, only = entry.get("settings", {}), entry.get("measure", "both"), entry.get("only", "any")
+    for value, choices in ((measure, MEASURES), (only, ONLY)):
+        if value not in choices:
+            raise UserError(f"{path}: {entry['name']}: {value!r}; {did_you_mean(str(value), choices)}")
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: {entry['name']}: settings should be KEY: VALUE, not {settings!r}; mend it")
+    return Method(entry["name"], trainer, pairs_of(settings), group=entry["group"], measure=measure, only=only)
+
+
+def choose_ablations(ablations: Sequence[Method], groups: Collection[str], names: Collection[str] = ()) -> list[Method]:
+    """The unchanged method and the ablations of some groups or names; all, if none is named.
+
+    Raises:
+        UserError: If there is no such group or name.
+    """
+    _, *changes = ablations
+    for what, wanted, choices in (
+        ("--groups: unknown group", groups, dict.fromkeys(method.group for method in changes)),
+        ("--row: unknown row", names, dict.fromkeys(method.name for method in changes)),
+    ):
+        for name in wanted:
+            if name not in choices:
+                raise UserError(f"{what} {name!r}; {did_you_mean(name, choices)}")
+    if not groups and not names:
+        return list(ablations)
+    return [method for method in ablations if method.group in {FULL, *groups} or method.name in names]

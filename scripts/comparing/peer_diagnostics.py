@@ -16,13 +16,16 @@ from torch import Tensor
 
 import train
 import trainers
+from coft.core.table import Table
 from coft.engine.diagnostics import Diagnostics
-from coft.labelling.neighbours import NeighbourGraph, nearest, neighbour_count
-from coft.labelling.pseudo_labels import Predictions, PseudoLabels
-from coft.method.labeller import first_features, predict
+from coft.labelling.neighbours import NeighbourGraph, nearest
+from coft.labelling.predictor import linear
+from coft.labelling.prior import correct_prior
+from coft.labelling.protocol import Observer
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
+from coft.method.coft import PARTNERS
 from coft.method.negative_prompt import FIT_RATE, FIT_STEPS
-from coft.method.pair import NAMES, PARTNERS
-from coft.method.protocol import Observer
+from coft.method.two_phases import NAMES
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from trainers.config import make_cfg
@@ -39,7 +42,7 @@ class Seen(Observer):
 
     predictions: dict[str, Predictions]
 
-    def labelled(self, predictions: Any, labels: Any) -> None:
+    def labelled(self, predictions: Any, labels: Any, sources: Any) -> None:
         """Keep it."""
         self.predictions = dict(predictions)
 
@@ -61,16 +64,16 @@ def measure(trainer: Any, folder: Path) -> dict[str, Any]:
         becomes of the first wrong labels (see `survival`).
     """
     method, truth = trainer.method, trainer.diagnostics
-    frozen = first_features(method.images, method.backbone, method.runtime, method.settings.label_views)
+    frozen = trainer.engine.clip_features(method.settings.label_views).all()
     found: dict[str, Any] = {}
     labels = {}
     for stage, epoch in zip(STAGES, (method.phase1_epochs, method.epochs), strict=True):
         trainer.load_model(str(folder), epoch=epoch)
         predictions, features = _relabelled(method, epoch)
-        graph = NeighbourGraph(frozen, neighbour_count(len(frozen), method.num_classes))
+        graph = method.neighbours
         scores = label_scores(predictions) | {
             "second linear head": _second_head(method, predictions, features, graph if stage == "first" else None),
-            "neighbours' vote": _vote(predictions, graph),
+            "neighbours' vote": _vote(predictions, graph, method.num_classes),
         }
         labels[stage] = predictions[NAMES[0]].label
         found[stage] = {name: _mean_auroc(truth, predictions, score) for name, score in scores.items()}
@@ -89,13 +92,13 @@ def _built(run: Run) -> Any:
     return build_trainer(cfg)
 
 
-def _relabelled(method: Any, epoch: int) -> tuple[dict[str, Predictions], dict[str, Tensor]]:
+def _relabelled(method: Any, epoch: int) -> tuple[dict[str, Predictions], dict[str, Table]]:
     """Predictions of a labelling at an epoch, as training makes it, and the features that it is made of."""
     method.observer, method.epoch = Seen(), epoch
-    method.pair.enter(2)
+    method.enter(2)
+    method.engine.set_mode(training=False)
     method.relabel()
-    features = method.labeller.encode(method.pair.teachers(), method.settings.label_views, epoch)
-    return method.observer.predictions, features
+    return method.observer.predictions, method.engine.encode(method.teacher_encoders, method.settings.label_views)
 
 
 def label_scores(predictions: dict[str, Predictions]) -> dict[str, dict[str, Tensor]]:
@@ -116,7 +119,7 @@ def _margin(prediction: Predictions, label: Tensor) -> Tensor:
 
 
 def _second_head(
-    method: Any, predictions: dict[str, Predictions], features: dict[str, Tensor], graph: NeighbourGraph | None
+    method: Any, predictions: dict[str, Predictions], features: dict[str, Table], graph: NeighbourGraph | None
 ) -> dict[str, Tensor]:
     """The softmax of a linear head that is fitted as the negative vectors are: the control of their capacity."""
     tables = {}
@@ -124,10 +127,14 @@ def _second_head(
         teacher = method.peers[name].teacher()
         label = predictions[partner].label
         believed = torch.minimum(predictions[name].probability_of(label), predictions[partner].probability_of(label))
-        head = fit_head(features[name], PseudoLabels.of_pool(label, believed), teacher.positive, teacher.scale)
-        logits = (teacher.scale * features[name].float() @ head.t()).double()
-        tables[name] = predict(logits, torch.zeros_like(logits), method.settings.prior_tau, "coupled", graph)
-    return label_scores({n: replace(tables[n], label=predictions[n].label) for n in tables})["softmax"]
+        head = fit_head(features[name].all(), PseudoLabels.of_pool(label, believed), teacher.positive, teacher.scale)
+        logits = linear(features[name], head, teacher.scale).map(Tensor.double)
+        probability = correct_prior(logits, method.settings.prior_tau).map(lambda rows: rows.softmax(dim=1))
+        tables[name] = probability if graph is None else graph.smooth(probability)
+    return {
+        n: torch.stack([at_label(table, predictions[n].label) for table in tables.values()]).mean(dim=0)
+        for n in predictions
+    }
 
 
 def fit_head(features: Tensor, labels: PseudoLabels, start: Tensor, scale: float) -> Tensor:
@@ -143,11 +150,11 @@ def fit_head(features: Tensor, labels: PseudoLabels, start: Tensor, scale: float
     return F.normalize(vectors.detach(), dim=-1)
 
 
-def _vote(predictions: dict[str, Predictions], graph: NeighbourGraph) -> dict[str, Tensor]:
+def _vote(predictions: dict[str, Predictions], graph: NeighbourGraph, classes: int) -> dict[str, Tensor]:
     votes = {}
     for name, own in predictions.items():
-        spread = graph.smooth(F.one_hot(own.label, own.clean.shape[1]).double())
-        votes[name] = spread.gather(1, own.label.unsqueeze(1)).squeeze(1)
+        spread = graph.smooth(Table.of(F.one_hot(own.label, classes).double()))
+        votes[name] = at_label(spread, own.label)
     return votes
 
 

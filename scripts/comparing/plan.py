@@ -1,4 +1,4 @@
-"""Which runs a comparison needs, and in which folders they are or will be."""
+"""Which runs a comparison needs, in which folders they are or will be, and which of them share a Phase I."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from coft.core.experiment import FREE_KEYS, flatten, saved_config
 from dassl.engine import TRAINER_REGISTRY
 from scripts import launch
 from trainers.config import make_cfg
+from trainers.forks import phase1_difference
 
-from .methods import Method, Settings, known_keys
+from .methods import FULL, Method, Settings, known_keys
 
 SUMMARY = "summary.json"
 log = logging.getLogger(__name__)
@@ -94,6 +95,9 @@ class Run:
         return summary if summary and is_of(summary, self.config, self.backbone) else None
 
 
+# ---------------------------------------------------------------- what a run left
+
+
 def read_summary(folder: Path) -> Config | None:
     """What summary.json of a folder says; None where there is none that can be read."""
     try:
@@ -137,12 +141,14 @@ def digest(config: Config) -> str:
 
 def finished_folders(output: Path) -> Folders:
     """Folders of all finished runs below a folder, by the digest of their settings."""
-    found: dict[str, list[Path]] = defaultdict(list)
+    folders: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(output.rglob(SUMMARY)):
-        summary = read_summary(path.parent)
-        if summary:
-            found[digest(settings_of(summary))].append(path.parent)
-    return found
+        if summary := read_summary(path.parent):
+            folders[digest(settings_of(summary))].append(path.parent)
+    return folders
+
+
+# ---------------------------------------------------------------- planning
 
 
 def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
@@ -151,51 +157,32 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     Raises:
         UserError: On a mistake in any of them, and on settings that none of them has.
     """
-    finished = finished_folders(grid.output)
-    untaken = {key for key, _ in grid.settings}
-    takers: dict[str, dict[str, None]] = {key: {} for key in untaken}  # as a set that keeps its order
-    if unknown := sorted(untaken - known_keys()):
-        raise UserError(f"unknown config key {unknown[0]!r}; {did_you_mean(unknown[0], known_keys())}")
-    runs = []
-    for method, backbone, dataset, seed in grid.points(methods):
-        run = plan_run(method, backbone, dataset, seed, grid, finished)
-        untaken -= run.config.keys()
-        for key in takers.keys() & run.config.keys():
-            takers[key][method.trainer] = None
-        runs.append(run)
-    if untaken:
-        raise UserError(f"{min(untaken)}: none of the trainers that are compared has this key; leave it out")
+    keys, finished = known_keys(), finished_folders(grid.output)
+    for key, _ in grid.settings:
+        if key not in keys:
+            raise UserError(f"unknown config key {key!r}; {did_you_mean(key, keys)}")
+    runs = [_plan_run(*point, grid, finished) for point in grid.points(methods)]
     for key, value in grid.settings:
-        if len(takers[key]) < len({method.trainer for method in methods}):
-            log.warning("%s %s is for %s alone; others have no such key", key, value, ", ".join(takers[key]))
+        takers = dict.fromkeys(run.method.trainer for run in runs if key in run.config)
+        if not takers:
+            raise UserError(f"{key}: none of the trainers that are compared has this key; leave it out")
+        if len(takers) < len({method.trainer for method in methods}):
+            log.warning("%s %s is for %s alone; others have no such key", key, value, ", ".join(takers))
     return runs
 
 
-def plan_run(
-    method: Method, backbone: str | None, dataset: str, seed: int, grid: Grid, finished: Folders | None = None
-) -> Run:
-    """Plan one run.
-
-    Args:
-        method: Trainer and settings.
-        backbone: Backbone; None is the data set's default.
-        dataset: Name of the data set's config.
-        seed: Seed.
-        grid: For its data, output and settings.
-        finished: Folders of finished runs.
-    """
+def _plan_run(method: Method, backbone: str | None, dataset: str, seed: int, grid: Grid, finished: Folders) -> Run:
+    """Plan one run; a backbone that is None is the data set's default."""
     words = [dataset, "--seed", str(seed), "--data", grid.data]
     words += ["--backbone", backbone] if backbone else []
     words += ["--shots", str(method.shots)] if method.shots else []
-    has = make_config(method.trainer, words)[1] if grid.settings else {}
-    taken = [pair for pair in grid.settings if pair[0] in has]
-    arguments, config = make_config(
-        method.trainer, [*words, *(part for pair in (*taken, *method.settings) for part in pair)]
-    )
+    keys = make_config(method.trainer, words)[1].keys() if grid.settings else ()
+    settings = [*(pair for pair in grid.settings if pair[0] in keys), *method.settings]
+    arguments, config = make_config(method.trainer, [*words, *itertools.chain(*settings)])
     place = arguments.index("--output-dir") + 1
-    name = config["MODEL.BACKBONE.NAME"]
     canonical = grid.output / Path(arguments[place]).relative_to("output")
-    folder = settle_folder(canonical, config, name, (finished or {}).get(digest(config), ()))
+    name = config["MODEL.BACKBONE.NAME"]
+    folder = _settle_folder(canonical, config, name, finished.get(digest(config), ()))
     arguments[place] = str(folder)
     return Run(method, dataset, name, seed, tuple(arguments), folder, config)
 
@@ -218,7 +205,7 @@ def trainer_class(trainer: str) -> Any:
     return TRAINER_REGISTRY.get(trainer)
 
 
-def settle_folder(canonical: Path, config: Config, backbone: str, finished: Sequence[Path]) -> Path:
+def _settle_folder(canonical: Path, config: Config, backbone: str, finished: Sequence[Path]) -> Path:
     """Choose a run's folder: where it is finished, else where the trainer's script would put it.
 
     Where that holds another experiment, a folder beside it, whose name follows from the settings.
@@ -227,12 +214,12 @@ def settle_folder(canonical: Path, config: Config, backbone: str, finished: Sequ
         summary = read_summary(folder)
         if summary and is_of(summary, config, backbone):
             return folder
-    if is_free_for(canonical, config):
+    if _is_free_for(canonical, config):
         return canonical
     return canonical.with_name(f"{canonical.name}-{digest({**config, 'weights': weights_of(backbone)})[:8]}")
 
 
-def is_free_for(folder: Path, config: Config) -> bool:
+def _is_free_for(folder: Path, config: Config) -> bool:
     """Whether a folder holds nothing, or an unfinished run with these settings."""
     saved = saved_config(folder)
     if (folder / SUMMARY).exists():
@@ -240,3 +227,47 @@ def is_free_for(folder: Path, config: Config) -> bool:
     if saved is None:
         return not (folder / "log.txt").exists() and not any(folder.glob("*/checkpoint"))
     return essential(saved) == config
+
+
+def plan_ablations(ablations: Sequence[Method], grid: Grid) -> tuple[list[Run], list[str]]:
+    """Plan the runs of all changes of a method, but those that do not go with a backbone.
+
+    Returns:
+        The runs, and a note for each change that this version cannot run, or that changes nothing.
+    """
+    methods, notes = [], []
+    for method in ablations:
+        try:
+            make_config(method.trainer, ["digits", *itertools.chain(*method.settings)])
+            methods.append(method)
+        except UserError as error:
+            notes.append(f"{method.name}: {error.line}")
+    runs = [run for run in plan(methods, grid) if run.method.fits(run.backbone)]
+    full = {(run.dataset, run.backbone, run.seed): run.config for run in runs if run.method.name == FULL}
+    changes = [run for run in runs if run.method.name != FULL and run.method.measure == "both"]
+    same = {run for run in changes if run.config == full[run.dataset, run.backbone, run.seed]}
+    notes += [f"{name}: is what the full method does" for name in sorted({run.method.name for run in same})]
+    return [run for run in runs if run not in same], notes
+
+
+# ---------------------------------------------------------------- Phase I of another run
+
+
+def arguments_with_phase1(run: Run, others: Sequence[Run]) -> tuple[str, ...]:
+    """Arguments of an unfinished run, with TRAIN.PHASE1_FROM where another one has finished the same Phase I.
+
+    The bits are the same, in a part of the time.
+    """
+    lender = next((other for other in others if lends_phase1(other, run)), None)
+    return run.arguments if lender is None else (*run.arguments, "TRAIN.PHASE1_FROM", str(lender.folder.resolve()))
+
+
+def lends_phase1(other: Run, run: Run) -> bool:
+    """Whether a run is finished and has kept the Phase I that another one would make."""
+    if other.folder == run.folder or not trainer_class(run.method.trainer).spec.two_peers:
+        return False
+    if (other.dataset, other.backbone, other.seed) != (run.dataset, run.backbone, run.seed):
+        return False
+    if phase1_difference(other.config, run.config) is not None or other.summary() is None:
+        return False
+    return all(len(list((other.folder / peer).glob("model.pth.tar-*"))) > 1 for peer in ("peer_a", "peer_b"))

@@ -1,10 +1,12 @@
-"""Accuracies of runs, one line each, from what they left in their folders."""
+"""Accuracies of runs, a line each, from what they left: ours in summary.json, other Dassl plugins in log.txt."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,16 @@ import pandas as pd
 
 from coft.core.errors import UserError
 
-from .logs import logged_labels, parse_log
-from .methods import method_name, rival
+from .methods import method_name
 from .plan import SUMMARY, Run, digest, read_summary, settings_of
-from .statistics import OPTIONAL
+from .statistics import OPTIONAL, STAGES
 
-STAGES = ("after Phase I", "after Phase II")
 PEERS = ("peer_a", "peer_b")
-NEEDED = ("dataset", "backbone", "method", "trainer", "seed", "accuracy")  # columns of a list of results
+TEXTS = ("dataset", "backbone", "method", "trainer")  # columns of a list of results
 OF_DATASETS = ("DATASET.", "INPUT.")  # settings that follow from the data set
 SHOWN_SETTINGS = 3  # so many that differ are written out in a method's name
 Row = dict[str, Any]
+Settings = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
@@ -30,37 +31,24 @@ def planned_rows(runs: Iterable[Run]) -> pd.DataFrame:
     """Results of the finished ones of planned runs, named by their methods."""
     rows: list[Row] = []
     for run in runs:
-        summary = run.summary()
-        if summary:
+        if summary := run.summary():
             rows += [{**row, "variant": run.method.name} for row in summary_rows(summary, run.folder, run.method.name)]
     return pd.DataFrame(rows)
 
 
 def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
-    """Results of all runs below some folders: ours by summary.json, those of other Dassl plugins by log.txt.
+    """Results of all runs below some folders.
 
     Runs that would have one name though their settings differ get the settings into their names.
     """
-    rows: list[tuple[Row, dict[str, Any]]] = []
+    rows: list[tuple[Row, Settings]] = []
     for folder in folders:
         for place in sorted({path.parent for name in (SUMMARY, "log.txt") for path in folder.rglob(name)}):
             summary = read_summary(place)
-            if summary:
-                rows += _rows_of(summary, place)
-            elif parsed := parse_log(place, folder):
-                rows.append(parsed)
-    named = _named_apart(rows)
-    _warn_of_mixtures([(row, settings) for row, (_, settings) in zip(named, rows, strict=True)])
-    return pd.DataFrame(named)
-
-
-def _rows_of(summary: dict[str, Any], place: Path) -> list[tuple[Row, dict[str, Any]]]:
-    try:
-        settings = {key: value for key, value in settings_of(summary).items() if key != "SEED"}
-        return [(row, settings) for row in summary_rows(summary, place)]
-    except KeyError as error:
-        log.warning("%s: no key %s, as results of a run have; left out", place / SUMMARY, error)
-        return []
+            rows += _rows_of(summary, place) if summary else parse_log(place)
+    rows = _named_apart(rows)
+    _warn_of_mixtures(rows)
+    return pd.DataFrame([row for row, _ in rows])
 
 
 def listed_rows(path: Path) -> pd.DataFrame:
@@ -70,25 +58,49 @@ def listed_rows(path: Path) -> pd.DataFrame:
         UserError: If it is no such list.
     """
     try:
-        rows = pd.read_csv(path, dtype=dict.fromkeys(NEEDED[:4], str))
+        rows = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
+        if missing := [name for name in (*TEXTS, "seed", "accuracy") if name not in rows]:
+            raise ValueError(f"no column {', '.join(missing)}")
+        if rows["accuracy"].isna().any():
+            raise ValueError("a line without an accuracy")
+        return rows.assign(**{name: pd.to_numeric(rows[name]) for name in ("accuracy", *OPTIONAL) if name in rows})
     except ValueError as error:  # pandas's errors and those of decoding are such
         reason = " ".join(str(error).split())  # pandas's messages have several lines
         raise UserError(f"{path} is no table of results ({reason}); give a runs.csv that compare.sh wrote") from error
-    missing = [name for name in NEEDED if name not in rows]
-    if missing:
-        raise UserError(f"{path} has no column {', '.join(missing)}; give a runs.csv that compare.sh wrote")
-    numbers = {"accuracy": _numbers_of(rows, "accuracy", path, "a percentage")}
-    numbers |= {name: _numbers_of(rows, name, path, "a number, or nothing") for name in OPTIONAL if name in rows}
-    return rows.assign(**numbers)
 
 
-def _numbers_of(rows: pd.DataFrame, name: str, path: Path, expected: str) -> pd.Series:
-    numbers = pd.to_numeric(rows[name], errors="coerce")
-    wrong = numbers.isna() & (rows[name].notna() | (name in NEEDED))
-    if wrong.any():
-        first = int(wrong.to_numpy().argmax())
-        raise UserError(f"{path}, result {first + 1}: {name} is '{rows[name].iloc[first]}'; expected {expected}")
-    return numbers
+def read_places(places: Sequence[Path]) -> pd.DataFrame:
+    """Results below folders, or listed in files, each run once, sorted by data set, backbone and mean.
+
+    Raises:
+        UserError: If there is none.
+    """
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{place}: no such folder or list of results; check the path")
+    tables = [found_rows([place for place in places if not place.is_file()])]
+    tables += [listed_rows(place) for place in places if place.is_file()]
+    rows = pd.concat([table for table in tables if not table.empty] or tables[:1], ignore_index=True)
+    if rows.empty:
+        names = ", ".join(map(str, places))
+        raise UserError(f"no summary.json or log.txt of a finished run below {names}; run a trainer first")
+    if {"folder", "stage"} <= set(rows):  # else a list of somebody else's: nothing is known to be the same
+        folders = rows["folder"].map(lambda folder: str(Path(folder).resolve()), na_action="ignore")
+        rows = rows[~(rows.assign(folder=folders).duplicated(["folder", "stage"]) & folders.notna())]
+    means = rows.groupby(["dataset", "backbone", "method"])["accuracy"].transform("mean")
+    return rows.assign(mean=means).sort_values(["dataset", "backbone", "mean"]).drop(columns="mean")
+
+
+# ---------------------------------------------------------------- summary.json
+
+
+def _rows_of(summary: Row, place: Path) -> list[tuple[Row, Settings]]:
+    try:
+        settings = {key: value for key, value in settings_of(summary).items() if key != "SEED"}
+        return [(row, settings) for row in summary_rows(summary, place)]
+    except KeyError as error:
+        log.warning("%s: no key %s, as results of a run have; left out", place / SUMMARY, error)
+        return []
 
 
 def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[Row]:
@@ -97,75 +109,133 @@ def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[
     common: Row = {key: summary[key] for key in ("dataset", "backbone")}
     common |= {"method": name, "trainer": summary["trainer"], "seed": summary["seed"], "stage": "end"}
     results = summary["results"]
-    tail = {"ensemble": ensemble_of(summary), "labels_used": labels_of(summary, folder), "folder": str(folder)}
+    tail = {key: summary.get(key) for key in ("ensemble", "labels_used")} | {"folder": str(folder)}
     stages = [stage for stage in STAGES if "accuracy_both" in results.get(stage, {})]
-    if not stages and "accuracy_test" not in results:
-        log.warning("%s: images without labels have no accuracy, left out", folder)
-        return []
-    if not stages:
+    if stages:
+        return [
+            {**common, "method": f"{name}, {stage}", **_stage_row(stage, results[stage]), **tail} for stage in stages
+        ]
+    if "accuracy_test" in results:
         return [{**common, "accuracy": results["accuracy_test"], "seconds": summary["seconds"], **tail}]
-    return [{**common, "method": f"{name}, {stage}", **_stage_row(stage, results[stage]), **tail} for stage in stages]
+    log.warning("%s: images without labels have no accuracy, left out", folder)
+    return []
 
 
 def _stage_row(stage: str, numbers: Row) -> Row:
     """Numbers after a phase: accuracy of both peers and of each, then all numbers of the pseudo-labels."""
+    common = {"stage": stage, "accuracy": numbers["accuracy_both"], "seconds": numbers["seconds"]}
     accuracies = {peer: numbers[f"accuracy_{peer}"] for peer in PEERS if f"accuracy_{peer}" in numbers}
     done = {"accuracy_both", "stage", "epoch", "seconds", *(f"accuracy_{peer}" for peer in PEERS)}
-    more = {key: value for key, value in numbers.items() if key not in done}
-    common = {"stage": stage, "accuracy": numbers["accuracy_both"], "seconds": numbers["seconds"]}
-    return common | accuracies | more
+    return common | accuracies | {key: value for key, value in numbers.items() if key not in done}
 
 
-def ensemble_of(summary: Row) -> int:
-    """Number of models whose predictions are averaged: as the summary says, else two where it has two peers."""
-    stages = (numbers for numbers in summary["results"].values() if isinstance(numbers, dict))
-    peers = max((sum(f"accuracy_{peer}" in numbers for peer in PEERS) for numbers in stages), default=0)
-    return int(summary.get("ensemble") or peers or 1)
+# ---------------------------------------------------------------- log.txt
+
+ACCURACY = re.compile(r"^\* accuracy: ([\d.]+(?:e[+-]?\d+)?)%$", re.MULTILINE)
+FINISHED = re.compile(r"^Finish(?:ed)? training$", re.MULTILINE)
+EPOCH = re.compile(r"^epoch \[\d+/\d+\]", re.MULTILINE)
+ELAPSED = re.compile(r"^Elapsed: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)$", re.MULTILINE)
+SETTING = re.compile(r"^( *)([A-Za-z]\w*):(?: (.*))?$")
+LOGGED = {"dataset": "DATASET.NAME", "backbone": "MODEL.BACKBONE.NAME", "trainer": "TRAINER.NAME", "seed": "SEED"}
+# Keys that say where or how a run was made, not what it is.
+PLACES = {"OUTPUT_DIR", "RESUME", "SEED", "VERBOSE", "USE_CUDA", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"}
 
 
-def labels_of(summary: Row, folder: Path) -> int | None:
-    """Number of images whose labels were read: as the summary says, else the training images in the log."""
-    if summary.get("labels_used") is not None:
-        return int(summary["labels_used"])
-    known = rival(summary["trainer"])
-    if known is None:
+def read_log(folder: Path) -> str:
+    """All logs of a folder: log.txt, then those of its continuations, whose names have the date."""
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("log.txt*")))
+
+
+def parse_log(folder: Path) -> list[tuple[Row, Settings]]:
+    """Read the result of a Dassl run and the settings that it was made with; of none that is not finished or tested."""
+    text = read_log(folder)
+    accuracy, settings = last_accuracy(text), logged_settings(text)
+    if accuracy is None:
+        return []
+    try:
+        row: Row = {name: settings[key] for name, key in LOGGED.items()}
+        row["seed"], shots = int(row["seed"]), int(settings.get("DATASET.NUM_SHOTS", -1))
+    except (KeyError, ValueError) as error:
+        log.warning("%s: the log shows no config of a run (%s); left out", folder / "log.txt", error)
+        return []
+    row["method"] = method_name(row["trainer"], shots)
+    row |= {"stage": "end", "accuracy": accuracy, "seconds": _seconds(text), "folder": str(folder)}
+    return [(row, {key: value for key, value in settings.items() if key not in PLACES})]
+
+
+def last_accuracy(text: str) -> float | None:
+    """Last accuracy (percent) after training, or of an evaluation alone."""
+    ends = [match.end() for match in FINISHED.finditer(text)]
+    if not ends and EPOCH.search(text):
         return None
-    return 0 if known.label_free else logged_labels(folder)
+    values = ACCURACY.findall(text[ends[-1] if ends else 0 :])
+    return float(values[-1]) if values else None
 
 
-def _named_apart(rows: Sequence[tuple[Row, dict[str, Any]]]) -> list[Row]:
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+def logged_settings(text: str) -> dict[str, str]:
+    """Settings of the last config that a log shows, flattened: {"A.B": "value"}."""
+    _, headline, config = text.rpartition("** Config **")
+    settings: dict[str, str] = {}
+    path: list[tuple[int, str]] = []
+    lines = config.lstrip("*\n").splitlines()  # CoOp frames the headline with asterisks
+    for line in lines if headline else ():
+        setting = SETTING.match(line)
+        if not setting:
+            break
+        indent, key, value = len(setting[1]), setting[2], setting[3]
+        path = [*(parent for parent in path if parent[0] < indent), (indent, key)]
+        if value is not None:
+            settings[".".join(name for _, name in path)] = value.strip()
+    return settings
+
+
+def _seconds(text: str) -> float | None:
+    if not (times := ELAPSED.findall(text)):
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in times[-1])
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
+
+
+# ---------------------------------------------------------------- settings that differ
+
+
+def _named_apart(rows: Sequence[tuple[Row, Settings]]) -> list[tuple[Row, Settings]]:
+    groups: dict[tuple[str, ...], list[Settings]] = defaultdict(list)
     for row, settings in rows:
-        groups.setdefault(_group(row), []).append(settings)
-    return [{**row, "method": row["method"] + _difference(settings, groups[_group(row)])} for row, settings in rows]
+        groups[_group(row)].append(settings)
+    differences = (_difference(settings, groups[_group(row)]) for row, settings in rows)
+    return [
+        ({**row, "method": row["method"] + words}, settings)
+        for (row, settings), words in zip(rows, differences, strict=True)
+    ]
 
 
-def _warn_of_mixtures(rows: Sequence[tuple[Row, dict[str, Any]]]) -> None:
-    """Say where a method has other settings on one data set than on another: tables average over data sets."""
-    values: dict[tuple[str, str], dict[str, set[str]]] = {}
-    for row, settings in rows:
-        seen = values.setdefault((row["method"], row["backbone"]), {})
-        for key, value in settings.items():
-            if not key.startswith(OF_DATASETS):
-                seen.setdefault(key, set()).add(str(value))
-    for (method, backbone), seen in values.items():
-        if mixed := sorted(key for key, found in seen.items() if len(found) > 1):
-            more = f" and {len(mixed) - SHOWN_SETTINGS} more" if len(mixed) > SHOWN_SETTINGS else ""
-            shown = ", ".join(mixed[:SHOWN_SETTINGS])
-            log.warning("%s, %s: data sets differ in %s%s; so do their results", method, backbone, shown, more)
-
-
-def _group(row: Row) -> tuple[Any, ...]:
+def _group(row: Row) -> tuple[str, ...]:
     return row["dataset"], row["backbone"], row["method"]
 
 
-def _difference(settings: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+def _difference(settings: Settings, others: Sequence[Settings]) -> str:
     """Settings in which a run differs from the most frequent ones of its group, for its name."""
-    counts = Counter(map(digest, others))
-    if len(counts) == 1:
-        return ""
-    usual = next(other for other in others if digest(other) == counts.most_common(1)[0][0])
+    digests = [digest(other) for other in others]
+    usual = others[digests.index(Counter(digests).most_common(1)[0][0])]
     keys = [key for key in sorted(settings.keys() | usual.keys()) if settings.get(key) != usual.get(key)]
     if len(keys) > SHOWN_SETTINGS:
         return f" [{digest(settings)[:6]}]"
     return "".join(f" {key}={settings.get(key, '-')}" for key in keys)
+
+
+def _warn_of_mixtures(rows: Sequence[tuple[Row, Settings]]) -> None:
+    """Say where a method has other settings on one data set than on another: tables average over data sets."""
+    values: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for row, settings in rows:
+        for key in settings:
+            if not key.startswith(OF_DATASETS):
+                values[row["method"], row["backbone"], key].add(str(settings[key]))
+    mixed: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (method, backbone, key), different in values.items():
+        if len(different) > 1:
+            mixed[method, backbone].append(key)
+    for (method, backbone), keys in mixed.items():
+        more = f" and {len(keys) - SHOWN_SETTINGS} more" if len(keys) > SHOWN_SETTINGS else ""
+        names = ", ".join(sorted(keys)[:SHOWN_SETTINGS]) + more
+        log.warning("%s, %s: data sets differ in %s; so do their results", method, backbone, names)

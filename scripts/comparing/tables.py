@@ -1,7 +1,8 @@
-"""Tables of comparisons, for people (terminal, Markdown, LaTeX) and for programs (CSV)."""
+"""Tables of comparisons for people (terminal, Markdown, LaTeX) and programs (CSV), and those of docs/results.md."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from coft.core.errors import UserError
 from coft.core.files import replacing
+from scripts.launch import ROOT
+
+from .statistics import PAIR, overall, summarise
 
 MISSING = "-"
 # Column -> title and format; a table shows those of its columns that are here and not empty, in this order.
@@ -44,6 +49,39 @@ OURS = ("overall.csv", "overall.tex", "bars.png", "gain.png")
 Tables = Mapping[str, pd.DataFrame]
 
 
+def comparison_tables(rows: pd.DataFrame) -> Tables:
+    """Tables of a comparison by title: the summary, and where there is more than one pair, the mean over them."""
+    tables, means = {"Summary": summarise(rows)}, overall(rows)
+    if not means.empty:
+        title = f"Overall: mean over {rows.groupby(PAIR).ngroups} pairs of data set and backbone"
+        tables[title] = means.sort_values("mean", kind="stable")
+    return tables
+
+
+def turning_points(gains: pd.DataFrame) -> list[str]:
+    """For each method a sentence that says where its gain over zero-shot is negative.
+
+    Args:
+        gains: As `gain_over_zero_shot` makes them.
+    """
+    return [f"{method}: {_sentence(group)}" for method, group in gains.groupby("method", sort=False)]
+
+
+def _sentence(group: pd.DataFrame) -> str:
+    losses = group[group["difference"] < 0]
+    low, high = group["zero_shot"].min(), group["zero_shot"].max()
+    if losses.empty:
+        return f"loses on none of {len(group)} pairs of data set and backbone (zero-shot {low:.1f} to {high:.1f} %)"
+    last = losses.iloc[-1]
+    where = f"{last['dataset']}, {last['backbone']}: {last['difference']:+.1f} at {last['zero_shot']:.1f} %"
+    above = int((group["zero_shot"] > last["zero_shot"]).sum())
+    rest = f"it loses on none of the {above} above" if above else "there is none above"
+    return f"loses on {len(losses)} of {len(group)} pairs, the one with the highest zero-shot is {where}; {rest}"
+
+
+# ---------------------------------------------------------------- as text
+
+
 def render(table: pd.DataFrame, style: str = "github") -> str:
     """A table as text.
 
@@ -53,28 +91,39 @@ def render(table: pd.DataFrame, style: str = "github") -> str:
     """
     names = [name for name in COLUMNS if name in table and table[name].notna().any()]
     rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in table[names].values]
-    align = ["left" if name in TEXT else "right" for name in names]
-    titles = [COLUMNS[name][0] for name in names]
     if style == "github":
         rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    align = ["left" if name in TEXT else "right" for name in names]
+    titles = [COLUMNS[name][0] for name in names]
     return tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align)
 
 
 def _cell(name: str, value: Any) -> str:
     if pd.isna(value):
         return MISSING
-    return plain_zero(COLUMNS[name][1].format(value))
+    text = COLUMNS[name][1].format(value)
+    return "+" + text[1:] if text.startswith("-") and not text.strip("-0.%") else text  # no "-0.0"
 
 
-def plain_zero(text: str) -> str:
-    """A number as text, with a plus where it says "-0.0"."""
-    return "+" + text[1:] if text.startswith("-") and not text.strip("-0.%") else text
+def markdown(rows: Sequence[Sequence[str]], heads: Sequence[str], texts: int = 1) -> str:
+    """Cells as a table in Markdown; empty where there is no row.
+
+    Args:
+        rows: Cells.
+        heads: Titles of columns.
+        texts: Columns that are aligned to the left; all others are to the right.
+    """
+    align = [*["left"] * texts, *["right"] * (len(heads) - texts)]
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=align) if rows else ""
 
 
 def titled(tables: Tables) -> str:
     """Tables as text, under their titles where there are several."""
     parts = [f"{title}\n\n{render(table)}" if len(tables) > 1 else render(table) for title, table in tables.items()]
     return "\n\n".join(parts)
+
+
+# ---------------------------------------------------------------- files
 
 
 def made_by(folder: Path) -> str | None:
@@ -85,17 +134,12 @@ def made_by(folder: Path) -> str | None:
     return None
 
 
-def remove_others(folder: Path, files: Sequence[Path]) -> None:
-    """Remove what earlier tables have left in a folder and these do not have."""
-    for name in OURS:
-        if folder / name not in files:
-            (folder / name).unlink(missing_ok=True)
-
-
 def write_tables(
     folder: Path, command: str, tables: Tables, runs: pd.DataFrame, notes: Sequence[str] = (), name: str = "comparison"
 ) -> list[Path]:
     """Write a Markdown file of all tables, runs.csv, and of each table a CSV and a LaTeX file.
+
+    What earlier tables of the folder may have had besides is removed.
 
     Args:
         folder: Where to.
@@ -117,4 +161,68 @@ def write_tables(
     for file, text in texts.items():
         with replacing(folder / file) as draft:
             draft.write_text(text, encoding="utf-8")
+    for file in OURS:
+        if file not in texts:
+            (folder / file).unlink(missing_ok=True)
     return [folder / file for file in texts]
+
+
+# ---------------------------------------------------------------- docs/results.md
+
+PAGE = ROOT / "docs" / "results.md"
+BLOCKS = ("bars", "benchmark", "experiments")  # the benchmark's first table stands before its others
+BLOCK = re.compile(r"<!-- begin: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
+
+
+def blocks_of(page: str) -> dict[str, str]:
+    """What a page has between its markers, by their names.
+
+    Raises:
+        UserError: If it has not the markers of each of `BLOCKS` once.
+    """
+    blocks = [(match[1], match[2]) for match in BLOCK.finditer(page)]
+    if sorted(name for name, _ in blocks) != sorted(BLOCKS):
+        raise UserError(f"{PAGE}: the page should have markers of {', '.join(BLOCKS)} once each; mend the page")
+    return dict(blocks)
+
+
+def filled(page: str, benchmark: Path | None = None, experiments: Sequence[Path] = ()) -> str:
+    """A page with the tables of files between its markers; where there are none, it keeps its own.
+
+    Raises:
+        UserError: If a file cannot be read or has not the tables, or the page has not its markers.
+    """
+    blocks = blocks_of(page)
+    if benchmark:
+        command, *tables = _read(benchmark).split("\n\n", 2)
+        if len(tables) < 2 or not tables[0].startswith("| errors of "):
+            raise UserError(
+                f"{benchmark}: has no table of bars; give the full.md that compare.sh --benchmark full wrote"
+            )
+        blocks |= {"bars": f"{tables[0]}\n", "benchmark": f"{command}\n\n{tables[1]}\n"}
+    if experiments:
+        blocks["experiments"] = "\n\n".join(map(_read, experiments)) + "\n"
+    return BLOCK.sub(lambda match: f"<!-- begin: {match[1]} -->\n{blocks[match[1]]}<!-- end: {match[1]} -->", page)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give the .md file that the command wrote") from error
+
+
+def read_markdown(text: str) -> list[list[dict[str, str]]]:
+    """All tables of a Markdown text: a dict of cells by heading for each row."""
+    tables: list[list[dict[str, str]]] = []
+    heads: list[str] | None = None
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            heads = None
+        elif heads is None:
+            heads = cells
+            tables.append([])
+        elif set(line) - set("|-: "):
+            tables[-1].append(dict(zip(heads, cells, strict=True)))
+    return tables

@@ -1,1 +1,1 @@
-"""Descriptions of classes, asked of any endpoint that speaks OpenAI's chat completions."""
+"""Descriptions of classes by a language model, from any endpoint with OpenAI's chat completions."""

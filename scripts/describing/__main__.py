@@ -1,7 +1,7 @@
-"""Has descriptions of classes written by a language model: bash scripts/describe.sh --classes FILE --model NAME.
+"""Have descriptions of classes written by a language model: bash scripts/describe.sh --classes FILE --model NAME.
 
-The endpoint is OPENAI_BASE_URL's (default: OpenAI's), the key OPENAI_API_KEY's. What was answered is kept: a run that
-was stopped or failed goes on with the same command. Classes that the output describes already are left as they are.
+OPENAI_BASE_URL is the endpoint (default: that of OpenAI), and OPENAI_API_KEY the key. Answers are kept: after a stop or
+a failure the same command goes on. Classes that the output file already describes do not change.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ from coft.core.paths import cache_folder
 from coft.engine.class_names import is_file
 from scripts.paths import called_from
 
-from .asking import Task, UnusableAnswers, describe, make_client, opening
+from .answer_store import AnswerStore
+from .asking import Task, UnusableAnswers, describe, make_client, question_for
 from .classes import NamedClass, named_classes
-from .kept import KeptAnswers
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
+    """Build the parser of the command."""
     parser = Parser(prog="scripts/describe.sh", description="Have descriptions of classes written by a language model.")
     parser.add_argument(
         "--classes",
         required=True,
-        help="a file with a class name a line, a meaning after a tab; or 'tabby cat, fox, ...'",
+        help="a file with a class name on each line, a meaning after a tab; or 'tabby cat, fox, ...'",
     )
-    parser.add_argument("--model", default="", help="name that the endpoint knows the model by")
+    parser.add_argument("--model", default="", help="name of the model at the endpoint")
     parser.add_argument(
         "--out", type=called_from, help="file of descriptions (default: the file of classes, ending in .json)"
     )
-    parser.add_argument("--sentences", type=int, default=5, help="a class (default: 5)")
-    parser.add_argument("--about", default="", help="what the pictures are, if not photos: 'satellite images'")
+    parser.add_argument("--sentences", type=int, default=5, help="sentences of each class (default: 5)")
+    parser.add_argument("--about", default="", help="kind of the pictures, if not photos: 'satellite images'")
     parser.add_argument("--workers", type=int, default=4, help="questions at a time (default: 4)")
-    parser.add_argument("--retries", type=int, default=6, help="of a rejected or failed request (default: 6)")
-    parser.add_argument("--attempts", type=int, default=4, help="answers a class until it is given up (default: 4)")
+    parser.add_argument(
+        "--retries", type=int, default=6, help="how often a rejected or failed request is sent again (default: 6)"
+    )
+    parser.add_argument("--attempts", type=int, default=4, help="most answers for a class (default: 4)")
     parser.add_argument("--timeout", type=float, default=120, help="seconds to wait for an answer (default: 120)")
     parser.add_argument(
         "--cache", type=called_from, default=cache_folder() / "describe", help="folder of accepted answers"
@@ -54,24 +56,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check(args: argparse.Namespace) -> None:
-    """Check the numbers, and the name that has no default.
+def check_arguments(args: argparse.Namespace) -> None:
+    """Check the numbers and the name of the model.
 
     Raises:
-        UserError: If one makes no sense.
+        UserError: If a number is too small, or there is no model.
     """
     if not args.model:
         raise UserError("--model is missing; name a model that the endpoint has")
-    for name, least in (("sentences", 1), ("workers", 1), ("retries", 0), ("attempts", 1), ("timeout", 0.001)):
-        if not getattr(args, name) >= least:
-            raise UserError(f"--{name} is {getattr(args, name)}; expected at least {least}")
+    for name, minimum in (("sentences", 1), ("workers", 1), ("retries", 0), ("attempts", 1), ("timeout", 0.001)):
+        if not getattr(args, name) >= minimum:
+            raise UserError(f"--{name} is {getattr(args, name)}; expected at least {minimum}")
 
 
-def output(args: argparse.Namespace) -> Path:
-    """Where descriptions go.
+def output_path(args: argparse.Namespace) -> Path:
+    """The file of descriptions: --out, or the file of classes ending in .json.
 
     Raises:
-        UserError: If that is not said, and there is no file of classes to call it after.
+        UserError: If there is neither --out nor a file of classes.
     """
     if args.out:
         return Path(args.out)
@@ -81,11 +83,11 @@ def output(args: argparse.Namespace) -> Path:
     return path.with_suffix(".json")
 
 
-def described_already(path: Path) -> Descriptions:
-    """Descriptions that the output file has, names as they stand there.
+def existing_descriptions(path: Path) -> Descriptions:
+    """The descriptions in the output file, by class name as it is written there.
 
     Raises:
-        UserError: If there is a file that is none of descriptions.
+        UserError: If the file exists and has another format.
     """
     if not path.exists():
         return {}
@@ -93,35 +95,42 @@ def described_already(path: Path) -> Descriptions:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def answers(
-    client: openai.OpenAI, items: Sequence[NamedClass], task: Task, kept: KeptAnswers, workers: int
+def describe_all(
+    client: openai.OpenAI, items: Sequence[NamedClass], task: Task, store: AnswerStore, workers: int
 ) -> Iterator[tuple[NamedClass, list[str] | UnusableAnswers, int]]:
-    """Describe classes, several at a time, and keep each answer as it comes.
+    """Describe classes, several at a time, and keep each accepted answer at once.
+
+    Args:
+        client: Client of the endpoint.
+        items: The classes.
+        task: How they are to be described.
+        store: Accepted answers.
+        workers: Questions at a time.
 
     Yields:
-        A class, its sentences or why there are none, and how many answers it took.
+        A class, its sentences or the reason why there are none, and the number of answers that it took.
 
     Raises:
-        UserError: If the endpoint fails; questions that have not been sent are not sent any more.
+        UserError: If the endpoint fails. No more questions are sent then.
     """
-    failures: list[Exception] = []  # a worker may be at its next class before anyone has seen that the last one failed
+    failures: list[Exception] = []  # workers check it: the next class may start before the failure is handled here
 
     def one(item: NamedClass) -> tuple[list[str] | UnusableAnswers, int]:
         if failures:
             raise failures[0]
-        question = opening(item, task)
-        known = kept.get(question, item.plain, task.count)
-        if known is not None:
-            return known, 0
+        question = question_for(item, task)
+        stored = store.get(question, item.plain, task.count)
+        if stored is not None:
+            return stored, 0
         try:
-            sentences, taken = describe(client, item, task)
+            sentences, num_answers = describe(client, item, task)
         except UnusableAnswers as error:
             return error, task.attempts
         except Exception as error:
             failures.append(error)
             raise
-        kept.put(question, item.name, sentences)
-        return sentences, taken
+        store.put(question, item.name, sentences)
+        return sentences, num_answers
 
     with ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(one, item): item for item in items}
@@ -132,11 +141,11 @@ def answers(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def write(path: Path, descriptions: Descriptions) -> None:
-    """Write a file of descriptions, whole or not at all.
+def write_descriptions(path: Path, descriptions: Descriptions) -> None:
+    """Write a file of descriptions, completely or not at all.
 
     Raises:
-        UserError: If it cannot be written.
+        UserError: If the file cannot be written.
     """
     text = json.dumps(descriptions, indent=1, ensure_ascii=False) + "\n"
     try:
@@ -147,59 +156,60 @@ def write(path: Path, descriptions: Descriptions) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-    """Describe what is not described.
+    """Describe the classes that have no description yet.
 
     Returns:
-        What was done, in one line.
+        A line about what was done.
 
     Raises:
-        UserError: If something of it cannot be done; nothing is written then, but answers are kept.
+        UserError: If a class could not be described. No file is written then, but answers are kept.
     """
-    check(args)
-    items, out = named_classes(args.classes), output(args)
-    before = described_already(out)
-    known = {class_key(name) for name in before}
-    missing = [item for item in items if class_key(item.name) not in known]
-    found, failures, taken = _ask_for(missing, args) if missing else ({}, [], [])
+    check_arguments(args)
+    classes, path = named_classes(args.classes), output_path(args)
+    existing = existing_descriptions(path)
+    described_keys = {class_key(name) for name in existing}
+    undescribed = [item for item in classes if class_key(item.name) not in described_keys]
+    new_descriptions, failures, answer_counts = _describe_missing(undescribed, args) if undescribed else ({}, [], [])
     if failures:
         others = f" (and {len(failures) - 1} more classes)" if failures[1:] else ""
         raise UserError(
-            f"{failures[0].line}{others}; {len(found)} of {len(missing)} classes are done and kept, the same command "
-            "asks for the others again"
+            f"{failures[0].line}{others}; {len(new_descriptions)} of {len(undescribed)} classes are done and kept, "
+            "the same command asks for the others again"
         )
-    merged = before | {item.name: found[item.name] for item in missing}
-    if missing:
-        write(out, merged)
-    there, resumed, asked = len(items) - len(missing), taken.count(0), len(missing) - taken.count(0)
+    merged = existing | {item.name: new_descriptions[item.name] for item in undescribed}
+    if undescribed:
+        write_descriptions(path, merged)
+    num_existing, num_stored = len(classes) - len(undescribed), answer_counts.count(0)
+    num_asked = len(undescribed) - num_stored
     return (
-        f"{out}: {len(merged)} classes, {sum(map(len, merged.values()))} sentences ({there} classes were there, "
-        f"{resumed} kept from an earlier run, {asked} asked for with {sum(taken)} answers)"
+        f"{path}: {len(merged)} classes, {sum(map(len, merged.values()))} sentences ({num_existing} classes were "
+        f"there, {num_stored} kept from an earlier run, {num_asked} asked for with {sum(answer_counts)} answers)"
     )
 
 
-def _ask_for(
+def _describe_missing(
     items: Sequence[NamedClass], args: argparse.Namespace
 ) -> tuple[Descriptions, list[UnusableAnswers], list[int]]:
     task = Task(args.model, args.sentences, args.about.strip(), args.attempts)
     client = make_client(args.retries, args.timeout)
-    kept = KeptAnswers(args.cache, (str(client.base_url), task.model, str(task.count)))
-    found: Descriptions = {}
-    failures, taken = [], []
-    progress = tqdm(answers(client, items, task, kept, args.workers), "classes", len(items), disable=None)
-    for item, result, times in progress:
-        taken.append(times)
+    store = AnswerStore(args.cache, (str(client.base_url), task.model, str(task.count)))
+    descriptions: Descriptions = {}
+    failures, answer_counts = [], []
+    results = tqdm(describe_all(client, items, task, store, args.workers), "classes", len(items), disable=None)
+    for item, result, num_answers in results:
+        answer_counts.append(num_answers)
         if isinstance(result, UnusableAnswers):
             failures.append(result)
         else:
-            found[item.name] = result
-    return found, failures, taken
+            descriptions[item.name] = result
+    return descriptions, failures, answer_counts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Describe classes.
+    """Run the command.
 
     Returns:
-        0, or 2 after a mistake of the user's or of the endpoint's.
+        The exit code: 0, or 2 after a mistake of the user or a failure of the endpoint.
     """
 
     def work() -> int:
@@ -211,5 +221,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     if (code := main()) == INTERRUPTED:
-        os._exit(code)  # threads may still wait for answers; what was accepted is on disk
+        os._exit(code)  # threads may still wait for answers; accepted answers are on disk
     sys.exit(code)

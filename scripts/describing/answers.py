@@ -1,4 +1,4 @@
-"""What a model answered: the sentences in it, and which of them can be used."""
+"""Find the sentences in the answer of a model, and decide which of them can be used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Any
 
 from coft.backbones.descriptions import MAX_TOKENS, class_key, names_class, num_tokens
 
-FEWEST_WORDS = 5  # beside the class name's own
+FEWEST_WORDS = 5  # fewest words of a sentence beside those of the class name
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$", re.MULTILINE)
 
 
 def sentences_in(answer: str) -> list[str]:
-    """Find the sentences of an answer: a JSON list, alone or within an object or other text, else a list's lines.
+    """Find the sentences of an answer: in a JSON list, alone or inside an object or text, or in the lines of a list.
+
+    Args:
+        answer: Text of the answer.
 
     Returns:
-        What stands there, unchecked; empty if there is no list.
+        The unchecked sentences; empty if there is no list.
     """
     text = _THOUGHTS.sub("", answer)
     for opening, closing in ("[]", "{}"):
@@ -33,21 +36,21 @@ def sentences_in(answer: str) -> list[str]:
 
 def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [" ".join(value.encode(errors="replace").decode().split())]  # half a character is none
+        return [" ".join(value.encode(errors="replace").decode().split())]  # replaces lone surrogates
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [text for part in parts for text in _strings(part)]
 
 
-def fault(sentence: str, name: str, others: Sequence[str]) -> str | None:
-    """Say why a sentence cannot be used.
+def find_fault(sentence: str, name: str, others: Sequence[str]) -> str | None:
+    """Find out why a sentence cannot be used.
 
     Args:
-        sentence: What the model wrote.
+        sentence: A sentence of the model.
         name: Name of the class, without underscores.
-        others: Sentences of the class that are accepted already.
+        others: Accepted sentences of the class.
 
     Returns:
-        The reason, None if there is none.
+        The reason; None if the sentence can be used.
     """
     if not names_class(sentence, name):
         return f"does not have the words {name!r} in it"
@@ -61,17 +64,22 @@ def fault(sentence: str, name: str, others: Sequence[str]) -> str | None:
 
 
 def sift(sentences: Sequence[str], name: str, others: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part usable sentences from those that are not.
+    """Separate usable sentences from the rest.
+
+    Args:
+        sentences: Sentences of the model.
+        name: Name of the class, without underscores.
+        others: Accepted sentences of the class.
 
     Returns:
-        The usable ones, and a line for each of the rest.
+        The usable sentences, and a line about each of the rest.
     """
-    good: list[str] = []
+    usable: list[str] = []
     faults = []
     for sentence in sentences:
-        reason = fault(sentence, name, [*others, *good])
+        reason = find_fault(sentence, name, [*others, *usable])
         if reason is None:
-            good.append(sentence)
+            usable.append(sentence)
         else:
             faults.append(f"{sentence[:80]!r} {reason}")
-    return good, faults
+    return usable, faults

@@ -1,4 +1,4 @@
-"""Questions to the model, and answers that are asked for again until they can be used."""
+"""Ask the model for sentences, again and again until enough of them can be used."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .classes import NamedClass
 
 Messages = list[ChatCompletionMessageParam]
 NO_ENDPOINT = "answers in no form of OpenAI's chat completions; mind the /v1 at the end"
-LONGEST = 100_000  # characters of an answer that are read
-NO_KEY = "none"  # servers of one's own ask for no key, but the client wants one
+LONGEST = 100_000  # most characters of an answer that are read
+NO_KEY = "none"  # the client needs a key, even for a server that does not
 
 
 class UnusableAnswers(UserError):
-    """A class that the model did not describe as asked, however often."""
+    """A class that the model did not describe properly in any attempt."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Task:
     """How classes are to be described.
 
     Attributes:
-        model: Name that the endpoint knows it by.
-        count: Sentences a class.
-        about: What the pictures are ("satellite images"); empty for photos.
-        attempts: Answers a class until it is given up.
+        model: Name of the model at the endpoint.
+        count: Sentences of a class.
+        about: Kind of the pictures ("satellite images"); empty for photos.
+        attempts: Most answers for a class.
     """
 
     model: str
@@ -46,12 +46,12 @@ def make_client(retries: int, timeout: float) -> openai.OpenAI:
     """Make a client of the endpoint that OPENAI_BASE_URL and OPENAI_API_KEY name.
 
     Args:
-        retries: How often a request is sent again that was rejected for its rate, timed out or met a server's error,
-            after a pause that grows, or that the server names.
+        retries: How often a request is sent again after a rate limit, a timeout or an error of the server. The pause
+            before it grows, unless the server sets it.
         timeout: Seconds to wait for an answer.
 
     Raises:
-        UserError: If neither variable is set, or the address is none.
+        UserError: If neither variable is set, or the address is wrong.
     """
     url, key = os.environ.get("OPENAI_BASE_URL", "").strip(), os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and not url:
@@ -62,14 +62,14 @@ def make_client(retries: int, timeout: float) -> openai.OpenAI:
         raise UserError("OPENAI_API_KEY has a character that no key has, such as a line break; set it again")
     try:
         return openai.OpenAI(api_key=key or NO_KEY, base_url=url or None, max_retries=retries, timeout=timeout)
-    except Exception as error:  # the client's own, and those of what it is built on
+    except Exception as error:  # of the client and of the libraries below it
         raise UserError(f"OPENAI_BASE_URL is {url!r}, which is no address ({error}); set it again") from error
 
 
-def opening(item: NamedClass, task: Task) -> Messages:
+def question_for(item: NamedClass, task: Task) -> Messages:
     """Build the question for a class."""
     pictures = task.about or "photos"
-    meant = f" What is meant: {item.meaning}." if item.meaning else ""
+    meaning = f" What is meant: {item.meaning}." if item.meaning else ""
     return [
         {
             "role": "system",
@@ -79,50 +79,56 @@ def opening(item: NamedClass, task: Task) -> Messages:
         {
             "role": "user",
             "content": f"Write {task.count} different English sentences on what {item.plain!r} looks like in "
-            f"{pictures}.{meant} Each sentence has the exact words {item.plain!r} in it, is 8 to 25 words long, and is "
-            "about something else that can be seen: shape, color, parts, texture, setting, or what tells it from "
+            f"{pictures}.{meaning} Each sentence has the exact words {item.plain!r} in it, is 8 to 25 words long, and "
+            "is about something else that can be seen: shape, color, parts, texture, setting, or what tells it from "
             "things that look alike. No opinions, no uses, nothing that a picture cannot show.",
         },
     ]
 
 
 def describe(client: openai.OpenAI, item: NamedClass, task: Task) -> tuple[list[str], int]:
-    """Ask until there are enough usable sentences; those of a bad answer that are usable count.
+    """Ask until there are enough usable sentences. Usable sentences of a bad answer count, too.
+
+    Args:
+        client: Client of the endpoint.
+        item: The class.
+        task: How it is to be described.
 
     Returns:
-        `task.count` sentences, and how many answers it took.
+        `task.count` sentences, and the number of answers that it took.
 
     Raises:
         UnusableAnswers: If `task.attempts` answers were not enough.
         UserError: If the endpoint fails.
     """
-    good: list[str] = []
-    question = opening(item, task)
+    sentences: list[str] = []
+    question = question_for(item, task)
     faults: list[str] = []
     for attempt in range(1, task.attempts + 1):
         answer = ask(client, task.model, question)
-        usable, faults = sift(sentences_in(answer), item.plain, good)
-        good += usable
-        if len(good) >= task.count:
-            return good[: task.count], attempt
-        question = [*opening(item, task), *correction(answer, faults, good, task)]
-    last = faults[0] if faults else "no list of sentences in it"
+        usable, faults = sift(sentences_in(answer), item.plain, sentences)
+        sentences += usable
+        if len(sentences) >= task.count:
+            return sentences[: task.count], attempt
+        question = [*question_for(item, task), *correction_for(answer, faults, sentences, task)]
+    last_fault = faults[0] if faults else "no list of sentences in it"
     raise UnusableAnswers(
-        f"class {item.name!r}: {len(good)} of {task.count} usable sentences after {task.attempts} answers; "
-        f"of the last one: {last}; take another --model, or more --attempts"
+        f"class {item.name!r}: {len(sentences)} of {task.count} usable sentences after {task.attempts} answers; "
+        f"of the last one: {last_fault}; take another --model, or more --attempts"
     )
 
 
-def correction(answer: str, faults: Sequence[str], good: Sequence[str], task: Task) -> Messages:
-    """Tell the model what was wrong, and what is still missing."""
-    wrong = "; ".join(faults) or "there was no JSON list of strings in it"
-    kept = f" These are fine, do not repeat them: {json.dumps(list(good), ensure_ascii=False)}." if good else ""
-    missing = task.count - len(good)
+def correction_for(answer: str, faults: Sequence[str], sentences: Sequence[str], task: Task) -> Messages:
+    """Build the question after a bad answer: what was wrong, and how many sentences are missing."""
+    faults_text = "; ".join(faults) or "there was no JSON list of strings in it"
+    listed = json.dumps(list(sentences), ensure_ascii=False)
+    note = f" These are fine, do not repeat them: {listed}." if sentences else ""
+    missing = task.count - len(sentences)
     return [
         {"role": "assistant", "content": answer or "[]"},
         {
             "role": "user",
-            "content": f"That cannot be used: {wrong}.{kept} Write {missing} more, as a JSON list of strings.",
+            "content": f"That cannot be used: {faults_text}.{note} Write {missing} more, as a JSON list of strings.",
         },
     ]
 
@@ -130,41 +136,46 @@ def correction(answer: str, faults: Sequence[str], good: Sequence[str], task: Ta
 def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
     """Send one question.
 
+    Args:
+        client: Client of the endpoint.
+        model: Name of the model at the endpoint.
+        messages: The question.
+
     Returns:
-        The answer's text; empty if it was cut off, withheld or left out.
+        Text of the answer; empty if it was cut off, filtered or missing.
 
     Raises:
-        UserError: If the endpoint refuses, cannot be reached, or does not speak this language.
+        UserError: If the endpoint refuses, cannot be reached, or has another interface.
     """
     url = str(client.base_url)
     try:
         completion = client.chat.completions.create(model=model, messages=messages)
     except openai.OpenAIError as error:
         raise UserError(f"{url}: {_reason(error, model)}") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # what odd answers lead the client to
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # the client raises these on odd answers
         raise UserError(f"{url}: {NO_ENDPOINT}") from error
-    if not isinstance(completion, ChatCompletion):  # the client hands on what is no JSON
+    if not isinstance(completion, ChatCompletion):  # the client returns a text that is no JSON as it is
         raise UserError(f"{url}: {NO_ENDPOINT}")
     try:
         choice = completion.choices[0]
-        text, ending = choice.message.content, choice.finish_reason
-    except (AttributeError, TypeError, IndexError):  # some gateways report an error of the model's like this
+        text, finish_reason = choice.message.content, choice.finish_reason
+    except (AttributeError, TypeError, LookupError):  # some gateways report an error of the model in this way
         return ""
-    if not isinstance(text, str) or ending in ("length", "content_filter"):
+    if not isinstance(text, str) or finish_reason in ("length", "content_filter"):
         return ""
     return text[:LONGEST]
 
 
 def _reason(error: openai.OpenAIError, model: str) -> str:
-    said = " ".join(str(getattr(error, "message", error)).split())[:200]
+    message = " ".join(str(getattr(error, "message", error)).split())[:200]
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return f"refuses the key of OPENAI_API_KEY ({said}); set another"
+        return f"refuses the key of OPENAI_API_KEY ({message}); set another"
     if isinstance(error, openai.NotFoundError):
-        return f"does not know the model {model!r}, or is no such endpoint ({said}); mind the /v1 at the end"
+        return f"does not know the model {model!r}, or is no such endpoint ({message}); mind the /v1 at the end"
     if isinstance(error, openai.RateLimitError):
-        return f"limits the rate, or the quota is used up ({said}); run the same command again later"
+        return f"limits the rate, or the quota is used up ({message}); run the same command again later"
     if isinstance(error, openai.APITimeoutError):
         return "does not answer in time; try a longer --timeout"
     if isinstance(error, openai.APIConnectionError):
-        return f"cannot be reached ({error.__cause__ or said}); see to OPENAI_BASE_URL and the network"
-    return f"{said}; see to the endpoint and --model"
+        return f"cannot be reached ({error.__cause__ or message}); see to OPENAI_BASE_URL and the network"
+    return f"{message}; see to the endpoint and --model"

@@ -1,4 +1,4 @@
-"""The classes that are to be described, from what the folder command reads them from."""
+"""Read the classes to describe, in the same form as the classes of a run on own images."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from coft.core.errors import UserError
 from coft.engine.class_names import is_file, read_classes
 from scripts.paths import called_from
 
-LONGEST_NAME = MAX_TOKENS // 2  # tokens; a sentence has to say something beside the name
-_WORDNET_ID = re.compile(r"^n\d{8}\s+")  # ImageNet's lists of names begin their lines with it
+LONGEST_NAME = MAX_TOKENS // 2  # most tokens of a name; the rest is for the sentence
+_WORDNET_ID = re.compile(r"^n\d{8}\s+")  # start of a line in lists of ImageNet's classes
 
 
 @dataclass(frozen=True)
 class NamedClass:
-    """A class that is to be described.
+    """A class to describe.
 
     Attributes:
-        name: As the file has it.
-        meaning: What is meant by the name, where that is not clear; empty if the file does not say.
+        name: The name as it is written in the file.
+        meaning: Meaning of an ambiguous name; empty if the file has none.
     """
 
     name: str
@@ -29,25 +29,25 @@ class NamedClass:
 
     @property
     def plain(self) -> str:
-        """The name as sentences write it."""
+        """The name as it is written in sentences."""
         return " ".join(plain_name(self.name).split())
 
 
 def named_classes(text: str) -> list[NamedClass]:
-    """Read class names; those that differ in case, underscores or blanks alone are described once.
+    """Read the classes to describe. Names that differ only in case, underscores or blanks are one class.
 
     Args:
-        text: Names with commas between them, or a file of names, with what is meant after a tab.
+        text: Names with commas between them; or a file with a name on each line, and its meaning after a tab.
 
     Raises:
-        UserError: If there is no such file, it has no name, or one that leaves no room for a sentence.
+        UserError: If there is no such file, it has no names, or a name leaves no room for a sentence.
     """
     path = called_from(text)
-    found: dict[str, NamedClass] = {}
-    given = read_classes(text if "," in text and not is_file(path) else str(path))
-    for line in given.names:
+    classes: dict[str, NamedClass] = {}
+    listed = read_classes(text if "," in text and not is_file(path) else str(path))
+    for line in listed.names:
         name = _WORDNET_ID.sub("", line)
         if num_tokens(plain_name(name)) > LONGEST_NAME:
             raise UserError(f"--classes: {name[:60]!r}... is no class name; write one on each line")
-        found.setdefault(class_key(name), NamedClass(name, " ".join(given.descriptions.get(line, [])).rstrip(".")))
-    return list(found.values())
+        classes.setdefault(class_key(name), NamedClass(name, " ".join(listed.descriptions.get(line, [])).rstrip(".")))
+    return list(classes.values())

@@ -1,1 +1,1 @@
-"""Getting data sets: where they are, how they are downloaded, checked and laid out."""
+"""Get data sets: where they come from, and how they are downloaded, checked and put in place."""

@@ -1,4 +1,4 @@
-"""Downloads that are whole or not there at all."""
+"""Download files completely, or not at all."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from tqdm import tqdm
 
 from coft.core.errors import UserError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes that are read at a time
 ATTEMPTS = 3
-TIMEOUT = 60  # seconds without a byte
+TIMEOUT = 60  # most seconds without a byte
 
 
 class Damaged(Exception):
-    """What came is not what was to come."""
+    """A download with a wrong length or checksum."""
 
 
 def download(url: str, path: Path, md5: str = "") -> Path:
-    """Download a file, unless it is there and whole.
+    """Download a file, unless it exists and is complete.
 
-    It is written under another name and gets its own when length and checksum are right: a file that was cut off, or
-    that differs, is fetched again.
+    The file gets its name once length and checksum are right. A file that was cut off or differs is downloaded again.
 
     Args:
-        url: Where from.
-        path: Where to.
-        md5: Checksum, where one is known; a file that is there already is compared with it.
+        url: Address of the file.
+        path: Path of the file.
+        md5: Expected MD5, if it is known. An existing file is compared with it.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        UserError: If it cannot be had, in one line with what to do.
+        UserError: If the file cannot be downloaded or written.
     """
     if path.is_file() and (not md5 or file_md5(path) == md5):
         return path
@@ -45,9 +47,9 @@ def download(url: str, path: Path, md5: str = "") -> Path:
     problem = ""
     for _ in range(ATTEMPTS):
         try:
-            found = _receive(url, draft)
-            if md5 and found != md5:
-                raise Damaged(f"MD5 is {found}, expected {md5}")
+            actual = _receive(url, draft)
+            if md5 and actual != md5:
+                raise Damaged(f"MD5 is {actual}, expected {md5}")
             return draft.replace(path)
         except urllib.error.HTTPError as error:
             raise UserError(
@@ -64,14 +66,14 @@ def download(url: str, path: Path, md5: str = "") -> Path:
 
 
 def _receive(url: str, draft: Path) -> str:
-    """Receive a file; returns its MD5."""
+    """Receive a file, and return its MD5."""
     digest = hashlib.md5(usedforsecurity=False)
     request = urllib.request.Request(url, headers={"User-Agent": "coft-data"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as reply, draft.open("wb") as file:
-        total = int(reply.headers.get("Content-Length") or 0)
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, draft.open("wb") as file:
+        total = int(response.headers.get("Content-Length") or 0)
         bar = tqdm(desc=draft.stem, total=total or None, unit="B", unit_scale=True, disable=None, leave=False)
         with bar:
-            while chunk := reply.read(CHUNK):
+            while chunk := response.read(CHUNK):
                 file.write(chunk)
                 digest.update(chunk)
                 bar.update(len(chunk))
@@ -90,7 +92,7 @@ def file_md5(path: Path) -> str:
 
 
 def gdown_download(drive_id: str, path: Path) -> None:
-    """Download a file from Google Drive to a path. Imported late: only this needs gdown."""
+    """Download a file from Google Drive to a path. gdown is imported only here, where it is needed."""
     import gdown
 
     if gdown.download(id=drive_id, output=str(path), quiet=True) is None:
@@ -98,15 +100,18 @@ def gdown_download(drive_id: str, path: Path) -> None:
 
 
 def download_drive(drive_id: str, path: Path, get: Callable[[str, Path], None] = gdown_download) -> Path:
-    """Download a file from Google Drive, unless it is there. A JSON file is read through before it counts.
+    """Download a file from Google Drive, unless it exists. A JSON file must be readable to be accepted.
 
     Args:
-        drive_id: Its id there.
-        path: Where to.
-        get: What downloads.
+        drive_id: Id of the file.
+        path: Path of the file.
+        get: Downloads an id to a path.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        UserError: If it cannot be had.
+        UserError: If the file cannot be downloaded.
     """
     if path.is_file():
         return path
@@ -119,9 +124,9 @@ def download_drive(drive_id: str, path: Path, get: Callable[[str, Path], None] =
         return draft.replace(path)
     except ImportError as error:
         raise UserError(f"{path.name}: gdown is missing; run: pip install gdown") from error
-    except Exception as error:  # gdown has errors of its own, and those of what it is built on
+    except Exception as error:  # of gdown and of the libraries below it
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        if type(error).__module__.startswith("requests"):  # their messages have messages in messages
+        if type(error).__module__.startswith("requests"):  # their messages are long and nested
             reason = f"{type(error).__name__}; are you offline?"
         raise UserError(
             f"{path.name}: not to be had from Google Drive ({reason.rstrip('.:')}); "

@@ -1,4 +1,4 @@
-"""Extracting archives that others made: nothing is written outside, nothing half-written stays."""
+"""Extract untrusted archives: nothing is written outside of the folder, and nothing incomplete is left."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from coft.core.errors import UserError
 
 BROKEN = (
     *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error, struct.error),
-    *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError),  # the last: encrypted
-    *(ValueError, OverflowError, IndexError, KeyError, TypeError),  # what headers of wrong numbers and texts lead to
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError),  # RuntimeError: encrypted
+    *(ValueError, OverflowError, IndexError, KeyError, TypeError),  # from wrong numbers and texts in headers
 )
-SCRATCH = ".extract-"
-ABANDONED = 24 * 3600  # seconds; no archive takes as long
-HEADER = 512  # bytes that a member counts for at least, else empty ones without number would
-MOST = 100  # times an archive's size that it may unpack to: images hardly shrink
+SCRATCH = ".extract-"  # prefix of temporary folders
+ABANDONED = 24 * 3600  # seconds after which a temporary folder is removed; no archive takes so long
+HEADER = 512  # least bytes that a member counts, so that the number of empty members is limited, too
+MOST = 100  # largest ratio of unpacked and packed size: images hardly shrink
 SLACK = 64 << 20  # bytes that any archive may unpack to
 
 
 class Hostile(UserError):
-    """An archive that would write outside its folder."""
+    """An archive that would write outside of its folder, or unpacks to too much."""
 
 
 def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = "") -> None:
-    """Extract an archive to a folder of its own, then move what is wanted into place.
+    """Extract an archive to a temporary folder, and move some of its paths into place.
 
     Args:
-        archive: A tar file, compressed or not, or a zip file. A damaged one is removed, to be fetched anew.
-        root: Folder below which things are put.
-        moves: For each wanted path in the archive, its path below `root`.
-        inner: Archive within the archive that has the wanted paths.
+        archive: A tar file, compressed or not, or a zip file. A damaged archive is removed, to be downloaded again.
+        root: Data root.
+        moves: Paths in the archive, and their new paths below `root`.
+        inner: An archive inside the archive that has these paths.
 
     Raises:
-        UserError: If it is damaged, would write outside, lacks what is wanted, or there is no room for it.
+        UserError: If the archive is damaged, would write outside of its folder or lacks a path, or the disk is full.
     """
     root.mkdir(parents=True, exist_ok=True)
-    _clear(root)
+    _remove_abandoned(root)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as scratch:
-        place = Path(scratch) / "outer"
+        folder = Path(scratch) / "outer"
         try:
-            unpack(archive, place)
+            unpack(archive, folder)
             if inner:
-                unpack(place / inner, Path(scratch) / "inner")
-                place = Path(scratch) / "inner"
+                unpack(folder / inner, Path(scratch) / "inner")
+                folder = Path(scratch) / "inner"
         except Hostile:
             archive.unlink(missing_ok=True)
             raise
@@ -71,15 +71,15 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
                 f"see to space and permissions"
             ) from error
         for source, target in moves.items():
-            _move(place / source, root / target, archive)
+            _move(folder / source, root / target, archive)
 
 
-def _clear(root: Path) -> None:
-    """Remove what processes left that were killed while they extracted."""
-    for left in root.glob(f"{SCRATCH}*"):
+def _remove_abandoned(root: Path) -> None:
+    """Remove the temporary folders of processes that were killed."""
+    for abandoned in root.glob(f"{SCRATCH}*"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - abandoned.stat().st_mtime > ABANDONED:
+                shutil.rmtree(abandoned, ignore_errors=True)
 
 
 def _move(source: Path, target: Path, archive: Path) -> None:
@@ -88,32 +88,32 @@ def _move(source: Path, target: Path, archive: Path) -> None:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
-    elif target.is_dir() and source.is_dir():  # such as a data set's folder with a split file in it already
+    elif target.is_dir() and source.is_dir():  # such as the folder of a data set that has a split file already
         for child in list(source.iterdir()):
             _move(child, target / child.name, archive)
 
 
-def unpack(archive: Path, place: Path) -> None:
-    """Unpack an archive whose members all stay within a folder.
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive to a new folder.
 
     Raises:
-        UserError: If one would not.
+        UserError: If a member would be written outside of the folder.
     """
-    place.mkdir()
+    folder.mkdir()
     if not archive.is_file():
         raise FileNotFoundError(archive)
     if zipfile.is_zipfile(archive):
-        _unpack_zip(archive, place)
+        _unpack_zip(archive, folder)
     else:
-        _unpack_tar(archive, place)
+        _unpack_tar(archive, folder)
 
 
-def _unpack_tar(archive: Path, place: Path) -> None:
+def _unpack_tar(archive: Path, folder: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise UserError("this Python cannot extract archives safely; update it to 3.10.12, 3.11.4 or later")
     with tarfile.open(archive) as tar:
         try:
-            room, needed = Room(archive, place), 0
+            room, needed = Room(archive, folder), 0
             for member in tar:
                 needed += member.size + HEADER
                 room.check(needed)
@@ -121,52 +121,52 @@ def _unpack_tar(archive: Path, place: Path) -> None:
                     raise _hostile(archive, member.name, "leads outside")
                 if member.issym() or member.islnk():
                     raise _hostile(archive, member.name, "is a link")
-                tar.extract(member, place, filter="data")
+                tar.extract(member, folder, filter="data")
         except tarfile.FilterError as error:
             raise _hostile(archive, error.tarinfo.name, "leads outside, or is no plain file") from error
         if not tar.getmembers():
             raise tarfile.ReadError("it is empty")
         while tar.fileobj and tar.fileobj.read(1 << 20):
-            pass  # to the end, where the checksum of what was compressed stands
+            pass  # read to the end, where the checksum is
 
 
-def _unpack_zip(archive: Path, place: Path) -> None:
-    with zipfile.ZipFile(archive) as zipped:
-        members = zipped.infolist()
+def _unpack_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as zip_file:
+        members = zip_file.infolist()
         for member in members:
             path = PurePosixPath(member.filename.replace("\\", "/"))
             if path.is_absolute() or not path.parts or ".." in path.parts or ":" in path.parts[0]:
                 raise _hostile(archive, member.filename, "leads outside")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise _hostile(archive, member.filename, "is a link")
-        Room(archive, place).check(sum(member.file_size + HEADER for member in members))
-        zipped.extractall(place)
+        Room(archive, folder).check(sum(member.file_size + HEADER for member in members))
+        zip_file.extractall(folder)
 
 
 class Room:
-    """How much an archive may unpack to.
+    """The bytes that an archive may unpack to.
 
     Args:
-        archive: The file.
-        place: Where it is unpacked.
+        archive: The archive.
+        folder: Folder that it is unpacked to.
     """
 
-    def __init__(self, archive: Path, place: Path) -> None:
-        self.archive, self.place = archive, place
-        self.free = shutil.disk_usage(place).free
-        self.most = SLACK + MOST * archive.stat().st_size
+    def __init__(self, archive: Path, folder: Path) -> None:
+        self.archive, self.folder = archive, folder
+        self.free = shutil.disk_usage(folder).free
+        self.limit = SLACK + MOST * archive.stat().st_size
 
     def check(self, needed: int) -> None:
-        """Refuse a number of bytes that is more than there is room for, or than an honest archive has."""
-        if needed > self.most:
+        """Refuse more bytes than the disk has, or than an honest archive unpacks to."""
+        if needed > self.limit:
             raise _hostile(self.archive, "", f"unpacks to {needed >> 20} MiB or more")
         if needed > self.free:
             raise UserError(
                 f"{self.archive.name} holds {needed >> 20} MiB or more, {self.free >> 20} are free at "
-                f"{os.fspath(self.place.parent)}; make room there"
+                f"{os.fspath(self.folder.parent)}; make room there"
             )
 
 
-def _hostile(archive: Path, member: str, why: str) -> Hostile:
-    what = f"{member!r} in it {why}" if member else f"it {why}"
-    return Hostile(f"{archive.name}: {what}; it was removed, and nothing extracted: get it elsewhere")
+def _hostile(archive: Path, member: str, problem: str) -> Hostile:
+    reason = f"{member!r} in it {problem}" if member else f"it {problem}"
+    return Hostile(f"{archive.name}: {reason}; it was removed, and nothing extracted: get it elsewhere")

@@ -1,4 +1,4 @@
-"""Bringing a data set to its place: what can be downloaded is, the rest is said."""
+"""Put a data set in place, as far as it can be downloaded."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from .sources import ORIGINS, TORCHVISION, File, Origin
 log = logging.getLogger(__name__)
 
 
-def is_there(name: str, root: Path) -> bool:
+def is_in_place(name: str, root: Path) -> bool:
     """Whether a data set is in place."""
     if name in TORCHVISION:
         folder = root / SETS[TORCHVISION[name]].folder
-        return split_file(TORCHVISION[name], root).is_file() or all((folder / p).is_dir() for p in ("train", "test"))
+        sorted_by_class = all((folder / part).is_dir() for part in ("train", "test"))
+        return split_file(TORCHVISION[name], root).is_file() or sorted_by_class
     origin = ORIGINS[name]
-    listed = (paths for paths in (origin.needs, origin.sorted) if paths)
-    return any(all((root / path).exists() for path in paths) for paths in listed) or origin.find(root) is not None
+    path_lists = (paths for paths in (origin.needs, origin.sorted_paths) if paths)
+    return any(all((root / path).exists() for path in paths) for paths in path_lists) or origin.find(root) is not None
 
 
 def get(name: str, root: Path) -> list[str]:
-    """Get a data set, as far as it can be had without a login.
+    """Get a data set, as far as that needs no login.
 
     Args:
-        name: A name of ORIGINS or TORCHVISION.
-        root: Folder of all data sets.
+        name: A key of ORIGINS or TORCHVISION.
+        root: Data root.
 
     Returns:
-        What could not be had and is not needed, a line each.
+        A line about each optional file that could not be downloaded.
 
     Raises:
-        UserError: If something that is needed could not be had.
+        UserError: If a needed file could not be downloaded.
     """
     if name in TORCHVISION:
         get_from_torchvision(TORCHVISION[name], root)
@@ -51,20 +52,25 @@ def get(name: str, root: Path) -> list[str]:
 
 
 def get_file(file: File, root: Path, origin: Origin) -> None:
-    """Download a file, and put what is wanted of it in place; nothing if all that is needed of it is there.
+    """Download a file and put its paths in place, unless all of them are there.
+
+    Args:
+        file: The file.
+        root: Data root.
+        origin: The data set.
 
     Raises:
-        UserError: If it cannot be had, or is not what is expected.
+        UserError: If the file cannot be downloaded, or lacks a path.
     """
     if all(target in origin.needs and (root / target).exists() for target in file.moves.values()):
         return
     name = Path(urlsplit(file.urls[0]).path).name
-    plain = file.moves.get("")
-    path = root / plain if plain else root / origin.folder / name
-    _download_from_one(file, path)
-    if not plain:
-        extract(path, root, file.moves, file.inner)
-        path.unlink()
+    plain_path = file.moves.get("")
+    download_path = root / plain_path if plain_path else root / origin.folder / name
+    _download_from_one(file, download_path)
+    if not plain_path:
+        extract(download_path, root, file.moves, file.inner)
+        download_path.unlink()
 
 
 def _download_from_one(file: File, path: Path) -> None:
@@ -78,7 +84,7 @@ def _download_from_one(file: File, path: Path) -> None:
 
 
 def _get_drive_files(origin: Origin, root: Path) -> list[str]:
-    """Get files from Google Drive; split files are not needed: without one, the data set is split anew."""
+    """Get files from Google Drive. Split files are optional: without one, a split is made."""
     notes = []
     for target, drive_id in origin.drive.items():
         path = root / target
@@ -96,18 +102,22 @@ def _get_drive_files(origin: Origin, root: Path) -> list[str]:
 
 
 def get_from_torchvision(name: str, root: Path) -> None:
-    """Let torchvision download a set and check it, then write its images out.
+    """Let torchvision download and check a set, and write its images.
+
+    Args:
+        name: Name of torchvision's class.
+        root: Data root.
 
     Raises:
-        UserError: If it cannot.
+        UserError: If torchvision fails.
     """
     from torchvision import datasets as tv
 
-    maker: Callable[..., object] = getattr(tv, name)
+    torchvision_class: Callable[..., object] = getattr(tv, name)
     folder = root / SETS[name].folder
     try:
         for options in SETS[name].parts.values():
-            maker(str(folder), download=True, **options)
+            torchvision_class(str(folder), download=True, **options)
     except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError
         reason = str(getattr(error, "reason", error)).split("\n")[0]
         raise UserError(

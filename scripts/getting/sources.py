@@ -1,4 +1,4 @@
-"""Where each data set comes from. Addresses and checksums are those of its authors, of torchvision, and of CoOp."""
+"""The origin of each data set. Addresses and checksums come from its authors, from torchvision, and from CoOp."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datasets import intel, pacs
 
 VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 HENDRYCKS = "https://people.eecs.berkeley.edu/~hendrycks"
-TORCHVISION = {  # sets that torchvision downloads, by our name
+TORCHVISION = {  # names in torchvision of the sets that it downloads
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
     "fashion_mnist": "FashionMNIST",
@@ -25,10 +25,10 @@ class File:
     """A file to download.
 
     Attributes:
-        urls: Where it may be had; the next is tried when one fails.
-        md5: Its checksum, where one is known.
-        moves: Of an archive: for each wanted path in it, its path below the data root. Of a plain file: its own path.
-        inner: Archive within the archive that has the wanted paths.
+        urls: Addresses; if one fails, the next is tried.
+        md5: Checksum, if it is known.
+        moves: For an archive: paths in it, and their paths below the data root. For a plain file: "" and its path.
+        inner: An archive inside the archive that has these paths.
     """
 
     urls: tuple[str, ...]
@@ -39,25 +39,25 @@ class File:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a data set comes from.
+    """The origin of a data set.
 
     Attributes:
-        folder: Its folder below the data root.
-        needs: Paths below the data root that are there when it is.
-        what: What it is, in a few words.
-        files: What to download.
-        drive: Files on Google Drive: id by path below the data root. A .zip is extracted beside.
-        sorted: Paths that are there in their place where a mirror sorted the images by class.
-        steps: What is to be done by hand, a step a line; nothing where all can be downloaded.
-        find: Finds its folder below the data root, where several layouts are accepted.
+        folder: Folder of the data set below the data root.
+        needs: Paths below the data root that the data set consists of.
+        description: A short description.
+        files: Files to download.
+        drive: Files on Google Drive: ids by path below the data root. A .zip file is extracted.
+        sorted_paths: Paths of a mirror that sorted the images by class, instead of `needs`.
+        steps: Steps that a user has to do by hand; empty if everything can be downloaded.
+        find: Finds the folder of the data set below the data root, if several layouts are accepted.
     """
 
     folder: str
     needs: tuple[str, ...]
-    what: str
+    description: str
     files: tuple[File, ...] = ()
     drive: Mapping[str, str] = field(default_factory=dict)
-    sorted: tuple[str, ...] = ()
+    sorted_paths: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     find: Callable[[Path], Path | None] = lambda root: None
 
@@ -104,7 +104,7 @@ ORIGINS: dict[str, Origin] = {
         ("stanford_cars/cars_train", "stanford_cars/cars_test"),
         "cars by make, model and year, 196 classes, 2 GB",
         drive=_split("stanford_cars/split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
-        sorted=("stanford_cars/train", "stanford_cars/test"),
+        sorted_paths=("stanford_cars/train", "stanford_cars/test"),
         steps=(
             "the authors' links are dead; a mirror behind a login: "
             "kaggle.com/datasets/jessicali9530/stanford-cars-dataset",
@@ -162,7 +162,7 @@ ORIGINS: dict[str, Origin] = {
         ("sun397/SUN397",),
         "scenes, 397 classes, 37 GB",
         drive=_split("sun397/split_zhou_SUN397.json", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
-        sorted=("sun397/train", "sun397/test"),
+        sorted_paths=("sun397/train", "sun397/test"),
         steps=(
             "the authors' links (SUN397.tar.gz, MD5 8ca2778205c41d23104230ba66911c7a) are dead; "
             "whoever has the archive: extract it to sun397/SUN397/",

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +10,14 @@ from PIL import Image
 from coft.core.errors import UserError
 from datasets.drawings import DECLARED, Drawings, Emoji, Icons
 from scripts.get_data import NAMES, main
-
-
-def config(root: Path) -> Any:
-    return SimpleNamespace(DATASET=SimpleNamespace(ROOT=str(root), NUM_SHOTS=-1, SUBSAMPLE_CLASSES="all"))
+from tests.datasets.data_roots import config
 
 
 @pytest.mark.parametrize(("kind", "classes"), [(Icons, 80), (Emoji, 129)])
 def test_drawings_are_read_with_their_declared_classes(tmp_path: Path, kind: type[Drawings], classes: int) -> None:
     name = kind.dataset_dir
+    with pytest.raises(UserError, match=f"bash scripts/data.sh {name}"):
+        kind(config(tmp_path))
     names = json.loads(DECLARED.read_text())[name]
     (tmp_path / name / "train").mkdir(parents=True)
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name / "train" / "a.png")
@@ -31,20 +28,8 @@ def test_drawings_are_read_with_their_declared_classes(tmp_path: Path, kind: typ
     assert data.train_u[0].classname == data.classnames[data.train_u[0].label]
 
 
-@pytest.mark.parametrize("kind", [Icons, Emoji])
-def test_missing_drawings_name_the_script(tmp_path: Path, kind: type[Drawings]) -> None:
-    with pytest.raises(UserError, match=f"run: bash scripts/data.sh {kind.dataset_dir}"):
-        kind(config(tmp_path))
-
-
 def test_data_script_makes_what_is_missing_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["digits", "digits", "list", "--data", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("digits: made at") and lines[1].startswith("digits: is at")
     assert [line.split()[1] for line in lines[4 : 4 + len(NAMES)]] == ["yes"] + ["no"] * (len(NAMES) - 1)
-
-
-def test_an_unknown_name_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["digit", "--data", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert "did you mean 'digits'" in error and error.count("\n") == 1

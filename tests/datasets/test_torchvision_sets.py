@@ -8,7 +8,6 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +18,8 @@ from torchvision import datasets as tv
 import datasets  # noqa: F401
 from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.templates import TEMPLATES
 from datasets.torchvision_sets import SETS
-from tests.datasets.rooms import config
+from tests.datasets.data_roots import load
 
 LABELS = {"train": [3, 1, 0, 2, 2, 9], "test": [9, 0, 5]}
 
@@ -90,10 +88,6 @@ def write_stl(data: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     return pixels("train", 3, 96, 96).transpose(0, 3, 2, 1)
 
 
-def load(name: str, data: Path, **options: Any) -> Any:
-    return DATASET_REGISTRY.get(name)(config(data, **options))
-
-
 @pytest.mark.parametrize(
     ("name", "write"),
     [("CIFAR10", write_cifar), ("SVHN", write_svhn), ("STL10", write_stl)],
@@ -115,11 +109,11 @@ def test_what_torchvision_reads_is_written_pixel_for_pixel(
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize(
-    "place",
+    "subfolder",
     ["fashion_mnist", "fashion_mnist/raw", "usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"],
 )
-def test_idx_files_wherever_they_were_unpacked(place: str, compress: bool, tmp_path: Path) -> None:
-    images = write_idx(tmp_path / place, compress)
+def test_idx_files_wherever_they_were_unpacked(subfolder: str, compress: bool, tmp_path: Path) -> None:
+    images = write_idx(tmp_path / subfolder, compress)
     data = load("FashionMNIST", tmp_path)
     assert [item.classname for item in data.test] == ["ankle boot", "T-shirt", "sandal"]
     assert np.array_equal(np.asarray(Image.open(data.train_u[4].impath)), images[4])
@@ -157,42 +151,18 @@ def test_folders_by_class(tmp_path: Path) -> None:
         load("CIFAR100", tmp_path)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_each_set_is_complete(name: str) -> None:
-    source = SETS[name]
-    assert len(set(source.classnames)) == len(source.classnames) == (100 if name == "CIFAR100" else 10)
-    assert name in TEMPLATES and list(source.classnames) == [" ".join(c.split()) for c in source.classnames]
-
-
-@pytest.mark.parametrize("count", [1, 4, 6, 100, 0])
-def test_unlabeled_images_are_chosen_by_content_alone(tmp_path: Path, count: int) -> None:
-    write_idx(tmp_path / "mnist", compress=True)
-    full = load("MNIST", tmp_path)
-    by_hash = sorted(full.train_u, key=lambda item: hashlib.sha256(Path(item.impath).read_bytes()).hexdigest())
-    expected = {item.impath for item in (by_hash[:count] if count else by_hash)}
-    data = load("MNIST", tmp_path, NUM_UNLABELED=count)
-    assert {item.impath for item in data.train_u} == expected
-    assert (len(data.train_x), len(data.test)) == (len(full.train_x), len(full.test))
-
-
 @pytest.mark.parametrize("count", [1, 2, 100, 0])
-def test_test_images_are_chosen_by_content_alone_and_stay_in_order(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(("key", "part"), [("NUM_UNLABELED", "train_u"), ("NUM_TEST", "test")])
+def test_a_number_of_images_is_chosen_by_content_alone(tmp_path: Path, key: str, part: str, count: int) -> None:
     write_idx(tmp_path / "mnist", compress=True)
-    full = load("MNIST", tmp_path)
-    paths = [item.impath for item in full.test]
-    assert len(paths) > 2
-    by_hash = sorted(paths, key=lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest())
-    chosen = by_hash[:count] if count else by_hash
-    data = load("MNIST", tmp_path, NUM_TEST=count)
-    assert [item.impath for item in data.test] == [path for path in paths if path in chosen]
-    assert [[item.impath for item in part] for part in (data.train_x, data.train_u)] == [
-        [item.impath for item in part] for part in (full.train_x, full.train_u)
-    ]
-
-
-@pytest.mark.parametrize("key", ["NUM_UNLABELED", "NUM_TEST"])
-def test_a_negative_number_of_images_is_named(tmp_path: Path, key: str) -> None:
-    write_idx(tmp_path / "mnist", compress=True)
+    full, some = load("MNIST", tmp_path), load("MNIST", tmp_path, **{key: count})
+    for name in ("train_x", "train_u", "test"):
+        paths = [item.impath for item in getattr(full, name)]
+        if name == part and count:
+            by_hash = sorted(paths, key=lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest())
+            assert len(paths) > 2
+            paths = [path for path in paths if path in by_hash[:count]]
+        assert [item.impath for item in getattr(some, name)] == paths
     with pytest.raises(UserError, match=rf"DATASET\.{key} is -1"):
         load("MNIST", tmp_path, **{key: -1})
 

@@ -8,7 +8,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), ROOT / "weights" / "README.md"]
+COMPAT = ROOT / "compat" / "dassl"
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
+    *sorted(COMPAT.rglob("*.md")),
+    ROOT / "weights" / "README.md",
+]
 CURRENT = [page for page in PAGES if "archive" not in page.parts]  # the archive is in the words of its time
 NEW_FILE = re.compile(r"New file `([\w/.]+)`")
 AT_END = re.compile(r"[Aa]t the end of `([\w/.]+)`")

@@ -32,7 +32,7 @@ def imported(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
-    [("coft", (OURS - {"coft"}) | DASSL), ("datasets", {"trainers", "scripts", "train", "tests"}), ("compat", OURS)],
+    [("coft", (OURS - {"coft"}) | DASSL), ("datasets", {"trainers", "scripts", "train", "tests"})],
 )
 def test_folders_import_what_they_may(folder: str, forbidden: set[str]) -> None:
     for path in (ROOT / folder).rglob("*.py"):

@@ -130,10 +130,11 @@ def test_a_data_set(project: Path) -> None:
 def test_a_rival(project: Path) -> None:
     for command in commands(DOCS / "howto" / "add-a-rival.md"):
         assert "accuracy" in run(command, project)
-    found = summaries(project, "digits", "ClassMeans")
-    accuracies = {summary["results"]["accuracy_test"] for summary in found}
-    assert len(accuracies) == 2 and min(accuracies) > 80
-    assert all(summary["labels_used"] == 0 and summary["unlabeled"] == "training images" for summary in found)
+    runs = summaries(project, "digits", "Probe")
+    assert len(runs) == 2 and min(summary["results"]["accuracy_test"] for summary in runs) > 80
+    assert all(summary["labels_used"] == 0 and summary["unlabeled"] == "training images" for summary in runs)
+    heads = {path.read_bytes() for path in (project / "output" / "digits" / "Probe").rglob("model.safetensors")}
+    assert len(heads) == 2  # epochs train
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coft.core.experiment import flatten
-from coft.core.settings import keys
+from coft.core.settings import flatten
+from dassl.config import get_cfg_default
 from scripts import launch
 from tests.docs.pages import CURRENT, DOCS, NEW_FILE, PAGES, ROOT, anchors, commands, links, prose
-from trainers.sections import declared
+from trainers import extend_cfg
 
 FOLDERS = "coft|trainers|datasets|scripts|configs|tests|weights|docs|compat"
 FILE = re.compile(rf"`((?:{FOLDERS})/[\w/.-]+)`")
@@ -62,7 +62,7 @@ def test_commands_name_flags_that_exist(page: Path) -> None:
     sources = [
         *(ROOT / "scripts").rglob("*.py"),
         *(ROOT / "coft" / "inference").rglob("*.py"),
-        *(ROOT / "tests" / "golden").glob("*.py"),
+        *(ROOT / "tests").glob("*/__main__.py"),  # of golden and faults
         ROOT / "train.py",
     ]
     known = set(re.findall(r'"(--[a-z0-9-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
@@ -93,14 +93,15 @@ def test_commands_of_trainers_can_be_parsed(page: Path) -> None:
 
 @current_pages
 def test_keys_that_are_named_exist(page: Path) -> None:
-    classes = declared()
-    known = {key for section, cls in classes.items() for key in keys(cls, section)}
-    sections = {section.split(".")[0] if section != "TRAINER" else "TRAINER.NAME" for section in classes if section}
-    known |= {section for key in known for section in (key.rpartition(".")[0],)}
-    named = re.search(r'section, [\w, ]+ = "(\w+)"', page.read_text(encoding="utf-8"))  # a trainer that the page adds
-    own = {f"TRAINER.{named[1]}"} if named else set()
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    known = set(flatten(cfg))
+    sections = {key.split(".")[0] for key in known if "." in key}
+    known |= {key.rpartition(".")[0] for key in known}
+    new = re.search(r'MethodSpec\("(\w+)"', page.read_text(encoding="utf-8"))  # a trainer that the page adds
+    added = (f"TRAINER.{new[1].upper()}",) if new else ()
     for name in re.findall(r"(?<![\w./])([A-Z][A-Z0-9_]+(?:\.[A-Z][A-Z0-9_]*)+)(?![\w./])", page.read_text()):
-        if name.split(".")[0] in sections and not any(name.startswith(section) for section in own):
+        if name.split(".")[0] in sections and not name.startswith(added):
             assert name in known, name
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from coft.inference.store import save
-from tests.coft.inference.conftest import CLASSES, make_model
+from tests.coft.inference.models import CLASSES, make_model
 from tests.docs.pages import DOCS, blocks
 
 

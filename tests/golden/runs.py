@@ -15,6 +15,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 
+import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 from datasets.digits import write_digits
 from scripts import launch
 
@@ -57,9 +59,11 @@ def _quick(run: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
 
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "CoFT": _phases("CoFT", **{"PHASE1.MIN_STEPS": 208}),  # 104 an epoch: the seeds of the second are filtered
-    "CoFT, filter self": _phases("CoFT", FILTER="self"),
-    "CoFT, LoRA, DeFT's routing": _phases("CoFT", VISUAL="lora", NEG_GRAD_TO_VISUAL=False, FILTER="probability"),
-    "CoFT, one negative vector": _phases("CoFT", CLASS_NEGATIVE=False, CLEAN_RULE="raw", FILTER="peer", **{"N_CTX": 4}),
+    "CoFT, filter own": _phases("CoFT", FILTER="own"),
+    "CoFT, LoRA, DeFT's routing": _phases("CoFT", VISUAL="lora", NEG_GRAD_TO_VISUAL=False, FILTER="min-softmax"),
+    "CoFT, one negative vector": _phases(
+        "CoFT", CLASS_NEGATIVE=False, CLEAN_RULE="sigmoid", FILTER="partner", **{"N_CTX": 4}
+    ),
     "CoFTPlus": _phases("CoFTPlus", ROUNDS=2, **{"CONTRAST.WEIGHT": 0.5}),
     "CoFTOracle, filter": _phases("CoFTOracle", KNOWS="filter"),
     "CoFTOracle, seeds": _phases("CoFTOracle", KNOWS="seeds"),
@@ -129,10 +133,10 @@ def describe(folder: Path) -> dict[str, Any]:
     """
     tensors = dict(sorted(_tensors(folder)))
     hashes = sorted(map(_hash, tensors.values()))
-    norms: dict[str, float] = {}
+    squares: dict[str, list[float]] = {}
     for key, tensor in tensors.items():
-        model = key.split("/")[0]
-        norms[model] = norms.get(model, 0.0) + float(tensor.double().square().sum())
+        squares.setdefault(key.split("/")[0], []).append(float(tensor.double().square().sum()))
+    norms = {f"norm of {model}": math.fsum(values) ** 0.5 for model, values in squares.items()}  # in no order
     results = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["results"]
     labels = folder / "pseudo_labels.csv"
     return {
@@ -141,7 +145,7 @@ def describe(folder: Path) -> dict[str, Any]:
             "tensors": len(hashes),
             "labels": hashlib.sha256(_rows(labels).encode()).hexdigest()[:16] if labels.is_file() else "",
         },
-        "numbers": {**{f"norm of {model}": value**0.5 for model, value in norms.items()}, **_accuracies(results)},
+        "numbers": {**norms, **_accuracies(results)},
     }
 
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-import torch
-
-from scripts.bench.pool import measure
+from scripts.bench.pool import measure_each
 from scripts.bench.pool import table as pool_table
 from scripts.bench.scaling import table as scaling_table
+from tests.markdown import table_rows
 
 
-def test_a_simulated_pool_is_labelled(tmp_path: Path) -> None:
-    with torch.no_grad():
-        found = {count: measure(count, 5, 16, tmp_path) for count in (60, 120)}
-    tables = {count: numbers["tables made, GB"] for count, numbers in found.items()}
-    assert tables[120] == pytest.approx(2 * tables[60])  # with the images, and not with their square
-    text = pool_table(found)
-    assert "120 images" in text and "labels: filter" in text
+def test_the_decisions_of_a_run_on_simulated_images_are_timed_on_two_processes() -> None:
+    (numbers,) = measure_each([120], size=2, classes=5, width=16)
+    assert all(seconds >= 0 for seconds in numbers.values())
+    steps = {"seeds", "encoding", "later labels", "negative vectors fitted"}
+    assert steps < numbers.keys() and sum(numbers[step] for step in steps) > 0
+    assert "120 images" in pool_table({120: numbers})
 
 
 def test_efficiency_is_of_images_a_second() -> None:
     text = scaling_table({1: [[32, 1.0, 0.0]] * 3, 2: [[32, 0.625, 0.1]] * 3})
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    assert ["step, one batch", "2", "32", "0.625", "16", "51.2", "0.80"] in rows
+    assert ["step, one batch", "2", "32", "0.625", "16", "51.2", "0.80"] in table_rows(text)

@@ -13,13 +13,13 @@ from coft.core.errors import UserError
 from coft.inference.export.merging import Exported, parts_of
 from coft.inference.store import save
 from scripts.bench.single import loss, row_of
-from tests.coft.inference.conftest import CLASSES, make_model
+from tests.coft.inference.models import CLASSES, make_model
 
 
 def test_an_interval_has_the_true_loss_nineteen_times_of_twenty() -> None:
     drawn = np.random.default_rng(0).multinomial(500, [0.03, 0.02, 0.95], size=2000)
-    found = [loss(int(lost), int(won), 500) for lost, won, _ in drawn]
-    hits = [own.low <= 1.0 <= own.high for own in found]
+    losses = [loss(int(lost), int(won), 500) for lost, won, _ in drawn]
+    hits = [own.low <= 1.0 <= own.high for own in losses]
     assert 0.94 <= sum(hits) / len(hits) <= 0.97
     own = loss(12, 5, 500)
     assert (own.images, own.of) == (7, 500) and own.low < 1.4 < own.high

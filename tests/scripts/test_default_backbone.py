@@ -30,14 +30,14 @@ def downloaded(offline: None) -> None:
     openai_file("ViT-B/16").touch()
 
 
-@pytest.mark.parametrize("name", ["digits", "icons", "emoji"])
-def test_drawings_get_the_embedded_clip(name: str, offline: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert default.default_backbone(name) == "embedded"
-    assert capsys.readouterr().err == ""
-
-
-def test_photographs_get_openais_if_it_is_on_disk(downloaded: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert default.default_backbone("cifar10") == "ViT-B/16"
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [("digits", "embedded"), ("icons", "embedded"), ("cifar10", "ViT-B/16")],
+)
+def test_drawings_get_the_embedded_clip_and_photographs_openais_if_it_is_on_disk(
+    name: str, backbone: str, downloaded: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert default.default_backbone(name) == backbone
     assert capsys.readouterr().err == ""
 
 
@@ -49,13 +49,12 @@ def test_photographs_get_photo_in_one_line_if_it_cannot_be_had(
     assert line.startswith("note: OpenAI's ViT-B/16 is not on disk") and str(openai_file("ViT-B/16")) in line
 
 
-def test_own_images_without_a_gpu_get_photo(downloaded: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_images_get_openais_with_a_gpu_alone(
+    downloaded: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert default.default_backbone("folder") == "photo"
     (line,) = capsys.readouterr().err.splitlines()
     assert "--backbone ViT-B/16" in line
-
-
-def test_own_images_with_a_gpu_get_openais(downloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert default.default_backbone("folder") == "ViT-B/16"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,13 @@ import torch.nn.functional as F
 from coft.engine.diagnostics import Diagnostics
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from scripts.comparing import peer_diagnostics as module
-from scripts.comparing.peer_diagnostics import fit_head, same_errors, survival
+from scripts.comparing.commands import experiments
+from scripts.comparing.methods import ABLATIONS, choose_ablations, load_ablations
+from scripts.comparing.peer_diagnostics import SCORES, STAGES, fit_head, same_errors, survival
+from scripts.comparing.plan import Grid, plan_ablations, weights_of
+from tests.markdown import table_rows
+
+from .toy_runs import write_summary
 
 
 def labelled(labels: list[int]) -> Predictions:
@@ -54,3 +63,28 @@ def test_a_second_head_learns_the_labels_that_count() -> None:
     head = fit_head(features, PseudoLabels.of_pool(noisy, weight), centres.roll(1, 0), 10.0)
     assert ((features @ head.t()).argmax(dim=1) == truth).float().mean() > 0.9
     torch.testing.assert_close(head.norm(dim=1), torch.ones(3))
+
+
+def test_finished_forks_are_tabulated_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["surest 30 %", "filter of AUROC 1", "constant rate"]
+    ablations = choose_ablations(load_ablations(ABLATIONS["CoFTOracle"]), [], rows)
+    runs, _ = plan_ablations(ablations, Grid(["digits"], [1, 2], output=tmp_path))
+    for run in runs:
+        accuracy = 80.0 + run.seed + 10 * (run.method.name == "filter of AUROC 1")
+        results = {"after Phase II": {"accuracy_both": accuracy, "seconds": 1.0}}
+        more = {"results": results, "backbone_fingerprint": weights_of(run.backbone)}
+        write_summary(run.folder, "CoFTOracle", run.seed, config=run.config, **more)
+        numbers = {**dict.fromkeys(SCORES, 0.5 + run.seed / 10), "alike": 0.5}
+        lost = {"alone": 0.75, "alone, right in the end": None if run.seed == 1 else 0.5}
+        shares = lost | {"among wrong ones": 0.25, "among wrong ones, right in the end": 0.1}
+        (run.folder / "witness.json").write_text(json.dumps(dict.fromkeys(STAGES, numbers) | {"survival": shares}))
+    words = [word for row in rows for word in ("--row", row)]
+    assert experiments(["digits", "--seeds", "1,2", "--output", str(tmp_path), "--no-run", *words]) == 0
+    folder = tmp_path / "experiments" / "digits"
+    text = (folder / "experiments.md").read_text()
+    assert text in capsys.readouterr().out and (folder / "experiments.png").stat().st_size > 10_000
+    lines = table_rows(text)
+    (best,) = (line for line in lines if "filter of AUROC 1" in line)
+    assert best[2:] == ["filter of AUROC 1", "2", "91.5", "91.5", "+10.00", "0.00", "0.00", "1"]
+    assert ["Digits, embedded", "last", *["0.650"] * len(SCORES)] in lines  # the mean over seeds
+    assert ["Digits, embedded", "0.50", "0.50", "0.75", "0.50", "0.25", "0.10"] in lines

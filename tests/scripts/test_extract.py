@@ -20,11 +20,7 @@ from .archives import Members, link, tar, write, zipped
 def test_what_is_wanted_is_moved_into_place(pack: Callable[[Members], bytes], tmp_path: Path) -> None:
     archive = write(tmp_path / "a", pack({"data/images/x.jpg": b"x", "data/readme": b"r"}))
     extract(archive, tmp_path / "root", {"data/images": "set/images"})
-    assert [str(p.relative_to(tmp_path / "root")) for p in sorted((tmp_path / "root").rglob("*"))] == [
-        "set",
-        "set/images",
-        "set/images/x.jpg",
-    ]
+    assert [path.name for path in sorted((tmp_path / "root").rglob("*"))] == ["set", "images", "x.jpg"]
 
 
 def test_a_folder_that_is_there_is_added_to(tmp_path: Path) -> None:
@@ -72,8 +68,8 @@ def test_hostile_archives_write_nothing(kind: str, tmp_path: Path) -> None:
 WHOLE = {"tar": tar({"ok": bytes(range(256)) * 99}), "zip": zipped({"ok": bytes(range(256)) * 99})}
 XZ, BZ2 = (tar({"ok": bytes(range(256)) * 99}, mode=f"w:{kind}") for kind in ("xz", "bz2"))
 ENCRYPTED = bytearray(WHOLE["zip"])
-for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-    ENCRYPTED[ENCRYPTED.index(signature) + place] |= 1
+for signature, flag_offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+    ENCRYPTED[ENCRYPTED.index(signature) + flag_offset] |= 1
 DAMAGED = {
     "xz with flipped bits": XZ[:100] + b"\x00" * 20 + XZ[120:],
     "xz cut off": XZ[:-40],
@@ -136,14 +132,13 @@ def test_members_in_each_others_way(tmp_path: Path) -> None:
 
 def test_another_archive_than_expected(tmp_path: Path) -> None:
     archive = write(tmp_path / "a", tar({"other/x": b"x"}))
-    with pytest.raises(UserError, match="no images in it; it is another archive than expected"):
-        extract(archive, tmp_path / "root", {"images": "set/images"})
-    with pytest.raises(UserError, match=r"no in\.tar in it; it is another archive"):
-        extract(archive, tmp_path / "root", {"images": "set/images"}, inner="in.tar")
+    for options in ({}, {"inner": "in.tar"}):
+        with pytest.raises(UserError, match="it is another archive than expected"):
+            extract(archive, tmp_path / "root", {"images": "set/images"}, **options)
 
 
 def test_an_archive_that_there_is_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr("shutil.disk_usage", lambda flag_offset: type("Usage", (), {"free": 10}))
     for whole in WHOLE.values():
         with pytest.raises(UserError, match="0 are free"):
             extract(write(tmp_path / "a", whole), tmp_path / "root", {"ok": "set"})

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from coft.core.errors import UserError
-from datasets.torchvision_sets import SETS, read_set
+from datasets.torchvision_sets import read_set
 from scripts import get_data
 from scripts.getting import download as downloading
 from scripts.getting import lay_out
 from scripts.getting.download import download, download_drive
-from scripts.getting.sources import ORIGINS, File, Origin
+from scripts.getting.sources import ORIGINS, File
 
 from .archives import tar
 
@@ -60,10 +60,10 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
+    local_server = Server()
+    yield local_server
+    local_server.http.shutdown()
+    local_server.http.server_close()
 
 
 def md5(data: bytes) -> str:
@@ -97,23 +97,13 @@ def test_a_file_with_another_checksum_is_fetched_again(server: Server, tmp_path:
 
 def test_what_never_comes_whole_is_one_line_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     url = server.put("/a.bin", b"something else")
-    with pytest.raises(UserError, match=r"no whole download from 127.*3 attempts \(MD5 is .*, expected") as error:
-        download(url, tmp_path / "a.bin", md5(b"content"))
-    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
-    assert len(server.requests) == downloading.ATTEMPTS
-
-
-def test_offline_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no whole download from 127\.0\.0\.1:9 .*are you offline\?") as error:
-        download("http://127.0.0.1:9/a.bin", tmp_path / "a.bin")
-    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
-
-
-def test_what_the_server_refuses_is_one_line(server: Server, tmp_path: Path) -> None:
-    url = server.put("/a.bin")
-    with pytest.raises(UserError, match=r"a\.bin: the server says 404 Not Found"):
-        download(url, tmp_path / "a.bin")
-    assert len(server.requests) == 1
+    closed = "http://127.0.0.1:9/a.bin"
+    for address, attempts in ((url, downloading.ATTEMPTS), (closed, 0), (server.put("/no"), 1)):
+        server.requests.clear()
+        with pytest.raises(UserError, match=r"127\.0\.0\.1") as error:
+            download(address, tmp_path / "a.bin", md5(b"content"))
+        assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+        assert len(server.requests) == attempts
 
 
 def test_files_of_google_drive(tmp_path: Path) -> None:
@@ -122,26 +112,16 @@ def test_files_of_google_drive(tmp_path: Path) -> None:
     def give(text: str) -> Callable[[str, Path], None]:
         return lambda drive_id, to: to.write_text(text.format(drive_id)) and None
 
-    with pytest.raises(UserError, match=r"split.json: not to be had from Google Drive .* get https://drive"):
-        download_drive("ID", path, give("<html>quota of {}</html>"))
-    assert not list(path.parent.iterdir())
-    download_drive("ID", path, give('{{"id": "{}"}}'))
-    assert json.loads(path.read_text()) == {"id": "ID"}
-
     def fail(drive_id: str, to: Path) -> None:
         raise RuntimeError("Cannot retrieve the public link:\nmany lines")
 
+    for source in (give("<html>quota of {}</html>"), fail):
+        with pytest.raises(UserError, match=r"split.json: .* get https://drive") as error:
+            download_drive("ID", path, source)
+        assert "\n" not in str(error.value) and not list(path.parent.iterdir())
+    download_drive("ID", path, give('{{"id": "{}"}}'))
+    assert json.loads(path.read_text()) == {"id": "ID"}
     download_drive("ID", path, fail)  # it is there
-    with pytest.raises(UserError, match=r"\(Cannot retrieve the public link\)") as error:
-        download_drive("ID", path.with_name("other.json"), fail)
-    assert "\n" not in str(error.value)
-
-    def cannot_connect(drive_id: str, to: Path) -> None:
-        kind = type("ConnectionError", (OSError,), {"__module__": "requests.exceptions"})
-        raise kind("HTTPSConnectionPool(host='drive'): Max retries exceeded (Caused by ...)")
-
-    with pytest.raises(UserError, match=r"from Google Drive \(ConnectionError; are you offline\?\); get https"):
-        download_drive("ID", path.with_name("other.json"), cannot_connect)
 
 
 # ---------------------------------------------------------------- data.sh
@@ -159,9 +139,9 @@ def textures(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 def test_a_data_set_is_downloaded_once(textures: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for said in ("downloaded to", "is at"):
+    for message in ("downloaded to", "is at"):
         assert get_data.main(["dtd", "--data", str(tmp_path)]) == 0
-        assert capsys.readouterr().out == f"dtd: {said} {tmp_path / 'dtd'}\n"
+        assert capsys.readouterr().out == f"dtd: {message} {tmp_path / 'dtd'}\n"
     assert textures.requests == ["/dtd.tar.gz"]
     assert sorted(p.name for p in (tmp_path / "dtd").iterdir()) == ["images", "split_zhou_DescribableTextures.json"]
 
@@ -223,15 +203,14 @@ def test_torchvision_downloads_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("torchvision.datasets.SVHN", lambda root, **options: calls.append({"root": root, **options}))
     monkeypatch.setattr(lay_out, "write_set", lambda name, root: calls.append({"write": name}))
     lay_out.get("svhn", tmp_path)
-    place = {"root": str(tmp_path / "svhn"), "download": True}
-    assert calls == [{**place, "split": "train"}, {**place, "split": "test"}, {"write": "SVHN"}]
-    assert "SVHN" in SETS
+    options = {"root": str(tmp_path / "svhn"), "download": True}
+    assert calls == [{**options, "split": "train"}, {**options, "split": "test"}, {"write": "SVHN"}]
 
     def offline(root: str, **options: object) -> None:
         raise RuntimeError("Error downloading train_32x32.mat\nat length")
 
     monkeypatch.setattr("torchvision.datasets.SVHN", offline)
-    with pytest.raises(UserError, match=r"svhn: torchvision could not download it \(Error .*\.mat\)"):
+    with pytest.raises(UserError, match=r"svhn: .*\(Error .*\.mat\)"):
         lay_out.get("svhn", tmp_path)
 
 
@@ -268,13 +247,3 @@ def test_no_copy_with_fewer_pixels(mnist: Path, capsys: pytest.CaptureFixture[st
     errors = capsys.readouterr().err
     assert "--shrunk-to is -1; expected" in errors and "no way with digits; expected one of cifar10" in errors
     assert [path for path in sorted(mnist.rglob("*")) if "digits" not in str(path)] == before
-
-
-def test_every_origin_is_complete() -> None:
-    for name, origin in ORIGINS.items():
-        assert isinstance(origin, Origin) and origin.needs and origin.what, name
-        assert origin.files or origin.steps or any(path.endswith(".zip") for path in origin.drive), name
-        targets = {target for file in origin.files for target in file.moves.values()} | origin.drive.keys()
-        if not origin.steps:
-            for need in origin.needs:
-                assert any(need == t or need.startswith(f"{t}/") or t == f"{need}.zip" for t in targets), need

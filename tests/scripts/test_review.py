@@ -26,16 +26,17 @@ def settings(trainer: str, words: list[str]) -> Any:
 
 def test_it_repeats_all_settings_of_the_run(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     images, run = tmp_path / "my images", tmp_path / "run"
-    write_run(run, write_images(images, [f"{i}.png" for i in range(40)]), ["cat", "dog"], known=False)
-    own = ["--backbone", str(checkpoints["vit"]), "--seed", "5", "--output-dir", str(run)]
-    more = ["INPUT.AUGMENT", "aerial", "TRAINER.COFTPLUS.PHASE2.LR", "0.0002", "TRAIN.GUARD", "False"]
-    more += ["OPTIM.LR", "0.02", "TRAINER.COFTPLUS.DESCRIPTIONS.FROM", "none", "DATALOADER.TRAIN_X.BATCH_SIZE", "7"]
-    cfg = settings("CoFTPlus", ["folder", "--images", str(images), "--classes", "cat, dog", *own, *more])
+    write_run(run, write_images(images, [f"{i}.png" for i in range(40)]), ["cat", "dog"], tested=False)
+    flags = ["--backbone", str(checkpoints["vit"]), "--seed", "5", "--output-dir", str(run)]
+    keys = ["INPUT.AUGMENT", "aerial", "TRAINER.COFTPLUS.PHASE2.LR", "0.0002", "TRAIN.GUARD", "False"]
+    keys += ["OPTIM.LR", "0.02", "TRAINER.COFTPLUS.DESCRIPTIONS.FROM", "none", "DATALOADER.TRAIN_X.BATCH_SIZE", "7"]
+    cfg = settings("CoFTPlus", ["folder", "--images", str(images), "--classes", "cat, dog", *flags, *keys])
     (run / "config.yaml").write_text(cfg.dump())
     classes = tmp_path / "classes.txt"
     classes.write_text("cat | tom\nhound\n")
     bash, script, *words = shlex.split(command_with(read_reviewed(run), classes))
     assert bash == "bash" and Path(script).samefile(launch.ROOT / "scripts" / "coft_plus.sh")
-    before, after = (flatten(yaml.safe_load(found.dump())) for found in (cfg, settings("CoFTPlus", words)))
+    rerun = settings("CoFTPlus", words)
+    before, after = (flatten(yaml.safe_load(tree.dump())) for tree in (cfg, rerun))
     assert {name for name in before | after if before.get(name) != after.get(name)} == {"DATASET.CLASSES", "OUTPUT_DIR"}
     assert after["DATASET.CLASSES"] == str(classes) and after["OUTPUT_DIR"] == f"{run}-2"

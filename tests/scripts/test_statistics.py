@@ -1,17 +1,37 @@
+"""Means, intervals, paired differences and the bootstrap, against sums by hand or known answers."""
+
 from __future__ import annotations
+
+from statistics import mean, stdev
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from scripts.comparing.statistics import overall, summarise
+from scripts.comparing.methods import FULL
+from scripts.comparing.statistics import (
+    STAGES,
+    changes_of,
+    errors,
+    gain_over_zero_shot,
+    interval,
+    overall,
+    overall_changes,
+    resampled,
+    summarise,
+    summarise_changes,
+)
 
 PAIRS = [("Digits", "embedded"), ("Digits", "embedded-vit"), ("Icons", "embedded")]
 SEEDS = (1, 2, 3)
 T = 4.302653  # Student's t of three values, 95 %
+T2 = 12.7062  # of two
 
 
-@pytest.fixture(scope="module")
+# ------------------------------------------------------------------ comparisons
+
+
+@pytest.fixture
 def runs() -> pd.DataFrame:
     """Made-up results; CoOp lacks a pair, zero-shot was run once on each."""
     rng = np.random.default_rng(0)
@@ -30,27 +50,20 @@ def values(runs: pd.DataFrame, method: str, pair: tuple[str, str]) -> list[float
     return [row.accuracy for row in runs.itertuples() if row.method == method and (row.dataset, row.backbone) == pair]
 
 
-def mean(numbers: list[float]) -> float:
-    return sum(numbers) / len(numbers)
-
-
-def deviation(numbers: list[float]) -> float:
-    return (sum((x - mean(numbers)) ** 2 for x in numbers) / (len(numbers) - 1)) ** 0.5
-
-
 def test_means_deviations_and_intervals_over_seeds(runs: pd.DataFrame) -> None:
     table = summarise(runs)
     assert len(table) == 11
     for row in table.itertuples():
-        numbers = values(runs, row.method, (row.dataset, row.backbone))
+        accuracies = values(runs, row.method, (row.dataset, row.backbone))
         zero_shot = mean(values(runs, "ZeroshotCLIP", (row.dataset, row.backbone)))
-        assert row.seeds == len(numbers) and row.mean == pytest.approx(mean(numbers))
-        assert row.difference == pytest.approx(mean(numbers) - zero_shot)
-        if len(numbers) == 1:
+        assert row.seeds == len(accuracies) and row.mean == pytest.approx(mean(accuracies))
+        assert row.difference == pytest.approx(mean(accuracies) - zero_shot)
+        if len(accuracies) == 1:
             assert np.isnan(row.std) and np.isnan(row.interval)
         else:
-            assert row.std == pytest.approx(deviation(numbers))
-            assert row.interval == pytest.approx(T * deviation(numbers) / 3**0.5)
+            assert row.std == pytest.approx(stdev(accuracies))
+            assert row.interval == pytest.approx(T * stdev(accuracies) / 3**0.5)
+    assert summarise(runs[runs["trainer"] != "ZeroshotCLIP"])["difference"].isna().all()
 
 
 def test_single_models_are_averaged_over_peers_and_seeds(runs: pd.DataFrame) -> None:
@@ -65,19 +78,171 @@ def test_overall_is_over_pairs_for_each_seed_and_leaves_out_who_lacks_one(runs: 
     table = {row.method: row for row in overall(runs).itertuples()}
     assert set(table) == {"ZeroshotCLIP", "UPL", "CoFT"}
     for method in ("UPL", "CoFT"):
-        by_seed = [mean([values(runs, method, pair)[i] for pair in PAIRS]) for i in range(3)]
-        assert table[method].mean == pytest.approx(mean(by_seed))
-        assert table[method].std == pytest.approx(deviation(by_seed))
-        zero_shot = mean([values(runs, "ZeroshotCLIP", pair)[0] for pair in PAIRS])
-        assert table[method].difference == pytest.approx(mean(by_seed) - zero_shot)
+        by_seed = [mean(values(runs, method, pair)[i] for pair in PAIRS) for i in range(3)]
+        zero_shot = mean(values(runs, "ZeroshotCLIP", pair)[0] for pair in PAIRS)
         gains = [mean(values(runs, method, p)) - values(runs, "ZeroshotCLIP", p)[0] for p in PAIRS]
-        assert table[method].between == pytest.approx(T * deviation(gains) / 3**0.5)  # three pairs
+        row = table[method]
+        assert (row.mean, row.std) == pytest.approx((mean(by_seed), stdev(by_seed)))
+        assert row.difference == pytest.approx(mean(by_seed) - zero_shot)
+        assert row.between == pytest.approx(T * stdev(gains) / 3**0.5)  # three pairs
     assert np.isnan(table["ZeroshotCLIP"].between)
     assert overall(runs[runs["dataset"] == "Icons"]).empty
 
 
 def test_what_was_run_once_on_each_pair_counts_whichever_seeds_it_had(runs: pd.DataFrame) -> None:
-    expected = overall(runs)
-    once = runs["method"] == "ZeroshotCLIP"
+    expected, once = overall(runs), runs["method"] == "ZeroshotCLIP"
     runs.loc[once, "seed"] = range(5, 5 + once.sum())
     pd.testing.assert_frame_equal(overall(runs), expected)
+
+
+def test_gains_are_of_label_free_methods_in_order_of_zero_shot_accuracy(runs: pd.DataFrame) -> None:
+    runs.loc[runs["method"] == "CoOp", "labels_used"] = 160
+    gains = gain_over_zero_shot(summarise(runs))
+    assert {(row.method, row.dataset, row.backbone) for row in gains.itertuples()} == {
+        (method, *pair) for method in ("UPL", "CoFT") for pair in PAIRS
+    }
+    for row in gains.itertuples():
+        (zero_shot,) = values(runs, "ZeroshotCLIP", (row.dataset, row.backbone))
+        accuracies = values(runs, row.method, (row.dataset, row.backbone))
+        assert (row.zero_shot, row.difference) == pytest.approx((zero_shot, mean(accuracies) - zero_shot))
+    assert gains["zero_shot"].is_monotonic_increasing
+    for some in (runs["dataset"] == "Icons", runs["trainer"] != "ZeroshotCLIP"):  # one pair; nothing to compare with
+        assert gain_over_zero_shot(summarise(runs[some])).empty
+
+
+# ------------------------------------------------------------------ ablations
+
+MEASURES = {FULL: "both", "rule": "both", "alone": "single", "short": "after Phase I", "rare": "both"}
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    """Made-up results of five variants; `rare` lacks a pair."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for variant in MEASURES:
+        for dataset, backbone in PAIRS[: 1 if variant == "rare" else 2]:
+            for seed in SEEDS:
+                for stage in STAGES:
+                    line = {"variant": variant, "dataset": dataset, "backbone": backbone, "seed": seed, "stage": stage}
+                    numbers = {name: rng.uniform(50, 90) for name in ("accuracy", "peer_a", "peer_b", "seconds")}
+                    lines.append({**line, **numbers, "coverage": rng.uniform(), "precision": rng.uniform()})
+    return pd.DataFrame(lines)
+
+
+def accuracies(rows: pd.DataFrame, variant: str, pair: tuple[str, str], stage: str) -> list[float]:
+    """The accuracy that counts, of the runs of a variant after a phase."""
+    matching = [
+        row
+        for row in rows.to_dict("records")
+        if (row["variant"], row["dataset"], row["backbone"], row["stage"]) == (variant, *pair, stage)
+    ]
+    return [(row["peer_a"] + row["peer_b"]) / 2 if variant == "alone" else row["accuracy"] for row in matching]
+
+
+def differences(rows: pd.DataFrame, variant: str, pair: tuple[str, str], stages: tuple[str, str]) -> list[float]:
+    """By seed: of a variant after the first stage to the full method after the second."""
+    return list(
+        np.subtract(accuracies(rows, variant, pair, stages[0]), accuracies(rows, FULL, pair, stages[1])),
+    )
+
+
+def test_differences_are_paired_by_seed(rows: pd.DataFrame) -> None:
+    table = summarise_changes(changes_of(rows, MEASURES, FULL))
+    assert len(table) == 9
+    for row in table.to_dict("records"):
+        variant, pair = row["variant"], (row["dataset"], row["backbone"])
+        last = STAGES[0] if variant == "short" else STAGES[1]
+        assert row["phase1"] == pytest.approx(mean(accuracies(rows, variant, pair, STAGES[0])))
+        assert row["final"] == pytest.approx(mean(accuracies(rows, variant, pair, last)))
+        assert np.isnan(row["phase2"]) if variant == "short" else row["phase2"] == pytest.approx(row["final"])
+        if variant == FULL:
+            assert np.isnan(row["change"]) and np.isnan(row["phase1_change"])
+            continue
+        first = differences(rows, variant, pair, (STAGES[0], STAGES[0]))
+        end = differences(rows, variant, pair, (last, STAGES[1]))
+        assert [row["phase1_change"], row["phase1_std"]] == pytest.approx([mean(first), stdev(first)])
+        assert [row["change"], row["std"]] == pytest.approx([mean(end), stdev(end)])
+        assert row["interval"] == pytest.approx(T * stdev(end) / 3**0.5)
+
+
+def test_the_mean_over_pairs_is_taken_seed_by_seed(rows: pd.DataFrame) -> None:
+    changes = changes_of(rows, MEASURES, FULL)
+    over = {row["variant"]: row for row in overall_changes(changes).to_dict("records")}
+    assert set(over) == set(MEASURES) - {"rare"}
+    both = np.array([differences(rows, "rule", pair, (STAGES[1], STAGES[1])) for pair in PAIRS[:2]])
+    by_seed = both.mean(axis=0)
+    assert [over["rule"]["change"], over["rule"]["std"]] == pytest.approx([by_seed.mean(), by_seed.std(ddof=1)])
+    assert over["rule"]["between"] == pytest.approx(T2 * both.mean(axis=1).std(ddof=1) / 2**0.5)
+    assert overall_changes(changes[changes["backbone"] == "embedded"]).empty
+
+
+def test_a_run_without_a_partner_is_left_out(rows: pd.DataFrame) -> None:
+    some = rows[(rows["variant"] != FULL) | (rows["seed"] != 2)]
+    assert set(summarise_changes(changes_of(some, MEASURES, FULL))["seeds"]) == {2}
+
+
+# ------------------------------------------------------------------ bootstrap
+
+
+def right(rate: float, seeds: int, images: int, source: np.random.Generator) -> np.ndarray:
+    return source.random((seeds, images)) < rate
+
+
+def test_one_methods_interval_is_that_of_a_binomial() -> None:
+    hits = right(0.8, 1, 2000, np.random.default_rng(1))
+    low, high = interval(resampled([[(hits,)]])[:, 0])
+    assert errors([[(hits,)]])[0] == pytest.approx(1 - hits.mean())
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 2000), rel=0.15)
+
+
+def test_pairing_tells_methods_apart_that_differ_on_few_images() -> None:
+    first = right(0.7, 3, 1000, np.random.default_rng(2))
+    second = first.copy()
+    second[:, :20] = True
+    drawn = resampled([[(first, second)]])
+    low, high = interval(drawn[:, 0] - drawn[:, 1])
+    assert 0 < low < np.subtract(*errors([[(first, second)]])) < high < 0.02
+
+
+def test_equal_methods_have_no_difference_and_a_single_seed_serves_all() -> None:
+    source = np.random.default_rng(3)
+    many, one = right(0.6, 5, 300, source), right(0.6, 1, 300, source)
+    drawn = resampled([[(many, many, one)]], draws=50)
+    assert np.array_equal(drawn[:, 0], drawn[:, 1]) and not np.array_equal(drawn[:, 0], drawn[:, 2])
+
+
+RATES = (0.9, 0.5, 0.7, 0.8)
+
+
+def width(datasets: list[list[tuple[np.ndarray, ...]]]) -> float:
+    drawn = resampled(datasets)
+    low, high = interval(drawn[:, 0] / drawn[:, 1])
+    return high - low
+
+
+def test_a_data_set_s_second_unit_is_no_second_data_set() -> None:
+    source = np.random.default_rng(4)
+    units = [(right(rate, 3, 1000, source), right(0.7, 3, 1000, source)) for rate in RATES]
+    once, twice, apart = [[u] for u in units], [[u, u] for u in units], [[u] for u in units for _ in range(2)]
+    assert np.allclose(errors(once), errors(twice)) and np.allclose(errors(once), errors(apart))
+    assert width(twice) == pytest.approx(width(once), rel=0.1) and width(apart) < 0.8 * width(once)
+    assert width(once) > 2 * width(once[:1])  # data sets disagree
+
+
+def test_a_mean_is_over_units_whatever_data_sets_they_are_of() -> None:
+    source = np.random.default_rng(5)
+    one, two, three = ((right(rate, 1, 4000, source),) for rate in (0.9, 0.5, 0.4))
+    expected = np.mean([1 - unit[0].mean() for unit in (one, two, three)])
+    assert errors([[one, two], [three]])[0] == pytest.approx(expected)
+    drawn = resampled([[one, two], [three]], draws=100)[:, 0]
+    assert set(np.round(drawn, 1)) == {0.3, 0.4, 0.6}  # the first alone, both, the second alone
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_seeds_spread_as_their_unbiased_variance_says(seeds: int) -> None:
+    rates = np.linspace(0.2, 0.8, seeds)
+    hits = np.stack([np.arange(50_000) % 1000 < 1000 * rate for rate in rates])
+    drawn = resampled([[(hits,)]])[:, 0]
+    assert drawn.std() == pytest.approx(rates.std(ddof=1) / np.sqrt(seeds), rel=0.06)
+    assert drawn.mean() == pytest.approx(0.5, abs=0.02)

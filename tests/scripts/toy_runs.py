@@ -1,4 +1,4 @@
-"""Runs of a toy in the place of train.py: it leaves a summary.json, or fails, or takes its time."""
+"""What finished runs leave, and runs of a toy in the place of train.py: it leaves that, or fails, or takes its time."""
 
 from __future__ import annotations
 
@@ -70,3 +70,63 @@ def write_summary(folder: Path, trainer: str = "UPL", seed: int = 1, **more: Any
     summary |= {"seconds": 10.0, "results": {"accuracy_test": 80.0}, "config": yaml.safe_dump(config), **more}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
+
+
+# ------------------------------------------------------------------ logs of CoOp and its kin
+
+CONFIG = """***************
+** Arguments **
+***************
+backbone: some
+root: /data
+************
+** Config **
+************
+DATALOADER:
+  NUM_WORKERS: 8
+DATASET:
+  NAME: {dataset}
+  NUM_SHOTS: {shots}
+  ROOT: /data
+INPUT:
+  PIXEL_MEAN: [0.5, 0.5, 0.5]
+MODEL:
+  BACKBONE:
+    NAME: {backbone}
+OPTIM:
+  LR: {lr}
+OUTPUT_DIR: {folder}
+SEED: {seed}
+TRAINER:
+  COOP:
+    CSC: False
+    Note: a: b
+  NAME: {trainer}
+Collecting env info ...
+** System info **
+SEED: 77
+"""
+HEAD = "Loading dataset\n---------  -----\nDataset    {dataset}\n# train_x  1,600\n# test     8,100\n---------  -----\n"
+EPOCHS = "epoch [1/2][1/50]\tloss 2.1\nepoch [2/2][50/50]\tloss 1.0\n"
+FINISH = "Finish training\nDo evaluation on test set\n"
+RESULT = "=> result\n* total: 8,100\n* correct: 5,000\n* accuracy: {accuracy}%\n* error: 38.3%\n* macro_f1: 60.1%\n"
+END = "Elapsed: 1:02:03\n"
+
+
+def coop_log(
+    top: Path,
+    accuracy: str = "61.7",
+    seed: int = 1,
+    folder: str = "eurosat/CoOp/rn50_ep50_16shots/nctx16_cscFalse_ctpend",
+    config: bool = True,
+    finished: bool = True,
+    name: str = "log.txt",
+    **more: Any,
+) -> Path:
+    """Leave a log as CoOp and its kin do."""
+    place = top / folder / f"seed{seed}"
+    place.mkdir(parents=True, exist_ok=True)
+    more = {"dataset": "EuroSAT", "backbone": "RN50", "trainer": "CoOp", "shots": 16, "lr": 0.002, **more}
+    parts = [CONFIG if config else "", HEAD, EPOCHS, FINISH + RESULT + END if finished else ""]
+    (place / name).write_text("".join(parts).format(accuracy=accuracy, seed=seed, folder=place, **more))
+    return place

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 from coft.engine import run_log
 from coft.method import coft, guard, negatives
 from coft.method.negative_prompt import fit_negative
 from coft.rivals import deft
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed
+from tests.coft import toys
 from tests.conftest import CLASSNAMES
 from trainers.base import MethodTrainer
 
@@ -54,7 +56,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "ZeroshotCLIP2": {},
 }
 OURS = [name for name in TRAINER_REGISTRY.registered_names() if issubclass(TRAINER_REGISTRY.get(name), MethodTrainer)]
-LABEL_FREE = [name for name in OURS if TRAINER_REGISTRY.get(name).label_free]
+LABEL_FREE = [name for name in OURS if TRAINER_REGISTRY.get(name).spec.label_free]
 
 
 @pytest.fixture(autouse=True)
@@ -119,18 +121,18 @@ def trained(
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:
     """All trained weights of a trainer, by name."""
-    return {
-        f"{name}.{key}": value
-        for name in trainer.get_model_names()
-        for key, value in trainer.method.models[name].state_dict().items()
-        if isinstance(value, torch.Tensor)
-    }
+    return toys.weights(trainer.method)
 
 
-def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys() and a
-    different = [key for key in a if not torch.equal(a[key], b[key])]
-    assert not different, different
+def text_of(trainer: Any) -> torch.Tensor:
+    """Text features that a trainer starts from."""
+    method = trainer.method
+    return method.text if hasattr(method, "text") else trainer.engine.clip.zero_shot_text()
+
+
+def templates_of(trainer: Any) -> list[str]:
+    """Templates that a trainer averages."""
+    return trainer.engine.clip.templates[: 1 if trainer.spec.trainer == "ZeroshotCLIP" else None]
 
 
 def saved_weights(folder: Path, model: str, epoch: int) -> dict[str, torch.Tensor]:

@@ -13,23 +13,19 @@ import torch
 from coft.backbones.descriptions import described_features, load_descriptions
 from coft.backbones.prompts import ensemble_features, template_features
 from coft.core.errors import UserError
-from coft.labelling.pseudo_labels import select_seeds
+from coft.labelling.first_labels import zero_shot_logits
+from coft.labelling.seeds import select_seeds
 from tests.conftest import CLASSNAMES
+from tests.trainers.conftest import templates_of, text_of
 
 Run = Callable[..., Any]
-
-
-def text_of(trainer: Any) -> torch.Tensor:
-    """Text features that a trainer starts from."""
-    method = trainer.method
-    return method.text if hasattr(method, "text") else method.backbone.zero_shot_text()
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "NormAdaptation", "CoFT", "SelfTraining", "Supervised", "DeFT"])
 def test_descriptions_have_their_share(trainer: str, run: Run, trained: Run, described: Path) -> None:
     plain = trained(trainer)
     mixed = run(trainer, train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=0.3)
-    templates = plain.templates[: getattr(plain, "num_templates", 99)]
+    templates = templates_of(plain)
     expected = described_features(plain.clip_model, CLASSNAMES, templates, load_descriptions(described), 0.3)
     torch.testing.assert_close(text_of(mixed), expected)
     torch.testing.assert_close(text_of(plain), ensemble_features(plain.clip_model, CLASSNAMES, templates))
@@ -38,34 +34,35 @@ def test_descriptions_have_their_share(trainer: str, run: Run, trained: Run, des
 
 def test_upl_labels_with_descriptions_of_the_first_template(run: Run, described: Path) -> None:
     mixed = run("UPL", train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=1.0)
-    text = described_features(mixed.clip_model, CLASSNAMES, mixed.templates[:1], load_descriptions(described), 1.0)
-    backbone = mixed.method.backbone
-    expected = select_seeds(backbone.scale * backbone.image_features(mixed.images) @ text.t(), 3)
-    found = mixed.method.labels
-    assert torch.equal(found.index, expected.index) and torch.equal(found.label, expected.label)
+    clip, descriptions = mixed.engine.clip, load_descriptions(described)
+    text = described_features(mixed.clip_model, CLASSNAMES, clip.templates[:1], descriptions, 1.0)
+    expected = select_seeds(zero_shot_logits(mixed.engine.clip_features(), text, clip.scale), 3, len(CLASSNAMES))
+    mixed.engine.begin()
+    for labels in mixed.method.labels.values():
+        assert torch.equal(labels.index, expected.index) and torch.equal(labels.label, expected.label)
 
 
 def test_coft_plus_has_descriptions_at_seeds_and_predictions(run: Run, described: Path) -> None:
     mixed = run("CoFTPlus", train=False, TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(described))
-    args = (mixed.clip_model, mixed.classnames, mixed.templates, load_descriptions(described))
+    args = (mixed.clip_model, mixed.classnames, templates_of(mixed), load_descriptions(described))
     torch.testing.assert_close(mixed.method.zero_shot_text(), described_features(*args, 0.25))
     torch.testing.assert_close(mixed.method.described, described_features(*args, 1.0))
 
 
 def test_lafter_s_texts_are_templates_and_descriptions(run: Run, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = trained("LaFTer")  # there are none of this data set
-    templates = len(plain.templates)
-    for c, own in enumerate(plain.texts()):
-        expected = [template_features(plain.clip_model, plain.classnames, t)[c] for t in plain.templates]
-        torch.testing.assert_close(own, torch.stack(expected))
-    said = {"red circle": ["round and red"], "green square": ["four corners", "like grass"], "blue stripes": ["lines"]}
-    monkeypatch.setattr("trainers.described.descriptions_of", lambda *args: said)
-    built = run("LaFTer", train=False)
-    assert [len(own) - templates for own in built.texts()] == [1, 2, 1]
+    templates = templates_of(plain)
+    for c, texts in enumerate(plain.method.texts()):
+        expected = [template_features(plain.clip_model, plain.classnames, t)[c] for t in templates]
+        torch.testing.assert_close(texts, torch.stack(expected))
+    sentences = {name: ["lines"] for name in CLASSNAMES} | {"green square": ["four corners", "like grass"]}
+    monkeypatch.setattr("coft.engine.described.descriptions_of", lambda *args: sentences)
+    method = (built := run("LaFTer", train=False)).method
+    assert [len(texts) - len(templates) for texts in method.texts()] == [1, 2, 1]
     sentence = template_features(built.clip_model, ["like grass a photo of a green square."], "{}")[0]
-    torch.testing.assert_close(built.texts()[1][-1], sentence, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(method.texts()[1][-1], sentence, atol=1e-5, rtol=1e-4)
     without = run("LaFTer", train=False, out="without", TRAINER__LAFTER__DESCRIPTIONS=False)
-    assert [len(own) for own in without.texts()] == [templates] * 3
+    assert [len(texts) for texts in without.method.texts()] == [len(templates)] * 3
 
 
 def test_a_data_set_that_has_none_goes_on_with_a_warning(
@@ -76,12 +73,12 @@ def test_a_data_set_that_has_none_goes_on_with_a_warning(
     assert "goes on without descriptions" in caplog.text
     caplog.clear()
     auto = {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": "auto"}
-    assert run("CoFTPlus", train=False, out="plus", **auto).method.described is None
+    assert run("CoFTPlus", train=False, out="plus", **auto).method.describe is None
     assert "goes on without descriptions" in caplog.text
     caplog.clear()
     caplog.set_level("INFO")
     none = {"TRAINER__COFTPLUS__CONTRAST__WEIGHT": 0.0, "TRAINER__COFTPLUS__ROUNDS": 1}
-    assert run("CoFTPlus", train=False, out="given", **none).method.described is None
+    assert run("CoFTPlus", train=False, out="given", **none).method.describe is None
     assert "goes on without descriptions" not in caplog.text
     assert "CoFT+ without any of its parts is CoFT" in caplog.text
 
@@ -89,10 +86,6 @@ def test_a_data_set_that_has_none_goes_on_with_a_warning(
 def test_mistakes_are_one_line(run: Run, described: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="CoOp learns its prompts from labels"):
         run("CoOp", train=False, DATASET__DESCRIPTIONS="auto")
-    with pytest.raises(UserError, match=r"SHARE is 1\.5; expected a number from 0 to 1"):
-        run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=1.5)
-    with pytest.raises(UserError, match=r"no\.json: cannot be read"):
-        run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS=tmp_path / "no.json")
     with pytest.raises(UserError, match=r"no\.json: cannot be read"):
         run("CoFTPlus", train=False, TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(tmp_path / "no.json"))
     described.write_text(json.dumps({CLASSNAMES[0]: ["A thing."]}))

@@ -11,7 +11,7 @@ import pytest
 
 from coft.core.errors import UserError
 from datasets.pacs import CLASSNAMES, TEMPLATES
-from tests.datasets.rooms import write_image
+from tests.datasets.data_roots import write_image
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def drawings(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("domain", ["cartoon", "sketch"])
 def test_a_run_on_a_domain(run: Callable[..., Any], drawings: Path, domain: str) -> None:
     trainer = run("ZeroshotCLIP", root=drawings, DATASET__NAME="PACSDomain", DATASET__DOMAIN=domain)
-    assert trainer.templates == TEMPLATES[domain]
+    assert trainer.session.task.templates == TEMPLATES[domain]
     assert json.loads((Path(trainer.output_dir) / "summary.json").read_text())["dataset"] == f"PACS {domain}"
 
 

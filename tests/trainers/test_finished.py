@@ -33,7 +33,7 @@ def assert_predicts_as(trainer: Any) -> Any:
     trainer.set_model_mode("eval")
     seen = 0
     for images in batches_of(trainer):
-        assert torch.equal(model.log_probabilities(images), trainer.method.predict(images))
+        assert torch.equal(model.log_probabilities(images), trainer.engine.predict(images))
         seen += len(images)
     assert seen == len(trainer.dm.dataset.test)
     return model
@@ -46,7 +46,7 @@ def test_the_loaded_model_predicts_the_same_bits(trained: Run, trainer: str, bac
 
 def test_descriptions_and_low_rank_updates_come_along(run: Run, described: Path) -> None:
     plus = run("CoFTPlus", TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(described))
-    assert plus.method.described is not None
+    assert plus.method.describe is not None
     assert_predicts_as(plus)
     assert_predicts_as(run("LaFTer", "vit", out="lora", TRAINER__LAFTER__VISUAL="lora"))
 
@@ -65,16 +65,16 @@ def test_images_are_read_as_in_the_test(trained: Run) -> None:
     paths = [item.impath for item in built.dm.dataset.test]
     mine = model.batch([model.view(path) for path in paths])
     assert torch.equal(mine, torch.cat(list(batches_of(built))))
-    expected = torch.cat([built.method.predict(batch).softmax(dim=1) for batch in batches_of(built)])
+    expected = torch.cat([built.engine.predict(batch).softmax(dim=1) for batch in batches_of(built)])
     torch.testing.assert_close(model.predict_proba(paths, batch_size=7), expected)
 
 
 def test_p_clean_is_there_where_negative_prompts_were_trained(trained: Run) -> None:
     built = trained("CoFT")
     images = next(batches_of(built))
-    found = load(Path(built.output_dir)).predict(images)
-    each = [model.eval()(images)[1].softmax(dim=1) for model in built.method.prediction_models().values()]
-    torch.testing.assert_close(found.p_clean, torch.stack(each).mean(dim=0))
+    prediction = load(Path(built.output_dir)).predict(images)
+    each = [model.eval()(images)[1].softmax(dim=1) for model in built.method.inference_models().values()]
+    torch.testing.assert_close(prediction.p_clean, torch.stack(each).mean(dim=0))
     assert load(Path(trained("SelfTraining").output_dir)).predict(images).p_clean is None
 
 
@@ -90,11 +90,15 @@ def test_the_description_names_what_a_person_asks_for(trained: Run) -> None:
     built = trained("CoFT")
     content = json.loads((Path(built.output_dir) / "model" / "model.json").read_text())
     about = content["about"]
-    assert content["classes"] == list(built.classnames) and content["backbone"]["fingerprint"] == built.backbone_id
+    assert (
+        content["classes"] == list(built.classnames) and content["backbone"]["fingerprint"] == built.session.backbone_id
+    )
     assert about["trainer"] == "CoFT" and about["unlabeled_images"] == 60 and about["labels_used"] == 0
     assert about["not_default"]["TRAINER.COFT.PHASE2.LR"] == 1e-3
     assert "TRAINER.COFT.PHASE2.EMA" in about["settings"].keys() - about["not_default"].keys()
     assert about["results"]["accuracy_test"] == built.results["accuracy_test"]
+    content = json.loads((Path(trained("Supervised").output_dir) / "model" / "model.json").read_text())
+    assert (content["about"]["unlabeled_images"], content["about"]["labels_used"]) == (0, 60)
 
 
 def test_training_free_adaptation_leaves_none(trained: Run) -> None:
@@ -153,12 +157,12 @@ def test_a_flipped_bit_of_the_description_changes_nothing_without_a_word(saved: 
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
-            found = description_of(saved)  # as where the bit is one of the checksum's name
+            content = description_of(saved)  # as where the bit is one of the checksum's name
         except UserError as error:
             refused += 1
             assert "model.json: is " in str(error)
         else:
-            assert {key: found[key] for key in right} == right
+            assert {key: content[key] for key in right} == right
     assert refused > len(places) - 5
 
 
@@ -172,18 +176,20 @@ def test_a_description_without_a_checksum_is_of_an_earlier_version_or_changed_on
     assert load(saved).templates == ("a {}.",)
 
 
+@pytest.mark.parametrize(("earlier", "rule"), [("coupled", "softmax"), ("raw", "sigmoid")])
+def test_rules_of_earlier_models_have_their_present_names(saved: Path, earlier: str, rule: str) -> None:
+    edit(saved, score="joint", clean_rule=earlier)
+    predictor = load(saved).predictor
+    assert (predictor.score, predictor.clean_rule) == ("both-prompts", rule)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"classes": ["one"]},
-        {"encoders": ["none"]},
-        {"encoders": ["vpt-deep", "nothing"]},
         {"score": "none"},
         {"inputs": {}},
-        {"classifiers": []},
         {"backbone": None},
-        {"decoding": {"other": 1}},
-        {"precision": "fp7"},
     ],
 )
 def test_a_description_that_does_not_fit_is_damaged(saved: Path, change: dict[str, Any]) -> None:

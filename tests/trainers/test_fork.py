@@ -8,9 +8,10 @@ import pytest
 
 from coft.core.errors import UserError
 from coft.core.experiment import CONFIG
-from tests.trainers.conftest import assert_same_bits, of, weights
-from tests.trainers.test_resume import rows
-from trainers.pair import phase1_difference
+from tests.coft.toys import assert_same_bits
+from tests.trainers.conftest import of, weights
+from tests.trainers.runs import rows
+from trainers.forks import phase1_difference
 
 Run = Callable[..., Any]
 
@@ -24,7 +25,7 @@ def parent(trained: Run, trainer: str, backbone: str = "resnet") -> Any:
 @pytest.mark.parametrize(("trainer", "backbone"), [("CoFT", "vit"), ("CoFTPlus", "resnet"), ("DeFT", "resnet")])
 def test_a_fork_has_the_bits_of_the_run_itself(run: Run, trained: Run, trainer: str, backbone: str) -> None:
     whole = parent(trained, trainer, backbone)
-    fork = run(trainer, backbone, out="fork", TRAIN__FORK=whole.output_dir, TRAIN__EVAL_FREQ=1)
+    fork = run(trainer, backbone, out="fork", TRAIN__PHASE1_FROM=whole.output_dir, TRAIN__EVAL_FREQ=1)
     assert fork.start_epoch == next(e for e in range(9) if whole.method.phase(e) == 2)
     assert_same_bits(weights(whole), weights(fork))
     assert rows(Path(fork.output_dir)) == rows(Path(whole.output_dir))
@@ -34,41 +35,48 @@ def test_a_fork_has_the_bits_of_the_run_itself(run: Run, trained: Run, trainer: 
 
 def test_coft_plus_takes_coft_s_phase_one_and_has_its_own_bits(run: Run, trained: Run) -> None:
     whole = trained("CoFTPlus")
-    fork = run("CoFTPlus", out="fork", TRAIN__FORK=parent(trained, "CoFT").output_dir)
+    fork = run("CoFTPlus", out="fork", TRAIN__PHASE1_FROM=parent(trained, "CoFT").output_dir)
     assert fork.start_epoch == 2
     assert_same_bits(weights(whole), weights(fork))
 
 
 def test_forks_may_differ_in_phase_two_alone(run: Run, trained: Run) -> None:
     whole = parent(trained, "CoFT")
-    other = run("CoFT", out="other", TRAIN__FORK=whole.output_dir, **of("COFT", {"FILTER": "none"}))
+    other = run("CoFT", out="other", TRAIN__PHASE1_FROM=whole.output_dir, **of("COFT", {"FILTER": "none"}))
     before, after = weights(whole), weights(other)
     assert any(not before[key].equal(after[key]) for key in before)
-    with pytest.raises(UserError, match=r"TRAIN\.FORK .*PRIOR_TAU is 0\.5 there, 0\.1 here, and Phase I depends on it"):
-        run("CoFT", out="wrong", train=False, TRAIN__FORK=whole.output_dir, **of("COFT", {"PRIOR_TAU": 0.1}))
+    with pytest.raises(
+        UserError, match=r"TRAIN\.PHASE1_FROM .*PRIOR_TAU is 0\.5 there, 0\.1 here, and Phase I depends on it"
+    ):
+        run("CoFT", out="wrong", train=False, TRAIN__PHASE1_FROM=whole.output_dir, **of("COFT", {"PRIOR_TAU": 0.1}))
 
 
 def test_a_fork_of_nothing_is_refused(run: Run, trained: Run, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"TRAIN\.FORK .*: holds no run; give the output folder of one"):
-        run("CoFT", out="wrong", train=False, TRAIN__FORK=str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"TRAIN\.PHASE1_FROM .*: holds no run; give the output folder of one"):
+        run("CoFT", out="wrong", train=False, TRAIN__PHASE1_FROM=str(tmp_path / "nothing"))
     unfinished = run("CoFT", out="unfinished", train=False)
     (tmp_path / "unfinished").mkdir(exist_ok=True)
     (tmp_path / "unfinished" / CONFIG).write_text(unfinished.cfg.dump())
-    with pytest.raises(UserError, match=r"TRAIN\.FORK .*: has not finished Phase I"):
-        run("CoFT", out="wrong", train=False, TRAIN__FORK=str(tmp_path / "unfinished"))
+    with pytest.raises(UserError, match=r"TRAIN\.PHASE1_FROM .*: has not finished Phase I"):
+        run("CoFT", out="wrong", train=False, TRAIN__PHASE1_FROM=str(tmp_path / "unfinished"))
     (tmp_path / "unfinished" / "peer_a").mkdir(exist_ok=True)
     (tmp_path / "unfinished" / "peer_a" / "model.pth.tar-1").touch()  # Phase I has two epochs
-    with pytest.raises(UserError, match=r"TRAIN\.FORK .*: has not finished Phase I"):
-        run("CoFT", out="wrong", TRAIN__FORK=str(tmp_path / "unfinished"))
-    with pytest.raises(UserError, match=r"TRAIN\.FORK: UPL has no two phases"):
-        run("UPL", out="wrong", train=False, TRAIN__FORK=str(tmp_path))
+    with pytest.raises(UserError, match=r"TRAIN\.PHASE1_FROM .*: has not finished Phase I"):
+        run("CoFT", out="wrong", TRAIN__PHASE1_FROM=str(tmp_path / "unfinished"))
+    with pytest.raises(UserError, match=r"TRAIN\.PHASE1_FROM: UPL has no two phases"):
+        run("UPL", out="wrong", train=False, TRAIN__PHASE1_FROM=str(tmp_path))
 
 
 def test_a_filter_that_weighs_seeds_too_has_another_phase_one() -> None:
-    plain = {"TRAINER.COFT.FILTER": "both", "TRAINER.COFT.N_CTX": 0, "TRAINER.COFT.PHASE2.LR": 1e-5, "OUTPUT_DIR": "a"}
-    for key, value, found in [
+    plain = {
+        "TRAINER.COFT.FILTER": "min-p-clean",
+        "TRAINER.COFT.N_CTX": 0,
+        "TRAINER.COFT.PHASE2.LR": 1e-5,
+        "OUTPUT_DIR": "a",
+    }
+    for key, value, difference in [
         ("TRAINER.COFT.FILTER", "none", None),
-        ("TRAINER.COFT.FILTER", "both-hard", "TRAINER.COFT.FILTER"),
+        ("TRAINER.COFT.FILTER", "min-p-clean-hard", "TRAINER.COFT.FILTER"),
         ("TRAINER.COFT.PHASE2.LR", 1e-4, None),
         ("TRAINER.COFT.N_CTX", 4, "TRAINER.COFT.N_CTX"),
         ("OUTPUT_DIR", "b", None),
@@ -77,7 +85,7 @@ def test_a_filter_that_weighs_seeds_too_has_another_phase_one() -> None:
         ("TRAINER.COFTORACLE.KNOWS", "filter", None),
         ("TRAINER.COFTORACLE.KNOWS", "seeds", "TRAINER.COFTORACLE.KNOWS"),
     ]:
-        assert phase1_difference(plain, plain | {key: value}) == found
+        assert phase1_difference(plain, plain | {key: value}) == difference
 
 
 def test_coft_plus_has_coft_s_phase_one_unless_it_knows_more_of_the_classes() -> None:
@@ -88,13 +96,13 @@ def test_coft_plus_has_coft_s_phase_one_unless_it_knows_more_of_the_classes() ->
         "DATASET.CLASSES": "",
         "TRAINER.COFTPLUS.ROUNDS": 2,
     }
-    for source, classes, found in [
+    for source, classes, difference in [
         ("given", "", None),
         ("none", "names.txt", None),
         ("given", "names.txt", "TRAINER.NAME"),
         ("auto", "", "TRAINER.NAME"),
     ]:
-        own = plus | {"TRAINER.COFTPLUS.DESCRIPTIONS.FROM": source, "DATASET.CLASSES": classes}
-        assert phase1_difference(coft | {"DATASET.CLASSES": classes}, own) == found
-    own = plus | {"TRAINER.COFTPLUS.DESCRIPTIONS.FROM": "none", "TRAINER.COFTPLUS.N_CTX": 4}
-    assert phase1_difference(coft, own) == "TRAINER.COFT.N_CTX"
+        settings = plus | {"TRAINER.COFTPLUS.DESCRIPTIONS.FROM": source, "DATASET.CLASSES": classes}
+        assert phase1_difference(coft | {"DATASET.CLASSES": classes}, settings) == difference
+    settings = plus | {"TRAINER.COFTPLUS.DESCRIPTIONS.FROM": "none", "TRAINER.COFTPLUS.N_CTX": 4}
+    assert phase1_difference(coft, settings) == "TRAINER.COFT.N_CTX"

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import train
-from tests.test_mistakes import QUICK
+from coft.engine.engine import Engine
+from tests.trainers.runs import QUICK
 
 
 @pytest.fixture
@@ -34,19 +35,17 @@ def test_a_backbone_that_is_not_finite_is_refused(
 def test_a_last_step_that_diverges_is_not_saved(
     tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from coft.method.pair import Pair
-
-    step: Callable[..., Any] = Pair.step
+    step: Callable[..., Any] = Engine.step
     calls: list[int] = []
 
-    def diverging(self: Pair, losses: Any) -> dict[str, float]:
-        found = step(self, losses)
+    def diverging(self: Engine, batch: Any) -> dict[str, float]:
+        losses = step(self, batch)
         calls.append(1)
         if len(calls) == 2:  # the last one of the epoch: no loss will show it
-            next(self.peers["peer_a"].parameters()).data.fill_(torch.nan)
-        return found
+            next(self.method.models["peer_a"].parameters()).data.fill_(torch.nan)
+        return losses
 
-    monkeypatch.setattr(Pair, "step", diverging)
+    monkeypatch.setattr(Engine, "step", diverging)
     assert train.main(command) == 2
     assert "epoch 1: peer_a." in (line := capfd.readouterr().err) and "lower OPTIM.LR" in line
     assert not (tmp_path / "out").exists()
@@ -57,24 +56,14 @@ def test_a_checkpoint_that_is_not_finite_is_neither_tested_nor_gone_on_from(
 ) -> None:
     assert train.main(command) == 0
     for path in (tmp_path / "out").glob("peer_b/model.pth.tar-*"):
-        found = torch.load(path, weights_only=True)
-        next(x for x in found["state_dict"].values() if x.is_floating_point()).view(-1)[0] = torch.nan
-        torch.save(found, path)
+        checkpoint = torch.load(path, weights_only=True)
+        next(x for x in checkpoint["state_dict"].values() if x.is_floating_point()).view(-1)[0] = torch.nan
+        torch.save(checkpoint, path)
     elsewhere = ["--output-dir", str(tmp_path / "other")]
     for flags in (["--eval-only", "--model-dir", str(tmp_path / "out")], ["--resume", str(tmp_path / "out")]):
         capfd.readouterr()
         assert train.main([*elsewhere, *flags, *command[:4], *command[6:]]) == 2
         assert "values that are not finite" in capfd.readouterr().err
-
-
-def test_nothing_to_go_on_from_and_nothing_to_evaluate(
-    tmp_path: Path, command: list[str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert train.main(["--resume", str(tmp_path / "nowhere"), *command]) == 2
-    assert "nowhere: holds no epoch to go on from" in capfd.readouterr().err
-    assert train.main(["--eval-only", *command]) == 2
-    assert "--model-dir is missing" in capfd.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 def test_one_flipped_byte_is_found(tmp_path: Path, command: list[str], capfd: pytest.CaptureFixture[str]) -> None:

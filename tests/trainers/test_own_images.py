@@ -18,10 +18,11 @@ from coft.core.errors import UserError
 from coft.engine.predictions import count_by_class, known_accuracy
 from coft.images import index
 from dassl.engine import TRAINER_REGISTRY
+from tests.coft.toys import assert_same_bits
 from tests.conftest import CLASSNAMES, draw
-from tests.trainers.conftest import OURS, assert_same_bits, weights
+from tests.trainers.conftest import OURS, weights
 
-FREE = [name for name in OURS if not TRAINER_REGISTRY.get(name).learns_from_labels]
+FREE = [name for name in OURS if not TRAINER_REGISTRY.get(name).spec.learns_from_labels]
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +68,11 @@ def test_predictions_are_written_and_no_accuracy_is_made_up(
     assert math.isnan(built.test())
 
 
-@pytest.mark.parametrize("trainer", ["CoFT", "UPL"])
 def test_names_of_folders_serve_the_evaluation_alone(
-    trainer: str, run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path
+    run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    without = run(trainer, out="without", **settings)
-    named = run(trainer, out="named", **settings, DATASET__LABELS_FROM_FOLDERS=True)
+    without = run("CoFT", out="without", **settings)
+    named = run("CoFT", out="named", **settings, DATASET__LABELS_FROM_FOLDERS=True)
     assert_same_bits(weights(without), weights(named))
     rows = list(csv.DictReader((tmp_path / "named" / "predictions.csv").open()))
     right = sum(row["class"] == Path(row["path"]).parent.name for row in rows)
@@ -104,17 +104,6 @@ def test_images_that_are_indexed_are_not_read_again(
     assert pool.digest == first.images.digest and pool.paths == first.images.pool.paths and not reads
 
 
-def test_a_pool_is_the_same_with_hashes_and_without(settings: dict[str, Any], own: Path) -> None:
-    from coft.images.unlabeled import UnlabeledPool
-
-    paths = sorted(str(path) for path in own.glob("*/*.png"))
-    digests = {e.path: e.digest for e in index.index_folder(own)}
-    hashes = {path: digests[str(Path(path).relative_to(own))] for path in paths[:7]}
-    plain, known = UnlabeledPool(paths), UnlabeledPool(paths, hashes=hashes)
-    assert plain.digest == known.digest and plain.paths == known.paths
-    assert np.array_equal(np.asarray(plain.image(3)), np.asarray(known.image(3)))
-
-
 @pytest.mark.parametrize("trainer", ["CoFTPlus", "LaFTer"])
 def test_sentences_in_the_file_of_classes_are_used(
     trainer: str, run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -125,19 +114,11 @@ def test_sentences_in_the_file_of_classes_are_used(
     described = run(trainer, train=False, out="described", **(settings | {"DATASET__CLASSES": tmp_path / "classes"}))
     assert "Classes without a description, which others have: blue stripes" in caplog.text
     if trainer == "CoFTPlus":
-        assert plain.method.described is None and described.method.described.shape == (3, 32)
+        assert plain.method.describe is None and described.method.described.shape == (3, 32)
         assert not torch.equal(plain.method.zero_shot_text(), described.method.zero_shot_text())
     else:
-        numbers = [[len(texts) for texts in built.texts()] for built in (plain, described)]
+        numbers = [[len(texts) for texts in built.method.texts()] for built in (plain, described)]
         assert numbers[1] == [n + 1 for n in numbers[0]]
-
-
-def test_sentences_that_clip_cannot_read_are_named(
-    run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "classes").write_text(f"red circle\t{'A red circle. ' * 30}\ngreen square\nblue stripes\n")
-    with pytest.raises(UserError, match=r"--classes, class 'red circle': .* tokens, CLIP reads 77"):
-        run("CoFTPlus", train=False, **(settings | {"DATASET__CLASSES": tmp_path / "classes"}))
 
 
 def test_accuracy_counts_known_labels_alone() -> None:
@@ -147,9 +128,3 @@ def test_accuracy_counts_known_labels_alone() -> None:
     assert known_accuracy(predicted, label) == pytest.approx(200 / 3)
     assert known_accuracy(predicted, torch.full((4,), -1)) is None
     assert count_by_class(["a", "b", "c"], predicted) == "b 2, a 1, c 1"
-
-
-def test_trainers_say_what_they_learn_from() -> None:
-    reading = {name for name in OURS if TRAINER_REGISTRY.get(name).learns_from_labels}
-    assert reading == {"CoOp", "Supervised", "CoFTOracle"}
-    assert not any(TRAINER_REGISTRY.get(name).label_free for name in reading)

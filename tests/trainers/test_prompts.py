@@ -14,7 +14,8 @@ from clip import clip
 from coft.backbones.prompts import template_features
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from datasets.base import dataset_root, read_split
-from tests.trainers.conftest import assert_same_bits, saved_weights, weights
+from tests.coft.toys import assert_same_bits
+from tests.trainers.conftest import weights
 
 Run = Callable[..., Any]
 
@@ -29,8 +30,8 @@ def test_zero_shot_equals_clips_own(trained: Run) -> None:
 
 def test_zero_shot_2_averages_templates(trained: Run) -> None:
     one, all_of_them = trained("ZeroshotCLIP").method, trained("ZeroshotCLIP2").method
-    templates = trained("ZeroshotCLIP2").templates
-    features = [template_features(one.clip_model, trained("ZeroshotCLIP").classnames, t) for t in templates]
+    clip = all_of_them.engine.clip
+    features = [template_features(clip.clip_model, clip.classnames, t) for t in clip.templates]
     torch.testing.assert_close(one.text, features[0])
     torch.testing.assert_close(all_of_them.text, F.normalize(sum(features) / len(features), dim=-1))
     assert len(features) > 1 and not torch.allclose(one.text, all_of_them.text, atol=1e-3)
@@ -46,24 +47,6 @@ def test_coop_of_every_kind_trains_saves_and_loads(run: Run, settings: dict[str,
     assert not torch.equal(trainer.prompt_learner.ctx, first.prompt_learner.ctx)
     first.load_model(trainer.output_dir, epoch=2)
     assert_same_bits(weights(trainer), weights(first))
-
-
-def test_coops_gradient_equals_the_plain_way(run: Run) -> None:
-    trainer = run("CoOp", "vit", train=False, TRAINER__COOP__N_CTX=4)
-    image, label = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 0, 1, 2])
-    method, model, learner = trainer.method, trainer.clip_model, trainer.prompt_learner
-    logits = method.scale * method.image_features(image) @ method.text("prompt_learner").t()
-    F.cross_entropy(logits, label).backward()
-    ctx = learner.ctx.detach().clone().requires_grad_(True)
-    tokens = clip.tokenize([f"X X X X {name}." for name in trainer.classnames])
-    embedded = model.token_embedding(tokens)
-    prompts = torch.cat([embedded[:, :1], ctx.expand(3, -1, -1), embedded[:, 5:]], dim=1)
-    x = model.transformer((prompts + model.positional_embedding).permute(1, 0, 2)).permute(1, 0, 2)
-    text = model.ln_final(x)[torch.arange(3), tokens.argmax(-1)] @ model.text_projection
-    f = model.encode_image(image)
-    logits = model.logit_scale.exp() * (f / f.norm(dim=-1, keepdim=True)) @ (text / text.norm(dim=-1, keepdim=True)).t()
-    F.cross_entropy(logits, label).backward()
-    torch.testing.assert_close(learner.ctx.grad, ctx.grad, atol=1e-4, rtol=1e-3)
 
 
 def test_a_checkpoint_in_coops_form_evaluates(run: Run, tmp_path: Path) -> None:
@@ -85,14 +68,12 @@ def test_a_checkpoint_in_coops_form_evaluates(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "UPL", "GRIP"])
-def test_contexts_can_come_from_a_file(run: Run, trained: Run, trainer: str) -> None:
+def test_contexts_can_come_from_a_file_and_nothing_else_does(run: Run, trained: Run, trainer: str) -> None:
     first = trained(trainer)
     path = Path(first.output_dir) / "prompt_learner" / f"model.pth.tar-{first.max_epoch}"
     second = run(trainer, train=False, MODEL__INIT_WEIGHTS=str(path))
     assert torch.equal(first.prompt_learner.ctx, second.prompt_learner.ctx)
-    if trainer == "GRIP":  # whose checkpoint has the pseudo-labels of a round, perhaps of other images
-        labels = second.prompt_learner.labels
-        assert labels is second.method.labels and len(labels.index) < len(first.prompt_learner.labels.index)
+    assert not second.method.labels  # those of GRIP's last round may be of other images
 
 
 def test_the_best_epoch_may_be_chosen_by_labels_where_labels_are_read(run: Run) -> None:
@@ -113,10 +94,3 @@ class CoOpStyle(DatasetBase):
 def test_data_sets_in_coops_style_serve_label_free_trainers(run: Run, trained: Run, trainer: str) -> None:
     """Their training images are the unlabeled ones, and the result is that of a declared data set."""
     assert_same_bits(weights(trained(trainer)), weights(run(trainer, DATASET__NAME="CoOpStyle")))
-
-
-def test_saved_contexts_are_those_of_the_run(trained: Run) -> None:
-    built = trained("CoOp")
-    assert_same_bits(
-        saved_weights(Path(built.output_dir), "prompt_learner", 2), dict(built.prompt_learner.state_dict())
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import signal
@@ -14,7 +13,10 @@ import pytest
 import torch
 
 from coft.core.errors import UserError
-from tests.trainers.conftest import assert_same_bits, saved_weights, weights
+from coft.engine import session
+from tests.coft.toys import assert_same_bits
+from tests.trainers.conftest import saved_weights, weights
+from tests.trainers.runs import rows, stop_in
 
 Run = Callable[..., Any]
 # Epochs in which a run is stopped: a few, as tests of the methods stop them in all. CoFT's: in Phase I, and where Phase
@@ -32,26 +34,13 @@ STOPS = {
 }
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
-
-
-def stop_in(trainer: Any, epoch: int, how: Callable[[], Any]) -> None:
-    """Do something after the first step of an epoch."""
-    step = trainer.forward_backward
-
-    def stopping(batch: Any) -> Any:
-        losses = step(batch)
-        if trainer.epoch == epoch:
-            how()
-        return losses
-
-    trainer.forward_backward = stopping
-
-
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def assert_same_file(name: str, *trainers: Any) -> None:
+    first, second = ((Path(trainer.output_dir) / name).read_bytes() for trainer in trainers)
+    assert first == second
 
 
 @pytest.mark.parametrize(("trainer", "epoch"), [(trainer, epoch) for trainer in STOPS for epoch in STOPS[trainer]])
@@ -68,29 +57,10 @@ def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(
     assert resumed.start_epoch == epoch
     assert_same_bits(weights(whole), weights(resumed))
     assert resumed.results["accuracy_test"] == whole.results["accuracy_test"]
-    if hasattr(whole, "log"):
+    assert_same_file("test_predictions.csv", whole, resumed)
+    if whole.session.log:
         assert rows(Path(resumed.output_dir)) == rows(Path(whole.output_dir))
-        labels = [(Path(t.output_dir) / "pseudo_labels.csv").read_bytes() for t in (whole, resumed)]
-        assert labels[0] == labels[1]
-
-
-@pytest.mark.parametrize(
-    ("trainer", "epoch"),
-    [
-        ("CoFT", 2),
-        ("CoFT", 1),
-        ("UPL", 1),
-    ],
-)
-def test_predictions_of_a_resumed_run_are_those_of_the_whole(run: Run, trained: Run, trainer: str, epoch: int) -> None:
-    whole = trained(trainer)
-    first = run(trainer, train=False, TRAIN__EVAL_FREQ=1)
-    stop_in(first, epoch, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        first.train()
-    resumed = run(trainer, TRAIN__EVAL_FREQ=1)
-    found = [(Path(t.output_dir) / "test_predictions.csv").read_bytes() for t in (whole, resumed)]
-    assert found[0] == found[1]
+        assert_same_file("pseudo_labels.csv", whole, resumed)
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(run: Run, trained: Run) -> None:
@@ -140,11 +110,13 @@ def test_contexts_from_a_file_are_where_training_begins_and_not_where_a_round_or
     assert (resumed.prompt_learner.ctx - start).abs().mean() > 0.5 * start.abs().mean()  # the last round began afresh
 
 
-def test_the_scaler_of_fp16_is_where_dassl_s_checkpoints_look_for_it(run: Run) -> None:
+def test_the_scaler_of_fp16_is_where_dassl_s_checkpoints_look_for_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "forward_type", lambda *args: torch.float16)  # of a GPU alone
     built = run("CoFT", train=False)
-    runtime = built.make_runtime(torch.float16)
-    assert runtime.scaler is not None and vars(built)["scaler"] is runtime.scaler
-    assert built.make_runtime(None).scaler is None
+    scaler = built.session.runtime.scaler
+    assert isinstance(scaler, torch.amp.GradScaler) and vars(built)["scaler"] is scaler
+    monkeypatch.undo()
+    assert run("CoFT", train=False).scaler is None
 
 
 @pytest.mark.parametrize("backbone", ["resnet", "vit"])
@@ -157,21 +129,13 @@ def test_load_epoch_means_what_it_says_in_either_phase(run: Run, trained: Run, b
         loaded.load_model(str(folder), epoch=epoch)
         assert loaded.method.peers["peer_a"].phase == phase
         assert loaded.test() == pytest.approx(accuracy[str(epoch or 5)])
-        found = {key[7:]: value for key, value in weights(loaded).items() if key.startswith("peer_a")}
-        assert_same_bits(saved_weights(folder, "peer_a", epoch or 5), found)
+        loaded_weights = {key[7:]: value for key, value in weights(loaded).items() if key.startswith("peer_a")}
+        assert_same_bits(saved_weights(folder, "peer_a", epoch or 5), loaded_weights)
 
 
-@pytest.mark.parametrize("trainer", ["CoFTPlus", "DeFT", "UPL", "GRIP", "CoOp", "SelfTraining", "LaFTer", "Supervised"])
+@pytest.mark.parametrize("trainer", [*list(STOPS)[1:], "NormAdaptation"])
 def test_the_last_checkpoint_is_evaluated_by_default(run: Run, trained: Run, trainer: str) -> None:
     whole, loaded = trained(trainer), run(trainer, train=False)
-    loaded.load_model(whole.output_dir)
-    assert_same_bits(weights(whole), weights(loaded))
-    assert loaded.test() == pytest.approx(whole.results["accuracy_test"])
-
-
-@pytest.mark.parametrize("backbone", ["resnet", "vit"])
-def test_norms_that_were_adapted_are_loaded(run: Run, trained: Run, backbone: str) -> None:
-    whole, loaded = trained("NormAdaptation", backbone), run("NormAdaptation", backbone, train=False)
     loaded.load_model(whole.output_dir)
     assert_same_bits(weights(whole), weights(loaded))
     assert loaded.test() == pytest.approx(whole.results["accuracy_test"])

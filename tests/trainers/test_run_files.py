@@ -56,7 +56,7 @@ def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str
     assert summary["versions"]["dassl"] and summary["versions"]["torch"] == importlib.metadata.version("torch")
     assert summary["backbone_fingerprint"] == fingerprint(built.clip_model)
     assert summary["labels_used"] == LABELS_USED.get(trainer, 0)
-    assert ("unlabeled" in summary) == built.label_free
+    assert ("unlabeled" in summary) == built.spec.label_free
     assert summary["ensemble"] == ENSEMBLES.get(trainer, 2)
     assert summary["precision"] == "fp32" and "SEED: 1" in summary["config"]
     assert 0 <= summary["results"]["accuracy_test"] <= 100
@@ -79,7 +79,7 @@ def test_the_summary_says_that_zero_shot_clip_was_kept(
 def predicted(built: Any) -> list[str]:
     """Classes of the test images by a trainer's present weights."""
     built.set_model_mode("eval")
-    return [built.classnames[c] for batch in built.test_loader for c in built.method.predict(batch["img"]).argmax(1)]
+    return [built.classnames[c] for batch in built.test_loader for c in built.engine.predict(batch["img"]).argmax(1)]
 
 
 @pytest.mark.parametrize("trainer", OURS)
@@ -133,19 +133,6 @@ def test_predictions_of_validation_images_do_not_take_their_place(
     assert len(lines(Path(built.output_dir), "test_predictions.csv")) == len(split["test"])
 
 
-@pytest.mark.parametrize("backbone", ["resnet", "vit"])
-def test_pseudo_labels_are_those_that_peers_are_trained_on(trained: Callable[..., Any], backbone: str) -> None:
-    built = trained("CoFT", backbone)
-    rows = lines(Path(built.output_dir), "pseudo_labels.csv")
-    assert list(rows[0]) == ["path", "class", "confidence", "p_clean_a", "p_clean_b", "kept_for"]
-    assert [row["path"] for row in rows] == built.images.pool.paths
-    labels = {name: built.method.peers[name].labels for name in PEERS}
-    for i, row in enumerate(rows):
-        kept = [p for p in PEERS if labels[p].keep[i] and built.classnames[labels[p].label[i]] == row["class"]]
-        assert row["kept_for"] == "+".join(kept)
-        assert 0 <= float(row["p_clean_a"]) <= 1 and 1 / 3 <= float(row["confidence"]) <= 1
-
-
 @pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus"])
 def test_the_page_explains_every_column(trained: Callable[..., Any], trainer: str) -> None:
     text = PAGE.read_text(encoding="utf-8")
@@ -165,16 +152,16 @@ def test_the_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> No
     trainer.train()
     text = (Path(trainer.output_dir) / "log.txt").read_text()
     tail = text[text.index("\nFinish training\n") :]
-    found = re.findall(r"\* accuracy: ([\.\deE+-]+)%", tail)
-    assert len(found) == 1 and float(found[0]) == pytest.approx(trainer.results["accuracy_test"], abs=0.05)
+    reported = re.findall(r"\* accuracy: ([\.\deE+-]+)%", tail)
+    assert len(reported) == 1 and float(reported[0]) == pytest.approx(trainer.results["accuracy_test"], abs=0.05)
 
 
 def test_accuracies_of_the_curves_are_those_of_both_peers(trained: Callable[..., Any]) -> None:
     built = trained("CoFT")
-    found, right = built.accuracies(), dict.fromkeys((*PEERS, "both"), 0)
+    reported, right = built.accuracies(), dict.fromkeys((*PEERS, "both"), 0)
     for batch in built.test_loader:
-        each = built.method.predict_each(batch["img"])
+        each = built.engine.predict_each(batch["img"])
         each["both"] = built.model_inference(batch["img"])
         for who, scores in each.items():
             right[who] += int((scores.argmax(dim=1) == batch["label"]).sum())
-    assert found == pytest.approx({f"accuracy_{who}": 100 * n / 30 for who, n in right.items()})
+    assert reported == pytest.approx({f"accuracy_{who}": 100 * n / 30 for who, n in right.items()})

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from coft.backbones.prompts import PromptLearner, encode_prompts, ensemble_features
+from coft.core.errors import UserError
 from tests.conftest import CLASSNAMES, Shapes
-
-from .test_described import text_of
+from tests.trainers.conftest import templates_of, text_of
 
 Run = Callable[..., Any]
 SYNONYMS = {"red circle": ("red disc", "scarlet dot"), "blue stripes": ("blue bars",)}
@@ -26,8 +26,7 @@ def _synonyms(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "NormAdaptation", "CoFT", "SelfTraining", "Supervised", "DeFT"])
 def test_all_names_of_a_class_have_their_share(trainer: str, run: Run) -> None:
     built = run(trainer, train=False)
-    templates = built.templates[: getattr(built, "num_templates", 99)]
-    expected = ensemble_features(built.clip_model, CLASSNAMES, templates, SYNONYMS)
+    expected = ensemble_features(built.clip_model, CLASSNAMES, templates_of(built), SYNONYMS)
     torch.testing.assert_close(text_of(built), expected)
     assert built.classnames == list(CLASSNAMES)
 
@@ -35,14 +34,17 @@ def test_all_names_of_a_class_have_their_share(trainer: str, run: Run) -> None:
 @pytest.mark.parametrize("trainer", ["UPL", "GRIP", "CoOp"])
 def test_a_learned_context_stands_before_each_name(trainer: str, run: Run) -> None:
     method = run(trainer, train=False).method
-    learner, clip_model = method.learners["prompt_learner"], method.backbone.clip_model
+    learner, clip_model = method.learners["prompt_learner"], method.engine.clip.clip_model
     names = ["red circle", "red disc", "scarlet dot", "green square", "blue stripes", "blue bars"]
     alone = F.normalize(encode_prompts(clip_model, PromptLearner(clip_model, names, learner.ctx.detach()))[0], dim=1)
     expected = torch.stack([alone[:3].mean(dim=0), alone[3], alone[4:].mean(dim=0)])
     torch.testing.assert_close(method.text("prompt_learner"), F.normalize(expected, dim=1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_checkpoint_of_other_synonyms_is_of_another_run(run: Run) -> None:
-    built = run("CoFT", train=False)
-    built.synonyms = {}
-    assert built.method.backbone.identity["class list"] != built.identity["class list"] == " | ".join(CLASSNAMES)
+def test_a_checkpoint_of_other_synonyms_is_of_another_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = run("CoFT", train=False).session.identity
+    monkeypatch.setattr(Shapes, "synonyms", {})
+    plain = run("CoFT", train=False).session
+    assert identity["class list"] != plain.identity["class list"] == " | ".join(CLASSNAMES)
+    with pytest.raises(UserError, match="made with another class list"):
+        plain.load_state_dict({"identity": identity, "method": plain.method.state_dict()})

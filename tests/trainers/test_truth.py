@@ -1,4 +1,4 @@
-"""Trainers that read labels of the training images: Supervised and CoFTOracle."""
+"""Supervised and CoFTOracle read labels of the training images, and say so."""
 
 from __future__ import annotations
 
@@ -11,24 +11,20 @@ import pytest
 import torch
 
 from coft.core.errors import UserError
-from tests.trainers.conftest import assert_same_bits, of, weights
-from tests.trainers.test_label_free import blank_labels, changed
+from tests.coft.toys import assert_same_bits
+from tests.trainers.changed_sets import blank_labels, changed
+from tests.trainers.conftest import of, weights
+from tests.trainers.runs import assert_true
 
 Run = Callable[..., Any]
-
-
-def assert_true(trainer: Any, labels: list[int]) -> None:
-    """Compare labels by index with those that the names of the files tell."""
-    for path, label in zip(trainer.images.pool.paths, labels, strict=True):
-        assert Path(path).name.startswith(f"train_{label}_")
 
 
 def test_supervision_has_the_labels_of_all_images_or_of_the_chosen_shots(run: Run, trained: Run) -> None:
     for built, count in ((trained("Supervised"), 60), (run("Supervised", DATASET__NUM_SHOTS=3), 9)):
         assert built.labels_used == len(built.images) == count
-        for peer in built.method.peers.values():
-            assert_true(built, peer.labels.label.tolist())
-            assert bool(peer.labels.keep.all())
+        for labels in built.method.labels.values():
+            assert_true(built, labels.label.tolist())
+            assert bool(labels.keep.all())
 
 
 def test_supervision_has_the_images_of_label_free_trainers(run: Run) -> None:
@@ -42,26 +38,23 @@ def test_supervision_has_the_images_of_label_free_trainers(run: Run) -> None:
     assert transductive.labels_used == 60
 
 
-@pytest.mark.parametrize(("trainer", "message"), [
-    ("Supervised", "Supervised needs labels, and no training image has one"),
-    ("CoFTOracle", "CoFTOracle needs the label of every training image; use CoFT"),
-])  # fmt: skip
-def test_without_labels_there_is_no_truth(run: Run, shapes: Path, tmp_path: Path, trainer: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("trainer", ["Supervised", "CoFTOracle"])
+def test_without_labels_there_is_no_truth(run: Run, shapes: Path, tmp_path: Path, trainer: str) -> None:
+    with pytest.raises(UserError, match=f"{trainer} needs"):
         run(trainer, root=changed(shapes, tmp_path / "blank", blank_labels))
 
 
 def test_an_oracle_that_knows_nothing_is_coft_and_reads_no_label(trained: Run) -> None:
     built = trained("CoFTOracle")
     assert_same_bits(weights(trained("CoFT")), weights(built))
-    assert built.labels_used == 0 and not built.label_free
+    assert built.labels_used == 0 and not built.spec.label_free
 
 
 def test_an_oracle_s_truth_is_that_of_its_images(run: Run) -> None:
     built = run("CoFTOracle", **of("COFTORACLE", {"KNOWS": "labels"}))
     assert_true(built, built.truth.tolist())
-    for peer in built.method.peers.values():
-        assert torch.equal(peer.labels.label, built.truth) and bool(peer.labels.keep.all())
+    for labels in built.method.labels.values():
+        assert torch.equal(labels.label, built.truth) and bool(labels.keep.all())
     summary = json.loads((Path(built.output_dir) / "summary.json").read_text())
     assert summary["labels_used"] == 60 and "unlabeled" not in summary
 
@@ -70,11 +63,11 @@ def test_an_oracle_s_truth_is_that_of_its_images(run: Run) -> None:
 def test_an_oracle_of_every_kind_reads_all_labels(run: Run, knows: str) -> None:
     built = run("CoFTOracle", train=False, **of("COFTORACLE", {"KNOWS": knows}))
     assert built.labels_used == 60
-    built.method.begin()
+    built.engine.begin()
     right = [
         built.truth[i] == label
-        for peer in built.method.peers.values()
-        for i, label in zip(peer.seeds.index.tolist(), peer.seeds.label.tolist(), strict=True)
+        for seeds in built.method.seeds.values()
+        for i, label in zip(seeds.index.tolist(), seeds.label.tolist(), strict=True)
     ]
     assert right and (all(right) or knows == "filter")
 
@@ -82,8 +75,8 @@ def test_an_oracle_of_every_kind_reads_all_labels(run: Run, knows: str) -> None:
 def test_an_oracle_whose_labels_are_noisy_reads_all_labels(run: Run) -> None:
     built = run("CoFTOracle", **of("COFTORACLE", {"NOISE": "uniform"}))
     assert built.labels_used == 60
-    for peer in built.method.peers.values():
-        wrong = [int((peer.labels.label != built.truth)[built.truth == c].sum()) for c in range(3)]
+    for labels in built.method.labels.values():
+        wrong = [int((labels.label != built.truth)[built.truth == c].sum()) for c in range(3)]
         assert wrong == [13, 13, 13]  # 2 of 3, of 20 images each
     rows = (Path(built.output_dir) / "pseudo_labels.csv").read_text().splitlines()
     assert len(rows) == 61

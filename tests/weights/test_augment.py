@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from weights.pretrain.augment import LUMA, Drawings, compose, degrade, move, picture
+from weights.pretrain.augment import LUMA, Drawings, compose, picture
 
 
 def _drawings(count: int = 64, luma: float | None = None) -> Drawings:
@@ -33,28 +33,6 @@ def test_letters_keep_their_holes():
     letters.glyph.fill_(True)
     images = compose(letters, 0.0, _generator())
     assert torch.equal(images[:, :, 32, 32], images[:, :, 2, 2])
-
-
-def test_some_icons_become_silhouettes_and_some_get_a_filling():
-    images = compose(_drawings(256), 0.0, _generator())
-    hole_is_ground = (images[:, :, 32, 32] - images[:, :, 2, 2]).abs().amax(1) < 1e-3
-    hole_is_ink = (images[:, :, 32, 32] - images[:, :, 20, 20]).abs().amax(1) < 1e-3
-    assert 0.5 < hole_is_ground.float().mean() < 0.9
-    assert 0.03 < hole_is_ink.float().mean() < 0.3
-
-
-def test_no_strength_leaves_the_frame_alone():
-    drawings = _drawings(4)
-    moved = move(drawings, 0.0, _generator())
-    torch.testing.assert_close(moved.opacity, drawings.opacity, atol=1e-4, rtol=0)
-
-
-def test_degrading_stays_within_range():
-    images = torch.rand(64, 3, 64, 64, generator=_generator())
-    changed = degrade(images, torch.zeros(64, dtype=torch.bool), 1.0, _generator())
-    assert changed.min() >= 0
-    assert changed.max() <= 1
-    assert not torch.equal(changed, images)
 
 
 def test_the_same_seed_makes_the_same_pictures():

@@ -3,7 +3,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from weights.pretrain.losses import bag_of_words, clamp_scale, contrast, same
+from weights.pretrain.losses import bag_of_words, contrast, same
 from weights.pretrain.model import Features
 
 
@@ -22,14 +22,14 @@ def test_contrast_equals_a_loop_over_pairs():
         for i in range(6):
             logits = [10 * float(rows[i] @ columns[j]) for j in range(6)]
             total = math.log(sum(math.exp(value) for value in logits))
-            mine = [total - logits[j] for j in range(6) if labels[i] == labels[j]]
-            expected += sum(mine) / len(mine) / 12
+            positive_losses = [total - logits[j] for j in range(6) if labels[i] == labels[j]]
+            expected += sum(positive_losses) / len(positive_losses) / 12
     assert math.isclose(float(contrast(features, torch.tensor(10.0), positives)), expected, rel_tol=1e-5)
 
 
 def test_pairs_of_one_concept_or_one_text_are_positives():
-    found = same(torch.tensor([0, 0, 1]), torch.tensor([5, 6, 6]))
-    assert found.tolist() == [[True, True, False], [True, True, True], [False, True, True]]
+    positives = same(torch.tensor([0, 0, 1]), torch.tensor([5, 6, 6]))
+    assert positives.tolist() == [[True, True, False], [True, True, True], [False, True, True]]
 
 
 def test_words_share_the_target_and_nameless_rows_do_not_count():
@@ -37,13 +37,3 @@ def test_words_share_the_target_and_nameless_rows_do_not_count():
     words = torch.tensor([[True, False, True], [False, False, False]])
     logs = logits[0].log_softmax(0)
     torch.testing.assert_close(bag_of_words(logits, words), -(logs[0] + logs[2]) / 2)
-
-
-def test_no_words_at_all_cost_nothing():
-    assert bag_of_words(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)) == 0
-
-
-def test_the_scale_stays_at_most_a_hundred():
-    scale = torch.tensor(7.0, requires_grad=True)
-    clamp_scale(scale)
-    assert math.isclose(float(scale.detach().exp()), 100, rel_tol=1e-5)

@@ -9,11 +9,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from coft.backbones.embedded import load_embedded
-from weights.pretrain.evaluate import Task, prepared
+from weights.pretrain.evaluate import Task, preprocess
 from weights.pretrain.library import SHARES, collect
 from weights.pretrain.model import Student
 from weights.pretrain.render import Shelf, with_silhouette
-from weights.pretrain.run import Pretraining, write_csv
+from weights.pretrain.run import Pretraining
 from weights.pretrain.train import Recipe, Trainer
 
 SHAPES = ("circle", "square", "cross")
@@ -48,7 +48,7 @@ def _library():
 
 
 def _pretraining(folder) -> Pretraining:
-    images = torch.stack([prepared(Image.fromarray(_shape(name, 2))) for name in SHAPES])
+    images = torch.stack([preprocess(Image.fromarray(_shape(name, 2))) for name in SHAPES])
     task = Task("shapes", images, torch.arange(3), list(SHAPES), ("a photo of a {}.",))
     return Pretraining(
         library=_library(),
@@ -72,12 +72,6 @@ def test_concepts_kinds_and_shares():
     assert share["7"] == pytest.approx(SHARES["digits"])
     assert share["a"] == pytest.approx(SHARES["letters"])
     assert share["circle"] == pytest.approx((SHARES["icons"] + SHARES["emoji"]) / 3)
-
-
-def test_rows_left_out_are_never_drawn():
-    shelf = _shelf("plain", False, "icons")
-    keep = np.arange(len(shelf)) % 2 == 0
-    assert len(collect([shelf], [keep])) == keep.sum()
 
 
 def test_both_checkpoints_from_generated_drawings(tmp_path):
@@ -133,9 +127,3 @@ def test_a_state_of_another_recipe_is_refused(tmp_path):
     _pretraining(tmp_path).train("embedded", RECIPE)
     with pytest.raises(ValueError, match="another recipe"):
         _pretraining(tmp_path).train("embedded", Recipe(steps=5, batch=8, warmup=2))
-
-
-def test_rows_of_a_curve_may_differ_in_what_they_tell(tmp_path):
-    write_csv(tmp_path / "curve.csv", [{"step": 1, "hints": 0.5}, {"step": 2, "contrast": 3.0}])
-    assert (tmp_path / "curve.csv").read_text() == "step,hints,contrast\n1,0.5,\n2,,3.0\n"
-    assert not (tmp_path / "curve.tmp").exists()

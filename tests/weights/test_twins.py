@@ -1,8 +1,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from weights.pretrain.render import Shelf
-from weights.pretrain.twins import appearance, has_twin, perceptual_hashes
+from weights.pretrain.twins import has_twin, perceptual_hashes
 
 
 def _drawing(kind: str, offset: int = 0, size: int = 40) -> np.ndarray:
@@ -30,18 +29,3 @@ def test_a_moved_and_resized_copy_is_a_twin_and_another_drawing_is_not():
 def test_distance_is_counted_in_bits():
     hashes = np.array([0b0, 0b111, 0b1111], np.uint64)
     assert has_twin(hashes, np.array([0], np.uint64), near=3).tolist() == [True, True, False]
-
-
-def test_an_empty_picture_has_a_hash():
-    assert len(perceptual_hashes(np.full((1, 64, 64), 255, np.uint8))) == 1
-
-
-def test_appearance_is_dark_on_white_for_one_colour_and_grey_for_many():
-    opacity = np.zeros((1, 2, 64, 64), np.uint8)
-    opacity[0, :, :32] = 255
-    colour = np.zeros((1, 3, 64, 64), np.uint8)
-    colour[0, 1] = 255
-    plain = appearance(Shelf("a", ["x"], opacity, None))[0]
-    green = appearance(Shelf("b", ["x"], opacity, colour))[0]
-    assert (plain[0, 0], plain[63, 0]) == (0, 255)
-    assert (green[0, 0], green[63, 0]) == (149, 255)

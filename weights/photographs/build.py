@@ -1,4 +1,4 @@
-"""A photograph CLIP from its packages, step by step; what a step made is kept, so that a stopped run goes on."""
+"""Build a photograph CLIP from packages, step by step. Results of steps are kept, so a stopped run can go on."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from weights.photographs.student import DIMENSIONS, TEXT, Distillation, Recipe, 
 from weights.photographs.teacher import PHOTO, Embedded, Teacher
 from weights.photographs.wordnet import Synset, read_nouns
 
-SHARES = {  # of the captions, by what is named
-    "concept": 0.25,  # what ImageNet's classes, and what they are kinds of, are called
-    "token": 0.35,  # other nouns that CLIP's vocabulary has a token for: those that captions of pictures often use
+SHARES = {  # shares of the captions, by tier
+    "concept": 0.25,  # names of ImageNet's classes and of their ancestors
+    "token": 0.35,  # other nouns that are one token of CLIP: those that captions of pictures often use
     "noun": 0.3,  # all other nouns
     "word": 0.1,  # words of CLIP's vocabulary that are no nouns
 }
-IN_SENTENCES = 0.35  # weight of a name with its kind or its gloss, to that of the name alone
-PLURALS = 0.25  # of the captions of a noun
+IN_SENTENCES = 0.35  # weight of a name with its kind or gloss, relative to the name alone
+PLURALS = 0.25  # share of plurals in the captions of a noun
 
 
 @dataclass(frozen=True)
 class Model:
-    """What to build.
+    """A CLIP to build.
 
     Attributes:
-        source: Of the image tower, a key of `sources.json`.
-        architecture: timm's name of it.
-        seed: Of the text tower.
+        source: Key of the image tower in `sources.json`.
+        architecture: Name of the image tower in timm.
+        seed: Seed of the training of the text tower.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Model:
     seed: int
 
 
-IMAGENET = [int(synset[1:]) for synset in ImageNetInfo().label_names()]  # offsets of the classes, by label
+IMAGENET = [int(synset[1:]) for synset in ImageNetInfo().label_names()]  # WordNet offsets of the classes, by label
 MODELS = {
     "photo": Model("lite0", "tf_efficientnet_lite0", 1),
     "photo-lite1": Model("lite1", "tf_efficientnet_lite1", 2),
@@ -62,14 +62,14 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Nouns, what their names mean, and other words.
+    """Nouns, the meanings of their names, and other words.
 
     Attributes:
-        nouns: By offset.
-        meanings: Offsets and shares by name in lower case.
-        words: That are no nouns.
-        seen: Offsets of what can be seen.
-        counts: How often a name has a meaning.
+        nouns: Synsets by offset.
+        meanings: Offsets and shares of the meanings of each name in lower case.
+        words: Words that are no nouns.
+        seen: Offsets of meanings that can be seen.
+        counts: How often a name was found with a meaning.
     """
 
     nouns: dict[int, Synset]
@@ -80,7 +80,7 @@ class Lexicon:
 
     @classmethod
     def read(cls, archive: Path) -> Lexicon:
-        """Read WordNet's package."""
+        """Read the package of WordNet."""
         nouns, counts = read_nouns(archive), read_counts(archive)
         seen = frozenset(offset for offset, synset in nouns.items() if can_be_seen(synset, nouns))
         meanings = meanings_of(nouns, counts, seen)
@@ -88,43 +88,43 @@ class Lexicon:
 
     @property
     def pairs(self) -> list[tuple[str, int]]:
-        """Each name with each of its meanings."""
+        """All pairs of a name and one of its meanings."""
         return [(name, offset) for name, rows in self.meanings.items() for offset, _ in rows]
 
 
 def embeddings(lexicon: Lexicon, wheel: Path, folder: Path) -> tuple[Embedded, Tensor, Tensor]:
-    """MiniLM's embeddings of all names and glosses, of the other words, and of CLIP's tokens. Kept in the folder."""
-    encoder = cache(partial(SentenceEncoder, wheel, folder / "minilm"))  # which is not needed if all are there
+    """MiniLM's embeddings of all names and glosses, of the other words, and of CLIP's tokens, cached in the folder."""
+    encoder = cache(partial(SentenceEncoder, wheel, folder / "minilm"))  # loaded only if an embedding is missing
 
     def embed(name: str, texts: Sequence[str]) -> Tensor:
         with tqdm(total=len(texts), desc=f"MiniLM: {name}", unit="text") as bar:
             return encoder()(texts, bar.update)
 
     def texts(name: str, written: Sequence[str]) -> Tensor:
-        return kept(folder / f"{name}.safetensors", partial(embed, name, written))
+        return cached(folder / f"{name}.safetensors", partial(embed, name, written))
 
     names = texts("names", [PHOTO.format(name) for name in lexicon.meanings])
     glosses = texts("glosses", [synset.gloss for synset in lexicon.nouns.values()])
     words = texts("words", [PHOTO.format(word) for word in lexicon.words])
-    spelled = [TOKENIZER.decoder[token].replace("</w>", "") for token in range(len(TOKENIZER.decoder))]
-    tokens = kept(folder / "tokens.safetensors", lambda: encoder().of_tokens(spelled))
+    spellings = [TOKENIZER.decoder[token].replace("</w>", "") for token in range(len(TOKENIZER.decoder))]
+    tokens = cached(folder / "tokens.safetensors", lambda: encoder().of_tokens(spellings))
     by_name = dict(zip(lexicon.meanings, names, strict=True))
     return Embedded(by_name, dict(zip(lexicon.nouns, glosses, strict=True))), words, tokens
 
 
-def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
-    """A tensor from a file, which is made if it is not there or cannot be read."""
+def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    """Read a tensor from a file. If that fails, make the tensor and write the file."""
     try:
         return load_file(path)["tensor"]
     except (OSError, SafetensorError, KeyError):
-        made = make()
+        tensor = make()
         with replacing(path) as draft:
-            save_file({"tensor": made}, draft)
-        return made
+            save_file({"tensor": tensor}, draft)
+        return tensor
 
 
-def directions(lexicon: Lexicon, teacher: Teacher, words: Tensor) -> Tensor:
-    """The teacher's targets: a row for each pair, then for each name, then for each other word."""
+def target_directions(lexicon: Lexicon, teacher: Teacher, words: Tensor) -> Tensor:
+    """The teacher's directions: a row for each of `Lexicon.pairs`, then for each name, then for each other word."""
     with tqdm(total=len(lexicon.pairs), desc="teacher", unit="name") as bar:
         of_pairs = teacher.of_meanings(lexicon.pairs, bar.update)
     owner = torch.tensor([i for i, rows in enumerate(lexicon.meanings.values()) for _ in rows])
@@ -134,45 +134,47 @@ def directions(lexicon: Lexicon, teacher: Teacher, words: Tensor) -> Tensor:
     return torch.cat([of_pairs, F.normalize(of_names, dim=1), teacher.of_texts(words)])
 
 
-def entries(lexicon: Lexicon, teacher: Teacher) -> tuple[list[Entry], Tensor]:
-    """What the student is to say, of the rows of `directions` and with plurals, and how often."""
+def caption_entries(lexicon: Lexicon, teacher: Teacher) -> tuple[list[Entry], Tensor]:
+    """The entries of captions, with plurals, and how often each is drawn. Targets are rows of `target_directions`."""
     concepts = {name for name, _ in teacher.concepts}
-    spelled = {name: tokens_of(name) for name in lexicon.meanings}
+    tokens = {name: tokens_of(name) for name in lexicon.meanings}
     glosses = {offset: tokens_of(synset.gloss) for offset, synset in lexicon.nouns.items()}
-    made: dict[str, list[tuple[Entry, float]]] = {tier: [] for tier in SHARES}
+    by_tier: dict[str, list[tuple[Entry, float]]] = {tier: [] for tier in SHARES}
 
     def tier(name: str) -> list[tuple[Entry, float]]:
-        return made["concept" if name in concepts else "token" if len(spelled[name]) == 1 else "noun"]
+        return by_tier["concept" if name in concepts else "token" if len(tokens[name]) == 1 else "noun"]
 
     for row, (name, offset) in enumerate(lexicon.pairs):
-        above = lexicon.nouns[offset].parents
-        kind = spelled[lexicon.nouns[above[0]].names[0].lower()] if above else ()
-        entry = Entry(spelled[name], kind, glosses[offset], row)
+        parents = lexicon.nouns[offset].parents
+        kind_tokens = tokens[lexicon.nouns[parents[0]].names[0].lower()] if parents else ()
+        entry = Entry(tokens[name], kind_tokens, glosses[offset], row)
         tier(name).append((entry, IN_SENTENCES * _weight(lexicon, name, offset)))
-    first = len(lexicon.pairs)
-    for row, (name, rows) in enumerate(lexicon.meanings.items(), first):
+    first_name_row = len(lexicon.pairs)
+    for row, (name, rows) in enumerate(lexicon.meanings.items(), first_name_row):
         weight = max(_weight(lexicon, name, offset) for offset, _ in rows)
-        tier(name).append((Entry(spelled[name], (), (), row), (1 - PLURALS) * weight))
+        tier(name).append((Entry(tokens[name], (), (), row), (1 - PLURALS) * weight))
         tier(name).append((Entry(tokens_of(plural(name)), (), (), row), PLURALS * weight))
-    start = first + len(lexicon.meanings)
-    made["word"] = [(Entry(tokens_of(word), (), (), start + i), 1.0) for i, word in enumerate(lexicon.words)]
-    weights = [_scaled([weight for _, weight in made[name]], share) for name, share in SHARES.items()]
-    return [entry for rows in made.values() for entry, _ in rows], torch.cat(weights)
+    first_word_row = first_name_row + len(lexicon.meanings)
+    by_tier["word"] = [
+        (Entry(tokens_of(word), (), (), row), 1.0) for row, word in enumerate(lexicon.words, first_word_row)
+    ]
+    weights = [_scale_to([weight for _, weight in by_tier[name]], share) for name, share in SHARES.items()]
+    return [entry for rows in by_tier.values() for entry, _ in rows], torch.cat(weights)
 
 
-def _scaled(weights: Sequence[float], total: float) -> Tensor:
+def _scale_to(weights: Sequence[float], total: float) -> Tensor:
     result = torch.tensor(weights)
     return result * (total / result.sum())
 
 
 def _weight(lexicon: Lexicon, name: str, offset: int) -> float:
-    """How often a name is to be said: more often if it can be seen, and if it is often used."""
+    """How often a name is drawn: more often if its meaning can be seen, and if it is frequent."""
     count = lexicon.counts.get((name, offset), 0)
     return (1.0 if offset in lexicon.seen else UNSEEN) * (1 + math.log2(1 + count))
 
 
 def version() -> str:
-    """A hash of the recipe, that is of this package's code and of its sources."""
+    """A hash of the recipe: of the code of this package and of its sources."""
     files = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".py", ".json"))
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
@@ -181,48 +183,48 @@ class Builder:
     """Builds photograph CLIPs.
 
     Args:
-        folder: Where packages, embeddings and the state of a run are kept.
-        out: Where the folders of the CLIPs go.
+        folder: Cache of packages, embeddings and the state of a run.
+        out: Parent of the folders of the CLIPs.
 
     Attributes:
-        work: Of all this, what this version of the recipe made. Another version starts anew.
+        work: Part of the cache that belongs to this version of the recipe. Another version starts anew.
     """
 
     def __init__(self, folder: Path, out: Path) -> None:
         self.packages, self.work, self.out = folder / "packages", folder / version(), out
 
     def build(self, name: str, steps: int | None = None) -> Path:
-        """Build a CLIP of `MODELS`; what is there already is not made again.
+        """Build a CLIP. Results of earlier steps are read from the cache.
 
         Args:
-            name: Of the CLIP.
-            steps: Of the text tower's training, instead of the recipe's.
+            name: Key of `MODELS`.
+            steps: Steps of the training of the text tower, instead of the recipe's.
 
         Returns:
-            Its folder.
+            Folder of the CLIP.
         """
-        wanted = MODELS[name]
-        recipe = Recipe(seed=wanted.seed, **({} if steps is None else {"steps": steps}))
+        model_spec = MODELS[name]
+        recipe = Recipe(seed=model_spec.seed, **({} if steps is None else {"steps": steps}))
         tower = self._tower(name)
         projection, vectors = class_vectors(tower, DIMENSIONS)
         lexicon = self.lexicon()
         embedded, words, tokens = embeddings(lexicon, self._fetch("minilm"), self.work)
         teacher = Teacher(lexicon.nouns, embedded, IMAGENET, vectors)
-        targets = directions(lexicon, teacher, words)
-        said, weights = entries(lexicon, teacher)
-        vision = vision_config(wanted.architecture)
+        targets = target_directions(lexicon, teacher, words)
+        captions, weights = caption_entries(lexicon, teacher)
+        vision = vision_config(model_spec.architecture)
         model = new_student(vision, tokens, recipe.seed)
         take_image_tower(model, tower, mean_features(tower), projection)
-        Distillation(model, said, weights, targets, recipe, self.work / name).run()
-        save(model, vision, TEXT, self._facts(wanted), self.out / name)
+        Distillation(model, captions, weights, targets, recipe, self.work / name).run()
+        save(model, vision, TEXT, self._facts(model_spec), self.out / name)
         return self.out / name
 
     def lexicon(self) -> Lexicon:
-        """WordNet's nouns, and CLIP's other words."""
+        """The nouns of WordNet, and the other words of CLIP's vocabulary."""
         return Lexicon.read(self._fetch("wordnet"))
 
     def classes(self, name: str) -> Tensor:
-        """ImageNet's classes in the space of a CLIP of `MODELS`. Shape (1000, 256)."""
+        """The vectors of ImageNet's classes in the space of a CLIP of `MODELS`. Shape (1000, 256)."""
         return class_vectors(self._tower(name), DIMENSIONS)[1]
 
     def _tower(self, name: str) -> nn.Module:
@@ -232,9 +234,9 @@ class Builder:
         return sources()[key].fetch(self.packages)
 
     @staticmethod
-    def _facts(wanted: Model) -> dict[str, str]:
-        used = [sources()[key] for key in (wanted.source, "minilm", "wordnet")]
+    def _facts(model_spec: Model) -> dict[str, str]:
+        used_sources = [sources()[key] for key in (model_spec.source, "minilm", "wordnet")]
         return {
             "licence": "Apache-2.0 and WordNet 3.0",
-            "sources": "; ".join(f"{s.package} {s.version} ({s.licence})" for s in used),
+            "sources": "; ".join(f"{s.package} {s.version} ({s.licence})" for s in used_sources),
         }

@@ -1,4 +1,4 @@
-"""Captions: names in many forms, at many positions, behind contexts of many kinds."""
+"""Captions: names in many forms, at many positions, after contexts of many kinds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
 POSITIONS = 77
-LONGEST = 40  # tokens of a caption, marks of start and end included
+LONGEST = 40  # most tokens of a caption, start and end included
 CONTEXT = 20  # most tokens of a context
 TEMPLATES = (
     "a photo of a {}.",
@@ -45,12 +45,12 @@ START, END = TOKENIZER.encoder["<|startoftext|>"], TOKENIZER.encoder["<|endoftex
 
 @dataclass(frozen=True)
 class Entry:
-    """Something to say.
+    """A name or meaning that captions are made of.
 
     Attributes:
-        name: What it is called, as tokens.
-        kind: What it is a kind of, as tokens; empty if that is not to be said.
-        gloss: What it means, as tokens; empty likewise.
+        name: Token ids of its name.
+        kind: Token ids of the name of its kind; empty if captions do not mention it.
+        gloss: Token ids of its definition; empty if captions do not mention it.
         target: Row of the teacher's directions.
     """
 
@@ -65,11 +65,11 @@ class Batch:
     """Captions of about the same length.
 
     Attributes:
-        tokens: Shape (n, length); after the end mark anything.
-        positions: Where each token stands, increasing. Likewise.
-        noise: Tokens to replace by random vectors. Likewise, bool.
+        tokens: Token ids; anything after the end mark. Shape (n, length).
+        positions: Position of each token, increasing. Shape (n, length).
+        noise: Which tokens are replaced by random vectors. Shape (n, length), bool.
         ends: Index of the end mark. Shape (n,).
-        targets: Rows of the teacher's directions. Shape (n,).
+        targets: Row of the teacher's directions. Shape (n,).
     """
 
     tokens: Tensor
@@ -80,14 +80,14 @@ class Batch:
 
 
 def tokens_of(text: str) -> tuple[int, ...]:
-    """CLIP's tokens of a text, without marks."""
+    """Token ids of a text for CLIP, without start and end."""
     return tuple(TOKENIZER.encode(text))
 
 
 _HALVES = [tuple(map(tokens_of, template.split("{}"))) for template in TEMPLATES]
 _THIRDS = [tuple(map(tokens_of, template.split("{}"))) for template in KINDS]
 _STOP = tokens_of(".")
-Row = tuple[list[int], int, int]  # tokens, how many after the start mark become noise, target
+Row = tuple[list[int], int, int]  # token ids, number of tokens after the start mark that become noise, target
 
 
 def caption(entry: Entry, source: torch.Generator) -> Row:
@@ -110,23 +110,31 @@ def caption(entry: Entry, source: torch.Generator) -> Row:
 
 
 def _context(source: torch.Generator) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
-    """What a learned context may be: any vectors, any words, or the same word again; some of it behind the name."""
-    kind, length, place = torch.rand(3, generator=source).tolist()
+    """A stand-in for a learned context: noise, any words, or one repeated word. Part of it may follow the name."""
+    kind, length, split = torch.rand(3, generator=source).tolist()
     count = 1 + int(length * length * CONTEXT)
     different = count if kind < 0.35 else 1
     words = tuple(torch.randint(START, (different,), generator=source).tolist()) * (count // different)
     if kind > 0.55:
         return words, count, ()
-    cut = count if place < 0.6 else int((place - 0.6) / 0.4 * count)
+    cut = count if split < 0.6 else int((split - 0.6) / 0.4 * count)
     return words[:cut], 0, words[cut:]
 
 
 def batches(entries: Sequence[Entry], weights: Tensor, size: int, number: int, source: torch.Generator) -> list[Batch]:
-    """Some batches of captions, each of about the same length, in random order."""
-    drawn = torch.multinomial(weights, size * number, replacement=True, generator=source).tolist()
-    rows = sorted((caption(entries[i], source) for i in drawn), key=lambda row: len(row[0]))
-    made = [_batch(rows[start : start + size], source) for start in range(0, len(rows), size)]
-    return [made[i] for i in torch.randperm(number, generator=source).tolist()]
+    """Draw batches of captions, in random order. The captions of a batch have about the same length.
+
+    Args:
+        entries: What captions are made of.
+        weights: How often each entry is drawn. Shape (number of entries,).
+        size: Captions of a batch.
+        number: Number of batches.
+        source: Source of all random numbers.
+    """
+    indices = torch.multinomial(weights, size * number, replacement=True, generator=source).tolist()
+    rows = sorted((caption(entries[i], source) for i in indices), key=lambda row: len(row[0]))
+    batches = [_batch(rows[start : start + size], source) for start in range(0, len(rows), size)]
+    return [batches[i] for i in torch.randperm(number, generator=source).tolist()]
 
 
 def _batch(rows: Sequence[Row], source: torch.Generator) -> Batch:
@@ -136,9 +144,9 @@ def _batch(rows: Sequence[Row], source: torch.Generator) -> Batch:
     for i, (row, noisy, _) in enumerate(rows):
         tokens[i, : len(row)] = torch.tensor(row)
         noise[i, 1 : 1 + noisy] = True
-    jump = torch.randint(POSITIONS - length + 1, (len(rows), 1), generator=source)
-    jump = jump * (torch.rand(len(rows), 1, generator=source) < 0.25)  # as if a longer context stood before
-    positions = torch.arange(length).repeat(len(rows), 1) + jump
+    offset = torch.randint(POSITIONS - length + 1, (len(rows), 1), generator=source)
+    offset = offset * (torch.rand(len(rows), 1, generator=source) < 0.25)  # as if a longer context came before
+    positions = torch.arange(length).repeat(len(rows), 1) + offset
     positions[:, 0] = 0
     ends = torch.tensor([len(row) - 1 for row, *_ in rows])
     return Batch(tokens, positions, noise, ends, torch.tensor([target for *_, target in rows]))

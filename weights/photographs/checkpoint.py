@@ -1,4 +1,4 @@
-"""The finished CLIP as a folder that open_clip itself loads."""
+"""Write a finished CLIP as a folder that open_clip loads."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from coft.core.files import replacing
 
 CONFIG, TENSORS = "open_clip_config.json", "open_clip_model.safetensors"
-EIGHT_BITS = ("token_embedding.weight",)  # a number of the table's 12.6 million is not worth two bytes
-SIZE = 128  # side of the input in pixels, for two cores
+EIGHT_BITS = ("token_embedding.weight",)  # 12.6 million numbers, stored in one byte each
+SIZE = 128  # side of the input in pixels, small enough for two cores
 
 
 def vision_config(architecture: str) -> dict[str, Any]:
-    """open_clip's `vision_cfg` of the image tower."""
+    """The `vision_cfg` of open_clip for the image tower."""
     return {
         "timm_model_name": architecture,
         "timm_model_pretrained": False,
@@ -31,7 +31,14 @@ def vision_config(architecture: str) -> dict[str, Any]:
 
 
 def take_image_tower(model: Any, tower: nn.Module, mean: Tensor, projection: Tensor) -> None:
-    """Give a CLIP an image tower: features f become (f - mean) P."""
+    """Put an image tower into a CLIP. Its features f become (f - mean) P.
+
+    Args:
+        model: The CLIP.
+        tower: The image tower with its classifier.
+        mean: Mean of its features. Shape (channels,).
+        projection: P. Shape (channels, dimensions).
+    """
     model.visual.trunk.load_state_dict(
         {key: value for key, value in tower.state_dict().items() if not key.startswith("classifier.")}
     )
@@ -41,19 +48,32 @@ def take_image_tower(model: Any, tower: nn.Module, mean: Tensor, projection: Ten
 
 
 def compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Store numbers in 16 bits, those of the token embedding in 8, those of batch norms as they are."""
-    result = {}
-    for key, value in state.items():
-        norms = ".bn" in key or "running" in key
-        dtype = torch.float8_e4m3fn if key in EIGHT_BITS else value.dtype if norms or value.ndim == 0 else torch.float16
-        result[key] = value.to(dtype).contiguous() if value.is_floating_point() else value
-    return result
+    """Convert floats to 16 bits, and the token embedding to 8 bits. Batch norms and scalars stay."""
+    return {
+        key: value.to(_stored_dtype(key, value)).contiguous() if value.is_floating_point() else value
+        for key, value in state.items()
+    }
+
+
+def _stored_dtype(key: str, value: Tensor) -> torch.dtype:
+    if key in EIGHT_BITS:
+        return torch.float8_e4m3fn
+    is_norm = ".bn" in key or "running" in key
+    return value.dtype if is_norm or value.ndim == 0 else torch.float16
 
 
 def save(
     model: Any, vision: Mapping[str, Any], text: Mapping[str, int], facts: Mapping[str, str], folder: Path
 ) -> None:
-    """Write the folder; both files are complete before either is renamed."""
+    """Write the folder of a CLIP. Both files are complete before either gets its name.
+
+    Args:
+        model: The CLIP.
+        vision: The `vision_cfg` of open_clip.
+        text: The `text_cfg` of open_clip.
+        facts: Metadata of the file of tensors.
+        folder: The folder.
+    """
     config = {
         "model_cfg": {"embed_dim": model.text_projection.shape[1], "vision_cfg": dict(vision), "text_cfg": dict(text)},
         "preprocess_cfg": {
@@ -63,7 +83,7 @@ def save(
             "resize_mode": "shortest",
         },
     }
-    with replacing(folder / TENSORS) as tensors, replacing(folder / CONFIG) as written:
-        save_file(compact(model.state_dict()), tensors, metadata=dict(facts))
-        tensors.chmod(0o644)  # safetensors lets nobody else read it
-        written.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / TENSORS) as tensors_draft, replacing(folder / CONFIG) as config_draft:
+        save_file(compact(model.state_dict()), tensors_draft, metadata=dict(facts))
+        tensors_draft.chmod(0o644)  # safetensors makes a file that no other user may read
+        config_draft.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

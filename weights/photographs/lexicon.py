@@ -1,4 +1,4 @@
-"""Names and their meanings, how often they are meant, and words of CLIP's vocabulary that are no nouns of WordNet."""
+"""Names, their meanings and frequencies, and words of CLIP's vocabulary that are no nouns of WordNet."""
 
 from __future__ import annotations
 
@@ -9,31 +9,36 @@ from pathlib import Path
 from weights.photographs.captions import TOKENIZER
 from weights.photographs.wordnet import Synset, ancestors, read_lines
 
-PHYSICAL = 1930  # "physical entity": what can be seen
-UNSEEN = 0.25  # share of a meaning that cannot be seen, or is a single thing with a name
+PHYSICAL = 1930  # offset of "physical entity", the ancestor of all meanings that can be seen
+UNSEEN = 0.25  # factor for a meaning that cannot be seen, or is a single thing with a name
 WORD = re.compile(r"[a-z]{3,}")
 
 
 def read_counts(archive: Path) -> dict[tuple[str, int], int]:
-    """How often WordNet's authors found each noun in each meaning, by name in lower case and offset."""
+    """How often WordNet's authors found each noun with each meaning, by name in lower case and offset."""
     rows = [line.split() for line in read_lines(archive, "dict/index.sense")]
     nouns = ((key.split("%1:")[0], offset, count) for key, offset, _, count in rows if "%1:" in key)
     return {(name.replace("_", " "), int(offset)): int(count) for name, offset, count in nouns}
 
 
 def can_be_seen(synset: Synset, nouns: Mapping[int, Synset]) -> bool:
-    """Whether a meaning is a kind of physical thing, and not a single one with a name of its own."""
+    """Whether a meaning is a kind of physical thing, and not a single thing with its own name."""
     return not synset.instance and PHYSICAL in ancestors(synset.offset, nouns)
 
 
 def meanings_of(
     nouns: Mapping[int, Synset], counts: Mapping[tuple[str, int], int], seen: Collection[int]
 ) -> dict[str, list[tuple[int, float]]]:
-    """What each name means.
+    """The meanings of each name, with shares.
+
+    Args:
+        nouns: Synsets by offset.
+        counts: How often a name was found with a meaning.
+        seen: Offsets of meanings that can be seen.
 
     Returns:
-        Offsets with shares that add to 1, by name in lower case. A meaning's share is one more than its count, and a
-        quarter of that if it cannot be seen.
+        Offsets and shares by name in lower case. Shares sum to 1 and are proportional to the count plus one, times
+        `UNSEEN` for a meaning that cannot be seen.
     """
     weights: dict[str, list[tuple[int, float]]] = {}
     for offset, synset in nouns.items():
@@ -49,13 +54,13 @@ def _shares(rows: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def plural(name: str) -> str:
-    """Plural of a name, by the rules of spelling alone."""
+    """The plural of a name, by spelling rules alone."""
     if re.search(r"[^aeiou]y$", name):
         return f"{name[:-1]}ies"
     return f"{name}es" if re.search(r"(s|x|z|ch|sh)$", name) else f"{name}s"
 
 
 def other_words(names: Mapping[str, object]) -> list[str]:
-    """Whole words of CLIP's vocabulary that are no name in WordNet: adjectives, plurals, brands and so on."""
+    """Whole words of CLIP's vocabulary that are no names in WordNet: adjectives, plurals, brands and so on."""
     ends = (token[: -len("</w>")] for token in TOKENIZER.encoder if token.endswith("</w>"))
     return [word for word in ends if WORD.fullmatch(word) and word not in names]

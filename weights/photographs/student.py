@@ -1,4 +1,4 @@
-"""The student: CLIP's causal text transformer, trained to say what the teacher says."""
+"""The student: CLIP's causal text transformer, trained to give the teacher's directions."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from weights.photographs.captions import Batch, Entry, batches
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 3}
 DIMENSIONS = 256
-SHARPNESS = 1 / 0.07  # of the similarities in a batch: the logit scale that CLIP starts from, and that stays
-TOKEN_STD = 0.02  # as in CLIP, and as the random contexts of CoOp
-NOISE = (0.5, 3.0)  # range of the standard deviation of random vectors, in that of the tokens
+SHARPNESS = 1 / 0.07  # scale of the similarities in a batch: CLIP's initial logit scale, which is also the final one
+TOKEN_STD = 0.02  # standard deviation of token embeddings, as in CLIP and in CoOp's random contexts
+NOISE = (0.5, 3.0)  # range of the standard deviation of random vectors, as a multiple of TOKEN_STD
 POOL = 16  # batches that are made and sorted by length together
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how to train.
+    """The settings of the training.
 
     Attributes:
-        steps: Batches.
-        batch: Captions of one.
+        steps: Number of batches.
+        batch: Captions of a batch.
         lr: Peak learning rate (AdamW, linear warm-up, cosine to zero).
         warmup: Steps of warm-up.
-        weight_decay: For matrices, but the token embedding.
-        seed: Of everything random.
+        weight_decay: Weight decay of matrices other than the token embedding.
+        seed: Seed of all random numbers.
     """
 
     steps: int = 2000
@@ -48,19 +48,19 @@ class Recipe:
     seed: int = 1
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step."""
+        """The learning rate of a step."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         return self.lr * (0.5 + 0.5 * math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
 
 
 def new_student(vision: dict[str, Any], words: Tensor, seed: int) -> open_clip.CLIP:
-    """A CLIP of open_clip whose text tower is untrained but for what its tokens start from.
+    """A CLIP of open_clip with an untrained text tower whose token embeddings start from given ones.
 
     Args:
-        vision: Its `vision_cfg`.
+        vision: The `vision_cfg` of open_clip.
         words: An embedding of each token. Shape (49408, any width of at least 256).
-        seed: Of the rest.
+        seed: Seed of all other weights.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -68,16 +68,25 @@ def new_student(vision: dict[str, Any], words: Tensor, seed: int) -> open_clip.C
         noise = torch.randn(len(words), TEXT["width"])
     centred = words - words.mean(dim=0)
     reduced = centred @ torch.linalg.svd(centred.double(), full_matrices=False).Vh[: TEXT["width"]].t().float()
-    start = reduced / reduced.std() + 0.3 * noise  # so that tokens of one spelling in MiniLM stay apart
+    start = reduced / reduced.std() + 0.3 * noise  # noise separates tokens that have the same spelling for MiniLM
     with torch.no_grad():
         model.token_embedding.weight.copy_(start * TOKEN_STD / start.std())
     return model
 
 
 def encode(model: Any, embeddings: Tensor, positions: Tensor, ends: Tensor) -> Tensor:
-    """Features of token embeddings, not normalised. Shape (n, 256).
+    """Features of token embeddings, not normalized.
 
-    What open_clip's own forward does, at any positions, and without what follows the longest caption.
+    It computes what open_clip computes, but at any positions, and without tokens after the longest caption.
+
+    Args:
+        model: The CLIP.
+        embeddings: Token embeddings. Shape (n, length, width).
+        positions: Position of each token. Shape (n, length).
+        ends: Index of each end mark. Shape (n,).
+
+    Returns:
+        Shape (n, 256).
     """
     x = embeddings + model.positional_embedding[positions]
     for block in model.transformer.resblocks:
@@ -102,30 +111,30 @@ def embed(model: Any, batch: Batch, source: torch.Generator) -> Tensor:
 
 
 def distance(features: Tensor, targets: Tensor, sharpness: float = SHARPNESS) -> Tensor:
-    """What the student is off: one minus the cosine, plus a divergence of similarities.
+    """The loss: one minus the cosine, plus the divergence of the similarities to all targets of the batch.
 
     Args:
-        features: Of the student. Shape (n, k).
-        targets: Of the teacher, unit length. Shape (n, k).
-        sharpness: Scale of the similarities of the batch's targets, whose softmax is compared.
+        features: Features of the student. Shape (n, k).
+        targets: Unit-length directions of the teacher. Shape (n, k).
+        sharpness: Scale of the similarities before the softmax.
     """
     features = F.normalize(features, dim=1)
-    wanted = (sharpness * targets @ targets.t()).softmax(dim=1)
-    said = (sharpness * features @ targets.t()).log_softmax(dim=1)
-    divergence = F.kl_div(said, wanted, reduction="batchmean")
+    target_probabilities = (sharpness * targets @ targets.t()).softmax(dim=1)
+    log_probabilities = (sharpness * features @ targets.t()).log_softmax(dim=1)
+    divergence = F.kl_div(log_probabilities, target_probabilities, reduction="batchmean")
     return 1 - (features * targets).sum(dim=1).mean() + divergence
 
 
 class Distillation:
-    """Trains the text tower; goes on from its last saved state.
+    """Trains the text tower. It goes on from the last saved state.
 
     Args:
         model: The student.
-        entries: What to say.
-        weights: How often each is said. Shape (number of entries,).
+        entries: What captions are made of.
+        weights: How often each entry is drawn. Shape (number of entries,).
         targets: The teacher's directions. Shape (rows, 256).
-        recipe: How.
-        folder: Where the state is kept.
+        recipe: Settings of the training.
+        folder: Folder of the saved state.
     """
 
     def __init__(
@@ -142,7 +151,14 @@ class Distillation:
         self.step, self.losses = 0, list[float]()
 
     def run(self, save_every: int = 320) -> list[float]:
-        """Train to the end. Returns the mean loss of each pool of batches."""
+        """Train to the end.
+
+        Args:
+            save_every: Steps between two saved states.
+
+        Returns:
+            The mean loss of each pool of batches.
+        """
         self._resume()
         with tqdm(total=self.recipe.steps, initial=self.step, desc="text tower", unit="step") as bar:
             while self.step < self.recipe.steps:
@@ -156,13 +172,13 @@ class Distillation:
 
     def _pool(self, number: int) -> float:
         source = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        made = batches(self.entries, self.weights, self.recipe.batch, number, source)
-        return sum(self._train(batch, source) for batch in made) / number
+        pool = batches(self.entries, self.weights, self.recipe.batch, number, source)
+        return sum(self._train(batch, source) for batch in pool) / number
 
     def _train(self, batch: Batch, source: torch.Generator) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step)
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # fused, its way back is slow in bf16
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # fused: slow backward in bf16
             features = encode(self.model, embed(self.model, batch, source), batch.positions, batch.ends)
         loss = distance(features.float(), self.targets[batch.targets])
         self.optimizer.zero_grad(set_to_none=True)
@@ -183,7 +199,7 @@ class Distillation:
             return
         try:
             state = torch.load(self.state, weights_only=True)
-        except Exception as error:  # torch raises what the bytes lead it to
+        except Exception as error:  # torch raises any exception on damaged bytes
             raise UserError(
                 f"{self.state}: cannot be read ({type(error).__name__}); delete it to start anew"
             ) from error

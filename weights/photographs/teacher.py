@@ -1,7 +1,8 @@
-"""The teacher of texts: where a text should lie in the space of images.
+"""The teacher: the direction that a text should have in the space of images.
 
-Words of WordNet are known by name, gloss and kind; what ImageNet's classes are a kind of is known in images, too. A
-kernel ridge regression from the one to the other says where all other nouns lie.
+Every noun of WordNet has a text embedding, of its name, gloss and kind. ImageNet's classes and their ancestors also
+have a direction in the space of images. A kernel ridge regression from the embeddings to these directions gives the
+directions of all other nouns.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from torch import Tensor
 from weights.photographs.wordnet import Synset, ancestors, leaves_below
 
 PHOTO = "a photo of a {}."
-MOST_LEAVES = 300  # a meaning with more classes below it, such as "animal", looks like nothing
-NAMES = 4  # of a meaning, that are learned from; the first counts in full, the others half
-KINDS = 3  # nearest meanings above, whose names say of what kind a meaning is
+MOST_LEAVES = 300  # a meaning with more classes below it, such as "animal", has no typical look
+NAMES = 4  # most names of a meaning in the regression; the first has weight 1, the others 1/2
+KINDS = 3  # nearest ancestors whose names describe the kind of a meaning
 GAIN, RIDGE = 6.0, 0.3
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """MiniLM's embeddings, unit length.
+    """Unit-length embeddings of MiniLM.
 
     Attributes:
-        names: Of "a photo of a {name}.", by name.
-        glosses: Of the gloss, by offset.
+        names: Embeddings of "a photo of a {name}.", by name.
+        glosses: Embeddings of glosses, by offset.
     """
 
     names: Mapping[str, Tensor]
@@ -39,11 +40,11 @@ class Regression:
     """Kernel ridge regression with the kernel exp(gain (cosine - 1)).
 
     Args:
-        inputs: Unit length. Shape (n, d).
-        targets: Shape (n, k).
-        weights: Of the rows; the ridge is divided by them. Shape (n,).
-        gain: Of the kernel.
-        ridge: What a row of weight 1 may be off.
+        inputs: Unit-length inputs. Shape (n, d).
+        targets: Targets. Shape (n, k).
+        weights: Weights of the rows, by which the ridge is divided. Shape (n,).
+        gain: Gain of the kernel.
+        ridge: Ridge of a row of weight 1.
     """
 
     def __init__(
@@ -57,28 +58,28 @@ class Regression:
         return torch.exp(self.gain * (inputs @ self.inputs.t() - 1))
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Predict, unit length. Shape (m, k)."""
+        """Predict unit-length targets of inputs (m, d). Shape (m, k)."""
         return torch.cat([F.normalize(self._kernel(part) @ self.solution, dim=1) for part in inputs.split(4096)])
 
 
 class Teacher:
-    """Directions in the space of images, for names with a meaning, and for any text.
+    """Directions in the space of images, for names with a meaning and for any text.
 
     Args:
-        nouns: WordNet's.
-        embedded: Their embeddings.
+        nouns: Synsets of WordNet by offset.
+        embedded: Embeddings of their names and glosses.
         classes: Offsets of ImageNet's classes, by label.
-        vectors: The classes in the space of images, unit length. Shape (1000, k).
+        vectors: Unit-length vectors of the classes in the space of images. Shape (1000, k).
     """
 
     def __init__(
         self, nouns: Mapping[int, Synset], embedded: Embedded, classes: Sequence[int], vectors: Tensor
     ) -> None:
         self.nouns, self.embedded = nouns, embedded
-        below = leaves_below(classes, self.nouns)
-        known = {offset: labels for offset, labels in below.items() if len(labels) <= MOST_LEAVES}
-        rows = [(name, offset, 1 / (1 + (i > 0))) for offset in known for i, name in enumerate(self._names(offset))]
-        targets = torch.stack([F.normalize(vectors[known[offset]].mean(dim=0), dim=0) for _, offset, _ in rows])
+        leaves = leaves_below(classes, self.nouns)
+        labels_of = {offset: labels for offset, labels in leaves.items() if len(labels) <= MOST_LEAVES}
+        rows = [(name, offset, 1 / (1 + (i > 0))) for offset in labels_of for i, name in enumerate(self._names(offset))]
+        targets = torch.stack([F.normalize(vectors[labels_of[offset]].mean(dim=0), dim=0) for _, offset, _ in rows])
         weights = torch.tensor([weight for *_, weight in rows])
         self.concepts = [(name, offset) for name, offset, _ in rows]
         self._kinds: dict[int, Tensor] = {}
@@ -106,7 +107,15 @@ class Teacher:
     def of_meanings(
         self, meanings: Sequence[tuple[str, int]], progress: Callable[[int], object] = lambda done: None
     ) -> Tensor:
-        """Directions of names with a meaning each (name, offset). Unit length, shape (n, k)."""
+        """Unit-length directions of meanings.
+
+        Args:
+            meanings: Pairs of a name and an offset.
+            progress: Called with the number of meanings of each finished batch.
+
+        Returns:
+            Shape (n, k).
+        """
         result = []
         for start in range(0, len(meanings), 4096):
             part = meanings[start : start + 4096]
@@ -115,5 +124,5 @@ class Teacher:
         return torch.cat(result)
 
     def of_texts(self, embeddings: Tensor) -> Tensor:
-        """Directions of any texts, by MiniLM's embeddings. Unit length, shape (n, k)."""
+        """Unit-length directions of texts, from MiniLM's embeddings of shape (n, 384). Shape (n, k)."""
         return self._of_texts(embeddings)

@@ -1,4 +1,4 @@
-"""WordNet's nouns: what they are called, what they mean, and what they are kinds of."""
+"""The nouns of WordNet: their names, meanings and kinds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KINDS_OF = ("@", "@i")  # WordNet's marks of a hypernym, and of the class of an instance
+KINDS_OF = ("@", "@i")  # WordNet's symbols of a hypernym, and of the class of an instance
 INSTANCE = "@i"
 DATABASE = "package/WNdb-3.0.tar.gz"
 
@@ -18,10 +18,10 @@ class Synset:
     """A meaning.
 
     Attributes:
-        offset: Its number in WordNet 3.0; ImageNet's names of classes are "n" and this.
-        names: Lemmas, the usual one first.
-        gloss: Definition, without the examples.
-        parents: Offsets of what it is a kind of.
+        offset: Its number in WordNet 3.0. ImageNet writes "n" before it.
+        names: Lemmas, the most common one first.
+        gloss: Definition, without examples.
+        parents: Offsets of the meanings that it is a kind of.
         instance: Whether it is a single thing with a name, such as a town.
     """
 
@@ -33,19 +33,19 @@ class Synset:
 
 
 def read_nouns(archive: Path) -> dict[int, Synset]:
-    """Read the nouns of WordNet 3.0 from npm's package WNdb.
+    """Read the nouns of WordNet 3.0 from the npm package WNdb.
 
     Args:
-        archive: The package, a tar archive with the archive of the database in it.
+        archive: The package: a tar archive that contains the archive of the database.
 
     Returns:
-        By offset, in the database's order.
+        Synsets by offset, in the order of the database.
     """
     return {synset.offset: synset for synset in map(parse, read_lines(archive, "dict/data.noun")) if synset}
 
 
 def read_lines(archive: Path, member: str) -> list[str]:
-    """Read a file of WordNet's database, which npm's package has as an archive within its own."""
+    """Read a file of WordNet's database, which is an archive inside the npm package."""
     with tarfile.open(archive) as package, tarfile.open(fileobj=package.extractfile(DATABASE)) as database:
         file: Any = database.extractfile(member)
         return file.read().decode("ascii").splitlines()
@@ -54,8 +54,8 @@ def read_lines(archive: Path, member: str) -> list[str]:
 def parse(line: str) -> Synset | None:
     """Parse a line of WordNet's `data.noun`; None for a line of its licence.
 
-    The form is documented as wndb(5WN): offset, file, kind, number of words (hexadecimal), words with their
-    identifiers, number of pointers, pointers of four fields, a bar, the gloss.
+    wndb(5WN) documents the format: offset, file, kind, number of words (hexadecimal), words with their identifiers,
+    number of pointers, pointers of four fields, a bar, and the gloss.
     """
     if line.startswith("  "):
         return None
@@ -71,7 +71,7 @@ def parse(line: str) -> Synset | None:
 
 
 def ancestors(offset: int, nouns: Mapping[int, Synset]) -> Iterator[int]:
-    """What a meaning is a kind of, itself first, each once, the nearest first."""
+    """The offsets of a meaning and of all its ancestors, each once, the nearest first."""
     seen, level = {offset}, [offset]
     while level:
         yield from level
@@ -80,14 +80,14 @@ def ancestors(offset: int, nouns: Mapping[int, Synset]) -> Iterator[int]:
 
 
 def leaves_below(classes: Iterable[int], nouns: Mapping[int, Synset]) -> dict[int, list[int]]:
-    """Which classes are a kind of each meaning.
+    """The classes below each meaning.
 
     Args:
         classes: Offsets of the classes, by label.
-        nouns: All nouns.
+        nouns: Synsets by offset.
 
     Returns:
-        Labels by offset, for every meaning that has any.
+        Labels by offset, for every meaning with classes below it.
     """
     below: dict[int, list[int]] = {}
     for label, offset in enumerate(classes):

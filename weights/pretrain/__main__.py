@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from weights.pretrain.report import closing_tasks, covered, described, markdown, report
+from weights.pretrain.card_tables import closing_tasks, coverage_table, description_texts, markdown, report
 from weights.pretrain.run import RECIPES, Pretraining
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,17 +27,17 @@ def _arguments() -> argparse.Namespace:
 
 
 def write_report(args: argparse.Namespace, cache_dir: Path) -> None:
-    """Evaluate the checkpoints and keep the tables."""
+    """Evaluate the checkpoints and write the tables of the card."""
     checkpoints = [path for name in RECIPES if (path := args.out / f"{name}.pt").is_file()]
     tasks = list(closing_tasks(cache_dir, args.fashion, args.eurosat))
     names = {task.name: task.classnames for task in tasks if "," not in task.name}
-    names |= described(ROOT / "datasets" / "descriptions")
-    tables = [markdown(report(checkpoints, tasks)), markdown(covered(checkpoints[0], names))]
+    names |= description_texts(ROOT / "datasets" / "descriptions")
+    tables = [markdown(report(checkpoints, tasks)), markdown(coverage_table(checkpoints[0], names))]
     (args.out / "results.md").write_text("\n".join(tables))
 
 
 def main() -> int:
-    """Run the steps that were asked for.
+    """Run the steps that the arguments name.
 
     Returns:
         The exit code.

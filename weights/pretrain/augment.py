@@ -1,6 +1,6 @@
 """From drawings to training pictures: random frames, paints, grounds and resolutions, a whole batch at once.
 
-Every function takes its random numbers from the generator it is given, so a batch can be made again.
+Every function takes its random numbers from its generator, so the same batch can be made again.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Drawings:
         paint: Colours, premultiplied by opacity, ``[B, 3, H, W]``; zero for drawings of a single colour.
         opacity: ``[B, 1, H, W]``.
         silhouette: Opacity with enclosed areas filled, ``[B, 1, H, W]``.
-        coloured: Whether the drawing brings its own colours, bool ``[B]``.
+        coloured: Whether the drawing has its own colours, bool ``[B]``.
         glyph: Whether it is a letter or a digit, bool ``[B]``.
     """
 
@@ -34,15 +34,15 @@ class Drawings:
 
 
 def picture(drawings: Drawings, strength: float, generator: torch.Generator) -> Tensor:
-    """Augment and normalise.
+    """Augment and normalise drawings.
 
     Args:
         drawings: B drawings.
-        strength: 1 for the full range of changes, 0 for none but the paint.
+        strength: 1 for the full range of changes, 0 for random paint alone.
         generator: Source of all random numbers.
 
     Returns:
-        float32 ``[B, 3, H, W]``, normalised as CLIP's input.
+        float32 ``[B, 3, H, W]``, normalised as the input of CLIP.
     """
     moved = move(drawings, strength, generator)
     painted = compose(moved, strength, generator)
@@ -51,7 +51,7 @@ def picture(drawings: Drawings, strength: float, generator: torch.Generator) -> 
 
 
 def normalise(images: Tensor) -> Tensor:
-    """CLIP's normalisation of images in 0..1, ``[B, 3, H, W]``."""
+    """Normalise images in 0..1 as CLIP does; ``[B, 3, H, W]``."""
     return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -96,18 +96,18 @@ def _bend(stacked: Tensor, glyph: Tensor, strength: float, generator: torch.Gene
 def _restroke(opacity: Tensor, allowed: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     change = torch.rand(len(opacity), generator=generator)
     opacity = opacity.clone()
-    for chosen, sign in ((change < 0.25 * strength, 1), (change > 1 - 0.08 * strength, -1)):
-        rows = (chosen & allowed).nonzero().squeeze(1)
+    for selected, sign in ((change < 0.25 * strength, 1), (change > 1 - 0.08 * strength, -1)):
+        rows = (selected & allowed).nonzero().squeeze(1)
         if len(rows):
             opacity[rows] = sign * F.max_pool2d(sign * opacity[rows], 3, 1, 1)
     return opacity
 
 
 def compose(drawings: Drawings, strength: float, generator: torch.Generator) -> Tensor:
-    """Paint the drawings on their grounds.
+    """Paint drawings on random grounds.
 
-    Drawings of one colour get a random one; some get their enclosed areas filled with another, some are
-    shown as silhouettes (never letters: an 8 would become a blob).
+    A drawing of one colour gets a random one. For some, enclosed areas are filled with another colour, and some become
+    silhouettes. Letters and digits do not: an 8 would become a blob.
 
     Returns:
         ``[B, 3, H, W]`` in 0..1.
@@ -125,12 +125,12 @@ def compose(drawings: Drawings, strength: float, generator: torch.Generator) -> 
     canvas = torch.where(filled, canvas * (1 - area) + fill[..., None, None] * area, canvas)
     one_ink = canvas * (1 - line) + ink[..., None, None] * line
     one_ink = torch.where(silhouette_only, canvas, one_ink)
-    own = canvas * (1 - line) + drawings.paint
-    return _shade(torch.where(drawings.coloured.view(-1, 1, 1, 1), own, one_ink), strength, generator)
+    painted = canvas * (1 - line) + drawings.paint
+    return _shade(torch.where(drawings.coloured.view(-1, 1, 1, 1), painted, one_ink), strength, generator)
 
 
 def _grounds(count: int, generator: torch.Generator) -> Tensor:
-    """Half of them black or white, the others of any colour; ``[B, 3]``."""
+    """Random colours of grounds: 60 % black or white, the others any colour; ``[B, 3]``."""
     colour = torch.rand(count, 3, generator=generator)
     kind = torch.rand(count, 1, generator=generator)
     plain = (kind < 0.3).float()  # white below 0.3, black below 0.6
@@ -143,13 +143,13 @@ def _own_luma(drawings: Drawings) -> Tensor:
 
 
 def _apart(ground: Tensor, luma: Tensor) -> Tensor:
-    """Swap grounds that a drawing of this brightness would vanish on."""
+    """Replace grounds on which a drawing of this brightness could not be seen."""
     vanishing = ((ground @ LUMA) - luma).abs() < 0.3
     return torch.where(vanishing[:, None], (luma < 0.5).float()[:, None], ground)
 
 
 def _inks(ground: Tensor, generator: torch.Generator) -> Tensor:
-    """Colours that stand out from their grounds; half of them grey; ``[B, 3]``."""
+    """Random colours with contrast to their grounds, half of them grey; ``[B, 3]``."""
     count = len(ground)
     ink = torch.rand(count, 3, generator=generator)
     ink = torch.where(_chance(generator, 0.5, count)[:, None], ink.mean(1, keepdim=True), ink)
@@ -168,7 +168,7 @@ def _shade(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
 
 
 def degrade(images: Tensor, glyph: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Grey, coarse, contrast and noise, each for some of the pictures; ``[B, 3, H, W]`` in 0..1."""
+    """Make some pictures grey, coarse, low in contrast or noisy; ``[B, 3, H, W]`` in 0..1."""
     count = len(images)
     grey = _chance(generator, 0.2, count).view(-1, 1, 1, 1)
     images = torch.where(grey, torch.einsum("bchw,c->bhw", images, LUMA)[:, None], images)

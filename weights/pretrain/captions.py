@@ -1,4 +1,4 @@
-"""Captions: the words of a drawing in many prompts, at many positions, over a vocabulary of the tokens in use."""
+"""Captions: the words of a drawing in many prompts and at many positions, over a vocabulary of the tokens in use."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from torch import Tensor
 from weights.pretrain.names import spoken
 
 CONTEXT = 77
-CONTEXT_SHARE = 0.5  # of the prompts have no template, but a context such as a prompt learner may come to
-LENGTH = 32  # tokens of a training caption, marks of start and end included
+CONTEXT_SHARE = 0.5  # share of prompts that have a context, as a prompt learner may find it, instead of a template
+LENGTH = 32  # tokens of a training caption, start and end included
 TEMPLATES = (
     "{}",
     "{}.",
@@ -59,11 +59,11 @@ class Prompts:
     """Token rows of a batch.
 
     Attributes:
-        tokens: Rows of the vocabulary, int64 ``[B, L]``; after the end mark: 0.
-        positions: Where each token stands, int64 ``[B, L]``, increasing.
-        noise: Tokens to replace by random vectors, bool ``[B, L]``.
+        tokens: Rows of the vocabulary, int64 ``[B, L]``; 0 after the end mark.
+        positions: Position of each token, increasing, int64 ``[B, L]``.
+        noise: Which tokens are replaced by random vectors, bool ``[B, L]``.
         ends: Index of the end mark, int64 ``[B]``.
-        texts: A number per distinct text of words, int64 ``[B]``.
+        texts: Number of the text of each name, equal for equal texts, int64 ``[B]``.
     """
 
     tokens: Tensor
@@ -101,9 +101,8 @@ class Captions:
         self._halves = {t: tuple([row[token] for token in half] for half in halves) for t, halves in split.items()}
 
     def prompts(self, concepts: Iterable[int], generator: torch.Generator) -> Prompts:
-        """Random prompts for a batch of concepts."""
-        chosen = list(concepts)
-        rows = [self._prompt(number, generator) for number in chosen]
+        """Draw a prompt for each of B concepts."""
+        rows = [self._prompt(concept, generator) for concept in concepts]
         tokens = torch.zeros(len(rows), LENGTH, dtype=torch.long)
         noise = torch.zeros(len(rows), LENGTH, dtype=torch.bool)
         for index, (row, noisy, _) in enumerate(rows):
@@ -114,7 +113,7 @@ class Captions:
         return Prompts(tokens, gaps, noise, ends, torch.tensor([text for _, _, text in rows]))
 
     def _prompt(self, concept: int, generator: torch.Generator) -> tuple[list[int], int, int]:
-        """Token rows, how many of those after the start mark become noise, and the number of the text."""
+        """Rows of the vocabulary, number of tokens after the start mark that become noise, and number of the text."""
         chance = torch.rand(5, generator=generator).tolist()
         text = self._text(concept, chance[0], chance[1])
         before, after = self._template(concept, chance[2])
@@ -127,7 +126,7 @@ class Captions:
         return [self.start, *before, *words, *after, self.end], noisy * len(before), self._number[text]
 
     def _context(self, generator: torch.Generator) -> tuple[list[int], bool]:
-        """What a learned context may be: any vectors, any words, or one and the same word; 1 to 20 of them."""
+        """A stand-in for a learned context: 1 to 20 random words or one repeated word, and whether it becomes noise."""
         kind, length = torch.rand(2, generator=generator).tolist()
         count = int(length * 20) + 1
         different = count if kind < 0.4 else 1
@@ -147,7 +146,7 @@ class Captions:
 
 
 def _variants(words: str, aliases: list[str]) -> list[str]:
-    """What a concept may be called: its own words first, digits spoken, then its aliases."""
+    """The names of a concept: its own words, with digits as words first, then its aliases."""
     return list(dict.fromkeys([spoken(words), words, *map(spoken, aliases)]))
 
 

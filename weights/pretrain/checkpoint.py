@@ -1,4 +1,4 @@
-"""The compact checkpoint: trained weights as fp16, trained token rows only, and spellings for the others."""
+"""The compact checkpoint: weights in fp16, embeddings of the trained tokens, and a regression for the others."""
 
 from pathlib import Path
 from typing import Any
@@ -8,26 +8,22 @@ from torch import Tensor
 
 from coft.backbones.embedded import FORMAT, SPELLING_BUCKETS, spelling_matrix
 
-RIDGE = 3.0
+RIDGE = 3.0  # ridge of the regression from spellings to embeddings
 
 
 def compact(state_dict: dict[str, Tensor], token_ids: list[int], meta: dict[str, Any]) -> dict[str, Any]:
     """Pack a trained model.
 
     Args:
-        state_dict: OpenAI's names; ``token_embedding.weight`` has one row per entry of ``token_ids``.
+        state_dict: Tensors by OpenAI's names; ``token_embedding.weight`` has one row per entry of ``token_ids``.
         token_ids: Sorted ids in the full vocabulary.
         meta: Facts about the model, of plain types.
     """
-    kept = {
-        name: value.detach().half() if value.is_floating_point() else value.detach()
-        for name, value in state_dict.items()
-    }
     rows = state_dict["token_embedding.weight"].detach().float()
     ids = torch.tensor(token_ids)
     return {
         "format": FORMAT,
-        "state_dict": kept,
+        "state_dict": {name: _half(value) for name, value in state_dict.items()},
         "token_ids": ids,
         "spelling": fit_spelling(rows, ids),
         "meta": meta,
@@ -39,15 +35,15 @@ def _half(value: Tensor) -> Tensor:
 
 
 def fit_spelling(rows: Tensor, ids: Tensor) -> dict[str, Any]:
-    """Ridge regression from the spelling of tokens to their trained embeddings, in whole numbers.
+    """Fit a ridge regression from the spelling of tokens to their trained embeddings, with 8-bit weights.
 
     Args:
         rows: Trained embeddings, ``[N, D]``.
-        ids: Their tokens, ``[N]``.
+        ids: Ids of their tokens, ``[N]``.
 
     Returns:
-        ``{"weight": int8 [SPELLING_BUCKETS, D], "scale": float, "norm": float}``; ``norm`` is the typical
-        length of a trained row.
+        ``{"weight": int8 [SPELLING_BUCKETS, D], "scale": float, "norm": float}``; ``norm`` is the median norm of a
+        trained embedding.
     """
     spelled = spelling_matrix(ids).double()
     spelled = spelled / spelled.sum(1, keepdim=True).clamp_min(1)
@@ -59,7 +55,7 @@ def fit_spelling(rows: Tensor, ids: Tensor) -> dict[str, Any]:
 
 
 def save(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write under a temporary name, then rename."""
+    """Write a checkpoint under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     torch.save(checkpoint, unfinished)

@@ -1,6 +1,6 @@
-"""Teaching the vision transformer what the ResNet knows: final features, what they say of names, and maps on the way.
+"""Distil the ResNet into the vision transformer: its features, its probabilities of names, and its inner maps.
 
-A transformer of this size learns slowly from a few hundred thousand pictures; the teacher's maps tell it what is
+A transformer of this size learns slowly from a few hundred thousand pictures. The maps of the teacher show it what is
 where (hints, as in FitNets, Romero et al. 2015).
 """
 
@@ -10,12 +10,12 @@ from clip.model import CLIP, ModifiedResNet, VisionTransformer
 from torch import Tensor, nn
 
 TEXT_PARTS = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "logit_scale")
-DEPTHS = (2, 4)  # blocks of the student after which it should know what the teacher's layers 2 and 3 know
+DEPTHS = (2, 4)  # blocks of the student whose outputs match layers 2 and 3 of the teacher
 FEATURE_WEIGHT = 4.0
 
 
 def take_text_tower(student: CLIP, teacher: CLIP) -> None:
-    """Copy the teacher's text tower (same vocabulary, same width) into the student."""
+    """Copy the text tower of the teacher, which has the same vocabulary and width, into the student."""
     text = {name: value for name, value in teacher.state_dict().items() if name.startswith(TEXT_PARTS)}
     student.load_state_dict(text, strict=False)
 
@@ -47,7 +47,7 @@ def vit_maps(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, list[Te
 
 
 def _attend(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    """Self-attention written out, ``[tokens, B, C]``: in bf16 on CPUs four times as fast as torch's fused one."""
+    """Self-attention written out, ``[tokens, B, C]``. In bf16 on CPUs it is four times as fast as torch's fused one."""
     heads = attention.num_heads
     mixed = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).unflatten(-1, (3, heads, -1))
     query, key, value = mixed.permute(2, 1, 3, 0, 4)  # each [B, heads, tokens, C / heads]
@@ -68,12 +68,17 @@ class Hints(nn.Module):
         self.probes = nn.ModuleList(nn.Conv2d(width, count, 1) for count in channels)
 
     def forward(self, tokens: list[Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
-        """How far tokens are from saying what the teacher's maps say: 1 - cosine, over places and both depths."""
+        """The loss of the hints: 1 - cosine to the teacher's maps, averaged over positions and both depths.
+
+        Args:
+            tokens: The student's maps, as ``vit_maps`` returns them.
+            targets: The teacher's maps of layers 2 and 3.
+        """
         losses = []
         for probe, grid, target in zip(self.probes, tokens, targets, strict=True):
-            said = F.avg_pool2d(probe(grid), grid.shape[2] // target.shape[2])
+            predicted = F.avg_pool2d(probe(grid), grid.shape[2] // target.shape[2])
             centred = target - target.mean(1, keepdim=True)
-            losses.append(1 - F.cosine_similarity(said.float(), centred.float(), dim=1).mean())
+            losses.append(1 - F.cosine_similarity(predicted.float(), centred.float(), dim=1).mean())
         return torch.stack(losses).mean()
 
 
@@ -82,7 +87,7 @@ class Distillation:
 
     Args:
         teacher: A trained CLIP with a ModifiedResNet.
-        names: The teacher's text features of many names, unit length, ``[K, D]``.
+        names: The teacher's unit-length text features of many names, ``[K, D]``.
     """
 
     def __init__(self, teacher: CLIP, names: Tensor) -> None:
@@ -91,25 +96,26 @@ class Distillation:
         self.names = names * teacher.logit_scale.exp()
 
     def __call__(self, learnt: Tensor, tokens: list[Tensor], hints: Hints, images: Tensor) -> dict[str, Tensor]:
-        """Losses.
+        """Compute the losses of a batch.
 
         Args:
             learnt: The student's features of the images, ``[B, D]``.
-            tokens: Its maps, as ``vit_maps`` gives them.
-            hints: What relates them to the teacher's.
+            tokens: The student's maps, as ``vit_maps`` returns them.
+            hints: Maps the student's maps to the teacher's.
             images: ``[B, 3, 64, 64]``.
 
         Returns:
-            ``features``, 1 - cosine to the teacher's features; ``names``, the divergence of what both say of the
-            names; ``hints``.
+            ``features``: 1 - cosine to the teacher's features; ``names``: divergence of the probabilities of the names;
+            ``hints``: loss of the hints.
         """
         with torch.no_grad():
             target, *maps = resnet_maps(self.teacher.visual, images)
             target = F.normalize(target.float(), dim=-1)
         features = F.normalize(learnt.float(), dim=-1)
-        said, wanted = (F.log_softmax(each @ self.names.t(), -1) for each in (features, target))
+        student_log_probs = F.log_softmax(features @ self.names.t(), -1)
+        teacher_log_probs = F.log_softmax(target @ self.names.t(), -1)
         return {
             "features": FEATURE_WEIGHT * (1 - (features * target).sum(-1)).mean(),
-            "names": F.kl_div(said, wanted, reduction="batchmean", log_target=True),
+            "names": F.kl_div(student_log_probs, teacher_log_probs, reduction="batchmean", log_target=True),
             "hints": hints(tokens, (maps[0], maps[1])),
         }

@@ -1,4 +1,4 @@
-"""Zero-shot accuracy of a CLIP on small data sets, through the stock interface: tokenize, encode, compare."""
+"""Zero-shot accuracy of a CLIP on small data sets, through the usual interface: tokenize, encode, compare."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Tokenize = Callable[[list[str]], Tensor]
 
 @dataclass(frozen=True)
 class Task:
-    """Images ready for the model ``[N, 3, 64, 64]``, their labels ``[N]``, class names and templates."""
+    """A data set: preprocessed images ``[N, 3, 64, 64]``, labels ``[N]``, class names and templates."""
 
     name: str
     images: Tensor
@@ -31,8 +31,8 @@ class Task:
     templates: tuple[str, ...]
 
 
-def prepared(picture: Image.Image) -> Tensor:
-    """CLIP's preprocessing at 64 x 64: bicubic, normalised; ``[3, 64, 64]``."""
+def preprocess(picture: Image.Image) -> Tensor:
+    """Preprocess a picture as CLIP does, at 64 x 64: bicubic, normalised; ``[3, 64, 64]``."""
     resized = picture.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
     return normalise(to_tensor(resized))
 
@@ -41,24 +41,24 @@ def digits() -> Task:
     """The 1,797 handwritten digits of UCI that scikit-learn ships, white on black."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    grey = (found.images / 16 * 255).round().astype(np.uint8)
-    images = torch.stack([prepared(Image.fromarray(image)) for image in grey])
-    return Task("digits", images, torch.from_numpy(found.target), DIGITS, ("a photo of the digit {}.",))
+    bunch = load_digits()
+    grey = (bunch.images / 16 * 255).round().astype(np.uint8)
+    images = torch.stack([preprocess(Image.fromarray(image)) for image in grey])
+    return Task("digits", images, torch.from_numpy(bunch.target), DIGITS, ("a photo of the digit {}.",))
 
 
 def heldout_task(name: str, cache_dir: Path, sources: frozenset[str] | None = None) -> Task:
-    """The held-out drawings ``icons`` or ``emoji``, all of them or those of some sets."""
+    """The held-out drawings ``icons`` or ``emoji``: all of them, or those of some sets."""
     items = [item for item in heldout(name, cache_dir) if sources is None or item.source in sources]
     names = classnames(name)
-    images = torch.stack([prepared(Image.fromarray(item.pixels)) for item in items])
+    images = torch.stack([preprocess(Image.fromarray(item.pixels)) for item in items])
     labels = torch.tensor([names.index(item.classname) for item in items])
     template = "an icon of a {}." if name == "icons" else "a photo of a {}."
     return Task(name, images, labels, names, (template,))
 
 
 def development_tasks(cache_dir: Path) -> list[Task]:
-    """What the recipe was chosen on."""
+    """The tasks on which the recipe was chosen."""
     return [digits(), heldout_task("icons", cache_dir, development_sets())]
 
 
@@ -66,7 +66,7 @@ def development_tasks(cache_dir: Path) -> list[Task]:
 def text_features(model: CLIP, names: list[str], templates: tuple[str, ...], tokenize: Tokenize) -> Tensor:
     """Unit-length features of class names, averaged over templates; ``[C, D]``."""
     prompts = [[template.format(name) for name in names] for template in templates]
-    features = [F.normalize(model.encode_text(tokenize(each)).float(), dim=-1) for each in prompts]
+    features = [F.normalize(model.encode_text(tokenize(texts)).float(), dim=-1) for texts in prompts]
     return F.normalize(torch.stack(features).mean(0), dim=-1)
 
 
@@ -82,13 +82,13 @@ def accuracy(model: CLIP, task: Task, tokenize: Tokenize = clip.tokenize) -> flo
 
 
 def accuracy_of(features: Tensor, model: CLIP, task: Task, tokenize: Tokenize = clip.tokenize) -> float:
-    """The same from image features ``[N, D]`` that are there already."""
+    """Zero-shot accuracy in percent, from unit-length image features ``[N, D]``."""
     texts = text_features(model, task.classnames, task.templates, tokenize)
     return 100 * ((features @ texts.t()).argmax(1) == task.labels).float().mean().item()
 
 
 def compact_tokenizer(token_ids: list[int]) -> Tokenize:
-    """``clip.tokenize`` for a model over the vocabulary in use; tokens it lacks become those of "x"."""
+    """A ``clip.tokenize`` for a model over the vocabulary in use. Tokens that it lacks become the token of "x"."""
     row = torch.full((49408,), token_ids.index(clip.tokenize("x")[0, 1].item()))
     row[torch.tensor(token_ids)] = torch.arange(len(token_ids))
 

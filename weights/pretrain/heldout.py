@@ -1,4 +1,4 @@
-"""The held-out drawings, as data sets: icon sets and emoji vendors that pre-training never sees."""
+"""The held-out drawings as data sets: icon sets and emoji vendors that pre-training never sees."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class Heldout:
 
     @property
     def digest(self) -> str:
-        """A hash of the pixels, which names the file and decides the split."""
+        """A hash of the pixels, which determines the file name and the split."""
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:16]
 
 
@@ -49,27 +49,27 @@ def development_sets() -> frozenset[str]:
 
 
 def heldout_shelves(name: str, cache_dir: Path) -> list[Shelf]:
-    """All drawings of the held-out packages that have one of the data set's classes as their name."""
+    """The drawings of the held-out packages whose name is a class of the data set."""
     packages = of_role(f"heldout_{name}")
     install(cache_dir, packages)
-    wanted = set(classnames(name))
-    return [_only(shelf, wanted) for shelf in shelves(packages, cache_dir)]
+    classes = set(classnames(name))
+    return [_select(shelf, classes) for shelf in shelves(packages, cache_dir)]
 
 
-def _only(shelf: Shelf, wanted: set[str]) -> Shelf:
-    rows = [row for row, each in enumerate(shelf.names) if concept(each) in wanted]
+def _select(shelf: Shelf, classes: set[str]) -> Shelf:
+    rows = [row for row, each in enumerate(shelf.names) if concept(each) in classes]
     colour = None if shelf.colour is None else shelf.colour[rows]
     return Shelf(shelf.source, [shelf.names[row] for row in rows], shelf.opacity[rows], colour)
 
 
 def heldout(name: str, cache_dir: Path) -> list[Heldout]:
-    """The pictures of ``icons`` or ``emoji``, without exact duplicates, sorted by digest."""
-    found: dict[str, Heldout] = {}
+    """The pictures of ``icons`` or ``emoji`` without exact duplicates, sorted by digest."""
+    items: dict[str, Heldout] = {}
     for shelf in heldout_shelves(name, cache_dir):
         for row, each in enumerate(shelf.names):
             item = Heldout(_on_white(shelf, row), concept(each), shelf.source)
-            found.setdefault(item.digest, item)
-    return [found[digest] for digest in sorted(found)]
+            items.setdefault(item.digest, item)
+    return [items[digest] for digest in sorted(items)]
 
 
 def _on_white(shelf: Shelf, row: int) -> np.ndarray:
@@ -79,12 +79,12 @@ def _on_white(shelf: Shelf, row: int) -> np.ndarray:
 
 
 def build_icons(root: Path, cache_dir: Path) -> Path:
-    """Write the ``icons`` data set below ``root``; see ``build``."""
+    """Write the ``icons`` data set below ``root``, and return its split file."""
     return build("icons", root, cache_dir)
 
 
 def build_emoji(root: Path, cache_dir: Path) -> Path:
-    """Write the ``emoji`` data set below ``root``; see ``build``."""
+    """Write the ``emoji`` data set below ``root``, and return its split file."""
     return build("emoji", root, cache_dir)
 
 
@@ -92,10 +92,10 @@ def build(name: str, root: Path, cache_dir: Path) -> Path:
     """Write a held-out data set: ``<root>/<name>/{train,test}/<hash>.png`` and ``split_<name>.json``.
 
     The split file has CoOp's layout: ``{"train": [[path, label, classname], ...], "val": [], "test": [...]}``.
-    Every class keeps about 40 % of its pictures for testing, chosen by the hash of their pixels.
+    About 40 % of the pictures of every class are test images, chosen by the hash of their pixels.
 
     Returns:
-        The split file's path.
+        Path of the split file.
     """
     parts: dict[str, list[list[Any]]] = {"train": [], "val": [], "test": []}
     labels = {words: label for label, words in enumerate(classnames(name))}
@@ -114,8 +114,8 @@ def _split(items: list[Heldout]) -> list[tuple[str, Heldout]]:
     classes = defaultdict(list)
     for item in items:
         classes[item.classname].append(item)
-    parted = []
+    parts = []
     for members in classes.values():
-        tested = round(TEST_SHARE * len(members))
-        parted += [("test" if rank < tested else "train", item) for rank, item in enumerate(members)]
-    return parted
+        num_test = round(TEST_SHARE * len(members))
+        parts += [("test" if rank < num_test else "train", item) for rank, item in enumerate(members)]
+    return parts

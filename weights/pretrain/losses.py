@@ -1,4 +1,4 @@
-"""What pre-training minimises: contrast with several positives, and a bag of words."""
+"""The losses of pre-training: contrast with several positives, and a bag of words."""
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,12 @@ from weights.pretrain.model import Features
 
 
 def same(labels: Tensor, texts: Tensor) -> Tensor:
-    """Which picture goes with which caption: same concept or same words; bool ``[B, B]``."""
+    """Which pictures and captions are positives: same concept or same words; bool ``[B, B]``."""
     return (labels[:, None] == labels) | (texts[:, None] == texts)
 
 
 def contrast(features: Features, scale: Tensor, positives: Tensor) -> Tensor:
-    """Symmetric InfoNCE whose targets are shared out evenly among the positives.
+    """Symmetric InfoNCE whose targets are divided evenly among the positives.
 
     Args:
         features: B pairs.
@@ -26,10 +26,10 @@ def contrast(features: Features, scale: Tensor, positives: Tensor) -> Tensor:
 
 
 def bag_of_words(logits: Tensor, words: Tensor) -> Tensor:
-    """Cross entropy against an even share for each word of the name; names without frequent words don't count.
+    """Cross entropy against an even share for each word of the name. Names without frequent words do not count.
 
     Args:
-        logits: ``[B, W]``.
+        logits: Logits of the words, ``[B, W]``.
         words: Which words the names have, bool ``[B, W]``.
     """
     count = words.sum(1)
@@ -38,6 +38,6 @@ def bag_of_words(logits: Tensor, words: Tensor) -> Tensor:
 
 
 def clamp_scale(logit_scale: Tensor) -> None:
-    """Keep the scale at 100 or less, as CLIP does."""
+    """Limit the scale to 100, as CLIP does."""
     with torch.no_grad():
         logit_scale.clamp_(max=float(torch.log(torch.tensor(100.0))))

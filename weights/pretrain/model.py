@@ -1,4 +1,4 @@
-"""The small CLIPs: OpenAI's architecture over the vocabulary in use, and the heads that only training needs."""
+"""The small CLIPs: the architecture of OpenAI over the vocabulary in use, and heads for the training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from weights.pretrain.distil import Hints, vit_maps
 
 EMBED_DIM = 256
 TEXT = {"transformer_width": 128, "transformer_heads": 2, "transformer_layers": 3}
-# Heads are width // 64 in clip.model.build_model, so they have to be so in training too.
+# clip.model.build_model sets heads to width // 64, so training must do the same.
 TOWERS: dict[str, dict[str, Any]] = {
     "embedded": {"vision_layers": (1, 1, 1, 1), "vision_width": 32, "vision_patch_size": None},
     "embedded-vit": {"vision_layers": 6, "vision_width": 128, "vision_patch_size": 8},
@@ -21,7 +21,7 @@ TOWERS: dict[str, dict[str, Any]] = {
 
 
 def build_clip(name: str, vocabulary: int) -> CLIP:
-    """A CLIP with fresh weights and ``vocabulary`` token rows, for 64 x 64 images."""
+    """A CLIP with random weights and ``vocabulary`` tokens, for 64 x 64 images."""
     return CLIP(
         embed_dim=EMBED_DIM,
         image_resolution=64,
@@ -52,12 +52,12 @@ class Student(nn.Module):
         self.vit_maps = vit_maps
 
     def compile_images(self) -> None:
-        """Compile the image encoder, which takes a C++ compiler and a minute or two."""
+        """Compile the image encoder. This needs a C++ compiler, and takes a minute or two."""
         self.clip.visual.compile()
         self.vit_maps = torch.compile(vit_maps)
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features ``[B, D]`` of images, and of a vision transformer the maps on the way."""
+        """Features ``[B, D]`` of images, and the inner maps if the encoder is a vision transformer."""
         if isinstance(self.clip.visual, VisionTransformer):
             return self.vit_maps(self.clip.visual, images)
         return self.clip.visual(images), []
@@ -69,9 +69,9 @@ class Student(nn.Module):
         return Features(F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), self.word_head(image))
 
     def encode_prompts(self, prompts: Prompts, generator: torch.Generator) -> Tensor:
-        """CLIP's text tower, with positions of our choice and some tokens replaced by noise; ``[B, D]``.
+        """Run CLIP's text tower with chosen positions, and with some tokens replaced by noise; ``[B, D]``.
 
-        Contexts of prompt learners start at N(0, 0.02^2) and may grow to the size of words, so noise does too.
+        Contexts of prompt learners start at N(0, 0.02^2) and may grow to the norm of words. The noise has this range.
         """
         embedded = self.clip.token_embedding(prompts.tokens)
         size = 0.02 * 20 ** torch.rand(len(embedded), 1, 1, generator=generator)
@@ -83,7 +83,7 @@ class Student(nn.Module):
         return torch.cat(halves)[order.argsort()]
 
     def _read(self, embedded: Tensor, ends: Tensor) -> Tensor:
-        """Run the transformer as far as the last end mark of these rows; what follows it never matters."""
+        """Run the transformer up to the last end mark of these rows. Later tokens have no effect."""
         hidden = embedded[:, : int(ends.max()) + 1].permute(1, 0, 2)
         hidden = self.clip.transformer(hidden).permute(1, 0, 2)
         last = hidden[torch.arange(len(hidden)), ends]

@@ -1,4 +1,4 @@
-"""The npm packages that pre-training draws from: installing them, reading them, and checking their licences."""
+"""The npm packages of the drawings: install them, read them, and check their licences."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ SCOPES = {
 
 @dataclass(frozen=True)
 class Package:
-    """One pinned npm package and what it is used for (a key of ``packages.json``)."""
+    """A pinned npm package. Its role is a key of ``packages.json``."""
 
     role: str
     name: str
@@ -47,15 +47,15 @@ class Package:
         return SCOPES[self.role] + self.name
 
     def folder(self, cache_dir: Path) -> Path:
-        """Where npm unpacked it."""
+        """Folder of the installed package."""
         return cache_dir / "npm" / "node_modules" / self.npm_name
 
 
 @cache
 def pinned() -> tuple[Package, ...]:
     """All packages of ``packages.json``, in the order of that file."""
-    listed: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("packages.json").read_text())
-    return tuple(Package(role, name, version) for role in listed for name, version in listed[role].items())
+    packages: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("packages.json").read_text())
+    return tuple(Package(role, name, version) for role in packages for name, version in packages[role].items())
 
 
 def of_role(*roles: str) -> list[Package]:
@@ -64,18 +64,18 @@ def of_role(*roles: str) -> list[Package]:
 
 
 def install(cache_dir: Path, packages: list[Package]) -> None:
-    """Let npm install the pinned versions under ``cache_dir``; nothing happens when all are there.
+    """Install the pinned versions under ``cache_dir`` with npm, unless all are installed.
 
     Raises:
-        RuntimeError: npm is missing or fails.
+        RuntimeError: If npm is missing or fails.
     """
     if all(_installed_version(package, cache_dir) == package.version for package in packages):
         return
     root = cache_dir / "npm"
     root.mkdir(parents=True, exist_ok=True)
-    kept = {p.npm_name: p.version for p in pinned() if p.folder(cache_dir).is_dir()}
-    wanted = kept | {p.npm_name: p.version for p in packages}
-    (root / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}, indent=1))
+    installed = {package.npm_name: package.version for package in pinned() if package.folder(cache_dir).is_dir()}
+    versions = installed | {package.npm_name: package.version for package in packages}
+    (root / "package.json").write_text(json.dumps({"private": True, "dependencies": versions}, indent=1))
     command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
     if shutil.which("npm") is None:
         raise RuntimeError("npm was not found: pre-training needs Node.js with npm to fetch its drawings")
@@ -92,9 +92,9 @@ def _installed_version(package: Package, cache_dir: Path) -> str | None:
 
 
 def licence(package: Package, cache_dir: Path) -> str:
-    """The package's SPDX licence, as its own files say it."""
+    """The SPDX licence of a package, from its own files."""
     folder = package.folder(cache_dir)
-    info = folder / "info.json"  # Iconify: the licence of the drawings, package.json repeats it
+    info = folder / "info.json"  # of Iconify; it has the licence of the drawings
     if info.is_file():
         return str(json.loads(info.read_text())["license"]["spdx"])
     return str(json.loads((folder / "package.json").read_text())["license"])
@@ -104,7 +104,7 @@ def licence_table(cache_dir: Path, packages: list[Package]) -> list[dict[str, st
     """One row per package: role, name, version, licence, author.
 
     Raises:
-        ValueError: A package's licence is not one of ``PERMISSIVE``.
+        ValueError: If the licence of a package is not in ``PERMISSIVE``.
     """
     rows = []
     for package in packages:

@@ -1,4 +1,4 @@
-"""Drawings as arrays: every icon and every letter, rendered once and cached as 64 x 64 bytes."""
+"""Drawings as arrays: every icon and letter is rendered once, and cached as 64 x 64 bytes."""
 
 import io
 import logging
@@ -46,7 +46,7 @@ class Shelf:
 
 
 def shelves(packages: list[Package], cache_dir: Path, processes: int = 2) -> list[Shelf]:
-    """Render packages, or read them from the cache; a kill loses at most the package under way."""
+    """Render packages, or read them from the cache. A stopped run loses at most one package."""
     (cache_dir / "rendered").mkdir(parents=True, exist_ok=True)
     with Pool(processes) as pool:
         run = partial(pool.imap, chunksize=16)
@@ -59,17 +59,17 @@ def _shelf(package: Package, cache_dir: Path, run: Callable[..., Iterable[list[R
         if package.role == "fonts":
             jobs, coloured = run(render_font, font_files(package, cache_dir)), False
         else:
-            wanted = chosen(package, cache_dir)
-            jobs, coloured = run(render_icon, wanted), wanted[0].coloured
+            selected = select_drawings(package, cache_dir)
+            jobs, coloured = run(render_icon, selected), selected[0].coloured
         _store(path, [drawing for rendered in jobs for drawing in rendered], coloured)
     with np.load(path) as stored:
         names = list(map(str, stored["names"]))
         return Shelf(package.name, names, stored["opacity"], stored.get("colour"), package.role)
 
 
-def _store(path: Path, found: list[Rendered], coloured: bool) -> None:
-    pixels = np.stack([pixels for _, pixels in found])
-    names = np.array([name for name, _ in found])
+def _store(path: Path, drawings: list[Rendered], coloured: bool) -> None:
+    pixels = np.stack([pixels for _, pixels in drawings])
+    names = np.array([name for name, _ in drawings])
     unfinished = path.with_suffix(".tmp")
     with unfinished.open("wb") as stream:
         if coloured:
@@ -79,8 +79,8 @@ def _store(path: Path, found: list[Rendered], coloured: bool) -> None:
     unfinished.rename(path)
 
 
-def chosen(package: Package, cache_dir: Path) -> list[Drawing]:
-    """A set's drawings with a name, one for each style: the many sizes of one drawing count once."""
+def select_drawings(package: Package, cache_dir: Path) -> list[Drawing]:
+    """The drawings of a set that have a name. Of several sizes of a drawing, one is taken."""
     styles = {_unsized(d.name): d for d in drawings(package, cache_dir) if concept(d.name)}
     return list(styles.values())
 
@@ -90,7 +90,7 @@ def _unsized(name: str) -> str:
 
 
 def render_icon(drawing: Drawing) -> list[Rendered]:
-    """An icon's name and its five channels, uint8 ``[5, 64, 64]``; an empty list when there is nothing to see."""
+    """Name and five channels of an icon, uint8 ``[5, 64, 64]``; an empty list if there is nothing to see."""
     try:
         pixels = rasterise(drawing.svg)
     except ValueError:
@@ -106,13 +106,13 @@ def rasterise(svg: str) -> np.ndarray:
     Returns:
         uint8 ``[4, 64, 64]``: red, green, blue, opacity; the drawing centred, its aspect ratio kept.
     """
-    import resvg_py  # only this step needs it: tests and training from a filled cache do without
+    import resvg_py  # only needed here: tests, and training from a filled cache, run without it
 
     png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True)
-    return _squared(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
+    return _fit_square(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
 
 
-def _squared(picture: Image.Image) -> np.ndarray:
+def _fit_square(picture: Image.Image) -> np.ndarray:
     picture.thumbnail((SIZE, SIZE))
     square = Image.new("RGBA", (SIZE, SIZE))
     square.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
@@ -126,7 +126,7 @@ def with_silhouette(opacity: np.ndarray) -> np.ndarray:
 
 
 def font_files(package: Package, cache_dir: Path) -> Iterator[Path]:
-    """The family's upright Latin files of a light, the regular and a bold weight, as far as it has them."""
+    """The upright Latin files of the family: light, regular and bold, as far as it has them."""
     folder = package.folder(cache_dir) / "files"
     for weight in (300, 400, 700):
         path = folder / f"{package.name}-latin-{weight}-normal.woff2"
@@ -135,7 +135,7 @@ def font_files(package: Package, cache_dir: Path) -> Iterator[Path]:
 
 
 def render_font(path: Path) -> list[Rendered]:
-    """Letters and digits of one font file, each scaled to the frame; names are the characters."""
+    """Letters and digits of a font file, each scaled to the frame. Names are the characters."""
     return [(character, _glyph(character, path)) for character in CHARACTERS]
 
 

@@ -1,4 +1,4 @@
-"""The two pre-trainings from end to end, and the records they leave."""
+"""The two pre-trainings from end to end, and the records that they write."""
 
 import csv
 import importlib.metadata
@@ -30,20 +30,20 @@ RECIPES = {
     "embedded": Recipe(steps=4500),
     "embedded-vit": Recipe(steps=1500, lr=1.5e-3, distilled=0.85, mild_after=0.85, seed=2),
 }
-NAMES = 4096  # concepts about which the student learns to say what the teacher says
+NAMES = 4096  # concepts for which the student learns the teacher's probabilities
 
 
 class Pretraining:
-    """Everything both runs share: drawings, captions, words, and what to evaluate on meanwhile.
+    """What both pre-trainings share: drawings, captions, words, and tasks for the curve.
 
     Args:
         library: Training drawings.
         aliases: Other words for concepts.
         tasks: Zero-shot tasks for the curve.
-        twins: Near-duplicates that were taken out, by held-out data set.
-        cache_dir: Where runs keep their state.
-        out_dir: Where checkpoints and records go.
-        compiled: See ``Trainer``.
+        twins: Number of removed near-duplicates, by held-out data set.
+        cache_dir: Parent of the folders with the state of runs.
+        out_dir: Folder of checkpoints and records.
+        compiled: Whether to compile the image encoder, which needs a C++ compiler.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Pretraining:
 
     @classmethod
     def from_packages(cls, cache_dir: Path, out_dir: Path) -> "Pretraining":
-        """Install, check licences, render, filter; then ready to train."""
+        """Install packages, check their licences, render and filter the drawings."""
         packages = list(pinned())
         install(cache_dir, packages)
         write_csv(out_dir / "licences.csv", licence_table(cache_dir, packages))
@@ -75,10 +75,10 @@ class Pretraining:
         return cls(library=library, aliases=aliases, tasks=tasks, twins=twins, cache_dir=cache_dir, out_dir=out_dir)
 
     def train(self, name: str, recipe: Recipe) -> Path:
-        """Train ``embedded``, or ``embedded-vit`` from it; write the checkpoint and the curve.
+        """Train ``embedded``, or ``embedded-vit`` from it, and write the checkpoint and the curve.
 
         Returns:
-            The checkpoint's path.
+            Path of the checkpoint.
         """
         torch.manual_seed(recipe.seed)
         student = Student(name, len(self.captions.token_ids), len(self.words.words))
@@ -115,10 +115,10 @@ class Pretraining:
         return teacher
 
     def _features_of_names(self, teacher: CLIP) -> Tensor:
-        """The teacher's text features of the concepts with most drawings, ``[K, D]``."""
-        drawn = np.bincount(self.library.label, minlength=len(self.library.concepts))
-        often = np.argsort(-drawn, kind="stable")[:NAMES]
-        names = [spoken(self.library.concepts[number]) for number in often]
+        """The teacher's text features of the concepts with the most drawings, ``[K, D]``."""
+        counts = np.bincount(self.library.label, minlength=len(self.library.concepts))
+        most_drawn = np.argsort(-counts, kind="stable")[:NAMES]
+        names = [spoken(self.library.concepts[number]) for number in most_drawn]
         parts = [names[start : start + 256] for start in range(0, len(names), 256)]
         return torch.cat([text_features(teacher.eval(), part, ("{}",), self.tokenize) for part in parts])
 
@@ -141,7 +141,7 @@ class Pretraining:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows, with all their keys as header, under a temporary name that is then renamed."""
+    """Write rows with all their keys as header. A temporary file is written and then renamed."""
     rows = list(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")

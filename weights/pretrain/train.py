@@ -1,4 +1,4 @@
-"""The training loop: batches made from a seed and a step, so that a run that was killed goes on where it was."""
+"""The training loop. A batch depends only on seed and step, so a stopped run goes on where it was."""
 
 import json
 import logging
@@ -28,19 +28,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how to train.
+    """The settings of a training.
 
     Attributes:
-        steps: Batches.
-        batch: Pairs a batch.
+        steps: Number of batches.
+        batch: Pairs of a batch.
         lr: Peak learning rate (AdamW, linear warm-up, cosine to zero).
-        weight_decay: For matrices; vectors have none.
+        weight_decay: Weight decay of matrices; vectors have none.
         warmup: Steps of warm-up.
         word_weight: Weight of the bag-of-words loss.
-        mild_after: Share of the steps after which the second stage starts, with milder augmentation.
+        mild_after: Share of the steps before the second stage, which has milder augmentation.
         mild: Strength of augmentation in the second stage.
-        distilled: Share of the steps, from the first, in which a teacher alone is learned from.
-        seed: Of everything random.
+        distilled: Share of the first steps, in which the student learns from the teacher alone.
+        seed: Seed of all random numbers.
     """
 
     steps: int
@@ -67,19 +67,19 @@ class Recipe:
 
 
 class Words:
-    """The words that occur in at least ``least`` drawings' names, and which of them each concept has."""
+    """The words that occur in the names of at least ``least`` drawings, and which of them each concept has."""
 
     def __init__(self, library: Library, least: int = 8) -> None:
         names = [words.split() for words in library.concepts]
-        count: Counter[str] = Counter()
-        for label, drawn in enumerate(np.bincount(library.label, minlength=len(names))):
-            count.update({word: int(drawn) for word in names[label]})
-        self.words = sorted(word for word, drawn in count.items() if drawn >= least)
-        number = {word: index for index, word in enumerate(self.words)}
-        self._of = [[number[word] for word in name if word in number] for name in names]
+        counts: Counter[str] = Counter()
+        for label, count in enumerate(np.bincount(library.label, minlength=len(names))):
+            counts.update({word: int(count) for word in names[label]})
+        self.words = sorted(word for word, count in counts.items() if count >= least)
+        index_of = {word: index for index, word in enumerate(self.words)}
+        self._of = [[index_of[word] for word in name if word in index_of] for name in names]
 
     def of(self, labels: list[int]) -> Tensor:
-        """Bool ``[len(labels), W]``."""
+        """Which words the concepts of some labels have, bool ``[len(labels), W]``."""
         mask = torch.zeros(len(labels), len(self.words), dtype=torch.bool)
         for row, label in enumerate(labels):
             mask[row, self._of[label]] = True
@@ -91,12 +91,13 @@ class Trainer:
 
     Args:
         student: The model.
-        library: What to draw.
-        captions: What to call it.
-        recipe: How.
-        folder: Where the state of the run and its curve are kept.
-        evaluate: Called now and then with the student; returns figures for the curve.
-        distillation: What the first part of the training minimises, when the recipe asks for a teacher.
+        library: Training drawings.
+        captions: Makes the prompts of drawings.
+        words: The words of the bag-of-words loss.
+        recipe: Settings of the training.
+        folder: Folder of the state of the run and its curve.
+        evaluate: Called regularly with the student; returns figures for the curve.
+        distillation: Losses of the first part of the training, if the recipe has a teacher.
         save_every: Steps between two saved states.
         evaluate_every: Steps between two rows of the curve.
         compiled: Whether to compile the image encoder, which needs a C++ compiler.
@@ -120,9 +121,9 @@ class Trainer:
         self.student, self.library, self.captions, self.words = student, library, captions, words
         self.recipe, self.folder, self.evaluate, self.distillation = recipe, folder, evaluate, distillation
         self.save_every, self.evaluate_every = save_every, evaluate_every
-        decayed = [p for p in student.parameters() if p.ndim >= 2]
-        plain = [p for p in student.parameters() if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        matrices = [p for p in student.parameters() if p.ndim >= 2]
+        vectors = [p for p in student.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
         self.step = 0
         self.curve: list[dict[str, float]] = []
@@ -133,24 +134,24 @@ class Trainer:
     def run(self) -> Student:
         """Train from the last saved state to the end."""
         self._resume()
-        started, first = time.monotonic(), self.step
-        with tqdm(total=self.recipe.steps, initial=first, desc=self.folder.name, unit="step") as bar:
+        start, first_step = time.monotonic(), self.step
+        with tqdm(total=self.recipe.steps, initial=first_step, desc=self.folder.name, unit="step") as bar:
             while self.step < self.recipe.steps:
                 figures = self._train_step()
                 self.step += 1
                 bar.update()
                 bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
                 if self.step % self.evaluate_every == 0 or self.step == self.recipe.steps:
-                    self._record(figures, time.monotonic() - started)
+                    self._record(figures, time.monotonic() - start)
                 if self.step % self.save_every == 0 or self.step == self.recipe.steps:
                     self._save()
         return self.student
 
     def _train_step(self) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        drawn = torch.multinomial(self.library.weights, self.recipe.batch, replacement=True, generator=generator)
-        labels = self.library.label[drawn.numpy()].tolist()
-        images = picture(self.library.take(drawn), self.recipe.strength(self.step), generator)
+        drawings = torch.multinomial(self.library.weights, self.recipe.batch, replacement=True, generator=generator)
+        labels = self.library.label[drawings.numpy()].tolist()
+        images = picture(self.library.take(drawings), self.recipe.strength(self.step), generator)
         prompts = self.captions.prompts(labels, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step)

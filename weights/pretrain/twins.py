@@ -1,4 +1,4 @@
-"""Near-duplicates: icon sets copy each other, so a held-out drawing may have a twin in training."""
+"""Near-duplicates: icon sets copy each other, so a held-out drawing may have a twin in the training."""
 
 import numpy as np
 from scipy.fft import dctn
@@ -6,12 +6,12 @@ from scipy.fft import dctn
 from weights.pretrain.render import Shelf
 
 GRID = 32
-BITS = 8  # the hash keeps the 8 x 8 lowest frequencies
-NEAR = 6  # of 64 bits that may differ
+BITS = 8  # the hash has the 8 x 8 lowest frequencies
+NEAR = 6  # most bits of 64 in which near-duplicates differ
 
 
 def appearance(shelf: Shelf) -> np.ndarray:
-    """What a shelf's drawings look like in grey, dark on white, uint8 ``[N, 64, 64]``."""
+    """The drawings of a shelf in grey, dark on white, uint8 ``[N, 64, 64]``."""
     opacity = shelf.opacity[:, 0].astype(np.float32) / 255
     if shelf.colour is None:
         return (255 * (1 - opacity)).astype(np.uint8)
@@ -20,7 +20,7 @@ def appearance(shelf: Shelf) -> np.ndarray:
 
 
 def perceptual_hashes(grey: np.ndarray) -> np.ndarray:
-    """The pHash of drawings on white, each cropped to what is drawn, so that margins do not matter.
+    """The pHash of drawings on white. Each drawing is cropped first, so margins do not matter.
 
     Args:
         grey: uint8 ``[N, 64, 64]``.
@@ -28,13 +28,13 @@ def perceptual_hashes(grey: np.ndarray) -> np.ndarray:
     Returns:
         uint64 ``[N]``.
     """
-    cropped = np.stack([_cropped(picture) for picture in grey])
+    cropped = np.stack([_crop(picture) for picture in grey])
     frequencies = dctn(cropped, axes=(1, 2), norm="ortho")[:, :BITS, :BITS].reshape(len(grey), -1)
     bits = frequencies > np.median(frequencies[:, 1:], axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64).ravel()
 
 
-def _cropped(picture: np.ndarray) -> np.ndarray:
+def _crop(picture: np.ndarray) -> np.ndarray:
     rows, columns = (np.flatnonzero((picture < 224).any(axis=axis)) for axis in (1, 0))
     if len(rows) == 0:
         return np.zeros((GRID, GRID), np.float32)
@@ -43,10 +43,10 @@ def _cropped(picture: np.ndarray) -> np.ndarray:
     square = np.full((side, side), 255, np.float32)
     top, left = (side - drawn.shape[0]) // 2, (side - drawn.shape[1]) // 2
     square[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
-    return _resized(square)
+    return _resize(square)
 
 
-def _resized(square: np.ndarray) -> np.ndarray:
+def _resize(square: np.ndarray) -> np.ndarray:
     edges = np.linspace(0, len(square), GRID + 1)
     total = np.pad(square.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     low = edges.astype(int).clip(0, len(square) - 1)
@@ -58,7 +58,7 @@ def _resized(square: np.ndarray) -> np.ndarray:
 
 def has_twin(hashes: np.ndarray, others: np.ndarray, near: int = NEAR) -> np.ndarray:
     """Which of ``hashes`` ``[N]`` differ from one of ``others`` ``[M]`` in at most ``near`` bits; bool ``[N]``."""
-    found = np.zeros(len(hashes), bool)
+    twins = np.zeros(len(hashes), bool)
     for other in np.unique(others):
-        found |= np.bitwise_count(hashes ^ other) <= near
-    return found
+        twins |= np.bitwise_count(hashes ^ other) <= near
+    return twins

@@ -26,47 +26,45 @@ UNLABELED = "No label was read in training: classes may be confused in a way tha
 
 
 def escaped(text: str) -> str:
-    """A text that Markdown and HTML leave as it is, in one line."""
+    """A text in one line, escaped for Markdown and HTML."""
     plain = html.escape(" ".join(text.split()), quote=False)
-    return "".join(f"\\{sign}" if sign in "\\`*_[]|#" else sign for sign in plain)
+    return "".join(f"\\{character}" if character in "\\`*_[]|#" else character for character in plain)
 
 
 def licence_of(backbone: str) -> str:
-    """The licence of a backbone, as far as it is known."""
+    """The licence of a backbone, or a sentence if it is not known."""
     if backbone in clip.available_models():
         return "MIT (OpenAI's CLIP)"
     return LICENCES.get(backbone, "not known here; see where it is from")
 
 
 def accuracies(results: Mapping[str, Any]) -> list[str]:
-    """Lines on what was measured with labels."""
-    lines = []
-    if isinstance(results.get("accuracy_test"), (int, float)):
-        lines.append(f"{results['accuracy_test']:.1f} % of the test images, by the run's model")
-    return lines
+    """A line on the test accuracy of the run, if it was measured."""
+    accuracy = results.get("accuracy_test")
+    return [f"{accuracy:.1f} % of the test images, by the run's model"] if isinstance(accuracy, (int, float)) else []
 
 
-def card(model: AdaptedModel, title: str, made: Sequence[str], use: str, compared: Sequence[str]) -> str:
+def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export_lines: Sequence[str]) -> str:
     """Write the card.
 
     Args:
-        model: What is exported.
-        title: Of the card.
-        made: What the files are.
-        use: How they are used: code.
-        compared: What was measured of the export itself.
+        model: The model.
+        title: Title of the card.
+        files: A line about each file.
+        use: Python code that uses the files.
+        export_lines: Lines about what was measured of the export itself.
     """
     about = model.about
     classes = ", ".join(map(escaped, model.classes))
-    measured = [*accuracies(about.get("results", {})), *compared] or ["nothing"]
+    measured = [*accuracies(about.get("results", {})), *export_lines] or ["nothing"]
     settings = [f"`{key}` = `{value!r}`" for key, value in about.get("not_default", {}).items()] or ["none"]
     labels = about.get("labels_used", 0)
     trainer, data = (escaped(str(about.get(key, "unknown"))) for key in ("trainer", "dataset"))
     rows = {
         "Trainer": f"{trainer}{' (our reconstruction)' if trainer.startswith('CoFT') else ''}, of CoFT for Dassl",
         "Data": f"{data}: {counted(about.get('unlabeled_images', 0), 'unlabeled image')}, {counted(labels, 'label')}",
-        "Backbone": f"{escaped(model.origin.name)}, fingerprint {model.origin.fingerprint}",
-        "Licence of the backbone": escaped(licence_of(model.origin.name)),
+        "Backbone": f"{escaped(model.backbone.name)}, fingerprint {model.backbone.fingerprint}",
+        "Licence of the backbone": escaped(licence_of(model.backbone.name)),
         "Input": f"{model.inputs.size} x {model.inputs.size} pixels",
         "Seed": str(about.get("seed", "unknown")),
     }
@@ -74,7 +72,7 @@ def card(model: AdaptedModel, title: str, made: Sequence[str], use: str, compare
         f"# {escaped(title)}",
         f"{counted(len(model.classes), 'class', 'classes')}: {classes}.",
         "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items()),
-        _list("Files", made),
+        _list("Files", files),
         f"## Use\n\n```python\n{use.strip()}\n```",
         _list("Measured", measured),
         _list("Settings that are not the defaults", settings),

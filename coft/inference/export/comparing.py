@@ -1,4 +1,4 @@
-"""Which encoder is exported, and how often the export gives the class that the run's model gives."""
+"""Choose the encoder to export, and compare the classes that the export and the run's model give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coft.core.errors import UserError
 from coft.core.words import counted
 from coft.inference.model import AdaptedModel
 
-from .export_options import AVERAGE, BOTH, DEFAULTS, Wanted
+from .export_options import AVERAGE, BOTH, DEFAULTS, ExportOptions
 from .merging import Exported, Part, parts_of
 from .sample import Predict, Sample, accuracy, agreement
 
@@ -19,70 +19,86 @@ Lines = list[str]
 PredictPart = Callable[[AdaptedModel, Part, Tensor], Tensor]
 
 
-def by_itself(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
-    """Probabilities by a part's own encoder. Shape (n, C)."""
+def predict_with_part(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
+    """Probabilities by the classifier with its own encoder. Shape (n, C)."""
     return Exported([part])(images)
 
 
-def which_peers(
-    model: AdaptedModel, wanted: Wanted, found: Sample, predict: PredictPart = by_itself
+def choose_peers(
+    model: AdaptedModel, options: ExportOptions, sample: Sample, predict: PredictPart = predict_with_part
 ) -> tuple[str, Sample, Lines]:
-    """What is exported: what the user says, or with `single` what gives the run's classes most often.
+    """Choose the peers to export: those of the options or, with `single`, the encoder that agrees most with the run.
 
     Args:
-        model: What is exported.
-        wanted: What the user says.
-        found: Images of the run. By every other one is chosen.
-        predict: What an export of a part computes.
+        model: The model.
+        options: The options of the export.
+        sample: Images of the run. Every other image serves the choice, and the rest the comparison.
+        predict: Computes the probabilities of an exported classifier.
 
     Returns:
-        A name of `PEERS`, the images on which it is compared, and how it was chosen.
+        One of `PEERS`, the images for the comparison, and lines about how it was chosen.
 
     Raises:
-        UserError: If there is nothing to choose by.
+        UserError: If there are no images to choose by.
     """
-    if not wanted.single or len(model.predictor.classifiers) < 2:
-        return wanted.peers or DEFAULTS[wanted.to], found, []
-    chosen_by, rest = found.halves()
-    if chosen_by.images is None:
+    if not options.single or len(model.predictor.classifiers) < 2:
+        return options.peers or DEFAULTS[options.to], sample, []
+    selection, rest = sample.halves()
+    if selection.images is None:
         raise UserError("--single: the run's own images are not there to choose by; name some with --images")
     shares = {}
-    for peers in (AVERAGE, "a", "b"):  # of equals the first: an average errs less on images of another kind
+    for peers in (AVERAGE, "a", "b"):  # the first of equals wins: an average errs less on images of another kind
         (part,) = parts_of(model, peers)
-        own = partial(predict, model, part)
-        shares[peers] = agreement(own, probabilities_of(model), chosen_by.images)
-    listed = ", ".join(f"{words_for(model, peers)} {share:.1f} %" for peers, share in shares.items())
+        predict_part = partial(predict, model, part)
+        shares[peers] = agreement(predict_part, probabilities_of(model), selection.images)
+    shares_text = ", ".join(f"{words_for(model, peers)} {share:.1f} %" for peers, share in shares.items())
     best = max(shares, key=lambda peers: shares[peers])
-    count = counted(len(chosen_by.images), "image")
-    return best, rest, [f"chosen by the class of the run's model on {count}: {listed}"]
+    count = counted(len(selection.images), "image")
+    return best, rest, [f"chosen by the class of the run's model on {count}: {shares_text}"]
 
 
 def probabilities_of(model: AdaptedModel) -> Predict:
-    """What predicts as the run does."""
+    """A function that predicts as the run's model does."""
     return lambda batch: model.predict(batch).probabilities
 
 
 def words_for(model: AdaptedModel, peers: str) -> str:
-    """What is exported, in words."""
+    """A phrase for the exported peers."""
     if len(model.predictor.classifiers) == 1:
         return "the model"
     return {AVERAGE: "the average of the peers' weights", BOTH: "both peers"}.get(peers, f"peer {peers.upper()}")
 
 
-def compared(model: AdaptedModel, exported: Predict, what: str, found: Sample) -> Lines:
-    """How often the export gives the class that the run's model gives, and what that costs where classes are known."""
-    if found.images is None:
-        lines = [f"{what}; the export was not compared with the run's model: there were no images (--images)"]
+def describe_agreement(model: AdaptedModel, exported: Predict, title: str, sample: Sample) -> Lines:
+    """Lines about how often the export gives the class of the run's model, and about both accuracies if known.
+
+    Args:
+        model: The run's model.
+        exported: Predicts as the export does.
+        title: A phrase for the exported peers.
+        sample: Images for the comparison.
+    """
+    if sample.images is None:
+        lines = [f"{title}; the export was not compared with the run's model: there were no images (--images)"]
     else:
-        same = agreement(exported, probabilities_of(model), found.images)
-        lines = [f"{what}: the same class as the run's model for {same:.1f} % of {counted(len(found.images), 'image')}"]
-    return [*lines, *known_accuracy("the export", exported, "the run's model", probabilities_of(model), found)]
+        share = agreement(exported, probabilities_of(model), sample.images)
+        count = counted(len(sample.images), "image")
+        lines = [f"{title}: the same class as the run's model for {share:.1f} % of {count}"]
+    return [*lines, *describe_accuracy("the export", exported, "the run's model", probabilities_of(model), sample)]
 
 
-def known_accuracy(what: str, exported: Predict, other: str, whole: Predict, found: Sample) -> Lines:
-    """Accuracies of an export and of what it was made from, on images whose class is known."""
-    if found.tested is None or found.labels is None:
+def describe_accuracy(name: str, predict: Predict, other_name: str, other_predict: Predict, sample: Sample) -> Lines:
+    """A line about the accuracy of an export and of the model that it was made from; none without test images.
+
+    Args:
+        name: A phrase for the export.
+        predict: Predicts as the export does.
+        other_name: A phrase for the model that it was made from.
+        other_predict: Predicts as that model does.
+        sample: The test images.
+    """
+    if sample.tested is None or sample.labels is None:
         return []
-    own, before = (accuracy(predict, found.tested, found.labels) for predict in (exported, whole))
-    count = counted(len(found.labels), "labelled test image")
-    return [f"accuracy of {what} {own:.1f} %, of {other} {before:.1f} %, on {count}"]
+    percents = [accuracy(model, sample.tested, sample.labels) for model in (predict, other_predict)]
+    count = counted(len(sample.labels), "labelled test image")
+    return [f"accuracy of {name} {percents[0]:.1f} %, of {other_name} {percents[1]:.1f} %, on {count}"]

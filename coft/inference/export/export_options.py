@@ -1,4 +1,4 @@
-"""What a user can want of an export, known before anything large is imported."""
+"""The options of an export. They are checked before anything large is imported."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from coft.core.errors import UserError, did_you_mean
 
 AVERAGE, BOTH = "average", "both"
 PEERS = (AVERAGE, BOTH, "a", "b")
-DEFAULTS = {"open_clip": AVERAGE, "onnx": BOTH, "head": AVERAGE}  # which encoder, by way of exporting
+DEFAULTS = {"open_clip": AVERAGE, "onnx": BOTH, "head": AVERAGE}  # the peers that each format has by default
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a user wants of an export.
+class ExportOptions:
+    """The options of an export.
 
     Attributes:
-        to: A name of `DEFAULTS`.
-        peers: A name of `PEERS`; "" for the way's default.
-        single: Whether the encoder that gives the run's classes most often is taken.
-        int8: Whether there is a second ONNX file in int8.
+        to: The format: a key of `DEFAULTS`.
+        peers: One of `PEERS`; "" for the default of the format.
+        single: Whether to take the encoder that gives the run's classes most often.
+        int8: Whether to write a second ONNX file in int8.
 
     Raises:
-        UserError: If these do not go together.
+        UserError: If the options do not go together.
     """
 
     to: str
@@ -31,9 +31,9 @@ class Wanted:
     int8: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("to", tuple(DEFAULTS)), ("peers", ("", *PEERS))):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} is {getattr(self, name)!r}; {did_you_mean(str(getattr(self, name)), known)}")
+        for name, choices in (("to", tuple(DEFAULTS)), ("peers", ("", *PEERS))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"{name} is {getattr(self, name)!r}; {did_you_mean(str(getattr(self, name)), choices)}")
         if self.int8 and self.to != "onnx":
             raise UserError("--int8 goes with --to onnx; add that, or leave it out")
         if self.peers == BOTH and self.to != "onnx":

@@ -1,4 +1,4 @@
-"""Vectors of the classes alone, for those who have the image features."""
+"""Export of the vectors of the classes alone, for users who have the image features."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ FILE = "head.safetensors"
 
 
 def write_head(model: AdaptedModel, part: Part, folder: Path) -> None:
-    """Write `head.safetensors`: weight, and clean where there is one; names and scale are in its metadata."""
+    """Write `head.safetensors`: the vectors `weight` and, if there are any, `clean`; its metadata has names and scale.
+
+    Args:
+        model: The model.
+        part: The classifier to export.
+        folder: Folder of the export.
+    """
     vectors = {"weight": part.weight, "clean": part.clean}
     tensors = {name: value.contiguous().clone() for name, value in vectors.items() if value is not None}
-    words = {
+    metadata = {
         "format": "coft-head/1",
         "classes": json.dumps(model.classes),
         "logit_scale": repr(part.scale),
-        "backbone": model.origin.name,
-        "backbone_fingerprint": model.origin.fingerprint,
+        "backbone": model.backbone.name,
+        "backbone_fingerprint": model.backbone.fingerprint,
         "formula": "softmax(logit_scale * normalize(image_features) @ weight.T)",
     }
-    save_file(tensors, folder / FILE, metadata=words)
+    save_file(tensors, folder / FILE, metadata=metadata)
     (folder / FILE).chmod(0o644)
 
 
 def with_frozen(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
-    """Probabilities by the vectors and the backbone's own encoder. Shape (n, C)."""
+    """Probabilities by the exported vectors and the backbone's own encoder. Shape (n, C)."""
     features = F.normalize(model.clip_model.visual(images), dim=-1)
     return (part.scale * features @ part.weight.t()).softmax(dim=1)

@@ -1,4 +1,4 @@
-"""One encoder and one set of vectors for what is exported: both peers, one of them, or their average."""
+"""The classifiers that an export has: both peers, one of them, or the average of their weights."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch.nn.utils import parametrize
 
 from coft.core.errors import UserError
 from coft.inference.model import AdaptedModel
+from coft.labelling.classifier import SCORES
 from coft.labelling.predictor import FinalClassifier
-from coft.method.labeller import SCORES
 
 from .export_options import BOTH
 
 
 @dataclass(frozen=True)
 class Part:
-    """A classifier as it is exported: the softmax of `scale * features @ weight.T`.
+    """A classifier as it is exported: it computes the softmax of `scale * features @ weight.T`.
 
     Attributes:
-        encoder: Images to features, on the CPU, fp32. Low-rank updates are part of its weights.
+        encoder: Image encoder on the CPU, fp32. Low-rank updates are merged into its weights.
         weight: Vectors of the classes. Shape (C, embed_dim).
-        clean: Vectors of the clean log-odds. Shape (C, embed_dim); None where there are none.
-        scale: CLIP's logit scale.
+        clean: Vectors of the clean log-odds. Shape (C, embed_dim); None without negative prompts.
+        scale: Logit scale of CLIP.
     """
 
     encoder: nn.Module
@@ -38,55 +38,62 @@ class Part:
 
 
 def parts_of(model: AdaptedModel, peers: str) -> list[Part]:
-    """What is exported of a model.
+    """The classifiers to export.
 
     Args:
-        model: On the CPU, in fp32.
-        peers: One of `PEERS`. A model of one classifier is exported as it is.
+        model: The model, on the CPU in fp32.
+        peers: One of `PEERS`. It does not matter for a model of one classifier, unless it is "a" or "b".
 
     Raises:
         UserError: If the model has no such peer.
     """
     visual, score = model.clip_model.visual, model.predictor.score
-    parts = [part_of(own, score, visual) for own in model.predictor.classifiers.values()]
+    parts = [part_of(classifier, score, visual) for classifier in model.predictor.classifiers.values()]
     if peers in ("a", "b"):
         number = "ab".index(peers)
         if number >= len(parts):
             raise UserError(f"--peers {peers}: the model is a single one; leave it out")
         return [parts[number]]
-    return parts if peers == BOTH or len(parts) == 1 else [averaged(parts)]
+    return parts if peers == BOTH or len(parts) == 1 else [average(parts)]
 
 
-def part_of(own: FinalClassifier, score: str, visual: nn.Module) -> Part:
-    """A classifier with one vector a class: l+, d and the score are linear in the features."""
-    clean = torch.zeros_like(own.positive) if own.clean is None else own.clean
-    return Part(merged(own.encoder, visual), SCORES[score](own.positive, clean), own.clean, own.scale)
+def part_of(classifier: FinalClassifier, score: str, visual: nn.Module) -> Part:
+    """A classifier as it is exported. It needs one vector per class: l+, d and the score are linear in the features.
+
+    Args:
+        classifier: The classifier.
+        score: A key of `SCORES`.
+        visual: The backbone's image encoder.
+    """
+    clean = torch.zeros_like(classifier.positive) if classifier.clean is None else classifier.clean
+    weight = SCORES[score](classifier.positive, clean)
+    return Part(merge_low_rank(classifier.encoder, visual), weight, classifier.clean, classifier.scale)
 
 
 @torch.no_grad()
-def merged(encoder: nn.Module, visual: nn.Module) -> nn.Module:
-    """A copy of an encoder in which low-rank updates are part of the weights.
+def merge_low_rank(encoder: nn.Module, visual: nn.Module) -> nn.Module:
+    """A copy of an encoder whose low-rank updates are merged into the weights.
 
     Args:
-        encoder: Made from `visual`.
+        encoder: An encoder made from `visual`.
         visual: The backbone's encoder.
     """
     if not any(parametrize.is_parametrized(module) for module in encoder.modules()):
         return copy.deepcopy(encoder).eval().requires_grad_(False)
-    twin = copy.deepcopy(visual)
-    twin.load_state_dict({name: reduce(getattr, name.split("."), encoder) for name in visual.state_dict()})
-    return twin.eval().requires_grad_(False)
+    plain_encoder = copy.deepcopy(visual)
+    plain_encoder.load_state_dict({name: reduce(getattr, name.split("."), encoder) for name in visual.state_dict()})
+    return plain_encoder.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def averaged(parts: Sequence[Part]) -> Part:
-    """The average of encoders, weight by weight, and of vectors. All started from the same backbone."""
+def average(parts: Sequence[Part]) -> Part:
+    """The average of classifiers, weight by weight. Their encoders must have started from the same backbone."""
     encoder, states = copy.deepcopy(parts[0].encoder), [part.encoder.state_dict() for part in parts]
-    mean = {
+    means = {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(value.dtype)
         for name, value in states[0].items()
     }
-    encoder.load_state_dict(mean)
+    encoder.load_state_dict(means)
     clean = [part.clean for part in parts if part.clean is not None]
     return Part(
         encoder,
@@ -97,10 +104,10 @@ def averaged(parts: Sequence[Part]) -> Part:
 
 
 class Exported(nn.Module):
-    """What an export computes.
+    """The module that is exported: the mean of the probabilities of its classifiers.
 
     Args:
-        parts: Classifiers whose probabilities are averaged.
+        parts: The classifiers.
 
     Shape:
         Images (n, 3, size, size) to probabilities (n, C).
@@ -112,9 +119,9 @@ class Exported(nn.Module):
         self.weights = nn.ParameterList(nn.Parameter(part.scale * part.weight, requires_grad=False) for part in parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Probabilities of images."""
-        each = [
+        """Probabilities of the classes. Shape (n, C)."""
+        probabilities = [
             (F.normalize(encoder(images), dim=-1) @ weight.t()).softmax(dim=1)
             for encoder, weight in zip(self.encoders, self.weights, strict=True)
         ]
-        return torch.stack(each).mean(dim=0)
+        return torch.stack(probabilities).mean(dim=0)

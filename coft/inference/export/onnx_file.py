@@ -1,4 +1,4 @@
-"""ONNX: images to probabilities, compared with PyTorch before it is kept; on request a second file in int8."""
+"""Export to ONNX, from images to probabilities. The file is compared with PyTorch; on request there is one in int8."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .sample import SIZE, Predict
 
 FILE, SMALL = "model.onnx", "model_int8.onnx"
 OPSET = 17
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # largest difference of a probability to PyTorch's
 HINT = f"install them: {shlex.quote(sys.executable)} -m pip install onnx onnxruntime"
 
 
-def require() -> None:
-    """Say what is missing.
+def require_packages() -> None:
+    """Check that the packages for ONNX are installed.
 
     Raises:
         UserError: If onnx or onnxruntime is not installed.
@@ -40,25 +40,26 @@ def require() -> None:
 
 
 def write_onnx(model: AdaptedModel, exported: nn.Module, folder: Path, images: Tensor | None) -> float:
-    """Write `model.onnx`, which takes any number of images.
+    """Write `model.onnx`, which takes any number of images at a time.
 
     Args:
-        model: Says what images are.
-        exported: Images (n, 3, size, size) to probabilities (n, C).
-        folder: Where.
-        images: On which both are compared, beside noise.
+        model: The model, for its classes and preprocessing.
+        exported: The module to export, from images (n, 3, size, size) to probabilities (n, C).
+        folder: Folder of the export.
+        images: Images on which the file is compared with PyTorch, beside noise. Shape (n, 3, size, size).
 
     Returns:
         The largest difference of a probability to PyTorch's.
 
     Raises:
-        UserError: If it is above `TOLERANCE`.
+        UserError: If the difference is above `TOLERANCE`.
     """
     size = model.inputs.size
     noise = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-    older: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    has_dynamo = "dynamo" in inspect.signature(torch.onnx.export).parameters  # the newer exporter needs more packages
+    options: dict[str, Any] = {"dynamo": False} if has_dynamo else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that newer exporters exist, which need more packages and minutes
+        warnings.simplefilter("ignore")  # torch recommends the newer exporter
         torch.onnx.export(
             exported,
             (noise[:2],),
@@ -67,51 +68,51 @@ def write_onnx(model: AdaptedModel, exported: nn.Module, folder: Path, images: T
             output_names=["probabilities"],
             dynamic_axes={"images": {0: "n"}, "probabilities": {0: "n"}},
             opset_version=OPSET,
-            **older,
+            **options,
         )
     describe(folder / FILE, metadata(model))
     run = runner(folder / FILE)
-    given = [noise, noise[:1], *(() if images is None else images[:SIZE].split(SIZE // 2))]
-    difference = max(float((run(batch) - exported(batch)).abs().max()) for batch in given)
+    batches = [noise, noise[:1], *(() if images is None else images[:SIZE].split(SIZE // 2))]
+    difference = max(float((run(batch) - exported(batch)).abs().max()) for batch in batches)
     if not difference <= TOLERANCE:
         raise UserError(f"--to onnx: onnxruntime differs from PyTorch by {difference:.1e}; nothing is exported")
     return difference
 
 
 def metadata(model: AdaptedModel) -> dict[str, str]:
-    """What a reader of the file needs: classes, and how an image becomes numbers."""
-    own = model.inputs
+    """The metadata of the file: classes, preprocessing and backbone."""
+    inputs = model.inputs
     steps = {
         "color": "RGB, upright by EXIF, transparency on white",
-        "resize_shorter_side": own.size,
-        "interpolation": f"{own.interpolation}, antialiased (Pillow)",
-        "center_crop": [own.size, own.size],
+        "resize_shorter_side": inputs.size,
+        "interpolation": f"{inputs.interpolation}, antialiased (Pillow)",
+        "center_crop": [inputs.size, inputs.size],
         "scale": 1 / 255,
-        "mean": list(own.mean),
-        "std": list(own.std),
+        "mean": list(inputs.mean),
+        "std": list(inputs.std),
         "layout": "NCHW",
     }
     return {
         "classes": json.dumps(model.classes),
         "preprocessing": json.dumps(steps),
-        "backbone": model.origin.name,
-        "backbone_fingerprint": model.origin.fingerprint,
+        "backbone": model.backbone.name,
+        "backbone_fingerprint": model.backbone.fingerprint,
     }
 
 
-def describe(path: Path, words: dict[str, str]) -> None:
-    """Put metadata into a file, and count axes from the front: the exporter writes some that no runtime reads."""
+def describe(path: Path, properties: dict[str, str]) -> None:
+    """Put metadata into a file. Negative axes, which the exporter writes and no runtime reads, become positive."""
     import onnx
 
     content = onnx.load(path)
     for attribute in (a for node in content.graph.node if node.op_type == "Transpose" for a in node.attribute):
         attribute.ints[:] = [axis % len(attribute.ints) for axis in attribute.ints]
-    onnx.helper.set_model_props(content, words)
+    onnx.helper.set_model_props(content, properties)
     onnx.save(content, path)
 
 
 def runner(path: Path) -> Predict:
-    """What runs a file in onnxruntime, on the CPU."""
+    """A function that runs a file in onnxruntime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -119,17 +120,17 @@ def runner(path: Path) -> Predict:
 
 
 class Batches:
-    """Images for onnxruntime's calibration, a few at a time.
+    """Images for the calibration of onnxruntime, in batches.
 
     Args:
-        images: Shape (n, 3, size, size).
+        images: Normalized images. Shape (n, 3, size, size).
     """
 
     def __init__(self, images: Tensor) -> None:
         self.batches: Iterator[Tensor] = iter(images.split(SIZE))
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next ones; None after the last."""
+        """The next batch; None after the last."""
         batch = next(self.batches, None)
         return None if batch is None else {"images": batch.numpy()}
 
@@ -138,17 +139,18 @@ def write_int8(folder: Path, images: Tensor | None) -> str:
     """Write `model_int8.onnx` from `model.onnx`.
 
     Args:
-        folder: Where both are.
-        images: By which ranges of activations are chosen. Without them only matrix products become int8.
+        folder: Folder of both files.
+        images: Images that calibrate the ranges of activations, shape (n, 3, size, size). Without them only matrix
+            products become int8.
 
     Returns:
-        Which way of quantisation it was.
+        The kind of quantisation: "static" or "dynamic".
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     ready = folder / ".ready.onnx"
-    logging.disable(logging.WARNING)  # of scales that it mends by itself
+    logging.disable(logging.WARNING)  # onnxruntime warns of scales that it corrects itself
     try:
         quant_pre_process(str(folder / FILE), str(ready), skip_symbolic_shape=True)
         if images is None:

@@ -1,4 +1,4 @@
-"""A folder that open_clip loads: the whole CLIP with the adapted image encoder, and the classes beside it."""
+"""Export to a folder that open_clip loads: CLIP with the adapted image encoder, and the classes beside it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from coft.inference.encoders import PLAIN, module_of
 from coft.inference.model import AdaptedModel
 
 from .head import write_head
-from .merging import Part, merged
+from .merging import Part, merge_low_rank
 
-TOLERANCE = 1e-4  # of unit-length features
+TOLERANCE = 1e-4  # largest difference of an entry of unit-length features
 
 
 def require_plain(model: AdaptedModel) -> None:
-    """See that open_clip's format has a place for the model's encoders.
+    """Check that the format of open_clip can hold the encoders of the model.
 
     Raises:
-        UserError: If it has not.
+        UserError: If it cannot.
     """
     visual = model.clip_model.visual
-    if any(module_of(merged(encoder, visual), visual) != PLAIN for encoder in model.predictor.encoders):
+    if any(module_of(merge_low_rank(encoder, visual), visual) != PLAIN for encoder in model.predictor.encoders):
         raise UserError(
             "--to open_clip: a ViT with visual prompts (VISUAL vpt-deep) has no place in open_clip's format; export to "
             "onnx, or train with VISUAL lora or norms-and-biases"
@@ -38,7 +38,12 @@ def require_plain(model: AdaptedModel) -> None:
 
 
 def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
-    """Write config, weights, `head.safetensors` and `classes.json`, and load them again to see that they are the same.
+    """Write config, weights, `head.safetensors` and `classes.json`, and check that open_clip loads the same model.
+
+    Args:
+        model: The model.
+        part: The classifier to export.
+        folder: Folder of the export.
 
     Raises:
         UserError: If open_clip computes other features.
@@ -57,28 +62,28 @@ def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
 
 
 def preprocess_config(model: AdaptedModel) -> dict[str, Any]:
-    """open_clip's preprocess_cfg."""
-    own = model.inputs
+    """The preprocess_cfg of open_clip."""
+    inputs = model.inputs
     return {
-        "size": [own.size, own.size],
-        "mean": list(own.mean),
-        "std": list(own.std),
-        "interpolation": own.interpolation,
+        "size": [inputs.size, inputs.size],
+        "mean": list(inputs.mean),
+        "std": list(inputs.std),
+        "interpolation": inputs.interpolation,
         "resize_mode": "shortest",
     }
 
 
 def model_config(model: AdaptedModel) -> dict[str, Any]:
-    """open_clip's model_cfg."""
+    """The model_cfg of open_clip."""
     if isinstance(model.clip_model, CLIP):
         return openai_config(model.clip_model)
-    config = copy.deepcopy(source_of(model.origin.name).config)
+    config = copy.deepcopy(source_of(model.backbone.name).config)
     config["vision_cfg"]["image_size"] = model.inputs.size
     return config
 
 
 def openai_config(clip_model: Any) -> dict[str, Any]:
-    """open_clip's model_cfg of a CLIP in OpenAI's format, by the shapes of its weights."""
+    """The model_cfg of open_clip for a CLIP of OpenAI's code, from the shapes of its weights."""
     visual, text = clip_model.visual, clip_model.transformer
     vision: dict[str, Any] = {"image_size": visual.input_resolution}
     if hasattr(visual, "transformer"):
@@ -107,19 +112,24 @@ def openai_config(clip_model: Any) -> dict[str, Any]:
 
 @torch.no_grad()
 def check(clip_model: nn.Module, folder: Path, size: int) -> None:
-    """Load the folder as a user of open_clip would, and compare features of images and texts.
+    """Load the folder as a user of open_clip would, and compare the features of images and texts.
+
+    Args:
+        clip_model: The CLIP that was written.
+        folder: Folder of the export.
+        size: Pixels of a side of an input image.
 
     Raises:
-        UserError: If they differ.
+        UserError: If the features differ by more than `TOLERANCE`.
     """
     import open_clip
 
     loaded, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokens = open_clip.tokenize(["a photo of a cat", "a sign"], context_length=clip_model.context_length)
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    for name, given in (("encode_image", images), ("encode_text", tokens)):
-        before, after = (unit(getattr(own, name)(given)) for own in (clip_model, loaded.eval()))
-        difference = float((before - after).abs().max())
+    for name, batch in (("encode_image", images), ("encode_text", tokens)):
+        expected, actual = (unit(getattr(encoder, name)(batch)) for encoder in (clip_model, loaded.eval()))
+        difference = float((expected - actual).abs().max())
         if not difference <= TOLERANCE:
             raise UserError(
                 f"--to open_clip: this version of open_clip computes other features ({name} differs by "
@@ -128,5 +138,5 @@ def check(clip_model: nn.Module, folder: Path, size: int) -> None:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Features of unit length."""
+    """Features scaled to unit length."""
     return nn.functional.normalize(features.float(), dim=-1)

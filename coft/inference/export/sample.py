@@ -1,4 +1,4 @@
-"""Images on which an export is compared with the run's model. Labels choose nothing; known ones say what it costs."""
+"""Images on which an export is compared with the run's model. Labels choose nothing; they only measure accuracy."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from coft.inference.model import AdaptedModel
 from coft.inference.sources import Source, Sources
 from coft.inference.stream import read_ahead
 
-COUNT = 256
-MOST = 100_000  # rows of a table that are looked at
-TABLES = ("pseudo_labels.csv", "predictions.csv")  # of a run, in which its images are named
-TESTED = "test_predictions.csv"  # of a run, with the classes that are known
-SIZE = 32
-Predict = Callable[[Tensor], Tensor]  # images as numbers to probabilities
-Resolve = Callable[[str], Path]
+COUNT = 256  # most images of a sample
+MOST = 100_000  # most rows of a table that are read
+TABLES = ("pseudo_labels.csv", "predictions.csv")  # tables of a run that name its images
+TESTED = "test_predictions.csv"  # table of a run with the right classes of its test images
+SIZE = 32  # images of a batch
+Predict = Callable[[Tensor], Tensor]  # from normalized images (n, 3, size, size) to probabilities (n, C)
+Resolve = Callable[[str], Path]  # turns a path as the user wrote it into a path
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Images as a model sees them.
+    """Normalized images, at most `COUNT` of each kind.
 
     Attributes:
-        images: Shape (n, 3, size, size), at most `COUNT`; None if there are none that can be read.
-        tested: Images whose class is known. Shape (m, 3, size, size), likewise.
-        labels: Their classes. Shape (m,).
+        images: Images of the run, or images that the user named. Shape (n, 3, size, size); None if none can be read.
+        tested: Test images whose right class is known. Shape (m, 3, size, size); None if none can be read.
+        labels: Right labels of the test images. Shape (m,); None without test images.
     """
 
     images: Tensor | None = None
@@ -41,72 +41,81 @@ class Sample:
     labels: Tensor | None = None
 
     def halves(self) -> tuple[Sample, Sample]:
-        """Every other image, and the rest; a single image is in both. Those whose class is known are in both."""
+        """Two samples: every other image, and the rest. A single image is in both, and so are the test images."""
         if self.images is None or len(self.images) < 2:
             return self, self
         return replace(self, images=self.images[::2]), replace(self, images=self.images[1::2])
 
 
 def sample(model: AdaptedModel, run: Path, images: list[str], resolve: Resolve = Path) -> Sample:
-    """Take some images, evenly from all that there are.
+    """Take a sample of images, evenly spaced.
 
     Args:
-        model: Says how they are seen.
-        run: Output folder of the run, or its model folder. Its own images are taken where none are named.
-        images: What a user named.
-        resolve: Says where a path of the user's is.
+        model: The model that the images are for.
+        run: Output folder of the run, or its model folder. The sample is of the run's images if none are named.
+        images: Files, folders or patterns that the user named.
+        resolve: Turns a path as the user wrote it into a path.
     """
-    sources = list(Sources(images, resolve)) if images else of_run(run)
-    known = tested_in(run, model.classes)
-    tested, seen = views_of(model, list(known))
-    labels = None if tested is None else torch.tensor([known[source] for source in seen])
+    sources = list(Sources(images, resolve)) if images else images_of_run(run)
+    label_of = tested_in(run, model.classes)
+    tested, sources_read = views_of(model, list(label_of))
+    labels = None if tested is None else torch.tensor([label_of[source] for source in sources_read])
     return Sample(views_of(model, sources)[0], tested, labels)
 
 
 def views_of(model: AdaptedModel, sources: Sequence[Source]) -> tuple[Tensor | None, list[Source]]:
-    """Images as numbers, shape (n, 3, size, size), and which these are; broken files are left out."""
-    chosen = sources[:: every(len(sources))]
-    read = [(source, view) for source, view in read_ahead(model, chosen, SIZE) if isinstance(view, Tensor)]
-    views = [view for _, view in read]
+    """Read evenly spaced images. Files that cannot be read are left out.
+
+    Returns:
+        Normalized images, shape (n, 3, size, size), or None if there are none; and their sources.
+    """
+    evenly_spaced = sources[:: step_for(len(sources))]
+    pairs = [(source, view) for source, view in read_ahead(model, evenly_spaced, SIZE) if isinstance(view, Tensor)]
+    views = [view for _, view in pairs]
     batches = [model.batch(views[i : i + SIZE]) for i in range(0, len(views), SIZE)]
-    return torch.cat(batches) if batches else None, [source for source, _ in read]
+    return torch.cat(batches) if batches else None, [source for source, _ in pairs]
 
 
-def every(count: int) -> int:
-    """Of so many images each how-manieth is taken, for at most `COUNT` of them."""
+def step_for(count: int) -> int:
+    """The step of a slice that takes at most `COUNT` of `count` images."""
     return -(-count // COUNT) or 1
 
 
-def of_run(run: Path) -> list[Source]:
-    """Images that the tables of a run name, as far as they are still there."""
-    for table in (place / name for place in (run, run.parent) for name in TABLES):
+def images_of_run(run: Path) -> list[Source]:
+    """Images that the tables of a run name and that still exist."""
+    for table in (folder / name for folder in (run, run.parent) for name in TABLES):
         if table.is_file():
-            return of_paths(row["path"] for row in rows_of(table))
+            return existing_files(row["path"] for row in rows_of(table))
     return []
 
 
-def of_paths(paths: Iterable[str]) -> list[Source]:
-    """Files, as far as they are still there."""
+def existing_files(paths: Iterable[str]) -> list[Source]:
+    """The paths that are files."""
     return [Source(path, Path(path)) for path in paths if Path(path).is_file()]
 
 
 def tested_in(run: Path, classes: Sequence[str]) -> dict[Source, int]:
-    """Labels of a run's images whose class is known, as far as they are still there."""
-    labels = {name: label for label, name in enumerate(classes)}
+    """The test images of a run that still exist, with their right labels.
+
+    Args:
+        run: Output folder of the run, or its model folder.
+        classes: Class names, by label.
+    """
+    label_of_class = {name: label for label, name in enumerate(classes)}
     for folder in (run, run.parent):
         if (folder / TESTED).is_file():
             root = Path(str((saved_config(folder) or {}).get("DATASET.ROOT", "")))
-            known = [(row["image"], labels[row["class"]]) for row in rows_of(folder / TESTED) if row["class"] in labels]
-            found = {Source(name, root / name): label for name, label in known}
-            return {source: label for source, label in found.items() if source.path.is_file()}
+            rows = [row for row in rows_of(folder / TESTED) if row["class"] in label_of_class]
+            labels = {Source(row["image"], root / row["image"]): label_of_class[row["class"]] for row in rows}
+            return {source: label for source, label in labels.items() if source.path.is_file()}
     return {}
 
 
 def rows_of(table: Path) -> list[dict[str, str]]:
-    """The first rows of a run's table.
+    """The first rows of a table of a run, at most `MOST`.
 
     Raises:
-        UserError: If it cannot be read, or has no image and class in it.
+        UserError: If the table cannot be read, or a row has no image or class.
     """
     try:
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -120,12 +129,12 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 
 
 def agreement(one: Predict, other: Predict, images: Tensor) -> float:
-    """Share of images, in percent, to which two models give the same class."""
+    """Percentage of images to which two models give the same class."""
     return 100 * float((classes_by(one, images) == classes_by(other, images)).double().mean())
 
 
 def accuracy(predict: Predict, images: Tensor, labels: Tensor) -> float:
-    """Share of images, in percent, whose class is right."""
+    """Percentage of images that get their right class."""
     return 100 * float((classes_by(predict, images) == labels).double().mean())
 
 

@@ -1,4 +1,4 @@
-"""A finished model in a form that others read: a folder that is written whole or not at all."""
+"""Export a finished model to a format of other libraries: a folder that is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,8 +20,8 @@ from coft.inference.model import AdaptedModel
 
 from . import onnx_file
 from .card import card
-from .comparing import Lines, compared, known_accuracy, which_peers, words_for
-from .export_options import Wanted
+from .comparing import Lines, choose_peers, describe_accuracy, describe_agreement, words_for
+from .export_options import ExportOptions
 from .head import with_frozen, write_head
 from .merging import Exported, parts_of
 from .open_clip_folder import require_plain, write_open_clip
@@ -59,38 +60,37 @@ probabilities = (scale * features @ weight.T).softmax(dim=1)  # features: of the
 
 
 @torch.no_grad()
-def export(model: AdaptedModel, folder: Path, wanted: Wanted, sample: Callable[[], Sample]) -> Lines:
-    """Write a model, with a card.
+def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sample: Callable[[], Sample]) -> Lines:
+    """Export a model, with a model card.
 
     Args:
-        model: On the CPU, in fp32.
-        folder: Empty, or not there yet.
-        wanted: How.
-        sample: Gives the images on which it is compared.
+        model: The model, on the CPU in fp32.
+        folder: A folder that is empty or does not exist.
+        options: The format, and which encoder it has.
+        take_sample: Takes the images on which the export is compared with the model.
 
     Returns:
-        What was measured.
+        What was measured, a line each.
 
     Raises:
-        UserError: If there is something in the folder, a package is missing, or the disk is full. Then nothing is
-            written.
+        UserError: If the folder is not empty, a package is missing or the disk is full. Then nothing is written.
     """
-    if wanted.to == "onnx":
-        onnx_file.require()
-    with emerging(folder) as draft:
-        made, measured = WAYS[wanted.to](model, wanted, draft, sample())
-        use = USE[wanted.to].replace("FOLDER", folder.name)
-        title = f"{model.about.get('trainer', 'A model')} on {model.about.get('dataset', 'images')}, as {wanted.to}"
-        (draft / "README.md").write_text(card(model, title, made, use, measured), encoding="utf-8")
-    return measured
+    if options.to == "onnx":
+        onnx_file.require_packages()
+    with new_folder(folder) as draft:
+        file_lines, measured_lines = WAYS[options.to](model, options, draft, take_sample())
+        use = USE[options.to].replace("FOLDER", folder.name)
+        title = f"{model.about.get('trainer', 'A model')} on {model.about.get('dataset', 'images')}, as {options.to}"
+        (draft / "README.md").write_text(card(model, title, file_lines, use, measured_lines), encoding="utf-8")
+    return measured_lines
 
 
 @contextmanager
-def emerging(folder: Path) -> Iterator[Path]:
-    """A folder that takes its place once all is written.
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that gets its name once everything is written.
 
     Raises:
-        UserError: If there is something in its place, or it cannot be written.
+        UserError: If the folder exists and is not empty, or cannot be written.
     """
     check_free(folder)
     ensure_folder(folder.parent, "DIR")
@@ -110,60 +110,61 @@ def emerging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def to_open_clip(model: AdaptedModel, wanted: Wanted, draft: Path, found: Sample) -> tuple[Lines, Lines]:
-    """Write a folder of open_clip's."""
+def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
+    """Export to open_clip. Returns lines about the files, and about what was measured."""
     require_plain(model)
-    peers, rest, lines = which_peers(model, wanted, found)
+    peers, held_out, lines = choose_peers(model, options, sample)
     (part,) = parts_of(model, peers)
     write_open_clip(model, part, draft)
-    made = [
+    file_lines = [
         "`open_clip_config.json`, `open_clip_model.safetensors`: the backbone with the adapted image encoder",
         HEAD,
         "`classes.json`: names of the classes, and templates",
     ]
-    return made, [*lines, *compared(model, Exported([part]), words_for(model, peers), rest)]
+    return file_lines, [*lines, *describe_agreement(model, Exported([part]), words_for(model, peers), held_out)]
 
 
-def to_onnx(model: AdaptedModel, wanted: Wanted, draft: Path, found: Sample) -> tuple[Lines, Lines]:
-    """Write ONNX files."""
-    peers, rest, lines = which_peers(model, wanted, found)
-    exported, images = Exported(parts_of(model, peers)).eval(), found.images
+def to_onnx(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
+    """Export to ONNX. Returns lines about the files, and about what was measured."""
+    peers, held_out, lines = choose_peers(model, options, sample)
+    exported, images = Exported(parts_of(model, peers)).eval(), sample.images
     difference = onnx_file.write_onnx(model, exported, draft, images)
     lines += [
-        *compared(model, exported, words_for(model, peers), rest),
+        *describe_agreement(model, exported, words_for(model, peers), held_out),
         f"onnxruntime's probabilities differ from PyTorch's by {difference:.0e} at most",
     ]
-    made = [
+    file_lines = [
         "`model.onnx`: images to probabilities, any number at a time; classes and preprocessing are in its metadata"
     ]
-    if wanted.int8:
-        halves = found.halves() if images is not None and len(images) > 1 else (Sample(), Sample())
+    if options.int8:
+        halves = sample.halves() if images is not None and len(images) > 1 else (Sample(), Sample())
         way = onnx_file.write_int8(draft, halves[0].images)
-        made.append(f"`model_int8.onnx`: the same in int8, by {way} quantisation")
-        lines += of_int8(draft, replace(halves[1], tested=found.tested, labels=found.labels))
-    return made, lines
+        file_lines.append(f"`model_int8.onnx`: the same in int8, by {way} quantisation")
+        lines += describe_int8(draft, replace(halves[1], tested=sample.tested, labels=sample.labels))
+    return file_lines, lines
 
 
-def of_int8(draft: Path, found: Sample) -> Lines:
-    """What int8 costs, on images that chose no ranges."""
+def describe_int8(draft: Path, sample: Sample) -> Lines:
+    """Size and agreement of the int8 file, on images that did not calibrate it."""
     sizes = [(draft / name).stat().st_size / 1e6 for name in (onnx_file.FILE, onnx_file.SMALL)]
     whole, small = (onnx_file.runner(draft / name) for name in (onnx_file.FILE, onnx_file.SMALL))
-    words = f"int8: {sizes[1]:.1f} MB instead of {sizes[0]:.1f}"
-    if found.images is None:
-        same = "no images to compare classes on (--images)"
+    size_text = f"int8: {sizes[1]:.1f} MB instead of {sizes[0]:.1f}"
+    if sample.images is None:
+        comparison = "no images to compare classes on (--images)"
     else:
-        share = agreement(whole, small, found.images)
-        same = f"the same class as fp32 for {share:.1f} % of {counted(len(found.images), 'image')}"
-    return [f"{words}; {same}", *known_accuracy("int8", small, "fp32", whole, found)]
+        share = agreement(whole, small, sample.images)
+        comparison = f"the same class as fp32 for {share:.1f} % of {counted(len(sample.images), 'image')}"
+    return [f"{size_text}; {comparison}", *describe_accuracy("int8", small, "fp32", whole, sample)]
 
 
-def to_head(model: AdaptedModel, wanted: Wanted, draft: Path, found: Sample) -> tuple[Lines, Lines]:
-    """Write vectors of the classes."""
-    peers, rest, lines = which_peers(model, wanted, found, with_frozen)
+def to_head(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
+    """Export the vectors of the classes. Returns lines about the file, and about what was measured."""
+    peers, held_out, lines = choose_peers(model, options, sample, with_frozen)
     (part,) = parts_of(model, peers)
     write_head(model, part, draft)
-    words = f"{words_for(model, peers)}, with the frozen backbone"
-    return [HEAD], [*lines, *compared(model, lambda batch: with_frozen(model, part, batch), words, rest)]
+    title = f"{words_for(model, peers)}, with the frozen backbone"
+    predict = partial(with_frozen, model, part)
+    return [HEAD], [*lines, *describe_agreement(model, predict, title, held_out)]
 
 
 WAYS: dict[str, Callable[..., tuple[Lines, Lines]]] = {"open_clip": to_open_clip, "onnx": to_onnx, "head": to_head}

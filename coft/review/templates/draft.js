@@ -9,39 +9,39 @@ let draft = [], settled = new Set(), past = [], nextId = 0, asked = 0, timer = 0
 
 // ------------------------------------------------------------------ the server
 
-async function ask(name, content) {
-  const options = content === undefined ? {} :
-    {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(content)};
+async function ask(name, request) {
+  const options = request === undefined ? {} :
+    {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(request)};
   let answer;
   try {
     answer = await fetch(name, options);
   } catch {
     throw new Error("The review has ended: start it again.");
   }
-  const found = await answer.json();
-  if (!answer.ok) throw new Error(found.error);
-  return found;
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.error);
+  return content;
 }
 
-const names = () => draft.map(own => own.names);
+const names = () => draft.map(item => item.names);
 
 async function count() {
-  const mine = ++asked, sent = draft.map(own => own.id);
+  const request = ++asked, sent = draft.map(item => item.id);
   counting = true;
   sayChanges();
   try {
-    const found = await ask("effect", {classes: names()});
-    if (mine !== asked) return;
-    sent.forEach((id, place) => {
-      const own = draft.find(other => other.id === id);
-      if (own) Object.assign(own, {share: found.shares[place], taken: found.images[place]});
+    const content = await ask("effect", {classes: names()});
+    if (request !== asked) return;
+    sent.forEach((id, position) => {
+      const item = draft.find(other => other.id === id);
+      if (item) Object.assign(item, {share: content.shares[position], taken: content.images[position]});
     });
     complain("");
     draft.forEach(showShare);
   } catch (error) {
-    if (mine === asked) complain(error.message);
+    if (request === asked) complain(error.message);
   }
-  if (mine === asked) {
+  if (request === asked) {
     counting = false;
     sayChanges();
   }
@@ -69,30 +69,30 @@ function undo() {
   count();
 }
 
-const cardOf = label => draft.find(own => own.of.length === 1 && own.of[0] === label && !own.half);
-const called = own => own.names[0];
+const cardOf = label => draft.find(item => item.of.length === 1 && item.of[0] === label && !item.half);
+const called = item => item.names[0];
 const quoted = text => `“${text}”`;
 
-function rename(own, field, first) {
+function rename(item, field, first) {
   const text = field.value.trim().replace(/\s+/g, " ");
   const synonyms = text.split("|").map(name => name.trim()).filter(Boolean);
-  const after = first ? [text, ...own.names.slice(1)] : [called(own), ...synonyms];
-  if (first && !text) { field.value = called(own); return complain("A class needs a name."); }
-  if (after.join("|") === own.names.join("|")) return;
-  change(() => { own.names = after; });
-  if (first) showTitle(own);
+  const after = first ? [text, ...item.names.slice(1)] : [called(item), ...synonyms];
+  if (first && !text) { field.value = called(item); return complain("A class needs a name."); }
+  if (after.join("|") === item.names.join("|")) return;
+  change(() => { item.names = after; });
+  if (first) showTitle(item);
   renderSuggestions();
 }
 
-function merge(own, into) {
+function merge(item, into) {
   change(() => {
-    into.names = [...new Set([...into.names, ...own.names])];
-    into.of = [...into.of, ...own.of];
-    into.images = mixed(into.images, own.images);
-    into.count += own.count;
-    into.before += own.before;
-    into.half = into.half || own.half;
-    draft = draft.filter(other => other !== own);
+    into.names = [...new Set([...into.names, ...item.names])];
+    into.of = [...into.of, ...item.of];
+    into.images = mixed(into.images, item.images);
+    into.count += item.count;
+    into.before += item.before;
+    into.half = into.half || item.half;
+    draft = draft.filter(other => other !== item);
   });
   render();
   focusName(into);
@@ -107,22 +107,22 @@ function mixed(first, second) {
   return both.slice(0, 16);
 }
 
-function drop(own) {
-  const place = draft.indexOf(own);
-  change(() => { draft = draft.filter(other => other !== own); });
+function drop(item) {
+  const position = draft.indexOf(item);
+  change(() => { draft = draft.filter(other => other !== item); });
   render();
-  if (draft.length) focusName(draft[Math.min(place, draft.length - 1)]);
+  if (draft.length) focusName(draft[Math.min(position, draft.length - 1)]);
 }
 
-function split(own, halves, called) {
+function split(item, halves, called) {
   change(() => {
-    const place = draft.indexOf(own);
+    const position = draft.indexOf(item);
     const rest = {names: [called[1]], of: [], half: true, taken: [], share: null, before: 0};
-    const second = {id: nextId++, rank: own.rank + 0.5, ...rest};
-    Object.assign(own, {names: [called[0], ...own.names.slice(1)], half: true});
-    [own, second].forEach((part, i) => Object.assign(part, {images: halves[i].images, count: halves[i].count}));
-    draft.splice(place + 1, 0, second);
+    const second = {id: nextId++, rank: item.rank + 0.5, ...rest};
+    Object.assign(item, {names: [called[0], ...item.names.slice(1)], half: true});
+    [item, second].forEach((part, i) => Object.assign(part, {images: halves[i].images, count: halves[i].count}));
+    draft.splice(position + 1, 0, second);
   });
   render();
-  focusName(own);
+  focusName(item);
 }

@@ -7,71 +7,73 @@ let shown = STEP;
 // ------------------------------------------------------------------ what is seen
 
 function make(tag, content = {}, ...children) {
-  const own = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(content)) {
-    if (name === "text") own.textContent = value;
-    else if (name === "click") own.addEventListener("click", value);
-    else if (name === "change") own.addEventListener("change", value);
-    else own.setAttribute(name, value);
+    if (name === "text") element.textContent = value;
+    else if (name === "click") element.addEventListener("click", value);
+    else if (name === "change") element.addEventListener("change", value);
+    else element.setAttribute(name, value);
   }
-  own.append(...children);
-  return own;
+  element.append(...children);
+  return element;
 }
 
 const button = (text, label, click) => make("button", {type: "button", text, "aria-label": label, click});
 const percent = share => share === null || share === undefined ? "–" : `${(100 * share).toFixed(1)} %`;
 
-function pictures(places, what) {
+function pictures(indices, what) {
   const list = make("ul", {class: "pictures"});
-  places.forEach((place, i) => list.append(make("li", {}, make("img",
-    {src: `picture/${place}`, alt: `image ${i + 1} of ${what}`, loading: "lazy", width: 96, height: 96}))));
+  indices.forEach((index, i) => list.append(make("li", {}, make("img",
+    {src: `picture/${index}`, alt: `image ${i + 1} of ${what}`, loading: "lazy", width: 96, height: 96}))));
   return list;
 }
 
-function card(own) {
-  const article = make("article", {id: `card-${own.id}`});
-  article.append(make("h3", {}, make("bdi", {id: `title-${own.id}`})));
-  article.append(make("p", {class: "share", id: `share-${own.id}`}));
+function card(item) {
+  const article = make("article", {id: `card-${item.id}`});
+  article.append(make("h3", {}, make("bdi", {id: `title-${item.id}`})));
+  article.append(make("p", {class: "share", id: `share-${item.id}`}));
   const field = (kind, label, value, first) => make("div", {},
-    make("label", {for: `${kind}-${own.id}`, text: label}),
-    make("input", {id: `${kind}-${own.id}`, value, autocomplete: "off", spellcheck: "false",
-      change: event => rename(own, event.target, first)}));
-  article.append(make("div", {class: "names"}, field("name", "Name", called(own), true),
-    field("synonyms", "Synonyms, with | between them", own.names.slice(1).join(" | "), false)));
+    make("label", {for: `${kind}-${item.id}`, text: label}),
+    make("input", {id: `${kind}-${item.id}`, value, autocomplete: "off", spellcheck: "false",
+      change: event => rename(item, event.target, first)}));
+  article.append(make("div", {class: "names"}, field("name", "Name", called(item), true),
+    field("synonyms", "Synonyms, with | between them", item.names.slice(1).join(" | "), false)));
   const actions = make("p", {class: "actions"});
-  const add = (text, click) => actions.append(button(text, `${text.replace("…", "")} ${called(own)}`, click));
-  add("Merge…", () => openMerge(own));
-  if (own.of.length === 1 && !own.half) add("Split…", () => openSplit(own));
-  add("Drop", () => drop(own));
-  article.append(actions, pictures(own.images, called(own)));
-  const taken = make("details", {id: `taken-${own.id}`}, make("summary", {text: "What zero-shot CLIP takes for it now"}));
-  taken.addEventListener("toggle", () => showShare(own));
+  const add = (text, click) => actions.append(button(text, `${text.replace("…", "")} ${called(item)}`, click));
+  add("Merge…", () => openMerge(item));
+  if (item.of.length === 1 && !item.half) add("Split…", () => openSplit(item));
+  add("Drop", () => drop(item));
+  article.append(actions, pictures(item.images, called(item)));
+  const summary = make("summary", {text: "What zero-shot CLIP takes for it now"});
+  const taken = make("details", {id: `taken-${item.id}`}, summary);
+  taken.addEventListener("toggle", () => showShare(item));
   article.append(taken);
   return article;
 }
 
-function showTitle(own) {
-  const title = $(`title-${own.id}`);
-  if (title) title.textContent = called(own);
+function showTitle(item) {
+  const title = $(`title-${item.id}`);
+  if (title) title.textContent = called(item);
 }
 
-function showShare(own) {
-  const line = $(`share-${own.id}`), details = $(`taken-${own.id}`);
+function showShare(item) {
+  const line = $(`share-${item.id}`), details = $(`taken-${item.id}`);
   if (!line) return;
-  line.replaceChildren(`${own.count.toLocaleString("en")} images in the end · zero-shot ${percent(own.before)} → `,
-    make("strong", {text: percent(own.share)}));
+  line.replaceChildren(`${item.count.toLocaleString("en")} images in the end · zero-shot ${percent(item.before)} → `,
+    make("strong", {text: percent(item.share)}));
   if (!details.open) return;
   details.querySelector("ul, p")?.remove();
-  details.append(own.taken.length ? pictures(own.taken, `what is taken for ${called(own)}`) : make("p", {text: "No image."}));
+  const what = `what is taken for ${called(item)}`;
+  details.append(item.taken.length ? pictures(item.taken, what) : make("p", {text: "No image."}));
 }
 
 function render() {
   const focused = document.activeElement?.id, text = $("filter").value.trim().toLowerCase();
-  const chosen = draft.filter(own => own.names.some(name => name.toLowerCase().includes(text)));
+  const chosen = draft.filter(item => item.names.some(name => name.toLowerCase().includes(text)));
   chosen.sort((a, b) => a.rank - b.rank);
   $("cards").replaceChildren(...chosen.slice(0, shown).map(card));
   if (!chosen.length) $("cards").append(make("p", {text: "No class has this in its names."}));
-  chosen.slice(0, shown).forEach(own => { showTitle(own); showShare(own); });
+  chosen.slice(0, shown).forEach(item => { showTitle(item); showShare(item); });
   $("more").hidden = chosen.length <= shown;
   $("class-count").textContent = draft.length;
   if (focused && $(focused)) $(focused).focus();
@@ -80,21 +82,22 @@ function render() {
 }
 
 function isOpen(suggestion, number) {
-  const own = cardOf(suggestion.label), other = cardOf(suggestion.other);
-  const same = own && called(own) === run.classes[suggestion.label].names[0];
+  const item = cardOf(suggestion.label), other = cardOf(suggestion.other);
+  const same = item && called(item) === run.classes[suggestion.label].names[0];
   return !settled.has(number) && same && (suggestion.other < 0 || other);
 }
 
 function renderSuggestions() {
-  const left = run.suggestions.map((own, number) => [own, number]).filter(([own, number]) => isOpen(own, number));
+  const numbered = run.suggestions.map((suggestion, number) => [suggestion, number]);
+  const left = numbered.filter(([suggestion, number]) => isOpen(suggestion, number));
   $("suggestion-list").replaceChildren(...left.map(([suggestion, number]) => {
-    const own = cardOf(suggestion.label), other = cardOf(suggestion.other), actions = make("p", {class: "actions"});
-    const name = quoted(called(own));
+    const item = cardOf(suggestion.label), other = cardOf(suggestion.other), actions = make("p", {class: "actions"});
+    const name = quoted(called(item));
     if (other) actions.append(make("button", {type: "button", text: `Merge ${name} into ${quoted(called(other))}`,
-      click: () => merge(own, other)}));
-    else actions.append(make("button", {type: "button", text: `Drop ${name}`, click: () => drop(own)}));
-    actions.append(make("button", {type: "button", text: `Rename ${name}`, click: () => focusName(own)}));
-    actions.append(button("Keep", `Keep ${called(own)} as it is`, () => {
+      click: () => merge(item, other)}));
+    else actions.append(make("button", {type: "button", text: `Drop ${name}`, click: () => drop(item)}));
+    actions.append(make("button", {type: "button", text: `Rename ${name}`, click: () => focusName(item)}));
+    actions.append(button("Keep", `Keep ${called(item)} as it is`, () => {
       change(() => settled.add(number));
       renderSuggestions();
       $("suggestion-list").querySelector("button")?.focus();
@@ -105,15 +108,15 @@ function renderSuggestions() {
   $("no-suggestion").hidden = left.length > 0;
 }
 
-function focusName(own) {
-  if (!$(`name-${own.id}`)) { // beyond those that are shown, or filtered away
+function focusName(item) {
+  if (!$(`name-${item.id}`)) { // beyond those that are shown, or filtered away
     $("filter").value = "";
-    shown = Math.max(shown, draft.filter(other => other.rank <= own.rank).length);
+    shown = Math.max(shown, draft.filter(other => other.rank <= item.rank).length);
     render();
   }
-  $(`card-${own.id}`).scrollIntoView({block: "start"});
-  $(`name-${own.id}`).focus({preventScroll: true});
-  $(`name-${own.id}`).select();
+  $(`card-${item.id}`).scrollIntoView({block: "start"});
+  $(`name-${item.id}`).focus({preventScroll: true});
+  $(`name-${item.id}`).select();
 }
 
 const say = text => { $("status").textContent = text; };
@@ -129,37 +132,37 @@ function sayChanges() {
 
 let go = () => {}; // what the button of the open dialog does
 
-function openMerge(own) {
-  $("merge-title").textContent = `Merge ${quoted(called(own))}`;
-  const others = draft.filter(other => other !== own);
+function openMerge(item) {
+  $("merge-title").textContent = `Merge ${quoted(called(item))}`;
+  const others = draft.filter(other => other !== item);
   const sorted = [...others].sort((a, b) => called(a).localeCompare(called(b)));
   $("merge-into").replaceChildren(...sorted.map(other => make("option", {value: other.id, text: called(other)})));
   go = () => {
     const into = others.find(other => other.id === Number($("merge-into").value));
-    if (into) { $("merge").close(); merge(own, into); }
+    if (into) { $("merge").close(); merge(item, into); }
   };
   $("merge").showModal();
 }
 
-async function openSplit(own) {
+async function openSplit(item) {
   let halves;
   try {
-    ({halves} = await ask("split", {label: own.of[0]}));
+    ({halves} = await ask("split", {label: item.of[0]}));
   } catch (error) {
     return complain(error.message);
   }
   complain("");
   $("split-problem").textContent = "";
-  $("split-title").textContent = `Split ${quoted(called(own))}`;
+  $("split-title").textContent = `Split ${quoted(called(item))}`;
   $("split-groups").replaceChildren(...halves.map((half, i) => make("section", {},
     make("label", {for: `split-${i}`, text: `Name of the ${i ? "second" : "first"} group, ${half.count} images`}),
-    make("input", {id: `split-${i}`, value: i ? "" : called(own), autocomplete: "off"}),
+    make("input", {id: `split-${i}`, value: i ? "" : called(item), autocomplete: "off"}),
     pictures(half.images, `the ${i ? "second" : "first"} group`))));
   go = () => {
-    const given = halves.map((_, i) => $(`split-${i}`).value.trim().replace(/\s+/g, " "));
-    if (given.some(name => !name)) { $("split-problem").textContent = "Both groups need a name."; return; }
+    const groupNames = halves.map((_, i) => $(`split-${i}`).value.trim().replace(/\s+/g, " "));
+    if (groupNames.some(name => !name)) { $("split-problem").textContent = "Both groups need a name."; return; }
     $("split").close();
-    split(own, halves, given);
+    split(item, halves, groupNames);
   };
   $("split").showModal();
   $("split-1").focus();
@@ -171,11 +174,11 @@ async function save() {
   $("save").disabled = true;
   try {
     clearTimeout(timer);
-    const found = await ask("save", {classes: names(), page: run.page});
+    const answer = await ask("save", {classes: names(), page: run.page});
     $("saved").hidden = false;
-    $("saved-file").textContent = found.file;
-    $("saved-command").textContent = found.command;
-    $("saved-notice").textContent = found.notice;
+    $("saved-file").textContent = answer.file;
+    $("saved-command").textContent = answer.command;
+    $("saved-notice").textContent = answer.notice;
     unsaved = false;
     complain("");
     sayChanges();
@@ -192,14 +195,14 @@ async function end() {
     await ask("done", null);
   } catch { /* it has ended already */ }
   unsaved = false;
-  document.querySelectorAll("main, dialog, .bar").forEach(own => own.remove());
+  document.querySelectorAll("main, dialog, .bar").forEach(element => element.remove());
   document.querySelector("header").replaceChildren(make("h1", {text: "The review has ended"}),
     make("p", {text: "You can close this page. The terminal has the command, too."}));
 }
 
-function ranks(found) { // classes with suggestions are shown first
-  const first = [...new Set(found.suggestions.map(own => own.label))];
-  return found.classes.map((_, label) => first.includes(label) ? first.indexOf(label) : first.length + label);
+function ranks(state) { // classes with suggestions are shown first
+  const first = [...new Set(state.suggestions.map(suggestion => suggestion.label))];
+  return state.classes.map((_, label) => first.includes(label) ? first.indexOf(label) : first.length + label);
 }
 
 async function start() {
@@ -209,8 +212,8 @@ async function start() {
     return complain(error.message);
   }
   const rank = ranks(run);
-  draft = run.classes.map((own, label) => ({id: nextId++, names: own.names, of: [label], half: false, rank: rank[label],
-    images: own.images, count: own.count, share: own.share, before: own.share, taken: []}));
+  draft = run.classes.map((item, label) => ({id: nextId++, names: item.names, of: [label], half: false,
+    rank: rank[label], images: item.images, count: item.count, share: item.share, before: item.share, taken: []}));
   render();
   count();
 }

@@ -28,17 +28,21 @@ SHORT: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def make_quick(patch: pytest.MonkeyPatch, cache: Path) -> None:
     """Filter seeds although runs are so short; fit negative vectors in fewer steps; keep no index of folders.
 
     These CLIPs of random weights train all the same.
     """
-    monkeypatch.setattr(guard, "LEAST_SKILL", -1.0)
-    monkeypatch.setattr(coft, "WARMUP_STEPS", 2)
-    monkeypatch.setattr(coft, "MIN_AUC", 0.0)
-    monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
-    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
+    patch.setattr(guard, "LEAST_SKILL", -1.0)
+    patch.setattr(coft, "WARMUP_STEPS", 2)
+    patch.setattr(coft, "MIN_AUC", 0.0)
+    patch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
+    patch.setattr(index, "CACHE", cache)
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    make_quick(monkeypatch, tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +52,16 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(draw(number % len(CLASSNAMES), rng)) for number in range(24)]
 
 
+def write_folder(folder: Path, pictures: list[Image.Image]) -> Path:
+    """Write images as files, one of them twice, and a file that is none."""
+    (folder / "more").mkdir(parents=True)
+    for number, picture in enumerate(pictures):
+        picture.save(folder / ("more" if number % 2 else "") / f"{number}.png")
+    (folder / "again.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "broken.png").write_bytes(b"x")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path, pictures: list[Image.Image]) -> Path:
-    """The images as files, one of them twice, and a file that is none."""
-    own = tmp_path / "own"
-    (own / "more").mkdir(parents=True)
-    for number, picture in enumerate(pictures):
-        picture.save(own / ("more" if number % 2 else "") / f"{number}.png")
-    (own / "again.png").write_bytes((own / "0.png").read_bytes())
-    (own / "broken.png").write_bytes(b"x")
-    return own
+    return write_folder(tmp_path / "own", pictures)

@@ -13,18 +13,26 @@ from safetensors.torch import load_file
 
 import coft
 from coft.cli.main import main
-from tests.coft.api.conftest import SHORT
+from tests.coft.api.conftest import SHORT, make_quick, write_folder
 from tests.conftest import CLASSNAMES
 
 
-@pytest.fixture
-def adapted(folder: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> coft.Adapted:
-    return coft.adapt(folder, CLASSNAMES, str(checkpoints["resnet"]), tmp_path / "out", progress=False, **SHORT)
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("adapted") / "out"
 
 
-def test_an_export_is_that_of_the_command(adapted: coft.Adapted, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def adapted(output: Path, pictures: list[Any], checkpoints: dict[str, Path]) -> coft.Adapted:
+    folder = write_folder(output.parent / "own", pictures)
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch, output.parent / "cache")
+        return coft.adapt(folder, CLASSNAMES, str(checkpoints["resnet"]), output, progress=False, **SHORT)
+
+
+def test_an_export_is_that_of_the_command(adapted: coft.Adapted, output: Path, tmp_path: Path) -> None:
     lines = adapted.export(tmp_path / "by-python", "head", single=True)
-    assert main(["export", str(tmp_path / "out"), "--to", "head", "--single", str(tmp_path / "by-command")]) == 0
+    assert main(["export", str(output), "--to", "head", "--single", str(tmp_path / "by-command")]) == 0
     cards = [(tmp_path / who / "README.md").read_text().replace(who, "") for who in ("by-python", "by-command")]
     heads = [load_file(tmp_path / who / "head.safetensors") for who in ("by-python", "by-command")]
     assert cards[0] == cards[1] and all(torch.equal(heads[0][key], heads[1][key]) for key in ("weight", "clean"))
@@ -47,11 +55,11 @@ def test_a_model_without_a_folder_is_compared_on_the_images_of_its_labels(
         adapted.report()
 
 
-def test_a_report_is_written_anew(adapted: coft.Adapted, tmp_path: Path) -> None:
-    page = tmp_path / "out" / "report.html"
+def test_a_report_is_written_anew(adapted: coft.Adapted, output: Path) -> None:
+    page = output / "report.html"
     before = page.read_bytes()
     page.unlink()
-    assert coft.Adapted.load(tmp_path / "out").report() == page and page.read_bytes() == before
+    assert coft.Adapted.load(output).report() == page and page.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -70,6 +78,6 @@ def test_a_wrong_export_is_one_line(wanted: dict[str, Any], said: str, adapted: 
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".new*"))
 
 
-def test_labels_are_in_the_order_of_what_was_given(adapted: coft.Adapted, tmp_path: Path) -> None:
-    rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open()))
+def test_labels_are_in_the_order_of_what_was_given(adapted: coft.Adapted, output: Path) -> None:
+    rows = list(csv.DictReader((output / "labels.csv").open()))
     assert [row["path"] for row in rows] == list(adapted.labels_["path"])

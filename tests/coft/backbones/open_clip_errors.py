@@ -82,14 +82,14 @@ class Pair:
             tower = tower_of(self.ours)
             start, length = len(tower.tokenizer.start), len(tower.tokenizer.continued(name, ".")[0])
             num_ctx, half = context.shape[-2], context.shape[-2] // 2
-            words, after = range(start, start + num_ctx), start + num_ctx + length
-            own = range(start + num_ctx, after)
+            context_positions, name_end = range(start, start + num_ctx), start + num_ctx + length
+            name_positions = range(start + num_ctx, name_end)
             order = {
-                "end": [*words, *own],
-                "middle": [*words[:half], *own, *words[half:]],
-                "front": [*own, *words],
+                "end": [*context_positions, *name_positions],
+                "middle": [*context_positions[:half], *name_positions, *context_positions[half:]],
+                "front": [*name_positions, *context_positions],
             }[position]
-            order = [*range(start), *order, *range(after, len(tokens))]
+            order = [*range(start), *order, *range(name_end, len(tokens))]
             module = getattr(self.theirs, "text", self.theirs)
             rows = module.token_embedding.weight[tokens]
             rows = torch.cat([rows[:start], context[i] if context.dim() == 3 else context, rows[start + num_ctx :]])
@@ -114,11 +114,11 @@ class Pair:
         blocks = trunk.blocks if trunk is not None else visual.transformer.resblocks
         prefix = trunk.num_prefix_tokens if trunk is not None else 1
 
-        def put(block: nn.Module, given: Any) -> Any:
-            x, prompts = given[0], tokens[[*blocks].index(block)].expand(len(given[0]), -1, -1)
-            return (torch.cat([x[:, :prefix], prompts, x[:, prefix:]], dim=1), *given[1:])
+        def put(block: nn.Module, inputs: Any) -> Any:
+            x, prompts = inputs[0], tokens[[*blocks].index(block)].expand(len(inputs[0]), -1, -1)
+            return (torch.cat([x[:, :prefix], prompts, x[:, prefix:]], dim=1), *inputs[1:])
 
-        def take(block: nn.Module, given: Any, x: Tensor) -> Tensor:
+        def take(block: nn.Module, inputs: Any, x: Tensor) -> Tensor:
             return torch.cat([x[:, :prefix], x[:, prefix + tokens.shape[1] :]], dim=1)
 
         rotary = [block.attn for block in blocks if hasattr(getattr(block, "attn", None), "num_prefix_tokens")]
@@ -147,12 +147,12 @@ def embeddings(module: Any, rows: Tensor) -> Iterator[None]:
         def forward(self, tokens: Tensor) -> Tensor:
             return rows.expand(len(tokens), -1, -1)
 
-    own = module.token_embedding
+    original = module.token_embedding
     module.token_embedding = Fixed()
     try:
         yield
     finally:
-        module.token_embedding = own
+        module.token_embedding = original
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -164,7 +164,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 def row(family: str, folder: Path) -> Sequence[str]:
     """A row of the table."""
     pair = Pair(write_model(folder / family, EVERY[family]))
-    forms = [(position, own) for position in ("end", "middle", "front") for own in (False, True)]
+    forms = [(position, of_classes) for position in ("end", "middle", "front") for of_classes in (False, True)]
     contexts = max(pair.context_error(*form) for form in forms)
     text = "shared prefix" if tower_of(pair.ours).shares_prefix else "cut" if tower_of(pair.ours).reads_at_end else ""
     light = [pair.light_error(name) for name in VISUAL_MODULES]

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from clip.model import CLIP
 
+from coft.backbones import backbone
+from coft.backbones.architecture import CLIP_MEAN, CLIP_STD
+from coft.backbones.backbone import ClassBackbone
 from coft.backbones.feature_cache import cached
-from coft.core import disk_tables
+from coft.images.batches import UnlabeledImages
+from coft.images.unlabeled import UnlabeledPool
+from coft.images.views import Inputs
+from coft.labelling.protocol import Method
+from tests.coft.toys import on_toys
+from tests.conftest import CLASSNAMES
 
 
 def drawn() -> torch.Tensor:
@@ -35,17 +44,6 @@ def test_without_a_folder_it_computes_every_time() -> None:
     calls: list[int] = []
     for n in range(2):
         assert torch.equal(cached(lambda: calls.append(1) or drawn(), None, "a"), drawn()) and len(calls) == n + 1
-
-
-def test_large_features_in_the_cache_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    plain = torch.load
-    monkeypatch.setattr(torch, "load", lambda *a, **k: seen.append(k["mmap"]) or plain(*a, **k))
-    for bound in (disk_tables.IN_MEMORY, 10):
-        monkeypatch.setattr(disk_tables, "IN_MEMORY", bound)
-        cached(drawn, tmp_path, "key")
-        assert torch.equal(cached(drawn, tmp_path, "key"), drawn())
-    assert seen == [False, True, True]
 
 
 def test_where_nothing_can_be_kept_there_is_a_warning_and_the_features(
@@ -76,3 +74,33 @@ def test_damaged_features_are_computed_anew(damage: str, tmp_path: Path, caplog:
 def test_features_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     cached(lambda: drawn() / 0, tmp_path, "key")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def images(shapes: Path) -> UnlabeledImages:
+    paths = sorted(str(path) for path in (shapes / "images").glob("test_*"))
+    return UnlabeledImages(UnlabeledPool(paths), Inputs(32, CLIP_MEAN, CLIP_STD), test_batch_size=7)
+
+
+@torch.no_grad()
+def test_image_features_are_means_over_the_views_and_kept_on_disk(
+    clip_model: CLIP, images: UnlabeledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "FEATURE_CACHE", tmp_path)
+    clip, passes = ClassBackbone(clip_model, CLASSNAMES, ["a {}."], {}), list[int]()
+
+    def features(num_views: int = 1, seed: int = 1) -> torch.Tensor:
+        return on_toys(Method, images=images, backbone=clip, seed=seed).engine.clip_features(num_views).all()
+
+    single, mean, other = features(), features(3), features(3, seed=2)
+    torch.testing.assert_close(single.norm(dim=1), torch.ones(len(images)))
+    for views, row in zip(torch.cat(list(images.plain(None, 3, (1, "labels", 0)))), mean, strict=True):
+        each = [F.normalize(clip_model.encode_image(view[None]).float(), dim=-1)[0] for view in views]
+        torch.testing.assert_close(row, sum(each) / 3, atol=1e-4, rtol=1e-4)
+    assert not torch.equal(mean, other) and len(list(tmp_path.iterdir())) == 3
+    hook = clip.visual.register_forward_hook(lambda module, inputs, output: passes.append(1))
+    assert torch.equal(features(), single)
+    assert torch.equal(features(3), mean)
+    assert torch.equal(features(3, seed=2), other)
+    hook.remove()
+    assert not passes  # they came from the disk

@@ -30,6 +30,7 @@ from coft.core.errors import UserError
 from coft.method.peer import freeze_statistics, trainable_copy
 from coft.rivals.norm_adaptation import adapt_batch_norms, centre_last_norm, has_batch_norms
 from tests.coft.backbones.open_clip_errors import NAMES, TEMPLATE, Pair
+from tests.coft.backbones.references import Program
 from tests.open_clip_models import CONFIGS, EVERY, write_model, write_tokenizer
 
 EXACT = 1e-10
@@ -113,7 +114,7 @@ class TestFamilies:
         if has_batch_norms(visual):
             norm = next(module for module in visual.modules() if isinstance(module, torch.nn.BatchNorm2d))
             inputs: list[torch.Tensor] = []
-            norm.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+            norm.register_forward_pre_hook(lambda module, batch: inputs.append(batch[0]))
             adapt_batch_norms(visual, [images], 1.0)
             torch.testing.assert_close(norm.running_mean, inputs[0].mean(dim=(0, 2, 3)))
             return
@@ -128,7 +129,7 @@ def trained(module: torch.nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("family", "name", "what"),
+    ("family", "name", "expected"),
     [
         ("vit", "lora", "transformer.resblocks.1.attn.parametrizations.in_proj_weight.0.up"),
         ("timm-vit", "lora", "trunk.blocks.5.attn.qkv.parametrizations.weight.0.up"),
@@ -139,10 +140,10 @@ def trained(module: torch.nn.Module) -> set[str]:
         ("convnext-no-projection", "norms-and-biases", "trunk.stem.1.weight"),
     ],
 )
-def test_what_light_modules_train(tmp_path: Path, family: str, name: str, what: str) -> None:
+def test_what_light_modules_train(tmp_path: Path, family: str, name: str, expected: str) -> None:
     model: Any = load_clip(f"open_clip:{write_model(tmp_path / family, EVERY[family])}")
     module = light_module(model.visual, name, torch.Generator().manual_seed(0))
-    assert what in trained(module)
+    assert expected in trained(module)
     assert not trained(model)
     module(torch.randn(2, 3, *[EVERY[family]["vision_cfg"]["image_size"]] * 2)).square().sum().backward()
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())
@@ -161,13 +162,6 @@ def test_nothing_is_dropped_in_training(tmp_path: Path) -> None:
 
 
 # -------------------------------------------------------------------- files
-
-
-def test_a_loaded_model_is_frozen_and_its_own(folder: Path) -> None:
-    first, second = (load_clip(f"open_clip:{folder}") for _ in range(2))
-    assert not first.training and not trained(first)
-    first.text_projection.data.zero_()
-    assert second.text_projection.abs().sum() > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
@@ -199,21 +193,9 @@ def test_other_files_have_the_same_weights(folder: Path, tmp_path: Path) -> None
     assert fingerprint(load_clip(f"open_clip:{folder}")) == expected
 
 
-def test_fingerprints_see_every_tensor(folder: Path) -> None:
-    model = load_clip(f"open_clip:{folder}")
-    before = fingerprint(model)
-    model.transformer.resblocks[1].mlp.c_fc.bias.data[3] += 1e-3
-    assert fingerprint(model) != before
-
-
-class Payload:
-    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
-        return exec, ("import pathlib; pathlib.Path('owned').touch()",)
-
-
 def test_a_pickle_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    as_bin(folder, payload=Payload())
+    as_bin(folder, payload=Program("owned"))
     with pytest.raises(UserError, match="is no file of tensors alone"):
         load_clip(f"open_clip:{folder}")
     assert not Path("owned").exists()
@@ -241,8 +223,8 @@ def test_tokens_of_a_text_are_open_clips(tmp_path: Path, start: str, end: str, s
 def test_aliases_are_folders_of_the_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(open_clip_names.ALIASES, "photo", folder)
     assert fingerprint(load_clip("photo")) == fingerprint(load_clip(f"open_clip:{folder}"))
-    own, others = architecture("photo"), architecture(f"open_clip:{folder}")
-    assert own == replace(others, frozen_stages=5) and "photo" in loading.backbone_names()
+    alias, folder_architecture = architecture("photo"), architecture(f"open_clip:{folder}")
+    assert alias == replace(folder_architecture, frozen_stages=5) and "photo" in loading.backbone_names()
     monkeypatch.setitem(open_clip_names.ALIASES, "photo", folder / "gone")
     with pytest.raises(UserError, match=r"backbone photo: .*gone is not there; check it out again"):
         load_clip("photo")
@@ -252,21 +234,14 @@ def test_aliases_are_folders_of_the_project(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_names_of_the_registry_need_no_download() -> None:
-    known = architecture("open_clip:ViT-B-16/laion2b_s34b_b88k")
-    assert (known.resolution, known.is_vit, known.any_size) == (224, True, False)
-    known = architecture("open_clip:ViT-B-16-SigLIP-384/webli")
-    assert (known.resolution, known.is_vit, known.mean) == (384, True, (0.5, 0.5, 0.5))
-    known = architecture("open_clip:convnext_base_w_320/laion_aesthetic_s13b_b82k")
-    assert (known.resolution, known.is_vit, known.any_size) == (320, False, True)
-    known = architecture("open_clip:RN50/openai")
-    assert (known.resolution, known.is_vit, known.any_size) == (224, False, False)
-
-
-@pytest.mark.parametrize("size", [64, 96, 224])
-def test_a_cnn_reads_other_squares(tmp_path: Path, size: int) -> None:
-    name = f"open_clip:{write_model(tmp_path / 'model', CONFIGS['timm-cnn'])}"
-    assert architecture(name).reads((size, size))
-    assert load_clip(name).visual(torch.randn(1, 3, size, size)).shape == (1, 64)
+    properties = architecture("open_clip:ViT-B-16/laion2b_s34b_b88k")
+    assert (properties.resolution, properties.is_vit, properties.any_size) == (224, True, False)
+    properties = architecture("open_clip:ViT-B-16-SigLIP-384/webli")
+    assert (properties.resolution, properties.is_vit, properties.mean) == (384, True, (0.5, 0.5, 0.5))
+    properties = architecture("open_clip:convnext_base_w_320/laion_aesthetic_s13b_b82k")
+    assert (properties.resolution, properties.is_vit, properties.any_size) == (320, False, True)
+    properties = architecture("open_clip:RN50/openai")
+    assert (properties.resolution, properties.is_vit, properties.any_size) == (224, False, False)
 
 
 def test_other_sizes_are_refused(tmp_path: Path) -> None:
@@ -296,8 +271,6 @@ def spoil_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], N
 
 MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "open_clip_config.json").unlink(), r"there is no .*open_clip_config\.json"),
-    "broken json": (lambda f: (f / "open_clip_config.json").write_text("{"), r"config\.json cannot be read"),
-    "no model_cfg": (lambda f: (f / "open_clip_config.json").write_text("{}"), "has no model_cfg"),
     "no weights": (lambda f: (f / "open_clip_model.safetensors").unlink(), "no weights in .*open_clip_model"),
     "broken weights": (
         lambda f: (f / "open_clip_model.safetensors").write_bytes(b"x" * 99),
@@ -306,11 +279,6 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "other shapes": (
         spoil_config(lambda c: c["text_cfg"].update(layers=3)),
         r"12 tensors of open_clip_model\.safetensors do not fit its model_cfg, the first is transformer\.resblocks\.2",
-    ),
-    "unknown key": (spoil_config(lambda c: c["text_cfg"].update(depth=3)), "cannot build its model_cfg .*'depth'"),
-    "unknown timm model": (
-        spoil_config(lambda c: c["vision_cfg"].update(timm_model_name="efficientnot")),
-        "cannot build its model_cfg .*efficientnot",
     ),
     "text encoder of Hugging Face": (
         spoil_config(lambda c: c["text_cfg"].update(hf_model_name="roberta-base")),
@@ -323,10 +291,6 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a tokenizer that would run code": (
         spoil_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t", tokenizer_kwargs={"trust_remote_code": 1})),
         "its tokenizer_kwargs 'trust_remote_code' is not supported",
-    ),
-    "another cleaning of texts": (
-        spoil_config(lambda c: c["text_cfg"].update(tokenizer_kwargs={"clean": "canonicalize"})),
-        "its tokenizer_kwargs 'clean' is not supported",
     ),
     "a timm model from elsewhere": (
         spoil_config(lambda c: c["vision_cfg"].update(timm_model_name="hf-hub:some/model")),
@@ -357,11 +321,9 @@ def test_mistakes_in_a_folder_are_one_line(folder: Path, mistake: str) -> None:
     ("name", "message"),
     [
         ("ViT-B16/laion2b_s34b_b88k", r"open_clip has no model 'ViT-B16'.*; did you mean 'ViT-B-16'\?"),
-        ("ViT-B-16/laion2b_s34b_b88", r"no weights 'laion2b_s34b_b88' for ViT-B-16; did you mean 'laion2b_s34b_b88k'"),
         ("ViT-B-16", r"which weights\? Write open_clip:ViT-B-16/openai; known are openai, laion400m_e31"),
         ("ViT-e-14/any", "open_clip has no weights for ViT-e-14; give a folder"),
         ("./nowhere", "nowhere is not there; give a folder"),
-        ("/nowhere/model.pt", "model.pt is not there"),
         ("roberta-ViT-B-32/laion2b_s12b_b32k", "its text encoder is roberta-base of Hugging Face"),
     ],
 )

@@ -5,34 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from clip.model import CLIP
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from coft.backbones import text_tower as text_encoding
 from coft.backbones.prompts import DualPrompts, PromptLearner, encode_prompts
-from coft.backbones.residual_block import is_plain_block, quick_gelu
+from coft.backbones.residual_block import is_plain_block, run_block
 from coft.backbones.text_tower import encode_classes, encode_text, pack, shares_prefix
-from tests.coft.backbones.test_prompts import coop_prompts, plain_encode
 from tests.conftest import make_clip
 
+from .references import EXACT, coop_prompts, double_clip, plain_encode
+
 NAMES = ["cat", "golden_retriever", "a very long name of many words", "pelagic_cormorant", "bus", "dog"]
-EXACT = {"atol": 1e-10, "rtol": 0.0}
-
-
-def double_clip(width: int = 64, layers: int = 3, vision_layers: int = 1) -> Any:
-    """A CLIP in float64; CLIP's own layer norms compute in fp32 whatever they are given."""
-    torch.manual_seed(0)
-    model = CLIP(32, 32, vision_layers, 64, 16, 77, 49408, width, 4, layers).double().eval().requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm):
-            module.forward = torch.nn.LayerNorm.forward.__get__(module)
-            torch.nn.init.normal_(module.weight, mean=1, std=0.2)
-            torch.nn.init.normal_(module.bias, std=0.2)
-        elif isinstance(module, torch.nn.MultiheadAttention):
-            torch.nn.init.normal_(module.in_proj_bias, std=0.2)
-            torch.nn.init.normal_(module.in_proj_weight, std=0.3)  # attention that is far from uniform
-    return model
 
 
 def learners_of(model: Any, names: Sequence[str], count: int, num_ctx: int = 4, **form: Any) -> list[PromptLearner]:
@@ -145,16 +128,6 @@ def test_a_budget_changes_memory_and_nothing_else(position: str) -> None:
         torch.testing.assert_close(a, b, **EXACT)
 
 
-def test_the_estimate_of_memory_is_about_right() -> None:
-    model = make_clip(vit=True).requires_grad_(False)
-    names = [f"thing {i}" for i in range(300)]
-    learner = PromptLearner(model, names, torch.zeros(4, 64))
-    args = (model, learner.prefix()[None], learner.suffix(), learner.lengths)
-    kept, _ = bytes_kept(model, lambda: encode_classes(*args))
-    estimate = sum(learner.lengths) * 2 * 64 * text_encoding.TENSORS_KEPT * 4  # of 2 layers
-    assert 0.5 * estimate < kept < 1.1 * estimate
-
-
 def test_dual_prompts_share_one_pass() -> None:
     model = make_clip(vit=True)
     prompts = DualPrompts(model, NAMES, "a photo of a {}.", generator=torch.Generator().manual_seed(0))
@@ -167,24 +140,18 @@ def test_dual_prompts_share_one_pass() -> None:
 @pytest.mark.parametrize("lengths", [(3,), (2, 9, 4), tuple(2 + i % 7 for i in range(60)), (50, 3, 3)])
 def test_packing_places_every_token_once_and_keeps_classes_apart(lengths: tuple[int, ...]) -> None:
     packed = pack(lengths)
-    which, place = packed.tokens
+    owner, token = packed.tokens
     for i, length in enumerate(lengths):
         row, end = packed.ends[:, i].tolist()
-        places = slice(end - length + 1, end + 1)
-        assert which[row, places].tolist() == [i] * length
-        assert place[row, places].tolist() == list(range(length))
-        for step, seen in enumerate(packed.mask[row, places]):
+        positions = slice(end - length + 1, end + 1)
+        assert owner[row, positions].tolist() == [i] * length
+        assert token[row, positions].tolist() == list(range(length))
+        for step, seen in enumerate(packed.mask[row, positions]):
             expected = torch.zeros(len(seen), dtype=torch.bool)
-            expected[places.start : places.start + step + 1] = True
+            expected[positions.start : positions.start + step + 1] = True
             assert torch.equal(seen, expected)
     if sum(lengths) > 100:
         assert packed.mask[..., 0].numel() < 1.2 * sum(lengths)
-
-
-def test_quick_gelu_is_clips() -> None:
-    x = torch.randn(50, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(quick_gelu(x), x * torch.sigmoid(1.702 * x))
-    assert torch.autograd.gradcheck(quick_gelu, (x,))
 
 
 def test_blocks_with_anything_added_are_not_plain() -> None:
@@ -192,3 +159,22 @@ def test_blocks_with_anything_added_are_not_plain() -> None:
     assert is_plain_block(block)
     torch.nn.utils.parametrize.register_parametrization(block.attn, "in_proj_weight", torch.nn.Identity())
     assert not is_plain_block(block)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(1), slice(2, 5)])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_block_is_clips_own_in_values_and_gradients(rows: slice, plain: bool) -> None:
+    block = double_clip().visual.transformer.resblocks[0].requires_grad_(True)
+    torch.manual_seed(3)
+    x = torch.randn(3, 7, 64, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *block.parameters()]
+    expected = block(x.transpose(0, 1)).transpose(0, 1)[:, rows]
+    weight = torch.randn_like(expected)
+    gradients = torch.autograd.grad((expected * weight).sum(), inputs)
+    if not plain:
+        block.mlp = torch.nn.Sequential(block.mlp)
+    assert is_plain_block(block) is plain
+    output = run_block(block, x, rows)
+    torch.testing.assert_close(output, expected, **EXACT)
+    for a, b in zip(torch.autograd.grad((output * weight).sum(), inputs), gradients, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)

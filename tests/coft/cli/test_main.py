@@ -22,7 +22,7 @@ for words in {{words!r}}:
 
 
 def test_help_and_wrong_paths_need_no_large_library(tmp_path: Path) -> None:
-    """torch takes seconds to import: nobody who asks for help, or mistypes a path, is to wait for it."""
+    """torch takes seconds to import. Nobody who asks for help or mistypes a path should wait for it."""
     model, nowhere = tmp_path / "run" / "model", str(tmp_path / "nowhere")
     model.mkdir(parents=True)
     (model / "model.json").write_text("{}")
@@ -38,9 +38,10 @@ def test_help_and_wrong_paths_need_no_large_library(tmp_path: Path) -> None:
             ["review", nowhere],
         ],
     }
-    words = [word for some in asked.values() for word in some]
-    code = ASKED.format(words=words)
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
-    answers = [line for line in ended.stdout.splitlines() if line.startswith("answered")]
-    assert answers == [f"answered {word[0]} {code} []" for code, some in asked.items() for word in some]
-    assert ended.stderr.count("error: ") == len(asked[2])
+    commands = [arguments for argument_lists in asked.values() for arguments in argument_lists]
+    code = ASKED.format(words=commands)
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
+    answers = [line for line in process.stdout.splitlines() if line.startswith("answered")]
+    expected = [(code, arguments[0]) for code, argument_lists in asked.items() for arguments in argument_lists]
+    assert answers == [f"answered {name} {code} []" for code, name in expected]
+    assert process.stderr.count("error: ") == len(asked[2])

@@ -87,9 +87,9 @@ def test_foreign_text_is_one_line_that_no_terminal_obeys(ends: End) -> None:
 
 def test_secrets_are_not_shown(ends: End, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-first\nsecond-half")
-    said = f"refused: {os.environ['OPENAI_API_KEY']!r}, {b'Bearer sk-first'!r}, second-half"
-    said += ", https://me:p@ss/w0rd@example.org/v1 and me@example.org"
-    shown = ends(raising(UserError(said)))
+    message = f"refused: {os.environ['OPENAI_API_KEY']!r}, {b'Bearer sk-first'!r}, second-half"
+    message += ", https://me:p@ss/w0rd@example.org/v1 and me@example.org"
+    shown = ends(raising(UserError(message)))
     assert not any(secret in shown for secret in ("sk-first", "second-half", "p@ss", "w0rd", "me:"))
     assert "https://***@example.org/v1 and me@example.org" in shown
 
@@ -120,5 +120,5 @@ def test_a_name_that_the_locale_does_not_have(monkeypatch: pytest.MonkeyPatch) -
     error = UnicodeEncodeError("ascii", "f\u00fc\u00dfe", 1, 3, "ordinal not in range(128)")
     assert as_user_error(error) is None
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
-    known = as_user_error(error)
-    assert known and known.line == r"'f\xfc\xdfe': this locale has no such characters; set PYTHONUTF8=1"
+    refusal = as_user_error(error)
+    assert refusal and refusal.line == r"'f\xfc\xdfe': this locale has no such characters; set PYTHONUTF8=1"

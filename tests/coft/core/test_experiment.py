@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from yacs.config import CfgNode
 
+from coft.core import paths as places
 from coft.core.errors import UserError
-from coft.core.experiment import claim, flatten, saved_config, versions, write_json
+from coft.core.experiment import (
+    OtherRunError,
+    check_identity,
+    claim,
+    saved_config,
+    write_json,
+)
 from coft.core.files import replacing
 
 
@@ -51,10 +59,32 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.5], "b": None}
 
 
-def test_flatten() -> None:
-    assert flatten({"A": {"B": (1, 2), "C": {}}, "D": "x"}) == {"A.B": [1, 2], "D": "x"}
+def test_a_checkpoint_of_another_run_is_named_by_its_first_difference() -> None:
+    saved = {"backbone": "abc", "class list": "cat | dog", "more": "1"}
+    check_identity(saved, {"backbone": "abc", "class list": "cat | dog"})  # what else it has is of no account
+    with pytest.raises(OtherRunError, match=r"made with another backbone \(abc, here xyz\); use the backbone it was"):
+        check_identity(saved, {"backbone": "xyz", "class list": "cat"})
+    with pytest.raises(UserError, match="another class list"):
+        check_identity(saved, {"backbone": "abc", "class list": "cat"})
+    with pytest.raises(OtherRunError, match=r"another images \(None, here 123\)"):
+        check_identity(saved, {"images": "123"})
 
 
-def test_versions_name_the_toolbox() -> None:
-    found = versions("dassl of a test 1.2")
-    assert found["dassl"] == "dassl of a test 1.2" and found["torch"] and found["python"]
+def test_a_checkout_that_cannot_be_written_to_has_its_cache_with_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "HOME", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert places.cache_folder() == tmp_path / "cache"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert places.cache_folder() == tmp_path / "user" / "coft"
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(places, "INSTALLED", True)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert places.cache_folder().name.startswith("coft-")

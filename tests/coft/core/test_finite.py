@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from coft.core import finite
 from coft.core.errors import UserError
-from coft.core.finite import check_finite, check_predictions, first_not_finite
+from coft.core.finite import check_finite, check_models, check_predictions, first_not_finite
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -18,6 +19,24 @@ def test_the_first_tensor_that_is_not_finite_is_named(value: float) -> None:
     assert first_not_finite({"fine": fine, "half": torch.ones(2, dtype=torch.bfloat16)}) == ""
     with pytest.raises(UserError, match=r"file: bad has values that are not finite .*; lower it"):
         check_finite({"bad": bad}, "file", "lower it")
+
+
+@pytest.mark.parametrize("place", [0, 4, 9])
+def test_every_row_of_a_large_table_is_looked_at(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finite, "PART", 4)
+    rows = torch.zeros(10, 2)
+    assert first_not_finite({"rows": rows, "number": torch.tensor(1.0)}) == ""
+    rows[place, 1] = torch.inf
+    assert first_not_finite({"rows": rows}) == "rows"
+    assert first_not_finite({"number": torch.tensor(torch.nan)}) == "number"
+
+
+def test_a_weight_that_is_not_finite_is_named_with_its_model() -> None:
+    models = {name: torch.nn.Linear(2, 2) for name in ("peer_a", "peer_b")}
+    check_models(models, "epoch 1")
+    models["peer_b"].bias.data[1] = torch.nan
+    with pytest.raises(UserError, match=r"epoch 1: peer_b\.bias has values .*; training has diverged; lower OPTIM\.LR"):
+        check_models(models, "epoch 1")
 
 
 def test_a_class_may_be_impossible_but_not_unknown() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,14 +10,6 @@ import torch
 from torch import nn
 
 from coft.core.parallel import SMALL, Parallel
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -65,11 +56,11 @@ def test_precision_and_no_gradients_are_those_of_the_caller_in_every_thread(coun
     images = torch.randn(5, 48)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = {name: model(images) for name, model in models.items()}
-        found = Parallel(count, nn.Linear(2, 2), "cpu").map_without_gradients(
+        outputs = Parallel(count, nn.Linear(2, 2), "cpu").map_without_gradients(
             lambda n: models[n](images), ["a", "b"], "cpu"
         )
-    assert list(found) == ["a", "b"]
-    for name, got in found.items():
+    assert list(outputs) == ["a", "b"]
+    for name, got in outputs.items():
         assert got.dtype == torch.bfloat16 and not got.requires_grad and torch.equal(got, expected[name])
 
 

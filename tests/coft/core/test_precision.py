@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from coft.core.precision import PREDICTIONS, SHORT, faster_precision, step_attention
-from coft.method.protocol import Runtime
-from tests.coft.backbones.test_text_tower import EXACT, double_clip
-from tests.conftest import make_clip
+from coft.engine.runtime import Runtime
 
 
 @pytest.mark.parametrize(
@@ -45,34 +43,6 @@ def test_short_sequences_leave_the_fused_kernel(
     with step_attention(visual, device, dtype):
         assert torch.backends.cuda.flash_sdp_enabled() == fused  # the switch of all devices
     assert torch.backends.cuda.flash_sdp_enabled()
-
-
-def test_both_kernels_have_the_same_gradients() -> None:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    visual = double_clip(vision_layers=2).visual.requires_grad_(True)
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = []
-    for backend in (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION):
-        visual.zero_grad()
-        with sdpa_kernel(backend):
-            visual(images).square().sum().backward()
-        found.append([p.grad.clone() for p in visual.parameters()])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, **EXACT)
-
-
-def test_the_layout_in_memory_changes_no_feature_and_no_gradient() -> None:
-    """Convolutions of weights that are stored channels last are another kernel."""
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        visual = make_clip(False, 0).visual.double().to(memory_format=layout).requires_grad_(True)
-        features = visual(images)
-        features.square().sum().backward()
-        found.append([features, *(p.grad for p in visual.parameters())])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, **EXACT)
 
 
 def test_depthwise_convolutions_train_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:

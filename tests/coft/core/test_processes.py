@@ -54,8 +54,8 @@ def test_a_fault_of_one_ends_all_with_one_line(fault: str, tmp_path: Path) -> No
     codes, seconds = end(children, limit=10)
     assert 0 not in codes and seconds < 12
     assert [code for rank, code in enumerate(codes) if rank != BAD] == [1, 1]
-    said = "".join((tmp_path / "world" / f"said-{rank}").read_text() for rank in range(SIZE)).splitlines()
-    errors = [text for text in said if text.startswith("error: ")]
+    lines = "".join((tmp_path / "world" / f"said-{rank}").read_text() for rank in range(SIZE)).splitlines()
+    errors = [text for text in lines if text.startswith("error: ")]
     assert len(errors) == 1 and errors[0].startswith(f"error: {line}")
 
 
@@ -63,19 +63,19 @@ def test_a_slow_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(processes, "SLOW_SECONDS", 0.2)
 
     def work(world: World) -> list[str]:
-        said: list[str] = []
+        lines: list[str] = []
         handler = logging.Handler()
-        handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+        handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
         processes.log.addHandler(handler)
         pace = Pace(world)
         for slow in (False, True):
             time.sleep(1.0 if slow and world.rank == BAD else 0.0)
             world.barrier()
             pace.lap(f"part {slow}")
-        return said
+        return lines
 
-    for said in in_world(SIZE, work, tmp_path / "world"):
-        assert len(said) == 1 and said[0].startswith(f"Rank {BAD} (") and "s of work in part True" in said[0]
+    for lines in in_world(SIZE, work, tmp_path / "world"):
+        assert len(lines) == 1 and lines[0].startswith(f"Rank {BAD} (") and "s of work in part True" in lines[0]
 
 
 def test_what_differs_is_named(tmp_path: Path) -> None:

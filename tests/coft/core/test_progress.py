@@ -46,8 +46,8 @@ def test_nothing_is_said_unasked_or_beside_a_bar(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_program_that_has_set_up_logging_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = logging.NullHandler()
-    with program(monkeypatch, own) as error:
+    handler = logging.NullHandler()
+    with program(monkeypatch, handler) as error:
         with lines(True):
             log.info("an epoch")
-        assert error.getvalue() == "" and logging.getLogger().handlers == [own]
+        assert error.getvalue() == "" and logging.getLogger().handlers == [handler]

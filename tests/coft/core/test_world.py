@@ -1,4 +1,4 @@
-"""What several processes make of parts of a table is what one makes of the whole."""
+"""Several processes: which images are whose, and what they exchange, which a single one keeps as it is."""
 
 from __future__ import annotations
 
@@ -8,20 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from coft.core.world import ALONE, World
-from coft.labelling.neighbours import NeighbourGraph
-from coft.labelling.pseudo_labels import Predictions, correct_prior_, given_quotas, select_seeds
-from coft.method.guard import knowledge
-from coft.method.negative_prompt import separation
 from tests.worlds import in_world
 
-COUNT, CLASSES, DIM = 23, 3, 5
-
-
-def tables() -> tuple[torch.Tensor, torch.Tensor]:
-    source = torch.Generator().manual_seed(0)
-    return torch.randn(COUNT, DIM, generator=source), torch.randn(COUNT, CLASSES, generator=source).double()
+COUNT, DIM = 23, 5
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 23])
@@ -31,55 +23,102 @@ def test_every_image_is_of_one_rank(count: int, size: int) -> None:
     assert list(chain(*parts)) == list(range(count))
     lengths = [len(part) for part in parts]
     assert max(lengths) - min(lengths) <= 1 and (not count or parts[0])
+    world = World(0, size)
+    assert [list(range(count)[world.part(count, rank)]) for rank in range(size)] == parts
 
 
-def of_all(world: World) -> dict[str, Any]:
-    """What is decided of all images, from this rank's rows."""
-    features, logits = (table[world.part(COUNT)].clone() for table in tables())
-    label = world.gather(logits.argmax(dim=1))
-    predictions = Predictions(label, logits.softmax(dim=1), logits.sigmoid(), world)
-    found = {
-        "knowledge": torch.tensor([*vars(knowledge(logits, world)).values()], dtype=torch.float64),
-        "separation": torch.tensor(separation(logits, label[world.part(COUNT)], world), dtype=torch.float64),
-        "quotas": given_quotas(logits, 0.5, 4, world),
-        "confidence": predictions.confidence,
-        "margin": predictions.margin,
-        "p_clean": predictions.p_clean((label + 1) % CLASSES),
-        "taken": world.take(features, torch.tensor([22, 0, 7, 7]), COUNT),
-        "true": world.gather(logits[:, 0] > 0),
-    }
-    for anchors in (COUNT, 9):
-        graph = NeighbourGraph(features, 3, anchors, world)
-        found[f"spread, {anchors} anchors"] = world.gather(graph.spread(logits))
-    seeds = select_seeds(logits, 3, world)
-    found |= {"seeds": seeds.index, "labels of seeds": seeds.label}
-    return found | {"corrected": world.gather(correct_prior_(logits, 0.5, world))}
+def table(dtype: torch.dtype) -> Tensor:
+    return (torch.randn(COUNT, DIM, generator=torch.Generator().manual_seed(0)) * 9).to(dtype)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_all_ranks_decide_as_one_process(size: int, tmp_path: Path) -> None:
-    wanted = of_all(ALONE)
-    for found in in_world(size, of_all, tmp_path / "world"):
-        assert found.keys() == wanted.keys()
-        for key, value in found.items():
-            torch.testing.assert_close(
-                value, wanted[key], rtol=1e-6, atol=1e-7, msg=lambda text, key=key: f"{key}: {text}"
-            )
+TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.long)
 
 
-def batches_and_gradients(world: World) -> Any:
-    rows = torch.arange(7)[world.part(5)], torch.arange(5, 7)[world.part(2)]
+def rows_of_all(world: World) -> dict[str, Any]:
+    """What becomes of this rank's rows of a table, by several kinds of rows."""
+    result: dict[str, Any] = {}
+    for dtype in TYPES:
+        part = table(dtype)[world.part(COUNT)]
+        result[f"gather {dtype}"], result[f"collect {dtype}"] = world.gather(part), world.collect(part)
+        result[f"gather column {dtype}"] = world.gather(part[:, 0])
+    result["gather bool"] = world.gather(table(torch.float32)[world.part(COUNT)][:, 0] > 0)
+    alone = table(torch.float32)[:3] if world.rank == world.size - 1 else torch.empty(0, 0)
+    result["gather of one"], result["collect of one"] = world.gather(alone), world.collect(alone)
+    result["gather of none"] = world.gather(torch.empty(0, 0))
+    return result
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_rows_of_all_ranks_come_together_in_order(size: int, tmp_path: Path) -> None:
+    results = in_world(size, rows_of_all, tmp_path / "world")
+    for rank, result in enumerate(results):
+        for dtype in TYPES:
+            rows = result[f"gather {dtype}"]
+            assert rows.dtype == dtype and torch.equal(rows, table(dtype))
+            assert torch.equal(result[f"gather column {dtype}"], table(dtype)[:, 0])
+            parts = [table(dtype)[World(other, size).part(COUNT)] for other in range(size)] if rank == 0 else []
+            assert_equal(result[f"collect {dtype}"], parts)
+        assert torch.equal(result["gather bool"], table(torch.float32)[:, 0] > 0)
+        assert torch.equal(result["gather of one"], table(torch.float32)[:3])
+        assert len(result["gather of none"]) == 0
+    assert [len(part) for part in results[0]["collect of one"]] == [0] * (size - 1) + [3]
+    assert torch.equal(results[0]["collect of one"][-1], table(torch.float32)[:3])
+
+
+def assert_equal(rows: list[Tensor], wanted: list[Tensor]) -> None:
+    assert len(rows) == len(wanted)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(rows, wanted, strict=True))
+
+
+def content() -> dict[str, Any]:
+    return {"index": torch.arange(3), "rows": torch.randn(2, 2).bfloat16(), "views": 3, "name": "é", "none": None}
+
+
+def what_the_first_says(world: World) -> Any:
+    torch.manual_seed(world.rank)
+    weight = torch.nn.Parameter(torch.randn(4, 3).t())  # not contiguous
+    heard = world.broadcast(content() if world.writes else {"other": 1}), world.broadcast(None)
+    world.align([weight, *(buffers := [torch.tensor(world.rank), torch.randn(2)])])
+    world.barrier()
+    return heard, weight.detach(), buffers, world.all_say(f"é{world.rank}" * world.rank), world.writes, world.waited
+
+
+def test_what_the_first_rank_says_is_heard_by_all(tmp_path: Path) -> None:
+    results = in_world(3, what_the_first_says, tmp_path / "world")
+    (sent, _), weight, buffers, *_ = results[0]
+    assert sent.keys() == content().keys() and (sent["views"], sent["name"], sent["none"]) == (3, "é", None)
+    for rank, ((heard, nothing), same, others, texts, writes, waited) in enumerate(results):
+        assert nothing is None and heard.keys() == sent.keys()
+        assert all(torch.equal(heard[key], sent[key]) for key in ("index", "rows"))
+        assert heard["rows"].dtype == torch.bfloat16 and (heard["views"], heard["name"]) == (3, "é")
+        assert_equal([same, *others], [weight, *buffers])
+        assert texts == ["", "é1", "é2é2"] and writes == (rank == 0) and waited > 0
+
+
+def sums_and_gradients(world: World) -> Any:
     weight, unused, sometimes = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
     (weight.sum() * (world.rank + 1)).backward()
     if world.rank:
         (sometimes * 3).sum().backward()
-    numbers = world.add_gradients([weight, unused, sometimes], [1.0, float(world.rank)])
-    said = world.all_say(f"é{world.rank}")
-    return world.gather_batch(torch.cat(rows), [5, 2]), weight.grad, unused.grad, sometimes.grad, numbers, said
+    numbers, values = [1.0, float(world.rank)], torch.tensor([1.0, world.rank])
+    sums = world.add_gradients([weight, unused, sometimes], numbers)
+    return world.sum(values), values, weight.grad, unused.grad, sometimes.grad, sums
 
 
-def test_batches_and_gradients_come_together(tmp_path: Path) -> None:
-    for batch, weight, unused, sometimes, numbers, said in in_world(2, batches_and_gradients, tmp_path / "world"):
-        assert batch.tolist() == list(range(7))
+def test_numbers_and_gradients_are_added_up(tmp_path: Path) -> None:
+    for rank, result in enumerate(in_world(2, sums_and_gradients, tmp_path / "world")):
+        total, values, weight, unused, sometimes, sums = result
+        assert total.tolist() == [2, 1] and values.tolist() == [1, rank]  # as they were
         assert weight.tolist() == [3, 3] and unused is None and sometimes.tolist() == [3, 3]
-        assert numbers == [2, 1] and said == ["é0", "é1"]
+        assert sums == [2, 1]
+
+
+def test_one_process_keeps_what_it_has() -> None:
+    rows, weight = torch.ones(3, 2), torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    assert ALONE.alone and ALONE.writes and ALONE.part(7) == slice(0, 7)
+    assert ALONE.sum(rows) is rows and ALONE.gather(rows) is rows and ALONE.broadcast(rows) is rows
+    assert ALONE.collect(rows) == [rows] and ALONE.all_say("here") == ["here"]
+    assert ALONE.add_gradients([weight], [2.0]) == [2.0] and weight.grad.tolist() == [1, 1]
+    ALONE.align([weight]), ALONE.barrier()
+    assert ALONE.waited == 0

@@ -4,12 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
-from coft.engine.records import History, import_matplotlib, plot_curves, results_table, write_pseudo_labels
+from coft.engine.records import History, import_matplotlib, plot_curves, results_table
 
 
 def filled(folder: Path) -> History:
@@ -18,13 +16,6 @@ def filled(folder: Path) -> History:
     history.add(1, "phase1", accuracy_peer_a=50.0, accuracy_peer_b=51.0, accuracy_both=52.5, seconds=2.0)
     history.add(2, "phase2", accuracy_both=61.0, coverage=0.9, kept=90, of=100, precision=float("nan"), seconds=3.0)
     return history
-
-
-def test_history_goes_on_where_a_stopped_run_left_it_to_the_last_bit(tmp_path: Path) -> None:
-    before = filled(tmp_path).rows
-    after = History(tmp_path, tmp_path, epochs_done=1).rows
-    assert after == before[:2]
-    assert History(tmp_path, tmp_path, epochs_done=0).rows == []
 
 
 @pytest.mark.parametrize("damage", ["1,phase1,2,3,4\n", "x,phase1\n", "\0", "\xff"])
@@ -56,19 +47,6 @@ def test_what_needs_labels_is_left_out_where_there_are_none(tmp_path: Path) -> N
         with Image.open(tmp_path / f"{name}.png") as image:
             widths.append(image.width)
     assert widths[1] == 2 * widths[0]
-
-
-def test_curves_are_drawn_of_whatever_is_there(tmp_path: Path) -> None:
-    plot_curves(filled(tmp_path), tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 5000
-
-
-def test_pseudo_labels(tmp_path: Path) -> None:
-    kept = {"peer_a": torch.tensor([True, False]), "peer_b": torch.tensor([True, False])}
-    columns = {"confidence": torch.tensor([0.75, 0.5])}
-    write_pseudo_labels(tmp_path / "x.csv", ["a, b.png", "c.png"], ["cat", "dog"], torch.tensor([1, 0]), columns, kept)
-    table = pd.read_csv(tmp_path / "x.csv", keep_default_na=False)
-    assert table.values.tolist() == [["a, b.png", "dog", 0.75, "peer_a+peer_b"], ["c.png", "cat", 0.5, ""]]
 
 
 def test_a_backend_of_matplotlib_that_is_none_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

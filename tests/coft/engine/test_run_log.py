@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from coft.core.table import Table
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.run_log import RunLog, SeedReport
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
@@ -30,9 +31,9 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 
 def predictions(label: list[int], sure: list[float], clean: list[float]) -> Predictions:
-    def of_label(numbers: list[float]) -> torch.Tensor:
+    def of_label(numbers: list[float]) -> Table:
         pairs = zip(label, numbers, strict=True)
-        return torch.tensor([[x if c == y else 1 - x for c in range(2)] for y, x in pairs])
+        return Table.of(torch.tensor([[x if c == y else 1 - x for c in range(2)] for y, x in pairs]))
 
     return Predictions(torch.tensor(label), of_label(sure), of_label(clean))
 
@@ -41,13 +42,13 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = make_log(tmp_path, [0, 0, 1, 1, -1])
-    logits = torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
+    label = torch.tensor([0, 1, 1, 1, 0])
     seeds = PseudoLabels.certain(torch.tensor([0, 1, 4]), torch.tensor([0, 1, 0]))
-    log.seeds_chosen(seeds, logits, torch.tensor([2, 2]))
+    log.seeds_chosen(seeds, label, torch.tensor([2, 2]))
     assert "Fewer seeds than wanted for: dog" in caplog.text
-    log.seeds_chosen(PseudoLabels.certain(torch.tensor([0]), torch.tensor([0])), logits, torch.tensor([1, 0]))
+    log.seeds_chosen(PseudoLabels.certain(torch.tensor([0]), torch.tensor([0])), label, torch.tensor([1, 0]))
     assert "No seed for: dog" in caplog.text  # its quota is none, since it is given no image
-    log.seeds_chosen(seeds, logits, torch.tensor([2, 2]))
+    log.seeds_chosen(seeds, label, torch.tensor([2, 2]))
     reported = log.add(0, "zero-shot")
     assert (reported["kept"], reported["of"], reported["precision"], reported["pool_accuracy"]) == (3, 5, 0.5, 0.75)
     caplog.set_level("INFO")
@@ -59,8 +60,8 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
 
 def test_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
     log = make_log(tmp_path, [0, 1, 0, 1])
-    one = PseudoLabels(torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.9, 0.4]))
-    two = PseudoLabels(torch.tensor([2, 3]), torch.tensor([1, 1]), torch.tensor([0.6, 0.7]))
+    one = PseudoLabels.certain(torch.tensor([0, 1]), torch.tensor([0, 0])).with_weights(torch.tensor([0.9, 0.4]))
+    two = PseudoLabels.certain(torch.tensor([2, 3]), torch.tensor([1, 1])).with_weights(torch.tensor([0.6, 0.7]))
     seeds = dict(zip(PEERS, (one, two), strict=True))
     log.seeds_filtered(seeds, [0.5, 1.0])
     reported = log.add(1, "phase1")
@@ -70,13 +71,13 @@ def test_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
 
 def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_path: Path) -> None:
     log = make_log(tmp_path, [0, 1, 1, 0])
-    own = predictions([0, 1, 0, 1], [0.9, 0.7, 0.6, 0.8], [0.9, 0.2, 0.6, 0.9])
+    first = predictions([0, 1, 0, 1], [0.9, 0.7, 0.6, 0.8], [0.9, 0.2, 0.6, 0.9])
     other = predictions([0, 1, 1, 0], [0.8, 0.9, 0.7, 0.6], [0.7, 0.8, 0.6, 0.1])
     labels = {  # each learns the other's
         "peer_a": PseudoLabels.of_pool(other.label, torch.tensor([0.7, 0.8, 0.6, 0.1])),
-        "peer_b": PseudoLabels.of_pool(own.label, torch.tensor([0.9, 0.2, 0.6, 0.9])),
+        "peer_b": PseudoLabels.of_pool(first.label, torch.tensor([0.9, 0.2, 0.6, 0.9])),
     }
-    log.labelled({"peer_a": own, "peer_b": other}, labels)
+    log.labelled({"peer_a": first, "peer_b": other}, labels, dict(zip(PEERS, PEERS[::-1], strict=True)))
     rows = lines(tmp_path / "pseudo_labels.csv")
     assert list(rows[0]) == ["path", "class", "confidence", "p_clean_a", "p_clean_b", "kept_for"]
     assert [row["class"] for row in rows] == ["cat", "dog", "dog", "dog"]
@@ -130,9 +131,9 @@ def test_seeds_of_a_rival_are_counted_for_the_summary() -> None:
     results: dict[str, float] = {}
     report = SeedReport(Diagnostics([0, 1, -1]), results)
     seeds = PseudoLabels.certain(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]))
-    report.seeds_chosen(seeds, torch.zeros(3, 2), torch.tensor([1, 1]))
+    report.seeds_chosen(seeds, torch.zeros(3, dtype=torch.long), torch.tensor([1, 1]))
     assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
-    report.labelled({}, {"model_1": seeds})
+    report.labelled({}, {"model_1": seeds}, {})
     assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
 
 
@@ -140,7 +141,11 @@ def drawn(seed: int) -> Predictions:
     """What a peer might think of 60 images and three classes."""
     source = torch.Generator().manual_seed(seed)
     probability, clean = torch.rand(2, 60, 3, generator=source).softmax(dim=2)
-    return Predictions(probability.argmax(dim=1), probability, clean)
+    return Predictions(probability.argmax(dim=1), Table.of(probability), Table.of(clean))
+
+
+def at(table: Table, label: list[int]) -> list[float]:
+    return [row[c] for row, c in zip(table.all().tolist(), label, strict=True)]
 
 
 def pairs_in_order(score: list[float], right: list[bool]) -> float:
@@ -149,22 +154,22 @@ def pairs_in_order(score: list[float], right: list[bool]) -> float:
     return sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs)
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_aurocs_are_of_the_peer_that_labels_and_of_both(tmp_path: Path, own: bool) -> None:
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_aurocs_are_of_the_peer_that_labels_and_of_both(tmp_path: Path, by_itself: bool) -> None:
     truth, peers = [i % 3 for i in range(60)], ("peer_a", "peer_b")
     paths = [f"{i}.png" for i in range(60)]
     log = RunLog(tmp_path, paths, ["cat", "dog", "owl"], Diagnostics(torch.tensor(truth)), 0.0)
     predictions = dict(zip(peers, map(drawn, (0, 1)), strict=True))
-    sources = dict(zip(peers, peers if own else peers[::-1], strict=True))
+    sources = dict(zip(peers, peers if by_itself else peers[::-1], strict=True))
     labels = {name: PseudoLabels.of_pool(predictions[sources[name]].label) for name in peers}
-    log.labelled(predictions, labels)
+    log.labelled(predictions, labels, sources)
     expected: dict[str, list[float]] = {}
     for source in sources.values():
         label = predictions[source].label.tolist()
         right = [a == b for a, b in zip(label, truth, strict=True)]
-        p = {n: [each.probability[i, c].item() for i, c in enumerate(label)] for n, each in predictions.items()}
-        clean = {n: [each.clean[i, c].item() for i, c in enumerate(label)] for n, each in predictions.items()}
-        rows = predictions[source].probability.tolist()
+        p = {name: at(each.probability, label) for name, each in predictions.items()}
+        clean = {name: at(each.clean, label) for name, each in predictions.items()}
+        rows = predictions[source].probability.all().tolist()
         lead = [row[c] - max(x for k, x in enumerate(row) if k != c) for row, c in zip(rows, label, strict=True)]
         scores = {"p_clean": clean[source], "confidence": p[source], "margin": lead}
         scores |= {"p_clean_both": [sum(x) for x in zip(*clean.values(), strict=True)]}

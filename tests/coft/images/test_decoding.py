@@ -17,8 +17,9 @@ from coft.core.errors import UserError
 from coft.engine.inputs import decoding_of
 from coft.images.reading import IN_FULL, Decoding, decode_image, read_bytes
 from coft.images.unlabeled import UnlabeledPool
-from tests.coft.images.test_images import encode
 from trainers.labeled_images import LabeledImages
+
+from .encoding import encode
 
 
 def waves(width: int, height: int) -> Image.Image:
@@ -52,11 +53,6 @@ def test_a_reduced_jpeg_is_upright() -> None:
     assert decode_image(data, "x", Decoding(64)).size == (80, 160)
 
 
-def test_other_kinds_of_files_are_read_in_full() -> None:
-    image = waves(400, 300)
-    assert np.array_equal(np.asarray(decode_image(encode(image), "x", Decoding(32))), np.asarray(image))
-
-
 @pytest.mark.parametrize(("size", "shrunk"), [((80, 60), (53, 40)), ((60, 80), (40, 53)), ((40, 90), (40, 90))])
 def test_the_shorter_side_is_shrunk_and_never_stretched(size: tuple[int, int], shrunk: tuple[int, int]) -> None:
     assert decode_image(encode(waves(*size)), "x", Decoding(shorter=40)).size == shrunk
@@ -74,9 +70,9 @@ def test_shrunk_images_are_the_same_from_memory_and_from_files(tmp_path: Path) -
     paths = [str(tmp_path / f"{i}.jpg") for i in range(3)]
     for i, path in enumerate(paths):
         waves(90 + i, 70).save(path)
-    known = dict.fromkeys(paths[:2], "0") | {paths[2]: "1"}
+    hashes = dict.fromkeys(paths[:2], "0") | {paths[2]: "1"}
     decoding = Decoding(shorter=40)
-    pools = [UnlabeledPool(paths, room, known, decoding) for room in (1 << 20, 0)]
+    pools = [UnlabeledPool(paths, room, hashes, decoding) for room in (1 << 20, 0)]
     in_memory, on_disk = ([pool.image(rank) for rank in range(3)] for pool in pools)
     assert sorted(image.size for image in in_memory) == [(51, 40), (52, 40), (53, 40)]
     assert [a.tobytes() for a in in_memory] == [b.tobytes() for b in on_disk]

@@ -13,8 +13,9 @@ from PIL import Image
 
 from coft.core.errors import UserError
 from coft.core.seeding import derive
+from coft.core.world import World
 from coft.engine.inputs import inputs_of
-from coft.images.batches import UnlabeledImages, endless_draws
+from coft.images.batches import Drawn, Source, UnlabeledImages, endless_draws
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize
 
@@ -28,9 +29,9 @@ CLIP_INPUTS = Inputs(32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 
 
 def tensors(images: UnlabeledImages, view: str = "weak") -> list[torch.Tensor]:
-    index = {"a": torch.arange(0, 10), "b": torch.arange(10, 25)}
-    loader = images.batches(view, index, 4, 1, "epoch", 3)
-    return [batch[name][key] for batch in loader for name in ("a", "b") for key in ("index", "view")]
+    streams = {"a": [Source("a", torch.arange(0, 10), 10)], "b": [Source("b", torch.arange(10, 25), 15)]}
+    loader = images.batches(view, streams, 4, 1, "epoch", 3)
+    return [x for batch in loader for name in ("a", "b") for x in (batch[name].index, batch[name].views)]
 
 
 def test_order_follows_content_not_path_or_name(paths: list[str], tmp_path: Path) -> None:
@@ -57,8 +58,8 @@ def test_what_a_view_keeps_of_an_image_does_not_change_it(paths: list[str], kind
     inputs = replace(CLIP_INPUTS, size=48, augment=kind)
     keeping, forgetful = UnlabeledPool(paths), UnlabeledPool(paths, cache_bytes=0)
     for _ in range(2):  # the second time from what was kept
-        found = [tensors(UnlabeledImages(pool, inputs, 20), view) for pool in (keeping, forgetful)]
-        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        batches = [tensors(UnlabeledImages(pool, inputs, 20), view) for pool in (keeping, forgetful)]
+        assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
     make, image = VIEWS[view](inputs), keeping.image(3)
     kept = [keeping.prepared(3, make) for _ in range(2)]
     assert (kept[0] is kept[1]) == (kind == "symbols") and forgetful.prepared(3, make) is not kept[0]
@@ -68,28 +69,44 @@ def test_what_a_view_keeps_of_an_image_does_not_change_it(paths: list[str], kind
     assert torch.equal(make.rest(kept[0]), whole)
 
 
-def test_drawing_leaves_the_global_random_state_alone(paths: list[str]) -> None:
-    state = torch.get_rng_state()
-    tensors(UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, 20))
-    assert torch.equal(state, torch.get_rng_state())
-
-
 def test_peers_epochs_and_repeated_draws_get_other_augmentations(
     paths: list[str],
 ) -> None:
     images, one = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, 20), torch.tensor([3])
 
     def views(*key: Any) -> list[torch.Tensor]:
-        loader = images.batches("weak", {"a": one, "b": one}, 2, *key)
-        return [batch[peer]["view"] for batch in loader for peer in ("a", "b")]
+        loader = images.batches("weak", {name: [Source(name, one, 1)] for name in "ab"}, 2, *key)
+        return [batch[peer].views for batch in loader for peer in ("a", "b")]
 
     seen = [*views(1, 0), *views(1, 1), *views(2, 0)]
     assert not any(torch.equal(x, y) for i, x in enumerate(seen) for y in seen[:i])
 
 
-def test_batches_hold_no_label(paths: list[str]) -> None:
-    batches = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS).batches("weak", {"a": torch.arange(9)}, 1, 0)
-    assert all(set(part) == {"index", "view"} for batch in batches for part in batch.values())
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_each_process_has_a_part_of_the_batches_of_one(paths: list[str], size: int) -> None:
+    streams = {
+        "a": [Source("seeds", torch.arange(0, 10), 3), Source("others", torch.arange(10, 25), 2)],
+        "b": [Source("few", torch.arange(25, 27), 1), Source("none", torch.empty(0, dtype=torch.long), 0)],
+    }
+
+    def batches(world: World) -> list[dict[str, Drawn]]:
+        images = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, world=world)
+        loader = images.batches("weak", streams, 3, 1, 0)
+        assert len(loader) == 3
+        return list(loader)
+
+    whole, parts = batches(World()), [batches(World(rank, size)) for rank in range(size)]
+    for step, batch in enumerate(whole):
+        assert bool((batch["a"].index[:3] < 10).all()) and bool((batch["a"].index[3:] >= 10).all())
+        for name, drawn in batch.items():
+            each = [part[step][name] for part in parts]
+            assert all(torch.equal(part.index, drawn.index) for part in each)
+            position = torch.cat([part.position for part in each])
+            assert torch.equal(position, torch.arange(len(drawn.index))) and len(drawn.index) == (
+                5 if name == "a" else 1
+            )
+            assert all((part.views is None) == (len(part.position) == 0) for part in each)
+            assert torch.equal(torch.cat([part.views for part in each if part.views is not None]), drawn.views)
 
 
 def test_plain_batches_are_the_tests_view(paths: list[str], configure: Callable[..., Any]) -> None:
@@ -99,8 +116,8 @@ def test_plain_batches_are_the_tests_view(paths: list[str], configure: Callable[
     images = UnlabeledImages(UnlabeledPool(paths), inputs_of(cfg))
     views = torch.cat(list(images.plain(torch.tensor([5, 2]))))
     test_view = build_transform(cfg, is_train=False)
-    for view, place in zip(views, (5, 2), strict=True):
-        plain = test_view(Image.open(images.pool.paths[place]).convert("RGB"))
+    for view, index in zip(views, (5, 2), strict=True):
+        plain = test_view(Image.open(images.pool.paths[index]).convert("RGB"))
         torch.testing.assert_close(view, plain, atol=1e-5, rtol=0)
 
 
@@ -113,16 +130,16 @@ def test_several_views_are_the_tests_and_weak_ones(paths: list[str]) -> None:
         return torch.cat(batches)
 
     pool = UnlabeledPool(paths)
-    found = views(pool, *key)
-    assert torch.equal(found[:, 0], torch.cat(list(UnlabeledImages(pool, CLIP_INPUTS).plain(index))))
+    stacks = views(pool, *key)
+    assert torch.equal(stacks[:, 0], torch.cat(list(UnlabeledImages(pool, CLIP_INPUTS).plain(index))))
     weak = VIEWS["weak"](CLIP_INPUTS)
-    for several, place in zip(found, index.tolist(), strict=True):
-        torch.manual_seed(derive(*key, "all", place, 0))
+    for several, image_index in zip(stacks, index.tolist(), strict=True):
+        torch.manual_seed(derive(*key, "all", image_index, 0))
         for view in several[1:]:
-            assert torch.equal(view, normalize(CLIP_INPUTS)(weak(pool.image(place))))
-    assert not torch.equal(found[:, 1], found[:, 2])
-    assert torch.equal(found, views(UnlabeledPool(paths[::-1], cache_bytes=0), *key))
-    assert not torch.equal(found[:, 1:], views(pool, 1, "labels", 5)[:, 1:])
+            assert torch.equal(view, normalize(CLIP_INPUTS)(weak(pool.image(image_index))))
+    assert not torch.equal(stacks[:, 1], stacks[:, 2])
+    assert torch.equal(stacks, views(UnlabeledPool(paths[::-1], cache_bytes=0), *key))
+    assert not torch.equal(stacks[:, 1:], views(pool, 1, "labels", 5)[:, 1:])
 
 
 def test_every_image_comes_before_any_comes_again() -> None:

@@ -7,8 +7,6 @@ import io
 import json
 import resource
 import shutil
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,18 +19,9 @@ from coft.inference.export import write
 from coft.inference.export.command import main as export
 from coft.inference.predict import main as predict
 from coft.inference.store import save
-from tests.coft.inference.conftest import make_model
+from tests.coft.inference.models import make_model
 
 HOSTILE = ("<script>alert(1)</script>", "../../etc/passwd", 'a "quoted", `name` | [x](y)')
-
-
-def png(width: int, height: int) -> bytes:
-    """A PNG that says how large it is and has no pixels."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
-    body = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
 def encoded(kind: str, **options: Any) -> bytes:
@@ -44,14 +33,8 @@ def encoded(kind: str, **options: Any) -> bytes:
 BROKEN = {
     "empty.png": b"",
     "text.jpg": b"this is no image",
-    "page.png": b"<html><body>404</body></html>",
     "cut.jpg": encoded("JPEG")[:200],
     "cut.png": encoded("PNG")[:200],
-    "cut.webp": encoded("WEBP")[:100],
-    "cut.tiff": encoded("TIFF")[:100],
-    "bomb.png": png(60_000, 60_000),
-    "strip.png": png(9_000, 2),
-    "no-pixels.png": png(64, 64),
     "program.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
     "a\nbreak.png": b"x",
     "\udcff.png": b"x",
@@ -87,8 +70,8 @@ def test_names_of_classes_are_data(
     assert predict([str(hostile_run), str(pictures), "--link", str(target)]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == 11 and {row["class"] for row in rows} <= set(HOSTILE)
-    places = {path.parent.parent for path in target.rglob("*.png")}
-    assert places == {target}, "a folder for each class, and none elsewhere"
+    parents = {path.parent.parent for path in target.rglob("*.png")}
+    assert parents == {target}, "a folder for each class, and none elsewhere"
     assert export([str(hostile_run), "--to", "head", str(tmp_path / "head")]) == 0
     card = (tmp_path / "head" / "README.md").read_text()
     assert "<script" not in card and "| [x](y)" not in card

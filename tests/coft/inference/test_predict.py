@@ -19,7 +19,7 @@ from coft.inference.model import AdaptedModel
 from coft.inference.predict import main
 from coft.inference.sources import Source
 from coft.inference.stream import predict_all
-from tests.coft.inference.conftest import CLASSES
+from tests.coft.inference.models import CLASSES
 
 
 def table(text: str) -> list[dict[str, str]]:
@@ -38,12 +38,12 @@ def test_each_image_gets_a_line_and_broken_files_are_named(
     rows = table(printed.out)
     assert [Path(row["path"]).name for row in rows] == [f"{n:02}.png" for n in range(11)]
     for row in rows:
-        found = expected(model, Path(row["path"]))
-        shares, labels = found.probabilities[0].topk(2)
+        prediction = expected(model, Path(row["path"]))
+        shares, labels = prediction.probabilities[0].topk(2)
         assert [row["class"], row["class_2"]] == [CLASSES[label] for label in labels.tolist()]
         assert float(row["confidence"]) == pytest.approx(float(shares[0]), abs=2e-6)
         assert float(row["confidence_2"]) == pytest.approx(float(shares[1]), abs=2e-6)
-        assert float(row["p_clean"]) == pytest.approx(float(found.p_clean[0, labels[0]]), abs=2e-6)
+        assert float(row["p_clean"]) == pytest.approx(float(prediction.p_clean[0, labels[0]]), abs=2e-6)
     for name in ("cut.jpg", "empty.png", "gone.png"):
         assert f"skipped {pictures / name}: " in printed.err
     assert "Predicted 11 images" in printed.err and "skipped: 3" in printed.err
@@ -176,32 +176,23 @@ def test_memory_is_bounded_however_many_images_there_are(
 
 def test_lines_come_in_order_whatever_is_read_first(model: AdaptedModel, pictures: Path) -> None:
     paths = sorted(pictures.rglob("*.png")) * 3
-    found = list(predict_all(model, [Source(str(i), path) for i, path in enumerate(paths)], batch_size=5))
-    assert [outcome.source.shown for outcome in found] == [str(i) for i in range(len(paths))]
-    for outcome in found:
+    outcomes = list(predict_all(model, [Source(str(i), path) for i, path in enumerate(paths)], batch_size=5))
+    assert [outcome.source.shown for outcome in outcomes] == [str(i) for i in range(len(paths))]
+    for outcome in outcomes:
         if not outcome.problem:
             single = expected(model, outcome.source.path).probabilities[0]
             torch.testing.assert_close(outcome.probabilities, single)
-    assert sum(bool(outcome.problem) for outcome in found) == 6
-
-
-def test_a_pipe_is_no_image(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    assert main([str(finished_run), str(tmp_path)]) == 0
-    assert "no plain file" in capsys.readouterr().err
+    assert sum(bool(outcome.problem) for outcome in outcomes) == 6
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ([], "give a run and images"),
-        (["RUN"], "give a run and images"),
         (["RUN", "no-such-image.png"], "no-such-image.png: there is no such file"),
         (["nowhere", "IMAGES"], "nowhere: no such folder; check the path"),
         (["EMPTY", "IMAGES"], "holds no model"),
         (["RUN", "IMAGES", "--top", "0"], "at least 1"),
-        (["RUN", "IMAGES", "--unsure", "2"], "from 0 to 1"),
-        (["RUN", "IMAGES", "--unsure", "nan"], "from 0 to 1"),
         (["RUN", "IMAGES", "--move", "a", "--link", "b"], "not allowed with"),
         (["RUN", "EMPTY"], "there is no image"),
         (["RUN", "IMAGES", "--output", "FILE/out.csv"], "--output"),
@@ -212,7 +203,7 @@ def test_a_pipe_is_no_image(finished_run: Path, tmp_path: Path, capsys: pytest.C
 )
 def test_a_mistake_is_one_line(
     flags: list[str],
-    said: str,
+    message: str,
     finished_run: Path,
     pictures: Path,
     tmp_path: Path,
@@ -225,7 +216,7 @@ def test_a_mistake_is_one_line(
     assert main(flags) == 2
     printed = capsys.readouterr()
     assert not printed.out and printed.err.startswith("error: ") and printed.err.count("\n") == 1
-    assert said in printed.err
+    assert message in printed.err
 
 
 def test_a_stop_leaves_no_half_written_file(

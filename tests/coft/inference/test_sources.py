@@ -19,17 +19,17 @@ def shown(sources: Sources) -> list[str]:
 def test_a_folder_gives_its_images_by_name_then_those_below(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pictures.parent)
     (pictures / "more" / "circle").symlink_to(pictures)
-    found = Sources(["pictures"])
+    sources = Sources(["pictures"])
     first = [f"pictures/{n:02}.png" for n in range(8)]
     rest = ["pictures/cut.jpg", "pictures/empty.png", "pictures/gone.png"]
-    assert shown(found) == [*first, *rest, *(f"pictures/more/{n:02}.png" for n in (8, 9, 10))]
-    assert found.count() == 14
+    assert shown(sources) == [*first, *rest, *(f"pictures/more/{n:02}.png" for n in (8, 9, 10))]
+    assert sources.count() == 14
 
 
 def test_words_are_seen_from_where_the_user_is(pictures: Path) -> None:
-    found = list(Sources(["03.png", "0[01].png", "**/1*.png", "notes.txt"], lambda word: pictures / word))
-    assert [s.shown for s in found] == ["03.png", "00.png", "01.png", "more/10.png", "notes.txt"]
-    assert all(source.path == pictures / source.shown for source in found)
+    sources = list(Sources(["03.png", "0[01].png", "**/1*.png", "notes.txt"], lambda word: pictures / word))
+    assert [s.shown for s in sources] == ["03.png", "00.png", "01.png", "more/10.png", "notes.txt"]
+    assert all(source.path == pictures / source.shown for source in sources)
 
 
 def test_a_list_is_read_line_by_line(pictures: Path) -> None:
@@ -54,9 +54,9 @@ def test_a_word_for_nothing_is_named(pictures: Path) -> None:
 
 def test_what_was_sorted_already_is_left_out(pictures: Path) -> None:
     words = [str(pictures / "more" / "08.png"), str(pictures / "00.png"), str(pictures)]
-    found = shown(Sources(words, but=pictures / "more"))
-    assert found[:2] == [str(pictures / "00.png"), str(pictures / "01.png")]
-    assert not any("more" in path for path in found)
+    paths = shown(Sources(words, exclude=pictures / "more"))
+    assert paths[:2] == [str(pictures / "00.png"), str(pictures / "01.png")]
+    assert not any("more" in path for path in paths)
 
 
 def test_what_is_named_twice_comes_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +67,8 @@ def test_what_is_named_twice_comes_once(pictures: Path, monkeypatch: pytest.Monk
         [".", "more", "00.png", "more/*.png", "../way/01.png", "more/../more", "../way"],
         ["more", "00.png", "./00.png", "0*.png", "../way/01.png", "."],
     ):
-        found = shown(Sources(words))
-        assert len(found) == len(once) and sorted(map(os.path.realpath, found)) == sorted(map(os.path.realpath, once))
+        paths = shown(Sources(words))
+        assert len(paths) == len(once) and sorted(map(os.path.realpath, paths)) == sorted(map(os.path.realpath, once))
     assert shown(Sources(["-", "00.png"], listed=["00.png", "a b.png", "00.png"])) == ["00.png", "a b.png"]
 
 

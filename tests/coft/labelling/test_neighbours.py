@@ -1,12 +1,16 @@
 """Spreading over a graph of neighbours, against naive loops and a linear solver."""
 
-import math
+from __future__ import annotations
 
 import pytest
 import torch
 from torch import Tensor
 
+from coft.core import table
+from coft.core.table import Table
+from coft.labelling import neighbours
 from coft.labelling.neighbours import POWER, SHARE, NeighbourGraph, neighbour_count
+from tests.coft import naive
 
 
 def clusters(per_cluster: int = 8, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -18,81 +22,61 @@ def clusters(per_cluster: int = 8, classes: int = 3, seed: int = 0) -> tuple[Ten
     return torch.nn.functional.normalize(features, dim=1), label
 
 
-def naive_edges(features: Tensor, count: int) -> Tensor:
-    x = features - features.mean(dim=0)
-    x = (x / x.norm(dim=1, keepdim=True)).double()
-    size = len(x)
-    adjacency = torch.zeros(size, size, dtype=torch.float64)
-    for i in range(size):
-        others = sorted((j for j in range(size) if j != i), key=lambda j: -float(x[i] @ x[j]))
-        for j in others[:count]:
-            weight = max(0.0, float(x[i] @ x[j])) ** POWER
-            adjacency[i, j] += weight
-            adjacency[j, i] += weight
-    degree = adjacency.sum(dim=1)
-    return torch.stack(
-        [
-            torch.stack([adjacency[i, j] / math.sqrt(max(degree[i] * degree[j], 1e-24)) for j in range(size)])
-            for i in range(size)
-        ]
-    )
-
-
-def naive_smooth(features: Tensor, count: int, values: Tensor) -> Tensor:
-    """What values spread to in the end, divided by what becomes of ones."""
-    edges, ones = naive_edges(features, count), torch.ones(len(values), 1, dtype=torch.float64)
-    own = torch.cat([values.double(), ones], dim=1)
-    solved = torch.linalg.solve(torch.eye(len(own), dtype=torch.float64) - SHARE * edges, (1 - SHARE) * own)
-    return solved[:, :-1] / solved[:, -1:]
-
-
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_graph_and_its_fixed_point(count: int) -> None:
+@pytest.mark.parametrize(("steps", "atol"), [(neighbours.STEPS, 3e-3), (300, 1e-6)])
+def test_values_spread_to_the_fixed_point(count: int, steps: int, atol: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "STEPS", steps)
     features, _ = clusters()
-    graph = NeighbourGraph(features, count)
-    expected = naive_edges(features, count)
-    torch.testing.assert_close(graph.edges.to_dense(), expected, atol=1e-6, rtol=1e-5)
+    graph = NeighbourGraph(Table.of(features), count)
     logits = torch.randn(len(features), 3, generator=torch.Generator().manual_seed(1))
-    solved = naive_smooth(features, count, logits.softmax(dim=1))
-    torch.testing.assert_close(graph.spread(logits).exp(), solved, atol=3e-3, rtol=0)
-    torch.testing.assert_close(graph.smooth(logits), naive_smooth(features, count, logits), atol=1e-2, rtol=0)
+    solved = naive.smooth(features, count, logits.softmax(dim=1))
+    torch.testing.assert_close(graph.spread(Table.of(logits)).all().exp(), solved, atol=atol, rtol=0)
+    smooth = graph.smooth(Table.of(logits)).all()
+    torch.testing.assert_close(smooth, naive.smooth(features, count, logits).float(), atol=3 * atol, rtol=0)
 
 
-def test_a_wrong_label_among_right_ones_is_outvoted() -> None:
-    features, label = clusters()
-    logits = 4.0 * torch.nn.functional.one_hot(label, 3).float()
-    logits[0] = torch.tensor([0.0, 6.0, 0.0])
-    found = NeighbourGraph(features, 4).spread(logits)
-    assert torch.equal(found.argmax(dim=1), label)
-    torch.testing.assert_close(found.exp().sum(dim=1), torch.ones(len(label), dtype=torch.float64))
+def many() -> tuple[Tensor, Tensor]:
+    """Features and logits of 60 images, of which few make up a graph."""
+    features, label = clusters(per_cluster=20)
+    logits = 2.0 * torch.nn.functional.one_hot(label, 3).float()
+    return features, logits + torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
 
 
 def test_images_that_are_no_anchors_read_from_those_that_are() -> None:
-    features, label = clusters(per_cluster=20)
-    logits = 2.0 * torch.nn.functional.one_hot(label, 3).float()
-    logits += torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
-    graph = NeighbourGraph(features, 3, anchors=25)
-    found = graph.spread(logits)
-    assert len(graph.anchors.unique()) == 25 and graph.edges.shape == (25, 25)
-    known = graph.smooth_anchors(logits.softmax(dim=1))
-    torch.testing.assert_close(found[graph.anchors].exp(), known)
+    features, logits = many()
+    graph = NeighbourGraph(Table.of(features), 3, most=25)
+    spread, index = graph.spread(Table.of(logits)).all().exp(), graph.index.tolist()
+    assert len(set(index)) == 25
+    values = graph.smooth_anchors(logits.softmax(dim=1)[index])
+    torch.testing.assert_close(spread[index], values)
     x = features - features.mean(dim=0)
     x = x / x.norm(dim=1, keepdim=True)
-    for image in sorted(set(range(len(features))) - set(graph.anchors.tolist())):
-        similar = x[graph.anchors] @ x[image]
+    for image in sorted(set(range(len(features))) - set(index)):
+        similar = x[index] @ x[image]
         best = sorted(range(25), key=lambda j: -float(similar[j]))[:3]
         weights = [max(0.0, float(similar[j])) ** POWER for j in best]
-        near = sum(w * known[j] for w, j in zip(weights, best, strict=True)) / sum(weights)
+        near = sum(w * values[j] for w, j in zip(weights, best, strict=True)) / sum(weights)
         expected = SHARE * near + (1 - SHARE) * logits[image].double().softmax(dim=0)
-        torch.testing.assert_close(found[image].exp(), expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(spread[image], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("most", [25, 60])
+def test_a_few_rows_at_a_time_spread_to_the_same_values(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, logits = many()
+    before, spread = features.clone(), []
+    for rows in (4096, 7):
+        monkeypatch.setattr(table, "ROWS", rows)
+        spread.append(NeighbourGraph(Table.of(features), 3, most).spread(Table.of(logits)).all())
+    torch.testing.assert_close(*spread, atol=1e-6, rtol=1e-5)
+    assert torch.equal(features, before)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_few_images_and_equal_images_work(size: int) -> None:
     features = torch.ones(size, 4) / 2
-    found = NeighbourGraph(features, 5).spread(torch.eye(size, 3))
-    assert found.isfinite().all() and found.shape == (size, 3)
-    assert torch.equal(found.argmax(dim=1), torch.arange(size))
+    spread = NeighbourGraph(Table.of(features), 5).spread(Table.of(torch.eye(size, 3))).all()
+    assert spread.isfinite().all() and spread.shape == (size, 3)
+    assert torch.equal(spread.argmax(dim=1), torch.arange(size))
 
 
 @pytest.mark.parametrize(("images", "classes", "expected"), [(2000, 10, 10), (1182, 80, 4), (560, 129, 2), (5, 9, 1)])

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coft.core import tables
-from coft.method.guard import Knowledge, knowledge
-from coft.method.protocol import Runtime
-from tests.coft.method.toys import PEERS, ToyBackbone, ToyImages, load, make_coft, make_plus, saved, train
+from coft.core import table
+from coft.core.table import Table
+from coft.engine.runtime import Runtime
+from coft.method.guard import hardly_knows, knowledge
+from tests.coft.naive import zero_shot_logits
+from tests.coft.toys import PEERS, ToyBackbone, ToyImages, load, make_coft, make_plus, saved, train
 
 
 def naive(logits: list[list[float]]) -> tuple[float, float]:
@@ -35,17 +37,17 @@ def naive(logits: list[list[float]]) -> tuple[float, float]:
 @given(st.integers(2, 6), st.integers(1, 12), st.floats(0.1, 20), st.integers(0, 99))
 def test_knowledge_is_that_of_a_naive_loop(classes: int, count: int, scale: float, seed: int) -> None:
     logits = scale * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed))
-    found = knowledge(logits)
+    measured = knowledge(Table.of(logits))
     expected = naive(logits.tolist())
-    assert found.information == pytest.approx(expected[1], abs=1e-6)
+    assert measured.information == pytest.approx(expected[1], abs=1e-6)
     if count > 1:
-        assert found.skill == pytest.approx(expected[0], abs=1e-5)
+        assert measured.skill == pytest.approx(expected[0], abs=1e-5)
 
 
 def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    logits = Table.of(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)))
     whole = knowledge(logits)
-    monkeypatch.setattr(tables, "ROWS", 7)
+    monkeypatch.setattr(table, "ROWS", 7)
     parts = knowledge(logits)
     assert (parts.skill, parts.information) == pytest.approx((whole.skill, whole.information), abs=1e-12)
 
@@ -61,12 +63,11 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_both_must_be_low(rows: list[list[float]], hardly: bool) -> None:
-    assert knowledge(torch.tensor(rows)).hardly_any == hardly
+    assert knowledge(Table.of(torch.tensor(rows))).hardly_any == hardly
 
 
-def test_each_alone_is_not_enough() -> None:
-    assert Knowledge(0.1, 0.1).hardly_any
-    assert not Knowledge(0.1, 0.9).hardly_any and not Knowledge(0.9, 0.1).hardly_any
+def test_a_single_class_is_known() -> None:
+    assert not hardly_knows(Table.of(torch.zeros(9, 1)), 1)
 
 
 def unknown(images: ToyImages) -> ToyBackbone:
@@ -82,14 +83,14 @@ def test_nothing_is_trained_and_zero_shot_clip_is_kept_where_it_hardly_knows_the
 ) -> None:
     images = ToyImages()
     backbone = unknown(images)
-    method = make(images=images, backbone=backbone, runtime=Runtime(1, guard=True))
+    method = make(images=images, backbone=backbone, guard=True)
     with caplog.at_level(logging.WARNING):
         losses = train(method)
     assert not any(losses) and len(losses) == method.epochs
     assert caplog.text.count("TRAIN.GUARD False") == 1
-    plain = backbone.scale * F.normalize(backbone.visual(images.pixels), dim=-1) @ backbone.zero_shot_text().t()
-    torch.testing.assert_close(method.predict(images.pixels), plain.log_softmax(dim=1))
-    each = method.predict_each(images.pixels)
+    plain = zero_shot_logits(method)
+    torch.testing.assert_close(method.engine.predict(images.pixels), plain)
+    each = method.engine.predict_each(images.pixels)
     assert list(each) == list(PEERS) and torch.equal(*each.values())
     final = method.predictor()
     scores = final.scores([F.normalize(final.encoders[0](images.pixels), dim=-1)])
@@ -98,9 +99,9 @@ def test_nothing_is_trained_and_zero_shot_clip_is_kept_where_it_hardly_knows_the
     assert len(method.observer.labels) == 1  # people see what the labels would have been
     assert all(count == len(images) for _, _, count in images.asked)  # nothing weighs seeds, or fits vectors to them
 
-    again = make(images=images, backbone=backbone, runtime=Runtime(1, guard=True))
+    again = make(images=images, backbone=backbone, guard=True)
     load(again, saved(method))
-    assert not again.trains and torch.equal(again.predict(images.pixels), method.predict(images.pixels))
+    assert not again.trains and torch.equal(again.engine.predict(images.pixels), method.engine.predict(images.pixels))
 
 
 def test_zero_shot_clip_has_the_descriptions_that_the_seeds_have() -> None:
@@ -113,16 +114,16 @@ def test_zero_shot_clip_has_the_descriptions_that_the_seeds_have() -> None:
         described.append(share)
         return text
 
-    method = make_plus(images=images, backbone=backbone, runtime=Runtime(1, guard=True), describe=describe)
+    method = make_plus(images=images, backbone=backbone, guard=True, describe=describe)
     train(method)
     expected = backbone.scale * F.normalize(backbone.visual(images.pixels), dim=-1) @ text.t()
-    first, before = method.predict(images.pixels), len(described)
-    torch.testing.assert_close(first, expected.log_softmax(dim=1))
-    assert torch.equal(first, method.predict(images.pixels)) and not method.trains
+    first, before = method.engine.predict(images.pixels), len(described)
+    torch.testing.assert_close(first, expected)
+    assert torch.equal(first, method.engine.predict(images.pixels)) and not method.trains
     assert len(described) == before  # texts are not encoded for each batch
     backbone.scale = 100.0
-    other = make_plus(images=images, backbone=backbone, runtime=Runtime(1, guard=True), describe=describe)
-    other.begin()
+    other = make_plus(images=images, backbone=backbone, guard=True, describe=describe)
+    other.engine.begin()
     assert other.trains
 
 
@@ -135,10 +136,10 @@ def test_text_of_zero_shot_clip_is_encoded_in_full_precision_whatever_the_run_s(
         reduced.append(torch.is_autocast_enabled("cpu"))
         return backbone.zero_shot_text()
 
-    runtime = Runtime(1, guard=True, dtype=torch.bfloat16)
-    method = make_plus(images=images, backbone=backbone, runtime=runtime, describe=describe)
+    runtime = Runtime(1, dtype=torch.bfloat16)
+    method = make_plus(images=images, backbone=backbone, runtime=runtime, guard=True, describe=describe)
     train(method)
-    method.predict(images.pixels)
+    method.engine.predict(images.pixels)
     assert not method.trains and reduced and not any(reduced)
 
 
@@ -146,7 +147,7 @@ def test_text_of_zero_shot_clip_is_encoded_in_full_precision_whatever_the_run_s(
 def test_else_the_guard_changes_no_bit(known: bool, guard: bool) -> None:
     images = ToyImages()
     backbone = ToyBackbone(images) if known else unknown(images)
-    guarded = make_coft(images=images, backbone=backbone, runtime=Runtime(1, guard=guard))
+    guarded = make_coft(images=images, backbone=backbone, guard=guard)
     plain = make_coft(images=images, backbone=backbone)
     assert train(guarded) == train(plain) and guarded.trains
-    assert torch.equal(guarded.predict(images.pixels), plain.predict(images.pixels))
+    assert torch.equal(guarded.engine.predict(images.pixels), plain.engine.predict(images.pixels))

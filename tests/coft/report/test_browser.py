@@ -12,8 +12,7 @@ import pytest
 
 from coft.report.write import write_report
 
-from .runs import write_csv, write_images, write_run
-from .test_page import HOSTILE
+from .runs import HOSTILE, write_csv, write_images, write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -70,10 +69,10 @@ def focused(page: Any) -> str:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_opens_without_an_error(opened: Callable[..., Any], width: int, scheme: str) -> None:
     page = opened(width, scheme)
-    page.evaluate("document.querySelectorAll('details').forEach(own => own.open = true)")
-    page.wait_for_function("[...document.images].every(own => own.complete)")
+    page.evaluate("document.querySelectorAll('details').forEach(element => element.open = true)")
+    page.wait_for_function("[...document.images].every(element => element.complete)")
     assert page.evaluate("document.images.length") > 100
-    assert page.evaluate("[...document.images].filter(own => !own.naturalWidth).length") == 0
+    assert page.evaluate("[...document.images].filter(element => !element.naturalWidth).length") == 0
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
     assert page.problems == []
 
@@ -81,28 +80,28 @@ def test_the_page_opens_without_an_error(opened: Callable[..., Any], width: int,
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(opened: Callable[..., Any], scheme: str) -> None:
     page = opened(1280, scheme)
-    for place in ("body", "small", ".warnings li", "figcaption", "nav a", "dt", "table.map td"):
-        ratio = page.evaluate(CONTRAST, place)
-        assert ratio >= 4.5, (place, ratio)
+    for selector in ("body", "small", ".warnings li", "figcaption", "nav a", "dt", "table.map td"):
+        ratio = page.evaluate(CONTRAST, selector)
+        assert ratio >= 4.5, (selector, ratio)
 
 
-CONTRAST = """place => {
+CONTRAST = """selector => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   const numbers = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data]; };
   const light = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  return Math.min(...[...document.querySelectorAll(place)].map(own => {
+  return Math.min(...[...document.querySelectorAll(selector)].map(element => {
     let back = numbers(getComputedStyle(document.body).backgroundColor);
-    const shown = numbers(getComputedStyle(own).backgroundColor), share = shown[3] / 255;
+    const shown = numbers(getComputedStyle(element).backgroundColor), share = shown[3] / 255;
     back = back.map((v, i) => v * (1 - share) + shown[i] * share);
-    const pair = [light(numbers(getComputedStyle(own).color)), light(back)].sort((a, b) => b - a);
+    const pair = [light(numbers(getComputedStyle(element).color)), light(back)].sort((a, b) => b - a);
     return (pair[0] + .05) / (pair[1] + .05); })); }"""
 
 
 def test_the_keyboard_goes_through_the_page_in_order(opened: Callable[..., Any]) -> None:
     page = opened()
-    sections = page.evaluate("[...document.querySelectorAll('nav a')].map(own => own.textContent)")
+    sections = page.evaluate("[...document.querySelectorAll('nav a')].map(element => element.textContent)")
     order = []
     for _ in range(len(sections) + 1):
         page.keyboard.press("Tab")
@@ -116,7 +115,7 @@ def test_the_keyboard_goes_through_the_page_in_order(opened: Callable[..., Any])
     assert page.evaluate("document.activeElement.parentElement.open")
     tops = page.evaluate(
         "[...document.querySelectorAll('a:not(.skip), summary, [tabindex]')]"
-        ".filter(own => own.checkVisibility()).map(own => own.getBoundingClientRect().top)"
+        ".filter(element => element.checkVisibility()).map(element => element.getBoundingClientRect().top)"
     )
     in_tables = page.evaluate("document.querySelectorAll('[tabindex=\"1\"]').length")
     assert tops == sorted(tops) and in_tables == 0
@@ -124,10 +123,10 @@ def test_the_keyboard_goes_through_the_page_in_order(opened: Callable[..., Any])
 
 def test_everything_that_is_seen_has_a_text(opened: Callable[..., Any]) -> None:
     page = opened()
-    assert page.evaluate("[...document.images].filter(own => !own.alt.includes(',')).length") <= 1  # of a map
-    named = page.evaluate("[...document.querySelectorAll('svg, .broken, .scroll')].map(own => own.ariaLabel)")
+    assert page.evaluate("[...document.images].filter(element => !element.alt.includes(',')).length") <= 1  # of a map
+    named = page.evaluate("[...document.querySelectorAll('svg, .broken, .scroll')].map(element => element.ariaLabel)")
     assert len(named) > 5 and all(named)
-    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4')].map(own => +own.tagName[1])")
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4')].map(element => +element.tagName[1])")
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
     assert page.get_by_role("navigation").count() == 1 and page.get_by_role("main").count() == 1
@@ -136,7 +135,7 @@ def test_everything_that_is_seen_has_a_text(opened: Callable[..., Any]) -> None:
 def test_the_page_prints_what_is_closed_as_well(opened: Callable[..., Any]) -> None:
     page = opened()
     page.emulate_media(media="print")
-    closed = "[...document.querySelectorAll('#gallery details:not([open]) img')].map(own => own.clientHeight)"
+    closed = "[...document.querySelectorAll('#gallery details:not([open]) img')].map(element => element.clientHeight)"
     heights = page.evaluate(closed)
     assert heights and min(heights) > 20
     content = page.pdf()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from coft.report import thumbnails
-from coft.report.duplicates import PAIRS, alike_pairs, equal_groups, joined, near_groups
+from coft.report.duplicates import PAIRS, alike_pairs, connected_groups, equal_groups, near_groups
 from coft.report.thumbnails import BROKEN, embed, looks
 
 from .runs import write_images
@@ -25,7 +25,7 @@ def test_pairs_come_once_and_the_most_alike_first() -> None:
     nearest = np.array([1, 0, 3, 2, 2, 5])
     likeness = np.array([0.96, 0.96, 0.99, 0.99, 0.97, 1.0])
     assert alike_pairs(nearest, likeness) == [(2, 3), (2, 4), (0, 1)]
-    assert joined([(2, 3), (2, 4), (0, 1)]) == [[2, 3, 4], [0, 1]] and joined([]) == []
+    assert connected_groups([(2, 3), (2, 4), (0, 1)]) == [[2, 3, 4], [0, 1]] and connected_groups([]) == []
     count = 3 * PAIRS
     assert len(alike_pairs(np.arange(count) ^ 1, np.ones(count))) == PAIRS
 
@@ -56,16 +56,5 @@ def test_pictures_end_with_their_bytes(tmp_path: Path) -> None:
 def test_no_more_is_read_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     monkeypatch.setattr(thumbnails, "data_uri", lambda path, side: read.append(path) or "x" * 100)
-    found = embed([str(i) for i in range(5000)], 1000)
-    assert found[:10] == ["x" * 100] * 10 and set(found[10:]) == {None} and len(read) < 600
-
-
-@pytest.mark.parametrize("path", ["nul\0byte.png", "", "/", "folder\nwith line.png"])
-def test_paths_that_are_none_are_broken_pictures(path: str) -> None:
-    assert thumbnails.data_uri(path) == BROKEN
-
-
-def test_pictures_are_small(tmp_path: Path) -> None:
-    Image.new("RGB", (1000, 10), "red").save(tmp_path / "wide.png")
-    image = thumbnails.small_picture(str(tmp_path / "wide.png"), 64)
-    assert image is not None and image.size == (64, 1)
+    uris = embed([str(i) for i in range(5000)], 1000)
+    assert uris[:10] == ["x" * 100] * 10 and set(uris[10:]) == {None} and len(read) < 600

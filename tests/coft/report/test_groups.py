@@ -1,4 +1,4 @@
-"""Groups of images against naive loops."""
+"""Groups of images, and maps of classes, against naive loops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coft.report.groups import confusion, groups_by_class, moves
+from coft.report.blocks import Pictures, strips_of
+from coft.report.groups import groups_by_class
+from coft.report.maps import confusion, moves
 
 CLASSES = ["cat", "dog", "nan"]
 
@@ -29,29 +31,33 @@ def images() -> pd.DataFrame:
 
 
 def expected(images: pd.DataFrame, name: str) -> dict[str, list[int]]:
-    rows = [(place, row) for place, row in enumerate(images.to_dict("records")) if row["class"] == name]
+    rows = [(index, row) for index, row in enumerate(images.to_dict("records")) if row["class"] == name]
 
-    def ordered(chosen: list[tuple[int, dict[str, object]]], key: str, sign: int) -> list[int]:
-        return [place for place, row in sorted(chosen, key=lambda pair: (sign * pair[1][key], pair[0]))]
+    def ordered(indexed_rows: list[tuple[int, dict[str, object]]], key: str, sign: int) -> list[int]:
+        return [index for index, row in sorted(indexed_rows, key=lambda pair: (sign * pair[1][key], pair[0]))]
 
     for _, row in rows:
         row["clean"] = min(row["p_clean_a"], row["p_clean_b"])
-    out = [(p, r) for p, r in rows if r["kept_for"] == "" and r["pseudo_label"] != ""]
-    apart = [(p, r) for p, r in rows if "" not in (r["peer_a"], r["peer_b"]) and r["peer_a"] != r["peer_b"]]
-    moved = [(p, r) for p, r in rows if r["zero_shot"] not in ("", name)]
+    kept_out = [(index, row) for index, row in rows if row["kept_for"] == "" and row["pseudo_label"] != ""]
+    disagreed = [
+        (index, row)
+        for index, row in rows
+        if "" not in (row["peer_a"], row["peer_b"]) and row["peer_a"] != row["peer_b"]
+    ]
+    moved = [(index, row) for index, row in rows if row["zero_shot"] not in ("", name)]
     return {
         "surest": ordered(rows, "confidence", -1),
         "least sure": ordered(rows, "confidence", 1),
-        "kept out by the filter": ordered(out, "clean", 1),
-        "peers disagree": ordered(apart, "confidence", -1),
+        "kept out by the filter": ordered(kept_out, "clean", 1),
+        "peers disagree": ordered(disagreed, "confidence", -1),
         "changed since zero-shot": ordered(moved, "confidence", -1),
     }
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_groups_of_a_class_are_those_of_a_loop(images: pd.DataFrame, name: str) -> None:
-    found = {group.kind: group.places for group in groups_by_class(images)[name]}
-    assert found == expected(images, name) and all(found.values())
+    groups = {group.kind: group.indices for group in groups_by_class(images)[name]}
+    assert groups == expected(images, name) and all(groups.values())
 
 
 def test_groups_need_their_columns_and_images(images: pd.DataFrame) -> None:
@@ -71,3 +77,22 @@ def test_moves_and_confusion_are_those_of_a_loop(images: pd.DataFrame) -> None:
     assert table["images"].sum() == counts.sum() - np.trace(counts)
     assert list(table["images"]) == sorted(table["images"], reverse=True)
     assert len(moves(before, before)) == 0 and math.isclose(confusion(before, before, CLASSES).trace(), 78)
+
+
+@pytest.mark.parametrize(
+    ("count", "surest", "least"),
+    [
+        (1, [0], []),
+        (3, [0, 1, 2], []),
+        (5, [0, 1, 2], [4, 3]),
+        (6, [0, 1, 2], [5, 4, 3]),
+        (9, [0, 1, 2], [8, 7, 6]),
+    ],
+)
+def test_no_image_is_among_the_surest_and_the_least_sure(count: int, surest: list[int], least: list[int]) -> None:
+    paths = [f"/photos/{index}.png" for index in range(count)]
+    images = pd.DataFrame({"path": paths, "class": "cat", "confidence": [0.9 - 0.1 * index for index in range(count)]})
+    strips = strips_of(groups_by_class(images)["cat"], 3, Pictures(images))
+    shown = {strip.title: [int(picture.path[8:-4]) for picture in strip.pictures] for strip in strips}
+    assert shown == {"surest": surest, **({"least sure": least} if least else {})}
+    assert all(strip.count == count for strip in strips)

@@ -11,7 +11,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from coft.core.errors import UserError
-from coft.report import image_facts as evidence
+from coft.core.table import Table
+from coft.report import image_facts
 from coft.report.image_facts import most_alike, read_evidence, write_frozen, write_peers
 
 
@@ -22,13 +23,13 @@ def features() -> torch.Tensor:
 
 def test_what_is_kept_is_read_again(tmp_path: Path, features: torch.Tensor) -> None:
     text = features[:3]
-    write_frozen(tmp_path, ["a", "<b>", "c\n"], features, text)
+    write_frozen(tmp_path, ["a", "<b>", "c\n"], Table.of(features), text)
     write_peers(tmp_path, {"peer_a": torch.arange(40) % 3, "peer_b": torch.zeros(40, dtype=torch.long)})
-    found = read_evidence(tmp_path)
-    assert found is not None and found.classes == ["a", "<b>", "c\n"]
-    assert list(found.zero_shot) == [int((row @ text.T).argmax()) for row in features]
-    assert list(found.sample) == list(range(40)) and np.allclose(found.features, features, atol=1e-3)
-    assert list(found.peers["peer_a"][:4]) == [0, 1, 2, 0] and np.array_equal(found.text, text.numpy())
+    kept = read_evidence(tmp_path)
+    assert kept is not None and kept.classes == ["a", "<b>", "c\n"]
+    assert list(kept.zero_shot) == [int((row @ text.T).argmax()) for row in features]
+    assert list(kept.sample) == list(range(40)) and np.allclose(kept.features, features, atol=1e-3)
+    assert list(kept.peers["peer_a"][:4]) == [0, 1, 2, 0] and np.array_equal(kept.text, text.numpy())
     assert read_evidence(tmp_path / "nothing") is None
 
 
@@ -36,33 +37,33 @@ def test_what_is_kept_is_read_again(tmp_path: Path, features: torch.Tensor) -> N
 def test_the_most_alike_other_image_is_that_of_a_loop(
     features: torch.Tensor, anchors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence, "ANCHORS", anchors)
-    known = range(40) if anchors > 40 else range(0, 40, 4)
-    found, cosine = most_alike(features)
+    monkeypatch.setattr(image_facts, "ANCHORS", anchors)
+    candidates = range(40) if anchors > 40 else range(0, 40, 4)
+    neighbours, cosine = most_alike(Table.of(features))
     for i in range(40):
-        best = max((j for j in known if j != i), key=lambda j: float(features[i] @ features[j]))
-        assert found[i] == best and cosine[i] == pytest.approx(float(features[i] @ features[best]), abs=1e-5)
+        best = max((j for j in candidates if j != i), key=lambda j: float(features[i] @ features[j]))
+        assert neighbours[i] == best and cosine[i] == pytest.approx(float(features[i] @ features[best]), abs=1e-5)
 
 
 def test_one_image_is_like_no_other() -> None:
-    found, cosine = most_alike(torch.ones(1, 4))
-    assert list(found) == [0] and list(cosine) == [0]
+    neighbours, cosine = most_alike(Table.of(torch.ones(1, 4)))
+    assert list(neighbours) == [0] and list(cosine) == [0]
 
 
 def test_the_sample_grows_with_the_classes_and_has_an_end(features: torch.Tensor, tmp_path: Path) -> None:
     many = features.repeat(150, 1)
-    write_frozen(tmp_path, ["a", "b", "c"], many, features[:3])
-    found = read_evidence(tmp_path)
-    assert found is not None and len(found.sample) == len(found.features) == evidence.FEW
-    assert len(set(found.sample)) == evidence.FEW and found.sample.max() < len(many)
-    assert np.allclose(found.features, many[found.sample], atol=1e-3)
+    write_frozen(tmp_path, ["a", "b", "c"], Table.of(many), features[:3])
+    kept = read_evidence(tmp_path)
+    assert kept is not None and len(kept.sample) == len(kept.features) == image_facts.FEW
+    assert len(set(kept.sample)) == image_facts.FEW and kept.sample.max() < len(many)
+    assert np.allclose(kept.features, many[kept.sample], atol=1e-3)
 
 
 @pytest.mark.parametrize("damage", ["cut", "version", "labels", "key"])
 def test_damaged_files_are_named(tmp_path: Path, features: torch.Tensor, damage: str) -> None:
-    write_frozen(tmp_path, ["a", "b", "c"], features, features[:3])
-    path = tmp_path / evidence.FOLDER / evidence.FROZEN
-    arrays, metadata = load_file(path), {"version": evidence.VERSION, "classes": json.dumps(["a", "b", "c"])}
+    write_frozen(tmp_path, ["a", "b", "c"], Table.of(features), features[:3])
+    path = tmp_path / image_facts.FOLDER / image_facts.FROZEN
+    arrays, metadata = load_file(path), {"version": image_facts.VERSION, "classes": json.dumps(["a", "b", "c"])}
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:100])
     elif damage == "version":

@@ -13,7 +13,7 @@ import pytest
 from coft.engine.class_names import Classes, read_classes
 from coft.review.server import Server
 
-from .conftest import CLASSES, HOSTILE
+from .reviewed_runs import CLASSES, HOSTILE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -71,8 +71,8 @@ def test_a_run_is_mended_and_saved(width: int, opened: Callable[..., Any], tmp_p
     name.press("Enter")
     changed(page, 1)
     shares = card(page, "mountain").locator(".share").inner_text()
-    found = re.search(r"30 images in the end · zero-shot (\S+) % → (\S+) %", shares)
-    assert found and float(found[1]) < 5 and float(found[2]) > 20
+    shares_shown = re.search(r"30 images in the end · zero-shot (\S+) % → (\S+) %", shares)
+    assert shares_shown and float(shares_shown[1]) < 5 and float(shares_shown[2]) > 20
     card(page, "mountain").get_by_text("What zero-shot CLIP takes").click()
     assert card(page, "mountain").locator("details img").count() == 8
     synonyms = card(page, "forest").get_by_label("Synonyms")
@@ -119,7 +119,7 @@ def test_a_class_is_split_by_the_keyboard_and_that_is_undone(opened: Callable[..
     page.keyboard.type("snow")
     page.keyboard.press("Enter")
     changed(page, 1)
-    names = [own.inner_text() for own in page.locator("#cards h3").all()]
+    names = [heading.inner_text() for heading in page.locator("#cards h3").all()]
     assert names[names.index("hill") + 1] == "snow" and len(names) == 6
     assert page.evaluate("document.activeElement.value") == "hill"
     page.get_by_role("button", name="Undo").focus()
@@ -165,9 +165,9 @@ def test_names_are_text_and_mistakes_are_said(opened: Callable[..., Any], tmp_pa
 
 def test_everything_has_a_name_and_stands_out(opened: Callable[..., Any]) -> None:
     page = opened()
-    assert page.evaluate("[...document.images].every(own => own.alt.startsWith('image '))")
-    fields = "[...document.querySelectorAll('input, select')].every(own => own.labels.length === 1)"
+    assert page.evaluate("[...document.images].every(element => element.alt.startsWith('image '))")
+    fields = "[...document.querySelectorAll('input, select')].every(element => element.labels.length === 1)"
     assert page.evaluate(fields)
-    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(own => +own.tagName[1])")
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(element => +element.tagName[1])")
     assert levels[0] == 1 and levels.count(1) == 1
     assert page.get_by_role("main").count() == 1 and page.get_by_role("status").count() == 1

@@ -19,10 +19,10 @@ from coft.engine.class_names import read_classes
 
 
 def post(url: str, name: str, content: object) -> dict[str, str]:
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.netloc, timeout=20)
-    headers = {"Content-Type": "application/json", "Origin": f"http://{place.netloc}"}
-    connection.request("POST", place.path + name, json.dumps(content), headers)
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.netloc, timeout=20)
+    headers = {"Content-Type": "application/json", "Origin": f"http://{address.netloc}"}
+    connection.request("POST", address.path + name, json.dumps(content), headers)
     return dict(json.loads(connection.getresponse().read()))
 
 
@@ -34,19 +34,19 @@ def copied(run_folder: Path, tmp_path: Path) -> Path:
 def test_a_review_by_the_command(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen, said = list[str](), list[str]()
+    urls, commands = list[str](), list[str]()
 
     def person(url: str) -> None:
-        seen.append(url)
-        said.append(post(url, "save", {"classes": [["forest"], ["sea", "lake"]], "page": 0})["command"])
+        urls.append(url)
+        commands.append(post(url, "save", {"classes": [["forest"], ["sea", "lake"]], "page": 0})["command"])
         post(url, "done", None)
 
     monkeypatch.setattr(webbrowser, "open", lambda url: threading.Thread(target=person, args=[url]).start())
     assert main(["review", str(copied)]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/", out) and seen[0] in out
+    assert re.search(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/", out) and urls[0] in out
     assert read_classes(str(copied / "classes-2.txt")).synonyms == {"sea": ("lake",)}
-    assert f"  {said[0]}\n" in out and f"--classes {copied}/classes-2.txt" in said[0]
+    assert f"  {commands[0]}\n" in out and f"--classes {copied}/classes-2.txt" in commands[0]
 
 
 def test_mistakes_are_one_line(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

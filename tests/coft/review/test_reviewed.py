@@ -13,12 +13,12 @@ import yaml
 
 from coft.core.errors import UserError
 from coft.engine.class_names import Classes, read_classes
-from coft.review.draft import ClassesFile, drafted
+from coft.review.draft import ClassesFile, classes_from_draft
 from coft.review.rerun_command import command_with
 from coft.review.reviewed import read_reviewed
 from coft.review.serve import zero_shot_of
 
-from .conftest import CLASSES, EACH, HOSTILE
+from .reviewed_runs import CLASSES, EACH, HOSTILE
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,13 +37,13 @@ def test_a_run_has_classes_pictures_and_suggestions(run_folder: Path) -> None:
     reviewed = read_reviewed(run_folder)
     assert reviewed.classes == CLASSES and reviewed.notices == []
     assert reviewed.counts() == [EACH, EACH, EACH, EACH, 0]
-    places = reviewed.places()
-    assert len(places["sea"]) == 12 and all(EACH <= place < 2 * EACH for place in places["sea"])
-    assert places["fog"] == []
-    found = {(own.label, own.other): own.text for own in reviewed.suggestions()}
-    assert found[4, -1] == "“fog” has 0 of 120 images."
-    assert {label for label, _ in found} == {2, 4}
-    assert any("fits the images of “hill” better" in text for text in found.values())
+    shown = reviewed.shown_images()
+    assert len(shown["sea"]) == 12 and all(EACH <= row < 2 * EACH for row in shown["sea"])
+    assert shown["fog"] == []
+    texts = {(suggestion.label, suggestion.other): suggestion.text for suggestion in reviewed.suggestions()}
+    assert texts[4, -1] == "“fog” has 0 of 120 images."
+    assert {label for label, _ in texts} == {2, 4}
+    assert any("fits the images of “hill” better" in text for text in texts.values())
 
 
 def test_other_names_take_other_shares(run_folder: Path) -> None:
@@ -53,12 +53,12 @@ def test_other_names_take_other_shares(run_folder: Path) -> None:
     assert sum(before.shares) == pytest.approx(1) and before.shares[2] < 0.05 and before.shares[1] >= 0.25
     frozen = np.bincount(reviewed.evidence.zero_shot, minlength=5) / (4 * EACH)
     assert before.shares == pytest.approx(frozen, abs=0.02)  # features are kept in half precision
-    after = zero_shot.effect(drafted(names(hill=["mountain"]), CLASSES))
-    assert after.shares[2] > 0.2 and all(2 * EACH <= place < 3 * EACH for place in after.images[2])
-    merged = zero_shot.effect(drafted([["forest"], ["sea", "ocean", "hill", "fog"], [HOSTILE]], CLASSES))
+    after = zero_shot.effect(classes_from_draft(names(hill=["mountain"]), CLASSES))
+    assert after.shares[2] > 0.2 and all(2 * EACH <= row < 3 * EACH for row in after.images[2])
+    merged = zero_shot.effect(classes_from_draft([["forest"], ["sea", "ocean", "hill", "fog"], [HOSTILE]], CLASSES))
     assert len(merged.shares) == 3 and sum(merged.shares) == pytest.approx(1)
     with pytest.raises(UserError, match="the text encoder reads 77"):
-        zero_shot.effect(drafted(names(hill=["1 " * 90]), CLASSES))
+        zero_shot.effect(classes_from_draft(names(hill=["1 " * 90]), CLASSES))
 
 
 def test_the_halves_of_a_class_are_those_that_look_alike(run_folder: Path) -> None:
@@ -73,15 +73,10 @@ def test_the_halves_of_a_class_are_those_that_look_alike(run_folder: Path) -> No
     ("content", "message"),
     [
         (None, "expected 2 to 50,000"),
-        ([["a"]], "expected 2 to 50,000"),
-        ([["a"], []], "1 to 50 names"),
         ([["a"], "b"], "1 to 50 names"),
-        ([["a"], ["b", 1]], "names as texts"),
         ([["a"], ["b|c"]], "stands between synonyms"),
         ([["a"], ["x" * 201]], "has 201 characters"),
         ([["a"], ["b\nc"]], "cannot be seen"),
-        ([["a"], ["b\u2028c"]], "cannot be seen"),
-        ([["a"], ["\ud800"]], "cannot be seen"),
         ([["a"], [" "]], "name 2 is empty"),
         ([["a"], ["b", "A"]], "'A' stands there twice"),
         ([["a b"], ["A_B"]], "the same name"),
@@ -89,12 +84,12 @@ def test_the_halves_of_a_class_are_those_that_look_alike(run_folder: Path) -> No
 )
 def test_classes_that_cannot_be(content: object, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        drafted(content, CLASSES)
+        classes_from_draft(content, CLASSES)
 
 
 def test_descriptions_stay_with_the_name() -> None:
-    found = drafted([["wood", "forest"], ["sea"], [HOSTILE]], CLASSES)
-    assert found == Classes(["wood", "sea", HOSTILE], {"wood": ("forest",)}, {"sea": CLASSES.descriptions["sea"]})
+    classes = classes_from_draft([["wood", "forest"], ["sea"], [HOSTILE]], CLASSES)
+    assert classes == Classes(["wood", "sea", HOSTILE], {"wood": ("forest",)}, {"sea": CLASSES.descriptions["sea"]})
 
 
 def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
@@ -144,14 +139,14 @@ def test_the_command_is_the_runs_with_other_classes(copied: Path) -> None:
 
 def test_a_classes_file_that_has_changed_is_named(copied: Path, tmp_path: Path) -> None:
     (copied / "classes.txt").write_text("forest\nsea\n")
-    given = tmp_path / "given.txt"
-    given.write_text("wood\nsea\n")
+    source = tmp_path / "given.txt"
+    source.write_text("wood\nsea\n")
     config = yaml.safe_load((copied / "config.yaml").read_text())
-    config["DATASET"]["CLASSES"] = str(given)
+    config["DATASET"]["CLASSES"] = str(source)
     (copied / "config.yaml").write_text(yaml.safe_dump(config))
     reviewed = read_reviewed(copied)
     assert reviewed.classes == Classes(CLASSES.names)
-    assert [line.split(" ")[0] for line in reviewed.notices] == [str(copied / "classes.txt"), str(given)]
+    assert [line.split(" ")[0] for line in reviewed.notices] == [str(copied / "classes.txt"), str(source)]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +156,6 @@ def test_a_classes_file_that_has_changed_is_named(copied: Path, tmp_path: Path) 
         (lambda run: (run / "config.yaml").write_text("DATASET:\n  NAME: Digits\n"), "a run on Digits, whose classes"),
         (lambda run: shutil.rmtree(run / "report"), "has kept no features"),
         (lambda run: (run / "report" / "frozen.safetensors").write_bytes(b"x" * 99), "damaged"),
-        (lambda run: (run / "summary.json").write_text("[]"), "cannot be read as the summary"),
         (lambda run: (run / "model" / "model.json").write_text('{"format": "old"}'), "of another version"),
         (lambda run: (run / "model" / "model.json").write_text('{"format": "coft-model/1"}'), "is damaged"),
         (lambda run: shutil.rmtree(run / "model"), "has left no model"),

@@ -14,7 +14,7 @@ import pytest
 from coft.engine.class_names import read_classes
 from coft.review.server import LARGEST, Server
 
-from .conftest import CLASSES, HOSTILE
+from .reviewed_runs import CLASSES, HOSTILE
 
 Ask = Callable[..., tuple[http.client.HTTPResponse, bytes]]
 
@@ -84,9 +84,9 @@ def test_the_page_is_made_of_its_own_parts_alone(ask: Ask, server: Server) -> No
 
 def test_a_review_from_start_to_end(ask: Ask, server: Server, tmp_path: Path) -> None:
     state = json.loads(ask("GET", "state")[1])
-    assert [own["names"][0] for own in state["classes"]] == CLASSES.names and state["suggestions"]
-    place = state["classes"][1]["images"][0]
-    answer, picture = ask("GET", f"picture/{place}")
+    assert [item["names"][0] for item in state["classes"]] == CLASSES.names and state["suggestions"]
+    index = state["classes"][1]["images"][0]
+    answer, picture = ask("GET", f"picture/{index}")
     assert answer.headers["Content-Type"] == "image/webp" and picture[8:12] == b"WEBP"
     answer, content = ask("POST", "effect", {"classes": DRAFT})
     assert answer.status == 200 and sum(json.loads(content)["shares"]) == pytest.approx(1)
@@ -95,7 +95,7 @@ def test_a_review_from_start_to_end(ask: Ask, server: Server, tmp_path: Path) ->
     answer, content = ask("POST", "save", {"classes": DRAFT, "page": 0})
     saved = json.loads(content)
     assert saved["file"] == str(tmp_path / "saved.txt") and saved["file"] in saved["command"] and not saved["notice"]
-    assert read_classes(saved["file"]).names == [own[0] for own in DRAFT]
+    assert read_classes(saved["file"]).names == [item[0] for item in DRAFT]
     assert read_classes(saved["file"]).descriptions == CLASSES.descriptions
     assert not server.ended.is_set()  # type: ignore[attr-defined]
     assert ask("POST", "done")[0].status == 200 and server.ended.is_set()  # type: ignore[attr-defined]
@@ -104,15 +104,15 @@ def test_a_review_from_start_to_end(ask: Ask, server: Server, tmp_path: Path) ->
 def test_two_windows_write_to_two_files(ask: Ask, server: Server, tmp_path: Path) -> None:
     pages = [json.loads(ask("GET", "state")[1])["page"] for _ in range(2)]
     drafts = [DRAFT, DRAFT[:2], DRAFT[:3]]
-    said = [
+    answers = [
         json.loads(ask("POST", "save", {"classes": draft, "page": page})[1])
         for draft, page in zip(drafts, [pages[0], pages[1], pages[0]], strict=True)
     ]
-    other = Path(said[1]["file"])
-    assert said[0]["file"] == said[2]["file"] == str(tmp_path / "saved.txt") and other.parent != tmp_path
-    assert f"{tmp_path / 'saved.txt'} was saved in another window" in said[1]["notice"]
-    assert not said[0]["notice"] and not said[2]["notice"] and server.review.command == said[2]["command"]
-    assert [len(read_classes(path).names) for path in (said[0]["file"], str(other))] == [3, 2]
+    other = Path(answers[1]["file"])
+    assert answers[0]["file"] == answers[2]["file"] == str(tmp_path / "saved.txt") and other.parent != tmp_path
+    assert f"{tmp_path / 'saved.txt'} was saved in another window" in answers[1]["notice"]
+    assert not answers[0]["notice"] and not answers[2]["notice"] and server.review.command == answers[2]["command"]
+    assert [len(read_classes(path).names) for path in (answers[0]["file"], str(other))] == [3, 2]
     other.unlink()  # the folder is of all tests
 
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from coft.core.seeding import generator
+from coft.engine.runtime import Runtime
 from coft.method.negative_prompt import draw_complement, dual_loss
-from coft.method.protocol import Runtime
 from coft.rivals import deft
 from coft.rivals.deft import DeFT, DeFTSettings, Phase1, Phase2
-from tests.coft.method.toys import (
+from tests.coft.naive import zero_shot_logits
+from tests.coft.toys import (
     CLASSES,
     COUNT,
     PEERS,
+    OtherB,
     Seen,
     ToyBackbone,
     ToyImages,
-    assert_same_bits,
-    load,
-    saved,
+    assert_resumes,
+    begun,
+    on_toys,
+    part_of,
     train,
     weights,
 )
@@ -36,16 +39,17 @@ def _warm_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deft, "MIN_AUC", 0.0)
 
 
-def make_deft(backbone: type[ToyBackbone] = ToyBackbone, **settings: Any) -> DeFT:
+def make_deft(kind: type[ToyBackbone] = ToyBackbone, runtime: Runtime | None = None, **settings: Any) -> Any:
     images = ToyImages()
-    phases: dict[str, Any] = {"phase1": Phase1(2, 8), "phase2": Phase2(2, lr=1e-3), "n_ctx": 4}
-    return DeFT(images, backbone(images), DeFTSettings(**(phases | settings)), Runtime(1), Seen())
+    short: dict[str, Any] = {"phase1": Phase1(2, 8), "phase2": Phase2(2, lr=1e-3), "n_ctx": 4}
+    parts: dict[str, Any] = {"images": images, "backbone": kind(images), "runtime": runtime}
+    return on_toys(DeFT, DeFTSettings(**(short | settings)), Seen(), **parts)
 
 
-def by_itself(method: DeFT, name: str) -> Tensor:
-    """A model's clean log-odds of all images."""
-    with torch.no_grad():
-        return method.peers[name].prompted()(method.images.pixels)[1]
+@torch.no_grad()
+def by_itself(method: Any, name: str) -> tuple[Tensor, Tensor]:
+    """A model's logits and clean log-odds of all images, in Phase I."""
+    return method.peers[name].prompted()(method.engine.images.pixels)
 
 
 def naive_clean(odds: Tensor, label: list[int], at_least: int) -> list[bool]:
@@ -59,19 +63,14 @@ def naive_clean(odds: Tensor, label: list[int], at_least: int) -> list[bool]:
 
 def test_all_images_have_zero_shot_labels_in_both_models() -> None:
     method = make_deft()
-    method.begin()
-    features = F.normalize(method.backbone.visual(method.images.pixels), dim=-1)
-    expected = (features @ method.backbone.zero_shot_text().t()).argmax(dim=1)
-    for peer in method.peers.values():
-        assert peer.seeds.index.tolist() == list(range(COUNT)) and torch.equal(peer.seeds.label, expected)
-    assert method.per_class == COUNT / CLASSES and method.min_kept == 3
-
-
-def test_an_epoch_is_a_pass_over_all_images_whatever_the_number_of_classes() -> None:
-    images = ToyImages(COUNT + 1, batch_size=1)  # no multiple of the classes
-    own = DeFTSettings(phase1=Phase1(epochs=2, min_steps=0), phase2=Phase2(epochs=1))
-    method = DeFT(images, ToyBackbone(images), own, Runtime(1))
-    assert method.steps(1) == method.steps(2) == COUNT + 1
+    method.engine.begin()
+    for name in PEERS:
+        labels = method.labels[name]
+        assert labels.index.tolist() == list(range(COUNT)) and torch.equal(
+            labels.label, zero_shot_logits(method).argmax(dim=1)
+        )
+        assert bool((labels.weight == 1).all())
+    assert method.min_kept == 3  # a quarter of the ten images of a class, rounded up
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -81,113 +80,124 @@ def test_a_model_s_labels_are_filtered_by_itself(warm: bool, monkeypatch: pytest
     method = make_deft()
     train(method, 1)
     for peer in method.peers.values():
-        peer.offset.data += 0.3 * torch.randn(peer.offset.shape, generator=torch.Generator().manual_seed(1))
-    method.begin_epoch(1)
-    for name, peer in method.peers.items():
-        label, odds = peer.seeds.label.tolist(), by_itself(method, name)
+        residual, source = peer.negative_residual, torch.Generator().manual_seed(1)
+        residual.data += 0.3 * torch.randn(residual.shape, generator=source)
+    method.engine.begin_epoch(1)
+    label = zero_shot_logits(method).argmax(dim=1).tolist()
+    for name in PEERS:
+        logits, odds = by_itself(method, name)
         kept = naive_clean(odds, label, 3) if warm else [True] * COUNT
+        assert method.labels[name].label.tolist() == label
         assert method.labels[name].weight.tolist() == [float(k) for k in kept]
-        with torch.no_grad():
-            own = peer.prompted()(method.images.pixels)[0].argmax(dim=1).tolist()
-        assert method.dual_labels[name].label.tolist() == [
-            y if k else z for y, k, z in zip(label, kept, own, strict=True)
-        ]
+        predicted = logits.argmax(dim=1).tolist()
+        expected = [y if k else z for y, k, z in zip(label, kept, predicted, strict=True)]
+        assert method.labels[name].dual.tolist() == expected
         assert warm != all(kept)
 
 
 def test_phase_two_learns_the_labels_that_a_model_s_own_phase_one_calls_clean_once() -> None:
     method = make_deft()
     train(method)
-    assert len(method.observer.labels) == 1
-    for name, peer in method.peers.items():
-        kept = naive_clean(by_itself(method, name), peer.seeds.label.tolist(), 3)
-        assert torch.equal(peer.labels.label, peer.seeds.label) and peer.labels.keep.tolist() == kept
-        assert method.labels[name].index.tolist() == [i for i, k in enumerate(kept) if k]
-    predictions, given = method.observer.labels[0]
-    assert all(given[name].label is predictions[name].label for name in PEERS)
+    (seen,) = method.observer.labels
+    predictions, labels, sources = seen
+    assert sources == {name: name for name in PEERS}
+    label = zero_shot_logits(method).argmax(dim=1)
+    for name in PEERS:
+        kept = naive_clean(by_itself(method, name)[1], label.tolist(), 3)
+        for given in (labels[name], method.labels[name]):
+            assert torch.equal(given.label, label) and given.keep.tolist() == kept
+        assert torch.equal(predictions[name].label, label)
+        (stream,) = method.streams()[name]
+        assert stream.index.tolist() == [i for i, k in enumerate(kept) if k]
 
 
 def test_phase_two_starts_from_pre_trained_weights_and_tuned_prompts() -> None:
     method = make_deft()
     train(method, 2)
-    method.begin_epoch(2)
+    method.engine.begin_epoch(2)
     for peer in method.peers.values():
-        for key, value in method.backbone.visual.named_parameters():
-            assert torch.equal(peer.student.encoder.get_parameter(key), value)
+        student = peer.student.model
+        for key, value in method.engine.clip.visual.named_parameters():
+            assert torch.equal(student.encoder.get_parameter(key), value)
             assert key.endswith("weight") or not torch.equal(peer.encoder.get_parameter(key), value)
-        for head, text in zip((peer.student.positive, peer.student.negative), peer.text_features(), strict=True):
+        for head, text in zip((student.positive, student.negative), peer.text_features(), strict=True):
             torch.testing.assert_close(head, text)
+
+
+# -------------------------------------------------------------------- the loss
 
 
 def test_the_dual_loss_has_a_complement_that_is_drawn_and_stops_at_the_features() -> None:
     method = make_deft(lambda_dual=0.5)
-    method.begin()
-    batches = list(method.begin_epoch(0))
-    method.steps_done = 3
-    losses = method.losses(batches[0], "peer_b")
-    part, model = batches[0]["peer_b"], method.peers["peer_b"].learner()
-    label = method.dual_labels["peer_b"].of(part["index"]).label
+    batch = begun(method)[0]
+    part = replace(part_of(method, "peer_b", batch), number=3)
+    terms, model = method.loss("peer_b", part), method.peers["peer_b"].learner()
+    label = method.labels["peer_b"].of(batch["peer_b"].index).dual
     source = generator(1, "complement", "peer_b", 0, 3)
-    odds = model.classify(model.features(part["view"]))[1]
-    expected = dual_loss(odds, label, draw_complement(label, CLASSES, source))
-    weight, found = losses["dual"]
-    torch.testing.assert_close(found, expected)
-    assert weight == 0.5 and set(losses) == {"loss", "dual"}
-    found.backward()
+    odds = model.classify(model.features(part.views))[1]
+    expected = dual_loss(odds, label, draw_complement(label, CLASSES, source)).mean()
+    dual = terms["dual"]
+    torch.testing.assert_close(dual.mean, expected)
+    assert dual.coefficient == 0.5 and set(terms) == {"loss", "dual"}
+    dual.mean.backward()
     peer = method.peers["peer_b"]
     assert not any(p.grad is not None and p.grad.any() for p in peer.encoder.parameters())
-    assert bool(peer.prompts.negative.grad.any()) and not peer.offset.requires_grad and not peer.offset.any()
-    assert set(make_first_losses(lambda_dual=0.0)) == {"loss"}
-    for epoch in (0, 1):  # another draw in each step
-        for n, other in enumerate(method.begin_epoch(epoch)):
-            assert method.steps_done == n
-            method.step(other)
+    residual = peer.negative_residual
+    assert bool(peer.prompts.negative.grad.any()) and not residual.requires_grad and not residual.any()
 
 
-def make_first_losses(**settings: Any) -> dict[str, Any]:
-    method = make_deft(**settings)
-    method.begin()
-    return method.losses(next(iter(method.begin_epoch(0))), "peer_a")
+def test_without_a_weight_and_in_phase_two_there_is_no_dual_loss() -> None:
+    without, plain = make_deft(lambda_dual=0.0), make_deft()
+    assert set(without.loss("peer_a", part_of(without, "peer_a", begun(without)[0]))) == {"loss"}
+    names = [set(steps[0]) for steps in train(plain)]
+    assert names == 2 * [{"loss_a", "dual_a", "loss_b", "dual_b"}] + 2 * [{"loss_a", "loss_b"}]
+
+
+def test_each_step_of_an_epoch_draws_another_complement() -> None:
+    method, numbers = make_deft(), {name: list[int]() for name in PEERS}
+    plain = method.loss
+    method.loss = lambda name, batch: numbers[name].append(batch.number) or plain(name, batch)
+    train(method, 2)
+    assert numbers == dict.fromkeys(PEERS, 2 * list(range(8)))
+
+
+def test_micro_batches_draw_the_complements_of_the_whole_batch() -> None:
+    whole, parts = (train(make_deft(runtime=Runtime(1, micro_batch=size))) for size in (0, 3))
+    for one, other in zip(whole, parts, strict=True):
+        assert [pytest.approx(step, rel=1e-3, abs=1e-5) for step in one] == other
+
+
+# -------------------------------------------------------------------- both models
 
 
 def test_models_do_not_learn_from_each_other() -> None:
     """Another start of the second model changes no bit of the first."""
 
-    class OtherB(ToyBackbone):
-        def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> Any:
-            made: Any = super().prompts(number, num_ctx, source)
-            made.positive.data += 0.3 * number
-            return made
-
-    found = []
+    ends = []
     for kind in (ToyBackbone, OtherB):
         method = make_deft(kind)
         train(method)
-        found.append(weights(method))
-    assert {key.split(".")[0] for key in found[0] if not torch.equal(*(own[key] for own in found))} == {"peer_b"}
+        ends.append(weights(method))
+    assert {key.split(".")[0] for key in ends[0] if not torch.equal(*(end[key] for end in ends))} == {"peer_b"}
 
 
-@pytest.mark.parametrize("done", [1, 2, 3])
-def test_a_resumed_run_ends_in_the_same_bits(done: int) -> None:
-    whole, stopped, resumed = (make_deft() for _ in range(3))
-    train(whole)
-    train(stopped, done)
-    load(resumed, saved(stopped))
-    train(resumed, start=done)
-    assert_same_bits(weights(whole), weights(resumed))
-    assert torch.equal(whole.predict(whole.images.pixels), resumed.predict(whole.images.pixels))
+def test_a_resumed_run_ends_in_the_same_bits() -> None:
+    assert_resumes(make_deft)
 
 
 def test_steps_phases_and_predictions() -> None:
     method = make_deft(phase1=Phase1(3, 40))
     assert (method.epochs, method.steps(1), method.steps(2)) == (5, math.ceil(40 / 3), 8)
-    assert make_deft().steps(1) == 8  # a pass over the images
+    settings = DeFTSettings(phase1=Phase1(epochs=2, min_steps=0), phase2=Phase2(epochs=1))
+    passing = on_toys(DeFT, settings, images=ToyImages(COUNT + 1, batch_size=1))  # no multiple of the classes
+    assert passing.steps(1) == passing.steps(2) == COUNT + 1  # a pass over the images
     assert [method.phase(epoch) for epoch in range(5)] == [1, 1, 1, 2, 2]
     train(method)
-    reported = method.predict_each(method.images.pixels)
+    pixels = method.engine.images.pixels
+    reported = method.engine.predict_each(pixels)
     for name, peer in method.peers.items():
         with torch.no_grad():
-            logits, _ = peer.inference_model(1.0)(method.images.pixels)
+            logits, _ = peer.student.teacher(pixels)
         torch.testing.assert_close(reported[name], logits.softmax(dim=1))
-    torch.testing.assert_close(method.predict(method.images.pixels).exp(), sum(reported.values()) / 2)
+    torch.testing.assert_close(method.engine.predict(pixels).exp(), sum(reported.values()) / 2)
     assert list(reported) == list(PEERS)

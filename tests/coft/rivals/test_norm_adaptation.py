@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coft.backbones.backbone import ClassBackbone
 from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings, adapt_batch_norms, centre_last_norm
 from coft.rivals.zero_shot import ZeroShot
-from tests.coft.method.toys import ToyImages, assert_same_bits, load, saved, train, weights
+from tests.coft.rivals.making import make_clip_backbone
+from tests.coft.toys import ToyImages, assert_same_bits, load, on_toys, saved, train, weights
 from tests.conftest import make_clip
-
-NAMES = ("cat", "dog", "bird")
 
 
 def tiny_net() -> nn.Sequential:
@@ -69,14 +67,6 @@ def test_batch_norms_get_statistics_averaged_over_batches(share: float, sizes: l
         assert not net[i].training
 
 
-def test_without_a_share_nothing_changes() -> None:
-    net = tiny_net()
-    image = torch.randn(2, 3, 8, 8).double()
-    before = net(image)
-    adapt_batch_norms(net, [torch.randn(5, 3, 8, 8).double()], 0.0)
-    assert torch.equal(net(image), before)
-
-
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_the_last_layer_norm_takes_the_mean_feature_away(share: float) -> None:
     visual = make_clip(vit=True).visual.requires_grad_(False)
@@ -88,48 +78,53 @@ def test_the_last_layer_norm_takes_the_mean_feature_away(share: float) -> None:
         torch.testing.assert_close(visual(image[None])[0], feature - share * mean, atol=1e-4, rtol=1e-4)
 
 
-def make(vit: bool, share: float = 0.25, test_batch_size: int = 7) -> NormAdaptation:
-    images: Any = ToyImages(test_batch_size=test_batch_size, size=32)
-    clip_model = make_clip(vit).requires_grad_(False)
-    backbone = ClassBackbone(clip_model, NAMES, ["a photo of a {}.", "a drawing of a {}."], {})
-    return NormAdaptation(images, backbone, NormAdaptationSettings(share), torch.device("cpu"))
+def make_zero_shot(kind: Any, *args: Any, vit: bool = True, test_batch_size: int = 7) -> Any:
+    images = ToyImages(test_batch_size=test_batch_size, size=32)
+    clip = make_clip_backbone(vit, ["a photo of a {}.", "a drawing of a {}."])
+    return on_toys(kind, *args, images=images, backbone=clip)
+
+
+def make_norms(vit: bool, share: float = 0.25, **options: Any) -> Any:
+    return make_zero_shot(NormAdaptation, NormAdaptationSettings(share), vit=vit, **options)
 
 
 def test_zero_shot_is_a_cosine_classifier() -> None:
-    method = make(True)
-    clip_model, text = method.clip_model, method.text
-    plain, pixels = ZeroShot(clip_model, clip_model.encode_image, text), method.images.pixels
-    features = F.normalize(clip_model.encode_image(pixels), dim=-1)
-    torch.testing.assert_close(plain.predict(pixels), clip_model.logit_scale.exp() * features @ text.t())
-    assert torch.equal(method.predict(pixels), plain.predict(pixels))  # until it begins
+    norms = make_norms(True)
+    clip, pixels, text = norms.engine.clip, norms.engine.images.pixels, norms.engine.clip.zero_shot_text()
+    plain = make_zero_shot(ZeroShot, clip.visual, text)
+    features = F.normalize(clip.clip_model.encode_image(pixels), dim=-1)
+    torch.testing.assert_close(plain.engine.predict(pixels), clip.scale * features @ text.t())
+    assert torch.equal(norms.engine.predict(pixels), plain.engine.predict(pixels))  # until it begins
     assert (plain.epochs, plain.models, plain.ensemble_size) == (0, {}, 1)
 
 
 @pytest.mark.parametrize("vit", [False, True])
 def test_only_norms_change_and_a_checkpoint_has_them(vit: bool) -> None:
-    method = make(vit)
-    before = {key: value.clone() for key, value in method.clip_model.visual.state_dict().items()}
+    method = make_norms(vit)
+    visual = method.engine.clip.visual
+    before = {key: value.clone() for key, value in visual.state_dict().items()}
     train(method)
-    assert_same_bits(before, method.clip_model.visual.state_dict())
+    assert_same_bits(before, visual.state_dict())
     changed = {key for key, value in method.adapted.state_dict().items() if not torch.equal(value, before[key])}
     if vit:
         assert changed == {"ln_post.bias"}
     else:
         assert changed and all(key.split(".")[-1].startswith(("running_", "num_batches")) for key in changed)
-    again = make(vit)
+    again = make_norms(vit)
     load(again, saved(method))
     assert_same_bits(weights(method), weights(again))
-    assert torch.equal(method.predict(method.images.pixels), again.predict(method.images.pixels))
+    pixels = method.engine.images.pixels
+    assert torch.equal(method.engine.predict(pixels), again.engine.predict(pixels))
 
 
 def test_the_unlabeled_images_are_what_it_adapts_to() -> None:
     """In one batch of all of them, features are those of an encoder in training mode."""
-    method = make(False, share=1.0, test_batch_size=100)
-    pixels = method.images.pixels
-    zero_shot = method.predict(pixels)
-    method.begin()
+    method = make_norms(False, share=1.0, test_batch_size=100)
+    clip, pixels = method.engine.clip, method.engine.images.pixels
+    zero_shot = method.engine.predict(pixels)
+    method.engine.begin()
     with torch.no_grad():
-        expected = F.normalize(copy.deepcopy(method.clip_model.visual).train()(pixels), dim=-1)
-    logits = method.clip_model.logit_scale.exp() * expected @ method.text.t()
-    found = method.predict(pixels)
-    assert (found - logits).abs().mean() < 0.1 * (zero_shot - logits).abs().mean()  # unbiased variances
+        expected = F.normalize(copy.deepcopy(clip.visual).train()(pixels), dim=-1)
+    logits = clip.scale * expected @ method.text.t()
+    adapted = method.engine.predict(pixels)
+    assert (adapted - logits).abs().mean() < 0.1 * (zero_shot - logits).abs().mean()  # unbiased variances

@@ -1,4 +1,4 @@
-"""Rules without training, against naive loops."""
+"""Rules without training, against naive loops; and zero-shot CLIP that has one."""
 
 import math
 
@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coft.rivals import training_free
-from coft.rivals.training_free import RULES, TransClip, Transport
+from coft.rivals.training_free import RULES, TrainingFree, TrainingFreeSettings, TransClip, Transport
+from tests.coft.naive import without_prior, zero_shot_logits
+from tests.coft.toys import assert_same_bits, load, on_toys, saved, train, weights
 
 
 @pytest.fixture
@@ -29,12 +31,12 @@ def test_rules_are_as_good_as_zero_shot_and_come_back_from_a_checkpoint(
     features, logits, label = pool
     rule = RULES[name](40, 12, 3)
     rule.fit(features, logits)
-    found = rule(features, logits)
-    right = [float((scores.argmax(dim=1) == label).float().mean()) for scores in (logits, found)]
-    assert found.isfinite().all() and (right[1] >= right[0] or name == "transport")  # classes are unequal here
+    mended = rule(features, logits)
+    right = [float((scores.argmax(dim=1) == label).float().mean()) for scores in (logits, mended)]
+    assert mended.isfinite().all() and (right[1] >= right[0] or name == "transport")  # classes are unequal here
     other = RULES[name](40, 12, 3)
     other.load_state_dict(rule.state_dict())
-    assert torch.equal(other(features, logits), found)
+    assert torch.equal(other(features, logits), mended)
 
 
 def test_transport_makes_classes_equally_frequent(pool: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -65,3 +67,19 @@ def test_transclip_is_what_loops_give(pool: tuple[Tensor, Tensor, Tensor], monke
                 rows.append(torch.tensor(odds, dtype=torch.float64) / sum(odds))
             z = torch.stack(rows)
     torch.testing.assert_close(rule.assigned.double(), z, atol=1e-3, rtol=0)
+
+
+def test_zero_shot_logits_are_mended_by_a_rule_fitted_to_views_of_the_unlabeled_images() -> None:
+    method, again = (on_toys(TrainingFree, TrainingFreeSettings("prior")) for _ in range(2))
+    train(method)
+    images, clip = method.engine.images, method.engine.clip
+    views = torch.stack([images.views(i, 3, (1, "labels", 0)) for i in range(len(images))])
+    features = sum(F.normalize(clip.visual(views[:, n]), dim=-1) for n in range(3)) / 3
+    of_views, of_pixels = clip.scale * features @ clip.zero_shot_text().t(), zero_shot_logits(method)
+    offset = of_views.double() - without_prior(of_views.double())
+    mended = method.engine.predict(images.pixels)
+    torch.testing.assert_close(mended.double(), of_pixels - offset[:1], atol=1e-4, rtol=1e-4)
+    load(again, saved(method))
+    assert_same_bits(weights(method), weights(again))
+    assert torch.equal(again.engine.predict(images.pixels), mended)
+    assert (method.epochs, method.ensemble_size) == (0, 1)

@@ -28,14 +28,14 @@ class Reply:
     """What the server sends.
 
     Attributes:
-        content: Text of the answer, or the body as it is if `raw`.
+        content: Text of the answer, or the body as it is if `raw`, or if these are bytes.
         status: Of HTTP.
         ending: Why the answer ends.
         raw: Whether `content` is the whole body, and no JSON.
         body: The whole body, as an object.
     """
 
-    content: str = ""
+    content: str | bytes = ""
     status: int = 200
     ending: str = "stop"
     raw: bool = False
@@ -72,8 +72,8 @@ class FakeEndpoint:
         self.asked.append(name)
         self.requests.append(body)
         self.keys.append(key)
-        own = self.replies.get(name) or [Reply(good(name, int(question.split()[1])))]
-        return own[min(turn, len(own) - 1)]
+        replies = self.replies.get(name) or [Reply(good(name, int(question.split()[1])))]
+        return replies[min(turn, len(replies) - 1)]
 
     def __enter__(self) -> FakeEndpoint:
         endpoint, lock = self, threading.Lock()
@@ -83,14 +83,20 @@ class FakeEndpoint:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with lock:
                     reply = endpoint.reply(body, self.headers.get("Authorization", ""))
+                if isinstance(reply.content, bytes):
+                    self.send(reply.status, "application/json", reply.content)
+                    return
                 message = {"index": 0, "finish_reason": reply.ending}
                 message["message"] = {"role": "assistant", "content": reply.content}
                 content = reply.body or {"id": "1", "object": "chat.completion", "choices": [message]}
                 if reply.status != 200:
                     content = {"error": {"message": reply.content}}
                 data = (reply.content if reply.raw else json.dumps(content)).encode()
-                self.send_response(reply.status)
-                self.send_header("Content-Type", "text/html" if reply.raw else "application/json")
+                self.send(reply.status, "text/html" if reply.raw else "application/json", data)
+
+            def send(self, status: int, kind: str, data: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(data)))
                 self.send_header("retry-after-ms", "1")
                 self.end_headers()
@@ -101,6 +107,7 @@ class FakeEndpoint:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that reads no more
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coft.backbones.descriptions import load_descriptions, names_class
-from scripts.describing.answers import fault, sentences_in
+from scripts.describing.answers import sentences_in
 
 from .endpoint import Describe, FakeEndpoint, Reply, good, one_line
 
@@ -16,14 +16,11 @@ BAD = {
     "empty": Reply(""),
     "refusal": Reply("I am sorry, I cannot help with that."),
     "cut off": Reply(good("cat"), ending="length"),
-    "withheld": Reply(good("cat"), ending="content_filter"),
-    "no name": Reply(json.dumps([f"A small soft animal {i}." for i in range(5)])),
     "another word": Reply(json.dumps([f"A category of things with number {i}." for i in range(5)])),
     "repeated": Reply(json.dumps(["A cat with a long striped tail."] * 5)),
     "too short": Reply(json.dumps([f"A cat {i}." for i in range(5)])),
     "too long": Reply(json.dumps([f"A cat {i} " + "with a tail " * 30 for i in range(5)])),
     "numbers": Reply("[1, 2, 3, 4, 5]"),
-    "no choices": Reply(body={"error": {"message": "the model is overloaded"}}),
     "no message": Reply(body={"choices": [{"index": 0}]}),
 }
 
@@ -33,8 +30,8 @@ def test_a_bad_answer_is_asked_for_again(endpoint: FakeEndpoint, describe: Descr
     endpoint.replies["cat"] = [bad, Reply(good("cat"))]
     assert describe() == 0
     assert endpoint.asked.count("cat") == 2 and endpoint.asked.count("guinea pig") == 1
-    found = load_descriptions(classes.with_suffix(".json"))["cat"]
-    assert len(found) == 5 and all(names_class(sentence, "cat") and len(sentence) < 200 for sentence in found)
+    sentences = load_descriptions(classes.with_suffix(".json"))["cat"]
+    assert len(sentences) == 5 and all(names_class(sentence, "cat") and len(sentence) < 200 for sentence in sentences)
     second = [r for r in endpoint.requests if "'cat'" in r["messages"][1]["content"]][1]["messages"]
     assert [message["role"] for message in second] == ["system", "user", "assistant", "user"]
     assert second[3]["content"].startswith("That cannot be used: ")
@@ -44,8 +41,8 @@ def test_usable_sentences_of_a_bad_answer_count(endpoint: FakeEndpoint, describe
     half = ["A cat that sleeps on a red sofa.", "A dog in the snow.", "A cat that climbs an old apple tree."]
     endpoint.replies["cat"] = [Reply(json.dumps(half)), Reply(good("cat", 3))]
     assert describe() == 0
-    found = load_descriptions(classes.with_suffix(".json"))["cat"]
-    assert found == [half[0], half[2], *json.loads(good("cat", 3))]
+    sentences = load_descriptions(classes.with_suffix(".json"))["cat"]
+    assert sentences == [half[0], half[2], *json.loads(good("cat", 3))]
     asked = [r for r in endpoint.requests if "'cat'" in r["messages"][1]["content"]][1]["messages"][3]["content"]
     assert "'A dog in the snow.' does not have the words 'cat' in it" in asked and "Write 3 more" in asked
 
@@ -81,18 +78,3 @@ def test_a_class_that_stays_bad_is_named_and_the_others_are_kept(
 )
 def test_sentences_are_found_in_many_forms(answer: str, expected: list[str]) -> None:
     assert sentences_in(answer) == expected
-
-
-@pytest.mark.parametrize(
-    ("sentence", "others", "expected"),
-    [
-        ("A cat with a long tail and whiskers.", [], None),
-        ("A dog with a long tail and whiskers.", [], "does not have the words"),
-        ("A cat with a long tail and whiskers.", ["a cat with a long tail and whiskers"], "twice"),
-        ("A cat here.", [], "says too little"),
-        ("A cat " + "with a tail " * 30, [], "tokens"),
-    ],
-)
-def test_faults_are_named(sentence: str, others: list[str], expected: str | None) -> None:
-    found = fault(sentence, "cat", others)
-    assert found is None if expected is None else expected in str(found)

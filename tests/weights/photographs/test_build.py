@@ -7,9 +7,8 @@ import torch.nn.functional as F
 
 from weights.photographs import __main__ as command
 from weights.photographs import build
-from weights.photographs.build import SHARES, Lexicon, directions, embeddings, entries
+from weights.photographs.build import SHARES, Lexicon, caption_entries, embeddings, target_directions
 from weights.photographs.captions import tokens_of
-from weights.photographs.report import nearest_classes, other_lemmas
 from weights.photographs.wordnet import Synset
 
 NOUNS = {
@@ -41,74 +40,8 @@ class Teacher:
         return torch.eye(8)[[6, 7]]
 
 
-def test_directions_are_of_meanings_names_and_other_words() -> None:
-    rows = directions(LEXICON, Teacher(), torch.zeros(2, 3))  # type: ignore[arg-type]
-    assert len(rows) == 6 + 5 + 2
-    crane = F.normalize(0.75 * torch.eye(8)[3] + 0.25 * torch.eye(8)[4], dim=0)
-    torch.testing.assert_close(rows[6 + 3], crane)
-    assert torch.equal(rows[-2:], torch.eye(8)[[6, 7]])
-
-
-def test_each_entry_points_to_the_direction_of_what_it_says() -> None:
-    rows = directions(LEXICON, Teacher(), torch.zeros(2, 3))  # type: ignore[arg-type]
-    said, weights = entries(LEXICON, Teacher())  # type: ignore[arg-type]
-    for entry in said:
-        if entry.gloss:
-            (offset,) = (key for key, noun in NOUNS.items() if tokens_of(noun.gloss) == entry.gloss)
-            assert torch.equal(rows[entry.target], torch.eye(8)[offset])
-    cranes = [entry for entry in said if entry.name in (tokens_of("crane"), tokens_of("cranes")) and not entry.gloss]
-    assert len(cranes) == 2 and {entry.target for entry in cranes} == {6 + 3}
-    assert {entry.kind for entry in said if entry.name == tokens_of("cat")} == {tokens_of("animal"), ()}
-    assert weights.sum() == pytest.approx(1)
-
-
-def test_shares_of_captions_are_as_declared() -> None:
-    said, weights = entries(LEXICON, Teacher())  # type: ignore[arg-type]
-    concepts = {tokens_of(word) for word in ("cat", "cats", "animal", "animals")}
-    of_concepts = sum(weight for entry, weight in zip(said, weights, strict=True) if entry.name in concepts)
-    words = sum(weight for entry, weight in zip(said, weights, strict=True) if entry.target >= 11)
-    assert float(of_concepts) == pytest.approx(SHARES["concept"])
-    assert float(words) == pytest.approx(SHARES["word"])
-
-
-def test_embeddings_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-
-    class Encoder:
-        def __init__(self, wheel: Path, folder: Path) -> None: ...
-
-        def __call__(self, texts: list[str], progress: Any) -> torch.Tensor:
-            made.append(len(texts))
-            return torch.randn(len(texts), 4)
-
-        def of_tokens(self, texts: list[str]) -> torch.Tensor:
-            made.append(len(texts))
-            return torch.randn(len(texts), 4)
-
-    monkeypatch.setattr(build, "SentenceEncoder", Encoder)
-    one, words, _ = embeddings(LEXICON, Path("wheel"), tmp_path)
-    assert made == [5, 5, 2, 49408]
-    two, again, _ = embeddings(LEXICON, Path("wheel"), tmp_path)
-    assert len(made) == 4 and torch.equal(words, again)
-    (tmp_path / "words.safetensors").write_bytes(b"cut")
-    embeddings(LEXICON, Path("wheel"), tmp_path)
-    assert made[4:] == [2]
-    assert all(torch.equal(one.names[name], two.names[name]) for name in MEANINGS)
-
-
-def test_other_words_are_those_of_the_most_frequent_meaning() -> None:
-    assert other_lemmas("cat", LEXICON) == ["true cat"]
-    assert other_lemmas("crane", LEXICON) == ["crane"]
-
-
 @pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        (["foto"], "photo-lite1"),
-        (["photo", "--threads", "0"], "'0' is no number of at least 1"),
-        (["photo", "--steps", "5"], "--steps: would replace"),
-        (["photo-report", "--out", "nowhere"], "nowhere: has none of photo"),
-    ],
+    ("argv", "expected"), [(["foto"], "photo-lite1"), (["photo", "--steps", "5"], "--steps: would replace")]
 )
 def test_a_mistake_is_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(argv) == 2
@@ -123,11 +56,57 @@ def test_another_version_of_the_recipe_starts_anew(tmp_path: Path, monkeypatch: 
     assert build.Builder(tmp_path, tmp_path).work != first.work
 
 
-def test_nearest_classes_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    from weights.photographs import report
+def test_directions_are_of_meanings_names_and_other_words() -> None:
+    rows = target_directions(LEXICON, Teacher(), torch.zeros(2, 3))  # type: ignore[arg-type]
+    assert len(rows) == 6 + 5 + 2
+    crane = F.normalize(0.75 * torch.eye(8)[3] + 0.25 * torch.eye(8)[4], dim=0)
+    torch.testing.assert_close(rows[6 + 3], crane)
+    assert torch.equal(rows[-2:], torch.eye(8)[[6, 7]])
 
-    vectors = F.normalize(torch.randn(1000, 4, generator=torch.Generator().manual_seed(0)), dim=1)
-    monkeypatch.setattr(report, "load_open_clip", lambda name: None)
-    monkeypatch.setattr(report, "template_features", lambda model, names, template: vectors[[0, 5]])
-    table = nearest_classes(Path("x"), vectors, ["one", "two"]).splitlines()
-    assert table[2].startswith("| one    | tench (1.00),") and table[3].startswith("| two    | electric ray (1.00),")
+
+def test_each_entry_points_to_the_direction_of_what_it_says() -> None:
+    rows = target_directions(LEXICON, Teacher(), torch.zeros(2, 3))  # type: ignore[arg-type]
+    captions, weights = caption_entries(LEXICON, Teacher())  # type: ignore[arg-type]
+    for entry in captions:
+        if entry.gloss:
+            (offset,) = (key for key, noun in NOUNS.items() if tokens_of(noun.gloss) == entry.gloss)
+            assert torch.equal(rows[entry.target], torch.eye(8)[offset])
+    names = (tokens_of("crane"), tokens_of("cranes"))
+    cranes = [entry for entry in captions if entry.name in names and not entry.gloss]
+    assert len(cranes) == 2 and {entry.target for entry in cranes} == {6 + 3}
+    assert {entry.kind for entry in captions if entry.name == tokens_of("cat")} == {tokens_of("animal"), ()}
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_shares_of_captions_are_as_declared() -> None:
+    captions, weights = caption_entries(LEXICON, Teacher())  # type: ignore[arg-type]
+    concepts = {tokens_of(word) for word in ("cat", "cats", "animal", "animals")}
+    of_concepts = sum(weight for entry, weight in zip(captions, weights, strict=True) if entry.name in concepts)
+    words = sum(weight for entry, weight in zip(captions, weights, strict=True) if entry.target >= 11)
+    assert float(of_concepts) == pytest.approx(SHARES["concept"])
+    assert float(words) == pytest.approx(SHARES["word"])
+
+
+def test_embeddings_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    class Encoder:
+        def __init__(self, wheel: Path, folder: Path) -> None: ...
+
+        def __call__(self, texts: list[str], progress: Any) -> torch.Tensor:
+            counts.append(len(texts))
+            return torch.randn(len(texts), 4)
+
+        def of_tokens(self, texts: list[str]) -> torch.Tensor:
+            counts.append(len(texts))
+            return torch.randn(len(texts), 4)
+
+    monkeypatch.setattr(build, "SentenceEncoder", Encoder)
+    one, words, _ = embeddings(LEXICON, Path("wheel"), tmp_path)
+    assert counts == [5, 5, 2, 49408]
+    two, again, _ = embeddings(LEXICON, Path("wheel"), tmp_path)
+    assert len(counts) == 4 and torch.equal(words, again)
+    (tmp_path / "words.safetensors").write_bytes(b"cut")
+    embeddings(LEXICON, Path("wheel"), tmp_path)
+    assert counts[4:] == [2]
+    assert all(torch.equal(one.names[name], two.names[name]) for name in MEANINGS)

@@ -1,7 +1,4 @@
 import hashlib
-import itertools
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +41,9 @@ def _batch(texts: list[str]) -> Batch:
 def test_encoding_is_open_clips(small: Any) -> None:
     texts = ["a photo of a cat.", "dog", "a photo of a large sailing ship, a type of vessel."]
     batch, model = _batch(texts), small.double().eval()
-    found = encode(model, model.token_embedding(batch.tokens), batch.positions, batch.ends)
+    features = encode(model, model.token_embedding(batch.tokens), batch.positions, batch.ends)
     expected = model.encode_text(open_clip.get_tokenizer("RN50")(texts))
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(features, expected, atol=1e-12, rtol=1e-12)
 
 
 def test_noise_takes_the_place_of_its_tokens_alone(small: Any) -> None:
@@ -64,9 +61,9 @@ def test_distance_against_a_loop() -> None:
     total = 0.0
     for i in range(5):
         unit = features[i] / features[i].norm()
-        wanted = torch.softmax(torch.stack([3 * targets[i] @ t for t in targets]), dim=0)
-        said = torch.softmax(torch.stack([3 * unit @ t for t in targets]), dim=0)
-        total += 1 - unit @ targets[i] + (wanted * (wanted / said).log()).sum()
+        target_probabilities = torch.softmax(torch.stack([3 * targets[i] @ t for t in targets]), dim=0)
+        probabilities = torch.softmax(torch.stack([3 * unit @ t for t in targets]), dim=0)
+        total += 1 - unit @ targets[i] + (target_probabilities * (target_probabilities / probabilities).log()).sum()
     torch.testing.assert_close(distance(features, targets, sharpness=3.0), total / 5)
 
 
@@ -78,8 +75,8 @@ ENTRIES = [
 
 
 def test_captions_name_their_entry_and_end_where_they_say() -> None:
-    made = batches(ENTRIES, torch.ones(3), 64, 4, torch.Generator().manual_seed(5))
-    for batch in made:
+    pool = batches(ENTRIES, torch.ones(3), 64, 4, torch.Generator().manual_seed(5))
+    for batch in pool:
         for row, end, target, noise, positions in zip(
             batch.tokens, batch.ends, batch.targets, batch.noise, batch.positions, strict=True
         ):
@@ -89,13 +86,6 @@ def test_captions_name_their_entry_and_end_where_they_say() -> None:
             entry = ENTRIES[int(target)]
             parts = [entry.name, entry.gloss] if entry.gloss else [entry.name]
             assert any(list(part) == words[i : i + len(part)] for part in parts for i in range(len(words)))
-
-
-def test_captions_of_a_seed_are_the_same_and_sorted_by_length() -> None:
-    one, two = (batches(ENTRIES, torch.ones(3), 32, 4, torch.Generator().manual_seed(5)) for _ in range(2))
-    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, two, strict=True))
-    spans = sorted((int(batch.ends.min()), int(batch.ends.max())) for batch in one)
-    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
 
 
 def _distillation(small: Any, folder: Path, steps: int) -> Distillation:
@@ -164,8 +154,8 @@ def test_open_clip_loads_the_folder_and_says_the_same(small: Any, tmp_path: Path
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = (tower.forward_head(tower.forward_features(images), pre_logits=True) - mean) @ projection
-        found = loaded.encode_image(images)
-        assert F.cosine_similarity(found, expected).min() > 0.999  # 16 bits
+        features = loaded.encode_image(images)
+        assert F.cosine_similarity(features, expected).min() > 0.999  # 16 bits
         tokens = open_clip.get_tokenizer("RN50")(["a photo of a cat.", "a dog"])
         near = F.cosine_similarity(loaded.encode_text(tokens), small.eval().encode_text(tokens))
     assert near.min() > 0.99  # 8 bits
@@ -178,26 +168,3 @@ def test_a_source_that_is_another_file_is_refused(tmp_path: Path) -> None:
     assert Source("PyPI", "a", "1", "a.whl", right, "MIT").fetch(tmp_path) == tmp_path / "a.whl"
     with pytest.raises(UserError, match=r"a\.whl: SHA-256 is .*, a 1 has 000000000000\.\.\.; delete the file"):
         Source("PyPI", "a", "1", "a.whl", "0" * 64, "MIT").fetch(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        (
-            "npm error code ETARGET\nnpm error notarget No matching version\nnpm error A complete log",
-            "No matching version",
-        ),
-        ("WARNING: slow\nERROR: No matching distribution found for a==1\n[notice] update", "No matching distribution"),
-        ("", "no reason given"),
-    ],
-)
-def test_a_source_that_cannot_be_had_says_why(
-    said: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failed = subprocess.CompletedProcess([], 1, "", said)
-    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
-    monkeypatch.setattr(shutil, "which", lambda name: name)
-    for registry in ("npm", "PyPI"):
-        with pytest.raises(UserError, match=rf"a 1 could not be had from {registry} \(.*{reason}.*put a\.whl into"):
-            Source(registry, "a", "1", "a.whl", "0", "MIT").fetch(tmp_path)
-    assert not list(tmp_path.iterdir())

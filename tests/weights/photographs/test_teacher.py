@@ -18,8 +18,8 @@ def test_the_regression_is_that_of_the_normal_equations() -> None:
     expected = torch.stack(
         [sum(torch.exp(2 * (torch.dot(q, b) - 1)) * solution[i] for i, b in enumerate(inputs)) for q in asked]
     )
-    found = Regression(inputs, targets, weights, gain=2.0, ridge=0.3)(asked)
-    torch.testing.assert_close(found, F.normalize(expected, dim=1).float(), atol=1e-5, rtol=1e-5)
+    predicted = Regression(inputs, targets, weights, gain=2.0, ridge=0.3)(asked)
+    torch.testing.assert_close(predicted, F.normalize(expected, dim=1).float(), atol=1e-5, rtol=1e-5)
 
 
 def _teacher() -> tuple[Teacher, torch.Tensor]:
@@ -49,5 +49,5 @@ def test_a_noun_that_is_no_class_lies_near_its_kind() -> None:
 
 def test_a_class_lies_nearest_to_its_own_vector() -> None:
     teacher, vectors = _teacher()
-    found = teacher.of_meanings([("cat", 4), ("dog", 5), ("hammer", 6), ("saw", 7)])
-    assert (found @ vectors.t()).argmax(dim=1).tolist() == [0, 1, 2, 3]
+    directions = teacher.of_meanings([("cat", 4), ("dog", 5), ("hammer", 6), ("saw", 7)])
+    assert (directions @ vectors.t()).argmax(dim=1).tolist() == [0, 1, 2, 3]

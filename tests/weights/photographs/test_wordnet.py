@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from weights.photographs.lexicon import can_be_seen, meanings_of, plural, read_counts
-from weights.photographs.wordnet import ancestors, leaves_below, parse, read_nouns
+from weights.photographs.lexicon import can_be_seen, meanings_of, read_counts
+from weights.photographs.wordnet import ancestors, leaves_below, read_nouns
 
 LICENCE = "  1 This software and database is being provided to you\n"
 ENTITY = "00001740 03 n 01 entity 0 001 ~ 00001930 n 0000 | that which is perceived  \n"
@@ -46,10 +46,6 @@ def test_nouns_have_names_glosses_and_kinds(archive: Path) -> None:
     assert nouns[30].instance and not nouns[20].instance
 
 
-def test_the_licence_is_no_noun() -> None:
-    assert parse(LICENCE) is None
-
-
 def test_ancestors_come_nearest_first_and_once(archive: Path) -> None:
     assert list(ancestors(20, read_nouns(archive))) == [20, 10, 1930, 1740]
 
@@ -66,10 +62,3 @@ def test_shares_of_meanings_follow_counts_and_what_can_be_seen(archive: Path) ->
     weights = {20: 4.0, 30: 0.25, 40: 0.25}
     shares = dict(meanings_of(nouns, counts, seen)["crane"])
     assert shares == pytest.approx({offset: weight / 4.5 for offset, weight in weights.items()})
-
-
-@pytest.mark.parametrize(
-    ("one", "many"), [("cat", "cats"), ("fox", "foxes"), ("berry", "berries"), ("toy", "toys"), ("church", "churches")]
-)
-def test_plurals(one: str, many: str) -> None:
-    assert plural(one) == many

@@ -33,11 +33,11 @@ def build_data_loader(
 
     Args:
         cfg: DATALOADER.NUM_WORKERS and USE_CUDA are read.
-        sampler_type: See `build_sampler`.
+        sampler_type: Name of a sampler that `build_sampler` makes.
         data_source: Images.
         batch_size: Images in a batch.
-        n_domain: See `build_sampler`.
-        n_ins: See `build_sampler`.
+        n_domain: Domains in a batch, for samplers of domains.
+        n_ins: Images of a class in a batch, for samplers of classes.
         tfm: One transform, or several for several views.
         is_train: Training drops an incomplete last batch, unless it is the only one.
         dataset_wrapper: Takes the place of `DatasetWrapper`.
@@ -73,7 +73,7 @@ class DataManager:
     Args:
         cfg: The config.
         custom_tfm_train: Takes the place of the transform of training that INPUT describes.
-        custom_tfm_test: Likewise for tests.
+        custom_tfm_test: Takes the place of the transform of tests.
         dataset_wrapper: Takes the place of `DatasetWrapper`.
 
     Attributes:

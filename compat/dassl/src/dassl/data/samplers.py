@@ -68,7 +68,7 @@ class RandomDomainSampler(_GroupedSampler):
 
 
 class SeqDomainSampler(RandomDomainSampler):
-    """As `RandomDomainSampler`, with all domains in every batch, in sorted order.
+    """Batches of equally many images from every domain, in sorted order, each image at most once.
 
     Args:
         data_source: Images with a `domain`.
@@ -138,8 +138,8 @@ def build_sampler(
         cfg: Not read; part of the API.
         data_source: Images.
         batch_size: Images in a batch.
-        n_domain: See `RandomDomainSampler`.
-        n_ins: See `RandomClassSampler`.
+        n_domain: Domains in a batch, for RandomDomainSampler.
+        n_ins: Images of a class in a batch, for RandomClassSampler.
 
     Raises:
         ValueError: If the name is unknown, or the sizes do not fit.

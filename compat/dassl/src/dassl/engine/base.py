@@ -89,14 +89,14 @@ class TrainerBase(Models):
             if not path.exists():
                 raise FileNotFoundError(f"No model at {path}")
         for name, path in paths.items():
-            found = load_checkpoint(path)
-            result = found.get("val_result")
-            shown = "none" if result is None else f"{result:.1f}"
-            print(f"Load {path} to {name} (epoch={found.get('epoch')}, val_result={shown})")
-            self._models[name].load_state_dict(fit_module(found["state_dict"], self._models[name]))
+            checkpoint = load_checkpoint(path)
+            result = checkpoint.get("val_result")
+            percent = "none" if result is None else f"{result:.1f}"
+            print(f"Load {path} to {name} (epoch={checkpoint.get('epoch')}, val_result={percent})")
+            self._models[name].load_state_dict(fit_module(checkpoint["state_dict"], self._models[name]))
 
     def resume_model_if_exist(self, directory: StrPath) -> int:
-        """Restore models, optimizers and schedules, and what else an interrupted run knew, if there is such a run.
+        """Restore models, optimizers, schedules and the rest of the state of a stopped run, if there is one.
 
         Args:
             directory: Its output folder.
@@ -143,7 +143,7 @@ class TrainerBase(Models):
             self._writer = SummaryWriter(log_dir=str(log_dir))
 
     def close_writer(self) -> None:
-        """Stop it."""
+        """Stop writing scalars."""
         if self._writer is not None:
             self._writer.close()
 
@@ -183,7 +183,7 @@ class TrainerBase(Models):
         """Called after each epoch."""
 
     def keep_state(self) -> None:
-        """Called when an epoch is all done: keep what another run needs to go on as if this one had not stopped."""
+        """Called when an epoch is all done: keep what another run needs to go on to the same result."""
 
     def run_epoch(self) -> None:
         """Train for an epoch."""
@@ -194,7 +194,7 @@ class TrainerBase(Models):
         raise NotImplementedError
 
     def parse_batch_train(self, *args: Any, **kwargs: Any) -> Any:
-        """Take apart a batch of training; what it takes and returns is the plugin's business."""
+        """Take apart a batch of training; its arguments and its result are the plugin's choice."""
         raise NotImplementedError
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

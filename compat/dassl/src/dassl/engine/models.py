@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..utils.tools import tolist_if_not
-
 Names = str | Iterable[str] | None
 
 
@@ -53,11 +51,11 @@ class Models:
         """
         if names is None:
             return list(self._models)
-        found: list[str] = tolist_if_not(names) if isinstance(names, str) else list(names)
-        for name in found:
+        chosen = [names] if isinstance(names, str) else list(names)
+        for name in chosen:
             if name not in self._models:
                 raise AssertionError(f"no model is registered as {name!r}; expected some of {list(self._models)}")
-        return found
+        return chosen
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
         """Put registered models into training or evaluation mode.

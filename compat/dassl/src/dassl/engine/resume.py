@@ -1,4 +1,4 @@
-"""What a stopped run leaves behind, so that another goes on bit for bit as if nothing had happened.
+"""The state of a run, from which another goes on to the same bits.
 
 One file, `resume.pth.tar` in the output folder, is replaced after each epoch: several models, and what goes with
 them, are always of the same epoch. It holds tensors, numbers and plain containers. The numbered checkpoints stay what

@@ -96,8 +96,8 @@ class SimpleTrainer(TrainerBase):
         """RESUME; or the output folder, also if a run that went on from RESUME got further there."""
         if not self.cfg.RESUME:
             return self.output_dir
-        own = resume.read(self.output_dir)
-        return self.output_dir if own and own["resumed_from"] == self.cfg.RESUME else self.cfg.RESUME
+        state = resume.read(self.output_dir)
+        return self.output_dir if state and state["resumed_from"] == self.cfg.RESUME else self.cfg.RESUME
 
     def after_epoch(self) -> None:
         """Keep the best model if that is wanted, and write checkpoints when they are due."""

@@ -1,4 +1,4 @@
-"""The trainers, and what plugins look for beside them."""
+"""The trainers, with the meters and the writer that plugins import from here."""
 
 from typing import Any
 

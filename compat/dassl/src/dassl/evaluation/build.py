@@ -6,7 +6,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from ..utils.registry import Registry, check_availability
+from ..utils.registry import Registry
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
@@ -17,7 +17,4 @@ def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
     Raises:
         ValueError: If the name is unknown.
     """
-    check_availability(cfg.TEST.EVALUATOR, EVALUATOR_REGISTRY.registered_names())
-    if cfg.VERBOSE:
-        print(f"Loading evaluator: {cfg.TEST.EVALUATOR}")
-    return EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg, **kwargs)
+    return EVALUATOR_REGISTRY.build(cfg.TEST.EVALUATOR, cfg, **kwargs)

@@ -19,7 +19,7 @@ class _Warmup(LRScheduler):
         optimizer: What is scheduled.
         successor: The schedule that takes over, at its initial rate.
         warmup_epoch: Number of epochs of warm-up.
-        last_epoch: As in PyTorch.
+        last_epoch: The epoch before the first, as PyTorch counts.
     """
 
     def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1) -> None:
@@ -49,8 +49,8 @@ class _Warmup(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state; the optimizer stays the one this schedule was built on."""
-        own = {key: value for key, value in state_dict.items() if key not in ("successor", "optimizer")}
-        super().load_state_dict(own)
+        state = {key: value for key, value in state_dict.items() if key not in ("successor", "optimizer")}
+        super().load_state_dict(state)
         self.successor.load_state_dict(state_dict["successor"])
 
 

@@ -101,8 +101,7 @@ def _check_sums(path: Path) -> None:
 
 def _load_with_objects(fpath: StrPath, device: Where) -> dict[str, Any]:
     try:
-        found = torch.load(fpath, map_location=device, pickle_module=unpickling, weights_only=False)
-        return unpickling.plain(found)
+        return unpickling.plain(torch.load(fpath, map_location=device, pickle_module=unpickling, weights_only=False))
     except Exception as error:  # a broken pickle fails in any way
         raise unpickling.refusal(fpath, error) from error
 
@@ -119,21 +118,21 @@ def resume_from_checkpoint(fdir: StrPath, model: nn.Module, optimizer: Any = Non
     """
     path = Path(fdir) / (Path(fdir) / POINTER).read_text(encoding="utf-8").strip()
     print(f'Loading checkpoint from "{path}"')
-    found = load_checkpoint(path)
-    restore(found, model, optimizer, scheduler)
-    print(f"Previous epoch: {found['epoch']}")
-    return int(found["epoch"])
+    checkpoint = load_checkpoint(path)
+    restore(checkpoint, model, optimizer, scheduler)
+    print(f"Previous epoch: {checkpoint['epoch']}")
+    return int(checkpoint["epoch"])
 
 
-def restore(found: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> None:
+def restore(checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> None:
     """Load what a checkpoint holds into a model, its optimizer and its schedule."""
-    model.load_state_dict(fit_module(found["state_dict"], model))
+    model.load_state_dict(fit_module(checkpoint["state_dict"], model))
     print("Loaded model weights")
-    if optimizer is not None and found.get("optimizer") is not None:
-        optimizer.load_state_dict(found["optimizer"])
+    if optimizer is not None and checkpoint.get("optimizer") is not None:
+        optimizer.load_state_dict(checkpoint["optimizer"])
         print("Loaded optimizer")
-    if scheduler is not None and found.get("scheduler") is not None:
-        scheduler.load_state_dict(found["scheduler"])
+    if scheduler is not None and checkpoint.get("scheduler") is not None:
+        scheduler.load_state_dict(checkpoint["scheduler"])
         print("Loaded scheduler")
 
 

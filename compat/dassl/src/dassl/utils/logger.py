@@ -44,11 +44,11 @@ class Logger:
 
     def write(self, msg: str) -> int:
         """Write to both. The file is flushed each time: a forked worker must not inherit half a line."""
-        self._say(lambda: self.console.write(msg))
+        self._on_console(lambda: self.console.write(msg))
         self.record(msg)
         return len(msg)
 
-    def _say(self, act: Callable[[], object]) -> None:
+    def _on_console(self, act: Callable[[], object]) -> None:
         """Do something with the console. Once nobody reads it any more, it leads nowhere: the file has all."""
         if self.console.closed:
             return
@@ -65,7 +65,7 @@ class Logger:
 
     def flush(self) -> None:
         """Flush both, the file down to the disk."""
-        self._say(self.console.flush)
+        self._on_console(self.console.flush)
         if self.file is not None:
             self.file.flush()
             os.fsync(self.file.fileno())
@@ -94,7 +94,7 @@ class ErrorLogger(Logger):
 
     def flush(self) -> None:
         """Flush the console; bars do so many times a second, so the disk is left alone."""
-        self._say(self.console.flush)
+        self._on_console(self.console.flush)
 
 
 def setup_logger(output: StrPath | None = None) -> None:

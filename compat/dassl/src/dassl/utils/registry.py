@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 __all__ = ["Registry", "check_availability", "get_most_similar_str_to_a_from_b"]
@@ -37,10 +38,7 @@ class Registry:
         Raises:
             KeyError: If the name is taken.
         """
-        if obj is not None:
-            return self._add(obj, force)
-        decorator: Callable[[Any], Any] = lambda found: self._add(found, force)  # noqa: E731
-        return decorator
+        return partial(self._add, force=force) if obj is None else self._add(obj, force)
 
     def _add(self, obj: Any, force: bool) -> Any:
         name = obj.__name__
@@ -62,6 +60,17 @@ class Registry:
     def registered_names(self) -> list[str]:
         """Names in the order of registration."""
         return list(self._objects)
+
+    def build(self, name: str, cfg: Any, **options: Any) -> Any:
+        """Call the object of a name with a config, and announce it if the config is VERBOSE.
+
+        Raises:
+            ValueError: If the name is unknown.
+        """
+        check_availability(name, self.registered_names())
+        if cfg.VERBOSE:
+            print(f"Loading {self._name.lower()}: {name}")
+        return self.get(name)(cfg, **options)
 
 
 def get_most_similar_str_to_a_from_b(a: str, b: Sequence[str]) -> str | None:

@@ -37,25 +37,25 @@ def load_pretrained_weights(model: nn.Module, weight_path: StrPath) -> None:
         model: Its weights are replaced.
         weight_path: A checkpoint, or a bare state dict. "module." before names is ignored.
     """
-    found = load_checkpoint(weight_path)
+    checkpoint = load_checkpoint(weight_path)
     target = unwrap(model)
-    own = target.state_dict()
-    weights = strip_module(found.get("state_dict", found))
-    fitting = {name: value for name, value in weights.items() if name in own and _fits(value, own[name])}
+    present = target.state_dict()
+    weights = strip_module(checkpoint.get("state_dict", checkpoint))
+    fitting = {name: value for name, value in weights.items() if name in present and _fits(value, present[name])}
     if not fitting:
         warnings.warn(f"Cannot load {weight_path} (check the key names manually)", stacklevel=2)
         return
-    target.load_state_dict({**own, **fitting})
+    target.load_state_dict({**present, **fitting})
     print(f"Successfully loaded pretrained weights from {weight_path}")
     discarded = [name for name in weights if name not in fitting]
     if discarded:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
 
 
-def _fits(value: Any, own: Any) -> bool:
-    if isinstance(value, torch.Tensor) and isinstance(own, torch.Tensor):
-        return value.shape == own.shape
-    return type(value) is type(own)
+def _fits(new: Any, present: Any) -> bool:
+    if isinstance(new, torch.Tensor) and isinstance(present, torch.Tensor):
+        return new.shape == present.shape
+    return type(new) is type(present)
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:

@@ -1,4 +1,4 @@
-"""An image with its label, and a data set of such."""
+"""An image with its label, and a data set of such images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Datum:
 
 
 class DatasetBase:
-    """A data set. What is known of classes comes from `train_x` alone.
+    """A data set. Classes and their names are those of `train_x` alone.
 
     Args:
         train_x: Labelled training images.

@@ -6,7 +6,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from ...utils.registry import Registry, check_availability
+from ...utils.registry import Registry
 
 DATASET_REGISTRY = Registry("DATASET")
 
@@ -17,7 +17,4 @@ def build_dataset(cfg: CfgNode) -> Any:
     Raises:
         ValueError: If the name is unknown.
     """
-    check_availability(cfg.DATASET.NAME, DATASET_REGISTRY.registered_names())
-    if cfg.VERBOSE:
-        print(f"Loading dataset: {cfg.DATASET.NAME}")
-    return DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+    return DATASET_REGISTRY.build(cfg.DATASET.NAME, cfg)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -15,10 +16,6 @@ Operation = Callable[[Image.Image, float], Image.Image]
 Ranges = list[tuple[Operation, float, float]]
 
 _HOLE = (125, 123, 114)  # about the mean colour of natural images
-
-
-def _affine(img: Image.Image, *matrix: float) -> Image.Image:
-    return img.transform(img.size, Image.Transform.AFFINE, matrix)
 
 
 def _signed(value: float) -> float:
@@ -65,44 +62,18 @@ def solarize_add(img: Image.Image, value: float) -> Image.Image:
     return img.point([min(255, level + int(value)) if level < 128 else level for level in range(256)] * 3)
 
 
-def color(img: Image.Image, value: float) -> Image.Image:
-    """Change the saturation; 1 leaves it."""
-    return ImageEnhance.Color(img).enhance(value)
+def _affine(entry: int) -> Operation:
+    """An operation that sets one entry of an affine transform's matrix, and leaves the others the identity's."""
+
+    def apply(img: Image.Image, value: float) -> Image.Image:
+        matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+        matrix[entry] = _signed(value)
+        return img.transform(img.size, Image.Transform.AFFINE, matrix)
+
+    return apply
 
 
-def contrast(img: Image.Image, value: float) -> Image.Image:
-    """Change the contrast; 1 leaves it."""
-    return ImageEnhance.Contrast(img).enhance(value)
-
-
-def brightness(img: Image.Image, value: float) -> Image.Image:
-    """Change the brightness; 1 leaves it."""
-    return ImageEnhance.Brightness(img).enhance(value)
-
-
-def sharpness(img: Image.Image, value: float) -> Image.Image:
-    """Change the sharpness; 1 leaves it."""
-    return ImageEnhance.Sharpness(img).enhance(value)
-
-
-def shear_x(img: Image.Image, value: float) -> Image.Image:
-    """Shear along the width."""
-    return _affine(img, 1, _signed(value), 0, 0, 1, 0)
-
-
-def shear_y(img: Image.Image, value: float) -> Image.Image:
-    """Shear along the height."""
-    return _affine(img, 1, 0, 0, _signed(value), 1, 0)
-
-
-def shift_x(img: Image.Image, value: float) -> Image.Image:
-    """Translate by so many pixels along the width."""
-    return _affine(img, 1, 0, _signed(value), 0, 1, 0)
-
-
-def shift_y(img: Image.Image, value: float) -> Image.Image:
-    """Translate by so many pixels along the height."""
-    return _affine(img, 1, 0, 0, 0, 1, _signed(value))
+shear_x, shift_x, shear_y, shift_y = (_affine(entry) for entry in (1, 2, 3, 5))  # shifts are in pixels
 
 
 def translate_x(img: Image.Image, value: float) -> Image.Image:
@@ -134,8 +105,14 @@ _GEOMETRY: Ranges = [
 _COMMON: Ranges = [(auto_contrast, 0, 1), (equalize, 0, 1), (posterize, 4, 8), (solarize, 0, 256)]
 
 
+def _enhancement(enhancer: Callable[[Image.Image], Any]) -> Operation:
+    """An operation by one of Pillow's enhancers; 1 leaves the image as it is."""
+    return lambda img, value: enhancer(img).enhance(value)
+
+
 def _enhancers(low: float, high: float) -> Ranges:
-    return [(op, low, high) for op in (color, contrast, brightness, sharpness)]
+    kinds = (ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Brightness, ImageEnhance.Sharpness)
+    return [(_enhancement(kind), low, high) for kind in kinds]
 
 
 CLASSIC: Ranges = [

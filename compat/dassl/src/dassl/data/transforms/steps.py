@@ -19,7 +19,7 @@ INTERPOLATION_MODES = {
 }
 GREY = (128, 128, 128)
 
-Made = tuple[str, Any]  # what is printed of a step, and the step
+Made = tuple[str, Any]  # a step's title, which is printed, and the step
 
 
 def _size(options: CfgNode) -> tuple[int, int]:

@@ -1,0 +1,159 @@
+"""Settings of a run, whatever its method: the root of the config, and Dassl's sections MODEL, OPTIM, TRAIN, TEST."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .data_settings import Dataloader, Dataset, Input
+from .settings import keys, setting, share
+
+OPTIMIZERS = ("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")
+SCHEDULES = ("single_step", "multi_step", "cosine")
+WARMUPS = ("linear", "constant")
+COMPILERS = ("", "inductor", "cudagraphs", "aot_eager", "eager")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The CLIP."""
+
+    name: str = setting("", "OpenAI's name of a CLIP, the path of a checkpoint, open_clip:MODEL/TAG, or our own")
+    trust_jit: bool = setting(
+        False, "read TorchScript archives that are not OpenAI's; such an archive is a program", adapt=True
+    )
+    frozen_stages: int = setting(
+        -1,
+        "first stages of a timm image encoder, the stem included, that never train; -1: follow the backbone",
+        at_least=-1,
+        adapt=True,
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained."""
+
+    init_weights: str = setting("", "CoOp and its kin: checkpoint of prompts to start from")
+    backbone: Backbone = field(default_factory=Backbone)
+
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        """What is not there."""
+        if self.init_weights and not os.path.isfile(self.init_weights):  # noqa: PTH113 - a Path cannot be any text
+            yield "INIT_WEIGHTS", "no such file: give a checkpoint of prompts, or none"
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimizer of prompts and light modules."""
+
+    name: str = setting("adam", "optimizer", choices=OPTIMIZERS)
+    lr: float = setting(0.0003, "learning rate", at_least=0.0, adapt=True)
+    weight_decay: float = setting(5e-4, "weight decay", at_least=0.0, adapt=True)
+    momentum: float = share(0.9, "sgd, rmsprop: momentum", adapt=True)
+    sgd_dampning: float = share(0.0, "sgd: dampening of the momentum")
+    sgd_nesterov: bool = setting(False, "sgd: Nesterov's momentum")
+    rmsprop_alpha: float = share(0.99, "rmsprop: decay of the mean of squares")
+    adam_beta1: float = setting(0.9, "adam and its kin: decay of the mean", at_least=0.0, below=1.0)
+    adam_beta2: float = setting(0.999, "adam and its kin: decay of the mean of squares", at_least=0.0, below=1.0)
+    staged_lr: bool = setting(False, "Dassl's: a lower learning rate for all but NEW_LAYERS")
+    new_layers: tuple[str, ...] = setting((), "STAGED_LR: layers that have LR in full")
+    base_lr_mult: float = setting(0.1, "STAGED_LR: factor for the others", at_least=0.0)
+    lr_scheduler: str = setting("single_step", "schedule of the learning rate", choices=SCHEDULES)
+    stepsize: tuple[int, ...] = setting(
+        (-1,),
+        "multi_step: epochs after which LR falls; single_step: the last of them is the period, -1 all epochs",
+        at_least=-1,
+    )
+    gamma: float = setting(0.1, "factor by which LR falls", at_least=0.0)
+    max_epoch: int = setting(10, "epochs of trainers without phases; GRIP: of a round", at_least=1)
+    warmup_epoch: int = setting(-1, "epochs of warm-up; 0 or -1: none", at_least=-1)
+    warmup_type: str = setting("linear", "LR in the warm-up", choices=WARMUPS)
+    warmup_cons_lr: float = setting(1e-5, "constant warm-up: its learning rate", at_least=0.0)
+    warmup_min_lr: float = setting(1e-5, "linear warm-up: learning rate of its first epoch", at_least=0.0)
+    warmup_recount: bool = setting(True, "the schedule begins after the warm-up; False: it counts those epochs, too")
+
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        """What PyTorch would refuse, or take for something else."""
+        if not self.stepsize:
+            yield "STEPSIZE", "expected at least one epoch, such as [20]"
+        if self.lr_scheduler == "multi_step" and (min(self.stepsize) < 1 or sorted(self.stepsize) != [*self.stepsize]):
+            yield "STEPSIZE", "multi_step needs epochs of at least 1, the earlier ones first"
+        if self.name == "sgd" and self.sgd_nesterov and (not self.momentum or self.sgd_dampning):
+            yield "SGD_NESTEROV", "it needs a MOMENTUM above 0 and an SGD_DAMPNING of 0"
+        if self.staged_lr and not self.new_layers:
+            yield "STAGED_LR", "it needs names of layers in OPTIM.NEW_LAYERS"
+
+
+@dataclass(frozen=True)
+class Train:
+    """How training goes on, and what it says."""
+
+    checkpoint_freq: int = setting(0, "epochs between checkpoints; 0: after the last epoch only", at_least=0)
+    print_freq: int = setting(10, "batches between two lines of the log", at_least=1, free=True)
+    eval_freq: int = setting(5, "epochs between accuracies for the curves; 0: ends of the phases only", at_least=0)
+    micro_batch: int = setting(
+        0, "images that go through an encoder at a time, for less memory; 0: the whole batch", at_least=0, adapt=True
+    )
+    guard: bool = setting(  # Phase I may train nothing with it
+        True, "CoFT, CoFT+: train nothing and keep zero-shot CLIP where it hardly knows the classes", phase2=False
+    )
+    phase1_from: str = setting(  # free, for Phase I of the same settings has the same bits
+        "", "output folder of a run whose Phase I this one takes, to differ in Phase II", free=True
+    )
+    compile: str = setting(
+        "", "backend of torch.compile for the encoders of full fine-tuning; empty: none", choices=COMPILERS, adapt=True
+    )
+
+
+@dataclass(frozen=True)
+class Test:
+    """The evaluation."""
+
+    evaluator: str = setting("Classification", "name of an evaluator in Dassl's registry")
+    per_class_result: bool = setting(False, "say the accuracy of each class, too")
+    compute_cmat: bool = setting(False, "write a confusion matrix to cmat.pt")
+    no_test: bool = setting(False, "do not evaluate after training")
+    split: str = setting("test", "which images are evaluated", choices=("test", "val"))
+    final_model: str = setting(
+        "last_step", "the last epoch, or the best on validation images, by labels", choices=("last_step", "best_val")
+    )
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Which trainer; each has a section of its own below."""
+
+    name: str = setting("", "name of the trainer")
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where and how."""
+
+    output_dir: str = setting("./output", "folder for results and checkpoints", free=True)
+    resume: str = setting("", "output folder of a run to go on from", free=True)
+    seed: int = setting(
+        -1, "of everything random; -1: that of the run that goes on, or one is drawn", at_least=-1, at_most=2**32 - 1
+    )
+    use_cuda: bool = setting(True, "use the GPU, if there is one", free=True, adapt=True)
+    verbose: bool = setting(True, "say what is built", free=True)
+    input: Input = field(default_factory=Input)
+    dataset: Dataset = field(default_factory=Dataset)
+    dataloader: Dataloader = field(default_factory=Dataloader)
+    model: Model = field(default_factory=Model)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train, metadata={"phase2": True})
+    test: Test = field(default_factory=Test, metadata={"phase2": True})
+    trainer: Trainer = field(default_factory=Trainer)
+
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        """Results have to be somewhere."""
+        if not self.output_dir.strip():
+            yield "OUTPUT_DIR", "expected the path of a folder"
+
+
+RUN_KEYS = keys(Root)
+# Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
+FREE_KEYS = {name for name, key in RUN_KEYS.items() if key.free}

@@ -1,0 +1,141 @@
+"""Settings of a run that a program gives: names of docs/settings.md as Python writes them.
+
+`PHASE1.EPOCHS` of the method's section is `phase1__epochs`, `INPUT.SIZE` is `input__size`: lower case, two underscores
+for a dot, as scikit-learn has it. Defaults are those of the commands: what is declared, then the file of configs that
+suits method and backbone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from coft.core.config_files import evaluated, read_config
+from coft.core.errors import UserError, did_you_mean
+from coft.core.precision import AUTO
+from coft.core.run_settings import RUN_KEYS
+from coft.core.settings import Key, checked, flatten
+
+from .backbone import check_light_module, faster, follow_backbone
+from .specs import SPECS, MethodSpec
+from .trainer_configs import trainer_config
+
+READ = {name.split(".")[0] for name, key in RUN_KEYS.items() if key.adapt}  # sections of which something is read
+METHODS = {"coft": SPECS["CoFT"], "coft+": SPECS["CoFTPlus"]}
+
+
+class Config(dict[str, Any]):
+    """Settings by name, sections within sections, as attributes, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def tree(self) -> dict[str, Any]:
+        """Nested dictionaries, with a list for a tuple."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.items()}
+        return {name: value.tree() if isinstance(value, Config) else value for name, value in plain.items()}
+
+    def dump(self) -> str:
+        """YAML."""
+        return str(yaml.safe_dump(self.tree()))
+
+
+def spec_of(method: str) -> MethodSpec:
+    """A method by its name.
+
+    Raises:
+        UserError: If there is no such method.
+    """
+    if method not in METHODS:
+        raise UserError(f"method is {method!r}; {did_you_mean(str(method), METHODS)}")
+    return METHODS[method]
+
+
+def python_name(name: str, section: str) -> str:
+    """A setting as Python writes it; those of the method go without their section."""
+    return name.removeprefix(f"{section}.").replace(".", "__").lower()
+
+
+def declared(spec: MethodSpec) -> dict[str, Key]:
+    """All settings of a run, by full name."""
+    of_run = {name: key for name, key in RUN_KEYS.items() if "." not in name or name.split(".")[0] in READ}
+    return of_run | spec.keys
+
+
+def keys_by_python_name(spec: MethodSpec) -> dict[str, Key]:
+    """Settings that a user may give, by their names in Python; each Key has its full name."""
+    return {
+        python_name(name, spec.section): key
+        for name, key in declared(spec).items()
+        if key.adapt or name.startswith(f"{spec.section}.")
+    }
+
+
+def parse(spec: MethodSpec, name: str, text: str) -> Any:
+    """What a text says that a user wrote for a setting.
+
+    Raises:
+        UserError: If there is no such setting.
+    """
+    return evaluated(_key(spec, name), text)
+
+
+def _key(spec: MethodSpec, name: str) -> Key:
+    names = keys_by_python_name(spec)
+    if name not in names:
+        raise UserError(f"unknown setting {name!r}; {did_you_mean(name, names)}")
+    return names[name]
+
+
+def settle(spec: MethodSpec, backbone: str, seed: int, output: str, arguments: Mapping[str, Any]) -> Config:
+    """All settings of a run.
+
+    Args:
+        spec: The method.
+        backbone: Name of the CLIP.
+        seed: Of everything random.
+        output: Folder of the results, or "".
+        arguments: What the user gave, by its names in Python.
+
+    Returns:
+        A config, complete: what follows the backbone and the machine is filled in.
+
+    Raises:
+        UserError: On an unknown name, a value that a setting does not take, or an unknown backbone.
+    """
+    settings = declared(spec)
+    changes = {_key(spec, name).name: checked(replace(_key(spec, name), name=name), x) for name, x in arguments.items()}
+    changes |= {"TRAINER.NAME": spec.trainer, "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "Folder"}
+    changes |= {"SEED": checked(replace(settings["SEED"], name="seed"), seed), "OUTPUT_DIR": output}
+    values = {name: key.default for name, key in settings.items()}
+    file = trainer_config(spec.trainer, backbone, changes.get("MODEL.BACKBONE.TRUST_JIT", False))
+    for name, value in flatten(read_config("configs", str(file)) if file else {}).items():
+        if name in settings:
+            values[name] = checked(settings[name], evaluated(settings[name], value))
+    cfg = _nested(values | changes)
+    follow_backbone(cfg)
+    section = getattr(cfg.TRAINER, spec.trainer.upper())
+    check_light_module(section.VISUAL, "visual")
+    section.PREC = faster(cfg) if section.PREC == AUTO else section.PREC
+    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
+    return cfg
+
+
+def _nested(values: Mapping[str, Any]) -> Config:
+    root = Config()
+    for name, value in values.items():
+        *above, leaf = name.split(".")
+        node = root
+        for part in above:
+            node = node.setdefault(part, Config())
+        node[leaf] = value
+    return root

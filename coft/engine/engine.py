@@ -1,0 +1,350 @@
+"""What runs a method: batches, passes forward and back, micro-batches, several processes, optimizers, predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coft.backbones.backbone import ClassBackbone
+from coft.core.parallel import Parallel
+from coft.core.table import Table
+from coft.images.batches import Drawn, Source, UnlabeledImages
+from coft.labelling.predictor import Predictor
+from coft.labelling.protocol import Batch, Encoders, Method
+
+from .encoding import Features, encode_batches, encode_images
+from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, build, light_optimizer
+from .runtime import Runtime
+
+MOST_NUMBERS = 4  # that a step reports of a model
+Losses = dict[str, float]
+
+
+class Engine:
+    """Runs a method.
+
+    Args:
+        images: The unlabeled images; None where the method has none.
+        clip: CLIP for the classes at hand.
+        runtime: Where and how to compute.
+        make_light: Makes the optimizer of prompts and light modules, whose schedule is a cosine over the steps.
+        make_by_epoch: Makes optimizer and schedule of a model whose schedule is stepped once an epoch.
+
+    Attributes:
+        method: What it runs, once that is attached.
+        optimizers: Of the models that train, by name.
+        schedulers: Of the optimizers, by name.
+    """
+
+    method: Method
+
+    def __init__(
+        self,
+        images: UnlabeledImages | None,
+        clip: ClassBackbone,
+        runtime: Runtime,
+        make_light: MakeOptimizer = light_optimizer,
+        make_by_epoch: Callable[[nn.Module], Built] | None = None,
+    ) -> None:
+        self.images: Any = images  # None: the method has none
+        self.clip, self.runtime, self.world = clip, runtime, runtime.world
+        self.seed, self.device = runtime.seed, runtime.device
+        self.make_light, self.make_by_epoch = make_light, make_by_epoch
+        self.optimizers: dict[str, Any] = {}
+        self.schedulers: dict[str, Any] = {}
+        self.phase = 1
+        self._clip_features: dict[int, Table] = {}
+        self._predictor: Predictor | None = None
+
+    def attach(self, method: Method) -> None:
+        """Take the method that is to be run."""
+        self.method = method
+        count = len(method.models) if method.in_parallel else 1
+        self.parallel = Parallel(max(1, count), self.clip.visual, self.device.type)
+        if not method.epochs:
+            return
+        for name in method.models:
+            if method.several_phases:
+                self.optimizers[name] = PhasedOptimizer(partial(self._build, name))
+                self.schedulers[name] = PhasedScheduler(self.optimizers[name])
+            else:
+                self.optimizers[name], self.schedulers[name] = self._build(name, 1)
+
+    def _build(self, name: str, phase: int) -> Built:
+        tuning, student = self.method.tuning(phase), self.method.student(name)
+        if tuning.by_epoch:
+            assert self.make_by_epoch is not None
+            return self.make_by_epoch(student)
+        if tuning.rate is not None and self.runtime.compiler:
+            student.encoder.compile(backend=self.runtime.compiler)  # type: ignore[union-attr]  # in place
+        return build(student, tuning, self.make_light)
+
+    # ---------------------------------------------------------------- the course of a run
+
+    def begin(self) -> None:
+        """Do what comes before the first epoch."""
+        self.decide(self.method.begin)
+
+    def resumed(self) -> None:
+        """Do what comes before the first epoch of a run that goes on from a checkpoint."""
+        self.decide(self.method.resumed)
+
+    def autocast(self) -> torch.autocast:
+        """Context in which a forward pass runs, with gradients or without them as now."""
+        return self.runtime.autocast()
+
+    def begin_epoch(self, epoch: int) -> Sequence[Any]:
+        """Do what comes before the steps of an epoch.
+
+        Returns:
+            Its batches.
+        """
+        method = self.method
+        method.epoch, self.phase = epoch, method.phase(epoch)
+        self._enter(self.phase)
+        self.decide(partial(method.prepare, epoch))
+        self._number = 0
+        self._frequency = {
+            name: labels.log_frequency(len(self.clip.classnames)) for name, labels in method.labels.items()
+        }
+        return self.batches()
+
+    def _enter(self, phase: int) -> None:
+        late = [o for o in self.optimizers.values() if isinstance(o, PhasedOptimizer) and o.phase != phase]
+        if late:
+            self.method.enter(phase)
+        for optimizer in late:
+            optimizer.enter(phase)
+
+    def batches(self) -> Sequence[Any]:
+        """Batches of the present epoch."""
+        method = self.method
+        if method.labelled is not None:
+            return method.labelled
+        streams = {
+            name: [Source(s.name, s.index, self._size(s.size, len(s.index))) for s in each]
+            for name, each in method.streams().items()
+        }
+        if not streams:
+            return ()
+        key = method.key(method.epoch)
+        return self.images.batches(method.view(self.phase), streams, method.steps(self.phase), *key)
+
+    def _size(self, size: int | None, images: int) -> int:
+        return min(self.images.batch_size if size is None else size, images)
+
+    def end_epoch(self) -> None:
+        """Do what comes after the steps of an epoch."""
+        if self.method.epochs and self.method.tuning(self.phase).by_epoch:
+            for scheduler in self.schedulers.values():
+                scheduler.step()
+        self.decide(partial(self.method.finish, self.method.epoch))
+
+    def loaded(self) -> None:
+        """Weights were loaded from a checkpoint."""
+        self._predictor = None
+
+    def set_mode(self, training: bool) -> None:
+        """Set all models to training or to evaluation."""
+        for model in self.method.models.values():
+            model.train(training)
+
+    # ---------------------------------------------------------------- decisions
+
+    def decide(self, function: Callable[[], None]) -> None:
+        """Let the first process decide something; the others encode what it asks for, and take over the outcome.
+
+        Models are in evaluation mode then, and stay in it.
+
+        Args:
+            function: Changes weights, or what is in the method's `state_dict`.
+        """
+        self._predictor = None
+        self.set_mode(training=False)
+        if self.world.writes:
+            function()
+            self.world.broadcast(None)
+        else:
+            while (request := self.world.broadcast(None)) is not None:
+                self._answer(**request)
+        self._clip_features.clear()
+        if self.world.alone:
+            return
+        state = self.world.broadcast(self.method.state_dict())
+        if not self.world.writes:
+            self.method.load_state_dict(state)
+        for model in self.method.models.values():
+            self.world.align(value for value in model.state_dict().values() if isinstance(value, Tensor))
+
+    def map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
+        """Call a function for each name, at the same time where that is faster."""
+        with self.runtime.timed("labelling"):
+            return self.parallel.map(function, names)
+
+    # ---------------------------------------------------------------- features
+
+    def clip_features(self, num_views: int = 1) -> Table:
+        """Features of all images under the frozen CLIP, means over views. Shape (N, embed_dim)."""
+        if num_views not in self._clip_features:
+            compute = partial(self._request, "", None, num_views, 0)
+            kept = self.clip.cached_features(self.images, num_views, self._view_key(0), lambda: compute()["clip"])
+            self._clip_features[num_views] = Table.of(kept)
+        return self._clip_features[num_views]
+
+    def encode(self, encoders: Callable[[], Encoders], num_views: int = 1) -> dict[str, Table]:
+        """Each model's features of all images, means over views. Shape (N, embed_dim) each.
+
+        Args:
+            encoders: A bound method of the method.
+            num_views: Views of an image.
+        """
+        features = self._request(encoders.__name__, None, num_views, self.method.epoch)
+        return {name: Table.of(rows) for name, rows in features.items()}
+
+    def encode_some(
+        self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor], num_views: int = 1
+    ) -> dict[str, Tensor]:
+        """Each model's features of images of its own, by its name in `index`. Shape (n, embed_dim) each, fp32."""
+        features = self._request(encoders.__name__, dict(index), num_views, self.method.epoch)
+        return {name: rows.float() if rows.dtype is torch.float16 else rows for name, rows in features.items()}
+
+    def _request(self, encoders: str, index: dict[str, Tensor] | None, num_views: int, epoch: int) -> dict[str, Tensor]:
+        """Have all processes encode; the first one gets the features."""
+        self.world.broadcast({"encoders": encoders, "index": index, "num_views": num_views, "epoch": epoch})
+        return self._answer(encoders, index, num_views, epoch)
+
+    def _answer(self, encoders: str, index: dict[str, Tensor] | None, num_views: int, epoch: int) -> dict[str, Tensor]:
+        models = getattr(self.method, encoders)() if encoders else {"clip": self.clip.encode}
+        counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
+        with self.runtime.timed("labelling"), torch.no_grad(), self._precision_of(encoders):
+            batches = self._plain(models, index, num_views, epoch)
+            parts = encode_batches(models, batches, self.parallel, self.device.type)
+            return Features(counts, self.world).take(parts)
+
+    def _precision_of(self, encoders: str) -> torch.autocast:
+        """The frozen CLIP labels in the precision that it is kept in."""
+        if encoders:
+            return self.runtime.autocast()
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.runtime.predicts_in_bf16)
+
+    def _plain(
+        self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int, epoch: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """Images to encode that are this process's, by model."""
+        key = self._view_key(epoch)
+        if index is None:
+            part = None if self.world.alone else torch.arange(len(self.images))[self.world.part(len(self.images))]
+            for batch in self.images.plain(part, num_views, key):
+                yield dict.fromkeys(models, batch.to(self.device))
+            return
+        parts = {name: images[self.world.part(len(images))] for name, images in index.items()}
+        for batches in zip_longest(*(self.images.plain(images, num_views, key) for images in parts.values())):
+            yield {name: batch for name, batch in zip(parts, batches, strict=True) if batch is not None}
+
+    def _view_key(self, epoch: int) -> tuple[int | str, ...]:
+        """What the weak views depend on that labels are made of."""
+        return self.seed, "labels", epoch
+
+    # ---------------------------------------------------------------- steps
+
+    def step(self, batch: Any) -> dict[str, float]:
+        """Make one step of each model, at the same time where that is faster.
+
+        Returns:
+            What is reported of it.
+        """
+        drawn = self.method.drawn(batch)
+        work = partial(self._step_of, drawn)
+        losses = self.parallel.map(work, list(drawn), self.runtime.steps_in_parallel)
+        self._number, self._predictor = self._number + 1, None
+        return self.method.reported(dict(zip(drawn, losses, strict=True)))
+
+    def _step_of(self, drawn: Mapping[str, Drawn], name: str) -> Losses:
+        """Make a step of a model: forward and backward a micro-batch at a time, then the optimizer."""
+        method, optimizer, scaler = self.method, self.optimizers[name], self.runtime.scaler
+        optimizer.zero_grad()
+        means: Losses = {}
+        kept: list[Tensor] = []
+        for part in self.parts(name, drawn[name]):
+            with self.runtime.autocast():
+                terms = method.loss(name, part)
+            loss = sum((term.coefficient * term.mean for term in terms.values()), torch.zeros((), device=self.device))
+            if self.world.alone and not math.isfinite(loss.item()):
+                raise FloatingPointError(f"{name}: the loss is {loss.item()}")
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            means = {key: means.get(key, 0.0) + term.mean.item() for key, term in terms.items()}
+            kept += part.kept
+        means = self._of_all(name, means)
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        rows = self.world.gather(torch.cat(kept or [torch.empty(0, 0)])) if method.keeps(self.phase) else None
+        method.stepped(name, drawn[name].index, rows)
+        if not method.tuning(self.phase).by_epoch:
+            self.schedulers[name].step()
+        return means
+
+    def parts(self, name: str, drawn: Drawn) -> Iterator[Batch]:
+        """This process's images of a model's batch, a micro-batch at a time."""
+        whole = self.method.labels[name].of(drawn.index)
+        frequency = self._frequency.get(name, torch.empty(0))
+        size = self.runtime.micro_batch or max(1, len(drawn.position))
+        if drawn.views is None:
+            return
+        for position, views in zip(drawn.position.split(size), drawn.views.split(size), strict=True):
+            yield Batch(views.to(self.device), whole.at(position), whole, position, frequency, self._number)
+
+    def _of_all(self, name: str, means: Losses) -> Losses:
+        """Add up gradients and numbers over all processes; a loss that is not finite ends them all."""
+        if self.world.alone:
+            return means
+        parameters = [p for group in self.optimizers[name].param_groups for p in group["params"] if p.requires_grad]
+        numbers = [*means.values(), *[0.0] * (MOST_NUMBERS - len(means))]
+        sums = self.world.add_gradients(parameters, numbers)
+        if not math.isfinite(sum(sums)):
+            losses = self.world.gather(torch.tensor([sum(numbers)])).tolist()
+            wrong = {rank: value for rank, value in enumerate(losses) if not math.isfinite(value)}
+            ranks = ", ".join(f"{value} on rank {rank}" for rank, value in wrong.items())
+            raise FloatingPointError(f"{name}: the loss is {ranks or sum(sums)}")
+        return dict(zip(means, sums, strict=False))
+
+    # ---------------------------------------------------------------- predictions
+
+    @property
+    def predictor(self) -> Predictor | None:
+        """What the method predicts with, as its weights are now."""
+        if self._predictor is None:
+            self._predictor = self.method.predictor()
+            for encoder in self._predictor.encoders if self._predictor else ():
+                encoder.eval()
+        return self._predictor
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits of images, or logs of probabilities. Shape (n, C)."""
+        predictor = self.predictor
+        if predictor is None:
+            with self.runtime.autocast():
+                return self.method.predict(images)
+        return predictor.log_probabilities(predictor.scores(self._features(predictor, images)))
+
+    @torch.no_grad()
+    def predict_each(self, images: Tensor) -> dict[str, Tensor]:
+        """Probabilities by each model. Shape (n, C) each."""
+        predictor = self.predictor
+        assert predictor is not None
+        probabilities = predictor.probabilities(predictor.scores(self._features(predictor, images)))
+        if self.method.trains:
+            return probabilities
+        return dict.fromkeys(self.method.models, next(iter(probabilities.values())))
+
+    def _features(self, predictor: Predictor, images: Tensor) -> list[Tensor]:
+        return encode_images(predictor.encoders, images, self.parallel, self.runtime.prediction_type)

@@ -1,0 +1,60 @@
+"""Where and how a run computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from coft.core.world import ALONE, World
+
+
+@dataclass
+class Runtime:
+    """Where and how a run computes.
+
+    Attributes:
+        seed: Of everything random.
+        device: Of the models.
+        dtype: Of the forward pass; None is fp32.
+        predicts_in_bf16: Whether predictions, outside of steps, run in bf16 instead.
+        scaler: Gradient scaler of fp16 training on a GPU.
+        micro_batch: Images that go through an encoder at a time in a step; 0: the whole batch.
+        compiler: Backend of torch.compile for encoders that train in full; "" for none.
+        timed: Context that counts the seconds of a part of the work.
+        parallel: Whether steps of several models may run at the same time.
+        world: The processes of the run.
+    """
+
+    seed: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype | None = None
+    predicts_in_bf16: bool = False
+    scaler: Any = None
+    micro_batch: int = 0
+    compiler: str = ""
+    timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    parallel: bool = True
+    world: World = ALONE
+
+    @property
+    def steps_in_parallel(self) -> bool:
+        """Whether steps of several models run at the same time.
+
+        Exchanges of several processes must come in one order on all of them; operations that are recorded or compiled
+        are of one thread, and a gradient scaler counts the steps of all.
+        """
+        return self.parallel and self.world.alone and not self.compiler and self.scaler is None
+
+    @property
+    def prediction_type(self) -> torch.dtype | None:
+        """Type of a forward pass without gradients; None is fp32."""
+        return torch.bfloat16 if self.predicts_in_bf16 else self.dtype
+
+    def autocast(self) -> torch.autocast:
+        """Context in which a forward pass runs, with gradients or without them as now."""
+        dtype = self.dtype if torch.is_grad_enabled() else self.prediction_type
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)

@@ -1,0 +1,152 @@
+"""All methods that can be run: what each declares, and how it is built for a session."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from coft.core.settings import Key, flatten, keys, load
+from coft.labelling.protocol import Method
+from coft.method.coft import CoFT
+from coft.method.coft_plus import CoFTPlus, CoFTPlusSettings
+from coft.method.coft_settings import CoFTSettings
+from coft.rivals.deft import DeFT, DeFTSettings
+from coft.rivals.full_tuning import Supervised, SupervisedSettings
+from coft.rivals.grip import GRIP, GRIPSettings
+from coft.rivals.lafter import LaFTer, LaFTerSettings
+from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings
+from coft.rivals.prompt_tuning import UPL, CoOp, CoOpSettings, UPLSettings
+from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
+from coft.rivals.training_free import TrainingFree, TrainingFreeSettings
+from coft.rivals.zero_shot import ZeroShot
+
+if TYPE_CHECKING:
+    from .session import Session
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method that can be run.
+
+    Attributes:
+        trainer: Its name in configs and results.
+        settings: What it declares; None where there is nothing to set.
+        make: Builds it for a session.
+        label_free: Whether it reads no label; then the last epoch counts, not the best one.
+        two_peers: Whether it has two peers, of which a run keeps numbers by epoch.
+        learns_from_labels: Whether it trains on labels.
+    """
+
+    trainer: str
+    settings: type | None
+    make: Callable[[Session], Method]
+    label_free: bool = True
+    two_peers: bool = False
+    learns_from_labels: bool = False
+
+    @property
+    def section(self) -> str:
+        """Full name of its section of the config."""
+        return f"TRAINER.{self.trainer.upper()}"
+
+    @property
+    def keys(self) -> dict[str, Key]:
+        """What may be set of it, by full name."""
+        return keys(self.settings, self.section) if self.settings else {}
+
+    def settings_of(self, cfg: Any) -> Any:
+        """Its settings of a config; None where there is nothing to set.
+
+        Raises:
+            UserError: If they do not go together.
+        """
+        if self.settings is None:
+            return None
+        return load(self.settings, flatten(cfg), self.section)
+
+
+def make_coft(session: Session) -> CoFT:
+    """Build CoFT."""
+    return CoFT(session.engine, session.settings, session.observer, guard=session.cfg.TRAIN.GUARD)
+
+
+def make_coft_plus(session: Session) -> CoFTPlus:
+    """Build CoFT+, with the descriptions that its settings name."""
+    describe = session.sentences.describe(session.settings.descriptions.from_)
+    options = {"guard": session.cfg.TRAIN.GUARD, "describe": describe}
+    return CoFTPlus(session.engine, session.settings, session.observer, **options)
+
+
+def make_coop(session: Session) -> CoOp:
+    """Build CoOp on labelled batches."""
+    args = session.engine, session.settings, session.cfg.OPTIM.MAX_EPOCH
+    assert session.task.labelled is not None
+    return CoOp(session.task.labelled, session.world.part, *args)
+
+
+def prompt_tuning(kind: Any) -> Callable[[Session], Method]:
+    """What builds prompts that learn from pseudo-labels."""
+    return lambda s: kind(s.engine, s.settings, s.cfg.OPTIM.MAX_EPOCH, s.observer)
+
+
+def make_lafter(session: Session) -> LaFTer:
+    """Build LaFTer on what is said of the classes."""
+    settings = session.settings
+    return LaFTer(lambda: session.sentences.texts(settings.descriptions), session.engine, settings, session.observer)
+
+
+def make_supervised(session: Session) -> Supervised:
+    """Build full supervision on the labels of the images."""
+    assert session.task.truth is not None
+    return Supervised(session.task.truth, session.engine, session.settings)
+
+
+def of_settings(kind: Any) -> Callable[[Session], Method]:
+    """What builds a method from engine and settings alone."""
+    return lambda s: kind(s.engine, s.settings)
+
+
+def of_observer(kind: Any) -> Callable[[Session], Method]:
+    """What builds a method whose pseudo-labels are observed."""
+    return lambda s: kind(s.engine, s.settings, s.observer)
+
+
+def zero_shot(num_templates: int | None) -> Callable[[Session], Method]:
+    """What builds zero-shot CLIP with so many templates; None: all."""
+
+    def make(session: Session) -> ZeroShot:
+        log.info("Templates: %s", list(session.task.templates[:num_templates]))
+        text = session.engine.clip.zero_shot_text(num_templates)
+        return ZeroShot(session.engine, session.clip_model.visual, text)
+
+    return make
+
+
+SPECS = {
+    spec.trainer: spec
+    for spec in (
+        MethodSpec("CoFT", CoFTSettings, make_coft, two_peers=True),
+        MethodSpec("CoFTPlus", CoFTPlusSettings, make_coft_plus, two_peers=True),
+        MethodSpec("DeFT", DeFTSettings, of_observer(DeFT), two_peers=True),
+        MethodSpec("SelfTraining", SelfTrainingSettings, of_observer(SelfTraining)),
+        MethodSpec("LaFTer", LaFTerSettings, make_lafter),
+        MethodSpec("UPL", UPLSettings, prompt_tuning(UPL)),
+        MethodSpec("GRIP", GRIPSettings, prompt_tuning(GRIP)),
+        MethodSpec("NormAdaptation", NormAdaptationSettings, of_settings(NormAdaptation)),
+        MethodSpec("TrainingFree", TrainingFreeSettings, of_settings(TrainingFree)),
+        MethodSpec("CoOp", CoOpSettings, make_coop, label_free=False, learns_from_labels=True),
+        MethodSpec(
+            "Supervised",
+            SupervisedSettings,
+            make_supervised,
+            label_free=False,
+            learns_from_labels=True,
+        ),
+        MethodSpec("ZeroshotCLIP", None, zero_shot(1), label_free=False),
+        MethodSpec("ZeroshotCLIP2", None, zero_shot(None), label_free=False),
+    )
+}

@@ -1,0 +1,46 @@
+"""What the frozen CLIP says of all unlabeled images: text, a corrected prior, and neighbours."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from coft.core.table import Table
+
+from .neighbours import NeighbourGraph
+from .predictor import linear
+from .prior import correct_prior
+
+
+def zero_shot_logits(features: Table, text: Tensor, scale: float) -> Table:
+    """Logits of all unlabeled images under the frozen CLIP.
+
+    Args:
+        features: Of the images. Shape (N, embed_dim).
+        text: Unit-length text features. Shape (C, embed_dim).
+        scale: CLIP's logit scale.
+
+    Returns:
+        Shape (N, C).
+    """
+    return linear(features, text.cpu(), scale)
+
+
+def first_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> Table:
+    """Log-probabilities of all images under the frozen CLIP, its prior corrected, spread among neighbours.
+
+    Args:
+        features: Of the images. Shape (N, embed_dim).
+        text: Unit-length text features. Shape (C, embed_dim).
+        scale: CLIP's logit scale.
+        tau: Strength of the prior correction.
+        graph: Of the images.
+
+    Returns:
+        Shape (N, C), fp64.
+    """
+    return graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau))
+
+
+def likeliest(scores: Table) -> Tensor:
+    """Class of the greatest score of each image. Shape (N,)."""
+    return scores.map(lambda rows: rows.argmax(dim=1)).all()

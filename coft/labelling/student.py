@@ -1,0 +1,82 @@
+"""A student, all of whose weights train, and its teacher: a moving average of its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from .classifier import Classifier
+
+
+class Student(nn.Module):
+    """A classifier that trains, and its moving average.
+
+    Args:
+        model: The classifier.
+        decay: Of the average, see `ramped_ema`.
+    """
+
+    def __init__(self, model: Classifier, decay: float) -> None:
+        super().__init__()
+        self.model = model
+        self.average = AveragedModel(model, multi_avg_fn=ramped_ema(decay))
+        self.average.requires_grad_(False)
+
+    @property
+    def teacher(self) -> Classifier:
+        """The moving average: it labels images."""
+        return cast(Classifier, self.average.module)
+
+    def update(self) -> None:
+        """Move the average towards the student, after a step."""
+        self.average.update_parameters(self.model)
+
+    def train(self, mode: bool = True) -> Student:
+        """Set training mode; statistics of batch norms stay those of pre-training."""
+        super().train(mode)
+        freeze_statistics(self)
+        return self
+
+
+def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
+    """An exponential moving average that forgets its start sooner: decay min(decay, (1 + n) / (10 + n)) in step n.
+
+    A run of a hundred steps would otherwise end at an average that is still mostly its beginning.
+
+    Args:
+        decay: Share of the old average in the long run.
+
+    Returns:
+        An averaging function for `AveragedModel`.
+    """
+
+    @torch.no_grad()
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], steps: int | Tensor) -> None:
+        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(list(averages), list(values), weight)
+
+    return update
+
+
+def trainable_copy(encoder: nn.Module) -> nn.Module:
+    """Copy an encoder with all its weights, which train but for those that the encoder's `stays_frozen` names.
+
+    Statistics of batch norms do not train either.
+    """
+    frozen = getattr(encoder, "stays_frozen", ())
+    twin = copy.deepcopy(encoder)
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return twin
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Keep batch norms at the statistics of pre-training, also in training mode."""
+    for child in module.modules():
+        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            child.eval()

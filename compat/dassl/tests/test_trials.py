@@ -1,0 +1,86 @@
+"""Other people's plugins on our `dassl`, tried on the small one in `plugin`, which is written as CoOp is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from forks import run_forked
+from trials import __main__ as trials
+from trials import material
+from trials.process import Failed, explain
+from trials.trial import losses, same, weights
+
+PLUGIN = Path(__file__).with_name("plugin")
+
+
+@pytest.fixture
+def forked_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin's scripts save the import of PyTorch; but one that is to be killed runs as it does for a user."""
+    afresh = subprocess.run
+
+    def run(command: list[str], *, cwd: Path, env: dict[str, str], **options: Any) -> Any:
+        if "KILL_AT" in env and "Toy" in command:
+            return afresh(command, cwd=cwd, env=env, **options)
+        assert command[0] == sys.executable
+        return run_forked(command[1:], cwd, env)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_scripts")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the trainer that needs a GPU has one")
+def test_a_plugin_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(material, "WIDTHS", {material.NARROW: (64, 64)})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path))
+    checkout = shutil.copytree(PLUGIN, tmp_path / "SomePlugin", ignore=shutil.ignore_patterns("__pycache__"))
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    code = trials.main(["--keep", "kept", "SomePlugin"])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[-4:]]
+    assert [row[:2] for row in rows] == [["SomePlugin", n] for n in ("ZeroshotToy", "Toy", "NeedsGpu", "Broken")]
+    zero_shot, toy, gpu, broken = (row[2:] for row in rows)
+    assert zero_shot[0] == "-" and zero_shot[1].endswith("%") and zero_shot[2:] == ["-", ""]
+    assert toy[0].startswith("3 epochs, loss ") and toy[1].endswith("%") and toy[2:] == ["same bits", ""]
+    assert gpu[2] == "same bits", gpu
+    assert gpu[3].startswith("hard-codes .cuda() (trainers/toy.py:") and gpu[3].endswith(", kept on the CPU")
+    assert broken[:3] == ["-"] * 3 and broken[3].startswith("ValueError: no such thing (trainers/toy.py:")
+    assert code == 1  # because of Broken
+    assert "Broken" in (tmp_path / "kept" / "log.txt").read_text()
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_failure_is_explained_by_its_place_in_the_plugin() -> None:
+    frames = 'File "/a/plugin/trainers/x.py", line 7, in f\n  File "/b/torch/cuda.py", line 9, in g\n'
+    checkout = Path("/a/plugin")
+    assert explain(f"{frames}AssertionError: Torch not compiled with CUDA enabled", checkout) == (
+        "hard-codes .cuda() (trainers/x.py:7)"
+    )
+    assert explain(f"{frames}KeyError: 'Digits'\n", checkout) == "KeyError: 'Digits' (trainers/x.py:7)"
+    assert explain("", checkout) == "failed without a word"
+
+
+def test_losses_are_those_at_the_ends_of_epochs() -> None:
+    lines = [f"epoch [{e}/2] batch [{b}/2] loss 9.0 ({e}.{b}) acc 1.0 (2.0)\n" for e in (1, 2) for b in (1, 2)]
+    assert losses("".join(lines)) == "loss 1.2 to 2.2"
+    with pytest.raises(Failed):
+        losses(lines[0] + "epoch [2/2] batch [2/2] loss nan (nan)\n")
+
+
+def test_weights_are_compared_by_the_bit(tmp_path: Path) -> None:
+    def save(folder: Path, value: float) -> dict[str, Any]:
+        (folder / "model").mkdir(parents=True)
+        torch.save({"state_dict": {"w": torch.tensor([value])}}, folder / "model" / "model.pth.tar-2")
+        (folder / "model" / "checkpoint").write_text("model.pth.tar-2\n")
+        return weights(folder)
+
+    first, second, third = (save(tmp_path / name, v) for name, v in (("a", 1.0), ("b", 1.0), ("c", 1.0 + 1e-6)))
+    assert list(first) == ["model/w"]
+    assert same(first, second) and not same(first, third) and not same(first, {})

@@ -1,0 +1,169 @@
+"""Registries, meters, seeds, files, odds and ends."""
+
+from __future__ import annotations
+
+import http.server
+import random
+import threading
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dassl.utils import (
+    AverageMeter,
+    MetricMeter,
+    Registry,
+    check_availability,
+    check_isfile,
+    count_num_param,
+    download_url,
+    init_network_weights,
+    listdir_nohidden,
+    mkdir_if_missing,
+    open_all_layers,
+    open_specified_layers,
+    read_json,
+    set_random_seed,
+    write_json,
+)
+from toys import UPSTREAM, upstream_fault
+
+
+def test_registry() -> None:
+    registry = Registry("THING")
+
+    @registry.register()
+    class One: ...
+
+    class Two: ...
+
+    registry.register(Two)
+    assert registry.registered_names() == ["One", "Two"]
+    assert registry.get("One") is One
+    with pytest.raises(KeyError):
+        registry.register(Two)
+    registry.register(int, force=True)
+    registry.register(int, force=True)
+    with pytest.raises(KeyError):
+        registry.get("Three")
+
+
+def test_most_similar_name_is_offered() -> None:
+    check_availability("CoOp", ["CoOp", "UPL"])
+    with pytest.raises(ValueError, match=r"CoOp.*UPL.*do you mean \[CoOp\]\?"):
+        check_availability("CoOpp", ["CoOp", "UPL"])
+
+
+@given(values=st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(1, 5)), min_size=1, max_size=9))
+def test_average(values: list[tuple[float, int]]) -> None:
+    meter = AverageMeter()
+    for value, n in values:
+        meter.update(torch.tensor(value, dtype=torch.float64), n)
+    total, count = sum(v * n for v, n in values), sum(n for _, n in values)
+    assert (meter.val, meter.count) == (values[-1][0], count)
+    assert meter.sum == pytest.approx(total, abs=1e-6)
+    assert meter.avg == pytest.approx(total / count, abs=1e-6)
+
+
+def test_metrics_by_name() -> None:
+    metrics = MetricMeter()
+    metrics.update(None)
+    metrics.update({"loss": 1.0, "acc": torch.tensor(50.0)})
+    metrics.update({"loss": 2.0})
+    assert str(metrics) == "loss 2.0000 (1.5000) acc 50.0000 (50.0000)"
+    assert str(MetricMeter()) == ""
+    with pytest.raises(TypeError):
+        metrics.update([1.0])  # type: ignore[arg-type]
+    tabbed = MetricMeter(delimiter="\t")
+    tabbed.update({"a": 1, "b": 2})
+    assert str(tabbed) == "a 1.0000 (1.0000)\tb 2.0000 (2.0000)"
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_seed(seed: int) -> None:
+    draws = []
+    for _ in range(2):
+        set_random_seed(seed)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+    set_random_seed(seed + 1)
+    other = (random.random(), np.random.rand(), torch.rand(1).item())  # noqa: NPY002
+    assert draws[0] == draws[1]
+    assert all(a != b for a, b in zip(draws[0], other, strict=True))
+
+
+@upstream_fault("writes in place")
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.json"
+    write_json([1, "é"], str(path))
+    with pytest.raises(TypeError):
+        write_json([1, object()], str(path))
+    assert read_json(str(path)) == [1, "é"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_folders(tmp_path: Path) -> None:
+    for _ in range(2):
+        mkdir_if_missing(str(tmp_path / "x" / "y"))
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).touch()
+    assert sorted(listdir_nohidden(str(tmp_path))) == ["a", "b", "x"]
+    assert listdir_nohidden(str(tmp_path), sort=True) == ["a", "b", "x"]
+    assert check_isfile(str(tmp_path / "a"))
+    with pytest.warns(UserWarning, match="nowhere"):
+        assert not check_isfile(str(tmp_path / "nowhere"))
+
+
+def test_parameters_are_counted() -> None:
+    model = nn.Linear(3, 2)
+    assert count_num_param(model) == 8
+    assert count_num_param(params=model.parameters()) == 8
+    with pytest.raises(ValueError):
+        count_num_param()
+
+
+def test_layers_are_opened() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(3, 2), "head": nn.Linear(2, 2)})
+    for target in (model, nn.DataParallel(model)):
+        open_specified_layers(target, "head")
+        assert [child.training for child in model.values()] == [False, True]
+        assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
+    open_all_layers(model)
+    assert model["body"].training
+    assert all(p.requires_grad for p in model.parameters())
+    with pytest.raises((ValueError, AssertionError)):
+        open_specified_layers(model, ["neck"])
+
+
+@pytest.mark.parametrize("kind", ["normal", "xavier", "kaiming", "orthogonal"])
+def test_weights_are_initialised(kind: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(64, 64))
+    before = [p.clone() for p in model.parameters()]
+    init_network_weights(model, init_type=kind)
+    for name, old, new in zip(dict(model.named_parameters()), before, model.parameters(), strict=True):
+        if name.endswith("bias"):
+            assert not new.any()
+        elif name != "1.weight":
+            assert not torch.equal(old, new)
+    with pytest.raises(NotImplementedError):
+        init_network_weights(model, init_type="by hand")
+
+
+def test_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if UPSTREAM:
+        pytest.importorskip("six")
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "file.bin").write_bytes(bytes(range(256)) * 20)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/file.bin"
+        download_url(url, str(tmp_path / "copy.bin"))
+        server.shutdown()
+    assert (tmp_path / "copy.bin").read_bytes() == bytes(range(256)) * 20
+    assert f'* url="{url}"' in capsys.readouterr().out

@@ -1,4 +1,0 @@
-#!/usr/bin/env bash
-# bash scripts/compare_toolboxes.sh ENVIRONMENT ENVIRONMENT [TRAINER ...] [--opts KEY VALUE ...]: trains CoFT, UPL and
-# CoOp on the digits in two environments with a dassl each, and compares every loss and accuracy
-source "$(dirname "$0")/setup.sh" && exec "$PYTHON" -m scripts.compare_toolboxes "$@"

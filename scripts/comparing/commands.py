@@ -1,0 +1,274 @@
+"""The commands: runs trainers, changes of a method and experiments, and tabulates them.
+
+bash scripts/compare.sh DATASET ... [--trainers T,T2] [--seeds 1,2,3] [--shots 1,2,4,8,16] [--backbone B,B2]
+                        [--variant NAME:TRAINER:KEY=VALUE,...] [--jobs N] [KEY VALUE ...]
+bash scripts/compare.sh --benchmark FORM [--seeds 1,2] [--kept FILE]     (results in FILE are not run again)
+bash scripts/compare.sh --from FOLDER [--from runs.csv ...]     (tabulates any folder of Dassl runs, or lists of them)
+bash scripts/table.sh [FOLDER or runs.csv ...]                  (the same, on the terminal alone)
+bash scripts/ablate.sh DATASET ... [--trainer CoFT] [--groups G,G2] [--row NAME ...] [--seeds 1,2,3]
+                       [--backbone B,B2] [--jobs N] [KEY VALUE ...]
+bash scripts/experiments.sh DATASET ... [--seeds 1,2,3] [--backbone B,B2] [--row NAME ...] [--jobs N] [KEY VALUE ...]
+bash scripts/results.sh --benchmark FILE --experiments FILE ...    (puts tables into docs/results.md, draws its plot)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from coft.core.errors import UserError, did_you_mean
+from coft.core.files import replacing
+from scripts.paths import called_from, shown
+
+from .benchmark import listed_results, plan_units, read_benchmark, rows_of
+from .benchmark_tables import write_report as write_benchmark
+from .experiments import peers_of
+from .experiments import write_report as write_experiments_report
+from .figures import write_bars, write_experiments, write_gain
+from .list import add_to_list, identity, read_result
+from .methods import ABLATIONS, FULL, Method, choose_ablations, choose_methods, load_ablations, parse_variant
+from .options import (
+    ablate_parser,
+    command_line,
+    compare_parser,
+    experiments_parser,
+    failed_lines,
+    make_folder,
+    make_grid,
+    report_failures,
+    results_parser,
+    table_parser,
+    unclaimed,
+)
+from .plan import Grid, Run, plan, plan_ablations
+from .results import planned_rows, read_places
+from .run import TRAIN, do_runs
+from .statistics import changes_of, gain_over_zero_shot, overall_changes, summarise_changes
+from .tables import PAGE, blocks_of, comparison_tables, filled, titled, turning_points, write_tables
+
+NOTHING = "no run is finished: nothing to tabulate"
+
+
+def print_files(files: Sequence[Path]) -> None:
+    """Name files that were written."""
+    print(*(f"  {shown(file)}" for file in files), sep="\n")
+
+
+# ---------------------------------------------------------------- compare.sh, table.sh
+
+
+def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
+    """Run trainers on data sets and tabulate them.
+
+    Args:
+        argv: Arguments of the script.
+        command: What runs a trainer, in place of `python train.py`.
+
+    Returns:
+        0, or 1 if a run failed.
+    """
+    parser = compare_parser()
+    args, called = parser.parse_intermixed_args(argv), command_line("compare", argv)
+    if args.kept and not args.benchmark:
+        raise UserError("--kept is a list of results of --benchmark; leave it out, or add --benchmark FORM")
+    if args.benchmark:
+        return run_benchmark(args, command, called)
+    if args.folders:
+        return tabulate_found(parser, args, called)
+    grid = make_grid(args)
+    methods = choose_methods(args.trainers, args.shots, [parse_variant(text) for text in args.variant])
+    if args.shots != parser.get_default("shots") and not any(method.shots for method in methods):
+        raise UserError("--shots: none of these trainers learns from labelled images; leave it out")
+    runs = plan(methods, grid)
+    failures, rows = do_runs(runs, args, command), planned_rows(runs)
+    if rows.empty:
+        print(NOTHING, file=sys.stderr)
+    else:
+        folder = unclaimed(make_folder(args, grid, "comparisons"), args, called)
+        publish_comparison(folder, called, rows, failed_lines(failures))
+    return report_failures(failures)
+
+
+def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str) -> int:
+    """Run what a form of the benchmark lacks, add it to the list, write the tables. Returns the exit code."""
+    benchmark = read_benchmark(args.benchmark)
+    if args.seeds:
+        benchmark = replace(benchmark, seeds=list(dict.fromkeys(args.seeds)))
+    planned = plan_units(benchmark, str(args.data.resolve()), args.output)
+    listed = listed_results(planned, args.kept)
+    missing = [run for runs in planned.values() for run in runs if run not in listed]
+    failures = do_runs(missing, args, command, list(listed))
+    results = {**listed, **{run: result for run in missing if (result := read_result(run))}}
+    if not results:
+        print(NOTHING, file=sys.stderr)
+        return report_failures(failures)
+    if args.kept:
+        identities = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
+        add_to_list(args.kept, [(identities[run], result) for run, result in results.items()])
+    rows = rows_of(planned, results, benchmark.derived)
+    report = write_benchmark(rows, called, benchmark.bars, failed_lines(failures))
+    path = args.output / "benchmark" / f"{args.benchmark}.md"
+    with replacing(path) as draft:
+        draft.write_text(report, encoding="utf-8")
+    print(report, f"\n  {path}", sep="")
+    return report_failures(failures)
+
+
+def tabulate_found(parser: argparse.ArgumentParser, args: argparse.Namespace, called: str) -> int:
+    """Tabulate folders of runs that somebody else made, or lists of them; with --trainers only theirs.
+
+    Raises:
+        UserError: If the flags say which runs to do, or there is no result of a trainer.
+    """
+    planning = {"seeds", "shots", "backbone", "variant", "data", "jobs", "no_run"}
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in vars(args)
+        if name in planning and getattr(args, name) != parser.get_default(name)
+    ]
+    if words := [*args.words, *given]:
+        raise UserError(f"--from tabulates what is there, and runs nothing; leave out {words[0]}")
+    places = [called_from(folder) for folder in args.folders]
+    rows = read_places(places)
+    trainers = list(rows["trainer"].unique())
+    for name in args.trainers:
+        if name not in trainers:
+            raise UserError(f"--trainers: no result of {name!r}; {did_you_mean(name, trainers)}")
+    rows = rows[rows["trainer"].isin(args.trainers or trainers)]
+    stems = [place.stem if place.is_file() else place.resolve().name for place in places]
+    folder = args.output / "comparisons" / (args.name or "+".join(stems))
+    publish_comparison(unclaimed(folder, args, called), called, rows)
+    return 0
+
+
+def publish_comparison(folder: Path, called: str, rows: pd.DataFrame, failed: Sequence[str] = ()) -> None:
+    """Print the tables of a comparison and write all files.
+
+    Args:
+        folder: Where to.
+        called: What the tables are made with.
+        rows: A line for each result.
+        failed: What is missing and why, a line each, for the Markdown file.
+    """
+    tables = comparison_tables(rows)
+    gains = gain_over_zero_shot(tables["Summary"])
+    notes = turning_points(gains)
+    files = write_tables(folder, called, tables, rows, [*notes, *failed])
+    files.append(write_bars(folder / "bars.png", tables["Summary"], "mean", "method", "test accuracy, %"))
+    if notes:
+        files.append(write_gain(folder / "gain.png", gains))
+    print("\n\n".join([titled(tables), *notes]))
+    print_files(files)
+
+
+def table(argv: Sequence[str]) -> int:
+    """Print the tables of folders of runs; write nothing. Returns the exit code."""
+    places = [called_from(folder) for folder in table_parser().parse_args(argv).places] or [Path("output")]
+    print(titled(comparison_tables(read_places(places))))
+    return 0
+
+
+# ---------------------------------------------------------------- ablate.sh, experiments.sh
+
+
+def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
+    """Change the switches of a method one by one, and tabulate what each change costs.
+
+    Takes and returns what `compare` does.
+    """
+    args, called = ablate_parser().parse_intermixed_args(argv), command_line("ablate", argv)
+    grid = make_grid(args)
+    ablations = load_ablations(args.ablations or ABLATIONS[args.trainer or "CoFT"])
+    trainer = ablations[0].trainer
+    if args.trainer not in (None, trainer):
+        raise UserError(f"--ablations {args.ablations} is of {trainer}; leave out --trainer {args.trainer}")
+    ablations = choose_ablations(ablations, args.groups, args.row)
+    runs, skipped = _plan_changes(ablations, grid)
+    failures, rows = do_runs(runs, args, command), planned_rows(runs)
+    if failures and (rows.empty or FULL not in rows["variant"].values):
+        return report_failures(failures)  # which says why there is nothing to compare with
+    if rows.empty:
+        print(NOTHING, file=sys.stderr)
+    else:
+        folder = unclaimed(make_folder(args, grid, "ablations") / trainer, args, called)
+        publish_ablations(folder, called, ablations, rows, [*skipped, *failed_lines(failures)])
+    return report_failures(failures)
+
+
+def _plan_changes(ablations: Sequence[Method], grid: Grid) -> tuple[list[Run], list[str]]:
+    """Plan the runs of changes, and say which are skipped. Returns runs and notes."""
+    runs, notes = plan_ablations(ablations, grid)
+    skipped = [f"skipped: {note}" for note in notes]
+    for line in skipped:
+        print(line, file=sys.stderr)
+    return runs, skipped
+
+
+def _changes(rows: pd.DataFrame, ablations: Sequence[Method]) -> pd.DataFrame:
+    return changes_of(rows, {method.name: method.measure for method in ablations}, FULL)
+
+
+def publish_ablations(
+    folder: Path, called: str, ablations: Sequence[Method], rows: pd.DataFrame, notes: Sequence[str]
+) -> None:
+    """Print the tables of changes and write all files, as `publish_comparison` does.
+
+    Raises:
+        UserError: If no run of the unchanged method is finished, which all others are compared with.
+    """
+    changes = _changes(rows, ablations)
+    if changes.empty:
+        raise UserError("no run of the unchanged method is finished; the differences are to it")
+    tables, over = {"Ablation": summarise_changes(changes)}, overall_changes(changes)
+    if not over.empty:
+        tables["Overall: mean over all pairs of data set and backbone"] = over
+    files = write_tables(folder, called, tables, changes, notes, name="ablation")
+    drawn = tables["Ablation"].dropna(subset=["change"])
+    if not drawn.empty:
+        files.append(write_bars(folder / "bars.png", drawn, "change", "variant", "difference to full, points"))
+    print(titled(tables))
+    print_files(files)
+
+
+def experiments(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
+    """Fork Phase II of CoFT with other filters, labels and rates, and measure what its peers know.
+
+    Takes and returns what `compare` does.
+    """
+    args = experiments_parser().parse_intermixed_args(argv)
+    grid = make_grid(args)
+    ablations = choose_ablations(load_ablations(ABLATIONS["CoFTOracle"]), [], args.row)
+    runs, skipped = _plan_changes(ablations, grid)
+    failures = do_runs(runs, args, command)
+    full = [run for run in runs if run.method.name == FULL and run.summary()]
+    if not full:
+        print("no run of the unchanged method is finished: nothing to tabulate", file=sys.stderr)
+        return report_failures(failures)
+    changes = summarise_changes(_changes(planned_rows(runs), ablations))
+    notes = [*skipped, *failed_lines(failures)]
+    report = write_experiments_report(command_line("experiments", argv), changes, peers_of(full), notes)
+    path = make_folder(args, grid, "experiments") / "experiments.md"
+    with replacing(path) as draft:
+        draft.write_text(report, encoding="utf-8")
+    print(report)
+    print_files([path, write_experiments(path.with_suffix(".png"), report)])
+    return report_failures(failures)
+
+
+# ---------------------------------------------------------------- results.sh
+
+
+def results(argv: Sequence[str], page: Path = PAGE) -> int:
+    """Put tables that commands wrote into docs/results.md, and draw its plot. Returns the exit code."""
+    args = results_parser().parse_args(argv)
+    text = filled(page.read_text(encoding="utf-8"), args.benchmark, args.experiments)
+    picture = write_experiments(page.with_name("experiments.png"), blocks_of(text)["experiments"])
+    with replacing(page) as draft:
+        draft.write_text(text, encoding="utf-8")
+    print_files([page, picture])
+    return 0

@@ -1,0 +1,144 @@
+"""The list of the benchmark's results, docs/benchmark.jsonl: of each finished run enough for every table and interval.
+
+A list is added to from one machine to the next, so that five seeds of all units do not have to come from one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from coft.core.errors import UserError
+from coft.core.files import replacing
+
+from .methods import Settings
+from .plan import Run, weights_of
+
+WITH_PHASE1 = ("CoFT", "CoFT, no gradient of d", "CoFT+, descriptions")  # a row of its own
+P_CLEAN = "p_clean"
+SCORES = {P_CLEAN: "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
+TIMES = {"first": 0, "last": -1}  # labels of Phase II
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has come to.
+
+    Attributes:
+        right: Whether each test image is right, by stage ("phase1", "end"). Shape (images,) each.
+        seconds: That it took.
+        scores: AUROCs of its labels, by time and score.
+    """
+
+    right: Mapping[str, NDArray[np.bool_]]
+    seconds: float
+    scores: Mapping[tuple[str, str], float]
+
+
+def stages(run: Run) -> list[tuple[str, str]]:
+    """Columns of test predictions that make rows of the tables, and the rows' titles."""
+    end = [("end", run.method.name)]
+    return [("phase1", f"{run.method.name}, Phase I"), *end] if run.method.name in WITH_PHASE1 else end
+
+
+def read_result(run: Run) -> Result | None:
+    """Read what a run has left; None while it is not finished."""
+    summary, path = run.summary(), run.folder / "test_predictions.csv"
+    if not summary or not path.is_file():
+        return None
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    right = {stage: (table[stage] == table["class"]).to_numpy() for stage, _ in stages(run) if stage in table}
+    return Result(right, float(summary["seconds"]), _read_scores(run.folder / "metrics.csv"))
+
+
+def _read_scores(path: Path) -> dict[tuple[str, str], float]:
+    """AUROCs of the first and the last labels of Phase II, by time and score."""
+    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["stage"])
+    rows = rows[rows["stage"] == "phase2"].reindex(columns=list(SCORES.values())).dropna()
+    if rows.empty:
+        return {}
+    return {(time, name): float(rows.iloc[at][key]) for time, at in TIMES.items() for name, key in SCORES.items()}
+
+
+def identity(run: Run, settings: Settings) -> dict[str, Any]:
+    """What a line of the list is of: whoever changes a row of the benchmark, or a checkpoint, runs it again.
+
+    Args:
+        run: The run.
+        settings: Of its unit.
+    """
+    method = run.method
+    return {
+        "backbone": run.backbone,
+        "weights": weights_of(run.backbone),
+        "dataset": run.dataset,
+        "unit": dict(settings),
+        "method": method.name,
+        "trainer": method.trainer,
+        "settings": dict(method.settings),
+        "shots": method.shots,
+        "seed": run.seed,
+    }
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The same text for the same run, whatever the order of settings."""
+    return json.dumps(identity, sort_keys=True)
+
+
+def read_list(path: Path) -> dict[str, Result]:
+    """Read a list of results, by `key_of`. A list that is not there is empty.
+
+    Raises:
+        UserError: If a line cannot be read.
+    """
+    results = {}
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            entry = json.loads(line)
+            right = {stage: _unpacked(text, entry["images"]) for stage, text in entry["right"].items()}
+            scores = {(time, name): float(x) for time, by_name in entry["auroc"].items() for name, x in by_name.items()}
+            results[key_of(entry["of"])] = Result(right, float(entry["seconds"]), scores)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}, line {number}: this is no result of the benchmark; remove the line") from error
+    return results
+
+
+def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]]) -> None:
+    """Add results to a list; those that it has stay as they are.
+
+    Args:
+        path: The list.
+        results: Each with its `identity`.
+    """
+    present = read_list(path)
+    lines = [*_lines(path), *(_line(of, result) for of, result in results if key_of(of) not in present)]
+    with replacing(path) as draft:
+        draft.write_text("".join(f"{line}\n" for line in sorted(lines)), encoding="utf-8")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _line(of: Mapping[str, Any], result: Result) -> str:
+    scores: dict[str, dict[str, float]] = {}
+    for (time, name), value in result.scores.items():
+        scores.setdefault(time, {})[name] = round(value, 4)
+    images = len(next(iter(result.right.values())))
+    right = {stage: np.packbits(value).tobytes().hex() for stage, value in result.right.items()}
+    return json.dumps({"of": of, "seconds": round(result.seconds), "images": images, "auroc": scores, "right": right})
+
+
+def _unpacked(text: str, images: int) -> NDArray[np.bool_]:
+    bits = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(bits) != -(-images // 8):
+        raise ValueError(f"{len(bits)} bytes for {images} images")
+    return np.unpackbits(bits, count=images).astype(bool)

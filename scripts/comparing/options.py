@@ -1,0 +1,202 @@
+"""What the commands share: their flags, the data sets and settings among them, and how a command ends."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from coft.core.errors import Parser, UserError, did_you_mean
+from scripts.launch import CONFIGS, slug
+from scripts.paths import called_from, data_folder
+
+from .methods import ABLATIONS, default_trainers
+from .plan import Grid, Run
+from .tables import made_by
+
+KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
+SEEDS = (1, 2, 3)  # of who names none
+OWN_IMAGES = "folder"  # the data set of a user's own images
+
+
+def make_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Build the parser of the flags that all commands have which run something."""
+    parser = Parser(prog=f"scripts/{program}.sh", description=description)
+    parser.add_argument("--seeds", type=_numbers, metavar="1,2,3", help="default: 1,2,3; of the benchmark, its own")
+    parser.add_argument("--backbone", type=_names, default=[None], metavar="B,B2", help="default: the data set's own")
+    parser.add_argument(
+        "--data", type=called_from, default=data_folder(), help="folder of all data sets (default: $DATA or data)"
+    )
+    parser.add_argument(
+        "--output", type=called_from, default=Path("output"), help="folder of all runs (default: output)"
+    )
+    parser.add_argument("--name", type=_plain_name, help="name of the folder of tables (default: the data sets')")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; they share the cores")
+    parser.add_argument("--no-run", action="store_true", help="tabulate what is finished, run nothing")
+    parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data sets, settings of all runs")
+    return parser
+
+
+def compare_parser() -> argparse.ArgumentParser:
+    """Build the parser of compare.sh."""
+    parser = make_parser(
+        "compare", "Run trainers on data sets, several seeds each, and tabulate them. Finished runs are reused."
+    )
+    usual = ", ".join(default_trainers())
+    parser.add_argument("--trainers", type=_names, default=[], metavar="T,T2", help=f"default: {usual}")
+    parser.add_argument(
+        "--shots", type=_numbers, default=[1, 2, 4, 8, 16], metavar="1,2", help="for CoOp; default: 1,2,4,8,16"
+    )
+    parser.add_argument(
+        "--variant", action="append", default=[], metavar="NAME:TRAINER:KEY=VALUE,..", help="a further row"
+    )
+    parser.add_argument(
+        "--from", action="append", dest="folders", metavar="FOLDER", help="tabulate what is there; or a runs.csv"
+    )
+    parser.add_argument(
+        "--benchmark", metavar="FORM", help="full, small, or a role: the units and rows of configs/benchmark.yaml"
+    )
+    parser.add_argument(
+        "--kept",
+        type=called_from,
+        metavar="FILE",
+        help="a list of the benchmark's results: not run again, and added to",
+    )
+    return parser
+
+
+def ablate_parser() -> argparse.ArgumentParser:
+    """Build the parser of ablate.sh."""
+    parser = make_parser(
+        "ablate", "Change the switches of a method one by one; a table of paired differences to the unchanged method."
+    )
+    parser.add_argument("--trainer", choices=ABLATIONS, help="default: CoFT, or the one of --ablations")
+    parser.add_argument("--ablations", type=called_from, metavar="FILE", help="instead of configs/ablations*.yaml")
+    parser.add_argument("--groups", type=_names, default=[], metavar="G,G2", help="groups of the list; default: all")
+    _add_row(parser, "one of the list, by its name; again for more")
+    return parser
+
+
+def experiments_parser() -> argparse.ArgumentParser:
+    """Build the parser of experiments.sh."""
+    parser = make_parser(
+        "experiments", "Fork Phase II of CoFT with other filters, labels and rates, and measure what its peers know."
+    )
+    _add_row(parser, "one of configs/ablations_oracle.yaml; again for more")
+    return parser
+
+
+def table_parser() -> argparse.ArgumentParser:
+    """Build the parser of table.sh."""
+    parser = Parser(prog="scripts/table.sh", description="Means over seeds of all finished runs, with 95 % intervals.")
+    parser.add_argument("places", nargs="*", metavar="FOLDER", help="or a runs.csv; default: output")
+    return parser
+
+
+def results_parser() -> argparse.ArgumentParser:
+    """Build the parser of results.sh."""
+    parser = Parser(prog="scripts/results.sh", description="Put tables into docs/results.md, and draw its plot.")
+    parser.add_argument(
+        "--benchmark", type=called_from, metavar="FILE", help="the full.md of compare.sh --benchmark full"
+    )
+    parser.add_argument(
+        "--experiments",
+        type=called_from,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the experiments.md of experiments.sh; again for more",
+    )
+    return parser
+
+
+def _add_row(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--row", action="append", default=[], metavar="NAME", help=help)
+
+
+def _names(text: str) -> list[str]:
+    """Split at commas."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError("expected at least one, with commas between them")
+    return words
+
+
+def _numbers(text: str) -> list[int]:
+    """Split at commas, to whole numbers."""
+    words = _names(text)
+    if wrong := [word for word in words if not word.isdecimal()]:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between them, not {wrong[0]!r}")
+    return [int(word) for word in words]
+
+
+def _plain_name(text: str) -> str:
+    """A name of a folder below the output folder, which does not lead elsewhere."""
+    if Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"expected a name without folders, not {text!r}")
+    return text
+
+
+# ---------------------------------------------------------------- what the flags say
+
+
+def make_grid(args: argparse.Namespace) -> Grid:
+    """Data sets, seeds, backbones and settings that the flags name.
+
+    Raises:
+        UserError: If they name no data set, an unknown one, no seed, or a key without a value.
+    """
+    first = next((i for i, word in enumerate(args.words) if KEY.fullmatch(word)), len(args.words))
+    datasets, pairs = args.words[:first], args.words[first:]
+    choices = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml") if path.stem != OWN_IMAGES)
+    if not datasets:
+        raise UserError(f"name at least one data set; known are: {', '.join(choices)}")
+    for name in datasets:
+        if name == OWN_IMAGES:
+            raise UserError(f"{name}: one's own images are no benchmark; docs/howto/add-a-dataset.md makes them one")
+        if name not in choices:
+            raise UserError(f"unknown data set {name!r}; {did_you_mean(name, choices)}")
+    if len(pairs) % 2:
+        raise UserError(f"{pairs[-1]}: a key without a value; write KEY VALUE pairs after the data sets")
+    if args.jobs < 1:
+        raise UserError(f"--jobs is {args.jobs}; expected at least 1")
+    settings = tuple(zip(pairs[::2], pairs[1::2], strict=True))
+    unique, seeds, backbones = (list(dict.fromkeys(words)) for words in (datasets, args.seeds or SEEDS, args.backbone))
+    # absolute: the scripts of trainers, too, take a relative one as of where the user stands
+    return Grid(unique, seeds, backbones, str(args.data.resolve()), args.output, settings)
+
+
+def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:
+    """Folder for the tables of a command."""
+    backbones = [slug(name) for name in grid.backbones if name]
+    return args.output / kind / (args.name or "+".join([*grid.datasets, *backbones]))
+
+
+def unclaimed(folder: Path, args: argparse.Namespace, called: str) -> Path:
+    """A folder for tables, or one beside it with a number, that has none of another command; a given --name stays."""
+    if args.name:
+        return folder
+    places = (folder if number == 1 else folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    return next(place for place in places if made_by(place) in (None, called))
+
+
+def command_line(program: str, argv: Sequence[str]) -> str:
+    """How the script was called, to be shown with its tables; without what changes no number."""
+    words = [word for before, word in zip(["", *argv], argv, strict=False) if "--jobs" not in (before, word)]
+    return shlex.join(["bash", f"scripts/{program}.sh", *(word for word in words if word != "--no-run")])
+
+
+def failed_lines(failures: Mapping[Run, str]) -> list[str]:
+    """Failed runs, a line each."""
+    return [f"failed: {run.title}: {error}" for run, error in failures.items()]
+
+
+def report_failures(failures: Mapping[Run, str]) -> int:
+    """List failed runs. Returns the exit code: 1 if there are any, else 0."""
+    for line in failed_lines(failures):
+        print(line, file=sys.stderr)
+    return int(bool(failures))

@@ -1,0 +1,1 @@
+"""Experiments on CoFT that know the truth, or a part of it. No method."""

@@ -1,0 +1,112 @@
+"""Tables of many images: rows are made a few at a time, where they are asked for; memory does not grow with them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from coft.core import table
+from coft.core.table import Table, Which
+
+ROOT = Path(__file__).resolve().parents[3]
+SIZES = pytest.mark.parametrize("rows", [1, 7, 64, 1000])
+
+
+def numbers(n: int, c: int, seed: int) -> Tensor:
+    return torch.randn(n, c, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+@SIZES
+def test_rows_are_those_of_the_plain_tensor(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROWS", rows)
+    x, index = numbers(64, 5, 0), torch.tensor([63, 0, 7, 7, 8, 20, 1, 2, 3])
+    made = Table.of(x)
+    assert len(made) == 64 and torch.equal(made.all(), x) and torch.equal(made.at(index), x[index])
+    torch.testing.assert_close(made.mean(), x.mean(dim=0))
+    assert made.at(torch.empty(0, dtype=torch.long)).shape == (0, 5)
+
+
+@SIZES
+def test_a_function_of_rows_is_that_of_the_whole_to_the_bit(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROWS", rows)
+    (x, y), label = (numbers(64, 5, seed) for seed in (0, 1)), torch.arange(64) % 5
+    index = torch.tensor([5, 63, 5, 0])
+    for result, wanted in (
+        (Table.of(x).map(lambda a: a.softmax(dim=1)), x.softmax(dim=1)),
+        (Table.of(x).map(lambda a, b: a - b, Table.of(y)), x - y),
+        (Table.of(x).map(lambda a, b: a - b, y).map(lambda d: d[:, :2] * 2), (x - y)[:, :2] * 2),
+        (Table.of(x).map(lambda a, at: a.gather(1, at.unsqueeze(1)), label), x.gather(1, label.unsqueeze(1))),
+        (Table.of(x).map(lambda a: a.argmax(dim=1)), x.argmax(dim=1)),
+    ):
+        assert len(result) == 64 and torch.equal(result.all(), wanted) and torch.equal(result.at(index), wanted[index])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.long])
+def test_rows_of_16_bits_come_in_fp32_and_others_as_they_are(dtype: torch.dtype) -> None:
+    x = numbers(9, 3, 0).to(dtype)
+    wanted = x.float() if dtype.itemsize == 2 else x
+    for rows in (Table.of(x).all(), Table.of(x).at(torch.arange(9)), Table.of(x).map(lambda a: a + 0).all()):
+        assert rows.dtype == wanted.dtype and torch.equal(rows, wanted)
+
+
+def test_rows_are_made_when_they_are_asked_for_and_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROWS", 4)
+    sizes: list[int] = []
+
+    def rows(which: Which) -> Tensor:
+        part = torch.arange(10)[which]
+        sizes.append(len(part))
+        return part.unsqueeze(1).double()
+
+    made = Table(10, rows).map(lambda x: x * 2).map(lambda x: x + 1)
+    assert len(made) == 10 and sizes == []
+    assert made.at(torch.tensor([3, 9])).tolist() == [[7.0], [19.0]] and sizes == [2]
+    for _ in range(2):
+        sizes.clear()
+        assert made.mean().tolist() == [10.0] and sizes == [4, 4, 2]
+
+
+BOUNDED = """
+import resource, sys, torch
+from coft.core import table
+from coft.core.table import Table
+from coft.labelling.neighbours import NeighbourGraph
+from coft.labelling.predictor import FinalClassifier
+from coft.labelling.seeds import select_seeds
+from coft.method.filters import keep_surest, min_p_clean
+from coft.method.guard import knowledge
+from coft.method.negative_prompt import separation
+from coft.method.predicting import predict
+torch.set_num_threads(1)
+table.ROWS = int(sys.argv[1])
+N, C, DIM = 40_000, 128, 16  # scores of one kind, of all images, take 20 MiB in fp32
+source = torch.Generator().manual_seed(0)
+features = [Table.of(torch.randn(N, DIM, generator=source)) for _ in range(2)]
+vectors = torch.randn(2, 2, C, DIM, generator=source)
+models = [FinalClassifier(None, *pair, 1.0) for pair in vectors]
+used = int(next(x for x in open("/proc/self/status") if x.startswith("VmData")).split()[1]) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)
+logits = models[0].logits(features[0])
+select_seeds(logits, 20, C)
+knowledge(logits)
+graph = NeighbourGraph(features[0], 2, most=1000)
+own, other = (predict(rows, model, 0.5, "softmax", graph) for rows, model in zip(features, models))
+separation(models[0].log_odds(features[0]), own.label)
+keep_surest(min_p_clean(own, other), own, other, 4, C).log_frequency(C)
+own.margin, other.confidence
+print("done")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds this kind of memory")
+@pytest.mark.parametrize(("rows", "enough"), [(table.ROWS, True), (1 << 20, False)])
+def test_memory_does_not_grow_with_the_scores(rows: int, enough: bool) -> None:
+    """Labels and seeds of two peers in 64 MiB, where their scores would have 80; with all rows at once it must fail."""
+    command = [sys.executable, "-c", BOUNDED, str(rows)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (result.stdout.strip() == "done") == enough, result.stderr

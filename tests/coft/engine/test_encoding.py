@@ -1,0 +1,146 @@
+"""Features of the unlabeled images: means over views, several models in one pass, each of its own images."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coft.core.parallel import Parallel
+from coft.core.table import Table
+from coft.engine import encoding
+from coft.engine.encoding import encode_images
+from coft.engine.runtime import Runtime
+from coft.labelling.classifier import Classifier
+from coft.labelling.protocol import Encoders, Method
+from tests.coft import naive
+from tests.coft.toys import CLASSES, COUNT, DIM, ToyBackbone, ToyImages, on_toys
+
+EPOCH = 7
+KEY = (1, "labels", EPOCH)
+
+
+class Models(Method):
+    """Some classifiers on toys, each with an encoder of its own."""
+
+    def __init__(self, engine: Any, names: str = "ab") -> None:
+        super().__init__(engine)
+        source, self.epoch = torch.Generator().manual_seed(0), EPOCH
+        for name in names:
+            vectors = (nn.Parameter(torch.randn(CLASSES, DIM, generator=source)) for _ in range(2))
+            encoder: Any = ToyBackbone(ToyImages()).visual
+            encoder[3].weight.data += 0.3 * torch.randn(encoder[3].weight.shape, generator=source)
+            self.models[name] = Classifier(encoder.requires_grad_(True), *vectors, 6.0)
+
+    def encoders(self) -> Encoders:
+        return {name: model.features for name, model in self.models.items()}
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@torch.no_grad()
+def test_each_model_s_features_of_all_images_are_means_over_the_views(views: int) -> None:
+    method = on_toys(Models)
+    features = method.engine.encode(method.encoders, views)
+    assert list(features) == list(method.models)
+    for name, model in method.models.items():
+        rows = features[name].all()
+        torch.testing.assert_close(rows, naive.view_features(method, model.features, views, EPOCH))
+    assert method.engine.images.asked == [(views, KEY, COUNT)]  # one pass for all models
+
+
+@torch.no_grad()
+def test_each_model_s_features_are_of_its_own_images_however_many() -> None:
+    method = on_toys(Models, "abc")
+    index = {"a": torch.arange(20).flip(0), "b": torch.tensor([4, 9]), "c": torch.tensor([1, 1, 3, 8, 2, 5, 7, 6])}
+    for views in (1, 2):
+        some = method.engine.encode_some(method.encoders, index, views)
+        every = method.engine.encode(method.encoders, views)
+        for name, which in index.items():
+            torch.testing.assert_close(some[name], every[name].at(which))
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@torch.no_grad()
+def test_features_of_the_frozen_clip_are_those_of_epoch_0_and_encoded_once_a_decision(views: int) -> None:
+    method = on_toys(Models)
+    engine, seen = method.engine, list[Tensor]()
+    engine.decide(lambda: seen.extend(engine.clip_features(views).all() for _ in range(2)))
+    expected = naive.view_features(method, engine.clip.encode, views, 0)
+    torch.testing.assert_close(seen[0], expected)
+    assert torch.equal(*seen) and engine.images.asked == [(views, (1, "labels", 0), COUNT)]
+    engine.decide(lambda: seen.append(engine.clip_features(views).all()))
+    assert torch.equal(seen[0], seen[2]) and len(engine.images.asked) == 2
+
+
+def test_nothing_has_gradients() -> None:
+    method = on_toys(Models)
+    engine, index = method.engine, dict.fromkeys("ab", torch.arange(3))
+    tables = [*engine.encode(method.encoders).values(), engine.clip_features()]
+    rows = [*(table.all() for table in tables), *engine.encode_some(method.encoders, index).values()]
+    assert len(rows) == 5 and not any(x.requires_grad for x in rows)
+    assert torch.is_grad_enabled()
+
+
+def test_the_precision_is_that_of_the_run_and_its_seconds_are_counted() -> None:
+    parts: list[str] = []
+
+    @contextmanager
+    def timed(name: str) -> Any:
+        parts.append(name)
+        yield
+
+    method, seen = on_toys(Models, runtime=Runtime(1, dtype=torch.bfloat16, timed=timed)), list[torch.dtype]()
+    for encoder in (method.models["a"].encoder, method.engine.clip.visual):
+        encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    features = method.engine.encode(method.encoders)
+    some = method.engine.encode_some(method.encoders, dict.fromkeys("ab", torch.arange(3)))
+    assert set(seen) == {torch.bfloat16} and parts == ["labelling"] * 2
+    assert all(rows.dtype == torch.float32 for rows in (features["a"].all(), some["a"]))
+    seen.clear()
+    method.engine.clip_features()
+    assert set(seen) == {torch.float32} and parts == ["labelling"] * 3  # the frozen CLIP is kept in fp32
+
+
+def test_the_frozen_clip_encodes_in_bf16_where_predictions_are() -> None:
+    method, seen = on_toys(Models, runtime=Runtime(1, predicts_in_bf16=True)), list[torch.dtype]()
+    method.engine.clip.visual.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert method.engine.clip_features().all().dtype == torch.float32 and set(seen) == {torch.bfloat16}
+
+
+def test_a_large_table_of_features_is_kept_in_fp16_and_comes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = on_toys(Models)
+    full = method.engine.encode(method.encoders)
+    monkeypatch.setattr(encoding, "IN_FULL", COUNT * DIM * 4 - 1)
+    index = dict.fromkeys("ab", torch.arange(COUNT))
+    half, some = method.engine.encode(method.encoders), method.engine.encode_some(method.encoders, index)
+    for name, table in full.items():
+        wanted = Table.of(table.all().half()).all()
+        assert not torch.equal(wanted, table.all())
+        for rows in (half[name].all(), some[name]):
+            assert rows.dtype == torch.float32 and torch.equal(rows, wanted)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_blocks_of_batches_change_no_bit(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = on_toys(Models)  # five batches
+    whole = method.engine.encode(method.encoders)
+    monkeypatch.setattr(encoding, "BLOCK", block)
+    for name, table in method.engine.encode(method.encoders).items():
+        assert torch.equal(table.all(), whole[name].all())
+
+
+def pixels() -> Tensor:
+    return torch.randn(7, 12, generator=torch.Generator().manual_seed(9))
+
+
+def test_each_encoder_is_run_once() -> None:
+    encoders, sizes = [nn.Linear(12, 4), nn.Linear(12, 4)], list[int]()
+    encoders[0].register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    features = encode_images(encoders, pixels(), Parallel(2, nn.Identity(), "cpu"), None)
+    assert sum(sizes) == 7 and not any(rows.requires_grad for rows in features)
+    for rows, encoder in zip(features, encoders, strict=True):
+        torch.testing.assert_close(rows, F.normalize(encoder(pixels()), dim=1))

@@ -1,0 +1,38 @@
+"""Logit adjustment against classes that are hardly ever predicted, against naive loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from coft.core import table
+from coft.core.table import Table
+from coft.labelling.prior import correct_prior, prior_offset
+
+
+def random_logits(n: int, c: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, c, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+@pytest.mark.parametrize("rows", [7, 4096])
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
+def test_prior_correction_equals_a_naive_loop(tau: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROWS", rows)
+    logits = random_logits(30, 4, 1)
+    corrected, offset = correct_prior(Table.of(logits), tau).all(), prior_offset(Table.of(logits), tau)
+    probabilities = [torch.softmax(row.double(), dim=0) for row in logits]
+    for c in range(4):
+        prior = sum(p[c].item() for p in probabilities) / 30
+        torch.testing.assert_close(corrected[:, c], logits[:, c] - tau * math.log(prior))
+        assert offset[c].item() == pytest.approx(tau * math.log(prior), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_corrected_logits_are_finite_of_the_logits_type_and_change_none(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[0.0, 0.0, -1e4], [1.0, 0.0, -1e4]], dtype=dtype)
+    before, corrected = logits.clone(), correct_prior(Table.of(logits), 0.5).all()
+    assert corrected.dtype == dtype and torch.equal(logits, before)
+    offset = prior_offset(Table.of(logits), 0.5)
+    assert offset[2].item() == pytest.approx(0.5 * math.log(1e-12))  # of a class without any probability

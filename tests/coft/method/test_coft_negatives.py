@@ -1,0 +1,126 @@
+"""What CoFT's negative vectors are fitted to, and when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coft.core.seeding import generator
+from coft.core.table import Table
+from coft.labelling.pseudo_labels import PseudoLabels
+from coft.method import negative_prompt, negatives
+from coft.method.negative_prompt import draw, fit_negative
+from tests.coft import naive
+from tests.coft.toys import CLASSES, COUNT, PARTNER, PEERS, PHASES, begun, epoch_of, make_coft, train
+
+EACH_EPOCH = {"phase2": replace(PHASES["phase2"], refresh=1)}
+Fit = tuple[Tensor, Tensor, Tensor, Tensor]  # features, labels, their weights, the vectors
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
+    """All that is fitted."""
+    seen: list[Fit] = []
+
+    def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        seen.append((features, labels, weight, fit_negative(features, labels, weight, *rest, steps=20)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(negatives, "fit_negative", recorded)
+    return seen
+
+
+@pytest.mark.parametrize("filter", ["min-p-clean", "own"])
+def test_they_are_fitted_to_the_partner_s_labels_when_labels_are_made(filter: str, fits: list[Fit]) -> None:
+    method = make_coft({"filter": filter} | EACH_EPOCH)
+    begun(method, method.phase1_epochs)
+    predictions, *_ = method.observer.labels[-1]
+    for (features, labels, weight, negative), (name, partner) in zip(fits[-2:], PARTNER.items(), strict=True):
+        source = predictions[name if filter == "own" else partner]
+        assert torch.equal(labels, source.label)
+        for i, y in enumerate(labels.tolist()):
+            believed = [float(p.probability.all()[i, y]) for p in (predictions[name], source)]
+            assert float(weight[i]) == pytest.approx(min(believed))
+        teacher = method.peers[name].teacher()
+        torch.testing.assert_close(teacher.negative, negative)
+        positive, scale = F.normalize(teacher.positive, dim=-1), teacher.scale
+        odds = naive.without_prior(scale * features @ (positive - F.normalize(negative, dim=-1)).t())
+        torch.testing.assert_close(predictions[name].clean.all(), odds.softmax(dim=1), rtol=1e-4, atol=1e-5)
+
+
+def test_they_are_fitted_at_the_ends_of_phases(fits: list[Fit]) -> None:
+    method = make_coft()  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
+    method.engine.begin()
+    epoch_of(method, 0), epoch_of(method, 1)
+    seeds = dict(method.labels)
+    prompted = {name: peer.text_features()[1].detach() for name, peer in method.peers.items()}
+    train(method, start=2)
+    assert len(fits) == len(PEERS) * 4
+    for n, (name, peer) in enumerate(method.peers.items()):
+        end_of_phase1, _, _, end = fits[n :: len(PEERS)]
+        assert torch.equal(end_of_phase1[1], seeds[name].label) and bool((end_of_phase1[2] == 1).all())
+        torch.testing.assert_close(prompted[name], end_of_phase1[-1])
+        labels = method.labels[name]
+        trained_on = labels.counting()
+        assert torch.equal(end[1], trained_on.label)
+        sums = [float(labels.weight[labels.label == c].double().sum()) for c in range(CLASSES)]
+        each = zip(trained_on.label.tolist(), trained_on.weight.tolist(), strict=True)
+        balanced = [w / (1 + sums[y]) for y, w in each]
+        torch.testing.assert_close(end[2] / end[2].sum(), torch.tensor(balanced) / sum(balanced))
+        tested = peer.inference_model(0.5, ["positive"])
+        for classifier in (peer.teacher(), tested, method.inference_models()[name]):
+            torch.testing.assert_close(classifier.negative, end[-1])
+        with torch.no_grad():
+            pixels = method.engine.images.pixels[trained_on.index]
+            torch.testing.assert_close(end[0], tested.features(pixels))
+        assert not end[0].requires_grad
+
+
+@pytest.mark.parametrize("settings", [{"class_negative": False}, {"lambda_dual": 0.0}])
+def test_nothing_is_fitted_where_a_setting_says_so(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    method: Any = make_coft(settings | EACH_EPOCH)
+    start = {name: peer.negative_residual.detach().clone() for name, peer in method.peers.items()}
+    monkeypatch.setattr(negatives, "fit_negative", partial(pytest.fail, "fitted"))
+    train(method)
+    for name, peer in method.peers.items():
+        # No loss of Phase II reaches them.
+        torch.testing.assert_close(peer.student.model.negative, peer.text_features()[1])
+        trains = settings.get("class_negative", True)
+        assert peer.negative_residual.requires_grad == trains
+        assert trains or torch.equal(peer.negative_residual, start[name])
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_of_many_labels_so_many_are_drawn(encoded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negative_prompt, "FIT_IMAGES", 8)
+    monkeypatch.setattr(negative_prompt, "FIT_BATCH", 4)
+    monkeypatch.setattr(negatives, "fit_negative", fit_negative)
+    method = make_coft()
+    label = torch.arange(COUNT) % 3
+    labels = {
+        "peer_a": PseudoLabels.of_pool(label, torch.linspace(0.1, 1, COUNT)),
+        "peer_b": PseudoLabels.certain(torch.arange(COUNT), label).at(torch.tensor([4, 1, 0, 29, 17])),
+    }
+    teachers, method.epoch = method.teachers(), 5
+    features = {name: naive.view_features(method, model.features, 2, 5) for name, model in teachers.items()}
+    expected = {}
+    for name, kept in labels.items():
+        source = generator(1, "negative", name, 5)
+        chosen = kept.at(draw(len(kept.index), source))
+        assert len(chosen.index) == min(8, len(kept.index))
+        model = teachers[name]
+        vectors = model.positive, model.negative
+        expected[name] = fit_negative(
+            features[name][chosen.index], chosen.label, chosen.weight, *vectors, model.scale, source
+        )
+    tables = {name: Table.of(rows) for name, rows in features.items()}
+    encode = partial(method.engine.encode_some, method.teacher_encoders, num_views=2)
+    method.fit(teachers, labels, negatives.rows_of(tables) if encoded else encode)
+    for name, peer in method.peers.items():
+        torch.testing.assert_close(peer.text_features()[1], expected[name], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,55 @@
+"""Two peers: what they share, how they start, and what entering a phase does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from coft.core.seeding import derive, generator
+from coft.method.coft import PARTNERS
+from tests.coft.toys import PEERS, make_coft
+
+
+def test_peers_share_the_frozen_encoder_and_nothing_that_trains() -> None:
+    method = make_coft()
+    frozen = {p.data_ptr() for p in method.engine.clip.visual.parameters()}
+    pointers = [{p.data_ptr() for p in peer.parameters()} for peer in method.peers.values()]
+    assert pointers[0] & pointers[1] and pointers[0] & pointers[1] <= frozen
+    trained = [{p.data_ptr() for p in peer.parameters() if p.requires_grad} for peer in method.peers.values()]
+    assert all(trained) and not trained[0] & trained[1] and not (trained[0] | trained[1]) & frozen
+    assert PARTNERS == {"peer_a": "peer_b", "peer_b": "peer_a"} and tuple(method.peers) == PEERS
+
+
+def test_starts_are_functions_of_seed_and_peer() -> None:
+    starts = []
+    for seed in (1, 2):
+        peers, again = (make_coft(seed=seed).peers for _ in range(2))
+        for name in PEERS:
+            prompts: Any = peers[name].prompts
+            assert torch.equal(prompts.negative, again[name].prompts.negative)  # type: ignore[arg-type]
+            starts.append(prompts.negative - prompts.positive)
+    assert not any(torch.equal(a, b) for n, a in enumerate(starts) for b in starts[:n])
+
+
+def test_entering_a_phase_happens_once() -> None:
+    method = make_coft()
+    engine = method.engine
+    engine.begin(), engine.begin_epoch(0)
+    assert [peer.phase for peer in method.peers.values()] == [1, 1]
+    engine.begin_epoch(2)
+    students = [peer.student for peer in method.peers.values()]
+    optimizers = [optimizer.optimizer for optimizer in engine.optimizers.values()]
+    engine.set_mode(training=True)
+    engine.begin_epoch(3)
+    assert students == [peer.student for peer in method.peers.values()]
+    assert optimizers == [optimizer.optimizer for optimizer in engine.optimizers.values()]
+    assert not any(peer.training or peer.student.training for peer in method.peers.values())
+    assert all(isinstance(optimizer, torch.optim.AdamW) for optimizer in optimizers)
+
+
+def test_random_numbers_are_by_name() -> None:
+    names = [(1, "a"), (1, "b"), (2, "a"), (1, "a", 0), ("1", "a")]
+    numbers = [derive(*name) for name in names]
+    assert len(set(numbers)) == len(names) and all(0 <= number < 2**63 for number in numbers)
+    assert torch.equal(torch.randn(3, generator=generator(1, "a")), torch.randn(3, generator=generator(1, "a")))

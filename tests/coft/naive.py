@@ -1,0 +1,113 @@
+"""Rules of CoFT number by number, for tests: priors, quotas, seeds, probabilities and their spread among neighbours."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coft.labelling import neighbours
+
+
+def softmax(row: list[float]) -> list[float]:
+    return [math.exp(x) / sum(map(math.exp, row)) for x in row]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def without_prior(logits: Tensor, tau: float = 0.5) -> Tensor:
+    """Logits with the prior corrected."""
+    return logits - tau * logits.softmax(dim=1).mean(dim=0).log()
+
+
+def view_features(method: Any, encode: Any, num_views: int, epoch: int) -> Tensor:
+    """Features of all images, each the mean over the views of its label, an image at a time. Shape (N, embed_dim)."""
+    images, seed = method.engine.images, method.engine.seed
+    rows = []
+    with torch.no_grad():
+        for i in range(len(images)):
+            views = images.views(i, num_views, (seed, "labels", epoch))
+            rows.append(torch.stack([encode(view[None])[0] for view in views]).mean(dim=0))
+    return torch.stack(rows)
+
+
+def clip_features(method: Any) -> Tensor:
+    """Features of all images under the frozen CLIP, those of the first labels. Shape (N, embed_dim)."""
+    visual = method.engine.clip.visual
+    return view_features(method, lambda x: F.normalize(visual(x), dim=-1), method.settings.label_views, 0)
+
+
+def zero_shot_logits(method: Any) -> Tensor:
+    """Logits of all images by zero-shot CLIP, of the test's views. Shape (N, C)."""
+    clip = method.engine.clip
+    return clip.scale * F.normalize(clip.visual(method.engine.images.pixels), dim=-1) @ clip.zero_shot_text().t()
+
+
+def zero_shot(method: Any) -> Tensor:
+    """Log-probabilities of all images by the mean of their views, the prior corrected. Shape (N, C)."""
+    logits = method.engine.clip.scale * clip_features(method) @ method.zero_shot_text().t()
+    return without_prior(logits.double(), method.settings.prior_tau).log_softmax(dim=1)
+
+
+def teacher_scores(method: Any) -> dict[str, list[Tensor]]:
+    """Logits and clean log-odds of all images by each peer's teacher, their priors corrected. Shape (N, C) each."""
+    scores = {}
+    for name, model in method.teachers().items():
+        features = view_features(method, model.features, method.settings.label_views, method.epoch)
+        with torch.no_grad():
+            scores[name] = [without_prior(x.double(), method.settings.prior_tau) for x in model.classify(features)]
+    return scores
+
+
+def quotas(logits: Tensor, most: int, share: float = 0.5) -> list[int]:
+    """Of each class a share of the images whose class it is by logits, rounded up."""
+    likeliest = [row.index(max(row)) for row in logits.tolist()]
+    return [min(most, math.ceil(share * likeliest.count(c))) for c in range(logits.shape[1])]
+
+
+def surest(logits: Tensor, most: list[int]) -> list[list[int]]:
+    """Of each class the images with the highest odds; classes that are short take what has them second."""
+    ranking, p = logits.argsort(dim=1, descending=True).tolist(), logits.softmax(dim=1)
+    odds = (p / (1 - p)).tolist()
+
+    def best(place: int, c: int, without: set[int]) -> list[int]:
+        members = [i for i, row in enumerate(ranking) if row[place] == c and i not in without]
+        return sorted(members, key=lambda i: -odds[i][c])
+
+    chosen = [best(0, c, set())[: most[c]] for c in range(len(most))]
+    taken = {i for members in chosen for i in members}
+    return [members + best(1, c, taken)[: most[c] - len(members)] for c, members in enumerate(chosen)]
+
+
+def likely_right(d: list[float], label: int, rule: str) -> float:
+    """p_clean of a label from an image's clean log-odds."""
+    return softmax(d)[label] if rule == "softmax" else sigmoid(d[label])
+
+
+def edges(features: Tensor, count: int) -> Tensor:
+    """Edges between an image and its nearest, normalised. Shape (N, N), fp64."""
+    x = features - features.mean(dim=0)
+    x = (x / x.norm(dim=1, keepdim=True)).double()
+    size = len(x)
+    adjacency = torch.zeros(size, size, dtype=torch.float64)
+    for i in range(size):
+        others = sorted((j for j in range(size) if j != i), key=lambda j: -float(x[i] @ x[j]))
+        for j in others[:count]:
+            weight = max(0.0, float(x[i] @ x[j])) ** neighbours.POWER
+            adjacency[i, j] += weight
+            adjacency[j, i] += weight
+    root = [math.sqrt(max(float(degree), 1e-12)) for degree in adjacency.sum(dim=1)]
+    return torch.stack([adjacency[i] / (root[i] * torch.tensor(root, dtype=torch.float64)) for i in range(size)])
+
+
+def smooth(features: Tensor, count: int, values: Tensor) -> Tensor:
+    """What values spread to in the end, divided by what becomes of ones. Shape (N, C), fp64."""
+    start = torch.cat([values.double(), torch.ones(len(values), 1, dtype=torch.float64)], dim=1)
+    share = neighbours.SHARE
+    solved = torch.linalg.solve(torch.eye(len(start), dtype=torch.float64) - share * edges(features, count), start)
+    return (1 - share) * solved[:, :-1] / ((1 - share) * solved[:, -1:])

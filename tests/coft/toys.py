@@ -1,0 +1,363 @@
+"""Images and a backbone of a few numbers: a method trains on them in a fraction of a second, without a trainer."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coft.core.seeding import derive, generator
+from coft.core.world import ALONE, World
+from coft.engine.engine import Engine
+from coft.engine.runtime import Runtime
+from coft.images.batches import Drawn, Source, endless_draws
+from coft.labelling.protocol import Batch, Method, Observer
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
+from coft.method.coft import CoFT
+from coft.method.coft_plus import CoFTPlus, CoFTPlusSettings, Contrast
+from coft.method.coft_settings import CoFTSettings, Phase1, Phase2
+
+COUNT, CLASSES, SIZE, DIM = 30, 3, 4, 8
+PEERS = ("peer_a", "peer_b")
+PARTNER = dict(zip(PEERS, reversed(PEERS), strict=True))
+NOISE = {"weak": 0.2, "strong": 0.8}
+
+
+class ToyImages:
+    """Noisy copies of one picture for each class; `world` has a part of each batch.
+
+    Attributes:
+        truth: Their classes. Shape (N,).
+        asked: Views, keys and numbers of images that `plain` was asked for.
+    """
+
+    digest = "toy images"
+
+    def __init__(
+        self,
+        count: int = COUNT,
+        batch_size: int = 4,
+        test_batch_size: int = 7,
+        size: int = SIZE,
+        world: World = ALONE,
+    ) -> None:
+        self.world = world
+        source = torch.Generator().manual_seed(0)
+        self.prototypes = torch.randn(CLASSES, 3, size, size, generator=source)
+        self.truth = torch.arange(count) % CLASSES
+        self.pixels = self.prototypes[self.truth] + 0.7 * torch.randn(count, 3, size, size, generator=source)
+        self.batch_size, self.test_batch_size = batch_size, test_batch_size
+        self.asked: list[tuple[int, tuple[int | str, ...], int]] = []
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def steps(self, images: int) -> int:
+        return -(-images // self.batch_size)
+
+    def noisy(self, index: int, view: str, *key: int | str) -> Tensor:
+        """A view of an image."""
+        noise = torch.randn(self.pixels.shape[1:], generator=generator(view, index, *key))
+        return self.pixels[index] + NOISE[view] * noise
+
+    def views(self, index: int, num_views: int, key: Sequence[int | str]) -> Tensor:
+        """Views that a label is the mean of, the test's first. Shape (num_views, 3, size, size)."""
+        return torch.stack([self.pixels[index], *(self.noisy(index, "weak", *key, n) for n in range(1, num_views))])
+
+    def plain(self, index: Tensor | None = None, num_views: int = 1, key: Sequence[int | str] = ()) -> Iterator[Tensor]:
+        chosen = range(len(self)) if index is None else index.tolist()
+        self.asked.append((num_views, tuple(key), len(chosen)))
+        for start in range(0, len(chosen), self.test_batch_size):
+            rows = torch.stack([self.views(i, num_views, key) for i in chosen[start : start + self.test_batch_size]])
+            yield rows[:, 0] if num_views == 1 else rows
+
+    def batches(
+        self, view: str, streams: Mapping[str, Sequence[Source]], steps: int, *key: int | str
+    ) -> list[dict[str, Drawn]]:
+        draws = {
+            model: [(endless_draws(s.name, s.index, derive(*key, s.name)), s.size) for s in each if s.size]
+            for model, each in streams.items()
+        }
+        return [
+            {
+                model: self._drawn(view, [d for draw, n in each for d in islice(draw, n)], key)
+                for model, each in draws.items()
+            }
+            for _ in range(steps)
+        ]
+
+    def _drawn(self, view: str, draws: Sequence[tuple[str, int, int]], key: Sequence[int | str]) -> Drawn:
+        position = torch.arange(len(draws))[self.world.part(len(draws))]
+        kinds = view.split(" and ")
+        rows = [
+            [self.noisy(i, v, *key, name, n) for v in kinds] for name, i, n in (draws[p] for p in position.tolist())
+        ]
+        views = torch.stack([torch.stack(row) for row in rows]) if rows else None
+        index = torch.tensor([index for _, index, _ in draws])
+        return Drawn(index, position, views if views is None or len(kinds) > 1 else views[:, 0])
+
+
+class ToyPrompts(nn.Module):
+    """A positive and a negative context, added to a word of each class."""
+
+    words: Tensor
+
+    def __init__(self, words: Tensor, context: Tensor, noise: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("words", words, persistent=False)
+        self.positive, self.negative = nn.Parameter(context), nn.Parameter(context + noise)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return tuple(F.normalize(self.words + torch.tanh(c), dim=-1) for c in (self.positive, self.negative))  # type: ignore[return-value]
+
+
+def biases_alone(visual: nn.Module, source: torch.Generator) -> nn.Module:
+    """A copy whose biases train; the other weights are the encoder's own."""
+    shared: dict[int, Any] = {id(p): p for name, p in visual.named_parameters() if not name.endswith("bias")}
+    twin = copy.deepcopy(visual, memo=shared)
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(name.endswith("bias"))
+    return twin
+
+
+class ToyBackbone:
+    """An encoder of two layers, and words that lie near the features of their class.
+
+    Args:
+        images: Words are made of their prototypes.
+        light: Makes the encoder with a light module.
+        dtype: Of all weights.
+    """
+
+    def __init__(
+        self,
+        images: ToyImages,
+        light: Callable[[nn.Module, torch.Generator], nn.Module] = biases_alone,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        source = torch.Generator().manual_seed(1)
+        self.visual: nn.Module = nn.Sequential(
+            nn.Flatten(), nn.Linear(3 * SIZE**2, 12), nn.Tanh(), nn.Linear(12, DIM)
+        ).requires_grad_(False)
+        for parameter in self.visual.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=source) * parameter.shape[-1] ** -0.5)
+        self.visual.to(dtype)
+        self.light, self.scale = light, 6.0
+        self.classnames = [f"class {c}" for c in range(CLASSES)]
+        self.identity = {"backbone": "toy"}
+        means = F.normalize(self.visual(images.prototypes.to(dtype)), dim=-1)
+        self.words = [means + 0.4 * torch.randn(CLASSES, DIM, generator=source).to(means) for _ in range(2)]
+        self.lights: list[str] = []
+
+    def zero_shot_text(self) -> Tensor:
+        return F.normalize(sum(self.words), dim=-1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return F.normalize(self.visual(images), dim=-1)
+
+    def cached_features(
+        self, images: ToyImages, num_views: int, key: Sequence[int | str], compute: Callable[[], Tensor]
+    ) -> Tensor:
+        return compute()
+
+    def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
+        words = self.words[number]
+        context = torch.randn(1, DIM, generator=source).to(words) * (0.02 if num_ctx else 0)
+        return ToyPrompts(words, context, 0.01 * torch.randn(1, DIM, generator=source).to(words))
+
+    def light_module(self, name: str, source: torch.Generator) -> nn.Module:
+        self.lights.append(name)
+        return self.light(self.visual, source)
+
+
+class Seen(Observer):
+    """Remembers what a method does with pseudo-labels."""
+
+    def __init__(self) -> None:
+        self.chosen: list[tuple[PseudoLabels, Tensor, Tensor]] = []
+        self.filtered: list[tuple[dict[str, PseudoLabels], list[float]]] = []
+        self.labels: list[tuple[dict[str, Predictions], dict[str, PseudoLabels], dict[str, str]]] = []
+
+    def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
+        self.chosen.append((seeds, label, quotas))
+
+    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
+        self.filtered.append((dict(seeds), list(separation)))
+
+    def labelled(
+        self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
+    ) -> None:
+        self.labels.append((dict(predictions), dict(labels), dict(sources)))
+
+
+SHORT: dict[str, Any] = {"seeds_per_class": 2, "label_views": 2}
+PHASES: dict[str, Any] = {
+    "phase1": Phase1(epochs=2, min_steps=4),
+    "phase2": Phase2(epochs=3, lr=1e-3, refresh=2),
+}
+
+
+def on_toys(
+    make: Callable[..., Any],
+    *args: Any,
+    images: Any = None,
+    backbone: Any = None,
+    runtime: Any = None,
+    seed: int = 1,
+    make_light: Any = None,
+    **options: Any,
+) -> Any:
+    """A method on toys, and an engine that runs it.
+
+    Args:
+        make: A method's class.
+        *args: Its arguments after the engine.
+        images: In the place of fresh toys.
+        backbone: In the place of a fresh toy.
+        runtime: In the place of one with `seed`.
+        seed: Of everything random.
+        make_light: As of `Engine`.
+        **options: The method's.
+    """
+    images = images or ToyImages()
+    light = {} if make_light is None else {"make_light": make_light}
+    engine = Engine(images, backbone or ToyBackbone(images), runtime or Runtime(seed), **light)
+    method = make(engine, *args, **options)
+    engine.attach(method)
+    return method
+
+
+def make_coft(settings: Mapping[str, Any] | None = None, seed: int = 1, **options: Any) -> CoFT:
+    """CoFT on toys: two epochs of Phase I and three of Phase II.
+
+    Args:
+        settings: In the place of the short ones.
+        seed: Of everything random.
+        **options: `observer`; those of `on_toys`; others are CoFT's.
+    """
+    short = CoFTSettings(**(SHORT | PHASES | dict(settings or {})))
+    return on_toys(options.pop("make", CoFT), short, options.pop("observer", None) or Seen(), seed=seed, **options)
+
+
+def make_plus(settings: Mapping[str, Any] | None = None, seed: int = 1, **options: Any) -> CoFTPlus:
+    """CoFT+ on toys, two rounds of Phase II. Arguments as of `make_coft`, and `describe`."""
+    parts: dict[str, Any] = {"rounds": 2, "contrast": Contrast(0.5)}
+    short = CoFTPlusSettings(**(SHORT | PHASES | parts | dict(settings or {})))
+    return on_toys(CoFTPlus, short, options.pop("observer", None) or Seen(), seed=seed, **options)
+
+
+def train(method: Any, until: int | None = None, start: int = 0) -> list[list[dict[str, float]]]:
+    """Run a method.
+
+    Returns:
+        Losses of every step, by epoch.
+    """
+    if not start:
+        method.engine.begin()
+    return [epoch_of(method, epoch) for epoch in range(start, method.epochs if until is None else until)]
+
+
+def epoch_of(method: Any, epoch: int) -> list[dict[str, float]]:
+    """Run an epoch.
+
+    Returns:
+        Losses of every step.
+    """
+    losses = [method.engine.step(batch) for batch in method.engine.begin_epoch(epoch)]
+    method.engine.end_epoch()
+    return losses
+
+
+def begun(method: Any, epoch: int = 0) -> list[dict[str, Drawn]]:
+    """Bring a method to the beginning of an epoch without training before.
+
+    Returns:
+        Its batches.
+    """
+    method.engine.begin()
+    return list(method.engine.begin_epoch(epoch))
+
+
+def part_of(method: Any, name: str, batch: Mapping[str, Drawn]) -> Batch:
+    """A model's batch, in one part."""
+    (part,) = method.engine.parts(name, batch[name])
+    return part
+
+
+def saved(method: Any) -> bytes:
+    """A checkpoint."""
+    file, engine = io.BytesIO(), method.engine
+    parts = (method.models, engine.optimizers, engine.schedulers)
+    states = [{name: part.state_dict() for name, part in each.items()} for each in parts]
+    torch.save([method.state_dict(), *states], file)
+    return file.getvalue()
+
+
+def load(method: Any, checkpoint: bytes) -> None:
+    """Go on from a checkpoint."""
+    state, *states = torch.load(io.BytesIO(checkpoint), weights_only=True)
+    engine = method.engine
+    method.load_state_dict(state)
+    for parts, values in zip((method.models, engine.optimizers, engine.schedulers), states, strict=True):
+        for name, value in values.items():
+            parts[name].load_state_dict(value)
+    engine.loaded()
+    engine.resumed()
+
+
+def weights(method: Method) -> dict[str, Tensor]:
+    """All tensors of a method's models."""
+    return {
+        f"{name}.{key}": value.clone()
+        for name, model in method.models.items()
+        for key, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+
+
+def assert_same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    assert a.keys() == b.keys() and a
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different, different
+
+
+def assert_resumes(make: Callable[[], Any]) -> None:
+    """A run that goes on from the checkpoint of any epoch ends in the same weights, labels and predictions.
+
+    Args:
+        make: Makes the method, as often as it is called.
+    """
+    whole, checkpoints = make(), list[bytes]()
+    whole.engine.begin()
+    for epoch in range(whole.epochs):
+        epoch_of(whole, epoch)
+        checkpoints.append(saved(whole))
+    pixels = whole.engine.images.pixels
+    for done, checkpoint in enumerate(checkpoints, start=1):
+        resumed = make()
+        load(resumed, checkpoint)
+        train(resumed, start=done)
+        assert_same_bits(weights(whole), weights(resumed))
+        assert torch.equal(whole.engine.predict(pixels), resumed.engine.predict(pixels))
+        for name, labels in whole.labels.items():
+            assert_same_bits(labels.state_dict(), resumed.labels[name].state_dict())
+
+
+class OtherB(ToyBackbone):
+    """Another start of the second peer."""
+
+    def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> Any:
+        made: Any = super().prompts(number, num_ctx, source)
+        made.positive.data += 0.3 * number
+        return made
+
+
+def pairs(labels: PseudoLabels) -> list[tuple[int, int]]:
+    """Images and their labels."""
+    return list(zip(labels.index.tolist(), labels.label.tolist(), strict=True))

@@ -1,0 +1,195 @@
+"""What may be wrong with a file, whatever it should hold. A mutation changes a file that is as it should be."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import random
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from .oracle import MARK, SECRET
+
+Mutation = Callable[[Path], object]
+
+
+def inputs() -> dict[str, Any]:
+    """What inputs.yaml has, its placeholders filled."""
+    text = Path(__file__).with_name("inputs.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text.replace("{secret}", SECRET).replace("{long}", "x" * 900).replace("{name}", "x" * 250))
+
+
+INPUTS = inputs()
+
+
+class Program:
+    """A pickle that would run a program."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {MARK}",)
+
+
+def rewriting(change: Callable[[bytes], bytes]) -> Mutation:
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+def holding(content: bytes | str) -> Mutation:
+    """The mutation that gives a file another content."""
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return lambda path: path.write_bytes(data)
+
+
+def contents(texts: Mapping[str, bytes | str]) -> dict[str, Mutation]:
+    return {name: holding(text) for name, text in texts.items()}
+
+
+def cut(data: bytes, share: float) -> bytes:
+    return data[: int(share * len(data))]
+
+
+def flipped(data: bytes, seed: int, letters: bytes = bytes(range(256))) -> bytes:
+    """A file with a few other bytes; with every other seed, in its header."""
+    source, result = random.Random(seed), bytearray(data)
+    for _ in range(1 + seed % 5):
+        result[source.randrange(min(len(data), 60 if seed % 2 else len(data)))] = source.choice(letters)
+    return bytes(result)
+
+
+def flipped_member(data: bytes, seed: int) -> bytes:
+    """A zip file, as torch writes it, with another bit in one of its larger members."""
+    source, result = random.Random(seed), bytearray(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        member = source.choice([member for member in archive.infolist() if member.file_size > 64])
+        content = archive.read(member)
+    result[data.index(content) + source.randrange(len(content))] ^= 1 << source.randrange(8)
+    return bytes(result)
+
+
+def flips(count: int, flip: Callable[..., bytes] = flipped, **options: Any) -> dict[str, Mutation]:
+    """Mutations of a few bytes, or letters."""
+    kind = "letters" if options else "bytes"
+    return {f"other {kind} {seed}": rewriting(partial(flip, seed=seed, **options)) for seed in range(count)}
+
+
+LETTERS = flips(20, letters=b"{}[]\",:0x-\\ \0&*!'#\n\t")  # which mean something to JSON and YAML
+GARBAGE: dict[str, Mutation] = {  # which is no file of any kind
+    "empty": holding(b""),
+    "zeros": holding(bytes(10_000)),
+    "a word": holding("hello"),
+    "HTML": holding("<html><script>alert(1)</script></html>"),
+    "nested deeply": holding("[" * 100_000),
+    "a program": holding(pickle.dumps(Program())),
+}
+DAMAGE: dict[str, Mutation] = {  # which may be seen, or make no difference
+    **{f"cut to {share:.0%}": rewriting(partial(cut, share=share)) for share in (0.05, 0.3, 0.6, 0.9, 0.99)},
+    "bytes after it": rewriting(lambda data: data + b"more" * 100),
+    "not UTF-8": rewriting(lambda data: b"\xff" + data[1:]),
+    "in UTF-16": rewriting(lambda data: data.decode("latin-1").encode("utf-16")),
+    "a zero within": rewriting(lambda data: data[: len(data) // 2] + b"\0" + data[len(data) // 2 :]),
+}
+
+
+def placing(make: Callable[[Path], object]) -> Mutation:
+    """The mutation that puts something else in a file's place."""
+
+    def replace(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return replace
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(100 << 30)
+
+
+NOT_THERE: dict[str, Mutation] = {
+    "not there": placing(lambda path: None),
+    "a folder": placing(Path.mkdir),
+    "a link to nothing": placing(lambda path: path.symlink_to("nowhere")),
+    "a circle of links": placing(lambda path: path.symlink_to(path.name)),
+}
+PLACES: dict[str, Mutation] = {
+    **NOT_THERE,
+    "a pipe": placing(os.mkfifo),
+    "a device": placing(lambda path: path.symlink_to("/dev/zero")),
+    "100 GB of nothing": placing(sparse),
+    "not to be read": lambda path: path.chmod(0),
+}
+
+LEAVES: tuple[Any, ...] = (
+    *(None, True, -2, 7, 1.7, 10**30, float("nan"), "", " ", "x", "x" * 5000, "a\0b", "\x1b[31m", "\ud800"),
+    *("../a.png", "/etc/passwd", [], {}, [[1]], {"a": {"b": None}}),
+)
+
+
+def variants(tree: Any, leaves: tuple[Any, ...] = LEAVES) -> Iterator[Any]:
+    """All trees that are this one without a node, or with a leaf in its place."""
+    yield from leaves
+    for key in tree if isinstance(tree, dict) else ():
+        yield {other: node for other, node in tree.items() if other != key}
+        yield from ({**tree, key: variant} for variant in variants(tree[key], leaves))
+    for index, node in enumerate(tree) if isinstance(tree, list) else ():
+        before, after = tree[:index], tree[index + 1 :]
+        yield before + after
+        yield from ([*before, variant, *after] for variant in variants(node, leaves))
+
+
+def trees(tree: Any, leaves: tuple[Any, ...] = LEAVES) -> dict[str, Mutation]:
+    """Mutations of what a JSON file holds."""
+    return {f"tree {number}": holding(json.dumps(variant)) for number, variant in enumerate(variants(tree, leaves))}
+
+
+def in_torch(change: Callable[[Any], Any]) -> Mutation:
+    """The mutation that applies a function to what torch has saved."""
+
+    def rewrite(path: Path) -> None:
+        torch.save(change(torch.load(path, weights_only=True)), path)
+
+    return rewrite
+
+
+def only(mutations: Mapping[str, Mutation], *names: str) -> dict[str, Mutation]:
+    return {name: mutations[name] for name in names}
+
+
+def without(mutations: Mapping[str, Mutation], *names: str) -> dict[str, Mutation]:
+    return {name: mutation for name, mutation in mutations.items() if name not in names}
+
+
+TEXTS = st.one_of(  # surrogates included
+    st.text(st.characters(), max_size=60),
+    *(st.text(letters, min_size=1, max_size=40) for letters in INPUTS["alphabets"]),
+)
+LINES = st.lists(TEXTS, min_size=2, max_size=5).map("\n".join)
+DESCRIPTIONS = st.dictionaries(TEXTS, st.lists(TEXTS, max_size=3), max_size=3).map(json.dumps)
+NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: not {b"/"[0], 0} & set(name))  # of files
+
+
+def drawn(kind: st.SearchStrategy[Any], count: int = 300) -> list[Any]:
+    """Examples that hypothesis draws, the same ones each time; those that come twice are there once."""
+    set_hypothesis_home_dir(str(Path(tempfile.gettempdir()) / "coft-hypothesis"))  # not in the checkout
+    quiet: dict[str, Any] = {"database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
+    examples: dict[str, Any] = {}
+
+    @seed(0)
+    @settings(max_examples=count, phases=(Phase.generate,), **quiet)
+    @given(kind)
+    def collect(example: Any) -> None:
+        examples[repr(example)] = example
+
+    collect()
+    return list(examples.values())

@@ -1,0 +1,150 @@
+"""Runs are done, stopped, gone on with and counted; train.py is a toy."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.comparing.methods import Method
+from scripts.comparing.plan import Run
+from scripts.comparing.run import LOG, Job, Progress, child_environment, run_all
+
+from .toy_runs import starts, toy_command, toy_run
+
+
+def test_all_run_and_a_failed_one_does_not_stop_the_rest(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first, bad, last = (toy_run(tmp_path, name, how) for name, how in (("a", "works"), ("b", "fails"), ("c", "works")))
+    failures = run_all([first, bad, last], command=toy_command(tmp_path))
+    assert list(failures) == [bad] and failures[bad].startswith("out of luck; see ")
+    assert first.summary() and last.summary() and not bad.summary()
+    lines = capfd.readouterr().err
+    assert "[2 of 3] b on toy, RN50, seed 1: failed: out of luck" in lines and "[3 of 3]" in lines
+
+
+def test_a_run_that_leaves_another_config_failed(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, "a")
+    other = type(run)(run.method, run.dataset, run.backbone, 1, run.arguments, run.folder, {"SEED": 2})
+    assert "left no summary.json with the config" in run_all([other], command=toy_command(tmp_path))[other]
+
+
+def test_a_crash_is_named_by_its_signal(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, "a")
+    command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    assert run_all([run], command=command)[run].startswith("killed by SIGKILL; see ")
+
+
+def test_jobs_run_at_the_same_time_and_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    runs = [toy_run(tmp_path / "runs", name, "together") for name in "ab"]  # each waits for the other
+    assert run_all(runs, jobs=2, command=toy_command(tmp_path)) == {}
+    assert [starts(run) for run in runs] == [["2"], ["2"]]
+    assert child_environment(9)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert child_environment(1)["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+
+
+def session(folder: Path, ignored: bool) -> None:
+    """Do three runs of which the second hangs, as a script started by a shell does."""
+    os.setsid()
+    # set in any case: tests that run in the background of a shell are born with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        run_all(
+            [toy_run(folder, "a"), toy_run(folder, "b", "hangs"), toy_run(folder, "c")], command=toy_command(folder)
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path.name}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "ignored"), [("SIGTERM", False), ("SIGINT", False), ("SIGTERM", True)])
+def test_a_stopped_session_stops_its_run_and_goes_on(tmp_path: Path, number: str, ignored: bool) -> None:
+    # a fork has imported what takes seconds
+    process = multiprocessing.get_context("fork").Process(target=session, args=(tmp_path, ignored))
+    process.start()
+    assert process.pid
+    wait_for(tmp_path / "b" / "half")
+    time.sleep(0.1)  # until the toy listens
+    os.kill(process.pid, getattr(signal, number))
+    process.join(15)
+    assert process.exitcode == 130
+    a, b, c = (toy_run(tmp_path, name, how) for name, how in (("a", "works"), ("b", "hangs"), ("c", "works")))
+    assert a.summary() and not b.summary() and starts(c) == []
+    assert (b.folder / "interrupted").exists() == (not ignored)
+    assert run_all([b, c], command=toy_command(tmp_path)) == {}  # not locked: the stopped run is gone
+    assert b.summary() and c.summary() and len(starts(a)) == 1 and len(starts(b)) == 2
+
+
+def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As after SIGKILL, which leaves the runs of a session alive."""
+    run, free = toy_run(tmp_path, "a"), toy_run(tmp_path, "b")
+    run.folder.mkdir()
+    holder = f"""
+import fcntl, os, subprocess, time
+log = open({str(run.folder / LOG)!r}, "a")
+fcntl.flock(log, fcntl.LOCK_EX)
+print("locked", flush=True)
+while not os.path.exists({str(free.folder / "summary.json")!r}):
+    time.sleep(0.02)
+subprocess.run({[*toy_command(tmp_path), *run.arguments]!r}, check=True)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    other = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True, env=environment)
+    assert other.stdout and other.stdout.readline() == "locked\n"
+    assert run_all([run, free], command=toy_command(tmp_path)) == {}
+    assert other.wait(10) == 0 and len(starts(run)) == 1
+    assert "finished by another process" in capfd.readouterr().err
+
+
+def test_logs_are_kept_and_locked_only_while_a_run_lives(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, "a", "fails")
+    for _ in range(2):
+        run_all([run], command=toy_command(tmp_path))
+    assert (run.folder / LOG).read_text().count("out of luck") == 2
+    with (run.folder / LOG).open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert len(starts(run)) == 2
+
+
+# ------------------------------------------------------------------ progress
+
+
+def of(trainer: str, dataset: str, seed: int = 1) -> Run:
+    return Run(Method(trainer, trainer), dataset, "embedded", seed, (), Path(), {})
+
+
+def test_a_run_is_expected_to_take_what_the_most_alike_took() -> None:
+    seconds = {of("CoFT", "digits"): 100.0, of("CoFT", "digits", 2): 200.0, of("CoFT", "icons"): 600.0}
+    seconds[of("UPL", "digits")] = 20.0
+    alike, same_trainer, other = of("CoFT", "digits", 3), of("CoFT", "emoji"), of("CoOp", "emoji")
+    progress = Progress([alike, same_trainer, other], seconds, jobs=2)
+    assert progress.expected == {alike: 150.0, same_trainer: 300.0, other: 230.0}
+    assert progress.remaining() == pytest.approx((150 + 300 + 230) / 2)
+    progress.finished(alike, 500.0, "500 s")
+    assert progress.expected[same_trainer] == pytest.approx((100 + 200 + 600 + 500) / 4)
+
+
+def test_the_share_that_is_done_is_read_from_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    path.write_text("epoch [9/9] batch [9/9] of an earlier start\n")
+    code = "print('epoch [3/4] batch [1/2] loss 1'); print('epoch [3/4] batch [2/2] loss 1')"
+    with path.open("a") as log:
+        job = Job(of("CoFT", "digits"), log, [sys.executable, "-c", code])
+    assert job.share_done() in (0.0, 0.75)
+    job.process.wait()
+    path.unlink()
+    assert job.share_done() == 0.75
