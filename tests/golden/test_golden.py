@@ -10,7 +10,7 @@ import pytest
 from tests.golden import runs
 
 LIGHT = [
-    ("CoFT, filter self", "embedded"),
+    ("CoFT, filter own", "embedded"),
     ("SelfTraining", "embedded"),
     ("LaFTer", "embedded-vit"),
     ("Supervised", "embedded-vit"),
