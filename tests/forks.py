@@ -12,6 +12,8 @@ from pathlib import Path
 from compat.dassl.tests import forks
 
 ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = ["pandas", "matplotlib.backends.backend_agg", "tensorboard.summary.writer.event_file_writer", "yacs.config"]
+forks.preload(*LIBRARIES, "rich.progress", "safetensors.torch", "torchvision.transforms.v2")
 
 
 def run_forked(argv: Sequence[str], cwd: Path, environment: Mapping[str, str] = os.environ) -> forks.Done:

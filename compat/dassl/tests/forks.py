@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import cast
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "torchvision.transforms", "clip", "sklearn.metrics", "scipy.stats"])
+PRELOADED = ["torch", "torchvision.transforms", "clip", "sklearn.metrics", "scipy.stats"]
+
+
+def preload(*modules: str) -> None:
+    """Libraries that the server imports as well; before the first process."""
+    CONTEXT.set_forkserver_preload([*PRELOADED, *modules])
+
+
+preload()
 
 Done = subprocess.CompletedProcess[str]
 
