@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-ROWS = 4096  # that are worked on at a time
+ROWS = 256  # that are worked on at a time: of a thousand classes, what the cache holds
 Which = slice | Tensor  # of the images: a range, or their indices
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from coft.core.table import Table
 
-from .neighbours import NeighbourGraph
+from .neighbours import NeighbourGraph, log_of
 from .predictor import linear
 from .prior import correct_prior
 
@@ -38,7 +38,7 @@ def first_scores(features: Table, text: Tensor, scale: float, tau: float, graph:
     Returns:
         Shape (N, C), fp64.
     """
-    return graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau))
+    return log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
 
 
 def likeliest(scores: Table) -> Tensor:

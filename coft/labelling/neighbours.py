@@ -19,6 +19,7 @@ SHARE = 0.8  # of an image's neighbours in its probabilities; the rest is its ow
 STEPS = 30  # 0.8^30 is a thousandth: what further steps would change
 MOST = 10  # neighbours of an image
 POWER = 3  # of the cosine, in the weight of an edge
+COLUMNS = 128  # that spread at a time: classes do not meet, and few stay in the cache
 ANCHORS = 20_000  # images that are anyone's neighbours; with more, the time would grow with their square
 
 
@@ -114,16 +115,25 @@ class NeighbourGraph:
 
     def smooth_anchors(self, values: Tensor) -> Tensor:
         """Values of the images of the graph after they have spread. Shape (anchors, C), fp64."""
-        start = torch.cat([values.double(), torch.ones(len(values), 1, dtype=torch.float64)], dim=1)
+        ones = torch.ones(len(values), 1, dtype=torch.float64)
+        columns = torch.cat([values.double(), ones], dim=1).split(COLUMNS, dim=1)
+        smooth = torch.cat([self._diffuse(column) for column in columns], dim=1)
+        return smooth[:, :-1] / smooth[:, -1:]
+
+    def _diffuse(self, start: Tensor) -> Tensor:
         current = start
         for _ in range(STEPS):
             current = SHARE * (self._edges @ current) + (1 - SHARE) * start
-        return current[:, :-1] / current[:, -1:]
+        return current
 
     def spread(self, logits: Table) -> Table:
-        """Log of the probabilities of logits, shape (N, C), after these have spread. Shape (N, C), fp64."""
-        smooth = self.smooth(logits.map(lambda rows: rows.double().softmax(dim=1)))
-        return smooth.map(lambda rows: rows.clamp_min(1e-30).log())
+        """Probabilities of logits, shape (N, C), after they have spread. Shape (N, C), fp64."""
+        return self.smooth(logits.map(lambda rows: rows.double().softmax(dim=1)))
+
+
+def log_of(probability: Table) -> Table:
+    """Log of probabilities, which are 1e-30 at least."""
+    return probability.map(lambda rows: rows.clamp_min(1e-30).log())
 
 
 def read(smooth: Tensor, shares: Tensor, numbers: Tensor, own_share: Tensor, values: Tensor) -> Tensor:

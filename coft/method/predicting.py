@@ -5,7 +5,7 @@ from __future__ import annotations
 from coft.core.table import Table
 from coft.labelling.classifier import CLEAN_RULES
 from coft.labelling.first_labels import likeliest
-from coft.labelling.neighbours import NeighbourGraph
+from coft.labelling.neighbours import NeighbourGraph, log_of
 from coft.labelling.predictor import FinalClassifier
 from coft.labelling.prior import correct_prior
 from coft.labelling.pseudo_labels import Predictions
@@ -25,12 +25,12 @@ def predict(
             corrected once more.
     """
     logits = correct_prior(model.logits(features), tau)
-    probability = logits.map(lambda rows: rows.softmax(dim=1))
     clean = clean_labels(features, model, tau, clean_rule)
     if graph is None:
-        return Predictions(likeliest(logits), probability, clean)
-    spread = correct_prior(graph.spread(logits), tau)
-    return Predictions(likeliest(spread), graph.smooth(probability), clean)
+        return Predictions(likeliest(logits), logits.map(lambda rows: rows.softmax(dim=1)), clean)
+    probability = graph.spread(logits)
+    labels = likeliest(correct_prior(log_of(probability), tau))
+    return Predictions(labels, probability.map(lambda rows: rows.float()), clean)
 
 
 def clean_labels(features: Table, model: FinalClassifier, tau: float, clean_rule: str) -> Table:
