@@ -202,6 +202,11 @@ class MethodTrainer(TrainerX):
             self.train_loader_x = loader
         self.pace.lap(f"the steps of epoch {self.epoch + 1}")
 
+    def get_current_lr(self, names: Any = None) -> float:
+        """Learning rate of the first model that has an optimizer; upstream's Dassl asks the first of all."""
+        trained = [name for name in self.get_model_names(names) if self._optims[name] is not None]
+        return super().get_current_lr(trained)
+
     def record_operations(self) -> None:
         """Record the operations of a few steps of each phase, to `profile.txt`."""
         self.recorder = Recorder(self.output_dir, self.world)

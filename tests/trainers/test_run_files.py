@@ -143,6 +143,19 @@ def test_the_page_explains_every_column(trained: Callable[..., Any], trainer: st
     assert sorted(reported) == sorted([*explained, "epoch", "stage"])
 
 
+def test_the_learning_rate_is_that_of_a_model_that_trains(
+    trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream's Dassl asks the first registered model, which has none: it is the state of the method."""
+    trainer = trained("CoFT")
+
+    def of_the_first(self: Any, names: Any = None) -> float:
+        return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
+
+    monkeypatch.setattr("dassl.engine.TrainerX.get_current_lr", of_the_first, raising=False)
+    assert trainer.get_current_lr() == trainer._optims["peer_a"].param_groups[0]["lr"]
+
+
 def test_the_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> None:
     """parse_test_res.py of CoOp takes the last '* accuracy: x%' after a line 'Finish training'."""
     from dassl.utils import setup_logger
