@@ -115,10 +115,9 @@ class NeighbourGraph:
 
     def smooth_anchors(self, values: Tensor) -> Tensor:
         """Values of the images of the graph after they have spread. Shape (anchors, C), fp64."""
-        ones = torch.ones(len(values), 1, dtype=torch.float64)
-        columns = torch.cat([values.double(), ones], dim=1).split(COLUMNS, dim=1)
-        smooth = torch.cat([self._diffuse(column) for column in columns], dim=1)
-        return smooth[:, :-1] / smooth[:, -1:]
+        ones = self._diffuse(torch.ones(len(values), 1, dtype=torch.float64))
+        columns = values.split(COLUMNS, dim=1)
+        return torch.cat([self._diffuse(column.double()) / ones for column in columns], dim=1)
 
     def _diffuse(self, start: Tensor) -> Tensor:
         current = start
