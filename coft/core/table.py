@@ -54,15 +54,25 @@ class Table:
         Returns:
             Shape (n, columns).
         """
-        return torch.cat([self._rows(part) for part in index.split(ROWS)])
+        return self._rows_of(index.split(ROWS), len(index))
 
     def all(self) -> Tensor:
         """All rows, of a table with few columns. Shape (N, columns)."""
-        return torch.cat([self._rows(which) for which in self._ranges()])
+        return self._rows_of(self._ranges(), self.count)
 
     def mean(self) -> Tensor:
         """Mean over all rows, of their type. Shape (columns,)."""
         return sum((self._rows(which).sum(dim=0) for which in self._ranges()), torch.zeros(())) / self.count
+
+    def _rows_of(self, parts: Sequence[Which], count: int) -> Tensor:
+        """Rows of parts of the images, one after the other: written where they stay, so that there is no copy."""
+        first, done = self._rows(parts[0]), 0
+        rows = first.new_empty(count, *first.shape[1:])
+        for part in parts:
+            of_part = first if part is parts[0] else self._rows(part)
+            rows[done : done + len(of_part)] = of_part
+            done += len(of_part)
+        return rows
 
     def _ranges(self) -> Sequence[slice]:
         return [slice(start, min(start + ROWS, self.count)) for start in range(0, max(1, self.count), ROWS)]

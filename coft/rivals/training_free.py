@@ -21,8 +21,8 @@ from coft.labelling.protocol import Engine, Method
 from coft.method.coft_settings import CoFTSettings
 
 COFT = CoFTSettings()  # for views of unlabeled images, and the prior correction
-ROUNDS = 10  # of TransCLIP
-NEAR = 3  # neighbours of an image, TransCLIP's
+ROUNDS, SPREADS = 10, 5  # of TransCLIP: fits of its Gaussians, and between two of them updates of z
+NEAR, FIRST, TEMPERATURE = 3, 8, 50.0  # of TransCLIP
 SWEEPS = 100  # of Sinkhorn's algorithm
 
 
@@ -118,8 +118,10 @@ class Propagation(Rule):
 class TransClip(Rule):
     """TransCLIP (Zanella, Gérin and Ben Ayed, NeurIPS 2024): a Gaussian mixture that text and neighbours guide.
 
-    One variance a dimension for all classes. An image's classes z are proportional to p_text * p_gauss * exp(mean of
-    its neighbours' z, by cosine). Unlike the published method, test images are no part of what is fitted.
+    One variance a dimension for all classes. An image's classes z are proportional to
+    p_text * exp(log p_gauss / 50 + (W z + W' z) / 6), where W has the cosines of each image's three nearest. At first,
+    a class lies where its eight likeliest images do. Unlike the published method, images that are tested are no part
+    of what is fitted: of such an image W z / 3 is in the place of both directions.
     """
 
     centres: Tensor
@@ -129,7 +131,7 @@ class TransClip(Rule):
 
     def __init__(self, images: int, width: int, classes: int) -> None:
         super().__init__(images, width, classes)
-        self.keep(centres=torch.zeros(classes, width), variance=torch.ones(width))
+        self.keep(centres=torch.zeros(classes, width), variance=torch.full((width,), 1 / width))
         self.keep(anchors=torch.zeros(images, width), assigned=torch.zeros(images, classes))
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
@@ -137,38 +139,47 @@ class TransClip(Rule):
         features, text = features.float(), logits.float().log_softmax(dim=1)
         self.anchors.copy_(features)
         z = text.exp()
-        weight, index = self.near(features, torch.arange(len(features)))
-        for _ in range(ROUNDS):
-            self.locate(features, z)
+        likeliest = z.topk(min(FIRST, len(z)), dim=0)
+        self.centre(torch.zeros_like(z).scatter(0, likeliest.indices, likeliest.values).t() @ features)
+        cosine, index = self.near(features, torch.arange(len(features)))
+        for fitted in range(ROUNDS + 1):
+            if fitted:
+                self.locate(features, z)
             gauss = self.log_likelihood(features)
-            for _ in range(NEAR):
-                around = (weight.unsqueeze(1) @ z[index]).squeeze(1)
-                z = (text + gauss + around).softmax(dim=1)
+            for _ in range(SPREADS):
+                there = cosine.unsqueeze(2) * z.unsqueeze(1)  # what each image says to its neighbours
+                back = torch.zeros_like(z).index_add(0, index.flatten(), there.flatten(0, 1))
+                around = (cosine.unsqueeze(1) @ z[index]).squeeze(1) + back
+                z = (text + gauss + around / (2 * NEAR)).softmax(dim=1)
         self.assigned.copy_(z)
 
+    def centre(self, sums: Tensor) -> None:
+        """Centres of unit length, from sums of features. Shape (C, k)."""
+        self.centres.copy_(F.normalize(sums, dim=1))
+
     def locate(self, features: Tensor, z: Tensor) -> None:
-        """Centres, of unit length, and variance, from images weighted by z. Shape (N, k) and (N, C)."""
-        self.centres.copy_(F.normalize(z.t() @ features, dim=1))
-        squares = features.square().sum(dim=0) - 2 * (self.centres * (z.t() @ features)).sum(dim=0)
+        """Centres and variance, from images weighted by z. Shape (N, k) and (N, C)."""
+        sums = z.t() @ features
+        self.centre(sums)
+        squares = features.square().sum(dim=0) - 2 * (self.centres * sums).sum(dim=0)
         squares += (z.sum(dim=0).unsqueeze(1) * self.centres.square()).sum(dim=0)
         self.variance.copy_((squares / len(features)).clamp_min(1e-6))
 
     def log_likelihood(self, features: Tensor) -> Tensor:
-        """Of each class's Gaussian, without what all classes share. Shape (n, C)."""
-        scaled = self.centres / self.variance
+        """Of each class's Gaussian, without what all classes share, divided by `TEMPERATURE`. Shape (n, C)."""
+        scaled = self.centres / self.variance / TEMPERATURE
         return features @ scaled.t() - (self.centres * scaled).sum(dim=1) / 2
 
     def near(self, features: Tensor, number: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cosines, at least 0, and numbers of the nearest unlabeled images; see `nearest`. Shape (n, NEAR) each."""
+        """Cosines and numbers of the nearest unlabeled images; see `nearest`. Shape (n, NEAR) each."""
         count = max(1, min(NEAR, len(self.anchors) - (number is not None)))
-        cosine, index = nearest(features, self.anchors, count, number)
-        return cosine.clamp_min(0), index
+        return nearest(features, self.anchors, count, number)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Log of z, up to a constant."""
-        weight, index = self.near(features.float())
-        around = (weight.unsqueeze(1) @ self.assigned[index]).squeeze(1)
-        return logits.float().log_softmax(dim=1) + self.log_likelihood(features.float()) + around
+        cosine, index = self.near(features.float())
+        around = (cosine.unsqueeze(1) @ self.assigned[index]).squeeze(1)
+        return logits.float().log_softmax(dim=1) + self.log_likelihood(features.float()) + around / NEAR
 
 
 RULES: dict[str, Callable[[int, int, int], Rule]] = {

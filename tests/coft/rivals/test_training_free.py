@@ -52,17 +52,21 @@ def test_transclip_is_what_loops_give(pool: tuple[Tensor, Tensor, Tensor], monke
     monkeypatch.setattr(training_free, "ROUNDS", 2)
     rule = TransClip(40, 12, 3)
     rule.fit(*pool[:2])
-    text = logits.log_softmax(dim=1)
+    text, images = logits.log_softmax(dim=1), range(40)
     z, similar = text.exp(), features @ features.t()
-    near = [sorted((j for j in range(40) if j != i), key=lambda j, i=i: -float(similar[i, j]))[:3] for i in range(40)]
-    for _ in range(2):
-        centres = torch.stack([F.normalize(sum(z[i, c] * features[i] for i in range(40)), dim=0) for c in range(3)])
-        variance = sum(z[i, c] * (features[i] - centres[c]) ** 2 for i in range(40) for c in range(3)) / 40
-        for _ in range(3):
+    near = [sorted((j for j in images if j != i), key=lambda j, i=i: -float(similar[i, j]))[:3] for i in images]
+    variance = torch.full((12,), 1 / 12, dtype=torch.float64)
+    for fitted in range(3):
+        members = [sorted(images, key=lambda i, c=c: -float(z[i, c]))[: 40 if fitted else 8] for c in range(3)]
+        centres = torch.stack([F.normalize(sum(z[i, c] * features[i] for i in members[c]), dim=0) for c in range(3)])
+        if fitted:
+            variance = sum(z[i, c] * (features[i] - centres[c]) ** 2 for i in images for c in range(3)) / 40
+        for _ in range(5):
             rows = []
-            for i in range(40):
-                around = [sum(max(0.0, float(similar[i, j])) * z[j, c] for j in near[i]) for c in range(3)]
-                gauss = [-0.5 * ((features[i] - centres[c]) ** 2 / variance).sum() for c in range(3)]
+            for i in images:
+                heard = [*near[i], *(j for j in images if i in near[j])]  # by whom i is heard, too
+                around = [sum(float(similar[i, j]) * z[j, c] for j in heard) / 6 for c in range(3)]
+                gauss = [-0.5 * ((features[i] - centres[c]) ** 2 / variance).sum() / 50 for c in range(3)]
                 odds = [math.exp(text[i, c] + gauss[c] + around[c]) for c in range(3)]
                 rows.append(torch.tensor(odds, dtype=torch.float64) / sum(odds))
             z = torch.stack(rows)
