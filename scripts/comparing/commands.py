@@ -76,6 +76,8 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     args, called = parser.parse_intermixed_args(argv), command_line("compare", argv)
     if args.kept and not args.benchmark:
         raise UserError("--kept is a list of results of --benchmark; leave it out, or add --benchmark FORM")
+    if args.again and not args.kept:
+        raise UserError("--again runs what a list of results has; add --benchmark FORM --kept FILE, or leave it out")
     if args.benchmark:
         return run_benchmark(args, command, called)
     if args.folders:
@@ -99,17 +101,21 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     benchmark = read_benchmark(args.benchmark)
     if args.seeds:
         benchmark = replace(benchmark, seeds=list(dict.fromkeys(args.seeds)))
+    named = [method.name for method in benchmark.methods]
+    if unknown := [name for name in args.again if name not in named]:
+        raise UserError(f"--again {unknown[0]}: no such row; {did_you_mean(unknown[0], named)}")
     planned = plan_units(benchmark, str(args.data.resolve()), args.output)
     listed = listed_results(planned, args.kept)
-    missing = [run for runs in planned.values() for run in runs if run not in listed]
+    missing = [run for runs in planned.values() for run in runs if run not in listed or run.method.name in args.again]
     failures = do_runs(missing, args, command, list(listed))
-    results = {**listed, **{run: result for run in missing if (result := read_result(run))}}
+    made = {run: result for run in missing if (result := read_result(run))}
+    results = {**listed, **made}
     if not results:
         print(NOTHING, file=sys.stderr)
         return report_failures(failures)
     if args.kept:
         identities = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
-        add_to_list(args.kept, [(identities[run], result) for run, result in results.items()])
+        add_to_list(args.kept, [(identities[run], result) for run, result in made.items()])
     rows = rows_of(planned, results, benchmark.derived)
     report = write_benchmark(rows, called, benchmark.bars, failed_lines(failures))
     path = args.output / "benchmark" / f"{args.benchmark}.md"

@@ -6,6 +6,7 @@ A list is added to from one machine to the next, so that five seeds of all units
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def key_of(identity: Mapping[str, Any]) -> str:
 
 
 def read_list(path: Path) -> dict[str, Result]:
-    """Read a list of results, by `key_of`. A list that is not there is empty.
+    """Read a list of results, by `key_of`; of a run that was made again the last one. No file is an empty list.
 
     Raises:
         UserError: If a line cannot be read.
@@ -112,29 +113,42 @@ def read_list(path: Path) -> dict[str, Result]:
 
 
 def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]]) -> None:
-    """Add results to a list; those that it has stay as they are.
+    """Add results to a list, at its end. What it has stays, of the same runs, too.
 
     Args:
         path: The list.
         results: Each with its `identity`.
     """
-    present = read_list(path)
-    lines = [*_lines(path), *(_line(of, result) for of, result in results if key_of(of) not in present)]
+    present, version = _lines(path), commit()
+    lines = sorted(_line(of, result, version) for of, result in results)
     with replacing(path) as draft:
-        draft.write_text("".join(f"{line}\n" for line in sorted(lines)), encoding="utf-8")
+        draft.write_text("".join(f"{line}\n" for line in [*present, *lines]), encoding="utf-8")
+
+
+def commit() -> str:
+    """Short name of the project's commit; ends in "-dirty" where files differ from it, and is empty without git."""
+    call = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(call, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
-def _line(of: Mapping[str, Any], result: Result) -> str:
+def _line(of: Mapping[str, Any], result: Result, version: str) -> str:
     scores: dict[str, dict[str, float]] = {}
     for (time, name), value in result.scores.items():
         scores.setdefault(time, {})[name] = round(value, 4)
     images = len(next(iter(result.right.values())))
     right = {stage: np.packbits(value).tobytes().hex() for stage, value in result.right.items()}
-    return json.dumps({"of": of, "seconds": round(result.seconds), "images": images, "auroc": scores, "right": right})
+    seconds = round(result.seconds)
+    return json.dumps(
+        {"of": of, "commit": version, "seconds": seconds, "images": images, "auroc": scores, "right": right}
+    )
 
 
 def _unpacked(text: str, images: int) -> NDArray[np.bool_]:

@@ -66,6 +66,13 @@ def compare_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a list of the benchmark's results: not run again, and added to",
     )
+    parser.add_argument(
+        "--again",
+        action="append",
+        default=[],
+        metavar="ROW",
+        help="a row of the benchmark that is run although the list has it, and added; take another --output",
+    )
     return parser
 
 

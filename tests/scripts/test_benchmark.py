@@ -1,5 +1,6 @@
 """The benchmark's file, its plan and its tables, with runs of a toy trainer."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from scripts.comparing.benchmark import (
 )
 from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, verdict, write_report
 from scripts.comparing.commands import compare
-from scripts.comparing.list import WITH_PHASE1, Result, add_to_list, identity, read_list, read_result
+from scripts.comparing.list import WITH_PHASE1, Result, add_to_list, commit, identity, read_list, read_result
 from scripts.comparing.plan import Run
 from tests.markdown import table_rows
 
@@ -233,14 +234,25 @@ def add(path: Path, unit: Unit, runs: list[Run]) -> None:
 def test_a_list_has_all_that_tables_need_and_its_runs_are_known_elsewhere(planned: Planned, tmp_path: Path) -> None:
     kept = tmp_path / "kept.jsonl"
     assert not listed_results(planned, kept)
-    for unit, runs in list(planned.items()) * 2:  # the second time changes nothing
+    for unit, runs in planned.items():
         finish(runs, images=403)
         add(kept, unit, runs)
     written = kept.read_text().splitlines()
-    assert len(written) == 8 and written == sorted(written)
+    assert len(written) == 8 and all(json.loads(line)["commit"] == commit() for line in written)
     elsewhere = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "there")
     listed = listed_results(elsewhere, kept)
     assert len(listed) == 8 and write_report(rows_of(elsewhere, listed), "a command") == report_of(planned)
+
+
+def test_of_a_run_made_again_the_last_line_counts_and_the_first_stays(planned: Planned, tmp_path: Path) -> None:
+    unit, runs = next(iter(planned.items()))
+    kept, lines = tmp_path / "kept.jsonl", []
+    for images in (403, 200):
+        finish(runs, images=images)
+        add(kept, unit, runs)
+        lines.append(kept.read_text())
+    assert lines[1].startswith(lines[0]) and lines[1] != lines[0]
+    assert {len(result.right["end"]) for result in listed_results({unit: runs}, kept).values()} == {200}
 
 
 def test_another_row_seed_or_checkpoint_is_not_known(
@@ -314,3 +326,11 @@ def test_runs_that_a_list_has_lend_their_phase_one_where_their_folder_is(
     words = ["--benchmark", "small", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
     compare([*words, "--kept", str(tmp_path / "kept.jsonl")])
     assert given == [(["label propagation", "UPL"] * 2, ["zero-shot", "CoFT"] * 2)]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--again", "UPL"], ["--benchmark", "small", "--kept", "list.jsonl", "--again", "UPLL"]]
+)
+def test_a_row_to_run_again_is_one_of_a_list(flags: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^--again"):
+        compare([*flags, "--no-run"])
