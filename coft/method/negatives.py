@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -62,6 +62,27 @@ def with_equal_classes(labels: Labels, num_classes: int) -> dict[str, PseudoLabe
     }
 
 
-def rows_of(features: Mapping[str, Table]) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    """What takes rows of features of all images, for `fit_negatives`."""
-    return lambda index: {name: features[name].at(images) for name, images in index.items()}
+def rows_of(features: Mapping[str, Table]) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
+    """What takes rows of features of all images, for `fit_negatives`; a model's rows where they are asked for."""
+    return lambda index: RowsOf(features, index)
+
+
+class RowsOf(Mapping[str, Tensor]):
+    """Each model's rows of some images, made when they are asked for and not kept: of 200,000 images half a gigabyte.
+
+    Args:
+        features: Of all images, by model. Shape (N, embed_dim) each.
+        index: Which images, by model. Shape (n,) each.
+    """
+
+    def __init__(self, features: Mapping[str, Table], index: Mapping[str, Tensor]) -> None:
+        self.features, self.index = features, index
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.features[name].at(self.index[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.index)
+
+    def __len__(self) -> int:
+        return len(self.index)
