@@ -64,7 +64,7 @@ class Adapted:
         """Name of the likeliest class of each image. Shape (n,).
 
         Args:
-            images: As of `coft.adapt`.
+            images: A folder, paths, images of Pillow, arrays or tensors, or a torch Dataset.
             batch_size: Images that go through the encoders at a time.
 
         Raises:
@@ -76,7 +76,8 @@ class Adapted:
         """Probabilities of the classes. Shape (n, C), float32.
 
         Args:
-            images: As of `coft.adapt`; a folder's in order of their paths.
+            images: A folder, whose images come in order of their paths; or paths, images of Pillow, arrays or
+                tensors, or a torch Dataset.
             batch_size: Images that go through the encoders at a time.
 
         Raises:

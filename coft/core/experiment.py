@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,30 @@ def versions(toolbox: str) -> dict[str, str]:
         toolbox: The `dassl` in use.
     """
     packages = ("torch", "torchvision", "numpy", "pillow", "clip-anytorch", "scikit-learn")
-    versions_of = {"python": platform.python_version(), "dassl": toolbox}
+    versions_of = {"commit": commit(), "python": platform.python_version(), "dassl": toolbox}
     for name in packages:
         try:
             versions_of[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions_of[name] = "not installed"
     return versions_of
+
+
+def commit() -> str:
+    """Short name of the project's commit.
+
+    Returns:
+        It ends in "-dirty" where files differ from the commit. Empty where the project is no checkout, or without git.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed somewhere, perhaps within a checkout of another project
+        return ""
+    call = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(call, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 class OtherRunError(UserError):

@@ -60,7 +60,7 @@ def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> d
     Args:
         cfg: MODEL.BACKBONE.FROZEN_STAGES is read.
         fingerprint: Of the CLIP.
-        classes: As of `classes.class_list`.
+        classes: All names in one line: `class_names.class_list`.
         digest: Of the unlabeled images; none where there are none.
     """
     stages = cfg.MODEL.BACKBONE.FROZEN_STAGES

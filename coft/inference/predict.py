@@ -204,15 +204,9 @@ def run(
     if not done + skipped:
         raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
     seconds = time.monotonic() - start
+    predicted = f"Predicted {counted(done, 'image')} in {seconds:.1f} s, {done / seconds:.0f} a second"
     not_placed = f"; not {'moved' if args.move else 'linked'}: {failed:,}" if failed else ""
-    log.info(
-        "Predicted %s in %.1f s, %.0f a second; skipped: %d%s",
-        counted(done, "image"),
-        seconds,
-        done / seconds,
-        skipped,
-        not_placed,
-    )
+    log.info("%s; skipped: %d%s", predicted, skipped, not_placed)
     return failed
 
 

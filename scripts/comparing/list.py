@@ -6,7 +6,6 @@ A list is added to from one machine to the next, so that five seeds of all units
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +35,13 @@ class Result:
         right: Whether each test image is right, by stage ("phase1", "end"). Shape (images,) each.
         seconds: That it took.
         scores: AUROCs of its labels, by time and score.
+        commit: Of the project when it ended; empty where it is not known.
     """
 
     right: Mapping[str, NDArray[np.bool_]]
     seconds: float
     scores: Mapping[tuple[str, str], float]
+    commit: str = ""
 
 
 def stages(run: Run) -> list[tuple[str, str]]:
@@ -56,7 +57,8 @@ def read_result(run: Run) -> Result | None:
         return None
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     right = {stage: (table[stage] == table["class"]).to_numpy() for stage, _ in stages(run) if stage in table}
-    return Result(right, float(summary["seconds"]), _read_scores(run.folder / "metrics.csv"))
+    commit = summary.get("versions", {}).get("commit", "")
+    return Result(right, float(summary["seconds"]), _read_scores(run.folder / "metrics.csv"), commit)
 
 
 def _read_scores(path: Path) -> dict[tuple[str, str], float]:
@@ -106,7 +108,7 @@ def read_list(path: Path) -> dict[str, Result]:
             entry = json.loads(line)
             right = {stage: _unpacked(text, entry["images"]) for stage, text in entry["right"].items()}
             scores = {(time, name): float(x) for time, by_name in entry["auroc"].items() for name, x in by_name.items()}
-            results[key_of(entry["of"])] = Result(right, float(entry["seconds"]), scores)
+            results[key_of(entry["of"])] = Result(right, float(entry["seconds"]), scores, entry.get("commit", ""))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: this is no result of the benchmark; remove the line") from error
     return results
@@ -119,36 +121,23 @@ def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]])
         path: The list.
         results: Each with its `identity`.
     """
-    present, version = _lines(path), commit()
-    lines = sorted(_line(of, result, version) for of, result in results)
+    present, lines = _lines(path), sorted(_line(of, result) for of, result in results)
     with replacing(path) as draft:
         draft.write_text("".join(f"{line}\n" for line in [*present, *lines]), encoding="utf-8")
-
-
-def commit() -> str:
-    """Short name of the project's commit; ends in "-dirty" where files differ from it, and is empty without git."""
-    call = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        done = subprocess.run(call, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.strip()
 
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
-def _line(of: Mapping[str, Any], result: Result, version: str) -> str:
+def _line(of: Mapping[str, Any], result: Result) -> str:
     scores: dict[str, dict[str, float]] = {}
     for (time, name), value in result.scores.items():
         scores.setdefault(time, {})[name] = round(value, 4)
     images = len(next(iter(result.right.values())))
     right = {stage: np.packbits(value).tobytes().hex() for stage, value in result.right.items()}
-    seconds = round(result.seconds)
-    return json.dumps(
-        {"of": of, "commit": version, "seconds": seconds, "images": images, "auroc": scores, "right": right}
-    )
+    made = {"commit": result.commit, "seconds": round(result.seconds)}
+    return json.dumps({"of": of, **made, "images": images, "auroc": scores, "right": right})
 
 
 def _unpacked(text: str, images: int) -> NDArray[np.bool_]:

@@ -222,7 +222,7 @@ def on_toys(
         backbone: In the place of a fresh toy.
         runtime: In the place of one with `seed`.
         seed: Of everything random.
-        make_light: As of `Engine`.
+        make_light: Makes the optimizer of prompts and light modules; by default the engine's.
         **options: The method's.
     """
     images = images or ToyImages()

@@ -183,7 +183,7 @@ def differences(found: dict[str, Any] | str, known: dict[str, Any] | None, exact
     """What differs between a run and the golden one. Numbers that are new are no difference.
 
     Args:
-        found: As of `describe`; or an error.
+        found: What `describe` says of the run; or an error.
         known: What the golden file says; None if it has no such run.
         exact: Whether bits have to be the same. On another machine rounding differs: then norms may by `RELATIVE`, and
             accuracies and counts by an image.

@@ -23,7 +23,7 @@ from scripts.comparing.benchmark import (
 )
 from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, verdict, write_report
 from scripts.comparing.commands import compare
-from scripts.comparing.list import WITH_PHASE1, Result, add_to_list, commit, identity, read_list, read_result
+from scripts.comparing.list import WITH_PHASE1, Result, add_to_list, identity, read_list, read_result
 from scripts.comparing.plan import Run
 from tests.markdown import table_rows
 
@@ -48,7 +48,7 @@ def planned(tmp_path: Path) -> Planned:
 def finish(runs: list[Run], rates: dict[str, float] = RATES, images: int = 400) -> None:
     """Leave what finished runs leave, with a method's share of right test images."""
     for run in runs:
-        write_summary(run.folder, config=run.config, seed=run.seed, seconds=12.0)
+        write_summary(run.folder, config=run.config, seed=run.seed, seconds=12.0, versions={"commit": "abc"})
         right = np.random.default_rng(run.seed).random(images) < rates[run.method.name]
         table = pd.DataFrame(
             {"image": range(images), "class": "cat", "phase1": "dog", "end": np.where(right, "cat", "dog")}
@@ -238,7 +238,7 @@ def test_a_list_has_all_that_tables_need_and_its_runs_are_known_elsewhere(planne
         finish(runs, images=403)
         add(kept, unit, runs)
     written = kept.read_text().splitlines()
-    assert len(written) == 8 and all(json.loads(line)["commit"] == commit() for line in written)
+    assert len(written) == 8 and all(json.loads(line)["commit"] == "abc" for line in written)
     elsewhere = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "there")
     listed = listed_results(elsewhere, kept)
     assert len(listed) == 8 and write_report(rows_of(elsewhere, listed), "a command") == report_of(planned)

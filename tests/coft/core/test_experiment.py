@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from yacs.config import CfgNode
 
+from coft.core import experiment
 from coft.core import paths as places
 from coft.core.errors import UserError
 from coft.core.experiment import (
@@ -88,3 +90,24 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(tmp_path: Path, monkeypa
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "expanduser", homeless)
     assert places.cache_folder().name.startswith("coft-")
+
+
+def test_the_commit_is_that_of_the_project_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "outer" / "site-packages"
+    (root / "coft" / "core").mkdir(parents=True)
+    monkeypatch.setattr(experiment, "__file__", str(root / "coft" / "core" / "experiment.py"))
+
+    def git(*words: str, folder: Path = root.parent) -> str:
+        who = ["-c", "user.name=name", "-c", "user.email=name@example.org"]
+        return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "of another project")
+    assert experiment.commit() == ""
+    git("init", folder=root)
+    (root / "file").write_text("as committed")
+    git("add", ".", folder=root)
+    git("commit", "-m", "ours", folder=root)
+    assert experiment.commit() == git("rev-parse", "--short", "HEAD", folder=root).strip()
+    (root / "file").write_text("changed")
+    assert experiment.commit().endswith("-dirty")
