@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from compat.dassl.tests.forks import run_forked
 from tests.golden.runs import write_data
-from toolboxes.compare import main
+from toolboxes.compare import compare, record
 
 
 @pytest.mark.slow
-def test_an_environment_agrees_with_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_training_of_our_script_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], *, cwd: Path, **_: Any) -> Any:
+        done = run_forked(command[1:], cwd)
+        done.stderr = done.stdout
+        return done
+
     monkeypatch.setenv("DATA", str(write_data(tmp_path)))
-    assert main([sys.prefix, sys.prefix, "CoOp", "--opts", "OPTIM.MAX_EPOCH", "1"]) == 0
-    row = capsys.readouterr().out.splitlines()[-1].split("|")
-    assert [cell.strip() for cell in row[1:5]] == ["CoOp", "5", "0", "0"]
+    monkeypatch.setattr(subprocess, "run", run)
+    found = record(Path(sys.prefix), "CoOp", ["OPTIM.MAX_EPOCH", "1"])
+    row = compare("CoOp", found, found)
+    assert (row["steps"], row["all"], row["same"]) == (5, "0.0e+00", True)

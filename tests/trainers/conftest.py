@@ -113,7 +113,9 @@ def trained(
         if (trainer, backbone) not in _runs:
             folder = tmp_path_factory.mktemp("trained")
             every = {"TRAIN__CHECKPOINT_FREQ": 1, "TRAIN__EVAL_FREQ": 1}
-            _runs[trainer, backbone] = run(trainer, backbone, out=str(folder / "run"), curves=True, **every)
+            _runs[trainer, backbone] = run(
+                trainer, backbone, out=str(folder / "run"), curves=trainer == "CoFT", **every
+            )
         return _runs[trainer, backbone]
 
     return get

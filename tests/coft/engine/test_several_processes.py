@@ -88,7 +88,7 @@ def _filters_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CoFT", "odd", 2),
         ("CoFT", "smaller than a batch", 4),
         ("CoFT", "fewer than ranks", 4),
-        ("CoFT+", "fewer than ranks", 4),
+        ("CoFT+", "odd", 2),
         ("DeFT", "odd", 2),
         ("self-training", "odd", 4),
     ],

@@ -38,6 +38,13 @@ def run(request: pytest.FixtureRequest, checkpoints: dict[str, Path], tmp_path: 
     return tmp_path / "run"
 
 
+@pytest.fixture
+def resnet_run(checkpoints: dict[str, Path], tmp_path: Path) -> Path:
+    """Where the encoder makes no difference."""
+    save(make_model(checkpoints["resnet"]), tmp_path / "run" / "model")
+    return tmp_path / "run"
+
+
 def head_of(folder: Path) -> tuple[Tensor, float, dict[str, str]]:
     with safe_open(folder / "head.safetensors", "pt") as head:
         words = head.metadata()
@@ -113,12 +120,12 @@ def test_int8_says_what_it_costs(run: Path, pictures: Path, tmp_path: Path, caps
 
 
 def test_what_is_not_the_same_is_not_exported(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    resnet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
         "coft.inference.export.onnx_file.runner", lambda path: lambda images: torch.rand(len(images), 3)
     )
-    assert main([str(run), "--to", "onnx", str(tmp_path / "out")]) == 2
+    assert main([str(resnet_run), "--to", "onnx", str(tmp_path / "out")]) == 2
     assert "onnxruntime differs from PyTorch" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
@@ -191,9 +198,9 @@ def test_the_card_says_what_it_is_and_takes_no_code(checkpoints: dict[str, Path]
     assert "91.2 % of the test images" in card and "CoFT (our reconstruction)" in card and "No label was read" in card
 
 
-def test_no_export_is_a_pickle(run: Path, tmp_path: Path) -> None:
+def test_no_export_is_a_pickle(resnet_run: Path, tmp_path: Path) -> None:
     for to in ("open_clip", "onnx", "head"):
-        assert main([str(run), "--to", to, str(tmp_path / to)]) == 0
+        assert main([str(resnet_run), "--to", to, str(tmp_path / to)]) == 0
         suffixes = {path.suffix for path in (tmp_path / to).iterdir()}
         assert suffixes <= {".safetensors", ".json", ".onnx", ".md"}
 
@@ -231,11 +238,11 @@ def test_a_package_that_is_missing_is_named(
 
 
 def test_images_of_the_run_are_taken_for_the_comparison(
-    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    resnet_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [f"{path},boat" for path in (pictures / "00.png", pictures / "cut.jpg", tmp_path / "gone.png")]
-    (run / "pseudo_labels.csv").write_text("\n".join(["path,class", *lines]))
-    assert main([str(run), "--to", "open_clip", str(tmp_path / "out")]) == 0
+    (resnet_run / "pseudo_labels.csv").write_text("\n".join(["path,class", *lines]))
+    assert main([str(resnet_run), "--to", "open_clip", str(tmp_path / "out")]) == 0
     assert "% of 1 image\n" in capsys.readouterr().err
 
 
@@ -266,10 +273,10 @@ def test_a_single_encoder_is_the_one_nearest_to_both(
 
 
 def test_known_classes_say_what_an_export_costs(
-    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    resnet_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run's test images are found below the folder of the data, and right is what the table says."""
-    model, names = load(run), ["00.png", "01.png", "more/08.png"]
+    model, names = load(resnet_run), ["00.png", "01.png", "more/08.png"]
     with torch.no_grad():
         views = model.batch([model.view(pictures / name) for name in names])
         right = model.predict(views).probabilities.argmax(dim=1).tolist()
@@ -277,9 +284,9 @@ def test_known_classes_say_what_an_export_costs(
     right[0] = (right[0] + 1) % len(CLASSES)
     classes_by_name = zip(names, (CLASSES[label] for label in right), strict=True)
     table = "image,class,end\n" + "".join(f'{name},"{label}",boat\n' for name, label in classes_by_name)
-    (run / "test_predictions.csv").write_text(table + "gone.png,boat,boat\n05.png,,boat\n06.png,horse,boat\n")
-    (run / "config.yaml").write_text(f"DATASET: {{ROOT: {pictures}}}")
-    assert main([str(run), "--to", "onnx", "--peers", "b", str(tmp_path / "out")]) == 0
+    (resnet_run / "test_predictions.csv").write_text(table + "gone.png,boat,boat\n05.png,,boat\n06.png,horse,boat\n")
+    (resnet_run / "config.yaml").write_text(f"DATASET: {{ROOT: {pictures}}}")
+    assert main([str(resnet_run), "--to", "onnx", "--peers", "b", str(tmp_path / "out")]) == 0
     share = 100 * sum(a == b for a, b in zip(right, single, strict=True)) / 3
     line = f"accuracy of the export {share:.1f} %, of the run's model 66.7 %, on 3 labelled test images"
     assert line in capsys.readouterr().err and line in (tmp_path / "out" / "README.md").read_text()
@@ -289,8 +296,8 @@ def test_known_classes_say_what_an_export_costs(
     "text", ["image,class\n00.png\n", "image,class\n\x00,\x00,\n" + "x" * 200_000, "image\n00.png\n"]
 )
 def test_a_damaged_table_of_the_run_is_named(
-    text: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, resnet_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run / "test_predictions.csv").write_text(text)
-    assert main([str(run), "--to", "head", str(tmp_path / "out")]) == 2
+    (resnet_run / "test_predictions.csv").write_text(text)
+    assert main([str(resnet_run), "--to", "head", str(tmp_path / "out")]) == 2
     assert "test_predictions.csv: " in capsys.readouterr().err and not (tmp_path / "out").exists()
