@@ -64,6 +64,11 @@ class Table:
         """Mean over all rows, of their type. Shape (columns,)."""
         return sum((self._rows(which).sum(dim=0) for which in self._ranges()), torch.zeros(())) / self.count
 
+    def inner(self, other: Table) -> Tensor:
+        """Sum over all rows of the products of this table's columns and another's. Shape (columns, its columns)."""
+        products = (self._rows(which).t() @ other._rows(which) for which in self._ranges())
+        return sum(products, torch.zeros(()))
+
     def _rows_of(self, parts: Sequence[Which], count: int) -> Tensor:
         """Rows of parts of the images, one after the other: written where they stay, so that there is no copy."""
         first, done = self._rows(parts[0]), 0

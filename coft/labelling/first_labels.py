@@ -6,6 +6,7 @@ from torch import Tensor
 
 from coft.core.table import Table
 
+from .mixture import with_mixture
 from .neighbours import NeighbourGraph, log_of
 from .predictor import linear
 from .prior import correct_prior
@@ -38,7 +39,8 @@ def first_scores(features: Table, text: Tensor, scale: float, tau: float, graph:
     Returns:
         Shape (N, C), fp64.
     """
-    return log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
+    spread = log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
+    return with_mixture(features, correct_prior(spread, tau), graph.index)
 
 
 def likeliest(scores: Table) -> Tensor:

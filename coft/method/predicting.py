@@ -5,6 +5,7 @@ from __future__ import annotations
 from coft.core.table import Table
 from coft.labelling.classifier import CLEAN_RULES
 from coft.labelling.first_labels import likeliest
+from coft.labelling.mixture import with_mixture
 from coft.labelling.neighbours import NeighbourGraph, log_of
 from coft.labelling.predictor import FinalClassifier
 from coft.labelling.prior import correct_prior
@@ -29,7 +30,7 @@ def predict(
     if graph is None:
         return Predictions(likeliest(logits), logits.map(lambda rows: rows.softmax(dim=1)), clean)
     probability = graph.spread(logits)
-    labels = likeliest(correct_prior(log_of(probability), tau))
+    labels = likeliest(with_mixture(features, correct_prior(log_of(probability), tau), graph.index))
     return Predictions(labels, probability.map(lambda rows: rows.float()), clean)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.labelling import mixture as gaussians
 from coft.labelling import neighbours
 
 
@@ -54,11 +55,17 @@ def zero_shot(method: Any) -> Tensor:
     return without_prior(logits.double(), method.settings.prior_tau).log_softmax(dim=1)
 
 
+def teacher_features(method: Any) -> dict[str, Tensor]:
+    """Features of all images by each peer's teacher. Shape (N, embed_dim) each."""
+    views, epoch = method.settings.label_views, method.epoch
+    return {name: view_features(method, model.features, views, epoch) for name, model in method.teachers().items()}
+
+
 def teacher_scores(method: Any) -> dict[str, list[Tensor]]:
     """Logits and clean log-odds of all images by each peer's teacher, their priors corrected. Shape (N, C) each."""
-    scores = {}
+    scores, features_of = {}, teacher_features(method)
     for name, model in method.teachers().items():
-        features = view_features(method, model.features, method.settings.label_views, method.epoch)
+        features = features_of[name]
         with torch.no_grad():
             scores[name] = [without_prior(x.double(), method.settings.prior_tau) for x in model.classify(features)]
     return scores
@@ -82,6 +89,29 @@ def surest(logits: Tensor, most: list[int]) -> list[list[int]]:
     chosen = [best(0, c, set())[: most[c]] for c in range(len(most))]
     taken = {i for members in chosen for i in members}
     return [members + best(1, c, taken)[: most[c] - len(members)] for c, members in enumerate(chosen)]
+
+
+def mixture(features: Tensor, scores: Tensor, index: list[int] | None = None) -> Tensor:
+    """Posterior of all images, image by image and class by class. Shape (N, C)."""
+    x, (count, classes) = features.double().tolist(), scores.shape
+    index, temperature = index or list(range(count)), 30 * max(1.0, gaussians.ENOUGH * classes / count)
+    posterior, dimensions = scores.double().softmax(dim=1), range(features.shape[1])
+    for _ in range(10):
+        z = posterior.tolist()
+        centres = []
+        for c in range(classes):
+            total = [sum(z[i][c] * x[i][d] for i in index) for d in dimensions]
+            centres.append([value / math.hypot(*total) for value in total])
+        variance = [
+            sum(z[i][c] * (x[i][d] - centres[c][d]) ** 2 for i in index for c in range(classes)) / len(index)
+            for d in dimensions
+        ]
+        gauss = [
+            [-sum((row[d] - centre[d]) ** 2 / variance[d] for d in dimensions) / 2 / temperature for centre in centres]
+            for row in x
+        ]
+        posterior = (scores.double() + torch.tensor(gauss, dtype=torch.float64)).softmax(dim=1)
+    return posterior
 
 
 def likely_right(d: list[float], label: int, rule: str) -> float:

@@ -28,6 +28,7 @@ def test_rows_are_those_of_the_plain_tensor(rows: int, monkeypatch: pytest.Monke
     made = Table.of(x)
     assert len(made) == 64 and torch.equal(made.all(), x) and torch.equal(made.at(index), x[index])
     torch.testing.assert_close(made.mean(), x.mean(dim=0))
+    torch.testing.assert_close(made.inner(Table.of(x[:, :2])), x.t() @ x[:, :2])
     assert made.at(torch.empty(0, dtype=torch.long)).shape == (0, 5)
 
 

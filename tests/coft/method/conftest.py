@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coft.labelling import neighbours
+from coft.labelling import mixture, neighbours
 from coft.method import coft
 
 
@@ -23,5 +23,6 @@ def none_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neighbours have no share in what an image is; tests of neighbours have it."""
+    """Neighbours and other images have no share in what an image is; tests of them have it."""
+    monkeypatch.setattr(mixture, "TEMPERATURE", 1e30)
     monkeypatch.setattr(neighbours, "SHARE", 0.0)

@@ -50,9 +50,9 @@ def assert_predicted(predictions: Predictions, expected: Expected) -> None:
     torch.testing.assert_close(predictions.clean.all().double(), p_clean, atol=1e-4, rtol=0)
 
 
-def first_predictions(features: Tensor, logits: Tensor, odds: Tensor, rule: str) -> Expected:
+def first_predictions(features: Tensor, adapted: Tensor, logits: Tensor, odds: Tensor, rule: str) -> Expected:
     """Labels that have spread, probabilities that have, and p_clean, which has not."""
-    labels = naive.without_prior(spread(features, logits)).argmax(dim=1).tolist()
+    labels = naive.mixture(adapted, naive.without_prior(spread(features, logits))).argmax(dim=1).tolist()
     return labels, naive.smooth(features, NEAR, logits.softmax(dim=1)), clean(odds, rule)
 
 
@@ -63,7 +63,8 @@ def test_first_seeds_are_the_surest_after_probabilities_have_spread(tau: float, 
     method = make_coft(settings, seed=seed)
     method.engine.begin()
     alone = naive.zero_shot(method)
-    logits = spread(naive.clip_features(method), alone)
+    features = naive.clip_features(method)
+    logits = naive.mixture(features, naive.without_prior(spread(features, alone), tau)).log()
     most = naive.quotas(logits, 2 * method.per_peer, share=1.0)
     expected = naive.surest(logits, most)
     seeds, likeliest, wanted = method.observer.chosen[0]
@@ -81,8 +82,9 @@ def test_first_labels_spread_among_images_that_are_alike_to_the_frozen_clip(rule
     method = make_coft({"clean_rule": rule, "label_views": 3})
     train(method, FIRST)
     method.engine.begin_epoch(FIRST)
-    features, scores = naive.clip_features(method), naive.teacher_scores(method)
-    expected = {name: first_predictions(features, *scores[name], rule) for name in PEERS}
+    features, adapted = naive.clip_features(method), naive.teacher_features(method)
+    scores = naive.teacher_scores(method)
+    expected = {name: first_predictions(features, adapted[name], *scores[name], rule) for name in PEERS}
     predictions, labels, _ = method.observer.labels[0]
     for name, partner in PARTNER.items():
         assert_predicted(predictions[name], expected[name])

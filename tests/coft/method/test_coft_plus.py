@@ -175,7 +175,8 @@ def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
     plain = make_plus(OFF)
     assert torch.equal(plain.zero_shot_text(), plain.engine.clip.zero_shot_text())
     method.engine.begin()
-    assert torch.equal(method.observer.chosen[0][1], naive.zero_shot(method).argmax(dim=1))
+    expected = naive.without_prior(naive.zero_shot(method), method.settings.prior_tau)
+    assert torch.equal(method.observer.chosen[0][1], expected.argmax(dim=1))
     images = method.engine.images.pixels
     train(method, start=1)
     reported = method.engine.predict_each(images)

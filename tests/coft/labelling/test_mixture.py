@@ -1,0 +1,54 @@
+"""Gaussians of the classes correct scores, as a naive loop has them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from coft.core import table
+from coft.core.table import Table
+from coft.labelling import mixture
+from coft.labelling.mixture import with_mixture
+from tests.coft import naive
+
+
+def clusters(per_class: int = 40, width: int = 8, noise: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Unit features around a direction a class, and their classes."""
+    source = torch.Generator().manual_seed(0)
+    centres = torch.nn.functional.normalize(torch.randn(3, width, generator=source), dim=1)
+    label = torch.arange(3).repeat(per_class)
+    features = centres[label] + noise * torch.randn(len(label), width, generator=source)
+    return torch.nn.functional.normalize(features, dim=1), label
+
+
+@pytest.mark.parametrize("enough", [1, 80])  # of 120 images of 3 classes
+@pytest.mark.parametrize("fitted", [120, 30])
+def test_scores_are_corrected_as_a_naive_loop_does(fitted: int, enough: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture, "ENOUGH", enough)
+    features, label = clusters()
+    features = features.double()
+    scores = torch.nn.functional.one_hot(label, 3) + torch.randn(120, 3, generator=torch.Generator().manual_seed(1))
+    index = torch.arange(fitted) * 120 // fitted
+    expected = naive.mixture(features, scores, index.tolist())
+    corrected = with_mixture(Table.of(features), Table.of(scores), index).all()
+    torch.testing.assert_close(corrected.softmax(dim=1), expected, atol=1e-9, rtol=1e-7)
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "ROWS", 7)
+        again = with_mixture(Table.of(features), Table.of(scores), index).all()
+    torch.testing.assert_close(again, corrected)
+
+
+def test_a_class_that_loses_its_images_to_another_one_is_found() -> None:
+    features, label = clusters(100, width=256, noise=0.05)
+    scores = 2.0 * torch.nn.functional.one_hot(label, 3).float()
+    scores[label == 2] = torch.tensor([0.0, 1.0, 0.9])  # all taken for another class, which is a little likelier
+    assert (scores.argmax(dim=1) == label).float().mean() < 0.7
+    corrected = with_mixture(Table.of(features), Table.of(scores), torch.arange(300)).all()
+    assert (corrected.argmax(dim=1) == label).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_few_images_work(size: int) -> None:
+    corrected = with_mixture(Table.of(torch.ones(size, 4) / 2), Table.of(torch.eye(size, 3)), torch.arange(size)).all()
+    assert corrected.isfinite().all() and torch.equal(corrected.argmax(dim=1), torch.arange(size))
