@@ -26,8 +26,12 @@ def zero_shot_logits(features: Table, text: Tensor, scale: float) -> Table:
     return linear(features, text.cpu(), scale)
 
 
-def first_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> Table:
-    """Log-probabilities of all images under the frozen CLIP, its prior corrected, spread among neighbours.
+def first_scores(
+    features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph, mixture: bool = True
+) -> Table:
+    """Log-probabilities of all images: by the frozen CLIP, spread among neighbours, corrected by Gaussians.
+
+    The prior is corrected before they spread, and after.
 
     Args:
         features: Of the images. Shape (N, embed_dim).
@@ -35,12 +39,13 @@ def first_scores(features: Table, text: Tensor, scale: float, tau: float, graph:
         scale: CLIP's logit scale.
         tau: Strength of the prior correction.
         graph: Of the images.
+        mixture: Whether they are corrected in the end, by the prior and by Gaussians.
 
     Returns:
         Shape (N, C), fp64.
     """
     spread = log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
-    return with_mixture(features, correct_prior(spread, tau), graph.index)
+    return with_mixture(features, correct_prior(spread, tau), graph.index) if mixture else spread
 
 
 def likeliest(scores: Table) -> Tensor:

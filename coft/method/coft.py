@@ -26,7 +26,7 @@ from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.labelling.seeds import quotas, seed_quota, select_seeds
 
 from .coft_settings import CoFTSettings
-from .filters import FILTERS, HARD, OWN, Filter, SeedFilter, keep_surest, min_softmax, weigh_seeds
+from .filters import FILTERS, HARD, OWN, UNWEIGHED, Filter, SeedFilter, keep_surest, min_softmax, weigh_seeds
 from .guard import hardly_knows
 from .negative_prompt import expected_dual_loss, separation
 from .negatives import fit_negatives, rows_of, with_equal_classes
@@ -140,8 +140,9 @@ class CoFT(TwoPhases):
     def weigh_seeds(self, seeds: PseudoLabels, log_odds: Table, ready: bool) -> PseudoLabels:
         """The partner's p_clean as weights of a peer's seeds; see `filters.weigh_seeds`."""
         clean = log_odds.map(CLEAN_RULES[self.settings.clean_rule])
-        hard = self.settings.filter in HARD
-        return weigh_seeds(seeds, clean, log_odds, self.min_kept, self.num_classes, hard) if ready else seeds
+        if not ready or self.settings.filter in UNWEIGHED:
+            return seeds
+        return weigh_seeds(seeds, clean, log_odds, self.min_kept, self.num_classes, self.settings.filter in HARD)
 
     def relabel(self) -> None:
         """Label all images with the averaged peers, and filter what each peer is trained on.

@@ -8,7 +8,7 @@ from coft.core.precision import precision_setting
 from coft.core.settings import setting, share
 from coft.labelling.classifier import CLEAN_RULES, SCORES
 
-from .filters import FILTERS, HARD
+from .filters import FILTERS, HARD, UNWEIGHED
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ class CoFTSettings:
     class_negative: bool = setting(True, "a negative vector of each class's own beside the negative prompt")
     classify: str = setting("both-prompts", "class by both prompts, or the positive one alone", choices=tuple(SCORES))
     filter: str = setting(
-        "min-p-clean", "pseudo-label filter of Phase II", choices=tuple(FILTERS), phase2=True, in_phase1=HARD
+        "min-p-clean",
+        "pseudo-label filter; none: seeds count in full, too",
+        choices=tuple(FILTERS),
+        phase2=True,
+        in_phase1=(*HARD, *UNWEIGHED),
     )
     lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
     neg_grad_to_visual: bool = setting(True, "the dual loss trains the light visual module, too")

@@ -62,6 +62,7 @@ FILTERS: dict[str, Filter] = {
 }
 
 
+UNWEIGHED = ("none",)  # with these, seeds count in full, too
 HARD = ("min-p-clean-hard",)  # with these, seeds too count in full or not at all
 OWN = ("own",)  # with these, also the negative vectors of each peer are fitted to its own labels
 

@@ -16,14 +16,15 @@ from coft.core.seeding import generator
 from coft.core.settings import setting
 from coft.core.table import Table
 from coft.images.batches import Drawn
-from coft.labelling.first_labels import first_scores, likeliest, zero_shot_logits
+from coft.labelling.first_labels import likeliest, zero_shot_logits
 from coft.labelling.losses import Term
-from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import FinalClassifier, Predictor
 from coft.labelling.protocol import Batch, Engine, Method, Observer, Stream, Tuning
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.labelling.seeds import quotas, seed_quota, select_seeds
 from coft.method.coft_settings import CoFTSettings
+
+from .coft_labels import OWN, coft_scores, labels_setting, views_setting
 
 COFT = CoFTSettings()  # for rivals that make their labels as CoFT does
 
@@ -43,10 +44,9 @@ class CoOpSettings:
 class UPLSettings(CoOpSettings):
     """Settings of UPL."""
 
-    seeds_per_class: int = setting(16, "pseudo-labels of each class", at_least=1)
-    coft_labels: bool = setting(
-        False, "the seeds that both peers of CoFT have at first; SEEDS_PER_CLASS is not read then"
-    )
+    seeds_per_class: int = setting(16, "pseudo-labels of each class; with labels own", at_least=1)
+    labels: str = labels_setting()
+    label_views: int = views_setting()
     ensemble: int = setting(1, "prompts learned independently, whose probabilities are averaged", at_least=1)
 
 
@@ -199,12 +199,11 @@ class UPL(PromptTuning):
 
     def begin(self) -> None:
         """Choose the pseudo-labels."""
-        if not self.settings.coft_labels:
-            self.learn_from(self.zero_shot_logits(), self.settings.seeds_per_class)
+        settings = self.settings
+        if settings.labels == OWN:
+            self.learn_from(self.zero_shot_logits(), settings.seeds_per_class)
             return
-        clip, features = self.engine.clip, self.engine.clip_features(COFT.label_views)
-        images, classes, share = len(features), len(clip.classnames), COFT.seeds_share
-        graph = NeighbourGraph(features, neighbour_count(images, classes))
-        logits = first_scores(features, clip.zero_shot_text(), clip.scale, COFT.prior_tau, graph)
+        logits = coft_scores(self.engine, settings.labels, settings.label_views, COFT.prior_tau)
+        images, classes, share = len(logits), len(self.engine.clip.classnames), COFT.seeds_share
         most = 2 * seed_quota(images, classes, COFT.seeds_per_class, share)
         self.learn_from(logits, quotas(likeliest(logits), classes, share, most))

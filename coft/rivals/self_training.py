@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coft.core.settings import setting
-from coft.labelling.first_labels import first_scores, likeliest
-from coft.labelling.neighbours import NeighbourGraph, neighbour_count
+from coft.labelling.first_labels import likeliest
+from coft.labelling.protocol import Engine, Observer
 from coft.labelling.pseudo_labels import PseudoLabels
-from coft.method.coft_settings import CoFTSettings
 
+from .coft_labels import OWN, coft_scores, labels_setting, views_setting
 from .full_tuning import FullTuning, TuningSettings
-
-COFT = CoFTSettings()
 
 
 @dataclass(frozen=True)
@@ -28,28 +26,34 @@ class LabellingSettings(TuningSettings):
 class SelfTrainingSettings(LabellingSettings):
     """Settings of self-training."""
 
-    coft_labels: bool = setting(False, "labels of as many views as CoFT's, the first ones spread among neighbours")
+    labels: str = labels_setting()
+    label_views: int = views_setting()
+    equal_steps: bool = setting(False, "as many steps as CoFT has in both phases: PHASE1_STEPS beside the epochs")
+    phase1_steps: int = setting(300, "steps of CoFT's Phase I, for EQUAL_STEPS", at_least=0)
 
 
 class SelfTraining(FullTuning):
     """Models that label all images with their moving average; the zero-shot model labels first.
 
-    Images, views, optimizer and steps are those of CoFT's Phase II. What is missing is Phase I, the filter, the
-    partner and, without `coft_labels`, labels of several views.
+    Images, views, optimizer and steps are those of CoFT's Phase II. What is missing is Phase I, the filter and the
+    partner. By the settings it has CoFT's first labels, its number of views, and as many steps as both of its phases.
     """
 
     random_key = "SELFTRAINING"
 
+    def __init__(self, engine: Engine, settings: SelfTrainingSettings, observer: Observer | None = None) -> None:
+        super().__init__(engine, settings, observer)
+        if settings.equal_steps:
+            self.epochs += -(-settings.phase1_steps // self.steps(1))
+
     def label(self) -> Mapping[str, PseudoLabels]:
         """Each model's own labels."""
         settings = self.settings
-        if not settings.coft_labels:
+        if settings.labels == OWN:
             return self.own_labels(settings.prior_tau)
         if self.epoch:
-            return self.own_labels(settings.prior_tau, COFT.label_views)
-        clip, features = self.engine.clip, self.engine.clip_features(COFT.label_views)
-        graph = NeighbourGraph(features, neighbour_count(len(features), len(clip.classnames)))
-        scores = first_scores(features, clip.zero_shot_text(), clip.scale, settings.prior_tau, graph)
+            return self.own_labels(settings.prior_tau, settings.label_views)
+        scores = coft_scores(self.engine, settings.labels, settings.label_views, settings.prior_tau)
         labels = dict.fromkeys(self.models, PseudoLabels.of_pool(likeliest(scores)))
         self.observer.labelled({}, labels, {})
         return labels

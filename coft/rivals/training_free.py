@@ -20,7 +20,7 @@ from coft.labelling.prior import prior_offset
 from coft.labelling.protocol import Engine, Method
 from coft.method.coft_settings import CoFTSettings
 
-COFT = CoFTSettings()  # for views of unlabeled images, and the prior correction
+COFT = CoFTSettings()  # for the prior correction
 ROUNDS, SPREADS = 10, 5  # of TransCLIP: fits of its Gaussians, and between two of them updates of z
 NEAR, FIRST, TEMPERATURE = 3, 8, 50.0  # of TransCLIP
 SWEEPS = 100  # of Sinkhorn's algorithm
@@ -195,6 +195,7 @@ class TrainingFreeSettings:
     """Settings of training-free adaptation."""
 
     rule: str = declared.setting("propagation", "how zero-shot logits are mended", choices=tuple(RULES))
+    label_views: int = declared.setting(3, "views of an image that its features are the mean of", at_least=1)
 
 
 class TrainingFree(Method):
@@ -211,6 +212,7 @@ class TrainingFree(Method):
 
     def __init__(self, engine: Engine, settings: TrainingFreeSettings) -> None:
         super().__init__(engine)
+        self.settings = settings
         self.text = engine.clip.zero_shot_text().cpu()
         self.rule = RULES[settings.rule](len(engine.images), self.text.shape[1], len(self.text))
         self.models = {"rule": self.rule}
@@ -218,7 +220,7 @@ class TrainingFree(Method):
     @torch.no_grad()
     def begin(self) -> None:
         """Fit the rule to the unlabeled images."""
-        features = self.engine.clip_features(COFT.label_views)
+        features = self.engine.clip_features(self.settings.label_views)
         logits = zero_shot_logits(features, self.text, self.engine.clip.scale)
         self.rule.cpu().fit(features.all(), logits.all())
 

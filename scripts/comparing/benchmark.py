@@ -72,7 +72,13 @@ def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     units = [Unit(u["backbone"], u["dataset"], u["role"], pairs_of(u.get("settings", {}))) for u in content["units"]]
     methods = [
-        Method(row["name"], row["trainer"], pairs_of(row.get("settings", {})), row.get("shots"))
+        Method(
+            row["name"],
+            row["trainer"],
+            pairs_of(row.get("settings", {})),
+            row.get("shots"),
+            version=row.get("version", 1),
+        )
         for row in content["methods"]
     ]
     if form == "small":

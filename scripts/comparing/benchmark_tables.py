@@ -14,9 +14,10 @@ from .tables import MISSING, markdown
 
 COUNTED = ("development", "confirmation")  # roles that means are over
 MEANS = {role: (role,) for role in COUNTED} | {"both": COUNTED}
-OURS = ("CoFT", "CoFT+", "CoFT+, descriptions", "CoFT+, contrast")
+OURS = ("CoFT", "CoFT+")
 REFERENCES = (  # of ratios of errors
-    *("zero-shot", "label propagation", "UPL", "UPL x 2, CoFT's first labels", "self-training, CoFT's labels"),
+    *("zero-shot", "label propagation", "UPL", "self-training", "self-training, equal steps"),
+    "self-training, equal steps, CoFT's first labels",
     *("CoFT, filter: none", "CoFT, filter: own", "CoFT, filter: min-softmax", "CoFT", "CoOp, 16 labels a class"),
 )
 Table = Mapping[Unit, Rows]

@@ -21,7 +21,7 @@ from coft.core.files import replacing
 from .methods import Settings
 from .plan import Run, weights_of
 
-WITH_PHASE1 = ("CoFT", "CoFT, no gradient of d", "CoFT+, descriptions")  # a row of its own
+WITH_PHASE1 = ("CoFT",)  # a row of its own
 P_CLEAN = "p_clean"
 SCORES = {P_CLEAN: "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
 TIMES = {"first": 0, "last": -1}  # labels of Phase II
@@ -78,6 +78,7 @@ def identity(run: Run, settings: Settings) -> dict[str, Any]:
         settings: Of its unit.
     """
     method = run.method
+    version = {"version": method.version} if method.version > 1 else {}
     return {
         "backbone": run.backbone,
         "weights": weights_of(run.backbone),
@@ -88,6 +89,7 @@ def identity(run: Run, settings: Settings) -> dict[str, Any]:
         "settings": dict(method.settings),
         "shots": method.shots,
         "seed": run.seed,
+        **version,
     }
 
 

@@ -42,6 +42,8 @@ class Method:
         group: Of a change to a method: what kind of change it is, to choose by.
         measure: What counts as its accuracy: that of both peers, the mean of single peers', or that after Phase I.
         only: Backbones that it makes sense with: any, vit, resnet.
+        version: Of a row of the benchmark. Who changes what its settings mean counts on, and earlier results are
+            others.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Method:
     group: str = ""
     measure: str = "both"
     only: str = "any"
+    version: int = 1
 
     @property
     def seeded(self) -> bool:

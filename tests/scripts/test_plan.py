@@ -180,7 +180,7 @@ def finish_phases(run: Run, epochs: tuple[int, ...] = (10, 20)) -> None:
 
 
 def test_a_run_takes_phase_one_where_it_is_the_same(tmp_path: Path) -> None:
-    done, wanted = a_run(tmp_path / "done"), a_run(tmp_path / "wanted", **{FILTER: "none"})
+    done, wanted = a_run(tmp_path / "done"), a_run(tmp_path / "wanted", **{FILTER: "partner"})
     assert arguments_with_phase1(wanted, [wanted, done]) == wanted.arguments  # it is not finished
     finish_phases(done)
     assert arguments_with_phase1(wanted, [wanted, done])[-2:] == ("TRAIN.PHASE1_FROM", str(done.folder))

@@ -42,7 +42,7 @@ def test_coft_plus_takes_coft_s_phase_one_and_has_its_own_bits(run: Run, trained
 
 def test_forks_may_differ_in_phase_two_alone(run: Run, trained: Run) -> None:
     whole = parent(trained, "CoFT")
-    other = run("CoFT", out="other", TRAIN__PHASE1_FROM=whole.output_dir, **of("COFT", {"FILTER": "none"}))
+    other = run("CoFT", out="other", TRAIN__PHASE1_FROM=whole.output_dir, **of("COFT", {"FILTER": "partner"}))
     before, after = weights(whole), weights(other)
     assert any(not before[key].equal(after[key]) for key in before)
     with pytest.raises(
@@ -75,7 +75,8 @@ def test_a_filter_that_weighs_seeds_too_has_another_phase_one() -> None:
         "OUTPUT_DIR": "a",
     }
     for key, value, difference in [
-        ("TRAINER.COFT.FILTER", "none", None),
+        ("TRAINER.COFT.FILTER", "partner", None),
+        ("TRAINER.COFT.FILTER", "none", "TRAINER.COFT.FILTER"),
         ("TRAINER.COFT.FILTER", "min-p-clean-hard", "TRAINER.COFT.FILTER"),
         ("TRAINER.COFT.PHASE2.LR", 1e-4, None),
         ("TRAINER.COFT.N_CTX", 4, "TRAINER.COFT.N_CTX"),

@@ -77,13 +77,16 @@ def judged_by(method: Any, partner: str, seeds: PseudoLabels, rule: str) -> tupl
     return clean, [y if p > 0.5 else scores.index(max(scores)) for y, p, scores in each], odds
 
 
-@pytest.mark.parametrize(("warmup", "auc", "filtered"), [(2, 1.0, False), (3, 0.0, False), (2, 0.0, True)])
-def test_seeds_count_in_full_until_d_has_learned_enough(
-    warmup: int, auc: float, filtered: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("warmup", "auc", "rule", "filtered"),
+    [(2, 1.0, "own", False), (3, 0.0, "own", False), (2, 0.0, "none", False), (2, 0.0, "own", True)],
+)
+def test_seeds_count_in_full_until_d_has_learned_enough_or_with_no_filter(
+    warmup: int, auc: float, rule: str, filtered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("WARMUP_STEPS", warmup), ("MIN_AUC", auc)):
         monkeypatch.setattr(f"coft.method.coft.{name}", value)
-    method = make_coft()
+    method = make_coft({"filter": rule})
     method.engine.begin()
     seeds = dict(method.labels)
     method.engine.begin_epoch(1)  # after two steps

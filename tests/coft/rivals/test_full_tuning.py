@@ -10,7 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from coft.core.table import Table
 from coft.images.batches import Source
+from coft.labelling.neighbours import NeighbourGraph, neighbour_count
+from coft.labelling.predictor import linear
+from coft.labelling.prior import correct_prior
 from tests.coft.naive import without_prior, zero_shot_logits
 from tests.coft.rivals.making import make_tuning
 from tests.coft.toys import (
@@ -116,7 +120,7 @@ def test_self_training_as_coft_begins_with_coft_s_labels_and_goes_on_with_its_vi
     coft = make_coft({"label_views": 3})
     coft.engine.begin()
     first = coft.observer.chosen[0][1].tolist()
-    method: Any = make_tuning("SelfTraining", refresh=1, coft_labels=True)
+    method: Any = make_tuning("SelfTraining", refresh=1, labels="coft")
     train(method, 1)
     assert labels_of(method) == dict.fromkeys(method.models, first)
     assert first != without_prior(zero_shot_logits(method).double()).argmax(dim=1).tolist()
@@ -131,6 +135,24 @@ def test_self_training_as_coft_begins_with_coft_s_labels_and_goes_on_with_its_vi
     assert labels_of(method) == expected
     assert [set(labels) for _, labels, _ in method.observer.labels] == [set(method.models)] * 2
     assert {asked[:2] for asked in images.asked} == {(3, (1, "labels", 0)), (3, (1, "labels", 1))}
+
+
+def test_labels_that_only_spread_are_those_before_the_gaussians() -> None:
+    method: Any = make_tuning("SelfTraining", labels="spread", label_views=1)
+    train(method, 1)
+    engine = method.engine
+    features: Table = engine.clip_features(1)
+    graph = NeighbourGraph(features, neighbour_count(COUNT, CLASSES))
+    logits = correct_prior(linear(features, engine.clip.zero_shot_text(), engine.clip.scale), 0.5)
+    expected = graph.spread(logits).all().argmax(dim=1).tolist()
+    assert labels_of(method) == dict.fromkeys(method.models, expected)
+
+
+@pytest.mark.parametrize(("phase1_steps", "more"), [(0, 0), (1, 1), (9, 2)])  # of eight steps an epoch
+def test_equal_steps_are_those_of_both_phases(phase1_steps: int, more: int) -> None:
+    method: Any = make_tuning("SelfTraining", epochs=3, equal_steps=True, phase1_steps=phase1_steps)
+    assert method.steps(1) == 8 and method.epochs == 3 + more
+    assert method.tuning(1).steps == 8 * method.epochs
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_upl_learns_from_weak_views_of_the_surest_images(clip: ClipBackbone) -> 
 def test_upl_as_coft_learns_from_the_first_seeds_of_both_peers(vit: bool) -> None:
     clip = make_clip_backbone(vit, ["a photo of a {}.", "a drawing of a {}."])
     coft = on_toys(CoFT, CoFTSettings(), Seen(), images=make_images(), backbone=clip)
-    as_coft = make_upl(clip, coft_labels=True, seeds_per_class=1)
+    as_coft = make_upl(clip, labels="coft", seeds_per_class=1)
     plain = make_upl(clip, seeds_per_class=2 * coft.per_peer)
     for method in (coft, as_coft, plain):
         method.engine.begin()

@@ -1,0 +1,41 @@
+"""CoFT's first labels for rivals: a comparison is then of what comes after them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coft.core.settings import setting
+from coft.core.table import Table
+from coft.labelling.first_labels import first_scores
+from coft.labelling.neighbours import NeighbourGraph, neighbour_count
+from coft.labelling.protocol import Engine
+
+OWN, SPREAD, COFTS = "own", "spread", "coft"
+
+
+def labels_setting() -> Any:
+    """The setting of a rival that says where its first labels are from."""
+    about = "first labels: its own; spread: of CoFT's views, prior and neighbours; coft: CoFT's, with Gaussians"
+    return setting(OWN, about, choices=(OWN, SPREAD, COFTS))
+
+
+def views_setting() -> Any:
+    """The setting of a rival that has as many views as CoFT, unless its labels are its own."""
+    return setting(3, "views of an image that a pseudo-label is the mean of; with labels own: 1", at_least=1)
+
+
+def coft_scores(engine: Engine, labels: str, views: int, tau: float) -> Table:
+    """Log-probabilities of all images that CoFT's first labels are from.
+
+    Args:
+        engine: What runs the rival.
+        labels: The setting.
+        views: Of each image.
+        tau: Strength of the prior correction.
+
+    Returns:
+        Shape (N, C), fp64.
+    """
+    clip, features = engine.clip, engine.clip_features(views)
+    graph = NeighbourGraph(features, neighbour_count(len(features), len(clip.classnames)))
+    return first_scores(features, clip.zero_shot_text(), clip.scale, tau, graph, mixture=labels == COFTS)
