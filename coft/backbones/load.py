@@ -94,7 +94,8 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
             f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict"
         ) from error
     # build_model rounds to fp16 on the way; a checkpoint with finer weights gets them back
-    model.load_state_dict({key: value.float() for key, value in state.items() if key in model.state_dict()})
+    names = model.state_dict().keys()
+    model.load_state_dict({key: value.float() for key, value in state.items() if key in names})
     check_finite(dict(model.state_dict()), f"backbone {name}", DAMAGED)
     return model.eval().requires_grad_(False)
 

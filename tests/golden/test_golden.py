@@ -11,7 +11,6 @@ from tests.golden import runs
 
 CASES = [  # the others take longest
     ("CoFT, filter own", "embedded"),
-    ("SelfTraining", "embedded"),
     ("LaFTer", "embedded-vit"),
     ("Supervised", "embedded-vit"),
     ("NormAdaptation", "embedded"),

@@ -55,7 +55,6 @@ def test_labels_order_and_names_change_no_bit(
     [
         ("CoFT", {"TRAINER__COFT__PREC": "bf16"}),
         ("CoFTPlus", {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": "here"}),
-        ("LaFTer", {"DATASET__DESCRIPTIONS": "here"}),
         ("UPL", {"DATASET__DESCRIPTIONS": "here"}),
     ],
 )
@@ -64,16 +63,10 @@ def test_nor_in_lower_precision_or_where_classes_are_described(
     trained: Callable[..., Any],
     assert_label_free: Callable[..., None],
     described: Path,
-    monkeypatch: pytest.MonkeyPatch,
     trainer: str,
     settings: dict[str, Any],
 ) -> None:
     plain = weights(trained(trainer))
-    if trainer == "LaFTer":  # which reads those that come with a data set
-        from coft.backbones.descriptions import load_descriptions
-
-        monkeypatch.setattr("coft.engine.described.descriptions_of", lambda *_: load_descriptions(described))
-        settings = {}
     settings = {key: str(described) if value == "here" else value for key, value in settings.items()}
     reference = weights(run(trainer, out="reference", **settings))
     assert any(not torch.equal(reference[key], plain[key]) for key in reference)  # the setting does something
