@@ -7,14 +7,17 @@ one variance a dimension for all classes and takes the text as its prior.
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from coft.core.table import Table
 
 ROUNDS = 10  # of fitting the Gaussians and weighing the images anew
-TEMPERATURE = 30.0  # of the Gaussians: dimensions of features depend on each other, so their sum says too much
-ENOUGH = 60  # images a class to locate it; with fewer, the Gaussians say less in proportion
+SAMPLE = 4096  # images that the temperature is fitted to, at most
 
 
 def with_mixture(features: Table, scores: Table, index: Tensor) -> Table:
@@ -31,34 +34,50 @@ def with_mixture(features: Table, scores: Table, index: Tensor) -> Table:
     Returns:
         log z, up to a constant. Shape (N, C), fp64.
     """
-    prior = scores.at(index)
-    temperature = TEMPERATURE * max(1.0, ENOUGH * prior.shape[1] / len(scores))
-    weight, bias = fit(Table.of(features.at(index)), Table.of(prior), temperature)
+    weight, bias = fit(Table.of(features.at(index)), Table.of(scores.at(index)))
     return scores.map(lambda rows, x: rows.double() + _linear(x, weight, bias), features)
 
 
-def fit(features: Table, prior: Table, temperature: float) -> tuple[Tensor, Tensor]:
+def fit(features: Table, scores: Table) -> tuple[Tensor, Tensor]:
     """Fit the Gaussians to some images.
 
     Args:
         features: Of unit length. Shape (n, k).
-        prior: Log-probabilities, up to a constant. Shape (n, C).
-        temperature: T, by which log-likelihoods are divided.
+        scores: Log-probabilities, up to a constant. Shape (n, C).
 
     Returns:
-        Weights, shape (C, k), and biases, shape (C,), of log-likelihoods divided by T, less what all classes share.
-        Both are fp64.
+        Weights, shape (C, k), and biases, shape (C,), of g / T, less what all classes share. Both are fp64.
     """
-    z = prior.map(lambda rows: rows.double().softmax(dim=1))
+    z = prior = scores.map(lambda rows: rows.double().softmax(dim=1))
     squares = features.map(lambda x: x.double().square()).mean()
+    sample = torch.arange(0, len(scores), math.ceil(len(scores) / SAMPLE))
     for _ in range(ROUNDS):
-        sums = z.map(lambda rows, x: rows.to(x.dtype), features).inner(features).double() / len(prior)
+        sums = z.map(lambda rows, x: rows.to(x.dtype), features).inner(features).double() / len(scores)
         centres = F.normalize(sums, dim=1)
         variance = squares - 2 * (centres * sums).sum(dim=0) + z.mean() @ centres.square()
-        weight = centres / variance.clamp_min(1e-6) / temperature
+        weight = centres / variance.clamp_min(1e-6)
         bias = -(weight * centres).sum(dim=1) / 2
-        z = prior.map(lambda rows, x, w=weight, b=bias: (rows.double() + _linear(x, w, b)).softmax(dim=1), features)
+        temperature = calibrated(_linear(features.at(sample), weight, bias), prior.at(sample))
+        weight, bias = weight / temperature, bias / temperature
+        z = scores.map(lambda rows, x, w=weight, b=bias: (rows.double() + _linear(x, w, b)).softmax(dim=1), features)
     return weight, bias
+
+
+def calibrated(likelihoods: Tensor, prior: Tensor) -> float:
+    """The T for which softmax(g / T) says best what text and neighbours say: the least cross-entropy.
+
+    Dimensions of features depend on each other, so that the sum over them says too much. How much, and how well images
+    of a class lie together at all, differs between data sets.
+
+    Args:
+        likelihoods: g. Shape (n, C).
+        prior: Probabilities. Shape (n, C).
+    """
+
+    def cross_entropy(log_temperature: float) -> float:
+        return -float((prior * (likelihoods / math.exp(log_temperature)).log_softmax(dim=1)).sum(dim=1).mean())
+
+    return math.exp(minimize_scalar(cross_entropy, bounds=(-3, 9), method="bounded", options={"xatol": 1e-6}).x)
 
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

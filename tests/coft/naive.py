@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.labelling import mixture as gaussians
 from coft.labelling import neighbours
 
 
@@ -94,8 +93,8 @@ def surest(logits: Tensor, most: list[int]) -> list[list[int]]:
 def mixture(features: Tensor, scores: Tensor, index: list[int] | None = None) -> Tensor:
     """Posterior of all images, image by image and class by class. Shape (N, C)."""
     x, (count, classes) = features.double().tolist(), scores.shape
-    index, temperature = index or list(range(count)), 30 * max(1.0, gaussians.ENOUGH * classes / count)
-    posterior, dimensions = scores.double().softmax(dim=1), range(features.shape[1])
+    index, dimensions = index or list(range(count)), range(features.shape[1])
+    prior = posterior = scores.double().softmax(dim=1)
     for _ in range(10):
         z = posterior.tolist()
         centres = []
@@ -107,11 +106,25 @@ def mixture(features: Tensor, scores: Tensor, index: list[int] | None = None) ->
             for d in dimensions
         ]
         gauss = [
-            [-sum((row[d] - centre[d]) ** 2 / variance[d] for d in dimensions) / 2 / temperature for centre in centres]
-            for row in x
+            [-sum((row[d] - centre[d]) ** 2 / variance[d] for d in dimensions) / 2 for centre in centres] for row in x
         ]
-        posterior = (scores.double() + torch.tensor(gauss, dtype=torch.float64)).softmax(dim=1)
+        g = torch.tensor(gauss, dtype=torch.float64)
+        posterior = (scores.double() + g / temperature(g[index], prior[index])).softmax(dim=1)
     return posterior
+
+
+def temperature(g: Tensor, prior: Tensor) -> float:
+    """T of the least cross-entropy between the prior and softmax(g / T), by ternary search."""
+
+    def cost(power: float) -> float:
+        log_q = (g / math.exp(power)).log_softmax(dim=1)
+        return -float((prior * log_q).sum())
+
+    low, high = -3.0, 9.0
+    for _ in range(80):
+        first, second = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, second) if cost(first) < cost(second) else (first, high)
+    return math.exp(low)
 
 
 def likely_right(d: list[float], label: int, rule: str) -> float:

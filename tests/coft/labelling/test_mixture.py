@@ -8,8 +8,7 @@ from torch import Tensor
 
 from coft.core import table
 from coft.core.table import Table
-from coft.labelling import mixture
-from coft.labelling.mixture import with_mixture
+from coft.labelling.mixture import calibrated, with_mixture
 from tests.coft import naive
 
 
@@ -22,21 +21,28 @@ def clusters(per_class: int = 40, width: int = 8, noise: float = 0.2) -> tuple[T
     return torch.nn.functional.normalize(features, dim=1), label
 
 
-@pytest.mark.parametrize("enough", [1, 80])  # of 120 images of 3 classes
 @pytest.mark.parametrize("fitted", [120, 30])
-def test_scores_are_corrected_as_a_naive_loop_does(fitted: int, enough: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixture, "ENOUGH", enough)
+def test_scores_are_corrected_as_a_naive_loop_does(fitted: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features, label = clusters()
     features = features.double()
     scores = torch.nn.functional.one_hot(label, 3) + torch.randn(120, 3, generator=torch.Generator().manual_seed(1))
     index = torch.arange(fitted) * 120 // fitted
     expected = naive.mixture(features, scores, index.tolist())
     corrected = with_mixture(Table.of(features), Table.of(scores), index).all()
-    torch.testing.assert_close(corrected.softmax(dim=1), expected, atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(corrected.softmax(dim=1), expected, atol=1e-5, rtol=1e-4)
     with monkeypatch.context() as patch:
         patch.setattr(table, "ROWS", 7)
         again = with_mixture(Table.of(features), Table.of(scores), index).all()
     torch.testing.assert_close(again, corrected)
+
+
+def test_the_temperature_is_that_of_the_least_cross_entropy() -> None:
+    source = torch.Generator().manual_seed(0)
+    g, noise = 40 * torch.randn(200, 3, generator=source), torch.randn(200, 3, generator=source)
+    prior = (g / 20 + 0.1 * noise).double().softmax(dim=1)
+    assert calibrated(g.double(), prior) == pytest.approx(naive.temperature(g.double(), prior), rel=1e-4)
+    assert calibrated(g.double(), prior) == pytest.approx(20, rel=0.1)
+    assert calibrated(g.double(), noise.double().softmax(dim=1)) > 200  # where they say nothing of the classes
 
 
 def test_a_class_that_loses_its_images_to_another_one_is_found() -> None:

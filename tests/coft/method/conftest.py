@@ -24,5 +24,5 @@ def none_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours and other images have no share in what an image is; tests of them have it."""
-    monkeypatch.setattr(mixture, "TEMPERATURE", 1e30)
+    monkeypatch.setattr(mixture, "calibrated", lambda *args: 1e30)
     monkeypatch.setattr(neighbours, "SHARE", 0.0)
