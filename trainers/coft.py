@@ -17,7 +17,7 @@ class CoFT(MethodTrainer):
 
 @TRAINER_REGISTRY.register()
 class CoFTPlus(MethodTrainer):
-    """CoFT with rounds of Phase II, a contrastive loss and class descriptions; see `coft.method.coft_plus.CoFTPlus`."""
+    """CoFT with rounds of Phase I, a contrastive loss and class descriptions; see `coft.method.coft_plus.CoFTPlus`."""
 
     spec = SPECS["CoFTPlus"]
 

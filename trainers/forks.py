@@ -61,7 +61,7 @@ def take_phase1(trainer: Any) -> int:
 def phase1_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
     """The first key by which two flattened configs differ in Phase I; None where that is the same.
 
-    CoFT+ without descriptions has CoFT's.
+    CoFT+ with one round and without descriptions has CoFT's.
     """
     name, declarations = "TRAINER.NAME", declared()
     if first.get(name) != second.get(name):
@@ -75,10 +75,11 @@ def phase1_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> st
 
 
 def _as_coft(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The flattened config of CoFT that has the Phase I of a CoFT+ without descriptions; any other as it is."""
+    """The flattened config of CoFT that has the Phase I of a CoFT+, where there is one; else the config as it is."""
     source = config.get(f"{PLUS}DESCRIPTIONS.FROM")
     named = config.get("DATASET.CLASSES")  # a file may describe the classes
-    if config.get("TRAINER.NAME") != "CoFTPlus" or not (source == "none" or (source == "given" and not named)):
+    undescribed = source == "none" or (source == "given" and not named)
+    if config.get("TRAINER.NAME") != "CoFTPlus" or not undescribed or config.get(f"{PLUS}ROUNDS") != 1:
         return config
     renamed, shared = {key.replace(PLUS, COFT): value for key, value in config.items()}, SPECS["CoFT"].keys
     of_coft = {key: value for key, value in renamed.items() if key in shared or not key.startswith(COFT)}

@@ -109,6 +109,9 @@ class Engine:
         method.epoch, self.phase = epoch, method.phase(epoch)
         self._enter(self.phase)
         self.decide(partial(method.prepare, epoch))
+        if method.restarts(epoch):
+            for optimizer in self.optimizers.values():
+                optimizer.enter(self.phase)
         self._number = 0
         self._frequency = {
             name: labels.log_frequency(len(self.clip.classnames)) for name, labels in method.labels.items()

@@ -283,6 +283,10 @@ class Method:
     def resumed(self) -> None:
         """Decide what comes in the place of `begin` where a run goes on from a checkpoint."""
 
+    def restarts(self, epoch: int) -> bool:
+        """Whether what trains is made anew at the beginning of an epoch, within a phase. `prepare` does it."""
+        return False
+
     def enter(self, phase: int) -> None:
         """Build what a phase trains, on every process, from the weights as they are."""
 

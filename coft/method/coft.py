@@ -111,7 +111,7 @@ class CoFT(TwoPhases):
             if self.trains:
                 self.filter_seeds()
         elif epoch == self.phase1_epochs or (self.trains and self.is_due(epoch)):
-            self.relabel()
+            self.labels = self.label_all()
 
     def filter_seeds(self) -> None:
         """Let each peer weigh the seeds of its partner, once it can tell right from wrong ones.
@@ -144,24 +144,25 @@ class CoFT(TwoPhases):
             return seeds
         return weigh_seeds(seeds, clean, log_odds, self.min_kept, self.num_classes, self.settings.filter in HARD)
 
-    def relabel(self) -> None:
+    def label_all(self) -> dict[str, PseudoLabels]:
         """Label all images with the averaged peers, and filter what each peer is trained on.
 
         As long as the encoders have learned from the seeds alone, labels spread among neighbours. Later they know more
         than the frozen CLIP, whose features make the neighbours.
         """
-        settings, graph = self.settings, self.neighbours if self.epoch == self.phase1_epochs else None
+        settings, first = self.settings, not self.trains or self.epoch == self.settings.phase1.epochs
+        graph = self.neighbours if first else None
         features = self.engine.encode(self.teacher_encoders, settings.label_views)
         predictions = {
             name: predict(features[name], finished(model), settings.prior_tau, settings.clean_rule, graph)
             for name, model in self.teachers().items()
         }
-        self.labels = self.filter_labels(self.fit_to_predictions(features, predictions))
+        return self.filter_labels(self.fit_to_predictions(features, predictions))
 
     def is_due(self, epoch: int) -> bool:
-        """Whether all images are labelled anew in an epoch of Phase II. Each of its rounds begins with a labelling."""
+        """Whether all images are labelled anew in an epoch of Phase II."""
         phase2 = self.settings.phase2
-        return (epoch - self.phase1_epochs) % phase2.epochs % phase2.refresh == 0
+        return (epoch - self.phase1_epochs) % phase2.refresh == 0
 
     def filter_labels(self, predictions: Mapping[str, Predictions]) -> dict[str, PseudoLabels]:
         """What each peer is trained on, by the predictions of both."""
@@ -200,14 +201,14 @@ class CoFT(TwoPhases):
     # ---------------------------------------------------------------- negative vectors
 
     def finish(self, epoch: int) -> None:
-        """Fit the negative vectors at the end of each phase: to the seeds, and to the last labels."""
+        """Fit the negative vectors at the end of each phase, or round: to the seeds, and to the last labels."""
         if not (self.trains and self.fits):
             return
         if epoch + 1 == self.epochs:
             kept = {name: labels.counting() for name, labels in self.labels.items()}
             encode = partial(self.engine.encode_some, self.inference_encoders)
             self.fit(self.inference_models(), with_equal_classes(kept, self.num_classes), encode)
-        elif epoch + 1 == self.phase1_epochs:
+        elif epoch < self.phase1_epochs and (epoch + 1) % self.settings.phase1.epochs == 0:
             encode = partial(self.engine.encode_some, self.teacher_encoders, num_views=self.settings.label_views)
             self.fit(self.teachers(), self.seeds, encode)
 

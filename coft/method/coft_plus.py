@@ -34,31 +34,31 @@ AT_PREDICTION = 0.1  # and in the positive vectors that predict
 class Contrast:
     """Momentum contrastive learning in Phase II."""
 
-    weight: float = setting(0.0, "weight of the contrastive loss, such as 0.5; 0: none", at_least=0.0)
+    weight: float = setting(0.5, "weight of the contrastive loss; 0: none", at_least=0.0)
 
 
 @dataclass(frozen=True)
 class DescriptionSettings:
     """Class descriptions."""
 
-    from_: str = setting("given", "given: those in your file of classes; auto: also the data set's; none; or a file")
+    from_: str = setting(
+        "auto", "auto: those in your file of classes, or the data set's; given: yours alone; none; or a file"
+    )
 
 
 @dataclass(frozen=True)
 class CoFTPlusSettings(CoFTSettings):
     """Settings of CoFT+."""
 
-    rounds: int = setting(
-        2, "how often Phase II is run, each time on from where the last one ended", at_least=1, phase2=True
-    )
+    rounds: int = setting(2, "rounds of Phase I, each with fresh modules on labels of the one before", at_least=1)
     contrast: Contrast = field(default_factory=Contrast, metadata={"phase2": True})
     descriptions: DescriptionSettings = field(default_factory=DescriptionSettings)
 
 
 class CoFTPlus(CoFT):
-    """CoFT plus three parts, each with a setting. By default Phase II has two rounds, which help on some photographs.
+    """CoFT plus three parts: rounds of Phase I, a contrastive loss in Phase II, and class descriptions.
 
-    `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit. Descriptions that a user wrote count.
+    `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit.
 
     Args:
         engine: What runs it.
@@ -83,7 +83,35 @@ class CoFTPlus(CoFT):
         self.rounds, self.describe = settings.rounds, describe
         super().__init__(engine, settings, observer, **options)
         if describe is None and settings.rounds == 1 and not settings.contrast.weight:
-            log.info("CoFT+ without any of its parts is CoFT; all of them: --preset all_parts")
+            log.info("CoFT+ without any of its parts is CoFT")
+
+    # ---------------------------------------------------------------- rounds
+
+    def restarts(self, epoch: int) -> bool:
+        """At the first epoch of each round but the first."""
+        return self.trains and 0 < epoch < self.phase1_epochs and epoch % self.settings.phase1.epochs == 0
+
+    def prepare(self, epoch: int) -> None:
+        """In later rounds of Phase I labels are those that the round began with."""
+        if self.restarts(epoch):
+            self.begin_round(epoch // self.settings.phase1.epochs)
+        elif self.phase(epoch) == 2 or epoch < self.settings.phase1.epochs:
+            super().prepare(epoch)
+
+    def begin_round(self, number: int) -> None:
+        """Label all images, keep for each peer those more likely right than not, and forget all else.
+
+        Of a filter that finds none of them likely right, those that count are kept.
+
+        Args:
+            number: Of the round, from 0.
+        """
+        labels = {name: each.counting() for name, each in self.label_all().items()}
+        kept = {name: each.at(torch.nonzero(each.keep).flatten()) for name, each in labels.items()}
+        self.labels = {name: kept[name] if len(kept[name].index) else each for name, each in labels.items()}
+        for name, peer in self.peers.items():
+            prompts, encoder, _ = self.parts_of(name, number)
+            peer.restart(prompts, encoder)
 
     # ---------------------------------------------------------------- descriptions
 

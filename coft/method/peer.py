@@ -81,6 +81,15 @@ class Peer(nn.Module):
         positive, negative = self.text_features()
         return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual)
 
+    @torch.no_grad()
+    def restart(self, prompts: nn.Module, encoder: nn.Module) -> None:
+        """Take over the values of fresh prompts, and of an encoder with a fresh light module."""
+        for trained, fresh in ((self.prompts, prompts), (self.encoder, encoder)):
+            for parameter, value in zip(trained.parameters(), fresh.parameters(), strict=True):
+                if parameter.requires_grad:
+                    parameter.copy_(value)
+        self.negative_residual.copy_(self._first_residual())
+
     # ---------------------------------------------------------------- Phase II
 
     def enter_phase2(self) -> None:

@@ -27,17 +27,17 @@ class TwoPhases(Method):
 
     Attributes:
         peers: By name: `peer_a` and `peer_b`.
-        phase1_epochs: Epochs of Phase I.
+        phase1_epochs: Epochs of Phase I, in all of its rounds.
     """
 
     several_phases = True
-    rounds = 1  # of Phase II
+    rounds = 1  # of Phase I
     settings: Any
 
     def __init__(self, engine: Engine, settings: Any, observer: Observer | None = None) -> None:
         super().__init__(engine, observer)
-        self.settings, self.phase1_epochs = settings, settings.phase1.epochs
-        self.epochs = self.phase1_epochs + self.rounds * settings.phase2.epochs
+        self.settings, self.phase1_epochs = settings, self.rounds * settings.phase1.epochs
+        self.epochs = self.phase1_epochs + settings.phase2.epochs
         self.num_images, self.num_classes = len(engine.images), len(engine.clip.classnames)
         self.peers = {name: self.make_peer(name).to(engine.device) for name in NAMES}
         self.models = dict(self.peers)
@@ -46,12 +46,17 @@ class TwoPhases(Method):
         """Build a peer, from what `parts_of` gives."""
         raise NotImplementedError
 
-    def parts_of(self, name: str) -> Parts:
-        """Prompts and image encoder with a light module, as Phase I begins with them, and CLIP's logit scale.
+    def parts_of(self, name: str, number: int = 0) -> Parts:
+        """Prompts, and image encoder with a light module, as a round of Phase I begins with them; CLIP's logit scale.
 
-        Peers differ in template and random numbers.
+        Peers differ in template and random numbers, rounds in random numbers.
+
+        Args:
+            name: Of the peer.
+            number: Of the round, from 0.
         """
-        clip, source = self.engine.clip, generator(self.engine.seed, "peer", name)
+        of_round = ("round", number) if number else ()
+        clip, source = self.engine.clip, generator(self.engine.seed, "peer", name, *of_round)
         prompts = clip.prompts(NAMES.index(name), self.settings.n_ctx, source)
         return prompts, clip.light_module(self.settings.visual, source), clip.scale
 
@@ -98,9 +103,9 @@ class TwoPhases(Method):
     def tuning(self, phase: int) -> Tuning:
         """Phase I trains what is light, Phase II image encoders and heads."""
         if phase == 1:
-            return Tuning(self.steps(1) * self.phase1_epochs)
+            return Tuning(self.steps(1) * self.settings.phase1.epochs)
         phase2 = self.settings.phase2
-        return Tuning(self.steps(2) * self.rounds * phase2.epochs, phase2.lr, rounds=self.rounds)
+        return Tuning(self.steps(2) * phase2.epochs, phase2.lr)
 
     def student(self, name: str) -> nn.Module:
         """What trains of a peer in the present phase."""

@@ -97,7 +97,7 @@ def _relabelled(method: Any, epoch: int) -> tuple[dict[str, Predictions], dict[s
     method.observer, method.epoch = Seen(), epoch
     method.enter(2)
     method.engine.set_mode(training=False)
-    method.relabel()
+    method.labels = method.label_all()
     return method.observer.predictions, method.engine.encode(method.teacher_encoders, method.settings.label_views)
 
 

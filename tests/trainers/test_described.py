@@ -16,7 +16,7 @@ from coft.core.errors import UserError
 from coft.labelling.first_labels import zero_shot_logits
 from coft.labelling.seeds import select_seeds
 from tests.conftest import CLASSNAMES
-from tests.trainers.conftest import templates_of, text_of
+from tests.trainers.conftest import of, templates_of, text_of
 
 Run = Callable[..., Any]
 
@@ -72,12 +72,11 @@ def test_a_data_set_that_has_none_goes_on_with_a_warning(
     assert torch.equal(text_of(trained("ZeroshotCLIP")), text_of(mixed))
     assert "goes on without descriptions" in caplog.text
     caplog.clear()
-    auto = {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": "auto"}
-    assert run("CoFTPlus", train=False, out="plus", **auto).method.describe is None
+    assert run("CoFTPlus", train=False, out="plus").method.describe is None
     assert "goes on without descriptions" in caplog.text
     caplog.clear()
     caplog.set_level("INFO")
-    none = {"TRAINER__COFTPLUS__CONTRAST__WEIGHT": 0.0, "TRAINER__COFTPLUS__ROUNDS": 1}
+    none = of("COFTPLUS", {"CONTRAST__WEIGHT": 0.0, "ROUNDS": 1, "DESCRIPTIONS__FROM": "given"})
     assert run("CoFTPlus", train=False, out="given", **none).method.describe is None
     assert "goes on without descriptions" not in caplog.text
     assert "CoFT+ without any of its parts is CoFT" in caplog.text

@@ -161,7 +161,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 
 def test_a_damaged_state_is_named(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CoFT, "relabel", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(CoFT, "label_all", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         adapt(folder, output=tmp_path / "out")
     path = tmp_path / "out" / state.FILE
     path.write_bytes(path.read_bytes()[:1000])
@@ -185,7 +185,7 @@ def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
     classes = tmp_path / "classes.txt"
     classes.write_text("\n".join(CLASSNAMES))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CoFT, "relabel", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(CoFT, "label_all", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         adapt(folder, classes, output=tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     classes.write_text("\n".join([*CLASSNAMES, "yellow star"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from typing import Any
 
 import pytest
@@ -10,14 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.labelling.neighbours import NeighbourGraph
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method.coft_plus import ASIDE, AT_PREDICTION, AT_SEEDS, Contrast
 from coft.method.coft_settings import Phase2
 from coft.method.contrastive import DIM, QUEUE, TEMPERATURE
+from coft.method.filters import FILTERS
+from coft.method.peer import Peer
 from tests.coft import naive, toys
 from tests.coft.toys import (
     CLASSES,
     COUNT,
+    PARTNER,
     PEERS,
     PHASES,
     ToyImages,
@@ -50,26 +54,40 @@ def test_without_its_parts_it_is_coft(settings: dict[str, Any]) -> None:
     assert torch.equal(*(method.engine.predict(method.engine.images.pixels) for method in (plain, plus)))
 
 
-def test_each_round_is_a_phase_two_that_goes_on_from_the_last_one() -> None:
-    once, twice = make_coft(), make_plus(OFF | {"rounds": 2})
-    first = train(once)
-    rates: list[float] = []
-    engine, step = twice.engine, twice.engine.step
-    engine.step = lambda batch: rates.append(engine.optimizers[PEERS[0]].param_groups[0]["lr"]) or step(batch)
-    losses = train(twice)
-    one, start, rate = PHASES["phase2"].epochs, PHASES["phase1"].epochs, PHASES["phase2"].lr
-    assert losses[: start + one] == first and len(losses) == start + 2 * one  # the first is CoFT's
-    steps = one * once.steps(2)
-    half = [rate * (1 + math.cos(math.pi * i / steps)) / 2 for i in range(steps)]
-    assert rates[-2 * steps :] == pytest.approx(half * 2)
-    assert len(twice.observer.labels) == 2 * math.ceil(one / 2) and len(twice.observer.chosen) == 1
+def test_a_round_begins_afresh_with_labels_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    spread, spreads = NeighbourGraph.spread, list[int]()
+    monkeypatch.setattr(NeighbourGraph, "spread", lambda self, x: spreads.append(method.epoch) or spread(self, x))
+    length = PHASES["phase1"].epochs
+    once, method = make_coft(), make_plus(OFF | {"rounds": 2})
+    first = train(once, length)
+    assert train(method, length) == first  # the first round is CoFT's
+    start = {name: copy.deepcopy(peer.state_dict()) for name, peer in method.peers.items()}
+    engine = method.engine
+    batches = engine.begin_epoch(length)
+    predictions, _, _ = method.observer.labels[0]
+    for name, partner in PARTNER.items():
+        expected = FILTERS["min-p-clean"](predictions[name], predictions[partner])
+        labels = method.labels[name]
+        assert len(labels.index) and set(labels.index[labels.weight < 1].tolist()) <= set(
+            torch.nonzero(expected.keep).flatten().tolist()
+        )
+        assert torch.equal(labels.label, predictions[partner].label[labels.index]) and bool(labels.keep.all())
+        fresh = Peer(*method.parts_of(name, 1), **method.peer_options).state_dict()
+        assert_same_bits(method.peers[name].state_dict(), fresh)
+        assert any(not torch.equal(fresh[key], value) for key, value in start[name].items())
+        (group,) = engine.optimizers[name].param_groups
+        assert group["lr"] == group["initial_lr"] and not engine.optimizers[name].optimizer.state
+    assert len(batches) == method.steps(1)
+    train(method, start=length)
+    assert method.epochs == 2 * length + PHASES["phase2"].epochs and method.phase(2 * length - 1) == 1
+    assert set(spreads) == {0, length} and len(method.observer.chosen) == 1  # not where Phase II begins
 
 
 @pytest.mark.usefixtures("warm_at_once")
 def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
-    """In Phase I, where Phase II begins, and in both of its rounds with a queue of keys."""
+    """In both rounds of Phase I, where the second and Phase II begin, and with a queue of keys."""
     settings = {"phase2": Phase2(epochs=2, lr=1e-3, refresh=2)}
-    assert [make_plus(settings).phase(epoch) for epoch in range(6)] == [1] * 2 + [2] * 4
+    assert [make_plus(settings).phase(epoch) for epoch in range(6)] == [1] * 4 + [2] * 2
     assert_resumes(lambda: make_plus(settings, describe=describe))
 
 
@@ -92,7 +110,7 @@ def test_batches_have_images_that_the_filter_leaves_out_in_proportion(left_out: 
     def some(peer: Predictions, partner: Predictions) -> PseudoLabels:
         return PseudoLabels.of_pool(partner.label, torch.arange(1, COUNT + 1) % left_out != 0)
 
-    method = make_plus(images=ToyImages(batch_size=batch_size), filter=some)
+    method = make_plus({"rounds": 1}, images=ToyImages(batch_size=batch_size), filter=some)
     batches = begun(method, PHASES["phase1"].epochs)
     aside = [i for i in range(COUNT) if (i + 1) % left_out == 0]
     kept = COUNT - len(aside)
@@ -105,7 +123,9 @@ def test_batches_have_images_that_the_filter_leaves_out_in_proportion(left_out: 
             assert len(index) == size + min(size, batch_size * len(aside) // kept)
             assert batch[name].views.shape[:2] == (len(index), 2)
     for epoch in (0, 1):  # Phase I knows of none
-        plain = begun(make_plus(images=ToyImages(batch_size=batch_size), filter=some), epoch)[0]["peer_a"]
+        plain = begun(make_plus({"rounds": 1}, images=ToyImages(batch_size=batch_size), filter=some), epoch)[0][
+            "peer_a"
+        ]
         assert plain.views.dim() == 4
     names = [stream.name for stream in method.streams()["peer_a"]]
     assert names == ["peer_a", "peer_a" + ASIDE]
@@ -115,7 +135,7 @@ def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> 
     def some(peer: Predictions, partner: Predictions) -> PseudoLabels:
         return PseudoLabels.of_pool(partner.label, (torch.arange(COUNT) % 3 > 0).float() * 0.8)
 
-    method: Any = make_plus({"contrast": Contrast(weight=0.5)}, filter=some)
+    method: Any = make_plus({"rounds": 1, "contrast": Contrast(weight=0.5)}, filter=some)
     queued: dict[str, list[tuple[int, Tensor]]] = {name: [] for name in PEERS}
     for batch in begun(method, PHASES["phase1"].epochs)[:3]:
         for name, peer in method.peers.items():
