@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ WITH_PHASE1 = ("CoFT",)  # a row of its own
 P_CLEAN = "p_clean"
 SCORES = {P_CLEAN: "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
 TIMES = {"first": 0, "last": -1}  # labels of Phase II
+POOL = "pool_accuracy"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,17 @@ class Result:
         seconds: That it took.
         scores: AUROCs of its labels, by time and score.
         commit: Of the project when it ended; empty where it is not known.
+        predicted: Class of each test image by stage: its place among the names of the test set, in alphabetical order;
+            -1 for others. Shape (images,) each. Empty in lines of earlier versions.
+        pool: Percent of the unlabeled images whose label is right, by time: "zero-shot", "first", "last".
     """
 
     right: Mapping[str, NDArray[np.bool_]]
     seconds: float
     scores: Mapping[tuple[str, str], float]
     commit: str = ""
+    predicted: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
+    pool: Mapping[str, float] = field(default_factory=dict)
 
 
 def stages(run: Run) -> list[tuple[str, str]]:
@@ -56,18 +62,34 @@ def read_result(run: Run) -> Result | None:
     if not summary or not path.is_file():
         return None
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    right = {stage: (table[stage] == table["class"]).to_numpy() for stage, _ in stages(run) if stage in table}
-    commit = summary.get("versions", {}).get("commit", "")
-    return Result(right, float(summary["seconds"]), _read_scores(run.folder / "metrics.csv"), commit)
+    there = [stage for stage, _ in stages(run) if stage in table]
+    names = pd.Index(sorted(set(table["class"])))
+    metrics = run.folder / "metrics.csv"
+    rows = pd.read_csv(metrics) if metrics.is_file() else pd.DataFrame(columns=["stage"])
+    return Result(
+        {stage: (table[stage] == table["class"]).to_numpy() for stage in there},
+        float(summary["seconds"]),
+        _scores(rows),
+        summary.get("versions", {}).get("commit", ""),
+        {stage: names.get_indexer(pd.Index(table[stage])).astype(np.int16) for stage in there},
+        _pool(rows),
+    )
 
 
-def _read_scores(path: Path) -> dict[tuple[str, str], float]:
+def _scores(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
     """AUROCs of the first and the last labels of Phase II, by time and score."""
-    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["stage"])
     rows = rows[rows["stage"] == "phase2"].reindex(columns=list(SCORES.values())).dropna()
     if rows.empty:
         return {}
     return {(time, name): float(rows.iloc[at][key]) for time, at in TIMES.items() for name, key in SCORES.items()}
+
+
+def _pool(rows: pd.DataFrame) -> dict[str, float]:
+    """Percent of all unlabeled images whose label is right: zero-shot, and first and last in Phase II."""
+    rows = rows.reindex(columns=["stage", POOL]).dropna()
+    by_stage = {stage: (100 * of_stage[POOL]).to_list() for stage, of_stage in rows.groupby("stage")}
+    pool = {"zero-shot": by_stage["zero-shot"][0]} if "zero-shot" in by_stage else {}
+    return pool | {time: by_stage["phase2"][at] for time, at in TIMES.items() if "phase2" in by_stage}
 
 
 def identity(run: Run, settings: Settings) -> dict[str, Any]:
@@ -110,7 +132,13 @@ def read_list(path: Path) -> dict[str, Result]:
             entry = json.loads(line)
             right = {stage: _unpacked(text, entry["images"]) for stage, text in entry["right"].items()}
             scores = {(time, name): float(x) for time, by_name in entry["auroc"].items() for name, x in by_name.items()}
-            results[key_of(entry["of"])] = Result(right, float(entry["seconds"]), scores, entry.get("commit", ""))
+            predicted = {
+                stage: np.frombuffer(bytes.fromhex(text), np.int16)
+                for stage, text in entry.get("predicted", {}).items()
+            }
+            pool = {time: float(value) for time, value in entry.get("pool", {}).items()}
+            made = float(entry["seconds"]), scores, entry.get("commit", ""), predicted, pool
+            results[key_of(entry["of"])] = Result(right, *made)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: this is no result of the benchmark; remove the line") from error
     return results
@@ -138,8 +166,10 @@ def _line(of: Mapping[str, Any], result: Result) -> str:
         scores.setdefault(time, {})[name] = round(value, 4)
     images = len(next(iter(result.right.values())))
     right = {stage: np.packbits(value).tobytes().hex() for stage, value in result.right.items()}
-    made = {"commit": result.commit, "seconds": round(result.seconds)}
-    return json.dumps({"of": of, **made, "images": images, "auroc": scores, "right": right})
+    predicted = {stage: value.tobytes().hex() for stage, value in result.predicted.items()}
+    pool = {time: round(value, 2) for time, value in result.pool.items()}
+    made = {"commit": result.commit, "seconds": round(result.seconds), "images": images}
+    return json.dumps({"of": of, **made, "auroc": scores, "pool": pool, "right": right, "predicted": predicted})
 
 
 def _unpacked(text: str, images: int) -> NDArray[np.bool_]:

@@ -58,7 +58,9 @@ def finish(runs: list[Run], rates: dict[str, float] = RATES, images: int = 400) 
         if is_coft:
             last = [("zero-shot", None), ("phase1", None), ("phase2", 0.7), ("phase2", None), ("phase2", 0.9)]
             scores = pd.DataFrame(last, columns=["stage", "auroc_p_clean"])
-            metrics = scores.assign(auroc_confidence=0.6, auroc_margin=0.5)
+            metrics = scores.assign(
+                auroc_confidence=0.6, auroc_margin=0.5, pool_accuracy=[0.5, None, 0.625, None, 0.75]
+            )
             metrics.to_csv(run.folder / "metrics.csv", index=False)
 
 
@@ -242,6 +244,21 @@ def test_a_list_has_all_that_tables_need_and_its_runs_are_known_elsewhere(planne
     elsewhere = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "there")
     listed = listed_results(elsewhere, kept)
     assert len(listed) == 8 and write_report(rows_of(elsewhere, listed), "a command") == report_of(planned)
+
+
+def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planned: Planned, tmp_path: Path) -> None:
+    unit, runs = next(iter(planned.items()))
+    finish(runs)
+    run = next(run for run in runs if run.method.name == "CoFT")
+    table = pd.DataFrame({"class": ["cat", "ant", "cat"], "phase1": "bee", "end": ["ant", "ant", "cat"]})
+    table.to_csv(run.folder / "test_predictions.csv", index=False)
+    add(tmp_path / "kept.jsonl", unit, runs)
+    result = listed_results({unit: runs}, tmp_path / "kept.jsonl")[run]
+    assert {stage: numbers.tolist() for stage, numbers in result.predicted.items()} == {
+        "phase1": [-1, -1, -1],
+        "end": [0, 0, 1],
+    }
+    assert result.pool == {"zero-shot": 50.0, "first": 62.5, "last": 75.0}
 
 
 def test_of_a_run_made_again_the_last_line_counts_and_the_first_stays(planned: Planned, tmp_path: Path) -> None:
