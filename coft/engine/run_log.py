@@ -173,6 +173,7 @@ class RunLog(Observer):
             "coverage": len(index) / len(label),
             "precision": self.diagnostics.accuracy(index, label[index]),
             "recall": self.diagnostics.recall(label, labels.keep),
+            "mean_p_clean": float(scores["p_clean"].double().mean()),
             "pool_accuracy": self.diagnostics.accuracy(torch.arange(len(label)), label),
             "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(label),
             **{f"auroc_{name}": self.diagnostics.auroc(score, label) for name, score in scores.items()},

@@ -90,6 +90,7 @@ def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_
     assert reported["precision"] == pytest.approx((3 / 3 + 1 / 3) / 2)
     assert reported["pool_accuracy"] == pytest.approx((4 / 4 + 2 / 4) / 2)
     assert reported["recall"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert reported["mean_p_clean"] == pytest.approx(((0.7 + 0.8 + 0.6 + 0.1) + (0.9 + 0.2 + 0.6 + 0.9)) / 8)
 
 
 @pytest.mark.parametrize(("differing", "warned"), [(0, 1), (1, 1), (2, 0), (50, 0)])
