@@ -13,7 +13,7 @@ from coft.core.files import read_json
 from coft.engine.class_names import check_classnames
 from dassl.data.datasets import DatasetBase, Datum
 
-from .contents import first_by_content
+from .contents import choose_pool, first_by_content
 from .folders import letters_of
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class DeclaredDataset(DatasetBase):
         parts = (keep_classes(items, labels, len(classnames)) for items in (labeled, unlabeled, few_val, test))
         labeled, unlabeled, few_val, test = parts
         # A plugin may have a config without these keys.
-        unlabeled = first_by_content(unlabeled, getattr(cfg.DATASET, "NUM_UNLABELED", 0))
+        unlabeled = choose_pool(unlabeled, cfg.DATASET, self._declared)
         test = first_by_content(test, getattr(cfg.DATASET, "NUM_TEST", 0), "NUM_TEST")
         super().__init__(train_x=labeled, train_u=unlabeled, val=few_val or None, test=test)
 

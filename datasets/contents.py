@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.threads import map_threaded
@@ -18,6 +19,63 @@ def content_hashes(paths: Sequence[str]) -> list[str]:
         UserError: If a file cannot be read.
     """
     return list(map_threaded(lambda path: hashlib.sha256(read_bytes(path)).hexdigest(), paths, "hash images"))
+
+
+def choose_pool(items: Sequence[Datum], section: Any, classnames: Sequence[str]) -> list[Datum]:
+    """Choose the unlabeled images as the section DATASET says. A plugin may have one without these keys.
+
+    Args:
+        items: Images to choose from. The chosen images keep their order.
+        section: NUM_UNLABELED, POOL and RATIO are read.
+        classnames: By label.
+
+    Raises:
+        UserError: If there are too few images.
+    """
+    count, pool, ratio = (getattr(section, *key) for key in (("NUM_UNLABELED", 0), ("POOL", 1), ("RATIO", 1.0)))
+    if ratio > 1:
+        return unbalanced(items, count, pool, ratio, classnames)
+    if pool > 1 and not 0 < pool * count <= len(items):
+        raise UserError(
+            f"DATASET.POOL is {pool}: {len(items)} images are no {pool} pools of DATASET.NUM_UNLABELED, which is "
+            f"{count}; expected fewer, or a NUM_UNLABELED"
+        )
+    before = first_by_content(items, (pool - 1) * count) if pool > 1 else []
+    chosen = first_by_content(items, pool * count)
+    known = {id(item) for item in before}
+    return [item for item in chosen if id(item) not in known]
+
+
+def unbalanced(items: Sequence[Datum], count: int, pool: int, ratio: float, classnames: Sequence[str]) -> list[Datum]:
+    """Choose images by their labels, so that some classes are rare: an experiment.
+
+    The r-th of C classes has ratio^(-r / (C - 1)) times as many images as the first one. Which class is the r-th
+    depends on its name and on the pool. Within a class the first images by content are taken.
+
+    Args:
+        items: Images to choose from. The chosen images keep their order.
+        count: How many images in all, nearly; 0: as many as the commonest class allows.
+        pool: Another number is another order of the classes.
+        ratio: Of the commonest class to the rarest.
+        classnames: By label.
+
+    Raises:
+        UserError: If a class has too few images.
+    """
+    order = sorted(range(len(classnames)), key=lambda c: hashlib.sha256(f"{pool} {classnames[c]}".encode()).digest())
+    shares = {c: ratio ** (-r / max(1, len(order) - 1)) for r, c in enumerate(order)}
+    members = {c: [item for item in items if item.label == c] for c in order}
+    most = min(len(members[c]) / share for c, share in shares.items())
+    wanted = count / sum(shares.values()) if count else most
+    if wanted > most or most < 1:
+        raise UserError(
+            f"DATASET.RATIO {ratio:g}: the classes have too few images for DATASET.NUM_UNLABELED {count}; expected at "
+            f"most {int(most * sum(shares.values()))}"
+        )
+    kept = {
+        id(item) for c, share in shares.items() for item in first_by_content(members[c], max(1, round(wanted * share)))
+    }
+    return [item for item in items if id(item) in kept]
 
 
 def first_by_content(items: Sequence[Datum], count: int, key: str = "NUM_UNLABELED") -> list[Datum]:

@@ -94,6 +94,8 @@ class Dataset:
     subsample_classes: str = setting("all", "all classes, the first half, or the rest", choices=("all", "base", "new"))
     unlabeled: str = setting("train", "which images are the unlabeled ones", choices=("train", "train+val", "test"))
     num_unlabeled: int = setting(0, "unlabeled images to take, chosen by content; 0: all", at_least=0)
+    pool: int = setting(1, "which NUM_UNLABELED images: 1 the first, 2 the next, which are others", at_least=1)
+    ratio: float = setting(1.0, "for experiments: commonest class by rarest in the pool, drawn by labels", at_least=1.0)
     num_test: int = setting(0, "test images to take, chosen by content; 0: all", at_least=0)
     domain: str = setting("photo", "PACSDomain: photo, art_painting, cartoon or sketch")
     images: str = setting("", "Folder: where your images are")

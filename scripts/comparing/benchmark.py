@@ -44,8 +44,13 @@ class Unit:
     @property
     def title(self) -> str:
         """In a few words."""
-        count = dict(self.settings).get("DATASET.NUM_UNLABELED")
-        return f"{self.dataset}, {self.backbone}" + (f", {count} images" if count and int(count) > 2000 else "")
+        settings = dict(self.settings)
+        count, pool, ratio = (settings.get(f"DATASET.{key}", "1") for key in ("NUM_UNLABELED", "POOL", "RATIO"))
+        parts = [self.dataset, self.backbone, *([f"{count} images"] if int(count) > 2000 else [])]
+        parts += [f"pool {pool}"] if pool != "1" else []
+        parts += [f"1:{float(ratio):g}"] if ratio != "1" else []
+        parts += [] if "DATASET.NUM_TEST" in settings or int(count) != 1000 else ["all test images"]
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -90,3 +90,30 @@ def test_a_workers_traceback_is_cut_to_the_message() -> None:
         "Caught UserError in DataLoader worker process 0.\nTraceback ...\ncoft.core.errors.UserError: image x"
     )
     assert error.line == "image x"
+
+
+def drawn(root: Path, **settings: Any) -> list[Any]:
+    return list(Digits(config(root, **settings)).train_u)
+
+
+def test_pools_are_disjoint_and_of_the_same_order_of_contents(root: Path) -> None:
+    first, second, both = (drawn(root, NUM_UNLABELED=n, POOL=p) for n, p in ((300, 1), (300, 2), (600, 1)))
+    assert len(first) == len(second) == 300
+    assert {item.impath for item in first} | {item.impath for item in second} == {item.impath for item in both}
+    with pytest.raises(
+        UserError, match=r"DATASET\.POOL is 5: 1257 images are no 5 pools of DATASET.NUM_UNLABELED, which is 300"
+    ):
+        drawn(root, NUM_UNLABELED=300, POOL=5)
+
+
+def test_an_unbalanced_pool_has_the_ratio_and_another_order_of_classes(root: Path) -> None:
+    counts = []
+    for pool in (1, 2):
+        labels = [item.label for item in drawn(root, NUM_UNLABELED=250, RATIO=10.0, POOL=pool)]
+        counts.append([labels.count(c) for c in range(10)])
+        assert abs(sum(counts[-1]) - 250) <= 5 and max(counts[-1]) / min(counts[-1]) == pytest.approx(10, rel=0.1)
+    assert counts[0] != counts[1] and sorted(counts[0]) == sorted(counts[1])
+    most = drawn(root, RATIO=10.0)
+    assert 300 < len(most) < 1257
+    with pytest.raises(UserError, match=r"too few images for DATASET.NUM_UNLABELED 1000; expected at most \d+"):
+        drawn(root, NUM_UNLABELED=1000, RATIO=10.0)
