@@ -24,6 +24,8 @@ from tests.markdown import table_rows
 
 from .toy_runs import write_summary
 
+pytestmark = pytest.mark.slow
+
 Captured = pytest.CaptureFixture[str]
 
 

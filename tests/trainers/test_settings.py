@@ -17,6 +17,8 @@ from coft.labelling.classifier import Classifier
 from tests.coft.toys import assert_same_bits
 from tests.trainers.conftest import of, weights
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 PRINTED = Path(__file__).parents[2] / "configs" / "trainers" / "CoFT" / "as_printed.yaml"
 
