@@ -32,7 +32,9 @@ def choose_pool(items: Sequence[Datum], section: Any, classnames: Sequence[str])
     Raises:
         UserError: If there are too few images.
     """
-    count, pool, ratio = (getattr(section, *key) for key in (("NUM_UNLABELED", 0), ("POOL", 1), ("RATIO", 1.0)))
+    count: int = getattr(section, "NUM_UNLABELED", 0)
+    pool: int = getattr(section, "POOL", 1)
+    ratio: float = getattr(section, "RATIO", 1.0)
     if ratio > 1:
         return unbalanced(items, count, pool, ratio, classnames)
     if pool > 1 and not 0 < pool * count <= len(items):

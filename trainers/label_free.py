@@ -16,6 +16,13 @@ class SelfTraining(MethodTrainer):
 
 
 @TRAINER_REGISTRY.register()
+class MUST(MethodTrainer):
+    """Self-training on what the moving average says of each batch; see `coft.rivals.must.MUST`."""
+
+    spec = SPECS["MUST"]
+
+
+@TRAINER_REGISTRY.register()
 class LaFTer(MethodTrainer):
     """A classifier of texts labels the images that tune it; see `coft.rivals.lafter.LaFTer`."""
 

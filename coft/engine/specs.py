@@ -16,6 +16,7 @@ from coft.rivals.deft import DeFT, DeFTSettings
 from coft.rivals.full_tuning import Supervised, SupervisedSettings
 from coft.rivals.grip import GRIP, GRIPSettings
 from coft.rivals.lafter import LaFTer, LaFTerSettings
+from coft.rivals.must import MUST, MUSTSettings
 from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings
 from coft.rivals.prompt_tuning import UPL, CoOp, CoOpSettings, UPLSettings
 from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
@@ -133,6 +134,7 @@ SPECS = {
         MethodSpec("CoFTPlus", CoFTPlusSettings, make_coft_plus, two_peers=True),
         MethodSpec("DeFT", DeFTSettings, of_observer(DeFT), two_peers=True),
         MethodSpec("SelfTraining", SelfTrainingSettings, of_observer(SelfTraining)),
+        MethodSpec("MUST", MUSTSettings, of_observer(MUST)),
         MethodSpec("LaFTer", LaFTerSettings, make_lafter),
         MethodSpec("UPL", UPLSettings, prompt_tuning(UPL)),
         MethodSpec("GRIP", GRIPSettings, prompt_tuning(GRIP)),

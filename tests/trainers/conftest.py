@@ -48,6 +48,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "GRIP": PROMPTS | of("GRIP", {"ROUNDS": 3}) | {"OPTIM__MAX_EPOCH": 1},
     "CoOp": PROMPTS | {"DATASET__NUM_SHOTS": 2},
     "SelfTraining": of("SELFTRAINING", {"EPOCHS": 2, "LR": 1e-3, "REFRESH": 1}),
+    "MUST": of("MUST", {"EPOCHS": 2, "LR": 1e-3, "THRESHOLD": 0.0}),
     "LaFTer": of("LAFTER", {"EPOCHS": 2, "TEXT_STEPS": 20}),
     "Supervised": of("SUPERVISED", {"EPOCHS": 2, "LR": 1e-3}),
     "NormAdaptation": {},

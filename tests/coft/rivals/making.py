@@ -17,6 +17,7 @@ from coft.engine.runtime import Runtime
 from coft.rivals.full_tuning import Supervised, SupervisedSettings
 from coft.rivals.grip import GRIP, GRIPSettings
 from coft.rivals.lafter import LaFTer, LaFTerSettings
+from coft.rivals.must import MUST, MUSTSettings
 from coft.rivals.prompt_tuning import UPL, CoOp, CoOpSettings, UPLSettings
 from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
 from tests.coft.toys import CLASSES, Seen, ToyBackbone, ToyImages, on_toys
@@ -35,7 +36,7 @@ def make_tuning(kind: str, images: ToyImages | None = None, truth: Tensor | None
     """Full fine-tuning on toys, two epochs.
 
     Args:
-        kind: "SelfTraining", "Supervised" or "LaFTer".
+        kind: "SelfTraining", "MUST", "Supervised" or "LaFTer".
         images: In the place of fresh toys.
         truth: What `Supervised` is given; by default labels that tell what the images look like by another name.
         **options: `runtime`; others are settings.
@@ -45,6 +46,7 @@ def make_tuning(kind: str, images: ToyImages | None = None, truth: Tensor | None
     short: dict[str, Any] = {"epochs": 2, "lr": 1e-2}
     kinds: dict[str, tuple[Any, Any]] = {
         "SelfTraining": (SelfTraining, SelfTrainingSettings),
+        "MUST": (MUST, MUSTSettings),
         "Supervised": (partial(Supervised, truth), SupervisedSettings),
         "LaFTer": (partial(LaFTer, texts), partial(LaFTerSettings, text_steps=20)),
     }

@@ -1,0 +1,97 @@
+"""MUST's self-training (Li, Savarese and Hoi 2022): a moving average labels each batch, classes are kept in balance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coft.core.settings import setting, share
+from coft.labelling.losses import Term
+from coft.labelling.protocol import Batch
+from coft.labelling.pseudo_labels import PseudoLabels
+
+from .full_tuning import FullTuning, TuningSettings
+
+MOMENTUM = 0.9  # of the mean prediction
+
+
+@dataclass(frozen=True)
+class MUSTSettings(TuningSettings):
+    """Settings of MUST."""
+
+    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
+    threshold: float = share(0.7, "probability from which on a label of the moving average counts")
+    fairness: float = setting(1.0, "weight of the term that keeps classes in balance; 0: none", at_least=0.0)
+
+
+class MUST(FullTuning):
+    """Models trained on labels that their moving average gives to weak views, where it is sure.
+
+    With q the mean prediction, the fairness term is -1/C sum_c log q_c. A step knows the mean of its own batch alone,
+    so q is a moving average, and the term is linear in the batch's predictions: its gradient is the same.
+
+    Unlike the published method: no masked image modelling and no alignment of global and local features, for a ResNet
+    has no patches to mask; two models, CoFT's optimizer, views and steps.
+
+    Args:
+        *args: Those of `FullTuning`.
+    """
+
+    random_key = "MUST"
+    settings: MUSTSettings
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        classes = len(self.engine.clip.classnames)
+        for student in self.students.values():
+            student.register_buffer("mean_prediction", torch.full((classes,), 1 / classes, device=self.engine.device))
+
+    def label(self) -> Mapping[str, PseudoLabels]:
+        """All images, with the zero-shot labels: to draw batches from, and for people to see."""
+        return self.own_labels(tau=0.0)
+
+    def prepare(self, epoch: int) -> None:
+        """Images are labelled before the first step; later labels are those of the steps."""
+        if not epoch:
+            self.labels = dict(self.label())
+
+    def view(self, phase: int) -> str:
+        """A weak view beside the strong one."""
+        return "strong and weak"
+
+    def keeps(self, phase: int) -> bool:
+        """Predictions are kept, for their mean."""
+        return True
+
+    def loss(self, name: str, batch: Batch) -> dict[str, Term]:
+        """Cross-entropy on the labels that count, a mean over all images of the batch, and the fairness term."""
+        settings, student, count = self.settings, self.students[name], len(batch.whole.index)
+        with torch.no_grad():
+            teacher = student.teacher(batch.views[:, 1])[0].float().softmax(dim=1)
+        sure, label = teacher.max(dim=1)
+        logits = student.model(batch.views[:, 0])[0].float()
+        each = F.cross_entropy(logits, label, reduction="none") * (sure >= settings.threshold)
+        losses = {"loss": Term(each.sum(), count)}
+        predicted = logits.softmax(dim=1)
+        batch.keep(predicted.detach())
+        if settings.fairness:
+            unfair = -(predicted / self.mean_prediction(student)).mean(dim=1)
+            losses["unfair"] = Term(unfair.sum(), count, settings.fairness)
+        return losses
+
+    def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+        """Move the averages of a model: of its weights, and of its predictions."""
+        super().stepped(name, index, kept)
+        if kept is not None and len(kept):
+            mean = self.mean_prediction(self.students[name])
+            mean.lerp_(kept.mean(dim=0).to(mean), 1 - MOMENTUM)
+
+    @staticmethod
+    def mean_prediction(student: nn.Module) -> Tensor:
+        """Moving average of a model's predictions. Shape (C,)."""
+        return cast(Tensor, student.mean_prediction)
