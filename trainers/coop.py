@@ -1,4 +1,4 @@
-"""CoOp, UPL and GRIP as Dassl trainers. CoOp's checkpoints load."""
+"""CoOp, UPL, GRIP and CPL as Dassl trainers. CoOp's checkpoints load."""
 
 from __future__ import annotations
 
@@ -71,3 +71,10 @@ class GRIP(CoOp):
     """UPL in rounds; see `coft.rivals.grip.GRIP`."""
 
     spec = SPECS["GRIP"]
+
+
+@TRAINER_REGISTRY.register()
+class CPL(CoOp):
+    """Prompts learned from sets of candidate labels; see `coft.rivals.cpl.CPL`."""
+
+    spec = SPECS["CPL"]

@@ -12,6 +12,7 @@ from coft.labelling.protocol import Method
 from coft.method.coft import CoFT
 from coft.method.coft_plus import CoFTPlus, CoFTPlusSettings
 from coft.method.coft_settings import CoFTSettings
+from coft.rivals.cpl import CPL, CPLSettings
 from coft.rivals.deft import DeFT, DeFTSettings
 from coft.rivals.full_tuning import Supervised, SupervisedSettings
 from coft.rivals.grip import GRIP, GRIPSettings
@@ -138,6 +139,7 @@ SPECS = {
         MethodSpec("LaFTer", LaFTerSettings, make_lafter),
         MethodSpec("UPL", UPLSettings, prompt_tuning(UPL)),
         MethodSpec("GRIP", GRIPSettings, prompt_tuning(GRIP)),
+        MethodSpec("CPL", CPLSettings, prompt_tuning(CPL)),
         MethodSpec("NormAdaptation", NormAdaptationSettings, of_settings(NormAdaptation)),
         MethodSpec("TrainingFree", TrainingFreeSettings, of_settings(TrainingFree)),
         MethodSpec("CoOp", CoOpSettings, make_coop, label_free=False, learns_from_labels=True),

@@ -21,7 +21,7 @@ from scripts.launch import CONFIGS
 
 Settings = tuple[tuple[str, str], ...]
 READS_LABELS = {  # whether a trainer that comparisons know reads a training image's label; in the order of tables
-    **dict.fromkeys(("ZeroshotCLIP", "NormAdaptation", "TrainingFree", "UPL", "GRIP", "LaFTer", "DeFT"), False),
+    **dict.fromkeys(("ZeroshotCLIP", "NormAdaptation", "TrainingFree", "UPL", "GRIP", "CPL", "LaFTer", "DeFT"), False),
     **dict.fromkeys(("SelfTraining", "MUST", "CoFT", "CoFTPlus"), False),
     **dict.fromkeys(("CoOp", "Supervised", "CoFTOracle"), True),
 }

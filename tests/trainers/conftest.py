@@ -46,6 +46,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "DeFT": TWO_STEPS | of("DEFT", {key: value for key, value in PHASES.items() if key.startswith("PHASE")}),
     "UPL": PROMPTS | of("UPL", {"SEEDS_PER_CLASS": 3, "ENSEMBLE": 2}),
     "GRIP": PROMPTS | of("GRIP", {"ROUNDS": 3}) | {"OPTIM__MAX_EPOCH": 1},
+    "CPL": PROMPTS | of("CPL", {"ROUNDS": 2, "ACROSS": 0.5}) | {"OPTIM__MAX_EPOCH": 1},
     "CoOp": PROMPTS | {"DATASET__NUM_SHOTS": 2},
     "SelfTraining": of("SELFTRAINING", {"EPOCHS": 2, "LR": 1e-3, "REFRESH": 1}),
     "MUST": of("MUST", {"EPOCHS": 2, "LR": 1e-3, "THRESHOLD": 0.0}),

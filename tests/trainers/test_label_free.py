@@ -38,7 +38,18 @@ def assert_label_free(run: Callable[..., Any], others: dict[str, Path]) -> Calla
 
 
 def test_trainers_that_call_themselves_label_free() -> None:
-    names = {"CoFT", "CoFTPlus", "DeFT", "GRIP", "LaFTer", "MUST", "NormAdaptation", "SelfTraining", "TrainingFree"}
+    names = {
+        "CoFT",
+        "CoFTPlus",
+        "CPL",
+        "DeFT",
+        "GRIP",
+        "LaFTer",
+        "MUST",
+        "NormAdaptation",
+        "SelfTraining",
+        "TrainingFree",
+    }
     assert set(LABEL_FREE) == names | {"UPL"} <= SHORT.keys()
 
 

@@ -14,6 +14,7 @@ from coft.backbones.backbone import ClassBackbone
 from coft.core.world import ALONE, World
 from coft.engine.engine import Engine
 from coft.engine.runtime import Runtime
+from coft.rivals.cpl import CPL, CPLSettings
 from coft.rivals.full_tuning import Supervised, SupervisedSettings
 from coft.rivals.grip import GRIP, GRIPSettings
 from coft.rivals.lafter import LaFTer, LaFTerSettings
@@ -102,6 +103,12 @@ def make_grip(clip: ClipBackbone, runtime: Runtime | None = None, epochs: int = 
     """GRIP: two prompts, three rounds."""
     short: dict[str, Any] = {"n_ctx": 4, "rounds": 3}
     return make_prompts(GRIP, GRIPSettings(**(short | settings)), epochs, clip, runtime)
+
+
+def make_cpl(clip: ClipBackbone, runtime: Runtime | None = None, epochs: int = 2, **settings: Any) -> Any:
+    """CPL: two prompts, three rounds."""
+    short: dict[str, Any] = {"n_ctx": 4, "rounds": 3, "across": 0.5}
+    return make_prompts(CPL, CPLSettings(**(short | settings)), epochs, clip, runtime)
 
 
 def make_coop(

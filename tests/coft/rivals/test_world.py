@@ -13,11 +13,11 @@ from coft.core.world import ALONE, World
 from coft.engine.runtime import Runtime
 from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings
 from coft.rivals.training_free import TrainingFree, TrainingFreeSettings
-from tests.coft.rivals.making import make_clip_backbone, make_coop, make_grip, make_tuning, make_upl
+from tests.coft.rivals.making import make_clip_backbone, make_coop, make_cpl, make_grip, make_tuning, make_upl
 from tests.coft.toys import ToyImages, on_toys, train, weights
 from tests.worlds import in_world
 
-PROMPTS = {"CoOp": make_coop, "UPL": make_upl, "GRIP": make_grip}
+PROMPTS = {"CoOp": make_coop, "UPL": make_upl, "GRIP": make_grip, "CPL": make_cpl}
 OTHERS = ("Supervised", "MUST", "LaFTer", "NormAdaptation", "TrainingFree")
 
 

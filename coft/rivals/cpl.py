@@ -1,0 +1,106 @@
+"""CPL (Zhang et al., ICML 2024): prompts learned in rounds from sets of candidate labels (our reconstruction)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coft.core.errors import UserError
+from coft.core.settings import share
+from coft.core.table import Table
+from coft.labelling.first_labels import likeliest
+from coft.labelling.losses import Term
+from coft.labelling.protocol import Batch, Engine, Observer
+from coft.labelling.pseudo_labels import PseudoLabels
+from coft.labelling.seeds import best_of_each
+
+from .grip import GRIP, GRIPSettings
+
+
+@dataclass(frozen=True)
+class CPLSettings(GRIPSettings):
+    """Settings of CPL."""
+
+    within: float = share(0.6, "quantile of the pool's confidences that an image's candidates have to add up to")
+    across: float = share(0.9, "quantile of a class's probabilities from which on an image is its candidate")
+
+
+def candidates_of(probability: Tensor, within: float, across: float) -> Tensor:
+    """Classes that an image may be of.
+
+    Within an image they are its likeliest classes, so many that their probabilities add up to more than a quantile of
+    the pool's highest ones. Across images a class takes those for which its probability is above a quantile of its own.
+
+    Args:
+        probability: Shape (N, C).
+        within: The first quantile.
+        across: The second one.
+
+    Returns:
+        Shape (N, C), bool. Both must hold; an image may have none.
+    """
+    bound = torch.quantile(probability.max(dim=1).values, within)
+    ordered, order = probability.sort(dim=1, descending=True, stable=True)
+    before = F.pad(ordered.cumsum(dim=1)[:, :-1], (1, 0))  # what the likelier ones add up to
+    mask = torch.zeros_like(probability, dtype=torch.bool).scatter(1, order, before <= bound)
+    return mask & (probability >= torch.quantile(probability, across, dim=0))
+
+
+class CPL(GRIP):
+    """GRIP with sets of labels: a step minimises -log of the probability of an image's whole set.
+
+    A round takes as many images of each class as GRIP's, by the likeliest candidate, the surest first.
+
+    Unlike the published method: the quantiles are the same for all data sets, and what `GRIP` names.
+    """
+
+    random_key = "CPL"
+    settings: CPLSettings
+
+    def __init__(self, engine: Engine, settings: CPLSettings, epochs: int, observer: Observer | None = None) -> None:
+        super().__init__(engine, settings, epochs, observer)
+        # of the images that have a label, in the order of `labels`; shape (n, C)
+        self.candidates = torch.zeros(0, len(engine.clip.classnames), dtype=torch.bool)
+
+    def learn_from(self, logits: Table, per_class: int | Tensor) -> None:
+        """Take the surest images of each class among those that have a candidate."""
+        settings, classes = self.settings, len(self.engine.clip.classnames)
+        probability = logits.map(lambda rows: rows.softmax(dim=1)).all()
+        candidates = candidates_of(probability, settings.within, settings.across)
+        sure, label = (probability * candidates).max(dim=1)
+        some = torch.nonzero(candidates.any(dim=1)).flatten()
+        if not len(some):
+            raise UserError("TRAINER.CPL.ACROSS: no image has a candidate label; choose a lower one")
+        most = torch.as_tensor(per_class).expand(classes)
+        chosen, _ = best_of_each(sure[some], label[some], most)
+        index = some[chosen].sort().values
+        self.candidates = candidates[index]
+        labels = PseudoLabels.certain(index, label[index])
+        self.labels = dict.fromkeys(self.learners, labels)
+        self.observer.seeds_chosen(labels, likeliest(logits), most)
+
+    def loss(self, name: str, batch: Batch) -> dict[str, Term]:
+        """-log of the probability of the candidates, and, for people to see, the accuracy in percent."""
+        features, text = self.image_features(batch.views), self.text(name)
+        with torch.autocast(features.device.type, enabled=False):
+            logits = self.engine.clip.scale * features @ text.t()
+        place = torch.searchsorted(self.labels[name].index, batch.labels.index)
+        others = ~self.candidates[place].to(features.device)
+        each = logits.logsumexp(dim=1) - logits.masked_fill(others, -torch.inf).logsumexp(dim=1)
+        label, count = batch.labels.label.to(features.device), len(batch.whole.index)
+        right = 100 * (logits.argmax(dim=1) == label).float().sum()
+        return {"loss": Term(each.sum(), count), "acc": Term(right, count, 0.0)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Labels and candidates."""
+        return super().state_dict() | {"candidates": self.candidates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state."""
+        super().load_state_dict(state)
+        self.candidates = state["candidates"]
