@@ -23,6 +23,13 @@ class MUST(MethodTrainer):
 
 
 @TRAINER_REGISTRY.register()
+class DPA(MethodTrainer):
+    """Prototypes of texts and of images label together; see `coft.rivals.dpa.DPA`."""
+
+    spec = SPECS["DPA"]
+
+
+@TRAINER_REGISTRY.register()
 class LaFTer(MethodTrainer):
     """A classifier of texts labels the images that tune it; see `coft.rivals.lafter.LaFTer`."""
 

@@ -14,6 +14,7 @@ from coft.method.coft_plus import CoFTPlus, CoFTPlusSettings
 from coft.method.coft_settings import CoFTSettings
 from coft.rivals.cpl import CPL, CPLSettings
 from coft.rivals.deft import DeFT, DeFTSettings
+from coft.rivals.dpa import DPA, DPASettings
 from coft.rivals.full_tuning import Supervised, SupervisedSettings
 from coft.rivals.grip import GRIP, GRIPSettings
 from coft.rivals.lafter import LaFTer, LaFTerSettings
@@ -136,6 +137,7 @@ SPECS = {
         MethodSpec("DeFT", DeFTSettings, of_observer(DeFT), two_peers=True),
         MethodSpec("SelfTraining", SelfTrainingSettings, of_observer(SelfTraining)),
         MethodSpec("MUST", MUSTSettings, of_observer(MUST)),
+        MethodSpec("DPA", DPASettings, of_observer(DPA)),
         MethodSpec("LaFTer", LaFTerSettings, make_lafter),
         MethodSpec("UPL", UPLSettings, prompt_tuning(UPL)),
         MethodSpec("GRIP", GRIPSettings, prompt_tuning(GRIP)),

@@ -43,7 +43,7 @@ class MUST(FullTuning):
     """
 
     random_key = "MUST"
-    settings: MUSTSettings
+    settings: Any
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

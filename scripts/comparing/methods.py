@@ -22,7 +22,7 @@ from scripts.launch import CONFIGS
 Settings = tuple[tuple[str, str], ...]
 READS_LABELS = {  # whether a trainer that comparisons know reads a training image's label; in the order of tables
     **dict.fromkeys(("ZeroshotCLIP", "NormAdaptation", "TrainingFree", "UPL", "GRIP", "CPL", "LaFTer", "DeFT"), False),
-    **dict.fromkeys(("SelfTraining", "MUST", "CoFT", "CoFTPlus"), False),
+    **dict.fromkeys(("SelfTraining", "MUST", "DPA", "CoFT", "CoFTPlus"), False),
     **dict.fromkeys(("CoOp", "Supervised", "CoFTOracle"), True),
 }
 BY_SHOTS = {"CoOp"}  # a row for each number of labelled images

@@ -50,6 +50,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "CoOp": PROMPTS | {"DATASET__NUM_SHOTS": 2},
     "SelfTraining": of("SELFTRAINING", {"EPOCHS": 2, "LR": 1e-3, "REFRESH": 1}),
     "MUST": of("MUST", {"EPOCHS": 2, "LR": 1e-3, "THRESHOLD": 0.0}),
+    "DPA": of("DPA", {"EPOCHS": 2, "LR": 1e-3}),
     "LaFTer": of("LAFTER", {"EPOCHS": 2, "TEXT_STEPS": 20}),
     "Supervised": of("SUPERVISED", {"EPOCHS": 2, "LR": 1e-3}),
     "NormAdaptation": {},

@@ -15,6 +15,7 @@ from coft.core.world import ALONE, World
 from coft.engine.engine import Engine
 from coft.engine.runtime import Runtime
 from coft.rivals.cpl import CPL, CPLSettings
+from coft.rivals.dpa import DPA, DPASettings
 from coft.rivals.full_tuning import Supervised, SupervisedSettings
 from coft.rivals.grip import GRIP, GRIPSettings
 from coft.rivals.lafter import LaFTer, LaFTerSettings
@@ -37,7 +38,7 @@ def make_tuning(kind: str, images: ToyImages | None = None, truth: Tensor | None
     """Full fine-tuning on toys, two epochs.
 
     Args:
-        kind: "SelfTraining", "MUST", "Supervised" or "LaFTer".
+        kind: "SelfTraining", "MUST", "DPA", "Supervised" or "LaFTer".
         images: In the place of fresh toys.
         truth: What `Supervised` is given; by default labels that tell what the images look like by another name.
         **options: `runtime`; others are settings.
@@ -48,6 +49,7 @@ def make_tuning(kind: str, images: ToyImages | None = None, truth: Tensor | None
     kinds: dict[str, tuple[Any, Any]] = {
         "SelfTraining": (SelfTraining, SelfTrainingSettings),
         "MUST": (MUST, MUSTSettings),
+        "DPA": (DPA, DPASettings),
         "Supervised": (partial(Supervised, truth), SupervisedSettings),
         "LaFTer": (partial(LaFTer, texts), partial(LaFTerSettings, text_steps=20)),
     }

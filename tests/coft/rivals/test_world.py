@@ -18,7 +18,7 @@ from tests.coft.toys import ToyImages, on_toys, train, weights
 from tests.worlds import in_world
 
 PROMPTS = {"CoOp": make_coop, "UPL": make_upl, "GRIP": make_grip, "CPL": make_cpl}
-OTHERS = ("Supervised", "MUST", "LaFTer", "NormAdaptation", "TrainingFree")
+OTHERS = ("Supervised", "MUST", "DPA", "LaFTer", "NormAdaptation", "TrainingFree")
 
 
 def build(rival: str, world: World) -> Any:

@@ -1,0 +1,70 @@
+"""DPA on toys: prototypes of both kinds, and the loss by a naive loop."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.coft.rivals.making import make_tuning
+from tests.coft.toys import CLASSES, ToyImages, assert_resumes, part_of, train
+
+
+def softmax(row: list[float]) -> list[float]:
+    total = sum(math.exp(x - max(row)) for x in row)
+    return [math.exp(x - max(row)) / total for x in row]
+
+
+@pytest.mark.parametrize("image_share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("fairness", "align"), [(0.0, 0.0), (2.0, 0.5)])
+def test_the_loss_is_that_of_a_naive_loop(image_share: float, fairness: float, align: float) -> None:
+    method: Any = make_tuning("DPA", ToyImages(10), image_share=image_share, fairness=fairness, align=align)
+    batch = next(iter(method.engine.begin_epoch(0)))
+    student, scale = method.students["model_1"], method.engine.clip.scale
+    student.mean_prediction.copy_(torch.arange(1.0, CLASSES + 1) / sum(range(1, CLASSES + 1)))
+    part, mean = part_of(method, "model_1", batch), student.mean_prediction.tolist()
+    prototypes = student.prototypes.double()
+    with torch.no_grad():
+        weak = student.model.features(part.views[:, 1])
+        by_text = student.model.classify(weak)[0].double().softmax(dim=1).tolist()
+        by_image = [softmax(row) for row in (scale * weak.double() @ prototypes.t()).tolist()]
+        strong = student.model(part.views[:, 0])[0].double().softmax(dim=1).tolist()
+        texts = F.normalize(student.model.positive.double(), dim=-1)
+    loss, unfair = 0.0, 0.0
+    for p, r, q in zip(by_text, by_image, strong, strict=True):
+        balanced = [x / m for x, m in zip(p, mean, strict=True)]
+        both = [image_share * b + (1 - image_share) * a / sum(balanced) for a, b in zip(balanced, r, strict=True)]
+        y = both.index(max(both))
+        loss -= p[y] / max(p) * r[y] / max(r) * math.log(q[y])
+        unfair -= sum(x / m for x, m in zip(q, mean, strict=True)) / CLASSES
+    rows = (scale * prototypes @ texts.t()).tolist()
+    apart = -sum(math.log(softmax(row)[c]) for c, row in enumerate(rows)) / CLASSES
+    reported = method.engine.step(batch)
+    assert reported["loss_1"] == pytest.approx(loss / len(weak), abs=1e-4)
+    assert reported.get("unfair_1", 0.0) == pytest.approx(unfair / len(weak) if fairness else 0.0, abs=1e-4)
+    assert reported.get("apart_1", 0.0) == pytest.approx(apart if align else 0.0, abs=1e-4)
+
+
+def test_image_prototypes_are_means_of_the_images_of_a_class_or_its_text() -> None:
+    method: Any = make_tuning("DPA")
+    train(method, 1)
+    before = {name: student.prototypes.clone() for name, student in method.students.items()}
+    method.engine.begin_epoch(1)
+    pixels = method.engine.images.pixels
+    for name, student in method.students.items():
+        with torch.no_grad():
+            features = student.model.features(pixels)
+            text = student.model.classify(features)[0].softmax(dim=1)
+        image = (method.engine.clip.scale * features @ before[name].t()).softmax(dim=1)
+        label = (0.5 * image + 0.5 * text).argmax(dim=1)
+        for c in range(CLASSES):
+            members = features[label == c]
+            expected = members.mean(dim=0) if len(members) else student.model.positive[c].detach()
+            torch.testing.assert_close(student.prototypes[c], F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_run_goes_on() -> None:
+    assert_resumes(lambda: make_tuning("DPA"))
