@@ -45,7 +45,7 @@ def first_scores(
         Shape (N, C), fp64.
     """
     spread = log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
-    return with_mixture(features, correct_prior(spread, tau), graph.index) if mixture else spread
+    return with_mixture(features, correct_prior(spread, tau, graph.index), graph.index) if mixture else spread
 
 
 def likeliest(scores: Table) -> Tensor:

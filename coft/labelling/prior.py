@@ -7,17 +7,18 @@ from torch import Tensor
 from coft.core.table import Table
 
 
-def correct_prior(logits: Table, tau: float) -> Table:
+def correct_prior(logits: Table, tau: float, index: Tensor | None = None) -> Table:
     """Correct the logits of all unlabeled images.
 
     Args:
         logits: Shape (N, C).
         tau: Strength; 0 leaves the logits as they are.
+        index: Images that the mean is over, shape (n,), where rows are costly; by default all.
 
     Returns:
         Shape (N, C), of the type of the logits.
     """
-    offset = prior_offset(logits, tau)
+    offset = prior_offset(logits if index is None else Table.of(logits.at(index)), tau)
     return logits.map(lambda rows: rows - offset.to(rows.dtype))
 
 

@@ -30,7 +30,7 @@ def predict(
     if graph is None:
         return Predictions(likeliest(logits), logits.map(lambda rows: rows.softmax(dim=1)), clean)
     probability = graph.spread(logits)
-    labels = likeliest(with_mixture(features, correct_prior(log_of(probability), tau), graph.index))
+    labels = likeliest(with_mixture(features, correct_prior(log_of(probability), tau, graph.index), graph.index))
     return Predictions(labels, probability.map(lambda rows: rows.float()), clean)
 
 

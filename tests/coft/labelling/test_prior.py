@@ -36,3 +36,10 @@ def test_corrected_logits_are_finite_of_the_logits_type_and_change_none(dtype: t
     assert corrected.dtype == dtype and torch.equal(logits, before)
     offset = prior_offset(Table.of(logits), 0.5)
     assert offset[2].item() == pytest.approx(0.5 * math.log(1e-12))  # of a class without any probability
+
+
+def test_the_mean_may_be_over_some_of_the_images() -> None:
+    logits, index = torch.randn(20, 4, generator=torch.Generator().manual_seed(2)), torch.arange(0, 20, 3)
+    offset = 0.5 * logits[index].double().softmax(dim=1).mean(dim=0).log()
+    corrected = correct_prior(Table.of(logits), 0.5, index).all()
+    torch.testing.assert_close(corrected.double(), logits.double() - offset, atol=1e-6, rtol=0)
