@@ -5,8 +5,6 @@ source "$(dirname "$0")/setup.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a process a core already; more threads would only wait for each other
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-# A process more than cores: some tests wait.
-export PYTEST_XDIST_AUTO_NUM_WORKERS="${PYTEST_XDIST_AUTO_NUM_WORKERS:-$(($(nproc 2>/dev/null || echo 2) + 1))}"
 # Types are checked on one core while the tests begin.
 "$PYTHON" -m mypy train.py coft trainers datasets scripts weights compat >&2 &
 types=$!
