@@ -8,6 +8,6 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a process a core already; more 
 # Types are checked on one core while the tests begin.
 "$PYTHON" -m mypy train.py coft trainers datasets scripts weights compat >&2 &
 types=$!
-"$PYTHON" -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder "$@" && failed=0 || failed=$?
+"$PYTHON" -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal "$@" && failed=0 || failed=$?
 wait "$types" || { echo "error: mypy found wrong types; its lines stand before or between those of the tests" >&2 && exit 1; }
 exit "$failed"

@@ -25,24 +25,6 @@ torch.set_num_threads(1)  # for models as small as these, threads cost more than
 CLASSNAMES = ("red circle", "green square", "blue stripes")
 
 
-def group_of(item: pytest.Item) -> str:
-    """The tests that share a process of the suite: those of a module, for its fixtures; of shared runs, by trainer."""
-    if "trained" in getattr(item, "fixturenames", ()):
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        return f"runs of {parameters.get('trainer', 'CoFT')}"
-    return item.nodeid.partition("::")[0]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that no process waits for it in the end."""
-    groups = {item: group_of(item) for item in items}
-    slow = {groups[item] for item in items if item.get_closest_marker("slow")}
-    slow |= {group for group in groups.values() if group.startswith("runs of")}
-    items.sort(key=lambda item: (groups[item] not in slow, groups[item]))
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def make_clip(vit: bool, seed: int = 0) -> CLIP:
     """A CLIP with random weights, in evaluation mode: 32 px, 32 dimensions."""
     torch.manual_seed(seed)

@@ -16,8 +16,6 @@ import train
 from coft.core.lock import sole
 from tests.trainers.runs import QUICK
 
-pytestmark = pytest.mark.slow
-
 Call = Callable[..., str]
 Words = Callable[..., list[str]]
 

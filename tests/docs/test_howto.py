@@ -19,8 +19,6 @@ from tests.docs.pages import AT_END, DOCS, NEW_FILE, ROOT, blocks, commands
 from tests.forks import run_forked
 from tests.golden.runs import write_data
 
-pytestmark = pytest.mark.slow
-
 HOWTO = sorted((DOCS / "howto").glob("add-*.md"))
 NEEDED = ("coft", "datasets", "trainers", "configs", "scripts", "weights/embedded.pt", "train.py")
 WITHOUT = ("add-a-dataset", "use-a-model")  # a script that runs by itself

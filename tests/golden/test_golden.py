@@ -9,8 +9,6 @@ import pytest
 
 from tests.golden import runs
 
-pytestmark = pytest.mark.slow
-
 CASES = [  # the others take longest
     ("CoFT, filter own", "embedded"),
     ("LaFTer", "embedded-vit"),

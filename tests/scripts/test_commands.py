@@ -24,8 +24,6 @@ from tests.markdown import table_rows
 
 from .toy_runs import write_summary
 
-pytestmark = pytest.mark.slow
-
 Captured = pytest.CaptureFixture[str]
 
 

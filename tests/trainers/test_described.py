@@ -18,8 +18,6 @@ from coft.labelling.seeds import select_seeds
 from tests.conftest import CLASSNAMES
 from tests.trainers.conftest import of, templates_of, text_of
 
-pytestmark = pytest.mark.slow
-
 Run = Callable[..., Any]
 
 

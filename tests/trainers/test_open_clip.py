@@ -13,8 +13,6 @@ from coft.core.errors import UserError
 from tests.open_clip_models import CONFIGS, write_model
 from tests.trainers.conftest import OURS, SHORT, weights
 
-pytestmark = pytest.mark.slow
-
 TRAINERS = sorted({*OURS, *SHORT} & SHORT.keys())
 ALL_OF = "siglip"  # the least like OpenAI's
 SOME = ("CoFT", "UPL", "NormAdaptation")

@@ -22,8 +22,6 @@ from tests.coft.toys import assert_same_bits
 from tests.conftest import CLASSNAMES, draw
 from tests.trainers.conftest import OURS, weights
 
-pytestmark = pytest.mark.slow
-
 FREE = [name for name in OURS if not TRAINER_REGISTRY.get(name).spec.learns_from_labels]
 
 

@@ -17,8 +17,6 @@ from coft.labelling.classifier import Classifier
 from tests.coft.toys import assert_same_bits
 from tests.trainers.conftest import of, weights
 
-pytestmark = pytest.mark.slow
-
 Run = Callable[..., Any]
 PRINTED = Path(__file__).parents[2] / "configs" / "trainers" / "CoFT" / "as_printed.yaml"
 

@@ -16,8 +16,6 @@ from tests.trainers.changed_sets import blank_labels, changed
 from tests.trainers.conftest import of, weights
 from tests.trainers.runs import assert_true
 
-pytestmark = pytest.mark.slow
-
 Run = Callable[..., Any]
 
 

@@ -16,8 +16,6 @@ from weights.pretrain.render import Shelf, with_silhouette
 from weights.pretrain.run import Pretraining
 from weights.pretrain.train import Recipe, Trainer
 
-pytestmark = pytest.mark.slow
-
 SHAPES = ("circle", "square", "cross")
 
 

@@ -14,8 +14,6 @@ from dassl.utils import load_checkpoint
 from forks import run_afresh, run_forked
 from toys import NO_TEST, Make, ours_only, upstream_fault, warmup_fault
 
-pytestmark = pytest.mark.slow
-
 SCRIPT = Path(__file__).with_name("stoppable.py")
 MODELS = ("first", "second")
 # By number of workers, where the run is killed, one time after the other: in the first epoch, where nothing is saved;

@@ -29,8 +29,6 @@ from scripts import launch
 from tests.coft.api.conftest import SHORT
 from tests.conftest import CLASSNAMES
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def adapt(checkpoints: dict[str, Path]) -> Callable[..., coft.Adapted]:

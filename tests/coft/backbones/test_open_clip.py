@@ -33,8 +33,6 @@ from tests.coft.backbones.open_clip_errors import NAMES, TEMPLATE, Pair
 from tests.coft.backbones.references import Program
 from tests.open_clip_models import CONFIGS, EVERY, write_model, write_tokenizer
 
-pytestmark = pytest.mark.slow
-
 EXACT = 1e-10
 PADDED = {"siglip", "coca", "timm-resnet-bidirectional"}  # the others' prompts are cut at the end of text
 VITS = {family for family in EVERY if "vit" in family or family in ("siglip", "coca", "timm-eva")}

@@ -22,8 +22,6 @@ from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
 from tests.coft.toys import PHASES, ToyBackbone, ToyImages, load, make_coft, make_plus, on_toys, saved, train, weights
 from tests.worlds import double_precision, in_world
 
-pytestmark = pytest.mark.slow
-
 RELATIVE = 1e-6
 SIZES = {
     "odd": {"count": 29},

@@ -27,8 +27,6 @@ from coft.inference.store import load, save
 from coft.labelling.predictor import FinalClassifier, Predictor
 from tests.coft.inference.models import CLASSES, make_model
 
-pytestmark = pytest.mark.slow
-
 
 def noise(count: int, size: int = 32) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
