@@ -64,7 +64,8 @@ class DeclaredDataset(DatasetBase):
         part = "test" if not train else getattr(cfg.DATASET, "UNLABELED", "train")
         if part not in UNLABELED:
             raise UserError(f"DATASET.UNLABELED is {part!r}; expected one of {', '.join(UNLABELED)}")
-        self.unlabeled_part = UNLABELED[part]
+        ratio = getattr(cfg.DATASET, "RATIO", 1.0)
+        self.unlabeled_part = UNLABELED[part] + (f", drawn {ratio:g}:1 by their labels" if ratio > 1 else "")
         shots, train, val = cfg.DATASET.NUM_SHOTS, train or test, list(val)
         unlabeled = {"train": train, "train+val": [*train, *val], "test": test}[part]
         # As in CoOp, shots are drawn before classes are left out: each draw depends on those before it.

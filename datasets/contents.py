@@ -44,8 +44,8 @@ def choose_pool(items: Sequence[Datum], section: Any, classnames: Sequence[str])
         )
     before = first_by_content(items, (pool - 1) * count) if pool > 1 else []
     chosen = first_by_content(items, pool * count)
-    known = {id(item) for item in before}
-    return [item for item in chosen if id(item) not in known]
+    taken = {id(item) for item in before}
+    return [item for item in chosen if id(item) not in taken]
 
 
 def unbalanced(items: Sequence[Datum], count: int, pool: int, ratio: float, classnames: Sequence[str]) -> list[Datum]:

@@ -23,6 +23,6 @@ def test_a_training_of_our_script_is_recorded(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setenv("DATA", str(write_data(tmp_path)))
     monkeypatch.setattr(subprocess, "run", run)
-    found = record(Path(sys.prefix), "CoOp", ["OPTIM.MAX_EPOCH", "1"])
-    row = compare("CoOp", found, found)
+    training = record(Path(sys.prefix), "CoOp", ["OPTIM.MAX_EPOCH", "1"])
+    row = compare("CoOp", training, training)
     assert (row["steps"], row["all"], row["same"]) == (5, "0.0e+00", True)

@@ -246,7 +246,7 @@ def make_coft(settings: Mapping[str, Any] | None = None, seed: int = 1, **option
 
 
 def make_plus(settings: Mapping[str, Any] | None = None, seed: int = 1, **options: Any) -> CoFTPlus:
-    """CoFT+ on toys, two rounds of Phase I. Arguments as of `make_coft`, and `describe`."""
+    """CoFT+ on toys, two rounds of Phase I. Arguments are those of `make_coft`, and `describe`."""
     parts: dict[str, Any] = {"rounds": 2, "contrast": Contrast(0.5)}
     short = CoFTPlusSettings(**(SHORT | PHASES | parts | dict(settings or {})))
     return on_toys(CoFTPlus, short, options.pop("observer", None) or Seen(), seed=seed, **options)

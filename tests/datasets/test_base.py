@@ -113,6 +113,7 @@ def test_an_unbalanced_pool_has_the_ratio_and_another_order_of_classes(root: Pat
         counts.append([labels.count(c) for c in range(10)])
         assert abs(sum(counts[-1]) - 250) <= 5 and max(counts[-1]) / min(counts[-1]) == pytest.approx(10, rel=0.1)
     assert counts[0] != counts[1] and sorted(counts[0]) == sorted(counts[1])
+    assert Digits(config(root, RATIO=10.0)).unlabeled_part == "training images, drawn 10:1 by their labels"
     most = drawn(root, RATIO=10.0)
     assert 300 < len(most) < 1257
     with pytest.raises(UserError, match=r"too few images for DATASET.NUM_UNLABELED 1000; expected at most \d+"):
