@@ -98,7 +98,7 @@ def test_images_that_were_chosen_by_labels_are_refused(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Shapes, "train_u", property(lambda self: None))  # as data sets in CoOp's style are
-    assert len(run("UPL", train=False).images) == 60
+    assert len(run("UPL", train=False).images) == 36
     with pytest.raises(UserError, match=r"DATASET\.NUM_SHOTS 4 leaves Shapes .* UPL reads no label"):
         run("UPL", train=False, out="few", DATASET__NUM_SHOTS=4)
     monkeypatch.undo()

@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 
 
 def test_supervision_has_the_labels_of_all_images_or_of_the_chosen_shots(run: Run, trained: Run) -> None:
-    for built, count in ((trained("Supervised"), 60), (run("Supervised", DATASET__NUM_SHOTS=3), 9)):
+    for built, count in ((trained("Supervised"), 36), (run("Supervised", DATASET__NUM_SHOTS=3), 9)):
         assert built.labels_used == len(built.images) == count
         for labels in built.method.labels.values():
             assert_true(built, labels.label.tolist())
@@ -35,7 +35,7 @@ def test_supervision_has_the_images_of_label_free_trainers(run: Run) -> None:
     shots = run("Supervised", train=False, DATASET__NUM_UNLABELED=20, DATASET__NUM_SHOTS=8, out="shots")
     assert shots.labels_used == 24
     transductive = run("Supervised", train=False, DATASET__NUM_UNLABELED=20, DATASET__UNLABELED="test", out="test")
-    assert transductive.labels_used == 60
+    assert transductive.labels_used == 36
 
 
 @pytest.mark.parametrize("trainer", ["Supervised", "CoFTOracle"])
@@ -56,13 +56,13 @@ def test_an_oracle_s_truth_is_that_of_its_images(run: Run) -> None:
     for labels in built.method.labels.values():
         assert torch.equal(labels.label, built.truth) and bool(labels.keep.all())
     summary = json.loads((Path(built.output_dir) / "summary.json").read_text())
-    assert summary["labels_used"] == 60 and "unlabeled" not in summary
+    assert summary["labels_used"] == 36 and "unlabeled" not in summary
 
 
 @pytest.mark.parametrize("knows", ["filter", "seeds"])
 def test_an_oracle_of_every_kind_reads_all_labels(run: Run, knows: str) -> None:
     built = run("CoFTOracle", train=False, **of("COFTORACLE", {"KNOWS": knows}))
-    assert built.labels_used == 60
+    assert built.labels_used == 36
     built.engine.begin()
     right = [
         built.truth[i] == label
@@ -74,9 +74,9 @@ def test_an_oracle_of_every_kind_reads_all_labels(run: Run, knows: str) -> None:
 
 def test_an_oracle_whose_labels_are_noisy_reads_all_labels(run: Run) -> None:
     built = run("CoFTOracle", **of("COFTORACLE", {"NOISE": "uniform"}))
-    assert built.labels_used == 60
+    assert built.labels_used == 36
     for labels in built.method.labels.values():
         wrong = [int((labels.label != built.truth)[built.truth == c].sum()) for c in range(3)]
-        assert wrong == [13, 13, 13]  # 2 of 3, of 20 images each
+        assert wrong == [8, 8, 8]  # 2 of 3, of 12 images each
     rows = (Path(built.output_dir) / "pseudo_labels.csv").read_text().splitlines()
-    assert len(rows) == 61
+    assert len(rows) == 37
