@@ -7,17 +7,15 @@ one variance a dimension for all classes and takes the text as its prior.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from coft.core.table import Table
 
+from .calibration import calibrated, sample
+
 ROUNDS = 10  # of fitting the Gaussians and weighing the images anew
-SAMPLE = 4096  # images that the temperature is fitted to, at most
-RANGE, HALVINGS = (-3.0, 9.0), 24  # where log T is looked for, to a millionth
 
 
 def with_mixture(features: Table, scores: Table, index: Tensor) -> Table:
@@ -50,37 +48,18 @@ def fit(features: Table, scores: Table) -> tuple[Tensor, Tensor]:
     """
     z = prior = scores.map(lambda rows: rows.double().softmax(dim=1))
     squares = features.map(lambda x: x.double().square()).mean()
-    sample = torch.arange(0, len(scores), math.ceil(len(scores) / SAMPLE))
+    some = sample(len(scores))
     for _ in range(ROUNDS):
         sums = z.map(lambda rows, x: rows.to(x.dtype), features).inner(features).double() / len(scores)
         centres = F.normalize(sums, dim=1)
         variance = squares - 2 * (centres * sums).sum(dim=0) + z.mean() @ centres.square()
         weight = centres / variance.clamp_min(1e-6)
         bias = -(weight * centres).sum(dim=1) / 2
-        temperature = calibrated(_linear(features.at(sample), weight, bias), prior.at(sample))
+        # Dimensions depend on each other, so that the sum over them says too much, in each data set otherwise.
+        temperature = calibrated(_linear(features.at(some), weight, bias), prior.at(some))
         weight, bias = weight / temperature, bias / temperature
         z = scores.map(lambda rows, x, w=weight, b=bias: (rows.double() + _linear(x, w, b)).softmax(dim=1), features)
     return weight, bias
-
-
-def calibrated(likelihoods: Tensor, prior: Tensor) -> float:
-    """The T for which softmax(g / T) says best what text and neighbours say: the least cross-entropy.
-
-    Dimensions of features depend on each other, so that the sum over them says too much. How much, and how well images
-    of a class lie together at all, differs between data sets.
-
-    The cross-entropy is convex in 1 / T: its slope is 0 where it is least, and is bisected.
-
-    Args:
-        likelihoods: g. Shape (n, C).
-        prior: Probabilities. Shape (n, C).
-    """
-    low, high = RANGE
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        slope = (((likelihoods / math.exp(middle)).softmax(dim=1) - prior) * likelihoods).sum()
-        low, high = (middle, high) if slope > 0 else (low, middle)
-    return math.exp((low + high) / 2)
 
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

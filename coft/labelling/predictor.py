@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,11 @@ class FinalClassifier:
         scaled = self.scale * features
         logits = scaled @ self.positive.t()
         return logits, torch.zeros_like(logits) if self.clean is None else scaled @ self.clean.t()
+
+    def calibrated(self, of_logits: float, of_log_odds: float) -> FinalClassifier:
+        """One whose logits and log-odds are divided by temperatures."""
+        clean = None if self.clean is None else self.clean * (of_logits / of_log_odds)
+        return replace(self, clean=clean, scale=self.scale / of_logits)
 
     def logits(self, features: Table) -> Table:
         """Logits l+ of all images, from features (N, embed_dim). Shape (N, C)."""

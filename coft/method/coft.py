@@ -16,6 +16,7 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.table import Table
+from coft.labelling.calibration import Belief, sample
 from coft.labelling.classifier import CLEAN_RULES, HEADS, SCORES, Classifier
 from coft.labelling.first_labels import first_scores, likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy
@@ -73,6 +74,7 @@ class CoFT(TwoPhases):
     ) -> None:
         super().__init__(engine, settings, observer)
         self.guard, self.select_seeds = guard, select_seeds
+        self.temperatures: dict[str, tuple[float, float]] = {}
         self.per_peer = seed_quota(self.num_images, self.num_classes, settings.seeds_per_class, settings.seeds_share)
         self.min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
         self.filter, self.seed_filter = filter or self.named_filter, seed_filter or self.weigh_seeds
@@ -84,10 +86,9 @@ class CoFT(TwoPhases):
         settings, clip = self.settings, self.engine.clip
         features, text = self.engine.clip_features(settings.label_views), self.zero_shot_text()
         self.trains = not (self.guard and hardly_knows(zero_shot_logits(features, text, clip.scale), len(text)))
-        scores = first_scores(features, text, clip.scale, settings.prior_tau, self.neighbours)
-        label = likeliest(scores)
+        label = likeliest(self.belief.scores)
         per_class = quotas(label, self.num_classes, settings.seeds_share, 2 * self.per_peer)
-        seeds = self.select_seeds(scores, per_class, self.num_classes)
+        seeds = self.select_seeds(self.belief.scores, per_class, self.num_classes)
         self.labels = {name: seeds.alternate(start, self.num_classes) for start, name in enumerate(NAMES)}
         if not all(len(labels.index) for labels in self.labels.values()):
             few = f"{self.num_images} images are too few for seeds of two peers"
@@ -99,6 +100,18 @@ class CoFT(TwoPhases):
         """The graph of images that are alike to the frozen CLIP."""
         features = self.engine.clip_features(self.settings.label_views)
         return NeighbourGraph(features, neighbour_count(self.num_images, self.num_classes))
+
+    @cached_property
+    def belief(self) -> Belief:
+        """What the frozen CLIP believes of all images: text, neighbours and Gaussians. It chooses seeds."""
+        features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
+        scale, tau = self.engine.clip.scale, self.settings.prior_tau
+        return Belief(first_scores(features, text, scale, tau, self.neighbours))
+
+    @property
+    def calibrating(self) -> Belief | None:
+        """What calibrates p_clean and softmax; a sigmoid of d as printed is not calibrated."""
+        return self.belief if self.settings.clean_rule == "softmax" else None
 
     # ---------------------------------------------------------------- labels of an epoch
 
@@ -127,6 +140,9 @@ class CoFT(TwoPhases):
                 model, rows = finished(teachers[partner]), Table.of(features[partner])
                 log_odds = model.log_odds(rows)
                 separations.append(separation(log_odds, seeds[name].label))
+                if self.calibrating:
+                    temperature = self.calibrating.temperature_at(seeds[name].index, log_odds.all())
+                    log_odds = log_odds.map(lambda rows, t=temperature: rows / t)
                 weighed = self.seed_filter(seeds[name], log_odds, separations[-1] > MIN_AUC)
                 predicted = likeliest(model.logits(rows).map(SCORES[self.settings.classify], log_odds))
                 self.labels[name] = replace(weighed, dual=torch.where(weighed.keep, weighed.label, predicted))
@@ -151,10 +167,10 @@ class CoFT(TwoPhases):
         than the frozen CLIP, whose features make the neighbours.
         """
         settings, first = self.settings, not self.trains or self.epoch == self.settings.phase1.epochs
-        graph = self.neighbours if first else None
+        graph, belief = self.neighbours if first else None, self.calibrating
         features = self.engine.encode(self.teacher_encoders, settings.label_views)
         predictions = {
-            name: predict(features[name], finished(model), settings.prior_tau, settings.clean_rule, graph)
+            name: predict(features[name], finished(model), settings.prior_tau, settings.clean_rule, belief, graph)
             for name, model in self.teachers().items()
         }
         return self.filter_labels(self.fit_to_predictions(features, predictions))
@@ -202,8 +218,13 @@ class CoFT(TwoPhases):
 
     def finish(self, epoch: int) -> None:
         """Fit the negative vectors at the end of each phase, or round: to the seeds, and to the last labels."""
-        if not (self.trains and self.fits):
-            return
+        if self.trains and self.fits:
+            self.fit_at_the_end(epoch)
+        if self.trains and epoch + 1 == self.epochs:
+            self.temperatures = self.final_temperatures()
+
+    def fit_at_the_end(self, epoch: int) -> None:
+        """Of a phase, or round; see `finish`."""
         if epoch + 1 == self.epochs:
             kept = {name: labels.counting() for name, labels in self.labels.items()}
             encode = partial(self.engine.encode_some, self.inference_encoders)
@@ -223,7 +244,7 @@ class CoFT(TwoPhases):
             return predictions
         labels = {name: min_softmax(predictions[name], predictions[self.sources[name]]) for name in NAMES}
         self.fit(self.teachers(), labels, rows_of(features))
-        args = self.settings.prior_tau, self.settings.clean_rule
+        args = self.settings.prior_tau, self.settings.clean_rule, self.calibrating
         models = {name: finished(model) for name, model in self.teachers().items()}
         clean = {name: clean_labels(features[name], model, *args) for name, model in models.items()}
         return {name: replace(prediction, clean=clean[name]) for name, prediction in predictions.items()}
@@ -232,6 +253,18 @@ class CoFT(TwoPhases):
         """Fit the peers' negative vectors to labels; see `fit_negatives`."""
         for name, negative in fit_negatives(self.engine, models, labels, self.epoch, features_of).items():
             self.peers[name].set_negative(negative)
+
+    def final_temperatures(self) -> dict[str, tuple[float, float]]:
+        """Of logits and log-odds of each model that is tested: on its features of images in one view."""
+        if self.calibrating is None:
+            return {}
+        index, temperatures = sample(self.num_images), {}
+        features = self.engine.encode_some(self.inference_encoders, dict.fromkeys(NAMES, index))
+        for name, model in self.inference_models().items():
+            logits, log_odds = finished(model).classify(features[name].to(model.device))
+            at = partial(self.belief.temperature_at, index)
+            temperatures[name] = at(logits.cpu()), at(log_odds.cpu()) if self.settings.lambda_dual else 1.0
+        return temperatures
 
     @property
     def fits(self) -> bool:
@@ -279,7 +312,18 @@ class CoFT(TwoPhases):
             text = self.zero_shot_text().to(self.engine.device)
             return Predictor({"zero_shot": FinalClassifier(clip.visual, text, None, clip.scale)})
         classifiers = {name: finished(model) for name, model in self.inference_models().items()}
+        for name, temperatures in self.temperatures.items():
+            classifiers[name] = classifiers[name].calibrated(*temperatures)
         return Predictor(classifiers, settings.classify, settings.clean_rule if settings.lambda_dual else "")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also the temperatures that a finished run predicts with."""
+        return super().state_dict() | {"temperatures": self.temperatures}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over such a state."""
+        super().load_state_dict(state)
+        self.temperatures = state["temperatures"]
 
     # ---------------------------------------------------------------- batches
 

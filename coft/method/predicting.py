@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coft.core.table import Table
+from coft.labelling.calibration import Belief
 from coft.labelling.classifier import CLEAN_RULES
 from coft.labelling.first_labels import likeliest
 from coft.labelling.mixture import with_mixture
@@ -13,7 +14,12 @@ from coft.labelling.pseudo_labels import Predictions
 
 
 def predict(
-    features: Table, model: FinalClassifier, tau: float, clean_rule: str, graph: NeighbourGraph | None = None
+    features: Table,
+    model: FinalClassifier,
+    tau: float,
+    clean_rule: str,
+    belief: Belief | None = None,
+    graph: NeighbourGraph | None = None,
 ) -> Predictions:
     """What a model predicts for all unlabeled images. The label is the likeliest class.
 
@@ -22,18 +28,23 @@ def predict(
         model: Its vectors are read.
         tau: Strength of the prior correction, of the logits and of the log-odds.
         clean_rule: A name of `CLEAN_RULES`.
-        graph: Of the images. With one, probabilities spread among neighbours, and so do labels, whose prior is then
-            corrected once more.
+        belief: Calibrates the probabilities, where it is given.
+        graph: Of the images. With one, probabilities spread among neighbours, their prior is corrected once more, and
+            Gaussians correct them.
     """
-    logits = correct_prior(model.logits(features), tau)
-    clean = clean_labels(features, model, tau, clean_rule)
-    if graph is None:
-        return Predictions(likeliest(logits), logits.map(lambda rows: rows.softmax(dim=1)), clean)
-    probability = graph.spread(logits)
-    labels = likeliest(with_mixture(features, correct_prior(log_of(probability), tau, graph.index), graph.index))
-    return Predictions(labels, probability.map(lambda rows: rows.float()), clean)
+    scores = correct_prior(model.logits(features), tau)
+    if graph is not None:
+        spread = correct_prior(log_of(graph.spread(scores)), tau, graph.index)
+        scores = with_mixture(features, spread, graph.index)
+    temperature = belief.temperature(scores) if belief else 1.0
+    probability = scores.map(lambda rows: (rows / temperature).softmax(dim=1).float())
+    return Predictions(likeliest(scores), probability, clean_labels(features, model, tau, clean_rule, belief))
 
 
-def clean_labels(features: Table, model: FinalClassifier, tau: float, clean_rule: str) -> Table:
-    """p_clean of every class of all unlabeled images, the prior of the log-odds corrected. Shape (N, C)."""
-    return correct_prior(model.log_odds(features), tau).map(CLEAN_RULES[clean_rule])
+def clean_labels(
+    features: Table, model: FinalClassifier, tau: float, clean_rule: str, belief: Belief | None = None
+) -> Table:
+    """p_clean of every class of all unlabeled images; see `predict`. Shape (N, C)."""
+    log_odds = correct_prior(model.log_odds(features), tau)
+    temperature = belief.temperature(log_odds) if belief else 1.0
+    return log_odds.map(lambda rows: CLEAN_RULES[clean_rule](rows / temperature))

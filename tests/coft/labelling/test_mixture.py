@@ -8,7 +8,7 @@ from torch import Tensor
 
 from coft.core import table
 from coft.core.table import Table
-from coft.labelling.mixture import calibrated, with_mixture
+from coft.labelling.mixture import with_mixture
 from tests.coft import naive
 
 
@@ -34,15 +34,6 @@ def test_scores_are_corrected_as_a_naive_loop_does(fitted: int, monkeypatch: pyt
         patch.setattr(table, "ROWS", 7)
         again = with_mixture(Table.of(features), Table.of(scores), index).all()
     torch.testing.assert_close(again, corrected)
-
-
-def test_the_temperature_is_that_of_the_least_cross_entropy() -> None:
-    source = torch.Generator().manual_seed(0)
-    g, noise = 40 * torch.randn(200, 3, generator=source), torch.randn(200, 3, generator=source)
-    prior = (g / 20 + 0.1 * noise).double().softmax(dim=1)
-    assert calibrated(g.double(), prior) == pytest.approx(naive.temperature(g.double(), prior), rel=1e-4)
-    assert calibrated(g.double(), prior) == pytest.approx(20, rel=0.1)
-    assert calibrated(g.double(), noise.double().softmax(dim=1)) > 200  # where they say nothing of the classes
 
 
 def test_a_class_that_loses_its_images_to_another_one_is_found() -> None:

@@ -1,0 +1,69 @@
+"""How sure scores may be: their temperature, by what the frozen CLIP believes of the same images.
+
+Without labels nothing says how many pseudo-labels are right. Two counts bound it. That each first label is right is
+too much, for a trained model repeats its errors. That it is right as often as the frozen CLIP itself believes is too
+little, for a trained model corrects some. Scores are made as sure as the mean of both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coft.core.table import Table
+
+SAMPLE = 4096  # images that a temperature is fitted to, at most
+RANGE, HALVINGS = (-3.0, 9.0), 24  # where log T is looked for, to a millionth
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What the frozen CLIP believes of all images: text, neighbours and Gaussians.
+
+    Attributes:
+        scores: Log-probabilities, up to a constant. Shape (N, C).
+    """
+
+    scores: Table
+
+    def temperature(self, scores: Table) -> float:
+        """The T by which scores of all images, shape (N, C), are divided."""
+        index = sample(len(scores))
+        return self.temperature_at(index, scores.at(index))
+
+    def temperature_at(self, index: Tensor, scores: Tensor) -> float:
+        """The T by which scores of some images are divided.
+
+        Args:
+            index: Which images. Shape (n,).
+            scores: Shape (n, C).
+        """
+        believed = self.scores.at(index).double().softmax(dim=1)
+        surely = F.one_hot(believed.argmax(dim=1), believed.shape[1])
+        return calibrated(scores.double(), (believed + surely) / 2)
+
+
+def sample(count: int) -> Tensor:
+    """Every so manieth of some images, at most SAMPLE. Shape (n,)."""
+    return torch.arange(0, count, math.ceil(count / SAMPLE))
+
+
+def calibrated(scores: Tensor, probabilities: Tensor) -> float:
+    """The T for which softmax(scores / T) is closest to some probabilities: the least cross-entropy.
+
+    It is convex in 1 / T: its slope is 0 where it is least, and is bisected.
+
+    Args:
+        scores: Shape (n, C), fp64.
+        probabilities: Shape (n, C).
+    """
+    low, high = RANGE
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        slope = (((scores / math.exp(middle)).softmax(dim=1) - probabilities) * scores).sum()
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return math.exp((low + high) / 2)

@@ -1,0 +1,42 @@
+"""How sure scores may be, as a naive loop has it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coft.core.table import Table
+from coft.labelling import calibration
+from coft.labelling.calibration import Belief, calibrated, sample
+from tests.coft import naive
+
+
+def test_the_temperature_is_that_of_the_least_cross_entropy() -> None:
+    source = torch.Generator().manual_seed(0)
+    g, noise = 40 * torch.randn(200, 3, generator=source), torch.randn(200, 3, generator=source)
+    prior = (g / 20 + 0.1 * noise).double().softmax(dim=1)
+    assert calibrated(g.double(), prior) == pytest.approx(naive.temperature(g.double(), prior), rel=1e-4)
+    assert calibrated(g.double(), prior) == pytest.approx(20, rel=0.1)
+    assert calibrated(g.double(), noise.double().softmax(dim=1)) > 200  # where they say nothing of the classes
+
+
+def random_scores(seed: int, count: int = 60, classes: int = 4) -> torch.Tensor:
+    return 3 * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def test_scores_are_made_as_sure_as_the_mean_of_two_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    believed, scores = random_scores(0), 10 * random_scores(1)
+    belief = Belief(Table.of(believed))
+    target = torch.stack([(p + (p == p.max()).double()) / 2 for p in believed.softmax(dim=1)])
+    assert belief.temperature(Table.of(scores)) == pytest.approx(naive.temperature(scores, target), rel=1e-4)
+    some = torch.tensor([50, 3, 17])
+    expected = naive.temperature(scores[some], target[some])
+    assert belief.temperature_at(some, scores[some]) == pytest.approx(expected, rel=1e-4)
+    monkeypatch.setattr(calibration, "SAMPLE", 20)  # every third
+    assert sample(60).tolist() == list(range(0, 60, 3)) and sample(61).tolist() == list(range(0, 61, 4))
+    assert belief.temperature(Table.of(scores)) == pytest.approx(naive.temperature(scores[::3], target[::3]), rel=1e-4)
+
+
+def test_the_scale_of_scores_is_taken_out() -> None:
+    belief, scores = Belief(Table.of(random_scores(0))), random_scores(0) + random_scores(1) / 3
+    assert belief.temperature(Table.of(7 * scores)) == pytest.approx(7 * belief.temperature(Table.of(scores)), rel=1e-4)
