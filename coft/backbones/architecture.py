@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
+
+from coft.core.errors import UserError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -48,6 +51,29 @@ class Architecture:
         """The sizes that it reads, as text."""
         square = f"{(self.resolution,) * 2}"
         return f"{square} or another square, a multiple of {STRIDE} from {SMALLEST} on" if self.any_size else square
+
+
+def common_architecture(name: str, members: Sequence[Architecture]) -> Architecture:
+    """How two backbones read images that are theirs together.
+
+    Raises:
+        UserError: If they do not read the same images.
+    """
+    first = members[0]
+    for attribute in ("resolution", "mean", "std", "interpolation"):
+        values = [getattr(member, attribute) for member in members]
+        if len(set(values)) > 1:
+            raise UserError(
+                f"backbone {name}: they read different images ({attribute} {values[0]} and {values[1]}); "
+                "take two of one family"
+            )
+    return replace(
+        first,
+        is_vit=all(member.is_vit for member in members),
+        any_size=all(member.any_size for member in members),
+        depthwise=any(member.depthwise for member in members),
+        frozen_stages=min(member.frozen_stages for member in members),
+    )
 
 
 def timm_vit(visual: Any) -> Any:

@@ -15,6 +15,7 @@ from coft.core.paths import cache_folder
 from coft.images.batches import UnlabeledImages
 
 from .feature_cache import cached
+from .joint import members_of
 from .load import fingerprint
 from .prompts import NO_SYNONYMS, DualPrompts, Synonyms, ensemble_features, template_features
 from .visual_tuning import light_module
@@ -50,6 +51,18 @@ class ClassBackbone:
         self.identity, self.described = dict(identity), described
         self.visual: nn.Module = clip_model.visual
         self.in_bf16, self.synonyms = in_bf16, dict(synonyms)
+
+    def member(self, number: int) -> ClassBackbone:
+        """The one that a model has which trains: of two CLIPs every other one.
+
+        Args:
+            number: Of the model, from 0.
+        """
+        members = members_of(self.clip_model)
+        if len(members) == 1:
+            return self
+        args = members[number % len(members)], self.classnames, self.templates, self.identity
+        return ClassBackbone(*args, in_bf16=self.in_bf16, synonyms=self.synonyms)
 
     @property
     def device(self) -> torch.device:

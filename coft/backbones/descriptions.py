@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.backbones.joint import members_of, side_by_side
 from coft.backbones.prompts import NO_SYNONYMS, Synonyms, plain_name, template_features, text_tokens
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
@@ -263,6 +264,9 @@ def sentence_features(
     Returns:
         For each class, unit-length features of its sentences. Shape (number of sentences, embed_dim).
     """
+    if len(members := members_of(clip_model)) > 1:
+        parts = [sentence_features(member, classnames, template, sentences) for member in members]
+        return [side_by_side(of_class) for of_class in zip(*parts, strict=True)]
     tower = tower_of(clip_model)
     ends = [template.format(plain_name(name)) for name in classnames]
     texts = [

@@ -18,8 +18,10 @@ from torch import nn
 
 from coft.backbones.architecture import CLIP_MEAN as CLIP_MEAN  # for scripts of users
 from coft.backbones.architecture import CLIP_STD as CLIP_STD
-from coft.backbones.architecture import Architecture
+from coft.backbones.architecture import Architecture, common_architecture
 from coft.backbones.embedded import load_embedded
+from coft.backbones.joint import JointClip
+from coft.backbones.members import member_names
 from coft.backbones.open_clip_names import ALIASES, is_open_clips
 from coft.core.errors import UserError, did_you_mean
 from coft.core.files import broken_member
@@ -51,6 +53,8 @@ def architecture(name: str, trust_jit: bool = False) -> Architecture:
     Raises:
         UserError: If the name is unknown, or the file is missing or holds no CLIP.
     """
+    if len(names := member_names(name)) > 1:
+        return common_architecture(name, [architecture(each, trust_jit) for each in names])
     if is_open_clips(name):
         from coft.backbones.open_clip_models import open_clip_architecture
 
@@ -70,15 +74,18 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
 
     Args:
         name: A name of OpenAI ("ViT-B/16") or of this project ("embedded", "photo"), the path of a state dict or of
-            one of OpenAI's archives, or "open_clip:" and a model, folder or file, as `open_clip_names` describes.
+            one of OpenAI's archives, or "open_clip:" and a model, folder or file, as `open_clip_names` describes; or
+            two of these with a "+" between them.
         trust_jit: Whether to read TorchScript archives other than OpenAI's. Such an archive is a program.
 
     Returns:
-        A new `clip.model.CLIP`, or a new model of open_clip.
+        A new `clip.model.CLIP`, a new model of open_clip, or a `JointClip`.
 
     Raises:
         UserError: If the name is unknown, or the file is missing or holds no CLIP.
     """
+    if len(names := member_names(name)) > 1:
+        return JointClip([load_clip(each, trust_jit) for each in names]).eval()
     if is_open_clips(name):
         from coft.backbones.open_clip_models import load_open_clip
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coft.backbones.joint import members_of, side_by_side
 from coft.backbones.text_tower import encode_classes, encode_text
 from coft.backbones.tower import TextTower, tower_of
 from coft.core.errors import UserError
@@ -64,6 +65,8 @@ def template_features(
     Raises:
         UserError: If a filled template is longer than the text encoder reads.
     """
+    if len(members := members_of(clip_model)) > 1:
+        return side_by_side([template_features(member, classnames, template, synonyms) for member in members])
     tower = tower_of(clip_model)
     names, counts = all_names(classnames, synonyms)
     rows = [text_tokens(tower, template.format(plain_name(name))) for name in names]

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coft.backbones.architecture import has_attention
+from coft.backbones.architecture import has_attention, is_convolutional
+from coft.backbones.joint import members_of
 from coft.core.errors import UserError
 
 
@@ -24,6 +25,10 @@ def freeze_stages(visual: Any, stages: int) -> None:
     Raises:
         UserError: If the encoder has too few stages.
     """
+    if len(members := members_of(visual)) > 1:
+        for member in members:
+            freeze_stages(member, stages)
+        return
     names = stage_names(visual) if stages else []
     if stages and stages >= len(names):
         has = f"has {len(names)} stages, of which the last must train" if names else "is no CNN of timm's"
@@ -39,17 +44,25 @@ def hold_frozen_in_bf16(visual: nn.Module) -> None:
     Args:
         visual: Image encoder of a CLIP. The weights of its frozen convolutions change in place.
     """
-    frozen = stays_frozen(visual)
-    for name, child in visual.named_modules() if frozen else ():
-        if isinstance(child, (nn.Conv2d, nn.Linear)):
-            dtype = torch.bfloat16 if f"{name}.weight" in frozen else torch.float32
-            child.to(dtype).register_forward_pre_hook(partial(_cast, dtype))
+    for member in members_of(visual):
+        frozen = stays_frozen(member)
+        for name, child in member.named_modules() if frozen else ():
+            if isinstance(child, (nn.Conv2d, nn.Linear)):
+                dtype = torch.bfloat16 if f"{name}.weight" in frozen else torch.float32
+                child.to(dtype).register_forward_pre_hook(partial(_cast, dtype))
 
 
 def _cast(dtype: torch.dtype, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """Cast the input of a layer, unless autocast does that."""
     (x,) = inputs
     return None if torch.is_autocast_enabled(x.device.type) else (x.to(dtype),)
+
+
+def in_channels_last(visual: nn.Module) -> None:
+    """Lay out the weights of convolutional encoders so that they are faster, with the same results."""
+    for member in members_of(visual):
+        if is_convolutional(member):
+            member.to(memory_format=torch.channels_last)
 
 
 def stays_frozen(visual: nn.Module) -> frozenset[str]:

@@ -62,8 +62,16 @@ def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) ->
         device: "cpu" or "cuda".
         dtype: Of the forward pass; None is fp32.
     """
-    timms = getattr(getattr(visual, "trunk", None), "pos_embed", None)
-    positions = getattr(visual, "positional_embedding", timms)  # a ResNet has none
-    if device == "cpu" and dtype is torch.bfloat16 and positions is not None and positions.shape[-2] <= SHORT:
+    if (
+        device == "cpu"
+        and dtype is torch.bfloat16
+        and any(map(_reads_few_tokens, getattr(visual, "members", [visual])))
+    ):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
+
+
+def _reads_few_tokens(visual: Any) -> bool:
+    timms = getattr(getattr(visual, "trunk", None), "pos_embed", None)
+    positions = getattr(visual, "positional_embedding", timms)  # a ResNet has none
+    return positions is not None and positions.shape[-2] <= SHORT

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from coft.backbones.architecture import is_convolutional
 from coft.backbones.load import architecture, load_clip
-from coft.backbones.stages import freeze_stages
+from coft.backbones.stages import freeze_stages, in_channels_last
 from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.core.errors import UserError, did_you_mean
 from coft.core.precision import AUTO, PRECISIONS, PREDICTIONS, faster_precision
@@ -38,8 +37,7 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
         )
     clip_model: Any = load_clip(name, trust).to(device)
     freeze_stages(clip_model.visual, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES))
-    if is_convolutional(clip_model.visual):
-        clip_model.visual.to(memory_format=torch.channels_last)  # faster convolutions, the same results
+    in_channels_last(clip_model.visual)
     return clip_model
 
 

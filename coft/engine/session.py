@@ -121,6 +121,7 @@ class Session:
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.runtime = self._runtime()
         self.precision = PREDICTIONS if self.runtime.predicts_in_bf16 else precision_of(self.runtime.dtype)
+        spec.check_backbone(cfg.MODEL.BACKBONE.NAME)
         with processes.first_alone(self.world):  # which may have to download it
             self.clip_model = load_backbone(cfg, self.device)
         self.backbone_id = fingerprint(self.clip_model)

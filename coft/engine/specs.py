@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from coft.backbones.members import member_names
+from coft.core.errors import UserError
 from coft.core.settings import Key, flatten, keys, load
 from coft.labelling.protocol import Method
 from coft.method.coft import CoFT
@@ -42,6 +44,7 @@ class MethodSpec:
         label_free: Whether it reads no label; then the last epoch counts, not the best one.
         two_peers: Whether it has two peers, of which a run keeps numbers by epoch.
         learns_from_labels: Whether it trains on labels.
+        two_checkpoints: Whether it runs on two CLIPs: "a+b".
     """
 
     trainer: str
@@ -50,6 +53,17 @@ class MethodSpec:
     label_free: bool = True
     two_peers: bool = False
     learns_from_labels: bool = False
+    two_checkpoints: bool = False
+
+    def check_backbone(self, name: str) -> None:
+        """Refuse two checkpoints where a method takes one.
+
+        Raises:
+            UserError: Naming methods that take two.
+        """
+        if len(member_names(name)) > 1 and not self.two_checkpoints:
+            able = ", ".join(spec.trainer for spec in SPECS.values() if spec.two_checkpoints)
+            raise UserError(f"backbone {name}: {self.trainer} takes one checkpoint; name one, or run one of {able}")
 
     @property
     def section(self) -> str:
@@ -132,10 +146,10 @@ def zero_shot(num_templates: int | None) -> Callable[[Session], Method]:
 SPECS = {
     spec.trainer: spec
     for spec in (
-        MethodSpec("CoFT", CoFTSettings, make_coft, two_peers=True),
-        MethodSpec("CoFTPlus", CoFTPlusSettings, make_coft_plus, two_peers=True),
+        MethodSpec("CoFT", CoFTSettings, make_coft, two_peers=True, two_checkpoints=True),
+        MethodSpec("CoFTPlus", CoFTPlusSettings, make_coft_plus, two_peers=True, two_checkpoints=True),
         MethodSpec("DeFT", DeFTSettings, of_observer(DeFT), two_peers=True),
-        MethodSpec("SelfTraining", SelfTrainingSettings, of_observer(SelfTraining)),
+        MethodSpec("SelfTraining", SelfTrainingSettings, of_observer(SelfTraining), two_checkpoints=True),
         MethodSpec("MUST", MUSTSettings, of_observer(MUST)),
         MethodSpec("DPA", DPASettings, of_observer(DPA)),
         MethodSpec("LaFTer", LaFTerSettings, make_lafter),
@@ -143,7 +157,7 @@ SPECS = {
         MethodSpec("GRIP", GRIPSettings, prompt_tuning(GRIP)),
         MethodSpec("CPL", CPLSettings, prompt_tuning(CPL)),
         MethodSpec("NormAdaptation", NormAdaptationSettings, of_settings(NormAdaptation)),
-        MethodSpec("TrainingFree", TrainingFreeSettings, of_settings(TrainingFree)),
+        MethodSpec("TrainingFree", TrainingFreeSettings, of_settings(TrainingFree), two_checkpoints=True),
         MethodSpec("CoOp", CoOpSettings, make_coop, label_free=False, learns_from_labels=True),
         MethodSpec(
             "Supervised",
@@ -151,8 +165,9 @@ SPECS = {
             make_supervised,
             label_free=False,
             learns_from_labels=True,
+            two_checkpoints=True,
         ),
-        MethodSpec("ZeroshotCLIP", None, zero_shot(1), label_free=False),
-        MethodSpec("ZeroshotCLIP2", None, zero_shot(None), label_free=False),
+        MethodSpec("ZeroshotCLIP", None, zero_shot(1), label_free=False, two_checkpoints=True),
+        MethodSpec("ZeroshotCLIP2", None, zero_shot(None), label_free=False, two_checkpoints=True),
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from coft.backbones.members import member_names
 from coft.backbones.open_clip_names import ALIASES, PREFIX, local_path, stem
 from coft.core.paths import HOME
 
@@ -21,6 +22,7 @@ def trainer_config(trainer: str, backbone: str, trust_jit: bool = False) -> Path
 
 def families(backbone: str, trust_jit: bool = False) -> list[str]:
     """Kinds of backbones that one is of, the nearest first."""
+    backbone = member_names(backbone)[0]
     if backbone in ALIASES:
         return ["photo"]
     from coft.backbones.load import architecture  # here: a command's --help need not wait for torch

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
 from coft.backbones.architecture import is_vit
+from coft.backbones.joint import JointVisual, members_of
 from coft.backbones.visual_tuning import OF_VITS, VISUAL_MODULES
 
 PLAIN = "none"  # the light module that changes nothing: the backbone's own encoder
+WHOLE = -1  # the encoder was made from the whole backbone
 Tensors = dict[str, Tensor]
 
 
@@ -23,6 +26,26 @@ def with_module(visual: nn.Module, name: str) -> nn.Module:
         name: A key of `VISUAL_MODULES`.
     """
     return VISUAL_MODULES[name](visual, torch.Generator().manual_seed(0))
+
+
+def origin_of(encoder: nn.Module, visual: nn.Module) -> int:
+    """Which of a backbone's checkpoints an encoder was made from: its number, or WHOLE.
+
+    Where several could be it, that from which it differs in the fewest tensors.
+    """
+    members = members_of(visual)
+    if len(members) == 1 or isinstance(encoder, JointVisual):
+        return WHOLE
+    differing = {}
+    for number, member in enumerate(members):
+        with suppress(ValueError):
+            differing[number] = len(changed_tensors(encoder, member))
+    return min(differing, key=lambda number: differing[number])
+
+
+def visual_at(visual: nn.Module, origin: int) -> nn.Module:
+    """The encoder of one of a backbone's checkpoints; see `origin_of`."""
+    return visual if origin == WHOLE else members_of(visual)[origin]
 
 
 def module_of(encoder: nn.Module, visual: nn.Module) -> str:
@@ -38,6 +61,8 @@ def module_of(encoder: nn.Module, visual: nn.Module) -> str:
     Raises:
         ValueError: If no light module gives these tensors.
     """
+    if isinstance(visual, JointVisual):
+        return PLAIN
     shapes = _shapes(encoder)
     for name in (PLAIN, *(name for name in VISUAL_MODULES if name != PLAIN)):
         if name in OF_VITS and not is_vit(visual):
@@ -54,6 +79,8 @@ def changed_tensors(encoder: nn.Module, visual: nn.Module) -> Tensors:
         encoder: An encoder made from `visual`.
         visual: The backbone's encoder.
     """
+    if encoder is visual:
+        return {}
     untrained = with_module(visual, module_of(encoder, visual)).state_dict()
     return {
         name: tensor.detach().cpu().contiguous().clone()

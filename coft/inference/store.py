@@ -13,10 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coft.backbones.architecture import is_convolutional
+from coft.backbones.joint import members_of
 from coft.backbones.load import backbone_names, fingerprint, load_clip
+from coft.backbones.members import SEPARATOR, member_names
 from coft.backbones.open_clip_names import is_open_clips, local_path
-from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16
+from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, in_channels_last
 from coft.core.errors import UserError
 from coft.core.experiment import write_json
 from coft.core.files import replacing, utf8_path
@@ -27,7 +28,7 @@ from coft.images.views import Inputs
 from coft.labelling.classifier import CLEAN_RULES, SCORES
 from coft.labelling.predictor import FinalClassifier, Predictor
 
-from .encoders import Tensors, changed_tensors, module_of, rebuild
+from .encoders import WHOLE, Tensors, changed_tensors, module_of, origin_of, rebuild, visual_at
 from .locate_model import DESCRIPTION, FORMAT, damaged, description_of, find_model, sealed
 from .model import AdaptedModel, BackboneRef
 
@@ -76,8 +77,11 @@ def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
     """The tensors of a model by name, and the rest as JSON."""
     tensors: Tensors = {}
     predictor, visual = model.predictor, model.clip_model.visual
-    for number, encoder in enumerate(predictor.encoders):
-        tensors |= {f"encoders.{number}.{name}": tensor for name, tensor in changed_tensors(encoder, visual).items()}
+    origins = [origin_of(encoder, visual) for encoder in predictor.encoders]
+    pairs = list(zip(predictor.encoders, origins, strict=True))
+    for number, (encoder, origin) in enumerate(pairs):
+        changed = changed_tensors(encoder, visual_at(visual, origin))
+        tensors |= {f"encoders.{number}.{name}": tensor for name, tensor in changed.items()}
     classifier_entries = []
     for (name, classifier), number in zip(predictor.classifiers.items(), predictor.numbers(), strict=True):
         vectors = {"positive": classifier.positive, "clean": classifier.clean}
@@ -93,7 +97,8 @@ def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
         "inputs": asdict(model.inputs),
         "decoding": asdict(model.decoding),
         "precision": model.precision,
-        "encoders": [module_of(encoder, visual) for encoder in predictor.encoders],
+        "encoders": [module_of(encoder, visual_at(visual, origin)) for encoder, origin in pairs],
+        **({"members": origins} if len(members_of(visual)) > 1 else {}),
         "classifiers": classifier_entries,
         "score": predictor.score,
         "clean_rule": predictor.clean_rule,
@@ -108,6 +113,8 @@ def _plain(value: Tensor) -> Tensor:
 
 def portable_name(name: str) -> str:
     """A backbone's name that does not depend on the working directory: a path becomes absolute."""
+    if len(names := member_names(name)) > 1:
+        return SEPARATOR.join(map(portable_name, names))
     path = local_path(name) if is_open_clips(name) else Path(name).expanduser()
     if name in backbone_names() or path is None or not path.exists():
         return name
@@ -171,9 +178,11 @@ def _build(
     if precision == PREDICTIONS:
         hold_frozen_in_bf16(clip_model.visual)
     visual, parts = clip_model.visual, _grouped(tensors)
+    modules = description["encoders"]
+    origins = description.get("members", [WHOLE] * len(modules))
     encoders = [
-        rebuild(visual, module, parts.get(f"encoders.{number}", {}))
-        for number, module in enumerate(description["encoders"])
+        rebuild(visual_at(visual, origin), module, parts.get(f"encoders.{number}", {}))
+        for number, (module, origin) in enumerate(zip(modules, origins, strict=True))
     ]
     classifiers = {}
     for entry in description["classifiers"]:
@@ -219,8 +228,7 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
             f"expected {reference.fingerprint}); give the one it was trained with by --backbone"
         )
     freeze_stages(clip_model.visual, reference.frozen_stages)
-    if is_convolutional(clip_model.visual):
-        clip_model.visual.to(memory_format=torch.channels_last)  # as in training, to get the same bits; faster, too
+    in_channels_last(clip_model.visual)  # as in training, to get the same bits
     return clip_model
 
 

@@ -7,7 +7,6 @@ one variance a dimension for all classes and takes the text as its prior.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

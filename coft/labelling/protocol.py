@@ -72,6 +72,9 @@ class Clip(Protocol):
     def zero_shot_text(self) -> Tensor:
         """Text features of the zero-shot classifier. Unit length, shape (C, embed_dim)."""
 
+    def member(self, number: int) -> Clip:
+        """The CLIP of a model that trains: of two checkpoints every other one, by the model's number from 0."""
+
     def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
         """A positive and a negative prompt, which start from a template; another one for each number."""
 

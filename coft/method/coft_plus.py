@@ -128,9 +128,11 @@ class CoFTPlus(CoFT):
         plain = super().predictor()
         if self.describe is None or not self.trains:
             return plain
-        classifiers = {}
+        classifiers, start = {}, 0
         for name, part in plain.classifiers.items():
-            mixed = torch.lerp(part.positive, self.described.to(part.positive), AT_PREDICTION)
+            described = F.normalize(self.described[:, start : start + part.positive.shape[1]], dim=-1)
+            mixed = torch.lerp(part.positive, described.to(part.positive), AT_PREDICTION)
+            start += part.positive.shape[1] if self.described.shape[1] > part.positive.shape[1] else 0
             classifiers[name] = replace(part, positive=F.normalize(mixed, dim=-1))
         return replace(plain, classifiers=classifiers)
 

@@ -49,15 +49,16 @@ class TwoPhases(Method):
     def parts_of(self, name: str, number: int = 0) -> Parts:
         """Prompts, and image encoder with a light module, as a round of Phase I begins with them; CLIP's logit scale.
 
-        Peers differ in template and random numbers, rounds in random numbers.
+        Peers differ in template and random numbers, of two checkpoints also in that, rounds in random numbers.
 
         Args:
             name: Of the peer.
             number: Of the round, from 0.
         """
         of_round = ("round", number) if number else ()
-        clip, source = self.engine.clip, generator(self.engine.seed, "peer", name, *of_round)
-        prompts = clip.prompts(NAMES.index(name), self.settings.n_ctx, source)
+        place, source = NAMES.index(name), generator(self.engine.seed, "peer", name, *of_round)
+        clip = self.engine.clip.member(place)
+        prompts = clip.prompts(place, self.settings.n_ctx, source)
         return prompts, clip.light_module(self.settings.visual, source), clip.scale
 
     def prompted_encoders(self) -> Encoders:

@@ -16,7 +16,7 @@ from coft.labelling.first_labels import likeliest
 from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.predictor import Predictor, finished
 from coft.labelling.prior import correct_prior
-from coft.labelling.protocol import Batch, Encoders, Engine, Method, Observer, Tuning
+from coft.labelling.protocol import Batch, Clip, Encoders, Engine, Method, Observer, Tuning
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.labelling.student import Student, trainable_copy
 
@@ -59,9 +59,9 @@ class FullTuning(Method):
     def __init__(self, engine: Engine, settings: TuningSettings, observer: Observer | None = None) -> None:
         super().__init__(engine, observer)
         self.settings, self.epochs = settings, settings.epochs
-        names = [f"model_{number}" for number in range(1, settings.ensemble + 1)]
-        self.starts = {name: self.first_classifier(name) for name in names}
-        self.students = {name: self.make_student(name).to(engine.device) for name in names}
+        self.names = [f"model_{number}" for number in range(1, settings.ensemble + 1)]
+        self.starts = {name: self.first_classifier(name) for name in self.names}
+        self.students = {name: self.make_student(name).to(engine.device) for name in self.names}
         self.models = dict(self.students)
 
     # ---------------------------------------------------------------- what differs
@@ -72,17 +72,21 @@ class FullTuning(Method):
 
     def first_head(self, name: str) -> Tensor:
         """Text features that a model starts with: the averaged templates'. Unit length, shape (C, embed_dim)."""
-        return self.engine.clip.zero_shot_text()
+        return self.clip_of(name).zero_shot_text()
 
     def first_encoder(self, name: str) -> nn.Module:
         """Image encoder that a model starts with."""
-        return self.engine.clip.visual
+        return self.clip_of(name).visual
+
+    def clip_of(self, name: str) -> Clip:
+        """The CLIP of a model: of two checkpoints, models have each in turn."""
+        return self.engine.clip.member(self.names.index(name))
 
     # ---------------------------------------------------------------- models
 
     def first_classifier(self, name: str) -> Classifier:
         """What a model starts from, and is averaged with in the end."""
-        return Classifier(self.first_encoder(name), self.first_head(name), None, self.engine.clip.scale)
+        return Classifier(self.first_encoder(name), self.first_head(name), None, self.clip_of(name).scale)
 
     def make_student(self, name: str) -> Student:
         """Build a model."""
