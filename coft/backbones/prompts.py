@@ -97,6 +97,8 @@ def ensemble_features(
     Returns:
         Shape (C, embed_dim).
     """
+    if len(members := members_of(clip_model)) > 1:
+        return side_by_side([ensemble_features(member, classnames, templates, synonyms) for member in members])
     features = [template_features(clip_model, classnames, template, synonyms) for template in templates]
     return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
 

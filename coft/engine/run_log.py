@@ -112,7 +112,7 @@ class RunLog(Observer):
         """Names of the classes of a mask, shape (C,)."""
         return [self.classnames[c] for c in torch.nonzero(classes).flatten().tolist()]
 
-    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
+    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels]) -> None:
         """Count the kept seeds."""
         kept = [labels.at(torch.nonzero(labels.keep).flatten()) for labels in seeds.values()]
         index, labels = torch.cat([s.index for s in kept]), torch.cat([s.label for s in kept])
@@ -122,8 +122,6 @@ class RunLog(Observer):
             "coverage": len(index) / len(self.paths),
             "precision": self.diagnostics.accuracy(index, labels),
         }
-        if separation:
-            self.numbers["separation"] = sum(separation) / len(separation)
 
     def labelled(
         self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]

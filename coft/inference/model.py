@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from coft.backbones.joint import members_of
+from coft.backbones.load import fingerprint
+from coft.backbones.members import member_names
 from coft.core.finite import check_predictions
 from coft.core.parallel import Parallel
 from coft.core.precision import PRECISIONS, PREDICTIONS
 from coft.images.reading import Decoding, decode_image, read_bytes
 from coft.images.views import Inputs, plain_view
 from coft.labelling.predictor import Predictor
+
+from .encoders import origin_of, visual_at
 
 ImageLike = str | os.PathLike[str] | Image.Image
 
@@ -89,6 +94,29 @@ class AdaptedModel:
     def device(self) -> torch.device:
         """The device of the weights."""
         return self.clip_model.logit_scale.device
+
+    # ---------------------------------------------------------------- checkpoints
+
+    @property
+    def two_checkpoints(self) -> bool:
+        """Whether its peers are of two backbones."""
+        return len(members_of(self.clip_model)) > 1
+
+    def visual_of(self, encoder: nn.Module) -> nn.Module:
+        """The backbone's encoder that one of its own was made from."""
+        visual = self.clip_model.visual
+        return visual_at(visual, origin_of(encoder, visual))
+
+    def alone(self, peer: str) -> AdaptedModel:
+        """Of two checkpoints one peer with its own, "a" or "b"; any other model itself."""
+        if not self.two_checkpoints or peer not in ("a", "b"):
+            return self
+        name, classifier = list(self.predictor.classifiers.items())["ab".index(peer)]
+        origin = origin_of(classifier.encoder, self.clip_model.visual)
+        clip_model, own_name = members_of(self.clip_model)[origin], member_names(self.backbone.name)[origin]
+        backbone = replace(self.backbone, name=own_name, fingerprint=fingerprint(clip_model))
+        predictor = replace(self.predictor, classifiers={name: classifier})
+        return replace(self, backbone=backbone, clip_model=clip_model, predictor=predictor)
 
     # ---------------------------------------------------------------- images
 

@@ -135,12 +135,11 @@ class Observer:
             quotas: How many were wanted of each class. Shape (C,).
         """
 
-    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
+    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels]) -> None:
         """Each model's seeds were weighted.
 
         Args:
             seeds: With their weights.
-            separation: AUC of the partner's d for each model's seeds; none as long as these are not filtered.
         """
 
     def labelled(

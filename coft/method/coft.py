@@ -5,7 +5,6 @@ Read `CoFT` from top to bottom: seeds, Phase I, Phase II, the loss of a step, pr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,28 +16,25 @@ from torch import Tensor
 from coft.core.errors import UserError
 from coft.core.table import Table
 from coft.labelling.calibration import Belief, sample
-from coft.labelling.classifier import CLEAN_RULES, HEADS, SCORES, Classifier
+from coft.labelling.classifier import CLEAN_RULES, HEADS, Classifier
 from coft.labelling.first_labels import first_scores, likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import FinalClassifier, Predictor, finished
 from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
-from coft.labelling.pseudo_labels import Predictions, PseudoLabels
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
 from coft.labelling.seeds import quotas, seed_quota, select_seeds
 
 from .coft_settings import CoFTSettings
-from .filters import FILTERS, HARD, OWN, UNWEIGHED, Filter, SeedFilter, keep_surest, min_softmax, weigh_seeds
+from .filters import FILTERS, OWN, SEED_FILTERS, Filter, SeedFilter, min_softmax, weigh_seeds
 from .guard import hardly_knows
-from .negative_prompt import expected_dual_loss, separation
+from .negative_prompt import expected_dual_loss
 from .negatives import fit_negatives, rows_of, with_equal_classes
 from .peer import Peer
 from .predicting import clean_labels, predict
 from .two_phases import NAMES, TwoPhases
 
 PARTNERS = dict(zip(NAMES, reversed(NAMES), strict=True))
-WARMUP_STEPS = 100  # of Phase I before seeds are filtered: until then the negative prompt has learned nothing
-MIN_AUC = 0.9  # nor are they filtered while d separates the seeds' labels from other classes by no more than this
-MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its seeds, rounded up
 
 SelectSeeds = Callable[[Table, Tensor, int], PseudoLabels]
 
@@ -53,8 +49,7 @@ class CoFT(TwoPhases):
         settings: Those of CoFT.
         observer: Sees what is done with pseudo-labels.
         guard: Whether nothing is trained where CLIP hardly knows the classes.
-        filter: In the place of the pseudo-label filter that the settings name. It is used as it is; of the settings'
-            filter the best few labels of each class count in any case.
+        filter: In the place of the pseudo-label filter that the settings name.
         seed_filter: In the place of `weigh_seeds`.
         select_seeds: In the place of `coft.labelling.seeds.select_seeds`.
     """
@@ -76,8 +71,8 @@ class CoFT(TwoPhases):
         self.guard, self.select_seeds = guard, select_seeds
         self.temperatures: dict[str, tuple[float, float]] = {}
         self.per_peer = seed_quota(self.num_images, self.num_classes, settings.seeds_per_class, settings.seeds_share)
-        self.min_kept = min(MIN_KEPT, math.ceil(self.per_peer / 4))
-        self.filter, self.seed_filter = filter or self.named_filter, seed_filter or self.weigh_seeds
+        self.filter = filter or FILTERS[settings.filter]
+        self.seed_filter = seed_filter or SEED_FILTERS.get(settings.filter, weigh_seeds)
 
     # ---------------------------------------------------------------- seeds
 
@@ -127,38 +122,22 @@ class CoFT(TwoPhases):
             self.labels = self.label_all()
 
     def filter_seeds(self) -> None:
-        """Let each peer weigh the seeds of its partner, once it can tell right from wrong ones.
-
-        Where a seed is more likely wrong, the dual loss has the partner's prediction in its place.
-        """
-        seeds, separations = self.seeds, []
-        self.labels = dict(seeds)
-        if self.epoch * self.steps(1) >= WARMUP_STEPS:
-            index = {partner: seeds[name].index for name, partner in PARTNERS.items()}
-            features, teachers = self.engine.encode_some(self.teacher_encoders, index), self.teachers()
-            for name, partner in PARTNERS.items():
-                model, rows = finished(teachers[partner]), Table.of(features[partner])
-                log_odds = model.log_odds(rows)
-                separations.append(separation(log_odds, seeds[name].label))
-                if self.calibrating:
-                    temperature = self.calibrating.temperature_at(seeds[name].index, log_odds.all())
-                    log_odds = log_odds.map(lambda rows, t=temperature: rows / t)
-                weighed = self.seed_filter(seeds[name], log_odds, separations[-1] > MIN_AUC)
-                predicted = likeliest(model.logits(rows).map(SCORES[self.settings.classify], log_odds))
-                self.labels[name] = replace(weighed, dual=torch.where(weighed.keep, weighed.label, predicted))
-        self.observer.seeds_filtered(self.labels, separations)
+        """Let each peer weigh the seeds of its partner, on which it was not trained."""
+        seeds, teachers = self.seeds, self.teachers()
+        index = {partner: seeds[name].index for name, partner in PARTNERS.items()}
+        features = self.engine.encode_some(self.teacher_encoders, index)
+        for name, partner in PARTNERS.items():
+            log_odds = finished(teachers[partner]).log_odds(Table.of(features[partner])).all()
+            if self.calibrating:
+                log_odds = log_odds / self.calibrating.temperature_at(index[partner], log_odds)
+            clean = Table.of(CLEAN_RULES[self.settings.clean_rule](log_odds))
+            self.labels[name] = self.seed_filter(seeds[name], at_label(clean, seeds[name].label))
+        self.observer.seeds_filtered(self.labels)
 
     @property
     def seeds(self) -> dict[str, PseudoLabels]:
         """The labels of Phase I as they were chosen, all in full."""
         return {name: PseudoLabels.certain(labels.index, labels.label) for name, labels in self.labels.items()}
-
-    def weigh_seeds(self, seeds: PseudoLabels, log_odds: Table, ready: bool) -> PseudoLabels:
-        """The partner's p_clean as weights of a peer's seeds; see `filters.weigh_seeds`."""
-        clean = log_odds.map(CLEAN_RULES[self.settings.clean_rule])
-        if not ready or self.settings.filter in UNWEIGHED:
-            return seeds
-        return weigh_seeds(seeds, clean, log_odds, self.min_kept, self.num_classes, self.settings.filter in HARD)
 
     def label_all(self) -> dict[str, PseudoLabels]:
         """Label all images with the averaged peers, and filter what each peer is trained on.
@@ -188,11 +167,6 @@ class CoFT(TwoPhases):
         self.observer.labelled(predictions, labels, self.sources)
         return labels
 
-    def named_filter(self, peer: Predictions, partner: Predictions) -> PseudoLabels:
-        """The filter that the settings name, by which the best few labels of each class count in any case."""
-        labels = FILTERS[self.settings.filter](peer, partner)
-        return keep_surest(labels, peer, partner, self.min_kept, self.num_classes)
-
     @property
     def sources(self) -> dict[str, str]:
         """Whose predictions a peer is trained on."""
@@ -217,21 +191,14 @@ class CoFT(TwoPhases):
     # ---------------------------------------------------------------- negative vectors
 
     def finish(self, epoch: int) -> None:
-        """Fit the negative vectors at the end of each phase, or round: to the seeds, and to the last labels."""
-        if self.trains and self.fits:
-            self.fit_at_the_end(epoch)
-        if self.trains and epoch + 1 == self.epochs:
-            self.temperatures = self.final_temperatures()
-
-    def fit_at_the_end(self, epoch: int) -> None:
-        """Of a phase, or round; see `finish`."""
-        if epoch + 1 == self.epochs:
+        """In the end, fit the negative vectors to the last labels, and calibrate what is tested."""
+        if not (self.trains and epoch + 1 == self.epochs):
+            return
+        if self.fits:
             kept = {name: labels.counting() for name, labels in self.labels.items()}
             encode = partial(self.engine.encode_some, self.inference_encoders)
             self.fit(self.inference_models(), with_equal_classes(kept, self.num_classes), encode)
-        elif epoch < self.phase1_epochs and (epoch + 1) % self.settings.phase1.epochs == 0:
-            encode = partial(self.engine.encode_some, self.teacher_encoders, num_views=self.settings.label_views)
-            self.fit(self.teachers(), self.seeds, encode)
+        self.temperatures = self.final_temperatures()
 
     def fit_to_predictions(
         self, features: Mapping[str, Table], predictions: dict[str, Predictions]

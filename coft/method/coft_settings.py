@@ -8,7 +8,7 @@ from coft.core.precision import precision_setting
 from coft.core.settings import setting, share
 from coft.labelling.classifier import CLEAN_RULES, SCORES
 
-from .filters import FILTERS, HARD, UNWEIGHED
+from .filters import FILTERS, SEED_FILTERS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class CoFTSettings:
         "pseudo-label filter; none: seeds count in full, too",
         choices=tuple(FILTERS),
         phase2=True,
-        in_phase1=(*HARD, *UNWEIGHED),
+        in_phase1=tuple(SEED_FILTERS),
     )
     lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
     neg_grad_to_visual: bool = setting(True, "the dual loss trains the light visual module, too")

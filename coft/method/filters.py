@@ -12,12 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from coft.core.table import Table
-from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
-from coft.labelling.seeds import best_of_each
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 
 Filter = Callable[[Predictions, Predictions], PseudoLabels]
-SeedFilter = Callable[[PseudoLabels, Table, bool], PseudoLabels]  # seeds, partner's d (n, C), whether it is ready
+SeedFilter = Callable[[PseudoLabels, Tensor], PseudoLabels]  # seeds, and the partner's p_clean of their labels (n,)
 
 
 def min_p_clean(peer: Predictions, partner: Predictions) -> PseudoLabels:
@@ -62,47 +60,23 @@ FILTERS: dict[str, Filter] = {
 }
 
 
-UNWEIGHED = ("none",)  # with these, seeds count in full, too
-HARD = ("min-p-clean-hard",)  # with these, seeds too count in full or not at all
 OWN = ("own",)  # with these, also the negative vectors of each peer are fitted to its own labels
 
 
-def keep_best(labels: PseudoLabels, score: Tensor, at_least: int, num_classes: int) -> PseudoLabels:
-    """Let the best few labels of each class count in full in any case, so that no class is left without images.
-
-    Args:
-        labels: What a filter gave.
-        score: The higher, the sooner kept. Shape (n,).
-        at_least: How many of each class at least, as far as there are so many.
-        num_classes: C.
-
-    Returns:
-        The labels with other weights. Ties go to the lower index.
-    """
-    best, _ = best_of_each(score, labels.label, torch.full((num_classes,), at_least))
-    return labels.with_weights(labels.weight.index_fill(0, best, 1.0))
+def weigh_seeds(seeds: PseudoLabels, clean: Tensor) -> PseudoLabels:
+    """Weigh a peer's seeds by its partner's p_clean of them, shape (n,)."""
+    return seeds.with_weights(clean)
 
 
-def keep_surest(
-    labels: PseudoLabels, peer: Predictions, partner: Predictions, at_least: int, num_classes: int
-) -> PseudoLabels:
-    """`keep_best` by the sum of both peers' p_clean."""
-    return keep_best(labels, peer.p_clean(labels.label) + partner.p_clean(labels.label), at_least, num_classes)
+def weigh_seeds_hard(seeds: PseudoLabels, clean: Tensor) -> PseudoLabels:
+    """Let seeds whose p_clean is above 1/2 count in full, and the others not at all."""
+    return seeds.with_weights(clean > 0.5)
 
 
-def weigh_seeds(
-    seeds: PseudoLabels, clean: Table, log_odds: Table, at_least: int, num_classes: int, hard: bool = False
-) -> PseudoLabels:
-    """Weigh a peer's seeds by the p_clean of its partner, which was not trained on them.
+def keep_seeds(seeds: PseudoLabels, clean: Tensor) -> PseudoLabels:
+    """Let all seeds count in full."""
+    return seeds
 
-    Args:
-        seeds: Of the peer.
-        clean: The partner's p_clean of these images. Shape (n, C).
-        log_odds: The partner's clean log-odds of these images. Shape (n, C).
-        at_least: Seeds of each class that count in full in any case, the best by log-odds.
-        num_classes: C.
-        hard: Whether seeds above 1/2 count in full and the others not at all.
-    """
-    weight = at_label(clean, seeds.label)
-    weighed = seeds.with_weights(weight > 0.5 if hard else weight.float())
-    return keep_best(weighed, at_label(log_odds, seeds.label), at_least, num_classes)
+
+# Filters of Phase I that go with those of Phase II; `weigh_seeds` with all others.
+SEED_FILTERS: dict[str, SeedFilter] = {"min-p-clean-hard": weigh_seeds_hard, "none": keep_seeds}

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.core.table import Table
 from coft.labelling.classifier import clean_log_odds
 
 FIT_STEPS = 200  # on digits and icons labels by d are then as often right as after 1,000
@@ -60,29 +59,6 @@ def expected_dual_loss(log_odds: Tensor, label: Tensor) -> Tensor:
     at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
     others = F.logsigmoid(-log_odds).scatter(1, label.unsqueeze(1), 0.0)
     return -(F.logsigmoid(at_label) + others.sum(dim=1) / (log_odds.shape[1] - 1))
-
-
-def separation(log_odds: Table, label: Tensor) -> float:
-    """How well d tells the label in use from the other classes: AUC over all pairs of d(x, y) and d(x', z).
-
-    Args:
-        log_odds: d of every class. Shape (n, C).
-        label: The label in use. Shape (n,).
-
-    Returns:
-        Area under the ROC curve, in [0, 1].
-    """
-    columns = label.unsqueeze(1)
-    in_use = log_odds.map(lambda rows, at: rows.gather(1, at), columns).all().squeeze(1).sort().values
-
-    def lost(rows: Tensor, at: Tensor) -> Tensor:
-        """Pairs of an image in which another class is above a label in use; equal ones count half. Shape (n, 1)."""
-        places = [torch.searchsorted(in_use, rows.contiguous(), right=right).double() for right in (False, True)]
-        return torch.stack(places).sum(dim=0).scatter(1, at, 0.0).sum(dim=1, keepdim=True) / 2
-
-    pairs = float(log_odds.map(lost, columns).all().sum())
-    others = log_odds.at(torch.zeros(1, dtype=torch.long)).shape[1] - 1
-    return 1 - pairs / (len(in_use) ** 2 * others)
 
 
 def fit_negative(

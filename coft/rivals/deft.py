@@ -11,17 +11,21 @@ from torch import Tensor
 from coft.core.precision import precision_setting
 from coft.core.seeding import generator
 from coft.core.settings import setting, share
+from coft.core.table import Table
 from coft.labelling.first_labels import likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.predictor import Predictor, finished
 from coft.labelling.protocol import Batch, Engine, Observer
 from coft.labelling.pseudo_labels import PseudoLabels, at_label
-from coft.method.coft import MIN_AUC, MIN_KEPT, WARMUP_STEPS
-from coft.method.filters import keep_best
-from coft.method.negative_prompt import draw_complement, dual_loss, separation
+from coft.labelling.seeds import best_of_each
+from coft.method.negative_prompt import draw_complement, dual_loss
 from coft.method.peer import Peer
 from coft.method.predicting import predict
 from coft.method.two_phases import NAMES, TwoPhases
+
+WARMUP_STEPS = 100  # of Phase I before labels are filtered: until then the negative prompt has learned nothing
+MIN_AUC = 0.9  # nor are they filtered while d separates labels from other classes by no more than this
+MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its images, rounded up
 
 
 @dataclass(frozen=True)
@@ -105,18 +109,17 @@ class DeFT(TwoPhases):
 
     def filter_in_phase1(self) -> None:
         """Let each model say which of its labels are clean; unclean ones are its predictions in the dual loss."""
-        self.labels, separations = {name: PseudoLabels.of_pool(each.label) for name, each in self.labels.items()}, []
+        self.labels = {name: PseudoLabels.of_pool(each.label) for name, each in self.labels.items()}
         if self.epoch * self.steps(1) >= WARMUP_STEPS:
             for name, features in self.engine.encode(self.prompted_encoders).items():
                 model, labels = finished(self.peers[name].prompted()), self.labels[name]
                 log_odds = model.log_odds(features)
-                separations.append(separation(log_odds, labels.label))
-                if separations[-1] > MIN_AUC:
+                if separation(log_odds, labels.label) > MIN_AUC:
                     score = at_label(log_odds, labels.label)
                     labels = self.weigh(labels, score.sigmoid() > 0.5, score)
                 dual = torch.where(labels.keep, labels.label, likeliest(model.logits(features)))
                 self.labels[name] = replace(labels, dual=dual)
-        self.observer.seeds_filtered(self.labels, separations)
+        self.observer.seeds_filtered(self.labels)
 
     def weigh(self, labels: PseudoLabels, clean: Tensor, score: Tensor) -> PseudoLabels:
         """Let clean labels count in full, and the best few of each class. Shape (N,) each."""
@@ -155,3 +158,42 @@ class DeFT(TwoPhases):
         """What it predicts with, as plain parts; no p_clean, since the negative vectors go with Phase I's encoder."""
         classifiers = {name: finished(peer.teacher()) for name, peer in self.peers.items()}
         return Predictor({name: replace(part, clean=None) for name, part in classifiers.items()})
+
+
+def keep_best(labels: PseudoLabels, score: Tensor, at_least: int, num_classes: int) -> PseudoLabels:
+    """Let the best few labels of each class count in full in any case, so that no class is left without images.
+
+    Args:
+        labels: What a filter gave.
+        score: The higher, the sooner kept. Shape (n,).
+        at_least: How many of each class at least, as far as there are so many.
+        num_classes: C.
+
+    Returns:
+        The labels with other weights. Ties go to the lower index.
+    """
+    best, _ = best_of_each(score, labels.label, torch.full((num_classes,), at_least))
+    return labels.with_weights(labels.weight.index_fill(0, best, 1.0))
+
+
+def separation(log_odds: Table, label: Tensor) -> float:
+    """How well d tells the label in use from the other classes: AUC over all pairs of d(x, y) and d(x', z).
+
+    Args:
+        log_odds: d of every class. Shape (n, C).
+        label: The label in use. Shape (n,).
+
+    Returns:
+        Area under the ROC curve, in [0, 1].
+    """
+    columns = label.unsqueeze(1)
+    in_use = log_odds.map(lambda rows, at: rows.gather(1, at), columns).all().squeeze(1).sort().values
+
+    def lost(rows: Tensor, at: Tensor) -> Tensor:
+        """Pairs of an image in which another class is above a label in use; equal ones count half. Shape (n, 1)."""
+        places = [torch.searchsorted(in_use, rows.contiguous(), right=right).double() for right in (False, True)]
+        return torch.stack(places).sum(dim=0).scatter(1, at, 0.0).sum(dim=1, keepdim=True) / 2
+
+    pairs = float(log_odds.map(lost, columns).all().sum())
+    others = log_odds.at(torch.zeros(1, dtype=torch.long)).shape[1] - 1
+    return 1 - pairs / (len(in_use) ** 2 * others)

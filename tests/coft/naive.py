@@ -127,6 +127,20 @@ def temperature(g: Tensor, prior: Tensor) -> float:
     return math.exp(low)
 
 
+def calibrated(method: Any, scores: Tensor) -> Tensor:
+    """Scores of all images, shape (N, C), as sure as they may be."""
+    return scores / temperature_of(method, scores, list(range(len(scores))))
+
+
+def temperature_of(method: Any, scores: Tensor, index: list[int]) -> float:
+    """T of the mean of two counts, of some images: by belief, and by its likeliest class."""
+    target = []
+    for row in method.belief.scores.all().double().softmax(dim=1).tolist():
+        target.append([(p + (p == max(row))) / 2 for p in row])
+    chosen = torch.tensor([target[i] for i in index], dtype=torch.float64)
+    return temperature(scores.double(), chosen)
+
+
 def likely_right(d: list[float], label: int, rule: str) -> float:
     """p_clean of a label from an image's clean log-odds."""
     return softmax(d)[label] if rule == "softmax" else sigmoid(d[label])

@@ -155,6 +155,9 @@ class ToyBackbone:
         self.words = [means + 0.4 * torch.randn(CLASSES, DIM, generator=source).to(means) for _ in range(2)]
         self.lights: list[str] = []
 
+    def member(self, number: int) -> ToyBackbone:
+        return self
+
     def zero_shot_text(self) -> Tensor:
         return F.normalize(sum(self.words), dim=-1)
 
@@ -187,8 +190,8 @@ class Seen(Observer):
     def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
         self.chosen.append((seeds, label, quotas))
 
-    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels], separation: Sequence[float]) -> None:
-        self.filtered.append((dict(seeds), list(separation)))
+    def seeds_filtered(self, seeds: Mapping[str, PseudoLabels]) -> None:
+        self.filtered.append(dict(seeds))
 
     def labelled(
         self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]

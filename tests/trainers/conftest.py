@@ -13,7 +13,7 @@ import torch
 
 import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 from coft.engine import run_log
-from coft.method import coft, guard, negatives
+from coft.method import guard, negatives
 from coft.method.negative_prompt import fit_negative
 from coft.rivals import deft
 from dassl.engine import TRAINER_REGISTRY, build_trainer
@@ -69,9 +69,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     These CLIPs of random weights train all the same.
     """
     monkeypatch.setattr(guard, "LEAST_SKILL", -1.0)
-    for module in (coft, deft):
-        monkeypatch.setattr(module, "WARMUP_STEPS", 2)
-        monkeypatch.setattr(module, "MIN_AUC", 0.0)
+    monkeypatch.setattr(deft, "WARMUP_STEPS", 2)
+    monkeypatch.setattr(deft, "MIN_AUC", 0.0)
     monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
 
 

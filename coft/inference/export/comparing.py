@@ -47,9 +47,10 @@ def choose_peers(
     if selection.images is None:
         raise UserError("--single: the run's own images are not there to choose by; name some with --images")
     shares = {}
-    for peers in (AVERAGE, "a", "b"):  # the first of equals wins: an average errs less on images of another kind
+    averages = () if model.two_checkpoints else (AVERAGE,)
+    for peers in (*averages, "a", "b"):  # the first of equals wins: an average errs less on images of another kind
         (part,) = parts_of(model, peers)
-        predict_part = partial(predict, model, part)
+        predict_part = partial(predict, model.alone(peers), part)
         shares[peers] = agreement(predict_part, probabilities_of(model), selection.images)
     shares_text = ", ".join(f"{words_for(model, peers)} {share:.1f} %" for peers, share in shares.items())
     best = max(shares, key=lambda peers: shares[peers])

@@ -45,16 +45,20 @@ def parts_of(model: AdaptedModel, peers: str) -> list[Part]:
         peers: One of `PEERS`. It does not matter for a model of one classifier, unless it is "a" or "b".
 
     Raises:
-        UserError: If the model has no such peer.
+        UserError: If the model has no such peer, or its peers have no average.
     """
-    visual, score = model.clip_model.visual, model.predictor.score
-    parts = [part_of(classifier, score, visual) for classifier in model.predictor.classifiers.values()]
+    score = model.predictor.score
+    parts = [part_of(each, score, model.visual_of(each.encoder)) for each in model.predictor.classifiers.values()]
     if peers in ("a", "b"):
         number = "ab".index(peers)
         if number >= len(parts):
             raise UserError(f"--peers {peers}: the model is a single one; leave it out")
         return [parts[number]]
-    return parts if peers == BOTH or len(parts) == 1 else [average(parts)]
+    if peers == BOTH or len(parts) == 1:
+        return parts
+    if model.two_checkpoints:
+        raise UserError("the peers are of two checkpoints, which have no average; name one with --peers a, or b")
+    return [average(parts)]
 
 
 def part_of(classifier: FinalClassifier, score: str, visual: nn.Module) -> Part:
@@ -94,12 +98,13 @@ def average(parts: Sequence[Part]) -> Part:
         for name, value in states[0].items()
     }
     encoder.load_state_dict(means)
-    clean = [part.clean for part in parts if part.clean is not None]
+    scale = sum(part.scale for part in parts) / len(parts)
+    clean = [part.scale / scale * part.clean for part in parts if part.clean is not None]
     return Part(
         encoder,
-        torch.stack([part.weight for part in parts]).mean(dim=0),
+        torch.stack([part.scale / scale * part.weight for part in parts]).mean(dim=0),
         torch.stack(clean).mean(dim=0) if len(clean) == len(parts) else None,
-        parts[0].scale,
+        scale,
     )
 
 

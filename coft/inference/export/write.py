@@ -112,10 +112,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
     """Export to open_clip. Returns lines about the files, and about what was measured."""
-    require_plain(model)
     peers, held_out, lines = choose_peers(model, options, sample)
+    source = model.alone(peers)
+    require_plain(source)
     (part,) = parts_of(model, peers)
-    write_open_clip(model, part, draft)
+    write_open_clip(source, part, draft)
     file_lines = [
         "`open_clip_config.json`, `open_clip_model.safetensors`: the backbone with the adapted image encoder",
         HEAD,
@@ -160,10 +161,10 @@ def describe_int8(draft: Path, sample: Sample) -> Lines:
 def to_head(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
     """Export the vectors of the classes. Returns lines about the file, and about what was measured."""
     peers, held_out, lines = choose_peers(model, options, sample, with_frozen)
-    (part,) = parts_of(model, peers)
-    write_head(model, part, draft)
+    (part,), source = parts_of(model, peers), model.alone(peers)
+    write_head(source, part, draft)
     title = f"{words_for(model, peers)}, with the frozen backbone"
-    predict = partial(with_frozen, model, part)
+    predict = partial(with_frozen, source, part)
     return [HEAD], [*lines, *describe_agreement(model, predict, title, held_out)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from coft.images import index
-from coft.method import coft, guard, negatives
+from coft.method import guard, negatives
 from coft.method.negative_prompt import fit_negative
 from tests.conftest import CLASSNAMES, draw
 
@@ -29,13 +29,11 @@ SHORT: dict[str, Any] = {
 
 
 def make_quick(patch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Filter seeds although runs are so short; fit negative vectors in fewer steps; keep no index of folders.
+    """Fit negative vectors in fewer steps; keep no index of folders.
 
     These CLIPs of random weights train all the same.
     """
     patch.setattr(guard, "LEAST_SKILL", -1.0)
-    patch.setattr(coft, "WARMUP_STEPS", 2)
-    patch.setattr(coft, "MIN_AUC", 0.0)
     patch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
     patch.setattr(index, "CACHE", cache)
 

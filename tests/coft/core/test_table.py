@@ -76,12 +76,12 @@ BOUNDED = """
 import resource, sys, torch
 from coft.core import table
 from coft.core.table import Table
+from coft.labelling.calibration import Belief
 from coft.labelling.neighbours import NeighbourGraph
 from coft.labelling.predictor import FinalClassifier
 from coft.labelling.seeds import select_seeds
-from coft.method.filters import keep_surest, min_p_clean
+from coft.method.filters import min_p_clean
 from coft.method.guard import knowledge
-from coft.method.negative_prompt import separation
 from coft.method.predicting import predict
 torch.set_num_threads(1)
 table.ROWS = int(sys.argv[1])
@@ -96,9 +96,9 @@ logits = models[0].logits(features[0])
 select_seeds(logits, 20, C)
 knowledge(logits)
 graph = NeighbourGraph(features[0], 2, most=1000)
-own, other = (predict(rows, model, 0.5, "softmax", graph) for rows, model in zip(features, models))
-separation(models[0].log_odds(features[0]), own.label)
-keep_surest(min_p_clean(own, other), own, other, 4, C).log_frequency(C)
+belief = Belief(logits)
+own, other = (predict(rows, model, 0.5, "softmax", belief, graph) for rows, model in zip(features, models))
+min_p_clean(own, other).log_frequency(C)
 own.margin, other.confidence
 print("done")
 """

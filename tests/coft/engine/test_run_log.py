@@ -63,10 +63,10 @@ def test_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
     one = PseudoLabels.certain(torch.tensor([0, 1]), torch.tensor([0, 0])).with_weights(torch.tensor([0.9, 0.4]))
     two = PseudoLabels.certain(torch.tensor([2, 3]), torch.tensor([1, 1])).with_weights(torch.tensor([0.6, 0.7]))
     seeds = dict(zip(PEERS, (one, two), strict=True))
-    log.seeds_filtered(seeds, [0.5, 1.0])
+    log.seeds_filtered(seeds)
     reported = log.add(1, "phase1")
     assert reported["precision"] == pytest.approx(2 / 3)
-    assert (reported["kept"], reported["of"], reported["coverage"], reported["separation"]) == (3, 4, 0.75, 0.75)
+    assert (reported["kept"], reported["of"], reported["coverage"]) == (3, 4, 0.75)
 
 
 def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import torch
 from coft.core.world import ALONE, World
 from coft.engine.runtime import Runtime
 from coft.labelling.pseudo_labels import PseudoLabels
-from coft.method import coft
 from coft.method.coft_plus import Contrast
 from coft.method.coft_settings import Phase2
 from coft.rivals import deft
@@ -77,9 +76,8 @@ def assert_same(reached: dict[str, Any], wanted: dict[str, Any], relative: float
 
 @pytest.fixture(autouse=True)
 def _filters_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (coft, deft):
-        monkeypatch.setattr(module, "WARMUP_STEPS", 2)
-        monkeypatch.setattr(module, "MIN_AUC", 0.0)
+    monkeypatch.setattr(deft, "WARMUP_STEPS", 2)
+    monkeypatch.setattr(deft, "MIN_AUC", 0.0)
 
 
 @pytest.mark.parametrize(

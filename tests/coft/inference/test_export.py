@@ -249,15 +249,18 @@ def test_images_of_the_run_are_taken_for_the_comparison(
 def test_a_single_encoder_is_the_one_nearest_to_both(
     checkpoints: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Peer A's vectors are the opposite of peer B's, and weigh less: the mean of both follows B, and the average of
-    the weights knows nothing.
+    """Peer A's encoder is noise, and its vectors are short: the mean of both follows B, and the average of the
+    weights knows nothing.
     """
     model = make_model(checkpoints["resnet"])
     first = model.predictor.classifiers["peer_a"]
     views = model.batch([model.view(pictures / name) for name in ("00.png", "01.png", "02.png")])
     features = model.features(views)[0]
     sure = FinalClassifier(first.encoder, F.normalize(features - features.mean(dim=0), dim=-1), None, 100.0)
-    predictor = Predictor({"peer_a": replace(sure, positive=-sure.positive, scale=10.0), "peer_b": sure})
+    noisy = copy.deepcopy(first.encoder)
+    for parameter in noisy.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    predictor = Predictor({"peer_a": replace(sure, encoder=noisy, positive=-sure.positive, scale=10.0), "peer_b": sure})
     save(make_model(checkpoints["resnet"], predictor=predictor), tmp_path / "run" / "model")
     flags = [str(tmp_path / "run"), "--images", str(pictures), "--single", "--to"]
     assert main([*flags, "onnx", str(tmp_path / "onnx")]) == 0

@@ -15,7 +15,6 @@ from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method.filters import FILTERS, own_labels
 from tests.coft import naive
 from tests.coft.toys import (
-    CLASSES,
     COUNT,
     PARTNER,
     PEERS,
@@ -35,7 +34,6 @@ EACH_EPOCH = {"phase2": replace(PHASES["phase2"], refresh=1)}
 FIRST = 2  # epoch of Phase II
 
 
-@pytest.mark.usefixtures("none_in_any_case")
 @pytest.mark.parametrize("filter", FILTERS)
 def test_each_peer_learns_what_the_filter_makes_of_both_predictions(filter: str) -> None:
     method = make_coft({"filter": filter})
@@ -49,19 +47,6 @@ def test_each_peer_learns_what_the_filter_makes_of_both_predictions(filter: str)
         assert given[name].index.tolist() == list(range(COUNT))
 
 
-def test_the_best_labels_of_each_class_count_in_full_in_any_case() -> None:
-    method = make_coft()
-    begun(method, FIRST)
-    predictions, given, _ = method.observer.labels[0]
-    for name, partner in PARTNER.items():
-        label = predictions[partner].label
-        both = sum(predictions[p].p_clean(label) for p in PEERS)
-        for c in range(CLASSES):
-            members = torch.nonzero(label == c).flatten().tolist()
-            best = max(members, key=lambda i: float(both[i]))
-            assert given[name].weight[best] == 1
-
-
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("classify", SCORES)
 def test_labels_are_chosen_by_the_positive_vectors_whatever_predicts(classify: str) -> None:
@@ -69,43 +54,36 @@ def test_labels_are_chosen_by_the_positive_vectors_whatever_predicts(classify: s
     train(method)
     assert len(method.observer.labels) == 3
     differ = []
-    for n, (predictions, *_) in enumerate(method.observer.labels):
+    for predictions, *_ in method.observer.labels:
         for prediction in predictions.values():
-            tau = 0.0 if n else 0.5  # the first labels spread, after which the prior is corrected once more
             plus, odds = prediction.probability.all().double().log(), prediction.clean.all().double().log()
-            positive, joint = (naive.without_prior(score, tau).argmax(1) for score in (plus, (plus + odds) / 2))
+            positive, joint = (score.argmax(1) for score in (plus, (plus + odds) / 2))
             assert torch.equal(prediction.label, positive)
             differ.append(not torch.equal(joint, positive))
     assert any(differ)
 
 
-@pytest.mark.parametrize("warmup", [0, 4])  # an epoch has two steps
-def test_all_images_are_labelled_every_few_epochs_by_views_of_their_own(
-    warmup: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("coft.method.coft.WARMUP_STEPS", warmup)
+def test_all_images_are_labelled_every_few_epochs_by_views_of_their_own() -> None:
     method = make_coft({"label_views": 3})
     train(method)
     asked = method.engine.images.asked
     keys = {key for views, key, count in asked if views == 3 and count == COUNT}
     assert keys == {(1, "labels", epoch) for epoch in (0, 2, 4)}  # first seeds, and two labellings
-    few = {key for views, key, count in asked if views == 3 and count < COUNT}
-    assert few == {(1, "labels", 1)}  # negative vectors are fitted to the seeds when Phase I ends
+    assert not [key for views, key, count in asked if views == 3 and count < COUNT]
     others = [(key, count) for views, key, count in asked if views == 1]
-    seeds = method.observer.filtered[0][0]
-    filtered = [((1, "labels", epoch), len(seeds[name].index)) for epoch in (0, 1) for name in PEERS if not warmup]
-    assert others[: len(filtered)] == filtered  # the partner's word on seeds, once it is warm
-    assert {key for key, _ in others[len(filtered) :]} == {(1, "labels", 4)}  # and to the labels in the end
+    seeds = method.observer.filtered[0]
+    filtered = [((1, "labels", epoch), len(seeds[name].index)) for epoch in (0, 1) for name in PEERS]
+    assert others[: len(filtered)] == filtered  # the partner's word on seeds
+    assert {key for key, _ in others[len(filtered) :]} == {(1, "labels", 4)}  # and on the labels in the end
     plain = make_coft({"label_views": 1})
     train(plain)
     assert {views for views, _, _ in plain.engine.images.asked} == {1}
 
 
-@pytest.mark.usefixtures("warm_at_once")
 def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_shared() -> None:
-    """Where neither weighs the other's seeds, nor has a word in what is kept in any case."""
+    """Where neither weighs the other's seeds."""
 
-    alone: dict[str, Any] = {"filter": own_labels, "seed_filter": lambda seeds, log_odds, ready: seeds}
+    alone: dict[str, Any] = {"filter": own_labels, "seed_filter": lambda seeds, clean: seeds}
     for options, expected in ((alone, {"peer_b"}), ({}, {"peer_a", "peer_b"})):
         trained = []
         for kind in (ToyBackbone, OtherB):
@@ -156,9 +134,16 @@ def test_a_prediction_is_the_mean_of_the_peers_probabilities_of_the_score_that_c
     images = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     reported = method.engine.predict_each(images)
     assert list(reported) == list(PEERS) and method.ensemble_size == 2
+    pixels, finished = method.engine.images.pixels, until == method.epochs
+    pool = list(range(COUNT))
     for name, classifier in method.inference_models().items():
         with torch.no_grad():
             logits, odds = classifier(images)
+            of_pool = classifier(pixels)
+        if finished:
+            logits, odds = (
+                x / naive.temperature_of(method, y, pool) for x, y in zip((logits, odds), of_pool, strict=True)
+            )
         scores = {"both-prompts": (logits + odds) / 2, "positive": logits}
         torch.testing.assert_close(reported[name], scores.pop(classify).softmax(dim=1))
         assert not any(torch.allclose(reported[name], other.softmax(dim=1)) for other in scores.values())
@@ -180,7 +165,7 @@ def test_what_is_tested_is_made_again_when_weights_have_changed() -> None:
     torch.testing.assert_close(during.exp(), expected.detach())
     engine.end_epoch()
     after = engine.predict(images)
-    assert not torch.equal(first, during) and not torch.equal(during, after)  # the end of Phase I fits the negatives
+    assert not torch.equal(first, during) and torch.equal(during, after)
     other = make_coft()
     other.engine.predict(images)
     load(other, saved(method))

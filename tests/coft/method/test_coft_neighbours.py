@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from coft.core import table
+from coft.core.table import Table
 from coft.labelling import neighbours
+from coft.labelling.calibration import Belief
 from coft.labelling.neighbours import NeighbourGraph
 from coft.labelling.pseudo_labels import Predictions
 from tests.coft import naive
@@ -50,10 +52,14 @@ def assert_predicted(predictions: Predictions, expected: Expected) -> None:
     torch.testing.assert_close(predictions.clean.all().double(), p_clean, atol=1e-4, rtol=0)
 
 
-def first_predictions(features: Tensor, adapted: Tensor, logits: Tensor, odds: Tensor, rule: str) -> Expected:
-    """Labels that have spread, probabilities that have, and p_clean, which has not."""
-    labels = naive.mixture(adapted, naive.without_prior(spread(features, logits))).argmax(dim=1).tolist()
-    return labels, naive.smooth(features, NEAR, logits.softmax(dim=1)), clean(odds, rule)
+def first_predictions(method: Any, name: str, rule: str) -> Expected:
+    """Labels and probabilities that have spread, and p_clean, which has not."""
+    features, adapted = naive.clip_features(method), naive.teacher_features(method)[name]
+    logits, odds = naive.teacher_scores(method)[name]
+    scores = naive.mixture(adapted, naive.without_prior(spread(features, logits))).log()
+    if rule == "softmax":
+        scores, odds = (naive.calibrated(method, x) for x in (scores, odds))
+    return scores.argmax(dim=1).tolist(), scores.softmax(dim=1), clean(odds, rule)
 
 
 @pytest.mark.parametrize(("tau", "seed"), [(0.0, 1), (0.5, 2)])
@@ -76,15 +82,12 @@ def test_first_seeds_are_the_surest_after_probabilities_have_spread(tau: float, 
     assert expected != others  # neighbours have a say
 
 
-@pytest.mark.usefixtures("none_in_any_case")
 @pytest.mark.parametrize("rule", ["softmax", "sigmoid"])
 def test_first_labels_spread_among_images_that_are_alike_to_the_frozen_clip(rule: str) -> None:
     method = make_coft({"clean_rule": rule, "label_views": 3})
     train(method, FIRST)
     method.engine.begin_epoch(FIRST)
-    features, adapted = naive.clip_features(method), naive.teacher_features(method)
-    scores = naive.teacher_scores(method)
-    expected = {name: first_predictions(features, adapted[name], *scores[name], rule) for name in PEERS}
+    expected = {name: first_predictions(method, name, rule) for name in PEERS}
     predictions, labels, _ = method.observer.labels[0]
     for name, partner in PARTNER.items():
         assert_predicted(predictions[name], expected[name])
@@ -97,11 +100,12 @@ def test_first_labels_spread_among_images_that_are_alike_to_the_frozen_clip(rule
 def test_later_labels_are_each_image_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     method: Any = make_coft()
     train(method, FIRST + 2)
+    method.belief = Belief(Table.of(method.belief.scores.all()))  # which has spread
     monkeypatch.setattr(NeighbourGraph, "spread", lambda *args: pytest.fail("frozen features know less by now"))
     method.engine.begin_epoch(FIRST + 2)
     scores = naive.teacher_scores(method)
     for name in PEERS:
-        logits, odds = scores[name]
+        logits, odds = (naive.calibrated(method, x) for x in scores[name])
         expected = logits.argmax(dim=1).tolist(), logits.softmax(dim=1), odds.softmax(dim=1)
         assert_predicted(method.observer.labels[1][0][name], expected)
 

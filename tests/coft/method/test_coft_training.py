@@ -53,7 +53,6 @@ def test_phase_one_learns_from_weak_views_and_phase_two_from_strong_ones(epoch: 
                 assert any(torch.equal(shown, drawn) for drawn in draws), name
 
 
-@pytest.mark.usefixtures("warm_at_once")
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_losses_equal_their_definition(epoch: int) -> None:
     """A batch of a peer, with heads, filter, frequencies and complements written out."""
@@ -169,7 +168,6 @@ def test_training_learns() -> None:
 # -------------------------------------------------------------------- bits
 
 
-@pytest.mark.usefixtures("warm_at_once")
 @pytest.mark.parametrize("filter", ["min-p-clean", "own"])
 def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits(filter: str) -> None:
     assert_resumes(lambda: make_coft({"filter": filter} | ALL_SEEDS))

@@ -91,31 +91,31 @@ def test_a_rule_for_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     label = likeliest_class.tolist()
     expected = [[i for i in range(COUNT) if label[i] == c][:3] for c in range(CLASSES)]
     for n, name in enumerate(PEERS):
-        assert seen[name] == {i: (c, 1.0) for c, members in enumerate(expected) for i in members[n::2]}
+        dealt = {i: c for c, members in enumerate(expected) for i in members[n::2]}
+        assert {i: c for i, (c, _) in seen[name].items()} == dealt
     assert pairs(seeds) == [(i, c) for c, members in enumerate(expected) for i in members]
     train(method, start=1)
     assert not asked[1:]  # Phase II has no seeds
 
 
 def test_a_filter_of_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeds count by halves, and where the partner's d is not the highest for their label, not at all."""
-    asked: list[tuple[PseudoLabels, Table, bool]] = []
+    """Seeds count by halves, and where the partner finds them less clean than most, not at all."""
+    asked: list[tuple[PseudoLabels, Tensor]] = []
 
-    def halves(seeds: PseudoLabels, log_odds: Table, ready: bool) -> PseudoLabels:
-        asked.append((seeds, log_odds, ready))
-        return seeds.with_weights(0.5 * (likeliest(log_odds) == seeds.label).float())
+    def halves(seeds: PseudoLabels, clean: Tensor) -> PseudoLabels:
+        asked.append((seeds, clean))
+        return seeds.with_weights(0.5 * (clean > clean.median()).float())
 
-    monkeypatch.setattr("coft.method.coft.WARMUP_STEPS", 0)
     all_seeds = {"seeds_per_class": 5, "seeds_share": 1.0}
-    method, fresh = (make_coft(all_seeds, seed_filter=halves) for _ in range(2))
+    method, fresh = (make_coft(all_seeds | {"clean_rule": "sigmoid"}, seed_filter=halves) for _ in range(2))
     seen = what_reaches_the_loss(method, monkeypatch, 1)
-    assert [ready for *_, ready in asked] == [auc > 0.9 for auc in method.observer.filtered[0][1]]
-    for (seeds, log_odds, _), (name, partner) in zip(asked, PARTNER.items(), strict=True):
-        classes = likeliest(log_odds).tolist()
-        assert seen[name] == {i: (y, 0.5 * (y == c)) for (i, y), c in zip(pairs(seeds), classes, strict=True)}
+    for (seeds, clean), (name, partner) in zip(asked, PARTNER.items(), strict=True):
+        kept = (clean > clean.median()).tolist()
+        assert seen[name] == {i: (y, 0.5 * k) for (i, y), k in zip(pairs(seeds), kept, strict=True)}
         with torch.no_grad():
             odds = fresh.peers[partner].prompted()(method.engine.images.pixels[seeds.index])[1]
-        torch.testing.assert_close(log_odds.all(), odds)
+        expected = odds.gather(1, seeds.label.unsqueeze(1)).squeeze(1).sigmoid()
+        torch.testing.assert_close(clean, expected)
 
 
 def test_an_observer_changes_no_bit() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from coft.core.table import Table
-from coft.labelling.pseudo_labels import Predictions, PseudoLabels
-from coft.method.filters import FILTERS, keep_best
+from coft.labelling.pseudo_labels import Predictions
+from coft.method.filters import FILTERS
 
 N, C = 200, 5
 
@@ -41,22 +41,3 @@ def test_every_rule_equals_a_naive_loop(rule: str) -> None:
     assert [(int(y), float(w)) for y, w in zip(labels.label, labels.weight, strict=True)] == wanted
     assert labels.keep.tolist() == [w > 0.5 for _, w in wanted]
     assert labels.index.tolist() == list(range(N)) and labels.weight.dtype == torch.float32
-
-
-@pytest.mark.parametrize("soft", [True, False])
-@pytest.mark.parametrize("at_least", [0, 1, 7, 1000])
-def test_keep_best_equals_a_naive_loop(at_least: int, soft: bool) -> None:
-    source = torch.Generator().manual_seed(3)
-    label, score = torch.randint(0, C - 1, (N,), generator=source), torch.rand(N, generator=source).round(decimals=1)
-    weight = torch.rand(N, generator=source)
-    weight = weight if soft else (weight > 0.8).float()
-    index = torch.randperm(N, generator=source)
-    before = weight.clone()
-    result = keep_best(PseudoLabels(index, label, weight, label), score, at_least, C)
-    wanted = weight.tolist()
-    for c in range(C):
-        members = sorted((i for i in range(N) if label[i] == c), key=lambda i: (-score[i].item(), i))
-        for i in members[:at_least]:
-            wanted[i] = 1
-    assert result.weight.tolist() == wanted and torch.equal(weight, before)
-    assert result.label is label and result.index is index

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.core.table import Table
 from coft.method import negative_prompt
 from coft.method.negative_prompt import (
     draw,
@@ -17,7 +16,6 @@ from coft.method.negative_prompt import (
     dual_loss,
     expected_dual_loss,
     fit_negative,
-    separation,
 )
 from tests.coft.naive import sigmoid
 
@@ -53,21 +51,6 @@ def test_expected_dual_loss_is_the_mean_over_all_complements_with_gradients() ->
     torch.testing.assert_close(ours, plain)
     weight = torch.tensor([1.0, 0.5, 0.0, 0.25, 1.0, 0.1], dtype=torch.float64)
     torch.testing.assert_close(*(torch.autograd.grad(loss, d, weight)[0] for loss in (ours, plain)))
-
-
-def test_separation_equals_counted_pairs() -> None:
-    d = torch.tensor([[3.0, 1.0, 0.2], [0.5, 0.2, 3.0]])
-    y = torch.tensor([0, 1])
-    at_label = [3.0, 0.2]
-    others = [1.0, 0.2, 0.5, 3.0]
-    wins = sum((a > b) + 0.5 * (a == b) for a in at_label for b in others)
-    assert separation(Table.of(d), y) == pytest.approx(wins / 8)
-    for seed in range(5):
-        source = torch.Generator().manual_seed(seed)
-        d = torch.randn(7, 4, generator=source).round(decimals=1)
-        y = torch.randint(4, (7,), generator=source)
-        pairs = [(float(d[i, y[i]]), float(d[j, c])) for i in range(7) for j in range(7) for c in range(4) if c != y[j]]
-        assert separation(Table.of(d), y) == pytest.approx(sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs))
 
 
 # -------------------------------------------------------------------- fitted to what is known

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from coft.core.seeding import generator
+from coft.core.table import Table
 from coft.engine.runtime import Runtime
+from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.negative_prompt import draw_complement, dual_loss
 from coft.rivals import deft
-from coft.rivals.deft import DeFT, DeFTSettings, Phase1, Phase2
+from coft.rivals.deft import DeFT, DeFTSettings, Phase1, Phase2, keep_best, separation
 from tests.coft.naive import zero_shot_logits
 from tests.coft.toys import (
     CLASSES,
@@ -201,3 +203,37 @@ def test_steps_phases_and_predictions() -> None:
         torch.testing.assert_close(reported[name], logits.softmax(dim=1))
     torch.testing.assert_close(method.engine.predict(pixels).exp(), sum(reported.values()) / 2)
     assert list(reported) == list(PEERS)
+
+
+def test_separation_equals_counted_pairs() -> None:
+    d = torch.tensor([[3.0, 1.0, 0.2], [0.5, 0.2, 3.0]])
+    y = torch.tensor([0, 1])
+    at_label = [3.0, 0.2]
+    others = [1.0, 0.2, 0.5, 3.0]
+    wins = sum((a > b) + 0.5 * (a == b) for a in at_label for b in others)
+    assert separation(Table.of(d), y) == pytest.approx(wins / 8)
+    for seed in range(5):
+        source = torch.Generator().manual_seed(seed)
+        d = torch.randn(7, 4, generator=source).round(decimals=1)
+        y = torch.randint(4, (7,), generator=source)
+        pairs = [(float(d[i, y[i]]), float(d[j, c])) for i in range(7) for j in range(7) for c in range(4) if c != y[j]]
+        assert separation(Table.of(d), y) == pytest.approx(sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs))
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("at_least", [0, 1, 7, 1000])
+def test_keep_best_equals_a_naive_loop(at_least: int, soft: bool) -> None:
+    source = torch.Generator().manual_seed(3)
+    label, score = torch.randint(0, 4, (40,), generator=source), torch.rand(40, generator=source).round(decimals=1)
+    weight = torch.rand(40, generator=source)
+    weight = weight if soft else (weight > 0.8).float()
+    index = torch.randperm(40, generator=source)
+    before = weight.clone()
+    result = keep_best(PseudoLabels(index, label, weight, label), score, at_least, 5)
+    wanted = weight.tolist()
+    for c in range(5):
+        members = sorted((i for i in range(40) if label[i] == c), key=lambda i: (-score[i].item(), i))
+        for i in members[:at_least]:
+            wanted[i] = 1
+    assert result.weight.tolist() == wanted and torch.equal(weight, before)
+    assert result.label is label and result.index is index

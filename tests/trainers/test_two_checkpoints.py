@@ -1,0 +1,83 @@
+"""Peers on two checkpoints: each has one of them, and what is frozen has both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coft.backbones.architecture import is_vit
+from coft.core.errors import UserError
+from coft.inference.store import load
+from scripts.export import main as export
+from tests.coft.toys import assert_same_bits
+from tests.conftest import draw
+from tests.trainers.conftest import weights
+from tests.trainers.runs import stop_in
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def two(checkpoints: dict[str, Path]) -> str:
+    return f"{checkpoints['resnet']}+{checkpoints['vit']}"
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus", "SelfTraining", "Supervised", "TrainingFree", "ZeroshotCLIP2"])
+def test_a_run_is_loaded_with_the_same_bits(run: Run, two: str, trainer: str) -> None:
+    built = run(trainer, two)
+    assert 0 <= built.results["accuracy_test"] <= 100
+    if trainer == "TrainingFree":
+        return
+    model = load(Path(built.output_dir))
+    images = next(iter(built.test_loader))["img"]
+    assert torch.equal(model.log_probabilities(images), built.engine.predict(images))
+    kinds = [is_vit(model.visual_of(encoder)) for encoder in model.predictor.encoders]
+    assert kinds == ([False] if trainer == "ZeroshotCLIP2" else [False, True])
+
+
+def test_a_run_goes_on_to_the_same_bits(run: Run, two: str) -> None:
+    whole, first = run("CoFTPlus", two, out="whole"), run("CoFTPlus", two, train=False)
+    stop_in(first, 3, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    resumed = run("CoFTPlus", two)
+    assert resumed.start_epoch == 3
+    assert_same_bits(weights(whole), weights(resumed))
+
+
+def test_the_zero_shot_labels_are_those_of_both(run: Run, two: str, checkpoints: dict[str, Path]) -> None:
+    logits = []
+    for backbone in (two, "resnet", "vit"):
+        engine = run("TrainingFree", backbone, train=False, out=f"out{len(logits)}").engine
+        logits.append(engine.clip_features().all() @ engine.clip.zero_shot_text().t())
+    torch.testing.assert_close(logits[0], (logits[1] + logits[2]) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_a_trainer_of_one_checkpoint_says_so(run: Run, two: str) -> None:
+    with pytest.raises(UserError, match=r"UPL takes one checkpoint; name one, or run one of CoFT, CoFTPlus, Self"):
+        run("UPL", two)
+
+
+def test_exports_have_one_of_them_or_both(run: Run, two: str, tmp_path: Path, capsys: Any) -> None:
+    built = run("CoFT", two)
+    folder = built.output_dir
+    Image.fromarray(draw(0, np.random.default_rng(0))).save(tmp_path / "image.png")
+    args = [folder, "--images", str(tmp_path / "image.png"), "--to"]
+    assert export([*args, "onnx", str(tmp_path / "onnx")]) == 0
+    assert "the same class as the run's model for 100.0 %" in (tmp_path / "onnx" / "README.md").read_text()
+    capsys.readouterr()
+    for to in ("head", "open_clip"):
+        assert export([*args, to, str(tmp_path / "none")]) == 2
+        assert "have no average; name one with --peers a, or b" in capsys.readouterr().err
+    assert export([*args, "head", str(tmp_path / "head"), "--peers", "b"]) == 0
+    assert export([*args, "open_clip", str(tmp_path / "clip"), "--peers", "a"]) == 0
