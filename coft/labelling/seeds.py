@@ -9,6 +9,8 @@ from coft.core.table import Table
 
 from .pseudo_labels import PseudoLabels
 
+SEEDS_SHARE = 0.5  # seeds of both peers, at most so much of the images of a class
+
 
 def seed_quota(num_images: int, num_classes: int, at_most: int, share: float) -> int:
     """Seeds of each class for each of two peers: a share of the images that a class can be expected to have.

@@ -23,7 +23,7 @@ from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import FinalClassifier, Predictor, finished
 from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
-from coft.labelling.seeds import quotas, seed_quota, select_seeds
+from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
 
 from .coft_settings import CoFTSettings
 from .filters import FILTERS, OWN, SEED_FILTERS, Filter, SeedFilter, min_softmax, weigh_seeds
@@ -70,7 +70,7 @@ class CoFT(TwoPhases):
         super().__init__(engine, settings, observer)
         self.guard, self.select_seeds = guard, select_seeds
         self.temperatures: dict[str, tuple[float, float]] = {}
-        self.per_peer = seed_quota(self.num_images, self.num_classes, settings.seeds_per_class, settings.seeds_share)
+        self.per_peer = seed_quota(self.num_images, self.num_classes, settings.seeds_per_class, SEEDS_SHARE)
         self.filter = filter or FILTERS[settings.filter]
         self.seed_filter = seed_filter or SEED_FILTERS.get(settings.filter, weigh_seeds)
 
@@ -82,12 +82,12 @@ class CoFT(TwoPhases):
         features, text = self.engine.clip_features(settings.label_views), self.zero_shot_text()
         self.trains = not (self.guard and hardly_knows(zero_shot_logits(features, text, clip.scale), len(text)))
         label = likeliest(self.belief.scores)
-        per_class = quotas(label, self.num_classes, settings.seeds_share, 2 * self.per_peer)
+        per_class = quotas(label, self.num_classes, SEEDS_SHARE, 2 * self.per_peer)
         seeds = self.select_seeds(self.belief.scores, per_class, self.num_classes)
         self.labels = {name: seeds.alternate(start, self.num_classes) for start, name in enumerate(NAMES)}
         if not all(len(labels.index) for labels in self.labels.values()):
             few = f"{self.num_images} images are too few for seeds of two peers"
-            raise UserError(f"{few}; take more images, or a larger SEEDS_SHARE")
+            raise UserError(f"{few}; take more images")
         self.observer.seeds_chosen(seeds, label, per_class)
 
     @cached_property
@@ -249,7 +249,6 @@ class CoFT(TwoPhases):
         """Settings of a peer."""
         settings = self.settings
         return {
-            "negative_to_visual": settings.neg_grad_to_visual,
             "class_negative": settings.class_negative,
             "ema_decay": settings.phase2.ema,
         }

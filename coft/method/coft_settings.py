@@ -38,7 +38,6 @@ class CoFTSettings:
     n_ctx: int = setting(0, "random context tokens; 0: the words of the data set's template", at_least=0)
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
     seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
-    seeds_share: float = setting(0.5, "seeds of both peers, at most so much of the images of a class", above=0.0)
     prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
     label_views: int = setting(3, "views of an image that a pseudo-label is the mean of", at_least=1)
     clean_rule: str = setting("softmax", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
@@ -52,6 +51,5 @@ class CoFTSettings:
         in_phase1=tuple(SEED_FILTERS),
     )
     lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
-    neg_grad_to_visual: bool = setting(True, "the dual loss trains the light visual module, too")
     phase1: Phase1 = field(default_factory=Phase1)
     phase2: Phase2 = field(default_factory=Phase2, metadata={"phase2": True})

@@ -21,7 +21,7 @@ from coft.labelling.losses import Term
 from coft.labelling.predictor import FinalClassifier, Predictor
 from coft.labelling.protocol import Batch, Engine, Method, Observer, Stream, Tuning
 from coft.labelling.pseudo_labels import PseudoLabels
-from coft.labelling.seeds import quotas, seed_quota, select_seeds
+from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
 from coft.method.coft_settings import CoFTSettings
 
 from .coft_labels import OWN, coft_scores, labels_setting, views_setting
@@ -204,6 +204,6 @@ class UPL(PromptTuning):
             self.learn_from(self.zero_shot_logits(), settings.seeds_per_class)
             return
         logits = coft_scores(self.engine, settings.labels, settings.label_views, COFT.prior_tau)
-        images, classes, share = len(logits), len(self.engine.clip.classnames), COFT.seeds_share
+        images, classes, share = len(logits), len(self.engine.clip.classnames), SEEDS_SHARE
         most = 2 * seed_quota(images, classes, COFT.seeds_per_class, share)
         self.learn_from(logits, quotas(likeliest(logits), classes, share, most))

@@ -60,7 +60,7 @@ def _quick(run: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "CoFT": _phases("CoFT", **{"PHASE1.MIN_STEPS": 208}),  # 104 an epoch: the seeds of the second are filtered
     "CoFT, filter own": _phases("CoFT", FILTER="own"),
-    "CoFT, LoRA, DeFT's routing": _phases("CoFT", VISUAL="lora", NEG_GRAD_TO_VISUAL=False, FILTER="min-softmax"),
+    "CoFT, LoRA": _phases("CoFT", VISUAL="lora", FILTER="min-softmax"),
     "CoFT, one negative vector": _phases(
         "CoFT", CLASS_NEGATIVE=False, CLEAN_RULE="sigmoid", FILTER="partner", **{"N_CTX": 4}
     ),

@@ -1,4 +1,4 @@
-"""What a run leaves for people to read, and that docs/method.md explains all of it."""
+"""What a run leaves for people to read, and that docs/howto/report.md explains all of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coft.method import guard
 from tests.conftest import write_shapes
 from tests.trainers.conftest import OURS
 
-PAGE = Path(__file__).parents[2] / "docs" / "method.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "report.md"
 PEERS = ("peer_a", "peer_b")
 TWO_PHASES = ("CoFT", "CoFTPlus", "CoFTOracle", "DeFT")
 LABELS_USED = {"CoOp": 6, "Supervised": 36}

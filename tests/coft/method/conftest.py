@@ -5,6 +5,13 @@ from __future__ import annotations
 import pytest
 
 from coft.labelling import mixture, neighbours
+from coft.method import coft
+
+
+@pytest.fixture
+def all_of_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many seeds as a class has images."""
+    monkeypatch.setattr(coft, "SEEDS_SHARE", 9.0)
 
 
 @pytest.fixture

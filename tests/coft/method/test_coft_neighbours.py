@@ -62,10 +62,11 @@ def first_predictions(method: Any, name: str, rule: str) -> Expected:
     return scores.argmax(dim=1).tolist(), scores.softmax(dim=1), clean(odds, rule)
 
 
+@pytest.mark.usefixtures("all_of_a_class")
 @pytest.mark.parametrize(("tau", "seed"), [(0.0, 1), (0.5, 2)])
 def test_first_seeds_are_the_surest_after_probabilities_have_spread(tau: float, seed: int) -> None:
     """Each run has views of its own; the peers share the seeds by turns."""
-    settings = {"prior_tau": tau, "seeds_per_class": 4, "seeds_share": 1.0, "label_views": 3}
+    settings = {"prior_tau": tau, "seeds_per_class": 4, "label_views": 3}
     method = make_coft(settings, seed=seed)
     method.engine.begin()
     alone = naive.zero_shot(method)

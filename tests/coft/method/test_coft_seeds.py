@@ -14,7 +14,7 @@ from coft.method.coft_settings import Phase1
 from tests.coft import naive
 from tests.coft.toys import CLASSES, PARTNER, PEERS, ToyImages, begun, make_coft, pairs
 
-ALL_SEEDS = {"seeds_per_class": 5, "seeds_share": 1.0}
+ALL_SEEDS = {"seeds_per_class": 5}
 
 
 def test_peers_differ_in_seeds_prompts_batches_and_views() -> None:
@@ -33,6 +33,7 @@ def test_peers_differ_in_seeds_prompts_batches_and_views() -> None:
     assert not any(torch.equal(seen[0][i], seen[1][i]) for i in seen[0].keys() & seen[1].keys())
 
 
+@pytest.mark.usefixtures("all_of_a_class")
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     ("rule", "filter"),
@@ -72,13 +73,14 @@ def judged_by(method: Any, partner: str, seeds: PseudoLabels, rule: str) -> list
     return [naive.likely_right(d, y, rule) for d, y in zip(odds.tolist(), seeds.label.tolist(), strict=True)]
 
 
+@pytest.mark.usefixtures("all_of_a_class")
 @pytest.mark.parametrize(
     ("batch", "seeds", "min_steps"), [(4, 3, 4), (2, 3, 20), (2, 4, 2), (100, 5, 0), (3, 3, 7), (30, 3, 7)]
 )
 def test_an_epoch_passes_over_the_seeds_or_makes_its_part_of_the_least_steps(
     batch: int, seeds: int, min_steps: int
 ) -> None:
-    settings = {"seeds_per_class": seeds, "seeds_share": 9.0, "phase1": Phase1(2, min_steps)}
+    settings = {"seeds_per_class": seeds, "phase1": Phase1(2, min_steps)}
     method = make_coft(settings, images=ToyImages(60, batch_size=batch))
     steps, left, passes = len(begun(method)), CLASSES * seeds, 0
     assert left >= max(len(labels.index) for labels in method.labels.values())

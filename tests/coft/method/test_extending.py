@@ -98,6 +98,7 @@ def test_a_rule_for_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not asked[1:]  # Phase II has no seeds
 
 
+@pytest.mark.usefixtures("all_of_a_class")
 def test_a_filter_of_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeds count by halves, and where the partner finds them less clean than most, not at all."""
     asked: list[tuple[PseudoLabels, Tensor]] = []
@@ -106,7 +107,7 @@ def test_a_filter_of_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None
         asked.append((seeds, clean))
         return seeds.with_weights(0.5 * (clean > clean.median()).float())
 
-    all_seeds = {"seeds_per_class": 5, "seeds_share": 1.0}
+    all_seeds = {"seeds_per_class": 5}
     method, fresh = (make_coft(all_seeds | {"clean_rule": "sigmoid"}, seed_filter=halves) for _ in range(2))
     seen = what_reaches_the_loss(method, monkeypatch, 1)
     for (seeds, clean), (name, partner) in zip(asked, PARTNER.items(), strict=True):

@@ -32,7 +32,7 @@ from tests.coft.toys import (
 from .making import make_oracle
 
 TRUTH = (ToyImages().truth + (torch.arange(COUNT) % 4 == 0)) % CLASSES  # not what the images look like, in part
-FEW = {"seeds_per_class": 5, "seeds_share": 1.0}
+FEW = {"seeds_per_class": 5}
 
 
 def test_an_oracle_that_tells_nothing_leaves_coft_as_it_is() -> None:
