@@ -112,6 +112,7 @@ class MethodTrainer(TrainerX):
             UserError: Naming the key.
         """
         name = self.spec.trainer
+        self.spec.check_backbone(cfg.MODEL.BACKBONE.NAME)
         section = cfg.TRAINER[name.upper()] if self.spec.settings else {}
         check_light_module(section.get("VISUAL", "auto"), f"{self.spec.section}.VISUAL")
         if self.spec.label_free and cfg.TEST.FINAL_MODEL != "last_step":

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from coft.backbones.members import member_names
 from coft.core.errors import UserError
 from scripts.launch import CONFIGS
 
 from .list import Result, identity, key_of, read_list, stages
 from .methods import Method, Settings, pairs_of
-from .plan import Grid, Run, plan
+from .plan import Grid, Run, plan, trainer_class
 from .statistics import Right
 
 FILE = CONFIGS / "benchmark.yaml"
@@ -106,13 +107,19 @@ def _small(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Me
     return Benchmark(chosen, [method for method in methods if method.name in small["methods"]], small["seeds"])
 
 
+def runs_on(method: Method, backbone: str) -> bool:
+    """Whether a row is there for a backbone: for two checkpoints, where the trainer takes two."""
+    return len(member_names(backbone)) == 1 or trainer_class(method.trainer).spec.two_checkpoints
+
+
 def plan_units(benchmark: Benchmark, data: str, output: Path) -> dict[Unit, list[Run]]:
     """Plan the runs of all units. What draws nothing has the first seed, whichever the others have."""
     runs = {}
     drawing, fixed = ([m for m in benchmark.methods if m.seeded == seeded] for seeded in (True, False))
     for unit in benchmark.units:
         grid = Grid([unit.dataset], benchmark.seeds, [unit.backbone], data, output, unit.settings)
-        runs[unit] = [*plan(fixed, replace(grid, seeds=SEEDS[:1])), *plan(drawing, grid)]
+        able = [[m for m in methods if runs_on(m, unit.backbone)] for methods in (fixed, drawing)]
+        runs[unit] = [*plan(able[0], replace(grid, seeds=SEEDS[:1])), *plan(able[1], grid)]
     return runs
 
 
@@ -135,12 +142,14 @@ class Rows:
         right: By method.
         seconds: By method, of each seed.
         scores: AUROCs of CoFT's first and last labels, by time and score; means over seeds.
+        shares: Percent of CoFT's labels that are right, and mean p_clean, by time; means over seeds.
     """
 
     methods: Sequence[str]
     right: Mapping[str, BySeed]
     seconds: Mapping[str, Mapping[int, float]]
     scores: Mapping[tuple[str, str], float]
+    shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def rows_of(
@@ -156,6 +165,7 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
     right: dict[str, BySeed] = {}
     seconds: dict[str, dict[int, float]] = {}
     scores: list[Mapping[tuple[str, str], float]] = []
+    of_coft: list[Result] = []
     for run in runs:
         if run not in results:
             continue
@@ -166,10 +176,16 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
         seconds.setdefault(run.method.name, {})[seed] = result.seconds
         if run.method.name == "CoFT" and result.scores:
             scores.append(result.scores)
+            of_coft.append(result)
     places = dict.fromkeys(place for of_run in scores for place in of_run)
     means = {place: float(np.mean([of_run[place] for of_run in scores])) for place in places}
     methods = dict.fromkeys(title for run in runs for _, title in stages(run))
-    return Rows(list(methods), right, seconds, means)
+    told = [result for result in of_coft if result.believed]
+    shares = {
+        time: tuple(float(np.mean([getattr(result, kind)[time] for result in told])) for kind in ("pool", "believed"))
+        for time in (told[0].believed if told else ())
+    }
+    return Rows(list(methods), right, seconds, means, shares)
 
 
 def with_derived(unit: Unit, rows: Rows, derived: Sequence[Entry]) -> Rows:

@@ -20,6 +20,7 @@ REFERENCES = (  # of ratios of errors
     "self-training, equal steps, CoFT's first labels",
     *("CoFT, filter: none", "CoFT, filter: own", "CoFT, filter: min-softmax", "CoFT", "CoOp, 16 labels a class"),
 )
+CLOSE = 5  # points by which a share that is believed may miss what is right
 Table = Mapping[Unit, Rows]
 
 
@@ -34,7 +35,7 @@ def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: S
     """
     tables = [bar_table(units, bars), accuracy_table(units), mean_table(units)]
     tables += [ratio_table(units, name) for name in OURS]
-    tables += [score_table(units), seconds_table(units)]
+    tables += [score_table(units), share_table(units), seconds_table(units)]
     return "\n\n".join([f"`{called}`", *filter(None, tables), *(f"- {note}" for note in notes)]) + "\n"
 
 
@@ -189,6 +190,26 @@ def score_table(units: Table) -> str:
             ["p_clean above all, first and last", f"{always} of {len(counted)}", *[MISSING] * (len(places) - 1)]
         )
     heads = ["AUROC, right from wrong labels", *(f"{time}: {name}" for time, name in places)]
+    return markdown(rows, heads)
+
+
+def share_table(units: Table) -> str:
+    """How many of CoFT's first and last labels are right, and how many p_clean says: a row a unit.
+
+    The last row counts the units where they differ by at most CLOSE points, by time and at both times.
+    """
+    shares = {unit: rows.shares for unit, rows in units.items() if rows.shares}
+    times = list(dict.fromkeys(time for of_unit in shares.values() for time in of_unit))
+    rows = [[unit.title, *(f"{x:.1f}" for time in times for x in of_unit[time])] for unit, of_unit in shares.items()]
+    counted = [of_unit for unit, of_unit in shares.items() if unit.role in COUNTED]
+    if len(counted) > 1:
+        close = [[abs(of_unit[time][0] - of_unit[time][1]) <= CLOSE for time in times] for of_unit in counted]
+        cells = [cell for of_time in zip(*close, strict=True) for cell in (MISSING, f"{sum(of_time)} of {len(close)}")]
+        rows.append([f"within {CLOSE} points (units that count)", *cells])
+        rows.append(
+            ["the same, first and last", f"{sum(map(all, close))} of {len(close)}", *[MISSING] * (2 * len(times) - 1)]
+        )
+    heads = ["labels of all images, %", *(f"{time}: {name}" for time in times for name in ("right", "mean p_clean"))]
     return markdown(rows, heads)
 
 

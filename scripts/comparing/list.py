@@ -25,7 +25,7 @@ WITH_PHASE1 = ("CoFT",)  # a row of its own
 P_CLEAN = "p_clean"
 SCORES = {P_CLEAN: "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
 TIMES = {"first": 0, "last": -1}  # labels of Phase II
-POOL = "pool_accuracy"
+POOL, BELIEVED = "pool_accuracy", "mean_p_clean"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Result:
         predicted: Class of each test image by stage: its place among the names of the test set, in alphabetical order;
             -1 for others. Shape (images,) each. Empty in lines of earlier versions.
         pool: Percent of the unlabeled images whose label is right, by time: "zero-shot", "first", "last".
+        believed: Mean p_clean of the labels of all unlabeled images, in percent, by time: "first", "last".
     """
 
     right: Mapping[str, NDArray[np.bool_]]
@@ -48,6 +49,7 @@ class Result:
     commit: str = ""
     predicted: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
     pool: Mapping[str, float] = field(default_factory=dict)
+    believed: Mapping[str, float] = field(default_factory=dict)
 
 
 def stages(run: Run) -> list[tuple[str, str]]:
@@ -73,6 +75,7 @@ def read_result(run: Run) -> Result | None:
         summary.get("versions", {}).get("commit", ""),
         {stage: names.get_indexer(pd.Index(table[stage])).astype(np.int16) for stage in there},
         _pool(rows),
+        _of_phase2(rows, BELIEVED),
     )
 
 
@@ -86,10 +89,15 @@ def _scores(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 def _pool(rows: pd.DataFrame) -> dict[str, float]:
     """Percent of all unlabeled images whose label is right: zero-shot, and first and last in Phase II."""
-    rows = rows.reindex(columns=["stage", POOL]).dropna()
-    by_stage = {stage: (100 * of_stage[POOL]).to_list() for stage, of_stage in rows.groupby("stage")}
-    pool = {"zero-shot": by_stage["zero-shot"][0]} if "zero-shot" in by_stage else {}
-    return pool | {time: by_stage["phase2"][at] for time, at in TIMES.items() if "phase2" in by_stage}
+    begun = rows[rows["stage"] == "zero-shot"].reindex(columns=[POOL]).dropna()
+    pool = {"zero-shot": 100 * float(begun.iloc[0][POOL])} if len(begun) else {}
+    return pool | _of_phase2(rows, POOL)
+
+
+def _of_phase2(rows: pd.DataFrame, column: str) -> dict[str, float]:
+    """A share of the first and the last labels of Phase II, in percent, by time."""
+    rows = rows[rows["stage"] == "phase2"].reindex(columns=[column]).dropna()
+    return {time: 100 * float(rows.iloc[at][column]) for time, at in TIMES.items()} if len(rows) else {}
 
 
 def identity(run: Run, settings: Settings) -> dict[str, Any]:
@@ -136,8 +144,10 @@ def read_list(path: Path) -> dict[str, Result]:
                 stage: np.frombuffer(bytes.fromhex(text), np.int16)
                 for stage, text in entry.get("predicted", {}).items()
             }
-            pool = {time: float(value) for time, value in entry.get("pool", {}).items()}
-            made = float(entry["seconds"]), scores, entry.get("commit", ""), predicted, pool
+            pool, believed = (
+                {time: float(value) for time, value in entry.get(name, {}).items()} for name in ("pool", "believed")
+            )
+            made = float(entry["seconds"]), scores, entry.get("commit", ""), predicted, pool, believed
             results[key_of(entry["of"])] = Result(right, *made)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: this is no result of the benchmark; remove the line") from error
@@ -167,9 +177,10 @@ def _line(of: Mapping[str, Any], result: Result) -> str:
     images = len(next(iter(result.right.values())))
     right = {stage: np.packbits(value).tobytes().hex() for stage, value in result.right.items()}
     predicted = {stage: value.tobytes().hex() for stage, value in result.predicted.items()}
-    pool = {time: round(value, 2) for time, value in result.pool.items()}
+    shares = {"pool": result.pool, "believed": result.believed}
+    rounded = {name: {time: round(value, 2) for time, value in of.items()} for name, of in shares.items()}
     made = {"commit": result.commit, "seconds": round(result.seconds), "images": images}
-    return json.dumps({"of": of, **made, "auroc": scores, "pool": pool, "right": right, "predicted": predicted})
+    return json.dumps({"of": of, **made, "auroc": scores, **rounded, "right": right, "predicted": predicted})
 
 
 def _unpacked(text: str, images: int) -> NDArray[np.bool_]:

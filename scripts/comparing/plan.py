@@ -19,6 +19,7 @@ from clip import clip
 import train
 import trainers
 from coft.backbones.load import fingerprint, load_clip
+from coft.backbones.members import member_names
 from coft.backbones.open_clip_names import is_open_clips, local_path
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import FREE_KEYS, flatten, saved_config
@@ -130,8 +131,11 @@ def parse_yaml(text: str) -> Any:
 @lru_cache
 def weights_of(backbone: str) -> str | None:
     """Fingerprint of a backbone's weights; None for OpenAI's and those of open_clip's registry, named once for all."""
-    published = backbone in clip.available_models() or (is_open_clips(backbone) and local_path(backbone) is None)
-    return None if published else fingerprint(load_clip(backbone))
+    return None if all(map(_is_published, member_names(backbone))) else fingerprint(load_clip(backbone))
+
+
+def _is_published(name: str) -> bool:
+    return name in clip.available_models() or (is_open_clips(name) and local_path(name) is None)
 
 
 def digest(config: Config) -> str:

@@ -58,7 +58,7 @@ def _quick(run: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
 
 
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "CoFT": _phases("CoFT", **{"PHASE1.MIN_STEPS": 208}),  # 104 an epoch: the seeds of the second are filtered
+    "CoFT": _phases("CoFT"),
     "CoFT, filter own": _phases("CoFT", FILTER="own"),
     "CoFT, LoRA": _phases("CoFT", VISUAL="lora", FILTER="min-softmax"),
     "CoFT, one negative vector": _phases(
