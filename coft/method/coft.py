@@ -25,7 +25,7 @@ from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
 from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
 
-from .coft_settings import CoFTSettings
+from .coft_settings import FITTED, NONE, CoFTSettings
 from .filters import FILTERS, OWN, SEED_FILTERS, Filter, SeedFilter, min_softmax, weigh_seeds
 from .guard import hardly_knows
 from .negative_prompt import expected_dual_loss
@@ -34,6 +34,7 @@ from .peer import Peer
 from .predicting import clean_labels, predict
 from .two_phases import NAMES, TwoPhases
 
+REFRESH = 2  # epochs of Phase II between two labellings of all images
 PARTNERS = dict(zip(NAMES, reversed(NAMES), strict=True))
 
 SelectSeeds = Callable[[Table, Tensor, int], PseudoLabels]
@@ -156,8 +157,7 @@ class CoFT(TwoPhases):
 
     def is_due(self, epoch: int) -> bool:
         """Whether all images are labelled anew in an epoch of Phase II."""
-        phase2 = self.settings.phase2
-        return (epoch - self.phase1_epochs) % phase2.refresh == 0
+        return (epoch - self.phase1_epochs) % REFRESH == 0
 
     def filter_labels(self, predictions: Mapping[str, Predictions]) -> dict[str, PseudoLabels]:
         """What each peer is trained on, by the predictions of both."""
@@ -183,9 +183,9 @@ class CoFT(TwoPhases):
         """The loss of a batch from its features, shape (n, embed_dim)."""
         logits, log_odds = learner.classify(features)
         losses = {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
-        if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
+        if self.phase(self.epoch) == 1 and self.settings.negative != NONE:
             dual = expected_dual_loss(log_odds.float(), batch.labels.dual.to(features.device))
-            losses["dual"] = Term(dual.sum(), len(batch.whole.index), self.settings.lambda_dual)
+            losses["dual"] = Term(dual.sum(), len(batch.whole.index))
         return losses
 
     # ---------------------------------------------------------------- negative vectors
@@ -230,13 +230,13 @@ class CoFT(TwoPhases):
         for name, model in self.inference_models().items():
             logits, log_odds = finished(model).classify(features[name].to(model.device))
             at = partial(self.belief.temperature_at, index)
-            temperatures[name] = at(logits.cpu()), at(log_odds.cpu()) if self.settings.lambda_dual else 1.0
+            temperatures[name] = at(logits.cpu()), at(log_odds.cpu()) if self.settings.negative != NONE else 1.0
         return temperatures
 
     @property
     def fits(self) -> bool:
         """Whether negative vectors are fitted to what they tell apart, instead of trained alone."""
-        return bool(self.settings.class_negative and self.settings.lambda_dual)
+        return self.settings.negative == FITTED
 
     # ---------------------------------------------------------------- models
 
@@ -249,7 +249,7 @@ class CoFT(TwoPhases):
         """Settings of a peer."""
         settings = self.settings
         return {
-            "class_negative": settings.class_negative,
+            "class_negative": settings.negative != "prompt",
             "ema_decay": settings.phase2.ema,
         }
 
@@ -280,7 +280,7 @@ class CoFT(TwoPhases):
         classifiers = {name: finished(model) for name, model in self.inference_models().items()}
         for name, temperatures in self.temperatures.items():
             classifiers[name] = classifiers[name].calibrated(*temperatures)
-        return Predictor(classifiers, settings.classify, settings.clean_rule if settings.lambda_dual else "")
+        return Predictor(classifiers, settings.classify, settings.clean_rule if settings.negative != NONE else "")
 
     def state_dict(self) -> dict[str, Any]:
         """Also the temperatures that a finished run predicts with."""

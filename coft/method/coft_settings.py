@@ -10,6 +10,9 @@ from coft.labelling.classifier import CLEAN_RULES, SCORES
 
 from .filters import FILTERS, SEED_FILTERS
 
+FITTED, NONE = "fitted", "none"
+NEGATIVES = (FITTED, "prompt", NONE)  # kinds of negative prompts
+
 
 @dataclass(frozen=True)
 class Phase1:
@@ -25,7 +28,6 @@ class Phase2:
 
     epochs: int = setting(10, "epochs of Phase II", at_least=1)
     lr: float = setting(1e-5, "learning rate of the image encoders; the heads have ten times as much", at_least=0.0)
-    refresh: int = setting(2, "epochs between two labellings of all images", at_least=1)
     ema: float = share(0.99, "decay of the moving average that labels and is tested")
     wise: float = share(0.5, "share of Phase II in the weights that are tested (WiSE-FT); 1: Phase II alone")
 
@@ -41,7 +43,11 @@ class CoFTSettings:
     prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
     label_views: int = setting(3, "views of an image that a pseudo-label is the mean of", at_least=1)
     clean_rule: str = setting("softmax", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
-    class_negative: bool = setting(True, "a negative vector of each class's own beside the negative prompt")
+    negative: str = setting(
+        "fitted",
+        "negative prompt: with a vector of each class's own, fitted to labels; prompt: trained alone; none",
+        choices=NEGATIVES,
+    )
     classify: str = setting("both-prompts", "class by both prompts, or the positive one alone", choices=tuple(SCORES))
     filter: str = setting(
         "min-p-clean",
@@ -50,6 +56,5 @@ class CoFTSettings:
         phase2=True,
         in_phase1=tuple(SEED_FILTERS),
     )
-    lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I; 0: no negative prompt", at_least=0.0)
     phase1: Phase1 = field(default_factory=Phase1)
     phase2: Phase2 = field(default_factory=Phase2, metadata={"phase2": True})

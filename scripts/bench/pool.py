@@ -29,7 +29,7 @@ from coft.core.seeding import generator
 from coft.core.world import World
 from coft.engine.engine import Engine
 from coft.engine.runtime import Runtime
-from coft.method.coft import CoFT
+from coft.method.coft import REFRESH, CoFT
 from coft.method.coft_settings import CoFTSettings
 from scripts.several import configured
 
@@ -91,6 +91,10 @@ class SimulatedClip:
         self.text, self.folder = text, folder
         self.visual: nn.Module = nn.Flatten()
         self.scale, self.classnames = 100.0, range(len(text))
+
+    def member(self, number: int) -> SimulatedClip:
+        """It is one checkpoint."""
+        return self
 
     def encode(self, images: Tensor) -> Tensor:
         """Unit-length features."""
@@ -196,7 +200,7 @@ def decide_all(images: int, classes: int, width: int, world: World, folder: Path
     first = method.phase1_epochs
     with clock.step("first labels, which spread among neighbours"):
         engine.begin_epoch(first)
-    later = first + method.settings.phase2.refresh
+    later = first + REFRESH
     with clock.step("later labels"):
         engine.begin_epoch(later)
     method.epoch = method.epochs - 1

@@ -20,7 +20,7 @@ from coft.core.table import Table
 from coft.labelling.protocol import Engine, Observer, Tuning
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.labelling.seeds import best_of_each, odds_of
-from coft.method.coft import CoFT, SelectSeeds
+from coft.method.coft import REFRESH, CoFT, SelectSeeds
 from coft.method.coft_settings import CoFTSettings
 from coft.method.filters import Filter
 
@@ -133,7 +133,7 @@ class CoFTWithTruth(CoFT):
         plain, phase2, rate = super().tuning(phase), self.settings.phase2, self.settings.rate
         if phase == 1 or rate == "cosine":
             return plain
-        return replace(plain, rounds=-(-phase2.epochs // phase2.refresh) if rate == "restart" else 0)
+        return replace(plain, rounds=-(-phase2.epochs // REFRESH) if rate == "restart" else 0)
 
     def filter_labels(self, predictions: Mapping[str, Predictions]) -> dict[str, PseudoLabels]:
         """Filter, in an experiment with noise, labels that are wrong in a known way."""

@@ -202,7 +202,7 @@ class Seen(Observer):
 SHORT: dict[str, Any] = {"seeds_per_class": 2, "label_views": 2}
 PHASES: dict[str, Any] = {
     "phase1": Phase1(epochs=2, min_steps=4),
-    "phase2": Phase2(epochs=3, lr=1e-3, refresh=2),
+    "phase2": Phase2(epochs=3, lr=1e-3),
 }
 
 

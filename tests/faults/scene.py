@@ -31,7 +31,7 @@ NOBODY = 65534  # the user who owns nothing
 CLASSES = "red circle, green square, blue stripes"
 QUICK = [
     *("TRAINER.COFT.SEEDS_PER_CLASS", "2", "TRAINER.COFT.PHASE1.EPOCHS", "1", "TRAINER.COFT.PHASE1.MIN_STEPS", "2"),
-    *("TRAINER.COFT.PHASE2.EPOCHS", "1", "TRAINER.COFT.PHASE2.REFRESH", "1", "DATALOADER.NUM_WORKERS", "0"),
+    *("TRAINER.COFT.PHASE2.EPOCHS", "1", "DATALOADER.NUM_WORKERS", "0"),
     *("OPTIM.NAME", "sgd", "OPTIM.LR", "0.01", "TRAIN.GUARD", "False", "TRAIN.EVAL_FREQ", "0"),
 ]
 

@@ -38,7 +38,7 @@ COMMON = {
     "TRAIN.EVAL_FREQ": 0,
 }
 PHASES = {
-    **{"SEEDS_PER_CLASS": 4, "PHASE1.EPOCHS": 2, "PHASE1.MIN_STEPS": 16, "PHASE2.EPOCHS": 2, "PHASE2.REFRESH": 1},
+    **{"SEEDS_PER_CLASS": 4, "PHASE1.EPOCHS": 2, "PHASE1.MIN_STEPS": 16, "PHASE2.EPOCHS": 2},
     "LABEL_VIEWS": 2,
 }
 TUNING = {"EPOCHS": 2, "REFRESH": 1}
@@ -62,7 +62,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "CoFT, filter own": _phases("CoFT", FILTER="own"),
     "CoFT, LoRA": _phases("CoFT", VISUAL="lora", FILTER="min-softmax"),
     "CoFT, one negative vector": _phases(
-        "CoFT", CLASS_NEGATIVE=False, CLEAN_RULE="sigmoid", FILTER="partner", **{"N_CTX": 4}
+        "CoFT", NEGATIVE="prompt", CLEAN_RULE="sigmoid", FILTER="partner", **{"N_CTX": 4}
     ),
     "CoFTPlus": _phases("CoFTPlus", ROUNDS=2, **{"CONTRAST.WEIGHT": 0.5}),
     "CoFTOracle, filter": _phases("CoFTOracle", KNOWS="filter"),

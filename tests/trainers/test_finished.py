@@ -73,7 +73,10 @@ def test_p_clean_is_there_where_negative_prompts_were_trained(trained: Run) -> N
     built = trained("CoFT")
     images = next(batches_of(built))
     prediction = load(Path(built.output_dir)).predict(images)
-    each = [model.eval()(images)[1].softmax(dim=1) for model in built.method.inference_models().values()]
+    each = []
+    for name, model in built.method.inference_models().items():
+        _, temperature = built.method.temperatures[name]
+        each.append((model.eval()(images)[1] / temperature).softmax(dim=1))
     torch.testing.assert_close(prediction.p_clean, torch.stack(each).mean(dim=0))
     assert load(Path(trained("SelfTraining").output_dir)).predict(images).p_clean is None
 

@@ -135,7 +135,7 @@ def test_predictions_of_validation_images_do_not_take_their_place(
 @pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus"])
 def test_the_page_explains_every_column(trained: Callable[..., Any], trainer: str) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    section = text[text.index("## What a run reports") :].split("\n## ")[0]
+    section = text[text.index("## What a run writes by epoch") :].split("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("|")][2:]
     explained = [name for line in table for name in re.findall(r"`(\w+)`", line.split("|")[1])]
     reported = lines(Path(trained(trainer).output_dir), "metrics.csv")[0]

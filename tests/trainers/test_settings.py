@@ -45,9 +45,9 @@ def test_the_config_as_printed_says_what_it_settles_and_runs(run: Run) -> None:
     printed = flatten(yaml.safe_load(text))
     trainer = run("CoFT", **{key.replace(".", "__"): value for key, value in printed.items()})
     used = trainer.method.settings
-    assert (used.clean_rule, used.class_negative, used.classify, used.filter) == (
+    assert (used.clean_rule, used.negative, used.classify, used.filter) == (
         "sigmoid",
-        False,
+        "prompt",
         "positive",
         "min-p-clean-hard",
     )

@@ -22,7 +22,6 @@ SHORT: dict[str, Any] = {
     "phase1__epochs": 2,
     "phase1__min_steps": 2,
     "phase2__epochs": 2,
-    "phase2__refresh": 1,
     "phase2__lr": 1e-3,
     "dataloader__train_x__batch_size": 12,
 }

@@ -15,6 +15,12 @@ def all_of_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def labelled_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase II makes its labels in each epoch."""
+    monkeypatch.setattr(coft, "REFRESH", 1)
+
+
+@pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours and other images have no share in what an image is; tests of them have it."""
     monkeypatch.setattr(mixture, "calibrated", lambda *args: 1e30)

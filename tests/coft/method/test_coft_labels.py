@@ -30,7 +30,6 @@ from tests.coft.toys import (
     weights,
 )
 
-EACH_EPOCH = {"phase2": replace(PHASES["phase2"], refresh=1)}
 FIRST = 2  # epoch of Phase II
 
 
@@ -47,10 +46,11 @@ def test_each_peer_learns_what_the_filter_makes_of_both_predictions(filter: str)
         assert given[name].index.tolist() == list(range(COUNT))
 
 
+@pytest.mark.usefixtures("labelled_each_epoch")
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("classify", SCORES)
 def test_labels_are_chosen_by_the_positive_vectors_whatever_predicts(classify: str) -> None:
-    method = make_coft({"classify": classify} | EACH_EPOCH, backbone=ToyBackbone(ToyImages()))
+    method = make_coft({"classify": classify}, backbone=ToyBackbone(ToyImages()))
     train(method)
     assert len(method.observer.labels) == 3
     differ = []
@@ -80,6 +80,7 @@ def test_all_images_are_labelled_every_few_epochs_by_views_of_their_own() -> Non
     assert {views for views, _, _ in plain.engine.images.asked} == {1}
 
 
+@pytest.mark.usefixtures("labelled_each_epoch")
 def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_shared() -> None:
     """Where neither weighs the other's seeds."""
 
@@ -87,7 +88,7 @@ def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_share
     for options, expected in ((alone, {"peer_b"}), ({}, {"peer_a", "peer_b"})):
         trained = []
         for kind in (ToyBackbone, OtherB):
-            method = make_coft({"filter": "own"} | EACH_EPOCH, backbone=kind(ToyImages()), **options)
+            method = make_coft({"filter": "own"}, backbone=kind(ToyImages()), **options)
             train(method)
             trained.append(weights(method))
         before, after = trained
@@ -108,7 +109,9 @@ def test_a_filter_that_keeps_nothing_is_an_error() -> None:
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_phase_two_is_averaged_with_phase_one_by_its_share(share: float) -> None:
     for fits in (True, False):
-        method = make_coft({"class_negative": fits, "phase2": replace(PHASES["phase2"], wise=share)})
+        method = make_coft(
+            {"negative": "fitted" if fits else "prompt", "phase2": replace(PHASES["phase2"], wise=share)}
+        )
         train(method)
         for name, peer in method.peers.items():
             start, end, tested = peer.prompted(), peer.teacher(), method.inference_models()[name]

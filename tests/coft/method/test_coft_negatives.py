@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,9 +16,8 @@ from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method import negative_prompt, negatives
 from coft.method.negative_prompt import draw, fit_negative
 from tests.coft import naive
-from tests.coft.toys import CLASSES, COUNT, PARTNER, PEERS, PHASES, begun, make_coft, train
+from tests.coft.toys import CLASSES, COUNT, PARTNER, PEERS, begun, make_coft, train
 
-EACH_EPOCH = {"phase2": replace(PHASES["phase2"], refresh=1)}
 Fit = tuple[Tensor, Tensor, Tensor, Tensor]  # features, labels, their weights, the vectors
 
 
@@ -36,9 +34,10 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
     return seen
 
 
+@pytest.mark.usefixtures("labelled_each_epoch")
 @pytest.mark.parametrize("filter", ["min-p-clean", "own"])
 def test_they_are_fitted_to_the_partner_s_labels_when_labels_are_made(filter: str, fits: list[Fit]) -> None:
-    method = make_coft({"filter": filter} | EACH_EPOCH)
+    method = make_coft({"filter": filter})
     begun(method, method.phase1_epochs)
     predictions, *_ = method.observer.labels[-1]
     for (features, labels, weight, negative), (name, partner) in zip(fits[-2:], PARTNER.items(), strict=True):
@@ -77,16 +76,17 @@ def test_they_are_fitted_in_the_end(fits: list[Fit]) -> None:
         assert not end[0].requires_grad
 
 
-@pytest.mark.parametrize("settings", [{"class_negative": False}, {"lambda_dual": 0.0}])
+@pytest.mark.usefixtures("labelled_each_epoch")
+@pytest.mark.parametrize("settings", [{"negative": "prompt"}, {"negative": "none"}])
 def test_nothing_is_fitted_where_a_setting_says_so(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    method: Any = make_coft(settings | EACH_EPOCH)
+    method: Any = make_coft(settings)
     start = {name: peer.negative_residual.detach().clone() for name, peer in method.peers.items()}
     monkeypatch.setattr(negatives, "fit_negative", partial(pytest.fail, "fitted"))
     train(method)
     for name, peer in method.peers.items():
         # No loss of Phase II reaches them.
         torch.testing.assert_close(peer.student.model.negative, peer.text_features()[1])
-        trains = settings.get("class_negative", True)
+        trains = settings["negative"] != "prompt"
         assert peer.negative_residual.requires_grad == trains
         assert trains or torch.equal(peer.negative_residual, start[name])
 

@@ -45,7 +45,7 @@ def describe(share: float) -> Tensor:
     return F.normalize(torch.lerp(plain, F.normalize(random, dim=-1), share), dim=-1)
 
 
-@pytest.mark.parametrize("settings", [{}, {"filter": "own", "clean_rule": "sigmoid"}, {"class_negative": False}])
+@pytest.mark.parametrize("settings", [{}, {"filter": "own", "clean_rule": "sigmoid"}, {"negative": "prompt"}])
 def test_without_its_parts_it_is_coft(settings: dict[str, Any]) -> None:
     plain, plus = make_coft(settings), make_plus(settings | OFF)
     losses = [train(method) for method in (plain, plus)]
@@ -85,7 +85,7 @@ def test_a_round_begins_afresh_with_labels_of_the_one_before(monkeypatch: pytest
 
 def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
     """In both rounds of Phase I, where the second and Phase II begin, and with a queue of keys."""
-    settings = {"phase2": Phase2(epochs=2, lr=1e-3, refresh=2)}
+    settings = {"phase2": Phase2(epochs=2, lr=1e-3)}
     assert [make_plus(settings).phase(epoch) for epoch in range(6)] == [1] * 4 + [2] * 2
     assert_resumes(lambda: make_plus(settings, describe=describe))
 

@@ -92,7 +92,7 @@ def test_the_dual_loss_reaches_the_image_encoder() -> None:
 
 
 def test_what_trains_in_each_phase() -> None:
-    method = make_coft({"class_negative": True})
+    method = make_coft({"negative": "fitted"})
     start = weights(method)
     train(method, 2)
     phase1 = weights(method)
@@ -157,7 +157,7 @@ def test_training_learns() -> None:
     def accuracy() -> Tensor:
         return (method.engine.predict(images.pixels).argmax(dim=1) == labels).float().mean()
 
-    phase2 = Phase2(15, lr=5e-3, refresh=100, ema=0.9, wise=1.0)
+    phase2 = Phase2(15, lr=5e-3, ema=0.9, wise=1.0)
     method = make_coft({"phase2": phase2, "classify": "positive"}, images=images, filter=given)
     train(method, 2)
     assert accuracy() < 0.2

@@ -96,7 +96,7 @@ def test_coverage_takes_the_place_of_the_filter() -> None:
 
 def rates(rate: str) -> list[float]:
     """Learning rates of the 32 steps of Phase II, as shares of the first."""
-    method = make_oracle(TRUTH, {"phase2": Phase2(epochs=4, refresh=2)}, rate=rate)
+    method = make_oracle(TRUTH, {"phase2": Phase2(epochs=4)}, rate=rate)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule, seen = schedule_of(optimizer, method.tuning(2)), list[float]()
     for _ in range(32):
