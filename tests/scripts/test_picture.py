@@ -22,7 +22,7 @@ def test_a_finished_run(tmp_path: Path, shapes: Path, checkpoints: dict[str, Pat
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".txt"}
     table_of_run, name = predictions(folder)
     right = 100 * (table_of_run["run"] == table_of_run["class"]).mean()
-    assert name == "UPL" and len(table_of_run) == 30
+    assert name == "UPL" and len(table_of_run) == 18
     assert right == pytest.approx(pd.read_json(folder / "summary.json", typ="series")["results"]["accuracy_test"])
     for row in table_of_run.to_dict("records"):
         is_right = row["run"] == row["class"], row["zero_shot"] == row["class"]

@@ -102,7 +102,7 @@ def test_images_that_were_chosen_by_labels_are_refused(
     with pytest.raises(UserError, match=r"DATASET\.NUM_SHOTS 4 leaves Shapes .* UPL reads no label"):
         run("UPL", train=False, out="few", DATASET__NUM_SHOTS=4)
     monkeypatch.undo()
-    assert len(run("UPL", train=False, out="all", DATASET__NUM_SHOTS=4).images) == 60
+    assert len(run("UPL", train=False, out="all", DATASET__NUM_SHOTS=4).images) == 36
 
 
 def test_classes_left_out_by_labels_are_told(run: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:

@@ -29,7 +29,7 @@ from tests.coft.toys import (
 )
 from tests.worlds import double_precision
 
-SHORTER = {"phase2": Phase2(epochs=1, lr=1e-3, refresh=1)}
+SHORTER = {"phase2": Phase2(epochs=1, lr=1e-3)}
 
 
 class Pull(Method):

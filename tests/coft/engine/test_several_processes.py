@@ -36,7 +36,7 @@ def plus(**options: Any) -> Any:
     def some(own: Any, partner: Any) -> PseudoLabels:
         return PseudoLabels.of_pool(partner.label, torch.arange(len(partner.label)) % 3 > 0)
 
-    slow = Phase2(epochs=3, lr=1e-4, refresh=2)  # Adam makes large steps of what rounding leaves of a gradient
+    slow = Phase2(epochs=3, lr=1e-4)  # Adam makes large steps of what rounding leaves of a gradient
     return make_plus({"contrast": Contrast(0.5), "phase2": slow}, filter=some, **options)
 
 
@@ -126,7 +126,7 @@ def test_what_differs_is_rounding(tmp_path: Path) -> None:
 
     def run(world: World) -> dict[str, Any]:
         images = ToyImages(world=world, count=29)
-        fast = {"contrast": Contrast(0.5), "phase2": Phase2(epochs=3, lr=1e-3, refresh=2)}
+        fast = {"contrast": Contrast(0.5), "phase2": Phase2(epochs=3, lr=1e-3)}
         backbone = ToyBackbone(images, dtype=torch.float64)
         method = make_plus(fast, images=images, backbone=backbone, runtime=Runtime(1, world=world))
         train(method)
