@@ -168,7 +168,7 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     runs = [_plan_run(*point, grid, finished) for point in grid.points(methods)]
     for key, value in grid.settings:
         takers = dict.fromkeys(run.method.trainer for run in runs if key in run.config)
-        if not takers:
+        if runs and not takers:
             raise UserError(f"{key}: none of the trainers that are compared has this key; leave it out")
         if len(takers) < len({method.trainer for method in methods}):
             log.warning("%s %s is for %s alone; others have no such key", key, value, ", ".join(takers))

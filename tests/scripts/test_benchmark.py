@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from coft.core.errors import UserError
+from coft.core.paths import HOME
+from coft.core.settings import flatten
 from scripts.comparing.benchmark import (
     Entry,
     Rows,
@@ -98,6 +101,12 @@ def test_roles_are_fixed_and_each_form_has_its_units() -> None:
     assert dict(small.units[0].settings)["DATASET.NUM_UNLABELED"] == "1000"
     with pytest.raises(UserError, match="--benchmark big: "):
         read_benchmark("big")
+
+
+def test_a_row_has_what_the_preset_as_printed_has() -> None:
+    (row,) = (method for method in read_benchmark("full").methods if method.name == "CoFT, as printed")
+    preset = yaml.safe_load((HOME / "configs/trainers/CoFT/as_printed.yaml").read_text(encoding="utf-8"))
+    assert dict(row.settings) == {key: str(value) for key, value in flatten(preset).items()}
 
 
 def test_bars_and_derived_rows_name_rows_of_the_file() -> None:
