@@ -53,6 +53,7 @@ class OracleSettings(CoFTSettings):
         choices=NOISES,
         phase2=True,
     )
+    refresh: int = setting(REFRESH, "epochs of Phase II between two labellings of all images", at_least=1, phase2=True)
     rate: str = setting(
         "cosine", "learning rate of Phase II: cosine, constant, a cosine a labelling", choices=RATES, phase2=True
     )
@@ -133,7 +134,11 @@ class CoFTWithTruth(CoFT):
         plain, phase2, rate = super().tuning(phase), self.settings.phase2, self.settings.rate
         if phase == 1 or rate == "cosine":
             return plain
-        return replace(plain, rounds=-(-phase2.epochs // REFRESH) if rate == "restart" else 0)
+        return replace(plain, rounds=-(-phase2.epochs // self.settings.refresh) if rate == "restart" else 0)
+
+    def is_due(self, epoch: int) -> bool:
+        """Labels are made anew as often as the settings say."""
+        return (epoch - self.phase1_epochs) % self.settings.refresh == 0
 
     def filter_labels(self, predictions: Mapping[str, Predictions]) -> dict[str, PseudoLabels]:
         """Filter, in an experiment with noise, labels that are wrong in a known way."""
