@@ -218,7 +218,7 @@ def machine() -> str:
     lines = info.read_text(encoding="utf-8").split("\n\n")[0].splitlines() if info.is_file() else []
     said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     model = " ".join(said.get(key, "?") for key in ("model name", "cpu family", "model", "stepping"))
-    return f"torch {torch.__version__.split('+')[0]}, {platform.machine()} {capability}, {model}"
+    return f"torch {torch.__version__}, {platform.machine()} {capability}, {model}"
 
 
 def load() -> dict[str, Any]:
