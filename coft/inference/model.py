@@ -103,18 +103,18 @@ class AdaptedModel:
         return len(members_of(self.clip_model)) > 1
 
     def visual_of(self, encoder: nn.Module) -> nn.Module:
-        """The backbone's encoder that one of its own was made from."""
+        """The image encoder of the backbone that an encoder of this model was made from."""
         visual = self.clip_model.visual
         return visual_at(visual, origin_of(encoder, visual))
 
     def alone(self, peer: str) -> AdaptedModel:
-        """Of two checkpoints one peer with its own, "a" or "b"; any other model itself."""
-        if not self.two_checkpoints or peer not in ("a", "b"):
+        """Of peers on two checkpoints one, "a" or "b", with its checkpoint; any other model itself."""
+        if not self.two_checkpoints or len(self.predictor.classifiers) < 2 or peer not in ("a", "b"):
             return self
         name, classifier = list(self.predictor.classifiers.items())["ab".index(peer)]
         origin = origin_of(classifier.encoder, self.clip_model.visual)
-        clip_model, own_name = members_of(self.clip_model)[origin], member_names(self.backbone.name)[origin]
-        backbone = replace(self.backbone, name=own_name, fingerprint=fingerprint(clip_model))
+        clip_model, name_alone = members_of(self.clip_model)[origin], member_names(self.backbone.name)[origin]
+        backbone = replace(self.backbone, name=name_alone, fingerprint=fingerprint(clip_model))
         predictor = replace(self.predictor, classifiers={name: classifier})
         return replace(self, backbone=backbone, clip_model=clip_model, predictor=predictor)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from coft.core.table import Table
 
 SAMPLE = 4096  # images that a temperature is fitted to, at most
-RANGE, HALVINGS = (-3.0, 9.0), 24  # where log T is looked for, to a millionth
+RANGE, HALVINGS = (-3.0, 9.0), 48  # where log T is looked for; coarser, T would jump where sums differ by rounding
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import FinalClassifier, Predictor, finished
 from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
-from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
 
 from .coft_settings import FITTED, NONE, CoFTSettings
@@ -131,8 +131,9 @@ class CoFT(TwoPhases):
             log_odds = finished(teachers[partner]).log_odds(Table.of(features[partner])).all()
             if self.calibrating:
                 log_odds = log_odds / self.calibrating.temperature_at(index[partner], log_odds)
-            clean = Table.of(CLEAN_RULES[self.settings.clean_rule](log_odds))
-            self.labels[name] = self.seed_filter(seeds[name], at_label(clean, seeds[name].label))
+            clean = CLEAN_RULES[self.settings.clean_rule](log_odds)
+            of_label = clean.gather(1, seeds[name].label.unsqueeze(1)).squeeze(1)
+            self.labels[name] = self.seed_filter(seeds[name], of_label)
         self.observer.seeds_filtered(self.labels)
 
     @property
@@ -289,7 +290,7 @@ class CoFT(TwoPhases):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over such a state."""
         super().load_state_dict(state)
-        self.temperatures = state["temperatures"]
+        self.temperatures = state.get("temperatures", {})  # checkpoints of earlier versions have none
 
     # ---------------------------------------------------------------- batches
 

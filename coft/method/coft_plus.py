@@ -128,11 +128,11 @@ class CoFTPlus(CoFT):
         plain = super().predictor()
         if self.describe is None or not self.trains:
             return plain
-        classifiers, start = {}, 0
-        for name, part in plain.classifiers.items():
-            described = F.normalize(self.described[:, start : start + part.positive.shape[1]], dim=-1)
-            mixed = torch.lerp(part.positive, described.to(part.positive), AT_PREDICTION)
-            start += part.positive.shape[1] if self.described.shape[1] > part.positive.shape[1] else 0
+        classifiers, widths = {}, [part.positive.shape[1] for part in plain.classifiers.values()]
+        joint = self.described.shape[1] == sum(widths)  # two checkpoints, side by side
+        texts = self.described.split(widths, dim=1) if joint else [self.described] * len(widths)
+        for (name, part), text in zip(plain.classifiers.items(), texts, strict=True):
+            mixed = torch.lerp(part.positive, F.normalize(text, dim=-1).to(part.positive), AT_PREDICTION)
             classifiers[name] = replace(part, positive=F.normalize(mixed, dim=-1))
         return replace(plain, classifiers=classifiers)
 

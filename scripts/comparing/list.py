@@ -178,7 +178,7 @@ def _line(of: Mapping[str, Any], result: Result) -> str:
     right = {stage: np.packbits(value).tobytes().hex() for stage, value in result.right.items()}
     predicted = {stage: value.tobytes().hex() for stage, value in result.predicted.items()}
     shares = {"pool": result.pool, "believed": result.believed}
-    rounded = {name: {time: round(value, 2) for time, value in of.items()} for name, of in shares.items()}
+    rounded = {name: {time: round(value, 2) for time, value in by_time.items()} for name, by_time in shares.items()}
     made = {"commit": result.commit, "seconds": round(result.seconds), "images": images}
     return json.dumps({"of": of, **made, "auroc": scores, **rounded, "right": right, "predicted": predicted})
 

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from coft.backbones.architecture import is_vit
+from coft.backbones.descriptions import described_features, load_descriptions
 from coft.core.errors import UserError
 from coft.inference.store import load
+from coft.method.coft_plus import AT_PREDICTION
 from scripts.export import main as export
 from tests.coft.toys import assert_same_bits
-from tests.conftest import draw
+from tests.conftest import CLASSNAMES, draw
 from tests.trainers.conftest import weights
 from tests.trainers.runs import stop_in
 
@@ -66,6 +69,26 @@ def test_the_zero_shot_labels_are_those_of_both(run: Run, two: str, checkpoints:
 def test_a_trainer_of_one_checkpoint_says_so(run: Run, two: str) -> None:
     with pytest.raises(UserError, match=r"UPL takes one checkpoint; name one, or run one of CoFT, CoFTPlus, Self"):
         run("UPL", two)
+
+
+def test_descriptions_have_a_share_in_each_peer(run: Run, two: str, described: Path) -> None:
+    from_file = {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": described}
+    built = run("CoFTPlus", two, train=False, **from_file)
+    plain = run("CoFTPlus", two, train=False, out="plain")
+    built.engine.begin(), plain.engine.begin()
+    parts = zip(*(list(trainer.method.predictor().classifiers.values()) for trainer in (built, plain)), strict=True)
+    for place, (mixed, alone) in enumerate(parts):
+        member = built.engine.clip.member(place)
+        text = described_features(member.clip_model, CLASSNAMES, member.templates, load_descriptions(described), 1.0)
+        expected = F.normalize(torch.lerp(alone.positive, text, AT_PREDICTION), dim=-1)
+        torch.testing.assert_close(mixed.positive, expected, atol=2e-3, rtol=0)
+        assert not torch.allclose(mixed.positive, alone.positive, atol=1e-2)
+
+
+def test_what_predicts_by_both_has_no_place_in_open_clip(run: Run, two: str, tmp_path: Path, capsys: Any) -> None:
+    built = run("ZeroshotCLIP2", two)
+    assert export([built.output_dir, "--to", "open_clip", str(tmp_path / "clip")]) == 2
+    assert "the format holds one checkpoint, and the model predicts by two" in capsys.readouterr().err
 
 
 def test_exports_have_one_of_them_or_both(run: Run, two: str, tmp_path: Path, capsys: Any) -> None:

@@ -21,7 +21,7 @@ from tests.trainers.conftest import weights
 from tests.trainers.runs import stop_in
 from tests.worlds import double_precision, end, in_world, start
 
-RELATIVE = 3e-6  # Adam, which fits negative vectors, makes larger steps of what rounding leaves of a gradient
+RELATIVE = 2e-6  # what rounding leaves: 0.6e-6 with torch for CPUs, 1.1e-6 with that for CUDA on the same processor
 Run = Callable[..., Any]
 
 
@@ -77,7 +77,7 @@ def assert_ends_as(reached: list[dict[str, Any]], wanted: dict[str, Any], folder
     assert first["results"]["accuracy_test"] == wanted["results"]["accuracy_test"]
     (words, numbers), (wanted_words, wanted_numbers) = (table(path / "pseudo_labels.csv") for path in (folder, other))
     assert words == wanted_words
-    torch.testing.assert_close(torch.tensor(numbers), torch.tensor(wanted_numbers), rtol=0, atol=3e-5)
+    torch.testing.assert_close(torch.tensor(numbers), torch.tensor(wanted_numbers), rtol=0, atol=5e-6)
     exported, known_export = (load_file(path / "model" / "model.safetensors") for path in (folder, other))
     assert exported.keys() == known_export.keys()
     assert apart(exported, known_export, "") <= RELATIVE

@@ -30,6 +30,10 @@ def require_plain(model: AdaptedModel) -> None:
         UserError: If it cannot.
     """
     visual = model.clip_model.visual
+    if model.two_checkpoints:
+        raise UserError(
+            "--to open_clip: the format holds one checkpoint, and the model predicts by two; export to onnx"
+        )
     if any(module_of(merge_low_rank(encoder, visual), visual) != PLAIN for encoder in model.predictor.encoders):
         raise UserError(
             "--to open_clip: a ViT with visual prompts (VISUAL vpt-deep) has no place in open_clip's format; export to "

@@ -113,9 +113,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
     """Export to open_clip. Returns lines about the files, and about what was measured."""
     peers, held_out, lines = choose_peers(model, options, sample)
-    source = model.alone(peers)
+    (part,), source = parts_of(model, peers), model.alone(peers)
     require_plain(source)
-    (part,) = parts_of(model, peers)
     write_open_clip(source, part, draft)
     file_lines = [
         "`open_clip_config.json`, `open_clip_model.safetensors`: the backbone with the adapted image encoder",
