@@ -127,14 +127,19 @@ def spelling_matrix(ids: Tensor) -> Tensor:
 @cache
 def _spellings() -> tuple[Tensor, Tensor]:
     """The buckets of the letter groups of all tokens, one token after the other, and where each token starts."""
-    decoder = SimpleTokenizer().decoder
-    spelled = [_buckets(decoder[token]) for token in range(VOCABULARY)]
-    starts = torch.tensor([0, *map(len, spelled)]).cumsum(0)
-    return torch.tensor([bucket for buckets in spelled for bucket in buckets]), starts
+    decoder, bucket_of = SimpleTokenizer().decoder, _Buckets()
+    buckets, starts = [], [0]
+    for token in range(VOCABULARY):
+        spelled = "<" + decoder[token].replace("</w>", ">")  # start and end count as letters
+        for size in (2, 3, 4):
+            buckets += [bucket_of[spelled[i : i + size]] for i in range(len(spelled) - size + 1)]
+        starts.append(len(buckets))
+    return torch.tensor(buckets), torch.tensor(starts)
 
 
-def _buckets(token: str) -> list[int]:
-    """The buckets of the groups of two to four letters of a token. Its start and end count as letters."""
-    spelled = "<" + token.replace("</w>", ">")
-    groups = [spelled[i : i + size] for size in (2, 3, 4) for i in range(len(spelled) - size + 1)]
-    return [zlib.crc32(group.encode()) % SPELLING_BUCKETS for group in groups]
+class _Buckets(dict[str, int]):
+    """The bucket of each group of letters, computed once: most of them are in many tokens."""
+
+    def __missing__(self, group: str) -> int:
+        self[group] = bucket = zlib.crc32(group.encode()) % SPELLING_BUCKETS
+        return bucket

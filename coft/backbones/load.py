@@ -13,7 +13,7 @@ from urllib.error import URLError
 
 import torch
 from clip import clip
-from clip.model import build_model
+from clip.model import CLIP, build_model
 from torch import nn
 
 from coft.backbones.architecture import CLIP_MEAN as CLIP_MEAN  # for scripts of users
@@ -94,17 +94,32 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
         return other
     state = _read_state(name, trust_jit)
     try:
-        model = build_model(dict(state)).float()
+        model = _build(state)
     except Exception as error:  # build_model raises any exception on wrong shapes and names
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict"
         ) from error
-    # build_model rounds to fp16 on the way; a checkpoint with finer weights gets them back
-    names = model.state_dict().keys()
-    model.load_state_dict({key: value.float() for key, value in state.items() if key in names})
     check_finite(dict(model.state_dict()), f"backbone {name}", DAMAGED)
     return model.eval().requires_grad_(False)
+
+
+def _build(state: State) -> CLIP:
+    """A CLIP of fp32 tensors. No weights are drawn that would be replaced at once: it is built of shapes first."""
+    with torch.device("meta"):
+        model = build_model({name: value.to("meta") for name, value in state.items()})
+    names = model.state_dict().keys()
+    tensors = {name: _full_precision(value) for name, value in state.items() if name in names}
+    model.load_state_dict(tensors, assign=True)
+    for block in model.transformer.resblocks:  # the mask is in no state dict
+        block.attn_mask = model.build_attention_mask()
+    return model
+
+
+def _full_precision(value: torch.Tensor) -> torch.Tensor:
+    """A copy in fp32, or of whole numbers."""
+    full = value.float() if value.is_floating_point() else value
+    return full.clone(memory_format=torch.contiguous_format)
 
 
 def fingerprint(model: Any) -> str:

@@ -19,12 +19,14 @@ Tensors = dict[str, Tensor]
 
 
 def with_module(visual: nn.Module, name: str) -> nn.Module:
-    """The backbone's encoder with an untrained light module. Both share the frozen tensors.
+    """The backbone's encoder with an untrained light module, or as it is. Both share the frozen tensors.
 
     Args:
         visual: The backbone's encoder.
         name: A key of `VISUAL_MODULES`.
     """
+    if name == PLAIN:
+        return visual
     return VISUAL_MODULES[name](visual, torch.Generator().manual_seed(0))
 
 

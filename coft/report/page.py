@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from coft.report.image_facts import centred_sample, evenly
 
@@ -75,8 +76,9 @@ def page(run: RunFolder) -> bytes:
         budget = budget // 2 if budget > 100_000 else 0
 
 
-def render(content: dict[str, Any]) -> bytes:
-    """Fill in the template. Everything is escaped."""
+@cache
+def template() -> Template:
+    """The template of the page. It escapes everything."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -85,7 +87,12 @@ def render(content: dict[str, Any]) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters |= {"short": short, "percent": percent, "duration": duration}
-    return environment.get_template("report.html").render(content).encode("utf-8", errors="replace")
+    return environment.get_template("report.html")
+
+
+def render(content: dict[str, Any]) -> bytes:
+    """Fill in the template."""
+    return template().render(content).encode("utf-8", errors="replace")
 
 
 # ---------------------------------------------------------------- what is shown

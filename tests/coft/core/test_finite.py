@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coft.core import finite
 from coft.core.errors import UserError
 from coft.core.finite import check_finite, check_models, check_predictions, first_not_finite
 
@@ -22,13 +21,22 @@ def test_the_first_tensor_that_is_not_finite_is_named(value: float) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 4, 9])
-def test_every_row_of_a_large_table_is_looked_at(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finite, "PART", 4)
+def test_every_number_is_looked_at(place: int) -> None:
     rows = torch.zeros(10, 2)
-    assert first_not_finite({"rows": rows, "number": torch.tensor(1.0)}) == ""
+    assert first_not_finite({"rows": rows, "number": torch.tensor(1.0), "none": torch.zeros(0, 2)}) == ""
     rows[place, 1] = torch.inf
     assert first_not_finite({"rows": rows}) == "rows"
     assert first_not_finite({"number": torch.tensor(torch.nan)}) == "number"
+    rows[place - 1, 0] = -torch.inf  # the other one's opposite
+    assert first_not_finite({"rows": rows}) == "rows"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_numbers_whose_sum_is_too_large_are_finite(dtype: torch.dtype) -> None:
+    large = torch.full((3,), torch.finfo(dtype).max, dtype=dtype)
+    assert first_not_finite({"large": large}) == ""
+    large[1] = torch.nan
+    assert first_not_finite({"large": large}) == "large"
 
 
 def test_a_weight_that_is_not_finite_is_named_with_its_model() -> None:
