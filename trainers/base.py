@@ -40,7 +40,7 @@ from .data import (
 from .evaluation import Predicted, WorldEvaluator, part_of
 from .forks import check_fork, take_phase1
 from .recording import Recorder
-from .reporting import report_predictions, write_results, write_test_predictions
+from .reporting import calibration, report_predictions, write_results, write_test_predictions
 from .sections import SECTIONS
 from .toolbox import dassl_in_use
 
@@ -300,7 +300,9 @@ class MethodTrainer(TrainerX):
         split = split or self.cfg.TEST.SPLIT
         self.results[f"accuracy_{split}"] = accuracy
         if split == "test":
-            write_test_predictions(self, {"end": self.predicted.of_all()})
+            predicted, confidence = self.predicted.of_all(), self.predicted.confidence()
+            self.results.update(calibration(self.dm.dataset.test, predicted, confidence))
+            write_test_predictions(self, {"end": predicted}, confidence)
         return accuracy
 
     def accuracies(self) -> dict[str, float]:

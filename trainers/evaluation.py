@@ -26,7 +26,7 @@ def part_of(loader: Any, world: World) -> Any:
 
 
 class Predicted:
-    """Classes of test images, as they are predicted batch by batch.
+    """Classes of test images and their probabilities, as they are predicted batch by batch.
 
     Args:
         world: The processes; each has a part of the images.
@@ -38,15 +38,20 @@ class Predicted:
 
     def forget(self) -> None:
         """Begin anew."""
-        self._batches = [torch.empty(0, dtype=torch.long)]
+        self._batches, self._confidence = [torch.empty(0, dtype=torch.long)], [torch.empty(0)]
 
     def add(self, scores: Tensor) -> None:
-        """Take the scores of a batch, shape (n, C)."""
+        """Take logits, or logs of probabilities, of a batch. Shape (n, C)."""
         self._batches.append(scores.argmax(dim=1).cpu())
+        self._confidence.append(scores.float().softmax(dim=1).amax(dim=1).cpu())
 
     def of_all(self) -> Tensor:
         """Classes of all test images, by all processes, in the order of the images. Shape (N,)."""
         return self.world.gather(torch.cat(self._batches))
+
+    def confidence(self) -> Tensor:
+        """Probabilities of these classes, in [0, 1]. Shape (N,)."""
+        return self.world.gather(torch.cat(self._confidence))
 
 
 class WorldEvaluator:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from coft.core.files import write_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
+from coft.engine.diagnostics import calibration_error
 from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
 from coft.report.write import warn_of_report, write_report
 
@@ -45,10 +48,24 @@ def report_predictions(trainer: Any) -> float:
     return accuracy
 
 
-TEST_PREDICTIONS = "test_predictions.csv"
+TEST_PREDICTIONS, CONFIDENCE = "test_predictions.csv", "confidence"
+AT_END = ("end", CONFIDENCE)  # its columns that are of the end of a run
 
 
-def write_test_predictions(trainer: Any, predictions: dict[str, Tensor]) -> None:
+def calibration(items: Sequence[Any], predicted: Tensor, confidence: Tensor) -> dict[str, float]:
+    """Mean confidence, and expected calibration error, of test images with known labels; percent."""
+    label = torch.tensor([item.label for item in items])
+    known = label >= 0
+    if not known.any():
+        return {}
+    confidence, right = confidence[known], (predicted == label)[known]
+    return {
+        "confidence_test": 100 * float(confidence.mean()),
+        "calibration_error_test": 100 * calibration_error(confidence, right),
+    }
+
+
+def write_test_predictions(trainer: Any, predictions: dict[str, Tensor], confidence: Tensor | None = None) -> None:
     """Write `test_predictions.csv`: each test image's class and what it was predicted to be.
 
     Columns of earlier stages come from the file that is there, of this run or of the one that it goes on from.
@@ -56,6 +73,7 @@ def write_test_predictions(trainer: Any, predictions: dict[str, Tensor]) -> None
     Args:
         trainer: Has the images and the output folder.
         predictions: Classes of the test images by stage, which names the column. Shape (n,) each.
+        confidence: Probabilities of those of the end, in [0, 1]. Shape (n,).
     """
     if not trainer.world.writes:
         return
@@ -66,7 +84,9 @@ def write_test_predictions(trainer: Any, predictions: dict[str, Tensor]) -> None
         rows = rows.assign(**earlier_stages(Path(folder) / TEST_PREDICTIONS, rows))
     for stage, predicted in predictions.items():
         rows[stage] = [names[label] for label in predicted.tolist()]
-    write_table(rows, Path(trainer.output_dir) / TEST_PREDICTIONS)
+    if confidence is not None:
+        rows[CONFIDENCE] = confidence.numpy()
+    write_table(rows, Path(trainer.output_dir) / TEST_PREDICTIONS, float_format="%.6f")
 
 
 def earlier_stages(path: Path, rows: pd.DataFrame) -> dict[str, Any]:
@@ -77,7 +97,7 @@ def earlier_stages(path: Path, rows: pd.DataFrame) -> dict[str, Any]:
         return {}
     if list(before.columns[:2]) != ["image", "class"] or not before["image"].equals(rows["image"]):
         return {}
-    return {name: before[name] for name in before.columns[2:] if name not in rows and name != "end"}
+    return {name: before[name] for name in before.columns[2:] if name not in rows and name not in AT_END}
 
 
 def shown_path(path: str, root: str) -> str:

@@ -12,6 +12,22 @@ import torch
 from torch import Tensor
 
 
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, on the mean over the images.
+
+    Args:
+        confidence: Probability of each prediction, in [0, 1]. Shape (n,).
+        right: Whether it is right. Shape (n,).
+        bins: Intervals of equal width, within each of which means are compared.
+
+    Returns:
+        In [0, 1]; NaN without an image.
+    """
+    place = (confidence.double() * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.double).index_add_(0, place, confidence.double() - right.double())
+    return float(gaps.abs().sum() / len(right)) if len(right) else math.nan
+
+
 class Diagnostics:
     """Compares pseudo-labels with the labels that a benchmark ships.
 

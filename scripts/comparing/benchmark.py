@@ -143,6 +143,8 @@ class Rows:
         seconds: By method, of each seed.
         scores: AUROCs of CoFT's first and last labels, by time and score; means over seeds.
         shares: Percent of CoFT's labels that are right, and mean p_clean, by time; means over seeds.
+        calibration: By method: accuracy, mean confidence and its expected calibration error on test images, in percent;
+            means over seeds.
     """
 
     methods: Sequence[str]
@@ -150,6 +152,7 @@ class Rows:
     seconds: Mapping[str, Mapping[int, float]]
     scores: Mapping[tuple[str, str], float]
     shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    calibration: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def rows_of(
@@ -166,6 +169,7 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
     seconds: dict[str, dict[int, float]] = {}
     scores: list[Mapping[tuple[str, str], float]] = []
     of_coft: list[Result] = []
+    calibrated: dict[str, list[tuple[float, ...]]] = {}
     for run in runs:
         if run not in results:
             continue
@@ -174,6 +178,9 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
             if stage in result.right:
                 right.setdefault(title, {})[seed] = result.right[stage]
         seconds.setdefault(run.method.name, {})[seed] = result.seconds
+        if result.calibration:
+            accuracy = 100 * float(result.right["end"].mean())
+            calibrated.setdefault(run.method.name, []).append((accuracy, *result.calibration.values()))
         if run.method.name == "CoFT" and result.scores:
             scores.append(result.scores)
             of_coft.append(result)
@@ -185,7 +192,8 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
         time: tuple(float(np.mean([getattr(result, kind)[time] for result in told])) for kind in ("pool", "believed"))
         for time in (told[0].believed if told else ())
     }
-    return Rows(list(methods), right, seconds, means, shares)
+    calibration = {name: tuple(np.mean(numbers, axis=0).tolist()) for name, numbers in calibrated.items()}
+    return Rows(list(methods), right, seconds, means, shares, calibration)
 
 
 def with_derived(unit: Unit, rows: Rows, derived: Sequence[Entry]) -> Rows:

@@ -35,7 +35,7 @@ def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: S
     """
     tables = [bar_table(units, bars), accuracy_table(units), mean_table(units)]
     tables += [ratio_table(units, name) for name in OURS]
-    tables += [score_table(units), share_table(units), seconds_table(units)]
+    tables += [score_table(units), share_table(units), calibration_table(units), seconds_table(units)]
     return "\n\n".join([f"`{called}`", *filter(None, tables), *(f"- {note}" for note in notes)]) + "\n"
 
 
@@ -211,6 +211,24 @@ def share_table(units: Table) -> str:
         )
     heads = ["labels of all images, %", *(f"{time}: {name}" for time in times for name in ("right", "mean p_clean"))]
     return markdown(rows, heads)
+
+
+def calibration_table(units: Table) -> str:
+    """How accurate CoFT is on test images, how confident, and the expected calibration error: a row a unit.
+
+    The last row counts the units where accuracy and mean confidence differ by at most CLOSE points, and has the mean
+    error.
+    """
+    numbers = {unit: rows.calibration["CoFT"] for unit, rows in units.items() if "CoFT" in rows.calibration}
+    rows = [[unit.title, *(f"{x:.1f}" for x in of_unit)] for unit, of_unit in numbers.items()]
+    counted = [of_unit for unit, of_unit in numbers.items() if unit.role in COUNTED]
+    if len(counted) > 1:
+        close = sum(abs(accuracy - confidence) <= CLOSE for accuracy, confidence, _ in counted)
+        error = float(np.mean([of_unit[2] for of_unit in counted]))
+        rows.append(
+            [f"within {CLOSE} points (units that count)", MISSING, f"{close} of {len(counted)}", f"{error:.1f}"]
+        )
+    return markdown(rows, ["CoFT on test images, %", "accuracy", "mean confidence", "calibration error"])
 
 
 def seconds_table(units: Table) -> str:

@@ -25,6 +25,7 @@ WITH_PHASE1 = ("CoFT",)  # a row of its own
 P_CLEAN = "p_clean"
 SCORES = {P_CLEAN: "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
 TIMES = {"first": 0, "last": -1}  # labels of Phase II
+CALIBRATION = {"confidence": "confidence_test", "error": "calibration_error_test"}
 POOL, BELIEVED = "pool_accuracy", "mean_p_clean"
 
 
@@ -41,6 +42,8 @@ class Result:
             -1 for others. Shape (images,) each. Empty in lines of earlier versions.
         pool: Percent of the unlabeled images whose label is right, by time: "zero-shot", "first", "last".
         believed: Mean p_clean of the labels of all unlabeled images, in percent, by time: "first", "last".
+        calibration: Of the test images, in percent: mean "confidence", and its expected calibration "error". Empty in
+            lines of earlier versions.
     """
 
     right: Mapping[str, NDArray[np.bool_]]
@@ -50,6 +53,7 @@ class Result:
     predicted: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
     pool: Mapping[str, float] = field(default_factory=dict)
     believed: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, float] = field(default_factory=dict)
 
 
 def stages(run: Run) -> list[tuple[str, str]]:
@@ -67,6 +71,7 @@ def read_result(run: Run) -> Result | None:
     there = [stage for stage, _ in stages(run) if stage in table]
     names = pd.Index(sorted(set(table["class"])))
     metrics = run.folder / "metrics.csv"
+    results = summary.get("results", {})
     rows = pd.read_csv(metrics) if metrics.is_file() else pd.DataFrame(columns=["stage"])
     return Result(
         {stage: (table[stage] == table["class"]).to_numpy() for stage in there},
@@ -76,6 +81,7 @@ def read_result(run: Run) -> Result | None:
         {stage: names.get_indexer(pd.Index(table[stage])).astype(np.int16) for stage in there},
         _pool(rows),
         _of_phase2(rows, BELIEVED),
+        {name: float(results[key]) for name, key in CALIBRATION.items() if key in results},
     )
 
 
@@ -144,11 +150,12 @@ def read_list(path: Path) -> dict[str, Result]:
                 stage: np.frombuffer(bytes.fromhex(text), np.int16)
                 for stage, text in entry.get("predicted", {}).items()
             }
-            pool, believed = (
-                {time: float(value) for time, value in entry.get(name, {}).items()} for name in ("pool", "believed")
+            shares = (
+                {key: float(value) for key, value in entry.get(name, {}).items()}
+                for name in ("pool", "believed", "calibration")
             )
-            made = float(entry["seconds"]), scores, entry.get("commit", ""), predicted, pool, believed
-            results[key_of(entry["of"])] = Result(right, *made)
+            made = float(entry["seconds"]), scores, entry.get("commit", ""), predicted
+            results[key_of(entry["of"])] = Result(right, *made, *shares)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: this is no result of the benchmark; remove the line") from error
     return results
@@ -177,7 +184,7 @@ def _line(of: Mapping[str, Any], result: Result) -> str:
     images = len(next(iter(result.right.values())))
     right = {stage: np.packbits(value).tobytes().hex() for stage, value in result.right.items()}
     predicted = {stage: value.tobytes().hex() for stage, value in result.predicted.items()}
-    shares = {"pool": result.pool, "believed": result.believed}
+    shares = {"pool": result.pool, "believed": result.believed, "calibration": result.calibration}
     rounded = {name: {time: round(value, 2) for time, value in by_time.items()} for name, by_time in shares.items()}
     made = {"commit": result.commit, "seconds": round(result.seconds), "images": images}
     return json.dumps({"of": of, **made, "auroc": scores, **rounded, "right": right, "predicted": predicted})

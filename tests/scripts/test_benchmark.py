@@ -51,7 +51,9 @@ def planned(tmp_path: Path) -> Planned:
 def finish(runs: list[Run], rates: dict[str, float] = RATES, images: int = 400) -> None:
     """Leave what finished runs leave, with a method's share of right test images."""
     for run in runs:
-        write_summary(run.folder, config=run.config, seed=run.seed, seconds=12.0, versions={"commit": "abc"})
+        told = {"confidence_test": 100 * rates[run.method.name] + 3, "calibration_error_test": 4.0}
+        versions = {"commit": "abc"}
+        write_summary(run.folder, config=run.config, seed=run.seed, seconds=12.0, versions=versions, results=told)
         right = np.random.default_rng(run.seed).random(images) < rates[run.method.name]
         table = pd.DataFrame(
             {"image": range(images), "class": "cat", "phase1": "dog", "end": np.where(right, "cat", "dog")}
@@ -168,6 +170,16 @@ def test_what_p_clean_says_is_beside_what_is_right(report: str) -> None:
     assert list(table["the same, first and last"].values())[1:] == ["0 of 2", "-", "-", "-"]
 
 
+def test_confidence_on_test_images_is_beside_accuracy(report: str) -> None:
+    table = cells(report, "CoFT on test images, %")
+    accuracy, confidence, error = map(float, list(table["digits, embedded"].values())[1:])
+    assert accuracy == pytest.approx(80, abs=5) and (confidence, error) == (83.0, 4.0)
+    last = table["within 5 points (units that count)"]
+    units = [row for title, row in table.items() if not title.startswith("within")]
+    close = sum(abs(float(row["accuracy"]) - float(row["mean confidence"])) <= 5 for row in units)
+    assert list(last.values())[1:] == ["-", f"{close} of {len(units)}", "4.0"]
+
+
 def test_bars_are_met_missed_or_not_shown(planned: Planned) -> None:
     for runs in planned.values():
         finish(runs, RATES | {"label propagation": 0.78}, images=4000)
@@ -275,6 +287,7 @@ def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planne
         "end": [0, 0, 1],
     }
     assert result.pool == {"zero-shot": 50.0, "first": 62.5, "last": 75.0}
+    assert result.calibration == {"confidence": 100 * RATES["CoFT"] + 3, "error": 4.0}
 
 
 def test_of_a_run_made_again_the_last_line_counts_and_the_first_stays(planned: Planned, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from coft.backbones.load import fingerprint
+from coft.engine.diagnostics import calibration_error
 from coft.method import guard
 from tests.conftest import write_shapes
 from tests.trainers.conftest import OURS
@@ -87,7 +89,7 @@ def test_predictions_of_test_images_are_those_that_accuracies_count(trained: Cal
     folder, test = Path(built.output_dir), built.dm.dataset.test
     rows = lines(folder, "test_predictions.csv")
     two_phases = trainer in TWO_PHASES
-    assert list(rows[0]) == ["image", "class", *(["phase1"] if two_phases else []), "end"]
+    assert list(rows[0]) == ["image", "class", *(["phase1"] if two_phases else []), "end", "confidence"]
     assert [(built.cfg.DATASET.ROOT + "/" + row["image"], row["class"]) for row in rows] == [
         (item.impath, item.classname) for item in test
     ]
@@ -98,6 +100,12 @@ def test_predictions_of_test_images_are_those_that_accuracies_count(trained: Cal
     results = json.loads((folder / "summary.json").read_text())["results"]
     assert accuracy("end") == pytest.approx(results["accuracy_test"])
     assert [row["end"] for row in rows] == predicted(built)
+    confidence = [float(row["confidence"]) for row in rows]
+    assert 1 / len(built.classnames) < min(confidence) <= max(confidence) <= 1
+    assert results["confidence_test"] == pytest.approx(100 * sum(confidence) / len(rows), abs=1e-3)
+    right = [row["end"] == row["class"] for row in rows]
+    error = calibration_error(torch.tensor(confidence), torch.tensor(right))
+    assert results["calibration_error_test"] == pytest.approx(100 * error, abs=1e-2)
     if two_phases:
         metrics = lines(folder, "metrics.csv")
         end = next(row for row in reversed(metrics) if row["stage"] == "phase1")
