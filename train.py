@@ -9,7 +9,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -28,7 +28,9 @@ from coft.core.exit_codes import INTERRUPTED, MISTAKE, as_user_error, guarded  #
 from coft.core.experiment import CONFIG, FREE_KEYS, claim, flatten  # noqa: E402
 from coft.core.files import ensure_folder  # noqa: E402
 from coft.core.lock import sole  # noqa: E402
+from coft.core.progress import AboveBars, Marked, said  # noqa: E402
 from coft.core.world import World  # noqa: E402
+from coft.engine.course import shown  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
@@ -36,14 +38,6 @@ from trainers.toolbox import dassl_in_use  # noqa: E402
 
 log = logging.getLogger(__name__)
 STOPPED = "interrupted; the same command goes on from the last finished epoch"
-
-
-class Marked(logging.Formatter):
-    """Messages as they are; those that warn say so, and the report finds them by it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Put "Warning: " before what warns."""
-        return ("Warning: " if record.levelno >= logging.WARNING else "") + super().format(record)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -66,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load; else the best or the last")
     parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
     parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
+    parser.add_argument("--brief", action="store_true", help="say what a person needs; log.txt has the rest")
     parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
     return parser
@@ -191,12 +186,11 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     if not world.writes:
         os.environ["DASSL_PROGRESS"] = "0"
         sys.stdout = sys.stderr = terminal = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
-    # the file, for Dassl would take a folder called "run.txt" for one
-    setup_logger(str(Path(cfg.OUTPUT_DIR, "log.txt" if world.writes else f"log-rank{world.rank}.txt")))
+    begin_log(Path(cfg.OUTPUT_DIR, "log.txt" if world.writes else f"log-rank{world.rank}.txt"))
     logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
-    if args.quiet:
-        hush(terminal)
+    if args.quiet or args.brief:
+        hush(terminal, args.quiet)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Marked())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else it tells of its caches
@@ -221,16 +215,32 @@ def use(trainer: Any, args: argparse.Namespace) -> None:
     elif not args.no_train:
         if args.profile:
             trainer.record_operations()
-        trainer.train()
+        session = getattr(trainer, "session", None)  # trainers of others have none
+        with shown(session.course, session.spec.trainer) if args.brief and session else nullcontext():
+            trainer.train()
 
 
-def hush(terminal: TextIO) -> None:
-    """Let the terminal see warnings alone; the log file has all."""
+def begin_log(path: Path) -> None:
+    """Copy what is printed to a log file from now on; what it has of an earlier part of the run stays its beginning.
+
+    Dassl would begin another file. The file is named, for Dassl would take a folder called "run.txt" for one.
+    """
+    earlier = path.with_name(f"{path.stem}-earlier.txt")
+    if path.exists():
+        path.replace(earlier)
+    setup_logger(str(path))
+    if earlier.exists():
+        cast(Any, sys.stdout).file.write(earlier.read_text(encoding="utf-8", errors="backslashreplace"))
+        earlier.unlink()
+
+
+def hush(terminal: TextIO, quiet: bool) -> None:
+    """Let the terminal see warnings, and unless it is to be quiet lines for a person; the log file has all."""
     os.environ["DASSL_PROGRESS"] = "0"
     cast(Any, sys.stdout).console = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
-    warnings_alone = logging.StreamHandler(terminal)
-    warnings_alone.setLevel(logging.WARNING)
-    logging.getLogger().addHandler(warnings_alone)
+    seen = AboveBars(terminal)
+    seen.addFilter(lambda record: record.levelno >= logging.WARNING or (record.name == said.name and not quiet))
+    logging.getLogger().addHandler(seen)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

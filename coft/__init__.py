@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from coft.core.errors import UserError
     from coft.estimator import CoFTClassifier
 
-__all__ = ["Adapted", "CoFTClassifier", "UserError", "adapt"]
+__all__ = ["Adapted", "CoFTClassifier", "UserError", "__version__", "adapt"]
+__version__ = "1.0.0"
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

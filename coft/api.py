@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from coft.core.experiment import claim
 from coft.core.files import check_apart, ensure_folder, write_table, writing
 from coft.core.finite import check_models
 from coft.core.lock import sole
-from coft.core.progress import bar, lines
+from coft.core.progress import bar, lines, log_file
 from coft.core.progress import progress as bars
+from coft.core.sanitize import some_of
 from coft.engine import state
 from coft.engine.class_names import CLASSES, GENERIC, Classes, Given, class_list, given_classes, write_classes
 from coft.engine.config import Config, settle, spec_of
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.inputs import unlabeled_images
 from coft.engine.loop import fit
+from coft.engine.narration import Outcome, conclude
 from coft.engine.optimizers import light_optimizer
 from coft.engine.predictions import write_skipped
 from coft.engine.run_log import epoch_line
@@ -63,8 +66,8 @@ def adapt(
         backbone: A CLIP by its name or path, as of `--backbone`.
         output: Folder for the model and its labels. With one, a run that was stopped goes on: call it again.
         seed: Of everything random. The state of the global generators is neither read nor changed.
-        progress: Whether to show a bar with the time that is left, on a terminal or in a notebook; elsewhere a line for
-            each epoch on standard error. A program that has set up logging gets the lines in its log instead.
+        progress: Whether to say what is done, with a bar of the whole run on a terminal or in a notebook, and elsewhere
+            a line now and then on standard error. A program that has set up logging gets the lines in its log.
         method: "coft" or "coft+".
         **settings: Those of docs/settings.md in lower case, two underscores for a dot: `phase1__epochs=2`,
             `input__size=(128, 128)`. Those of the method go without their section.
@@ -114,7 +117,8 @@ class Run:
             write_skipped(self.folder / "skipped.csv", self.image_set.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
                 return Adapted.load(self.folder, "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu")
-            return self._made()
+            with log_file(self.folder / "log.txt"):
+                return self._made()
 
     def _made(self) -> Adapted:
         session = self.session = Session(self.cfg, self.spec, self._task(), self.folder, self._means())
@@ -127,7 +131,15 @@ class Run:
                 self._write_results(self.folder, result.labels_)
             result.save(self.folder)
             state.remove(self.folder)
+        self._tell(result.labels_)
         return result
+
+    def _tell(self, labels: pd.DataFrame) -> None:
+        counts = some_of([f"{name} {count}" for name, count in labels["class"].value_counts().items()])
+        run = shlex.quote(str(self.folder or "RUN"))
+        following = (f"coft review {run}    # mend names and labels", f"coft predict {run} IMAGES    # new images")
+        outcome = Outcome(counts, 100 * float(labels["confidence"].mean()), following=following if self.folder else ())
+        conclude(self.folder, time.monotonic() - self.started, outcome)
 
     def _task(self) -> Task:
         unknown = Diagnostics(torch.full((len(self.images),), -1))
@@ -197,7 +209,11 @@ class Run:
         self.session.write_summary(
             folder,
             unlabeled="images that were given, which are predicted as well (transductive)",
-            results={**self.session.log.results(), "predicted": len(labels)},
+            results={
+                **self.session.log.results(),
+                "predicted": len(labels),
+                "confidence_predicted": 100 * float(labels["confidence"].mean()),
+            },
         )
         if self.image_set.of_files:
             try:

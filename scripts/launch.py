@@ -65,6 +65,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument("--preset", help="settings that go together: a file of configs/trainers/<trainer>, as_printed")
     parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
     parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
+    parser.add_argument("--verbose", action="store_true", help="say all that log.txt has, by epoch and batch")
     several = parser.add_argument_group("several processes", "docs/howto/several-gpus.md")
     several.add_argument("--gpus", type=int, default=1, metavar="N", help="processes of this machine, each with a GPU")
     several.add_argument("--nnodes", type=int, default=1, metavar="M", help="machines; the same command on each")
@@ -119,6 +120,7 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
         argv += ["--config-file", str(config)]
     argv += ["--output-dir", str(args.output_dir or output_dir(trainer, backbone, args))]
     flags = [f"--{name}" for name in ("profile", "quiet") if getattr(args, name)]
+    flags += [] if args.quiet or args.verbose else ["--brief"]
     return [*argv, *flags, *dataset.settings, *opts]
 
 

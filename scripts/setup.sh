@@ -7,6 +7,8 @@
 # is taken from a checkout of its repository (compat/dassl/upstream/README.md).
 set -euo pipefail
 
+SETUP_VERSION='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
+
 setup_fail() {
   echo "error: $*" >&2
   exit 2
@@ -15,7 +17,7 @@ setup_fail() {
 setup_find_python() {
   local candidate
   for candidate in python3.11 python3.12 python3.13 python3.10 python3 python; do
-    if "$candidate" -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if "$candidate" -c "import venv; $SETUP_VERSION" 2>/dev/null; then
       command -v "$candidate"
       return
     fi
@@ -23,12 +25,35 @@ setup_find_python() {
   setup_fail "no Python 3.10 to 3.13 with the venv module found; install one (on Debian: python3 python3-venv)"
 }
 
-setup_choose_environment() {
+# The active environment's Python, or else that of .venv, which may not be there yet.
+setup_python() {
   if [ -n "${VIRTUAL_ENV:-}" ] || { [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; }; then
-    PYTHON=$(command -v python)
+    command -v python || setup_fail "the active environment has no python; deactivate it, and give the command again"
+  else
+    echo .venv/bin/python
+  fi
+}
+
+setup_stamp() {
+  echo "$("$PYTHON" -c 'import sys; print(sys.prefix)')/.coft-ready-$(basename "$PWD")"
+}
+
+# Help is to install nothing: where nothing is installed yet, the script's first lines are its help.
+setup_help() {
+  PYTHON=$(setup_python)
+  if [ -x "$PYTHON" ] && [ -f "$(setup_stamp)" ]; then return; fi
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
+  echo "Flags are told once it is installed: the first call without --help does that"
+  exit 0
+}
+
+setup_choose_environment() {
+  PYTHON=$(setup_python)
+  if [ "$PYTHON" != .venv/bin/python ]; then
+    "$PYTHON" -c "$SETUP_VERSION" >/dev/null || setup_fail "the active environment has $("$PYTHON" --version 2>&1), and this needs \
+Python 3.10 to 3.13; deactivate it (a .venv is made then), or activate another"
     return
   fi
-  PYTHON=.venv/bin/python
   if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
     local base
     base=$(setup_find_python)
@@ -59,7 +84,7 @@ setup_main() {
     set -- compat/dassl/upstream/requirements.txt "$@"
   fi
   local files=(requirements.txt "$@") stamp quiet=() flags=() file
-  stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/.coft-ready-$(basename "$PWD")
+  stamp=$(setup_stamp)
   if [ -f "$stamp" ] && grep -qxF "$(setup_state "${files[@]}")" "$stamp"; then
     return
   fi
@@ -91,6 +116,8 @@ fi
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   setup_main "$@"
   echo "Ready: $PYTHON"
+elif [[ " $* " = *" --help "* || " $* " = *" -h "* ]]; then
+  setup_help "scripts/$(basename "$0")"
 else
   setup_main ${SETUP_EXTRA:-}
 fi

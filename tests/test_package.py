@@ -13,10 +13,12 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+import yaml
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from coft import __version__
 from tests.conftest import CLASSNAMES
 from tests.forks import ROOT, run_forked
 
@@ -55,6 +57,13 @@ def test_pages_are_made_of_what_it_holds(site: Path) -> None:
         assert (site / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
+def test_it_has_one_version(site: Path) -> None:
+    (about,) = site.glob("*.dist-info")
+    assert message_from_string((about / "METADATA").read_text(encoding="utf-8"))["Version"] == __version__
+    assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == __version__
+
+
 def test_what_it_needs_is_what_requirements_say(site: Path) -> None:
     lines = [line.partition("#")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()]
     known = {canonicalize_name(own.name): own.specifier for own in map(Requirement, filter(str.strip, lines))}
@@ -81,7 +90,7 @@ def test_adapt_from_any_folder(
     words = [str(folder_of_shapes), "--classes", ", ".join(CLASSNAMES), "--output", "mine"]
     done = coft(site, tmp_path, ["adapt", *words, "--backbone", str(checkpoints["resnet"]), *SHORT, "phase2__epochs=1"])
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Labelled 9 images" in done.stdout
+    assert "CoFT on Folder: 9 unlabeled images, 3 classes" in done.stdout and "next: coft predict mine" in done.stdout
     assert (tmp_path / "mine" / "model" / "model.safetensors").is_file()
     assert (tmp_path / "cache" / "coft" / "folders").is_dir()
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "cache"}
@@ -103,6 +112,7 @@ def test_its_own_weights_and_configs_are_found(site: Path, tmp_path: Path) -> No
     [
         (["adapt", "--help"], 0, "--classes"),
         (["completion", "bash"], 0, "--classes"),
+        (["--version"], 0, f"coft {__version__}"),
         (["adopt"], 2, "did you mean 'adapt'?"),
         (["adapt", "photos", "--classes", "a,b", "filtre=self"], 2, "did you mean 'filter'"),
         (["compare", "digits"], 2, "needs a checkout of the project; there it is: bash scripts/"),

@@ -51,6 +51,31 @@ def test_two_do_not_install_at_the_same_time(sourcing: list[str], tmp_path: Path
     process.stdout.close()
 
 
+@pytest.mark.parametrize(("version", "code"), [("3.9.1", 1), ("3.14.0", 1), ("3.13.2", 0)])
+def test_a_python_that_is_too_old_or_new_is_refused_before_anything_is_installed(
+    sourcing: list[str], tmp_path: Path, version: str, code: int
+) -> None:
+    says = f"*version_info*) exit {code};; --version) echo Python {version};; *) echo {tmp_path};;"
+    (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\ncase "$*" in {says} esac\n')
+    done = subprocess.run(sourcing, capture_output=True, text=True, check=False)
+    if code:
+        line = f"error: the active environment has Python {version}, and this needs Python 3.10 to 3.13; deactivate it"
+        assert done.returncode == 2 and done.stderr.startswith(line) and len(done.stderr.splitlines()) == 1
+    else:
+        assert done.returncode == 0
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_installs_nothing(sourcing: list[str], tmp_path: Path, flag: str) -> None:
+    (tmp_path / ".coft-ready-project").unlink()
+    scripts = tmp_path / "project" / "scripts"
+    shutil.copy(ROOT / "scripts" / "coft.sh", scripts)
+    (scripts / "launch.py").touch()
+    command = [*sourcing[:2], sourcing[2].replace("source scripts/setup.sh", f"bash scripts/coft.sh digits {flag}")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("bash scripts/coft.sh [DATASET]") and "Installing" not in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [["--dassl"], ["--dassl", "upstream="], ["--dassl", "somewhere"]])
 def test_setup_says_what_it_expects(arguments: list[str]) -> None:
     command = ["bash", "scripts/setup.sh", *arguments]

@@ -22,6 +22,7 @@ from coft.engine.backbone import check_light_module
 from coft.engine.class_names import Classes
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.engine import Engine
+from coft.engine.narration import introduce
 from coft.engine.session import Means, Session, Task
 from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
@@ -40,7 +41,7 @@ from .data import (
 from .evaluation import Predicted, WorldEvaluator, part_of
 from .forks import check_fork, take_phase1
 from .recording import Recorder
-from .reporting import calibration, report_predictions, write_results, write_test_predictions
+from .reporting import calibration, report_predictions, tell_outcome, write_results, write_test_predictions
 from .sections import SECTIONS
 from .toolbox import dassl_in_use
 
@@ -59,6 +60,7 @@ class MethodTrainer(TrainerX):
         truth: Labels of the images, for a method that learns from them.
         results: Numbers for `summary.json`.
         clock: Seconds by part of the run.
+        tally: How many images each class got, in words.
     """
 
     spec: MethodSpec
@@ -67,6 +69,7 @@ class MethodTrainer(TrainerX):
     diagnostics: Diagnostics | None = None
     truth: Tensor | None = None
     train_loader_x: Any
+    tally = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -176,6 +179,7 @@ class MethodTrainer(TrainerX):
     def before_train(self) -> None:
         """Resume, or take Phase I of another run, or begin; and measure the zero-shot model."""
         super().before_train()
+        introduce(self.session)
         if not self.start_epoch and self.cfg.TRAIN.PHASE1_FROM:
             self.start_epoch = take_phase1(self)
         there = {"the epoch to go on with": self.start_epoch}
@@ -186,6 +190,7 @@ class MethodTrainer(TrainerX):
 
     def before_epoch(self) -> None:
         """Let the method label, and draw the batches."""
+        self.session.course.begin(self.epoch)
         self.train_loader_x = self.engine.begin_epoch(self.epoch)
         self.pace.lap(f"what comes before epoch {self.epoch + 1}")
 
@@ -220,12 +225,14 @@ class MethodTrainer(TrainerX):
             UserError: If a loss is not finite.
         """
         try:
-            return self.make_step(batch)
+            losses = self.make_step(batch)
         except FloatingPointError as error:
             raise UserError(
                 f"{error} in epoch {self.epoch + 1}, batch {self.batch_idx + 1}; lower the learning rate, or look for "
                 f"images or settings that overflow"
             ) from error
+        self.session.course.step()
+        return losses
 
     def after_epoch(self) -> None:
         """End the epoch, measure it, and save."""
@@ -258,6 +265,7 @@ class MethodTrainer(TrainerX):
         write_results(self)
         if self.session.log and self.world.writes:
             self.session.log.finish()
+        tell_outcome(self)
 
     def train(self) -> None:  # type: ignore[override]
         """Train as Dassl does. A method without epochs begins, is saved and evaluated.
@@ -270,6 +278,7 @@ class MethodTrainer(TrainerX):
             return
         if self.cfg.RESUME:
             raise UserError(f"--resume: {self.spec.trainer} has no epochs, so none to go on from; leave it out")
+        introduce(self.session)
         self.set_model_mode("eval")
         self.engine.begin()
         if self.get_model_names():
@@ -277,6 +286,7 @@ class MethodTrainer(TrainerX):
         if not self.cfg.TEST.NO_TEST:
             self.test()
         write_results(self)
+        tell_outcome(self)
 
     # ---------------------------------------------------------------- evaluation
 

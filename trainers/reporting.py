@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from coft.core.files import write_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
 from coft.engine.diagnostics import calibration_error
+from coft.engine.narration import Outcome, conclude
 from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
 from coft.report.write import warn_of_report, write_report
 
@@ -37,8 +39,9 @@ def report_predictions(trainer: Any) -> float:
     if trainer.world.writes:
         write_predictions(path, images, trainer.classnames, predicted, confidence)
         write_classes(path.with_name(CLASSES), trainer.dm.dataset.classes)
-    trainer.results["predicted"] = len(images)
-    print(f"Predicted {counted(len(images), 'image')}: {count_by_class(trainer.classnames, predicted)}\n  {path}")
+    trainer.results.update({"predicted": len(images), "confidence_predicted": 100 * float(confidence.mean())})
+    trainer.tally = count_by_class(trainer.classnames, predicted)
+    print(f"Predicted {counted(len(images), 'image')}: {trainer.tally}\n  {path}")
     accuracy = known_accuracy(predicted, label)
     if accuracy is None:
         print("No labels are known: there is no accuracy to report")
@@ -122,15 +125,39 @@ def write_results(trainer: Any) -> None:
         session.write_image_facts(folder)
         if trainer.world.writes:
             write_report(folder)
-            say_what_next(trainer)
     except Exception as error:  # all results are on disk already
         if not trainer.world.alone:  # others may wait for this one
             raise
         warn_of_report(error)
 
 
-def say_what_next(trainer: Any) -> None:
-    """Name the commands that go on from a user's own images."""
-    if reports_predictions(trainer.dm.dataset):
-        run = shlex.quote(str(trainer.output_dir))
-        log.info("Next: bash scripts/review.sh %s (mend names), predict.sh (new images), export.sh", run)
+def tally(trainer: Any) -> str:
+    """How many unlabeled images have the label of each class in the end, in words; "" without labels of all."""
+    labels = next(iter(trainer.method.labels.values()), None)
+    if labels is None or len(labels.label) < len(trainer.images or ()):
+        return ""
+    return count_by_class(trainer.classnames, labels.label)
+
+
+def tell_outcome(trainer: Any) -> None:
+    """Tell a person what a run has come to."""
+    session, results, dataset = trainer.session, trainer.results, trainer.dm.dataset
+    run = shlex.quote(str(trainer.output_dir))
+    following = [f"bash scripts/predict.sh {run} IMAGES    # classes of new images"]
+    own_images = reports_predictions(dataset)
+    if own_images:
+        following.insert(0, f"bash scripts/review.sh {run}    # mend names and labels")
+    before = results.get("zero-shot", {}).get("accuracy_both")
+    named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}
+    accuracies = {name: value for name, value in named.items() if value is not None}
+    conclude(
+        Path(trainer.output_dir),
+        time.monotonic() - trainer.started,
+        Outcome(
+            trainer.tally or tally(trainer),
+            None if accuracies else results.get("confidence_predicted"),
+            accuracies,
+            len(dataset.test),
+            tuple(following) if session.engine.predictor is not None else (),
+        ),
+    )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from coft.core.errors import Parser, UserError
 from coft.core.files import check_there
-from coft.core.sanitize import some_of
-from coft.core.words import counted
+from coft.core.progress import AboveBars
 
 METHODS = ("coft", "coft+")
 EXAMPLE = """examples:
@@ -47,13 +45,14 @@ def make_parser(**options: Any) -> Parser:
     parser.add_argument("--backbone", default="photo", metavar="NAME", help="a CLIP, by name or path; default: photo")
     parser.add_argument("--method", default="coft", choices=METHODS, help="default: coft")
     parser.add_argument("--seed", type=int, default=1, help="of everything random; default: 1")
-    parser.add_argument("--quiet", action="store_true", help="no progress and no log")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--verbose", action="store_true", help="say all that log.txt has, by epoch")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings, such as phase1__epochs=2")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Adapt a CLIP and print how many images each class got.
+    """Adapt a CLIP, and print where the labels are.
 
     Args:
         argv: Arguments of the command.
@@ -66,8 +65,6 @@ def main(argv: Sequence[str]) -> int:
     """
     args = make_parser().parse_intermixed_args(argv)
     check_there(Path(args.images).expanduser())  # before torch is imported, which takes seconds
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
     from coft.api import adapt
     from coft.engine.config import parse, spec_of
 
@@ -77,14 +74,9 @@ def main(argv: Sequence[str]) -> int:
         if not equals:
             raise UserError(f"{word!r} is no setting; write NAME=VALUE, such as phase1__epochs=2")
         settings[name] = parse(spec, name, text)
-    level = logging.ERROR if args.quiet else logging.INFO
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s", force=True)
+    level = logging.ERROR if args.quiet else logging.INFO if args.verbose else logging.WARNING
+    logging.basicConfig(handlers=[AboveBars()], level=level, format="%(message)s", force=True)
     arguments = args.images, args.classes, args.backbone, args.output, args.seed
-    with logging_redirect_tqdm():
-        adapted = adapt(*arguments, not args.quiet, method=args.method, **settings)
-    counts = adapted.labels_["class"].value_counts()
-    counts_text = some_of([f"{name} {count}" for name, count in counts.items()])
-    print(f"Labelled {counted(len(adapted.labels_), 'image')}: {counts_text}")
-    print(f"  {Path(args.output) / 'labels.csv'}")
-    print(f"  {Path(args.output) / 'model'}")
+    adapt(*arguments, not args.quiet, method=args.method, **settings)
+    print(Path(args.output) / "labels.csv")
     return 0

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coft import __version__
 from coft.core.errors import Parser, UserError, did_you_mean
 from coft.core.exit_codes import guarded
 from coft.core.paths import HOME, INSTALLED
@@ -27,7 +28,7 @@ Fine-tune CLIP to your images without a single label.
 commands:
 {commands}
 
-coft COMMAND --help says what a command takes."""
+coft COMMAND --help says what a command takes, coft --version which this is."""
 
 
 def _checkout_command(name: str) -> Command:
@@ -80,6 +81,21 @@ def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[
     return 0
 
 
+def settings(argv: Sequence[str]) -> int:
+    """Print the settings of a method, each as `coft adapt` takes it: name, default, meaning."""
+    from coft.engine.config import METHODS, keys_by_python_name, spec_of
+
+    parser = Parser(prog="coft settings", description="The settings that coft adapt takes, as NAME=VALUE.")
+    parser.add_argument("word", nargs="?", default="", metavar="WORD", help="those alone that have it in their line")
+    parser.add_argument("--method", default="coft", choices=METHODS, help="default: coft")
+    args = parser.parse_args(argv)
+    lines = [f"{name}={key.default!r}  {key.help}" for name, key in keys_by_python_name(spec_of(args.method)).items()]
+    if not (found := [line for line in lines if args.word.lower() in line.lower()]):
+        raise UserError(f"no setting has {args.word!r} in its name or meaning; coft settings lists all")
+    print("\n".join(found))
+    return 0
+
+
 def completion(argv: Sequence[str]) -> int:
     """Print the script with which a shell completes the command."""
     import shtab
@@ -102,6 +118,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
     "report": (report, "report.html of a finished run, anew"),
     "review": (_review, "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
+    "settings": (settings, "what coft adapt can be told by NAME=VALUE, with defaults"),
+    "run": (_checkout_command("run"), "any trainer on a data set of Dassl's registry (needs a checkout)"),
     "compare": (_checkout_command("compare"), "methods side by side on benchmarks (needs a checkout)"),
     "data": (_checkout_command("data"), "get the data sets of the benchmarks (needs a checkout)"),
     "completion": (completion, 'completion by the shell: eval "$(coft completion bash)"'),
@@ -125,6 +143,9 @@ def main(argv: Sequence[str]) -> int:
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
+        return 0
+    if argv[0] == "--version":
+        print(f"coft {__version__}")
         return 0
     return guarded(lambda: call_command(argv), "interrupted; the same command goes on from the last finished epoch")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+import coft
 from coft.core.errors import UserError
 from coft.core.files import ensure_folder, replacing
 from coft.core.run_settings import FREE_KEYS
@@ -112,7 +113,7 @@ def versions(toolbox: str) -> dict[str, str]:
         toolbox: The `dassl` in use.
     """
     packages = ("torch", "torchvision", "numpy", "pillow", "clip-anytorch", "scikit-learn")
-    versions_of = {"commit": commit(), "python": platform.python_version(), "dassl": toolbox}
+    versions_of = {"coft": coft.__version__, "commit": commit(), "python": platform.python_version(), "dassl": toolbox}
     for name in packages:
         try:
             versions_of[name] = importlib.metadata.version(name)

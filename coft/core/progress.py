@@ -1,4 +1,4 @@
-"""Progress bars with the time that is left, and a way to do without them."""
+"""What a run says to a person: lines, and bars with the time that is left; and ways to do without them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from tqdm.auto import tqdm
 
+said = logging.getLogger("coft.said")  # lines for a person; other loggers of the library are for its log
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
@@ -24,21 +26,71 @@ def progress(shown: bool) -> Iterator[None]:
         _shown.reset(token)
 
 
+class AboveBars(logging.StreamHandler[TextIO]):
+    """Writes bare messages to a stream, above a bar that is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            super().emit(record)
+
+
+class Marked(logging.Formatter):
+    """Messages as they are; those that warn say so, and the report finds them by it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Put "Warning: " before what warns."""
+        return ("Warning: " if record.levelno >= logging.WARNING else "") + super().format(record)
+
+
 @contextmanager
-def lines(shown: bool) -> Iterator[None]:
-    """Context in which the library's log is on standard error, unless bars are seen or a program has set up its own."""
-    library = logging.getLogger("coft")
-    if not shown or bars_are_seen() or library.hasHandlers():
-        yield
-        return
-    handler, level = logging.StreamHandler(), library.level  # its format is the bare message
-    library.addHandler(handler)
-    library.setLevel(logging.INFO)
+def handled(logger: logging.Logger, *handlers: logging.Handler) -> Iterator[None]:
+    """Context in which a logger's messages go to some handlers, too, from INFO on."""
+    level = logger.level
+    for handler in handlers:
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        library.removeHandler(handler)
-        library.setLevel(level)
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+@contextmanager
+def lines(shown: bool) -> Iterator[None]:
+    """Context in which lines for a person are said: to the log that a program has set up, or on standard error."""
+    if not shown:
+        yield
+        return
+    with handled(said, *([] if said.hasHandlers() else [AboveBars()])):
+        yield
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Context in which all that the library says is added to a file. Others see of it what they saw before."""
+    library = logging.getLogger("coft")
+    seen, kept = library.getEffectiveLevel(), logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    kept.setFormatter(Marked())
+    onward = _Onward()
+    onward.addFilter(lambda record: record.levelno >= seen or record.name == said.name)
+    library.propagate = False
+    try:
+        with handled(library, kept, onward):
+            yield
+    finally:
+        library.propagate = True
+
+
+class _Onward(logging.Handler):
+    """Passes messages to the root logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a message."""
+        logging.getLogger().handle(record)
 
 
 def bars_are_seen() -> bool:

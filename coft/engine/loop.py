@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.precision import step_attention
-from coft.core.progress import bar
 
+from .course import shown
+from .narration import introduce
 from .session import Session
 
 
@@ -24,30 +24,30 @@ def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda 
         UserError: If the images or settings are such that it cannot go on.
     """
     engine, method = session.engine, session.method
-    total = sum(method.steps(method.phase(epoch)) for epoch in range(start, method.epochs))
-    with bar(total=total) as shown:
+    introduce(session)
+    with shown(session.course, session.spec.trainer):
         engine.resumed() if start else engine.begin()
         for epoch in range(start, method.epochs):
-            shown.set_description(f"Phase {method.phase(epoch)}, epoch {epoch + 1} of {method.epochs}")
-            run_epoch(session, epoch, shown)
+            run_epoch(session, epoch)
             ended(epoch)
     engine.set_mode(training=False)
 
 
-def run_epoch(session: Session, epoch: int, shown: Any) -> None:
+def run_epoch(session: Session, epoch: int) -> None:
     """Run an epoch.
 
     Raises:
         UserError: If a loss is not finite.
     """
-    engine, runtime = session.engine, session.runtime
+    engine, runtime, course = session.engine, session.runtime, session.course
+    course.begin(epoch)
     batches = engine.begin_epoch(epoch)
     engine.set_mode(training=True)
     try:
         with step_attention(session.clip_model.visual, runtime.device.type, runtime.dtype):
             for batch in batches:
                 engine.step(batch)
-                shown.update()
+                course.step()
     except FloatingPointError as error:
         raise UserError(f"{error}; lower the learning rate, or look for images or settings that overflow") from error
     engine.end_epoch()

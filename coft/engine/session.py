@@ -31,6 +31,7 @@ from coft.report.image_facts import write_frozen
 
 from .backbone import forward_type, identity_of, load_backbone, precision_of
 from .class_names import Classes, class_list
+from .course import course_of
 from .described import Sentences, described_text
 from .diagnostics import Diagnostics
 from .engine import Engine
@@ -108,6 +109,7 @@ class Session:
         backbone_id: Its fingerprint.
         engine: What runs the method.
         method: The method.
+        course: How far it is.
         log: Numbers of a run of two peers, which are written; None of others.
         results: Numbers for the summary.
     """
@@ -131,6 +133,7 @@ class Session:
         self.log = self._log()
         self.method: Method = spec.make(self)
         self.engine.attach(self.method)
+        self.course = course_of(self.method)
 
     # ---------------------------------------------------------------- building
 

@@ -292,6 +292,10 @@ class Method:
     def enter(self, phase: int) -> None:
         """Build what a phase trains, on every process, from the weights as they are."""
 
+    def is_due(self, epoch: int) -> bool:
+        """Whether all images are labelled anew in an epoch."""
+        return False
+
     def prepare(self, epoch: int) -> None:
         """Decide what the models are trained on in an epoch: `labels`."""
 

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import coft
+from coft.cli.main import main
 from tests.forks import ROOT
 
 LARGE = ("torch", "torchvision", "pandas", "sklearn", "open_clip", "matplotlib")
@@ -27,7 +31,11 @@ def test_help_and_wrong_paths_need_no_large_library(tmp_path: Path) -> None:
     model.mkdir(parents=True)
     (model / "model.json").write_text("{}")
     asked = {
-        0: [["--help"], *([name, "--help"] for name in ("adapt", "predict", "export", "report", "review"))],
+        0: [
+            ["--help"],
+            *([name, "--help"] for name in ("adapt", "predict", "export", "report", "review")),
+            ["--version"],
+        ],
         2: [
             ["adapt", nowhere, "--classes", "cat, dog"],
             ["predict", nowhere, "a.png"],
@@ -45,3 +53,16 @@ def test_help_and_wrong_paths_need_no_large_library(tmp_path: Path) -> None:
     expected = [(code, arguments[0]) for code, argument_lists in asked.items() for arguments in argument_lists]
     assert answers == [f"answered {name} {code} []" for code, name in expected]
     assert process.stderr.count("error: ") == len(asked[2])
+
+
+def test_settings_are_listed_as_adapt_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "EPOCHS", "--method", "coft+"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == sorted(lines) and any(line.startswith("phase1__epochs=") for line in lines)
+    assert main(["settings", "no such thing"]) == 2
+    assert "coft settings lists all" in capsys.readouterr().err
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"coft {coft.__version__}\n"

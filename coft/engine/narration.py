@@ -1,0 +1,105 @@
+"""What a run tells a person: what it has found, how long it will take, and what it has come to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from coft.core.progress import said
+from coft.core.words import counted
+from coft.report.formatting import duration
+
+from .session import Session
+
+PASSES_OF_STEP = 3  # forward passes that a step on an image takes the time of: one forward, two back
+REPORT = "report.html"
+
+
+def introduce(session: Session) -> None:
+    """Say what a run is of, and about how long it will take."""
+    images, classes = session.task.images, session.task.classes.names
+    of_what = [counted(len(images), "unlabeled image")] if images is not None else []
+    of_what.append(counted(len(classes), "class", "classes"))
+    device = "a GPU" if session.device.type == "cuda" else f"{counted(torch.get_num_threads(), 'thread')} of the CPU"
+    backbone = session.cfg.MODEL.BACKBONE.NAME
+    method = session.spec.trainer
+    said.info("%s on %s: %s; CLIP %s on %s", method, session.task.title, ", ".join(of_what), backbone, device)
+    if session.folder is not None:
+        said.info("Results go to %s, and all details to log.txt there", session.folder)
+    if session.spec.two_peers:
+        said.info(
+            "This takes about %s. Stop it whenever you like: the same command goes on", rounded(expected(session))
+        )
+
+
+def expected(session: Session) -> float:
+    """Seconds that a run will take, about: the forward passes that it makes, by the time of one.
+
+    A step on an image counts as `PASSES_OF_STEP` of them.
+    """
+    engine, method, images = session.engine, session.method, session.task.images
+    assert images is not None
+    models, views = max(1, len(method.models)), getattr(session.settings, "label_views", 1)
+    steps = sum(epoch.steps for epoch in session.course.epochs)
+    labellings = 1 + sum(method.is_due(epoch) for epoch in range(method.epochs))
+    passes = models * (PASSES_OF_STEP * steps * images.batch_size + labellings * views * len(images))
+    batch = torch.zeros(images.batch_size, 3, *session.cfg.INPUT.SIZE, device=session.device)
+    with torch.no_grad(), session.runtime.autocast():
+        engine.clip.encode(batch)  # the first time, memory is asked for
+        start = time.perf_counter()
+        engine.clip.encode(batch)
+        if session.device.type == "cuda":
+            torch.cuda.synchronize()
+    return passes * (time.perf_counter() - start) / len(batch)
+
+
+def rounded(seconds: float) -> str:
+    """A time that is only about right, in words."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return "a minute"
+    return counted(round(minutes), "minute") if minutes < 90 else f"{minutes / 60:.0f} hours"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to.
+
+    Attributes:
+        counts: How many images each class got, in words.
+        confidence: Mean confidence of these labels, percent; None where there is none.
+        accuracies: Percent of the test images that are right, by what they were right with.
+        images: Test images.
+        following: Commands that go on from here.
+    """
+
+    counts: str = ""
+    confidence: float | None = None
+    accuracies: dict[str, float] | None = None
+    images: int = 0
+    following: tuple[str, ...] = ()
+
+
+def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
+    """Say what a run has come to, where its report is, and what can be done with it.
+
+    Args:
+        folder: Of the results; None where nothing is kept.
+        seconds: That it took.
+        outcome: What it has come to.
+    """
+    said.info("Done in %s", duration(seconds))
+    if outcome.counts:
+        said.info("Images by class: %s", outcome.counts)
+    if outcome.confidence is not None:
+        said.info("Estimated accuracy: %.0f %%, the mean confidence in these labels", outcome.confidence)
+    if outcome.accuracies:
+        shares = ", ".join(f"{value:.1f} % {name}" for name, value in outcome.accuracies.items())
+        said.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)
+    if folder is not None and (folder / REPORT).is_file():
+        said.info("  look: %s", folder / REPORT)
+    for command in outcome.following:
+        said.info("  next: %s", command)
