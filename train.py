@@ -34,6 +34,7 @@ from coft.engine.course import shown  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
+from trainers.reporting import tell_outcome  # noqa: E402
 from trainers.toolbox import dassl_in_use  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -218,6 +219,8 @@ def use(trainer: Any, args: argparse.Namespace) -> None:
         session = getattr(trainer, "session", None)  # trainers of others have none
         with shown(session.course, session.spec.trainer) if args.brief and session else nullcontext():
             trainer.train()
+        if session:
+            tell_outcome(trainer)
 
 
 def begin_log(path: Path) -> None:

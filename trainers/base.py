@@ -41,7 +41,7 @@ from .data import (
 from .evaluation import Predicted, WorldEvaluator, part_of
 from .forks import check_fork, take_phase1
 from .recording import Recorder
-from .reporting import calibration, report_predictions, tell_outcome, write_results, write_test_predictions
+from .reporting import calibration, report_predictions, write_results, write_test_predictions
 from .sections import SECTIONS
 from .toolbox import dassl_in_use
 
@@ -265,7 +265,6 @@ class MethodTrainer(TrainerX):
         write_results(self)
         if self.session.log and self.world.writes:
             self.session.log.finish()
-        tell_outcome(self)
 
     def train(self) -> None:  # type: ignore[override]
         """Train as Dassl does. A method without epochs begins, is saved and evaluated.
@@ -286,7 +285,6 @@ class MethodTrainer(TrainerX):
         if not self.cfg.TEST.NO_TEST:
             self.test()
         write_results(self)
-        tell_outcome(self)
 
     # ---------------------------------------------------------------- evaluation
 

@@ -22,7 +22,6 @@ from .diagnostics import Diagnostics
 from .records import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
 
 log = logging.getLogger(__name__)
-MIN_DISAGREEMENT = 0.02
 FILES = (  # what a run leaves for people to read; those of the second line are of a user's own images
     "report.html",
     *("predictions.csv", "skipped.csv", "duplicates.csv"),
@@ -57,7 +56,6 @@ class RunLog(Observer):
         self.history = History(folder, folder, 0, world.writes)
         self.numbers: dict[str, float] = {}
         self.epochs = 0  # of the whole run, where that is known
-        self.warned = False
 
     def resume(self, epochs_done: int, folder: Path) -> None:
         """Go on from the numbers that an earlier part of the run has left in a folder."""
@@ -130,23 +128,11 @@ class RunLog(Observer):
         rows = [self.quality(predictions[sources[name]], predictions, each) for name, each in labels.items()]
         mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         first, second = (each.label for each in predictions.values())
-        self.numbers |= {**mean, "of": len(first), "disagreement": self.disagreement(first, second)}
+        self.numbers |= {**mean, "of": len(first), "disagreement": float((first != second).double().mean())}
         self.write_pseudo_labels(predictions, labels)
         write_peers(self.folder, {name: each.label for name, each in predictions.items()})
 
     # ---------------------------------------------------------------- numbers
-
-    def disagreement(self, first: Tensor, second: Tensor) -> float:
-        """Share of images on which two models disagree; warns once where that is next to none."""
-        share = float((first != second).double().mean())
-        if share < MIN_DISAGREEMENT and not self.warned:
-            self.warned = True  # once: where nearly all is right, nothing is wrong with it
-            log.warning(
-                "The peers disagree on %.1f %% of the images only. Where nearly all labels are right, that is as it "
-                "should be; elsewhere neither can tell where the other errs",
-                100 * share,
-            )
-        return share
 
     def quality(
         self, source: Predictions, predictions: Mapping[str, Predictions], labels: PseudoLabels

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .model import AdaptedModel
 
 log = logging.getLogger(__name__)
+EVEN = 0.5  # below it a calibrated confidence says that a class is wrong more often than right
 
 
 def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParser:
@@ -53,7 +54,13 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
         "--top", type=positive_integer, default=2, metavar="K", help="name the K likeliest classes; default: 2"
     )
     parser.add_argument(
-        "--unsure", type=share, default=0.0, metavar="BELOW", help=f"class {UNSURE!r} below this confidence, 0 to 1"
+        "--unsure",
+        type=share,
+        nargs="?",
+        const=EVEN,
+        default=0.0,
+        metavar="BELOW",
+        help=f"class {UNSURE!r} below this confidence, 0 to 1; without a number {EVEN}: rather wrong than right",
     )
     parser.add_argument("--output", type=resolve, metavar="FILE", help="default: standard output")
     action = parser.add_mutually_exclusive_group()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import re
 import time
 from pathlib import Path
@@ -91,19 +90,6 @@ def test_pseudo_labels_are_those_of_the_surer_model_and_say_who_learns_them(tmp_
     assert reported["pool_accuracy"] == pytest.approx((4 / 4 + 2 / 4) / 2)
     assert reported["recall"] == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert reported["mean_p_clean"] == pytest.approx(((0.7 + 0.8 + 0.6 + 0.1) + (0.9 + 0.2 + 0.6 + 0.9)) / 8)
-
-
-@pytest.mark.parametrize(("differing", "warned"), [(0, 1), (1, 1), (2, 0), (50, 0)])
-def test_peers_that_say_the_same_are_worth_one_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, differing: int, warned: int
-) -> None:
-    log = make_log(tmp_path, [-1] * 100)
-    first = torch.zeros(100, dtype=torch.long)
-    second = (torch.arange(100) < differing).long()
-    with caplog.at_level(logging.WARNING):
-        shares = [log.disagreement(first, second) for _ in range(3)]
-    assert shares == pytest.approx([differing / 100] * 3)
-    assert caplog.text.count("The peers disagree on") == warned
 
 
 def test_a_resumed_run_goes_on_with_the_rows_and_seconds_of_the_first_part(tmp_path: Path) -> None:

@@ -83,6 +83,16 @@ def test_below_a_confidence_the_class_is_unsure(
     ]
 
 
+def test_without_a_number_what_is_rather_wrong_than_right_is_unsure(
+    finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for words in (["--unsure"], ["--unsure", "0.5"]):
+        assert main([str(finished_run), str(pictures), *words]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "likeliest" in said[0].splitlines()[0]
+
+
 def test_files_are_sorted_and_put_back(finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.lstat().st_ino for path in pictures.rglob("*") if not path.is_dir()}
     target = pictures / "sorted"
