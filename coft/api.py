@@ -137,7 +137,7 @@ class Run:
     def _tell(self, labels: pd.DataFrame) -> None:
         counts = some_of([f"{name} {count}" for name, count in labels["class"].value_counts().items()])
         run = shlex.quote(str(self.folder or "RUN"))
-        following = (f"coft review {run}    # mend names and labels", f"coft predict {run} IMAGES    # new images")
+        following = (f"coft review {run}    # mend names of classes", f"coft predict {run} IMAGES    # new images")
         outcome = Outcome(counts, 100 * float(labels["confidence"].mean()), following=following if self.folder else ())
         conclude(self.folder, time.monotonic() - self.started, outcome)
 

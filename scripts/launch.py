@@ -246,6 +246,8 @@ def main(argv: Sequence[str]) -> int:
         argv: Trainer's name, then the script's arguments.
     """
     trainer, rest = argv[0] if argv else "", argv[1:]
+    if trainer in ("-h", "--help"):
+        trainer, rest = "TRAINER", ["--help"]
 
     def work() -> int:
         args = parse(trainer, rest)

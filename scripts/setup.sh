@@ -71,6 +71,16 @@ found = [(n, m.version(n)) for n in names] or getattr(u.find_spec("dassl"), "ori
 print(hashlib.sha256(sys.stdin.buffer.read() + repr(found).encode()).hexdigest())'
 }
 
+# The command `coft` of the environment, from this checkout; one that is installed there stays.
+setup_command() {
+  local command
+  command=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')/coft
+  [ -e "$command" ] && return
+  printf '#!%s\nimport sys\n\nsys.path.insert(0, %s)\nfrom coft.cli.main import run\n\nrun()\n' \
+    "$("$PYTHON" -c 'import sys; print(sys.executable)')" "$("$PYTHON" -c 'import os; print(repr(os.getcwd()))')" >"$command"
+  chmod +x "$command"
+}
+
 setup_main() {
   local upstream=
   if [ "${1:-}" = --dassl ]; then
@@ -103,6 +113,7 @@ setup_main() {
       setup_fail "pip could not install compat/dassl; its message is above" ;;
     *) exit 2 ;;
   esac
+  setup_command
   setup_state "${files[@]}" >>"$stamp"
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 from coft.backbones import load
 from coft.backbones.load import Architecture
 from coft.backbones.open_clip_names import ALIASES
@@ -253,3 +254,9 @@ for words in {asked!r}:
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     answers = [line for line in ended.stdout.splitlines() if line.startswith("answered")]
     assert answers == ["answered 0 False", "answered 2 False"] and "nowhere: no such folder" in ended.stderr
+
+
+def test_help_needs_no_trainer(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        launch.main(["--help"])
+    assert end.value.code == 0 and "TRAINER" in capsys.readouterr().out

@@ -45,7 +45,7 @@ def make_parser(**options: Any) -> Parser:
     parser.add_argument("--backbone", default="photo", metavar="NAME", help="a CLIP, by name or path; default: photo")
     parser.add_argument("--method", default="coft", choices=METHODS, help="default: coft")
     parser.add_argument("--seed", type=int, default=1, help="of everything random; default: 1")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
     parser.add_argument("--verbose", action="store_true", help="say all that log.txt has, by epoch")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings, such as phase1__epochs=2")
     return parser
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         if not equals:
             raise UserError(f"{word!r} is no setting; write NAME=VALUE, such as phase1__epochs=2")
         settings[name] = parse(spec, name, text)
-    level = logging.ERROR if args.quiet else logging.INFO if args.verbose else logging.WARNING
+    level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(handlers=[AboveBars()], level=level, format="%(message)s", force=True)
     arguments = args.images, args.classes, args.backbone, args.output, args.seed
     adapt(*arguments, not args.quiet, method=args.method, **settings)

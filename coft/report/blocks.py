@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -17,12 +20,14 @@ class Picture:
 
     Attributes:
         path: The image file.
+        href: Its address, as seen from the page.
         shown: The path as the page shows it, below the folder that all images share.
         note: The caption.
         uri: The picture as a data URI; empty if the file cannot be read, None if there is no room for it.
     """
 
     path: str
+    href: str
     shown: str
     note: str
     uri: str | None = None
@@ -72,10 +77,11 @@ class Pictures:
 
     Args:
         images: The table of images, as in `RunFolder`.
+        page: Folder of the page.
     """
 
-    def __init__(self, images: pd.DataFrame) -> None:
-        self.images, self.folder = images, common_folder(list(images["path"]))
+    def __init__(self, images: pd.DataFrame, page: Path) -> None:
+        self.images, self.folder, self.page = images, common_folder(list(images["path"])), page
 
     def of_image(self, index: int, kind: str = "") -> Picture:
         """The picture of an image.
@@ -89,7 +95,12 @@ class Pictures:
 
     def of_file(self, path: str, note: str) -> Picture:
         """The picture of a file, with a caption."""
-        return Picture(path, short(path.removeprefix(self.folder), 80), note)
+        return Picture(path, address(path, self.page), short(path.removeprefix(self.folder), 80), note)
+
+
+def address(path: str, page: Path) -> str:
+    """The address of a file in a page: from the page's folder, so that both may move together."""
+    return quote(os.fsencode(os.path.relpath(path, page)))
 
 
 def _confidence(row: pd.Series) -> str:

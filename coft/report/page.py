@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from coft.report.image_facts import centred_sample, evenly
@@ -20,7 +21,7 @@ from .formatting import duration, number, percent, short
 from .groups import groups_by_class
 from .maps import Map, make_map
 from .run_folder import RunFolder, logs
-from .summary import class_rows, facts, figures
+from .summary import class_rows, columns, facts, figures
 from .thumbnails import embed
 
 LIMIT = 5_000_000  # most bytes of a page
@@ -30,30 +31,41 @@ IN_ALL = 2_000  # pictures that are planned for the gallery, about
 OF_GROUP = 10  # most pictures of a group
 GALLERY = 200  # most classes with pictures
 SUSPECTS, OF_SUSPECT = 20, 12  # most suspicious classes that are shown, and most pictures of each
+UNSURE = 24  # images of all classes that are shown as the least sure ones
 OF_DUPLICATE = 6  # most pictures of a group of duplicates
 ROWS = 100  # most skipped files, and most names of empty or rare classes
-FILES = ("predictions.csv", "test_predictions.csv", "pseudo_labels.csv", "metrics.csv", "summary.json")
+FILES = (
+    "predictions.csv",
+    "least_sure.csv",
+    "test_predictions.csv",
+    "pseudo_labels.csv",
+    "metrics.csv",
+    "summary.json",
+)
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(run: RunFolder) -> bytes:
     """The page of a run, as UTF-8 of at most `LIMIT` bytes."""
     signals = measured(run)
-    pictures = Pictures(run.images)
+    pictures = Pictures(run.images, run.folder)
     suspects = names.suspects(signals) if signals else []
     blocks = {
         "suspects": [suspect_block(run, suspect, pictures) for suspect in suspects[:SUSPECTS]],
+        "unsure": unsure_blocks(run, pictures),
         "duplicates": duplicate_blocks(run, pictures),
         "gallery": gallery(run, pictures, [suspect.label for suspect in suspects]),
     }
+    rows = class_rows(run, signals)
     content = {
-        "title": f"{run.summary.get('trainer', '')} on {short(run.summary.get('dataset', ''))}",
+        "title": f"{run.summary.get('trainer', '')} on {short(title_of(run, pictures.folder))}",
         "facts": facts(run),
         "figures": figures(run),
         "warnings": warnings(run),
         "skipped": run.skipped.head(ROWS).to_dict("records"),
         "more_skipped": max(0, len(run.skipped) - ROWS),
-        "rows": class_rows(run, signals),
+        "rows": rows,
+        "columns": columns(rows),
         "classes": len(run.classes),
         "signals": bool(signals),
         "own_images": run.summary.get("dataset") == "Folder",
@@ -69,7 +81,7 @@ def page(run: RunFolder) -> bytes:
     }
     budget = PICTURES
     while True:
-        fill([*blocks["suspects"], *blocks["duplicates"]], blocks["gallery"], budget)
+        fill([*blocks["unsure"], *blocks["suspects"], *blocks["duplicates"]], blocks["gallery"], budget)
         rendered = render(content)
         if len(rendered) <= LIMIT or not budget:
             return rendered
@@ -106,6 +118,27 @@ def measured(run: RunFolder) -> list[names.Signals] | None:
     label_of = {name: label for label, name in enumerate(evidence.classes)}
     final_labels = run.images["class"].iloc[evidence.sample].map(label_of).fillna(-1).to_numpy(dtype=int)
     return names.measure(centred_sample(evidence), evidence.text, final_labels, evidence.zero_shot[evidence.sample])
+
+
+def title_of(run: RunFolder, folder: str) -> str:
+    """What the images are called: a user's own ones by the name of their folder."""
+    dataset = str(run.summary.get("dataset", ""))
+    return Path(folder).name or dataset if dataset == "Folder" else dataset
+
+
+def least_sure(run: RunFolder, count: int) -> pd.DataFrame:
+    """The images that the run is least sure of, as rows of `RunFolder.images`."""
+    return run.images[run.images["confidence"].notna()].nsmallest(count, "confidence")
+
+
+def unsure_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
+    """A block of the images of all classes that the run is least sure of."""
+    rows = least_sure(run, UNSURE)
+    shown = [
+        pictures.of_file(row["path"], f"{short(row['class'], 30)}, {percent(row['confidence'])}")
+        for _, row in rows.iterrows()
+    ]
+    return [Block("least sure", "least-sure", [Strip("", shown, len(shown))], count=len(shown))] if shown else []
 
 
 def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) -> Block:

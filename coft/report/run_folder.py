@@ -143,7 +143,7 @@ def _tested(folder: Path) -> pd.DataFrame:
 
 
 def logs(folder: Path) -> list[Path]:
-    """`log.txt`, and the logs of each time that the run was resumed, which have a date in their names."""
+    """`log.txt`; earlier versions began another one, with a date in its name, whenever a run was resumed."""
     return sorted(folder.glob("log.txt*"))
 
 

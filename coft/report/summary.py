@@ -15,6 +15,16 @@ from .names import Signals
 from .run_folder import RunFolder
 
 MANY = 1_000  # most classes in the table
+COLUMNS = {
+    "Images": "how many images got the class in the end",
+    "By zero-shot": "how many the CLIP gave it before any training",
+    "Mean confidence": "how sure the model is of them, on the mean; about as many should be right",
+    "Kept": "share of them whose label was trained on at the end",
+    "Peers disagree": "share of them to which the two models gave different classes",
+    "Alike": "share of their nearest neighbours that have the same class: high where the class is one group",
+    "Name fit": "how much better its images go with its name than with the next best one; below 0 another fits",
+    "Accuracy": "share of the test images of the class that the model gets right",
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,8 @@ def figures(run: RunFolder) -> list[Figure]:
             meaning = "by labels"
         shown.append(Figure("Test accuracy", f"{accuracy:.1f} %", meaning))
     if (images["confidence"].notna()).any():
-        shown.append(Figure("Mean confidence", percent(float(images["confidence"].mean())), "of the class it predicts"))
+        share = percent(float(images["confidence"].mean()))
+        shown.append(Figure("Estimated accuracy", share, "mean confidence in the classes it gives"))
     if "kept_for" in images:
         labelled = images[images["pseudo_label"] != ""]
         kept = float((labelled["kept_for"] != "").mean())
@@ -128,6 +139,11 @@ def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[ClassRow]:
     if len(rows) > MANY:
         rows = sorted(sorted(rows, key=lambda row: -row.images)[:MANY], key=lambda row: row.label)
     return rows
+
+
+def columns(rows: list[ClassRow]) -> list[tuple[str, str]]:
+    """What the columns of the table of classes say: pairs of a heading and a sentence."""
+    return [(name, COLUMNS[name]) for name in (rows[0].texts if rows else ())]
 
 
 def _mean(values: pd.Series) -> float:

@@ -6,17 +6,20 @@ import logging
 from pathlib import Path
 
 from coft.core.exit_codes import as_user_error
-from coft.core.files import replacing
+from coft.core.files import replacing, write_table
 
-from .page import page
+from .page import least_sure, page
 from .run_folder import read_run
 
 log = logging.getLogger(__name__)
-NAME = "report.html"
+NAME, LEAST_SURE = "report.html", "least_sure.csv"
+LISTED = 200  # images that are listed as the least sure ones
 
 
 def write_report(folder: Path) -> Path:
-    """Write the report of a finished run into its folder. An earlier report is replaced.
+    """Write the report of a finished run, and a list of the images that it is least sure of, into its folder.
+
+    Earlier ones are replaced.
 
     Args:
         folder: Output folder of the run.
@@ -27,9 +30,12 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: If the folder holds no finished run, or a file in it is damaged.
     """
-    content = page(read_run(folder))
+    run = read_run(folder)
+    content, unsure = page(run), least_sure(run, LISTED)
     with replacing(folder / NAME) as draft:
         draft.write_bytes(content)
+    if len(unsure):
+        write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
     return folder / NAME
 
 

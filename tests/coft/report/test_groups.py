@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,7 @@ def test_moves_and_confusion_are_those_of_a_loop(images: pd.DataFrame) -> None:
 def test_no_image_is_among_the_surest_and_the_least_sure(count: int, surest: list[int], least: list[int]) -> None:
     paths = [f"/photos/{index}.png" for index in range(count)]
     images = pd.DataFrame({"path": paths, "class": "cat", "confidence": [0.9 - 0.1 * index for index in range(count)]})
-    strips = strips_of(groups_by_class(images)["cat"], 3, Pictures(images))
+    strips = strips_of(groups_by_class(images)["cat"], 3, Pictures(images, Path()))
     shown = {strip.title: [int(picture.path[8:-4]) for picture in strip.pictures] for strip in strips}
     assert shown == {"surest": surest, **({"least sure": least} if least else {})}
     assert all(strip.count == count for strip in strips)

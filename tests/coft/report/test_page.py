@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from coft.cli.main import report
 from coft.core.errors import UserError
 from coft.report.curves import nice_range
 from coft.report.formatting import percent
-from coft.report.page import LIMIT, measured, page
+from coft.report.page import LIMIT, UNSURE, measured, page
 from coft.report.run_folder import read_run
 from coft.report.summary import class_rows, figures
 from coft.report.write import write_report
@@ -80,9 +82,34 @@ def test_everything_is_inside_the_page(run: Path) -> None:
     links = shown.values("a", "href")
     anchors = {value for _, key, value in shown.attributes if key == "id"}
     assert all(link[1:] in anchors for link in links if link.startswith("#"))
-    assert all((run / link).is_file() for link in links if not link.startswith("#"))
+    assert all((run / unquote(link)).is_file() for link in links if not link.startswith("#"))
     assert not {"script", "iframe", "object"} & set(shown.tags) and shown.values("link", "href") == ["data:,"]
     assert all(shown.values("img", "alt")) and len(shown.values("img", "alt")) == shown.tags.count("img") > 20
+
+
+def test_every_picture_leads_to_its_file(run: Path) -> None:
+    shown = seen(page(read_run(run)))
+    pictures = [link for link in shown.values("a", "href") if link.endswith(".png")]
+    assert len(pictures) == shown.tags.count("img") and all((run / unquote(link)).is_file() for link in pictures)
+    assert {Path(link).name for link in pictures} <= {f"{i:02}.png" for i in range(60)}
+    assert all(path in shown.text for path in (Path(link).name for link in pictures))
+
+
+def test_the_least_sure_images_of_all_classes_come_first(run: Path) -> None:
+    content = write_report(run).read_bytes().decode()
+    images = read_run(run).images.sort_values("confidence")
+    section = content[content.index('id="unsure"') :].partition("</section>")[0]
+    order = [unquote(link) for link in re.findall(r'href="([^"]+\.png)"', section)]
+    assert [Path(link).name for link in order] == [Path(path).name for path in images["path"][:UNSURE]]
+    with (run / "least_sure.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["path"], row["class"]) for row in rows] == list(zip(images["path"], images["class"], strict=True))
+
+
+def test_a_user_s_own_images_go_by_the_name_of_their_folder(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "pets", [f"{i}.png" for i in range(12)])
+    folder = write_run(tmp_path / "run", paths, CLASSES, dataset="Folder", trainer="CoFT")
+    assert "<title>CoFT on pets</title>" in write_report(folder).read_text()
 
 
 def test_names_of_classes_and_files_stay_text(tmp_path: Path) -> None:
