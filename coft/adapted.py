@@ -45,6 +45,12 @@ class Adapted:
         labels_: A row for each image that was given: `path` (or `number`, of images in memory), `class`, `confidence`
             (the probability of the class), `p_clean` (how likely the class is right, by the negative prompts), `kept`
             (whether a peer's last filter kept this class as the image's pseudo-label).
+
+    Example:
+        ```python
+        loaded = coft.Adapted.load("pets")
+        print(loaded.predict(["new/1.jpg", "new/2.jpg"]))
+        ```
     """
 
     def __init__(self, model: AdaptedModel, labels: pd.DataFrame, folder: Path | None = None) -> None:

@@ -77,6 +77,12 @@ def adapt(
 
     Raises:
         UserError: Naming what cannot be read, or a setting that is wrong.
+
+    Example:
+        ```python
+        adapted = coft.adapt("photos", ["tabby cat", "golden retriever"], output="pets")
+        print(adapted.labels_.sort_values("confidence").head())
+        ```
     """
     spec, names = spec_of(method), given_classes(classes)
     cfg = settle(spec, backbone, seed, "" if output is None else str(Path(output).expanduser()), settings)

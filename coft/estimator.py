@@ -32,6 +32,12 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
         adapted_: What `coft.adapt` returned.
         classes_: Names of the classes, in the order of the columns of `predict_proba`. Shape (C,).
         labels_: A row for each image of `fit`; see `Adapted`.
+
+    Example:
+        ```python
+        classifier = coft.CoFTClassifier(["tabby cat", "golden retriever"]).fit(images)
+        print(classifier.predict_proba(new_images))
+        ```
     """
 
     adapted_: Adapted

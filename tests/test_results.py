@@ -194,37 +194,24 @@ def test_the_tables_of_the_readme_are_of_the_page(page: str) -> None:
         assert mean_of_units == of_page[method, reference][3], (method, reference)
 
 
-def test_tables_of_commands_are_taken_and_then_stay(page: str, tmp_path: Path) -> None:
-    copy, files = tmp_path / "results.md", [tmp_path / "a.md", tmp_path / "b.md"]
+def test_the_tables_of_the_benchmark_are_taken(page: str, tmp_path: Path) -> None:
+    copy, file = tmp_path / "results.md", tmp_path / "a.md"
     copy.write_text(page)
-    texts = [FORKS.replace("PAIR", path.stem) for path in files]
-    for path, text in zip(files, texts, strict=True):
-        path.write_text(text)
-    assert results([part for path in files for part in ("--experiments", str(path))], copy) == 0
-    begin, end = "<!-- begin: experiments -->\n", "\n<!-- end: experiments -->"
-    written = copy.read_text()
-    assert begin + "\n\n".join(text.strip() for text in texts) + end in written
-    assert blocks_of(written)["benchmark"] == blocks_of(page)["benchmark"]
-    assert results([], copy) == 0 and copy.read_text() == written
-    assert (tmp_path / "experiments.png").stat().st_size > 10_000
-    files[0].write_text("`command`\n\n| errors of | bar |\n\n| accuracy, % | a |\n\n| seconds | a |\n")
-    assert results(["--benchmark", str(files[0])], copy) == 0
+    file.write_text("`command`\n\n| errors of | bar |\n\n| accuracy, % | a |\n\n| seconds | a |\n")
+    assert results(["--benchmark", str(file)], copy) == 0
     blocks = blocks_of(copy.read_text())
     assert blocks["bars"] == "| errors of | bar |\n"
     assert blocks["benchmark"] == "`command`\n\n| accuracy, % | a |\n\n| seconds | a |\n"
+    assert BLOCK.sub("", copy.read_text()) == BLOCK.sub("", page)
 
 
-@pytest.mark.parametrize("flag", ["--experiments", "--benchmark"])
-def test_files_without_tables_are_named_and_change_nothing(flag: str, page: str, tmp_path: Path) -> None:
+def test_files_without_tables_are_named_and_change_nothing(page: str, tmp_path: Path) -> None:
     copy, file = tmp_path / "results.md", tmp_path / "a.md"
     copy.write_text(page)
-    for text in ("", "| accuracy, % | a |\n|--|--|\n| 1 | 2 |\n\n| seconds | a |\n"):
-        file.write_text(text)
-        with pytest.raises(UserError, match=r"a\.md|--experiments"):
-            results([flag, str(file)], copy)
-    file.unlink()
-    with pytest.raises(UserError, match=r"a\.md|--experiments"):
-        results([flag, str(file)], copy)
+    for text in ("", "| accuracy, % | a |\n|--|--|\n| 1 | 2 |\n\n| seconds | a |\n", None):
+        file.unlink(missing_ok=True) if text is None else file.write_text(text)
+        with pytest.raises(UserError, match=r"a\.md"):
+            results(["--benchmark", str(file)], copy)
     assert copy.read_text() == page
 
 
@@ -234,8 +221,7 @@ def test_prose_has_no_result_of_its_own(page: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "<!-- begin: benchmark -->\na\n<!-- end: benchmark -->\n" * 2])
-def test_markers_that_do_not_fit_are_named(page: str, wrong: str) -> None:
-    assert filled(page) == page
+def test_markers_that_do_not_fit_are_named(page: str, tmp_path: Path, wrong: str) -> None:
     text = BLOCK.sub(lambda match: wrong if match[1] == "benchmark" else match[0], page)
-    with pytest.raises(UserError, match="should have markers of bars, benchmark, experiments once each"):
-        filled(text)
+    with pytest.raises(UserError, match="should have markers of bars, benchmark once each"):
+        filled(text, tmp_path / "a.md")

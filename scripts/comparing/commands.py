@@ -8,7 +8,7 @@ bash scripts/table.sh [FOLDER or runs.csv ...]                  (the same, on th
 bash scripts/ablate.sh DATASET ... [--trainer CoFT] [--groups G,G2] [--row NAME ...] [--seeds 1,2,3]
                        [--backbone B,B2] [--jobs N] [KEY VALUE ...]
 bash scripts/experiments.sh DATASET ... [--seeds 1,2,3] [--backbone B,B2] [--row NAME ...] [--jobs N] [KEY VALUE ...]
-bash scripts/results.sh --benchmark FILE --experiments FILE ...    (puts tables into docs/results.md, draws its plot)
+bash scripts/results.sh --benchmark FILE    (puts its tables into docs/results.md)
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from .plan import Grid, Run, plan, plan_ablations
 from .results import planned_rows, read_places
 from .run import TRAIN, do_runs
 from .statistics import changes_of, gain_over_zero_shot, overall_changes, summarise_changes
-from .tables import PAGE, blocks_of, comparison_tables, filled, titled, turning_points, write_tables
+from .tables import PAGE, comparison_tables, filled, titled, turning_points, write_tables
 
 NOTHING = "no run is finished: nothing to tabulate"
 
@@ -270,11 +270,10 @@ def experiments(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
 
 
 def results(argv: Sequence[str], page: Path = PAGE) -> int:
-    """Put tables that commands wrote into docs/results.md, and draw its plot. Returns the exit code."""
+    """Put the tables of the benchmark into docs/results.md. Returns the exit code."""
     args = results_parser().parse_args(argv)
-    text = filled(page.read_text(encoding="utf-8"), args.benchmark, args.experiments)
-    picture = write_experiments(page.with_name("experiments.png"), blocks_of(text)["experiments"])
+    text = filled(page.read_text(encoding="utf-8"), args.benchmark)
     with replacing(page) as draft:
         draft.write_text(text, encoding="utf-8")
-    print_files([page, picture])
+    print_files([page])
     return 0

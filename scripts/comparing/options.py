@@ -106,17 +106,13 @@ def table_parser() -> argparse.ArgumentParser:
 
 def results_parser() -> argparse.ArgumentParser:
     """Build the parser of results.sh."""
-    parser = Parser(prog="scripts/results.sh", description="Put tables into docs/results.md, and draw its plot.")
+    parser = Parser(prog="scripts/results.sh", description="Put the benchmark's tables into docs/results.md.")
     parser.add_argument(
-        "--benchmark", type=called_from, metavar="FILE", help="the full.md of compare.sh --benchmark full"
-    )
-    parser.add_argument(
-        "--experiments",
+        "--benchmark",
         type=called_from,
-        action="append",
-        default=[],
+        required=True,
         metavar="FILE",
-        help="the experiments.md of experiments.sh; again for more",
+        help="the full.md of compare.sh --benchmark full",
     )
     return parser
 

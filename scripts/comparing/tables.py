@@ -170,7 +170,7 @@ def write_tables(
 # ---------------------------------------------------------------- docs/results.md
 
 PAGE = ROOT / "docs" / "results.md"
-BLOCKS = ("bars", "benchmark", "experiments")  # the benchmark's first table stands before its others
+BLOCKS = ("bars", "benchmark")  # the benchmark's first table stands before its others
 BLOCK = re.compile(r"<!-- begin: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
 
 
@@ -186,22 +186,17 @@ def blocks_of(page: str) -> dict[str, str]:
     return dict(blocks)
 
 
-def filled(page: str, benchmark: Path | None = None, experiments: Sequence[Path] = ()) -> str:
-    """A page with the tables of files between its markers; where there are none, it keeps its own.
+def filled(page: str, benchmark: Path) -> str:
+    """A page with the tables of a file between its markers.
 
     Raises:
-        UserError: If a file cannot be read or has not the tables, or the page has not its markers.
+        UserError: If the file cannot be read or has not the tables, or the page has not its markers.
     """
-    blocks = blocks_of(page)
-    if benchmark:
-        command, *tables = _read(benchmark).split("\n\n", 2)
-        if len(tables) < 2 or not tables[0].startswith("| errors of "):
-            raise UserError(
-                f"{benchmark}: has no table of bars; give the full.md that compare.sh --benchmark full wrote"
-            )
-        blocks |= {"bars": f"{tables[0]}\n", "benchmark": f"{command}\n\n{tables[1]}\n"}
-    if experiments:
-        blocks["experiments"] = "\n\n".join(map(_read, experiments)) + "\n"
+    blocks_of(page)
+    command, *tables = _read(benchmark).split("\n\n", 2)
+    if len(tables) < 2 or not tables[0].startswith("| errors of "):
+        raise UserError(f"{benchmark}: has no table of bars; give the full.md that compare.sh --benchmark full wrote")
+    blocks = {"bars": f"{tables[0]}\n", "benchmark": f"{command}\n\n{tables[1]}\n"}
     return BLOCK.sub(lambda match: f"<!-- begin: {match[1]} -->\n{blocks[match[1]]}<!-- end: {match[1]} -->", page)
 
 

@@ -1,0 +1,30 @@
+"""The notebook runs from top to bottom, offline, with the images and the CLIP that are shipped."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS
+
+NOTEBOOK = DOCS / "notebook.ipynb"
+
+
+@pytest.mark.slow
+def test_it_runs_and_labels_nearly_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) >= 6
+    monkeypatch.chdir(tmp_path)
+    short = "\n".join(code).replace("phase1__epochs=3", "phase1__epochs=1, phase1__min_steps=4, label_views=1")
+    exec(short.replace("phase2__epochs=3", "phase2__epochs=1"), {})
+    said = dict(re.findall(r"^(.+): (\d+\.\d)%$", capsys.readouterr().out, re.MULTILINE))
+    assert set(said) == {"estimated accuracy", "in fact right", "of 200 new images right"}
+    assert min(float(share) for share in said.values()) > 90
+    assert abs(float(said["estimated accuracy"]) - float(said["in fact right"])) <= 5
+    assert (tmp_path / "digits-run" / "model" / "model.safetensors").is_file()

@@ -1,0 +1,32 @@
+"""The pages make a site, with the Python API from docstrings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests.docs.pages import DOCS, ROOT
+
+
+def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    reference = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+    assert all(f'id="coft.{name}"' in reference for name in ("api.adapt", "adapted.Adapted.predict_proba"))
+
+
+def test_every_page_is_in_its_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    named = [page for section in yaml.safe_load(text)["nav"] for entry in section.values() for page in leaves(entry)]
+    assert sorted(named) == sorted(pages)
+
+
+def leaves(entry: str | list[dict[str, str]]) -> list[str]:
+    return [entry] if isinstance(entry, str) else [page for each in entry for page in each.values()]
