@@ -24,7 +24,7 @@ from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
 from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
 from coft.core.experiment import flatten  # noqa: E402
-from coft.engine.class_names import is_file  # noqa: E402
+from coft.engine.class_names import is_file, read_classes  # noqa: E402
 from coft.engine.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
 from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
@@ -203,6 +203,7 @@ def own_images(args: argparse.Namespace) -> list[str]:
             raise UserError(f"data set folder: {flag} is missing; give {what}")
     names = called_from(args.classes)
     classes = str(names.resolve()) if is_file(names) else args.classes
+    read_classes(classes)  # a mistake in them, too
     # as literals: a folder named 2024 is no number, and "0, 1" no tuple
     values = {"IMAGES": repr(str(called_from(args.images).resolve())), "CLASSES": repr(classes)}
     values["LABELS_FROM_FOLDERS"] = str(args.labels_from_folders)

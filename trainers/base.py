@@ -22,7 +22,7 @@ from coft.engine.backbone import check_light_module
 from coft.engine.class_names import Classes
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.engine import Engine
-from coft.engine.narration import introduce
+from coft.engine.narration import introduce, tell_time
 from coft.engine.session import Means, Session, Task
 from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
@@ -185,6 +185,7 @@ class MethodTrainer(TrainerX):
         there = {"the epoch to go on with": self.start_epoch}
         processes.check_same(self.world, there, "choose an --output-dir on a disk that all machines share")
         self.engine.resumed() if self.start_epoch else self.engine.begin()
+        tell_time(self.session)
         if self.session.log and not self.start_epoch:
             self.session.log.add(0, "zero-shot", **self.accuracies())
 

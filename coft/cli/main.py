@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coft import __version__
+import coft
 from coft.core.errors import Parser, UserError, did_you_mean
 from coft.core.exit_codes import guarded
 from coft.core.paths import HOME, INSTALLED
@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> int:
         print(overview())
         return 0
     if argv[0] == "--version":
-        print(f"coft {__version__}")
+        print(f"coft {coft.__version__}")
         return 0
     return guarded(lambda: call_command(argv), "interrupted; the same command goes on from the last finished epoch")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -89,8 +90,15 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written to ({error.strerror or error}); see to the disk, and do the same again"
+            f"{folder}: cannot be written to ({error.strerror or error}); {remedy(error)}, and do the same again"
         ) from error
+
+
+def remedy(error: Exception) -> str:
+    """What is to be done about something that could not be written."""
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        return "choose a folder where you may write, or change its permissions"
+    return "see to the disk"
 
 
 @contextmanager

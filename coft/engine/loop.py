@@ -8,7 +8,7 @@ from coft.core.errors import UserError
 from coft.core.precision import step_attention
 
 from .course import shown
-from .narration import introduce
+from .narration import introduce, tell_time
 from .session import Session
 
 
@@ -27,6 +27,7 @@ def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda 
     introduce(session)
     with shown(session.course, session.spec.trainer):
         engine.resumed() if start else engine.begin()
+        tell_time(session)
         for epoch in range(start, method.epochs):
             run_epoch(session, epoch)
             ended(epoch)

@@ -19,7 +19,7 @@ REPORT = "report.html"
 
 
 def introduce(session: Session) -> None:
-    """Say what a run is of, and about how long it will take."""
+    """Say what a run is of."""
     images, classes = session.task.images, session.task.classes.names
     of_what = [counted(len(images), "unlabeled image")] if images is not None else []
     of_what.append(counted(len(classes), "class", "classes"))
@@ -29,10 +29,13 @@ def introduce(session: Session) -> None:
     said.info("%s on %s: %s; CLIP %s on %s", method, session.task.title, ", ".join(of_what), backbone, device)
     if session.folder is not None:
         said.info("Results go to %s, and all details to log.txt there", session.folder)
-    if session.spec.two_peers:
-        said.info(
-            "This takes about %s. Stop it whenever you like: the same command goes on", rounded(expected(session))
-        )
+
+
+def tell_time(session: Session) -> None:
+    """Say about how long it will take, once it is known what is trained."""
+    if session.spec.two_peers and session.method.trains:
+        time_needed = rounded(expected(session))
+        said.info("This takes about %s. Stop it whenever you like: the same command goes on", time_needed)
 
 
 def expected(session: Session) -> float:

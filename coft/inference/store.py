@@ -20,7 +20,7 @@ from coft.backbones.open_clip_names import is_open_clips, local_path
 from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, in_channels_last
 from coft.core.errors import UserError
 from coft.core.experiment import write_json
-from coft.core.files import replacing, utf8_path
+from coft.core.files import remedy, replacing, utf8_path
 from coft.core.finite import check_finite
 from coft.core.precision import PRECISIONS, PREDICTIONS, faster_precision
 from coft.images.reading import Decoding
@@ -60,7 +60,7 @@ def save(model: AdaptedModel, folder: Path) -> None:
         write_json(folder / DESCRIPTION, sealed(description))
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"the model cannot be written to {folder} ({error}); see to the disk, and give the command again"
+            f"the model cannot be written to {folder} ({error}); {remedy(error)}, and give the command again"
         ) from error
 
 

@@ -31,11 +31,12 @@ def write_report(folder: Path) -> Path:
         UserError: If the folder holds no finished run, or a file in it is damaged.
     """
     run = read_run(folder)
-    content, unsure = page(run), least_sure(run, LISTED)
+    unsure = least_sure(run, LISTED)
+    if len(unsure):  # first: the page names the files that are there
+        write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
+    content = page(run)
     with replacing(folder / NAME) as draft:
         draft.write_bytes(content)
-    if len(unsure):
-        write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
     return folder / NAME
 
 

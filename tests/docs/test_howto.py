@@ -103,7 +103,7 @@ def shortened(command: str) -> str:
     """A command of a page, with settings that make it short."""
     of_coft = SHORT_COFT if "/coft.sh" in command else {}
     pairs = SHORT | {f"TRAINER.COFT.{key}": value for key, value in of_coft.items()}
-    return " ".join([command, *(f"{key} {value}" for key, value in pairs.items() if key not in command)])
+    return " ".join([command, "--verbose", *(f"{key} {value}" for key, value in pairs.items() if key not in command)])
 
 
 def only_command(page: str) -> str:

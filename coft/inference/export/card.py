@@ -19,9 +19,10 @@ LICENCES = {
 }
 LIMITS = (
     "Every image gets one of the classes above, whatever it shows.",
-    "Confidences are not calibrated.",
     "It knows images like those that it was trained on; others were not tried.",
 )
+CALIBRATED = "Confidences are calibrated on the unlabeled images, without a label."
+UNCALIBRATED = "Confidences are not calibrated."
 UNLABELED = "No label was read in training: classes may be confused in a way that no number here shows."
 
 
@@ -60,8 +61,11 @@ def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export
     settings = [f"`{key}` = `{value!r}`" for key, value in about.get("not_default", {}).items()] or ["none"]
     labels = about.get("labels_used", 0)
     trainer, data = (escaped(str(about.get(key, "unknown"))) for key in ("trainer", "dataset"))
+    project = f"CoFT for Dassl {about.get('versions', {}).get('coft', '')}".strip()
+    calibrated = trainer in ("CoFT", "CoFTPlus") and model.predictor.clean_rule == "softmax"
+    limits = [*LIMITS, CALIBRATED if calibrated else UNCALIBRATED, *([] if labels else [UNLABELED])]
     rows = {
-        "Trainer": f"{trainer}{' (our reconstruction)' if trainer.startswith('CoFT') else ''}, of CoFT for Dassl",
+        "Trainer": f"{trainer}{' (our reconstruction)' if trainer.startswith('CoFT') else ''}, of {project}",
         "Data": f"{data}: {counted(about.get('unlabeled_images', 0), 'unlabeled image')}, {counted(labels, 'label')}",
         "Backbone": f"{escaped(model.backbone.name)}, fingerprint {model.backbone.fingerprint}",
         "Licence of the backbone": escaped(licence_of(model.backbone.name)),
@@ -75,8 +79,8 @@ def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export
         _list("Files", files),
         f"## Use\n\n```python\n{use.strip()}\n```",
         _list("Measured", measured),
-        _list("Settings that are not the defaults", settings),
-        _list("Limits", LIMITS if labels else [*LIMITS, UNLABELED]),
+        _list("Settings of the backbone's config, and of the run's own", settings),
+        _list("Limits", limits),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from coft.core.errors import UserError
-from coft.core.files import check_free, ensure_folder
+from coft.core.files import check_free, ensure_folder, remedy
 from coft.core.words import counted
 from coft.inference.model import AdaptedModel
 
@@ -105,7 +105,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder}: another command has written to it meanwhile; choose another") from error
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{folder}: cannot be written ({reason}); see to the disk") from error
+        raise UserError(f"{folder}: cannot be written ({reason}); {remedy(error)}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

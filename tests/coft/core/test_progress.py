@@ -1,4 +1,4 @@
-"""What is heard of long work where no bar can be seen."""
+"""What is heard of long work: lines for a person, and a log file with all."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from coft.core import progress
-from coft.core.progress import lines
+from coft.core.progress import lines, log_file, said
 
 log = logging.getLogger("coft.of_a_test")
 
@@ -26,28 +26,42 @@ def program(monkeypatch: pytest.MonkeyPatch, *handlers: logging.Handler) -> Iter
         yield error
 
 
-def test_lines_go_to_standard_error_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_for_a_person_go_to_standard_error_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     with program(monkeypatch) as error:
         with lines(True):
-            log.info("an epoch")
-        log.info("afterwards")
-        assert error.getvalue() == "an epoch\n"
-        assert not logging.getLogger("coft").handlers
+            said.info("for a person")
+            log.info("for the log")
+        said.info("afterwards")
+        assert error.getvalue() == "for a person\n"
+        assert not logging.getLogger("coft").handlers and not said.handlers
 
 
-def test_nothing_is_said_unasked_or_beside_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    with program(monkeypatch) as error:
-        with lines(False):
-            log.info("an epoch")
-        monkeypatch.setattr(progress, "bars_are_seen", lambda: True)
-        with lines(True):
-            log.info("an epoch")
-        assert error.getvalue() == ""
+def test_nothing_is_said_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with program(monkeypatch) as error, lines(False):
+        said.info("for a person")
+    assert error.getvalue() == ""
 
 
-def test_a_program_that_has_set_up_logging_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = logging.NullHandler()
+def test_a_program_that_has_set_up_logging_gets_the_lines_in_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
     with program(monkeypatch, handler) as error:
         with lines(True):
-            log.info("an epoch")
+            said.info("for a person")
+            log.info("for the log")  # less than a program asks for that has set no level
         assert error.getvalue() == "" and logging.getLogger().handlers == [handler]
+    assert stream.getvalue() == "for a person\n"
+
+
+def test_a_log_file_has_all_and_others_see_what_they_saw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stream, path = io.StringIO(), tmp_path / "log.txt"
+    path.write_text("an earlier part\n")
+    with program(monkeypatch, logging.StreamHandler(stream)):
+        with lines(True), log_file(path):
+            said.info("for a person")
+            log.info("for the log")
+            log.warning("of note")
+        log.info("afterwards")
+    assert path.read_text() == "an earlier part\nfor a person\nfor the log\nWarning: of note\n"
+    assert stream.getvalue() == "for a person\nof note\n"
+    assert logging.getLogger("coft").propagate and not logging.getLogger("coft").handlers
