@@ -284,6 +284,7 @@ class Session:
         clip, views = self.engine.clip, getattr(self.settings, "label_views", 1)
 
         def write() -> None:
-            write_frozen(folder, clip.classnames, self.engine.clip_features(views), clip.zero_shot_text())
+            features, text = self.engine.clip_features(views), clip.zero_shot_text()
+            write_frozen(folder, clip.classnames, features, text, clip.scale)
 
         self.engine.decide(write)

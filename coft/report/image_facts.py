@@ -6,6 +6,7 @@ Images are in the order of `pseudo_labels.csv`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class Evidence:
         features: The frozen CLIP's features of these images. Shape (n, k).
         text: Unit-length text features of the classes. Shape (C, k).
         peers: Label of each image by each peer, from the last labelling. Shape (N,) each.
+        scale: CLIP's logit scale; NaN in files of earlier versions.
     """
 
     classes: list[str]
@@ -51,9 +53,10 @@ class Evidence:
     features: np.ndarray
     text: np.ndarray
     peers: Arrays
+    scale: float = math.nan
 
 
-def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Tensor) -> None:
+def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Tensor, scale: float = math.nan) -> None:
     """Write what the frozen CLIP says about the unlabeled images.
 
     Args:
@@ -61,6 +64,7 @@ def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Te
         classes: C class names.
         features: Of all images. Shape (N, k).
         text: Unit-length text features of the classes. Shape (C, k).
+        scale: CLIP's logit scale.
     """
     import torch
 
@@ -76,7 +80,7 @@ def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Te
         "features": features.at(torch.from_numpy(sample)).numpy().astype(np.float16),
         "text": text.float().cpu().numpy(),
     }
-    _save(folder / FOLDER / FROZEN, arrays, {"classes": json.dumps(list(classes))})
+    _save(folder / FOLDER / FROZEN, arrays, {"classes": json.dumps(list(classes)), "scale": repr(float(scale))})
 
 
 def write_peers(folder: Path, labels: Mapping[str, Tensor]) -> None:
@@ -139,7 +143,8 @@ def read_evidence(folder: Path) -> Evidence | None:
     arrays, metadata = _load(folder / FOLDER / FROZEN)
     peers = _load(folder / FOLDER / PEERS)[0] if (folder / FOLDER / PEERS).is_file() else {}
     try:
-        evidence = Evidence(json.loads(metadata["classes"]), **arrays, peers=peers)
+        scale = float(metadata.get("scale", "nan"))
+        evidence = Evidence(json.loads(metadata["classes"]), **arrays, peers=peers, scale=scale)
         evidence.features[:1].astype(np.float32) @ evidence.text[:1].T
         _check(evidence)
     except (KeyError, TypeError, ValueError) as error:

@@ -1,12 +1,13 @@
 """Classes that may go by a wrong name, found without a label.
 
-There are two signals. Both use the frozen CLIP: the trained model would agree with its own mistakes.
+There are three signals. All use the frozen CLIP: the trained model would agree with its own mistakes.
 
+- **believed**: the probability that zero-shot CLIP gives to the class's name, on the mean over its images;
 - **name fit**: how much nearer the class's own name is to the mean of its images than the nearest other name;
 - **taken**: the share of its images that zero-shot CLIP gave to one other class.
 
-`python -m scripts.name_signals` measures how often they are right. A third signal, that the images of a class fall
-into two groups, was tried and left out: no class that it named was wrong.
+`python -m scripts.name_signals` measures how often they are right, with names that it makes wrong. That the images of a
+class fall into two groups, or are many, tells no class of two kinds from others.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from coft.labelling.neighbours import nearest
 
 NEIGHBOURS = 5
 AT_LEAST = 8  # classes with fewer images in the sample are not measured
-FIT = 0.05  # a name is suspicious below this name fit
-TAKEN = 0.5  # a name is suspicious from this share of images of one other class
+BELIEVED = 0.25  # a name is suspicious below this probability
+FIT = 0.0  # and below this name fit
+TAKEN = 0.5  # and from this share of images of one other class
 RARE = 0.1  # a class has almost no image below this share of N / C images
 
 
@@ -32,12 +34,13 @@ class Signals:
     """The signals of a class.
 
     Attributes:
-        images: Number of its images in the sample. With fewer than `AT_LEAST` nothing else is measured.
+        images: Number of its images in the sample. With fewer than `AT_LEAST` nothing else is measured but `believed`.
         alike: Share of its images' nearest neighbours that have the same class. It says whether the images are a group.
         fit: Name fit, a difference of cosines. Below 0, `rival` fits better.
         rival: Label of the nearest other name.
         taken: Share of its images that zero-shot CLIP gave to `source`.
         source: Label of the other class to which zero-shot CLIP gave most of its images; -1 if there is none.
+        believed: Probability of the class to zero-shot CLIP, mean over its images; NaN where that is not known.
     """
 
     images: int
@@ -46,6 +49,7 @@ class Signals:
     rival: int = -1
     taken: float = 0.0
     source: int = -1
+    believed: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,16 @@ class Suspect:
 
 
 REASONS = {
-    "another name fits as well": lambda signals: signals.fit < FIT,
+    "no image is of it": lambda signals: not signals.images,
+    "CLIP doubts the name": lambda signals: signals.believed < BELIEVED,
+    "another name fits better": lambda signals: signals.fit < FIT,
     "took another class's images": lambda signals: signals.taken >= TAKEN,
 }
 
 
-def measure(features: Tensor, text: np.ndarray, final: np.ndarray, zero_shot: np.ndarray) -> list[Signals]:
+def measure(
+    features: Tensor, text: np.ndarray, final: np.ndarray, zero_shot: np.ndarray, believed: np.ndarray | None = None
+) -> list[Signals]:
     """Measure the signals of each class.
 
     Args:
@@ -77,7 +85,9 @@ def measure(features: Tensor, text: np.ndarray, final: np.ndarray, zero_shot: np
         text: Text features of the class names. Shape (C, k).
         final: Label of each image at the end of the run; -1 is unknown. Shape (n,).
         zero_shot: Label of each image by the frozen CLIP. Shape (n,).
+        believed: Probability of its label at the end, by the frozen CLIP. Shape (n,).
     """
+    believed = np.full(len(final), np.nan) if believed is None else believed
     count = len(text)
     neighbours = nearest(features, features, min(NEIGHBOURS, max(0, len(features) - 1)), torch.arange(len(features)))[1]
     same_class = np.zeros(len(final))
@@ -87,16 +97,32 @@ def measure(features: Tensor, text: np.ndarray, final: np.ndarray, zero_shot: np
     all_signals = []
     for label in range(count):
         members = np.flatnonzero(final == label)
+        doubt = float(believed[members].mean()) if len(members) else np.nan
         if len(members) < AT_LEAST:
-            all_signals.append(Signals(len(members)))
+            all_signals.append(Signals(len(members), believed=doubt))
             continue
         before = np.bincount(zero_shot[members], minlength=count)
         before[label] = 0
         source = int(before.argmax())
         share_taken = float(before[source] / len(members))
         similarity = float(same_class[members].mean()), float(fit[label]), int(rival[label])
-        all_signals.append(Signals(len(members), *similarity, share_taken, source if share_taken else -1))
+        all_signals.append(Signals(len(members), *similarity, share_taken, source if share_taken else -1, doubt))
     return all_signals
+
+
+def believed_of(features: Tensor, text: np.ndarray, scale: float, labels: np.ndarray) -> np.ndarray:
+    """Probability of one label an image, by zero-shot CLIP without a correction. Shape (n,).
+
+    Args:
+        features: Image features as they are. Shape (n, k).
+        text: Text features of the class names. Shape (C, k).
+        scale: CLIP's logit scale.
+        labels: Shape (n,); NaN is returned for a negative one.
+    """
+    logits = scale * features.float() @ torch.from_numpy(text).float().t()
+    label = torch.from_numpy(labels).long()
+    chosen = logits.softmax(dim=1).gather(1, label.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return chosen.masked_fill(label < 0, torch.nan).numpy()
 
 
 def name_fit(features: np.ndarray, text: np.ndarray, final: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,13 +160,13 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def suspects(signals: Sequence[Signals]) -> list[Suspect]:
-    """The classes that may go by a wrong name. More reasons come first, then a worse name fit."""
+    """The classes that may go by a wrong name. More reasons come first, then a worse name fit, or none."""
     suspicious = []
     for label, class_signals in enumerate(signals):
         reasons = tuple(reason for reason, holds in REASONS.items() if holds(class_signals))  # none holds for NaN
         if reasons:
             suspicious.append(Suspect(label, reasons, class_signals))
-    return sorted(suspicious, key=lambda suspect: (-len(suspect.reasons), suspect.signals.fit))
+    return sorted(suspicious, key=lambda suspect: (-len(suspect.reasons), np.nan_to_num(suspect.signals.fit, nan=-1)))
 
 
 def rare(counts: np.ndarray) -> list[int]:

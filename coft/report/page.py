@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from coft.report.image_facts import centred_sample, evenly
@@ -117,7 +118,10 @@ def measured(run: RunFolder) -> list[names.Signals] | None:
         return None
     label_of = {name: label for label, name in enumerate(evidence.classes)}
     final_labels = run.images["class"].iloc[evidence.sample].map(label_of).fillna(-1).to_numpy(dtype=int)
-    return names.measure(centred_sample(evidence), evidence.text, final_labels, evidence.zero_shot[evidence.sample])
+    features = torch.from_numpy(evidence.features.astype(np.float32))
+    believed = names.believed_of(features, evidence.text, evidence.scale, final_labels)
+    zero_shot = evidence.zero_shot[evidence.sample]
+    return names.measure(centred_sample(evidence), evidence.text, final_labels, zero_shot, believed)
 
 
 def title_of(run: RunFolder, folder: str) -> str:
@@ -147,9 +151,14 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
     assert evidence is not None
     name = short(evidence.classes[suspect.label])
     sentences = {
-        "another name fits as well": lambda: (
-            f"name fit {number(signals.fit, '+.2f')} towards “{short(evidence.classes[signals.rival])}”; below "
-            f"{names.FIT} is suspicious, and below 0 that name is the nearer one."
+        "no image is of it": lambda: "Another name for it may have some; or there are none.",
+        "CLIP doubts the name": lambda: (
+            f"zero-shot CLIP gives it {percent(signals.believed)} on the mean over its images; below "
+            f"{percent(names.BELIEVED)} is suspicious."
+        ),
+        "another name fits better": lambda: (
+            f"“{short(evidence.classes[signals.rival])}” is nearer to the mean of its images "
+            f"(name fit {number(signals.fit, '+.2f')})."
         ),
         "took another class's images": lambda: (
             f"{percent(signals.taken)} of its images were “{short(evidence.classes[signals.source])}” to zero-shot "

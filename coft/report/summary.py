@@ -23,6 +23,7 @@ COLUMNS = {
     "Peers disagree": "share of them to which the two models gave different classes",
     "Alike": "share of their nearest neighbours that have the same class: high where the class is one group",
     "Name fit": "how much better its images go with its name than with the next best one; below 0 another fits",
+    "Believed": "how likely the CLIP finds the name before any training, on the mean over its images",
     "Accuracy": "share of the test images of the class that the model gets right",
 }
 
@@ -133,6 +134,7 @@ def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[ClassRow]:
         if signals:
             class_signals = signals[label]
             texts |= {"Alike": percent(class_signals.alike), "Name fit": number(class_signals.fit, "+.2f")}
+            texts |= {"Believed": percent(class_signals.believed)}
         if len(tested):
             texts["Accuracy"] = percent(float(right.get(name, np.nan)))
         rows.append(ClassRow(name, label, count, texts))

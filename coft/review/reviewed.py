@@ -109,10 +109,9 @@ def _suggest_merges(suspect: names.Suspect, class_names: list[str]) -> list[Sugg
     """A suggestion for each class that a suspicious one could be merged into."""
     signals, name = suspect.signals, class_names[suspect.label]
     reasons = {
-        "another name fits as well": lambda: (
+        "another name fits better": lambda: (
             signals.rival,
-            f"“{class_names[signals.rival]}” fits the images of “{name}” "
-            + ("better than its own name." if signals.fit < 0 else "nearly as well as its own name."),
+            f"“{class_names[signals.rival]}” fits the images of “{name}” better than its own name.",
         ),
         "took another class's images": lambda: (
             signals.source,
@@ -121,7 +120,7 @@ def _suggest_merges(suspect: names.Suspect, class_names: list[str]) -> list[Sugg
         ),
     }
     text_by_other: dict[int, str] = {}
-    for reason in suspect.reasons:
+    for reason in filter(reasons.__contains__, suspect.reasons):  # others name no other class
         other, text = reasons[reason]()
         text_by_other[other] = f"{text_by_other[other]} {text}" if other in text_by_other else text
     return [Suggestion(suspect.label, other, text) for other, text in text_by_other.items()]

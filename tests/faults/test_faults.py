@@ -22,7 +22,7 @@ from .oracle import EITHER, FINE, REFUSED, SECRET, Case, Found, Right, Wrong, fl
 from .scene import Scene
 
 PROCESSES = ("processes", "environments")  # of which each case takes one or more
-COUNTS = {"values": 2, "places": 4, "numbers": 3, "folders": 5, "checkpoints": 6, "images": 12}  # cases; else 25
+COUNTS = {"values": 2, "places": 3, "numbers": 2, "folders": 3, "checkpoints": 3, "images": 6}  # cases; else 12
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def shared() -> Iterator[Path]:
 def test_a_share_of_the_campaign_finds_no_fault(category: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     cases = cases_of(category, quick=False)
-    results = list(play_all(cases[:: len(cases) // COUNTS.get(category, 25)], shared))
+    results = list(play_all(cases[:: len(cases) // COUNTS.get(category, 12)], shared))
     assert len(results) > 1
     assert [(result.case.name, result.found.value, result.line) for result in results if result.fault] == []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coft.report.names import AT_LEAST, NEIGHBOURS, measure, name_fit, rare, suspects
+from coft.report.names import AT_LEAST, BELIEVED, NEIGHBOURS, believed_of, measure, name_fit, rare, suspects
 
 CLASSES, SIZE, WIDTH = 5, 30, 24
 
@@ -37,7 +37,7 @@ def test_swapped_names_are_suspicious(world: tuple[torch.Tensor, np.ndarray, np.
     suspicious = {suspect.label: suspect for suspect in suspects(measure(features, text, final, truth))}
     assert suspicious.keys() == {0, 1}
     for label, other in ((0, 1), (1, 0)):
-        assert {"another name fits as well", "took another class's images"} <= set(suspicious[label].reasons)
+        assert {"another name fits better", "took another class's images"} <= set(suspicious[label].reasons)
         assert suspicious[label].signals.rival == other == suspicious[label].signals.source
         assert suspicious[label].signals.taken == 1
 
@@ -73,6 +73,25 @@ def test_signals_are_those_of_a_loop(world: tuple[torch.Tensor, np.ndarray, np.n
         assert measured.alike == pytest.approx(np.mean(same)) and measured.images == len(members)
         assert measured.fit == pytest.approx(cosine[label] - cosine[rival], abs=1e-5) and measured.rival == rival
         assert measured.taken == pytest.approx(np.mean(before[members] == source)) and measured.source == source
+
+
+def test_a_name_that_clip_does_not_believe_is_suspicious(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = world
+    believed = np.where(truth == 2, BELIEVED - 0.01, BELIEVED + 0.01)
+    (suspect,) = suspects(measure(features, text, truth, truth, believed))
+    assert suspect.label == 2 and suspect.reasons == ("CLIP doubts the name",)
+    assert suspect.signals.believed == pytest.approx(BELIEVED - 0.01)
+
+
+def test_what_clip_believes_is_its_softmax() -> None:
+    rng = np.random.default_rng(0)
+    features, text = rng.normal(size=(6, 4)), rng.normal(size=(3, 4))
+    labels = np.array([0, 1, 2, 2, 1, -1])
+    measured = believed_of(torch.from_numpy(features), text, 7.0, labels)
+    for row, label, value in zip(features[:-1], labels, measured, strict=False):
+        weights = [np.exp(7.0 * row @ vector) for vector in text]
+        assert value == pytest.approx(weights[label] / sum(weights), rel=1e-4)
+    assert np.isnan(measured[-1])
 
 
 def test_degenerate_groups_are_measured() -> None:
