@@ -90,7 +90,9 @@ def test_adapt_from_any_folder(
     words = [str(folder_of_shapes), "--classes", ", ".join(CLASSNAMES), "--output", "mine"]
     done = coft(site, tmp_path, ["adapt", *words, "--backbone", str(checkpoints["resnet"]), *SHORT, "phase2__epochs=1"])
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "CoFT on Folder: 9 unlabeled images, 3 classes" in done.stdout and "next: coft predict mine" in done.stdout
+    assert (
+        "CoFT on your images: 9 unlabeled images, 3 classes" in done.stdout and "next: coft predict mine" in done.stdout
+    )
     assert (tmp_path / "mine" / "model" / "model.safetensors").is_file()
     assert (tmp_path / "cache" / "coft" / "folders").is_dir()
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "cache"}

@@ -185,7 +185,7 @@ class MethodTrainer(TrainerX):
         there = {"the epoch to go on with": self.start_epoch}
         processes.check_same(self.world, there, "choose an --output-dir on a disk that all machines share")
         self.engine.resumed() if self.start_epoch else self.engine.begin()
-        tell_time(self.session)
+        tell_time(self.session, self.start_epoch)
         if self.session.log and not self.start_epoch:
             self.session.log.add(0, "zero-shot", **self.accuracies())
 

@@ -82,14 +82,18 @@ def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[
 
 
 def settings(argv: Sequence[str]) -> int:
-    """Print the settings of a method, each as `coft adapt` takes it: name, default, meaning."""
-    from coft.engine.config import METHODS, keys_by_python_name, spec_of
+    """Print the settings of a method, each as `coft adapt` takes it: name, value of a backbone, meaning."""
+    from coft.core.settings import flatten
+    from coft.engine.config import METHODS, keys_by_python_name, settle, spec_of
 
     parser = Parser(prog="coft settings", description="The settings that coft adapt takes, as NAME=VALUE.")
     parser.add_argument("word", nargs="?", default="", metavar="WORD", help="those alone that have it in their line")
     parser.add_argument("--method", default="coft", choices=METHODS, help="default: coft")
+    parser.add_argument("--backbone", default="photo", help="whose values they are; default: photo")
     args = parser.parse_args(argv)
-    lines = [f"{name}={key.default!r}  {key.help}" for name, key in keys_by_python_name(spec_of(args.method)).items()]
+    spec = spec_of(args.method)
+    values = flatten(settle(spec, args.backbone, 1, "", {}).tree())
+    lines = [f"{name}={values[key.name]!r}  {key.help}" for name, key in keys_by_python_name(spec).items()]
     if not (found := [line for line in lines if args.word.lower() in line.lower()]):
         raise UserError(f"no setting has {args.word!r} in its name or meaning; coft settings lists all")
     print("\n".join(found))

@@ -27,7 +27,7 @@ def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda 
     introduce(session)
     with shown(session.course, session.spec.trainer):
         engine.resumed() if start else engine.begin()
-        tell_time(session)
+        tell_time(session, start)
         for epoch in range(start, method.epochs):
             run_epoch(session, epoch)
             ended(epoch)

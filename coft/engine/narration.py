@@ -14,7 +14,7 @@ from coft.report.formatting import duration
 
 from .session import Session
 
-PASSES_OF_STEP = 3  # forward passes that a step on an image takes the time of: one forward, two back
+PASSES_OF_STEP = 2  # forward passes that a step on an image takes the time of: back is cheaper where stages are frozen
 REPORT = "report.html"
 
 
@@ -26,14 +26,22 @@ def introduce(session: Session) -> None:
     device = "a GPU" if session.device.type == "cuda" else f"{counted(torch.get_num_threads(), 'thread')} of the CPU"
     backbone = session.cfg.MODEL.BACKBONE.NAME
     method = session.spec.trainer
-    said.info("%s on %s: %s; CLIP %s on %s", method, session.task.title, ", ".join(of_what), backbone, device)
+    title = "your images" if session.task.title == "Folder" else session.task.title
+    said.info("%s on %s: %s; CLIP %s on %s", method, title, ", ".join(of_what), backbone, device)
     if session.folder is not None:
         said.info("Results go to %s, and all details to log.txt there", session.folder)
 
 
-def tell_time(session: Session) -> None:
-    """Say about how long it will take, once it is known what is trained."""
-    if session.spec.two_peers and session.method.trains:
+def tell_time(session: Session, start: int = 0) -> None:
+    """Say about how long it will take, once it is known what is trained.
+
+    Args:
+        session: The run.
+        start: Epochs that are done already.
+    """
+    if 0 < session.method.epochs <= start:
+        said.info("All %d epochs are done already; nothing is trained again", start)
+    elif session.spec.two_peers and session.method.trains and not start:
         time_needed = rounded(expected(session))
         said.info("This takes about %s. Stop it whenever you like: the same command goes on", time_needed)
 

@@ -119,8 +119,8 @@ def believed_of(features: Tensor, text: np.ndarray, scale: float, labels: np.nda
         scale: CLIP's logit scale.
         labels: Shape (n,); NaN is returned for a negative one.
     """
-    logits = scale * features.float() @ torch.from_numpy(text).float().t()
-    label = torch.from_numpy(labels).long()
+    logits = scale * features.float() @ torch.tensor(text, dtype=torch.float32).t()
+    label = torch.tensor(labels)
     chosen = logits.softmax(dim=1).gather(1, label.clamp(min=0).unsqueeze(1)).squeeze(1)
     return chosen.masked_fill(label < 0, torch.nan).numpy()
 
@@ -167,6 +167,11 @@ def suspects(signals: Sequence[Signals]) -> list[Suspect]:
         if reasons:
             suspicious.append(Suspect(label, reasons, class_signals))
     return sorted(suspicious, key=lambda suspect: (-len(suspect.reasons), np.nan_to_num(suspect.signals.fit, nan=-1)))
+
+
+def few(signals: Sequence[Signals]) -> list[int]:
+    """Labels of classes that have images, but too few for all signals."""
+    return [label for label, of_class in enumerate(signals) if 0 < of_class.images < AT_LEAST]
 
 
 def rare(counts: np.ndarray) -> list[int]:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from coft.core.sanitize import some_of
 from coft.report.image_facts import centred_sample, evenly
 
 from . import names
@@ -71,6 +72,7 @@ def page(run: RunFolder) -> bytes:
         "signals": bool(signals),
         "own_images": run.summary.get("dataset") == "Folder",
         "suspect_count": len(suspects),
+        "few": some_of([short(run.classes[label]) for label in names.few(signals or [])]),
         "panels": panels(run.epochs),
         "maps": maps(run),
         "files": [
