@@ -19,14 +19,17 @@ log = logging.getLogger("coft.of_a_test")
 @contextmanager
 def program(monkeypatch: pytest.MonkeyPatch, *handlers: logging.Handler) -> Iterator[io.StringIO]:
     """A program with these handlers of its log, and no terminal. Yields its standard error."""
-    error, root = io.StringIO(), logging.getLogger()
-    level = root.level
-    root.setLevel(logging.WARNING)  # as it is at first; a test before may have asked for more
+    error = io.StringIO()
+    loggers = {logging.getLogger(): logging.WARNING, logging.getLogger("coft"): logging.NOTSET}  # as they are at first
+    before = {logger: logger.level for logger in loggers}
+    for logger, level in loggers.items():  # a test before may have asked for more
+        logger.setLevel(level)
     with monkeypatch.context() as changes:  # pytest has handlers of its own, until the test ends
         changes.setattr(logging.getLogger(), "handlers", list(handlers))
         changes.setattr(sys, "stderr", error)
         yield error
-    root.setLevel(level)
+    for logger, level in before.items():
+        logger.setLevel(level)
 
 
 def test_lines_for_a_person_go_to_standard_error_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
