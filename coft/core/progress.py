@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -26,7 +26,7 @@ def progress(shown: bool) -> Iterator[None]:
         _shown.reset(token)
 
 
-class AboveBars(logging.StreamHandler[TextIO]):
+class AboveBars(logging.StreamHandler):  # no parameter: Python 3.10 takes none
     """Writes bare messages to a stream, above a bar that is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
