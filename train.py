@@ -33,6 +33,7 @@ from coft.core.world import World  # noqa: E402
 from coft.engine.course import shown  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
+from trainers.base import MethodTrainer  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
 from trainers.reporting import tell_outcome  # noqa: E402
 from trainers.toolbox import dassl_in_use  # noqa: E402
@@ -216,11 +217,12 @@ def use(trainer: Any, args: argparse.Namespace) -> None:
     elif not args.no_train:
         if args.profile:
             trainer.record_operations()
-        session = getattr(trainer, "session", None)  # trainers of others have none
-        with shown(session.course, session.spec.trainer) if args.brief and session else nullcontext():
+        if not isinstance(trainer, MethodTrainer):  # somebody else's
             trainer.train()
-        if session:
-            tell_outcome(trainer)
+            return
+        with shown(trainer.session.course, trainer.spec.trainer) if args.brief else nullcontext():
+            trainer.train()
+        tell_outcome(trainer)
 
 
 def begin_log(path: Path) -> None:

@@ -20,7 +20,7 @@ from coft.core.experiment import claim
 from coft.core.files import check_apart, ensure_folder, write_table, writing
 from coft.core.finite import check_models
 from coft.core.lock import sole
-from coft.core.progress import bar, lines, log_file
+from coft.core.progress import bar, lines, log_file, said
 from coft.core.progress import progress as bars
 from coft.core.sanitize import some_of
 from coft.engine import state
@@ -122,6 +122,7 @@ class Run:
             claim(self.cfg, "output")
             write_skipped(self.folder / "skipped.csv", self.image_set.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
+                said.info("This run is finished; its model and labels are in %s", self.folder)
                 return Adapted.load(self.folder, "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu")
             with log_file(self.folder / "log.txt"):
                 return self._made()

@@ -110,7 +110,7 @@ def kinds_of_nearest(world: World, labels: Sequence[int]) -> list[str]:
     return [f"small {world.names[int(likeness[label].argmax())]}" for label in labels]
 
 
-def found(world: World, way: str) -> list[str]:
+def count_found(world: World, way: str) -> list[str]:
     """A row: how many wrong names are found, and how many of what is found are wrong."""
     rng = np.random.default_rng(0)
     hits = shown = wrong = 0
@@ -139,7 +139,11 @@ def main(argv: Sequence[str]) -> int:
         arguments = train_arguments("CoFT", parse("CoFT", [*argv, "--output-dir", folder]))
         world = world_of(build_trainer(make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg)))
     print(as_they_are(world))
-    print(markdown([found(world, way) for way in WAYS], ["wrong names", "of them", "found", "of what is found wrong"]))
+    print(
+        markdown(
+            [count_found(world, way) for way in WAYS], ["wrong names", "of them", "found", "of what is found wrong"]
+        )
+    )
     print(f"suspicious: believed below {BELIEVED}, name fit below {FIT}, or taken {TAKEN} or more")
     return 0
 

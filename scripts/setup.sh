@@ -75,7 +75,7 @@ print(hashlib.sha256(sys.stdin.buffer.read() + repr(found).encode()).hexdigest()
 setup_command() {
   local command
   command=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')/coft
-  [ -e "$command" ] && return
+  if [ -e "$command" ] && ! grep -q sys.path.insert "$command"; then return; fi # pip's
   printf '#!%s\nimport sys\n\nsys.path.insert(0, %s)\nfrom coft.cli.main import run\n\nrun()\n' \
     "$("$PYTHON" -c 'import sys; print(sys.executable)')" "$("$PYTHON" -c 'import os; print(repr(os.getcwd()))')" >"$command"
   chmod +x "$command"

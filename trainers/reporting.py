@@ -58,10 +58,10 @@ AT_END = ("end", CONFIDENCE)  # its columns that are of the end of a run
 def calibration(items: Sequence[Any], predicted: Tensor, confidence: Tensor) -> dict[str, float]:
     """Mean confidence, and expected calibration error, of test images with known labels; percent."""
     label = torch.tensor([item.label for item in items])
-    known = label >= 0
-    if not known.any():
+    labelled = label >= 0
+    if not labelled.any():
         return {}
-    confidence, right = confidence[known], (predicted == label)[known]
+    confidence, right = confidence[labelled], (predicted == label)[labelled]
     return {
         "confidence_test": 100 * float(confidence.mean()),
         "calibration_error_test": 100 * calibration_error(confidence, right),

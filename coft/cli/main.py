@@ -94,9 +94,9 @@ def settings(argv: Sequence[str]) -> int:
     spec = spec_of(args.method)
     values = flatten(settle(spec, args.backbone, 1, "", {}).tree())
     lines = [f"{name}={values[key.name]!r}  {key.help}" for name, key in keys_by_python_name(spec).items()]
-    if not (found := [line for line in lines if args.word.lower() in line.lower()]):
+    if not (matching := [line for line in lines if args.word.lower() in line.lower()]):
         raise UserError(f"no setting has {args.word!r} in its name or meaning; coft settings lists all")
-    print("\n".join(found))
+    print("\n".join(matching))
     return 0
 
 

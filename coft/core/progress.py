@@ -73,13 +73,16 @@ def lines(shown: bool) -> Iterator[None]:
 def log_file(path: Path) -> Iterator[None]:
     """Context in which all that the library says is added to a file. Others see of it what they saw before."""
     library = logging.getLogger("coft")
-    seen, kept = library.getEffectiveLevel(), logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    kept.setFormatter(Marked())
+    level, file_handler = (
+        library.getEffectiveLevel(),
+        logging.FileHandler(path, "a", "utf-8", errors="backslashreplace"),
+    )
+    file_handler.setFormatter(Marked())
     onward = _Onward()
-    onward.addFilter(lambda record: record.levelno >= seen or record.name == said.name)
+    onward.addFilter(lambda record: record.levelno >= level or record.name == said.name)
     library.propagate = False
     try:
-        with handled(library, kept, onward):
+        with handled(library, file_handler, onward):
             yield
     finally:
         library.propagate = True

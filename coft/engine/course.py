@@ -158,12 +158,12 @@ class _Lines:
     """Says a line for each part of the run."""
 
     def __init__(self, course: Course, title: str) -> None:
-        self.course, self.title, self.said = course, title, 0
+        self.course, self.title, self.part = course, title, 0
 
     def __call__(self) -> None:
         part = int(self.course.share() * LINES)
-        if part > self.said:
-            self.said = part
+        if part > self.part:
+            self.part = part
             course = self.course
             said.info("%s, %s: %.0f %%%s", self.title, course.place(), 100 * course.share(), time_left(course.left()))
 
