@@ -9,7 +9,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import scripts.oracle.trainer  # noqa: E402, F401 - registers CoFTOracle
 from coft.core.files import replacing  # noqa: E402
 from coft.core.settings import Key, flatten  # noqa: E402
 from dassl.config import get_cfg_default  # noqa: E402

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 from coft.backbones import load
 from coft.backbones.load import Architecture
 from coft.backbones.open_clip_names import ALIASES

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from coft.labelling.protocol import Tuning
 
@@ -41,22 +41,13 @@ def full_optimizer(student: nn.Module, rate: float, head_rate: float) -> Optimiz
     return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
 
-def schedule_of(optimizer: Optimizer, tuning: Tuning) -> LRScheduler:
-    """A cosine over all steps of a phase, or one for each of several rounds of equal length; without any, constant."""
-    if not tuning.rounds:
-        return LambdaLR(optimizer, lambda step: 1.0)
-    if tuning.rounds == 1:
-        return CosineAnnealingLR(optimizer, T_max=tuning.steps)
-    return CosineAnnealingWarmRestarts(optimizer, T_0=max(1, round(tuning.steps / tuning.rounds)))
-
-
 def build(student: nn.Module, tuning: Tuning, make_light: MakeOptimizer) -> Built:
-    """Optimizer and schedule of a model for a phase, both stepped once a batch."""
+    """Optimizer of a model for a phase, and a cosine over all its steps, both stepped once a batch."""
     if tuning.rate is None:
         optimizer = make_light([p for p in student.parameters() if p.requires_grad])
     else:
         optimizer = full_optimizer(student, tuning.rate, tuning.head_rate)
-    return optimizer, schedule_of(optimizer, tuning)
+    return optimizer, CosineAnnealingLR(optimizer, T_max=tuning.steps)
 
 
 class PhasedOptimizer:

@@ -207,14 +207,12 @@ class Tuning:
         steps: Of the whole phase.
         rate: Full fine-tuning: learning rate of the encoders. None: what trains is light, and has the run's optimizer.
         head_rate: Full fine-tuning: learning rate of the heads over that of the encoder.
-        rounds: Cosines of the learning rate, one after the other; 0: it is constant.
         by_epoch: Whether the run's optimizer brings its own schedule, which is stepped once an epoch.
     """
 
     steps: int
     rate: float | None = None
     head_rate: float = 10.0  # vectors of unit length move little
-    rounds: int = 1
     by_epoch: bool = False
 
 

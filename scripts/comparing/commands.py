@@ -1,4 +1,4 @@
-"""The commands: runs trainers, changes of a method and experiments, and tabulates them.
+"""The commands: runs trainers, changes of a method, and tabulates them.
 
 bash scripts/compare.sh DATASET ... [--trainers T,T2] [--seeds 1,2,3] [--shots 1,2,4,8,16] [--backbone B,B2]
                         [--variant NAME:TRAINER:KEY=VALUE,...] [--jobs N] [KEY VALUE ...]
@@ -7,7 +7,6 @@ bash scripts/compare.sh --from FOLDER [--from runs.csv ...]     (tabulates any f
 bash scripts/table.sh [FOLDER or runs.csv ...]                  (the same, on the terminal alone)
 bash scripts/ablate.sh DATASET ... [--trainer CoFT] [--groups G,G2] [--row NAME ...] [--seeds 1,2,3]
                        [--backbone B,B2] [--jobs N] [KEY VALUE ...]
-bash scripts/experiments.sh DATASET ... [--seeds 1,2,3] [--backbone B,B2] [--row NAME ...] [--jobs N] [KEY VALUE ...]
 bash scripts/results.sh --benchmark FILE    (puts its tables into docs/results.md)
 """
 
@@ -27,16 +26,13 @@ from scripts.paths import called_from, shown
 
 from .benchmark import listed_results, plan_units, read_benchmark, rows_of
 from .benchmark_tables import write_report as write_benchmark
-from .experiments import peers_of
-from .experiments import write_report as write_experiments_report
-from .figures import write_bars, write_experiments, write_gain
+from .figures import write_bars, write_gain
 from .list import add_to_list, identity, read_result
 from .methods import ABLATIONS, FULL, Method, choose_ablations, choose_methods, load_ablations, parse_variant
 from .options import (
     ablate_parser,
     command_line,
     compare_parser,
-    experiments_parser,
     failed_lines,
     make_folder,
     make_grid,
@@ -179,7 +175,7 @@ def table(argv: Sequence[str]) -> int:
     return 0
 
 
-# ---------------------------------------------------------------- ablate.sh, experiments.sh
+# ---------------------------------------------------------------- ablate.sh
 
 
 def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
@@ -239,31 +235,6 @@ def publish_ablations(
         files.append(write_bars(folder / "bars.png", drawn, "change", "variant", "difference to full, points"))
     print(titled(tables))
     print_files(files)
-
-
-def experiments(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
-    """Fork Phase II of CoFT with other filters, labels and rates, and measure what its peers know.
-
-    Takes and returns what `compare` does.
-    """
-    args = experiments_parser().parse_intermixed_args(argv)
-    grid = make_grid(args)
-    ablations = choose_ablations(load_ablations(ABLATIONS["CoFTOracle"]), [], args.row)
-    runs, skipped = _plan_changes(ablations, grid)
-    failures = do_runs(runs, args, command)
-    full = [run for run in runs if run.method.name == FULL and run.summary()]
-    if not full:
-        print("no run of the unchanged method is finished: nothing to tabulate", file=sys.stderr)
-        return report_failures(failures)
-    changes = summarise_changes(_changes(planned_rows(runs), ablations))
-    notes = [*skipped, *failed_lines(failures)]
-    report = write_experiments_report(command_line("experiments", argv), changes, peers_of(full), notes)
-    path = make_folder(args, grid, "experiments") / "experiments.md"
-    with replacing(path) as draft:
-        draft.write_text(report, encoding="utf-8")
-    print(report)
-    print_files([path, write_experiments(path.with_suffix(".png"), report)])
-    return report_failures(failures)
 
 
 # ---------------------------------------------------------------- results.sh

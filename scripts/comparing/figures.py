@@ -1,4 +1,4 @@
-"""Charts of comparisons, and the picture of the five experiments."""
+"""Charts of comparisons."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.engine.records import import_matplotlib
 
-from .list import TIMES
-from .methods import ABLATIONS, FULL, READS_LABELS, load_ablations
+from .methods import READS_LABELS
 from .statistics import PAIR, ZERO_SHOT
-from .tables import COLUMNS, read_markdown
+from .tables import COLUMNS
 
 DPI = 120
 BAR = "#8fb3d9"
@@ -127,98 +124,3 @@ def _draw_gains(axes: Any, group: pd.DataFrame, rows: Mapping[str, int]) -> None
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(alpha=0.25)
-
-
-# ---------------------------------------------------------------- experiments
-
-ACCURACY = "accuracy %"
-SHARES = "shares"  # the first heading of the peers' table
-PANELS = 6  # of a pair
-NOISE = "noise"  # group of changes
-
-
-def write_experiments(path: Path, report: str) -> Path:
-    """Draw the five experiments: a row of panels for each data set and backbone.
-
-    Args:
-        path: The image.
-        report: Tables of one or more calls of `experiments.sh`, in Markdown. Of what they have twice the first counts.
-
-    Raises:
-        UserError: If it has no such tables.
-    """
-    rows = [row for table in read_markdown(report) for row in table]
-    forks: dict[str, dict[str, float]] = {}  # accuracies by pair and change
-    for row in rows:
-        if ACCURACY in row:
-            pair = forks.setdefault(f"{row['data set']}, {row['backbone']}", {})
-            pair.setdefault(row["change"], _number(row[ACCURACY]))
-    shares = {row[SHARES]: row for row in reversed(rows) if SHARES in row}
-    if not forks or forks.keys() - shares.keys():
-        raise UserError("--experiments: these are no tables of experiments.sh; give the experiments.md that it wrote")
-
-    groups = {method.name: method.group for method in load_ablations(ABLATIONS["CoFTOracle"])}
-
-    def draw(figure: Any) -> None:
-        axes = panels(figure, PANELS * len(forks), PANELS)
-        for number, (name, ends) in enumerate(forks.items()):
-            dose, coverage, alike, survival, late, noise = axes[PANELS * number : PANELS * (number + 1)]
-            dose.set_ylabel(f"{name}: {ACCURACY}")
-            _draw_forks(dose, coverage, late, ends, groups)
-            _draw_noise(noise, ends, groups)
-            _draw_shares(alike, survival, shares[name])
-
-    return write_figure(path, (4 * PANELS, 3.6 * len(forks)), draw)
-
-
-def _draw_forks(dose: Any, coverage: Any, late: Any, ends: Mapping[str, float], groups: Mapping[str, str]) -> None:
-    """Three panels with the same accuracies on their axes."""
-    shown = {change: end for change, end in ends.items() if groups[change] != NOISE}
-    for axes, group, title in ((dose, "dose", "filter of this AUROC"), (coverage, "coverage", "surest of a class, %")):
-        points = sorted((_last_number(change), end) for change, end in shown.items() if groups[change] == group)
-        axes.plot([number for number, _ in points], [end for _, end in points], "o-")
-        axes.set_title(title)
-    changes = [change for change in shown if groups[change] in ("late", FULL)]
-    late.plot(changes, [shown[change] for change in changes], "o")
-    late.set_title("late labels")
-    late.margins(x=0.2)
-    for axes in (dose, coverage, late):
-        axes.axhline(shown[FULL], color="black", linestyle=":")
-        axes.set_ylim(min(shown.values()) - 1, max(shown.values()) + 1)
-
-
-def _draw_noise(axes: Any, ends: Mapping[str, float], groups: Mapping[str, str]) -> None:
-    """What labels that are wrong in a known way come to; an empty panel where that was not run."""
-    kinds = [change for change, group in groups.items() if group == NOISE and "," not in change]
-    if ends.keys().isdisjoint(kinds):
-        axes.set_axis_off()
-        return
-    axes.set_title("2 of C labels are wrong")
-    names = [kind.removesuffix(" noise") for kind in kinds]
-    for tail, label, marker in (("", "with the filter", "o"), (", no filter", "without", "x")):
-        axes.plot(names, [ends.get(f"{kind}{tail}", float("nan")) for kind in kinds], marker, label=label)
-    axes.margins(x=0.2)
-    axes.legend(fontsize=7)
-
-
-def _draw_shares(alike: Any, survival: Any, row: Mapping[str, str]) -> None:
-    alike.bar(list(TIMES), [_number(row[f"{time} wrong labels that both give"]) for time in TIMES], color=BAR)
-    alike.set(title="wrong labels that both peers give", ylim=(0, 1))
-    kinds = ("alone", "among wrong ones")
-    for shift, tail, label, color in (
-        (-0.2, "", "share of first wrong labels", BAR),
-        (0.2, ", right in the end", "of them right in the end", "#445577"),
-    ):
-        survival.bar(np.arange(2) + shift, [_number(row[kind + tail]) for kind in kinds], 0.4, label=label, color=color)
-    survival.set(title="which errors survive", ylim=(0, 1))
-    survival.set_xticks([0, 1], kinds)
-    survival.legend(fontsize=7)
-
-
-def _number(cell: str) -> float:
-    """The number of a cell, without its interval; not a number where there is none."""
-    return float("nan") if cell == "-" else float(cell.split()[0].rstrip("%"))
-
-
-def _last_number(text: str) -> float:
-    return float(next(word for word in reversed(text.split()) if word[0].isdigit()))

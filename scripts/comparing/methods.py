@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 import trainers
 from coft.backbones.load import architecture
 from coft.core.config_files import read_config
@@ -23,11 +22,10 @@ Settings = tuple[tuple[str, str], ...]
 READS_LABELS = {  # whether a trainer that comparisons know reads a training image's label; in the order of tables
     **dict.fromkeys(("ZeroshotCLIP", "NormAdaptation", "TrainingFree", "UPL", "GRIP", "CPL", "LaFTer", "DeFT"), False),
     **dict.fromkeys(("SelfTraining", "MUST", "DPA", "CoFT", "CoFTPlus"), False),
-    **dict.fromkeys(("CoOp", "Supervised", "CoFTOracle"), True),
+    **dict.fromkeys(("CoOp", "Supervised"), True),
 }
 BY_SHOTS = {"CoOp"}  # a row for each number of labelled images
 UNSEEDED = {"ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"}  # they draw nothing
-NEVER_BY_DEFAULT = {"CoFTOracle"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def check_trainer(name: str, named_by: str) -> None:
 def default_trainers() -> list[str]:
     """Trainers that are compared where none is named: those that comparisons know, then all others."""
     names = runnable()
-    ordered = [name for name in READS_LABELS if name in names and name not in NEVER_BY_DEFAULT]
+    ordered = [name for name in READS_LABELS if name in names]
     return [*ordered, *(name for name in names if name not in READS_LABELS)]
 
 
@@ -166,7 +164,6 @@ ONLY = ("any", "vit", "resnet")
 ABLATIONS = {
     "CoFT": CONFIGS / "ablations.yaml",
     "CoFTPlus": CONFIGS / "ablations_plus.yaml",
-    "CoFTOracle": CONFIGS / "ablations_oracle.yaml",
 }
 
 

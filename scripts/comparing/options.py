@@ -84,16 +84,9 @@ def ablate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--trainer", choices=ABLATIONS, help="default: CoFT, or the one of --ablations")
     parser.add_argument("--ablations", type=called_from, metavar="FILE", help="instead of configs/ablations*.yaml")
     parser.add_argument("--groups", type=_names, default=[], metavar="G,G2", help="groups of the list; default: all")
-    _add_row(parser, "one of the list, by its name; again for more")
-    return parser
-
-
-def experiments_parser() -> argparse.ArgumentParser:
-    """Build the parser of experiments.sh."""
-    parser = make_parser(
-        "experiments", "Fork Phase II of CoFT with other filters, labels and rates, and measure what its peers know."
+    parser.add_argument(
+        "--row", action="append", default=[], metavar="NAME", help="one of the list, by its name; again for more"
     )
-    _add_row(parser, "one of configs/ablations_oracle.yaml; again for more")
     return parser
 
 
@@ -115,10 +108,6 @@ def results_parser() -> argparse.ArgumentParser:
         help="the full.md of compare.sh --benchmark full",
     )
     return parser
-
-
-def _add_row(parser: argparse.ArgumentParser, help: str) -> None:
-    parser.add_argument("--row", action="append", default=[], metavar="NAME", help=help)
 
 
 def _names(text: str) -> list[str]:

@@ -205,19 +205,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give the .md file that the command wrote") from error
-
-
-def read_markdown(text: str) -> list[list[dict[str, str]]]:
-    """All tables of a Markdown text: a dict of cells by heading for each row."""
-    tables: list[list[dict[str, str]]] = []
-    heads: list[str] | None = None
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if not line.startswith("|"):
-            heads = None
-        elif heads is None:
-            heads = cells
-            tables.append([])
-        elif set(line) - set("|-: "):
-            tables[-1].append(dict(zip(heads, cells, strict=True)))
-    return tables

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 from coft.core.settings import flatten
 from dassl.config import get_cfg_default
 from scripts import launch

@@ -90,7 +90,7 @@ def configured(scene: Scene, words: tuple[str, ...], text: str) -> None:
     scene.config(file=scene.file("own.yaml", text) if text else None, settings=words)
 
 
-LABELED = ("COOP", "SUPERVISED", "COFTORACLE")  # trainers that need labels
+LABELED = ("COOP", "SUPERVISED")  # trainers that need labels
 SHARED = ("INPUT.", "DATALOADER.", "MODEL.", "OPTIM.", "TRAIN.", "TEST.")  # sections that all of them read
 LENGTHS = {"EPOCHS": 1, "MAX_EPOCH": 1, "ROUNDS": 1, "MIN_STEPS": 2, "TEXT_STEPS": 2}  # so that a run takes a second
 LONG = (*LENGTHS, "LABEL_VIEWS", "ENSEMBLE", "NUM_WORKERS", "N_CTX")

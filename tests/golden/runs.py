@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 from datasets.digits import write_digits
 from scripts import launch
 
@@ -65,9 +64,6 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
         "CoFT", NEGATIVE="prompt", CLEAN_RULE="sigmoid", FILTER="partner", **{"N_CTX": 4}
     ),
     "CoFTPlus": _phases("CoFTPlus", ROUNDS=2, **{"CONTRAST.WEIGHT": 0.5}),
-    "CoFTOracle, filter": _phases("CoFTOracle", KNOWS="filter"),
-    "CoFTOracle, seeds": _phases("CoFTOracle", KNOWS="seeds"),
-    "CoFTOracle, labels": _phases("CoFTOracle", KNOWS="labels"),
     "DeFT": _run("DeFT", **{"PHASE1.EPOCHS": 4, "PHASE1.MIN_STEPS": 16, "PHASE2.EPOCHS": 2}),
     "SelfTraining": _run("SelfTraining", **TUNING),
     "LaFTer": _run("LaFTer", **TUNING, TEXT_STEPS=20),

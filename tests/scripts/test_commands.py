@@ -43,7 +43,7 @@ def lines(text: str) -> dict[str, list[str]]:
     return {row[2]: row for row in table_rows(text)}
 
 
-@pytest.mark.parametrize("name", ["compare", "table", "ablate", "experiments", "results"])
+@pytest.mark.parametrize("name", ["compare", "table", "ablate", "results"])
 def test_the_scripts_call_commands_that_exist(name: str) -> None:
     assert f"-m scripts.comparing {name} " in (ROOT / "scripts" / f"{name}.sh").read_text()
     assert callable(getattr(commands, name))

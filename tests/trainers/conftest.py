@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-import scripts.oracle.trainer  # noqa: F401 - registers CoFTOracle
 from coft.engine import run_log
 from coft.method import guard, negatives
 from coft.method.negative_prompt import fit_negative
@@ -42,7 +41,6 @@ def of(section: str, settings: dict[str, Any]) -> dict[str, Any]:
 SHORT: dict[str, dict[str, Any]] = {
     "CoFT": TWO_STEPS | of("COFT", PHASES),
     "CoFTPlus": TWO_STEPS | of("COFTPLUS", PHASES | {"PHASE2__EPOCHS": 2, "ROUNDS": 2, "CONTRAST__WEIGHT": 0.5}),
-    "CoFTOracle": TWO_STEPS | of("COFTORACLE", PHASES),
     "DeFT": TWO_STEPS | of("DEFT", {key: value for key, value in PHASES.items() if key.startswith("PHASE")}),
     "UPL": PROMPTS | of("UPL", {"SEEDS_PER_CLASS": 3, "ENSEMBLE": 2}),
     "GRIP": PROMPTS | of("GRIP", {"ROUNDS": 3}) | {"OPTIM__MAX_EPOCH": 1},

@@ -84,8 +84,6 @@ def test_a_filter_that_weighs_seeds_too_has_another_phase_one() -> None:
         ("OUTPUT_DIR", "b", None),
         ("TRAIN.EVAL_FREQ", 2, None),
         ("TRAIN.GUARD", False, "TRAIN.GUARD"),  # Phase I may have trained nothing
-        ("TRAINER.COFTORACLE.KNOWS", "filter", None),
-        ("TRAINER.COFTORACLE.KNOWS", "seeds", "TRAINER.COFTORACLE.KNOWS"),
     ]:
         assert phase1_difference(plain, plain | {key: value}) == difference
 

@@ -14,7 +14,7 @@ from coft.method import negative_prompt
 from tests.coft.toys import assert_same_bits
 from tests.conftest import Shapes
 from tests.trainers.changed_sets import CHANGES, changed, permute_labels
-from tests.trainers.conftest import LABEL_FREE, SHORT, of, weights
+from tests.trainers.conftest import LABEL_FREE, SHORT, weights
 
 
 @pytest.fixture(scope="session")
@@ -82,15 +82,13 @@ def test_nor_where_negative_vectors_are_fitted_to_images_that_are_drawn(
     assert_label_free(weights(run("CoFT", out="reference", **few)), "CoFT", **few)
 
 
-@pytest.mark.parametrize("trainer", ["CoOp", "Supervised", "CoFTOracle"])
+@pytest.mark.parametrize("trainer", ["CoOp", "Supervised"])
 def test_labels_do_change_a_trainer_that_uses_them(
     run: Callable[..., Any], trained: Callable[..., Any], shapes: Path, tmp_path: Path, trainer: str
 ) -> None:
-    knowing = of("COFTORACLE", {"KNOWS": "labels"}) | {"DATASET__NUM_UNLABELED": 30}
-    settings = knowing if trainer == "CoFTOracle" else {}
-    reference = weights(run(trainer, out="reference", **settings) if settings else trained(trainer))
+    reference = weights(trained(trainer))
     root = changed(shapes, tmp_path / "permuted", permute_labels)
-    permuted = weights(run(trainer, root=root, out="out", **settings))
+    permuted = weights(run(trainer, root=root, out="out"))
     assert any(not torch.equal(reference[key], permuted[key]) for key in reference)
 
 

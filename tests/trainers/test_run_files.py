@@ -21,7 +21,7 @@ from tests.trainers.conftest import OURS
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "report.md"
 PEERS = ("peer_a", "peer_b")
-TWO_PHASES = ("CoFT", "CoFTPlus", "CoFTOracle", "DeFT")
+TWO_PHASES = ("CoFT", "CoFTPlus", "DeFT")
 LABELS_USED = {"CoOp": 6, "Supervised": 36}
 ENSEMBLES = dict.fromkeys(("CoOp", "ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation", "TrainingFree"), 1)
 
@@ -126,7 +126,7 @@ def test_predictions_of_phase_one_are_those_of_its_checkpoint(
 
 
 @pytest.mark.parametrize(
-    ("trainer", "settings"), [("UPL", {}), ("CoFT", {}), ("CoFTOracle", {"TEST__FINAL_MODEL": "best_val"})]
+    ("trainer", "settings"), [("UPL", {}), ("CoFT", {}), ("Supervised", {"TEST__FINAL_MODEL": "best_val"})]
 )
 def test_predictions_of_validation_images_do_not_take_their_place(
     run: Callable[..., Any], tmp_path: Path, trainer: str, settings: dict[str, Any]

@@ -45,7 +45,7 @@ class Pull(Method):
         self.steps_made: list[tuple[str, list[int], Any]] = []
 
     def tuning(self, phase: int) -> Tuning:
-        return Tuning(self.epochs * self.steps(1), rounds=0)
+        return Tuning(self.epochs * self.steps(1))
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
         number = self.models[name][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from coft.engine.optimizers import (
     build,
     full_optimizer,
     light_optimizer,
-    schedule_of,
 )
 from coft.labelling.classifier import Classifier
 from coft.labelling.protocol import Tuning
@@ -103,13 +103,11 @@ def test_what_is_frozen_in_the_encoder_has_no_part_and_heads_have_a_rate_of_thei
     assert Tuning(STEPS, RATE).head_rate == 10
 
 
-@pytest.mark.parametrize(("rounds", "period"), [(0, 0), (1, 12), (2, 6), (3, 4)])
-def test_learning_rates_are_a_cosine_for_each_round(rounds: int, period: int) -> None:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule, rates = schedule_of(optimizer, Tuning(12, rounds=rounds)), list[float]()
+def test_learning_rates_are_a_cosine_over_the_phase() -> None:
+    light = partial(torch.optim.SGD, lr=1.0)
+    (optimizer, schedule), rates = build(nn.Linear(1, 1), Tuning(12), light), list[float]()
     for _ in range(12):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    cosine = [(1 + math.cos(math.pi * step / period)) / 2 for step in range(period)]
-    assert rates == pytest.approx(cosine * rounds if rounds else [1.0] * 12)
+    assert rates == pytest.approx([(1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)])

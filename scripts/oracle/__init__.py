@@ -1,1 +1,0 @@
-"""Experiments on CoFT that know the truth, or a part of it. No method."""
