@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from coft.backbones.members import member_names
@@ -143,8 +144,7 @@ class Rows:
         seconds: By method, of each seed.
         scores: AUROCs of CoFT's first and last labels, by time and score; means over seeds.
         shares: Percent of CoFT's labels that are right, and mean p_clean, by time; means over seeds.
-        calibration: By method: accuracy, mean confidence and its expected calibration error on test images, in percent;
-            means over seeds.
+        calibration: By method: "accuracy" on test images, and what `Result.calibration` has; means over seeds.
     """
 
     methods: Sequence[str]
@@ -152,7 +152,7 @@ class Rows:
     seconds: Mapping[str, Mapping[int, float]]
     scores: Mapping[tuple[str, str], float]
     shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    calibration: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def rows_of(
@@ -169,7 +169,7 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
     seconds: dict[str, dict[int, float]] = {}
     scores: list[Mapping[tuple[str, str], float]] = []
     of_coft: list[Result] = []
-    calibrated: dict[str, list[tuple[float, ...]]] = {}
+    calibrated: dict[str, list[Mapping[str, float]]] = {}
     for run in runs:
         if run not in results:
             continue
@@ -180,7 +180,7 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
         seconds.setdefault(run.method.name, {})[seed] = result.seconds
         if result.calibration:
             accuracy = 100 * float(result.right["end"].mean())
-            calibrated.setdefault(run.method.name, []).append((accuracy, *result.calibration.values()))
+            calibrated.setdefault(run.method.name, []).append({"accuracy": accuracy, **result.calibration})
         if run.method.name == "CoFT" and result.scores:
             scores.append(result.scores)
             of_coft.append(result)
@@ -192,7 +192,7 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
         time: tuple(float(np.mean([getattr(result, kind)[time] for result in told])) for kind in ("pool", "believed"))
         for time in (told[0].believed if told else ())
     }
-    calibration = {name: tuple(np.mean(numbers, axis=0).tolist()) for name, numbers in calibrated.items()}
+    calibration = {name: pd.DataFrame(numbers).mean().to_dict() for name, numbers in calibrated.items()}
     return Rows(list(methods), right, seconds, means, shares, calibration)
 
 

@@ -20,6 +20,13 @@ REFERENCES = (  # of ratios of errors
     "self-training, equal steps, CoFT's first labels",
     *("CoFT, filter: none", "CoFT, filter: own", "CoFT, filter: min-softmax", "CoFT", "CoOp, 16 labels a class"),
 )
+CALIBRATION = {
+    "accuracy": "accuracy",
+    "confidence": "mean confidence",
+    "error": "calibration error",
+    "unsure": "set aside below .5",
+    "caught": "of the wrong ones",
+}
 CLOSE = 5  # points by which a share that is believed may miss what is right
 Table = Mapping[Unit, Rows]
 
@@ -214,21 +221,23 @@ def share_table(units: Table) -> str:
 
 
 def calibration_table(units: Table) -> str:
-    """How accurate CoFT is on test images, how confident, and the expected calibration error: a row a unit.
+    """How accurate CoFT is on test images, how confident, and what `--unsure` sets aside: a row a unit.
 
     The last row counts the units where accuracy and mean confidence differ by at most CLOSE points, and has the mean
     error.
     """
     numbers = {unit: rows.calibration["CoFT"] for unit, rows in units.items() if "CoFT" in rows.calibration}
-    rows = [[unit.title, *(f"{x:.1f}" for x in of_unit)] for unit, of_unit in numbers.items()]
+    rows = [
+        [unit.title, *(f"{of_unit[name]:.1f}" if name in of_unit else MISSING for name in CALIBRATION)]
+        for unit, of_unit in numbers.items()
+    ]
     counted = [of_unit for unit, of_unit in numbers.items() if unit.role in COUNTED]
     if len(counted) > 1:
-        close = sum(abs(accuracy - confidence) <= CLOSE for accuracy, confidence, _ in counted)
-        error = float(np.mean([of_unit[2] for of_unit in counted]))
-        rows.append(
-            [f"within {CLOSE} points (units that count)", MISSING, f"{close} of {len(counted)}", f"{error:.1f}"]
-        )
-    return markdown(rows, ["CoFT on test images, %", "accuracy", "mean confidence", "calibration error"])
+        close = sum(abs(of_unit["accuracy"] - of_unit["confidence"]) <= CLOSE for of_unit in counted)
+        error = float(np.mean([of_unit["error"] for of_unit in counted]))
+        title = f"within {CLOSE} points (units that count)"
+        rows.append([title, MISSING, f"{close} of {len(counted)}", f"{error:.1f}", MISSING, MISSING])
+    return markdown(rows, ["CoFT on test images, %", *CALIBRATION.values()])
 
 
 def seconds_table(units: Table) -> str:

@@ -26,6 +26,7 @@ P_CLEAN = "p_clean"
 SCORES = {P_CLEAN: "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
 TIMES = {"first": 0, "last": -1}  # labels of Phase II
 CALIBRATION = {"confidence": "confidence_test", "error": "calibration_error_test"}
+EVEN = 0.5  # below this confidence an image is set aside: `--unsure` without a number
 POOL, BELIEVED = "pool_accuracy", "mean_p_clean"
 
 
@@ -42,8 +43,8 @@ class Result:
             -1 for others. Shape (images,) each. Empty in lines of earlier versions.
         pool: Percent of the unlabeled images whose label is right, by time: "zero-shot", "first", "last".
         believed: Mean p_clean of the labels of all unlabeled images, in percent, by time: "first", "last".
-        calibration: Of the test images, in percent: mean "confidence", and its expected calibration "error". Empty in
-            lines of earlier versions.
+        calibration: Of the test images, in percent: mean "confidence", its expected calibration "error", how many are
+            "unsure", and how many of the wrong ones are "caught" by that. Lines of earlier versions lack some or all.
     """
 
     right: Mapping[str, NDArray[np.bool_]]
@@ -81,8 +82,17 @@ def read_result(run: Run) -> Result | None:
         {stage: names.get_indexer(pd.Index(table[stage])).astype(np.int16) for stage in there},
         _pool(rows),
         _of_phase2(rows, BELIEVED),
-        {name: float(results[key]) for name, key in CALIBRATION.items() if key in results},
+        {name: float(results[key]) for name, key in CALIBRATION.items() if key in results} | _set_aside(table),
     )
+
+
+def _set_aside(table: pd.DataFrame) -> dict[str, float]:
+    """Percent of the test images that `--unsure` sets aside, and of the wrong ones among all that are wrong."""
+    if "confidence" not in table:
+        return {}
+    unsure, wrong = table["confidence"].astype(float) < EVEN, table["end"] != table["class"]
+    caught = {"caught": 100 * float(unsure[wrong].mean())} if wrong.any() else {}
+    return {"unsure": 100 * float(unsure.mean()), **caught}
 
 
 def _scores(rows: pd.DataFrame) -> dict[tuple[str, str], float]:

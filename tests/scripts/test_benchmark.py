@@ -172,12 +172,12 @@ def test_what_p_clean_says_is_beside_what_is_right(report: str) -> None:
 
 def test_confidence_on_test_images_is_beside_accuracy(report: str) -> None:
     table = cells(report, "CoFT on test images, %")
-    accuracy, confidence, error = map(float, list(table["digits, embedded"].values())[1:])
+    accuracy, confidence, error = map(float, list(table["digits, embedded"].values())[1:4])
     assert accuracy == pytest.approx(80, abs=5) and (confidence, error) == (83.0, 4.0)
     last = table["within 5 points (units that count)"]
     units = [row for title, row in table.items() if not title.startswith("within")]
     close = sum(abs(float(row["accuracy"]) - float(row["mean confidence"])) <= 5 for row in units)
-    assert list(last.values())[1:] == ["-", f"{close} of {len(units)}", "4.0"]
+    assert list(last.values())[1:] == ["-", f"{close} of {len(units)}", "4.0", "-", "-"]
 
 
 def test_bars_are_met_missed_or_not_shown(planned: Planned) -> None:
@@ -278,7 +278,10 @@ def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planne
     unit, runs = next(iter(planned.items()))
     finish(runs)
     run = next(run for run in runs if run.method.name == "CoFT")
-    table = pd.DataFrame({"class": ["cat", "ant", "cat"], "phase1": "bee", "end": ["ant", "ant", "cat"]})
+    sure = [0.4, 0.49, 0.5]  # the first one is wrong
+    table = pd.DataFrame(
+        {"class": ["cat", "ant", "cat"], "phase1": "bee", "end": ["ant", "ant", "cat"], "confidence": sure}
+    )
     table.to_csv(run.folder / "test_predictions.csv", index=False)
     add(tmp_path / "kept.jsonl", unit, runs)
     result = listed_results({unit: runs}, tmp_path / "kept.jsonl")[run]
@@ -287,7 +290,10 @@ def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planne
         "end": [0, 0, 1],
     }
     assert result.pool == {"zero-shot": 50.0, "first": 62.5, "last": 75.0}
-    assert result.calibration == {"confidence": 100 * RATES["CoFT"] + 3, "error": 4.0}
+    assert result.calibration == {
+        **{"confidence": 100 * RATES["CoFT"] + 3, "error": 4.0},
+        **{"unsure": pytest.approx(200 / 3, abs=0.01), "caught": 100.0},
+    }
 
 
 def test_of_a_run_made_again_the_last_line_counts_and_the_first_stays(planned: Planned, tmp_path: Path) -> None:
