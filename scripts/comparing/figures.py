@@ -17,6 +17,7 @@ from .tables import COLUMNS
 
 DPI = 120
 BAR = "#8fb3d9"
+MOST = 100  # percent
 
 
 def write_figure(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> Path:
@@ -65,7 +66,8 @@ def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: s
                 group[label], group[value], xerr=errors, hatch=hatches, capsize=3, color=BAR, edgecolor="#445"
             )
             axes.bar_label(bars, fmt=COLUMNS[value][1], padding=3, fontsize=8)
-            axes.margins(x=0.2)
+            axes.margins(x=0.2)  # for the labels
+            axes.set_xticks([tick for tick in axes.get_xticks() if tick <= MOST])
             axes.invert_yaxis()
             axes.set_title(", ".join(map(str, pair)), fontsize=10)
             axes.set_xlabel(f"{title} (hatched: uses labels; dotted: zero-shot)" if "trainer" in group else title)

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from coft.core.files import ensure_folder
+from coft.engine.course import time_left
 from scripts.launch import ROOT
 from scripts.paths import shown
 
@@ -29,11 +30,11 @@ from .plan import Run, arguments_with_phase1
 LOG = "run.log"
 POLL = 0.2  # seconds
 GRACE = 20.0  # seconds that an interrupted run has to end by itself
-TAIL = 4096  # bytes of a log that are looked at for the epoch
+TAIL = 4096  # bytes of a log that are looked at for its progress
 TRAIN = (sys.executable, str(ROOT / "train.py"))
-EPOCH = re.compile(rb"epoch \[(\d+)/(\d+)\] batch \[(\d+)/(\d+)\]")
-UNKNOWN = 60.0  # seconds that a run is taken for while none has finished
-BAR = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]{postfix}"
+PERCENT = re.compile(rb": (\d+) %")  # of a run, in its lines of progress
+UNKNOWN = 60.0  # seconds that a run is taken for while none says how far it is
+BAR = "{desc} {percentage:3.0f} % {bar}{postfix}"
 
 
 def do_runs(
@@ -104,7 +105,7 @@ def run_all(
                     active.remove(job)
                     if error := _finish(job, progress):
                         failures[job.run] = error
-                progress.show({job.run: job.share_done() for job in active})
+                progress.show({job.run: (job.share_done(), time.monotonic() - job.started) for job in active})
                 time.sleep(POLL)
         finally:
             stop([job.process for job in active])
@@ -132,12 +133,9 @@ class Job:
         )
 
     def share_done(self) -> float:
-        """Share of the epochs that its log says are done."""
-        progress = EPOCH.findall(self._read(max(self.offset, os.fstat(self.written.fileno()).st_size - TAIL)))
-        if not progress:
-            return 0.0
-        epoch, epochs, batch, batches = map(int, progress[-1])
-        return (epoch - 1 + batch / batches) / epochs
+        """Share of the run that its log says is done."""
+        percents = PERCENT.findall(self._read(max(self.offset, os.fstat(self.written.fileno()).st_size - TAIL)))
+        return int(percents[-1]) / 100 if percents else 0.0
 
     def _read(self, start: int) -> bytes:
         self.written.seek(start)
@@ -238,19 +236,32 @@ class Progress:
         self.left, self.seconds, self.jobs = list(runs), dict(finished), jobs
         self.count, self.done = len(self.left), 0.0
         self.expected = expected_seconds(self.left, self.seconds)
+        self.under_way, self.seen = dict[Run, float](), dict[Run, tuple[float, float]]()
         self.bar = tqdm(total=1.0, bar_format=BAR, disable=None if runs else True, dynamic_ncols=True)
 
-    def show(self, active: Mapping[Run, float]) -> None:
-        """Draw the bar; `active` has the share that is done of each run under way."""
+    def show(self, active: Mapping[Run, tuple[float, float]]) -> None:
+        """Draw the bar; `active` has of each run under way the share that is done and the seconds since its start."""
+        for run, (share, seconds) in active.items():
+            last, _ = self.seen.get(run, (0.0, 0.0))
+            if share > last:  # it has just said so
+                self.seen[run] = share, seconds
+        guessed = {run: seconds / share for run, (share, seconds) in self.seen.items()}
+        self.expected = expected_seconds(self.left, {**guessed, **self.seconds})
+        self.expected |= {run: seconds for run, seconds in guessed.items() if run in self.expected}
+        self.under_way = {run: share for run, (share, _) in active.items()}
         self.bar.total = self.done + sum(self.expected.values())
-        self.bar.n = self.done + sum(share * self.expected[run] for run, share in active.items())
-        self.bar.set_description_str(f"{self.count - len(self.left)} of {self.count} runs", refresh=False)
+        self.bar.n = self.done + sum(share * self.expected[run] for run, share in self.under_way.items())
+        known = self.remaining() if guessed or self.seconds else None
+        self.bar.set_description_str(
+            f"{self.count - len(self.left)} of {self.count} runs{time_left(known)}", refresh=False
+        )
         self.bar.set_postfix_str("; ".join(run.title for run in active) or "waiting for another process", refresh=True)
 
     def finished(self, run: Run, seconds: float | None, note: str) -> None:
         """Count a run that ended, and say so in a line; `seconds` unless it failed."""
         self.done += self.expected[run]
         self.left.remove(run)
+        self.under_way.pop(run, None), self.seen.pop(run, None)
         if seconds is not None:
             self.seconds[run] = seconds
         self.expected = expected_seconds(self.left, self.seconds)
@@ -260,8 +271,9 @@ class Progress:
         tqdm.write(line, file=sys.stderr)
 
     def remaining(self) -> float:
-        """Seconds that the runs that have not ended will take, those under way from their start."""
-        return max(sum(self.expected.values()) / self.jobs, max(self.expected.values(), default=0.0))
+        """Seconds until all runs have ended, without those that those under way have taken already."""
+        left = {run: seconds * (1 - self.under_way.get(run, 0.0)) for run, seconds in self.expected.items()}
+        return max(sum(left.values()) / self.jobs, max(left.values(), default=0.0))
 
 
 def expected_seconds(runs: Sequence[Run], finished: Mapping[Run, float]) -> dict[Run, float]:

@@ -44,6 +44,8 @@ COLUMNS = {
     "auroc_confidence": ("of the softmax", "{:.3f}"),
     "seconds": ("seconds", "{:.0f}"),
 }
+LATEX = "latex_booktabs"
+BOLD, END = "\x01", "\x02"  # in place of what tabulate would escape
 TEXT = {"dataset", "backbone", "method", "variant"}
 OURS = ("overall.csv", "overall.tex", "bars.png", "gain.png")
 Tables = Mapping[str, pd.DataFrame]
@@ -87,15 +89,43 @@ def render(table: pd.DataFrame, style: str = "github") -> str:
 
     Args:
         table: Columns named as in COLUMNS.
-        style: A format of the package tabulate: github, latex_booktabs ...
+        style: A format of the package tabulate: github, latex_booktabs ... In LaTeX the best means are bold.
     """
     names = [name for name in COLUMNS if name in table and table[name].notna().any()]
     rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in table[names].values]
+    for row in best_means(table) if style == LATEX else ():
+        rows[row][names.index("mean")] = f"{BOLD}{rows[row][names.index('mean')]}{END}"
     if style == "github":
         rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     align = ["left" if name in TEXT else "right" for name in names]
     titles = [COLUMNS[name][0] for name in names]
-    return tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align)
+    text = tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align)
+    return text.replace(BOLD, r"\textbf{").replace(END, "}")
+
+
+def best_means(table: pd.DataFrame) -> list[int]:
+    """Rows of the best mean of each data set and backbone. Methods that use labels are left out."""
+    if "mean" not in table:
+        return []
+    free = table.reset_index(drop=True)
+    free = free[free["labels_used"].fillna(0) == 0] if "labels_used" in free else free
+    groups = [group for _, group in free.groupby(PAIR)] if set(PAIR) <= set(free) else [free]
+    return [int(row) for group in groups for row in group.index[group["mean"] == group["mean"].max()]]
+
+
+def latex(title: str, table: pd.DataFrame, command: str) -> str:
+    """A table with its caption, for LaTeX with the package booktabs.
+
+    Args:
+        title: Begins the caption.
+        table: Columns named as in COLUMNS.
+        command: What it was made with: a comment.
+    """
+    caption = title.replace("_", r"\_").replace("&", r"\&")
+    if best_means(table):
+        caption += ". Bold: the best mean without labels" if "labels_used" in table else ". Bold: the best mean"
+    lines = [f"% {command}", r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", render(table, LATEX)]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 def _cell(name: str, value: Any) -> str:
@@ -157,7 +187,7 @@ def write_tables(
     texts = {f"{name}.md": "\n\n".join(parts) + "\n", "runs.csv": runs.to_csv(index=False)}
     for title, table in tables.items():
         stem = title.split()[0].strip(",:").lower()
-        texts |= {f"{stem}.csv": table.to_csv(index=False), f"{stem}.tex": render(table, "latex_booktabs") + "\n"}
+        texts |= {f"{stem}.csv": table.to_csv(index=False), f"{stem}.tex": latex(title, table, command)}
     for file, text in texts.items():
         with replacing(folder / file) as draft:
             draft.write_text(text, encoding="utf-8")

@@ -138,13 +138,26 @@ def test_a_run_is_expected_to_take_what_the_most_alike_took() -> None:
     assert progress.expected[same_trainer] == pytest.approx((100 + 200 + 600 + 500) / 4)
 
 
+def test_what_runs_under_way_say_counts_before_one_has_finished() -> None:
+    first, second = of("CoFT", "digits"), of("CoFT", "icons")
+    progress = Progress([first, second], {}, jobs=1)
+    progress.show({first: (0.0, 30.0)})
+    assert progress.expected[first] == progress.expected[second]  # nothing is known
+    progress.show({first: (0.25, 100.0)})
+    progress.show({first: (0.25, 150.0)})  # it has said nothing since
+    assert progress.expected == {first: 400.0, second: 400.0}
+    assert progress.remaining() == pytest.approx(300 + 400)
+    progress.finished(first, 500.0, "500 s")
+    assert progress.remaining() == 500
+
+
 def test_the_share_that_is_done_is_read_from_the_log(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
-    path.write_text("epoch [9/9] batch [9/9] of an earlier start\n")
-    code = "print('epoch [3/4] batch [1/2] loss 1'); print('epoch [3/4] batch [2/2] loss 1')"
+    path.write_text("CoFT, Phase II, epoch 9 of 9: 99 %, 1 s left, of an earlier start\n")
+    code = "print('CoFT, epoch 1 of 4: 25 %, 9 s left'); print('CoFT, epoch 3 of 4: 75 %, 3 s left')"
     with path.open("a") as log:
         job = Job(of("CoFT", "digits"), log, [sys.executable, "-c", code])
-    assert job.share_done() in (0.0, 0.75)
+    assert job.share_done() in (0.0, 0.25, 0.75)
     job.process.wait()
     path.unlink()
     assert job.share_done() == 0.75

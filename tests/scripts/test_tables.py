@@ -10,7 +10,7 @@ import pytest
 
 from scripts.comparing.figures import uses_labels, write_bars
 from scripts.comparing.statistics import summarise
-from scripts.comparing.tables import render
+from scripts.comparing.tables import latex, render
 
 
 def summary(labels: list[int]) -> pd.DataFrame:
@@ -29,6 +29,19 @@ def test_cells_do_not_break_a_table() -> None:
     assert r"a\|b" in render(cells) and "a|b" in render(cells, "latex_booktabs")
     latex = render(summary([0, 0]), "latex_booktabs")
     assert r"a\_b" in latex and r"c \& d" in latex
+
+
+def test_in_latex_the_best_mean_without_labels_is_bold() -> None:
+    rows = [("D1", "x", 50.0, 0), ("D1", "y", 60.0, 0), ("D1", "CoOp", 70.0, 32), ("D_2", "x", 80.0, 0)]
+    table = pd.DataFrame(rows, columns=["dataset", "method", "mean", "labels_used"]).assign(backbone="B")
+    text = latex("Means of a_b", table, "bash scripts/compare.sh")
+    assert text.startswith("% bash scripts/compare.sh\n\\begin{table}") and text.endswith("\\end{table}\n")
+    assert r"\caption{Means of a\_b. Bold: the best mean without labels.}" in text
+    assert [number for number in ("50.0", "60.0", "70.0", "80.0") if rf"\textbf{{{number}}}" in text] == [
+        "60.0",
+        "80.0",
+    ]
+    assert r"\textbf" not in latex("Changes", table.rename(columns={"mean": "final"}), "ablate.sh")
 
 
 def test_what_reads_labels_is_known_by_the_trainer_where_the_number_is_not() -> None:
