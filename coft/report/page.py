@@ -23,7 +23,7 @@ from .formatting import duration, number, percent, short
 from .groups import groups_by_class
 from .maps import Map, make_map
 from .run_folder import RunFolder, logs
-from .summary import class_rows, columns, facts, figures
+from .summary import class_rows, columns, facts, figures, lead
 from .thumbnails import embed
 
 LIMIT = 5_000_000  # most bytes of a page
@@ -61,6 +61,7 @@ def page(run: RunFolder) -> bytes:
     rows = class_rows(run, signals)
     content = {
         "title": f"{run.summary.get('trainer', '')} on {short(title_of(run, pictures.folder))}",
+        "lead": lead(run),
         "facts": facts(run),
         "figures": figures(run),
         "warnings": warnings(run),

@@ -30,11 +30,24 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A number at the top of the page: its title, its text, and what it means."""
+    """A share at the top of the page.
+
+    Attributes:
+        title: What it is called.
+        share: In [0, 1].
+        meaning: What it means.
+        before: The same before training; None where there is none.
+    """
 
     title: str
-    value: str
+    share: float
     meaning: str
+    before: float | None = None
+
+    @property
+    def value(self) -> str:
+        """Its text."""
+        return percent(self.share)
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,17 @@ def _seconds(run: RunFolder) -> float | None:
     return max([*by_epoch, *([] if last is None else [last])], default=None)
 
 
+def lead(run: RunFolder) -> list[str]:
+    """The run in a few words, for the line below the title."""
+    counts = [f"{len(run.images) or len(run.tested):,} images", f"{len(run.classes):,} classes"]
+    backbone = run.summary.get("backbone")
+    return [
+        *counts,
+        *([f"CLIP {short(str(backbone), 60)}"] if backbone else []),
+        *filter(None, [duration(_seconds(run))]),
+    ]
+
+
 def figures(run: RunFolder) -> list[Figure]:
     """The numbers at the top of the page, as far as this run has them."""
     results, images = run.summary.get("results", {}), run.images
@@ -88,22 +112,22 @@ def figures(run: RunFolder) -> list[Figure]:
         meaning = basis if before is None else f"zero-shot: {before:.1f} %; {basis}"
         if run.summary.get("labels_used"):
             meaning = "by labels"
-        shown.append(Figure("Test accuracy", f"{accuracy:.1f} %", meaning))
+        shown.append(Figure("Test accuracy", accuracy / 100, meaning, None if before is None else before / 100))
     if (images["confidence"].notna()).any():
-        share = percent(float(images["confidence"].mean()))
+        share = float(images["confidence"].mean())
         shown.append(Figure("Estimated accuracy", share, "mean confidence in the classes it gives"))
     if "kept_for" in images:
         labelled = images[images["pseudo_label"] != ""]
         kept = float((labelled["kept_for"] != "").mean())
-        shown.append(Figure("Labels kept", percent(kept), "pseudo-labels that a peer was trained on at the end"))
+        shown.append(Figure("Labels kept", kept, "pseudo-labels that a peer was trained on at the end"))
     if "peer_a" in images and "peer_b" in images:
         both_labelled = images[(images["peer_a"] != "") & (images["peer_b"] != "")]
         agreement = float((both_labelled["peer_a"] == both_labelled["peer_b"]).mean())
-        shown.append(Figure("Peers agree", percent(agreement), "at the last labelling"))
+        shown.append(Figure("Peers agree", agreement, "at the last labelling"))
     if "zero_shot" in images:
         with_zero_shot = images[images["zero_shot"] != ""]
         changed = float((with_zero_shot["zero_shot"] != with_zero_shot["class"]).mean())
-        shown.append(Figure("Changed", percent(changed), "images that are of another class than to zero-shot CLIP"))
+        shown.append(Figure("Changed", changed, "images that are of another class than to zero-shot CLIP"))
     return shown
 
 

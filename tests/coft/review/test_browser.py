@@ -74,7 +74,7 @@ def test_a_run_is_mended_and_saved(width: int, opened: Callable[..., Any], tmp_p
     shares_shown = re.search(r"30 images in the end · zero-shot (\S+) % → (\S+) %", shares)
     assert shares_shown and float(shares_shown[1]) < 5 and float(shares_shown[2]) > 20
     card(page, "mountain").get_by_text("What zero-shot CLIP takes").click()
-    assert card(page, "mountain").locator("details img").count() == 8
+    playwright.expect(card(page, "mountain").locator("details img")).to_have_count(8)
     synonyms = card(page, "forest").get_by_label("Synonyms")
     synonyms.fill(" woods |  big wood| ")
     synonyms.press("Tab")
