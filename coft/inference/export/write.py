@@ -54,7 +54,8 @@ from safetensors import safe_open
 
 with safe_open("FOLDER/head.safetensors", "pt") as head:
     weight, scale = head.get_tensor("weight"), float(head.metadata()["logit_scale"])
-probabilities = (scale * features @ weight.T).softmax(dim=1)  # features: of the backbone, unit length
+probabilities = (scale * features @ weight.T).softmax(dim=1)  # features: unit length
+# (features of the frozen backbone: coft.backbones.load.load_clip(NAME).encode_image, or a file of that CLIP)
 """,
 }
 
