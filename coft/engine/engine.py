@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from coft.backbones.backbone import ClassBackbone
+from coft.backbones.frozen_bank import COLOURS, FrozenBank
 from coft.core.parallel import Parallel
 from coft.core.table import Table
 from coft.images.batches import Drawn, Source, UnlabeledImages
@@ -61,12 +62,15 @@ class Engine:
         self.phase = 1
         self._clip_features: dict[int, Table] = {}
         self._predictor: Predictor | None = None
+        self.bank: FrozenBank | None = None
 
     def attach(self, method: Method) -> None:
         """Take the method that is to be run."""
         self.method = method
         count = len(method.models) if method.in_parallel else 1
         self.parallel = Parallel(max(1, count), self.clip.visual, self.device.type)
+        if self.runtime.keeps_stages and method.keeps_stages:
+            self.bank = FrozenBank(self.clip.visual, self.parallel.map_without_gradients)
         if not method.epochs:
             return
         for name in method.models:
@@ -136,8 +140,10 @@ class Engine:
         }
         if not streams:
             return ()
-        key = method.key(method.epoch)
-        return self.images.batches(method.view(self.phase), streams, method.steps(self.phase), *key)
+        key, few = method.key(method.epoch), method.few_views(self.phase)
+        return self.images.batches(
+            method.view(self.phase), streams, method.steps(self.phase), *key, of_few=method.key(0), few=few
+        )
 
     def _size(self, size: int | None, images: int) -> int:
         return min(self.images.batch_size if size is None else size, images)
@@ -195,8 +201,8 @@ class Engine:
     def clip_features(self, num_views: int = 1) -> Table:
         """Features of all images under the frozen CLIP, means over views. Shape (N, embed_dim)."""
         if num_views not in self._clip_features:
-            compute = partial(self._request, "", None, num_views, 0)
-            kept = self.clip.cached_features(self.images, num_views, self._view_key(0), lambda: compute()["clip"])
+            compute = partial(self._request, "", None, num_views)
+            kept = self.clip.cached_features(self.images, num_views, self._view_key, lambda: compute()["clip"])
             self._clip_features[num_views] = Table.of(kept)
         return self._clip_features[num_views]
 
@@ -207,26 +213,26 @@ class Engine:
             encoders: A bound method of the method.
             num_views: Views of an image.
         """
-        features = self._request(encoders.__name__, None, num_views, self.method.epoch)
+        features = self._request(encoders.__name__, None, num_views)
         return {name: Table.of(rows) for name, rows in features.items()}
 
     def encode_some(
         self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor], num_views: int = 1
     ) -> dict[str, Tensor]:
         """Each model's features of images of its own, by its name in `index`. Shape (n, embed_dim) each, fp32."""
-        features = self._request(encoders.__name__, dict(index), num_views, self.method.epoch)
+        features = self._request(encoders.__name__, dict(index), num_views)
         return {name: rows.float() if rows.dtype is torch.float16 else rows for name, rows in features.items()}
 
-    def _request(self, encoders: str, index: dict[str, Tensor] | None, num_views: int, epoch: int) -> dict[str, Tensor]:
+    def _request(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:
         """Have all processes encode; the first one gets the features."""
-        self.world.broadcast({"encoders": encoders, "index": index, "num_views": num_views, "epoch": epoch})
-        return self._answer(encoders, index, num_views, epoch)
+        self.world.broadcast({"encoders": encoders, "index": index, "num_views": num_views})
+        return self._answer(encoders, index, num_views)
 
-    def _answer(self, encoders: str, index: dict[str, Tensor] | None, num_views: int, epoch: int) -> dict[str, Tensor]:
+    def _answer(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:
         models = getattr(self.method, encoders)() if encoders else {"clip": self.clip.encode}
         counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
         with self.runtime.timed("labelling"), torch.no_grad(), self._precision_of(encoders):
-            batches = self._plain(models, index, num_views, epoch)
+            batches = map(self._staged, self._plain(models, index, num_views))
             parts = encode_batches(models, batches, self.parallel, self.device.type)
             return Features(counts, self.world).take(parts)
 
@@ -237,10 +243,10 @@ class Engine:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.runtime.predicts_in_bf16)
 
     def _plain(
-        self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int, epoch: int
+        self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int
     ) -> Iterator[dict[str, Tensor]]:
         """Images to encode that are this process's, by model."""
-        key = self._view_key(epoch)
+        key = self._view_key
         if index is None:
             part = None if self.world.alone else torch.arange(len(self.images))[self.world.part(len(self.images))]
             for batch in self.images.plain(part, num_views, key):
@@ -250,9 +256,24 @@ class Engine:
         for batches in zip_longest(*(self.images.plain(images, num_views, key) for images in parts.values())):
             yield {name: batch for name, batch in zip(parts, batches, strict=True) if batch is not None}
 
-    def _view_key(self, epoch: int) -> tuple[int | str, ...]:
-        """What the weak views depend on that labels are made of."""
-        return self.seed, "labels", epoch
+    def _staged(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the encoders are given for images, by model; worked out once where several models have the same."""
+        once: dict[int, Tensor] = {}
+        for batch in images.values():
+            if id(batch) not in once:
+                once[id(batch)] = self._through_stages(batch)
+        return {name: once[id(batch)] for name, batch in images.items()}
+
+    def _through_stages(self, images: Tensor, alone: bool = False) -> Tensor:
+        """What an encoder is given for images: what its frozen stages make of them, where these are kept."""
+        with torch.no_grad():
+            staged = self.bank is not None and images.shape[-3] == COLOURS
+            return self.bank.outputs(images, alone) if self.bank and staged else images
+
+    @property
+    def _view_key(self) -> tuple[int | str, ...]:
+        """What the weak views depend on that labels are made of: the same in every labelling."""
+        return self.seed, "labels", 0
 
     # ---------------------------------------------------------------- steps
 
@@ -303,7 +324,9 @@ class Engine:
         if drawn.views is None:
             return
         for position, views in zip(drawn.position.split(size), drawn.views.split(size), strict=True):
-            yield Batch(views.to(self.device), whole.at(position), whole, position, frequency, self._number)
+            with self.runtime.autocast():
+                staged = self._through_stages(views.to(self.device), alone=True)
+            yield Batch(staged, whole.at(position), whole, position, frequency, self._number)
 
     def _of_all(self, name: str, means: Losses) -> Losses:
         """Add up gradients and numbers over all processes; a loss that is not finite ends them all."""
@@ -350,4 +373,7 @@ class Engine:
         return dict.fromkeys(self.method.models, next(iter(probabilities.values())))
 
     def _features(self, predictor: Predictor, images: Tensor) -> list[Tensor]:
-        return encode_images(predictor.encoders, images, self.parallel, self.runtime.prediction_type)
+        dtype = self.runtime.prediction_type
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            staged = self._through_stages(images)
+        return encode_images(predictor.encoders, staged, self.parallel, dtype)

@@ -20,6 +20,7 @@ class Runtime:
         seed: Of everything random.
         device: Of the models.
         dtype: Of the forward pass; None is fp32.
+        keeps_stages: Whether what CLIP's frozen stages make of images is kept: a CPU takes longer than to look it up.
         predicts_in_bf16: Whether predictions, outside of steps, run in bf16 instead.
         scaler: Gradient scaler of fp16 training on a GPU.
         micro_batch: Images that go through an encoder at a time in a step; 0: the whole batch.
@@ -32,6 +33,7 @@ class Runtime:
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
+    keeps_stages: bool = False
     predicts_in_bf16: bool = False
     scaler: Any = None
     micro_batch: int = 0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from coft.backbones.backbone import ClassBackbone
+from coft.backbones.frozen_bank import make_skippable
 from coft.backbones.load import fingerprint
 from coft.backbones.prompts import all_names
 from coft.backbones.stages import hold_frozen_in_bf16
@@ -129,6 +130,9 @@ class Session:
         self.backbone_id = fingerprint(self.clip_model)
         if self.runtime.predicts_in_bf16:
             hold_frozen_in_bf16(self.clip_model.visual)
+        self.runtime.keeps_stages = self.device.type == "cpu" and make_skippable(
+            self.clip_model.visual, max(cfg.INPUT.SIZE)
+        )
         self.engine = Engine(task.images, self._clip(), self.runtime, self.means.make_light, self.means.make_by_epoch)
         self.log = self._log()
         self.method: Method = spec.make(self)

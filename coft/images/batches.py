@@ -18,7 +18,7 @@ from coft.core.world import ALONE, World
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import VIEWS, Inputs, View, label_view, normalize
 
-Draw = tuple[str, int, int]  # from which stream, index of the image, number of the draw
+Draw = tuple[str, int, int]  # from which stream, index of the image, how often it was drawn before
 ALL = "all"
 
 
@@ -53,14 +53,29 @@ class Drawn:
 
 
 class Views(Dataset):
-    """Augmented views, each a function of the draw alone: of seed, epoch, stream, image and number of the draw."""
+    """Augmented views of images.
 
-    def __init__(self, pool: UnlabeledPool, view: View, *key: int | str) -> None:
-        self.pool, self.view, self.key = pool, view, key
+    A view is a function of the key, the image, and how often the image was drawn before. Models that draw the same
+    image under the same key see the same view.
+
+    Args:
+        pool: The images.
+        view: How they are augmented.
+        *key: Of the random numbers: seed, epoch.
+        of_few: Where it is given, an image has `few` views alone, whose key this is; each draw takes one of them.
+        few: How many.
+    """
+
+    def __init__(
+        self, pool: UnlabeledPool, view: View, *key: int | str, of_few: Sequence[int | str] = (), few: int = 0
+    ) -> None:
+        self.pool, self.view, self.key, self.of_few, self.few = pool, view, key, of_few, few
 
     def __getitem__(self, draw: Draw) -> tuple[Draw, Tensor]:
-        with _seeded(derive(*self.key, *draw)):
-            return draw, self.view.rest(self.pool.prepared(draw[1], self.view))
+        _, image, before = draw
+        number = (*self.of_few, image, derive(*self.key, *draw) % self.few) if self.few else (*self.key, image, before)
+        with _seeded(derive(*number)):
+            return draw, self.view.rest(self.pool.prepared(image, self.view))
 
 
 @dataclass
@@ -112,11 +127,20 @@ class UnlabeledImages:
         size = max(1, self.test_batch_size // num_views)
         draws = [(ALL, i, 0) for i in chosen]
         view = VIEWS["plain"](self.inputs) if num_views == 1 else label_view(self.inputs, num_views)
-        loader = self._loader(Views(self.pool, view, *key), [draws[i : i + size] for i in range(0, len(draws), size)])
+        batches = [draws[i : i + size] for i in range(0, len(draws), size)]
+        loader = self._loader(Views(self.pool, view, *key, ALL), batches)
         for _, views in bar(loader, "unlabeled images"):
             yield views
 
-    def batches(self, view: str, streams: Mapping[str, Sequence[Source]], steps: int, *key: int | str) -> Parts:
+    def batches(
+        self,
+        view: str,
+        streams: Mapping[str, Sequence[Source]],
+        steps: int,
+        *key: int | str,
+        of_few: Sequence[int | str] = (),
+        few: int = 0,
+    ) -> Parts:
         """Batches for several models at once, each from its own images, in its own order, with its own augmentations.
 
         Args:
@@ -124,12 +148,15 @@ class UnlabeledImages:
             streams: What each model's batches are drawn from, one stream after the other.
             steps: Number of batches. A stream whose images run out begins again, in another order.
             *key: Seed, phase, epoch: whatever makes these batches differ from others.
+            of_few: See `Views`.
+            few: See `Views`.
 
         Returns:
             A loader of batches, of which each process has its part.
         """
         draws = Draws(streams, steps, key, self.world)
-        return Parts(self._loader(Views(self.pool, VIEWS[view](self.inputs), *key), draws), draws)
+        views = Views(self.pool, VIEWS[view](self.inputs), *key, of_few=of_few, few=few)
+        return Parts(self._loader(views, draws), draws)
 
     def _loader(self, views: Views, batches: Any) -> DataLoader:
         return DataLoader(
@@ -201,11 +228,11 @@ class Parts:
 
 def endless_draws(name: str, index: Tensor, seed: int) -> Iterator[Draw]:
     """Draw all images in random order, then all again in another, and so on."""
-    source, number = torch.Generator().manual_seed(seed), 0
+    source, before = torch.Generator().manual_seed(seed), 0
     while True:
         for position in torch.randperm(len(index), generator=source).tolist():
-            yield name, int(index[position]), number
-            number += 1
+            yield name, int(index[position]), before
+        before += 1
 
 
 def _collate(numbers: Callable[[Tensor], Tensor], items: Sequence[tuple[Draw, Tensor]]) -> tuple[list[int], Tensor]:

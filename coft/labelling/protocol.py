@@ -231,6 +231,7 @@ class Method:
         several_phases: Whether a phase begins with a fresh optimizer.
         keeps_state: Whether checkpoints have `state_dict` beside the weights.
         in_parallel: Whether its models may make their steps at the same time.
+        keeps_stages: Whether its encoders have the frozen stages of CLIP as they are.
         labelled: Batches that somebody else has drawn, in the place of those from `streams`.
         epoch: The present one, which the engine sets.
     """
@@ -240,6 +241,7 @@ class Method:
     several_phases = False
     keeps_state = True
     in_parallel = True
+    keeps_stages = True
     labelled: Any = None
     epoch = 0
 
@@ -266,6 +268,10 @@ class Method:
     def view(self, phase: int) -> str:
         """Views that a phase trains on: a name of `coft.images.views.VIEWS`."""
         return "strong"
+
+    def few_views(self, phase: int) -> int:
+        """How many views of an image a phase draws from; 0: each epoch has one of its own, for all models the same."""
+        return 0
 
     def tuning(self, phase: int) -> Tuning:
         """How a phase trains."""

@@ -14,6 +14,7 @@ from coft.labelling.protocol import Encoders, Engine, Method, Observer, Stream, 
 from .peer import Peer
 
 NAMES = ("peer_a", "peer_b")
+VIEWS_OF_SEED = 8  # that Phase I draws from
 Parts = tuple[nn.Module, nn.Module, float]  # prompts, image encoder, logit scale
 
 
@@ -94,6 +95,10 @@ class TwoPhases(Method):
     def view(self, phase: int) -> str:
         """Phase I trains on weak views, Phase II on strong ones."""
         return "weak" if phase == 1 else "strong"
+
+    def few_views(self, phase: int) -> int:
+        """Phase I sees its seeds some fifty times; frozen stages then work on each of a few views once."""
+        return VIEWS_OF_SEED if phase == 1 else 0
 
     def streams(self) -> dict[str, list[Stream]]:
         """Phase I draws from all labels, Phase II from those that count."""

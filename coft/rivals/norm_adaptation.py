@@ -117,6 +117,8 @@ class NormAdaptation(ZeroShot):
         settings: Those of norm adaptation.
     """
 
+    keeps_stages = False
+
     def __init__(self, engine: Engine, settings: NormAdaptationSettings) -> None:
         self.adapted: Any = copy.deepcopy(engine.clip.visual)
         self.change = adapt_batch_norms if has_batch_norms(self.adapted) else centre_last_norm

@@ -25,13 +25,13 @@ def without_prior(logits: Tensor, tau: float = 0.5) -> Tensor:
     return logits - tau * logits.softmax(dim=1).mean(dim=0).log()
 
 
-def view_features(method: Any, encode: Any, num_views: int, epoch: int) -> Tensor:
+def view_features(method: Any, encode: Any, num_views: int) -> Tensor:
     """Features of all images, each the mean over the views of its label, an image at a time. Shape (N, embed_dim)."""
     images, seed = method.engine.images, method.engine.seed
     rows = []
     with torch.no_grad():
         for i in range(len(images)):
-            views = images.views(i, num_views, (seed, "labels", epoch))
+            views = images.views(i, num_views, (seed, "labels", 0))
             rows.append(torch.stack([encode(view[None])[0] for view in views]).mean(dim=0))
     return torch.stack(rows)
 
@@ -39,7 +39,7 @@ def view_features(method: Any, encode: Any, num_views: int, epoch: int) -> Tenso
 def clip_features(method: Any) -> Tensor:
     """Features of all images under the frozen CLIP, those of the first labels. Shape (N, embed_dim)."""
     visual = method.engine.clip.visual
-    return view_features(method, lambda x: F.normalize(visual(x), dim=-1), method.settings.label_views, 0)
+    return view_features(method, lambda x: F.normalize(visual(x), dim=-1), method.settings.label_views)
 
 
 def zero_shot_logits(method: Any) -> Tensor:
@@ -56,8 +56,8 @@ def zero_shot(method: Any) -> Tensor:
 
 def teacher_features(method: Any) -> dict[str, Tensor]:
     """Features of all images by each peer's teacher. Shape (N, embed_dim) each."""
-    views, epoch = method.settings.label_views, method.epoch
-    return {name: view_features(method, model.features, views, epoch) for name, model in method.teachers().items()}
+    views = method.settings.label_views
+    return {name: view_features(method, model.features, views) for name, model in method.teachers().items()}
 
 
 def teacher_scores(method: Any) -> dict[str, list[Tensor]]:

@@ -78,26 +78,33 @@ class ToyImages:
             yield rows[:, 0] if num_views == 1 else rows
 
     def batches(
-        self, view: str, streams: Mapping[str, Sequence[Source]], steps: int, *key: int | str
+        self,
+        view: str,
+        streams: Mapping[str, Sequence[Source]],
+        steps: int,
+        *key: int | str,
+        of_few: Sequence[int | str] = (),
+        few: int = 0,
     ) -> list[dict[str, Drawn]]:
+        def of_draw(draw: tuple[str, int, int]) -> tuple[int | str, ...]:
+            return (*of_few, derive(*key, *draw) % few) if few else (*key, draw[2])
+
         draws = {
             model: [(endless_draws(s.name, s.index, derive(*key, s.name)), s.size) for s in each if s.size]
             for model, each in streams.items()
         }
         return [
             {
-                model: self._drawn(view, [d for draw, n in each for d in islice(draw, n)], key)
+                model: self._drawn(view, [d for draw, n in each for d in islice(draw, n)], of_draw)
                 for model, each in draws.items()
             }
             for _ in range(steps)
         ]
 
-    def _drawn(self, view: str, draws: Sequence[tuple[str, int, int]], key: Sequence[int | str]) -> Drawn:
+    def _drawn(self, view: str, draws: Sequence[tuple[str, int, int]], of_draw: Callable[..., Any]) -> Drawn:
         position = torch.arange(len(draws))[self.world.part(len(draws))]
         kinds = view.split(" and ")
-        rows = [
-            [self.noisy(i, v, *key, name, n) for v in kinds] for name, i, n in (draws[p] for p in position.tolist())
-        ]
+        rows = [[self.noisy(d[1], v, *of_draw(d)) for v in kinds] for d in (draws[p] for p in position.tolist())]
         views = torch.stack([torch.stack(row) for row in rows]) if rows else None
         index = torch.tensor([index for _, index, _ in draws])
         return Drawn(index, position, views if views is None or len(kinds) > 1 else views[:, 0])

@@ -21,7 +21,7 @@ from tests.coft import naive
 from tests.coft.toys import CLASSES, COUNT, DIM, ToyBackbone, ToyImages, on_toys
 
 EPOCH = 7
-KEY = (1, "labels", EPOCH)
+KEY = (1, "labels", 0)
 
 
 class Models(Method):
@@ -48,7 +48,7 @@ def test_each_model_s_features_of_all_images_are_means_over_the_views(views: int
     assert list(features) == list(method.models)
     for name, model in method.models.items():
         rows = features[name].all()
-        torch.testing.assert_close(rows, naive.view_features(method, model.features, views, EPOCH))
+        torch.testing.assert_close(rows, naive.view_features(method, model.features, views))
     assert method.engine.images.asked == [(views, KEY, COUNT)]  # one pass for all models
 
 
@@ -69,7 +69,7 @@ def test_features_of_the_frozen_clip_are_those_of_epoch_0_and_encoded_once_a_dec
     method = on_toys(Models)
     engine, seen = method.engine, list[Tensor]()
     engine.decide(lambda: seen.extend(engine.clip_features(views).all() for _ in range(2)))
-    expected = naive.view_features(method, engine.clip.encode, views, 0)
+    expected = naive.view_features(method, engine.clip.encode, views)
     torch.testing.assert_close(seen[0], expected)
     assert torch.equal(*seen) and engine.images.asked == [(views, (1, "labels", 0), COUNT)]
     engine.decide(lambda: seen.append(engine.clip_features(views).all()))

@@ -69,17 +69,29 @@ def test_what_a_view_keeps_of_an_image_does_not_change_it(paths: list[str], kind
     assert torch.equal(make.rest(kept[0]), whole)
 
 
-def test_peers_epochs_and_repeated_draws_get_other_augmentations(
-    paths: list[str],
-) -> None:
+def test_epochs_and_repeated_draws_get_other_augmentations_and_peers_the_same(paths: list[str]) -> None:
     images, one = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, 20), torch.tensor([3])
 
     def views(*key: Any) -> list[torch.Tensor]:
         loader = images.batches("weak", {name: [Source(name, one, 1)] for name in "ab"}, 2, *key)
         return [batch[peer].views for batch in loader for peer in ("a", "b")]
 
-    seen = [*views(1, 0), *views(1, 1), *views(2, 0)]
+    drawn = [*views(1, 0), *views(1, 1), *views(2, 0)]
+    assert all(torch.equal(a, b) for a, b in zip(drawn[::2], drawn[1::2], strict=True))
+    seen = drawn[::2]
     assert not any(torch.equal(x, y) for i, x in enumerate(seen) for y in seen[:i])
+
+
+def test_few_views_of_an_image_are_drawn_again_in_every_epoch(paths: list[str]) -> None:
+    images, streams = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS), {"a": [Source("a", torch.arange(2), 2)]}
+
+    def drawn(epoch: int) -> list[tuple[int, bytes]]:
+        loader = images.batches("weak", streams, 20, 1, epoch, of_few=(1, 0), few=3)
+        return [(int(i), v.numpy().tobytes()) for b in loader for i, v in zip(b["a"].index, b["a"].views, strict=True)]
+
+    first, second = drawn(0), drawn(1)
+    assert first != second and set(first) == set(second)
+    assert [len({view for image, view in first if image == i}) for i in range(2)] == [3, 3]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -146,7 +158,7 @@ def test_every_image_comes_before_any_comes_again() -> None:
     draws = endless_draws("a", torch.tensor([4, 7, 9]), 0)
     rounds = [[next(draws) for _ in range(3)] for _ in range(4)]
     assert all(sorted(index for _, index, _ in r) == [4, 7, 9] for r in rounds)
-    assert len({number for r in rounds for _, _, number in r}) == 12
+    assert [{before for _, _, before in r} for r in rounds] == [{0}, {1}, {2}, {3}]
     assert len({tuple(index for _, index, _ in r) for r in rounds}) > 1
 
 

@@ -103,7 +103,7 @@ def test_of_many_labels_so_many_are_drawn(encoded: bool, monkeypatch: pytest.Mon
         "peer_b": PseudoLabels.certain(torch.arange(COUNT), label).at(torch.tensor([4, 1, 0, 29, 17])),
     }
     teachers, method.epoch = method.teachers(), 5
-    features = {name: naive.view_features(method, model.features, 2, 5) for name, model in teachers.items()}
+    features = {name: naive.view_features(method, model.features, 2) for name, model in teachers.items()}
     expected = {}
     for name, kept in labels.items():
         source = generator(1, "negative", name, 5)
