@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -52,6 +52,28 @@ class Drawn:
     views: Tensor | None
 
 
+class KeptViews:
+    """Views that are drawn again, kept as long as there is room.
+
+    Args:
+        room: Bytes.
+    """
+
+    def __init__(self, room: int = 256 << 20) -> None:
+        self.room = room
+        self.views: dict[tuple[str, int], Tensor] = {}
+
+    def get(self, key: tuple[str, int], make: Callable[[], Tensor]) -> Tensor:
+        """A view by its kind and seed, made where it is not kept."""
+        if key in self.views:
+            return self.views[key]
+        view = make()
+        if view.nbytes <= self.room:
+            self.room -= view.nbytes
+            self.views[key] = view
+        return view
+
+
 class Views(Dataset):
     """Augmented views of images.
 
@@ -60,22 +82,37 @@ class Views(Dataset):
 
     Args:
         pool: The images.
-        view: How they are augmented.
+        kind: How they are augmented, in a word.
+        view: The same as a function.
         *key: Of the random numbers: seed, epoch.
+        kept: Keeps them; None where none is drawn again.
         of_few: Where it is given, an image has `few` views alone, whose key this is; each draw takes one of them.
         few: How many.
     """
 
     def __init__(
-        self, pool: UnlabeledPool, view: View, *key: int | str, of_few: Sequence[int | str] = (), few: int = 0
+        self,
+        pool: UnlabeledPool,
+        kind: str,
+        view: View,
+        *key: int | str,
+        kept: KeptViews | None = None,
+        of_few: Sequence[int | str] = (),
+        few: int = 0,
     ) -> None:
-        self.pool, self.view, self.key, self.of_few, self.few = pool, view, key, of_few, few
+        self.pool, self.kind, self.view, self.key = pool, kind, view, key
+        self.kept, self.of_few, self.few = kept, of_few, few
 
     def __getitem__(self, draw: Draw) -> tuple[Draw, Tensor]:
         _, image, before = draw
         number = (*self.of_few, image, derive(*self.key, *draw) % self.few) if self.few else (*self.key, image, before)
-        with _seeded(derive(*number)):
-            return draw, self.view.rest(self.pool.prepared(image, self.view))
+        seed = derive(*number)
+
+        def make() -> Tensor:
+            with _seeded(seed):
+                return self.view.rest(self.pool.prepared(image, self.view))
+
+        return draw, make() if self.kept is None else self.kept.get((self.kind, seed), make)
 
 
 @dataclass
@@ -90,6 +127,7 @@ class UnlabeledImages:
         num_workers: Processes that read images; 0: none but this one.
         pin_memory: Whether batches are put where a GPU reads them faster.
         world: The processes of the run. All draw the same batches, and each reads its part of them.
+        kept: Views that are drawn again.
     """
 
     pool: UnlabeledPool
@@ -99,6 +137,7 @@ class UnlabeledImages:
     num_workers: int = 0
     pin_memory: bool = False
     world: World = ALONE
+    kept: KeptViews = field(default_factory=KeptViews, repr=False)
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -126,9 +165,10 @@ class UnlabeledImages:
         chosen = list(range(len(self))) if index is None else index.tolist()
         size = max(1, self.test_batch_size // num_views)
         draws = [(ALL, i, 0) for i in chosen]
+        kind = "plain" if num_views == 1 else f"{num_views} views"
         view = VIEWS["plain"](self.inputs) if num_views == 1 else label_view(self.inputs, num_views)
         batches = [draws[i : i + size] for i in range(0, len(draws), size)]
-        loader = self._loader(Views(self.pool, view, *key, ALL), batches)
+        loader = self._loader(Views(self.pool, kind, view, *key, ALL, kept=self.kept), batches)
         for _, views in bar(loader, "unlabeled images"):
             yield views
 
@@ -155,7 +195,8 @@ class UnlabeledImages:
             A loader of batches, of which each process has its part.
         """
         draws = Draws(streams, steps, key, self.world)
-        views = Views(self.pool, VIEWS[view](self.inputs), *key, of_few=of_few, few=few)
+        kept = self.kept if few else None
+        views = Views(self.pool, view, VIEWS[view](self.inputs), *key, kept=kept, of_few=of_few, few=few)
         return Parts(self._loader(views, draws), draws)
 
     def _loader(self, views: Views, batches: Any) -> DataLoader:
