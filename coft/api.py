@@ -145,7 +145,8 @@ class Run:
         counts = some_of([f"{name} {count}" for name, count in labels["class"].value_counts().items()])
         run = shlex.quote(str(self.folder or "RUN"))
         following = (f"coft review {run}    # mend names of classes", f"coft predict {run} IMAGES    # new images")
-        outcome = Outcome(counts, 100 * float(labels["confidence"].mean()), following=following if self.folder else ())
+        confidence = float(labels["confidence"].mean())
+        outcome = Outcome(counts, confidence, self.session.calibrated, following=following if self.folder else ())
         conclude(self.folder, time.monotonic() - self.started, outcome)
 
     def _task(self) -> Task:

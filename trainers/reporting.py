@@ -150,12 +150,14 @@ def tell_outcome(trainer: Any) -> None:
     before = results.get("zero-shot", {}).get("accuracy_both")
     named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}
     accuracies = {name: value for name, value in named.items() if value is not None}
+    confidence = results.get("confidence_predicted")
     conclude(
         Path(trainer.output_dir),
         time.monotonic() - trainer.started,
         Outcome(
             trainer.tally or tally(trainer),
-            None if accuracies else results.get("confidence_predicted"),
+            None if accuracies or confidence is None else confidence / 100,
+            session.calibrated,
             accuracies,
             len(dataset.test),
             tuple(following) if session.engine.predictor is not None else (),

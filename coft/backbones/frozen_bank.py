@@ -128,6 +128,42 @@ def frozen_output(visual: nn.Module, images: Tensor) -> Tensor:
     raise RuntimeError("the frozen stages were not reached")
 
 
+def share_stages(encoders: Sequence[nn.Module]) -> bool:
+    """Whether several encoders take outputs of frozen stages, and have the same ones."""
+    if len(encoders) < 2 or not all(isinstance(encoder, _Staged) for encoder in encoders):
+        return False
+    states = [[value for part in _skippable(encoder) for value in part.state_dict().values()] for encoder in encoders]
+    return all(len(state) == len(states[0]) and all(map(torch.equal, state, states[0])) for state in states[1:])
+
+
+def _skippable(encoder: nn.Module) -> list[nn.Module]:
+    return [module for module in encoder.modules() if isinstance(module, _Skippable)]
+
+
+def through_stages(visual: nn.Module, images: Tensor, run: Map | None = None) -> Tensor:
+    """What frozen stages make of images, `CHUNK` at a time, in the precision of the autocast this is called in.
+
+    Args:
+        visual: A skippable encoder.
+        images: Shape (n, 3, size, size).
+        run: Calls a function for several names at the same time, as `Parallel.map_without_gradients` does; without it,
+            this thread works alone.
+
+    Returns:
+        Shape (n, channels, height, width).
+    """
+    parts = {str(number): part for number, part in enumerate(images.split(CHUNK))}
+
+    def compute(name: str) -> Tensor:
+        part = parts[name]
+        padded = torch.cat([part, part[:1].expand(CHUNK - len(part), -1, -1, -1)])
+        return frozen_output(visual, padded.contiguous(memory_format=torch.channels_last))[: len(part)]
+
+    kind = images.device.type
+    outputs = {name: compute(name) for name in parts} if run is None else run(compute, list(parts), kind)
+    return torch.cat([outputs[name] for name in parts])
+
+
 class FrozenBank:
     """Keeps outputs of frozen stages by the contents of the images, as many as there is room for.
 
@@ -168,17 +204,8 @@ class FrozenBank:
             return {key: self.kept[key] for key in keys if key in self.kept}
 
     def _compute(self, images: Tensor, missing: dict[bytes, int], alone: bool) -> dict[bytes, Tensor]:
-        keys, rows = list(missing), torch.tensor(list(missing.values()))
-        parts = {str(number): part for number, part in enumerate(rows.split(CHUNK))}
-
-        def compute(name: str) -> list[Tensor]:
-            part = parts[name]
-            padded = torch.cat([part, part[:1].expand(CHUNK - len(part))])
-            output = frozen_output(self.visual, images[padded].contiguous(memory_format=torch.channels_last))
-            return list(output[: len(part)].clone())
-
-        computed = {name: compute(name) for name in parts} if alone else self.run(compute, list(parts), "cpu")
-        outputs = dict(zip(keys, (row for name in parts for row in computed[name]), strict=True))
+        rows = through_stages(self.visual, images[list(missing.values())], None if alone else self.run)
+        outputs = dict(zip(missing, (row.clone() for row in rows), strict=True))
         with self._lock:
             for key, output in outputs.items():
                 self._keep(key, output)

@@ -10,6 +10,7 @@ import torch
 
 from coft.core.progress import said
 from coft.core.words import counted
+from coft.labelling.calibration import estimated_range
 from coft.report.formatting import duration
 
 from .session import Session
@@ -81,7 +82,8 @@ class Outcome:
 
     Attributes:
         counts: How many images each class got, in words.
-        confidence: Mean confidence of these labels, percent; None where there is none.
+        confidence: Mean confidence of these labels, in [0, 1]; None where there is none.
+        calibrated: Whether it says how many are right.
         accuracies: Percent of the test images that are right, by what they were right with.
         images: Test images.
         following: Commands that go on from here.
@@ -89,6 +91,7 @@ class Outcome:
 
     counts: str = ""
     confidence: float | None = None
+    calibrated: bool = False
     accuracies: dict[str, float] | None = None
     images: int = 0
     following: tuple[str, ...] = ()
@@ -105,8 +108,11 @@ def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
     said.info("Done in %s", duration(seconds))
     if outcome.counts:
         said.info("Images by class: %s", outcome.counts)
-    if outcome.confidence is not None:
-        said.info("Estimated accuracy: %.0f %%, the mean confidence in these labels", outcome.confidence)
+    if outcome.confidence is not None and outcome.calibrated:
+        share, (low, high) = outcome.confidence, estimated_range(outcome.confidence)
+        said.info("Estimated accuracy: %.0f %%, between %.0f and %.0f", 100 * share, 100 * low, 100 * high)
+    elif outcome.confidence is not None:
+        said.info("Mean confidence: %.0f %%; how many are right is not known", 100 * outcome.confidence)
     if outcome.accuracies:
         shares = ", ".join(f"{value:.1f} % {name}" for name, value in outcome.accuracies.items())
         said.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)

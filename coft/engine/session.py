@@ -42,6 +42,8 @@ from .run_log import RunLog, SeedReport
 from .runtime import Runtime
 from .setting_names import by_config_name, not_default
 
+CALIBRATED = ("CoFT", "CoFTPlus")  # methods
+
 if TYPE_CHECKING:
     from .specs import MethodSpec
 
@@ -215,6 +217,11 @@ class Session:
 
     # ---------------------------------------------------------------- what a run leaves
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the model's confidences say how many are right."""
+        return self.spec.trainer in CALIBRATED and self.method.trains and self.settings.clean_rule == "softmax"
+
     def write_summary(self, folder: Path, **more: Any) -> None:
         """Write `summary.json`.
 
@@ -232,6 +239,7 @@ class Session:
             "labels_used": 0,
             "ensemble": self.method.ensemble_size,
             **({} if self.method.trains else KEPT),
+            "calibrated": self.calibrated,
             "seconds": round(time.monotonic() - self.means.started, 1),
             "results": self.results,
             "device": str(self.device),

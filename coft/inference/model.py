@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from coft.backbones.frozen_bank import share_stages, through_stages
 from coft.backbones.joint import members_of
 from coft.backbones.load import fingerprint
 from coft.backbones.members import member_names
@@ -89,6 +90,7 @@ class AdaptedModel:
         self._view = plain_view(self.inputs)
         self._normalize = v2.Normalize(mean=list(self.inputs.mean), std=list(self.inputs.std))
         self._parallel = Parallel(len(encoders), encoders[0], self.device.type)
+        self._shares_stages = share_stages(encoders)
 
     @property
     def device(self) -> torch.device:
@@ -168,6 +170,8 @@ class AdaptedModel:
             return F.normalize(encoders[number](images).float(), dim=-1)
 
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            if self._shares_stages:
+                images = through_stages(self.predictor.encoders[0], images, self._parallel.map_without_gradients)
             return list(self._parallel.map_without_gradients(encode, list(encoders), self.device.type).values())
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from coft.backbones.frozen_bank import make_skippable
 from coft.backbones.joint import members_of
 from coft.backbones.load import backbone_names, fingerprint, load_clip
 from coft.backbones.members import SEPARATOR, member_names
@@ -178,6 +179,7 @@ def _build(
     if precision == PREDICTIONS:
         hold_frozen_in_bf16(clip_model.visual)
     visual, parts = clip_model.visual, _grouped(tensors)
+    make_skippable(visual, description["inputs"]["size"])
     modules = description["encoders"]
     origins = description.get("members", [WHOLE] * len(modules))
     encoders = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from coft.core.experiment import KEPT
+from coft.labelling.calibration import estimated_range
 
 from .formatting import duration, number, percent, short
 from .names import Signals
@@ -114,8 +116,7 @@ def figures(run: RunFolder) -> list[Figure]:
             meaning = "by labels"
         shown.append(Figure("Test accuracy", accuracy / 100, meaning, None if before is None else before / 100))
     if (images["confidence"].notna()).any():
-        share = float(images["confidence"].mean())
-        shown.append(Figure("Estimated accuracy", share, "mean confidence in the classes it gives"))
+        shown.append(estimate(run.summary, float(images["confidence"].mean())))
     if "kept_for" in images:
         labelled = images[images["pseudo_label"] != ""]
         kept = float((labelled["kept_for"] != "").mean())
@@ -129,6 +130,15 @@ def figures(run: RunFolder) -> list[Figure]:
         changed = float((with_zero_shot["zero_shot"] != with_zero_shot["class"]).mean())
         shown.append(Figure("Changed", changed, "images that are of another class than to zero-shot CLIP"))
     return shown
+
+
+def estimate(summary: Mapping[str, Any], confidence: float) -> Figure:
+    """Mean confidence, and what it says of the accuracy, if it says something."""
+    if not summary.get("calibrated", False):
+        return Figure("Mean confidence", confidence, "in the classes it gives; how many are right is not known")
+    low, high = estimated_range(confidence)
+    meaning = f"between {100 * low:.0f} and {100 * high:.0f} %: the mean confidence in the classes it gives"
+    return Figure("Estimated accuracy", confidence, meaning)
 
 
 def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[ClassRow]:

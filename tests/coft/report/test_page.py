@@ -130,6 +130,17 @@ def test_names_of_classes_and_files_stay_text(tmp_path: Path) -> None:
     assert "<u>of the log</u>" in shown.text and "\N{REPLACEMENT CHARACTER}" in shown.text and "49" not in shown.text
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_accuracy_is_estimated_where_confidence_is_calibrated(tmp_path: Path, calibrated: bool) -> None:
+    paths = write_images(tmp_path / "images", [f"{i}.png" for i in range(12)])
+    run = read_run(write_run(tmp_path / "run", paths, CLASSES, calibrated=calibrated))
+    shown = {figure.title: figure for figure in figures(run)}
+    title = "Estimated accuracy" if calibrated else "Mean confidence"
+    assert shown[title].share == float(run.images["confidence"].mean())
+    assert len({"Estimated accuracy", "Mean confidence"} & shown.keys()) == 1
+    assert shown[title].meaning.startswith("between ") == calibrated
+
+
 def test_where_nothing_was_trained_nothing_was_kept_or_changed(tmp_path: Path) -> None:
     paths = write_images(tmp_path / "images", [f"{i}.png" for i in range(12)])
     trained, kept = (

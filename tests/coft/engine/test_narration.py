@@ -1,0 +1,32 @@
+"""What a run says in the end."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from coft.engine.narration import Outcome, conclude
+from coft.labelling.calibration import MISSED, estimated_range
+
+
+@pytest.mark.parametrize(
+    ("outcome", "line"),
+    [
+        (Outcome(confidence=0.81, calibrated=True), "Estimated accuracy: 81 %, between 73 and 89"),
+        (Outcome(confidence=0.97, calibrated=True), "Estimated accuracy: 97 %, between 89 and 100"),
+        (Outcome(confidence=0.81), "Mean confidence: 81 %; how many are right is not known"),
+        (Outcome(accuracies={"now": 86.44}, images=2), "Accuracy on 2 test images: 86.4 % now"),
+    ],
+)
+def test_an_accuracy_is_estimated_where_confidence_is_calibrated(
+    outcome: Outcome, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        conclude(None, 3.0, outcome)
+    assert [record.getMessage() for record in caplog.records] == ["Done in 3.0 s", line]
+
+
+def test_a_range_is_of_shares() -> None:
+    assert estimated_range(0.5) == (0.5 - MISSED, 0.5 + MISSED)
+    assert estimated_range(0.01)[0] == 0 and estimated_range(0.99)[1] == 1
