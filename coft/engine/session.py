@@ -132,9 +132,8 @@ class Session:
         self.backbone_id = fingerprint(self.clip_model)
         if self.runtime.predicts_in_bf16:
             hold_frozen_in_bf16(self.clip_model.visual)
-        self.runtime.keeps_stages = self.device.type == "cpu" and make_skippable(
-            self.clip_model.visual, max(cfg.INPUT.SIZE)
-        )
+        if self.device.type == "cpu" and not self.runtime.compiler:
+            self.runtime.keeps_stages = make_skippable(self.clip_model.visual, max(cfg.INPUT.SIZE))
         self.engine = Engine(task.images, self._clip(), self.runtime, self.means.make_light, self.means.make_by_epoch)
         self.log = self._log()
         self.method: Method = spec.make(self)
