@@ -146,7 +146,9 @@ class Run:
         run = shlex.quote(str(self.folder or "RUN"))
         following = (f"coft review {run}    # mend names of classes", f"coft predict {run} IMAGES    # new images")
         confidence = float(labels["confidence"].mean())
-        outcome = Outcome(counts, confidence, self.session.calibrated, following=following if self.folder else ())
+        session, shown = self.session, following if self.folder else ()
+        trains = session.method.trains
+        outcome = Outcome(counts, confidence, session.calibrated, following=shown, untrained=not trains)
         conclude(self.folder, time.monotonic() - self.started, outcome)
 
     def _task(self) -> Task:

@@ -161,5 +161,6 @@ def tell_outcome(trainer: Any) -> None:
             accuracies,
             len(dataset.test),
             tuple(following) if session.engine.predictor is not None else (),
+            untrained=session.spec.two_peers and not session.method.trains,
         ),
     )

@@ -50,7 +50,8 @@ class Course:
     epoch: int = 0
     _share: float = 0.0
     _done: int = 0  # steps of the epoch under way
-    _start: float = 0.0  # of the run
+    _start: float = 0.0  # of the run, or of its part that goes on
+    _resumed: int = 0  # epochs before that part
     _began: float = 0.0  # the epoch under way
     _first: float = 0.0  # the end of its first step
     _took: dict[int, list[float]] = field(default_factory=dict)  # seconds of finished epochs, by phase
@@ -65,7 +66,8 @@ class Course:
         now = self.now()
         if self._done:
             self._took.setdefault(self.epochs[self.epoch].phase, []).append(now - self._began)
-        self._start = self._start or now
+        if not self._start:
+            self._start, self._resumed = now, epoch
         self.epoch, self._done, self._began = epoch, 0, now
 
     def step(self) -> None:
@@ -87,6 +89,8 @@ class Course:
         """Share of the time that is over, in [0, 1]. It never falls."""
         left, elapsed = self.left(), self.now() - self._start
         if left is not None and elapsed > 0:
+            by_phase = self._seconds_by_phase()
+            elapsed += sum(self._epoch_takes(epoch, by_phase) for epoch in self.epochs[: self._resumed])
             self._share = max(self._share, elapsed / (elapsed + left))
         return self._share
 

@@ -6,9 +6,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 
+from coft.backbones.frozen_bank import through_stages
 from coft.core.progress import said
+from coft.core.sanitize import some_of
 from coft.core.words import counted
 from coft.labelling.calibration import estimated_range
 from coft.report.formatting import duration
@@ -16,7 +19,7 @@ from coft.report.formatting import duration
 from .session import Session
 
 PASSES_OF_STEP = 2  # forward passes that a step on an image takes the time of: back is cheaper where stages are frozen
-REPORT = "report.html"
+REPORT, DOUBTFUL = "report.html", "doubtful_names.csv"
 
 
 def introduce(session: Session) -> None:
@@ -40,9 +43,11 @@ def tell_time(session: Session, start: int = 0) -> None:
         session: The run.
         start: Epochs that are done already.
     """
+    if not session.method.trains:
+        return
     if 0 < session.method.epochs <= start:
         said.info("All %d epochs are done already; nothing is trained again", start)
-    elif session.spec.two_peers and session.method.trains and not start:
+    elif session.spec.two_peers and not start:
         time_needed = rounded(expected(session))
         said.info("This takes about %s. Stop it whenever you like: the same command goes on", time_needed)
 
@@ -50,22 +55,35 @@ def tell_time(session: Session, start: int = 0) -> None:
 def expected(session: Session) -> float:
     """Seconds that a run will take, about: the forward passes that it makes, by the time of one.
 
-    A step on an image counts as `PASSES_OF_STEP` of them.
+    A step on an image counts as `PASSES_OF_STEP` of them. Where outputs of frozen stages are kept, an image
+    goes through these once for each view that labels are made of, and once an epoch of the last phase.
     """
     engine, method, images = session.engine, session.method, session.task.images
     assert images is not None
     models, views = max(1, len(method.models)), getattr(session.settings, "label_views", 1)
-    steps = sum(epoch.steps for epoch in session.course.epochs)
+    epochs = session.course.epochs
+    steps = sum(epoch.steps for epoch in epochs)
     labellings = 1 + sum(method.is_due(epoch) for epoch in range(method.epochs))
     passes = models * (PASSES_OF_STEP * steps * images.batch_size + labellings * views * len(images))
-    batch = torch.zeros(images.batch_size, 3, *session.cfg.INPUT.SIZE, device=session.device)
+    size = images.batch_size
+    batch = torch.zeros(size, 3, *session.cfg.INPUT.SIZE, device=session.device)
     with torch.no_grad(), session.runtime.autocast():
-        engine.clip.encode(batch)  # the first time, memory is asked for
-        start = time.perf_counter()
-        engine.clip.encode(batch)
-        if session.device.type == "cuda":
-            torch.cuda.synchronize()
-    return passes * (time.perf_counter() - start) / len(batch)
+        whole = _seconds_of(session, batch)
+        if engine.bank is None:
+            return passes * whole / size
+        rest = _seconds_of(session, through_stages(engine.clip.visual, batch))
+    anew = views + sum(epoch.phase == epochs[-1].phase for epoch in epochs)
+    return (passes * rest + anew * len(images) * (whole - rest)) / size
+
+
+def _seconds_of(session: Session, batch: torch.Tensor) -> float:
+    """Seconds of a forward pass of CLIP."""
+    session.engine.clip.encode(batch)  # the first time, memory is asked for
+    start = time.perf_counter()
+    session.engine.clip.encode(batch)
+    if session.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def rounded(seconds: float) -> str:
@@ -87,6 +105,7 @@ class Outcome:
         accuracies: Percent of the test images that are right, by what they were right with.
         images: Test images.
         following: Commands that go on from here.
+        untrained: Whether zero-shot CLIP was kept.
     """
 
     counts: str = ""
@@ -95,6 +114,7 @@ class Outcome:
     accuracies: dict[str, float] | None = None
     images: int = 0
     following: tuple[str, ...] = ()
+    untrained: bool = False
 
 
 def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
@@ -106,6 +126,8 @@ def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
         outcome: What it has come to.
     """
     said.info("Done in %s", duration(seconds))
+    if outcome.untrained:
+        said.info("Nothing was trained: these are the labels of zero-shot CLIP")
     if outcome.counts:
         said.info("Images by class: %s", outcome.counts)
     if outcome.confidence is not None and outcome.calibrated:
@@ -116,6 +138,9 @@ def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
     if outcome.accuracies:
         shares = ", ".join(f"{value:.1f} % {name}" for name, value in outcome.accuracies.items())
         said.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)
+    if folder is not None and (folder / DOUBTFUL).is_file():
+        names = pd.read_csv(folder / DOUBTFUL, dtype=str, keep_default_na=False)["class"]
+        said.info("Names that may be wrong: %s; the report shows why", some_of(list(names)))
     if folder is not None and (folder / REPORT).is_file():
         said.info("  look: %s", folder / REPORT)
     for command in outcome.following:

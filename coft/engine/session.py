@@ -219,7 +219,8 @@ class Session:
     @property
     def calibrated(self) -> bool:
         """Whether the model's confidences say how many are right."""
-        return self.spec.trainer in CALIBRATED and self.method.trains and self.settings.clean_rule == "softmax"
+        guarded = self.spec.trainer in CALIBRATED and self.cfg.TRAIN.GUARD and self.method.trains
+        return guarded and self.settings.clean_rule == "softmax"
 
     def write_summary(self, folder: Path, **more: Any) -> None:
         """Write `summary.json`.

@@ -73,10 +73,13 @@ def hardly_knows(logits: Table, num_classes: int) -> bool:
         return False
     believed = knowledge(logits)
     if believed.hardly_any:
-        log.warning(
-            "CLIP hardly knows these classes: its skill, as it sees it, is %.2f (least: %.2f), and an image "
-            "tells it %.2f of a class (least: %.2f). So nothing is trained, and zero-shot CLIP is kept. Give names "
-            "that it knows, or another backbone; TRAIN.GUARD False trains all the same",
+        log.info(
+            "Guard: skill %.2f (least: %.2f), information %.2f of a class (least: %.2f)",
             *(believed.skill, LEAST_SKILL, believed.information, LEAST_INFORMATION),
+        )
+        log.warning(
+            "CLIP can hardly tell these classes apart, so nothing is trained and its own labels are kept. Give names "
+            "that it knows, or another backbone (of those that come along, embedded knows drawings and photo "
+            "photographs), and another output folder; TRAIN.GUARD False trains all the same"
         )
     return believed.hardly_any

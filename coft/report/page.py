@@ -39,6 +39,7 @@ ROWS = 100  # most skipped files, and most names of empty or rare classes
 FILES = (
     "predictions.csv",
     "least_sure.csv",
+    "doubtful_names.csv",
     "test_predictions.csv",
     "pseudo_labels.csv",
     "metrics.csv",
@@ -47,9 +48,14 @@ FILES = (
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page(run: RunFolder) -> bytes:
-    """The page of a run, as UTF-8 of at most `LIMIT` bytes."""
-    signals = measured(run)
+def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
+    """The page of a run, as UTF-8 of at most `LIMIT` bytes.
+
+    Args:
+        run: The run.
+        signals: As `measured` makes them, where they are known already.
+    """
+    signals = signals or measured(run)
     pictures = Pictures(run.images, run.folder)
     suspects = names.suspects(signals) if signals else []
     blocks = {

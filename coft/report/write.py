@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import pandas as pd
+
 from coft.core.exit_codes import as_user_error
 from coft.core.files import replacing, write_table
 
-from .page import least_sure, page
+from .names import suspects
+from .page import least_sure, measured, page
 from .run_folder import read_run
 
 log = logging.getLogger(__name__)
-NAME, LEAST_SURE = "report.html", "least_sure.csv"
+NAME, LEAST_SURE, DOUBTFUL = "report.html", "least_sure.csv", "doubtful_names.csv"
 LISTED = 200  # images that are listed as the least sure ones
 
 
 def write_report(folder: Path) -> Path:
-    """Write the report of a finished run, and a list of the images that it is least sure of, into its folder.
+    """Write the report of a finished run into its folder, and lists of least sure images and of doubtful names.
 
     Earlier ones are replaced.
 
@@ -34,7 +37,12 @@ def write_report(folder: Path) -> Path:
     unsure = least_sure(run, LISTED)
     if len(unsure):  # first: the page names the files that are there
         write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
-    content = page(run)
+    signals = measured(run)
+    doubtful = [(run.classes[suspect.label], "; ".join(suspect.reasons)) for suspect in suspects(signals or [])]
+    (folder / DOUBTFUL).unlink(missing_ok=True)
+    if doubtful:
+        write_table(pd.DataFrame(doubtful, columns=["class", "reasons"]), folder / DOUBTFUL)
+    content = page(run, signals)
     with replacing(folder / NAME) as draft:
         draft.write_bytes(content)
     return folder / NAME

@@ -60,6 +60,16 @@ def test_the_share_never_falls() -> None:
     assert shares == sorted(shares) and shares[-1] == 1.0
 
 
+def test_a_run_that_goes_on_does_not_begin_at_nothing() -> None:
+    clock = Clock()
+    course = Course(lambda: [Epoch(1, 4)] * 4, clock)
+    course.begin(2)
+    for _ in range(3):
+        clock.time += 1.0
+        course.step()
+    assert course.left() == pytest.approx(5.0) and course.share() == pytest.approx(11 / 16)
+
+
 def test_without_a_terminal_there_is_a_line_for_each_tenth(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     course = Course(lambda: EPOCHS, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from coft.labelling.calibration import MISSED, estimated_range
         (Outcome(confidence=0.81, calibrated=True), "Estimated accuracy: 81 %, between 73 and 89"),
         (Outcome(confidence=0.97, calibrated=True), "Estimated accuracy: 97 %, between 89 and 100"),
         (Outcome(confidence=0.81), "Mean confidence: 81 %; how many are right is not known"),
+        (Outcome(untrained=True), "Nothing was trained: these are the labels of zero-shot CLIP"),
         (Outcome(accuracies={"now": 86.44}, images=2), "Accuracy on 2 test images: 86.4 % now"),
     ],
 )
@@ -30,3 +32,12 @@ def test_an_accuracy_is_estimated_where_confidence_is_calibrated(
 def test_a_range_is_of_shares() -> None:
     assert estimated_range(0.5) == (0.5 - MISSED, 0.5 + MISSED)
     assert estimated_range(0.01)[0] == 0 and estimated_range(0.99)[1] == 1
+
+
+def test_names_that_may_be_wrong_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "doubtful_names.csv").write_text(
+        "class,reasons\ndog,took another class's images\nNA,no image is of it\n"
+    )
+    with caplog.at_level(logging.INFO):
+        conclude(tmp_path, 3.0, Outcome())
+    assert "Names that may be wrong: dog, NA; the report shows why" in caplog.text
