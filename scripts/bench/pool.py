@@ -61,7 +61,7 @@ class SimulatedImages:
             noise = torch.randn(len(part), width, generator=generator("noise", int(part[0]))) * NOISE / width**0.5
             yield (self.text[part % len(self.text)] + noise)[:, :, None, None]
 
-    def batches(self, *args: Any) -> Sequence[Any]:
+    def batches(self, *args: Any, **few: Any) -> Sequence[Any]:
         """Nothing is trained."""
         return ()
 
