@@ -14,8 +14,8 @@ from coft.labelling.calibration import MISSED, estimated_range
 @pytest.mark.parametrize(
     ("outcome", "line"),
     [
-        (Outcome(confidence=0.81, calibrated=True), "Estimated accuracy: 81 %, between 73 and 89"),
-        (Outcome(confidence=0.97, calibrated=True), "Estimated accuracy: 97 %, between 89 and 100"),
+        (Outcome(confidence=0.81, calibrated=True), "Estimated accuracy: 81 %, between 72 and 90"),
+        (Outcome(confidence=0.97, calibrated=True), "Estimated accuracy: 97 %, between 88 and 100"),
         (Outcome(confidence=0.81), "Mean confidence: 81 %; how many are right is not known"),
         (Outcome(untrained=True), "Nothing was trained: these are the labels of zero-shot CLIP"),
         (Outcome(accuracies={"now": 86.44}, images=2), "Accuracy on 2 test images: 86.4 % now"),
