@@ -19,6 +19,7 @@ from coft.report.formatting import duration
 from .session import Session
 
 PASSES_OF_STEP = 2  # forward passes that a step on an image takes the time of: back is cheaper where stages are frozen
+PASSES_OF_REST = 6  # the same, of passes behind the frozen stages: all of the way back is there
 REPORT, DOUBTFUL = "report.html", "doubtful_names.csv"
 
 
@@ -55,7 +56,7 @@ def tell_time(session: Session, start: int = 0) -> None:
 def expected(session: Session) -> float:
     """Seconds that a run will take, about: the forward passes that it makes, by the time of one.
 
-    A step on an image counts as `PASSES_OF_STEP` of them. Where outputs of frozen stages are kept, an image
+    A step on an image counts as several of them. Where outputs of frozen stages are kept, an image
     goes through these once for each view that labels are made of, and once an epoch of the last phase.
     """
     engine, method, images = session.engine, session.method, session.task.images
@@ -64,7 +65,8 @@ def expected(session: Session) -> float:
     epochs = session.course.epochs
     steps = sum(epoch.steps for epoch in epochs)
     labellings = 1 + sum(method.is_due(epoch) for epoch in range(method.epochs))
-    passes = models * (PASSES_OF_STEP * steps * images.batch_size + labellings * views * len(images))
+    of_step = PASSES_OF_STEP if engine.bank is None else PASSES_OF_REST
+    passes = models * (of_step * steps * images.batch_size + labellings * views * len(images))
     size = images.batch_size
     batch = torch.zeros(size, 3, *session.cfg.INPUT.SIZE, device=session.device)
     with torch.no_grad(), session.runtime.autocast():
