@@ -72,7 +72,7 @@ class _Staged(nn.Module):
 def frozen_parts(module: nn.Module, frozen: frozenset[str], prefix: str = "") -> Iterator[nn.Module]:
     """The largest parts of an encoder all of whose parameters are frozen, in the order of its definition."""
     for name, child in module.named_children():
-        names = {f"{prefix}{name}.{own}" for own, _ in child.named_parameters()}
+        names = {f"{prefix}{name}.{parameter}" for parameter, _ in child.named_parameters()}
         if names and names <= frozen:
             yield child
         elif names & frozen:

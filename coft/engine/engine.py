@@ -266,9 +266,10 @@ class Engine:
 
     def _through_stages(self, images: Tensor, alone: bool = False) -> Tensor:
         """What an encoder is given for images: what its frozen stages make of them, where these are kept."""
+        if self.bank is None or images.shape[-3] != COLOURS:
+            return images
         with torch.no_grad():
-            staged = self.bank is not None and images.shape[-3] == COLOURS
-            return self.bank.outputs(images, alone) if self.bank and staged else images
+            return self.bank.outputs(images, alone)
 
     @property
     def _view_key(self) -> tuple[int | str, ...]:

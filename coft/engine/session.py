@@ -42,10 +42,10 @@ from .run_log import RunLog, SeedReport
 from .runtime import Runtime
 from .setting_names import by_config_name, not_default
 
-CALIBRATED = ("CoFT", "CoFTPlus")  # methods
-
 if TYPE_CHECKING:
     from .specs import MethodSpec
+
+CALIBRATED = ("CoFT", "CoFTPlus")  # methods
 
 
 @dataclass

@@ -90,7 +90,8 @@ class AdaptedModel:
         self._view = plain_view(self.inputs)
         self._normalize = v2.Normalize(mean=list(self.inputs.mean), std=list(self.inputs.std))
         self._parallel = Parallel(len(encoders), encoders[0], self.device.type)
-        self._shares_stages = share_stages(encoders)
+        # On a GPU one large batch is faster than the small ones that the stages get.
+        self._shares_stages = self.device.type == "cpu" and share_stages(encoders)
 
     @property
     def device(self) -> torch.device:

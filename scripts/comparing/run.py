@@ -251,9 +251,9 @@ class Progress:
         self.under_way = {run: share for run, (share, _) in active.items()}
         self.bar.total = self.done + sum(self.expected.values())
         self.bar.n = self.done + sum(share * self.expected[run] for run, share in self.under_way.items())
-        known = self.remaining() if guessed or self.seconds else None
+        left = self.remaining() if guessed or self.seconds else None
         self.bar.set_description_str(
-            f"{self.count - len(self.left)} of {self.count} runs{time_left(known)}", refresh=False
+            f"{self.count - len(self.left)} of {self.count} runs{time_left(left)}", refresh=False
         )
         self.bar.set_postfix_str("; ".join(run.title for run in active) or "waiting for another process", refresh=True)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from coft.backbones import frozen_bank
-from coft.backbones.frozen_bank import CHUNK, FrozenBank, frozen_output, make_skippable
+from coft.backbones.frozen_bank import CHUNK, FrozenBank, frozen_output, make_skippable, share_stages
 from coft.backbones.open_clip_models import load_open_clip
 from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, stays_frozen
 from coft.backbones.visual_tuning import light_module
@@ -138,3 +138,17 @@ def test_the_oldest_outputs_go_when_there_is_no_more_room(visual: Any, monkeypat
     assert bank.bytes == 3 * size and len(bank.kept) == 3
     assert torch.equal(bank.outputs(batch[2:]), expected[2:]) and counts == [CHUNK]
     assert torch.equal(bank.outputs(batch), expected) and counts == [CHUNK] * 2
+
+
+def test_encoders_share_stages_where_these_are_equal(visual: Any) -> None:
+    plain = copy.deepcopy(visual)
+    assert make_skippable(visual, SIZE)
+    light, full = light_module(visual, "norms-and-biases", torch.Generator().manual_seed(0)), trainable_copy(visual)
+    with torch.no_grad():
+        for parameter in full.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    assert share_stages([light, full]) and not share_stages([light]) and not share_stages([light, plain])
+    norm = next(module for module in full.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.running_mean += 1  # of the stem, which is frozen
+    assert not share_stages([light, full])
