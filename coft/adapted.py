@@ -187,7 +187,7 @@ class Adapted:
             UserError: If the run has no folder, or is not whole.
         """
         if self.folder is None:
-            raise UserError("report: the run has kept nothing to show; give coft.adapt an output folder")
+            raise UserError("report: the run has left nothing to show; give coft.adapt an output folder")
         return write_report(self.folder)
 
 

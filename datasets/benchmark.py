@@ -68,7 +68,7 @@ class SplitDataset(DeclaredDataset):
         try:
             save_split(split, path)
         except OSError as error:  # the data root may be read-only: the split is the same every time it is made
-            log.warning("%s: the split cannot be kept (%s)", path, error)
+            log.warning("%s: the split cannot be stored (%s)", path, error)
             with tempfile.TemporaryDirectory() as scratch:
                 save_split(split, Path(scratch) / self.split)
                 return read_split(Path(scratch) / self.split, images, names, self.moved(images))

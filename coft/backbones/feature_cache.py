@@ -69,7 +69,7 @@ _warned_folders: set[str] = set()
 
 
 def _warn_once(folder: Path, error: Exception) -> None:
-    """Warn that features are not kept. Once per folder is enough: later runs of the process have the same disk."""
+    """Warn that features are not stored. Once per folder is enough: later runs of the process have the same disk."""
     if str(folder) not in _warned_folders:
         _warned_folders.add(str(folder))
-        log.warning("Image features are not kept in %s (%s): runs compute them anew", folder, error)
+        log.warning("Image features are not stored in %s (%s): runs compute them anew", folder, error)

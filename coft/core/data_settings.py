@@ -68,7 +68,7 @@ class Input:
         0, "pixels of the shorter side to which images are shrunk once; 0: not at all", at_least=0, adapt=True
     )
     cache_mb: int = setting(
-        512, "MB of decoded unlabeled images that are kept in memory, at most", at_least=0, free=True, adapt=True
+        512, "MB of decoded unlabeled images that stay in memory, at most", at_least=0, free=True, adapt=True
     )
     augment: str = setting("natural", "what the pictures are, which says how to augment", choices=PICTURES, adapt=True)
 

@@ -97,7 +97,9 @@ class Train:
         0, "images that go through an encoder at a time, for less memory; 0: the whole batch", at_least=0, adapt=True
     )
     guard: bool = setting(  # Phase I may train nothing with it
-        True, "CoFT, CoFT+: train nothing and keep zero-shot CLIP where it hardly knows the classes", phase2=False
+        True,
+        "CoFT, CoFT+: where CLIP hardly knows the classes, train nothing and predict by zero-shot CLIP",
+        phase2=False,
     )
     phase1_from: str = setting(  # free, for Phase I of the same settings has the same bits
         "", "output folder of a run whose Phase I this one takes, to differ in Phase II", free=True

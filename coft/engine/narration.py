@@ -107,7 +107,7 @@ class Outcome:
         accuracies: Percent of the test images that are right, by what they were right with.
         images: Test images.
         following: Commands that go on from here.
-        untrained: Whether zero-shot CLIP was kept.
+        untrained: Whether nothing was trained.
     """
 
     counts: str = ""

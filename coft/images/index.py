@@ -206,4 +206,4 @@ def _save(cache: Path, entries: Sequence[Entry]) -> None:
                 json.dumps({"version": VERSION, "checksum": _checksum(rows), "files": rows}), encoding="utf-8"
             )
     except OSError as error:
-        log.warning("The index cannot be kept at %s (%s): the next run will read the images again", cache, error)
+        log.warning("The index cannot be stored at %s (%s): the next run will read the images again", cache, error)

@@ -227,7 +227,7 @@ class Method:
         epochs: How many there are.
         models: What trains, by name.
         labels: What each model is trained on.
-        trains: Whether it does more than to keep zero-shot CLIP; see `guard`.
+        trains: Whether it does more than to predict by zero-shot CLIP; see `guard`.
         several_phases: Whether a phase begins with a fresh optimizer.
         keeps_state: Whether checkpoints have `state_dict` beside the weights.
         in_parallel: Whether its models may make their steps at the same time.

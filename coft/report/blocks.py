@@ -112,7 +112,7 @@ def _clean(row: pd.Series) -> str:
 
 
 NOTES = {
-    "kept out by the filter": _clean,
+    "not kept by the filter": _clean,
     "peers disagree": lambda row: f"A: {short(row['peer_a'], 30)}, B: {short(row['peer_b'], 30)}",
     "changed since zero-shot": lambda row: f"was {short(row['zero_shot'], 30)}",
 }

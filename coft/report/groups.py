@@ -1,4 +1,4 @@
-"""Groups of images of a class that are worth a look: the surest ones, those that the filter kept out, and so on."""
+"""Groups of images of a class that are worth a look: the surest ones, those whose label is not kept, and so on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Group:
 
 
 def _kept_out(images: pd.DataFrame) -> pd.DataFrame:
-    """Images whose pseudo-label the filter kept from both peers, the least clean first."""
+    """Images whose pseudo-label the filter kept for neither peer, the least clean first."""
     kept_out = images[(images["kept_for"] == "") & (images["pseudo_label"] != "")]
     return kept_out.assign(clean=kept_out[CLEAN].min(axis=1)).sort_values("clean", kind="stable")
 
@@ -48,7 +48,7 @@ def _changed(images: pd.DataFrame) -> pd.DataFrame:
 KINDS: dict[str, tuple[tuple[str, ...], Select]] = {  # the columns that a kind needs, and how it selects
     SUREST: (("confidence",), lambda table: table.sort_values("confidence", ascending=False, kind="stable")),
     LEAST_SURE: (("confidence",), lambda table: table.sort_values("confidence", kind="stable")),
-    "kept out by the filter": (("kept_for", "pseudo_label", *CLEAN), _kept_out),
+    "not kept by the filter": (("kept_for", "pseudo_label", *CLEAN), _kept_out),
     "peers disagree": (("peer_a", "peer_b"), _disagreed),
     "changed since zero-shot": (("zero_shot",), _changed),
 }

@@ -148,7 +148,7 @@ def read_evidence(folder: Path) -> Evidence | None:
         evidence.features[:1].astype(np.float32) @ evidence.text[:1].T
         _check(evidence)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / FOLDER}: not what this version keeps for a report; run again") from error
+        raise UserError(f"{folder / FOLDER}: not what this version stores for a report; run again") from error
     return evidence
 
 

@@ -21,7 +21,7 @@ COLUMNS = {
     "Images": "how many images got the class in the end",
     "By zero-shot": "how many the CLIP gave it before any training",
     "Mean confidence": "how sure the model is of them, on the mean; about as many should be right",
-    "Kept": "share of them whose label was trained on at the end",
+    "Kept": "share of them whose label had a weight above 1/2 at the end",
     "Peers disagree": "share of them to which the two models gave different classes",
     "Alike": "share of their nearest neighbours that have the same class: high where the class is one group",
     "Name fit": "how much better its images go with its name than with the next best one; below 0 another fits",
@@ -79,7 +79,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Time", duration(_seconds(run))),
         ("Device", str(summary.get("device", ""))),
         ("Seed", str(summary.get("seed", ""))),
-        ("Kept", f"{summary['kept']}: nothing was trained" if KEPT.keys() <= summary.keys() else ""),
+        ("Training", f"none: labels are those of {summary['kept']}" if KEPT.keys() <= summary.keys() else ""),
         ("Labels that training read", labels_text),
     ]
     return [(term, short(value, 120)) for term, value in terms if value]
@@ -120,7 +120,7 @@ def figures(run: RunFolder) -> list[Figure]:
     if "kept_for" in images:
         labelled = images[images["pseudo_label"] != ""]
         kept = float((labelled["kept_for"] != "").mean())
-        shown.append(Figure("Labels kept", kept, "pseudo-labels that a peer was trained on at the end"))
+        shown.append(Figure("Labels kept", kept, "pseudo-labels with a weight above 1/2 at the end"))
     if "peer_a" in images and "peer_b" in images:
         both_labelled = images[(images["peer_a"] != "") & (images["peer_b"] != "")]
         agreement = float((both_labelled["peer_a"] == both_labelled["peer_b"]).mean())

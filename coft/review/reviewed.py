@@ -143,7 +143,7 @@ def read_reviewed(folder: Path) -> Reviewed:
         )
     if run.evidence is None or not len(run.evidence.sample):
         raise UserError(
-            f"{folder}: the run has kept no features of its images, as CoFT and CoFT+ do; take one of these, and run "
+            f"{folder}: the run has left no features of its images, as CoFT and CoFT+ do; take one of these, and run "
             f"again"
         )
     classes, notices = _classes(folder, run.evidence.classes)

@@ -24,7 +24,7 @@ class DPASettings(TuningSettings):
 
     wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
     image_share: float = share(0.5, "share of the image prototypes in what labels a batch")
-    fairness: float = setting(1.0, "weight of the term that keeps classes in balance; 0: none", at_least=0.0)
+    fairness: float = setting(1.0, "weight of the term that balances classes; 0: none", at_least=0.0)
     align: float = setting(1.0, "weight of the term that aligns both kinds of prototypes; 0: none", at_least=0.0)
 
 

@@ -26,7 +26,7 @@ class MUSTSettings(TuningSettings):
 
     wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
     threshold: float = share(0.7, "probability from which on a label of the moving average counts")
-    fairness: float = setting(1.0, "weight of the term that keeps classes in balance; 0: none", at_least=0.0)
+    fairness: float = setting(1.0, "weight of the term that balances classes; 0: none", at_least=0.0)
 
 
 class MUST(FullTuning):

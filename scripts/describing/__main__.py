@@ -1,7 +1,7 @@
 """Have descriptions of classes written by a language model: bash scripts/describe.sh --classes FILE --model NAME.
 
-OPENAI_BASE_URL is the endpoint (default: that of OpenAI), and OPENAI_API_KEY the key. Answers are kept: after a stop or
-a failure the same command goes on. Classes that the output file already describes do not change.
+OPENAI_BASE_URL is the endpoint (default: that of OpenAI), and OPENAI_API_KEY the key. Answers are stored: after a stop
+or a failure the same command goes on. Classes that the output file already describes do not change.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def existing_descriptions(path: Path) -> Descriptions:
 def describe_all(
     client: openai.OpenAI, items: Sequence[NamedClass], task: Task, store: AnswerStore, workers: int
 ) -> Iterator[tuple[NamedClass, list[str] | UnusableAnswers, int]]:
-    """Describe classes, several at a time, and keep each accepted answer at once.
+    """Describe classes, several at a time, and store each accepted answer at once.
 
     Args:
         client: Client of the endpoint.
@@ -152,7 +152,7 @@ def write_descriptions(path: Path, descriptions: Descriptions) -> None:
         with replacing(path) as draft:
             draft.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error}); the answers are kept") from error
+        raise UserError(f"--out {path}: cannot be written ({error}); the answers are stored") from error
 
 
 def run(args: argparse.Namespace) -> str:
@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> str:
         A line about what was done.
 
     Raises:
-        UserError: If a class could not be described. No file is written then, but answers are kept.
+        UserError: If a class could not be described. No file is written then, but answers are stored.
     """
     check_arguments(args)
     classes, path = named_classes(args.classes), output_path(args)
@@ -173,7 +173,7 @@ def run(args: argparse.Namespace) -> str:
     if failures:
         others = f" (and {len(failures) - 1} more classes)" if failures[1:] else ""
         raise UserError(
-            f"{failures[0].line}{others}; {len(new_descriptions)} of {len(undescribed)} classes are done and kept, "
+            f"{failures[0].line}{others}; {len(new_descriptions)} of {len(undescribed)} classes are done and stored, "
             "the same command asks for the others again"
         )
     merged = existing | {item.name: new_descriptions[item.name] for item in undescribed}
@@ -183,7 +183,7 @@ def run(args: argparse.Namespace) -> str:
     num_asked = len(undescribed) - num_stored
     return (
         f"{path}: {len(merged)} classes, {sum(map(len, merged.values()))} sentences ({num_existing} classes were "
-        f"there, {num_stored} kept from an earlier run, {num_asked} asked for with {sum(answer_counts)} answers)"
+        f"there, {num_stored} from an earlier run, {num_asked} asked for with {sum(answer_counts)} answers)"
     )
 
 

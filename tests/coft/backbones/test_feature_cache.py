@@ -51,7 +51,7 @@ def test_where_nothing_can_be_kept_there_is_a_warning_and_the_features(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     assert torch.equal(cached(drawn, tmp_path / "file" / "cache", "key"), drawn())
-    assert "Image features are not kept in" in caplog.text
+    assert "Image features are not stored in" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "nan", "folder"])

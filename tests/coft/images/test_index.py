@@ -184,7 +184,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, cache: Path, caplog: pyt
     cache.write_text("a file in the way")
     write_image(tmp_path / "own" / "a.png", 0)
     assert len(index_folder(tmp_path / "own")) == 1
-    assert "cannot be kept" in caplog.text
+    assert "cannot be stored" in caplog.text
 
 
 def test_images_that_are_not_read_are_counted_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

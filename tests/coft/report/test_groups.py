@@ -49,7 +49,7 @@ def expected(images: pd.DataFrame, name: str) -> dict[str, list[int]]:
     return {
         "surest": ordered(rows, "confidence", -1),
         "least sure": ordered(rows, "confidence", 1),
-        "kept out by the filter": ordered(kept_out, "clean", 1),
+        "not kept by the filter": ordered(kept_out, "clean", 1),
         "peers disagree": ordered(disagreed, "confidence", -1),
         "changed since zero-shot": ordered(moved, "confidence", -1),
     }

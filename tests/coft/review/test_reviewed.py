@@ -154,7 +154,7 @@ def test_a_classes_file_that_has_changed_is_named(copied: Path, tmp_path: Path) 
     [
         (lambda run: (run / "summary.json").unlink(), "the run is not finished"),
         (lambda run: (run / "config.yaml").write_text("DATASET:\n  NAME: Digits\n"), "a run on Digits, whose classes"),
-        (lambda run: shutil.rmtree(run / "report"), "has kept no features"),
+        (lambda run: shutil.rmtree(run / "report"), "has left no features"),
         (lambda run: (run / "report" / "frozen.safetensors").write_bytes(b"x" * 99), "damaged"),
         (lambda run: (run / "model" / "model.json").write_text('{"format": "old"}'), "of another version"),
         (lambda run: (run / "model" / "model.json").write_text('{"format": "coft-model/1"}'), "is damaged"),
