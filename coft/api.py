@@ -69,7 +69,7 @@ def adapt(
         progress: Whether to say what is done, with a bar of the whole run on a terminal or in a notebook, and elsewhere
             a line now and then on standard error. A program that has set up logging gets the lines in its log.
         method: "coft" or "coft+".
-        **settings: Those of docs/settings.md in lower case, two underscores for a dot: `phase1__epochs=2`,
+        **settings: Keys of the config in lower case, two underscores for a dot: `phase1__epochs=2`,
             `input__size=(128, 128)`. Those of the method go without their section.
 
     Returns:

@@ -1,21 +1,20 @@
-"""Write the tables of docs/settings.md from the declarations: `python scripts/settings.py`."""
+"""All settings, as declared: `python scripts/settings.py [WORD]`, and a page of the site, by a hook of mkdocs."""
 
 from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from coft.core.files import replacing  # noqa: E402
 from coft.core.settings import Key, flatten  # noqa: E402
 from dassl.config import get_cfg_default  # noqa: E402
 from trainers.sections import declared  # noqa: E402
 
-PAGE = ROOT / "docs" / "settings.md"
-BEGIN, END = "<!-- begin: written by scripts/settings.py -->", "<!-- end -->"
 HEAD = ["| key | default | values | what it does |", "| --- | --- | --- | --- |"]
 
 
@@ -25,33 +24,42 @@ def section_of(key: Key) -> str:
     return ".".join(parts[:-1][: 2 if parts[0] == "TRAINER" else 1]) or "Root"
 
 
+def cells(key: Key) -> list[str]:
+    """What is said of a key: name, default, values, meaning."""
+    return [key.name, repr(list(key.default) if key.is_list else key.default), key.expected, key.help]
+
+
 def row(key: Key) -> str:
     """A key as a row of a table."""
-    default = repr(list(key.default) if key.is_list else key.default)
-    return f"| `{key.name}` | `{default}` | {key.expected} | {key.help} |"
+    name, default, *rest = cells(key)
+    return f"| {' | '.join([f'`{name}`', f'`{default}`', *rest])} |"
 
 
-def page(text: str) -> str:
-    """The page with its tables as they ought to be.
-
-    Args:
-        text: The page as it is.
-    """
-    before, _, rest = text.partition(BEGIN)
-    parts = [before + BEGIN]
-    for section, keys in itertools.groupby(declared().values(), section_of):
-        parts.append("\n".join([f"## {section}", "", *HEAD, *map(row, keys)]))
+def page() -> str:
+    """All settings as a page, a table a section."""
+    tables = [
+        "\n".join([f"## {section}", "", *HEAD, *map(row, keys)])
+        for section, keys in itertools.groupby(declared().values(), section_of)
+    ]
     others = [f"`{name}`" for name in flatten(get_cfg_default()) if name not in declared() and "TRAINER." not in name]
-    parts.append(f"## Not read\n\nWhat no trainer here reads of Dassl is checked by type alone: {', '.join(others)}.")
-    return "\n\n".join([*parts, END + rest.partition(END)[2]])
+    about = "What they are, and how they override each other: [Running it](howto/running.md#settings)."
+    unread = f"## Not read\n\nWhat no trainer here reads of Dassl is checked by type alone: {', '.join(others)}."
+    return "\n\n".join(["# Settings", about, *tables, unread]) + "\n"
 
 
-def main() -> None:
-    """Write the page anew."""
-    text = page(PAGE.read_text(encoding="utf-8"))
-    with replacing(PAGE) as draft:
-        draft.write_text(text, encoding="utf-8")
+def matching(word: str, keys: Iterable[Key]) -> list[str]:
+    """Lines of the settings that have a word in them, in any case."""
+    lines = ["  ".join(cells(key)) for key in keys]
+    return [line for line in lines if word.lower() in line.lower()]
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the page to the site's (called by mkdocs)."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "settings.md", content=page()))
+    return files
 
 
 if __name__ == "__main__":
-    main()
+    print("\n".join(matching(sys.argv[1] if len(sys.argv) > 1 else "", declared().values())))

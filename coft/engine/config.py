@@ -1,4 +1,4 @@
-"""Settings of a run that a program gives: names of docs/settings.md as Python writes them.
+"""Settings of a run that a program gives: names of the config as Python writes them.
 
 `PHASE1.EPOCHS` of the method's section is `phase1__epochs`, `INPUT.SIZE` is `input__size`: lower case, two underscores
 for a dot, as scikit-learn has it. Defaults are those of the commands: what is declared, then the file of configs that

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from tests.docs.pages import DOCS, ROOT
+from trainers.sections import declared
 
 
 def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
@@ -19,13 +20,15 @@ def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     reference = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
     assert all(f'id="coft.{name}"' in reference for name in ("api.adapt", "adapted.Adapted.predict_proba"))
+    settings = (tmp_path / "site" / "settings" / "index.html").read_text(encoding="utf-8")
+    assert declared() and all(f"<code>{name}</code>" in settings for name in declared())
 
 
 def test_every_page_is_in_its_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     named = [page for section in yaml.safe_load(text)["nav"] for entry in section.values() for page in leaves(entry)]
-    assert sorted(named) == sorted(pages)
+    assert sorted(named) == sorted([*pages, "settings.md"])  # which the hook writes
 
 
 def leaves(entry: str | list[dict[str, str]]) -> list[str]:

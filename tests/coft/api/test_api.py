@@ -26,6 +26,7 @@ from coft.images.image_sources import collect_images
 from coft.inference.encoders import module_of
 from coft.method.coft import CoFT
 from scripts import launch
+from scripts.settings import page
 from tests.coft.api.conftest import SHORT
 from tests.conftest import CLASSNAMES
 
@@ -234,11 +235,11 @@ def test_an_image_that_cannot_be_read_is_left_out_and_cannot_be_predicted(
 def test_python_names_are_those_of_the_page_of_settings() -> None:
     from coft.engine.config import METHODS, keys_by_python_name
 
-    page = (launch.ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    listed = page()
     for spec in METHODS.values():
         names = keys_by_python_name(spec)
         assert {"phase1__epochs", "input__size", "optim__lr", "use_cuda"} <= names.keys()
-        assert all(f"| `{key.name}` |" in page for key in names.values())
+        assert all(f"| `{key.name}` |" in listed for key in names.values())
 
 
 def test_a_run_with_visual_prompts_goes_to_onnx_and_is_refused_by_open_clip(

@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coft.core.errors import UserError
 from coft.core.settings import checked, flatten, implied, keys, load, setting, share
-from scripts import settings as page
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,3 @@ def test_what_nobody_declared_has_the_type_of_its_default() -> None:
     for key, value in ((implied("A", 1), "2"), (implied("A", ()), 1), (implied("A", ()), [[1]])):
         with pytest.raises(UserError, match=r"A is .*; expected a "):
             checked(key, value)
-
-
-def test_the_page_of_settings_is_up_to_date() -> None:
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert Path(page.PAGE).is_file() and page.page(text) == text, "run: python scripts/settings.py"
