@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from coft.core.errors import Parser, UserError  # noqa: E402
+from coft.core.exit_codes import guarded  # noqa: E402
 from coft.core.settings import Key, flatten  # noqa: E402
 from dassl.config import get_cfg_default  # noqa: E402
 from trainers.sections import declared  # noqa: E402
@@ -47,10 +49,20 @@ def page() -> str:
     return "\n\n".join(["# Settings", about, *tables, unread]) + "\n"
 
 
-def matching(word: str, keys: Iterable[Key]) -> list[str]:
-    """Lines of the settings that have a word in them, in any case."""
-    lines = ["  ".join(cells(key)) for key in keys]
-    return [line for line in lines if word.lower() in line.lower()]
+def main(argv: Sequence[str]) -> int:
+    """Print the settings, a line each: name, default, values, meaning.
+
+    Raises:
+        UserError: If the word is in no line.
+    """
+    parser = Parser(prog="scripts/settings.py", description="The settings of a run and of all trainers.")
+    parser.add_argument("word", nargs="?", default="", metavar="WORD", help="those alone that have it in their line")
+    word = parser.parse_args(argv).word
+    lines = ["  ".join(cells(key)) for key in declared().values()]
+    if not (matching := [line for line in lines if word.lower() in line.lower()]):
+        raise UserError(f"no setting has {word!r} in its line; without a word all are listed")
+    print("\n".join(matching))
+    return 0
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -62,4 +74,4 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 if __name__ == "__main__":
-    print("\n".join(matching(sys.argv[1] if len(sys.argv) > 1 else "", declared().values())))
+    sys.exit(guarded(lambda: main(sys.argv[1:])))
