@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coft.backbones.architecture import has_attention, is_convolutional
+from coft.backbones.architecture import has_attention
 from coft.backbones.joint import members_of
 from coft.core.errors import UserError
 
@@ -56,13 +56,6 @@ def _cast(dtype: torch.dtype, module: nn.Module, inputs: tuple[Tensor, ...]) -> 
     """Cast the input of a layer, unless autocast does that."""
     (x,) = inputs
     return None if torch.is_autocast_enabled(x.device.type) else (x.to(dtype),)
-
-
-def in_channels_last(visual: nn.Module) -> None:
-    """Lay out the weights of convolutional encoders so that they are faster, with the same results."""
-    for member in members_of(visual):
-        if is_convolutional(member):
-            member.to(memory_format=torch.channels_last)
 
 
 def stays_frozen(visual: nn.Module) -> frozenset[str]:

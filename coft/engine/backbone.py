@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from coft.backbones.layout import lay_out
 from coft.backbones.load import architecture, load_clip
-from coft.backbones.stages import freeze_stages, in_channels_last
+from coft.backbones.stages import freeze_stages
 from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.core.errors import UserError, did_you_mean
 from coft.core.precision import AUTO, PRECISIONS, PREDICTIONS, faster_precision
@@ -37,7 +38,7 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
         )
     clip_model: Any = load_clip(name, trust).to(device)
     freeze_stages(clip_model.visual, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES))
-    in_channels_last(clip_model.visual)
+    lay_out(clip_model.visual)
     return clip_model
 
 

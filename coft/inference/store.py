@@ -15,10 +15,11 @@ from torch import Tensor
 
 from coft.backbones.frozen_bank import make_skippable
 from coft.backbones.joint import members_of
+from coft.backbones.layout import lay_out
 from coft.backbones.load import backbone_names, fingerprint, load_clip
 from coft.backbones.members import SEPARATOR, member_names
 from coft.backbones.open_clip_names import is_open_clips, local_path
-from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, in_channels_last
+from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16
 from coft.core.errors import UserError
 from coft.core.experiment import write_json
 from coft.core.files import remedy, replacing, utf8_path
@@ -230,7 +231,7 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
             f"expected {reference.fingerprint}); give the one it was trained with by --backbone"
         )
     freeze_stages(clip_model.visual, reference.frozen_stages)
-    in_channels_last(clip_model.visual)  # as in training, to get the same bits
+    lay_out(clip_model.visual)  # as in training, to get the same bits
     return clip_model
 
 

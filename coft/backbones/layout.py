@@ -1,0 +1,51 @@
+"""Forms of an image encoder that are faster, with the same weights and the same results but for rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coft.backbones.architecture import is_convolutional
+from coft.backbones.joint import members_of
+
+
+def lay_out(visual: Any) -> None:
+    """Give an encoder its faster form, in place.
+
+    A convolutional one gets its weights in channels-last memory. A vision transformer reads its patches by a product.
+
+    Args:
+        visual: Image encoder of a CLIP.
+    """
+    for member in members_of(visual):
+        if is_convolutional(member):
+            member.to(memory_format=torch.channels_last)
+        else:
+            for module in member.modules():
+                if type(module) is nn.Conv2d and _cuts_patches(module):
+                    module.__class__ = PatchProduct  # weights, hooks and names stay
+
+
+def _cuts_patches(conv: nn.Conv2d) -> bool:
+    steps = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    return steps == (conv.kernel_size, (0, 0), (1, 1), 1)
+
+
+class PatchProduct(nn.Conv2d):
+    """A convolution whose patches do not overlap, as one matrix product.
+
+    On a CPU a convolution's gradient with respect to large patches takes twenty times as long in bf16
+    (docs/performance.md).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """From images of shape (n, in, height, width) to (n, out, height / patch, width / patch)."""
+        n, channels, height, width = input.shape
+        (tall, wide), down, right = self.kernel_size, height // self.kernel_size[0], width // self.kernel_size[1]
+        whole = input[:, :, : down * tall, : right * wide]
+        patches = whole.reshape(n, channels, down, tall, right, wide).permute(0, 2, 4, 1, 3, 5)
+        rows = F.linear(patches.reshape(n, down * right, -1), self.weight.flatten(1), self.bias)
+        return rows.transpose(1, 2).reshape(n, -1, down, right)

@@ -1,0 +1,290 @@
+"""What a step of an image encoder costs by part, beside this machine's limits: bash scripts/bench.sh --photo.
+
+One thread, and seconds of that thread's own, so that other work on the machine counts little. A part can take no less
+than its operations by the fastest matrix product, or its bytes by the fastest copy: the roofline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from coft.backbones.layout import lay_out
+from coft.backbones.load import architecture, load_clip
+from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16
+from coft.backbones.visual_tuning import light_module
+from coft.core.errors import Parser
+from coft.core.exit_codes import guarded
+from coft.core.precision import PRECISIONS, PREDICTIONS, faster_precision, step_attention
+from coft.method.peer import trainable_copy
+
+RANDOM = "ViT-B/32"  # its weights are not needed to measure it
+PLACES = {"photo": (128, 224), "embedded": (0,), RANDOM: (224,)}  # pixels of each backbone; 0: its own
+STEPS, FORWARD = ("Phase II step", "Phase I step"), "prediction"
+DENSE, DEPTHWISE, PRODUCTS, REST = "dense convolutions", "depthwise convolutions", "matrix products", "the rest"
+KINDS = {
+    "norms": ("batch_norm", "layer_norm", "group_norm"),
+    "activations": ("gelu", "relu", "silu", "sigmoid", "softmax", "hardswish"),
+    PRODUCTS: ("mm", "addmm", "bmm", "baddbmm", "attention"),
+}
+PARTS = (DENSE, DEPTHWISE, PRODUCTS, "norms", "activations", REST)
+
+
+@dataclass
+class Cost:
+    """What a part of a step costs.
+
+    Attributes:
+        seconds: That it took.
+        least: Seconds by the roofline.
+    """
+
+    seconds: float = 0.0
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one thread of this machine can do at most.
+
+    Attributes:
+        operations: Floating-point operations a second of a large matrix product, by type.
+        bytes: Read and written a second by a large copy.
+    """
+
+    operations: Mapping[torch.dtype, float]
+    bytes: float
+
+
+def fastest(work: Callable[[], object], repeats: int, clock: Callable[[], float] = time.thread_time) -> float:
+    """Least seconds that a piece of work takes, after a first one that does not count."""
+    seconds = []
+    for _ in range(repeats + 1):
+        start = clock()
+        work()
+        seconds.append(clock() - start)
+    return min(seconds[1:])
+
+
+def limits(size: int = 2048, repeats: int = 5) -> Limits:
+    """Measure the limits with square matrices of this size."""
+    operations = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.randn(size, size).to(dtype)
+        operations[dtype] = 2 * size**3 / fastest(partial(torch.mm, matrix, matrix), repeats)
+    source = torch.empty(8 * size * size).fill_(1.0)
+    target = torch.empty_like(source)
+    return Limits(operations, 2 * source.nbytes / fastest(partial(target.copy_, source), repeats))
+
+
+class Meter(TorchDispatchMode):
+    """Times each operation within its context, the way back included.
+
+    Args:
+        machine: What its roofline is made of.
+    """
+
+    def __init__(self, machine: Limits) -> None:
+        super().__init__()
+        self.machine, self.costs = machine, defaultdict[str, Cost](Cost)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        start = time.thread_time()
+        result = func(*args, **(kwargs or {}))
+        seconds = time.thread_time() - start
+        cost = self.costs[kind_of(func, args)]
+        cost.seconds += seconds
+        cost.least += self._least(func, args, kwargs or {}, result)
+        return result
+
+    def _least(self, func: Any, args: Any, kwargs: Any, result: Any) -> float:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+        if not tensors or func.is_view:
+            return 0.0
+        operations = operations_of(func, args, kwargs, result)
+        speed = self.machine.operations.get(tensors[0].dtype, self.machine.operations[torch.float32])
+        return max(operations / speed, sum(tensor.nbytes for tensor in tensors) / self.machine.bytes)
+
+
+def operations_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
+    """Floating-point operations; 0 where they are few for the bytes."""
+    if func._overloadpacket is torch.ops.aten.convolution:
+        return int(2 * result.numel() * args[1][0].numel())
+    if func._overloadpacket is torch.ops.aten.convolution_backward:  # torch counts a depthwise one as if it were dense
+        gradient, weight, mask = args[0], args[2], args[10]
+        return int(2 * gradient.numel() * weight[0].numel() * sum(mask[:2]))
+    count = flop_registry.get(func._overloadpacket)
+    return int(count(*args, **kwargs, out_val=result)) if count else 0
+
+
+def kind_of(func: Any, args: Sequence[Any]) -> str:
+    """The part of a step that an operation belongs to."""
+    name = str(func._overloadpacket).removeprefix("aten.")
+    if name.startswith("convolution"):
+        backward = name.endswith("backward")
+        weight, groups = (args[2], args[9]) if backward else (args[1], args[8])
+        return DEPTHWISE if groups == len(weight) > 1 else DENSE
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), REST)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An image encoder, as a run would have it.
+
+    Attributes:
+        visual: Its weights.
+        images: A batch. Shape (n, 3, pixels, pixels).
+        precision: Of `coft.core.precision`.
+    """
+
+    visual: Any
+    images: Tensor
+    precision: str
+
+    def works(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """A step of either phase, and a prediction."""
+        light = light_module(self.visual, "auto", torch.Generator().manual_seed(0))
+        trained = (trainable_copy(self.visual), light)
+        for name, encoder in zip(STEPS, trained, strict=True):
+            yield name, self._step(encoder)
+        yield FORWARD, self._prediction
+
+    def _step(self, encoder: Any) -> Callable[[], None]:
+        optimizer = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=0.0, fused=True)
+
+        def run() -> None:
+            with self._cast(PRECISIONS[self.precision]), step_attention(encoder, "cpu", PRECISIONS[self.precision]):
+                features = encoder(self.images)
+            features.float().square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run
+
+    def _prediction(self) -> None:
+        dtype = torch.bfloat16 if self.precision == PREDICTIONS else PRECISIONS[self.precision]
+        with torch.no_grad(), self._cast(dtype):
+            self.visual(self.images)
+
+    def _cast(self, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", dtype=dtype, enabled=dtype is not None)
+
+
+def clip_named(backbone: str) -> nn.Module:
+    """A CLIP with its weights, or of random ones."""
+    if backbone != RANDOM:
+        return load_clip(backbone)
+    from clip.model import CLIP
+
+    return CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12).float().requires_grad_(False).eval()
+
+
+def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", channels_last: bool = True) -> Encoder:
+    """Build an encoder as a run does, with its first stages frozen and the faster precision."""
+    network = architecture(backbone)
+    visual: Any = clip_named(backbone).visual
+    freeze_stages(visual, network.frozen_stages)
+    chosen = precision or faster_precision("cpu", network.depthwise)
+    if channels_last:
+        lay_out(visual)
+    if chosen == PREDICTIONS:
+        hold_frozen_in_bf16(visual)
+    side = pixels or network.resolution
+    return Encoder(visual, torch.randn(batch, 3, side, side), chosen)
+
+
+def parts(backbone: str, pixels: int, batch: int, machine: Limits) -> Iterator[list[Any]]:
+    """Rows of the first table: seconds of each part of each work, and what the roofline would take of them."""
+    encoder = encoder_of(backbone, pixels, batch)
+    for name, work in encoder.works():
+        work()
+        with Meter(machine) as meter:
+            work()
+        whole = Cost(*(sum(getattr(cost, number) for cost in meter.costs.values()) for number in ("seconds", "least")))
+        place = [backbone, encoder.images.shape[-1], encoder.precision, name]
+        yield place + [_share(cost) for cost in (whole, *(meter.costs[kind] for kind in PARTS))]
+
+
+def _share(cost: Cost) -> str:
+    return f"{cost.seconds:.3f} ({100 * cost.least / cost.seconds:.0f} %)" if cost.seconds > 5e-4 else "-"
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def ways(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
+    """Rows of the second table: the works of `photo` as they are, and each with one thing changed."""
+    build = partial(encoder_of, "photo", pixels, batch)
+    yield ["as it is", *_seconds(build(), repeats)]
+    yield ["plain memory", *_seconds(build(channels_last=False), repeats)]
+    for precision in ("fp32", "bf16"):
+        yield [precision, *_seconds(build(precision=precision), repeats)]
+    with _without_onednn():
+        yield ["without oneDNN", *_seconds(build(), repeats)]
+    compiled = build()
+    compiled.visual.trunk.compile()
+    yield ["compiled by inductor", *_seconds(compiled, repeats)]
+    with _threads(2):
+        yield ["two threads, by the clock", *_seconds(build(), repeats, time.perf_counter)]
+
+
+def _seconds(encoder: Encoder, repeats: int, clock: Callable[[], float] = time.thread_time) -> list[str]:
+    return [f"{fastest(work, repeats, clock):.3f}" for _, work in encoder.works()]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser."""
+    parser = Parser(prog="scripts/bench.sh --photo", description="Measure steps of image encoders on a CPU, by part.")
+    parser.add_argument("--backbones", default=",".join(PLACES), help=f"default: {','.join(PLACES)}")
+    parser.add_argument("--batch", type=int, default=32, help="images; default: 32")
+    parser.add_argument("--repeats", type=int, default=3, help="the best of so many counts; default: 3")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the limits and both tables. Returns the exit code."""
+    args = make_parser().parse_args(argv)
+    torch.set_num_threads(1)
+    machine = limits()
+    speeds = ", ".join(f"{str(dtype)[6:]} {speed / 1e9:.0f} GFLOP/s" for dtype, speed in machine.operations.items())
+    print(f"One thread: matrix products of {speeds}; memory {machine.bytes / 1e9:.1f} GB/s\n")
+    names = args.backbones.split(",")
+    rows = [row for name in names for size in PLACES.get(name, (0,)) for row in parts(name, size, args.batch, machine)]
+    headers = ["backbone", "pixels", "precision", "work", "all, s (of the roofline)", *PARTS]
+    print(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True))
+    if "photo" in names:
+        headers = [f"photo, {PLACES['photo'][0]} pixels", *(f"{name}, s" for name in (*STEPS, FORWARD))]
+        table = ways(PLACES["photo"][0], args.batch, args.repeats)
+        print(f"\n{tabulate(table, headers, tablefmt='pipe', disable_numparse=True)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

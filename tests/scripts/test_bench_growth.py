@@ -1,0 +1,28 @@
+"""Growth: exponents, the table and the plot."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.bench.growth import Point, exponent, plot, table
+from tests.markdown import table_rows
+
+SIZES = [1000, 4000, 16000, 64000]
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_the_exponent_of_a_power_of_the_size_is_that_power(power: float) -> None:
+    assert exponent(SIZES, [3.0 * size**power for size in SIZES]) == pytest.approx(power, abs=1e-9)
+
+
+def test_an_exponent_leaves_out_what_is_constant_and_matters_for_small_sizes_alone() -> None:
+    assert exponent(SIZES, [5000.0 + size for size in SIZES]) > 0.7
+
+
+def test_each_kind_of_work_has_a_row_and_a_line(tmp_path: Path) -> None:
+    measured = [Point("images", work, size, size / 100, size / 1000) for work in ("a", "b") for size in SIZES]
+    _, *rows = table_rows(table(measured))
+    assert [row[:3] for row in rows] == [[work, "images, 1,000 to 64,000", "10.00 to 640.00"] for work in ("a", "b")]
+    assert {row[3] for row in rows} == {"1.00"}
+    plot(measured, tmp_path / "growth.svg")
+    assert (tmp_path / "growth.svg").stat().st_size > 1000

@@ -1,0 +1,33 @@
+"""Parts of a step beside the machine's limits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.bench import photo
+from tests.markdown import table_rows
+from tests.open_clip_models import CONFIGS, write_model
+
+MACHINE = photo.Limits({torch.float32: 1e9, torch.bfloat16: 1e9}, 1e9)
+
+
+@pytest.mark.parametrize(("groups", "kind"), [(1, photo.DENSE), (8, photo.DEPTHWISE)])
+def test_operations_of_a_convolution_are_those_of_its_loops(groups: int, kind: str) -> None:
+    conv = torch.nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)
+    images = torch.randn(2, 8, 5, 5, requires_grad=True)
+    one_pass = 2 * 2 * 8 * 5 * 5 * (8 // groups) * 3 * 3  # multiplied and added: images, channels, places, inputs
+    seen = []
+    for cost in (MACHINE, photo.Limits(MACHINE.operations, 1e30)):  # with memory that costs nothing
+        with photo.Meter(cost) as meter:
+            conv(images).sum().backward()
+        seen.append(meter.costs[kind].least)
+    assert seen[1] == pytest.approx(3 * one_pass / 1e9)
+    assert seen[0] >= seen[1]
+
+
+def test_a_row_for_each_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_model(tmp_path / "cnn", CONFIGS["timm-cnn"])
+    assert photo.main(["--backbones", f"open_clip:{folder}", "--batch", "2", "--repeats", "1"]) == 0
+    _, *rows = table_rows(capsys.readouterr().out)
+    assert [row[3] for row in rows] == ["Phase II step", "Phase I step", "prediction"]
