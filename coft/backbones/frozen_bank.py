@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from coft.backbones.joint import members_of
 from coft.backbones.stages import stays_frozen
 
-CHUNK = 8  # images that go through the frozen stages at a time, always so many: bits may depend on the number
+CHUNK = 8  # images that go through the frozen stages at a time; for the bank always so many: bits depend on it
 MOST_BYTES = 1 << 29  # that are kept
 COLOURS = 3  # channels of an image; a stage's output has others
 
@@ -155,9 +155,7 @@ def through_stages(visual: nn.Module, images: Tensor, run: Map | None = None) ->
     parts = {str(number): part for number, part in enumerate(images.split(CHUNK))}
 
     def compute(name: str) -> Tensor:
-        part = parts[name]
-        padded = torch.cat([part, part[:1].expand(CHUNK - len(part), -1, -1, -1)])
-        return frozen_output(visual, padded.contiguous(memory_format=torch.channels_last))[: len(part)]
+        return frozen_output(visual, parts[name].contiguous(memory_format=torch.channels_last))
 
     kind = images.device.type
     outputs = {name: compute(name) for name in parts} if run is None else run(compute, list(parts), kind)
@@ -204,8 +202,10 @@ class FrozenBank:
             return {key: self.kept[key] for key in keys if key in self.kept}
 
     def _compute(self, images: Tensor, missing: dict[bytes, int], alone: bool) -> dict[bytes, Tensor]:
-        rows = through_stages(self.visual, images[list(missing.values())], None if alone else self.run)
-        outputs = dict(zip(missing, (row.clone() for row in rows), strict=True))
+        new = images[list(missing.values())]
+        padded = torch.cat([new, new[:1].expand(-len(new) % CHUNK, -1, -1, -1)])
+        rows = through_stages(self.visual, padded, None if alone else self.run)
+        outputs = dict(zip(missing, (row.clone() for row in rows), strict=False))
         with self._lock:
             for key, output in outputs.items():
                 self._keep(key, output)

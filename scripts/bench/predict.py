@@ -1,75 +1,114 @@
-"""How fast `predict.sh` is, and how much memory it needs: python -m scripts.bench.predict RUN FOLDER [--images 99]."""
+"""How fast a finished model predicts, beside its bare encoders: bash scripts/bench.sh --predict RUN FOLDER.
+
+By turns: batches, as `predict.sh` has them, and one image at a time. With onnxruntime also as it is exported to ONNX;
+an export to open_clip is one of the bare encoders.
+"""
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
 import itertools
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
+from tabulate import tabulate
 
+from coft.core.errors import Parser
+from coft.inference.export.merging import Exported, parts_of
+from coft.inference.export.onnx_file import FILE, runner, write_onnx
 from coft.inference.model import AdaptedModel
 from coft.inference.predict import run_command
 from coft.inference.sources import Sources
 from coft.inference.store import load
 from coft.inference.stream import BATCH, predict_all
 
-
-def encoders_alone(model: AdaptedModel, count: int) -> Callable[[], int]:
-    """Predict batches of noise that are at hand already."""
-    size = BATCH[model.device.type]
-    batch = torch.randn(size, 3, model.inputs.size, model.inputs.size, device=model.device)
-
-    def work() -> int:
-        for _ in range(0, count, size):
-            model.predict(batch).probabilities.cpu()
-        return -(-count // size) * size
-
-    return work
+ALONE, FILES, ONNX = "bare encoders", "files", "ONNX"
+SINGLE = 10  # times fewer images where they come one at a time
 
 
-def from_files(model: AdaptedModel, folder: Path, count: int) -> Callable[[], int]:
-    """Predict files, as `predict.sh` does."""
-    return lambda: sum(1 for _ in predict_all(model, itertools.islice(Sources([str(folder)]), count)))
+@dataclass(frozen=True)
+class Ways:
+    """What is measured: each takes a number of images and the size of a batch, and says how many it predicted.
+
+    Args:
+        model: The model.
+        folder: Images.
+        onnx: Folder with the model in ONNX; None without onnxruntime.
+    """
+
+    model: AdaptedModel
+    folder: Path
+    onnx: Path | None
+
+    def all(self) -> dict[str, Callable[[int, int], int]]:
+        """The ways by name."""
+        ways = {ALONE: self._on_noise(self.model.features), FILES: self._files}
+        return ways | ({ONNX: self._on_noise(runner(self.onnx / FILE))} if self.onnx else {})
+
+    def _files(self, count: int, size: int) -> int:
+        return sum(1 for _ in predict_all(self.model, itertools.islice(Sources([str(self.folder)]), count), size))
+
+    def _on_noise(self, predict: Callable[[torch.Tensor], object]) -> Callable[[int, int], int]:
+        side = self.model.inputs.size
+
+        def work(count: int, size: int) -> int:
+            batch = torch.randn(size, 3, side, side, device=self.model.device)
+            for _ in range(-(-count // size)):
+                predict(batch)
+            return -(-count // size) * size
+
+        return work
 
 
-class Speed(NamedTuple):
-    """Images a second of the clock, and of processor time, which other programs on the machine change less."""
-
-    clock: float
-    processor: float
-
-
-def speed(work: Callable[[], int]) -> Speed:
-    """Images a second."""
+def seconds_of(work: Callable[[], int]) -> tuple[float, float]:
+    """Seconds an image: by the clock, and of the processor, which other programs on the machine change less."""
     clock, processor = time.perf_counter(), time.process_time()
     done = work()
-    return Speed(done / (time.perf_counter() - clock), done / (time.process_time() - processor))
+    return (time.perf_counter() - clock) / done, (time.process_time() - processor) / done
+
+
+def rows(model: AdaptedModel, ways: Ways, images: int, rounds: int) -> list[list[object]]:
+    """Rows of the table: images at a time, way, seconds an image, and how many times those of the bare encoders."""
+    table: list[list[object]] = []
+    for size, count in ((BATCH[model.device.type], images), (1, max(1, images // SINGLE))):
+        named = {name: lambda way=way, count=count, size=size: way(count, size) for name, way in ways.all().items()}
+        for work in named.values():
+            work()
+        runs = [{name: seconds_of(work) for name, work in named.items()} for _ in range(rounds)]
+        best = {name: [min(each[name][kind] for each in runs) for kind in (0, 1)] for name in named}
+        for name, numbers in best.items():
+            ratios = [number / base for number, base in zip(numbers, best[ALONE], strict=True)]
+            table.append(
+                [size, name, *(f"{1000 * s:.1f} ({ratio:.2f})" for s, ratio in zip(numbers, ratios, strict=True))]
+            )
+    return table
 
 
 def measure() -> int:
-    """Measure both by turns, and print the best of each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
+    """Print the table. Returns the exit code."""
+    parser = Parser(prog="scripts/bench.sh --predict", description="Measure a finished model's predictions.")
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("folder", type=Path, help="of images")
+    parser.add_argument("--images", type=int, default=1000, help="default: 1000; one at a time, a tenth of it")
+    parser.add_argument("--rounds", type=int, default=3, help="the best of so many counts; default: 3")
     args = parser.parse_args()
     model = load(args.run, "cuda" if torch.cuda.is_available() else "cpu")
-    ways = {"encoders": encoders_alone(model, args.images), "files": from_files(model, args.folder, args.images)}
-    for way in ways.values():
-        way()
-    rounds = [{name: speed(way) for name, way in ways.items()} for _ in range(args.rounds)]
-    for kind in Speed._fields:
-        best = {name: max(getattr(speeds[name], kind) for speeds in rounds) for name in ways}
-        print(f"{best['encoders']:.1f} images a second of the {kind} by the encoders alone, {best['files']:.1f} from "
-              f"files: {100 * best['files'] / best['encoders']:.0f} %")  # fmt: skip
-    print(f"At most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB of memory")
+    with tempfile.TemporaryDirectory() as scratch:
+        onnx = Path(scratch) if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx") else None
+        if onnx:
+            exact = load(args.run, precision="fp32")
+            write_onnx(exact, Exported(parts_of(exact, "both")).eval(), onnx, None)
+        table = rows(model, Ways(model, args.folder, onnx), args.images, args.rounds)
+    headers = ["at a time", "way", "ms an image by the clock", "of the processor"]
+    print(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"In brackets: times those of the {ALONE}. At most {memory} MiB of memory")
     return 0
 
 
