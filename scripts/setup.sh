@@ -71,6 +71,15 @@ found = [(n, m.version(n)) for n in names] or getattr(u.find_spec("dassl"), "ori
 print(hashlib.sha256(sys.stdin.buffer.read() + repr(found).encode()).hexdigest())'
 }
 
+# uv is faster where it is there. pip takes over what uv cannot do: some settings of an index are pip's alone.
+setup_install() {
+  if command -v uv >/dev/null; then
+    uv pip install --python "$PYTHON" "$@" && return
+    echo "uv could not; pip tries" >&2
+  fi
+  "$PYTHON" -m pip install --disable-pip-version-check --no-input --no-compile "$@"
+}
+
 # The command `coft` of the environment, from this checkout; one that is installed there stays.
 setup_command() {
   local command
@@ -102,14 +111,14 @@ setup_main() {
   [ -f "$stamp" ] || echo "This is done once. It takes minutes, and a gigabyte or more of disk (several with CUDA)"
   [ -t 1 ] || quiet=(--quiet)
   for file in "${files[@]}"; do flags+=(-r "$file"); done
-  "$PYTHON" -m pip install --disable-pip-version-check --no-input --no-compile "${quiet[@]}" "${flags[@]}" ||
+  setup_install "${quiet[@]}" "${flags[@]}" ||
     setup_fail "pip could not install ${files[*]}; its message is above"
-  # pip compiles on one core, this on all. A file that is no Python of this version is none of our business.
+  # Installers compile on one core or not at all, this on all. A file that is no Python of this version is none of our business.
   "$PYTHON" -m compileall -qq -j 0 "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
   "$PYTHON" compat/dassl/upstream/probe.py && return_code=0 || return_code=$?
   case $return_code in
     0) ;;
-    3) "$PYTHON" -m pip install --disable-pip-version-check --no-input "${quiet[@]}" -e compat/dassl ||
+    3) setup_install "${quiet[@]}" -e compat/dassl ||
       setup_fail "pip could not install compat/dassl; its message is above" ;;
     *) exit 2 ;;
   esac

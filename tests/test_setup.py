@@ -65,6 +65,19 @@ def test_a_python_that_is_too_old_or_new_is_refused_before_anything_is_installed
         assert done.returncode == 0
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_uv_installs_where_it_is_there_and_pip_what_uv_cannot(sourcing: list[str], tmp_path: Path, code: int) -> None:
+    (tmp_path / ".coft-ready-project").unlink()
+    called = tmp_path / "called"
+    for name, does in (("uv", f"exit {code}"), ("python", f"echo {tmp_path / 'env'}")):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{called}\n{does}\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "env").mkdir()
+    subprocess.run(sourcing, capture_output=True, text=True, check=False)
+    installs = [line.split()[0] for line in called.read_text().splitlines() if "pip install" in line]
+    assert installs == ["uv", "python"][: code + 1]
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_installs_nothing(sourcing: list[str], tmp_path: Path, flag: str) -> None:
     (tmp_path / ".coft-ready-project").unlink()
