@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from .errors import UserError
+from .memory import lacks_memory
 
 log = logging.getLogger(__name__)
 MISTAKE, INTERRUPTED = 2, 130
@@ -81,7 +82,7 @@ def as_user_error(error: Exception) -> UserError | None:
         return error
     if isinstance(error, OSError):
         return of_system(error)
-    if isinstance(error, MemoryError) or _lacks_memory(error):
+    if isinstance(error, MemoryError) or lacks_memory(error):
         return UserError(NO_MEMORY)
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
         return UserError(f"{error.object[:80]!a}: this locale has no such characters; set PYTHONUTF8=1")
@@ -99,11 +100,3 @@ def of_system(error: OSError) -> UserError:
     name = os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else str(place)
     remedy = REMEDIES.get(error.errno or 0, "see to the path and the disk")
     return UserError(f"{name}: {error.strerror or error or type(error).__name__}; {remedy}")
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether torch has found no memory, on whatever device."""
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError)
-        and any(words in str(error) for words in ("DefaultCPUAllocator", "out of memory"))
-    )

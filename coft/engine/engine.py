@@ -20,6 +20,7 @@ from coft.labelling.predictor import Predictor
 from coft.labelling.protocol import Batch, Encoders, Method
 
 from .encoding import Features, encode_batches, encode_images
+from .fitting import fitting
 from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, build, light_optimizer
 from .runtime import Runtime
 
@@ -293,18 +294,8 @@ class Engine:
     def _step_of(self, drawn: Mapping[str, Drawn], name: str) -> Losses:
         """Make a step of a model: forward and backward a micro-batch at a time, then the optimizer."""
         method, optimizer, scaler = self.method, self.optimizers[name], self.runtime.scaler
-        optimizer.zero_grad()
-        means: Losses = {}
-        kept: list[Tensor] = []
-        for part in self.parts(name, drawn[name]):
-            with self.runtime.autocast():
-                terms = method.loss(name, part)
-            loss = sum((term.coefficient * term.mean for term in terms.values()), torch.zeros((), device=self.device))
-            if self.world.alone and not math.isfinite(loss.item()):
-                raise FloatingPointError(f"{name}: the loss is {loss.item()}")
-            (loss if scaler is None else scaler.scale(loss)).backward()
-            means = {key: means.get(key, 0.0) + term.mean.item() for key, term in terms.items()}
-            kept += part.kept
+        work = partial(self._gradients, name, drawn[name])
+        means, kept = fitting(work, len(drawn[name].position), self.runtime)
         means = self._of_all(name, means)
         if scaler is None:
             optimizer.step()
@@ -316,6 +307,25 @@ class Engine:
         if not method.tuning(self.phase).by_epoch:
             self.schedulers[name].step()
         return means
+
+    def _gradients(self, name: str, drawn: Drawn) -> tuple[Losses, list[Tensor]]:
+        """Gradients of this process's images, which replace those of the step before.
+
+        Returns:
+            What is reported, and what the method keeps of the images.
+        """
+        self.optimizers[name].zero_grad()
+        scaler, means, kept = self.runtime.scaler, dict[str, float](), list[Tensor]()
+        for part in self.parts(name, drawn):
+            with self.runtime.autocast():
+                terms = self.method.loss(name, part)
+            loss = sum((term.coefficient * term.mean for term in terms.values()), torch.zeros((), device=self.device))
+            if self.world.alone and not math.isfinite(loss.item()):
+                raise FloatingPointError(f"{name}: the loss is {loss.item()}")
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            means = {key: means.get(key, 0.0) + term.mean.item() for key, term in terms.items()}
+            kept += part.kept
+        return means, kept
 
     def parts(self, name: str, drawn: Drawn) -> Iterator[Batch]:
         """This process's images of a model's batch, a micro-batch at a time."""

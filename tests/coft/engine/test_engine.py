@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -112,6 +113,45 @@ def test_micro_batches_save_memory() -> None:
             method.engine.step(batches[0])
         kept.append(peak[0])
     assert kept[1] < kept[0] / 2
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's, which older versions have elsewhere."""
+
+
+def out_of_memory(method: Any, most: int) -> None:
+    """Let the loss of more images at a time fail."""
+    loss = method.loss
+
+    def scarce(name: str, batch: Any) -> Any:
+        if len(batch.views) > most:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return loss(name, batch)
+
+    method.loss = scarce
+
+
+def test_where_memory_runs_out_micro_batches_shrink_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    trained, losses = [], []
+    for most, size in ((3, 0), (99, 3)):
+        runtime = Runtime(1, micro_batch=size, parallel=False)
+        method = make_coft(runtime=runtime, images=ToyImages(batch_size=12))
+        out_of_memory(method, most)
+        losses.append(train(method))
+        trained.append(weights(method))
+        assert method.engine.runtime.micro_batch == 3
+    assert losses[0] == losses[1]
+    for key, value in trained[0].items():
+        assert torch.equal(trained[1][key], value), key
+    (line,) = (record.message for record in caplog.records if record.levelno >= logging.WARNING)
+    assert "images at a time: 3 from here on" in line and "TRAIN.MICRO_BATCH 3" in line
+
+
+def test_what_one_image_is_too_much_for_fails() -> None:
+    method = make_coft(images=ToyImages())
+    out_of_memory(method, 0)
+    with pytest.raises(OutOfMemoryError):
+        train(method)
 
 
 @contextmanager
