@@ -19,6 +19,7 @@ TRAIN_SHARE, VAL_SHARE = 0.5, 0.2  # shares of training and validation images; t
 HELD_OUT = 0.2  # share of training images that is held out if the data set has its own test
 
 Split = dict[str, list[Row]]
+MARK = '{"made_by": "CoFT for Dassl", '  # begins a split file that is not CoOp's; readers pass over the key
 
 
 def split_by_class(images: Iterable[tuple[str, int, str]]) -> Split:
@@ -81,8 +82,14 @@ def save_split(split: Mapping[str, list[Row]], path: Path) -> None:
         OSError: If the file cannot be written.
     """
     with replacing(path) as draft:
-        draft.write_text(json.dumps(split), encoding="utf-8")
+        draft.write_text(MARK + json.dumps(split).removeprefix("{"), encoding="utf-8")
     log.info("Made a split: %s", path)
+
+
+def is_made_here(path: Path) -> bool:
+    """Whether a split file is one of `save_split`."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(len(MARK)) == MARK
 
 
 def _by_label(rows: Iterable[Row]) -> dict[int, list[Row]]:

@@ -24,7 +24,7 @@ from coft.core.exit_codes import guarded  # noqa: E402
 from coft.core.paths import cache_folder  # noqa: E402
 from datasets.digits import write_digits  # noqa: E402
 from datasets.torchvision_sets import SETS  # noqa: E402
-from scripts.getting.lay_out import get, is_in_place  # noqa: E402
+from scripts.getting.lay_out import get, get_split, is_in_place  # noqa: E402
 from scripts.getting.shrink import write_shrunk  # noqa: E402
 from scripts.getting.sources import ORIGINS, TORCHVISION  # noqa: E402
 from scripts.paths import called_from, data_folder  # noqa: E402
@@ -100,13 +100,14 @@ def make_ready(name: str, root: Path) -> str:
     if name not in NAMES:
         raise UserError(f"unknown data set {name!r}; {did_you_mean(name, [*NAMES, 'all', 'list'])}")
     folder = folder_of(name, root)
-    if is_present(name, root):
-        return f"{name}: is at {folder}"
-    if name in BUILT:
+    there = is_present(name, root)
+    if name in BUILT and not there:
         BUILT[name].build(root)
         return f"{name}: made at {folder}"
-    for note in get(name, root):
+    for note in get_split(name, root) if there else get(name, root):
         logging.warning("%s: %s", name, note)
+    if there:
+        return f"{name}: is at {folder}"
     if not is_present(name, root):
         print(f"{name}: {ORIGINS[name].description}\n{steps(name)}")
         raise UserError(f"{name}: nothing at {folder}; it has to be put there by hand, as said above")

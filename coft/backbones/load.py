@@ -151,7 +151,7 @@ def _locate(name: str) -> Path:
             raise UserError(f"backbone {name}: {EMBEDDED[name]} is missing; check the file out again")
         return EMBEDDED[name]
     if name in clip.available_models():
-        return _fetch_openai(name)
+        return fetch_openai(name)
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -170,16 +170,20 @@ def openai_file(name: str) -> Path:
     return Path("~/.cache/clip").expanduser() / openai_url(name).split("/")[-1]
 
 
-def _fetch_openai(name: str) -> Path:
+def fetch_openai(name: str) -> Path:
+    """Download a CLIP of OpenAI, unless it is there. Returns the file.
+
+    Raises:
+        UserError: If it cannot be downloaded, or the file has another content.
+    """
     url, target = openai_url(name), openai_file(name)
-    digest = url.split("/")[-2]
     if target.is_file():
-        _check_openai(target, digest, url)
+        check_openai(name)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     log.info("Downloading %s to %s", name, target)
     try:
-        torch.hub.download_url_to_file(url, str(target), hash_prefix=digest)
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=url.split("/")[-2])
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"backbone {name}: could not be downloaded ({error}); put {url} at {target} by hand, "
@@ -188,8 +192,14 @@ def _fetch_openai(name: str) -> Path:
     return target
 
 
-def _check_openai(target: Path, digest: str, url: str) -> None:
-    """Refuse a file that has the name of one of OpenAI's files, but another content."""
+def check_openai(name: str) -> None:
+    """Refuse a file that has the name of one of OpenAI's files, but another content.
+
+    Raises:
+        UserError: Naming the file.
+    """
+    url, target = openai_url(name), openai_file(name)
+    digest = url.split("/")[-2]
     actual = file_sha256(target, *_version(target))
     if actual != digest:
         raise UserError(

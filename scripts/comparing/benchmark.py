@@ -1,4 +1,4 @@
-"""The benchmark: units, roles and rows of configs/benchmark.yaml, its runs, and what they have come to."""
+"""Benchmarks: units and rows of configs/benchmark.yaml and configs/paper.yaml, their runs, and what they came to."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import pandas as pd
 import yaml
 
 from coft.backbones.members import member_names
-from coft.core.errors import UserError
+from coft.core.errors import UserError, did_you_mean
 from scripts.launch import CONFIGS
+from scripts.paths import called_from
 
+from .costs import Facts
 from .list import Result, identity, key_of, read_list, stages
 from .methods import Method, Settings, pairs_of
 from .plan import Grid, Run, plan, trainer_class
+from .published import Published, read_published
 from .statistics import Right
 
-FILE = CONFIGS / "benchmark.yaml"
+FILE, PAPER = CONFIGS / "benchmark.yaml", CONFIGS / "paper.yaml"
 SEEDS = (1, 2, 3, 4, 5)
 ANY = 0  # seed of a method that draws nothing
 Entry = Mapping[str, Any]  # of the file
@@ -57,44 +60,98 @@ class Unit:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Units and rows, and as configs/benchmark.yaml has them: what was hoped for, and rows that follow from others."""
+    """Units and rows.
+
+    Attributes:
+        units: Checkpoints with data sets.
+        methods: Rows.
+        seeds: Of all runs.
+        bars: What was hoped for, as configs/benchmark.yaml has it.
+        derived: Rows that follow from others, as configs/benchmark.yaml has them.
+        sets: Data sets of a table like the paper's.
+        published: Figures to stand in it.
+    """
 
     units: Sequence[Unit]
     methods: Sequence[Method]
     seeds: Sequence[int]
     bars: Sequence[Entry] = ()
     derived: Sequence[Entry] = ()
+    sets: Mapping[str, Facts] = field(default_factory=dict)
+    published: Sequence[Published] = ()
 
 
 def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
     """Read the benchmark.
 
     Args:
-        form: "full", "small", or a role, for its units alone.
-        path: The file.
+        form: "full", "small", a role, for its units alone, "paper", or a file like that of the paper's table.
+        path: The file of all others.
 
     Raises:
         UserError: If there is no such form.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     units = [Unit(u["backbone"], u["dataset"], u["role"], pairs_of(u.get("settings", {}))) for u in content["units"]]
-    methods = [
-        Method(
-            row["name"],
-            row["trainer"],
-            pairs_of(row.get("settings", {})),
-            row.get("shots"),
-            version=row.get("version", 1),
-        )
-        for row in content["methods"]
-    ]
+    methods = [_method(row) for row in content["methods"]]
+    if form == "paper" or form.endswith(".yaml"):
+        return _like_the_paper(PAPER if form == "paper" else called_from(form), methods)
     if form == "small":
         return _small(content["small"], units, methods)
     roles = list(dict.fromkeys(unit.role for unit in units))
     if form not in ("full", *roles):
-        raise UserError(f"--benchmark {form}: expected full, small, {', '.join(roles[:-1])} or {roles[-1]}")
+        raise UserError(f"--benchmark {form}: expected paper, full, small, {', '.join(roles[:-1])} or {roles[-1]}")
     chosen = [unit for unit in units if form in ("full", unit.role)]
     return Benchmark(chosen, methods, SEEDS, content["bars"], content["derived"])
+
+
+def _method(row: Entry) -> Method:
+    settings = pairs_of(row.get("settings", {}))
+    return Method(row["name"], row["trainer"], settings, row.get("shots"), version=row.get("version", 1))
+
+
+def _like_the_paper(path: Path, known: Sequence[Method]) -> Benchmark:
+    """All data sets with all backbones of a file.
+
+    Args:
+        path: The file.
+        known: Rows that it may name.
+
+    Raises:
+        UserError: If the file cannot be read, or is not as configs/paper.yaml is.
+    """
+    by_name = {method.name: method for method in known}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sets = {name: Facts(**facts) for name, facts in content["sets"].items()}
+        methods = [by_name[row] if isinstance(row, str) else _method(row) for row in content["methods"]]
+        settings = pairs_of(content.get("settings", {}))
+        units = [Unit(backbone, name, "paper", settings) for backbone in content["backbones"] for name in sets]
+        return Benchmark(units, methods, list(map(int, content["seeds"])), sets=sets, published=read_published())
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise UserError(f"--benchmark {path}: not as configs/paper.yaml is ({reason}); mend it") from error
+
+
+def chosen(benchmark: Benchmark, sets: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> Benchmark:
+    """A benchmark of some data sets, backbones and seeds alone; where none is named, of all that it has.
+
+    Backbones that it does not have are taken with all of its data sets.
+
+    Raises:
+        UserError: If it has no such data set, or is none to choose backbones for.
+    """
+    if (sets or backbones) and not benchmark.sets:
+        raise UserError(f"{'--sets' if sets else '--backbone'} is for --benchmark paper; leave it out")
+    for name in sets:
+        if name not in benchmark.sets:
+            raise UserError(f"--sets: {name!r} is none of its data sets; {did_you_mean(name, list(benchmark.sets))}")
+    units = benchmark.units
+    if backbones:
+        of_one = [unit for unit in units if unit.backbone == units[0].backbone]
+        units = [replace(unit, backbone=name) for name in dict.fromkeys(backbones) for unit in of_one]
+    units = [unit for unit in units if not sets or unit.dataset in sets]
+    return replace(benchmark, units=units, seeds=list(dict.fromkeys(seeds)) or benchmark.seeds)
 
 
 def _small(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Method]) -> Benchmark:

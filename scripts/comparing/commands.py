@@ -3,6 +3,7 @@
 bash scripts/compare.sh DATASET ... [--trainers T,T2] [--seeds 1,2,3] [--shots 1,2,4,8,16] [--backbone B,B2]
                         [--variant NAME:TRAINER:KEY=VALUE,...] [--jobs N] [KEY VALUE ...]
 bash scripts/compare.sh --benchmark FORM [--seeds 1,2] [--kept FILE]     (results in FILE are not run again)
+bash scripts/compare.sh --benchmark paper [--sets S,S2] [--backbone B,B2] [--gpus 0,1] [--part I/N] [--dry-run]
 bash scripts/compare.sh --from FOLDER [--from runs.csv ...]     (tabulates any folder of Dassl runs, or lists of them)
 bash scripts/table.sh [FOLDER or runs.csv ...]                  (the same, on the terminal alone)
 bash scripts/ablate.sh DATASET ... [--trainer CoFT] [--groups G,G2] [--row NAME ...] [--seeds 1,2,3]
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,10 +24,8 @@ from coft.core.errors import UserError, did_you_mean
 from coft.core.files import replacing
 from scripts.paths import called_from, shown
 
-from .benchmark import listed_results, plan_units, read_benchmark, rows_of
-from .benchmark_tables import write_report as write_benchmark
+from .benchmark_runs import run_benchmark
 from .figures import write_bars, write_gain
-from .list import add_to_list, identity, read_result
 from .methods import ABLATIONS, FULL, Method, choose_ablations, choose_methods, load_ablations, parse_variant
 from .options import (
     ablate_parser,
@@ -45,9 +43,7 @@ from .plan import Grid, Run, plan, plan_ablations
 from .results import planned_rows, read_places
 from .run import TRAIN, do_runs
 from .statistics import changes_of, gain_over_zero_shot, overall_changes, summarise_changes
-from .tables import PAGE, comparison_tables, filled, titled, turning_points, write_tables
-
-NOTHING = "no run is finished: nothing to tabulate"
+from .tables import NOTHING, PAGE, comparison_tables, filled, titled, turning_points, write_tables
 
 
 def print_files(files: Sequence[Path]) -> None:
@@ -76,6 +72,8 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
         raise UserError("--again runs what a list of results has; add --benchmark FORM --kept FILE, or leave it out")
     if args.benchmark:
         return run_benchmark(args, command, called)
+    if args.sets or args.dry_run or args.part != (1, 1):
+        raise UserError("--sets, --part and --dry-run are of a benchmark; add --benchmark paper, or leave them out")
     if args.folders:
         return tabulate_found(parser, args, called)
     grid = make_grid(args)
@@ -89,35 +87,6 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     else:
         folder = unclaimed(make_folder(args, grid, "comparisons"), args, called)
         publish_comparison(folder, called, rows, failed_lines(failures))
-    return report_failures(failures)
-
-
-def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str) -> int:
-    """Run what a form of the benchmark lacks, add it to the list, write the tables. Returns the exit code."""
-    benchmark = read_benchmark(args.benchmark)
-    if args.seeds:
-        benchmark = replace(benchmark, seeds=list(dict.fromkeys(args.seeds)))
-    named = [method.name for method in benchmark.methods]
-    if unknown := [name for name in args.again if name not in named]:
-        raise UserError(f"--again {unknown[0]}: no such row; {did_you_mean(unknown[0], named)}")
-    planned = plan_units(benchmark, str(args.data.resolve()), args.output)
-    listed = listed_results(planned, args.kept)
-    missing = [run for runs in planned.values() for run in runs if run not in listed or run.method.name in args.again]
-    failures = do_runs(missing, args, command, list(listed))
-    made = {run: result for run in missing if (result := read_result(run))}
-    results = {**listed, **made}
-    if not results:
-        print(NOTHING, file=sys.stderr)
-        return report_failures(failures)
-    if args.kept:
-        identities = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
-        add_to_list(args.kept, [(identities[run], result) for run, result in made.items()])
-    rows = rows_of(planned, results, benchmark.derived)
-    report = write_benchmark(rows, called, benchmark.bars, failed_lines(failures))
-    path = args.output / "benchmark" / f"{args.benchmark}.md"
-    with replacing(path) as draft:
-        draft.write_text(report, encoding="utf-8")
-    print(report, f"\n  {path}", sep="")
     return report_failures(failures)
 
 

@@ -14,6 +14,7 @@ from coft.core.errors import Parser, UserError, did_you_mean
 from scripts.launch import CONFIGS, slug
 from scripts.paths import called_from, data_folder
 
+from .gpus import devices
 from .methods import ABLATIONS, default_trainers
 from .plan import Grid, Run
 from .tables import made_by
@@ -36,6 +37,9 @@ def make_parser(program: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", type=_plain_name, help="name of the folder of tables (default: the data sets')")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; they share the cores")
+    parser.add_argument(
+        "--gpus", type=_numbers, default=[], metavar="0,1", help="GPUs, one run at a time on each (default: the first)"
+    )
     parser.add_argument("--no-run", action="store_true", help="tabulate what is finished, run nothing")
     parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data sets, settings of all runs")
     return parser
@@ -58,7 +62,17 @@ def compare_parser() -> argparse.ArgumentParser:
         "--from", action="append", dest="folders", metavar="FOLDER", help="tabulate what is there; or a runs.csv"
     )
     parser.add_argument(
-        "--benchmark", metavar="FORM", help="full, small, or a role: the units and rows of configs/benchmark.yaml"
+        "--benchmark",
+        metavar="FORM",
+        help="paper: the table of the paper, on all GPUs; full, small, or a role: units and rows of "
+        "configs/benchmark.yaml",
+    )
+    parser.add_argument("--sets", type=_names, default=[], metavar="S,S2", help="data sets of --benchmark paper")
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="of --benchmark: the runs of this one of N machines"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="of --benchmark: say what is missing, and what it takes; run nothing"
     )
     parser.add_argument(
         "--kept",
@@ -126,6 +140,14 @@ def _numbers(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
+def _part(text: str) -> tuple[int, int]:
+    """Which part of how many."""
+    numbers = [int(word) for word in text.split("/") if word.isdecimal()]
+    if len(numbers) != 2 or text.count("/") != 1 or not 1 <= numbers[0] <= numbers[1]:
+        raise argparse.ArgumentTypeError(f"expected I/N, such as 1/4 for the first of four parts, not {text!r}")
+    return numbers[0], numbers[1]
+
+
 def _plain_name(text: str) -> str:
     """A name of a folder below the output folder, which does not lead elsewhere."""
     if Path(text).name != text:
@@ -154,12 +176,24 @@ def make_grid(args: argparse.Namespace) -> Grid:
             raise UserError(f"unknown data set {name!r}; {did_you_mean(name, choices)}")
     if len(pairs) % 2:
         raise UserError(f"{pairs[-1]}: a key without a value; write KEY VALUE pairs after the data sets")
-    if args.jobs < 1:
-        raise UserError(f"--jobs is {args.jobs}; expected at least 1")
+    choose_devices(args)
     settings = tuple(zip(pairs[::2], pairs[1::2], strict=True))
     unique, seeds, backbones = (list(dict.fromkeys(words)) for words in (datasets, args.seeds or SEEDS, args.backbone))
     # absolute: the scripts of trainers, too, take a relative one as of where the user stands
     return Grid(unique, seeds, backbones, str(args.data.resolve()), args.output, settings)
+
+
+def choose_devices(args: argparse.Namespace, every: bool = False) -> None:
+    """Note the GPUs that work as `devices`; `every` if no flag means all of them.
+
+    Raises:
+        UserError: If there is no such GPU, or the number of runs at a time is said twice.
+    """
+    if args.jobs < 1:
+        raise UserError(f"--jobs is {args.jobs}; expected at least 1")
+    if args.gpus and args.jobs > 1:
+        raise UserError("--gpus has one run at a time on each GPU; leave out --jobs")
+    args.devices = devices(args.gpus, every and args.jobs == 1)
 
 
 def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:
@@ -178,7 +212,8 @@ def unclaimed(folder: Path, args: argparse.Namespace, called: str) -> Path:
 
 def command_line(program: str, argv: Sequence[str]) -> str:
     """How the script was called, to be shown with its tables; without what changes no number."""
-    words = [word for before, word in zip(["", *argv], argv, strict=False) if "--jobs" not in (before, word)]
+    where = {"--jobs", "--gpus", "--part"}
+    words = [word for before, word in zip(["", *argv], argv, strict=False) if not where & {before, word}]
     return shlex.join(["bash", f"scripts/{program}.sh", *(word for word in words if word != "--no-run")])
 
 

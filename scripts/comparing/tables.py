@@ -17,6 +17,7 @@ from scripts.launch import ROOT
 from .statistics import PAIR, overall, summarise
 
 MISSING = "-"
+NOTHING = "no run is finished: nothing to tabulate"
 # Column -> title and format; a table shows those of its columns that are here and not empty, in this order.
 COLUMNS = {
     "dataset": ("data set", "{}"),

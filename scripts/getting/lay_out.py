@@ -83,11 +83,19 @@ def _download_from_one(file: File, path: Path) -> None:
     download(file.urls[-1], path, file.md5)
 
 
+def get_split(name: str, root: Path) -> list[str]:
+    """Get CoOp's split file of a data set that is in place, unless it is there. Returns what `get` does."""
+    origin = ORIGINS.get(name)
+    return _get_drive_files(origin, root) if origin and (root / origin.folder).is_dir() else []
+
+
 def _get_drive_files(origin: Origin, root: Path) -> list[str]:
     """Get files from Google Drive. Split files are optional: without one, a split is made."""
     notes = []
     for target, drive_id in origin.drive.items():
         path = root / target
+        if path.is_file():
+            continue
         if path.suffix == ".zip":
             if not (root / origin.needs[0]).exists():
                 download_drive(drive_id, path)

@@ -17,6 +17,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 
 folder, config, accuracy, behaviour = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4]
+(folder / "device").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 with (folder / "starts").open("a") as file:
     file.write(f"{os.environ['OMP_NUM_THREADS']}\\n")
 if behaviour == "fails":

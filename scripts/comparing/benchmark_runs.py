@@ -1,0 +1,174 @@
+"""compare.sh --benchmark: says what is missing and what it takes, runs what is not known, writes the tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from coft.core.errors import UserError, did_you_mean
+from coft.core.experiment import versions
+from coft.core.files import replacing
+from coft.core.words import counted
+
+from .benchmark import Benchmark, Unit, chosen, listed_results, plan_units, read_benchmark, rows_of
+from .benchmark_tables import write_report
+from .costs import RATE, SIZES, gigabytes, hours
+from .gpus import check_free
+from .list import Result, add_to_list, identity, read_result
+from .needs import lacking
+from .options import choose_devices, failed_lines, report_failures
+from .paper_tables import write_paper
+from .parts import dealt
+from .plan import Run
+from .run import do_runs, split_finished
+from .tables import NOTHING, markdown
+
+Planned = Mapping[Unit, Sequence[Run]]
+
+
+def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str) -> int:
+    """Run what a form of the benchmark lacks, add it to the list, write the tables. Returns the exit code."""
+    benchmark = read_benchmark(args.benchmark)
+    benchmark = chosen(benchmark, args.sets, list(filter(None, args.backbone)), args.seeds or [])
+    choose_devices(args, every=bool(benchmark.sets))
+    named = [method.name for method in benchmark.methods]
+    if unknown := [name for name in args.again if name not in named]:
+        raise UserError(f"--again {unknown[0]}: no such row; {did_you_mean(unknown[0], named)}")
+    planned = plan_units(benchmark, str(args.data.resolve()), args.output)
+    listed = listed_results(planned, args.kept)
+    all_runs = [run for runs in planned.values() for run in runs]
+    missing = [run for run in all_runs if run not in listed or run.method.name in args.again]
+    costs = Costs(benchmark, planned)
+    mine = dealt(all_runs, args.part, costs.hours)
+    lacks = {} if args.no_run else lacking(benchmark, args.data.resolve(), fetch=not args.dry_run)
+    able = [run for unit, runs in planned.items() if unit not in lacks for run in runs]
+    todo = [run for run in missing if run in {*mine} & {*able}]
+    if benchmark.sets or args.dry_run:
+        left = split_finished([run for run in missing if run in {*mine}])[1]
+        say_before(benchmark, planned, left, lacks, costs, args)
+    if args.dry_run:
+        return 0
+    if lacks and not able:
+        raise UserError(f"nothing can be run: {'; '.join(lines_of(lacks))}")
+    if args.devices and not args.no_run:
+        check_free(args.devices, max(map(costs.gigabytes, todo), default=0.0))
+    failures = do_runs(todo, args, command, list(listed))
+    made = {run: result for run in missing if (result := read_result(run))}
+    results = {**listed, **made}
+    if not results:
+        print(NOTHING, file=sys.stderr)
+        return report_failures(failures)
+    if args.kept:
+        identities = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
+        add_to_list(args.kept, [(identities[run], result) for run, result in made.items()])
+    remarks = [*lines_of(lacks), *failed_lines(failures), *of_commits(results)]
+    report = publish(benchmark, planned, results, args, called, remarks)
+    print(report)
+    return max(report_failures(failures), int(bool(lacks)))
+
+
+def publish(
+    benchmark: Benchmark,
+    planned: Planned,
+    results: Mapping[Run, Result],
+    args: argparse.Namespace,
+    called: str,
+    remarks: Sequence[str],
+) -> str:
+    """Write all tables. Returns what is printed: the tables, and the names of the files."""
+    rows = rows_of(planned, results, benchmark.derived)
+    path = args.output / "benchmark" / f"{Path(args.benchmark).stem}.md"
+    if benchmark.sets:
+        return write_paper(path, benchmark, rows, called, remarks)
+    report = write_report(rows, called, benchmark.bars, remarks)
+    with replacing(path) as draft:
+        draft.write_text(report, encoding="utf-8")
+    return f"{report}\n  {path}"
+
+
+def of_commits(results: Mapping[Run, Result]) -> list[str]:
+    """A line if results are of other commits than this one, which may have changed what they are of."""
+    here = versions("none").get("commit", "")
+    others = Counter(result.commit for result in results.values() if result.commit and here)
+    others.pop(here, None)
+    if not others:
+        return []
+    counts = ", ".join(f"{commit[:10]} ({count})" for commit, count in others.most_common())
+    return [
+        f"{counted(others.total(), 'result')} of other commits than {here[:10]}: {counts}; they count. "
+        "--again ROW makes those of a row anew"
+    ]
+
+
+# ---------------------------------------------------------------- before it starts
+
+
+class Costs:
+    """What runs are expected to take, where it is known."""
+
+    def __init__(self, benchmark: Benchmark, planned: Planned) -> None:
+        self.facts = {
+            run: benchmark.sets[unit.dataset]
+            for unit, runs in planned.items()
+            for run in runs
+            if unit.backbone in SIZES and unit.dataset in benchmark.sets
+        }
+
+    def _of(self, run: Run, model: Callable[..., float], unknown: float) -> float:
+        return model(run, self.facts[run]) if run in self.facts else unknown
+
+    def hours(self, run: Run) -> float:
+        """Hours of a GPU; a second where nothing is known."""
+        return self._of(run, hours, 1 / 3600)
+
+    def gigabytes(self, run: Run) -> float:
+        """Memory of a GPU; 0 where nothing is known."""
+        return self._of(run, gigabytes, 0.0)
+
+
+def say_before(
+    benchmark: Benchmark,
+    planned: Planned,
+    left: Sequence[Run],
+    lacks: Mapping[Unit, Sequence[str]],
+    costs: Costs,
+    args: argparse.Namespace,
+) -> None:
+    """Say how many runs are left, what is missing, and what GPU hours and memory the rest takes."""
+    say = partial(print, file=sys.stderr)
+    total = sum(map(len, planned.values()))
+    number, parts = args.part
+    of_part = f", of part {number} of {parts}" if parts > 1 else ""
+    say(f"benchmark {args.benchmark}: {len(benchmark.methods)} rows, {total} runs; to be done{of_part}: {len(left)}")
+    for line in lines_of(lacks):
+        say(f"missing: {line}")
+    if lacks:
+        lost = sum(run in {*left} for unit in lacks for run in planned[unit])
+        say(f"{counted(lost, 'run')} cannot be done so; the table is made of the others")
+    if known := {run for run in left if run in costs.facts}:
+        say(f"\n{cost_table(planned, known, costs)}\n")
+        took, at_once = sum(map(costs.hours, known)), max(1, len(args.devices) or args.jobs)
+        say(
+            f"about {took:.0f} GPU hours, {took / at_once:.0f} by the clock with {counted(at_once, 'run')} at a time. "
+            f"An estimate, not measured: of a GPU that reaches {RATE / 1e12:.0f} TFLOP/s in bf16 (docs/performance.md)"
+        )
+
+
+def lines_of(lacks: Mapping[Unit, Sequence[str]]) -> list[str]:
+    """What is missing, each once."""
+    return list(dict.fromkeys(line for lines in lacks.values() for line in lines))
+
+
+def cost_table(planned: Planned, known: Collection[Run], costs: Costs) -> str:
+    """Runs, GPU hours and memory: a row a unit."""
+    rows = []
+    for unit, runs in planned.items():
+        of_unit = [run for run in runs if run in known]
+        if of_unit:
+            took, memory = sum(map(costs.hours, of_unit)), max(map(costs.gigabytes, of_unit))
+            rows.append([unit.title, str(len(of_unit)), f"{took:.1f}", f"{memory:.0f}"])
+    return markdown(rows, ["to be done", "runs", "GPU hours", "GB at the most"])

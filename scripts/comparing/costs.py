@@ -1,0 +1,166 @@
+"""What a run is expected to take on a GPU: hours and memory, a model: docs/performance.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .plan import Run
+
+RATE = 125e12  # operations a second that a GPU reaches in bf16
+READ = 3000.0  # views of images a second, by eight processes that read them
+START = 60.0  # seconds until a run begins
+BACK = 3  # a step of what trains, in forward passes
+CONTEXT = 1.5  # GB that a GPU's libraries take
+COPIES = 11  # of an image encoder: frozen, and of two peers weights, gradients, moments and averages
+TEXT = 0.25  # GB of the text encoder
+
+
+@dataclass(frozen=True)
+class Size:
+    """A backbone at full size, by `bash scripts/bench.sh geometry`.
+
+    Attributes:
+        image: GFLOP of an image.
+        kept: MB of an image that are kept for the way back, in bf16.
+        parameters: Millions, of the image encoder.
+        prompt: GFLOP of a class's tokens.
+        kept_prompt: MB of them that are kept.
+    """
+
+    image: float
+    kept: float
+    parameters: float
+    prompt: float = 0.6
+    kept_prompt: float = 1.6
+
+
+SIZES = {
+    "ViT-B/16": Size(33.7, 80.9, 86.2),
+    "ViT-B/32": Size(8.7, 20.8, 87.8),
+    "RN50": Size(11.6, 49.5, 38.3),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A data set.
+
+    Attributes:
+        title: In tables.
+        classes: How many.
+        train: Training images in CoOp's split.
+        val: Validation images.
+        test: Test images.
+    """
+
+    title: str
+    classes: int
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run does.
+
+    Attributes:
+        encoded: Images through an image encoder, without a way back.
+        trained: Images through one that trains, or whose input does.
+        prompts: Prompts through the text encoder, with a way back.
+        at_once: Prompts of a step.
+        full: Whether image encoders train in full.
+    """
+
+    encoded: float
+    trained: float = 0.0
+    prompts: float = 0.0
+    at_once: int = 0
+    full: bool = False
+
+
+class _Settings:
+    """Settings of a run by short names."""
+
+    def __init__(self, run: Run) -> None:
+        self.config, self.section = run.config, f"TRAINER.{run.method.trainer.upper()}"
+        self.batch, self.epochs = self.of("DATALOADER.TRAIN_X.BATCH_SIZE"), self.of("OPTIM.MAX_EPOCH")
+
+    def of(self, key: str, default: float = 0.0) -> Any:
+        return self.config.get(key, default)
+
+    def own(self, key: str, default: float = 0.0) -> Any:
+        return self.config.get(f"{self.section}.{key}", default)
+
+
+def _zero_shot(s: _Settings, facts: Facts, shots: int) -> Work:
+    return Work(facts.test)
+
+
+def _training_free(s: _Settings, facts: Facts, shots: int) -> Work:
+    return Work(s.own("LABEL_VIEWS", 1) * facts.train + facts.test)
+
+
+def _prompt(s: _Settings, facts: Facts, shots: int) -> Work:
+    """CoOp, UPL; GRIP and CPL in rounds that take ever more images."""
+    models, rounds = s.own("ENSEMBLE", 1), s.own("ROUNDS", 0)
+    few = min(facts.train, (shots or s.own("SEEDS_PER_CLASS", 16)) * facts.classes)
+    drawn = models * s.epochs * (facts.train * (rounds + 1) / 2 if rounds else few)
+    labelled = 0 if shots else facts.train
+    prompts = math.ceil(drawn / s.batch) * facts.classes
+    return Work(drawn + labelled + facts.test, 0, prompts, facts.classes)
+
+
+def _full(s: _Settings, facts: Facts, shots: int) -> Work:
+    """LaFTer, self-training, full supervision."""
+    models, epochs, refresh = s.own("ENSEMBLE", 1), s.own("EPOCHS"), s.own("REFRESH", 0)
+    if s.own("EQUAL_STEPS", False):
+        epochs += math.ceil(s.own("PHASE1_STEPS") / max(1, facts.train // s.batch))
+    labellings = math.ceil(epochs / refresh) if refresh else 1
+    encoded = models * (labellings * s.own("LABEL_VIEWS", 1) * facts.train + facts.test)
+    return Work(encoded, models * epochs * facts.train, full=True)
+
+
+def _two_phases(s: _Settings, facts: Facts, shots: int) -> Work:
+    """DeFT, CoFT and CoFT+: two peers, two prompts."""
+    first, second, rounds = s.own("PHASE1.EPOCHS"), s.own("PHASE2.EPOCHS"), s.own("ROUNDS", 1)
+    seeds = min(facts.train, s.own("SEEDS_PER_CLASS", facts.train) * facts.classes)
+    steps = 2 * rounds * max(first * math.ceil(seeds / s.batch), s.own("PHASE1.MIN_STEPS"))
+    views = s.own("LABEL_VIEWS", 1)
+    labellings = rounds + (1 + second // 2 if views > 1 else 1)
+    encoded = 2 * (labellings * views * facts.train + facts.test)
+    trained = steps * s.batch + 2 * second * facts.train
+    return Work(encoded, trained, 2 * steps * facts.classes, 2 * facts.classes, full=True)
+
+
+WORKS: Mapping[str, Callable[[_Settings, Facts, int], Work]] = {
+    **dict.fromkeys(("ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"), _zero_shot),
+    "TrainingFree": _training_free,
+    **dict.fromkeys(("CoOp", "UPL", "GRIP", "CPL"), _prompt),
+    **dict.fromkeys(("LaFTer", "SelfTraining", "MUST", "DPA", "Supervised"), _full),
+    **dict.fromkeys(("DeFT", "CoFT", "CoFTPlus"), _two_phases),
+}
+
+
+def work_of(run: Run, facts: Facts) -> Work:
+    """What a run does, by its settings."""
+    return WORKS[run.method.trainer](_Settings(run), facts, run.method.shots or 0)
+
+
+def hours(run: Run, facts: Facts) -> float:
+    """Hours of a GPU: of arithmetic, or of reading images, whichever is longer."""
+    size, work = SIZES[run.backbone], work_of(run, facts)
+    arithmetic = size.image * (work.encoded + BACK * work.trained) + BACK * size.prompt * work.prompts
+    return (START + max(1e9 * arithmetic / RATE, (work.encoded + work.trained) / READ)) / 3600
+
+
+def gigabytes(run: Run, facts: Facts) -> float:
+    """Memory of a GPU at the most: weights, and what a micro-batch and the prompts of a step keep."""
+    size, work = SIZES[run.backbone], work_of(run, facts)
+    micro = run.config.get("TRAIN.MICRO_BATCH") or run.config["DATALOADER.TRAIN_X.BATCH_SIZE"]
+    weights = size.parameters * 4e-3 * (COPIES if work.full else 1) + TEXT
+    kept = 1e-3 * (size.kept * (micro if work.trained else 0) + size.kept_prompt * work.at_once)
+    return CONTEXT + weights + kept

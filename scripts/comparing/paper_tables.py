@@ -1,0 +1,255 @@
+"""The paper's table: a row a method, a column a data set, published figures below; and its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from coft.core.files import replacing
+
+from .benchmark import ANY, Benchmark, BySeed, Rows, Unit
+from .figures import panels, write_figure
+from .methods import READS_LABELS
+from .published import far_off
+from .statistics import interval, resampled
+from .tables import BOLD, END, LATEX, MISSING, markdown
+
+MEAN = "mean"
+PLUS_MINUS = "\x03"  # in place of what tabulate would escape
+TEX = {BOLD: r"\textbf{", END: "}", PLUS_MINUS: r"$\pm$"}
+MARKDOWN = {BOLD: "**", END: "**", PLUS_MINUS: "±"}
+SHADES = 15.0  # points of gain or loss that have the deepest colour
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An accuracy.
+
+    Attributes:
+        mean: Percent.
+        half: Half of the width of its 95 % interval; None of published figures.
+        seeds: That it is the mean of; 0 of what draws nothing.
+    """
+
+    mean: float
+    half: float | None = None
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table.
+
+    Attributes:
+        title: Its name.
+        cells: By data set, and the mean where there are all.
+        labels: Whether it has read labels.
+        source: Of published figures; empty of ours.
+    """
+
+    title: str
+    cells: Mapping[str, Cell]
+    labels: bool = False
+    source: str = ""
+
+
+def lines_of(benchmark: Benchmark, rows: Mapping[Unit, Rows], backbone: str) -> list[Line]:
+    """Rows of a backbone's table: ours that have a result, then published ones."""
+    units = {unit.dataset: of_unit for unit, of_unit in rows.items() if unit.backbone == backbone}
+    lines = []
+    for method in benchmark.methods:
+        right = {name: of_unit.right[method.name] for name, of_unit in units.items() if method.name in of_unit.right}
+        if right:
+            lines.append(Line(method.name, _cells(right, list(units)), READS_LABELS.get(method.trainer, False)))
+    for row in benchmark.published:
+        cells = {name: Cell(value) for name, value in row.accuracy.items() if name in units}
+        if row.backbone == backbone and cells:
+            if len(cells) == len(units):
+                cells[MEAN] = Cell(float(np.mean([cell.mean for cell in cells.values()])))
+            lines.append(Line(row.name, cells, source=row.source))
+    return lines
+
+
+def _cells(right: Mapping[str, BySeed], datasets: Sequence[str]) -> dict[str, Cell]:
+    """Accuracies by data set, and their mean; an interval says how far other images and seeds of these sets may lie."""
+    cells, draws = dict[str, Cell](), list[NDArray[np.float64]]()
+    for place, name in enumerate(datasets):
+        if name in right:
+            of_seeds = np.stack(list(right[name].values()))
+            draws.append(100 * (1 - resampled([[(of_seeds,)]], seed=place)[:, 0]))
+            seeds = 0 if ANY in right[name] else len(of_seeds)
+            cells[name] = Cell(100 * float(of_seeds.mean()), _half(draws[-1]), seeds)
+    if len(cells) == len(datasets):
+        mean = float(np.mean([cell.mean for cell in cells.values()]))
+        cells[MEAN] = Cell(mean, _half(np.mean(draws, axis=0)), min(cell.seeds for cell in cells.values()))
+    return cells
+
+
+def _half(draws: NDArray[np.float64]) -> float:
+    low, high = interval(draws)
+    return (high - low) / 2
+
+
+# ---------------------------------------------------------------- files
+
+
+def write_paper(
+    path: Path, benchmark: Benchmark, rows: Mapping[Unit, Rows], called: str, remarks: Sequence[str]
+) -> str:
+    """Write the table as Markdown, CSV and LaTeX, and the figure.
+
+    Args:
+        path: The Markdown file; the others are beside it.
+        benchmark: Its rows, data sets and published figures.
+        rows: Results.
+        called: The command.
+        remarks: For the end of the Markdown file.
+
+    Returns:
+        The Markdown text, and the names of the files.
+    """
+    names = [name for name in benchmark.sets if any(unit.dataset == name for unit in rows)]
+    tables = {
+        backbone: lines_of(benchmark, rows, backbone) for backbone in dict.fromkeys(unit.backbone for unit in rows)
+    }
+    ours = {
+        (backbone, line.title, name): cell.mean
+        for backbone, lines in tables.items()
+        for line in lines
+        if not line.source
+        for name, cell in line.cells.items()
+    }
+    notes = [*far_off(benchmark.published, ours), *remarks]
+    parts = [f"`{called}`"]
+    for backbone, lines in tables.items():
+        parts += [f"### {backbone}", as_markdown(benchmark, lines, names), caption(benchmark, lines, backbone)]
+    text = "\n\n".join(parts) + "\n" + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else "")
+    texts = {
+        ".md": text,
+        ".csv": as_csv(tables).to_csv(index=False),
+        ".tex": "\n".join(as_latex(benchmark, lines, names, backbone, called) for backbone, lines in tables.items()),
+    }
+    for suffix, content in texts.items():
+        with replacing(path.with_suffix(suffix)) as draft:
+            draft.write_text(content, encoding="utf-8")
+    files = [*map(path.with_suffix, texts), write_grid(path.with_suffix(".png"), benchmark, tables, names)]
+    return "\n".join([text, *(f"  {file}" for file in files)])
+
+
+def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:
+    """What the table shows."""
+    sources = dict.fromkeys(f"{line.title}: {line.source}" for line in lines if line.source)
+    published = f" Published figures, not ours: {'; '.join(sources)}." if sources else ""
+    return (
+        f"Top-1 accuracy in percent, {backbone}, in CoOp's splits, whole training sets unlabeled; means of "
+        f"{len(benchmark.seeds)} seeds (or as many as a bracket says), and half of the 95 % interval by bootstrap over "
+        "test images and seeds. Methods of others, and CoFT itself, are our reconstructions. Bold: the best of ours "
+        f"without labels.{published}"
+    )
+
+
+def _table(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Cells and heads, with marks in place of what differs between formats."""
+    columns = [*names, *([MEAN] if len(names) > 1 else [])]
+    ours = [line for line in lines if not line.source and not line.labels]
+    best = {name: max((line.cells[name].mean for line in ours if name in line.cells), default=None) for name in columns}
+    cells = []
+    for line in lines:
+        title = f"{line.title} (published)" if line.source else line.title
+        texts = []
+        for name in columns:
+            cell = line.cells.get(name)
+            bold = cell is not None and line in ours and cell.mean == best[name]
+            texts.append(_text(cell, len(benchmark.seeds), bold))
+        cells.append([title, *texts])
+    return cells, ["method", *(benchmark.sets[name].title if name in benchmark.sets else name for name in columns)]
+
+
+def _text(cell: Cell | None, seeds: int, bold: bool) -> str:
+    if cell is None:
+        return MISSING
+    text = f"{BOLD}{cell.mean:.1f}{END}" if bold else f"{cell.mean:.1f}"
+    text += "" if cell.half is None else f" {PLUS_MINUS}{cell.half:.1f}"
+    return text + (f" ({cell.seeds})" if cell.half is not None and 0 < cell.seeds < seeds else "")
+
+
+def _with(text: str, marks: Mapping[str, str]) -> str:
+    for mark, words in marks.items():
+        text = text.replace(mark, words)
+    return text
+
+
+def as_markdown(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str]) -> str:
+    """The table in Markdown."""
+    cells, heads = _table(benchmark, lines, names)
+    return markdown([[_with(cell, MARKDOWN) for cell in row] for row in cells], heads)
+
+
+def as_latex(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str], backbone: str, called: str) -> str:
+    """The table in LaTeX, for the package booktabs; published figures stand below a rule."""
+    cells, heads = _table(benchmark, lines, names)
+    align = ["left", *["right"] * len(names), "right"][: len(heads)]
+    body = tabulate(cells, heads, tablefmt=LATEX, disable_numparse=True, colalign=align).splitlines()
+    ours = sum(not line.source for line in lines)
+    if 0 < ours < len(lines):
+        body.insert(body.index(r"\midrule") + 1 + ours, r"\midrule")
+    words = _escaped(caption(benchmark, lines, backbone))
+    head = [f"% {called}", r"\begin{table*}", r"\centering", rf"\caption{{{words}}}", r"\resizebox{\linewidth}{!}{%"]
+    return _with("\n".join([*head, *body, "}", r"\end{table*}"]) + "\n", TEX)
+
+
+def _escaped(text: str) -> str:
+    for sign in r"&%$#_":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def as_csv(tables: Mapping[str, Sequence[Line]]) -> pd.DataFrame:
+    """A line for each cell, in full precision."""
+    rows = [
+        {
+            **{"backbone": backbone, "method": line.title, "dataset": name, "accuracy": cell.mean},
+            **{"half_interval": cell.half, "seeds": cell.seeds or 1, "uses_labels": line.labels},
+            **{"published": bool(line.source), "source": line.source},
+        }
+        for backbone, lines in tables.items()
+        for line in lines
+        for name, cell in line.cells.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- figure
+
+
+def write_grid(path: Path, benchmark: Benchmark, tables: Mapping[str, Sequence[Line]], names: Sequence[str]) -> Path:
+    """Draw methods as rows and data sets as columns, coloured by the gain over the first row; a panel a backbone."""
+    columns = [*names, MEAN] if len(names) > 1 else [*names]
+
+    def draw(figure: Any) -> None:
+        for axes, (backbone, lines) in zip(panels(figure, len(tables), 1), tables.items(), strict=True):
+            values = np.array([[_mean(line, name) for name in columns] for line in lines])
+            shade = np.clip((values - values[0]) / SHADES, -1, 1)
+            axes.imshow(shade, cmap="PuOr_r", vmin=-1.4, vmax=1.4, aspect="auto")
+            for (row, column), value in np.ndenumerate(values):
+                if not np.isnan(value):
+                    axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7)
+            titles = [f"{line.title} (published)" if line.source else line.title for line in lines]
+            axes.set_yticks(range(len(lines)), titles, fontsize=8)
+            heads = [benchmark.sets[name].title if name in benchmark.sets else name for name in columns]
+            axes.set_xticks(range(len(columns)), heads, fontsize=8, rotation=40, ha="right")
+            axes.set_title(f"top-1 accuracy %, {backbone}; colour: gain over {lines[0].title}", fontsize=9)
+
+    longest = max(map(len, tables.values()))
+    return write_figure(path, (3 + 0.62 * len(columns), (1.2 + 0.26 * longest) * len(tables)), draw)
+
+
+def _mean(line: Line, name: str) -> float:
+    return line.cells[name].mean if name in line.cells else float("nan")

@@ -1,0 +1,309 @@
+"""The paper's table: what it needs, what it takes, who does which run, and what comes of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from coft.backbones import load
+from coft.core.errors import UserError
+from datasets.splits import save_split
+from scripts.comparing import benchmark_runs, gpus
+from scripts.comparing.benchmark import chosen, plan_units, read_benchmark
+from scripts.comparing.commands import compare
+from scripts.comparing.costs import Facts, gigabytes, hours
+from scripts.comparing.needs import lack_of_set, lack_of_weights, split_file
+from scripts.comparing.parts import dealt
+from scripts.comparing.plan import Run
+from scripts.comparing.published import Published, far_off
+from scripts.comparing.run import run_all
+from tests.datasets.data_roots import load as load_set
+from tests.markdown import table_rows
+
+from .made_up import SETS, SIZES, facts, write_set
+from .test_benchmark import finish
+from .toy_runs import toy_command, toy_run
+
+NAMES = {"dtd": "DescribableTextures", "ucf101": "UCF101", "sun397": "SUN397", "fgvc_aircraft": "FGVCAircraft"}
+NAMES |= {"imagenet": "ImageNet", "eurosat": "EuroSAT"}
+ROWS = ["zero-shot", "UPL", "CoFT", "supervised, all labels"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All eleven sets."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in SETS:
+        write_set(folder, name)
+    return folder
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """OpenAI's weights are to be here, and are not."""
+    path = tmp_path / "ViT-B-16.pt"
+    for module in ("coft.backbones.load", "scripts.comparing.needs"):
+        monkeypatch.setattr(f"{module}.openai_file", lambda name: path)
+    return path
+
+
+def declared(path: Path, backbone: str = "ViT-B/16", sets: tuple[str, ...] = ("dtd", "eurosat")) -> Path:
+    """A declaration of a few made-up sets and rows."""
+    content = yaml.safe_load((Path(load.HOME) / "configs" / "paper.yaml").read_text())
+    content["sets"] = {name: vars(facts(name)) for name in sets}
+    rows = {row if isinstance(row, str) else row["name"]: row for row in content["methods"]}
+    content |= {"backbones": [backbone], "methods": [rows[name] for name in ROWS]}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+# ------------------------------------------------------------------ what is declared
+
+
+def test_the_declaration_is_that_of_the_issue() -> None:
+    paper = read_benchmark("paper")
+    assert len(paper.sets) == 11 and {unit.backbone for unit in paper.units} == {"ViT-B/16"}
+    names = [method.name for method in paper.methods]
+    assert len(names) == 13 and len(paper.seeds) == 3
+    assert {row.row for row in paper.published} <= {*names}
+    assert all(set(row.accuracy) <= set(paper.sets) and row.source for row in paper.published)
+    other = chosen(paper, ["dtd"], ["ViT-B/32", "RN50"], [7])
+    assert [(unit.backbone, unit.dataset) for unit in other.units] == [("ViT-B/32", "dtd"), ("RN50", "dtd")]
+    assert other.seeds == [7]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--benchmark", "paper", "--sets", "dtt"], "--sets: 'dtt'.*dtd"),
+        (["--benchmark", "small", "--backbone", "RN50"], "--backbone is for --benchmark paper"),
+        (["digits", "--dry-run"], "--dry-run are of a benchmark"),
+        (["--benchmark", "paper", "--gpus", "1,1"], "--gpus names 1 several times"),
+        (["--benchmark", "paper", "--gpus", "0,1", "--jobs", "2"], "leave out --jobs"),
+        (["--benchmark", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_mistakes_are_named(words: list[str], said: str) -> None:
+    with pytest.raises((UserError, OSError), match=said):
+        compare(words)
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"])
+def test_a_part_is_one_of_several(part: str) -> None:
+    with pytest.raises(UserError, match=r"--part.*expected I/N"):
+        compare(["--benchmark", "paper", f"--part={part}"])
+
+
+def test_a_declaration_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("sets: {dtd: {classes: 3}}\n")
+    with pytest.raises(UserError, match=r"mine.yaml: not as configs/paper.yaml is"):
+        read_benchmark(str(tmp_path / "mine.yaml"))
+
+
+# ------------------------------------------------------------------ what is missing
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_made_up_sets_are_as_coops(root: Path, name: str) -> None:
+    assert lack_of_set(name, facts(name), root) == ""
+    kind = NAMES.get(name) or "".join(word.title() for word in name.split("_"))
+    data = load_set(kind, root)
+    assert (len(data.train_u), len(data.test)) == (SIZES["train"], SIZES["test"])
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_that_is_missing_or_another_is_named_with_what_to_do(root: Path, tmp_path: Path, name: str) -> None:
+    assert f"bash scripts/data.sh {name} --data {tmp_path}" in lack_of_set(name, facts(name), tmp_path)
+    line = lack_of_set(name, replace(facts(name), test=99), root)
+    assert str(root) in line and "expected" in line and str(SIZES["test"]) in line
+    assert "another version" in line or name == "imagenet"
+
+
+def test_a_split_that_is_not_coops_is_named(tmp_path: Path) -> None:
+    write_set(tmp_path, "dtd")
+    path = split_file("dtd", tmp_path)
+    path.rename(path.with_suffix(".kept"))
+    assert "has not CoOp's split" in lack_of_set("dtd", facts("dtd"), tmp_path)
+    path.write_text('{"train": 7')
+    assert f"{path} cannot be read" in lack_of_set("dtd", facts("dtd"), tmp_path)
+    save_split({"train": [("class_0/0.jpg", 0, "banded")], "val": [], "test": []}, path)
+    line = lack_of_set("dtd", facts("dtd"), tmp_path)
+    assert "has not CoOp's split" in line and f"rm {path} && bash" in line
+
+
+def test_weights_of_a_wrong_checksum_are_named(no_weights: Path) -> None:
+    assert re.search(r"not here: curl .*ViT-B-16.pt https://", lack_of_weights("ViT-B/16"))
+    no_weights.write_bytes(b"something else")
+    assert "is none of OpenAI's files" in lack_of_weights("ViT-B/16")
+    assert lack_of_weights("embedded") == ""
+
+
+def test_a_dry_run_says_what_is_missing_and_what_it_takes_and_does_nothing(
+    no_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["--benchmark", "paper", "--sets", "sun397,dtd", "--data", str(tmp_path), "--output", str(out)]
+    assert compare([*words, "--seeds", "1", "--dry-run", "--gpus", "0,1"]) == 0
+    said = capsys.readouterr().err
+    assert "13 rows, 26 runs; to be done: 26" in said and "26 runs cannot be done so" in said
+    assert "weights of ViT-B/16 are not here" in said and f"data.sh dtd --data {tmp_path}" in said
+    costs = {row[0]: row[1:] for row in table_rows(said)}
+    (total,) = re.findall(r"about (\d+) GPU hours", said)
+    assert float(costs["sun397, ViT-B/16"][1]) > float(costs["dtd, ViT-B/16"][1]) > 0
+    assert int(total) == pytest.approx(sum(float(row[1]) for name, row in costs.items() if "," in name), abs=1)
+    assert not out.exists()
+
+
+def test_nothing_starts_where_nothing_can_be_run(no_weights: Path, tmp_path: Path, root: Path) -> None:
+    no_weights.write_bytes(b"something else")
+    words = ["--benchmark", "paper", "--sets", "dtd", "--seeds", "1", "--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"nothing can be run: .*none of OpenAI's files"):
+        compare([*words, "--data", str(root)])
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------ what it takes
+
+
+@pytest.fixture(scope="module")
+def of_imagenet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """ImageNet's runs of one seed by row."""
+    folder = tmp_path_factory.mktemp("plan")
+    planned = plan_units(chosen(read_benchmark("paper"), ["imagenet"], [], [1]), str(folder), folder / "out")
+    return {run.method.name: run for runs in planned.values() for run in runs}
+
+
+def test_costs_are_of_the_passes_that_runs_make(of_imagenet: dict[str, Run]) -> None:
+    whole = read_benchmark("paper").sets["imagenet"]
+    took = {name: hours(run, whole) for name, run in of_imagenet.items()}
+    assert took["zero-shot"] < took["UPL"] < took["TransCLIP"] < took["CoFT"] < took["CoFT+"] * 1.01
+    # two peers, ten epochs of three forward passes each, and eight labellings of three views or fewer, 33.7 GFLOP
+    least = 2 * 1.281e6 * 33.7e9 * (10 * 3 + 6 * 3) / 125e12 / 3600
+    assert least < took["CoFT"] < 1.3 * least
+    half = replace(whole, train=whole.train // 2)
+    assert hours(of_imagenet["CoFT"], half) == pytest.approx(took["CoFT"] / 2, rel=0.1)
+    memory = {name: gigabytes(run, whole) for name, run in of_imagenet.items()}
+    assert max(memory.values()) < 16 and memory["zero-shot"] < 3 < memory["CoFT"]
+    assert gigabytes(of_imagenet["CoFT"], Facts("few", 10, 100, 0, 100)) < memory["CoFT"]
+
+
+def test_parts_are_whole_apart_and_alike(tmp_path: Path) -> None:
+    runs = [toy_run(tmp_path, f"run {number}") for number in range(30)]
+    took = {run: float(2 + number % 7) for number, run in enumerate(runs)}
+    for count in (1, 2, 4):
+        parts = [dealt(runs, (number, count), took.__getitem__) for number in range(1, count + 1)]
+        assert sorted(run.method.name for part in parts for run in part) == sorted(run.method.name for run in runs)
+        loads = [sum(took[run] for run in part) for part in parts]
+        assert max(loads) - min(loads) <= 8
+        again = dealt(runs[::-1], (1, count), took.__getitem__)
+        assert {*again} == {*parts[0]}
+
+
+# ------------------------------------------------------------------ GPUs
+
+
+def test_gpus_are_those_that_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus.devices([], every=True) == [] and gpus.devices([0, 1]) == ["0", "1"]  # without any
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert gpus.devices([], every=True) == ["0", "1"] and gpus.devices([]) == [] and gpus.devices([1]) == ["1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,3")
+    assert gpus.devices([1, 0]) == ["3", "6"]
+    with pytest.raises(UserError, match=r"--gpus 2: expected numbers from 0 to 1"):
+        gpus.devices([2])
+
+
+def test_a_gpu_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/sh\necho '0, GPU-aa, 80000, 81559'; echo '1, GPU-bb, 3000, 81559'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    gpus.check_free(["0"], 14)
+    for name in ("1", "GPU-bb"):
+        with pytest.raises(UserError, match=f"GPU {name} has 3 of 80 GB free, and a run takes about 14"):
+            gpus.check_free(["0", name], 14)
+    fake.unlink()
+    gpus.check_free(["1"], 14)  # nobody can tell
+
+
+def test_a_gpu_has_one_run_at_a_time(tmp_path: Path) -> None:
+    runs = [toy_run(tmp_path / "runs", name, "together") for name in "ab"]  # each waits for the other
+    assert run_all(runs, devices=["4", "7"], command=toy_command(tmp_path)) == {}
+    assert sorted((run.folder / "device").read_text() for run in runs) == ["4", "7"]
+    others = [toy_run(tmp_path / "runs", name) for name in "cd"]
+    assert run_all(others, devices=["4"], command=toy_command(tmp_path)) == {}
+    assert [(run.folder / "device").read_text() for run in others] == ["4", "4"]
+
+
+# ------------------------------------------------------------------ the table
+
+
+@pytest.fixture
+def finished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path) -> list[str]:
+    """Words of a command whose runs are made by `finish`, but one row of EuroSAT's, which fails."""
+    rates = {"zero-shot": 0.5, "UPL": 0.6, "CoFT": 0.8, "supervised, all labels": 0.9}
+
+    def do_runs(runs: list[Run], *_: object) -> dict[Run, str]:
+        failed = [run for run in runs if (run.method.name, run.dataset) == ("UPL", "eurosat")]
+        finish([run for run in runs if run not in failed], rates)
+        return dict.fromkeys(failed, "killed by SIGKILL; see run.log")
+
+    monkeypatch.setattr(benchmark_runs, "do_runs", do_runs)
+    monkeypatch.setattr("scripts.comparing.needs.lack_of_weights", lambda *_: "")
+    declaration = declared(tmp_path / "mine.yaml")
+    return ["--benchmark", str(declaration), "--data", str(root), "--output", str(tmp_path / "out")]
+
+
+def test_the_table_in_its_three_forms(
+    finished: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark_runs, "versions", lambda toolbox: {"commit": "other"})
+    assert compare(finished) == 1  # runs failed
+    capsys.readouterr()
+    folder = tmp_path / "out" / "benchmark"
+    text = (folder / "mine.md").read_text()
+    heads, *rows = table_rows(text)
+    cells = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
+    assert heads == ["method", "Dtd", "Eurosat", "mean"]
+    assert cells["UPL"]["Eurosat"] == cells["UPL"]["mean"] == "-"
+    assert cells["UPL (published)"] == {"method": "UPL (published)", "Dtd": "44.7", "Eurosat": "-", "mean": "-"}
+    assert re.fullmatch(r"\*\*\d\d\.\d\*\* ±\d\.\d", cells["CoFT"]["mean"])
+    assert "**" not in cells["supervised, all labels"]["Dtd"]
+    assert "killed by SIGKILL" in text and "of other commits than other: abc" in text
+    assert "the set-up differs: UPL on dtd" in text and "arXiv 2602.04337" in text
+    table = pd.read_csv(folder / "mine.csv")
+    coft = table[(table["method"] == "CoFT") & ~table["published"]].set_index("dataset")
+    assert coft.loc["mean", "accuracy"] == pytest.approx(coft.loc[["dtd", "eurosat"], "accuracy"].mean())
+    assert coft.loc["mean", "half_interval"] < coft.loc["dtd", "half_interval"]
+    tex = (folder / "mine.tex").read_text()
+    assert tex.count(r"\midrule") == 2 and r"\toprule" in tex and r"\textbf{" in tex and r"$\pm$" in tex
+    assert r"\caption{" in tex and not re.search(r"[\x00-\x08±]", tex)
+    assert (folder / "mine.png").stat().st_size > 1000
+
+
+def test_what_is_missing_is_left_out_and_the_same_command_goes_on(
+    finished: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*finished, "--data", str(tmp_path / "some")]
+    write_set(tmp_path / "some", "dtd")
+    assert compare(words) == 1
+    said = capsys.readouterr()
+    assert f"data.sh eurosat --data {tmp_path / 'some'}" in said.err and "| Dtd |" in re.sub(" +", " ", said.out)
+    write_set(tmp_path / "some", "eurosat")
+    compare(words)
+    said = capsys.readouterr()
+    assert "missing:" not in said.err and "to be done: 10" in said.err and "Eurosat" in said.out
+
+
+def test_differences_of_more_than_a_point_are_pointed_out_where_ours_should_be_the_same() -> None:
+    figures = [Published("UPL", "UPL", "ViT-B/16", "a table", {"dtd": 44.7, "eurosat": 60.0}, check=True)]
+    ours = {("ViT-B/16", "UPL", "dtd"): 46.0, ("ViT-B/16", "UPL", "eurosat"): 60.9, ("RN50", "UPL", "dtd"): 9.0}
+    (line,) = far_off(figures, ours)
+    assert "UPL on dtd" in line and "46.0" in line and "44.7" in line and "+1.3" in line
+    assert far_off([replace(figures[0], check=False)], ours) == []
