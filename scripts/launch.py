@@ -30,7 +30,7 @@ from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # no
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
 
 CONFIGS = ROOT / "configs"
-SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more
+SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more, but 50 on ImageNet
 
 
 class DatasetArguments(NamedTuple):
@@ -113,7 +113,7 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     backbone = backbone_of(args)
     args = argparse.Namespace(**vars(args))
     args.opts = [*preset(trainer, args.preset), *own_images(args), *args.opts]
-    opts = [*shot_settings(trainer, args.shots), *args.opts]
+    opts = [*shot_settings(trainer, args.shots, args.dataset), *args.opts]
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
     argv += dataset.flags
     if config := trainer_config(trainer, backbone, trusts(args.opts)):
@@ -210,7 +210,7 @@ def own_images(args: argparse.Namespace) -> list[str]:
     return [word for key, value in values.items() for word in (f"DATASET.{key}", value)]
 
 
-def shot_settings(trainer: str, shots: int | None) -> list[str]:
+def shot_settings(trainer: str, shots: int | None, dataset: str) -> list[str]:
     """Settings that go with a number of shots: CoOp's epochs.
 
     Raises:
@@ -225,7 +225,8 @@ def shot_settings(trainer: str, shots: int | None) -> list[str]:
     shots = 16 if shots is None else shots
     if shots < 1:
         raise UserError(f"--shots is {shots}; expected at least 1")
-    return ["DATASET.NUM_SHOTS", str(shots), "OPTIM.MAX_EPOCH", str(SHOT_EPOCHS.get(shots, 200))]
+    epochs = 50 if dataset == "imagenet" else SHOT_EPOCHS.get(shots, 200)
+    return ["DATASET.NUM_SHOTS", str(shots), "OPTIM.MAX_EPOCH", str(epochs)]
 
 
 def trusts(opts: Sequence[str]) -> bool:

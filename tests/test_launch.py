@@ -52,6 +52,11 @@ def test_a_local_file_gets_the_config_of_its_kind(checkpoints: dict[str, Path]) 
     assert launch.trainer_config("CoOp", "RN101").name == "rn101.yaml"
 
 
+def test_coop_has_as_many_epochs_on_imagenet_whatever_the_shots() -> None:
+    argv = arguments("CoOp", "imagenet", "--shots", "16", "--backbone", "RN50")
+    assert value(argv, "OPTIM.MAX_EPOCH") == "50"
+
+
 @pytest.mark.parametrize(("shots", "epochs"), [(1, 50), (2, 100), (4, 100), (8, 200), (16, 200)])
 def test_shots_set_coops_epochs(shots: int, epochs: int) -> None:
     argv = arguments("CoOp", "digits", "--shots", str(shots))

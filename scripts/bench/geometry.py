@@ -85,7 +85,7 @@ def text_costs(clip: CLIP) -> tuple[float, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table. Returns the exit code."""
-    parser = Parser(prog="scripts/bench.sh geometry", description="Operations and memory at the full size of CLIPs.")
+    parser = Parser(prog="scripts/bench.sh --geometry", description="Operations and memory at the full size of CLIPs.")
     parser.add_argument("--backbone", choices=VISION, action="append", help="default: all")
     rows = []
     for name in parser.parse_args(argv).backbone or VISION:

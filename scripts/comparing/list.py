@@ -5,8 +5,11 @@ A list is added to from one machine to the next, so that five seeds of all units
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,15 +175,28 @@ def read_list(path: Path) -> dict[str, Result]:
 
 
 def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]]) -> None:
-    """Add results to a list, at its end. What it has stays, of the same runs, too.
+    """Add results to a list, at its end. What it has stays, of the same runs, too. Several machines may do so at once.
 
     Args:
         path: The list.
         results: Each with its `identity`.
     """
-    present, lines = _lines(path), sorted(_line(of, result) for of, result in results)
-    with replacing(path) as draft:
-        draft.write_text("".join(f"{line}\n" for line in [*present, *lines]), encoding="utf-8")
+    lines = sorted(_line(of, result) for of, result in results)
+    with _alone_in(path.parent), replacing(path) as draft:
+        draft.write_text("".join(f"{line}\n" for line in [*_lines(path), *lines]), encoding="utf-8")
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Context that one process at a time is in, where the file system knows locks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _lines(path: Path) -> list[str]:

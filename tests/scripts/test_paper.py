@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from scripts.comparing import benchmark_runs, gpus
 from scripts.comparing.benchmark import chosen, plan_units, read_benchmark
 from scripts.comparing.commands import compare
 from scripts.comparing.costs import Facts, gigabytes, hours
+from scripts.comparing.list import Result, add_to_list, read_list
 from scripts.comparing.needs import lack_of_set, lack_of_weights, split_file
 from scripts.comparing.parts import dealt
 from scripts.comparing.plan import Run
@@ -202,6 +205,14 @@ def test_parts_are_whole_apart_and_alike(tmp_path: Path) -> None:
         assert max(loads) - min(loads) <= 8
         again = dealt(runs[::-1], (1, count), took.__getitem__)
         assert {*again} == {*parts[0]}
+
+
+def test_parts_that_end_at_once_share_a_list(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    right = {"end": np.array([True, False])}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: add_to_list(kept, [({"seed": seed}, Result(right, 1.0, {}))]), range(24)))
+    assert len(read_list(kept)) == 24
 
 
 # ------------------------------------------------------------------ GPUs
