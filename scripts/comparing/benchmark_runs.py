@@ -97,10 +97,10 @@ def of_commits(results: Mapping[Run, Result]) -> list[str]:
     others.pop(here, None)
     if not others:
         return []
-    counts = ", ".join(f"{commit[:10]} ({count})" for commit, count in others.most_common())
+    counts = ", ".join(f"{commit} ({count})" for commit, count in others.most_common())
     return [
-        f"{counted(others.total(), 'result')} of other commits than {here[:10]}: {counts}; they count. "
-        "--again ROW makes those of a row anew"
+        f"{counted(others.total(), 'result')} of other commits than {here}: {counts}; they count. "
+        "Remove their folders to have them anew, or with --kept add --again ROW"
     ]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from coft.core.files import replacing
+from coft.core.words import counted
 
 from .benchmark import ANY, Benchmark, BySeed, Rows, Unit
 from .figures import panels, write_figure
@@ -147,11 +148,11 @@ def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:
     """What the table shows."""
     sources = dict.fromkeys(f"{line.title}: {line.source}" for line in lines if line.source)
     published = f" Published figures, not ours: {'; '.join(sources)}." if sources else ""
+    seeds = counted(len(benchmark.seeds), "seed")
     return (
-        f"Top-1 accuracy in percent, {backbone}, in CoOp's splits, whole training sets unlabeled; means of "
-        f"{len(benchmark.seeds)} seeds (or as many as a bracket says), and half of the 95 % interval by bootstrap over "
-        "test images and seeds. Methods of others, and CoFT itself, are our reconstructions. Bold: the best of ours "
-        f"without labels.{published}"
+        f"Top-1 accuracy in percent, {backbone}, in CoOp's splits, whole training sets unlabeled; means of {seeds} (or "
+        "as many as a bracket says), and half of the 95 % interval by bootstrap over test images and seeds. Methods of "
+        f"others, and CoFT itself, are our reconstructions. Bold: the best of ours without labels.{published}"
     )
 
 

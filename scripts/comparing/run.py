@@ -100,7 +100,7 @@ def run_all(
         KeyboardInterrupt: On SIGINT, SIGTERM or SIGHUP, after the runs under way were stopped.
     """
     waiting, active, failures = deque(dict.fromkeys(runs)), list[Job](), dict[Run, str]()
-    places = deque[str | None](devices or [None] * jobs)
+    places = deque[str | None](devices) or deque([None] * jobs)
     jobs = len(places)
     lenders, progress = [*(finished or {}), *runs], Progress(list(waiting), finished or {}, jobs)
     with stoppable():
