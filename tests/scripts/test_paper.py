@@ -15,7 +15,7 @@ import yaml
 from coft.backbones import load
 from coft.core.errors import UserError
 from datasets.splits import save_split
-from scripts.comparing import benchmark_runs, gpus
+from scripts.comparing import benchmark_runs
 from scripts.comparing.benchmark import chosen, plan_units, read_benchmark
 from scripts.comparing.commands import compare
 from scripts.comparing.costs import Facts, gigabytes, hours
@@ -24,13 +24,12 @@ from scripts.comparing.needs import lack_of_set, lack_of_weights, split_file
 from scripts.comparing.parts import dealt
 from scripts.comparing.plan import Run
 from scripts.comparing.published import Published, far_off
-from scripts.comparing.run import run_all
 from tests.datasets.data_roots import load as load_set
 from tests.markdown import table_rows
 
 from .made_up import SETS, SIZES, facts, write_set
 from .test_benchmark import finish
-from .toy_runs import toy_command, toy_run
+from .toy_runs import toy_run
 
 NAMES = {"dtd": "DescribableTextures", "ucf101": "UCF101", "sun397": "SUN397", "fgvc_aircraft": "FGVCAircraft"}
 NAMES |= {"imagenet": "ImageNet", "eurosat": "EuroSAT"}
@@ -213,43 +212,6 @@ def test_parts_that_end_at_once_share_a_list(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda seed: add_to_list(kept, [({"seed": seed}, Result(right, 1.0, {}))]), range(24)))
     assert len(read_list(kept)) == 24
-
-
-# ------------------------------------------------------------------ GPUs
-
-
-def test_gpus_are_those_that_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpus.devices([], every=True) == [] and gpus.devices([0, 1]) == ["0", "1"]  # without any
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert gpus.devices([], every=True) == ["0", "1"] and gpus.devices([]) == [] and gpus.devices([1]) == ["1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,3")
-    assert gpus.devices([1, 0]) == ["3", "6"]
-    with pytest.raises(UserError, match=r"--gpus 2: expected numbers from 0 to 1"):
-        gpus.devices([2])
-
-
-def test_a_gpu_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\necho '0, GPU-aa, 80000, 81559'; echo '1, GPU-bb, 3000, 81559'\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    gpus.check_free(["0"], 14)
-    for name in ("1", "GPU-bb"):
-        with pytest.raises(UserError, match=f"GPU {name} has 3 of 80 GB free, and a run takes about 14"):
-            gpus.check_free(["0", name], 14)
-    fake.unlink()
-    gpus.check_free(["1"], 14)  # nobody can tell
-
-
-def test_a_gpu_has_one_run_at_a_time(tmp_path: Path) -> None:
-    runs = [toy_run(tmp_path / "runs", name, "together") for name in "ab"]  # each waits for the other
-    assert run_all(runs, devices=["4", "7"], command=toy_command(tmp_path)) == {}
-    assert sorted((run.folder / "device").read_text() for run in runs) == ["4", "7"]
-    others = [toy_run(tmp_path / "runs", name) for name in "cd"]
-    assert run_all(others, devices=["4"], command=toy_command(tmp_path)) == {}
-    assert [(run.folder / "device").read_text() for run in others] == ["4", "4"]
 
 
 # ------------------------------------------------------------------ the table
