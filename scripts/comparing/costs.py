@@ -20,7 +20,7 @@ TEXT = 0.25  # GB of the text encoder
 
 @dataclass(frozen=True)
 class Size:
-    """A backbone at full size, by `bash scripts/bench.sh geometry`.
+    """A backbone at full size, by `bash scripts/bench.sh --geometry`.
 
     Attributes:
         image: GFLOP of an image.
