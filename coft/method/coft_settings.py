@@ -19,7 +19,7 @@ class Phase1:
     """Parameter-efficient tuning on the seeds."""
 
     epochs: int = setting(10, "epochs of Phase I", at_least=1)
-    min_steps: int = setting(300, "steps of Phase I, at least; an epoch is a pass over the seeds", at_least=0)
+    min_steps: int = setting(100, "steps of Phase I, at least; an epoch is a pass over the seeds", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CoFTSettings:
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
     seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
     prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
-    label_views: int = setting(3, "views of an image that a pseudo-label is the mean of", at_least=1)
+    label_views: int = setting(2, "views of an image that a pseudo-label is the mean of", at_least=1)
     clean_rule: str = setting("softmax", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
     negative: str = setting(
         "fitted",

@@ -9,7 +9,9 @@ from coft.core.table import Table
 from coft.labelling.first_labels import first_scores
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.protocol import Engine
+from coft.method.coft_settings import CoFTSettings
 
+COFT = CoFTSettings()  # for rivals that make their labels, or as many steps, as CoFT does
 OWN, SPREAD, COFTS = "own", "spread", "coft"
 
 
@@ -21,7 +23,8 @@ def labels_setting() -> Any:
 
 def views_setting() -> Any:
     """The setting of a rival that has as many views as CoFT, unless its labels are its own."""
-    return setting(3, "views of an image that a pseudo-label is the mean of; with labels own: 1", at_least=1)
+    about = "views of an image that a pseudo-label is the mean of; with labels own: 1"
+    return setting(COFT.label_views, about, at_least=1)
 
 
 def coft_scores(engine: Engine, labels: str, views: int, tau: float) -> Table:

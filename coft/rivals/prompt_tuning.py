@@ -22,11 +22,8 @@ from coft.labelling.predictor import FinalClassifier, Predictor
 from coft.labelling.protocol import Batch, Engine, Method, Observer, Stream, Tuning
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
-from coft.method.coft_settings import CoFTSettings
 
-from .coft_labels import OWN, coft_scores, labels_setting, views_setting
-
-COFT = CoFTSettings()  # for rivals that make their labels as CoFT does
+from .coft_labels import COFT, OWN, coft_scores, labels_setting, views_setting
 
 
 @dataclass(frozen=True)

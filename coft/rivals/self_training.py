@@ -10,7 +10,7 @@ from coft.labelling.first_labels import likeliest
 from coft.labelling.protocol import Engine, Observer
 from coft.labelling.pseudo_labels import PseudoLabels
 
-from .coft_labels import OWN, coft_scores, labels_setting, views_setting
+from .coft_labels import COFT, OWN, coft_scores, labels_setting, views_setting
 from .full_tuning import FullTuning, TuningSettings
 
 
@@ -29,7 +29,7 @@ class SelfTrainingSettings(LabellingSettings):
     labels: str = labels_setting()
     label_views: int = views_setting()
     equal_steps: bool = setting(False, "as many steps as CoFT has in both phases: PHASE1_STEPS beside the epochs")
-    phase1_steps: int = setting(300, "steps of CoFT's Phase I, for EQUAL_STEPS", at_least=0)
+    phase1_steps: int = setting(COFT.phase1.min_steps, "steps of CoFT's Phase I, for EQUAL_STEPS", at_least=0)
 
 
 class SelfTraining(FullTuning):

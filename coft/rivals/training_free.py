@@ -18,9 +18,9 @@ from coft.labelling.first_labels import zero_shot_logits
 from coft.labelling.neighbours import ANCHORS, Anchors, NeighbourGraph, nearest, neighbour_count, read
 from coft.labelling.prior import prior_offset
 from coft.labelling.protocol import Engine, Method
-from coft.method.coft_settings import CoFTSettings
 
-COFT = CoFTSettings()  # for the prior correction
+from .coft_labels import COFT
+
 ROUNDS, SPREADS = 10, 5  # of TransCLIP: fits of its Gaussians, and between two of them updates of z
 NEAR, FIRST, TEMPERATURE = 3, 8, 50.0  # of TransCLIP
 SWEEPS = 100  # of Sinkhorn's algorithm
@@ -195,7 +195,7 @@ class TrainingFreeSettings:
     """Settings of training-free adaptation."""
 
     rule: str = declared.setting("propagation", "how zero-shot logits are mended", choices=tuple(RULES))
-    label_views: int = declared.setting(3, "views of an image that its features are the mean of", at_least=1)
+    label_views: int = declared.setting(COFT.label_views, "views that features are the mean of", at_least=1)
 
 
 class TrainingFree(Method):

@@ -77,8 +77,8 @@ def test_zero_shot_logits_are_mended_by_a_rule_fitted_to_views_of_the_unlabeled_
     method, again = (on_toys(TrainingFree, TrainingFreeSettings("prior")) for _ in range(2))
     train(method)
     images, clip = method.engine.images, method.engine.clip
-    views = torch.stack([images.views(i, 3, (1, "labels", 0)) for i in range(len(images))])
-    features = sum(F.normalize(clip.visual(views[:, n]), dim=-1) for n in range(3)) / 3
+    views = torch.stack([images.views(i, 2, (1, "labels", 0)) for i in range(len(images))])
+    features = sum(F.normalize(clip.visual(views[:, n]), dim=-1) for n in range(2)) / 2
     of_views, of_pixels = clip.scale * features @ clip.zero_shot_text().t(), zero_shot_logits(method)
     offset = of_views.double() - without_prior(of_views.double())
     mended = method.engine.predict(images.pixels)
