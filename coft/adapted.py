@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 
 from coft.core.errors import UserError
-from coft.core.files import write_table, writing
+from coft.core.files import given_path, write_table, writing
+from coft.core.outside import MOST_TABLE, opened
 from coft.core.progress import bar
 from coft.inference.export.export_options import ExportOptions
 from coft.inference.export.sample import Sample, existing_files, sample, step_for, views_of
 from coft.inference.export.write import export
 from coft.inference.locate_model import FOLDER
-from coft.inference.model import AdaptedModel
+from coft.inference.model import AdaptedModel, whole_batch
 from coft.inference.store import load, save
 from coft.report.write import write_report
 
-from .images.image_sources import holds_paths, image_of, sequence_of
+from .images.image_sources import count_of, holds_paths, item_of, path_of, sequence_of
 
 LABELS = "labels.csv"
 
@@ -89,17 +90,18 @@ class Adapted:
         Raises:
             UserError: If an image cannot be read; it is named.
         """
-        items = sequence_of(images)
+        items, batch_size = sequence_of(images), whole_batch(batch_size)
         parts = [np.zeros((0, len(self.classes_)), dtype=np.float32)]
-        for start in bar(range(0, len(items), batch_size), "predict images"):
-            batch = self._batch(items, range(start, min(start + batch_size, len(items))))
+        count = count_of(items)
+        for start in bar(range(0, count, batch_size), "predict images"):
+            batch = self._batch(items, range(start, min(start + batch_size, count)))
             parts.append(self.model.predict(batch).probabilities.cpu().numpy())
         return np.concatenate(parts)
 
     def _batch(self, items: Any, chosen: Iterable[int]) -> Tensor:
         """Some of the images that `sequence_of` gives, as the encoders read them. Shape (n, 3, size, size)."""
         paths, view = holds_paths(items), self.model.view
-        return self.model.batch([view(items[i] if paths else image_of(items[i], str(i))) for i in chosen])
+        return self.model.batch([view(path_of(items, i) if paths else item_of(items, i)) for i in chosen])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model (safetensors and JSON) and its labels to a folder, which may hold an earlier one.
@@ -107,9 +109,10 @@ class Adapted:
         Raises:
             UserError: If it cannot be written.
         """
-        with writing(Path(folder)):
-            write_table(self.labels_, Path(folder) / LABELS)
-        save(self.model, Path(folder) / FOLDER)  # last: where it is, all is there
+        place = given_path(folder, "folder")
+        with writing(place):
+            write_table(self.labels_, place / LABELS)
+        save(self.model, place / FOLDER)  # last: where it is, all is there
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Adapted:
@@ -122,12 +125,20 @@ class Adapted:
         Raises:
             UserError: If there is no model, or it is damaged.
         """
-        path = Path(folder) / LABELS
+        place = given_path(folder, "folder")
         try:
-            labels = read_labels(path) if path.is_file() else NO_LABELS
+            computes_on = torch.device(device)
+            torch.zeros(1, device=computes_on).item()
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).split("\n")[0][:200]
+            raise UserError(f"device {device!r} cannot be had ({reason}); give 'cpu' or 'cuda'") from error
+        try:
+            labels = read_labels(place / LABELS)
+        except FileNotFoundError:
+            labels = NO_LABELS
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); remove it") from error
-        return cls(load(Path(folder), device), labels.copy(), Path(folder))
+            raise UserError(f"{place / LABELS}: cannot be read ({error}); remove it") from error
+        return cls(load(place, computes_on), labels.copy(), place)
 
     def export(
         self,
@@ -157,7 +168,7 @@ class Adapted:
             UserError: If it cannot be written, or the model has no such form. Then nothing is written.
         """
         export_options, model = ExportOptions(to, peers, single, int8), self._plain()
-        return export(model, Path(folder).expanduser(), export_options, partial(self._sample, model, images))
+        return export(model, given_path(folder, "folder"), export_options, partial(self._sample, model, images))
 
     def _plain(self) -> AdaptedModel:
         """The model on the CPU, in fp32."""
@@ -170,8 +181,8 @@ class Adapted:
     def _sample(self, model: AdaptedModel, images: Any) -> Sample:
         if images is not None:
             items = sequence_of(images)
-            positions = range(len(items))[:: step_for(len(items))]
-            return Sample(self._batch(items, positions).cpu()) if len(items) else Sample()
+            positions = range(count_of(items))[:: step_for(count_of(items))]
+            return Sample(self._batch(items, positions).cpu()) if positions else Sample()
         run_sample = sample(model, self.folder, []) if self.folder else Sample()
         if run_sample.images is not None:
             return run_sample
@@ -197,6 +208,10 @@ NO_LABELS = pd.DataFrame(columns=["path", "class", "confidence", "p_clean", "kep
 def read_labels(path: Path) -> pd.DataFrame:
     """Read `labels_` from a file; texts such as "NA" are names like any other."""
     texts = {"path": str, "class": str}
-    return pd.read_csv(
-        path, dtype=texts, keep_default_na=False, na_values={"p_clean": [""]}, encoding_errors="surrogateescape"
-    )
+    with opened(path, MOST_TABLE) as file:
+        labels = pd.read_csv(
+            file, dtype=texts, keep_default_na=False, na_values={"p_clean": [""]}, encoding_errors="surrogateescape"
+        )
+    if missing := [name for name in NO_LABELS if name not in labels and name != "path"]:
+        raise ValueError(f"it has no column {missing[0]!r}")
+    return labels

@@ -17,7 +17,7 @@ import torch
 
 from coft.adapted import Adapted
 from coft.core.experiment import claim
-from coft.core.files import check_apart, ensure_folder, write_table, writing
+from coft.core.files import check_apart, ensure_folder, given_path, write_table, writing
 from coft.core.finite import check_models
 from coft.core.lock import sole
 from coft.core.progress import bar, lines, log_file, said
@@ -85,7 +85,7 @@ def adapt(
         ```
     """
     spec, names = spec_of(method), given_classes(classes)
-    cfg = settle(spec, backbone, seed, "" if output is None else str(Path(output).expanduser()), settings)
+    cfg = settle(spec, backbone, seed, "" if output is None else str(given_path(output, "output")), settings)
     spec.settings_of(cfg)  # a mistake is to be known before images are read
     if output is not None and is_path(images) and Path(images).expanduser().is_dir():
         check_apart(Path(images).expanduser(), Path(cfg.OUTPUT_DIR), "output")

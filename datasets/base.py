@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from coft.core import forms
 from coft.core.errors import UserError
-from coft.core.files import read_json
+from coft.core.forms import Anything, List, PathText, Record, Text, whole
+from coft.core.outside import read_json
 from coft.engine.class_names import check_classnames
 from dassl.data.datasets import DatasetBase, Datum
 
@@ -148,6 +150,11 @@ def keep_classes(items: Items, labels: Sequence[int], num_classes: int) -> Items
     ]
 
 
+PARTS = ("train", "val", "test")
+ROW = forms.Row((PathText(), whole(0, 1_000_000), Text(1000, least=1)))
+FORM = Record(dict.fromkeys(PARTS, List(ROW, most=100_000_000)), others=Anything())
+
+
 def read_split(
     path: Path, image_dir: Path, classnames: Sequence[str] = (), new_folders: Mapping[str, str] | None = None
 ) -> tuple[Items, Items, Items]:
@@ -168,8 +175,9 @@ def read_split(
     """
     try:
         parts = read_json(path)
-        rows = [[_check_row(*row) for row in parts[part]] for part in ("train", "val", "test")]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        FORM.check(parts)
+        rows: list[list[Row]] = [[_within(*row) for row in parts[part]] for part in PARTS]
+    except (OSError, ValueError) as error:
         raise UserError(
             f"split file {path}: expected JSON with train, val and test lists of [path, label, class name] "
             f"({type(error).__name__}: {error}); fetch the file again"
@@ -186,16 +194,14 @@ def read_split(
     return train, val, test
 
 
-def _check_row(path: Any, label: Any, name: Any) -> Row:
-    """Check a row of a split file.
+def _within(path: str, label: int, name: str) -> Row:
+    """A row of a split file.
 
     Raises:
-        ValueError: If a value has a wrong type (True is no label), or the path leads out of the data set.
+        ValueError: If the path leads out of the data set.
     """
-    if not (isinstance(path, str) and type(label) is int and isinstance(name, str)):
-        raise ValueError(f"{[path, label, name]!r:.80}")
-    if label < UNKNOWN or "\0" in path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
-        raise ValueError(f"label {label} or path {path!r:.80} is none")
+    if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+        raise ValueError(f"path {path!r:.80} leads out of the data set")
     return path, label, name
 
 

@@ -127,8 +127,15 @@ def folder_label(path: str, label_of_name: Mapping[str, int]) -> int:
 
 
 def make_item(folder: Path, entry: Entry, label: int, names: Sequence[str]) -> Datum:
-    """Make a Datum of an image of the index."""
-    return Datum(impath=str(folder / entry.path), label=label, classname=names[label] if label >= 0 else "")
+    """Make a Datum of an image of the index.
+
+    Raises:
+        UserError: If it is gone meanwhile.
+    """
+    try:
+        return Datum(impath=str(folder / entry.path), label=label, classname=names[label] if label >= 0 else "")
+    except AssertionError as error:  # of Dassl, which looks for the file
+        raise UserError(f"image {folder / entry.path} was there, and is gone; give the command again") from error
 
 
 def first_of_each_content(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum]:

@@ -12,11 +12,13 @@ from torch import nn
 
 from coft.core.errors import UserError
 from coft.core.experiment import OtherRunError, check_identity, write_json
-from coft.core.files import read_json
 from coft.core.finite import check_models
+from coft.core.forms import Text, mapping
+from coft.core.outside import read_json, read_text
 from coft.engine.session import Session
 
 IDENTITY = "trained_on.json"
+MOST_IDENTITY = 1 << 24  # bytes
 OF_CHECKPOINT = "give another checkpoint, or train again with a lower OPTIM.LR"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -101,8 +103,8 @@ def last_epoch(directory: Path, names: Sequence[str]) -> int | None:
     for name in names:
         pointer = directory / name / "checkpoint"
         if not (directory / name / "model-best.pth.tar").exists() and pointer.is_file():
-            last = pointer.read_text(encoding="utf-8").strip().rpartition("-")[2]
-            if not last.isdecimal():
+            last = read_text(pointer, 4096).strip().rpartition("-")[2]
+            if not (last.isdecimal() and len(last) < 10):
                 raise UserError(f"{pointer}: names no checkpoint; give --load-epoch")
             return int(last)
     return None
@@ -142,7 +144,8 @@ def check_kept_identity(trainer: Any, folder: Path) -> None:
     if not path.is_file():  # a run of before, or of another toolbox
         return
     try:
-        kept = dict(read_json(path))
-    except (OSError, ValueError, TypeError) as error:
+        kept: dict[str, str] = read_json(path, MOST_IDENTITY)
+        mapping(Text(1 << 22)).check(kept)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); remove it, or train again") from error
     check_identity(kept, trainer.session.identity)

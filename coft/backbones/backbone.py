@@ -18,6 +18,7 @@ from .feature_cache import cached
 from .joint import members_of
 from .load import fingerprint
 from .prompts import NO_SYNONYMS, DualPrompts, Synonyms, ensemble_features, template_features
+from .tower import width_of
 from .visual_tuning import light_module
 
 FEATURE_CACHE: Path | None = cache_folder() / "features"
@@ -136,7 +137,8 @@ class ClassBackbone:
         """
         weights = self.identity.get("backbone") or fingerprint(self.clip_model)
         parts = [*cache_key(weights, self.device.type, images, num_views, key), *(["bf16"] if self.in_bf16 else [])]
-        return cached(compute, FEATURE_CACHE, *parts)
+        count, width = len(images), width_of(self.clip_model)
+        return cached(compute, FEATURE_CACHE, *parts, shape=(count, width))
 
 
 def cache_key(

@@ -17,7 +17,8 @@ from coft.backbones.prompts import NO_SYNONYMS, Synonyms, plain_name, template_f
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
 from coft.core.errors import UserError, did_you_mean
-from coft.core.files import read_json
+from coft.core.forms import List, Misfit, Text, mapping
+from coft.core.outside import read_json
 from coft.core.paths import HOME
 from coft.core.sanitize import some_of
 
@@ -31,7 +32,9 @@ MOST_IN_ALL = 100_000  # most sentences of a file, since CLIP encodes each of th
 CHUNK = 512  # sentences that are encoded at a time
 # Stems of the description files of data sets that Dassl's registry calls by another name.
 OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
-FORM = 'expected JSON {"class name": ["a sentence", ...], ...}'
+EXPECTED = 'expected JSON {"class name": ["a sentence", ...], ...}'
+SENTENCES = List(Text(100_000, least=1, lines=True), 1, MOST_SENTENCES)
+FORM = mapping(SENTENCES, names=Text(1000, least=1))
 
 
 def class_key(classname: str) -> str:
@@ -148,15 +151,16 @@ def load_descriptions(path: Path) -> Descriptions:
     """
     try:
         content = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"descriptions {path}: cannot be read ({error}); {FORM}") from error
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"descriptions {path}: {FORM}")
-    if (total := sum(len(sentences) for sentences in content.values() if isinstance(sentences, list))) > MOST_IN_ALL:
+        FORM.check(content)
+    except (OSError, ValueError) as error:
+        raise UserError(f"descriptions {path}: cannot be read ({error}); {EXPECTED}") from error
+    if not content:
+        raise UserError(f"descriptions {path}: no class in it; {EXPECTED}")
+    if (total := sum(map(len, content.values()))) > MOST_IN_ALL:
         raise UserError(f"descriptions {path}: {total} sentences; at most {MOST_IN_ALL} are read: take fewer")
     for classname, sentences in content.items():
         check_sentences(sentences, f"descriptions {path}, class {classname!r}")
-    return {class_key(name): [sentence.strip() for sentence in sentences] for name, sentences in content.items()}
+    return {class_key(name): [" ".join(text.split()) for text in sentences] for name, sentences in content.items()}
 
 
 def check_sentences(sentences: Any, where: str) -> None:
@@ -169,12 +173,10 @@ def check_sentences(sentences: Any, where: str) -> None:
     Raises:
         UserError: If it is no such list, or if a sentence is empty, repeated, or longer than CLIP reads.
     """
-    if not isinstance(sentences, list) or not all(isinstance(entry, str) and entry.strip() for entry in sentences):
-        raise UserError(f"{where}: {FORM}, without empty sentences; mend it")
-    if not sentences:
-        raise UserError(f"{where}: no sentence; write one, or leave the class out of the file")
-    if len(sentences) > MOST_SENTENCES:
-        raise UserError(f"{where}: {len(sentences)} sentences; at most {MOST_SENTENCES} are read: take fewer")
+    try:
+        SENTENCES.check(sentences, where)
+    except Misfit as error:
+        raise UserError(f"{error}; mend it") from error
     keys = set()
     for sentence in sentences:
         if class_key(sentence) in keys:

@@ -14,13 +14,32 @@ import torch.nn.functional as F
 from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
+from coft.core.forms import Anything, Misfit, Number, Record, Text
+from coft.core.tensors import Array, Tensors, floats, load_saved
+
 FORMAT = "coft-clip/1"
 VOCABULARY = 49408
 SPELLING_BUCKETS = 2048
+WIDTH = (1, 16_384)
+FORM = Record(
+    {
+        "format": Text(choices=(FORMAT,)),
+        "state_dict": Record({"token_embedding.weight": floats((1, VOCABULARY), WIDTH)}, others=Array()),
+        "token_ids": Array(((1, VOCABULARY),), (torch.int64,)),
+        "spelling": Record(
+            {
+                "weight": Array(((SPELLING_BUCKETS, SPELLING_BUCKETS), WIDTH), (torch.int8,)),
+                "scale": Number(0, 1e6),
+                "norm": Number(0, 1e6),
+            }
+        ),
+    },
+    others=Anything(),
+)
 TOKEN_SHARE = 0.25  # share of an unseen token's norm that comes from its number and not from its letters
 
 
-def load_embedded(path: str | Path) -> dict[str, Tensor]:
+def load_embedded(path: str | Path) -> Tensors:
     """Read a compact checkpoint and expand it.
 
     Args:
@@ -31,34 +50,14 @@ def load_embedded(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: If the file is no compact checkpoint.
-        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises any exception on damaged bytes
-        raise ValueError(f"{path}: not a checkpoint of the embedded CLIP ({type(error).__name__})") from None
-    problem = _problem(checkpoint)
-    if problem:
-        raise ValueError(f"{path}: not a checkpoint of the embedded CLIP: {problem}")
-    return expand(checkpoint)
-
-
-def _problem(checkpoint: Any) -> str | None:
-    """What is wrong with a checkpoint, as a phrase; None if nothing is."""
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        return f"expected a dict with format {FORMAT!r}"
-    for key, kind in (("state_dict", dict), ("token_ids", Tensor), ("spelling", dict)):
-        if not isinstance(checkpoint.get(key), kind):
-            return f"expected {key!r} as {kind.__name__}"
-    rows = checkpoint["state_dict"].get("token_embedding.weight")
-    ids = checkpoint["token_ids"]
-    if rows is None or len(rows) != len(ids):
-        return "token_ids and token_embedding.weight differ in length"
-    if not (ids.diff() > 0).all() or ids[0] < 0 or ids[-1] >= VOCABULARY:
-        return f"token_ids must be sorted, distinct and below {VOCABULARY}"
-    return None
+        checkpoint = load_saved(Path(path))
+        FORM.check(checkpoint)
+        return expand(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a checkpoint of the embedded CLIP: {error}") from None
 
 
 def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -69,9 +68,16 @@ def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
     Returns:
         New tensors by OpenAI's names, fp16. Token embeddings have shape (49408, width).
+
+    Raises:
+        Misfit: If its parts do not fit together.
     """
+    rows, ids = checkpoint["state_dict"]["token_embedding.weight"], checkpoint["token_ids"]
+    if len(rows) != len(ids) or rows.shape[1] != checkpoint["spelling"]["weight"].shape[1]:
+        raise Misfit("token_ids, token_embedding.weight and spelling differ in length")
+    if not (ids.diff() > 0).all() or ids[0] < 0 or ids[-1] >= VOCABULARY:
+        raise Misfit(f"token_ids must be sorted, distinct and below {VOCABULARY}")
     state_dict = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
-    ids = checkpoint["token_ids"]
     rows = spelled_embeddings(checkpoint["spelling"]).to(state_dict["token_embedding.weight"].dtype)
     rows[ids] = state_dict["token_embedding.weight"]
     state_dict["token_embedding.weight"] = rows

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from coft.core.files import broken_member, replacing
+from coft.core.files import replacing
 from coft.core.finite import first_not_finite
+from coft.core.tensors import Array, load_saved
 
 log = logging.getLogger(__name__)
+BYTES = 4  # of a number
 MAPPED = 256 << 20  # bytes of a file that is mapped into memory, not read: the system takes its pages back
 
 
-def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str) -> Tensor:
+def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str, shape: tuple[int, int]) -> Tensor:
     """Compute a tensor, or read it back if an earlier run has stored it under the same key.
 
     Args:
         compute: Computes the tensor.
         folder: Folder of the cache; None computes every time.
         *key: Everything that the tensor depends on.
+        shape: Of the tensor.
 
     Returns:
         The tensor. Its bits are the same in both cases.
@@ -31,7 +35,7 @@ def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str) -> Ten
     if folder is None:
         return compute()
     path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.pt"
-    if (stored := _read(path)) is not None:
+    if (stored := _read(path, shape)) is not None:
         log.info("Reading image features from %s", path)
         return stored
     result = compute()
@@ -45,24 +49,30 @@ def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str) -> Ten
         _warn_once(folder, error)
         return result
     large = result.numel() * result.itemsize > MAPPED
-    mapped = _read(path) if large else None
+    mapped = _read(path, shape) if large else None
     return result if mapped is None else mapped
 
 
-def _read(path: Path) -> Tensor | None:
-    """The tensor that an earlier run stored; None if there is none, or if it is damaged."""
+def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """The tensor that an earlier run stored; None if there is none, or if it is damaged or another one."""
     try:
-        if not path.is_file():
-            return None
-        if not (broken := broken_member(path)):
-            features = torch.load(path, weights_only=True, mmap=path.stat().st_size > MAPPED)
-            if isinstance(features, Tensor) and not first_not_finite({"features": features}):
-                return features
-        reason = broken or "no finite numbers"
-    except Exception as error:  # torch raises any exception on damaged bytes
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        features: Tensor = load_saved(path, mapped=math.prod(shape) * BYTES > MAPPED)
+        form_of(shape).check(features, "the tensor")
+        if not first_not_finite({"features": features}):
+            return features
+        reason = "no finite numbers"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error)[:100]
     log.warning("Image features in %s are damaged (%s) and are computed anew", path, reason)
     return None
+
+
+def form_of(shape: tuple[int, int]) -> Array:
+    """The form of what is stored: fp32, and of very many images fp16."""
+    halves = (torch.float16,) if math.prod(shape) * BYTES > MAPPED else ()
+    return Array(tuple((side, side) for side in shape), (torch.float32, *halves))
 
 
 _warned_folders: set[str] = set()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import warnings
-import zipfile
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -18,22 +15,21 @@ from torch import nn
 
 from coft.backbones.architecture import CLIP_MEAN as CLIP_MEAN  # for scripts of users
 from coft.backbones.architecture import CLIP_STD as CLIP_STD
-from coft.backbones.architecture import Architecture, common_architecture
-from coft.backbones.embedded import load_embedded
+from coft.backbones.architecture import STRIDE, Architecture, common_architecture
+from coft.backbones.clip_file import file_sha256, read_state, side_of, version_of
 from coft.backbones.joint import JointClip
 from coft.backbones.members import member_names
 from coft.backbones.open_clip_names import ALIASES, is_open_clips
 from coft.core.errors import UserError, did_you_mean
-from coft.core.files import broken_member
 from coft.core.finite import check_finite
 from coft.core.paths import HOME
+from coft.core.tensors import Tensors
 
 log = logging.getLogger(__name__)
 
 WEIGHTS = HOME / "weights"
 EMBEDDED = {"embedded": WEIGHTS / "embedded.pt", "embedded-vit": WEIGHTS / "embedded-vit.pt"}
 OPENAI_RESOLUTION = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}
-State = dict[str, torch.Tensor]
 DAMAGED = "get the file again, or use another backbone"
 
 
@@ -62,11 +58,8 @@ def architecture(name: str, trust_jit: bool = False) -> Architecture:
     if name in clip.available_models():
         return Architecture(OPENAI_RESOLUTION.get(name, 224), name.startswith("ViT"))
     state = _read_state(name, trust_jit)
-    if "visual.proj" in state:
-        patches = state["visual.positional_embedding"].shape[0] - 1
-        return Architecture(round(patches**0.5) * state["visual.conv1.weight"].shape[-1], True)
-    positions = state["visual.attnpool.positional_embedding"].shape[0] - 1
-    return Architecture(round(positions**0.5) * 32, False)
+    is_vit = "visual.proj" in state
+    return Architecture(side_of(state) * (state["visual.conv1.weight"].shape[-1] if is_vit else STRIDE), is_vit)
 
 
 def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
@@ -104,12 +97,14 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _build(state: State) -> CLIP:
+def _build(state: Tensors) -> CLIP:
     """A CLIP of fp32 tensors. No weights are drawn that would be replaced at once: it is built of shapes first."""
     with torch.device("meta"):
         model = build_model({name: value.to("meta") for name, value in state.items()})
-    names = model.state_dict().keys()
-    tensors = {name: _full_precision(value) for name, value in state.items() if name in names}
+    kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}
+    if wrong := [name for name, value in state.items() if kinds.get(name) not in (None, value.is_floating_point())]:
+        raise ValueError(f"{wrong[0]} is of {state[wrong[0]].dtype}")
+    tensors = {name: _full_precision(value) for name, value in state.items() if name in kinds}
     model.load_state_dict(tensors, assign=True)
     for block in model.transformer.resblocks:  # the mask is in no state dict
         block.attn_mask = model.build_attention_mask()
@@ -137,12 +132,12 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_state(name: str, trust_jit: bool) -> State:
+def _read_state(name: str, trust_jit: bool) -> Tensors:
     path = _locate(name)
     try:
-        return _read_file(str(path), trust_jit, *_version(path))
+        return read_state(path, trust_jit)
     except OSError as error:
-        raise UserError(f"backbone {name}: cannot read {path} ({error}); see to the file") from error
+        raise UserError(f"backbone {name}: cannot read {path} ({error.strerror or error}); see to the file") from error
 
 
 def _locate(name: str) -> Path:
@@ -200,83 +195,9 @@ def check_openai(name: str) -> None:
     """
     url, target = openai_url(name), openai_file(name)
     digest = url.split("/")[-2]
-    actual = file_sha256(target, *_version(target))
+    actual = file_sha256(target, *version_of(target))
     if actual != digest:
         raise UserError(
             f"backbone {target}: is none of OpenAI's files (SHA-256 {actual[:12]}..., expected {digest[:12]}...); "
             f"remove it, and it is downloaded again from {url}"
         )
-
-
-def _version(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
-
-
-@lru_cache(maxsize=4)
-def file_sha256(path: Path, mtime: int, size: int) -> str:
-    """SHA-256 of a file, in hexadecimal. Time and size belong to the cache key: a changed file is read again."""
-    with path.open("rb") as file:
-        return _sha256(file)
-
-
-@lru_cache(maxsize=1)
-def _read_file(path: str, trust_jit: bool, mtime: int, size: int) -> State:
-    """Read the tensors of a file. Time and size belong to the cache key: a changed file is read again."""
-    if broken := broken_member(Path(path)):
-        raise UserError(f"backbone {path}: is damaged (checksum of {broken}); get the file again")
-    if _is_torchscript(path):
-        return _read_torchscript(path, trust_jit)
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises UnpicklingError, EOFError, RuntimeError and others
-        raise UserError(f"backbone {path}: not a checkpoint of tensors alone; save model.state_dict()") from error
-    if isinstance(loaded, dict) and loaded.get("format") == "coft-clip/1":
-        return _expand(path)
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or "text_projection" not in state:
-        raise UserError(f"backbone {path}: holds no CLIP state dict (no 'text_projection'); save model.state_dict()")
-    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-def _expand(path: str) -> State:
-    try:
-        return load_embedded(path)
-    except ValueError as error:
-        raise UserError(f"backbone {error}; check the file out again") from error
-
-
-def _read_torchscript(path: str, trust_jit: bool) -> State:
-    openai_digests = {url.split("/")[-2] for url in clip._MODELS.values()}
-    digest = file_sha256(Path(path), *_version(Path(path)))
-    if digest not in openai_digests and not trust_jit:
-        raise UserError(
-            f"backbone {path}: a TorchScript archive is a program, and this is none of OpenAI's (SHA-256 "
-            f"{digest[:12]}...); save its state_dict(), or set MODEL.BACKBONE.TRUST_JIT True if you trust it"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # nobody can change the format of OpenAI's files
-        try:
-            state = torch.jit.load(path, map_location="cpu").state_dict()
-        except Exception as error:  # torch raises any exception on damaged bytes
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"backbone {path}: a TorchScript archive that cannot be read ({reason}); get the file again"
-            ) from error
-    return {
-        key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
-    }
-
-
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _is_torchscript(path: str) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())

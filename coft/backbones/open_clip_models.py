@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import pickle
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from coft.backbones.architecture import CLIP_MEAN, CLIP_STD, Architecture, is_de
 from coft.backbones.open_clip_names import FROZEN_STAGES, Source, source_of
 from coft.backbones.open_clip_text import check_text, tokenizer_of
 from coft.core.errors import UserError
-from coft.core.files import utf8_path
+from coft.core.tensors import Array, load_safetensors, load_saved
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes with the rates of dropout modules
@@ -69,8 +68,10 @@ def load_open_clip(name: str) -> nn.Module:
         UserError: If the model cannot be loaded, or its parts do not fit together.
     """
     source = source_of(name)
+    # Without content first: the file has to fit what the config says before memory is taken for that.
+    state = _fitting_weights(build(name, source.config, "meta"), source)
     model: Any = build(name, source.config, "cpu")
-    model.load_state_dict(_fitting_weights(model, source))
+    model.load_state_dict(state)
     tokenizer = tokenizer_of(source)
     if tokenizer is not None:
         model.tokenizer = tokenizer
@@ -135,7 +136,13 @@ def _fitting_weights(model: Any, source: Source) -> State:
         UserError: If a name or shape does not fit.
     """
     path = source.weights()
-    state = _convert_names(model, read_tensors(source.name, path))
+    try:
+        state = _convert_names(model, read_tensors(source.name, path))
+    except (RuntimeError, AssertionError, AttributeError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"backbone {source.name}: tensors of {path.name} are of other shapes than a CLIP's ({_first_line(error)}); "
+            f"give the config that the weights were saved with"
+        ) from error
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     misfits = [key for key, shape in shapes.items() if key not in state or state[key].shape != shape]
     misfits += [key for key in state if key not in shapes]
@@ -181,19 +188,15 @@ def read_tensors(name: str, path: Path) -> State:
         UserError: If the file holds no tensors, or anything besides them.
     """
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            with utf8_path(path) as named:
-                loaded: Any = load_file(named)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (Exception, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"backbone {name}: {path} is no file of tensors alone ({type(error).__name__}); save model.state_dict()"
-        ) from error
+        loaded = load_safetensors(path)[0] if path.suffix == ".safetensors" else load_saved(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"backbone {name}: {path} is no file of tensors ({reason}); save model.state_dict()") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    state = state if isinstance(state, dict) else {}
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if wrong := [key for key, value in tensors.items() if not Array().takes(value)]:
+        raise UserError(f"backbone {name}: {path}: {wrong[0]} is of {tensors[wrong[0]].dtype}; save it as floats")
     if not tensors:
         raise UserError(f"backbone {name}: {path} has no tensors by name; save model.state_dict()")
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}

@@ -16,7 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from coft.core.errors import UserError, did_you_mean
-from coft.core.files import read_json
+from coft.core.forms import (
+    Anything,
+    Either,
+    Flag,
+    List,
+    Misfit,
+    Nothing,
+    Number,
+    Record,
+    Text,
+    mapping,
+    maybe,
+    numbers,
+    whole,
+)
+from coft.core.outside import read_json
 from coft.core.paths import HOME
 
 log = logging.getLogger(__name__)
@@ -37,6 +52,48 @@ FILES = (  # in open_clip's order of preference
     "model.pth",
 )
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+# The form of a config: what sizes depend on has bounds of its own, and open_clip says which other names there are.
+PLAIN = Either((Nothing(), Flag(), Number(-100_000, 100_000), Text(200)))
+OPTION = Either((PLAIN, List(PLAIN, most=16), mapping(PLAIN, 32)))
+SIDE, WIDTH, LAYERS, HEADS, RATIO = whole(1, 4096), whole(1, 32_768), whole(1, 256), whole(1, 1024), Number(0.01, 64)
+NAME, OPTIONS = maybe(Text(200)), maybe(mapping(OPTION, 32))
+SIZES = {"width": WIDTH, "mlp_ratio": RATIO, "act_kwargs": OPTIONS, "norm_kwargs": OPTIONS}
+VISION = Record(
+    optional={
+        **SIZES,
+        "image_size": Either((SIDE, List(SIDE, 2, 2))),
+        "patch_size": maybe(SIDE),
+        "layers": Either((LAYERS, List(LAYERS, 4, 4))),
+        "head_width": WIDTH,
+        "attn_pooler_queries": WIDTH,
+        "attn_pooler_heads": HEADS,
+        "timm_model_name": NAME,
+    },
+    others=OPTION,
+)
+TEXT = Record(
+    optional={
+        **SIZES,
+        "context_length": whole(4, 4096),
+        "vocab_size": whole(1, 10_000_000),
+        "heads": HEADS,
+        "layers": LAYERS,
+        "hf_model_name": NAME,
+        "hf_tokenizer_name": NAME,
+        "tokenizer_kwargs": OPTIONS,
+        "pad_id": whole(0, 10_000_000),
+        "eos_id": whole(0, 10_000_000),
+    },
+    others=OPTION,
+)
+MODEL = Record({"embed_dim": WIDTH, "vision_cfg": VISION, "text_cfg": TEXT}, {"custom_text": Flag()}, others=OPTION)
+PREPROCESSING = Record(
+    optional={"mean": maybe(numbers(0, 1, 3)), "std": maybe(numbers(0.001, 10, 3)), "interpolation": NAME},
+    others=OPTION,
+)
+FORM = Record({"model_cfg": MODEL}, {"preprocess_cfg": maybe(PREPROCESSING)}, others=Anything())
+MOST_BYTES = 1 << 24  # of a config
 
 
 @dataclass(frozen=True)
@@ -109,14 +166,12 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"backbone {name}: there is no {path}; open_clip writes one with model_cfg and preprocess_cfg")
     try:
-        content = read_json(path)
+        content: dict[str, Any] = read_json(path, MOST_BYTES)
+        FORM.check(content)
+    except Misfit as error:
+        raise UserError(f"backbone {name}: {path}: {error}; give what open_clip writes") from error
     except (OSError, ValueError) as error:
         raise UserError(f"backbone {name}: {path} cannot be read ({error}); copy it again") from error
-    parts = content.get("model_cfg") if isinstance(content, dict) else None
-    if not isinstance(parts, dict) or not all(isinstance(parts.get(key), dict) for key in ("vision_cfg", "text_cfg")):
-        raise UserError(
-            f"backbone {name}: {path} has no model_cfg with vision_cfg and text_cfg; give what open_clip writes"
-        )
     return content
 
 

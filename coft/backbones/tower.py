@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coft.backbones.joint import members_of
 from coft.backbones.residual_block import feed_forward, is_plain_block, layer_norm, run_causal_block
 from coft.backbones.tokens import CLIP_TOKENIZER, Tokenizer
 
@@ -158,3 +159,17 @@ def tower_of(clip_model: Any) -> TextTower:
     """The text encoder of a CLIP of any family. A model without a tokenizer gets that of CLIP."""
     module = getattr(clip_model, "text", clip_model)
     return TextTower(module, getattr(clip_model, "tokenizer", CLIP_TOKENIZER))
+
+
+def width_of(clip_model: Any) -> int:
+    """Length of the features of a CLIP of any family; of several side by side their sum."""
+    modules = [tower_of(member).module for member in members_of(clip_model)]
+    projections = [module.text_projection for module in modules]
+    return sum(
+        module.ln_final.weight.shape[0]
+        if projection is None
+        else projection.out_features
+        if isinstance(projection, nn.Linear)
+        else projection.shape[-1]
+        for module, projection in zip(modules, projections, strict=True)
+    )

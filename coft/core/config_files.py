@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from .errors import UserError, did_you_mean
+from .outside import read_text
 from .settings import Key, shown
 
 SUFFIXES = (".yaml", ".yml")
@@ -86,7 +87,7 @@ def _text(flag: str, file: Path) -> str:
     if file.stat().st_size > LARGEST:
         raise UserError(f"{flag} {file}: too large for a config ({file.stat().st_size} bytes); check the path")
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_text(file, LARGEST, "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{flag} {file}: is no text in UTF-8; check the path") from error
 

@@ -16,10 +16,12 @@ import yaml
 import coft
 from coft.core.errors import UserError
 from coft.core.files import ensure_folder, replacing
+from coft.core.outside import read_text
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
 
 CONFIG = "config.yaml"
+MOST_CONFIG = 1 << 24  # bytes: a list of classes may be in it
 KEPT = {"kept": "zero-shot CLIP"}  # of a summary, where nothing was trained; reports read it
 TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first of what differs
 
@@ -47,9 +49,9 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / CONFIG
     try:
-        if not path.is_file():
-            return None
-        return flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        return flatten(yaml.safe_load(read_text(path, MOST_CONFIG)) or {})
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from error
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
+import shutil
+import stat
+import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from coft.core.errors import UserError
+from coft.core.forms import PathText
+from coft.core.settings import shown
 
 ABANDONED = 3600  # seconds after which a draft is nobody's
-MOST_JSON = 1 << 30  # bytes
+CSV_END = "\r\n"
+MOST_LINKS = 40  # that lead from one to another, as the system takes them
 LONGEST_STEM = 64  # characters of a draft's name: a name may be as long as the system takes, its draft has more
+
+
+def given_path(path: Any, name: str) -> Path:
+    """A path that a program gives, with the user's home for a ~.
+
+    Args:
+        path: A text, or what stands for a path.
+        name: What the program calls it, for the error.
+
+    Raises:
+        UserError: If it is none.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not PathText().takes(text):
+        raise UserError(f"{name} is {shown(path)}; expected {PathText().expected}")
+    return Path(text).expanduser()
 
 
 def ensure_folder(path: Path, flag: str) -> None:
@@ -105,16 +124,30 @@ def remedy(error: Exception) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name beside it, and rename it when all is written.
 
+    Links are followed to the file that they name. What is no plain file, such as a pipe, standard output or the null
+    device, stays what it is, and gets all that was written.
+
     Yields:
         The temporary path, with the same suffix.
+
+    Raises:
+        OSError: If nothing can be written there: at a folder, a disk, or a circle of links.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stem = f".{path.stem[:LONGEST_STEM]}"
-    draft = path.with_name(f"{stem}.{os.getpid()}.tmp{path.suffix}")
-    _clear(path.parent, re.compile(rf"{re.escape(stem)}\.\d+\.tmp{re.escape(path.suffix)}"))
+    target = _followed(path)
+    if _is_special(target):
+        with tempfile.TemporaryDirectory(prefix="coft-") as place:
+            draft = Path(place) / f"draft{path.suffix}"
+            yield draft
+            with draft.open("rb") as source, os.fdopen(os.open(target, os.O_WRONLY | os.O_APPEND), "wb") as sink:
+                shutil.copyfileobj(source, sink)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stem = f".{target.stem[:LONGEST_STEM]}"
+    draft = target.with_name(f"{stem}.{os.getpid()}.tmp{target.suffix}")
+    _clear(target.parent, re.compile(rf"{re.escape(stem)}\.\d+\.tmp{re.escape(target.suffix)}"))
     try:
         yield draft
-        draft.replace(path)
+        draft.replace(target)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(draft), draft):
             error.filename = str(path)  # what a user knows, not its draft
@@ -122,6 +155,35 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # if it cannot be there, either, that is said already
             draft.unlink(missing_ok=True)
+
+
+def _followed(path: Path) -> Path:
+    """Where the links of a path end. Those of the system, such as /dev/stdout, are an end."""
+    for _ in range(MOST_LINKS):
+        path = Path(os.path.realpath(path.parent), path.name)
+        if not path.is_symlink() or _of_system(path):
+            return path
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _of_system(path: Path) -> bool:
+    return path.parent == Path("/dev") or path.is_relative_to("/proc")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a file is there that is not to be replaced by another one.
+
+    Raises:
+        OSError: If it is a folder or a disk.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
+        raise OSError(errno.EISDIR, "is a folder" if stat.S_ISDIR(mode) else "is a disk", str(path))
+    return not stat.S_ISREG(mode) or _of_system(path)
 
 
 def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
@@ -132,18 +194,6 @@ def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
                 os.unlink(entry.path)  # noqa: PTH108
 
 
-@contextmanager
-def utf8_path(path: Path) -> Iterator[Path]:
-    """Context with a path to an existing file that libraries take which know UTF-8 alone, as safetensors does."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        with path.open("rb") as file:
-            yield Path(f"/dev/fd/{file.fileno()}")
-    else:
-        yield path
-
-
 def write_table(table: Any, path: Path, **options: Any) -> None:
     """Write a table of pandas as CSV, whole or not at all; names of files that are no text stay what they are.
 
@@ -152,34 +202,21 @@ def write_table(table: Any, path: Path, **options: Any) -> None:
         path: The file.
         **options: Of its `to_csv`.
     """
-    with replacing(path) as draft:
-        table.to_csv(draft, index=False, errors="surrogateescape", **options)
+    unix = options.pop("lineterminator", "\n") == "\n"
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table.to_csv(UnixLines(file) if unix else file, index=False, lineterminator=CSV_END, **options)
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON that anybody may have written.
+class UnixLines:
+    """A file for a writer of CSV, whose rows end as the standard says, so that it quotes a carriage return in a cell.
 
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is no JSON, or nested too deeply to be read.
+    Args:
+        file: Gets the rows, with Unix's end of a line.
     """
-    try:
-        if path.stat().st_size > MOST_JSON:
-            raise ValueError(f"{path.stat().st_size >> 20} MiB: at most {MOST_JSON >> 20} are read")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
 
-def broken_member(path: Path) -> str:
-    """Name of the first part of a zip archive, such as `torch.save` writes, whose checksum is wrong; empty if none is.
-
-    PyTorch does not compare checksums. A file that is no archive has none.
-    """
-    if not zipfile.is_zipfile(path):
-        return ""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() or ""
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        return f"the archive ({type(error).__name__})"
+    def write(self, row: str) -> int:
+        """Write a row."""
+        return self.file.write(row.removesuffix(CSV_END) + "\n")

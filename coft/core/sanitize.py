@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 
 LONGEST = 700  # characters of a line
@@ -12,6 +13,7 @@ HIDDEN = "***"
 CREDENTIALS = re.compile(r"""(?i)\b([a-z][a-z0-9+.-]*://)[^\s'"]*@""")  # user and password of an address
 SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd)$")  # of variables of the environment
 FEW = 12  # names that are shown
+CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: what a terminal obeys, ends of lines, half characters
 SHORTEST_SECRET = 6  # characters; less would hide words
 
 
@@ -23,6 +25,11 @@ def one_line(text: str) -> str:
     if len(plain) > LONGEST:
         plain = f"{plain[: LONGEST - TAIL]} ... {plain[-TAIL:]}"
     return plain
+
+
+def has_controls(text: str) -> bool:
+    """Whether a text has a character that is to be in no name or sentence: a control, an end of a line, half of one."""
+    return not text.isprintable() and any(unicodedata.category(character) in CONTROLS for character in text)
 
 
 def some_of(names: Sequence[str]) -> str:

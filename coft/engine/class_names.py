@@ -5,21 +5,25 @@ Nothing else knows how synonyms are written.
 
 from __future__ import annotations
 
+import itertools
 import os
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
+from coft.core.forms import List, Misfit, Text
+from coft.core.outside import read_text
+from coft.core.sanitize import has_controls
+from coft.core.settings import shown
 
 GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates, of images of anything
 CLASSES = "classes.txt"  # in the output folder: the classes as the run had them
 MOST = 30_000  # classes; ImageNet has 21,841 in all
 MOST_BYTES = 1 << 28  # of a file
 MARK = "\ufeff"  # which some editors put before a text; nobody sees it
-CONTROLS = ("Cc", "Zl", "Zp")  # kinds of characters
 BAR = "|"  # between a class name and its synonyms
 Given = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -74,15 +78,32 @@ def given_classes(classes: Given) -> Classes:
     if isinstance(classes, (str, os.PathLike)):
         result = read_classes(os.fspath(classes), "classes")
     else:
-        names = list(classes)
-        if wrong := next((name for name in names if not isinstance(name, str)), None):
-            raise UserError(f"classes has {wrong!r}; expected texts, the names of the classes")
-        result = _unique([[name] for name in names], "classes")
-        if isinstance(classes, Mapping):
-            pairs = zip(result.names, classes.values(), strict=True)
-            result.descriptions.update({name: list(sentences) for name, sentences in pairs if sentences})
+        names = [str(name) if isinstance(name, str) else name for name in _listed(classes)]
+        try:
+            List(Text(10_000), most=MOST).check(names, "classes")
+            result = _unique([[name] for name in names], "classes")
+            if isinstance(classes, Mapping):
+                pairs = zip(result.names, classes.values(), strict=True)
+                described = {name: _sentences(name, given) for name, given in pairs}
+                result.descriptions.update({name: sentences for name, sentences in described.items() if sentences})
+        except Misfit as error:
+            raise UserError(f"{error}; the names of the classes are wanted") from error
     check_classnames(result.names, "classes")
     return result
+
+
+def _listed(classes: Any) -> list[Any]:
+    if isinstance(classes, (bytes, set, frozenset)) or not isinstance(classes, Iterable):
+        raise UserError(f"classes is {shown(classes)}; expected texts in an order, the names of the classes")
+    return list(itertools.islice(classes, MOST + 1))
+
+
+def _sentences(name: str, given: Any) -> list[str]:
+    if given is None:
+        return []
+    listed = given if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    List(Text(100_000, least=1, lines=True), most=1_000).check(listed, f"classes[{name!r}]")
+    return list(map(str, listed))
 
 
 def write_classes(path: Path, classes: Classes) -> None:
@@ -111,10 +132,8 @@ def is_file(path: Path) -> bool:
 
 def _read_file(path: Path, flag: str) -> Classes:
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{flag} {path}: {path.stat().st_size >> 20} MiB; a file of class names has less: check it")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, MOST_BYTES, "utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(f"{flag} {path}: cannot be read as UTF-8 text ({error}); save it as such") from error
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
     if not rows:
@@ -132,12 +151,10 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
             if not any(letter.isprintable() for letter in word):
                 beside = f", beside a {BAR!r}" if synonyms else ""
                 raise UserError(f"{source}: name {number} is empty{beside}; give it one, or take it out")
-            if any("\ud800" <= letter <= "\udfff" for letter in word):
-                raise UserError(f"{source}: name {number}, {word!r}, is no text in UTF-8; write it anew")
-            if any(unicodedata.category(letter) in CONTROLS for letter in word):  # a terminal obeys some of them
+            if has_controls(word):
                 raise UserError(
-                    f"{source}: name {number}, {word!r}, has a tab or a line break, or another control character; take "
-                    f"it out"
+                    f"{source}: name {number}, {word!r}, has a tab, a line break, another control character or half a "
+                    f"character; take it out"
                 )
         if name in exact or _plain(name) in others:
             raise UserError(f"{source}: {name!r} stands there twice; take one out")

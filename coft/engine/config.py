@@ -55,7 +55,7 @@ def spec_of(method: str) -> MethodSpec:
     Raises:
         UserError: If there is no such method.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"method is {method!r}; {did_you_mean(str(method), METHODS)}")
     return METHODS[method]
 
@@ -113,6 +113,8 @@ def settle(spec: MethodSpec, backbone: str, seed: int, output: str, arguments: M
         UserError: On an unknown name, a value that a setting does not take, or an unknown backbone.
     """
     settings = declared(spec)
+    key = replace(settings["MODEL.BACKBONE.NAME"], name="backbone")
+    backbone = checked(key, os.fspath(backbone) if isinstance(backbone, os.PathLike) else backbone)
     changes = {_key(spec, name).name: checked(replace(_key(spec, name), name=name), x) for name, x in arguments.items()}
     changes |= {"TRAINER.NAME": spec.trainer, "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "Folder"}
     changes |= {"SEED": checked(replace(settings["SEED"], name="seed"), seed), "OUTPUT_DIR": output}

@@ -17,6 +17,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from coft.core.files import replacing, write_table
+from coft.core.outside import read_text
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -37,10 +38,12 @@ class History:
         self.path, self.writes = folder / "metrics.csv", writes
         earlier = resume_from / "metrics.csv"
         self.rows: list[Row] = []
-        if epochs_done > 0 and earlier.is_file():
+        if epochs_done > 0:
             try:
-                with earlier.open(newline="", encoding="utf-8") as file:  # pandas may round the last bit
-                    self.rows = [row for row in map(_typed, csv.DictReader(file)) if row["epoch"] <= epochs_done]
+                rows = csv.DictReader(read_text(earlier).splitlines())  # pandas may round the last bit
+                self.rows = [row for row in map(_typed, rows) if row["epoch"] <= epochs_done]
+            except FileNotFoundError:
+                return
             except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
                 log.warning("%s cannot be read (%s): the curves begin with this run", earlier, error)
 

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from coft.core.errors import UserError
-from coft.core.files import broken_member, replacing
+from coft.core.files import replacing
 from coft.core.finite import check_models
+from coft.core.forms import Anything, Record, whole
+from coft.core.tensors import load_saved
 
 from .session import Session
 
@@ -46,13 +48,10 @@ def restore(folder: Path, session: Session) -> int:
         UserError: If it cannot be read, or is of another run.
     """
     path = folder / FILE
-    if not path.is_file():
-        return 0
-    if broken := broken_member(path):
-        raise UserError(f"{path}: is damaged (checksum of {broken}); remove the folder, and give the command again")
     engine, scaler = session.engine, session.runtime.scaler
     try:
-        state = torch.load(path, map_location=session.device, weights_only=True)
+        state = load_saved(path, session.device)
+        form_of(session).check(state)
         session.load_state_dict(state)  # first: it enters the phase
         for name, part in state["parts"].items():
             session.method.models[name].load_state_dict(part["model"])
@@ -60,15 +59,22 @@ def restore(folder: Path, session: Session) -> int:
             engine.schedulers[name].load_state_dict(part["scheduler"])
         if scaler is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
-        epochs = int(state["epochs"])
-    except (UserError, RuntimeError, KeyError, ValueError, OSError, EOFError, AttributeError, TypeError) as error:
+        epochs: int = state["epochs"]
+    except FileNotFoundError:
+        return 0
+    except (UserError, RuntimeError, LookupError, ValueError, OSError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: no state that this run can go on from ({reason}); remove the folder") from error
-    except Exception as error:  # what torch's unpickler makes of damaged bytes has no common class
-        raise UserError(f"{path}: cannot be read; remove the folder") from error
     check_models(session.method.models, str(path), "remove the folder, and give the command again with a lower rate")
     engine.loaded()
     return epochs
+
+
+def form_of(session: Session) -> Record:
+    """The form of a state of a run: what belongs to its models and epochs."""
+    part = Record(dict.fromkeys(("model", "optimizer", "scheduler"), Record(others=Anything(), names=Anything())))
+    parts = {"epochs": whole(1, session.method.epochs), "parts": Record(dict.fromkeys(session.method.models, part))}
+    return Record(parts | {"scaler": Anything()}, others=Anything())
 
 
 def remove(folder: Path) -> None:

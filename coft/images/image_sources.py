@@ -18,12 +18,15 @@ from PIL import Image
 from coft.core.errors import UserError
 from coft.core.files import check_there
 from coft.core.progress import bar
+from coft.core.tensors import FLOATS, WHOLE, flaw
 from coft.core.threads import map_threaded
 from coft.core.words import counted
 from coft.images.index import Entry, index_folder, list_images, read_entry
-from coft.images.reading import SUFFIXES, read_bytes, rgb
+from coft.images.reading import SUFFIXES, check_sides, check_size, read_bytes, rgb
 
 log = logging.getLogger(__name__)
+NO_SEQUENCES = (dict, bytes, bytearray, Image.Image)
+COLOURS = {3, 4}  # channels, without and with transparency
 EXPECTED = (
     "expected a folder, paths of files, images of Pillow, an array of shape (N, H, W, 3) with dtype uint8, or a Dataset"
 )
@@ -74,7 +77,7 @@ def collect_images(images: Any) -> ImageSet:
         folder = Path(images).expanduser().resolve()
         image_set = _from_entries(folder, index_folder(folder))
     elif holds_paths(items := sequence_of(images)):
-        entries = [Entry(os.fspath(path), 0, 0) for path in items]
+        entries = [Entry(os.fspath(path_of(items, number)), 0, 0) for number in range(count_of(items))]
         image_set = _from_entries(Path(), list(map_threaded(partial(read_entry, Path()), entries, "read images")))
     else:
         image_set = _from_memory(items)
@@ -106,10 +109,17 @@ def sequence_of(images: Any) -> Any:
         if path.is_dir():
             return sorted(str(path.resolve() / entry.path) for entry in list_images(path.resolve()))
         return [str(path)]
-    if not (hasattr(images, "__getitem__") and hasattr(images, "__len__")) or isinstance(images, (dict, Image.Image)):
+    if not (hasattr(images, "__getitem__") and hasattr(images, "__len__")) or isinstance(images, NO_SEQUENCES):
         raise UserError(f"images is of type {type(images).__name__}; {EXPECTED}")
+    if isinstance(images, torch.Tensor):
+        images = dense(images, "images")
     if getattr(images, "ndim", 1) not in (1, 3, 4):
         raise UserError(f"images has shape {tuple(images.shape)}; {EXPECTED}")
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) == 3 and (shape[2] in COLOURS or (isinstance(images, torch.Tensor) and shape[0] in COLOURS)):
+        raise UserError(
+            f"images has shape {tuple(images.shape)}, which may be one image in colour; give a list of it: [image]"
+        )
     return images.to_list() if hasattr(images, "iloc") else images  # items[i] of a Series would look up its index
 
 
@@ -120,7 +130,7 @@ def is_path(images: Any) -> bool:
 
 def holds_paths(items: Any) -> bool:
     """Whether items are paths. The first one decides."""
-    return len(items) > 0 and is_path(items[0])
+    return count_of(items) > 0 and is_path(_item(items, 0))
 
 
 def _from_entries(folder: Path, entries: Sequence[Entry]) -> ImageSet:
@@ -135,11 +145,71 @@ def _from_entries(folder: Path, entries: Sequence[Entry]) -> ImageSet:
 
 def _from_memory(images: Any) -> ImageSet:
     def read(name: str) -> bytes:
-        return _to_ppm(image_of(images[int(name)], name))
+        return _to_ppm(item_of(images, int(name)))
 
-    names = [str(number) for number in range(len(images))]
+    names = [str(number) for number in range(count_of(images))]
     digests = [hashlib.sha256(read(name)).hexdigest() for name in bar(names, "read images")]
     return ImageSet(names, digests, read, of_files=False)
+
+
+def count_of(images: Any) -> int:
+    """How many images a sequence says that it has.
+
+    Raises:
+        UserError: If that is no number.
+    """
+    try:
+        return len(images)
+    except Exception as error:  # whatever a Dataset of a user raises
+        raise UserError(f"images has no length ({_said(error)}); {EXPECTED}") from error
+
+
+def item_of(images: Any, number: int) -> Image.Image:
+    """An image of a sequence in memory.
+
+    Raises:
+        UserError: If it cannot be had, or is no image.
+    """
+    return image_of(_item(images, number), str(number))
+
+
+def path_of(images: Any, number: int) -> Any:
+    """A path of a sequence of paths.
+
+    Raises:
+        UserError: If it cannot be had, or is none.
+    """
+    if not is_path(path := _item(images, number)):
+        raise UserError(f"image {number} is of type {type(path).__name__}, and others are paths; {EXPECTED}")
+    return path
+
+
+def _item(images: Any, number: int) -> Any:
+    try:
+        return images[number]
+    except UserError:
+        raise
+    except Exception as error:  # whatever a Dataset of a user raises
+        raise UserError(
+            f"image {number} cannot be had from {type(images).__name__} ({_said(error)}); see to it"
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
+
+
+def dense(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """A tensor as numpy takes it: on the CPU, without gradients, floats in fp32.
+
+    Raises:
+        UserError: If it has no such form, as a sparse one.
+    """
+    if reason := flaw(tensor):
+        raise UserError(f"{name} {reason}; give a dense tensor")
+    if tensor.dtype not in (*FLOATS, *WHOLE, torch.bool):
+        raise UserError(f"{name} has dtype {tensor.dtype}; expected uint8, or floats from 0 to 1")
+    return (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu()
 
 
 def image_of(item: Any, name: str) -> Image.Image:
@@ -153,13 +223,22 @@ def image_of(item: Any, name: str) -> Image.Image:
         UserError: If the item is no image.
     """
     item = item[0] if isinstance(item, (tuple, list)) and len(item) else item
-    if isinstance(item, Image.Image):
-        return rgb(item)
     if isinstance(item, torch.Tensor):
-        item = item.detach().cpu().numpy()
+        item = dense(item, f"image {name}").numpy()
         item = np.moveaxis(item, 0, -1) if item.ndim == 3 else item
-    if not isinstance(item, np.ndarray):
-        raise UserError(f"image {name} is of type {type(item).__name__}; {EXPECTED}")
+    try:
+        if isinstance(item, np.ndarray):
+            item = _from_array(item, name)
+        if not isinstance(item, Image.Image):
+            raise UserError(f"image {name} is of type {type(item).__name__}; {EXPECTED}")
+        check_sides(*item.size)
+        check_size(*item.size)
+        return rgb(item)
+    except (ValueError, OSError, AttributeError, TypeError) as error:  # of a closed image, or one without content
+        raise UserError(f"image {name} cannot be read ({_said(error)}); give another") from error
+
+
+def _from_array(item: np.ndarray, name: str) -> Image.Image:
     pixels = item[..., 0] if item.ndim == 3 and item.shape[-1] == 1 else item
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (3, 4)) or not pixels.size:
         raise UserError(f"image {name} has shape {item.shape}; {EXPECTED}")
@@ -167,7 +246,7 @@ def image_of(item: Any, name: str) -> Image.Image:
         pixels = np.round(pixels * 255).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise UserError(f"image {name} has dtype {pixels.dtype}; expected uint8, or floats from 0 to 1")
-    return rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _to_ppm(image: Image.Image) -> bytes:

@@ -17,7 +17,9 @@ from pathlib import Path
 from PIL import Image
 
 from coft.core.errors import UserError
-from coft.core.files import read_json, replacing
+from coft.core.files import replacing
+from coft.core.forms import List, PathText, Record, Row, Text, whole
+from coft.core.outside import read_json
 from coft.core.paths import cache_folder
 from coft.core.threads import map_threaded
 from coft.images.reading import FORMATS, SUFFIXES, check_sides, check_size, decode_image, read_bytes
@@ -49,6 +51,10 @@ class Entry:
     modified: int
     digest: str = ""
     problem: str = ""
+
+
+ROW = Row((PathText(), whole(-1, 2**63), whole(-(2**63), 2**63), Text(64), Text(1000)))  # an entry in the cache
+FORM = Record({"version": whole(VERSION, VERSION), "checksum": Text(16), "files": List(ROW, most=100_000_000)})
 
 
 def index_folder(folder: Path) -> list[Entry]:
@@ -104,7 +110,7 @@ def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterat
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if is_folder(entry):
                         stack.append((entry.path, f"{prefix}{entry.name}/"))
                         continue
                     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
@@ -113,14 +119,24 @@ def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterat
                     elif suffix in OTHERS and other_kinds is not None:
                         other_kinds[suffix] += 1
         except OSError as error:
-            raise UserError(f"folder {path} cannot be listed ({error.strerror}); see to its permissions") from error
+            if not prefix:
+                raise UserError(f"folder {path} cannot be listed ({error.strerror}); see to its permissions") from error
+            yield Entry(prefix.rstrip("/"), -1, 0, problem=f"the folder cannot be listed: {error.strerror}")
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is one; a circle of links is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _entry_of(entry: os.DirEntry[str], prefix: str) -> Entry:
     try:
         status = entry.stat()
-    except OSError:  # a broken link
-        return Entry(prefix + entry.name, -1, 0)
+    except OSError as error:  # a broken link, or a circle of them
+        return Entry(prefix + entry.name, -1, 0, problem=str(error.strerror))
     modified = max(status.st_mtime_ns, status.st_ctime_ns)
     problem = "" if stat.S_ISREG(status.st_mode) else "no plain file"  # reading a pipe would never end
     return Entry(prefix + entry.name, status.st_size, modified, problem=problem)
@@ -187,10 +203,10 @@ def _load(cache: Path) -> list[Entry]:
     """Read the index that an earlier run wrote; empty if there is none, or if it is damaged."""
     try:
         content = read_json(cache)
-        if content["version"] != VERSION or content["checksum"] != _checksum(content["files"]):
-            return []
-        return [Entry(*row) for row in content["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        FORM.check(content)
+        fits = content["checksum"] == _checksum(content["files"])
+        return [Entry(*row) for row in content["files"]] if fits else []
+    except (OSError, ValueError):
         return []
 
 

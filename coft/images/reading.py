@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import os
-import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from coft.core import outside
 from coft.core.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}  # suffixes of image files
@@ -132,14 +130,6 @@ def read_bytes(path: str | Path) -> bytes:
         UserError: If the file is missing, too large, not a plain file, or may not be read.
     """
     try:
-        # O_NONBLOCK: opening a pipe must not wait for a writer
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
-                raise OSError(errno.EINVAL, "no plain file")
-            if status.st_size > MOST_BYTES:
-                raise OSError(errno.EFBIG, f"{status.st_size >> 20} MiB: at most {MOST_BYTES >> 20} are read")
-            return file.read()
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
+        return outside.read_bytes(path, MOST_BYTES)
+    except OSError as error:
+        raise UserError(f"image {path} cannot be read ({error.strerror or error}); replace or remove it") from error

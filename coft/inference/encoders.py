@@ -105,11 +105,12 @@ def rebuild(visual: nn.Module, module: str, changed: Mapping[str, Tensor]) -> nn
     if module == PLAIN and not changed:
         return visual
     encoder = copy.deepcopy(with_module(visual, module))  # otherwise loading would change the shared tensors
-    shapes = _shapes(encoder)
+    state = encoder.state_dict()
     for name, tensor in changed.items():
-        if shapes.get(name) != tensor.shape:
-            raise ValueError(f"the encoder has no tensor {name} of shape {tuple(tensor.shape)}")
-    encoder.load_state_dict({**encoder.state_dict(), **changed})
+        own = state.get(name)
+        if own is None or own.shape != tensor.shape or own.is_floating_point() != tensor.is_floating_point():
+            raise ValueError(f"the encoder has no tensor {name} of shape {tuple(tensor.shape)} and {tensor.dtype}")
+    encoder.load_state_dict({**state, **changed})
     return encoder.eval().requires_grad_(False)
 
 

@@ -8,13 +8,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coft.core.data_settings import INTERPOLATIONS
 from coft.core.errors import UserError
 from coft.core.experiment import CONFIG, plain
-from coft.core.files import read_json
+from coft.core.forms import Anything, List, Misfit, Number, PathText, Record, Text, numbers, whole
+from coft.core.outside import read_json
 
 FORMAT = "coft-model/1"
 FOLDER = "model"  # name of the model folder in the output folder of a run
 DESCRIPTION = "model.json"  # name of the description in the model folder
+MOST_BYTES = 1 << 28  # of the description
+FORM = Record(
+    {
+        "format": Text(choices=(FORMAT,)),
+        "classes": List(Text(10_000, least=1), least=1),
+        "templates": List(Text(10_000), least=1, most=10_000),
+        "backbone": Record({"name": PathText(), "fingerprint": Text(64)}, {"frozen_stages": whole(0, 1000)}),
+        "inputs": Record(
+            {"size": whole(1, 8192), "mean": numbers(-10, 10, 3), "std": numbers(0.001, 100, 3)},
+            {"interpolation": Text(choices=INTERPOLATIONS), "augment": Text(100)},
+        ),
+        "decoding": Record(optional={"enough": whole(0, 65_536), "shorter": whole(0, 65_536)}),
+        "precision": Text(20),
+        "encoders": List(Text(100), 1, 16),
+        "classifiers": List(
+            Record({"name": Text(100, least=1), "encoder": whole(0, 15), "scale": Number(1e-6, 1e6)}), 1, 16
+        ),
+        "score": Text(100),
+        "clean_rule": Text(100),
+        "weights": Record({"file": Text(255), "sha256": Text(64)}),
+        "about": Record(others=Anything()),
+    },
+    {"members": List(whole(-1, 15), 1, 16), "sha256": Text(64)},
+    others=Anything(),
+)
 SEAL = "sha256"  # key of the checksum of all other keys; earlier versions did not write it
 
 
@@ -53,11 +80,10 @@ def description_of(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        content = read_json(path)
+        content = read_json(path, MOST_BYTES)
+        Record({"format": Anything()}, others=Anything()).check(content)
     except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error
-    if not isinstance(content, dict) or "format" not in content:
-        raise damaged(path, "no description of a model")
     if content["format"] != FORMAT:
         raise UserError(
             f"{path}: is of another version of the project ({str(content['format'])[:40]!r}, here {FORMAT!r}); "
@@ -65,6 +91,10 @@ def description_of(folder: Path) -> dict[str, Any]:
         )
     if SEAL in content and content != sealed(content):
         raise damaged(path, f"its checksum is another one; who has changed it on purpose removes {SEAL!r} from it")
+    try:
+        FORM.check(content)
+    except Misfit as error:
+        raise damaged(path, str(error)) from error
     return content
 
 

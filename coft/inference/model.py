@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from coft.backbones.frozen_bank import share_stages, through_stages
 from coft.backbones.joint import members_of
 from coft.backbones.load import fingerprint
 from coft.backbones.members import member_names
+from coft.core.errors import UserError
 from coft.core.finite import check_predictions
 from coft.core.parallel import Parallel
 from coft.core.precision import PRECISIONS, PREDICTIONS
+from coft.core.settings import shown
 from coft.images.reading import Decoding, decode_image, read_bytes
 from coft.images.views import Inputs, plain_view
 from coft.labelling.predictor import Predictor
@@ -28,6 +31,17 @@ from coft.labelling.predictor import Predictor
 from .encoders import origin_of, visual_at
 
 ImageLike = str | os.PathLike[str] | Image.Image
+
+
+def whole_batch(size: Any) -> int:
+    """A number of images that go through the encoders at a time, as a program gives it.
+
+    Raises:
+        UserError: If it is no whole number above 0.
+    """
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise UserError(f"batch_size is {shown(size)}; expected a whole number of at least 1")
+    return int(size)
 
 
 @dataclass(frozen=True)
@@ -215,7 +229,7 @@ class AdaptedModel:
         Raises:
             UserError: If a file cannot be read as an image.
         """
-        parts = [torch.zeros(0, len(self.classes))]
+        parts, batch_size = [torch.zeros(0, len(self.classes))], whole_batch(batch_size)
         for start in range(0, len(images), batch_size):
             views = [self.view(image) for image in images[start : start + batch_size]]
             parts.append(self.predict(self.batch(views)).probabilities.cpu())

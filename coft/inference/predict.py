@@ -111,6 +111,8 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
     if not args.run or not args.images:
         raise UserError(f"give a run and images; {program} --help says what there is")
     folder = find_model(resolve(args.run))
+    if isinstance(sys.stdin, io.TextIOWrapper):  # a list has names of files as they are
+        sys.stdin.reconfigure(errors="surrogateescape", newline="\n")
     sources = Sources(args.images, resolve, sys.stdin, exclude=args.move or args.link)
     model = load_model(folder, args.backbone)
     if args.unsure and UNSURE in model.classes:
@@ -153,7 +155,9 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
         with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             yield file
     except OSError as error:
-        raise UserError(f"--output {path}: cannot be written ({error.strerror}); choose another file") from error
+        raise UserError(
+            f"--output {path}: cannot be written ({error.strerror or error}); choose another file"
+        ) from error
 
 
 @contextmanager

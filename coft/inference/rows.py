@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from coft.core.files import UnixLines
+
 if TYPE_CHECKING:
     from .stream import Outcome
 
@@ -72,7 +74,7 @@ class CsvWriter:
             columns |= {f"class_{rank}": candidate["class"], f"confidence_{rank}": f"{candidate['confidence']:.6f}"}
         for key in {"confidence", "p_clean"} & columns.keys():
             columns[key] = f"{columns[key]:.6f}"
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(UnixLines(file))
         if not self.begun:
             writer.writerow(columns)
             self.begun = True

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.files import ensure_folder
+from coft.core.forms import Flag, PathText, Record, Text, whole
+from coft.core.outside import parse_json, read_bytes
 
 log = logging.getLogger(__name__)
 FORMAT = "coft-sorted/1"
 LONGEST = 100  # most bytes of a folder's name; file systems take 255, so a number still fits
+MOST_BYTES = 1 << 32  # of a journal: of ten million files
+STAMP = 2_000_000_000  # nanoseconds: some file systems keep no time to less
+NAME = PathText()
+HEAD = Record({"format": Text(choices=(FORMAT,)), "link": Flag()})
+MADE = Record({"made": NAME})
+PUT = Record({"from": NAME, "to": NAME}, {"size": whole(0, 2**63), "time": whole(-(2**63), 2**63), "points": NAME})
 RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(1, 10))}  # Windows's
 
 
@@ -101,6 +110,7 @@ class Sorter:
         start = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
         class_folder = self.folder / self.names[name]
         try:
+            known = {} if self.link else _state(start)
             if not class_folder.is_dir():
                 class_folder.mkdir()
                 self._note({"made": class_folder.name})
@@ -108,7 +118,7 @@ class Sorter:
                 target = class_folder / name_in_folder
                 if os.path.lexists(target):
                     continue
-                entry = {"from": str(start), "to": f"{class_folder.name}/{name_in_folder}"}
+                entry = {"from": str(start), "to": f"{class_folder.name}/{name_in_folder}", **known}
                 with suppress(FileExistsError), self._noting(entry):
                     (os.symlink if self.link else move)(start, target)
                     return target
@@ -148,6 +158,8 @@ def move(start: Path, target: Path) -> None:
         OSError: If the file cannot be moved. It then stays where it was, and no copy is left at the target.
     """
     try:
+        if start.is_symlink():
+            raise OSError  # a relative one would lead elsewhere from there
         os.link(start, target, follow_symlinks=False)
     except FileExistsError:
         raise
@@ -162,7 +174,7 @@ def move(start: Path, target: Path) -> None:
 
 def _copy(start: Path, target: Path) -> None:
     if start.is_symlink():
-        target.symlink_to(start.readlink())
+        target.symlink_to(_rebased(str(start.readlink()), start.parent, target.parent))
         return
     with start.open("rb") as source, target.open("xb") as copy:
         try:
@@ -172,6 +184,21 @@ def _copy(start: Path, target: Path) -> None:
         except OSError:
             target.unlink()
             raise
+
+
+def _rebased(points: str, start: Path, target: Path) -> str:
+    """What a link that says `points` in a folder has to say in another one, to lead to the same place."""
+    if os.path.isabs(points):  # noqa: PTH117
+        return points
+    return os.path.join(os.path.relpath(start.resolve(), target.resolve()), points)  # noqa: PTH118
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """What tells whether a file was changed: its size and time, or what a link says."""
+    if path.is_symlink():
+        return {"points": str(path.readlink())}
+    status = path.stat()
+    return {"size": status.st_size, "time": status.st_mtime_ns}
 
 
 # -------------------------------------------------------------------- undoing
@@ -221,7 +248,8 @@ def undo(journal: Path) -> tuple[int, int]:
                 (journal.parent / entry["made"]).rmdir()
             continue
         try:
-            done += (_unlink if link else _move_back)(Path(entry["from"]), journal.parent / entry["to"])
+            start, target = Path(entry["from"]), journal.parent / entry["to"]
+            done += _unlink(start, target) if link else _move_back(start, target, entry)
         except OSError as error:
             failed += 1
             log.warning("not undone %s: %s", entry["to"], error.strerror or error)
@@ -230,8 +258,12 @@ def undo(journal: Path) -> tuple[int, int]:
     return done, failed
 
 
-def _move_back(start: Path, target: Path) -> bool:
-    """Move a file back; False if it was never moved."""
+def _move_back(start: Path, target: Path, known: Mapping[str, Any]) -> bool:
+    """Move a file back; False if it was never moved.
+
+    Raises:
+        OSError: If it is gone, or was changed since: it is the only copy of what somebody did to it.
+    """
     is_at_start = os.path.lexists(start)
     if is_at_start and os.path.lexists(target) and os.path.samestat(start.lstat(), target.lstat()):
         target.unlink()  # the move was stopped after the link and before the removal
@@ -240,9 +272,28 @@ def _move_back(start: Path, target: Path) -> bool:
         if is_at_start:
             return False
         raise FileNotFoundError(2, "it is no longer there")
+    if not _is_unchanged(target, start, known):
+        raise OSError(errno.EEXIST, "it was changed since, and stays where it is")
     start.parent.mkdir(parents=True, exist_ok=True)
-    move(target, start)
+    if "points" in known:
+        if not (
+            start.is_symlink() and str(start.readlink()) == known["points"]
+        ):  # else the move was stopped before the removal
+            start.symlink_to(known["points"])
+        target.unlink()
+    else:
+        move(target, start)
     return True
+
+
+def _is_unchanged(path: Path, start: Path, known: Mapping[str, Any]) -> bool:
+    """Whether a file is the one that was moved, by what the journal knows of it; see `_state`."""
+    if "points" in known:
+        return path.is_symlink() and str(path.readlink()) == _rebased(known["points"], start.parent, path.parent)
+    if "size" not in known:  # an earlier version's journal
+        return path.is_symlink() or path.is_file()
+    now = _state(path) if path.is_file() and not path.is_symlink() else {}
+    return now.get("size") == known["size"] and abs(now["time"] - known["time"]) < STAMP
 
 
 def _unlink(start: Path, target: Path) -> bool:
@@ -255,30 +306,26 @@ def _unlink(start: Path, target: Path) -> bool:
     return True
 
 
-def _read(journal: Path) -> tuple[bool, list[dict[str, str]]]:
+def _read(journal: Path) -> tuple[bool, list[dict[str, Any]]]:
     """Whether a journal is of links, and its entries. A last line that is cut off is left out: it was not done."""
     try:
-        lines = journal.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
-        head, *entries = [json.loads(line) for line in lines if line.endswith("\n")] or [{}]
-        is_journal = isinstance(head, dict) and head.get("format") == FORMAT
-        if not is_journal or not all(map(_is_entry, entries)):
-            raise ValueError("not what predict.sh writes")
+        text = read_bytes(journal, MOST_BYTES)
+        head, *entries = [parse_json(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")] or [{}]
+        HEAD.check(head, "its first line")
+        for number, entry in enumerate(entries, start=2):
+            (MADE if isinstance(entry, dict) and "made" in entry else PUT).check(entry, f"line {number}")
+            if not _is_below(entry):
+                raise ValueError(f"line {number} leads out of the folder")
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"--undo {journal}: is no journal ({error}); give the file that --move or --link named"
+            f"--undo {journal}: is no journal ({reason}); give the file that --move or --link named"
         ) from error
-    return bool(head["link"]), entries
+    return head["link"], entries
 
 
-def _is_entry(entry: Any) -> bool:
-    """Whether an entry is well formed and names only targets inside the journal's folder."""
-    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-        return False
-    if entry.keys() == {"made"}:
-        return _is_plain(entry["made"])
-    parts = entry.get("to", "").split("/")
-    return entry.keys() == {"from", "to"} and len(parts) == 2 and all(map(_is_plain, parts))
-
-
-def _is_plain(name: str) -> bool:
-    return name not in ("", ".", "..") and "/" not in name
+def _is_below(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry names only a folder or a file within a folder of the journal's, and a full path before."""
+    names = [entry["made"]] if "made" in entry else entry["to"].split("/")
+    plain = all(name not in ("", ".", "..") and "/" not in name for name in names)
+    return plain and ("made" in entry or (len(names) == 2 and Path(entry["from"]).is_absolute()))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coft.core.errors import UserError
+from coft.images.index import is_folder
 from coft.images.reading import SUFFIXES
 
 LIST = "-"  # stands for a list on standard input
@@ -64,8 +65,8 @@ class Sources:
 
     def _of(self, word: str, seen: Seen) -> Iterator[Source]:
         if word == LIST:
-            lines = (line.rstrip("\r\n") for line in self.listed)
-            return (source for line in lines if line and seen.adds(source := Source(line, self.resolve(line))))
+            names = names_in(self.listed)
+            return (source for name in names if seen.adds(source := Source(name, self.resolve(name))))
         path = self.resolve(word)
         if path.is_dir():
             return below(word, path, seen, self.exclude)
@@ -80,6 +81,16 @@ class Sources:
 
     def _left_out(self, source: Source) -> bool:
         return self.exclude is not None and source.path.absolute().parent.resolve().is_relative_to(self.exclude)
+
+
+def names_in(lines: Iterable[str]) -> Iterator[str]:
+    """Names of files in a list: one on each line; or with zero bytes between them, as of `find -print0`."""
+    zeros, rest = False, ""
+    for line in lines:
+        zeros = zeros or "\0" in line
+        *names, rest = (rest + line).split("\0") if zeros else (line.rstrip("\r\n"), "")
+        yield from filter(None, names)
+    yield from filter(None, [rest])
 
 
 class Seen:
@@ -99,7 +110,7 @@ class Seen:
         name = source.path.name
         try:
             folder = identity(source.path.parent)
-        except OSError:
+        except (OSError, ValueError):
             return True  # there is no such file: reading it reports that
         if name in self.files[folder] or (folder in self.folders and is_image(name)):
             return False
@@ -139,14 +150,17 @@ def below(shown: str, folder: Path, seen: Seen, exclude: Path | None = None) -> 
                 continue
             seen.folders.add(folder_id)
             with os.scandir(path) as entries:
-                children = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+                children = sorted((entry.name, is_folder(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
-            raise UserError(f"folder {name} cannot be listed ({error.strerror}); see to its permissions") from error
-        for entry, is_folder in children:
-            if not is_folder and is_image(entry) and entry not in seen.files.get(folder_id, ()):
+            if name == shown:
+                raise UserError(f"folder {name} cannot be listed ({error.strerror}); see to its permissions") from error
+            yield Source(name, Path(path))  # reading it reports that
+            continue
+        for entry, has_more in children:
+            if not has_more and is_image(entry) and entry not in seen.files.get(folder_id, ()):
                 yield Source(os.path.join(name, entry), Path(path, entry))  # noqa: PTH118
         stack += [
             (os.path.join(name, entry), os.path.join(path, entry))  # noqa: PTH118
-            for entry, is_folder in reversed(children)
-            if is_folder
+            for entry, has_more in reversed(children)
+            if has_more
         ]

@@ -10,21 +10,25 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from coft.backbones.frozen_bank import make_skippable
 from coft.backbones.joint import members_of
 from coft.backbones.layout import lay_out
-from coft.backbones.load import backbone_names, fingerprint, load_clip
+from coft.backbones.load import architecture, backbone_names, fingerprint, load_clip
 from coft.backbones.members import SEPARATOR, member_names
 from coft.backbones.open_clip_names import is_open_clips, local_path
 from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16
+from coft.backbones.tower import width_of
 from coft.core.errors import UserError
 from coft.core.experiment import write_json
-from coft.core.files import remedy, replacing, utf8_path
+from coft.core.files import remedy, replacing
 from coft.core.finite import check_finite
+from coft.core.forms import Record
+from coft.core.outside import opened
 from coft.core.precision import PRECISIONS, PREDICTIONS, faster_precision
+from coft.core.tensors import Array, floats, load_safetensors
 from coft.images.reading import Decoding
 from coft.images.views import Inputs
 from coft.labelling.classifier import CLEAN_RULES, SCORES
@@ -35,6 +39,7 @@ from .locate_model import DESCRIPTION, FORMAT, damaged, description_of, find_mod
 from .model import AdaptedModel, BackboneRef
 
 WEIGHTS = "model.safetensors"
+TENSORS = Record(others=Array())
 RENAMED = {"joint": "both-prompts", "coupled": "softmax", "raw": "sigmoid"}  # scores and rules of earlier models
 
 
@@ -69,7 +74,7 @@ def save(model: AdaptedModel, folder: Path) -> None:
 def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with opened(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -148,24 +153,22 @@ def load(
     """
     folder = find_model(path)
     description = description_of(folder)
-    description["precision"] = precision or description.get("precision")
+    description["precision"] = precision or description["precision"]
     tensors = _tensors(folder, description)
     try:
         return _build(description, tensors, torch.device(device), backbone, trust_jit)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise damaged(folder / DESCRIPTION, f"{type(error).__name__}: {error}") from error
 
 
 def _tensors(folder: Path, description: Mapping[str, Any]) -> Tensors:
     path = folder / WEIGHTS
     try:
-        digest = checksum(path)
-        with utf8_path(path) as named:
-            tensors = load_file(named)
-    except (OSError, SafetensorError) as error:
+        digest, tensors = checksum(path), load_safetensors(path)[0]
+        TENSORS.check(tensors)
+    except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error
-    weights = description.get("weights")
-    if not isinstance(weights, dict) or digest != weights.get("sha256"):
+    if digest != description["weights"]["sha256"]:
         raise damaged(path, f"its checksum is not the one in {DESCRIPTION}")
     check_finite(tensors, str(path), "run the training again with a lower OPTIM.LR")
     return tensors
@@ -175,6 +178,9 @@ def _build(
     description: Mapping[str, Any], tensors: Tensors, device: torch.device, backbone: str, trust_jit: bool
 ) -> AdaptedModel:
     reference = BackboneRef(**description["backbone"])
+    size = description["inputs"]["size"]
+    if not architecture(backbone or reference.name, trust_jit).reads((size, size)):
+        raise ValueError(f"inputs.size is {size}, which the backbone does not read")
     clip_model = load_backbone(reference, backbone, trust_jit).to(device)
     precision = usable_precision(description["precision"], device.type)
     if precision == PREDICTIONS:
@@ -189,15 +195,19 @@ def _build(
     ]
     classifiers = {}
     for entry in description["classifiers"]:
-        vectors = {key: value.to(device) for key, value in parts[f"classifiers.{entry['name']}"].items()}
+        vectors = {key: value.to(device, torch.float32) for key, value in parts[f"classifiers.{entry['name']}"].items()}
+        origin = origins[entry["encoder"]]
+        member = clip_model if origin == WHOLE else members_of(clip_model)[origin]
+        _check_vectors(vectors, f"classifiers.{entry['name']}", len(description["classes"]), width_of(member))
         encoder, scale = encoders[entry["encoder"]], float(entry["scale"])
         classifiers[entry["name"]] = FinalClassifier(encoder, vectors["positive"], vectors.get("clean"), scale)
+    owners = {f"encoders.{number}" for number in range(len(encoders))} | {f"classifiers.{name}" for name in classifiers}
+    if strange := sorted(parts.keys() - owners):
+        raise ValueError(f"{WEIGHTS} has {strange[0]}, which {DESCRIPTION} knows nothing of")
     classes = tuple(description["classes"])
     score, clean_rule = (RENAMED.get(description[key], description[key]) for key in ("score", "clean_rule"))
     if score not in SCORES or clean_rule not in ("", *CLEAN_RULES):
         raise ValueError(f"score {score!r} or clean rule {clean_rule!r} is unknown")
-    if not classifiers or any(len(classifier.positive) != len(classes) for classifier in classifiers.values()):
-        raise ValueError("classes and vectors differ in number")
     inputs = description["inputs"] | {key: tuple(description["inputs"][key]) for key in ("mean", "std")}
     return AdaptedModel(
         classes,
@@ -245,6 +255,16 @@ def usable_precision(precision: str, device: str) -> str:
     if device == "cpu" and (PRECISIONS[precision] is torch.float16 or faster_precision(device) == "fp32"):
         return "fp32"
     return precision
+
+
+def _check_vectors(vectors: Tensors, where: str, count: int, width: int) -> None:
+    """Refuse vectors of the classes that are not as many, or not as long, as features are.
+
+    Raises:
+        Misfit: Naming what is wrong.
+    """
+    one = floats(count, width)
+    Record({"positive": one}, {"clean": one}).check(vectors, where)
 
 
 def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, Tensors]:

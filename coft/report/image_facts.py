@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
 from coft.core.errors import UserError
-from coft.core.files import replacing, utf8_path
+from coft.core.files import replacing
+from coft.core.forms import List, Text
+from coft.core.outside import parse_json
 from coft.core.table import Table
 from coft.labelling.neighbours import centred, nearest
 
@@ -144,7 +145,9 @@ def read_evidence(folder: Path) -> Evidence | None:
     peers = _load(folder / FOLDER / PEERS)[0] if (folder / FOLDER / PEERS).is_file() else {}
     try:
         scale = float(metadata.get("scale", "nan"))
-        evidence = Evidence(json.loads(metadata["classes"]), **arrays, peers=peers, scale=scale)
+        classes = parse_json(metadata["classes"])
+        List(Text(10_000), 1).check(classes, "classes")
+        evidence = Evidence(classes, **arrays, peers=peers, scale=scale)
         evidence.features[:1].astype(np.float32) @ evidence.text[:1].T
         _check(evidence)
     except (KeyError, TypeError, ValueError) as error:
@@ -172,14 +175,16 @@ def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
+    from coft.core.tensors import load_safetensors
+
     try:
-        with utf8_path(path) as file_path, safe_open(file_path, "numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("version") != VERSION:
-                raise UserError(f"{path}: written by another version of the project; run again, in another folder")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
+        tensors, metadata = load_safetensors(path)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    except (OSError, ValueError, TypeError) as error:  # TypeError: of a type that numpy does not have
         raise UserError(f"{path}: damaged ({error}); remove it, and the report goes without") from error
+    if metadata.get("version") != VERSION:
+        raise UserError(f"{path}: written by another version of the project; run again, in another folder")
+    return arrays, metadata
 
 
 def centred_sample(evidence: Evidence) -> Tensor:

@@ -12,13 +12,15 @@ import pandas as pd
 
 from coft.core.errors import UserError
 from coft.core.experiment import KEPT
-from coft.core.files import read_json
+from coft.core.forms import Anything, Record
+from coft.core.outside import MOST_TABLE, opened, read_json, read_text
 from coft.report.image_facts import Evidence, read_evidence
 
 from .finished import require_finished
 
 WARNING = "Warning: "  # start of a line of log.txt that is a warning
 MOST_WARNINGS = 50
+FORM = Record(optional={"results": Record(others=Anything())}, others=Anything())  # of summary.json
 OF_TRAINING = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of images that mean nothing without training
 NUMBERS = ("confidence", "p_clean_a", "p_clean_b")  # columns of images that are numbers
 
@@ -92,20 +94,20 @@ def read_run(folder: Path) -> RunFolder:
 
 def _summary(path: Path) -> dict[str, Any]:
     try:
-        content = read_json(path)
-        if not isinstance(content.get("results", {}), dict):
-            raise ValueError("results")
-    except (OSError, ValueError, AttributeError) as error:
+        content: dict[str, Any] = read_json(path)
+        FORM.check(content)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as the summary of a run; run again") from error
     return content
 
 
 def _table(path: Path, expected: tuple[str, ...]) -> pd.DataFrame:
     """A CSV file as a table of texts; without rows if there is no such file."""
-    if not path.is_file():
-        return pd.DataFrame(columns=list(expected))
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        with opened(path, MOST_TABLE) as file:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    except FileNotFoundError:
+        return pd.DataFrame(columns=list(expected))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a table ({error}); run again") from error
     if missing := [name for name in expected if name not in table]:
@@ -151,6 +153,6 @@ def _warnings(folder: Path) -> list[str]:
     lines: list[str] = []
     for path in logs(folder):
         with suppress(OSError):
-            lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines += read_text(path, errors="replace").splitlines()
     warnings = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
     return list(dict.fromkeys(warnings))[:MOST_WARNINGS]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.files import writing
-from coft.engine.class_names import BAR, Classes, given_classes, write_classes
+from coft.core.forms import List, Misfit, Text
+from coft.core.outside import read_bytes
+from coft.engine.class_names import BAR, MOST_BYTES, Classes, given_classes, write_classes
 
 MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # classes, names of a class, characters of a name
-UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories that a name must not have
+FORM = List(List(Text(LONGEST), 1, MOST_NAMES), 2, MOST_CLASSES)  # of each class its name, then synonyms
 
 
 def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
@@ -26,28 +27,16 @@ def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
     Raises:
         UserError: If the content has another form, or no classifier can be built on the names.
     """
-    if not isinstance(content, list) or not 2 <= len(content) <= MOST_CLASSES:
-        raise UserError(f"classes: expected 2 to {MOST_CLASSES:,} of them")
-    for class_names in content:
-        if not isinstance(class_names, list) or not 1 <= len(class_names) <= MOST_NAMES:
-            raise UserError(f"classes: expected 1 to {MOST_NAMES} names of each")
-        for name in class_names:
-            _check(name)
+    try:
+        FORM.check(content, "classes")
+    except Misfit as error:
+        raise UserError(str(error)) from error
+    if barred := [name for class_names in content for name in class_names if BAR in name]:
+        raise UserError(f"{barred[0]!r}: {BAR!r} stands between synonyms; take it out of the name")
     classes = given_classes([f" {BAR} ".join(class_names) for class_names in content])
     names = set(classes.names)
     descriptions = {name: sentences for name, sentences in run_classes.descriptions.items() if name in names}
     return Classes(classes.names, classes.synonyms, descriptions)
-
-
-def _check(name: Any) -> None:
-    if not isinstance(name, str):
-        raise UserError("classes: expected names as texts")
-    if BAR in name:
-        raise UserError(f"{name[:60]!r}: {BAR!r} stands between synonyms; take it out of the name")
-    if len(name) > LONGEST:
-        raise UserError(f"{name[:60]!r}... has {len(name)} characters; {LONGEST} are allowed")
-    if any(unicodedata.category(character) in UNSEEN for character in name):
-        raise UserError(f"{name[:60]!r} has a character that cannot be seen; take it out")
 
 
 class ClassesFile:
@@ -109,6 +98,6 @@ class ClassesFile:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(path, MOST_BYTES)).hexdigest()
     except OSError:
         return ""

@@ -69,11 +69,7 @@ def zero_shot_of(reviewed: Reviewed) -> ZeroShot:
     """
     folder = find_model(reviewed.run.folder)
     description = description_of(folder)
-    try:
-        reference = BackboneRef(**description["backbone"])
-        templates = [str(template) for template in description["templates"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder}: its description of the model is damaged; run again") from error
+    reference, templates = BackboneRef(**description["backbone"]), list(description["templates"])
     clip_model = load_backbone(reference, trust_jit=bool(reviewed.config.get("MODEL.BACKBONE.TRUST_JIT")))
     return ZeroShot(reviewed.evidence, reviewed.classes, clip_model, templates)
 

@@ -7,18 +7,22 @@ Origin and Sec-Fetch-Site. No part of a request is ever used as the path of a fi
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import secrets
+import socket
+import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from coft.core.outside import parse_json
 
 from .app import Answer, Review, refused
 
 log = logging.getLogger(__name__)
 HERE = "127.0.0.1"
 LARGEST = 4 << 20  # most bytes that a page may send
-SECONDS = 30  # timeout of a request
+SECONDS = 30  # in which a request has to come, whole
 ONE_SITE = ("same-origin", "none")  # Sec-Fetch-Site of a request of our page, and of an address that is typed in
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -71,6 +75,20 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "review", ""
 
+    def handle(self) -> None:
+        """Answer a request, which comes whole before its time is over, however slowly that passes byte by byte."""
+        over = threading.Timer(SECONDS, self._end)
+        over.daemon = True
+        over.start()
+        try:
+            super().handle()
+        finally:
+            over.cancel()
+
+    def _end(self) -> None:
+        with suppress(OSError):  # it is closed already
+            self.connection.shutdown(socket.SHUT_RD)
+
     def do_GET(self) -> None:
         """Answer a GET request."""
         nonce = secrets.token_urlsafe(16)
@@ -121,8 +139,8 @@ class Handler(BaseHTTPRequestHandler):
         if len(length) > 12 or int(length) > LARGEST:
             return None, refused(413, f"more than {LARGEST:,} bytes")
         try:
-            return json.loads(self.rfile.read(int(length)).decode("utf-8")), None
-        except (ValueError, RecursionError):
+            return parse_json(self.rfile.read(int(length))), None
+        except ValueError:
             return None, refused(400, "no JSON")
 
     # ---------------------------------------------------------------- answers

@@ -102,7 +102,7 @@ class SimulatedClip:
 
     def cached_features(self, images: Any, num_views: int, key: Any, compute: Callable[[], Tensor]) -> Tensor:
         """Features on disk, as a run keeps them."""
-        return cached(compute, self.folder, "clip")
+        return cached(compute, self.folder, "clip", shape=(len(images), self.text.shape[1]))
 
     def zero_shot_text(self) -> Tensor:
         """Vectors of the classes."""

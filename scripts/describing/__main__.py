@@ -17,10 +17,12 @@ from pathlib import Path
 import openai
 from tqdm import tqdm
 
-from coft.backbones.descriptions import Descriptions, class_key, load_descriptions
+from coft.backbones.descriptions import MOST_SENTENCES, Descriptions, class_key, load_descriptions
 from coft.core.errors import Parser, UserError
-from coft.core.exit_codes import INTERRUPTED, guarded
+from coft.core.exit_codes import guarded
 from coft.core.files import replacing
+from coft.core.forms import Misfit, Number, Record, whole
+from coft.core.outside import read_json
 from coft.core.paths import cache_folder
 from coft.engine.class_names import is_file
 from scripts.paths import called_from
@@ -28,6 +30,13 @@ from scripts.paths import called_from
 from .answer_store import AnswerStore
 from .asking import Task, UnusableAnswers, describe, make_client, question_for
 from .classes import NamedClass, named_classes
+
+ARGUMENTS = Record(
+    {
+        **{"sentences": whole(1, MOST_SENTENCES), "workers": whole(1, 64), "retries": whole(0, 100)},
+        **{"attempts": whole(1, 1000), "timeout": Number(0.001, 3600)},
+    }
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,9 +73,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     """
     if not args.model:
         raise UserError("--model is missing; name a model that the endpoint has")
-    for name, minimum in (("sentences", 1), ("workers", 1), ("retries", 0), ("attempts", 1), ("timeout", 0.001)):
-        if not getattr(args, name) >= minimum:
-            raise UserError(f"--{name} is {getattr(args, name)}; expected at least {minimum}")
+    try:
+        ARGUMENTS.check({name: getattr(args, name) for name in ARGUMENTS.parts})
+    except Misfit as error:
+        raise UserError(f"--{error}") from error
 
 
 def output_path(args: argparse.Namespace) -> Path:
@@ -89,10 +99,10 @@ def existing_descriptions(path: Path) -> Descriptions:
     Raises:
         UserError: If the file exists and has another format.
     """
-    if not path.exists():
+    if not path.is_file():
         return {}
     load_descriptions(path)
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return dict(read_json(path))
 
 
 def describe_all(
@@ -132,13 +142,13 @@ def describe_all(
         store.put(question, item.name, sentences)
         return sentences, num_answers
 
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)  # in no `with`, which would wait for answers after a failure or Ctrl-C
+    try:
         futures = {pool.submit(one, item): item for item in items}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], *future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for future in as_completed(futures):
+            yield futures[future], *future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def write_descriptions(path: Path, descriptions: Descriptions) -> None:
@@ -220,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if (code := main()) == INTERRUPTED:
-        os._exit(code)  # threads may still wait for answers; accepted answers are on disk
-    sys.exit(code)
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)  # threads may still wait for answers; accepted answers are on disk

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coft.backbones.descriptions import MOST_SENTENCES
 from coft.core.experiment import write_json
+from coft.core.forms import List, Record, Text
+from coft.core.outside import read_json
 
-from .answers import sift
+from .answers import SENTENCE, sift
+
+MOST_BYTES = 1 << 24  # of an answer
+FORM = Record({"class": Text(10_000), "sentences": List(SENTENCE, most=MOST_SENTENCES)})
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,10 @@ class AnswerStore:
     def get(self, question: Any, name: str, count: int) -> list[str] | None:
         """The sentences that answered a question; None if there are none, or the file is damaged."""
         try:
-            sentences = json.loads(self._path(question).read_text(encoding="utf-8"))["sentences"]
-            usable, faults = sift(sentences, name, ())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            answer = read_json(self._path(question), MOST_BYTES)
+            FORM.check(answer)
+            usable, faults = sift(answer["sentences"], name, ())
+        except (OSError, ValueError):
             return None
         return usable if len(usable) >= count and not faults else None
 

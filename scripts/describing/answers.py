@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from coft.backbones.descriptions import MAX_TOKENS, class_key, names_class, num_tokens
+from coft.core.forms import Text
+from coft.core.outside import parse_json
 
+SENTENCE = Text(2_000)
 FEWEST_WORDS = 5  # fewest words of a sentence beside those of the class name
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$", re.MULTILINE)
@@ -28,8 +30,8 @@ def sentences_in(answer: str) -> list[str]:
         start, end = text.find(opening), text.rfind(closing)
         if 0 <= start < end:
             try:
-                return _strings(json.loads(text[start : end + 1]))
-            except (ValueError, RecursionError):
+                return _strings(parse_json(text[start : end + 1]))
+            except ValueError:
                 continue
     return [item.strip().strip('"') for item in _ITEM.findall(text)]
 
@@ -54,6 +56,8 @@ def find_fault(sentence: str, name: str, others: Sequence[str]) -> str | None:
     """
     if not names_class(sentence, name):
         return f"does not have the words {name!r} in it"
+    if not SENTENCE.takes(sentence):
+        return f"is not {SENTENCE.expected}"
     if num_tokens(sentence) > MAX_TOKENS:
         return f"has {num_tokens(sentence)} tokens, at most {MAX_TOKENS} are read"
     if len(sentence.split()) - len(name.split()) < FEWEST_WORDS:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import openai
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageParam
 
 from coft.core.errors import UserError
+from coft.core.forms import Anything, List, Record
+from coft.core.outside import parse_json
 
 from .answers import sentences_in, sift
 from .classes import NamedClass
@@ -18,6 +21,10 @@ from .classes import NamedClass
 Messages = list[ChatCompletionMessageParam]
 NO_ENDPOINT = "answers in no form of OpenAI's chat completions; mind the /v1 at the end"
 LONGEST = 100_000  # most characters of an answer that are read
+MOST_BYTES = 1 << 24
+FORM = Record(others=Anything())
+CHOICE = Record({"message": Record({"content": Anything()}, others=Anything())}, others=Anything())
+ANSWER = Record({"choices": List(CHOICE, 1, 100)}, others=Anything())
 NO_KEY = "none"  # the client needs a key, even for a server that does not
 
 
@@ -149,21 +156,42 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
     """
     url = str(client.base_url)
     try:
-        completion = client.chat.completions.create(model=model, messages=messages)
+        with client.chat.completions.with_streaming_response.create(model=model, messages=messages) as response:
+            body = b"".join(_parts(response.iter_bytes(), float(str(client.timeout))))
     except openai.OpenAIError as error:
         raise UserError(f"{url}: {_reason(error, model)}") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # the client raises these on odd answers
-        raise UserError(f"{url}: {NO_ENDPOINT}") from error
-    if not isinstance(completion, ChatCompletion):  # the client returns a text that is no JSON as it is
-        raise UserError(f"{url}: {NO_ENDPOINT}")
+    except Exception as error:  # of the library below the client, whose name depends on the version
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{url}: its answer breaks off ({reason}); run the same command again later") from error
     try:
-        choice = completion.choices[0]
-        text, finish_reason = choice.message.content, choice.finish_reason
-    except (AttributeError, TypeError, LookupError):  # some gateways report an error of the model in this way
+        completion = parse_json(body)
+        FORM.check(completion)
+    except ValueError as error:
+        raise UserError(f"{url}: {NO_ENDPOINT}") from error
+    if not ANSWER.takes(completion):  # some gateways report an error of the model in this way
         return ""
-    if not isinstance(text, str) or finish_reason in ("length", "content_filter"):
+    choice = completion["choices"][0]
+    text = choice["message"]["content"]
+    if not isinstance(text, str) or choice.get("finish_reason") in ("length", "content_filter"):
         return ""
     return text[:LONGEST]
+
+
+def _parts(parts: Iterable[bytes], seconds: float) -> Iterator[bytes]:
+    """The parts of an answer, which has to come whole in some seconds, however slowly byte by byte.
+
+    Raises:
+        TimeoutError: If it does not.
+        ValueError: If it is too large.
+    """
+    until, count = time.monotonic() + seconds, 0
+    for part in parts:
+        count += len(part)
+        if count > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+        if time.monotonic() > until:
+            raise TimeoutError("too slow; try a longer --timeout")
+        yield part
 
 
 def _reason(error: openai.OpenAIError, model: str) -> str:

@@ -24,6 +24,7 @@ BROKEN = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError),  # RuntimeError: encrypted
     *(ValueError, OverflowError, IndexError, KeyError, TypeError),  # from wrong numbers and texts in headers
 )
+KINDS = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2")
 SCRATCH = ".extract-"  # prefix of temporary folders
 ABANDONED = 24 * 3600  # seconds after which a temporary folder is removed; no archive takes so long
 HEADER = 512  # least bytes that a member counts, so that the number of empty members is limited, too
@@ -62,7 +63,8 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
         except BROKEN as error:
             archive.unlink(missing_ok=True)
             reason = str(error).split("\n")[0].rstrip(":") or type(error).__name__
-            raise UserError(f"{archive.name} is damaged ({reason}) and was removed; run this again") from error
+            kind = f"is no whole {archive.suffix[1:]} file" if archive.suffix in KINDS else "is damaged"
+            raise UserError(f"{archive.name} {kind} ({reason}) and was removed; run this again") from error
         except FileNotFoundError as error:
             raise UserError(f"{archive.name}: no {inner} in it; it is another archive than expected") from error
         except OSError as error:
@@ -102,7 +104,7 @@ def unpack(archive: Path, folder: Path) -> None:
     folder.mkdir()
     if not archive.is_file():
         raise FileNotFoundError(archive)
-    if zipfile.is_zipfile(archive):
+    if archive.suffix == ".zip" or zipfile.is_zipfile(archive):
         _unpack_zip(archive, folder)
     else:
         _unpack_tar(archive, folder)

@@ -1,0 +1,138 @@
+"""Files of CLIPs in OpenAI's names: their form, and the one reader that gives tensors of it or says what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from clip import clip
+
+from coft.backbones.embedded import FORM as COMPACT
+from coft.backbones.embedded import FORMAT as COMPACT_FORMAT
+from coft.backbones.embedded import VOCABULARY, expand
+from coft.core.errors import UserError
+from coft.core.forms import Misfit, Record
+from coft.core.outside import opened
+from coft.core.tensors import Array, Tensors, floats, load_saved
+
+WIDTH, LENGTH, PATCHES = (1, 16_384), 77, (2, 128 * 128 + 1)
+BESIDE = ("input_resolution", "context_length", "vocab_size")  # numbers in OpenAI's archives, which shapes tell, too
+FORM = Record(
+    {
+        "text_projection": floats(WIDTH, WIDTH),
+        "token_embedding.weight": floats(VOCABULARY, WIDTH),
+        "positional_embedding": floats(LENGTH, WIDTH),
+        "ln_final.weight": floats(WIDTH),
+        "logit_scale": floats(),
+        "visual.conv1.weight": floats(WIDTH, (3, 3), (1, 256), (1, 256)),
+    },
+    others=Array(),
+)
+POSITIONS = floats(PATCHES, WIDTH)
+VIT = Record({"visual.proj": floats(WIDTH, WIDTH), "visual.positional_embedding": POSITIONS}, others=Array())
+RESNET = Record({"visual.attnpool.positional_embedding": POSITIONS}, others=Array())
+
+
+def read_state(path: Path, trust_jit: bool) -> Tensors:
+    """Read the tensors of a file; of one that has not changed since the last time they are at hand.
+
+    Args:
+        path: A state dict, a compact checkpoint of this project, or one of OpenAI's archives.
+        trust_jit: Whether to read TorchScript archives other than OpenAI's. Such an archive is a program.
+
+    Returns:
+        Tensors by name, of the form of a CLIP.
+
+    Raises:
+        OSError: If the file cannot be read.
+        UserError: If it holds no CLIP.
+    """
+    return _read(path, trust_jit, *version_of(path))
+
+
+def version_of(path: Path) -> tuple[int, int]:
+    """Time and size of a file: a changed one has others."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, trust_jit: bool, mtime: int, size: int) -> Tensors:
+    try:
+        state = _torchscript(path, trust_jit) if _is_torchscript(path) else _state_dict(path)
+        FORM.check(state)
+        (VIT if "visual.proj" in state else RESNET).check(state)
+        side_of(state)
+    except ValueError as error:
+        raise UserError(f"backbone {path}: {error}; get the file again, or save a CLIP's state_dict()") from error
+    return state
+
+
+def side_of(state: Tensors) -> int:
+    """Patches in a row of the images that a CLIP of OpenAI's kind reads.
+
+    Raises:
+        Misfit: If its patches make up no square.
+    """
+    name = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
+    patches = len(state[name]) - 1
+    if (side := round(patches**0.5)) ** 2 != patches:
+        raise Misfit(f"{name} is of {patches} patches, which make up no square")
+    return side
+
+
+def _state_dict(path: Path) -> Tensors:
+    loaded = load_saved(path)
+    if not isinstance(loaded, dict):
+        raise Misfit(f"holds {type(loaded).__name__}, no CLIP state dict")
+    if loaded.get("format") == COMPACT_FORMAT:
+        COMPACT.check(loaded)
+        return expand(loaded)
+    state = loaded.get("state_dict", loaded)
+    if not isinstance(state, dict) or "text_projection" not in state:
+        raise Misfit("holds no CLIP state dict (no 'text_projection')")
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _is_torchscript(path: Path) -> bool:
+    with opened(path) as file:
+        if not zipfile.is_zipfile(file):
+            return False
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return any(entry.endswith("/constants.pkl") for entry in archive.namelist())
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"is damaged ({error})") from error
+
+
+def _torchscript(path: Path, trust_jit: bool) -> Tensors:
+    openai_digests = {url.split("/")[-2] for url in clip._MODELS.values()}
+    digest = file_sha256(path, *version_of(path))
+    if digest not in openai_digests and not trust_jit:
+        raise UserError(
+            f"backbone {path}: a TorchScript archive is a program, and this is none of OpenAI's (SHA-256 "
+            f"{digest[:12]}...); save its state_dict(), or set MODEL.BACKBONE.TRUST_JIT True if you trust it"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # nobody can change the format of OpenAI's files
+        try:
+            state: Any = torch.jit.load(str(path), map_location="cpu").state_dict()
+        except Exception as error:  # torch raises any exception on damaged bytes
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(f"a TorchScript archive that cannot be read ({reason})") from error
+    return {key: value for key, value in state.items() if key not in BESIDE}
+
+
+@lru_cache(maxsize=4)
+def file_sha256(path: Path, mtime: int, size: int) -> str:
+    """SHA-256 of a file, in hexadecimal. Time and size belong to the cache key: a changed file is read again."""
+    digest = hashlib.sha256()
+    with opened(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

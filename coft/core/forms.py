@@ -1,0 +1,271 @@
+"""Forms: what an object from outside may be, said once: the kinds and bounds of all its parts.
+
+A form stands beside the reader of its object. `check` compares a value with it, and the campaign of faults draws its
+cases from it. True is no number here, and 1.0 no whole one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .sanitize import has_controls
+from .settings import shown
+
+LARGEST = 2**53  # of a whole number: what JSON keeps in all languages
+
+
+class Misfit(ValueError):
+    """A value that is none of its form.
+
+    Args:
+        reason: What it is, and what was expected.
+        where: Name of the part that it is of; the reason is said of this.
+    """
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(f"{where} {reason}".strip())
+        self.reason, self.where = reason, where
+
+    def within(self, name: str) -> Misfit:
+        """The same, of a part of something larger."""
+        return Misfit(self.reason, f"{name}{'.' if self.where and self.where[0] != '[' else ''}{self.where}")
+
+
+class Form:
+    """What a value may be."""
+
+    @property
+    def expected(self) -> str:
+        """The same in words."""
+        return self._expected()
+
+    def check(self, value: Any, where: str = "") -> None:
+        """Compare a value with the form.
+
+        Args:
+            value: The value.
+            where: What it is called, for the error.
+
+        Raises:
+            Misfit: If it is no value of the form.
+        """
+        try:
+            self._compare(value)
+        except Misfit as error:
+            raise error.within(where) if where else error from None
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is of the form."""
+        try:
+            self._compare(value)
+        except Misfit:
+            return False
+        return True
+
+    def misfit(self, value: Any) -> Misfit:
+        """The error of a value that is none."""
+        return Misfit(f"is {shown(value)}; expected {self.expected}")
+
+    def _expected(self) -> str:
+        raise NotImplementedError
+
+    def _compare(self, value: Any) -> None:
+        if not self._takes(value):
+            raise self.misfit(value)
+
+    def _takes(self, value: Any) -> bool:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Number(Form):
+    """A number of a range, both ends included; never NaN. Whole or not."""
+
+    low: float
+    high: float = LARGEST
+    whole: bool = False
+
+    def _expected(self) -> str:
+        return f"a {'whole ' if self.whole else ''}number from {self.low:.10g} to {self.high:.10g}"
+
+    def _takes(self, value: Any) -> bool:
+        return type(value) in ((int,) if self.whole else (int, float)) and self.low <= value <= self.high
+
+
+def whole(low: int, high: int = LARGEST) -> Number:
+    """A whole number of a range."""
+    return Number(low, high, whole=True)
+
+
+@dataclass(frozen=True)
+class Flag(Form):
+    """True or False."""
+
+    def _expected(self) -> str:
+        return "true or false"
+
+    def _takes(self, value: Any) -> bool:
+        return type(value) is bool
+
+
+@dataclass(frozen=True)
+class Text(Form):
+    """A text of so many characters, none of which a terminal obeys; or one of some choices. It may have `lines`."""
+
+    longest: int = 1000
+    least: int = 0
+    choices: tuple[str, ...] = ()
+    lines: bool = False
+
+    def _expected(self) -> str:
+        if self.choices:
+            return f"one of {', '.join(map(repr, self.choices))}"
+        return f"a text of {self.least} to {self.longest:,} characters, without control characters"
+
+    def _takes(self, value: Any) -> bool:
+        if not isinstance(value, str) or (self.choices and value not in self.choices):
+            return False
+        text = " ".join(value.split()) if self.lines else value
+        return self.least <= len(text) and len(value) <= self.longest and not has_controls(text)
+
+
+@dataclass(frozen=True)
+class PathText(Form):
+    """A text that can be the path of a file, whatever bytes that has."""
+
+    longest: int = 4096
+
+    def _expected(self) -> str:
+        return "the path of a file"
+
+    def _takes(self, value: Any) -> bool:
+        try:
+            return isinstance(value, str) and 0 < len(os.fsencode(value)) <= self.longest and "\0" not in value
+        except UnicodeEncodeError:  # half a character
+            return False
+
+
+@dataclass(frozen=True)
+class Nothing(Form):
+    """No value: null."""
+
+    def _expected(self) -> str:
+        return "nothing (null)"
+
+    def _takes(self, value: Any) -> bool:
+        return value is None
+
+
+@dataclass(frozen=True)
+class Anything(Form):
+    """A value of which nothing is taken on trust."""
+
+    def _expected(self) -> str:
+        return "anything"
+
+    def _takes(self, value: Any) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Either(Form):
+    """A value of one of some forms."""
+
+    forms: tuple[Form, ...]
+
+    def _expected(self) -> str:
+        return ", or ".join(form.expected for form in self.forms)
+
+    def _takes(self, value: Any) -> bool:
+        return any(form.takes(value) for form in self.forms)
+
+
+def maybe(form: Form) -> Either:
+    """A value that may be null."""
+    return Either((Nothing(), form))
+
+
+@dataclass(frozen=True)
+class List(Form):
+    """A list of values of one form."""
+
+    of: Form
+    least: int = 0
+    most: int = 1_000_000
+
+    def _expected(self) -> str:
+        count = self.least if self.least == self.most else f"{self.least:,} to {self.most:,}"
+        return f"a list of {count}, each {self.of.expected}"
+
+    def _compare(self, value: Any) -> None:
+        if type(value) not in (list, tuple) or not self.least <= len(value) <= self.most:
+            raise self.misfit(value)
+        for number, entry in enumerate(value):
+            try:
+                self.of._compare(entry)
+            except Misfit as error:
+                raise error.within(f"[{number}]") from None
+
+
+@dataclass(frozen=True)
+class Row(Form):
+    """A list with a form for each place."""
+
+    forms: tuple[Form, ...]
+
+    def _expected(self) -> str:
+        return f"[{', '.join(form.expected for form in self.forms)}]"
+
+    def _compare(self, value: Any) -> None:
+        if type(value) not in (list, tuple) or len(value) != len(self.forms):
+            raise self.misfit(value)
+        for form, entry in zip(self.forms, value, strict=True):
+            form._compare(entry)
+
+
+@dataclass(frozen=True)
+class Record(Form):
+    """An object with parts of certain names.
+
+    Attributes:
+        parts: Forms of the parts that it has to have, by name.
+        optional: Of those that it may have.
+        others: Of parts of other names; None: there is none.
+        most: Parts that it may have.
+    """
+
+    parts: Mapping[str, Form] = field(default_factory=dict)
+    optional: Mapping[str, Form] = field(default_factory=dict)
+    others: Form | None = None
+    names: Form = Text()
+    most: int = 100_000
+
+    def _expected(self) -> str:
+        return f"an object with {', '.join(self.parts)}" if self.parts else "an object"
+
+    def _compare(self, value: Any) -> None:
+        if not isinstance(value, Mapping) or len(value) > self.most:
+            raise self.misfit(value)
+        if missing := [name for name in self.parts if name not in value]:
+            raise Misfit(f"has no {missing[0]!r}; expected {self.expected}")
+        for name, entry in value.items():
+            form = self.parts.get(name) or self.optional.get(name) or self.others
+            if form is None or not self.names.takes(name):
+                raise Misfit(f"has {shown(name)}, which nothing is known of")
+            try:
+                form._compare(entry)
+            except Misfit as error:
+                raise error.within(str(name)) from None
+
+
+def mapping(of: Form, most: int = 100_000, names: Form = Text()) -> Record:
+    """An object with parts of any names, all of one form."""
+    return Record(others=of, names=names, most=most)
+
+
+def numbers(low: float, high: float, count: int) -> List:
+    """A list of so many numbers of a range."""
+    return List(Number(low, high), count, count)

@@ -1,0 +1,115 @@
+"""The one door for files from outside: plain files alone are opened, and no more of them is read than is meant."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+MOST_JSON = 1 << 30  # bytes
+MOST_TEXT = 1 << 28
+MOST_TABLE = 1 << 32
+MOST_WEIGHTS = 1 << 35  # the largest CLIPs have 20 GB
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], most: int = MOST_WEIGHTS) -> Iterator[BinaryIO]:
+    """Open a file for reading, whatever it is called and holds.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: If it is missing, no plain file (a pipe, a device, a socket, a folder), too large or may not be read.
+    """
+    try:
+        # O_NONBLOCK: opening a pipe must not wait for a writer
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a zero byte
+        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from error
+    with os.fdopen(number, "rb") as file:
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no plain file", os.fspath(path))
+        if status.st_size > most:
+            what = f"{status.st_size >> 20} MiB: at most {most >> 20} are read"
+            raise OSError(errno.EFBIG, what, os.fspath(path))
+        yield file
+
+
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """Read a file; see `opened`. What is written to it meanwhile does not count."""
+    with opened(path, most) as file:
+        return file.read(most)
+
+
+def read_text(path: Path, most: int = MOST_TEXT, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read a text with any ends of lines; see `opened`.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no text.
+    """
+    return read_bytes(path, most).decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """Read JSON that anybody may have written.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is no JSON.
+    """
+    return parse_json(read_bytes(path, most))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON in UTF-8 says.
+
+    Raises:
+        ValueError: If it is none, nested too deeply, or has a number that is none.
+    """
+    try:
+        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+@contextmanager
+def plain_path(path: Path, most: int = MOST_WEIGHTS) -> Iterator[Path]:
+    """Context with a path for libraries that open files themselves and know UTF-8 alone; see `opened`."""
+    with opened(path, most) as file:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            yield Path(f"/dev/fd/{file.fileno()}")
+        else:
+            yield path
+
+
+def broken_member(file: BinaryIO) -> str:
+    """Name of the first part of a zip archive, such as `torch.save` writes, whose checksum is wrong; empty if none is.
+
+    PyTorch does not compare checksums. A file that is no archive has none.
+    """
+    try:
+        if not zipfile.is_zipfile(file):
+            return ""
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() or ""
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        return f"the archive ({type(error).__name__})"
+    finally:
+        file.seek(0)
