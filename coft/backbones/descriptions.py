@@ -17,7 +17,7 @@ from coft.backbones.prompts import NO_SYNONYMS, Synonyms, plain_name, template_f
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
 from coft.core.errors import UserError, did_you_mean
-from coft.core.forms import List, Misfit, Text, mapping
+from coft.core.forms import Anything, List, Misfit, Text, mapping
 from coft.core.outside import read_json
 from coft.core.paths import HOME
 from coft.core.sanitize import some_of
@@ -34,7 +34,7 @@ CHUNK = 512  # sentences that are encoded at a time
 OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
 EXPECTED = 'expected JSON {"class name": ["a sentence", ...], ...}'
 SENTENCES = List(Text(100_000, least=1, lines=True), 1, MOST_SENTENCES)
-FORM = mapping(SENTENCES, names=Text(1000, least=1))
+MANY = mapping(Anything(), names=Text(1000, least=1))
 
 
 def class_key(classname: str) -> str:
@@ -151,12 +151,12 @@ def load_descriptions(path: Path) -> Descriptions:
     """
     try:
         content = read_json(path)
-        FORM.check(content)
+        MANY.check(content)
     except (OSError, ValueError) as error:
         raise UserError(f"descriptions {path}: cannot be read ({error}); {EXPECTED}") from error
     if not content:
         raise UserError(f"descriptions {path}: no class in it; {EXPECTED}")
-    if (total := sum(map(len, content.values()))) > MOST_IN_ALL:
+    if (total := sum(len(sentences) for sentences in content.values() if isinstance(sentences, list))) > MOST_IN_ALL:
         raise UserError(f"descriptions {path}: {total} sentences; at most {MOST_IN_ALL} are read: take fewer")
     for classname, sentences in content.items():
         check_sentences(sentences, f"descriptions {path}, class {classname!r}")

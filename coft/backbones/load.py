@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import torch
 from clip import clip
@@ -22,6 +23,7 @@ from coft.backbones.members import member_names
 from coft.backbones.open_clip_names import ALIASES, is_open_clips
 from coft.core.errors import UserError, did_you_mean
 from coft.core.finite import check_finite
+from coft.core.network import reachable
 from coft.core.paths import HOME
 from coft.core.tensors import Tensors
 
@@ -178,6 +180,8 @@ def fetch_openai(name: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     log.info("Downloading %s to %s", name, target)
     try:
+        if not reachable(url):
+            raise URLError(f"no answer from {urlsplit(url).netloc}")
         torch.hub.download_url_to_file(url, str(target), hash_prefix=url.split("/")[-2])
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(

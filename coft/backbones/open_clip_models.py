@@ -15,10 +15,12 @@ from coft.backbones.architecture import CLIP_MEAN, CLIP_STD, Architecture, is_de
 from coft.backbones.open_clip_names import FROZEN_STAGES, Source, source_of
 from coft.backbones.open_clip_text import check_text, tokenizer_of
 from coft.core.errors import UserError
-from coft.core.tensors import Array, load_safetensors, load_saved
+from coft.core.tensors import FLOATS, WHOLE, Array, load_safetensors, load_saved
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes with the rates of dropout modules
+PACKED = (torch.float8_e4m3fn, torch.float8_e5m2)
+WEIGHT = Array(dtypes=(*FLOATS, *PACKED, *WHOLE, torch.bool))
 State = dict[str, Tensor]
 
 
@@ -195,7 +197,7 @@ def read_tensors(name: str, path: Path) -> State:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     state = state if isinstance(state, dict) else {}
     tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-    if wrong := [key for key, value in tensors.items() if not Array().takes(value)]:
+    if wrong := [key for key, value in tensors.items() if not WEIGHT.takes(value)]:
         raise UserError(f"backbone {name}: {path}: {wrong[0]} is of {tensors[wrong[0]].dtype}; save it as floats")
     if not tensors:
         raise UserError(f"backbone {name}: {path} has no tensors by name; save model.state_dict()")

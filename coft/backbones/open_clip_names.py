@@ -31,6 +31,7 @@ from coft.core.forms import (
     numbers,
     whole,
 )
+from coft.core.network import hub
 from coft.core.outside import read_json
 from coft.core.paths import HOME
 
@@ -211,7 +212,8 @@ def _download(name: str, pretrained: dict[str, Any]) -> Path:
     import open_clip
 
     try:
-        return Path(open_clip.download_pretrained(pretrained))
+        with hub():
+            return Path(open_clip.download_pretrained(pretrained))
     except Exception as error:  # from urllib, requests, httpx, huggingface_hub or the disk
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ from coft.backbones.open_clip_names import Source
 from coft.backbones.tokens import CLIP_TOKENIZER, Tokenizer
 from coft.backbones.tower import AT_END, tower_of
 from coft.core.errors import UserError
+from coft.core.network import hub
 
 PROBE = "a photo"
 OPTIONS = {"clean", "strip_sep_token", "language"}  # others would reach transformers, where one of them runs code
@@ -67,8 +69,9 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
     try:
         from open_clip.tokenizer import HFTokenizer
 
-        name = source.folder or name
-        return HuggingFaceTokenizer(HFTokenizer(str(name), config.get("context_length", 77), **options))
+        with nullcontext() if source.folder else hub():
+            wrapper = HFTokenizer(str(source.folder or name), config.get("context_length", 77), **options)
+        return HuggingFaceTokenizer(wrapper)
     except ModuleNotFoundError as error:
         raise UserError(
             f"backbone {source.name}: its tokenizer needs the package {error.name}: pip install transformers; "

@@ -15,7 +15,7 @@ import yaml
 
 import coft
 from coft.core.errors import UserError
-from coft.core.files import ensure_folder, replacing
+from coft.core.files import check_room, ensure_folder, replacing
 from coft.core.outside import read_text
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
@@ -91,6 +91,7 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
             raise UserError(
                 f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another {flag}"
             )
+        check_room(folder)
         with replacing(folder / CONFIG) as draft:
             draft.write_text(text, encoding="utf-8")
         return

@@ -19,6 +19,7 @@ from coft.core.forms import PathText
 from coft.core.settings import shown
 
 ABANDONED = 3600  # seconds after which a draft is nobody's
+LEAST_ROOM = 4 << 20  # bytes
 CSV_END = "\r\n"
 MOST_LINKS = 40  # that lead from one to another, as the system takes them
 LONGEST_STEM = 64  # characters of a draft's name: a name may be as long as the system takes, its draft has more
@@ -54,6 +55,20 @@ def ensure_folder(path: Path, flag: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{flag} {path}: no folder can be there ({error.strerror}); choose another") from error
+
+
+def check_room(folder: Path) -> None:
+    """Refuse an output folder on a disk that is full: no run leaves less than that.
+
+    Raises:
+        UserError: If hardly anything can be written there.
+    """
+    with suppress(OSError):  # not every file system tells
+        disk = shutil.disk_usage(folder)
+        if disk.total and disk.free < LEAST_ROOM:
+            raise UserError(
+                f"output folder {folder}: {disk.free >> 10} kB are free on its disk; make room, or choose another"
+            )
 
 
 def check_apart(images: Path, output: Path, flag: str) -> None:

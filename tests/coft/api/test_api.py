@@ -203,7 +203,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"train__eval_freq": 1}, "unknown setting 'train__eval_freq'"),
     ({"backbone": "phot"}, "unknown backbone 'phot'"),
     ({"classes": "cat"}, "classes 'cat': one name"),
-    ({"classes": ["cat", 3]}, "classes has 3; expected texts"),
+    ({"classes": ["cat", 3]}, "classes[1] is 3; expected a text"),
     ({"images": "nowhere"}, "images nowhere: no such folder"),
     ({"images": 3}, "images is of type int"),
     ({"images": []}, "images: no image that can be read"),

@@ -69,8 +69,8 @@ def test_a_missing_class_is_named() -> None:
     ("content", "message"),
     [
         ("{", "cannot be read"),
-        ('{"cat": ["A cat.", 3]}', "class 'cat': expected JSON"),
-        ('{"cat": []}', "class 'cat': no sentence"),
+        ('{"cat": ["A cat.", 3]}', r"class 'cat'\[1\] is 3; expected a text"),
+        ('{"cat": []}', r"class 'cat' is \[\]; expected a list of 1 to"),
         ('{"cat": ["A cat.", "a  CAT."]}', "stands there twice"),
         (json.dumps({"cat": ["A cat. " + "very " * 80]}), r"has \d+ tokens, CLIP reads 77"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from clip.model import CLIP
 
-from coft.backbones import backbone
+from coft.backbones import backbone, feature_cache
 from coft.backbones.architecture import CLIP_MEAN, CLIP_STD
 from coft.backbones.backbone import ClassBackbone
-from coft.backbones.feature_cache import cached
 from coft.images.batches import UnlabeledImages
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import Inputs
@@ -23,6 +23,9 @@ from tests.conftest import CLASSNAMES
 
 def drawn() -> torch.Tensor:
     return torch.randn(50, 4, generator=torch.Generator().manual_seed(7))
+
+
+cached = partial(feature_cache.cached, shape=(50, 4))
 
 
 def test_cache_returns_the_same_bits_and_computes_once(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ def write_reviewed(run: Path, paths: list[str], backbone: Path, images: Path, cl
     origin = {"name": str(backbone), "fingerprint": fingerprint(clip_model), "frozen_stages": 0}
     (run / "model").mkdir(exist_ok=True)
     content = {"format": FORMAT, "classes": classes.names, "templates": TEMPLATES, "backbone": origin}
+    content |= {"inputs": {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}, "decoding": {}, "precision": "fp32"}
+    content |= {"encoders": ["none"], "classifiers": [{"name": "peer_a", "encoder": 0, "scale": 10.0}], "about": {}}
+    content |= {"score": "positive", "clean_rule": "", "weights": {"file": "model.safetensors", "sha256": ""}}
     (run / "model" / "model.json").write_text(json.dumps(sealed(content)))
     config = {
         "OUTPUT_DIR": str(run),
