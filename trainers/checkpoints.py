@@ -121,6 +121,8 @@ def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -
     Raises:
         UserError: If the user named a folder that holds nothing, or a run on something else, or weights are no numbers.
     """
+    if epoch > trainer.max_epoch:
+        raise UserError(f"checkpoint in {directory}: is of epoch {epoch}, of {trainer.max_epoch}; give another folder")
     if epoch:
         check_kept_identity(trainer, Path(directory))
         check_models(trainer.method.models, f"checkpoint in {directory}", OF_CHECKPOINT)

@@ -34,7 +34,8 @@ CHUNK = 512  # sentences that are encoded at a time
 OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
 EXPECTED = 'expected JSON {"class name": ["a sentence", ...], ...}'
 SENTENCES = List(Text(100_000, least=1, lines=True), 1, MOST_SENTENCES)
-MANY = mapping(Anything(), names=Text(1000, least=1))
+MANY = mapping(Anything(), names=Text(1000, least=1))  # which is compared first: then the class can be named
+FORM = mapping(SENTENCES, names=Text(1000, least=1))
 
 
 def class_key(classname: str) -> str:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -43,6 +44,7 @@ def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same c
         The exit code: that of the work, 2 for what the user can mend, 130 after an interrupt, 0 if nobody reads on.
     """
     fill_streams()
+    threading.excepthook = end_of_thread
     with suppress(AttributeError):  # a stream that somebody put there
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file's name may be no text
     try:
@@ -69,6 +71,12 @@ def fill_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def end_of_thread(args: threading.ExceptHookArgs) -> None:
+    """Say nothing of a library's thread that ends since the disk is full; the work meets that itself."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
 
 
 def silence() -> None:

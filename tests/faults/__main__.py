@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from coft.core.exit_codes import guarded
 from scripts.paths import called_from
 
 from .campaign import CATEGORIES, faults, in_words, keep, kept, played, table, write
+from .drawing import chosen
 from .oracle import Result
 
 
@@ -30,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep", type=called_from, metavar="DIR", help="categories that are done are kept there: a stopped one goes on"
     )
+    parser.add_argument("--seed", type=int, help="of what is drawn; default: 0 with --quick, else another each time")
     parser.add_argument("--verbose", action="store_true", help="show all messages, not those of faults alone")
     return parser
 
@@ -49,6 +52,8 @@ def campaign(argv: Sequence[str]) -> int:
     if args.write and args.only:
         raise UserError("--write: the page has the table of all categories; leave out --only")
     args.keep = args.keep and args.keep.resolve() / ("quick" if args.quick else "whole")
+    chosen["seed"] = seed_of(args)
+    print(f"seed {chosen['seed']}; --seed {chosen['seed']} draws the same again")
     os.environ.pop("CALLED_FROM", None)  # paths of cases are meant from their folders
     os.environ["DASSL_PROGRESS"] = "0"
     torch.set_num_threads(1)
@@ -61,6 +66,20 @@ def campaign(argv: Sequence[str]) -> int:
     if args.write:
         write(results, args.quick)
     return int(faults(results) > 0)
+
+
+def seed_of(args: argparse.Namespace) -> int:
+    """The seed that is given, that of what is kept, or a new one, which is kept then."""
+    kept_seed = args.keep and args.keep / "seed"
+    if args.seed is not None or args.quick:
+        return args.seed or 0
+    if kept_seed and kept_seed.is_file():
+        return int(kept_seed.read_text())
+    seed = secrets.randbelow(1 << 32)
+    if kept_seed:
+        kept_seed.parent.mkdir(parents=True, exist_ok=True)
+        kept_seed.write_text(str(seed))
+    return seed
 
 
 def results_of(category: str, args: argparse.Namespace, shared: Path) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from coft.core.experiment import write_json
 from coft.core.files import replacing
 
 from . import formats, keys, places, processes, runs, words
+from .drawing import chosen
 from .formats import Format
 from .oracle import GOOD, SECRET, Case, Found, Result, play
 from .scene import ROOT, Scene
@@ -30,7 +31,7 @@ CATEGORIES: dict[str, tuple[Callable[[], Iterable[Case | Format]], ...]] = {  # 
     "command-line": (words.flags, formats.configs),
     "images": (formats.images, places.scenes),
     "classes": (words.names, formats.classes),
-    "checkpoints": (runs.backbones, runs.checkpoints),
+    "checkpoints": (runs.backbones, runs.open_clips, runs.checkpoints),
     "splits": (formats.splits,),
     "folders": (runs.left_files, runs.caches, places.scenes),
     "places": (places.folders, places.scenes),
@@ -123,10 +124,10 @@ def write(results: pd.DataFrame, quick: bool, page: Path = PAGE) -> None:
 
 
 def version() -> str:
-    """The version of the project that is played against, as git names it."""
+    """The version of the project that is played against, as git names it, and the seed of what is drawn."""
     commit = git("rev-parse", "--short=8", "HEAD")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PAGE.relative_to(ROOT)}")
-    return f"version {commit or 'unknown'}{' with changes' if changed else ''}"
+    return f"version {commit or 'unknown'}{' with changes' if changed else ''}, seed {chosen['seed']}"
 
 
 def git(*words: str) -> str:

@@ -16,37 +16,37 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from coft.backbones.descriptions import FORM as DESCRIPTIONS
 from coft.backbones.descriptions import load_descriptions
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.engine.class_names import check_classnames, read_classes, write_classes
 from coft.images.reading import FORMATS, decode_image, read_bytes
 from coft.inference.sorting import folder_names
+from datasets.base import FORM as SPLIT
 from datasets.base import DeclaredDataset, read_split
 from scripts.getting.extract import extract
 from tests.scripts.archives import link, tar, zipped
 
+from .drawing import drawn
 from .mutations import (
     DAMAGE,
-    DESCRIPTIONS,
     GARBAGE,
     INPUTS,
     LETTERS,
     LINES,
     PLACES,
     Mutation,
+    by_form,
     contents,
-    drawn,
     flipped,
     flips,
     holding,
+    in_json,
     only,
-    trees,
     without,
 )
 from .oracle import EITHER, FINE, REFUSED, Case, Wrong
 from .scene import Scene
-
-JSON_PLACES = without(PLACES, "a pipe", "a device")  # as which a program may pass JSON
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,10 @@ def classes() -> Iterator[Format]:
     tree = {"cat": ["A cat with stripes.", "A small cat."], "fox": ["A red fox."]}
     large = [{"cat": ["word " * 5000]}, {"cat": [f"A cat number {number}." for number in range(300_000)]}]
     large.append({f"cat {number}": [f"A cat {k}." for k in range(300)] for number in range(1000)})
-    refused = GARBAGE | JSON_PLACES | contents(INPUTS["descriptions"])
+    formed = by_form(DESCRIPTIONS, tree, in_json, 300)
+    refused = GARBAGE | PLACES | contents(INPUTS["descriptions"]) | formed[REFUSED]
     refused |= {f"large {number}": holding(json.dumps(content)) for number, content in enumerate(large)}
-    either = DAMAGE | flips(20) | LETTERS | trees(tree)
-    either |= {f"drawn {number}": holding(text) for number, text in enumerate(drawn(DESCRIPTIONS))}
+    either = DAMAGE | flips(20) | LETTERS | formed[EITHER]
     write = writing("descriptions.json", json.dumps(tree))
     yield Format("classes", "descriptions.json", write, read_descriptions, refused, either)
 
@@ -199,8 +199,9 @@ def splits() -> Iterator[Format]:
     """Split files."""
     rows = [["a.png", 0, "cat"], ["b.png", 1, "dog"]]
     tree = {"train": rows, "val": [], "test": rows}
-    refused = GARBAGE | JSON_PLACES | contents(INPUTS["splits"])
-    either = DAMAGE | flips(20) | LETTERS | trees(tree)
+    formed = by_form(SPLIT, tree, in_json, 300)
+    refused = GARBAGE | PLACES | contents(INPUTS["splits"]) | formed[REFUSED]
+    either = DAMAGE | flips(20) | LETTERS | formed[EITHER]
     write = writing("split.json", json.dumps(tree))
     yield Format("splits", "split.json", write, read_a_split, refused, either, names=("image",))
 

@@ -7,20 +7,20 @@ import json
 import os
 import pickle
 import random
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from hypothesis.configuration import set_hypothesis_home_dir
 
-from .oracle import MARK, SECRET
+from coft.core.forms import Form
+
+from .drawing import drawn, spoiled
+from .oracle import EITHER, MARK, REFUSED, SECRET, Right
 
 Mutation = Callable[[Path], object]
 
@@ -130,27 +130,24 @@ PLACES: dict[str, Mutation] = {
     "not to be read": lambda path: path.chmod(0),
 }
 
-LEAVES: tuple[Any, ...] = (
-    *(None, True, -2, 7, 1.7, 10**30, float("nan"), "", " ", "x", "x" * 5000, "a\0b", "\x1b[31m", "\ud800"),
-    *("../a.png", "/etc/passwd", [], {}, [[1]], {"a": {"b": None}}),
-)
+
+def by_form(
+    form: Form, tree: Any, hold: Callable[[Any], Mutation], count: int = 150
+) -> dict[Right, dict[str, Mutation]]:
+    """Mutations of a file that holds a value of a form: one part is another. The form says which have to be refused."""
+    made: dict[Right, dict[str, Mutation]] = {REFUSED: {}, EITHER: {}}
+    for number, (place, value) in enumerate(drawn(spoiled(form, tree), count)):
+        right = EITHER if form.takes(value) else REFUSED
+        made[right][f"{'.'.join(map(str, place)) or 'all'} {number}"] = hold(value)
+    return made
 
 
-def variants(tree: Any, leaves: tuple[Any, ...] = LEAVES) -> Iterator[Any]:
-    """All trees that are this one without a node, or with a leaf in its place."""
-    yield from leaves
-    for key in tree if isinstance(tree, dict) else ():
-        yield {other: node for other, node in tree.items() if other != key}
-        yield from ({**tree, key: variant} for variant in variants(tree[key], leaves))
-    for index, node in enumerate(tree) if isinstance(tree, list) else ():
-        before, after = tree[:index], tree[index + 1 :]
-        yield before + after
-        yield from ([*before, variant, *after] for variant in variants(node, leaves))
+def in_json(value: Any) -> Mutation:
+    return holding(json.dumps(value))
 
 
-def trees(tree: Any, leaves: tuple[Any, ...] = LEAVES) -> dict[str, Mutation]:
-    """Mutations of what a JSON file holds."""
-    return {f"tree {number}": holding(json.dumps(variant)) for number, variant in enumerate(variants(tree, leaves))}
+def saving(value: Any) -> Mutation:
+    return lambda path: torch.save(value, path)
 
 
 def in_torch(change: Callable[[Any], Any]) -> Mutation:
@@ -175,21 +172,4 @@ TEXTS = st.one_of(  # surrogates included
     *(st.text(letters, min_size=1, max_size=40) for letters in INPUTS["alphabets"]),
 )
 LINES = st.lists(TEXTS, min_size=2, max_size=5).map("\n".join)
-DESCRIPTIONS = st.dictionaries(TEXTS, st.lists(TEXTS, max_size=3), max_size=3).map(json.dumps)
 NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: not {b"/"[0], 0} & set(name))  # of files
-
-
-def drawn(kind: st.SearchStrategy[Any], count: int = 300) -> list[Any]:
-    """Examples that hypothesis draws, the same ones each time; those that come twice are there once."""
-    set_hypothesis_home_dir(str(Path(tempfile.gettempdir()) / "coft-hypothesis"))  # not in the checkout
-    quiet: dict[str, Any] = {"database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
-    examples: dict[str, Any] = {}
-
-    @seed(0)
-    @settings(max_examples=count, phases=(Phase.generate,), **quiet)
-    @given(kind)
-    def collect(example: Any) -> None:
-        examples[repr(example)] = example
-
-    collect()
-    return list(examples.values())

@@ -20,8 +20,9 @@ from PIL import Image
 from coft.cli.main import main as coft
 from coft.core.errors import UserError
 
+from .drawing import drawn
 from .formats import Format
-from .mutations import GARBAGE, INPUTS, NAMES, NOT_THERE, PLACES, drawn, only, placing, without
+from .mutations import GARBAGE, INPUTS, NAMES, NOT_THERE, PLACES, only, placing, without
 from .oracle import EITHER, FINE, REFUSED, Case, Right, Wrong
 from .runs import use, without_room
 from .scene import CLASSES, Scene, call

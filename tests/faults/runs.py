@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,47 +16,46 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file
 
-from coft.backbones.feature_cache import cached
-from coft.backbones.load import load_clip
+from coft.backbones.clip_file import FORM as CLIP
+from coft.backbones.embedded import FORM as COMPACT
+from coft.backbones.feature_cache import cached, form_of
+from coft.backbones.load import EMBEDDED, architecture, load_clip
+from coft.backbones.open_clip_names import FORM as CONFIG
+from coft.backbones.prompts import template_features
 from coft.cli.main import main as coft
 from coft.images import index
+from coft.inference.locate_model import FORM as MODEL
+from coft.inference.locate_model import FORMAT as MODEL_FORMAT
+from coft.inference.sorting import FORMAT as SORTED
+from coft.inference.sorting import HEAD, PUT
+from tests.open_clip_models import CONFIGS, HALF, write_model
 from tests.scripts.archives import zipped
 
 from .formats import Format
 from .mutations import (
     DAMAGE,
     GARBAGE,
-    LEAVES,
     NOT_THERE,
     PLACES,
     Mutation,
     Program,
+    by_form,
     contents,
     flipped_member,
     flips,
+    in_json,
     in_torch,
     only,
+    rewriting,
+    saving,
     without,
 )
-from .oracle import Wrong
-from .scene import Scene, call
+from .oracle import EITHER, REFUSED, Wrong
+from .scene import Scene, call, tiny_clip
 
 INFINITE = (float("nan"), float("inf"), -float("inf"))
 SEEN = without(DAMAGE, "bytes after it", "a zero within")  # which checksums tell
-TENSORS = (
-    *("text_projection", "visual.conv1.weight", "visual.attnpool.positional_embedding", "token_embedding.weight"),
-    *("ln_final.weight", "logit_scale", "positional_embedding"),
-)
-CHANGES: dict[str, Callable[[torch.Tensor], Any]] = {
-    "of another shape": lambda x: x.new_zeros((*x.shape, 2)),
-    "empty": lambda x: x.new_zeros((0,)),
-    "of integers": lambda x: torch.zeros(x.shape, dtype=torch.int64),
-    "complex": lambda x: torch.zeros(x.shape, dtype=torch.complex64),
-    "a scalar": lambda x: torch.tensor(1.0),
-    "a text": lambda x: "x",
-}
 OTHERS: dict[str, Any] = {  # which are no weights
-    **{f"{leaf!r:.20}": leaf for leaf in LEAVES},
     "a tensor": torch.zeros(3),
     "a state of another model": torch.nn.Linear(2, 2).state_dict(),
     "numbers for names": {1: torch.zeros(2)},
@@ -77,18 +77,6 @@ def spoiled(tree: Any, value: float) -> Any:
     return numbers.reshape(tree.shape)
 
 
-def saving(value: Any) -> Mutation:
-    return in_torch(lambda state: value)
-
-
-def with_tensor(name: str, change: Callable[[torch.Tensor], Any]) -> Mutation:
-    return in_torch(lambda state: {**state, name: change(state[name])})
-
-
-def without_tensor(name: str) -> Mutation:
-    return in_torch(lambda state: {key: value for key, value in state.items() if key != name})
-
-
 OBJECTS = {f"holds {name}": saving(value) for name, value in OTHERS.items()}
 
 
@@ -101,13 +89,23 @@ def copied_clip(scene: Scene, name: str = "own.pt") -> Path:
     return scene.file(name, scene.clip.read_bytes())
 
 
-def load_backbone(scene: Scene, path: Path) -> None:
-    """Load a backbone, and let it see an image and a text."""
-    model: Any = load_clip(str(path))
+def sees(model: Any, images: torch.Tensor) -> None:
+    """Let a CLIP see images, and texts in several scripts."""
     with torch.no_grad():
-        features = model.encode_image(torch.zeros(1, 3, 32, 32)), model.encode_text(torch.zeros(1, 77).long())
+        features = model.visual(images), template_features(model, ["cat", "犬", "собака", "كلب"], "a {}.")
     if not all(torch.isfinite(part).all() for part in features):
         raise Wrong("its features are no numbers")
+
+
+def load_backbone(scene: Scene, path: Path) -> None:
+    """Load a backbone, and let it see an image and texts."""
+    side = architecture(str(path)).resolution
+    sees(load_clip(str(path)), torch.zeros(1, 3, side, side))
+
+
+def load_compact(scene: Scene, path: Path) -> None:
+    """Load a checkpoint of an embedded CLIP, and let it see texts."""
+    sees(load_clip(str(path)), torch.zeros(1, 3, 32, 32))
 
 
 def load_openais(scene: Scene, path: Path) -> None:
@@ -133,16 +131,43 @@ def backbones() -> Iterator[Format]:
     """Backbones: damaged, of another kind, with tensors that are none or have no numbers."""
     refused = GARBAGE | PLACES | SEEN | OBJECTS | flips(20, flipped_member) | contents(ARCHIVES)
     refused["a TorchScript archive"] = torchscript
-    either, infinite = without(DAMAGE, *SEEN), dict[str, Mutation]()
-    for name in TENSORS:
-        either |= {f"{name} {how}": with_tensor(name, change) for how, change in CHANGES.items()}
-        either[f"{name} missing"] = without_tensor(name)
-        infinite |= {f"{value} in {name}": with_tensor(name, partial(spoiled, value=value)) for value in INFINITE}
-    scale = {"a scale of e^70": with_tensor("logit_scale", lambda x: torch.tensor(70.0))}
+    clip, compact = tiny_clip().state_dict(), torch.load(EMBEDDED["embedded"], weights_only=True)
+    formed = by_form(CLIP, clip, saving), by_form(COMPACT, compact, saving, 60)
+    infinite = {
+        f"{x} in {name}": saving({**clip, name: spoiled(clip[name], x)}) for name in CLIP.parts for x in INFINITE
+    }
+    scale = {"a scale of e^70": saving({**clip, "logit_scale": torch.tensor(70.0)})}
     openais: dict[str, Mutation] = {"as OpenAI's": lambda path: None}
-    yield Format("checkpoints", "own.pt", copied_clip, load_backbone, refused, either)
+    either = without(DAMAGE, *SEEN) | formed[0][EITHER]
+    yield Format("checkpoints", "own.pt", copied_clip, load_backbone, refused | formed[0][REFUSED], either)
+    yield Format("checkpoints", "small.pt", partial(copied_clip, name="small.pt"), load_compact, *formed[1].values())
     yield Format("checkpoints", "RN50.pt", partial(copied_clip, name="RN50.pt"), load_openais, openais)
     yield Format("numbers", "own.pt", copied_clip, partial(use, "--backbone"), infinite, scale, names=("epoch",))
+
+
+def open_clips() -> Iterator[Format]:
+    """Configs of open_clip's models."""
+    config = {"model_cfg": CONFIGS["vit"], "preprocess_cfg": HALF}
+    formed = by_form(CONFIG, config, in_json, 200)
+    refused = GARBAGE | PLACES | formed[REFUSED]
+    either = DAMAGE | flips(10) | formed[EITHER]
+    yield Format("checkpoints", "open_clip_config.json", open_clip, load_other, refused, either)
+
+
+def open_clip(scene: Scene) -> Path:
+    """The config of a tiny model of open_clip, in a folder with its weights."""
+    if not (scene.shared / "open_clip").is_dir():
+        write_model(scene.shared / "open_clip", CONFIGS["vit"])
+    return Path(shutil.copytree(scene.shared / "open_clip", scene.place / "model")) / "open_clip_config.json"
+
+
+def load_other(scene: Scene, path: Path) -> None:
+    """Load a model of open_clip, and let it see an image and texts."""
+    name = f"open_clip:{path.parent}"
+    kind, model = architecture(name), load_clip(name)
+    sees(model, torch.zeros(1, 3, kind.resolution, kind.resolution))
+    if min(kind.std) <= 0:
+        raise Wrong(f"its images have a deviation of {kind.std}")
 
 
 def in_all(mutate: Mutation, run: Path) -> None:
@@ -182,6 +207,37 @@ def predict(scene: Scene, path: Path) -> None:
         raise Wrong("a damaged model predicts otherwise")
 
 
+def predict_anew(scene: Scene, path: Path) -> None:
+    """Predict with a model that is another one: as many rows as there are images, of numbers."""
+    rows = scene.predict(path.parent).splitlines()
+    if len(rows) != 1 + len(list(scene.images.iterdir())) or b"nan" in b"".join(rows):
+        raise Wrong(f"predicted {len(rows)} rows")
+
+
+def described() -> tuple[dict[str, Mutation], dict[str, Mutation]]:
+    """Mutations of a model's description, which change one part of it on purpose."""
+    numbers = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    tree = {
+        **{"format": MODEL_FORMAT, "classes": ["a", "b", "c"], "templates": ["a {}."], "precision": "fp32"},
+        **{"backbone": {"name": "x", "fingerprint": "y", "frozen_stages": 0}, "inputs": {"size": 32, **numbers}},
+        **{"decoding": {"enough": 0, "shorter": 0}, "encoders": ["none"], "score": "positive", "clean_rule": ""},
+        **{"classifiers": [{"name": "x", "encoder": 0, "scale": 10.0}], "about": {}},
+        **{"weights": {"file": "x", "sha256": "x"}},
+    }
+    made = by_form(MODEL, tree, lambda value: partial(with_part, tree, value), 120)
+    return made[REFUSED], made[EITHER]
+
+
+def with_part(tree: dict[str, Any], value: Any, path: Path) -> None:
+    """Change in a model's description what a value changes in a tree of the same form."""
+    content = {key: part for key, part in json.loads(path.read_text()).items() if key != "sha256"}
+    if not isinstance(value, dict):
+        path.write_text(json.dumps(value))
+        return
+    kept = {key: part for key, part in content.items() if key in value}
+    path.write_text(json.dumps(kept | {key: part for key, part in value.items() if part is not tree.get(key)}))
+
+
 def with_number(value: float, path: Path) -> None:
     """Have a number in the weights of a model whose checksums are right."""
     weights, description = path.parent / "model.safetensors", json.loads(path.read_text())
@@ -206,6 +262,28 @@ def journal(scene: Scene) -> Path:
     return next((scene.place / "sorted").glob("*.jsonl"))
 
 
+def lines() -> dict[str, Mutation]:
+    """Mutations of a journal: one of its lines is another."""
+    put = {"from": "/photos/a.png", "to": "class/a.png", "size": 5, "time": 6}
+    heads = by_form(HEAD, {"format": SORTED, "link": False}, partial(with_line, 0), 30)
+    entries = by_form(PUT, put, partial(with_line, -1), 80)
+    return {
+        f"{kind} {name}": mutate
+        for kind, made in (("head", heads), ("line", entries))
+        for part in made.values()
+        for name, mutate in part.items()
+    }
+
+
+def with_line(number: int, value: Any) -> Mutation:
+    def change(data: bytes) -> bytes:
+        rows = data.splitlines(keepends=True)
+        rows[number] = json.dumps(value).encode() + b"\n"
+        return b"".join(rows)
+
+    return rewriting(change)
+
+
 def undo(scene: Scene, path: Path) -> None:
     """Undo what a journal says: no image is lost."""
     try:
@@ -226,9 +304,12 @@ def left_files() -> Iterator[Format]:
     for name in ("model.json", "model.safetensors"):
         refused, either = GARBAGE | SEEN | NOT_THERE | flips(3), only(DAMAGE, "bytes after it")
         yield Format("folders", name, in_run(f"model/{name}"), predict, refused, either, names=("model",))
+    yield Format(
+        "folders", "model.json", in_run("model/model.json"), predict_anew, *described(), names=("model", "backbone")
+    )
     infinite = {f"{value} in its weights": partial(with_number, value) for value in INFINITE}
     yield Format("numbers", "model.json", in_run("model/model.json"), predict, infinite, names=("model",))
-    yield Format("folders", "journal", journal, undo, either=damaged, names=("--undo", ".jsonl"))
+    yield Format("folders", "journal", journal, undo, either=damaged | lines(), names=("--undo", ".jsonl"))
 
 
 def without_room(read: Callable[..., object], *args: Any) -> None:
@@ -241,8 +322,8 @@ def without_room(read: Callable[..., object], *args: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
-def features(scene: Scene, folder: Path) -> list[float]:
-    return cached(lambda: torch.arange(4000.0), folder, "key").tolist()
+def features(scene: Scene, folder: Path) -> list[list[float]]:
+    return cached(lambda: torch.arange(4000.0).view(1000, 4), folder, "key", shape=(1000, 4)).tolist()
 
 
 def image_index(scene: Scene, folder: Path) -> list[str]:
@@ -267,6 +348,7 @@ def caches() -> Iterator[Format]:
     damaged = GARBAGE | DAMAGE | NOT_THERE | flips(5)
     for read in (features, image_index):
         make, again = partial(filled, read), partial(read_again, read)
-        yield Format("folders", f"cache of {read.__name__}", make, again, fine=damaged)
+        others = by_form(form_of((1000, 4)), torch.zeros(1000, 4), saving, 60) if read is features else {REFUSED: {}}
+        yield Format("folders", f"cache of {read.__name__}", make, again, fine=damaged | others[REFUSED])
         full = {"not there, and no room": NOT_THERE["not there"]}
         yield Format("folders", f"cache of {read.__name__}", make, partial(without_room, again), fine=full)

@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 
 from coft.core.errors import UserError
+from coft.core.forms import Flag, Record, Text, maybe, numbers
 from coft.core.settings import Key
 
 from . import campaign, keys
 from .campaign import CATEGORIES, cases_of, faults, keep, kept, play_all, table, write
+from .drawing import GONE, changed, chosen, drawn, spoiled
 from .formats import Format
-from .mutations import DAMAGE, DESCRIPTIONS, GARBAGE, NOT_THERE, drawn, variants
+from .mutations import DAMAGE, GARBAGE, LINES, NOT_THERE
 from .oracle import EITHER, FINE, REFUSED, SECRET, Case, Found, Right, Wrong, flaws_of, play, settle
 from .scene import Scene
 
@@ -114,20 +116,31 @@ def test_a_command_is_judged_by_exit_code_and_line(code: int, errors: str, raise
             settle(code, errors)
 
 
-def test_mutations_change_a_file_and_trees_change_in_one_node(tmp_path: Path) -> None:
+def test_mutations_change_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for mutate in (GARBAGE | DAMAGE | NOT_THERE).values():
         path.write_bytes(b"as it should be")
         mutate(path)
         assert not path.is_file() or path.read_bytes() != b"as it should be"
         path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-    trees = [{}, {"a": [1]}, {"b": 5}, {"a": 0, "b": 5}, {"a": [], "b": 5}, {"a": [0], "b": 5}, {"a": [1], "b": 0}]
-    assert sorted(map(repr, variants({"a": [1], "b": 5}, (0,)))) == sorted(map(repr, [0, *trees[1:]]))
 
 
-def test_texts_are_drawn_once_and_the_same_ones_again() -> None:
-    first = drawn(DESCRIPTIONS, 30)
-    assert first == drawn(DESCRIPTIONS, 30) and len(set(first)) == len(first) > 10
+def test_what_is_drawn_differs_from_a_sound_value_in_one_place_and_most_is_none_of_its_form() -> None:
+    tree = {"format": "sorted/1", "numbers": [0.5, 1.0], "maybe": None}
+    form = Record({"format": Text(20), "numbers": numbers(0, 1, 2)}, {"maybe": maybe(Flag())})
+    cases = drawn(spoiled(form, tree), 200)
+    assert form.takes(tree) and sum(not form.takes(value) for _, value in cases) > 50
+    for place, value in cases:
+        assert place == () or {key: part for key, part in value.items() if key != place[0]}.items() <= tree.items()
+    assert changed(tree, ("numbers", 1), 7)["numbers"] == [0.5, 7] and "maybe" not in changed(tree, ("maybe",), GONE)
+    assert tree["numbers"] == [0.5, 1.0]
+
+
+def test_texts_are_drawn_once_and_the_same_ones_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = drawn(LINES, 30)
+    assert first == drawn(LINES, 30) and len(set(first)) == len(first) > 10
+    monkeypatch.setitem(chosen, "seed", 1)
+    assert drawn(LINES, 30) != first
 
 
 def test_ends_are_within_what_a_setting_takes() -> None:

@@ -14,10 +14,12 @@ import train
 from coft.cli.main import main as coft
 from scripts import get_data, launch
 from scripts.describing.__main__ import main as describe
+from scripts.describing.asking import ANSWER
 from tests.scripts.describing.endpoint import FakeEndpoint, Reply, good
 
+from .drawing import drawn
 from .formats import accept_names
-from .mutations import DAMAGE, GARBAGE, INPUTS, LETTERS, TEXTS, Mutation, drawn, trees
+from .mutations import DAMAGE, GARBAGE, INPUTS, LETTERS, TEXTS, Mutation, by_form, in_json
 from .oracle import EITHER, FINE, REFUSED, SECRET, Case, Wrong
 from .scene import Scene, call
 
@@ -99,8 +101,9 @@ def replies() -> Iterator[Case]:
     """Replies of an endpoint: bodies, answers in them, refusals that repeat the key; addresses; keys."""
     told = ("http", "cat")
     tree = completion(good("cat"))
-    either = DAMAGE | LETTERS | trees(tree, (None, 5, "x", [], {}, [None]))
-    for right, mutations in ((REFUSED, GARBAGE), (EITHER, either)):
+    formed = by_form(ANSWER, tree, in_json, 60)
+    either = DAMAGE | LETTERS | formed[EITHER]
+    for right, mutations in ((REFUSED, GARBAGE | formed[REFUSED]), (EITHER, either)):
         for name, mutate in mutations.items():
             yield Case("endpoint", f"reply: {name}", partial(ask_mutated, mutate=mutate), right, told)
     long = {"ten million letters": "x" * 10_000_000, "thoughts without end": "<think>" * 1000}

@@ -74,7 +74,7 @@ def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
     """
     if fpath is None:
         raise ValueError("File path is None")
-    if not Path(fpath).exists():
+    if not Path(fpath).is_file():  # reading a pipe would never end
         raise FileNotFoundError(f'File is not found at "{os.fspath(fpath)}"')
     _check_sums(Path(fpath))
     device: Where = {"cuda:0": f"cuda:{torch.cuda.current_device()}"} if torch.cuda.is_available() else "cpu"
