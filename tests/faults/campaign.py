@@ -19,7 +19,7 @@ from coft.core.errors import UserError
 from coft.core.experiment import write_json
 from coft.core.files import replacing
 
-from . import formats, keys, places, processes, runs, words
+from . import formats, histories, keys, places, processes, runs, words
 from .drawing import chosen
 from .formats import Format
 from .oracle import GOOD, SECRET, Case, Found, Result, play
@@ -39,12 +39,13 @@ CATEGORIES: dict[str, tuple[Callable[[], Iterable[Case | Format]], ...]] = {  # 
     "endpoint": (words.replies,),
     "numbers": (runs.backbones, runs.checkpoints, runs.left_files),
     "values": (keys.end_values,),
+    "histories": (histories.drawn_histories,),
     "processes": (processes.disturbed,),
     "environments": (processes.surroundings,),
 }
 SHARES = {  # of how many cases the quick form plays one, where all take minutes
     **{"settings": 7, "checkpoints": 3, "folders": 5, "places": 3, "numbers": 2},
-    **{"values": 23, "processes": 13, "environments": 14},
+    **{"values": 23, "histories": 4, "processes": 13, "environments": 14},
 }
 
 
