@@ -96,7 +96,7 @@ def _state_dict(path: Path) -> Tensors:
     state = loaded.get("state_dict", loaded)
     if not isinstance(state, dict) or "text_projection" not in state:
         raise Misfit("holds no CLIP state dict (no 'text_projection')")
-    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    return state
 
 
 def _is_torchscript(path: Path) -> bool:

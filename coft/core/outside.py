@@ -35,10 +35,11 @@ def opened(path: str | os.PathLike[str], most: int = MOST_WEIGHTS) -> Iterator[B
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a zero byte
         raise OSError(errno.EINVAL, str(error), os.fspath(path)) from error
+    status = os.fstat(number)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "no plain file", os.fspath(path))
     with os.fdopen(number, "rb") as file:
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "no plain file", os.fspath(path))
         if status.st_size > most:
             what = f"{status.st_size >> 20} MiB: at most {most >> 20} are read"
             raise OSError(errno.EFBIG, what, os.fspath(path))

@@ -1,13 +1,90 @@
-"""What a person is told to do about a file that could not be written."""
+"""Files are written whole, to where a path leads; and what is said of one that could not be."""
 
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
-from coft.core.files import remedy
+import pandas as pd
+import pytest
+
+from coft.core.errors import UserError
+from coft.core.files import check_room, given_path, remedy, replacing, write_table
 
 
 def test_what_may_not_be_written_is_not_the_disk_s_fault() -> None:
     assert "where you may write" in remedy(PermissionError(13, "Permission denied"))
     assert "where you may write" in remedy(OSError(errno.EROFS, "Read-only file system"))
     assert remedy(OSError(errno.ENOSPC, "No space left on device")) == "see to the disk"
+
+
+def write(path: Path, text: str = "new") -> None:
+    with replacing(path) as draft:
+        draft.write_text(text)
+
+
+def test_links_are_followed_and_their_files_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "there").write_text("old")
+    for link, target in (("one", "folder/there"), ("two", "one"), ("nothing", "folder/new")):
+        (tmp_path / link).symlink_to(target)
+        write(tmp_path / link, link)
+        assert (tmp_path / link).is_symlink() and (tmp_path / target).read_text() == link
+
+
+def test_a_pipe_gets_all_and_stays_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as reader:
+        got = reader.submit((tmp_path / "pipe").read_text)
+        write(tmp_path / "pipe", "x" * 100_000)
+        assert got.result(5) == "x" * 100_000
+    assert (tmp_path / "pipe").is_fifo() and [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_links_to_devices_are_written_through(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(os.devnull)
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and Path(os.devnull).is_char_device()
+
+
+def test_standard_output_keeps_what_was_written_before(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from tests.coft.core.test_files import write; write(Path('/dev/stdout'))"
+    with (tmp_path / "file").open("w") as file:
+        file.write("before ")
+        file.flush()
+        subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
+    assert (tmp_path / "file").read_text() == "before new"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name)], ids=["folder", "circle"])
+def test_folders_and_circles_are_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "place")
+    with pytest.raises(OSError):
+        write(tmp_path / "place")
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_a_carriage_return_in_a_cell_is_quoted(tmp_path: Path) -> None:
+    table = pd.DataFrame({"path": ["a\rb.png", "plain.png"]})
+    for ends in ("\n", "\r\n"):
+        write_table(table, tmp_path / "table.csv", lineterminator=ends)
+        assert (tmp_path / "table.csv").read_bytes() == f'path{ends}"a\rb.png"{ends}plain.png{ends}'.encode()
+
+
+def test_a_full_disk_is_refused_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=8192, free=4096))
+    with pytest.raises(UserError, match=r"4 kB are free.*make room"):
+        check_room(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, 5, "", "a\0b", b"a", [], True])
+def test_what_is_no_path_is_named(value: object) -> None:
+    with pytest.raises(UserError, match=r"output is .*expected the path of a file"):
+        given_path(value, "output")

@@ -1,0 +1,73 @@
+"""Forms say what a value may be, and which part is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coft.core.forms import Either, Flag, Form, List, Misfit, Number, PathText, Record, Row, Text, maybe, numbers, whole
+from coft.core.tensors import FLOATS, Array, floats, load_saved
+
+NAN, INFINITE = float("nan"), float("inf")
+TAKEN: list[tuple[Form, list[Any], list[Any]]] = [
+    (whole(1, 5), [1, 5], [0, 6, 1.0, True, "1", None, NAN, 10**30]),
+    (Number(0, 1), [0, 0.5, 1], [-0.1, 1.1, NAN, INFINITE, True, "0.5", [0.5], None]),
+    (Flag(), [True, False], [0, 1, "true", None]),
+    (Text(3), ["", "abc", "犬"], ["abcd", "a\n", "\x1b", "\0", "\ud800", "\u2028", b"a", 3, None]),
+    (Text(30, least=1, lines=True), ["a", "a\nb\t"], ["", " \n", "a\x07b"]),
+    (Text(choices=("a", "b")), ["a"], ["c", "", None]),
+    (PathText(), ["a", "/a\nb", "caf\udce9"], ["", "a\0", "\ud800", "x" * 5000, None, 3]),
+    (maybe(whole(0, 1)), [None, 0], [2, "x", False]),
+    (Either((Flag(), Text(3))), [True, "abc"], [1, None, "abcd"]),
+    (numbers(0, 1, 3), [[0, 0.5, 1], (1, 1, 1)], [[0.5], [0.5] * 4, 0.5, "abc", [None] * 3, [[0.5]] * 3]),
+    (List(Text(1), 1, 2), [["a"]], [[], ["a"] * 3, "a", {"a": 1}, None]),
+    (Row((Text(1), whole(0))), [["a", 0], ("a", 7)], [["a"], ["a", 0, 0], [0, "a"], "a0"]),
+    (
+        Record({"a": Flag()}, {"b": Flag()}),
+        [{"a": True}, {"a": True, "b": False}],
+        [{}, {"a": 1}, {"a": True, "c": 1}, []],
+    ),
+    (Record(others=Flag()), [{}, {"x": True}], [{"x": 1}, {"\x1b": True}, {1: True}, None]),
+    (floats((1, 3), 2), [torch.zeros(3, 2), torch.zeros(1, 2).half()], [torch.zeros(4, 2), torch.zeros(2), [[0, 0]]]),
+    (Array(), [torch.zeros(2), torch.zeros(2).int()], [torch.eye(2).to_sparse(), torch.zeros(1, device="meta")]),
+    (Array(), [torch.zeros(())], [torch.zeros(1).expand(1 << 12, 1 << 12), torch.zeros(2).to(torch.complex64), None]),
+    (Array(dtypes=FLOATS), [torch.zeros(2).bfloat16()], [torch.zeros(2).int(), torch.zeros(2).to(torch.float8_e4m3fn)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "sound", "others"), TAKEN, ids=lambda x: x.expected[:40] if isinstance(x, Form) else ""
+)
+def test_a_form_takes_what_it_says_and_nothing_else(form: Form, sound: list[Any], others: list[Any]) -> None:
+    for value in sound:
+        form.check(value)
+    for value in others:
+        with pytest.raises(Misfit, match=r"expected|which nothing is known of|has no"):
+            form.check(value)
+
+
+def test_the_part_that_is_none_is_named() -> None:
+    form = Record({"rows": List(Record({"size": whole(1, 9)}))})
+    with pytest.raises(Misfit, match=r"^file\.rows\[1\]\.size is 10; expected a whole number from 1 to 9$"):
+        form.check({"rows": [{"size": 1}, {"size": 10}]}, "file")
+    with pytest.raises(Misfit, match=r"^rows\[0\] has no 'size'$"):
+        form.check({"rows": [{}]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": [torch.eye(3).to_sparse()]},
+        (torch.zeros(2, device="meta"),),
+        {"a": {"b": torch.zeros(1).expand(1 << 14, 1 << 14)}},
+        torch.nn.Linear(1, 1),
+    ],
+    ids=["sparse", "meta", "larger than the file", "an object"],
+)
+def test_saved_files_hold_dense_tensors_and_no_more_than_they_have(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "file")
+    with pytest.raises(ValueError):
+        load_saved(tmp_path / "file")

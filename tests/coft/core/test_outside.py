@@ -1,0 +1,64 @@
+"""The one door for files from outside."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coft.core.outside import opened, parse_json, read_bytes, read_json, read_text
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.write_bytes(bytes(11)),
+        lambda path: None,
+        a_socket,
+    ],
+    ids=["pipe", "folder", "device", "circle", "too large", "missing", "socket"],
+)
+def test_only_plain_files_of_so_many_bytes_are_opened(
+    make: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is to be short
+    make(Path("file"))
+    with pytest.raises(OSError) as caught, opened(Path("file"), 10):
+        pass
+    assert os.fspath(caught.value.filename) == "file"
+
+
+def test_a_zero_byte_is_in_no_path() -> None:
+    with pytest.raises(OSError, match="null byte"):
+        read_bytes("a\0b", 10)
+
+
+def test_what_a_file_has_more_than_it_had_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    assert read_bytes(tmp_path / "file", 10) == b"0123456789"
+
+
+def test_texts_have_any_ends_of_lines(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a\r\nb\rc\n")
+    assert read_text(tmp_path / "file") == "a\nb\nc\n"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "NaN", "[Infinity]", "9" * 5000, "{", b"\xff", ""])
+def test_what_is_no_json_is_a_value_error(text: str | bytes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
+    (tmp_path / "file").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError):
+        read_json(tmp_path / "file")
