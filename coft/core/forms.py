@@ -67,7 +67,7 @@ class Form:
 
     def misfit(self, value: Any) -> Misfit:
         """The error of a value that is none."""
-        return Misfit(f"is {shown(value)}; expected {self.expected}")
+        return Misfit(f"is {' '.join(shown(value).split())}; expected {self.expected}")
 
     def _expected(self) -> str:
         raise NotImplementedError

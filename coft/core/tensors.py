@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .forms import Form
+from .forms import Form, Misfit
 from .outside import MOST_WEIGHTS, broken_member, opened, plain_path
 
 SMALL = 1 << 20  # numbers that a tensor may have whatever the file holds
@@ -37,6 +37,13 @@ class Array(Form):
         kind = {FLOATS: " of floats", WHOLE: " of whole numbers"}.get(self.dtypes, "")
         sides = [f"{low}" if low == high else f"{low} to {high}" for low, high in self.shape or ()]
         return f"a dense tensor{kind}" + ("" if self.shape is None else f" of shape ({', '.join(sides)})")
+
+    def misfit(self, value: Any) -> Misfit:
+        """The error of a value that is none; of a tensor without its numbers."""
+        if not isinstance(value, Tensor):
+            return super().misfit(value)
+        reason = flaw(value) or f"is of shape {tuple(value.shape)} and {value.dtype}"
+        return Misfit(f"{reason}; expected {self.expected}")
 
     def _takes(self, value: Any) -> bool:
         if not isinstance(value, Tensor) or flaw(value) or value.dtype not in self.dtypes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,19 @@ def test_class_names_that_cannot_be_told_apart(names: list[str]) -> None:
         check_classnames(names, "data set Mine")
 
 
-@pytest.mark.parametrize("text", ["no json", "[]", '{"train": []}', '{"train": [["a"]], "val": [], "test": []}'])
+ROWS = (["a"], ["a", -1, "cat"], ["a", 1.0, "cat"], ["a", True, "cat"], ["a", 10**30, "cat"], ["a\0", 0, "cat"])
+ROWS += (
+    ["\ud800", 0, "cat"],
+    ["../a", 0, "cat"],
+    ["/a", 0, "cat"],
+    ["a", 0, "c\x1bat"],
+    ["a", 0, "\ud800"],
+    ["", 0, "cat"],
+)
+SPLITS = [json.dumps({"train": [row], "val": [], "test": []}) for row in ROWS]
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"train": []}', "[" * 100_000, *SPLITS])
 def test_a_wrong_split_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "split.json").write_text(text)
     with pytest.raises(UserError, match=r"split\.json: expected JSON with train, val and test"):

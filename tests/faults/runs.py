@@ -103,11 +103,6 @@ def load_backbone(scene: Scene, path: Path) -> None:
     sees(load_clip(str(path)), torch.zeros(1, 3, side, side))
 
 
-def load_compact(scene: Scene, path: Path) -> None:
-    """Load a checkpoint of an embedded CLIP, and let it see texts."""
-    sees(load_clip(str(path)), torch.zeros(1, 3, 32, 32))
-
-
 def load_openais(scene: Scene, path: Path) -> None:
     with mock.patch("coft.backbones.load.openai_file", lambda name: path):
         load_clip("RN50")
@@ -140,7 +135,7 @@ def backbones() -> Iterator[Format]:
     openais: dict[str, Mutation] = {"as OpenAI's": lambda path: None}
     either = without(DAMAGE, *SEEN) | formed[0][EITHER]
     yield Format("checkpoints", "own.pt", copied_clip, load_backbone, refused | formed[0][REFUSED], either)
-    yield Format("checkpoints", "small.pt", partial(copied_clip, name="small.pt"), load_compact, *formed[1].values())
+    yield Format("checkpoints", "small.pt", partial(copied_clip, name="small.pt"), load_backbone, *formed[1].values())
     yield Format("checkpoints", "RN50.pt", partial(copied_clip, name="RN50.pt"), load_openais, openais)
     yield Format("numbers", "own.pt", copied_clip, partial(use, "--backbone"), infinite, scale, names=("epoch",))
 
@@ -151,7 +146,15 @@ def open_clips() -> Iterator[Format]:
     formed = by_form(CONFIG, config, in_json, 200)
     refused = GARBAGE | PLACES | formed[REFUSED]
     either = DAMAGE | flips(10) | formed[EITHER]
-    yield Format("checkpoints", "open_clip_config.json", open_clip, load_other, refused, either)
+    yield Format(
+        "checkpoints",
+        "open_clip_config.json",
+        open_clip,
+        load_other,
+        refused,
+        either,
+        names=("open_clip", "class name"),
+    )
 
 
 def open_clip(scene: Scene) -> Path:

@@ -95,6 +95,16 @@ def test_damaged_archives_are_removed(kind: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.rglob("*")] == ["root"]
 
 
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-40], lambda data: data[: len(data) // 2], lambda data: b"PK\3\4"]
+)
+def test_a_broken_zip_file_is_named_as_that(change: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    archive = write(tmp_path / "own.zip", change(WHOLE["zip"]))
+    with pytest.raises(UserError, match=r"own\.zip is no whole zip file \(.+\) and was removed"):
+        extract(archive, tmp_path / "root", {"ok": "set"})
+    assert not archive.exists()
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "zip": lambda: _deflated({"ok": bytes(100 << 20)}),
     "zip of many": lambda: _deflated({f"{i}": bytes(1 << 20) for i in range(100)}),

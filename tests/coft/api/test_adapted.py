@@ -81,3 +81,39 @@ def test_a_wrong_export_is_one_line(wanted: dict[str, Any], said: str, adapted: 
 def test_labels_are_in_the_order_of_what_was_given(adapted: coft.Adapted, output: Path) -> None:
     rows = list(csv.DictReader((output / "labels.csv").open()))
     assert [row["path"] for row in rows] == list(adapted.labels_["path"])
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "2", None, True, float("nan")])
+def test_a_batch_of_no_size_is_one_line(size: Any, adapted: coft.Adapted) -> None:
+    images = [np.zeros((64, 64), np.uint8)]
+    for predict in (adapted.predict, adapted.predict_proba, adapted.model.predict_proba):
+        with pytest.raises(coft.UserError, match=r"batch_size is .*; expected a whole number of at least 1"):
+            predict(images, batch_size=size)
+
+
+def test_tensors_of_other_floats_are_images(adapted: coft.Adapted) -> None:
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = adapted.predict_proba(pixels.bfloat16().float())
+    assert np.array_equal(adapted.predict_proba(pixels.bfloat16().requires_grad_()), expected)
+
+
+@pytest.mark.parametrize("folder", [None, 5, "", b"a", "a\0b"])
+def test_what_is_no_folder_is_one_line(folder: Any, adapted: coft.Adapted) -> None:
+    for use in (adapted.save, adapted.export, coft.Adapted.load):
+        with pytest.raises(coft.UserError, match=r"folder is .*; expected the path of a file"):
+            use(folder)
+
+
+@pytest.mark.parametrize("device", ["x", None, 5, "cuda:99", "meta"])
+def test_a_device_that_is_none_is_one_line(device: Any, adapted: coft.Adapted, tmp_path: Path) -> None:
+    adapted.save(tmp_path)
+    with pytest.raises(coft.UserError, match=r"device .* cannot be had"):
+        coft.Adapted.load(tmp_path, device)
+
+
+@pytest.mark.parametrize("content", ["", "path,class\n", "\0"])
+def test_damaged_labels_are_one_line(content: str, adapted: coft.Adapted, tmp_path: Path) -> None:
+    adapted.save(tmp_path)
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(coft.UserError, match=r"labels\.csv: cannot be read"):
+        coft.Adapted.load(tmp_path)

@@ -170,6 +170,21 @@ def test_a_damaged_state_is_named(adapt: Any, folder: Path, tmp_path: Path, monk
         adapt(folder, output=tmp_path / "out")
 
 
+@pytest.mark.parametrize("epochs", [10**9, 10**30, -1, 0, 1.5, "1", True, None])
+def test_a_state_of_an_epoch_that_cannot_be_is_named(
+    epochs: Any, adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CoFT, "label_all", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        adapt(folder, output=tmp_path / "out")
+    path = tmp_path / "out" / state.FILE
+    whole = torch.load(path, weights_only=True)
+    for parts in ({"epochs": epochs}, {"parts": {}}, {"parts": {**whole["parts"], "x": {}}}):
+        torch.save({**whole, **parts}, path)
+        with pytest.raises(coft.UserError, match=f"{re.escape(str(path))}: .*remove the folder"):
+            adapt(folder, output=tmp_path / "out")
+
+
 def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -195,6 +210,27 @@ def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
+class Odd:
+    """A Dataset of three images that raises, or says that it has another number."""
+
+    def __init__(self, length: Any, error: Exception | None = None) -> None:
+        self.length, self.error = length, error
+
+    def __len__(self) -> Any:
+        return self.length
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if self.error and number == 2:
+            raise self.error
+        return [np.zeros((64, 64), np.uint8)][number // 3]
+
+
+def closed() -> Image.Image:
+    image = Image.new("RGB", (64, 64))
+    image.close()
+    return image
+
+
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"phase1__epoch": 2}, "unknown setting 'phase1__epoch'; did you mean 'phase1__epochs'?"),
     ({"phase1__epochs": 2.5}, "phase1__epochs is 2.5; expected a whole number of at least 1"),
@@ -209,6 +245,32 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"images": []}, "images: no image that can be read"),
     ({"images": np.zeros((4, 9))}, "images has shape (4, 9)"),
     ({"images": [np.full((4, 4), 300)]}, "image 0 has dtype int64"),
+    ({"images": np.zeros((64, 64, 3), np.uint8)}, "images has shape (64, 64, 3), which may be one image in colour"),
+    ({"images": torch.zeros(3, 64, 64)}, "images has shape (3, 64, 64), which may be one image in colour"),
+    ({"images": torch.zeros(2, 3, 64, 64, device="meta")}, "images has no content"),
+    ({"images": [torch.zeros(3, 64, 64).to(torch.float8_e4m3fn)]}, "image 0 has dtype torch.float8_e4m3fn"),
+    ({"images": [torch.zeros(64, 64).to_sparse()]}, "image 0 is sparse"),
+    ({"images": None}, "images is of type NoneType"),
+    ({"images": [None]}, "image 0 is of type NoneType"),
+    ({"images": ["a.png", np.zeros((64, 64), np.uint8)]}, "image 1 is of type ndarray, and others are paths"),
+    ({"images": [np.zeros((64, 64), np.uint8), "a.png"]}, "image 1 is of type str"),
+    ({"images": [closed()]}, "image 0 cannot be read"),
+    ({"images": Odd(3, ZeroDivisionError("mine"))}, "image 2 cannot be had from Odd (ZeroDivisionError: mine)"),
+    ({"images": Odd(9)}, "image 3 cannot be had from Odd (IndexError"),
+    ({"images": Odd(-1)}, "images has no length (ValueError"),
+    ({"images": Odd(1.5)}, "images has no length (TypeError"),
+    ({"classes": None}, "classes is None; expected texts"),
+    ({"classes": 5}, "classes is 5; expected texts"),
+    ({"classes": {"a", "b"}}, "classes is {"),
+    ({"classes": [{"a": 1}, {"b": 2}]}, "classes[0] is {'a': 1}; expected a text"),
+    ({"classes": {"a": 5, "b": 6}}, "classes['a'] is 5; expected a list"),
+    ({"classes": {"a": "stripes", "b": ["x"]}}, "classes['a'] is 'stripes'; expected a list"),
+    ({"classes": {"a": ["\x1b[31m"], "b": ["x"]}}, "classes['a'][0] is"),
+    ({"backbone": None}, "backbone is None; expected text"),
+    ({"backbone": "a\0b"}, "backbone is 'a\\x00b'"),
+    ({"method": ["coft"]}, "method is ['coft']"),
+    ({"output": 5}, "output is 5; expected the path of a file"),
+    ({"output": ""}, "output is ''"),
 ]
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,8 +87,11 @@ def test_links_to_nothing_and_in_circles(tmp_path: Path) -> None:
     write_image(folder / "a.png", 0)
     (folder / "b.png").symlink_to(tmp_path / "nowhere.png")
     (folder / "again").symlink_to(folder)
+    for name in ("itself", "itself.png"):
+        (folder / name).symlink_to(name)
     problems = {entry.path: entry.problem for entry in index_folder(folder)}
-    assert problems == {"a.png": "", "b.png": "No such file or directory"}
+    circle = "Too many levels of symbolic links"
+    assert problems == {"a.png": "", "b.png": "No such file or directory", "itself.png": circle}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
@@ -100,6 +104,40 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
             "a.png": "",
             "pipe.png": "no plain file",
         }
+
+
+def test_a_folder_below_that_may_not_be_listed_is_named_and_the_rest_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, scandir = tmp_path / "own", os.scandir
+    write_image(folder / "a.png", 0)
+    write_image(folder / "closed" / "b.png", 1)
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    problems = {entry.path: entry.problem for entry in index_folder(folder)}
+    assert problems == {"a.png": "", "closed": "the folder cannot be listed: Permission denied"}
+
+
+def test_an_image_that_goes_between_listing_and_reading_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, listed = tmp_path / "own", index.list_images
+    write_image(folder / "a.png", 0)
+    write_image(folder / "b.png", 1)
+
+    def then_gone(*args: Any) -> Any:
+        entries = list(listed(*args))
+        (folder / "b.png").unlink()
+        return entries
+
+    monkeypatch.setattr(index, "list_images", then_gone)
+    problems = {entry.path: entry.problem for entry in index_folder(folder)}
+    assert problems == {"a.png": "", "b.png": "No such file or directory"}
 
 
 def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

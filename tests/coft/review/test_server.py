@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,3 +230,23 @@ def test_a_connection_that_says_nonsense_harms_nobody(
                 pass
     assert ask("GET", "state")[0].status == 200
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("part", ["line", "headers", "body"])
+def test_a_request_that_comes_byte_by_byte_ends(part: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coft.review.server.SECONDS", 0.3)
+    here = f"127.0.0.1:{server.server_port}"
+    head = f"POST /{server.token}/save HTTP/1.1\r\nHost: {here}\r\nOrigin: http://{here}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 1000\r\n"
+    beginning = {"line": "", "headers": head, "body": f"{head}\r\n"}[part]
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
+        connection.sendall(beginning.encode())
+        until = time.monotonic() + 5
+        with contextlib.suppress(OSError):  # it hung up
+            while time.monotonic() < until:
+                connection.sendall(b"x")
+                connection.settimeout(0.05)
+                with contextlib.suppress(TimeoutError):
+                    connection.recv(4096)
+                    break
+        assert time.monotonic() < until

@@ -21,6 +21,8 @@ BAD = {
     "too short": Reply(json.dumps([f"A cat {i}." for i in range(5)])),
     "too long": Reply(json.dumps([f"A cat {i} " + "with a tail " * 30 for i in range(5)])),
     "numbers": Reply("[1, 2, 3, 4, 5]"),
+    "control characters": Reply(json.dumps([f"A cat {i} with a long \x1b[31m striped tail on it." for i in range(5)])),
+    "half a character": Reply(json.dumps(["A cat with a long \u2028 striped tail on it, and whiskers."] * 5)),
     "no message": Reply(body={"choices": [{"index": 0}]}),
 }
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import multiprocessing
 import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +21,8 @@ from coft.backbones.descriptions import load_descriptions
 from scripts.describing.__main__ import main
 
 from .endpoint import Describe, FakeEndpoint, Reply, good, one_line
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("status", [429, 500])
@@ -115,3 +123,72 @@ def test_no_key_is_needed_where_the_address_is_ones_own(
     assert describe() == 2 and "OPENAI_API_KEY is not set" in one_line(capsys)
     monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
     assert describe() == 2 and "OPENAI_BASE_URL is 'localhost:8000'" in one_line(capsys)
+
+
+@contextmanager
+def answering(answer: bytes, seconds: float = 0) -> Iterator[str]:
+    """A server that sends the same bytes to whoever asks; some seconds pass between each two of them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                    connection.recv(1 << 16)
+                    for byte in (answer[i : i + 1] for i in range(len(answer))) if seconds else (answer,):
+                        connection.sendall(byte)
+                        time.sleep(seconds)
+                    connection.close()
+                except OSError:
+                    return
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+ANSWERS = {
+    "a length that is no number": HEAD + b"Content-Length: abc\r\n\r\n{}",
+    "a negative length": HEAD + b"Content-Length: -5\r\n\r\n{}",
+    "packed, and is not": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+    "packed, and large": HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"[" * (100 << 20)),
+    "cut off": HEAD + b"Content-Length: 500\r\n\r\n{}",
+    "no JSON": HEAD + b"Content-Length: 2\r\n\r\n\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("kind", list(ANSWERS))
+def test_an_answer_that_breaks_the_rules_is_one_line(
+    kind: str, describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    with answering(ANSWERS[kind]) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        assert describe("--retries", "0") == 2 and url in one_line(capsys)
+
+
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(
+    describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    with answering(HEAD + b"\r\n" + b" " * 10_000, 0.01) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        assert describe("--retries", "0", "--timeout", "1.5") == 2 and "longer --timeout" in one_line(capsys)
+
+
+def test_an_interrupt_does_not_wait_for_an_answer(
+    endpoint: FakeEndpoint, describe: Describe, classes: Path, tmp_path: Path
+) -> None:
+    waiting, never = threading.Event(), threading.Event()
+    endpoint.before = lambda name: waiting.set() or (never.wait(60) and None)  # type: ignore[func-returns-value]
+    words = ["--classes", str(classes), "--model", "writer", "--cache", str(tmp_path / "kept")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.describing", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.wait(60)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=2)
+    never.set()
+    assert process.returncode == 130 and "goes on" in errors and "Traceback" not in errors

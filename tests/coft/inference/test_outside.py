@@ -1,0 +1,204 @@
+"""What others may have put into a model's folder, a list, a journal: one line, or what was meant."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from coft.core.errors import UserError
+from coft.inference.predict import main as predict
+from coft.inference.sorting import FORMAT, Sorter, undo
+from coft.inference.sources import Sources, names_in
+from coft.inference.store import load
+
+Tensors = dict[str, Tensor]
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def describe(run: Path, **parts: Any) -> None:
+    """Change a model's description on purpose; "a__b" is a part of a part."""
+    path = run / "model" / "model.json"
+    content = {key: part for key, part in json.loads(path.read_text()).items() if key != "sha256"}
+    for name, part in parts.items():
+        *above, last = name.split("__")
+        node = content
+        for key in above:
+            node = node[int(key)] if key.isdecimal() else node[key]
+        node[last] = part
+    path.write_text(json.dumps(content))
+
+
+PARTS: list[tuple[str, tuple[Any, ...]]] = [
+    ("classes", ("abc", [["a", "b", "c"]], [1, 2, 3], -1, None, ["a", "b", "c\x1b"], ["a"])),
+    ("inputs__size", (-1, 0, 10**6, 10**30, 64, "32", 32.0, True, None)),
+    ("inputs__mean", (0.5, [0.5] * 4, [], "abc", ["a"] * 3, None)),
+    ("inputs__std", ([0, 0, 0], [0.5] * 4, [1e-320] * 3, [-1] * 3)),
+    ("inputs__interpolation", ("x", 5)),
+    ("decoding__shorter", ("x", -1, None, 10**30)),
+    ("backbone", ({}, "x", None)),
+    ("templates", ("a {}", [1], [])),
+    ("encoders", (["x"], [5], [], ["none"] * 99)),
+    ("classifiers", ([], "x", [{}])),
+    ("classifiers__0__encoder", (-1, 99, True, 0.0)),
+    ("classifiers__0__scale", (0, -1, 1e300, "x")),
+    ("precision", ("x", 5)),
+    ("score", ("x", None)),
+    ("members", ([9, 9], "x")),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in PARTS for value in values])
+def test_a_part_of_a_description_that_cannot_be_is_one_line(run: Path, name: str, value: Any) -> None:
+    describe(run, **{name: value})
+    with pytest.raises(UserError, match=r"model\.json: is damaged \(.*\); copy it again"):
+        load(run)
+
+
+def classes_alone(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name: change(x) if name.startswith("classifiers") else x for name, x in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: {name: x.int() for name, x in tensors.items()},
+        lambda tensors: {name: x.to(torch.complex64) for name, x in tensors.items()},
+        lambda tensors: {name: x.to(torch.float8_e4m3fn) for name, x in tensors.items()},
+        lambda tensors: {name: x[None] for name, x in tensors.items()},
+        lambda tensors: {**tensors, "encoders.77.x": torch.zeros(1)},
+        lambda tensors: {**tensors, "x": torch.zeros(1)},
+        lambda tensors: {},
+        classes_alone(lambda x: x[:, :5].contiguous()),
+        classes_alone(lambda x: x[:1].contiguous()),
+        classes_alone(lambda x: x[:, 0].contiguous()),
+    ],
+)
+def test_tensors_of_another_kind_are_one_line(run: Path, change: Callable[[Tensors], Tensors]) -> None:
+    path = run / "model" / "model.safetensors"
+    save_file(change(load_file(path)), path)
+    describe(run, weights__sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(UserError, match="is damaged"):
+        load(run)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_vectors_of_other_floats_are_read(run: Path, kind: torch.dtype, pictures: Path) -> None:
+    path = run / "model" / "model.safetensors"
+    save_file({name: x.to(kind) for name, x in load_file(path).items()}, path)
+    describe(run, weights__sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert load(run).predict_proba([pictures / "00.png"]).shape[0] == 1
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_model_is_no_pipe(run: Path, name: str) -> None:
+    (run / "model" / name).unlink()
+    os.mkfifo(run / "model" / name)
+    with pytest.raises(UserError):
+        load(run)
+
+
+# -------------------------------------------------------------------- what is given and written
+
+
+def test_a_list_with_zero_bytes_has_names_with_any_letters() -> None:
+    assert list(names_in(["a b\0c\n", "\n", "d\0", "e"])) == ["a b", "c\n\nd", "e"]
+    assert list(names_in(["a\r\n", "\n", "b c"])) == ["a", "b c"]
+
+
+def test_what_cannot_be_listed_is_named_and_the_rest_comes(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pictures / "circle").symlink_to("circle")
+    (pictures / "circle.png").symlink_to("circle.png")
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    names = [Path(source.shown).name for source in Sources([str(pictures)])]
+    assert {"00.png", "07.png", "circle.png", "more"} <= set(names) and "08.png" not in names
+
+
+def test_a_carriage_return_in_a_name_stays_in_its_cell(
+    finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "00.png").rename(pictures / "a\rb.png")
+    assert predict([str(finished_run), str(pictures), "--output", str(pictures / "rows.csv")]) == 0
+    with (pictures / "rows.csv").open(newline="") as file:
+        assert str(pictures / "a\rb.png") in {
+            row["path"] for row in csv.DictReader(io.StringIO(file.read(), newline=""))
+        }
+
+
+# -------------------------------------------------------------------- journals
+
+HEAD = json.dumps({"format": FORMAT, "link": False}) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"format": FORMAT}) + "\n",
+        json.dumps({"format": FORMAT, "link": "no"}) + "\n",
+        HEAD + "[" * 100_000 + "\n",
+        HEAD + "9" * 5000 + "\n",
+        HEAD + json.dumps({"from": "/a\0b", "to": "cat/a"}) + "\n",
+        HEAD + json.dumps({"from": "/\ud800", "to": "cat/a"}) + "\n",
+        HEAD + json.dumps({"from": "/a", "to": "cat/\ud800"}) + "\n",
+        HEAD + json.dumps({"from": "a", "to": "cat/a"}) + "\n",
+        HEAD + json.dumps({"made": "a\0"}) + "\n",
+        HEAD + json.dumps({"made": "\ud800"}) + "\n",
+        HEAD + json.dumps({"from": "/a", "to": "cat/a", "size": -1}) + "\n",
+    ],
+)
+def test_what_is_no_journal_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text(text)
+    with pytest.raises(UserError, match="is no journal"):
+        undo(tmp_path / "journal")
+
+
+def test_a_journal_is_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal")
+    with pytest.raises(UserError, match="no plain file"):
+        undo(tmp_path / "journal")
+
+
+def test_a_file_that_was_edited_since_stays_where_it_is(pictures: Path, tmp_path: Path) -> None:
+    sorter = Sorter(tmp_path / "sorted", ["cat"], False)
+    moved = [sorter.put(pictures / name, "cat") for name in ("00.png", "01.png", "02.png")]
+    sorter.close()
+    moved[0].write_bytes(b"edited")
+    moved[1].unlink()
+    moved[1].mkdir()
+    assert undo(sorter.journal) == (1, 2) and sorter.journal.exists()
+    assert moved[0].read_bytes() == b"edited" and moved[1].is_dir() and (pictures / "02.png").is_file()
+
+
+def test_a_moved_relative_link_leads_to_the_same_file_and_says_the_same_when_it_is_back(
+    pictures: Path, tmp_path: Path
+) -> None:
+    link, target = pictures / "link.png", (pictures / "00.png").resolve()
+    link.symlink_to("more/../00.png")
+    sorter = Sorter(tmp_path / "sorted", ["cat"], False)
+    moved = sorter.put(link, "cat")
+    sorter.close()
+    assert moved.is_symlink() and moved.resolve() == target and not link.is_symlink()
+    assert undo(sorter.journal) == (1, 0)
+    assert str(link.readlink()) == "more/../00.png" and link.resolve() == target
