@@ -107,8 +107,10 @@ def test_models_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("models/My CNN", "./models/My CNN", "models/My CNN/open_clip_model.safetensors"):
         argv = arguments("CoFT", "digits", "--backbone", f"open_clip:{name}")
         assert value(argv, "--backbone") == f"open_clip:{tmp_path / name}"
-        assert value(argv, "--config-file").endswith("CoFT/rn50.yaml")
+        assert value(argv, "--config-file").endswith("CoFT/photo.yaml")  # a light CNN
         assert value(argv, "--output-dir") == "output/digits/CoFT/open_clip_my_cnn/seed1"
+    heavy = arguments("CoFT", "digits", "--backbone", "open_clip:RN50/openai")
+    assert value(heavy, "--config-file").endswith("CoFT/rn50.yaml")
     argv = arguments("UPL", "digits", "--backbone", "open_clip:ViT-B-16/laion2b_s34b_b88k")
     assert value(argv, "--backbone") == "open_clip:ViT-B-16/laion2b_s34b_b88k"
     assert value(argv, "--config-file").endswith("UPL/vit_b16_ep50.yaml")

@@ -15,6 +15,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 STRIDE = 32  # total stride of the CNNs here
 SMALLEST = 2 * STRIDE  # pixels of the smallest input of a CNN
+LIGHT = 20_000_000  # weights of an image encoder; an RN50 has 38 million
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Architecture:
         interpolation: How its images were resized: "bicubic", "bilinear" or "nearest".
         depthwise: Whether it has depthwise convolutions.
         frozen_stages: Default number of its first stages that do not train.
+        light: Whether it is a CNN of fewer than `LIGHT` weights, which a CPU trains in minutes.
     """
 
     resolution: int
@@ -40,6 +42,7 @@ class Architecture:
     interpolation: str = "bicubic"
     depthwise: bool = False
     frozen_stages: int = 0
+    light: bool = False
 
     def reads(self, size: tuple[int, ...]) -> bool:
         """Whether it reads images of this size: (height, width) in pixels."""
@@ -97,6 +100,11 @@ def is_convolutional(visual: nn.Module) -> bool:
 def is_depthwise(visual: nn.Module) -> bool:
     """Whether an image encoder has depthwise convolutions."""
     return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in visual.modules())
+
+
+def is_light(visual: nn.Module) -> bool:
+    """Whether an image encoder is a CNN of fewer than `LIGHT` weights."""
+    return is_convolutional(visual) and sum(weight.numel() for weight in visual.parameters()) < LIGHT
 
 
 def has_attention(visual: nn.Module) -> bool:

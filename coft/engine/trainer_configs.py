@@ -21,13 +21,15 @@ def trainer_config(trainer: str, backbone: str, trust_jit: bool = False) -> Path
 
 
 def families(backbone: str, trust_jit: bool = False) -> list[str]:
-    """Kinds of backbones that one is of, the nearest first."""
+    """Kinds of backbones that one is of, the nearest first: by what it is, not by a clock, so that bits stay."""
     backbone = member_names(backbone)[0]
     if backbone in ALIASES:
         return ["photo"]
     from coft.backbones.load import architecture  # here: a command's --help need not wait for torch
 
     network = architecture(backbone, trust_jit)
+    if network.light:
+        return ["photo"]
     small = network.resolution < 128 and not backbone.startswith(PREFIX)
     return ["embedded" if small else "vit_b16" if network.is_vit else "rn50"]
 
