@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.files import given_path, write_table, writing
-from coft.core.outside import MOST_TABLE, opened
+from coft.core.outside import MISSING, MOST_TABLE, opened
 from coft.core.progress import bar
 from coft.inference.export.export_options import ExportOptions
 from coft.inference.export.sample import Sample, existing_files, sample, step_for, views_of
@@ -134,7 +134,7 @@ class Adapted:
             raise UserError(f"device {device!r} cannot be had ({reason}); give 'cpu' or 'cuda'") from error
         try:
             labels = read_labels(place / LABELS)
-        except FileNotFoundError:
+        except MISSING:
             labels = NO_LABELS
         except (OSError, ValueError) as error:
             raise UserError(f"{place / LABELS}: cannot be read ({error}); remove it") from error

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coft.core.files import replacing
 from coft.core.finite import first_not_finite
+from coft.core.outside import MISSING
 from coft.core.tensors import Array, load_saved
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
         if not first_not_finite({"features": features}):
             return features
         reason = "no finite numbers"
-    except FileNotFoundError:
+    except MISSING:
         return None
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)[:100]

@@ -202,7 +202,9 @@ def read_tensors(name: str, path: Path) -> State:
         loaded = load_safetensors(path)[0] if path.suffix == ".safetensors" else load_saved(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"backbone {name}: {path} is no file of tensors ({reason}); save model.state_dict()") from error
+        raise UserError(
+            f"backbone {name}: {path} is no file of tensors alone ({reason}); save model.state_dict()"
+        ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     state = state if isinstance(state, dict) else {}
     tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}

@@ -16,7 +16,7 @@ import yaml
 import coft
 from coft.core.errors import UserError
 from coft.core.files import check_room, ensure_folder, replacing
-from coft.core.outside import read_text
+from coft.core.outside import MISSING, read_text
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
 
@@ -50,7 +50,7 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
     path = folder / CONFIG
     try:
         return flatten(yaml.safe_load(read_text(path, MOST_CONFIG)) or {})
-    except FileNotFoundError:
+    except MISSING:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from error

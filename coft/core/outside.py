@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+MISSING = (FileNotFoundError, NotADirectoryError)
 MOST_JSON = 1 << 30  # bytes
 MOST_TEXT = 1 << 28
 MOST_TABLE = 1 << 32

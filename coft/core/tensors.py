@@ -54,6 +54,19 @@ class Array(Form):
         return value.dim() == len(self.shape) and all(low <= side <= high for side, (low, high) in pairs)
 
 
+@dataclass(frozen=True)
+class Finite(Array):
+    """A tensor of floats of which none is NaN or infinite."""
+
+    dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.float16)
+
+    def _takes(self, value: Any) -> bool:
+        return super()._takes(value) and bool(value.isfinite().all())
+
+
+INDEX, FINITE = Array(dtypes=WHOLE), Finite()
+
+
 def floats(*shape: int | Range) -> Array:
     """A tensor of floats; a number stands for the one length that a dimension may have."""
     return Array(tuple(side if isinstance(side, tuple) else (side, side) for side in shape), FLOATS)

@@ -79,15 +79,16 @@ def given_classes(classes: Given) -> Classes:
         result = read_classes(os.fspath(classes), "classes")
     else:
         names = [str(name) if isinstance(name, str) else name for name in _listed(classes)]
+        if wrong := [number for number, name in enumerate(names) if not isinstance(name, str)]:
+            raise UserError(f"classes[{wrong[0]}] is {shown(names[wrong[0]])}; expected a text, the name of a class")
+        result = _unique([[name] for name in names], "classes")
         try:
-            List(Text(10_000), most=MOST).check(names, "classes")
-            result = _unique([[name] for name in names], "classes")
             if isinstance(classes, Mapping):
                 pairs = zip(result.names, classes.values(), strict=True)
                 described = {name: _sentences(name, given) for name, given in pairs}
                 result.descriptions.update({name: sentences for name, sentences in described.items() if sentences})
         except Misfit as error:
-            raise UserError(f"{error}; the names of the classes are wanted") from error
+            raise UserError(f"{error}; mend it") from error
     check_classnames(result.names, "classes")
     return result
 
@@ -153,8 +154,8 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
                 raise UserError(f"{source}: name {number} is empty{beside}; give it one, or take it out")
             if has_controls(word):
                 raise UserError(
-                    f"{source}: name {number}, {word!r}, has a tab, a line break, another control character or half a "
-                    f"character; take it out"
+                    f"{source}: name {number}, {word!r}, has a tab or a line break, or another control character; take "
+                    f"it out"
                 )
         if name in exact or _plain(name) in others:
             raise UserError(f"{source}: {name!r} stands there twice; take one out")
@@ -206,6 +207,8 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
         plain = tuple(CLIP_TOKENIZER.encode(plain_name(name)))  # which makes one of ligatures, quotes and entities
         if not plain:
             raise UserError(f"{source}: class {label} has an empty name ({name!r} is nothing to CLIP); give it one")
+        if has_controls(name):
+            raise UserError(f"{source}: the name of class {label}, {name!r}, has a control character; take it out")
         if BAR in name:
             raise UserError(
                 f"{source}: the name of class {label} is {name!r}; {BAR!r} stands between synonyms, in the classes of "

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from coft.core.files import replacing, write_table
-from coft.core.outside import read_text
+from coft.core.outside import MISSING, read_text
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -42,7 +42,7 @@ class History:
             try:
                 rows = csv.DictReader(read_text(earlier).splitlines())  # pandas may round the last bit
                 self.rows = [row for row in map(_typed, rows) if row["epoch"] <= epochs_done]
-            except FileNotFoundError:
+            except MISSING:
                 return
             except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
                 log.warning("%s cannot be read (%s): the curves begin with this run", earlier, error)

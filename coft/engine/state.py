@@ -14,6 +14,7 @@ from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.core.finite import check_models
 from coft.core.forms import Anything, Record, whole
+from coft.core.outside import MISSING
 from coft.core.tensors import load_saved
 
 from .session import Session
@@ -60,7 +61,7 @@ def restore(folder: Path, session: Session) -> int:
         if scaler is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         epochs: int = state["epochs"]
-    except FileNotFoundError:
+    except MISSING:
         return 0
     except (UserError, RuntimeError, LookupError, ValueError, OSError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
-from coft.core.forms import List, Text
+from coft.core.forms import List, Record, Text
 from coft.core.outside import parse_json
 from coft.core.table import Table
 from coft.labelling.neighbours import centred, nearest
@@ -146,7 +146,7 @@ def read_evidence(folder: Path) -> Evidence | None:
     try:
         scale = float(metadata.get("scale", "nan"))
         classes = parse_json(metadata["classes"])
-        List(Text(10_000), 1).check(classes, "classes")
+        List(Text(10_000, lines=True), 1).check(classes, "classes")
         evidence = Evidence(classes, **arrays, peers=peers, scale=scale)
         evidence.features[:1].astype(np.float32) @ evidence.text[:1].T
         _check(evidence)
@@ -175,12 +175,21 @@ def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
-    from coft.core.tensors import load_safetensors
+    from coft.core.tensors import FINITE, INDEX, load_safetensors  # torch is imported by who has evidence alone
 
+    forms = {
+        "zero_shot": INDEX,
+        "nearest": INDEX,
+        "sample": INDEX,
+        "likeness": FINITE,
+        "features": FINITE,
+        "text": FINITE,
+    }
     try:
         tensors, metadata = load_safetensors(path)
+        (Record(forms) if path.name == FROZEN else Record(others=INDEX)).check(tensors)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    except (OSError, ValueError, TypeError) as error:  # TypeError: of a type that numpy does not have
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); remove it, and the report goes without") from error
     if metadata.get("version") != VERSION:
         raise UserError(f"{path}: written by another version of the project; run again, in another folder")
