@@ -151,8 +151,10 @@ def keep_classes(items: Items, labels: Sequence[int], num_classes: int) -> Items
 
 
 PARTS = ("train", "val", "test")
-ROW = forms.Row((PathText(), whole(0, 1_000_000), Text(1000, least=1)))
-FORM = Record(dict.fromkeys(PARTS, List(ROW, most=100_000_000)), others=Anything())
+MOST_ROWS = 100_000_000
+POOL = List(forms.Row((PathText(), whole(UNKNOWN, 1_000_000), Text(1000))), most=MOST_ROWS)  # whose labels nobody needs
+LABELLED = List(forms.Row((PathText(), whole(0, 1_000_000), Text(1000))), most=MOST_ROWS)
+FORM = Record({"train": POOL, "val": LABELLED, "test": LABELLED}, others=Anything())
 
 
 def read_split(
@@ -161,7 +163,8 @@ def read_split(
     """Read a split file in the format of CoOp.
 
     Args:
-        path: JSON file {"train": [[relative path, label, class name], ...], "val": [...], "test": [...]}.
+        path: JSON file {"train": [[relative path, label, class name], ...], "val": [...], "test": [...]}. Labels of
+            train may be `UNKNOWN`, with any name.
         image_dir: Folder that the paths are relative to.
         classnames: Declared names by label. If they include all names of the file, the name of an image determines its
             label. Otherwise the labels of the file are used.

@@ -135,6 +135,11 @@ class MethodTrainer(TrainerX):
         self.lab2cname, self.dm, self.classnames = dm.lab2cname, dm, list(dm.dataset.classnames)
         if self.spec.label_free:
             self.images, self.diagnostics = unlabeled_of(self)
+        elif self.spec.learns_from_labels and (unknown := [item for item in dm.dataset.train_x if item.label < 0]):
+            raise UserError(
+                f"{self.spec.trainer} learns from labels, and image {unknown[0].impath} has none (-1 in the split); "
+                f"give it one, or take a trainer without labels, such as CoFT"
+            )
 
     def build_model(self) -> None:
         """Build the run, and register its models."""

@@ -57,7 +57,7 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 # The form of a config: what sizes depend on has bounds of its own, and open_clip says which other names there are.
 PLAIN = Either((Nothing(), Flag(), Number(-100_000, 100_000), Text(200)))
 OPTION = Either((PLAIN, List(PLAIN, most=16), mapping(PLAIN, 32)))
-SIDE, WIDTH, LAYERS, HEADS, RATIO = whole(1, 4096), whole(1, 32_768), whole(1, 256), whole(1, 1024), Number(0.01, 64)
+SIDE, WIDTH, LAYERS, HEADS, RATIO = whole(1, 1024), whole(1, 32_768), whole(1, 256), whole(1, 1024), Number(0.01, 64)
 NAME, OPTIONS = maybe(Text(200)), maybe(mapping(OPTION, 32))
 SIZES = {"width": WIDTH, "mlp_ratio": RATIO, "act_kwargs": OPTIONS, "norm_kwargs": OPTIONS}
 VISION = Record(

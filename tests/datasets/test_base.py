@@ -64,7 +64,7 @@ def test_class_names_that_cannot_be_told_apart(names: list[str]) -> None:
         check_classnames(names, "data set Mine")
 
 
-ROWS = (["a"], ["a", -1, "cat"], ["a", 1.0, "cat"], ["a", True, "cat"], ["a", 10**30, "cat"], ["a\0", 0, "cat"])
+ROWS = (["a"], ["a", -2, "cat"], ["a", 1.0, "cat"], ["a", True, "cat"], ["a", 10**30, "cat"], ["a\0", 0, "cat"])
 ROWS += (
     ["\ud800", 0, "cat"],
     ["../a", 0, "cat"],
@@ -74,6 +74,7 @@ ROWS += (
     ["", 0, "cat"],
 )
 SPLITS = [json.dumps({"train": [row], "val": [], "test": []}) for row in ROWS]
+SPLITS.append(json.dumps({"train": [["a", 0, "cat"]], "val": [], "test": [["a", -1, "cat"]]}))  # nothing to test with
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"train": []}', "[" * 100_000, *SPLITS])

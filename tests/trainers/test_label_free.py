@@ -83,6 +83,16 @@ def test_nor_where_negative_vectors_are_fitted_to_images_that_are_drawn(
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "Supervised"])
+def test_a_trainer_that_uses_labels_says_so_where_there_are_none(
+    configure: Callable[..., Any], others: dict[str, Path], trainer: str
+) -> None:
+    from dassl.engine import build_trainer
+
+    with pytest.raises(UserError, match=f"{trainer} learns from labels, and image .* has none"):
+        build_trainer(configure(trainer, root=others["labels blanked"]))
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "Supervised"])
 def test_labels_do_change_a_trainer_that_uses_them(
     run: Callable[..., Any], trained: Callable[..., Any], shapes: Path, tmp_path: Path, trainer: str
 ) -> None:
