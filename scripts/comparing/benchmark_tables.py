@@ -32,7 +32,7 @@ Table = Mapping[Unit, Rows]
 
 
 def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: Sequence[str] = ()) -> str:
-    """All tables, as Markdown.
+    """All tables, as Markdown, of the units that CoFT has a result of, if there is one.
 
     Args:
         units: Rows of each unit.
@@ -40,6 +40,7 @@ def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: S
         bars: What was hoped for.
         notes: Remarks at the end.
     """
+    units = {unit: rows for unit, rows in units.items() if OURS[0] in rows.right} or units
     tables = [bar_table(units, bars), accuracy_table(units), mean_table(units)]
     tables += [ratio_table(units, name) for name in OURS]
     tables += [score_table(units), share_table(units), calibration_table(units), seconds_table(units)]

@@ -35,5 +35,5 @@ def test_supervision_has_the_images_of_label_free_trainers(run: Run) -> None:
 
 
 def test_without_labels_there_is_no_truth(run: Run, shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Supervised needs"):
+    with pytest.raises(UserError, match="Supervised learns from labels"):
         run("Supervised", root=changed(shapes, tmp_path / "blank", blank_labels))
