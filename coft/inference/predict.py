@@ -24,8 +24,9 @@ from coft.core.words import counted
 
 from .locate_model import find_model
 from .rows import UNSURE, WRITERS, Row, RowBuilder
-from .sorting import Sorter, find_journal, undo
+from .sorting import Sorter
 from .sources import LIST, Resolve, Sources
+from .undoing import find_journal, undo
 
 if TYPE_CHECKING:
     from .model import AdaptedModel

@@ -19,7 +19,7 @@ from coft.core.errors import UserError
 from coft.core.experiment import write_json
 from coft.core.files import replacing
 
-from . import formats, histories, keys, places, processes, runs, words
+from . import clips, formats, histories, keys, places, processes, runs, words
 from .drawing import chosen
 from .formats import Format
 from .oracle import GOOD, SECRET, Case, Found, Result, play
@@ -31,13 +31,13 @@ CATEGORIES: dict[str, tuple[Callable[[], Iterable[Case | Format]], ...]] = {  # 
     "command-line": (words.flags, formats.configs),
     "images": (formats.images, places.scenes),
     "classes": (words.names, formats.classes),
-    "checkpoints": (runs.backbones, runs.open_clips, runs.checkpoints),
+    "checkpoints": (clips.backbones, clips.open_clips, runs.checkpoints),
     "splits": (formats.splits,),
     "folders": (runs.left_files, runs.caches, places.scenes),
     "places": (places.folders, places.scenes),
     "archives": (formats.archives,),
     "endpoint": (words.replies,),
-    "numbers": (runs.backbones, runs.checkpoints, runs.left_files),
+    "numbers": (clips.backbones, runs.checkpoints, runs.left_files),
     "values": (keys.end_values,),
     "histories": (histories.drawn_histories,),
     "processes": (processes.disturbed,),

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import coft
 from coft.core.errors import UserError
 from coft.engine import state
-from coft.inference import sorting
 from coft.inference.sorting import Sorter
+from coft.inference.undoing import undo
 
 from .drawing import drawn
 from .mutations import DAMAGE, GARBAGE, NOT_THERE, Mutation
@@ -67,7 +67,7 @@ def sort(scene: Scene, steps: list[Step]) -> None:
             file.resolve().write_bytes(b"edited %d" % number)
         elif kind == "undo":
             for journal in (scene.place / "sorted").glob("*.jsonl"):
-                sorting.undo(journal)
+                undo(journal)
         else:
             sorter = Sorter(scene.place / "sorted", ["cat", "dog"], kind == "link")
             context = killed_after(number % 4) if kind == "kill" else mock.patch.object(sorter, "link", sorter.link)

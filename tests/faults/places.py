@@ -20,11 +20,12 @@ from PIL import Image
 from coft.cli.main import main as coft
 from coft.core.errors import UserError
 
+from .clips import use
 from .drawing import drawn
 from .formats import Format
 from .mutations import GARBAGE, INPUTS, NAMES, NOT_THERE, PLACES, only, placing, without
 from .oracle import EITHER, FINE, REFUSED, Case, Right, Wrong
-from .runs import use, without_room
+from .runs import without_room
 from .scene import CLASSES, Scene, call
 
 SCENES: list[Case] = []

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.inference.predict import main as predict
-from coft.inference.sorting import FORMAT, Sorter, undo
+from coft.inference.sorting import FORMAT, Sorter
 from coft.inference.sources import Sources, names_in
 from coft.inference.store import load
+from coft.inference.undoing import undo
 
 Tensors = dict[str, Tensor]
 

@@ -1,0 +1,152 @@
+"""Undo what a journal of `sorting` says. Nothing is overwritten, and what was changed since stays where it is."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from coft.core.errors import UserError
+from coft.core.forms import Flag, PathText, Record, Text, whole
+from coft.core.outside import parse_json, read_bytes
+
+from .sorting import FORMAT, move, rebased, state_of
+
+log = logging.getLogger(__name__)
+MOST_BYTES = 1 << 32  # of a journal: of ten million files
+STAMP = 2_000_000_000  # nanoseconds: some file systems keep no time to less
+NAME = PathText()
+HEAD = Record({"format": Text(choices=(FORMAT,)), "link": Flag()})
+MADE = Record({"made": NAME})
+PUT = Record({"from": NAME, "to": NAME}, {"size": whole(0, 2**63), "time": whole(-(2**63), 2**63), "points": NAME})
+
+
+def find_journal(path: Path) -> Path:
+    """Find the journal to undo.
+
+    Args:
+        path: A journal, or a folder that holds exactly one.
+
+    Raises:
+        UserError: If there is no journal, or more than one.
+    """
+    if not path.exists():
+        raise UserError(f"--undo {path}: there is no such file; a journal is removed once all is undone")
+    if not path.is_dir():
+        return path
+    journals = sorted(path.glob("sorted-*.jsonl"), key=lambda journal: journal.stat().st_mtime_ns, reverse=True)
+    if not journals:
+        raise UserError(f"--undo {path}: no journal is in this folder; a journal is removed once all is undone")
+    if len(journals) > 1:
+        names = ", ".join(journal.name for journal in journals)
+        raise UserError(
+            f"--undo {path}: {len(journals)} journals are in this folder; give one, the newest first: {names}"
+        )
+    return journals[0]
+
+
+def undo(journal: Path) -> tuple[int, int]:
+    """Undo the entries of a journal in reverse order. A file that was changed or moved since stays where it is.
+
+    Args:
+        journal: The journal. It is removed once everything is undone.
+
+    Returns:
+        The number of files put back or links removed, and the number that could not be.
+
+    Raises:
+        UserError: If the file is no journal.
+    """
+    link, entries = _read(journal)
+    done = failed = 0
+    for entry in reversed(entries):
+        if "made" in entry:
+            with suppress(OSError):  # the folder may hold other files
+                (journal.parent / entry["made"]).rmdir()
+            continue
+        try:
+            start, target = Path(entry["from"]), journal.parent / entry["to"]
+            done += _unlink(start, target) if link else _move_back(start, target, entry)
+        except OSError as error:
+            failed += 1
+            log.warning("not undone %s: %s", entry["to"], error.strerror or error)
+    if not failed:
+        journal.unlink()
+    return done, failed
+
+
+def _move_back(start: Path, target: Path, known: Mapping[str, Any]) -> bool:
+    """Move a file back; False if it was never moved.
+
+    Raises:
+        OSError: If it is gone, or was changed since: it is the only copy of what somebody did to it.
+    """
+    is_at_start = os.path.lexists(start)
+    if is_at_start and os.path.lexists(target) and os.path.samestat(start.lstat(), target.lstat()):
+        target.unlink()  # the move was stopped after the link and before the removal
+        return True
+    if not os.path.lexists(target):
+        if is_at_start:
+            return False
+        raise FileNotFoundError(2, "it is no longer there")
+    if not _is_unchanged(target, start, known):
+        raise OSError(errno.EEXIST, "it was changed since, and stays where it is")
+    start.parent.mkdir(parents=True, exist_ok=True)
+    if "points" in known:
+        if not (
+            start.is_symlink() and str(start.readlink()) == known["points"]
+        ):  # else the move was stopped before the removal
+            start.symlink_to(known["points"])
+        target.unlink()
+    else:
+        move(target, start)
+    return True
+
+
+def _is_unchanged(path: Path, start: Path, known: Mapping[str, Any]) -> bool:
+    """Whether a file is the one that was moved, by what the journal knows of it; see `state_of`."""
+    if "points" in known:
+        return path.is_symlink() and str(path.readlink()) == rebased(known["points"], start.parent, path.parent)
+    if "size" not in known:  # an earlier version's journal
+        return path.is_symlink() or path.is_file()
+    now = state_of(path) if path.is_file() and not path.is_symlink() else {}
+    return now.get("size") == known["size"] and abs(now["time"] - known["time"]) < STAMP
+
+
+def _unlink(start: Path, target: Path) -> bool:
+    """Remove a link; False if there is none."""
+    if not os.path.lexists(target):
+        return False
+    if not target.is_symlink() or target.readlink() != start:
+        raise FileExistsError(17, "it is no longer the link that was made")
+    target.unlink()
+    return True
+
+
+def _read(journal: Path) -> tuple[bool, list[dict[str, Any]]]:
+    """Whether a journal is of links, and its entries. A last line that is cut off is left out: it was not done."""
+    try:
+        text = read_bytes(journal, MOST_BYTES)
+        head, *entries = [parse_json(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")] or [{}]
+        HEAD.check(head, "its first line")
+        for number, entry in enumerate(entries, start=2):
+            (MADE if isinstance(entry, dict) and "made" in entry else PUT).check(entry, f"line {number}")
+            if not _is_below(entry):
+                raise ValueError(f"line {number} leads out of the folder")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"--undo {journal}: is no journal ({reason}); give the file that --move or --link named"
+        ) from error
+    return head["link"], entries
+
+
+def _is_below(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry names only a folder or a file within a folder of the journal's, and a full path before."""
+    names = [entry["made"]] if "made" in entry else entry["to"].split("/")
+    plain = all(name not in ("", ".", "..") and "/" not in name for name in names)
+    return plain and ("made" in entry or (len(names) == 2 and Path(entry["from"]).is_absolute()))
