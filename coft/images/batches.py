@@ -195,7 +195,8 @@ class UnlabeledImages:
             A loader of batches, of which each process has its part.
         """
         draws = Draws(streams, steps, key, self.world)
-        kept = self.kept if few else None
+        # Of an epoch, too, since a second model draws what the first has drawn; a worker would have a store of its own.
+        kept = self.kept if few else KeptViews() if len(streams) > 1 and not self.num_workers else None
         views = Views(self.pool, view, VIEWS[view](self.inputs), *key, kept=kept, of_few=of_few, few=few)
         return Parts(self._loader(views, draws), draws)
 

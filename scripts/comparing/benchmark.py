@@ -215,9 +215,11 @@ class Rows:
 def rows_of(
     planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result], derived: Sequence[Entry] = ()
 ) -> dict[Unit, Rows]:
-    """Rows of all units that have a finished run."""
-    rows = {unit: with_derived(unit, read_rows(runs, results), derived) for unit, runs in planned.items()}
-    return {unit: of_unit for unit, of_unit in rows.items() if of_unit.right}
+    """Rows of all units that have a finished run; of `derived` those that differ somewhere from what they follow from."""
+    rows = {unit: read_rows(runs, results) for unit, runs in planned.items()}
+    places = {(unit.dataset, name) for unit, of_unit in rows.items() for name in of_unit.right}
+    derived = [row for row in derived if any((place, row["from"]) in places for place in row["where"])]
+    return {unit: with_derived(unit, of_unit, derived) for unit, of_unit in rows.items() if of_unit.right}
 
 
 def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:

@@ -194,3 +194,17 @@ def test_views_that_are_drawn_again_are_kept_while_there_is_room(paths: list[str
     of_kinds = {kind: len([1 for k, _ in roomy.views if k == kind]) for kind in ("weak", "2 views", "plain")}
     assert of_kinds == {"weak": of_kinds["weak"], "2 views": len(paths), "plain": len(paths)} and of_kinds["weak"] <= 8
     assert not none.views and 0 < sum(view.nbytes for view in little.views.values()) <= 3 * 2 * 3 * 32 * 32
+
+
+def test_two_models_have_a_view_of_an_epoch_made_once(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, made = UnlabeledPool(paths), list[int]()
+    prepared = pool.prepared
+    monkeypatch.setattr(pool, "prepared", lambda image, view: made.append(image) or prepared(image, view))
+    images, streams = UnlabeledImages(pool, CLIP_INPUTS), {n: [Source(n, torch.arange(6), 2)] for n in "ab"}
+    for epoch in (0, 1):
+        seen: dict[str, dict[int, torch.Tensor]] = {"a": {}, "b": {}}
+        for batch in images.batches("strong", streams, 3, 1, epoch):
+            for name, part in batch.items():
+                seen[name] |= dict(zip(part.index.tolist(), part.views, strict=True))
+        assert all(torch.equal(seen["a"][image], seen["b"][image]) for image in range(6))
+    assert sorted(made) == sorted([*range(6)] * 2)
