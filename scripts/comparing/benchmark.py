@@ -215,7 +215,7 @@ class Rows:
 def rows_of(
     planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result], derived: Sequence[Entry] = ()
 ) -> dict[Unit, Rows]:
-    """Rows of all units that have a finished run; of `derived` those that differ somewhere from what they follow from."""
+    """Rows of all units that have a finished run; of `derived` those that differ somewhere from their source."""
     rows = {unit: read_rows(runs, results) for unit, runs in planned.items()}
     places = {(unit.dataset, name) for unit, of_unit in rows.items() for name in of_unit.right}
     derived = [row for row in derived if any((place, row["from"]) in places for place in row["where"])]
