@@ -96,10 +96,11 @@ def faults(results: pd.DataFrame) -> int:
 
 
 def table(results: pd.DataFrame) -> str:
-    """How often what was found, by category."""
+    """How often what was found, by category; of what there was."""
     counts = pd.crosstab(results.category, results.found, margins=True, margins_name="all")
-    rows, columns = [*results.category.unique(), "all"], ["all", *(found.value for found in Found)]
-    counts = counts.reindex(index=rows, columns=columns, fill_value=0).rename(columns={"all": "cases"})
+    rows = [*results.category.unique(), "all"]
+    columns = ["all", *(found.value for found in Found if found.value in counts)]
+    counts = counts.reindex(index=rows, columns=columns).rename(columns={"all": "cases"})
     return counts.rename_axis("category").to_markdown(tablefmt="github")
 
 
@@ -114,8 +115,9 @@ def write(results: pd.DataFrame, quick: bool, page: Path = PAGE) -> None:
     Raises:
         UserError: If the page has no such markers.
     """
-    line = f"`bash scripts/faults.sh{' --quick' if quick else ''}`: {in_words(results)}, at {results.version[0]}."
-    block = f"{line} Faults: {faults(results)}." if quick else f"{line}\n\n{table(results)}"
+    line = f"`bash scripts/faults.sh{' --quick' if quick else ''}`: {in_words(results)}, at {results.version[0]}. "
+    line += f"Faults: {faults(results)}."
+    block = line if quick else f"{line}\n\n{table(results)}"
     begin, end = (f"<!-- {word}: campaign{'-quick' if quick else ''} -->" for word in ("begin", "end"))
     pattern, text = re.compile(rf"{begin}\n.*?{end}", re.DOTALL), page.read_text(encoding="utf-8")
     if len(pattern.findall(text)) != 1:
