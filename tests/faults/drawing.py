@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,17 @@ def spoiled(form: Form, tree: Any) -> st.SearchStrategy[tuple[Place, Any]]:
     return st.sampled_from(list(parts_of(form, tree))).flatmap(others)
 
 
-def drawn(kind: st.SearchStrategy[Any], count: int = 300) -> list[Any]:
-    """Examples that hypothesis draws, the same ones for a seed; those that come twice are there once."""
+def change_of(example: tuple[Place, Any]) -> str:
+    """What tells a spoiled value from others of the same sound one: the place and its part."""
+    place, tree = example
+    try:
+        return f"{place} {part_at(tree, place)!r}"
+    except (KeyError, IndexError):
+        return f"{place} is gone"
+
+
+def drawn(kind: st.SearchStrategy[Any], count: int = 300, key: Callable[[Any], str] = repr) -> list[Any]:
+    """Examples that hypothesis draws, the same ones for a seed; those that come twice, by the key, are there once."""
     set_hypothesis_home_dir(str(Path(tempfile.gettempdir()) / "coft-hypothesis"))  # not in the checkout
     quiet: dict[str, Any] = {"database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
     examples: dict[str, Any] = {}
@@ -173,7 +182,7 @@ def drawn(kind: st.SearchStrategy[Any], count: int = 300) -> list[Any]:
     @settings(max_examples=count, phases=(Phase.generate,), **quiet)
     @given(kind)
     def collect(example: Any) -> None:
-        examples[repr(example)] = example
+        examples[key(example)] = example
 
     collect()
     return list(examples.values())

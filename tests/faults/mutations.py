@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from coft.core.forms import Form
 
-from .drawing import drawn, spoiled
+from .drawing import change_of, drawn, spoiled
 from .oracle import EITHER, MARK, REFUSED, SECRET, Right
 
 Mutation = Callable[[Path], object]
@@ -136,7 +136,7 @@ def by_form(
 ) -> dict[Right, dict[str, Mutation]]:
     """Mutations of a file that holds a value of a form: one part is another. The form says which have to be refused."""
     made: dict[Right, dict[str, Mutation]] = {REFUSED: {}, EITHER: {}}
-    for number, (place, value) in enumerate(drawn(spoiled(form, tree), count)):
+    for number, (place, value) in enumerate(drawn(spoiled(form, tree), count, change_of)):
         right = EITHER if form.takes(value) else REFUSED
         made[right][f"{'.'.join(map(str, place)) or 'all'} {number}"] = hold(value)
     return made

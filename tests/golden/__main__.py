@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from coft.backbones import backbone
 from tests.golden import runs
 
 
 def work(case: tuple[str, str], data: Path) -> tuple[tuple[str, str], dict[str, Any] | str]:
     """Make one run, in a process of its own."""
     torch.set_num_threads(1)
+    backbone.FEATURE_CACHE = None  # features of an earlier version would serve this one
     with tempfile.TemporaryDirectory() as folder:
         try:
             return case, runs.do(*case, data, Path(folder) / "run")
