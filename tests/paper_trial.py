@@ -65,8 +65,8 @@ def main(folder: Path, rows: list[str]) -> int:
         write_set(data, name, size=40)
     torch.save({name: value.half() for name, value in make_clip(vit=True).state_dict().items()}, clip)
     content = yaml.safe_load((CONFIGS / "paper.yaml").read_text(encoding="utf-8"))
-    known = {row["name"]: row for row in yaml.safe_load(FILE.read_text(encoding="utf-8"))["methods"]}
-    methods = [shortened(known[row] if isinstance(row, str) else row) for row in content["methods"]]
+    declared = {row["name"]: row for row in yaml.safe_load(FILE.read_text(encoding="utf-8"))["methods"]}
+    methods = [shortened(declared[row] if isinstance(row, str) else row) for row in content["methods"]]
     methods = [row for row in methods if not rows or row["name"] in rows]
     content |= {"sets": {name: vars(facts(name)) for name in SETS}, "methods": methods, "seeds": [1]}
     content |= {"backbones": [str(clip)]}

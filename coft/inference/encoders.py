@@ -107,8 +107,8 @@ def rebuild(visual: nn.Module, module: str, changed: Mapping[str, Tensor]) -> nn
     encoder = copy.deepcopy(with_module(visual, module))  # otherwise loading would change the shared tensors
     state = encoder.state_dict()
     for name, tensor in changed.items():
-        own = state.get(name)
-        if own is None or own.shape != tensor.shape or own.is_floating_point() != tensor.is_floating_point():
+        place = state.get(name)
+        if place is None or place.shape != tensor.shape or place.is_floating_point() != tensor.is_floating_point():
             raise ValueError(f"the encoder has no tensor {name} of shape {tuple(tensor.shape)} and {tensor.dtype}")
     encoder.load_state_dict({**state, **changed})
     return encoder.eval().requires_grad_(False)

@@ -101,7 +101,7 @@ class Sorter:
         start = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
         class_folder = self.folder / self.names[name]
         try:
-            known = {} if self.link else state_of(start)
+            state = {} if self.link else state_of(start)
             if not class_folder.is_dir():
                 class_folder.mkdir()
                 self._note({"made": class_folder.name})
@@ -109,7 +109,7 @@ class Sorter:
                 target = class_folder / name_in_folder
                 if os.path.lexists(target):
                     continue
-                entry = {"from": str(start), "to": f"{class_folder.name}/{name_in_folder}", **known}
+                entry = {"from": str(start), "to": f"{class_folder.name}/{name_in_folder}", **state}
                 with suppress(FileExistsError), self._noting(entry):
                     (os.symlink if self.link else move)(start, target)
                     return target

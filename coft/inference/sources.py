@@ -84,7 +84,7 @@ class Sources:
 
 
 def names_in(lines: Iterable[str]) -> Iterator[str]:
-    """Names of files in a list: one on each line; or with zero bytes between them, as of `find -print0`."""
+    """Names of files in a list: one on each line, or with zero bytes between them (`find -print0`)."""
     zeros, rest = False, ""
     for line in lines:
         zeros = zeros or "\0" in line

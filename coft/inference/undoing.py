@@ -79,7 +79,7 @@ def undo(journal: Path) -> tuple[int, int]:
     return done, failed
 
 
-def _move_back(start: Path, target: Path, known: Mapping[str, Any]) -> bool:
+def _move_back(start: Path, target: Path, entry: Mapping[str, Any]) -> bool:
     """Move a file back; False if it was never moved.
 
     Raises:
@@ -93,28 +93,26 @@ def _move_back(start: Path, target: Path, known: Mapping[str, Any]) -> bool:
         if is_at_start:
             return False
         raise FileNotFoundError(2, "it is no longer there")
-    if not _is_unchanged(target, start, known):
+    if not _is_unchanged(target, start, entry):
         raise OSError(errno.EEXIST, "it was changed since, and stays where it is")
     start.parent.mkdir(parents=True, exist_ok=True)
-    if "points" in known:
-        if not (
-            start.is_symlink() and str(start.readlink()) == known["points"]
-        ):  # else the move was stopped before the removal
-            start.symlink_to(known["points"])
+    if "points" in entry:
+        if not (start.is_symlink() and str(start.readlink()) == entry["points"]):
+            start.symlink_to(entry["points"])  # else the move was stopped before the removal
         target.unlink()
     else:
         move(target, start)
     return True
 
 
-def _is_unchanged(path: Path, start: Path, known: Mapping[str, Any]) -> bool:
+def _is_unchanged(path: Path, start: Path, entry: Mapping[str, Any]) -> bool:
     """Whether a file is the one that was moved, by what the journal knows of it; see `state_of`."""
-    if "points" in known:
-        return path.is_symlink() and str(path.readlink()) == rebased(known["points"], start.parent, path.parent)
-    if "size" not in known:  # an earlier version's journal
+    if "points" in entry:
+        return path.is_symlink() and str(path.readlink()) == rebased(entry["points"], start.parent, path.parent)
+    if "size" not in entry:  # an earlier version's journal
         return path.is_symlink() or path.is_file()
     now = state_of(path) if path.is_file() and not path.is_symlink() else {}
-    return now.get("size") == known["size"] and abs(now["time"] - known["time"]) < STAMP
+    return now.get("size") == entry["size"] and abs(now["time"] - entry["time"]) < STAMP
 
 
 def _unlink(start: Path, target: Path) -> bool:

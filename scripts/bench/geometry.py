@@ -41,11 +41,11 @@ def operations(forward: Callable[[], Tensor]) -> float:
 
 def kept_bytes(forward: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> int:
     """Bytes that a forward pass in bf16 keeps for the way back, without the parameters themselves."""
-    own, kept = {p.untyped_storage().data_ptr() for p in parameters}, dict[int, int]()
+    weights, kept = {p.untyped_storage().data_ptr() for p in parameters}, dict[int, int]()
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

@@ -110,17 +110,17 @@ def _method(row: Entry) -> Method:
     return Method(row["name"], row["trainer"], settings, row.get("shots"), version=row.get("version", 1))
 
 
-def _like_the_paper(path: Path, known: Sequence[Method]) -> Benchmark:
+def _like_the_paper(path: Path, rows: Sequence[Method]) -> Benchmark:
     """All data sets with all backbones of a file.
 
     Args:
         path: The file.
-        known: Rows that it may name.
+        rows: Those that it may name.
 
     Raises:
         UserError: If the file cannot be read, or is not as configs/paper.yaml is.
     """
-    by_name = {method.name: method for method in known}
+    by_name = {method.name: method for method in rows}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         sets = {name: Facts(**facts) for name, facts in content["sets"].items()}

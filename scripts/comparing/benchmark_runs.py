@@ -149,9 +149,9 @@ def say_before(
     if lacks:
         lost = sum(run in {*left} for unit in lacks for run in planned[unit])
         say(f"{counted(lost, 'run')} cannot be done so; the table is made of the others")
-    if known := {run for run in left if run in costs.facts}:
-        say(f"\n{cost_table(planned, known, costs)}\n")
-        took, at_once = sum(map(costs.hours, known)), max(1, len(args.devices) or args.jobs)
+    if estimated := {run for run in left if run in costs.facts}:
+        say(f"\n{cost_table(planned, estimated, costs)}\n")
+        took, at_once = sum(map(costs.hours, estimated)), max(1, len(args.devices) or args.jobs)
         say(
             f"about {took:.0f} GPU hours, {took / at_once:.0f} by the clock with {counted(at_once, 'run')} at a time. "
             f"An estimate, not measured: of a GPU that reaches {RATE / 1e12:.0f} TFLOP/s in bf16 (docs/performance.md)"
@@ -163,11 +163,11 @@ def lines_of(lacks: Mapping[Unit, Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(line for lines in lacks.values() for line in lines))
 
 
-def cost_table(planned: Planned, known: Collection[Run], costs: Costs) -> str:
+def cost_table(planned: Planned, estimated: Collection[Run], costs: Costs) -> str:
     """Runs, GPU hours and memory: a row a unit."""
     rows = []
     for unit, runs in planned.items():
-        of_unit = [run for run in runs if run in known]
+        of_unit = [run for run in runs if run in estimated]
         if of_unit:
             took, memory = sum(map(costs.hours, of_unit)), max(map(costs.gigabytes, of_unit))
             rows.append([unit.title, str(len(of_unit)), f"{took:.1f}", f"{memory:.0f}"])

@@ -11,7 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -106,18 +106,9 @@ def run_all(
     with stoppable():
         try:
             while waiting or active:
-                for _ in range(min(len(waiting), len(places))):
-                    run = waiting.popleft()
-                    try:
-                        job = _start(run, command, places[0], jobs, lenders)
-                    except BlockingIOError:  # another process is at it
-                        waiting.append(run)
-                        continue
-                    if job:
-                        active.append(job)
-                        places.popleft()
-                    else:
-                        progress.finished(run, None, "finished by another process")
+                active += _fill(
+                    places, waiting, progress, lambda run, place: _start(run, command, place, jobs, lenders)
+                )
                 for job in [job for job in active if job.process.poll() is not None]:
                     active.remove(job)
                     places.append(job.device)
@@ -129,6 +120,27 @@ def run_all(
             stop([job.process for job in active])
             progress.bar.close()
     return failures
+
+
+def _fill(
+    places: deque[str | None],
+    waiting: deque[Run],
+    progress: Progress,
+    start: Callable[[Run, str | None], Job | None],
+) -> Iterator[Job]:
+    """Start a run in each free place; a run that another process is at waits on."""
+    for _ in range(min(len(waiting), len(places))):
+        run = waiting.popleft()
+        try:
+            job = start(run, places[0])
+        except BlockingIOError:
+            waiting.append(run)
+            continue
+        if job:
+            places.popleft()
+            yield job
+        else:
+            progress.finished(run, None, "finished by another process")
 
 
 class Job:

@@ -123,13 +123,13 @@ def parts_of(form: Form, value: Any, place: Place = ()) -> Iterator[tuple[Place,
         form = next(part for part in form.forms if part.takes(value))
     if isinstance(form, Record):
         for key, part in value.items():
-            known = {**form.parts, **form.optional}.get(key, form.others)
-            if known is not None:
-                yield from parts_of(known, part, (*place, key))
+            of_part = {**form.parts, **form.optional}.get(key, form.others)
+            if of_part is not None:
+                yield from parts_of(of_part, part, (*place, key))
     elif isinstance(form, (List, Row)):
         forms = form.forms if isinstance(form, Row) else [form.of] * len(value)
-        for number, (known, part) in enumerate(zip(forms, value, strict=True)):
-            yield from parts_of(known, part, (*place, number))
+        for number, (of_part, part) in enumerate(zip(forms, value, strict=True)):
+            yield from parts_of(of_part, part, (*place, number))
 
 
 def part_at(tree: Any, place: Place) -> Any:
