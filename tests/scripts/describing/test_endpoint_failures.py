@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -184,9 +185,9 @@ def test_an_interrupt_does_not_wait_for_an_answer(
     waiting, never = threading.Event(), threading.Event()
     endpoint.before = lambda name: waiting.set() or (never.wait(60) and None)  # type: ignore[func-returns-value]
     words = ["--classes", str(classes), "--model", "writer", "--cache", str(tmp_path / "kept")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "scripts.describing", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "scripts.describing", *words]
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in a shell's background are born deaf to it
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     assert waiting.wait(60)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=2)
