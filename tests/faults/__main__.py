@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -54,6 +55,7 @@ def campaign(argv: Sequence[str]) -> int:
     args.keep = args.keep and args.keep.resolve() / ("quick" if args.quick else "whole")
     chosen["seed"] = seed_of(args)
     print(f"seed {chosen['seed']}; --seed {chosen['seed']} draws the same again")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and runs would, too
     os.environ.pop("CALLED_FROM", None)  # paths of cases are meant from their folders
     os.environ["DASSL_PROGRESS"] = "0"
     torch.set_num_threads(1)
