@@ -7,7 +7,7 @@ cases from it. True is no number here, and 1.0 no whole one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,24 +190,37 @@ def maybe(form: Form) -> Either:
 
 @dataclass(frozen=True)
 class List(Form):
-    """A list of values of one form."""
+    """A list of values of one form.
+
+    Attributes:
+        of: Their form.
+        least: How many there are at least.
+        most: How many there are at most.
+        key: Gives what no two of them may have in common.
+    """
 
     of: Form
     least: int = 0
     most: int = 1_000_000
+    key: Callable[[Any], Hashable] | None = None
 
     def _expected(self) -> str:
         count = self.least if self.least == self.most else f"{self.least:,} to {self.most:,}"
-        return f"a list of {count}, each {self.of.expected}"
+        return f"a list of {count}{' different ones' if self.key else ''}, each {self.of.expected}"
 
     def _compare(self, value: Any) -> None:
         if type(value) not in (list, tuple) or not self.least <= len(value) <= self.most:
             raise self.misfit(value)
+        keys = set[Hashable]()
         for number, entry in enumerate(value):
             try:
                 self.of._compare(entry)
             except Misfit as error:
                 raise error.within(f"[{number}]") from None
+            key = self.key(entry) if self.key else number
+            if key in keys:
+                raise Misfit(f"{shown(key)} stands there twice; expected {self.expected}")
+            keys.add(key)
 
 
 @dataclass(frozen=True)

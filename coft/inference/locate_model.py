@@ -5,23 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from coft.core.data_settings import INTERPOLATIONS
 from coft.core.errors import UserError
 from coft.core.experiment import CONFIG, plain
-from coft.core.forms import Anything, List, Misfit, Number, PathText, Record, Text, numbers, whole
+from coft.core.forms import Anything, List, Misfit, Number, PathText, Record, Text, mapping, numbers, whole
 from coft.core.outside import read_json
 
 FORMAT = "coft-model/1"
 FOLDER = "model"  # name of the model folder in the output folder of a run
 DESCRIPTION = "model.json"  # name of the description in the model folder
 MOST_BYTES = 1 << 28  # of the description
+ABOUT = Record(  # of the run; for people to read
+    optional={
+        **{"trainer": Text(), "dataset": Text(10_000), "unlabeled_images": whole(0), "labels_used": whole(0)},
+        **{"seed": whole(-1), "versions": mapping(Text()), "not_default": mapping(Anything())},
+        "results": Record(optional={"accuracy_test": Number(0, 100)}, others=Anything()),
+    },
+    others=Anything(),
+)
 FORM = Record(
     {
         "format": Text(choices=(FORMAT,)),
-        "classes": List(Text(10_000, least=1), least=1),
+        "classes": List(Text(10_000, least=1), least=1, key=str),
         "templates": List(Text(10_000), least=1, most=10_000),
         "backbone": Record({"name": PathText(), "fingerprint": Text(64)}, {"frozen_stages": whole(0, 1000)}),
         "inputs": Record(
@@ -32,12 +41,14 @@ FORM = Record(
         "precision": Text(20),
         "encoders": List(Text(100), 1, 16),
         "classifiers": List(
-            Record({"name": Text(100, least=1), "encoder": whole(0, 15), "scale": Number(1e-6, 1e6)}), 1, 16
+            Record({"name": Text(100, least=1), "encoder": whole(0, 15), "scale": Number(1e-6, 1e6)}),
+            *(1, 16),
+            key=itemgetter("name"),
         ),
         "score": Text(100),
         "clean_rule": Text(100),
         "weights": Record({"file": Text(255), "sha256": Text(64)}),
-        "about": Record(others=Anything()),
+        "about": ABOUT,
     },
     {"members": List(whole(-1, 15), 1, 16), "sha256": Text(64)},
     others=Anything(),

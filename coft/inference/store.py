@@ -240,7 +240,7 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
             f"backbone {name or reference.name}: is another one than the model was trained with (fingerprint {actual}, "
             f"expected {reference.fingerprint}); give the one it was trained with by --backbone"
         )
-    freeze_stages(clip_model.visual, reference.frozen_stages)
+    freeze_stages(clip_model.visual, reference.frozen_stages, f"{DESCRIPTION}: backbone.frozen_stages")
     lay_out(clip_model.visual)  # as in training, to get the same bits
     return clip_model
 

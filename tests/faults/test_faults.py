@@ -19,6 +19,7 @@ from . import campaign, keys
 from .campaign import CATEGORIES, cases_of, faults, keep, kept, play_all, table, write
 from .drawing import GONE, changed, chosen, drawn, spoiled
 from .formats import Format
+from .fuzzing import begin_with, fed
 from .mutations import DAMAGE, GARBAGE, LINES, NOT_THERE
 from .oracle import EITHER, FINE, REFUSED, SECRET, Case, Found, Right, Wrong, flaws_of, play, settle
 from .scene import Scene
@@ -178,3 +179,20 @@ def test_a_campaign_goes_on_after_what_this_version_has_done(
     assert again is not None and again.equals(results) and kept("other", tmp_path) is None
     monkeypatch.setattr(campaign, "version", lambda: "version 2")
     assert kept("own", tmp_path) is None
+
+
+def test_a_fuzzer_begins_with_the_campaigns_files_and_sees_what_a_careless_reader_does(tmp_path: Path) -> None:
+    """Of the fuzzer all but atheris, which chooses the bytes."""
+
+    def careless(scene: Scene, path: Path) -> None:
+        if path.read_bytes() == b"odd":
+            raise ZeroDivisionError
+
+    kind = Format("category", "file", lambda scene: scene.file("file", b"sound"), careless, either=DAMAGE)
+    scene = Scene(tmp_path, tmp_path / "place")
+    (tmp_path / "corpus").mkdir()
+    scene.place.mkdir()
+    begin_with(kind, scene, tmp_path / "corpus")
+    assert len(list((tmp_path / "corpus").iterdir())) == 1 + len(DAMAGE) and not list(scene.place.iterdir())
+    assert fed(kind, b"sound", tmp_path, scene.place).found is Found.CORRECT
+    assert fed(kind, b"odd", tmp_path, scene.place).found is Found.TRACEBACK and not list(scene.place.iterdir())

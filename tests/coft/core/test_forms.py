@@ -24,6 +24,7 @@ TAKEN: list[tuple[Form, list[Any], list[Any]]] = [
     (Either((Flag(), Text(3))), [True, "abc"], [1, None, "abcd"]),
     (numbers(0, 1, 3), [[0, 0.5, 1], (1, 1, 1)], [[0.5], [0.5] * 4, 0.5, "abc", [None] * 3, [[0.5]] * 3]),
     (List(Text(1), 1, 2), [["a"]], [[], ["a"] * 3, "a", {"a": 1}, None]),
+    (List(Text(1), key=str.lower), [["a", "b"], []], [["a", "A"], ["a", "b", "a"]]),
     (Row((Text(1), whole(0))), [["a", 0], ("a", 7)], [["a"], ["a", 0, 0], [0, "a"], "a0"]),
     (
         Record({"a": Flag()}, {"b": Flag()}),

@@ -46,7 +46,11 @@ def describe(run: Path, **parts: Any) -> None:
 
 
 PARTS: list[tuple[str, tuple[Any, ...]]] = [
-    ("classes", ("abc", [["a", "b", "c"]], [1, 2, 3], -1, None, ["a", "b", "c\x1b"], ["a"])),
+    ("classes", ("abc", [["a", "b", "c"]], [1, 2, 3], -1, None, ["a", "b", "c\x1b"], ["a"], ["a", "b", "a"])),
+    (
+        "about",
+        (3, {"results": 3}, {"results": {"accuracy_test": "x"}}, {"versions": {"coft": []}}, {"labels_used": []}),
+    ),
     ("inputs__size", (-1, 0, 10**6, 10**30, 64, "32", 32.0, True, None)),
     ("inputs__mean", (0.5, [0.5] * 4, [], "abc", ["a"] * 3, None)),
     ("inputs__std", ([0, 0, 0], [0.5] * 4, [1e-320] * 3, [-1] * 3)),
@@ -55,7 +59,7 @@ PARTS: list[tuple[str, tuple[Any, ...]]] = [
     ("backbone", ({}, "x", None)),
     ("templates", ("a {}", [1], [])),
     ("encoders", (["x"], [5], [], ["none"] * 99)),
-    ("classifiers", ([], "x", [{}])),
+    ("classifiers", ([], "x", [{}], [{"name": "peer_a", "encoder": 0, "scale": 1.0}] * 2)),
     ("classifiers__0__encoder", (-1, 99, True, 0.0)),
     ("classifiers__0__scale", (0, -1, 1e300, "x")),
     ("precision", ("x", 5)),
@@ -68,6 +72,12 @@ PARTS: list[tuple[str, tuple[Any, ...]]] = [
 def test_a_part_of_a_description_that_cannot_be_is_one_line(run: Path, name: str, value: Any) -> None:
     describe(run, **{name: value})
     with pytest.raises(UserError, match=r"model\.json: is damaged \(.*\); copy it again"):
+        load(run)
+
+
+def test_frozen_stages_that_the_backbone_does_not_have_are_those_of_the_description(run: Path) -> None:
+    describe(run, backbone__frozen_stages=1000)
+    with pytest.raises(UserError, match=r"^model\.json: backbone\.frozen_stages is 1000"):
         load(run)
 
 
