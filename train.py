@@ -28,6 +28,7 @@ from coft.core.exit_codes import INTERRUPTED, MISTAKE, as_user_error, guarded  #
 from coft.core.experiment import CONFIG, FREE_KEYS, claim, flatten  # noqa: E402
 from coft.core.files import ensure_folder  # noqa: E402
 from coft.core.lock import sole  # noqa: E402
+from coft.core.outside import read_text  # noqa: E402
 from coft.core.progress import AboveBars, Marked, said  # noqa: E402
 from coft.core.world import World  # noqa: E402
 from coft.engine.course import shown  # noqa: E402
@@ -235,7 +236,7 @@ def begin_log(path: Path) -> None:
         path.replace(earlier)
     setup_logger(str(path))
     if earlier.exists():
-        cast(Any, sys.stdout).file.write(earlier.read_text(encoding="utf-8", errors="backslashreplace"))
+        cast(Any, sys.stdout).file.write(read_text(earlier, errors="backslashreplace"))
         earlier.unlink()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.files import given_path, write_table, writing
-from coft.core.outside import MISSING, MOST_TABLE, opened
+from coft.core.outside import MISSING, read_table
 from coft.core.progress import bar
 from coft.inference.export.export_options import ExportOptions
 from coft.inference.export.sample import Sample, existing_files, sample, step_for, views_of
@@ -207,11 +207,7 @@ NO_LABELS = pd.DataFrame(columns=["path", "class", "confidence", "p_clean", "kep
 
 def read_labels(path: Path) -> pd.DataFrame:
     """Read `labels_` from a file; texts such as "NA" are names like any other."""
-    texts = {"path": str, "class": str}
-    with opened(path, MOST_TABLE) as file:
-        labels = pd.read_csv(
-            file, dtype=texts, keep_default_na=False, na_values={"p_clean": [""]}, encoding_errors="surrogateescape"
-        )
+    labels: pd.DataFrame = read_table(path, dtype={"path": str, "class": str}, na_values={"p_clean": [""]})
     if missing := [name for name in NO_LABELS if name not in labels and name != "path"]:
         raise ValueError(f"it has no column {missing[0]!r}")
     return labels

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from coft.core.errors import UserError, did_you_mean
+from coft.core.outside import opened, read_text
 
 from .base import DeclaredDataset, Items, Row, dataset_root, datum, read_split
 from .folders import first_folder, image_files
@@ -22,7 +23,7 @@ CLASSNAMES = Path(__file__).resolve().parent / "classnames"
 
 def declared_names(name: str) -> list[str]:
     """Class names of a data set by label, spelled as in CoOp's split file."""
-    return (CLASSNAMES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return read_text(CLASSNAMES / f"{name}.txt").splitlines()
 
 
 class SplitDataset(DeclaredDataset):
@@ -194,7 +195,7 @@ def read_lines(path: Path) -> list[list[str]]:
         UserError: If the file cannot be read as text.
     """
     try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.split() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
 
@@ -209,6 +210,7 @@ def read_mat(path: Path) -> dict[str, Any]:
     from scipy.io.matlab import MatReadError
 
     try:
-        return loadmat(str(path), squeeze_me=True)
+        with opened(path) as file:
+            return loadmat(file, squeeze_me=True)
     except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
         raise UserError(f"{path} cannot be read as a MATLAB file ({error}); fetch it again") from error

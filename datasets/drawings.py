@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from coft.core.outside import read_json
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, dataset_root, read_split, require
@@ -23,7 +23,7 @@ class Drawings(DeclaredDataset):
         root = dataset_root(cfg) / name
         self.dataset_dir = str(root)
         split = require(root / f"split_{name}.json", type(self).__name__, f"run: bash scripts/data.sh {name}")
-        classnames = json.loads(DECLARED.read_text(encoding="utf-8"))[name]
+        classnames = read_json(DECLARED)[name]
         train, val, test = read_split(split, root)
         super().__init__(cfg, classnames=classnames, train=train, val=val, test=test)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
+from coft.core.outside import opened
 
 from .base import Row
 
@@ -88,8 +89,8 @@ def save_split(split: Mapping[str, list[Row]], path: Path) -> None:
 
 def is_made_here(path: Path) -> bool:
     """Whether a split file is one of `save_split`."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(len(MARK)) == MARK
+    with opened(path) as file:
+        return file.read(len(MARK)) == MARK.encode()
 
 
 def _by_label(rows: Iterable[Row]) -> dict[int, list[Row]]:

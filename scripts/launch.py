@@ -24,6 +24,7 @@ from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
 from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
 from coft.core.experiment import flatten  # noqa: E402
+from coft.core.outside import read_text  # noqa: E402
 from coft.engine.class_names import is_file, read_classes  # noqa: E402
 from coft.engine.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
 from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
@@ -90,7 +91,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
 def script_of(trainer: str) -> str:
     """Name of the script that runs a trainer."""
     scripts = sorted((ROOT / "scripts").glob("*.sh"))
-    mine = (path.name for path in scripts if f"launch.py {trainer} " in path.read_text(encoding="utf-8"))
+    mine = (path.name for path in scripts if f"launch.py {trainer} " in read_text(path))
     return next(mine, f"run.sh {trainer}")
 
 
@@ -162,13 +163,13 @@ def preset(trainer: str, name: str | None) -> list[str]:
     if name not in presets:
         hint = did_you_mean(name, presets) if presets else f"{trainer} has none"
         raise UserError(f"--preset {name}: no such preset; {hint}")
-    settings = flatten(yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
+    settings = flatten(yaml.safe_load(read_text(folder / f"{name}.yaml")))
     return [word for key, value in settings.items() for word in (key, str(value))]
 
 
 def is_complete(path: Path) -> bool:
     """Whether a file configures a whole run; a preset changes a few settings of one."""
-    return "DATALOADER" in yaml.safe_load(path.read_text(encoding="utf-8"))
+    return "DATALOADER" in yaml.safe_load(read_text(path))
 
 
 def backbone_of(args: argparse.Namespace) -> str:

@@ -25,6 +25,7 @@ from coft.core.errors import Parser, UserError  # noqa: E402
 from coft.core.experiment import saved_config  # noqa: E402
 from coft.core.files import replacing  # noqa: E402
 from coft.engine.predictions import predict  # noqa: E402
+from coft.images.reading import decode_image, read_bytes  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from scripts.comparing.figures import write_figure  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
@@ -121,8 +122,8 @@ def draw_picture(path: Path, table: pd.DataFrame, name: str, columns: int) -> Pa
 
 
 def _draw_image(axes: Any, row: dict[str, str], name: str) -> None:
-    with Image.open(row["path"]) as image:
-        axes.imshow(image.convert("RGB"), interpolation="bicubic")  # as CLIP's own views enlarge it
+    image = decode_image(read_bytes(row["path"]), row["path"])
+    axes.imshow(image, interpolation="bicubic")  # as CLIP's own views enlarge it
     axes.set_anchor("N")
     lines = [(f"true: {row['class']}", "black")]
     for predictor, column in (("CLIP", "zero_shot"), (name, "run")):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from coft.core.files import write_table
+from coft.core.outside import read_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
 from coft.engine.diagnostics import calibration_error
@@ -95,7 +96,7 @@ def write_test_predictions(trainer: Any, predictions: dict[str, Tensor], confide
 def earlier_stages(path: Path, rows: pd.DataFrame) -> dict[str, Any]:
     """Columns of a file of predictions that are of stages before the end, if it is of the same images and readable."""
     try:
-        before = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        before = read_table(path)
     except (OSError, ValueError):
         return {}
     if list(before.columns[:2]) != ["image", "class"] or not before["image"].equals(rows["image"]):

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from coft.core.sanitize import some_of
+from coft.core.tensors import load_saved
 
 from .load import EMBEDDED
 from .prompts import plain_name
@@ -36,7 +35,7 @@ def unseen_names(backbone: str, classnames: Sequence[str]) -> list[str]:
 
 @cache
 def _seen_tokens(path: Path) -> frozenset[int]:
-    return frozenset(torch.load(path, map_location="cpu", weights_only=True)["token_ids"].tolist())
+    return frozenset(load_saved(path)["token_ids"].tolist())
 
 
 def warn_of_unseen(backbone: str, classnames: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import os
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,16 +74,46 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any:
     return parse_json(read_bytes(path, most))
 
 
+def read_table(path: Path, **options: Any) -> Any:
+    """Read a CSV file as a table of texts; see `opened`.
+
+    Args:
+        path: The file.
+        **options: Of pandas's `read_csv`.
+
+    Returns:
+        A DataFrame.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no table.
+    """
+    import pandas as pd  # takes long, and most commands read no table
+
+    as_texts = {"dtype": str, "keep_default_na": False, "encoding_errors": "surrogateescape"}
+    with opened(path, MOST_TABLE) as file:
+        return pd.read_csv(file, **as_texts | options)
+
+
 def parse_json(text: str | bytes) -> Any:
     """What JSON in UTF-8 says.
 
     Raises:
-        ValueError: If it is none, nested too deeply, or has a number that is none.
+        ValueError: If it is none, nested too deeply, or has a number that is none or a name twice.
     """
+    content = text.decode("utf-8") if isinstance(text, bytes) else text
     try:
-        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text, parse_constant=_no_number)
+        return json.loads(content, parse_constant=_no_number, object_pairs_hook=_named_once)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _named_once(parts: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(parts)
+    if len(record) < len(parts):
+        names = Counter(name for name, _ in parts)
+        raise ValueError(f"{names.most_common(1)[0][0][:80]!r} stands there twice")
+    return record
 
 
 def _no_number(word: str) -> NoReturn:

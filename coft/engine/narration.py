@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from coft.backbones.frozen_bank import through_stages
+from coft.core.outside import read_table
 from coft.core.progress import said
 from coft.core.sanitize import some_of
 from coft.core.words import counted
@@ -66,8 +66,8 @@ def expected(session: Session) -> float:
     steps = sum(epoch.steps for epoch in epochs)
     labellings = 1 + sum(method.is_due(epoch) for epoch in range(method.epochs))
     of_step = PASSES_OF_STEP if engine.bank is None else PASSES_OF_REST
-    passes = models * (of_step * steps * images.batch_size + labellings * views * len(images))
-    size = images.batch_size
+    size = min(images.batch_size, len(images))
+    passes = models * (of_step * steps * size + labellings * views * len(images))
     batch = torch.zeros(size, 3, *session.cfg.INPUT.SIZE, device=session.device)
     with torch.no_grad(), session.runtime.autocast():
         whole = _seconds_of(session, batch)
@@ -141,7 +141,7 @@ def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
         shares = ", ".join(f"{value:.1f} % {name}" for name, value in outcome.accuracies.items())
         said.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)
     if folder is not None and (folder / DOUBTFUL).is_file():
-        names = pd.read_csv(folder / DOUBTFUL, dtype=str, keep_default_na=False)["class"]
+        names = read_table(folder / DOUBTFUL)["class"]
         said.info("Names that may be wrong: %s; the report shows why", some_of(list(names)))
     if folder is not None and (folder / REPORT).is_file():
         said.info("  look: %s", folder / REPORT)

@@ -15,6 +15,7 @@ from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.files import ensure_folder
+from coft.core.outside import opened
 
 log = logging.getLogger(__name__)
 FORMAT = "coft-sorted/1"
@@ -167,7 +168,7 @@ def _copy(start: Path, target: Path) -> None:
     if start.is_symlink():
         target.symlink_to(rebased(str(start.readlink()), start.parent, target.parent))
         return
-    with start.open("rb") as source, target.open("xb") as copy:
+    with opened(start) as source, target.open("xb") as copy:
         try:
             shutil.copyfileobj(source, copy, 1 << 20)
             copy.flush()  # a full disk may only be noticed here

@@ -40,7 +40,9 @@ class CoFTSettings:
     n_ctx: int = setting(0, "random context tokens; 0: the words of the data set's template", at_least=0)
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
     seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
-    prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
+    prior_tau: float = setting(
+        0.5, "strength of the correction against rarely predicted classes", at_least=0.0, at_most=10.0
+    )
     label_views: int = setting(2, "views of an image that a pseudo-label is the mean of", at_least=1)
     clean_rule: str = setting("softmax", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
     negative: str = setting(

@@ -13,7 +13,7 @@ import pandas as pd
 from coft.core.errors import UserError
 from coft.core.experiment import KEPT
 from coft.core.forms import Anything, Record
-from coft.core.outside import MISSING, MOST_TABLE, opened, read_json, read_text
+from coft.core.outside import MISSING, read_json, read_table, read_text
 from coft.report.image_facts import Evidence, read_evidence
 
 from .finished import require_finished
@@ -104,8 +104,7 @@ def _summary(path: Path) -> dict[str, Any]:
 def _table(path: Path, expected: tuple[str, ...]) -> pd.DataFrame:
     """A CSV file as a table of texts; without rows if there is no such file."""
     try:
-        with opened(path, MOST_TABLE) as file:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        table = read_table(path)
     except MISSING:
         return pd.DataFrame(columns=list(expected))
     except (OSError, ValueError) as error:

@@ -19,7 +19,9 @@ class LabellingSettings(TuningSettings):
     """Settings of trainers that label for themselves."""
 
     refresh: int = setting(2, "epochs between two labellings of all images; 0: once, before the first", at_least=0)
-    prior_tau: float = setting(0.5, "strength of the correction against rarely predicted classes", at_least=0.0)
+    prior_tau: float = setting(
+        0.5, "strength of the correction against rarely predicted classes", at_least=0.0, at_most=10.0
+    )
 
 
 @dataclass(frozen=True)

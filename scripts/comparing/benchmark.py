@@ -13,6 +13,10 @@ import yaml
 
 from coft.backbones.members import member_names
 from coft.core.errors import UserError, did_you_mean
+from coft.core.experiment import MOST_CONFIG
+from coft.core.forms import LARGEST, Either, Flag, List, Number, PathText, Record, Text, mapping, whole
+from coft.core.outside import read_text
+from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS
 from scripts.paths import called_from
 
@@ -25,6 +29,24 @@ from .statistics import Right
 
 FILE, PAPER = CONFIGS / "benchmark.yaml", CONFIGS / "paper.yaml"
 SEEDS = (1, 2, 3, 4, 5)
+VALUE = Either((Text(), Flag(), Number(-LARGEST)))
+SETTINGS = mapping(Either((*VALUE.forms, List(VALUE, 0, 100))))
+ROW = Record(
+    {"name": Text(200, least=1), "trainer": Text(choices=tuple(TRAINER_REGISTRY.registered_names()))},
+    {"settings": SETTINGS, "shots": whole(1), "version": whole(1)},
+)
+COUNTS = {"classes": whole(2), "train": whole(1), "val": whole(0), "test": whole(1)}
+FORM = Record(  # of configs/paper.yaml, and of a file in its place
+    {
+        "sets": mapping(Record({"title": Text(200), **COUNTS}), 1000),
+        "methods": List(
+            Either((Text(200), ROW)), 1, 1000, key=lambda row: row if isinstance(row, str) else row["name"]
+        ),
+        "backbones": List(PathText(), 1, 100, key=str),
+        "seeds": List(whole(0), 1, 1000, key=int),
+    },
+    {"settings": SETTINGS},
+)
 ANY = 0  # seed of a method that draws nothing
 Entry = Mapping[str, Any]  # of the file
 BySeed = dict[int, Any]  # what a method has right with each seed, shape (images,)
@@ -91,7 +113,7 @@ def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
     Raises:
         UserError: If there is no such form.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.safe_load(read_text(path))
     units = [Unit(u["backbone"], u["dataset"], u["role"], pairs_of(u.get("settings", {}))) for u in content["units"]]
     methods = [_method(row) for row in content["methods"]]
     if form == "paper" or form.endswith(".yaml"):
@@ -122,15 +144,18 @@ def _like_the_paper(path: Path, rows: Sequence[Method]) -> Benchmark:
     """
     by_name = {method.name: method for method in rows}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        sets = {name: Facts(**facts) for name, facts in content["sets"].items()}
-        methods = [by_name[row] if isinstance(row, str) else _method(row) for row in content["methods"]]
-        settings = pairs_of(content.get("settings", {}))
-        units = [Unit(backbone, name, "paper", settings) for backbone in content["backbones"] for name in sets]
-        return Benchmark(units, methods, list(map(int, content["seeds"])), sets=sets, published=read_published())
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        content = yaml.safe_load(read_text(path, MOST_CONFIG))
+        FORM.check(content)
+        if unknown := [row for row in content["methods"] if isinstance(row, str) and row not in by_name]:
+            raise ValueError(f"methods has {unknown[0]!r}; {did_you_mean(unknown[0], list(by_name))}")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"--benchmark {path}: not as configs/paper.yaml is ({reason}); mend it") from error
+    sets = {name: Facts(**facts) for name, facts in content["sets"].items()}
+    methods = [by_name[row] if isinstance(row, str) else _method(row) for row in content["methods"]]
+    settings = pairs_of(content.get("settings", {}))
+    units = [Unit(backbone, name, "paper", settings) for backbone in content["backbones"] for name in sets]
+    return Benchmark(units, methods, content["seeds"], sets=sets, published=read_published())
 
 
 def chosen(benchmark: Benchmark, sets: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> Benchmark:

@@ -22,6 +22,7 @@ import pandas as pd
 
 from coft.core.errors import UserError, did_you_mean
 from coft.core.files import replacing
+from coft.core.outside import read_text
 from scripts.paths import called_from, shown
 
 from .benchmark_runs import run_benchmark
@@ -212,7 +213,7 @@ def publish_ablations(
 def results(argv: Sequence[str], page: Path = PAGE) -> int:
     """Put the tables of the benchmark into docs/results.md. Returns the exit code."""
     args = results_parser().parse_args(argv)
-    text = filled(page.read_text(encoding="utf-8"), args.benchmark)
+    text = filled(read_text(page), args.benchmark)
     with replacing(page) as draft:
         draft.write_text(text, encoding="utf-8")
     print_files([page])

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
+from coft.core.forms import Anything, Number, Record, Text, mapping, whole
+from coft.core.outside import MISSING, MOST_TABLE, parse_json, read_table, read_text
 
 from .methods import Settings
 from .plan import Run, weights_of
@@ -31,6 +33,15 @@ TIMES = {"first": 0, "last": -1}  # labels of Phase II
 CALIBRATION = {"confidence": "confidence_test", "error": "calibration_error_test"}
 EVEN = 0.5  # below this confidence an image is set aside: `--unsure` without a number
 POOL, BELIEVED = "pool_accuracy", "mean_p_clean"
+SHARES = ("pool", "believed", "calibration")  # in percent
+HEX = mapping(Text(1 << 28), 10)
+LINE = Record(
+    {
+        **{"of": Record(others=Anything()), "seconds": Number(0), "images": whole(1, 10_000_000), "right": HEX},
+        "auroc": mapping(mapping(Number(0, 1), 10), 10),
+    },
+    {"commit": Text(), "predicted": HEX, **dict.fromkeys(SHARES, mapping(Number(0, 100), 10))},
+)
 
 
 @dataclass(frozen=True)
@@ -71,12 +82,13 @@ def read_result(run: Run) -> Result | None:
     summary, path = run.summary(), run.folder / "test_predictions.csv"
     if not summary or not path.is_file():
         return None
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table: pd.DataFrame = read_table(path)
     there = [stage for stage, _ in stages(run) if stage in table]
     names = pd.Index(sorted(set(table["class"])))
     metrics = run.folder / "metrics.csv"
     results = summary.get("results", {})
-    rows = pd.read_csv(metrics) if metrics.is_file() else pd.DataFrame(columns=["stage"])
+    as_numbers = {"dtype": None, "keep_default_na": True}
+    rows = read_table(metrics, **as_numbers) if metrics.is_file() else pd.DataFrame(columns=["stage"])
     return Result(
         {stage: (table[stage] == table["class"]).to_numpy() for stage in there},
         float(summary["seconds"]),
@@ -156,22 +168,31 @@ def read_list(path: Path) -> dict[str, Result]:
     results = {}
     for number, line in enumerate(_lines(path), 1):
         try:
-            entry = json.loads(line)
-            right = {stage: _unpacked(text, entry["images"]) for stage, text in entry["right"].items()}
-            scores = {(time, name): float(x) for time, by_name in entry["auroc"].items() for name, x in by_name.items()}
-            predicted = {
-                stage: np.frombuffer(bytes.fromhex(text), np.int16)
-                for stage, text in entry.get("predicted", {}).items()
-            }
-            shares = (
-                {key: float(value) for key, value in entry.get(name, {}).items()}
-                for name in ("pool", "believed", "calibration")
-            )
-            made = float(entry["seconds"]), scores, entry.get("commit", ""), predicted
-            results[key_of(entry["of"])] = Result(right, *made, *shares)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}, line {number}: this is no result of the benchmark; remove the line") from error
+            entry = parse_json(line)
+            LINE.check(entry)
+            results[key_of(entry["of"])] = _result_of(entry)
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{path}, line {number}: this is no result of the benchmark ({reason}); remove the line"
+            ) from error
     return results
+
+
+def _result_of(entry: Mapping[str, Any]) -> Result:
+    """The result in a line.
+
+    Raises:
+        ValueError: If it has not one bit and one class for each image.
+    """
+    images = entry["images"]
+    predicted = {stage: np.frombuffer(bytes.fromhex(t), np.int16) for stage, t in entry.get("predicted", {}).items()}
+    if wrong := [stage for stage, classes in predicted.items() if len(classes) != images]:
+        raise ValueError(f"predicted.{wrong[0]} has other than {images} images")
+    right = {stage: _unpacked(text, images) for stage, text in entry["right"].items()}
+    scores = {(time, name): value for time, by_name in entry["auroc"].items() for name, value in by_name.items()}
+    shares = (entry.get(name, {}) for name in SHARES)
+    return Result(right, entry["seconds"], scores, entry.get("commit", ""), predicted, *shares)
 
 
 def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]]) -> None:
@@ -200,7 +221,12 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        return read_text(path, MOST_TABLE).splitlines()
+    except MISSING:
+        return []
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no list of results, but no text; give another path") from error
 
 
 def _line(of: Mapping[str, Any], result: Result) -> str:

@@ -23,6 +23,8 @@ from coft.backbones.members import member_names
 from coft.backbones.open_clip_names import is_open_clips, local_path
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import FREE_KEYS, flatten, saved_config
+from coft.core.forms import LARGEST, Anything, Number, PathText, Record, Text, mapping, whole
+from coft.core.outside import read_json
 from dassl.engine import TRAINER_REGISTRY
 from scripts import launch
 from trainers.config import make_cfg
@@ -31,6 +33,23 @@ from trainers.forks import phase1_difference
 from .methods import FULL, Method, Settings, known_keys
 
 SUMMARY = "summary.json"
+OF_RUNS = {  # keys that a comparison sets, and by what
+    **{"OUTPUT_DIR": "--output", "RESUME": "--output", "SEED": "--seeds", "DATASET.ROOT": "--data"},
+    **{"DATASET.NAME": "data sets", "TRAINER.NAME": "--trainers", "MODEL.BACKBONE.NAME": "--backbones"},
+}
+STAGE = Record(optional={"accuracy_both": Number(0, 100), "seconds": Number(0)}, others=Anything())
+FORM = Record(
+    optional={
+        **{"trainer": Text(), "dataset": Text(10_000), "backbone": PathText(), "seconds": Number(0)},
+        **{"seed": whole(-LARGEST), "shots": whole(-1), "labels_used": whole(0), "versions": mapping(Text())},
+        "results": Record(
+            optional={"accuracy_test": Number(0, 100), **dict.fromkeys(("zero-shot", "phase1", "phase2"), STAGE)},
+            others=Anything(),
+        ),
+        "config": Text(1 << 24, lines=True),
+    },
+    others=Anything(),
+)
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
 Folders = Mapping[str, Sequence[Path]]
@@ -100,11 +119,13 @@ class Run:
 
 
 def read_summary(folder: Path) -> Config | None:
-    """What summary.json of a folder says; None where there is none that can be read."""
+    """What summary.json of a folder says; None where there is none, or none of a run."""
     try:
-        return dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        summary: Config = read_json(folder / SUMMARY)
+        FORM.check(summary)
     except (OSError, ValueError):
         return None
+    return summary
 
 
 def is_of(summary: Config, config: Config, backbone: str) -> bool:
@@ -115,7 +136,11 @@ def is_of(summary: Config, config: Config, backbone: str) -> bool:
 
 def settings_of(summary: Config) -> Config:
     """Settings that a summary was made with, without those that change no result; empty if it does not say."""
-    return essential(flatten(parse_yaml(summary.get("config", "")) or {}))
+    try:
+        config = parse_yaml(summary.get("config", ""))
+    except yaml.YAMLError:
+        return {}
+    return essential(flatten(config)) if isinstance(config, dict) else {}
 
 
 def essential(flat: Config) -> Config:
@@ -162,7 +187,9 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
         UserError: On a mistake in any of them, and on settings that none of them has.
     """
     keys, finished = known_keys(), finished_folders(grid.output)
-    for key, _ in grid.settings:
+    for key, _ in itertools.chain(grid.settings, *(method.settings for method in methods)):
+        if key in OF_RUNS:
+            raise UserError(f"{key}: is what runs of a comparison differ by; leave it out, or give {OF_RUNS[key]}")
         if key not in keys:
             raise UserError(f"unknown config key {key!r}; {did_you_mean(key, keys)}")
     runs = [_plan_run(*point, grid, finished) for point in grid.points(methods)]

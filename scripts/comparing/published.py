@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from coft.core.outside import read_text
 from scripts.launch import CONFIGS
 
 FILE = CONFIGS / "published.yaml"
@@ -37,7 +38,7 @@ class Published:
 
 def read_published(path: Path = FILE) -> list[Published]:
     """All rows of the file."""
-    return [Published(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    return [Published(**entry) for entry in yaml.safe_load(read_text(path))]
 
 
 def far_off(published: Sequence[Published], ours: Mapping[tuple[str, str, str], float]) -> list[str]:

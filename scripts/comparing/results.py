@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from coft.core.errors import UserError
+from coft.core.outside import read_table, read_text
 
 from .methods import method_name
 from .plan import SUMMARY, Run, digest, read_summary, settings_of
@@ -45,6 +46,8 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
     for folder in folders:
         for place in sorted({path.parent for name in (SUMMARY, "log.txt") for path in folder.rglob(name)}):
             summary = read_summary(place)
+            if summary is None and (place / SUMMARY).exists():
+                log.warning("%s: is no summary of a run; left out", place / SUMMARY)
             rows += _rows_of(summary, place) if summary else parse_log(place)
     rows = _named_apart(rows)
     _warn_of_mixtures(rows)
@@ -58,7 +61,8 @@ def listed_rows(path: Path) -> pd.DataFrame:
         UserError: If it is no such list.
     """
     try:
-        rows = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
+        strictly = {"keep_default_na": True, "encoding_errors": "strict"}
+        rows: pd.DataFrame = read_table(path, dtype=dict.fromkeys(TEXTS, str), **strictly)
         if missing := [name for name in (*TEXTS, "seed", "accuracy") if name not in rows]:
             raise ValueError(f"no column {', '.join(missing)}")
         if rows["accuracy"].isna().any():
@@ -143,7 +147,7 @@ PLACES = {"OUTPUT_DIR", "RESUME", "SEED", "VERBOSE", "USE_CUDA", "DATASET.ROOT",
 
 def read_log(folder: Path) -> str:
     """All logs of a folder: log.txt, then those of its continuations, whose names have the date."""
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("log.txt*")))
+    return "\n".join(read_text(path, errors="replace") for path in sorted(folder.glob("log.txt*")))
 
 
 def parse_log(folder: Path) -> list[tuple[Row, Settings]]:

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
+from coft.core.outside import read_text
 from scripts.launch import ROOT
 
 from .statistics import PAIR, overall, summarise
@@ -161,7 +162,7 @@ def made_by(folder: Path) -> str | None:
     """The command that the tables in a folder were made with; None if there are none."""
     for name in ("comparison.md", "ablation.md"):
         if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8").split("\n", 1)[0].strip("`")
+            return read_text(folder / name).split("\n", 1)[0].strip("`")
     return None
 
 
@@ -233,6 +234,6 @@ def filled(page: str, benchmark: Path) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return read_text(path).strip()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give the .md file that the command wrote") from error

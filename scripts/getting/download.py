@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from coft.core.errors import UserError
+from coft.core.outside import opened, read_json
 
 CHUNK = 1 << 20  # bytes that are read at a time
 ATTEMPTS = 3
@@ -85,7 +85,7 @@ def _receive(url: str, draft: Path) -> str:
 def file_md5(path: Path) -> str:
     """MD5 of a file."""
     digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
+    with opened(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -120,7 +120,7 @@ def download_drive(drive_id: str, path: Path, get: Callable[[str, Path], None] =
     try:
         get(drive_id, draft)
         if path.suffix == ".json":
-            json.loads(draft.read_text(encoding="utf-8"))
+            read_json(draft)
         return draft.replace(path)
     except ImportError as error:
         raise UserError(f"{path.name}: gdown is missing; run: pip install gdown") from error

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from coft.core.errors import UserError
+from coft.core.outside import opened
 
 BROKEN = (
     *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error, struct.error),
@@ -113,7 +114,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def _unpack_tar(archive: Path, folder: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise UserError("this Python cannot extract archives safely; update it to 3.10.12, 3.11.4 or later")
-    with tarfile.open(archive) as tar:
+    with opened(archive) as file, tarfile.open(fileobj=file) as tar:
         try:
             room, needed = Room(archive, folder), 0
             for member in tar:

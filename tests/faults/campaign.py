@@ -19,7 +19,7 @@ from coft.core.errors import UserError
 from coft.core.experiment import write_json
 from coft.core.files import replacing
 
-from . import clips, formats, histories, keys, places, processes, runs, words
+from . import benchmarks, clips, formats, histories, keys, places, processes, runs, words
 from .drawing import chosen
 from .formats import Format
 from .oracle import GOOD, SECRET, Case, Found, Result, play
@@ -36,6 +36,7 @@ CATEGORIES: dict[str, tuple[Callable[[], Iterable[Case | Format]], ...]] = {  # 
     "folders": (runs.left_files, runs.caches, places.scenes),
     "places": (places.folders, places.scenes),
     "archives": (formats.archives,),
+    "benchmarks": (benchmarks.benchmarks,),
     "endpoint": (words.replies,),
     "numbers": (clips.backbones, runs.checkpoints, runs.left_files),
     "values": (keys.end_values,),

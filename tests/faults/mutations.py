@@ -146,6 +146,10 @@ def in_json(value: Any) -> Mutation:
     return holding(json.dumps(value))
 
 
+def in_yaml(value: Any) -> Mutation:
+    return holding(yaml.safe_dump(json.loads(json.dumps(value))))
+
+
 def saving(value: Any) -> Mutation:
     return lambda path: torch.save(value, path)
 

@@ -6,6 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,10 +102,35 @@ def test_a_part_is_one_of_several(part: str) -> None:
         compare(["--benchmark", "paper", f"--part={part}"])
 
 
-def test_a_declaration_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("sets: {dtd: {classes: 3}}\n")
-    with pytest.raises(UserError, match=r"mine.yaml: not as configs/paper.yaml is"):
-        read_benchmark(str(tmp_path / "mine.yaml"))
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"sets": {"dtd": {"classes": 3}}}, "sets.dtd has no 'title'"),
+        ({"methods": ["UPL", {"name": "UPL", "trainer": "UPL"}]}, "'UPL' stands there twice"),
+        ({"methods": ["ULP"]}, "did you mean 'UPL'"),
+        ({"methods": [{"name": "mine", "trainer": "ULP"}]}, "methods"),
+        ({"seeds": "123"}, "seeds is '123'"),
+        ({"seeds": [1.5]}, "seeds"),
+        ({"seeds": [float("inf")]}, "seeds"),
+        ({"backbones": [None]}, "backbones"),
+        ({"settings": {"OPTIM.LR": {"a": 1}}}, "settings.OPTIM.LR"),
+    ],
+)
+def test_a_declaration_that_is_none_is_named(tmp_path: Path, parts: dict[str, Any], said: str) -> None:
+    path = declared(tmp_path / "mine.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | parts))
+    with pytest.raises(UserError, match=rf"mine.yaml: not as configs/paper.yaml is \(.*{said}"):
+        read_benchmark(str(path))
+
+
+def test_a_declaration_of_aliases_or_brackets_does_not_grow(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    rows = "".join(f", K{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(30))
+    sound = declared(path).read_text()
+    for text in (f"{sound}settings: {{K0: &a0 [x]{rows}}}\n", "[" * 5000):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"mine.yaml: not as configs/paper.yaml is"):
+            read_benchmark(str(path))
 
 
 # ------------------------------------------------------------------ what is missing

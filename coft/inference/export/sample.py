@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.experiment import saved_config
+from coft.core.outside import MOST_TABLE, opened
 from coft.inference.model import AdaptedModel
 from coft.inference.sources import Source, Sources
 from coft.inference.stream import read_ahead
@@ -118,8 +120,9 @@ def rows_of(table: Path) -> list[dict[str, str]]:
         UserError: If the table cannot be read, or a row has no image or class.
     """
     try:
-        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(itertools.islice(csv.DictReader(file), MOST))
+        with opened(table, MOST_TABLE) as file:
+            lines = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+            rows = list(itertools.islice(csv.DictReader(lines), MOST))
     except (OSError, csv.Error) as error:
         raise UserError(f"{table}: cannot be read as a table ({error}); copy it again, or remove it") from error
     name = "image" if table.name == TESTED else "path"

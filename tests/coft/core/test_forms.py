@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from coft.core.forms import Either, Flag, Form, List, Misfit, Number, PathText, Record, Row, Text, maybe, numbers, whole
+from coft.core.outside import parse_json
 from coft.core.tensors import FLOATS, Array, floats, load_saved
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -72,3 +73,9 @@ def test_saved_files_hold_dense_tensors_and_no_more_than_they_have(content: Any,
     torch.save(content, tmp_path / "file")
     with pytest.raises(ValueError):
         load_saved(tmp_path / "file")
+
+
+def test_json_that_names_a_part_twice_is_refused() -> None:
+    assert parse_json('{"cat": [{"a": 1}, {"a": 2}]}') == {"cat": [{"a": 1}, {"a": 2}]}
+    with pytest.raises(ValueError, match="'cat' stands there twice"):
+        parse_json('[{"fox": 1, "cat": 2, "cat": 3}]')
