@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -19,9 +18,10 @@ from coft.images.batches import Drawn, Source, UnlabeledImages
 from coft.labelling.predictor import Predictor
 from coft.labelling.protocol import Batch, Encoders, Method
 
-from .encoding import Features, encode_batches, encode_images
+from .encoding import encode_images
 from .fitting import fitting
 from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, build, light_optimizer
+from .pool import PoolEncoder
 from .runtime import Runtime
 
 MOST_NUMBERS = 4  # that a step reports of a model
@@ -61,7 +61,6 @@ class Engine:
         self.optimizers: dict[str, Any] = {}
         self.schedulers: dict[str, Any] = {}
         self.phase = 1
-        self._clip_features: dict[int, Table] = {}
         self._predictor: Predictor | None = None
         self.bank: FrozenBank | None = None
 
@@ -72,6 +71,7 @@ class Engine:
         self.parallel = Parallel(max(1, count), self.clip.visual, self.device.type)
         if self.runtime.keeps_stages and method.keeps_stages:
             self.bank = FrozenBank(self.clip.visual, self.parallel.map_without_gradients)
+        self.pool = PoolEncoder(self.images, self.clip, self.runtime, method, self.parallel, self.through_stages)
         if not method.epochs:
             return
         for name in method.models:
@@ -182,8 +182,8 @@ class Engine:
             self.world.broadcast(None)
         else:
             while (request := self.world.broadcast(None)) is not None:
-                self._answer(**request)
-        self._clip_features.clear()
+                self.pool.answer(**request)
+        self.pool.forget()
         if self.world.alone:
             return
         state = self.world.broadcast(self.method.state_dict())
@@ -201,11 +201,7 @@ class Engine:
 
     def clip_features(self, num_views: int = 1) -> Table:
         """Features of all images under the frozen CLIP, means over views. Shape (N, embed_dim)."""
-        if num_views not in self._clip_features:
-            compute = partial(self._request, "", None, num_views)
-            kept = self.clip.cached_features(self.images, num_views, self._view_key, lambda: compute()["clip"])
-            self._clip_features[num_views] = Table.of(kept)
-        return self._clip_features[num_views]
+        return self.pool.of_clip(num_views)
 
     def encode(self, encoders: Callable[[], Encoders], num_views: int = 1) -> dict[str, Table]:
         """Each model's features of all images, means over views. Shape (N, embed_dim) each.
@@ -214,68 +210,27 @@ class Engine:
             encoders: A bound method of the method.
             num_views: Views of an image.
         """
-        features = self._request(encoders.__name__, None, num_views)
+        features = self.pool.request(encoders.__name__, None, num_views)
         return {name: Table.of(rows) for name, rows in features.items()}
 
     def encode_some(
         self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor], num_views: int = 1
     ) -> dict[str, Tensor]:
         """Each model's features of images of its own, by its name in `index`. Shape (n, embed_dim) each, fp32."""
-        features = self._request(encoders.__name__, dict(index), num_views)
+        features = self.pool.request(encoders.__name__, dict(index), num_views)
         return {name: rows.float() if rows.dtype is torch.float16 else rows for name, rows in features.items()}
 
-    def _request(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:
-        """Have all processes encode; the first one gets the features."""
-        self.world.broadcast({"encoders": encoders, "index": index, "num_views": num_views})
-        return self._answer(encoders, index, num_views)
+    def through_stages(self, images: Tensor, alone: bool = False) -> Tensor:
+        """What an encoder is given for images: what its frozen stages make of them, where these are kept.
 
-    def _answer(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:
-        models = getattr(self.method, encoders)() if encoders else {"clip": self.clip.encode}
-        counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
-        with self.runtime.timed("labelling"), torch.no_grad(), self._precision_of(encoders):
-            batches = map(self._staged, self._plain(models, index, num_views))
-            parts = encode_batches(models, batches, self.parallel, self.device.type)
-            return Features(counts, self.world).take(parts)
-
-    def _precision_of(self, encoders: str) -> torch.autocast:
-        """The frozen CLIP labels in the precision that it is kept in."""
-        if encoders:
-            return self.runtime.autocast()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.runtime.predicts_in_bf16)
-
-    def _plain(
-        self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int
-    ) -> Iterator[dict[str, Tensor]]:
-        """Images to encode that are this process's, by model."""
-        key = self._view_key
-        if index is None:
-            part = None if self.world.alone else torch.arange(len(self.images))[self.world.part(len(self.images))]
-            for batch in self.images.plain(part, num_views, key):
-                yield dict.fromkeys(models, batch.to(self.device))
-            return
-        parts = {name: images[self.world.part(len(images))] for name, images in index.items()}
-        for batches in zip_longest(*(self.images.plain(images, num_views, key) for images in parts.values())):
-            yield {name: batch for name, batch in zip(parts, batches, strict=True) if batch is not None}
-
-    def _staged(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the encoders are given for images, by model; worked out once where several models have the same."""
-        once: dict[int, Tensor] = {}
-        for batch in images.values():
-            if id(batch) not in once:
-                once[id(batch)] = self._through_stages(batch)
-        return {name: once[id(batch)] for name, batch in images.items()}
-
-    def _through_stages(self, images: Tensor, alone: bool = False) -> Tensor:
-        """What an encoder is given for images: what its frozen stages make of them, where these are kept."""
+        Args:
+            images: Shape (n, 3, size, size), or (n, num_views, 3, size, size).
+            alone: Whether this is asked within one model's step, and not for all models.
+        """
         if self.bank is None or images.shape[-3] != COLOURS:
             return images
         with torch.no_grad():
             return self.bank.outputs(images, alone)
-
-    @property
-    def _view_key(self) -> tuple[int | str, ...]:
-        """What the weak views depend on that labels are made of: the same in every labelling."""
-        return self.seed, "labels", 0
 
     # ---------------------------------------------------------------- steps
 
@@ -336,7 +291,7 @@ class Engine:
             return
         for position, views in zip(drawn.position.split(size), drawn.views.split(size), strict=True):
             with self.runtime.autocast():
-                staged = self._through_stages(views.to(self.device), alone=True)
+                staged = self.through_stages(views.to(self.device), alone=True)
             yield Batch(staged, whole.at(position), whole, position, frequency, self._number)
 
     def _of_all(self, name: str, means: Losses) -> Losses:
@@ -386,5 +341,5 @@ class Engine:
     def _features(self, predictor: Predictor, images: Tensor) -> list[Tensor]:
         dtype = self.runtime.prediction_type
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            staged = self._through_stages(images)
+            staged = self.through_stages(images)
         return encode_images(predictor.encoders, staged, self.parallel, dtype)

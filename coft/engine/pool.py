@@ -1,0 +1,113 @@
+"""Who encodes which of the unlabeled images, by which models, in which views and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coft.backbones.backbone import ClassBackbone
+from coft.core.parallel import Parallel
+from coft.core.table import Table
+from coft.labelling.protocol import Method
+
+from .encoding import Features, encode_batches
+from .runtime import Runtime
+
+
+class PoolEncoder:
+    """Encodes the unlabeled images: each process its part of them, and the first one gets all features.
+
+    Args:
+        images: The unlabeled images.
+        clip: CLIP for the classes at hand.
+        runtime: Where and how to compute.
+        method: Has the models, by the names of its methods: other processes get to know no more of a request.
+        parallel: Runs models at the same time.
+        stages: What an encoder is given for images.
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        clip: ClassBackbone,
+        runtime: Runtime,
+        method: Method,
+        parallel: Parallel,
+        stages: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.images, self.clip, self.runtime, self.world = images, clip, runtime, runtime.world
+        self.method, self.parallel, self.stages, self.device = method, parallel, stages, runtime.device
+        self._of_clip: dict[int, Table] = {}
+
+    def of_clip(self, num_views: int) -> Table:
+        """Features of all images under the frozen CLIP, means over views. Shape (N, embed_dim)."""
+        if num_views not in self._of_clip:
+            compute = partial(self.request, "", None, num_views)
+            kept = self.clip.cached_features(self.images, num_views, self._view_key, lambda: compute()["clip"])
+            self._of_clip[num_views] = Table.of(kept)
+        return self._of_clip[num_views]
+
+    def forget(self) -> None:
+        """Let go of the frozen CLIP's features."""
+        self._of_clip.clear()
+
+    def request(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:
+        """Have all processes encode; the first one gets the features.
+
+        Args:
+            encoders: Name of a method of the method, which gives encoders by model; empty for the frozen CLIP.
+            index: Images by model; None for all images.
+            num_views: Views of an image.
+
+        Returns:
+            By model. Shape (n, embed_dim) each.
+        """
+        self.world.broadcast({"encoders": encoders, "index": index, "num_views": num_views})
+        return self.answer(encoders, index, num_views)
+
+    def answer(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:
+        """Do this process's part of a request."""
+        models = getattr(self.method, encoders)() if encoders else {"clip": self.clip.encode}
+        counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
+        with self.runtime.timed("labelling"), torch.no_grad(), self._precision_of(encoders):
+            batches = map(self._staged, self._plain(models, index, num_views))
+            parts = encode_batches(models, batches, self.parallel, self.device.type)
+            return Features(counts, self.world).take(parts)
+
+    def _precision_of(self, encoders: str) -> torch.autocast:
+        """The frozen CLIP labels in the precision that it is kept in."""
+        if encoders:
+            return self.runtime.autocast()
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.runtime.predicts_in_bf16)
+
+    def _plain(
+        self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """Images to encode that are this process's, by model."""
+        key = self._view_key
+        if index is None:
+            part = None if self.world.alone else torch.arange(len(self.images))[self.world.part(len(self.images))]
+            for batch in self.images.plain(part, num_views, key):
+                yield dict.fromkeys(models, batch.to(self.device))
+            return
+        parts = {name: images[self.world.part(len(images))] for name, images in index.items()}
+        for batches in zip_longest(*(self.images.plain(images, num_views, key) for images in parts.values())):
+            yield {name: batch for name, batch in zip(parts, batches, strict=True) if batch is not None}
+
+    def _staged(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the encoders are given for images, by model; worked out once where several models have the same."""
+        once: dict[int, Tensor] = {}
+        for batch in images.values():
+            if id(batch) not in once:
+                once[id(batch)] = self.stages(batch)
+        return {name: once[id(batch)] for name, batch in images.items()}
+
+    @property
+    def _view_key(self) -> tuple[int | str, ...]:
+        """What the weak views depend on that labels are made of: the same in every labelling."""
+        return self.runtime.seed, "labels", 0
