@@ -75,11 +75,10 @@ class Grid:
     output: Path = Path("output")
     settings: Settings = ()
 
-    def points(self, methods: Sequence[Method]) -> Iterator[tuple[Method, str | None, str, int]]:
-        """Method, backbone, data set and seed of all runs, a backbone after the other: its file is read once."""
+    def points(self, methods: Sequence[Method]) -> Iterator[tuple[Method, str | None, str, Sequence[int]]]:
+        """Method, backbone, data set and seeds of all runs, a backbone after the other: its file is read once."""
         for backbone, dataset, method in itertools.product(self.backbones, self.datasets, methods):
-            for seed in self.seeds if method.seeded else self.seeds[:1]:
-                yield method, backbone, dataset, seed
+            yield method, backbone, dataset, self.seeds if method.seeded else self.seeds[:1]
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
             raise UserError(f"{key}: is what runs of a comparison differ by; leave it out, or give {OF_RUNS[key]}")
         if key not in keys:
             raise UserError(f"unknown config key {key!r}; {did_you_mean(key, keys)}")
-    runs = [_plan_run(*point, grid, finished) for point in grid.points(methods)]
+    runs = [run for point in grid.points(methods) for run in _plan_seeds(*point, grid, finished)]
     for key, value in grid.settings:
         takers = dict.fromkeys(run.method.trainer for run in runs if key in run.config)
         if runs and not takers:
@@ -202,33 +201,41 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     return runs
 
 
-def _plan_run(method: Method, backbone: str | None, dataset: str, seed: int, grid: Grid, finished: Folders) -> Run:
-    """Plan one run; a backbone that is None is the data set's default."""
-    words = [dataset, "--seed", str(seed), "--data", grid.data]
+def _plan_seeds(
+    method: Method, backbone: str | None, dataset: str, seeds: Sequence[int], grid: Grid, finished: Folders
+) -> Iterator[Run]:
+    """Plan a run with each seed; a backbone that is None is the data set's default."""
+    words = [dataset, "--data", grid.data]
     words += ["--backbone", backbone] if backbone else []
     words += ["--shots", str(method.shots)] if method.shots else []
-    keys = make_config(method.trainer, words)[1].keys() if grid.settings else ()
-    settings = [*(pair for pair in grid.settings if pair[0] in keys), *method.settings]
-    arguments, config = make_config(method.trainer, [*words, *itertools.chain(*settings)])
-    place = arguments.index("--output-dir") + 1
-    canonical = grid.output / Path(arguments[place]).relative_to("output")
-    name = config["MODEL.BACKBONE.NAME"]
-    folder = _settle_folder(canonical, config, name, finished.get(digest(config), ()))
-    arguments[place] = str(folder)
-    return Run(method, dataset, name, seed, tuple(arguments), folder, config)
+    keys = make_config(method.trainer, words).keys() if grid.settings else ()
+    words += itertools.chain(*(pair for pair in grid.settings if pair[0] in keys), *method.settings)
+    of_all = make_config(method.trainer, [*words, "--seed", str(max(seeds))])  # takes long; has SEED of a seed alone
+    for seed in seeds:
+        arguments, config = _arguments(method.trainer, [*words, "--seed", str(seed)]), {**of_all, "SEED": seed}
+        place = arguments.index("--output-dir") + 1
+        canonical = grid.output / Path(arguments[place]).relative_to("output")
+        name = config["MODEL.BACKBONE.NAME"]
+        folder = _settle_folder(canonical, config, name, finished.get(digest(config), ()))
+        arguments[place] = str(folder)
+        yield Run(method, dataset, name, seed, tuple(arguments), folder, config)
 
 
-def make_config(trainer: str, words: Sequence[str]) -> tuple[list[str], Config]:
-    """Arguments of train.py for those of a trainer's script, and the settings that come of them.
+def make_config(trainer: str, words: Sequence[str]) -> Config:
+    """The settings that come of the arguments of a trainer's script.
 
     Raises:
         UserError: If the trainer would refuse a setting: better now than after hours of other runs.
     """
-    arguments = launch.train_arguments(trainer, launch.parse(trainer, words))
-    cfg = make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg)
+    cfg = make_cfg(train.make_parser().parse_args(_arguments(trainer, words)), trainers.extend_cfg)
     kind = trainer_class(trainer)
     kind.check_cfg(object.__new__(kind), cfg)  # Dassl calls it before anything is built
-    return arguments, essential(flatten(parse_yaml(cfg.dump())))
+    return essential(flatten(parse_yaml(cfg.dump())))
+
+
+def _arguments(trainer: str, words: Sequence[str]) -> list[str]:
+    """Arguments of train.py for those of a trainer's script."""
+    return launch.train_arguments(trainer, launch.parse(trainer, words))
 
 
 def trainer_class(trainer: str) -> Any:
