@@ -18,13 +18,11 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import yaml  # noqa: E402
-
 from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
 from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
 from coft.core.experiment import flatten  # noqa: E402
-from coft.core.outside import read_text  # noqa: E402
+from coft.core.outside import parse_yaml, read_text  # noqa: E402
 from coft.engine.class_names import is_file, read_classes  # noqa: E402
 from coft.engine.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
 from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
@@ -163,13 +161,13 @@ def preset(trainer: str, name: str | None) -> list[str]:
     if name not in presets:
         hint = did_you_mean(name, presets) if presets else f"{trainer} has none"
         raise UserError(f"--preset {name}: no such preset; {hint}")
-    settings = flatten(yaml.safe_load(read_text(folder / f"{name}.yaml")))
+    settings = flatten(parse_yaml(read_text(folder / f"{name}.yaml")))
     return [word for key, value in settings.items() for word in (key, str(value))]
 
 
 def is_complete(path: Path) -> bool:
     """Whether a file configures a whole run; a preset changes a few settings of one."""
-    return "DATALOADER" in yaml.safe_load(read_text(path))
+    return "DATALOADER" in parse_yaml(read_text(path))
 
 
 def backbone_of(args: argparse.Namespace) -> str:

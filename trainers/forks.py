@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coft.core.errors import UserError
 from coft.core.experiment import saved_config
+from coft.core.outside import parse_yaml
 from coft.core.settings import flatten
 from coft.engine.specs import SPECS, MethodSpec
 
@@ -27,7 +26,7 @@ def check_fork(spec: MethodSpec, cfg: Any) -> None:
     if not spec.two_peers:
         raise UserError(f"TRAIN.PHASE1_FROM: {spec.trainer} has no two phases; leave it empty")
     folder = cfg.TRAIN.PHASE1_FROM
-    saved, present = saved_config(Path(folder)), flatten(yaml.safe_load(cfg.dump()))
+    saved, present = saved_config(Path(folder)), flatten(parse_yaml(cfg.dump()))
     if saved is None:
         raise UserError(f"TRAIN.PHASE1_FROM {folder}: holds no run; give the output folder of one")
     if key := phase1_difference(saved, present):

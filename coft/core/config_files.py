@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from .errors import UserError, did_you_mean
-from .outside import read_text
+from .outside import check_aliases, read_text
 from .settings import Key, shown
 
 SUFFIXES = (".yaml", ".yml")
@@ -60,6 +60,7 @@ def read_config(flag: str, path: str) -> dict[Any, Any]:
     """
     try:
         content = yaml.load(_text(flag, Path(path)), Loader)
+        check_aliases(content)
     except yaml.YAMLError as error:
         mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         line = f" in line {mark.line + 1}" if mark else ""
@@ -68,6 +69,8 @@ def read_config(flag: str, path: str) -> dict[Any, Any]:
         ) from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply; {EXAMPLE}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {EXAMPLE}") from error
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{path} holds {shown(content)}; {EXAMPLE}")
     return content or {}

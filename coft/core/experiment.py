@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import coft
 from coft.core.errors import UserError
 from coft.core.files import check_room, ensure_folder, replacing
-from coft.core.outside import MISSING, read_text
+from coft.core.outside import MISSING, parse_yaml, read_text
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
 
@@ -49,12 +47,12 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / CONFIG
     try:
-        return flatten(yaml.safe_load(read_text(path, MOST_CONFIG)) or {})
+        return flatten(parse_yaml(read_text(path, MOST_CONFIG)) or {})
     except MISSING:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from error
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: no settings of a run; choose another output folder, or remove this one") from error
 
 
@@ -81,7 +79,7 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
     folder = Path(cfg.OUTPUT_DIR)
     ensure_folder(folder, flag)
     text = cfg.dump()
-    saved, present = saved_config(folder), flatten(yaml.safe_load(text))
+    saved, present = saved_config(folder), flatten(parse_yaml(text))
     if saved is not None and saved != present and saved.keys() >= set(TELLING) and not has_results(folder):
         for path in (*folder.glob("log.txt*"), folder / "metrics.csv", folder / CONFIG):
             path.unlink(missing_ok=True)

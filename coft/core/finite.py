@@ -50,17 +50,17 @@ def check_models(models: Mapping[str, nn.Module], source: str, remedy: str = DIV
         check_finite({f"{name}.{key}": x for key, x in model.state_dict().items()}, source, remedy)
 
 
-def check_predictions(values: Tensor) -> None:
+def check_predictions(values: Tensor, remedy: str = "take PREC fp32, or another backbone") -> None:
     """Refuse predictions that are none.
 
     Args:
         values: Probabilities, logits or logs of probabilities, which may be minus infinity. Shape (n, C).
+        remedy: What to do.
 
     Raises:
         UserError: If there is a NaN.
     """
     if bool(torch.isnan(values).any()):
         raise UserError(
-            "predictions are not finite (NaN): the model or the precision overflows on these images; take PREC fp32, "
-            "or another backbone"
+            f"predictions are not finite (NaN): the model or the precision overflows on these images; {remedy}"
         )

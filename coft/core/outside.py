@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -18,6 +19,7 @@ MISSING = (FileNotFoundError, NotADirectoryError)
 MOST_JSON = 1 << 30  # bytes
 MOST_TEXT = 1 << 28
 MOST_TABLE = 1 << 32
+MOST_PARTS = 1_000_000  # of a YAML file
 MOST_WEIGHTS = 1 << 35  # the largest CLIPs have 20 GB
 
 
@@ -50,8 +52,12 @@ def opened(path: str | os.PathLike[str], most: int = MOST_WEIGHTS) -> Iterator[B
 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
     """Read a file; see `opened`. What is written to it meanwhile does not count."""
-    with opened(path, most) as file:
-        return file.read(most)
+    try:
+        with opened(path, most) as file:
+            return file.read(most)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)  # of a read that fails, the system names no file
+        raise
 
 
 def read_text(path: Path, most: int = MOST_TEXT, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -90,9 +96,13 @@ def read_table(path: Path, **options: Any) -> Any:
     """
     import pandas as pd  # takes long, and most commands read no table
 
-    as_texts = {"dtype": str, "keep_default_na": False, "encoding_errors": "surrogateescape"}
-    with opened(path, MOST_TABLE) as file:
-        return pd.read_csv(file, **as_texts | options)
+    as_texts = {"dtype": str, "keep_default_na": False, "encoding_errors": "surrogateescape", "index_col": False}
+    with opened(path, MOST_TABLE) as file, warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(file, **as_texts | options)
+        except pd.errors.ParserWarning as error:
+            raise ValueError("a row has more cells than the first one") from error
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -114,6 +124,41 @@ def _named_once(parts: list[tuple[str, Any]]) -> dict[str, Any]:
         names = Counter(name for name, _ in parts)
         raise ValueError(f"{names.most_common(1)[0][0][:80]!r} stands there twice")
     return record
+
+
+def parse_yaml(text: str) -> Any:
+    """What YAML says, read by libyaml where PyYAML has it.
+
+    Raises:
+        ValueError: If it is none, nested too deeply, or large through aliases.
+    """
+    import yaml
+
+    try:
+        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(f"no YAML: {' '.join(str(error).split())[:160]}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    check_aliases(content)
+    return content
+
+
+def check_aliases(content: Any) -> None:
+    """Refuse what a few lines of YAML make so large, by aliases of aliases, that nobody can go through it.
+
+    Raises:
+        ValueError: If it has more than `MOST_PARTS` parts.
+    """
+    waiting, count = [content], 0
+    while waiting:
+        part, count = waiting.pop(), count + 1
+        if count > MOST_PARTS:
+            raise ValueError(f"more than {MOST_PARTS:,} parts, through aliases")
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, (list, tuple)):
+            waiting += part
 
 
 def _no_number(word: str) -> NoReturn:

@@ -86,11 +86,13 @@ def check_sides(width: int, height: int) -> None:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse an image of more than `MOST_PIXELS`, which would take too much memory.
+    """Refuse an image without pixels, or of more than `MOST_PIXELS`, which would take too much memory.
 
     Raises:
         ValueError: With both sides in its message.
     """
+    if not width * height:
+        raise ValueError(f"{width} x {height} pixels: it is empty")
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels: at most {MOST_PIXELS >> 20} million are read")
 

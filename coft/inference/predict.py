@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .model import AdaptedModel
 
 log = logging.getLogger(__name__)
+LONGEST_NUMBER = 18  # digits
 EVEN = 0.5  # below it a calibrated confidence says that a class is wrong more often than right
 
 
@@ -42,6 +43,10 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
         program: Name of the command in help and messages.
         resolve: Turns a path argument into a path.
     """
+
+    def place(text: str) -> Path:
+        return resolve(named(text))
+
     parser = Parser(prog=program, description="Predict the classes of images with the model of a finished run.")
     parser.add_argument("run", nargs="?", metavar="RUN", help="output folder of a run, or its model folder")
     parser.add_argument(
@@ -63,22 +68,27 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
         metavar="BELOW",
         help=f"class {UNSURE!r} below this confidence, 0 to 1; without a number {EVEN}: rather wrong than right",
     )
-    parser.add_argument("--output", type=resolve, metavar="FILE", help="default: standard output")
+    parser.add_argument("--output", type=place, metavar="FILE", help="default: standard output")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--move", type=resolve, metavar="DIR", help="move the files into folders of classes in DIR")
-    action.add_argument(
-        "--link", type=resolve, metavar="DIR", help="the same with links; the files stay where they are"
-    )
-    action.add_argument("--undo", type=resolve, metavar="JOURNAL", help="undo what --move or --link did; DIR will do")
+    action.add_argument("--move", type=place, metavar="DIR", help="move the files into folders of classes in DIR")
+    action.add_argument("--link", type=place, metavar="DIR", help="the same with links; the files stay where they are")
+    action.add_argument("--undo", type=place, metavar="JOURNAL", help="undo what --move or --link did; DIR will do")
     parser.add_argument("--backbone", default="", help="where the backbone is, if not where the run had it")
     return parser
 
 
 def positive_integer(text: str) -> int:
     """Parse a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    if not (text.isdecimal() and len(text) < LONGEST_NUMBER and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text[:40]!r}")
     return int(text)
+
+
+def named(text: str) -> str:
+    """Take the name of a file or folder, which is not empty, as that of a variable which is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, not an empty text")
+    return text
 
 
 def share(text: str) -> float:
@@ -215,6 +225,8 @@ def run(
             done += 1
     if not done + skipped:
         raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
+    if not done and sorter is None:  # else the rest may be sorted already
+        raise UserError(f"{counted(skipped, 'file')}, and none is an image that can be read; give others")
     seconds = time.monotonic() - start
     predicted = f"Predicted {counted(done, 'image')} in {seconds:.1f} s, {done / seconds:.0f} a second"
     not_placed = f"; not {'moved' if args.move else 'linked'}: {failed:,}" if failed else ""

@@ -86,7 +86,8 @@ class Sources:
 def names_in(lines: Iterable[str]) -> Iterator[str]:
     """Names of files in a list: one on each line, or with zero bytes between them (`find -print0`)."""
     zeros, rest = False, ""
-    for line in lines:
+    for number, line in enumerate(lines):
+        line = line if number else line.removeprefix("\ufeff")  # some editors begin a file so
         zeros = zeros or "\0" in line
         *names, rest = (rest + line).split("\0") if zeros else (line.rstrip("\r\n"), "")
         yield from filter(None, names)

@@ -13,6 +13,7 @@ from typing import Any
 from coft.core.errors import UserError
 from coft.core.forms import Flag, PathText, Record, Text, whole
 from coft.core.outside import parse_json, read_bytes
+from coft.core.sanitize import one_line
 
 from .sorting import FORMAT, move, rebased, state_of
 
@@ -70,10 +71,12 @@ def undo(journal: Path) -> tuple[int, int]:
             continue
         try:
             start, target = Path(entry["from"]), journal.parent / entry["to"]
+            if target.parent.is_symlink():
+                raise OSError(errno.EEXIST, "its folder is a link, which leads elsewhere")
             done += _unlink(start, target) if link else _move_back(start, target, entry)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
             failed += 1
-            log.warning("not undone %s: %s", entry["to"], error.strerror or error)
+            log.warning("not undone %s: %s", one_line(entry["to"]), getattr(error, "strerror", None) or error)
     if not failed:
         journal.unlink()
     return done, failed

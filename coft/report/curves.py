@@ -9,6 +9,7 @@ import pandas as pd
 
 WIDTH, HEIGHT = 360, 200  # SVG units of the area that the lines are drawn in
 TICKS = 4  # intervals of the y axis, about
+TOO_LARGE = 1e15  # for an axis
 PANELS = {
     "Test accuracy, %": {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"},
     "Pseudo-labels, share": {
@@ -62,16 +63,21 @@ def panels(epochs: pd.DataFrame) -> list[Panel]:
     """The panels of metrics.csv. A panel without numbers is left out."""
     if not len(epochs):
         return []
-    table = epochs.assign(epoch=pd.to_numeric(epochs["epoch"], errors="coerce"))
+    table = epochs.assign(epoch=_numbers(epochs["epoch"]))
     drawn = (_panel(title, table, names) for title, names in PANELS.items())
     return [panel for panel in drawn if panel is not None]
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """A column as numbers that can be drawn; NaN for all others."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers.where(numbers.abs() < TOO_LARGE)
 
 
 def _panel(title: str, table: pd.DataFrame, names: dict[str, str]) -> Panel | None:
     columns = {}
     for column in (column for column in names if column in table):
-        values = pd.to_numeric(table[column], errors="coerce")
-        curve = pd.DataFrame({"epoch": table["epoch"], "value": values}).dropna()
+        curve = pd.DataFrame({"epoch": table["epoch"], "value": _numbers(table[column])}).dropna()
         if len(curve):
             columns[column] = curve
     if not columns:

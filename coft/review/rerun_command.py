@@ -9,6 +9,7 @@ from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.run_settings import FREE_KEYS
+from coft.core.sanitize import has_controls
 from coft.core.settings import flatten
 from coft.engine.config import METHODS, declared, keys_by_python_name, python_name, settle
 from coft.engine.specs import MethodSpec
@@ -37,6 +38,8 @@ def command_with(reviewed: Reviewed, classes: Path) -> str:
     output = _free_folder(reviewed.run.folder.resolve())
     backbone, seed = str(reviewed.config["MODEL.BACKBONE.NAME"]), str(reviewed.config["SEED"])
     changed = other_settings(METHODS[method], reviewed.config)
+    if any(has_controls(word) for word in (backbone, seed, *changed.values())):
+        raise UserError(f"{reviewed.run.folder}: its config.yaml has control characters in a setting; run it again")
     if "DATASET.IMAGES" in reviewed.config:
         words = ["bash", _script(SCRIPTS[trainer]), "folder", "--images", str(reviewed.config["DATASET.IMAGES"])]
         words += ["--classes", str(classes.resolve()), "--backbone", backbone, "--seed", seed]

@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from coft.backbones.members import member_names
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import MOST_CONFIG
 from coft.core.forms import LARGEST, Either, Flag, List, Number, PathText, Record, Text, mapping, whole
-from coft.core.outside import read_text
+from coft.core.outside import parse_yaml, read_text
 from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS
 from scripts.paths import called_from
 
 from .costs import Facts
-from .list import Result, identity, key_of, read_list, stages
+from .list import TIMES, Result, identity, key_of, read_list, stages
 from .methods import Method, Settings, pairs_of
 from .plan import Grid, Run, plan, trainer_class
 from .published import Published, read_published
@@ -113,7 +112,7 @@ def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
     Raises:
         UserError: If there is no such form.
     """
-    content = yaml.safe_load(read_text(path))
+    content = parse_yaml(read_text(path))
     units = [Unit(u["backbone"], u["dataset"], u["role"], pairs_of(u.get("settings", {}))) for u in content["units"]]
     methods = [_method(row) for row in content["methods"]]
     if form == "paper" or form.endswith(".yaml"):
@@ -144,11 +143,11 @@ def _like_the_paper(path: Path, rows: Sequence[Method]) -> Benchmark:
     """
     by_name = {method.name: method for method in rows}
     try:
-        content = yaml.safe_load(read_text(path, MOST_CONFIG))
+        content = parse_yaml(read_text(path, MOST_CONFIG))
         FORM.check(content)
         if unknown := [row for row in content["methods"] if isinstance(row, str) and row not in by_name]:
             raise ValueError(f"methods has {unknown[0]!r}; {did_you_mean(unknown[0], list(by_name))}")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--benchmark {path}: not as configs/paper.yaml is ({reason}); mend it") from error
     sets = {name: Facts(**facts) for name, facts in content["sets"].items()}
@@ -207,10 +206,20 @@ def plan_units(benchmark: Benchmark, data: str, output: Path) -> dict[Unit, list
 
 
 def listed_results(planned: Mapping[Unit, Sequence[Run]], path: Path | None) -> dict[Run, Result]:
-    """Results of planned runs that a list has."""
-    listed = read_list(path) if path else {}
-    results = {run: listed.get(key_of(identity(run, unit.settings))) for unit, runs in planned.items() for run in runs}
-    return {run: result for run, result in results.items() if result}
+    """Results of planned runs that a list has.
+
+    Raises:
+        UserError: If those of a unit are not of the same test images.
+    """
+    listed, results = read_list(path) if path else {}, dict[Run, Result]()
+    for unit, runs in planned.items():
+        there = {run: listed[key] for run in runs if (key := key_of(identity(run, unit.settings))) in listed}
+        counts = sorted({len(result.right["end"]) for result in there.values()})
+        if len(counts) > 1:
+            different = f"{counts[0]} and of {counts[-1]} test images"
+            raise UserError(f"{path}: of {unit.title} it has results of {different}; remove the lines of one kind")
+        results |= there
+    return results
 
 
 # ---------------------------------------------------------------- rows
@@ -271,10 +280,10 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
     places = dict.fromkeys(place for of_run in scores for place in of_run)
     means = {place: float(np.mean([of_run[place] for of_run in scores])) for place in places}
     methods = dict.fromkeys(title for run in runs for _, title in stages(run))
-    told = [result for result in of_coft if result.believed]
+    told = [result for result in of_coft if {*TIMES} <= result.believed.keys() & result.pool.keys()]
     shares = {
         time: tuple(float(np.mean([getattr(result, kind)[time] for result in told])) for kind in ("pool", "believed"))
-        for time in (told[0].believed if told else ())
+        for time in (TIMES if told else ())
     }
     calibration = {name: pd.DataFrame(numbers).mean().to_dict() for name, numbers in calibrated.items()}
     return Rows(list(methods), right, seconds, means, shares, calibration)

@@ -37,7 +37,8 @@ SHARES = ("pool", "believed", "calibration")  # in percent
 HEX = mapping(Text(1 << 28), 10)
 LINE = Record(
     {
-        **{"of": Record(others=Anything()), "seconds": Number(0), "images": whole(1, 10_000_000), "right": HEX},
+        **{"of": Record(others=Anything()), "seconds": Number(0), "images": whole(1, 10_000_000)},
+        "right": Record({"end": Text(1 << 28)}, others=Text(1 << 28), most=10),
         "auroc": mapping(mapping(Number(0, 1), 10), 10),
     },
     {"commit": Text(), "predicted": HEX, **dict.fromkeys(SHARES, mapping(Number(0, 100), 10))},

@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from clip import clip
 
 import train
@@ -24,7 +23,7 @@ from coft.backbones.open_clip_names import is_open_clips, local_path
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import FREE_KEYS, flatten, saved_config
 from coft.core.forms import LARGEST, Anything, Number, PathText, Record, Text, mapping, whole
-from coft.core.outside import read_json
+from coft.core.outside import parse_yaml, read_json
 from dassl.engine import TRAINER_REGISTRY
 from scripts import launch
 from trainers.config import make_cfg
@@ -137,7 +136,7 @@ def settings_of(summary: Config) -> Config:
     """Settings that a summary was made with, without those that change no result; empty if it does not say."""
     try:
         config = parse_yaml(summary.get("config", ""))
-    except yaml.YAMLError:
+    except ValueError:
         return {}
     return essential(flatten(config)) if isinstance(config, dict) else {}
 
@@ -145,11 +144,6 @@ def settings_of(summary: Config) -> Config:
 def essential(flat: Config) -> Config:
     """Flattened settings without those that change no result."""
     return {key: value for key, value in flat.items() if key not in FREE_KEYS}
-
-
-def parse_yaml(text: str) -> Any:
-    """Parse YAML, with libyaml where PyYAML has it: there are hundreds of configs to read."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @lru_cache

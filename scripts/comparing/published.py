@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from coft.core.outside import read_text
+from coft.core.outside import parse_yaml, read_text
 from scripts.launch import CONFIGS
 
 FILE = CONFIGS / "published.yaml"
@@ -38,7 +36,7 @@ class Published:
 
 def read_published(path: Path = FILE) -> list[Published]:
     """All rows of the file."""
-    return [Published(**entry) for entry in yaml.safe_load(read_text(path))]
+    return [Published(**entry) for entry in parse_yaml(read_text(path))]
 
 
 def far_off(published: Sequence[Published], ours: Mapping[tuple[str, str, str], float]) -> list[str]:

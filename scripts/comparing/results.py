@@ -14,6 +14,7 @@ import pandas as pd
 
 from coft.core.errors import UserError
 from coft.core.outside import read_table, read_text
+from coft.core.sanitize import has_controls
 
 from .methods import method_name
 from .plan import SUMMARY, Run, digest, read_summary, settings_of
@@ -65,9 +66,12 @@ def listed_rows(path: Path) -> pd.DataFrame:
         rows: pd.DataFrame = read_table(path, dtype=dict.fromkeys(TEXTS, str), **strictly)
         if missing := [name for name in (*TEXTS, "seed", "accuracy") if name not in rows]:
             raise ValueError(f"no column {', '.join(missing)}")
-        if rows["accuracy"].isna().any():
+        rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in ("accuracy", *OPTIONAL) if name in rows})
+        if not rows["accuracy"].between(0, MOST).all():
             raise ValueError("a line without an accuracy")
-        return rows.assign(**{name: pd.to_numeric(rows[name]) for name in ("accuracy", *OPTIONAL) if name in rows})
+        if any(has_controls(str(text)) for name in TEXTS for text in rows[name]):
+            raise ValueError("a name with control characters")
+        return rows
     except ValueError as error:  # pandas's errors and those of decoding are such
         reason = " ".join(str(error).split())  # pandas's messages have several lines
         raise UserError(f"{path} is no table of results ({reason}); give a runs.csv that compare.sh wrote") from error
@@ -135,10 +139,11 @@ def _stage_row(stage: str, numbers: Row) -> Row:
 
 # ---------------------------------------------------------------- log.txt
 
-ACCURACY = re.compile(r"^\* accuracy: ([\d.]+(?:e[+-]?\d+)?)%$", re.MULTILINE)
+MOST = 100.0  # percent
+ACCURACY = re.compile(r"^\* accuracy: (\d+(?:\.\d*)?(?:e[+-]?\d+)?)%$", re.MULTILINE)
 FINISHED = re.compile(r"^Finish(?:ed)? training$", re.MULTILINE)
 EPOCH = re.compile(r"^epoch \[\d+/\d+\]", re.MULTILINE)
-ELAPSED = re.compile(r"^Elapsed: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)$", re.MULTILINE)
+ELAPSED = re.compile(r"^Elapsed: (?:(\d{1,6}) days?, )?(\d+):(\d\d):(\d\d)$", re.MULTILINE)
 SETTING = re.compile(r"^( *)([A-Za-z]\w*):(?: (.*))?$")
 LOGGED = {"dataset": "DATASET.NAME", "backbone": "MODEL.BACKBONE.NAME", "trainer": "TRAINER.NAME", "seed": "SEED"}
 # Keys that say where or how a run was made, not what it is.
@@ -173,7 +178,7 @@ def last_accuracy(text: str) -> float | None:
     if not ends and EPOCH.search(text):
         return None
     values = ACCURACY.findall(text[ends[-1] if ends else 0 :])
-    return float(values[-1]) if values else None
+    return accuracy if values and (accuracy := float(values[-1])) <= MOST else None
 
 
 def logged_settings(text: str) -> dict[str, str]:

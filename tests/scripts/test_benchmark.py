@@ -283,8 +283,8 @@ def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planne
         {"class": ["cat", "ant", "cat"], "phase1": "bee", "end": ["ant", "ant", "cat"], "confidence": sure}
     )
     table.to_csv(run.folder / "test_predictions.csv", index=False)
-    add(tmp_path / "kept.jsonl", unit, runs)
-    result = listed_results({unit: runs}, tmp_path / "kept.jsonl")[run]
+    add(tmp_path / "kept.jsonl", unit, [run])
+    result = listed_results({unit: [run]}, tmp_path / "kept.jsonl")[run]
     assert {stage: numbers.tolist() for stage, numbers in result.predicted.items()} == {
         "phase1": [-1, -1, -1],
         "end": [0, 0, 1],
@@ -304,6 +304,11 @@ def test_of_a_run_made_again_the_last_line_counts_and_the_first_stays(planned: P
         add(kept, unit, runs)
         lines.append(kept.read_text())
     assert lines[1].startswith(lines[0]) and lines[1] != lines[0]
+    some = lines[1].splitlines()
+    kept.write_text("\n".join([*some[: len(some) // 2], some[-1]]) + "\n")
+    with pytest.raises(UserError, match="results of 200 and of 403 test images"):
+        listed_results({unit: runs}, kept)
+    kept.write_text(lines[1])
     assert {len(result.right["end"]) for result in listed_results({unit: runs}, kept).values()} == {200}
 
 
@@ -326,7 +331,15 @@ def test_another_row_seed_or_checkpoint_is_not_known(
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{}", '{"of": {}, "seconds": 1, "images": 9, "auroc": {}, "right": {"end": "ff"}}']
+    "line",
+    [
+        "",
+        "{}",
+        '{"of": {}, "seconds": 1, "images": 9, "auroc": {}, "right": {"end": "ff"}}',
+        '{"of": {}, "seconds": 1, "images": 8, "auroc": {}, "right": {"phase1": "ff"}}',
+        '{"of": {}, "seconds": 1, "images": 8, "auroc": {}, "right": {"end": "ff"}, "predicted": {"end": "0000"}}',
+        "[" * 100_000,
+    ],
 )
 def test_a_line_that_is_no_result_is_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "kept.jsonl").write_text(f"{line}\n")

@@ -17,6 +17,16 @@ def rows(*folders: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["method"], row["seed"]): row for row in found_rows(folders).to_dict("records")}
 
 
+@pytest.mark.parametrize(
+    "text", ["3", "null", "[1]", "[" * 100_000, '{"config": 3}', '{"config": "a: ["}', '{"config": "- a"}', "{", "NaN"]
+)
+def test_a_damaged_summary_is_left_out_with_a_word(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    coop_log(tmp_path)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "summary.json").write_text(text)
+    assert len(rows(tmp_path)) == 1 and str(tmp_path / "odd") in caplog.text
+
+
 # ------------------------------------------------------------------ log.txt
 
 
@@ -46,6 +56,7 @@ def test_an_evaluation_alone_counts_and_the_last_accuracy_does() -> None:
     assert last_accuracy(EPOCHS + RESULT.format(accuracy=99) + FINISH + evaluation) == 41.5
     assert last_accuracy("Finished training\n" + RESULT.format(accuracy="1.25e-05")) == 1.25e-05
     assert last_accuracy(EPOCHS + FINISH) is None and last_accuracy("") is None
+    assert [last_accuracy(RESULT.format(accuracy=text)) for text in ("1.2.3", "...", "1e999", "101.0")] == [None] * 4
 
 
 def test_settings_end_where_the_config_does() -> None:
@@ -136,6 +147,9 @@ HEAD = "dataset,backbone,method,trainer,seed,accuracy"
         "dataset,backbone,seed\nd,b,1\n",
         f"{HEAD}\nd,b,m,t,1,9.5\nd,b,m,t,2,good\n",
         f"{HEAD}\nd,b,m,t,1,\n",
+        f"{HEAD}\nd,b,m,t,1,inf\n",
+        f"{HEAD}\nd,b,m,t,1,9.5,2\n",
+        f"{HEAD}\nd\x1b[31m,b,m,t,1,9.5\n",
         f"{HEAD},seconds\nd,b,m,t,1,9,\nd,b,m,t,2,9,long\n",
     ],
 )

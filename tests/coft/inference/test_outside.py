@@ -132,6 +132,28 @@ def test_a_list_with_zero_bytes_has_names_with_any_letters() -> None:
     assert list(names_in(["a\r\n", "\n", "b c"])) == ["a", "b c"]
 
 
+def test_a_mark_at_the_beginning_of_a_list_is_no_part_of_a_name() -> None:
+    assert list(names_in(["\ufeffa.png\n", "b.png\n"])) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("flag", ["--move", "--link", "--output", "--undo"])
+def test_an_empty_path_is_refused(
+    flag: str, finished_run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(pictures)
+    before = sorted(pictures.iterdir())
+    assert predict([str(finished_run), "00.png", flag, ""]) == 2
+    assert f"{flag}: expected a path" in capsys.readouterr().err and sorted(pictures.iterdir()) == before
+
+
+def test_where_no_image_can_be_read_it_is_an_error_and_no_file_is_written(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"none")
+    assert predict([str(finished_run), str(tmp_path), "--output", str(tmp_path / "rows.csv")]) == 2
+    assert "1 file, and none is an image" in capsys.readouterr().err and not (tmp_path / "rows.csv").exists()
+
+
 def test_what_cannot_be_listed_is_named_and_the_rest_comes(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pictures / "circle").symlink_to("circle")
     (pictures / "circle.png").symlink_to("circle.png")
@@ -213,3 +235,25 @@ def test_a_moved_relative_link_leads_to_the_same_file_and_says_the_same_when_it_
     assert moved.is_symlink() and moved.resolve() == target and not link.is_symlink()
     assert undo(sorter.journal) == (1, 0)
     assert str(link.readlink()) == "more/../00.png" and link.resolve() == target
+
+
+def test_undo_goes_into_no_linked_folder_and_one_loop_of_links_does_not_end_it(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sorter = Sorter(tmp_path / "sorted", ["cat"], False)
+    sorter.put(pictures / "00.png", "cat")
+    sorter.close()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    (tmp_path / "sorted" / "dog").symlink_to(tmp_path / "other")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "sorted" / "cat" / "l").symlink_to("x")
+    entries = [
+        {"from": str(tmp_path / "stolen.txt"), "to": "dog/mine.txt"},
+        {"from": str(tmp_path / "loop" / "p"), "to": "cat/l", "points": "x"},
+        {"from": str(tmp_path / "gone"), "to": "cat/gone\x1b[31m", "size": 1, "time": 1},
+    ]
+    with sorter.journal.open("a") as file:
+        file.writelines(json.dumps(entry) + "\n" for entry in entries)
+    assert undo(sorter.journal) == (1, 3) and (pictures / "00.png").is_file()
+    assert (tmp_path / "other" / "mine.txt").is_file() and "\x1b" not in caplog.text
