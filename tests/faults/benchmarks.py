@@ -13,7 +13,7 @@ from scripts.comparing.plan import FORM as SUMMARY
 from scripts.comparing.results import read_places
 
 from .formats import Format, writing
-from .mutations import DAMAGE, GARBAGE, LETTERS, PLACES, by_form, flips, in_json, in_yaml, without
+from .mutations import ALIASES, DAMAGE, GARBAGE, LETTERS, PLACES, by_form, flips, in_json, in_yaml, without
 from .oracle import EITHER, REFUSED, Wrong
 from .scene import Scene
 
@@ -51,7 +51,7 @@ def benchmarks() -> Iterator[Format]:
     yield Format("benchmarks", "kept.jsonl", write, read_results, refused, damage | listed[EITHER])
     write = writing("mine.yaml", json.dumps(DECLARED))
     read = lambda scene, path: read_benchmark(str(path))  # noqa: E731
-    refused = GARBAGE | PLACES | declared[REFUSED]
+    refused = GARBAGE | PLACES | ALIASES | declared[REFUSED]
     yield Format("benchmarks", "mine.yaml", write, read, refused, damage | declared[EITHER])
     summary = {
         **{"trainer": "CoFT", "dataset": "digits", "backbone": "photo", "seconds": 3.0, "seed": 1, "labels_used": 0},

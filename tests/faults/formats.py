@@ -29,6 +29,7 @@ from tests.scripts.archives import link, tar, zipped
 
 from .drawing import drawn
 from .mutations import (
+    ALIASES,
     DAMAGE,
     GARBAGE,
     INPUTS,
@@ -208,7 +209,7 @@ def splits() -> Iterator[Format]:
 
 def configs() -> Iterator[Format]:
     """Config files; their values are the matter of keys.py."""
-    refused = without(GARBAGE, "empty") | PLACES | contents(INPUTS["configs"])
+    refused = without(GARBAGE, "empty") | PLACES | ALIASES | contents(INPUTS["configs"])
     refused["a huge number"] = holding(f"OPTIM: {{LR: {'9' * 5000}}}")
     either, fine = DAMAGE | flips(20) | LETTERS, only(GARBAGE, "empty")
     write, read = writing("own.yaml", "OPTIM:\n  LR: 0.02\n  NAME: sgd\n"), lambda scene, path: scene.config(file=path)

@@ -101,6 +101,12 @@ DAMAGE: dict[str, Mutation] = {  # which may be seen, or make no difference
 }
 
 
+GROWING = "a0: &a0 {k: 1}\n" + "".join(
+    f"a{n + 1}: &a{n + 1} {{{', '.join(f'k{m}: *a{n}' for m in range(9))}}}\n" for n in range(12)
+)
+ALIASES: dict[str, Mutation] = {"aliases of aliases": lambda path: path.write_text(GROWING)}
+
+
 def placing(make: Callable[[Path], object]) -> Mutation:
     """The mutation that puts something else in a file's place."""
 

@@ -25,6 +25,7 @@ from coft.inference.undoing import HEAD, PUT
 from .clips import INFINITE, OBJECTS, SEEN, spoiled, use
 from .formats import Format
 from .mutations import (
+    ALIASES,
     DAMAGE,
     GARBAGE,
     NOT_THERE,
@@ -174,7 +175,7 @@ def undo(scene: Scene, path: Path) -> None:
 
 def left_files() -> Iterator[Format]:
     """Files of a finished run, by what reads them."""
-    damaged = GARBAGE | DAMAGE | NOT_THERE
+    damaged = GARBAGE | DAMAGE | NOT_THERE | ALIASES
     for name in OF_REPORT:
         yield Format("folders", f"run/{name}", in_run(name), report, either=damaged, names=("run",))
     for name in OF_RESUMPTION:

@@ -255,6 +255,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"images": ["a.png", np.zeros((64, 64), np.uint8)]}, "image 1 is of type ndarray, and others are paths"),
     ({"images": [np.zeros((64, 64), np.uint8), "a.png"]}, "image 1 is of type str"),
     ({"images": [closed()]}, "image 0 cannot be read"),
+    ({"images": [Image.new("RGB", (0, 0))]}, "image 0 cannot be read (ValueError: 0 x 0 pixels"),
     ({"images": Odd(3, ZeroDivisionError("mine"))}, "image 2 cannot be had from Odd (ZeroDivisionError: mine)"),
     ({"images": Odd(9)}, "image 3 cannot be had from Odd (IndexError"),
     ({"images": Odd(-1)}, "images has no length (ValueError"),

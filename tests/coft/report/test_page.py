@@ -10,11 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from coft.cli.main import report
 from coft.core.errors import UserError
-from coft.report.curves import nice_range
+from coft.report.curves import nice_range, panels
 from coft.report.formatting import percent
 from coft.report.page import LIMIT, UNSURE, measured, page
 from coft.report.run_folder import read_run
@@ -278,3 +279,10 @@ def test_axes_hold_their_values() -> None:
         start, end, step = nice_range(low, high)
         assert start <= low and high <= end + 1e-9 and 1 <= round((end - start) / step) <= 6
     assert nice_range(0, 1) == (0, 1, 0.5) and nice_range(50, 80)[:2] == (50, 80)
+
+
+def test_what_is_infinite_is_not_drawn() -> None:
+    rows = {"epoch": ["0", "inf", "2"], "stage": "phase1", "accuracy_both": ["inf", "50", "60"]}
+    (panel,) = panels(pd.DataFrame(rows))
+    assert len(panel.lines[0].points) == 1
+    assert panels(pd.DataFrame(rows).assign(epoch="1e999")) == []
