@@ -17,7 +17,7 @@ from coft.backbones.embedded import FORMAT as COMPACT_FORMAT
 from coft.backbones.embedded import VOCABULARY, expand
 from coft.core.errors import UserError
 from coft.core.forms import Misfit, Record
-from coft.core.outside import opened
+from coft.core.outside import is_archive, opened
 from coft.core.tensors import Array, Tensors, floats, load_saved
 
 WIDTH, LENGTH, PATCHES = (1, 16_384), 77, (2, 128 * 128 + 1)
@@ -101,7 +101,7 @@ def _state_dict(path: Path) -> Tensors:
 
 def _is_torchscript(path: Path) -> bool:
     with opened(path) as file:
-        if not zipfile.is_zipfile(file):
+        if not is_archive(file):
             return False
         try:
             with zipfile.ZipFile(file) as archive:

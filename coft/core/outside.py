@@ -177,13 +177,21 @@ def plain_path(path: Path, most: int = MOST_WEIGHTS) -> Iterator[Path]:
             yield path
 
 
+def is_archive(file: BinaryIO | Path) -> bool:
+    """Whether a file is a zip archive; one that is damaged may be none."""
+    try:
+        return zipfile.is_zipfile(file)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # Python's own does not catch all of them
+        return False
+
+
 def broken_member(file: BinaryIO) -> str:
     """Name of the first part of a zip archive, such as `torch.save` writes, whose checksum is wrong; empty if none is.
 
     PyTorch does not compare checksums. A file that is no archive has none.
     """
     try:
-        if not zipfile.is_zipfile(file):
+        if not is_archive(file):
             return ""
         with zipfile.ZipFile(file) as archive:
             return archive.testzip() or ""

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from coft.core.errors import UserError
-from coft.core.outside import opened
+from coft.core.outside import is_archive, opened
 
 BROKEN = (
     *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error, struct.error),
@@ -105,7 +105,7 @@ def unpack(archive: Path, folder: Path) -> None:
     folder.mkdir()
     if not archive.is_file():
         raise FileNotFoundError(archive)
-    if archive.suffix == ".zip" or zipfile.is_zipfile(archive):
+    if archive.suffix == ".zip" or is_archive(archive):
         _unpack_zip(archive, folder)
     else:
         _unpack_tar(archive, folder)

@@ -88,8 +88,10 @@ def fuzz(name: str, folder: Path, flags: Sequence[str]) -> None:
         if result.fault:
             raise RuntimeError(f"{result.found.value}: {result.line}")
 
-    atheris.Setup([sys.argv[0], f"-artifact_prefix={folder}/", f"-max_len={LARGEST}", *flags, str(corpus)], one)
-    atheris.Fuzz()
+    options = [f"-artifact_prefix={folder}/", f"-max_len={LARGEST}", "-rss_limit_mb=8192", *flags]
+    if any(corpus.iterdir()):  # else what it reads is a folder
+        atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+        atheris.Fuzz()
 
 
 def fuzzed(name: str, args: argparse.Namespace) -> bool:
@@ -97,11 +99,11 @@ def fuzzed(name: str, args: argparse.Namespace) -> bool:
     command = [sys.executable, "-m", "tests.faults.fuzzing", "--reader", name, "--seconds", str(args.seconds)]
     command += ["--seed", str(args.seed), "--keep", str(args.keep.resolve() / name)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
-    counts = re.findall(r"#(\d+)\s+\w+\s+cov: (\d+)", ended.stderr)
-    if ended.returncode == 0 and counts:
+    counts = re.findall(r"#(\d+)\s+\w+\s+cov: (\d+)", ended.stderr) or [(0, 0)]
+    if ended.returncode == 0:
         print(f"{name}: {counts[-1][0]} files, {counts[-1][1]} branches", flush=True)
         return True
-    reasons = re.findall(r"^(?:RuntimeError|\w*Error): .*|.*Test unit written.*", ended.stderr, re.MULTILINE)
+    reasons = re.findall(r"RuntimeError: .*|(?<=written to ).*", ended.stderr + ended.stdout)
     print(f"{name}: FAULT: {' '.join(reasons) or ended.stderr[-1000:]}", flush=True)
     return False
 
@@ -117,6 +119,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.reader:
         fuzz(args.reader, args.keep, [f"-max_total_time={args.seconds}", f"-seed={args.seed}"])
+        return 0
     names = list(readers())
     if wrong := sorted(set(args.only or []) - set(names)):
         raise UserError(f"--only {wrong[0]}: no such reader; {did_you_mean(wrong[0], names)}")

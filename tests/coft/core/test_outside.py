@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from coft.core.errors import UserError
 from coft.core.experiment import CONFIG, saved_config
-from coft.core.outside import opened, parse_json, parse_yaml, read_bytes, read_json, read_table, read_text
+from coft.core.outside import is_archive, opened, parse_json, parse_yaml, read_bytes, read_json, read_table, read_text
 
 
 def a_socket(path: Path) -> None:
@@ -92,6 +93,15 @@ def test_a_table_has_as_many_cells_in_all_rows(tmp_path: Path) -> None:
         path.write_text(f"path,class\n{rows}")
         with pytest.raises(ValueError):
             read_table(path)
+
+
+def test_an_archive_of_several_disks_is_none(tmp_path: Path) -> None:
+    """As a fuzzer found: Python's zipfile says so by an exception, where it is asked whether it is one."""
+    end64 = b"PK\x06\x07" + bytes(4) + bytes(8) + (2).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + bytes(100) + end64 + b"PK\x05\x06" + bytes(18))
+    with pytest.raises(zipfile.BadZipFile):
+        zipfile.is_zipfile(tmp_path / "a.zip")
+    assert not is_archive(tmp_path / "a.zip")
 
 
 def test_a_read_that_fails_names_the_file() -> None:
