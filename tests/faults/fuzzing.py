@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--keep", type=Path, default=ROOT / "output" / "fuzzing", help="folder for files and faults")
     parser.add_argument("--reader", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if find_spec("atheris") is None:
+        raise UserError("atheris, the fuzzer, is missing; run: pip install atheris")
     if args.reader:
         fuzz(args.reader, args.keep, [f"-max_total_time={args.seconds}", f"-seed={args.seed}"])
         return 0
