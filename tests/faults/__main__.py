@@ -1,4 +1,4 @@
-"""The campaign of faults as a command: `bash scripts/faults.sh [--quick] [--write]`."""
+"""The campaign of faults as a command: `bash scripts/faults.sh [--quick | --write]`."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def campaign(argv: Sequence[str]) -> int:
     args = make_parser().parse_args(argv)
     if wrong := [name for name in args.only if name not in CATEGORIES]:
         raise UserError(f"--only: no category {wrong[0]!r}; {did_you_mean(wrong[0], CATEGORIES)}")
-    if args.write and args.only:
-        raise UserError("--write: the page has the table of all categories; leave out --only")
+    if args.write and (args.only or args.quick):
+        raise UserError("--write: the page has the table of all cases; leave out --only and --quick")
     args.keep = args.keep and args.keep.resolve() / ("quick" if args.quick else "whole")
     chosen["seed"] = seed_of(args)
     print(f"seed {chosen['seed']}; --seed {chosen['seed']} draws the same again")
@@ -66,7 +66,7 @@ def campaign(argv: Sequence[str]) -> int:
     print(table(results))
     print(in_words(results))
     if args.write:
-        write(results, args.quick)
+        write(results)
     return int(faults(results) > 0)
 
 

@@ -110,16 +110,15 @@ def in_words(results: pd.DataFrame) -> str:
     return f"{len(results):,} cases in {results.seconds.sum():,.0f} seconds"
 
 
-def write(results: pd.DataFrame, quick: bool, page: Path = PAGE) -> None:
-    """Write what came of all categories to the page on reliability, between its markers; of the quick form, a line.
+def write(results: pd.DataFrame, page: Path = PAGE) -> None:
+    """Write what came of all categories to the page on reliability, between its markers.
 
     Raises:
         UserError: If the page has no such markers.
     """
-    line = f"`bash scripts/faults.sh{' --quick' if quick else ''}`: {in_words(results)}, at {results.version[0]}. "
-    line += f"Faults: {faults(results)}."
-    block = line if quick else f"{line}\n\n{table(results)}"
-    begin, end = (f"<!-- {word}: campaign{'-quick' if quick else ''} -->" for word in ("begin", "end"))
+    line = f"`bash scripts/faults.sh`: {in_words(results)}, at {results.version[0]}. Faults: {faults(results)}."
+    block = f"{line}\n\n{table(results)}"
+    begin, end = (f"<!-- {word}: campaign -->" for word in ("begin", "end"))
     pattern, text = re.compile(rf"{begin}\n.*?{end}", re.DOTALL), page.read_text(encoding="utf-8")
     if len(pattern.findall(text)) != 1:
         raise UserError(f"{page.name}: has no place for the table; write {begin} and {end} on two lines")

@@ -162,13 +162,14 @@ def results(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 def test_the_table_is_written_to_the_page(results: pd.DataFrame, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- begin: campaign -->\nold\n<!-- end: campaign -->\nafter\n")
-    write(results, quick=False, page=page)
+    write(results, page)
     lines = page.read_text().splitlines()
     assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines and faults(results) == 2
     assert "3 cases in 61 seconds, at version 1." in page.read_text() and table(results) in page.read_text()
     assert [int(cell) for cell in lines[-4].split("|")[2:-1]] == [3, 1, 1, 1]  # clean errors, hangs, poor messages
+    page.write_text("no markers")
     with pytest.raises(UserError, match="has no place for the table"):
-        write(results, quick=True, page=page)
+        write(results, page)
 
 
 def test_a_campaign_goes_on_after_what_this_version_has_done(
