@@ -231,7 +231,8 @@ def unpack(scene: Scene, path: Path) -> None:
             OUTSIDE.unlink(missing_ok=True)
             raise Wrong(f"something is outside, or leads there: {sorted(names)} {links}")
     content = root / "data" / "wanted" / "a.txt"
-    if content.is_file() and content.read_bytes() != b"a" * 1000:
+    checked = path.suffix != ".tar"  # which has checksums of its headers alone
+    if checked and content.is_file() and content.read_bytes() != b"a" * 1000:
         raise Wrong("a file is other than the archive's checksum says")
 
 
@@ -254,6 +255,5 @@ def archives() -> Iterator[Format]:
             refused |= contents(packed)
         if kind == "tgz":
             refused["a bomb"] = lambda path: path.write_bytes(tar({**wanted, "b": bytes(200 << 20)}))
-        if kind != "tar":  # which has checksums of its headers alone
-            either |= flips(25)
+        either |= flips(25)
         yield Format("archives", f"own.{kind}", writing(f"own.{kind}", pack(wanted)), unpack, refused, either)
