@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from coft.core.errors import UserError
+from coft.core.forms import LARGEST, Record, Text, whole
 from coft.core.outside import read_table, read_text
 from coft.core.sanitize import has_controls
 
@@ -145,6 +146,7 @@ FINISHED = re.compile(r"^Finish(?:ed)? training$", re.MULTILINE)
 EPOCH = re.compile(r"^epoch \[\d+/\d+\]", re.MULTILINE)
 ELAPSED = re.compile(r"^Elapsed: (?:(\d{1,6}) days?, )?(\d+):(\d\d):(\d\d)$", re.MULTILINE)
 SETTING = re.compile(r"^( *)([A-Za-z]\w*):(?: (.*))?$")
+OF_LOG = Record(dict.fromkeys(("dataset", "backbone", "trainer"), Text(10_000)), {"seed": whole(-LARGEST)})
 LOGGED = {"dataset": "DATASET.NAME", "backbone": "MODEL.BACKBONE.NAME", "trainer": "TRAINER.NAME", "seed": "SEED"}
 # Keys that say where or how a run was made, not what it is.
 PLACES = {"OUTPUT_DIR", "RESUME", "SEED", "VERBOSE", "USE_CUDA", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"}
@@ -164,6 +166,7 @@ def parse_log(folder: Path) -> list[tuple[Row, Settings]]:
     try:
         row: Row = {name: settings[key] for name, key in LOGGED.items()}
         row["seed"], shots = int(row["seed"]), int(settings.get("DATASET.NUM_SHOTS", -1))
+        OF_LOG.check(row)
     except (KeyError, ValueError) as error:
         log.warning("%s: the log shows no config of a run (%s); left out", folder / "log.txt", error)
         return []

@@ -37,8 +37,11 @@ def test_a_log_of_coop(tmp_path: Path) -> None:
     assert row["accuracy"] == 61.7 and row["seconds"] == 3723 and row["folder"] == str(place)
 
 
-def test_a_log_without_a_config_is_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    place = coop_log(tmp_path, config=False)
+@pytest.mark.parametrize("odd", [{"config": False}, {"dataset": "Euro\x1b[31mSAT"}, {"seed": "9" * 30}])
+def test_a_log_without_a_config_of_a_run_is_left_out_with_a_word(
+    odd: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = coop_log(tmp_path, **odd)
     assert found_rows([tmp_path]).empty and str(place) in caplog.text
 
 
