@@ -22,6 +22,7 @@ WARNING = "Warning: "  # start of a line of log.txt that is a warning
 MOST_WARNINGS = 50
 FORM = Record(optional={"results": Record(others=Anything())}, others=Anything())  # of summary.json
 OF_TRAINING = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of images that mean nothing without training
+OF_FILES = ("path", "image")  # columns that say which file a row is of
 NUMBERS = ("confidence", "p_clean_a", "p_clean_b")  # columns of images that are numbers
 
 
@@ -111,6 +112,8 @@ def _table(path: Path, expected: tuple[str, ...]) -> pd.DataFrame:
         raise UserError(f"{path}: cannot be read as a table ({error}); run again") from error
     if missing := [name for name in expected if name not in table]:
         raise UserError(f"{path}: has no column {missing[0]!r}; run again")
+    if unnamed := [name for name in OF_FILES if name in table and (table[name] == "").any()]:
+        raise UserError(f"{path}: has a row without {unnamed[0]}; run again")
     return table
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported below, where lines are counted
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTED = ["coft", "datasets", "scripts", "trainers", "json", "zipfile", "tarfile", "PIL"]
+HERE = b"/HERE"  # stands for the folder of a case, which some files name
 LARGEST = 1 << 14  # bytes of a file
 
 
@@ -49,7 +50,7 @@ def begin_with(kind: Format, scene: Scene, corpus: Path) -> None:
         path = kind.make(scene)
         mutate(path)
         if path.is_file() and path.stat().st_mode & 0o777 and path.stat().st_size <= LARGEST:
-            shutil.copyfile(path, corpus / str(number))
+            (corpus / str(number)).write_bytes(path.read_bytes().replace(str(scene.place).encode(), HERE))
         shutil.rmtree(scene.place, ignore_errors=True)
         scene.place.mkdir()
 
@@ -61,7 +62,7 @@ def fed(kind: Format, data: bytes, shared: Path, place: Path) -> Result:
 
     def feed(scene: Scene) -> None:
         path = kind.make(scene)
-        path.write_bytes(data)
+        path.write_bytes(data.replace(HERE, str(scene.place).encode()))
         kind.read(scene, path)
 
     case = Case(kind.category, kind.name, feed, EITHER, (kind.name, *kind.names), kind.seconds)

@@ -235,6 +235,10 @@ def test_a_run_of_one_table_has_a_page(tmp_path: Path) -> None:
         (lambda run: (run / "summary.json").write_text("[]"), "cannot be read as the summary"),
         (lambda run: (run / "summary.json").write_text('{"results": 3}'), "cannot be read as the summary"),
         (lambda run: (run / "predictions.csv").write_text("a,b\n1,2\n"), "has no column 'path'"),
+        (
+            lambda run: (run / "predictions.csv").write_text("path,class,confidence\n,cat,0.5\n"),
+            "has a row without path",
+        ),
         (lambda run: (run / "predictions.csv").write_text('path,class\n"1'), "cannot be read as a table"),
         (lambda run: (run / "pseudo_labels.csv").write_bytes(b""), "cannot be read as a table"),
         (lambda run: (run / "report" / "frozen.safetensors").write_bytes(b"x"), "damaged"),
