@@ -135,7 +135,10 @@ def parse_yaml(text: str) -> Any:
     import yaml
 
     try:
-        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        try:
+            content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.YAMLError:  # libyaml knows no half characters, which names of files may have
+            content = yaml.load(text, yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"no YAML: {' '.join(str(error).split())[:160]}") from error
     except RecursionError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from coft.core.errors import UserError
 from coft.core.experiment import CONFIG, saved_config
@@ -81,8 +82,9 @@ def test_yaml_that_grows_or_is_none_is_a_value_error_at_once(text: str, tmp_path
         saved_config(tmp_path)
 
 
-def test_an_alias_is_no_fault() -> None:
+def test_an_alias_is_no_fault_nor_is_a_name_that_is_no_text() -> None:
     assert parse_yaml("a: &a [1]\nb: *a") == {"a": [1], "b": [1]}
+    assert parse_yaml(yaml.safe_dump({"name": "caf\udce9"})) == {"name": "caf\udce9"}
 
 
 def test_a_table_has_as_many_cells_in_all_rows(tmp_path: Path) -> None:
