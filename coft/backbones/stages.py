@@ -13,7 +13,7 @@ from coft.backbones.joint import members_of
 from coft.core.errors import UserError
 
 
-def freeze_stages(visual: Any, stages: int, named: str = "MODEL.BACKBONE.FROZEN_STAGES") -> None:
+def freeze_stages(visual: Any, stages: int, source: str = "MODEL.BACKBONE.FROZEN_STAGES") -> None:
     """Mark the first stages of a timm CNN as frozen, in every phase of every trainer.
 
     The stages are those of timm: the stem counts as one, then each stage of blocks.
@@ -21,19 +21,19 @@ def freeze_stages(visual: Any, stages: int, named: str = "MODEL.BACKBONE.FROZEN_
     Args:
         visual: Image encoder of a CLIP. It gets the attribute `stays_frozen`.
         stages: Number of stages to freeze.
-        named: Where the number is from, for the error.
+        source: Where the number is from, for the error.
 
     Raises:
         UserError: If the encoder has too few stages.
     """
     if len(members := members_of(visual)) > 1:
         for member in members:
-            freeze_stages(member, stages, named)
+            freeze_stages(member, stages, source)
         return
     names = stage_names(visual) if stages else []
     if stages and stages >= len(names):
         has = f"has {len(names)} stages, of which the last must train" if names else "is no CNN of timm's"
-        raise UserError(f"{named} is {stages}, but the image encoder {has}; set a smaller number")
+        raise UserError(f"{source} is {stages}, but the image encoder {has}; set a smaller number")
     visual.stays_frozen = frozenset(name for stage in names[:stages] for name in stage)
 
 

@@ -217,10 +217,10 @@ class List(Form):
                 self.of._compare(entry)
             except Misfit as error:
                 raise error.within(f"[{number}]") from None
-            key = self.key(entry) if self.key else number
-            if key in keys:
+            if self.key and (key := self.key(entry)) in keys:
                 raise Misfit(f"{shown(key)} stands there twice; expected {self.expected}")
-            keys.add(key)
+            if self.key:
+                keys.add(key)
 
 
 @dataclass(frozen=True)

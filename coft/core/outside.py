@@ -157,7 +157,7 @@ def check_aliases(content: Any) -> None:
     while waiting:
         part, count = waiting.pop(), count + 1
         if count > MOST_PARTS:
-            raise ValueError(f"more than {MOST_PARTS:,} parts, through aliases")
+            raise ValueError(f"more than {MOST_PARTS:,} parts, each alias counted")
         if isinstance(part, dict):
             waiting += part.values()
         elif isinstance(part, (list, tuple)):

@@ -45,7 +45,7 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
     """
 
     def place(text: str) -> Path:
-        return resolve(named(text))
+        return resolve(check_path(text))
 
     parser = Parser(prog=program, description="Predict the classes of images with the model of a finished run.")
     parser.add_argument("run", nargs="?", metavar="RUN", help="output folder of a run, or its model folder")
@@ -84,8 +84,8 @@ def positive_integer(text: str) -> int:
     return int(text)
 
 
-def named(text: str) -> str:
-    """Take the name of a file or folder, which is not empty, as that of a variable which is not set."""
+def check_path(text: str) -> str:
+    """Refuse an empty path, which an unset variable of a shell gives: it would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, not an empty text")
     return text

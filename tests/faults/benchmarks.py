@@ -35,7 +35,7 @@ def read_results(scene: Scene, path: Path) -> None:
             raise Wrong("a result of other images")
 
 
-def summarised(scene: Scene, path: Path) -> None:
+def read_runs(scene: Scene, path: Path) -> None:
     """Tabulate what is below a folder."""
     rows = read_places([path.parent])
     if not rows["accuracy"].between(0, 100).all():
@@ -59,4 +59,4 @@ def benchmarks() -> Iterator[Format]:
     }
     formed = by_form(SUMMARY, summary, in_json, 200)
     either = damage | GARBAGE | PLACES | {name: mutate for part in formed.values() for name, mutate in part.items()}
-    yield Format("benchmarks", "summary.json", writing("summary.json", json.dumps(summary)), summarised, either=either)
+    yield Format("benchmarks", "summary.json", writing("summary.json", json.dumps(summary)), read_runs, either=either)

@@ -100,7 +100,7 @@ def table(results: pd.DataFrame) -> str:
     """How often what was found, by category; of what there was."""
     counts = pd.crosstab(results.category, results.found, margins=True, margins_name="all")
     rows = [*results.category.unique(), "all"]
-    columns = ["all", *(found.value for found in Found if found.value in counts)]
+    columns = ["all", *(kind.value for kind in Found if kind.value in counts)]
     counts = counts.reindex(index=rows, columns=columns).rename(columns={"all": "cases"})
     return counts.rename_axis("category").to_markdown(tablefmt="github")
 

@@ -55,17 +55,17 @@ def begin_with(kind: Format, scene: Scene, corpus: Path) -> None:
         scene.place.mkdir()
 
 
-def fed(kind: Format, data: bytes, shared: Path, place: Path) -> Result:
+def feed(kind: Format, data: bytes, shared: Path, place: Path) -> Result:
     """What comes of a file of these bytes."""
     from .oracle import EITHER, Case, play
     from .scene import Scene
 
-    def feed(scene: Scene) -> None:
+    def read(scene: Scene) -> None:
         path = kind.make(scene)
         path.write_bytes(data.replace(HERE, str(scene.place).encode()))
         kind.read(scene, path)
 
-    case = Case(kind.category, kind.name, feed, EITHER, (kind.name, *kind.names), kind.seconds)
+    case = Case(kind.category, kind.name, read, EITHER, (kind.name, *kind.names), kind.seconds)
     folder = Path(tempfile.mkdtemp(dir=place))
     try:
         return play(case, Scene(shared, folder))
@@ -85,18 +85,18 @@ def fuzz(name: str, folder: Path, flags: Sequence[str]) -> None:
         part.mkdir(parents=True, exist_ok=True)
     begin_with(kind, Scene(shared, place), corpus)
 
-    def one(data: bytes) -> None:
-        result = fed(kind, data, shared, place)
+    def test_bytes(data: bytes) -> None:
+        result = feed(kind, data, shared, place)
         if result.fault:
             raise RuntimeError(f"{result.found.value}: {result.line}")
 
     options = [f"-artifact_prefix={folder}/", f"-max_len={LARGEST}", "-rss_limit_mb=8192", *flags]
     if any(corpus.iterdir()):  # else what it reads is a folder
-        atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+        atheris.Setup([sys.argv[0], *options, str(corpus)], test_bytes)
         atheris.Fuzz()
 
 
-def fuzzed(name: str, args: argparse.Namespace) -> bool:
+def fuzz_apart(name: str, args: argparse.Namespace) -> bool:
     """Fuzz a reader in a process of its own and say what came of it; whether there is no fault."""
     command = [sys.executable, "-m", "tests.faults.fuzzing", "--reader", name, "--seconds", str(args.seconds)]
     command += ["--seed", str(args.seed), "--keep", str(args.keep.resolve() / name)]
@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     names = list(readers())
     if wrong := sorted(set(args.only or []) - set(names)):
         raise UserError(f"--only {wrong[0]}: no such reader; {did_you_mean(wrong[0], names)}")
-    sound = [fuzzed(name, args) for name in args.only or names]
+    sound = [fuzz_apart(name, args) for name in args.only or names]
     return int(not all(sound))
 
 

@@ -19,7 +19,7 @@ from . import campaign, keys
 from .campaign import CATEGORIES, cases_of, faults, keep, kept, play_all, table, write
 from .drawing import GONE, changed, chosen, drawn, spoiled
 from .formats import Format
-from .fuzzing import begin_with, fed
+from .fuzzing import begin_with, feed
 from .mutations import DAMAGE, GARBAGE, LINES, NOT_THERE
 from .oracle import EITHER, FINE, REFUSED, SECRET, Case, Found, Right, Wrong, flaws_of, play, settle
 from .scene import Scene
@@ -195,5 +195,5 @@ def test_a_fuzzer_begins_with_the_campaigns_files_and_sees_what_a_careless_reade
     scene.place.mkdir()
     begin_with(kind, scene, tmp_path / "corpus")
     assert len(list((tmp_path / "corpus").iterdir())) == 1 + len(DAMAGE) and not list(scene.place.iterdir())
-    assert fed(kind, b"sound", tmp_path, scene.place).found is Found.CORRECT
-    assert fed(kind, b"odd", tmp_path, scene.place).found is Found.TRACEBACK and not list(scene.place.iterdir())
+    assert feed(kind, b"sound", tmp_path, scene.place).found is Found.CORRECT
+    assert feed(kind, b"odd", tmp_path, scene.place).found is Found.TRACEBACK and not list(scene.place.iterdir())

@@ -1,13 +1,10 @@
 """The benchmark's file, its plan and its tables, with runs of a toy trainer."""
 
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
@@ -15,66 +12,19 @@ from coft.core.errors import UserError
 from coft.core.paths import HOME
 from coft.core.settings import flatten
 from scripts.comparing.benchmark import (
-    Entry,
     Rows,
     Unit,
-    listed_results,
     plan_units,
     read_benchmark,
-    rows_of,
     with_derived,
 )
-from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, verdict, write_report
-from scripts.comparing.commands import compare
-from scripts.comparing.list import WITH_PHASE1, Result, add_to_list, identity, read_list, read_result
-from scripts.comparing.plan import Run
+from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, verdict
+from scripts.comparing.list import WITH_PHASE1, read_result
 from tests.markdown import table_rows
 
-from .toy_runs import write_summary
+from .toy_benchmark import RATES, Planned, finish, report_of
 
-Planned = dict[Unit, list[Run]]
-RATES = {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8}
-
-
-@pytest.fixture(autouse=True)
-def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("plan", "list"):
-        monkeypatch.setattr(f"scripts.comparing.{module}.weights_of", lambda backbone: None)
-
-
-@pytest.fixture
-def planned(tmp_path: Path) -> Planned:
-    """Runs of the small form, of which none is finished."""
-    return plan_units(read_benchmark("small"), str(tmp_path.resolve()), tmp_path / "out")
-
-
-def finish(runs: list[Run], rates: dict[str, float] = RATES, images: int = 400) -> None:
-    """Leave what finished runs leave, with a method's share of right test images."""
-    for run in runs:
-        told = {"confidence_test": 100 * rates[run.method.name] + 3, "calibration_error_test": 4.0}
-        versions = {"commit": "abc"}
-        write_summary(run.folder, config=run.config, seed=run.seed, seconds=12.0, versions=versions, results=told)
-        right = np.random.default_rng(run.seed).random(images) < rates[run.method.name]
-        table = pd.DataFrame(
-            {"image": range(images), "class": "cat", "phase1": "dog", "end": np.where(right, "cat", "dog")}
-        )
-        is_coft = run.method.trainer == "CoFT"
-        table.drop(columns=[] if is_coft else ["phase1"]).to_csv(run.folder / "test_predictions.csv", index=False)
-        if is_coft:
-            last = [("zero-shot", None), ("phase1", None), ("phase2", 0.7), ("phase2", None), ("phase2", 0.9)]
-            scores = pd.DataFrame(last, columns=["stage", "auroc_p_clean"])
-            metrics = scores.assign(
-                auroc_confidence=0.6, auroc_margin=0.5, pool_accuracy=[0.5, None, 0.625, None, 0.75]
-            ).assign(mean_p_clean=[None, None, 0.66, None, 0.81])
-            metrics.to_csv(run.folder / "metrics.csv", index=False)
-
-
-def results_of(planned: Planned) -> dict[Run, Result]:
-    return {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
-
-
-def report_of(planned: Planned, bars: Sequence[Entry] = (), derived: Sequence[Entry] = ()) -> str:
-    return write_report(rows_of(planned, results_of(planned), derived), "a command", bars)
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 def cells(text: str, head: str) -> dict[str, dict[str, str]]:
@@ -251,151 +201,3 @@ def test_methods_are_compared_with_the_seeds_that_both_have(tmp_path: Path) -> N
     assert numbers(ratios["UPL"])[0] == pytest.approx(wrong["CoFT", 2] / wrong["UPL", 2], abs=0.005)
     both = np.mean([wrong["CoFT", 1], wrong["CoFT", 2]])
     assert numbers(ratios["zero-shot"])[0] == pytest.approx(both / wrong["zero-shot", 1], abs=0.005)
-
-
-# ------------------------------------------------------------------ the list of results
-
-
-def add(path: Path, unit: Unit, runs: list[Run]) -> None:
-    """Add finished runs to a list."""
-    add_to_list(path, [(identity(run, unit.settings), result) for run in runs if (result := read_result(run))])
-
-
-def test_a_list_has_all_that_tables_need_and_its_runs_are_known_elsewhere(planned: Planned, tmp_path: Path) -> None:
-    kept = tmp_path / "kept.jsonl"
-    assert not listed_results(planned, kept)
-    for unit, runs in planned.items():
-        finish(runs, images=403)
-        add(kept, unit, runs)
-    written = kept.read_text().splitlines()
-    assert len(written) == 8 and all(json.loads(line)["commit"] == "abc" for line in written)
-    elsewhere = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "there")
-    listed = listed_results(elsewhere, kept)
-    assert len(listed) == 8 and write_report(rows_of(elsewhere, listed), "a command") == report_of(planned)
-
-
-def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planned: Planned, tmp_path: Path) -> None:
-    unit, runs = next(iter(planned.items()))
-    finish(runs)
-    run = next(run for run in runs if run.method.name == "CoFT")
-    sure = [0.4, 0.49, 0.5]  # the first one is wrong
-    table = pd.DataFrame(
-        {"class": ["cat", "ant", "cat"], "phase1": "bee", "end": ["ant", "ant", "cat"], "confidence": sure}
-    )
-    table.to_csv(run.folder / "test_predictions.csv", index=False)
-    add(tmp_path / "kept.jsonl", unit, [run])
-    result = listed_results({unit: [run]}, tmp_path / "kept.jsonl")[run]
-    assert {stage: numbers.tolist() for stage, numbers in result.predicted.items()} == {
-        "phase1": [-1, -1, -1],
-        "end": [0, 0, 1],
-    }
-    assert result.pool == {"zero-shot": 50.0, "first": 62.5, "last": 75.0}
-    assert result.calibration == {
-        **{"confidence": 100 * RATES["CoFT"] + 3, "error": 4.0},
-        **{"unsure": pytest.approx(200 / 3, abs=0.01), "caught": 100.0},
-    }
-
-
-def test_of_a_run_made_again_the_last_line_counts_and_the_first_stays(planned: Planned, tmp_path: Path) -> None:
-    unit, runs = next(iter(planned.items()))
-    kept, lines = tmp_path / "kept.jsonl", []
-    for images in (403, 200):
-        finish(runs, images=images)
-        add(kept, unit, runs)
-        lines.append(kept.read_text())
-    assert lines[1].startswith(lines[0]) and lines[1] != lines[0]
-    some = lines[1].splitlines()
-    kept.write_text("\n".join([*some[: len(some) // 2], some[-1]]) + "\n")
-    with pytest.raises(UserError, match="results of 200 and of 403 test images"):
-        listed_results({unit: runs}, kept)
-    kept.write_text(lines[1])
-    assert {len(result.right["end"]) for result in listed_results({unit: runs}, kept).values()} == {200}
-
-
-def test_another_row_seed_or_checkpoint_is_not_known(
-    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unit, runs = next(iter(planned.items()))
-    finish(runs)
-    kept = tmp_path / "kept.jsonl"
-    add(kept, unit, runs)
-    others = [
-        {unit: [replace(run, seed=7) for run in runs]},
-        {unit: [replace(run, method=replace(run.method, settings=(("OPTIM.LR", "1"),))) for run in runs]},
-        {replace(unit, settings=()): runs},
-    ]
-    assert len(listed_results({unit: runs}, kept)) == len(runs)
-    assert not any(listed_results(other, kept) for other in others)
-    monkeypatch.setattr("scripts.comparing.list.weights_of", lambda backbone: "of another file")
-    assert not listed_results({unit: runs}, kept)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "",
-        "{}",
-        '{"of": {}, "seconds": 1, "images": 9, "auroc": {}, "right": {"end": "ff"}}',
-        '{"of": {}, "seconds": 1, "images": 8, "auroc": {}, "right": {"phase1": "ff"}}',
-        '{"of": {}, "seconds": 1, "images": 8, "auroc": {}, "right": {"end": "ff"}, "predicted": {"end": "0000"}}',
-        "[" * 100_000,
-    ],
-)
-def test_a_line_that_is_no_result_is_named(line: str, tmp_path: Path) -> None:
-    (tmp_path / "kept.jsonl").write_text(f"{line}\n")
-    with pytest.raises(UserError, match=r"kept.jsonl, line 1: "):
-        read_list(tmp_path / "kept.jsonl")
-
-
-# ------------------------------------------------------------------ the command
-
-
-def test_the_command_goes_on_from_a_list(planned: Planned, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept, words = tmp_path / "kept.jsonl", ["--benchmark", "small", "--no-run", "--data", str(tmp_path)]
-    for runs in planned.values():
-        finish(runs)
-    assert compare([*words, "--output", str(tmp_path / "out"), "--kept", str(kept)]) == 0
-    first = capsys.readouterr().out
-    assert len(kept.read_text().splitlines()) == 8
-    assert compare([*words, "--output", str(tmp_path / "there"), "--kept", str(kept)]) == 0
-    printed = capsys.readouterr()
-    assert "runs: 0, finished: 0; known from elsewhere: 8\n" in printed.err
-    assert printed.out.replace("/there", "/out") == first
-
-
-@pytest.mark.parametrize(("seeds", "count"), [([], 8), (["--seeds", "1,2,1"], 14)])
-def test_seeds_are_those_of_the_form_unless_some_are_named(
-    seeds: list[str], count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--benchmark", "small", "--no-run", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
-    assert compare([*words, *seeds]) == 0
-    assert f"runs: {count}, finished: 0\n" in capsys.readouterr().err
-
-
-def test_runs_that_a_list_has_lend_their_phase_one_where_their_folder_is(
-    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[tuple[list[str], list[str]]] = []
-
-    def run_all(todo: list[Run], finished: dict[Run, float], **_: object) -> dict[Run, str]:
-        given.append(([run.method.name for run in todo], [run.method.name for run in finished]))
-        return {}
-
-    monkeypatch.setattr("scripts.comparing.run.run_all", run_all)
-    for unit, runs in planned.items():
-        finish(runs)
-        add(tmp_path / "kept.jsonl", unit, [run for run in runs if run.method.name in ("zero-shot", "CoFT")])
-        for run in runs:
-            if run.method.name in ("label propagation", "UPL"):
-                (run.folder / "summary.json").unlink()
-    words = ["--benchmark", "small", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
-    compare([*words, "--kept", str(tmp_path / "kept.jsonl")])
-    assert given == [(["label propagation", "UPL"] * 2, ["zero-shot", "CoFT"] * 2)]
-
-
-@pytest.mark.parametrize(
-    "flags", [["--again", "UPL"], ["--benchmark", "small", "--kept", "list.jsonl", "--again", "UPLL"]]
-)
-def test_a_row_to_run_again_is_one_of_a_list(flags: list[str]) -> None:
-    with pytest.raises(UserError, match=r"^--again"):
-        compare([*flags, "--no-run"])
