@@ -8,8 +8,8 @@ from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.experiment import saved_config
-from coft.core.outside import parse_yaml
 from coft.core.settings import flatten
+from coft.core.yaml_text import parse_yaml
 from coft.engine.specs import SPECS, MethodSpec
 
 from .sections import declared

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from .errors import UserError, did_you_mean
-from .outside import check_aliases, read_text
+from .outside import read_text
 from .settings import Key, shown
+from .yaml_text import NamedOnce, check_aliases, reason
 
 SUFFIXES = (".yaml", ".yml")
 LARGEST = 1 << 20  # bytes; no config has as many
@@ -23,7 +24,7 @@ QUOTED = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*""", re.S)
 EXAMPLE = "expected sections with keys, such as OPTIM: {LR: 0.1}"
 
 
-class Loader(yaml.BaseLoader):
+class Loader(NamedOnce, yaml.BaseLoader):
     """YAML of sections, lists and texts, in which a key that stands twice is a mistake, and so is a tag."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -33,16 +34,6 @@ class Loader(yaml.BaseLoader):
         if isinstance(node, yaml.ScalarNode) and node.style is None and node.value in NOTHING:
             return None
         return super().construct_object(node, deep=True)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-        """Refuse a key that stands twice, of which YAML would take the last."""
-        names = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in names:
-                    raise yaml.MarkedYAMLError(problem=f"{shown(key.value)} stands twice", problem_mark=key.start_mark)
-                names.add(key.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 def read_config(flag: str, path: str) -> dict[Any, Any]:
@@ -62,11 +53,7 @@ def read_config(flag: str, path: str) -> dict[Any, Any]:
         content = yaml.load(_text(flag, Path(path)), Loader)
         check_aliases(content)
     except yaml.YAMLError as error:
-        mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-        line = f" in line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{path}: no YAML that can be read ({' '.join(reason.split())[:160]}{line}); mend it"
-        ) from error
+        raise UserError(f"{path}: no YAML that can be read ({reason(error)}); mend it") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply; {EXAMPLE}") from error
     except ValueError as error:

@@ -14,9 +14,10 @@ from typing import Any
 import coft
 from coft.core.errors import UserError
 from coft.core.files import check_room, ensure_folder, replacing
-from coft.core.outside import MISSING, parse_yaml, read_text
+from coft.core.outside import MISSING, read_text
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
+from coft.core.yaml_text import parse_yaml
 
 CONFIG = "config.yaml"
 MOST_CONFIG = 1 << 24  # bytes: a list of classes may be in it

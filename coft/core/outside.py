@@ -19,7 +19,6 @@ MISSING = (FileNotFoundError, NotADirectoryError)
 MOST_JSON = 1 << 30  # bytes
 MOST_TEXT = 1 << 28
 MOST_TABLE = 1 << 32
-MOST_PARTS = 1_000_000  # of a YAML file
 MOST_WEIGHTS = 1 << 35  # the largest CLIPs have 20 GB
 
 
@@ -124,44 +123,6 @@ def _named_once(parts: list[tuple[str, Any]]) -> dict[str, Any]:
         names = Counter(name for name, _ in parts)
         raise ValueError(f"{names.most_common(1)[0][0][:80]!r} stands there twice")
     return record
-
-
-def parse_yaml(text: str) -> Any:
-    """What YAML says, read by libyaml where PyYAML has it.
-
-    Raises:
-        ValueError: If it is none, nested too deeply, or large through aliases.
-    """
-    import yaml
-
-    try:
-        try:
-            content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except yaml.YAMLError:  # libyaml knows no half characters, which names of files may have
-            content = yaml.load(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"no YAML: {' '.join(str(error).split())[:160]}") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    check_aliases(content)
-    return content
-
-
-def check_aliases(content: Any) -> None:
-    """Refuse what a few lines of YAML make so large, by aliases of aliases, that nobody can go through it.
-
-    Raises:
-        ValueError: If it has more than `MOST_PARTS` parts.
-    """
-    waiting, count = [content], 0
-    while waiting:
-        part, count = waiting.pop(), count + 1
-        if count > MOST_PARTS:
-            raise ValueError(f"more than {MOST_PARTS:,} parts, each alias counted")
-        if isinstance(part, dict):
-            waiting += part.values()
-        elif isinstance(part, (list, tuple)):
-            waiting += part
 
 
 def _no_number(word: str) -> NoReturn:

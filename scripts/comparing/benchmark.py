@@ -14,7 +14,8 @@ from coft.backbones.members import member_names
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import MOST_CONFIG
 from coft.core.forms import LARGEST, Either, Flag, List, Number, PathText, Record, Text, mapping, whole
-from coft.core.outside import parse_yaml, read_text
+from coft.core.outside import read_text
+from coft.core.yaml_text import parse_yaml
 from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS
 from scripts.paths import called_from

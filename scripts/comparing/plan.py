@@ -23,7 +23,8 @@ from coft.backbones.open_clip_names import is_open_clips, local_path
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import FREE_KEYS, flatten, saved_config
 from coft.core.forms import LARGEST, Anything, Number, PathText, Record, Text, mapping, whole
-from coft.core.outside import parse_yaml, read_json
+from coft.core.outside import read_json
+from coft.core.yaml_text import parse_yaml
 from dassl.engine import TRAINER_REGISTRY
 from scripts import launch
 from trainers.config import make_cfg

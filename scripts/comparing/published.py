@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coft.core.outside import parse_yaml, read_text
+from coft.core.outside import read_text
+from coft.core.yaml_text import parse_yaml
 from scripts.launch import CONFIGS
 
 FILE = CONFIGS / "published.yaml"

@@ -13,7 +13,7 @@ from scripts.comparing.plan import FORM as SUMMARY
 from scripts.comparing.results import read_places
 
 from .formats import Format, writing
-from .mutations import ALIASES, DAMAGE, GARBAGE, LETTERS, PLACES, by_form, flips, in_json, in_yaml, without
+from .mutations import ALIASES, DAMAGE, GARBAGE, LETTERS, PLACES, TWICE, by_form, flips, in_json, in_yaml, without
 from .oracle import EITHER, REFUSED, Wrong
 from .scene import Scene
 
@@ -47,11 +47,11 @@ def benchmarks() -> Iterator[Format]:
     damage = DAMAGE | flips(20) | LETTERS
     listed, declared = by_form(LINE, LISTED, in_json, 200), by_form(DECLARATION, DECLARED, in_yaml, 200)
     write = writing("kept.jsonl", json.dumps(LISTED))
-    refused = without(GARBAGE, "empty") | without(PLACES, "not there", "a link to nothing") | listed[REFUSED]
+    refused = without(GARBAGE, "empty") | without(PLACES, "not there", "a link to nothing") | TWICE | listed[REFUSED]
     yield Format("benchmarks", "kept.jsonl", write, read_results, refused, damage | listed[EITHER])
     write = writing("mine.yaml", json.dumps(DECLARED))
     read = lambda scene, path: read_benchmark(str(path))  # noqa: E731
-    refused = GARBAGE | PLACES | ALIASES | declared[REFUSED]
+    refused = GARBAGE | PLACES | ALIASES | TWICE | declared[REFUSED]
     yield Format("benchmarks", "mine.yaml", write, read, refused, damage | declared[EITHER])
     summary = {
         **{"trainer": "CoFT", "dataset": "digits", "backbone": "photo", "seconds": 3.0, "seed": 1, "labels_used": 0},

@@ -36,6 +36,7 @@ from .mutations import (
     LETTERS,
     LINES,
     PLACES,
+    TWICE,
     Mutation,
     by_form,
     contents,
@@ -176,7 +177,7 @@ def classes() -> Iterator[Format]:
     large = [{"cat": ["word " * 5000]}, {"cat": [f"A cat number {number}." for number in range(300_000)]}]
     large.append({f"cat {number}": [f"A cat {k}." for k in range(300)] for number in range(1000)})
     formed = by_form(DESCRIPTIONS, tree, in_json, 300)
-    refused = GARBAGE | PLACES | contents(INPUTS["descriptions"]) | formed[REFUSED]
+    refused = GARBAGE | PLACES | TWICE | contents(INPUTS["descriptions"]) | formed[REFUSED]
     refused |= {f"large {number}": holding(json.dumps(content)) for number, content in enumerate(large)}
     either = DAMAGE | flips(20) | LETTERS | formed[EITHER]
     write = writing("descriptions.json", json.dumps(tree))
@@ -201,7 +202,7 @@ def splits() -> Iterator[Format]:
     rows = [["a.png", 0, "cat"], ["b.png", 1, "dog"]]
     tree = {"train": rows, "val": [], "test": rows}
     formed = by_form(SPLIT, tree, in_json, 300)
-    refused = GARBAGE | PLACES | contents(INPUTS["splits"]) | formed[REFUSED]
+    refused = GARBAGE | PLACES | TWICE | contents(INPUTS["splits"]) | formed[REFUSED]
     either = DAMAGE | flips(20) | LETTERS | formed[EITHER]
     write = writing("split.json", json.dumps(tree))
     yield Format("splits", "split.json", write, read_a_split, refused, either, names=("image",))
@@ -209,7 +210,7 @@ def splits() -> Iterator[Format]:
 
 def configs() -> Iterator[Format]:
     """Config files; their values are the matter of keys.py."""
-    refused = without(GARBAGE, "empty") | PLACES | ALIASES | contents(INPUTS["configs"])
+    refused = without(GARBAGE, "empty") | PLACES | ALIASES | TWICE | contents(INPUTS["configs"])
     refused["a huge number"] = holding(f"OPTIM: {{LR: {'9' * 5000}}}")
     either, fine = DAMAGE | flips(20) | LETTERS, only(GARBAGE, "empty")
     write, read = writing("own.yaml", "OPTIM:\n  LR: 0.02\n  NAME: sgd\n"), lambda scene, path: scene.config(file=path)

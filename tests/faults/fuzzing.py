@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # imported below, where lines are counted
 ROOT = Path(__file__).resolve().parents[2]
 COUNTED = ["coft", "datasets", "scripts", "trainers", "json", "zipfile", "tarfile", "PIL"]
 HERE = b"/HERE"  # stands for the folder of a case, which some files name
-LARGEST = 1 << 14  # bytes of a file
+LARGEST = 1 << 14  # bytes of a file, if its format takes no more
 
 
 def readers() -> dict[str, Format]:
@@ -49,7 +50,7 @@ def begin_with(kind: Format, scene: Scene, corpus: Path) -> None:
     for number, mutate in enumerate(mutations.values()):
         path = kind.make(scene)
         mutate(path)
-        if path.is_file() and path.stat().st_mode & 0o777 and path.stat().st_size <= LARGEST:
+        if path.is_file() and path.stat().st_mode & 0o777:
             (corpus / str(number)).write_bytes(path.read_bytes().replace(str(scene.place).encode(), HERE))
         shutil.rmtree(scene.place, ignore_errors=True)
         scene.place.mkdir()
@@ -90,8 +91,10 @@ def fuzz(name: str, folder: Path, flags: Sequence[str]) -> None:
         if result.fault:
             raise RuntimeError(f"{result.found.value}: {result.line}")
 
-    options = [f"-artifact_prefix={folder}/", f"-max_len={LARGEST}", "-rss_limit_mb=8192", *flags]
-    if any(corpus.iterdir()):  # else what it reads is a folder
+    sizes = [path.stat().st_size for path in corpus.iterdir()]
+    if sizes:  # else what it reads is a folder
+        longest = max(LARGEST, 2 * statistics.median_low(sizes))
+        options = [f"-artifact_prefix={folder}/", f"-max_len={longest}", "-rss_limit_mb=8192", *flags]
         atheris.Setup([sys.argv[0], *options, str(corpus)], test_bytes)
         atheris.Fuzz()
 

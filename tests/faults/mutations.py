@@ -107,6 +107,16 @@ GROWING = "a0: &a0 {k: 1}\n" + "".join(
 ALIASES: dict[str, Mutation] = {"aliases of aliases": lambda path: path.write_text(GROWING)}
 
 
+def name_again(path: Path) -> None:
+    """Write a mapping in JSON or YAML once more, with its first name twice."""
+    record = yaml.safe_load(path.read_text())
+    first = next(iter(record))
+    path.write_text(f"{json.dumps({first: record[first]})[:-1]}, {json.dumps(record)[1:]}")
+
+
+TWICE: dict[str, Mutation] = {"a name twice": name_again}
+
+
 def placing(make: Callable[[Path], object]) -> Mutation:
     """The mutation that puts something else in a file's place."""
 

@@ -9,11 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from coft.core.errors import UserError
-from coft.core.experiment import CONFIG, saved_config
-from coft.core.outside import is_archive, opened, parse_json, parse_yaml, read_bytes, read_json, read_table, read_text
+from coft.core.outside import is_archive, opened, parse_json, read_bytes, read_json, read_table, read_text
 
 
 def a_socket(path: Path) -> None:
@@ -66,25 +63,6 @@ def test_what_is_no_json_is_a_value_error(text: str | bytes, tmp_path: Path) -> 
     (tmp_path / "file").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError):
         read_json(tmp_path / "file")
-
-
-BOMB = "a: &a {x: 1}\n" + "".join(
-    f"{chr(98 + n)}: &{chr(98 + n)} {{{', '.join(f'k{m}: *{chr(97 + n)}' for m in range(9))}}}\n" for n in range(12)
-)
-
-
-@pytest.mark.parametrize("text", [BOMB, "a: &a [*a]", "[" * 5000, "a: [", "a: !!python/object/apply:os.getcwd []"])
-def test_yaml_that_grows_or_is_none_is_a_value_error_at_once(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError):
-        parse_yaml(text)
-    (tmp_path / CONFIG).write_text(text)
-    with pytest.raises(UserError, match="no settings of a run"):
-        saved_config(tmp_path)
-
-
-def test_an_alias_is_no_fault_nor_is_a_name_that_is_no_text() -> None:
-    assert parse_yaml("a: &a [1]\nb: *a") == {"a": [1], "b": [1]}
-    assert parse_yaml(yaml.safe_dump({"name": "caf\udce9"})) == {"name": "caf\udce9"}
 
 
 def test_a_table_has_as_many_cells_in_all_rows(tmp_path: Path) -> None:
