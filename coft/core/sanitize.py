@@ -19,12 +19,17 @@ SHORTEST_SECRET = 6  # characters; less would hide words
 
 def one_line(text: str) -> str:
     """A text as one line: control characters are escaped, secrets hidden, the middle of a long text is left out."""
-    plain = without_secrets(text)
-    if not plain.isprintable():
-        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+    plain = escaped(without_secrets(text))
     if len(plain) > LONGEST:
         plain = f"{plain[: LONGEST - TAIL]} ... {plain[-TAIL:]}"
     return plain
+
+
+def escaped(text: str) -> str:
+    """A text in which what a terminal may obey is escaped as in Python."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def has_controls(text: str) -> bool:

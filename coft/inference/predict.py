@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded, silence
 from coft.core.files import replacing
+from coft.core.sanitize import escaped
 from coft.core.words import counted
 
 from .locate_model import find_model
@@ -154,13 +155,21 @@ def undo_sorting(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+class TerminalLines(io.TextIOBase):
+    """Standard output of rows for a person: what a terminal would obey in the name of a file is escaped."""
+
+    def write(self, text: str) -> int:
+        """Write lines."""
+        return sys.stdout.write("\n".join(escaped(line) for line in text.split("\n")))
+
+
 @contextmanager
 def open_output(path: Path | None) -> Iterator[TextIO]:
     """Open the file of predictions: standard output, or a new file that takes its name once it is complete."""
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file may not be valid text
-        yield sys.stdout
+        yield cast(TextIO, TerminalLines()) if sys.stdout.isatty() else sys.stdout
         return
     try:
         with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -178,9 +187,9 @@ def open_sorter(args: argparse.Namespace, model: AdaptedModel, program: str) -> 
     try:
         yield sorter
     finally:
-        sorter.close()
-        shell = "bash " if program.endswith(".sh") else ""
-        log.info("To undo this: %s%s --undo %s", shell, program, shlex.quote(str(sorter.journal)))
+        if sorter.close():
+            shell = "bash " if program.endswith(".sh") else ""
+            log.info("To undo this: %s%s --undo %s", shell, program, shlex.quote(str(sorter.journal)))
 
 
 def run(

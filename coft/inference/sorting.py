@@ -71,6 +71,8 @@ class Sorter:
         self.folder, self.link = folder.resolve(), link
         self.done = "linked_to" if link else "moved_to"
         self.names = dict(zip(classes, folder_names(classes), strict=True))
+        if links := [name for name in self.names.values() if (self.folder / name).is_symlink()]:
+            raise UserError(f"{folder / links[0]} is a link, through which nothing is put; remove it or choose another")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         try:
             self.journal = next(
@@ -78,13 +80,30 @@ class Sorter:
                 if not path.exists()
             )  # fmt: skip
             self._file = self.journal.open("x", encoding="utf-8", errors="surrogateescape")
+            with self._removing():
+                self._note({"format": FORMAT, "link": link})
         except OSError as error:
             raise UserError(f"{folder}: nothing can be written there ({error.strerror}); choose another") from error
-        self._note({"format": FORMAT, "link": link})
+        self._begun = self._file.tell()
 
-    def close(self) -> None:
-        """Close the journal."""
+    def close(self) -> bool:
+        """Close the journal. One that says nothing is removed; returns whether it was kept."""
+        is_kept = self._file.tell() > self._begun
         self._file.close()
+        if not is_kept:
+            self.journal.unlink()
+        return is_kept
+
+    @contextmanager
+    def _removing(self) -> Iterator[None]:
+        """Remove the journal after an error, such as of a full disk."""
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):  # what is left to write
+                self._file.close()
+            self.journal.unlink()
+            raise
 
     def put(self, path: Path, name: str) -> Path:
         """Put a file into the folder of a class, under a numbered name if its name is taken.
@@ -173,7 +192,7 @@ def _copy(start: Path, target: Path) -> None:
             shutil.copyfileobj(source, copy, 1 << 20)
             copy.flush()  # a full disk may only be noticed here
             shutil.copystat(start, target)
-        except OSError:
+        except BaseException:  # Ctrl-C, too: half a copy is not to be left
             target.unlink()
             raise
 

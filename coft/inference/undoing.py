@@ -12,7 +12,7 @@ from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.forms import Flag, PathText, Record, Text, whole
-from coft.core.outside import parse_json, read_bytes
+from coft.core.outside import opened, parse_json, read_bytes
 from coft.core.sanitize import one_line
 
 from .sorting import FORMAT, move, rebased, state_of
@@ -92,6 +92,9 @@ def _move_back(start: Path, target: Path, entry: Mapping[str, Any]) -> bool:
     if is_at_start and os.path.lexists(target) and os.path.samestat(start.lstat(), target.lstat()):
         target.unlink()  # the move was stopped after the link and before the removal
         return True
+    if is_at_start and "points" not in entry and _begins_with(start, target):
+        target.unlink()  # the move was stopped after the copy, or amid it
+        return True
     if not os.path.lexists(target):
         if is_at_start:
             return False
@@ -105,6 +108,17 @@ def _move_back(start: Path, target: Path, entry: Mapping[str, Any]) -> bool:
         target.unlink()
     else:
         move(target, start)
+    return True
+
+
+def _begins_with(path: Path, part: Path) -> bool:
+    """Whether two plain files are there, and the first begins with all bytes of the second."""
+    if not all(file.is_file() and not file.is_symlink() for file in (path, part)):
+        return False
+    with opened(path) as whole_file, opened(part) as copy:
+        while block := copy.read(1 << 20):
+            if whole_file.read(len(block)) != block:
+                return False
     return True
 
 

@@ -49,14 +49,14 @@ def files(tmp_path: Path) -> Path:
     return tmp_path / "from"
 
 
+def refuse(*args: Any, **kwargs: Any) -> None:
+    raise OSError(18, "Invalid cross-device link")
+
+
 @pytest.fixture(params=["", "across"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Moves within a file system, or from one to another, where there can be no hard link."""
     if request.param:
-
-        def refuse(*args: Any, **kwargs: Any) -> None:
-            raise OSError(18, "Invalid cross-device link")
-
         monkeypatch.setattr(os, "link", refuse)
     return request.param
 
@@ -120,6 +120,56 @@ def test_a_stop_at_any_line_can_be_undone(files: Path, tmp_path: Path, monkeypat
     assert contents(files) == before
 
 
+@pytest.mark.parametrize("left", [slice(0), slice(1), slice(1 << 20), slice(None), None])
+def test_what_a_stopped_copy_leaves_is_removed_and_nothing_else_is(
+    left: slice | None, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, content = files / "large.jpg", os.urandom((1 << 20) + 9)
+    start.write_bytes(content)
+    sorter = Sorter(tmp_path / "to", ["cat"], False)
+
+    def stopped(start: Path, target: Path) -> None:
+        target.write_bytes(content[left] if left else b"of somebody else")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sorting, "move", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sorter.put(start, "cat")
+    sorter.close()
+    assert undo(sorter.journal) == ((1, 0) if left else (0, 1))
+    assert start.read_bytes() == content and (tmp_path / "to" / "cat" / "large.jpg").exists() is (left is None)
+
+
+def test_ctrl_c_amid_a_copy_leaves_no_half(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sorting.shutil, "copyfileobj", interrupted)
+    monkeypatch.setattr(os, "link", refuse)
+    target = tmp_path / "copy.jpg"
+    with pytest.raises(KeyboardInterrupt):
+        sorting.move(files / "y.jpg", target)
+    assert not target.exists() and (files / "y.jpg").exists()
+
+
+def test_nothing_is_put_through_a_link(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "dog").symlink_to(files)
+    with pytest.raises(UserError, match="dog is a link"):
+        Sorter(tmp_path / "to", ["cat", "dog"], False)
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["dog"]
+
+
+def test_a_full_disk_leaves_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(sorter: Sorter, entry: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Sorter, "_note", full)
+    with pytest.raises(UserError, match="No space left"):
+        Sorter(tmp_path, ["cat"], False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_cannot_be_moved_stays(files: Path, tmp_path: Path) -> None:
     sorter = Sorter(tmp_path / "to", ["cat"], False)
     with pytest.raises(UserError, match="cannot be put into"):
@@ -162,12 +212,13 @@ def test_a_folder_stands_for_its_only_journal(files: Path, tmp_path: Path) -> No
     to = tmp_path / "to"
     first = sort_all(files, to, link=True)
     assert find_journal(to) == find_journal(first) == first
-    second = Sorter(to, ["cat"], True)
-    second.close()
+    nothing = Sorter(to, ["cat"], True)
+    assert not nothing.close() and find_journal(to) == first
+    second = sort_all(files, to, link=True)
     os.utime(first, (1, 1))
-    with pytest.raises(UserError, match=f"2 journals.*newest first: {second.journal.name}, {first.name}"):
+    with pytest.raises(UserError, match=f"2 journals.*newest first: {second.name}, {first.name}"):
         find_journal(to)
-    for journal in (second.journal, first):
+    for journal in (second, first):
         undo(journal)
     for gone in (first, to):
         with pytest.raises(UserError, match="a journal is removed once all is undone"):
