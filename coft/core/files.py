@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -207,6 +207,25 @@ def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
         for entry in entries:
             if drafts.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
                 os.unlink(entry.path)  # noqa: PTH108
+
+
+def check_replaced(flag: str, path: Path | None, suffixes: Sequence[str]) -> None:
+    """Refuse to replace a file of another kind, such as the image that a shell makes of a pattern.
+
+    Args:
+        flag: What names the file.
+        path: The file that is to be written, if any.
+        suffixes: Endings of files that may be replaced. Empty files, and those without an ending, may be, too.
+
+    Raises:
+        UserError: If there is a file with another ending.
+    """
+    if path is None or path.suffix.lower() in ("", *suffixes) or not path.is_file() or not path.stat().st_size:
+        return
+    raise UserError(
+        f"{flag} {path}: a file is there that may be of another kind; give a new name, or one that ends in "
+        f"{' or '.join(suffixes)}"
+    )
 
 
 def write_table(table: Any, path: Path, **options: Any) -> None:

@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded, silence
-from coft.core.files import replacing
+from coft.core.files import check_replaced, replacing
 from coft.core.sanitize import escaped
 from coft.core.words import counted
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .model import AdaptedModel
 
 log = logging.getLogger(__name__)
+TABLES = (".csv", ".jsonl", ".txt")  # endings of files that may be replaced
 LONGEST_NUMBER = 18  # digits
 EVEN = 0.5  # below it a calibrated confidence says that a class is wrong more often than right
 
@@ -122,6 +123,7 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
         return undo_sorting(args)
     if not args.run or not args.images:
         raise UserError(f"give a run and images; {program} --help says what there is")
+    check_replaced("--output", args.output, TABLES)
     folder = find_model(resolve(args.run))
     if isinstance(sys.stdin, io.TextIOWrapper):  # a list has names of files as they are
         sys.stdin.reconfigure(errors="surrogateescape", newline="\n")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coft.core.errors import Parser
+from coft.core.files import check_replaced
 from coft.report.finished import require_finished
 
 
@@ -51,6 +52,7 @@ def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[s
         UserError: If the run cannot be reviewed, or the port is taken.
     """
     args = make_parser(program, resolve).parse_args(argv)
+    check_replaced("--to", args.to, (".txt",))
     require_finished(args.run)
     from .serve import serve
 

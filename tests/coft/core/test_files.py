@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from coft.core.errors import UserError
-from coft.core.files import check_room, given_path, remedy, replacing, write_table
+from coft.core.files import check_replaced, check_room, given_path, remedy, replacing, write_table
 
 
 def test_what_may_not_be_written_is_not_the_disk_s_fault() -> None:
@@ -88,3 +88,14 @@ def test_a_full_disk_is_refused_at_the_beginning(tmp_path: Path, monkeypatch: py
 def test_what_is_no_path_is_named(value: object) -> None:
     with pytest.raises(UserError, match=r"output is .*expected the path of a file"):
         given_path(value, "output")
+
+
+def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    for name in ("photo.png", "model.json", "old.CSV", "old", "empty.png"):
+        (tmp_path / name).write_text("" if name.startswith("empty") else "content")
+    for name in ("old.CSV", "old", "empty.png", "new.png", "no/new.png"):
+        check_replaced("--output", tmp_path / name, (".csv", ".txt"))
+    for name in ("photo.png", "model.json"):
+        with pytest.raises(UserError, match=rf"--output .*{name}: .*ends in \.csv or \.txt"):
+            check_replaced("--output", tmp_path / name, (".csv", ".txt"))
+    check_replaced("--output", None, (".csv",))
