@@ -179,7 +179,7 @@ def read_split(
     try:
         parts = read_json(path)
         FORM.check(parts)
-        rows: list[list[Row]] = [[_within(*row) for row in parts[part]] for part in PARTS]
+        rows: list[list[Row]] = [[within(*row) for row in parts[part]] for part in PARTS]
     except (OSError, ValueError) as error:
         raise UserError(
             f"split file {path}: expected JSON with train, val and test lists of [path, label, class name] "
@@ -189,16 +189,32 @@ def read_split(
         raise UserError(f"split file {path}: has no test image; fetch the file again")
     if classnames:
         rows = _follow_names(rows, classnames, path)
-    prefixes = {f"{old}/": f"{folder}/" for old, folder in (new_folders or {}).items()}
+    return items_of(dict(zip(PARTS, rows, strict=True)), image_dir, new_folders or {})
+
+
+def items_of(
+    split: Mapping[str, Sequence[Row]], image_dir: Path, new_folders: Mapping[str, str]
+) -> tuple[Items, Items, Items]:
+    """Images of train, val and test.
+
+    Args:
+        split: Rows of each part.
+        image_dir: Folder that the paths are relative to.
+        new_folders: Replacements of first folders of the paths, by name.
+
+    Raises:
+        UserError: If an image is missing.
+    """
+    prefixes = {f"{old}/": f"{folder}/" for old, folder in new_folders.items()}
     train, val, test = (
-        [datum(image_dir / _replace_prefix(image_path, prefixes), label, name) for image_path, label, name in part]
-        for part in rows
+        [datum(image_dir / _replace_prefix(path, prefixes), label, name) for path, label, name in split[part]]
+        for part in PARTS
     )
     return train, val, test
 
 
-def _within(path: str, label: int, name: str) -> Row:
-    """A row of a split file.
+def within(path: str, label: int, name: str) -> Row:
+    """A row of a split file or of annotations.
 
     Raises:
         ValueError: If the path leads out of the data set.

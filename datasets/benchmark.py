@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from coft.core.errors import UserError, did_you_mean
-from coft.core.outside import opened, read_text
+from coft.core.outside import read_text
 
-from .base import DeclaredDataset, Items, Row, dataset_root, datum, read_split
+from .base import DeclaredDataset, Items, Row, dataset_root, datum, items_of, read_split
 from .folders import first_folder, image_files
 from .splits import Split, hold_out, save_split, split_by_class
 
@@ -66,14 +65,12 @@ class SplitDataset(DeclaredDataset):
         if self.sorted_by_class(root):
             return read_parts(root, names)
         split = self.make_split(root, images, names)
+        items = items_of(split, images, self.moved(images))  # before it is stored: an image may be missing
         try:
             save_split(split, path)
         except OSError as error:  # the data root may be read-only: the split is the same every time it is made
             log.warning("%s: the split cannot be stored (%s)", path, error)
-            with tempfile.TemporaryDirectory() as scratch:
-                save_split(split, Path(scratch) / self.split)
-                return read_split(Path(scratch) / self.split, images, names, self.moved(images))
-        return read_split(path, images, names, self.moved(images))
+        return items
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
         """Split the images at random but always in the same way. Their folders are named after their classes."""
@@ -186,31 +183,3 @@ def label_of(folder: Path, names: Sequence[str]) -> int:
         if sorted(WORD.findall(name.lower())) == words:
             return label
     raise UserError(f"folder {folder} is named after no class; {did_you_mean(folder.name, names)}")
-
-
-def read_lines(path: Path) -> list[list[str]]:
-    """The lines of an annotation file, split at blanks. Empty lines are left out.
-
-    Raises:
-        UserError: If the file cannot be read as text.
-    """
-    try:
-        return [line.split() for line in read_text(path).splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
-
-
-def read_mat(path: Path) -> dict[str, Any]:
-    """The variables of a MATLAB file.
-
-    Raises:
-        UserError: If the file cannot be read as one.
-    """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        with opened(path) as file:
-            return loadmat(file, squeeze_me=True)
-    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
-        raise UserError(f"{path} cannot be read as a MATLAB file ({error}); fetch it again") from error

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from coft.core.errors import UserError
 
-from .base import Items, Row, datum
-from .benchmark import read_lines
+from .annotations import read_lines
+from .base import Items, Row, datum, within
 
 log = logging.getLogger(__name__)
 PARTS = ("train", "crossval", "test")
@@ -71,7 +71,10 @@ def read_list(file: Path, classnames: Sequence[str]) -> list[Row]:
                 f"{file}: {' '.join(words)!r} is no path with the number of its class ({_numbers_text(numbers)}); "
                 f"mend it, or take the lists away"
             )
-        rows.append((words[0], int(words[1]) - 1, name))
+        try:
+            rows.append(within(words[0], int(words[1]) - 1, name))
+        except ValueError as error:
+            raise UserError(f"{file}: {error}; mend it, or take the lists away") from error
     return rows
 
 

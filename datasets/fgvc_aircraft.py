@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import Items, datum
-from .benchmark import SplitDataset, read_lines
+from .annotations import read_lines, read_rows
+from .base import PARTS, Items, Row, items_of
+from .benchmark import SplitDataset
 
 
 @DATASET_REGISTRY.register()
@@ -23,14 +23,10 @@ class FGVCAircraft(SplitDataset):
 
     def read(self, root: Path, images: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
         """Read the lists of the three parts."""
-        label_of = {name: label for label, name in enumerate(names)}
 
-        def part(name: str) -> Items:
-            path = self.annotation(root, f"images_variant_{name}.txt")
-            rows = [(image, " ".join(variant)) for image, *variant in read_lines(path)]
-            unknown = [variant for _, variant in rows if variant not in label_of]
-            if unknown:
-                raise UserError(f"{path}: {unknown[0]!r} is no variant of FGVC Aircraft 2013b; fetch it again")
-            return [datum(images / f"{image}.jpg", label_of[variant], variant) for image, variant in rows]
+        def rows(part: str) -> list[Row]:
+            path = self.annotation(root, f"images_variant_{part}.txt")
+            lines = read_lines(path)
+            return read_rows(path, names, lambda: ((f"{image}.jpg", " ".join(variant)) for image, *variant in lines))
 
-        return part("train"), part("val"), part("test")
+        return items_of({part: rows(part) for part in PARTS}, images, {})

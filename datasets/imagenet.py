@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
+from .annotations import read_lines
 from .base import DeclaredDataset, Items, dataset_root, datum
-from .benchmark import read_lines
 from .folders import image_files
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .benchmark import SplitDataset, read_mat
+from .annotations import read_mat, read_rows
+from .benchmark import SplitDataset
 from .splits import Split, split_by_class
 
 
@@ -23,6 +24,7 @@ class OxfordFlowers(SplitDataset):
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
         """Split the images of each class."""
-        labels = read_mat(self.annotation(root, "imagelabels.mat"))["labels"].tolist()
-        rows = [(f"image_{i:05d}.jpg", label - 1, names[label - 1]) for i, label in enumerate(labels, start=1)]
-        return split_by_class(rows)
+        path = self.annotation(root, "imagelabels.mat")
+        content = read_mat(path)
+        numbers = lambda: enumerate(content["labels"].tolist(), start=1)  # noqa: E731
+        return split_by_class(read_rows(path, names, lambda: ((f"image_{i:05d}.jpg", of) for i, of in numbers())))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from .annotations import read_lines, read_rows
 from .base import Row
-from .benchmark import SplitDataset, read_lines
+from .benchmark import SplitDataset
 from .splits import Split, hold_out
 
 
@@ -25,7 +26,8 @@ class OxfordPets(SplitDataset):
         """Hold out validation images of the annotated training part."""
 
         def rows(file: str) -> list[Row]:
-            lines = read_lines(self.annotation(root, f"annotations/{file}"))
-            return [(f"{image}.jpg", int(number) - 1, names[int(number) - 1]) for image, number, *_ in lines]
+            path = self.annotation(root, f"annotations/{file}")
+            lines = read_lines(path)
+            return read_rows(path, names, lambda: ((f"{image}.jpg", int(number)) for image, number, *_ in lines))
 
         return hold_out(rows("trainval.txt"), rows("test.txt"))

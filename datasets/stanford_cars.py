@@ -7,8 +7,9 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from .annotations import read_mat, read_rows
 from .base import Row
-from .benchmark import SplitDataset, read_mat
+from .benchmark import SplitDataset
 from .splits import Split, hold_out
 
 
@@ -40,9 +41,10 @@ class StanfordCars(SplitDataset):
         """Hold out validation images of the annotated training part."""
 
         def rows(part: str, *paths: str) -> list[Row]:
-            cars = read_mat(self.annotation(root, *paths))["annotations"]
-            labels = [int(car["class"]) - 1 for car in cars]
-            return [(f"{part}/{car['fname']}", label, names[label]) for car, label in zip(cars, labels, strict=True)]
+            path = self.annotation(root, *paths)
+            content = read_mat(path)
+            cars = lambda: ((f"{part}/{car['fname']}", car["class"]) for car in content["annotations"])  # noqa: E731
+            return read_rows(path, names, cars)
 
         labelled = "cars_test_annos_withlabels.mat"
         return hold_out(

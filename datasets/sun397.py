@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
+from .annotations import read_lines, read_rows
 from .base import Row
-from .benchmark import SplitDataset, read_lines
+from .benchmark import SplitDataset
 from .splits import Split, hold_out
 
 
@@ -30,16 +30,11 @@ class SUN397(SplitDataset):
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
         """Hold out validation images of the training part of the first partition."""
-        label_of = {name: label for label, name in enumerate(names)}
 
         def rows(file: str) -> list[Row]:
             path = self.annotation(root, file, f"Partitions/{file}")
-            images = [PurePosixPath(image.lstrip("/")) for (image,) in read_lines(path)]
-            named_images = [(str(image), class_of(image)) for image in images]
-            unknown = [name for _, name in named_images if name not in label_of]
-            if unknown:
-                raise UserError(f"{path}: {unknown[0]!r} is no class of SUN397; fetch it again")
-            return [(image, label_of[name], name) for image, name in named_images]
+            images = (PurePosixPath(image.lstrip("/")) for (image,) in read_lines(path))
+            return read_rows(path, names, lambda: ((str(image), class_of(image)) for image in images))
 
         return hold_out(rows("Training_01.txt"), rows("Testing_01.txt"))
 

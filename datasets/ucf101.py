@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
+from .annotations import read_lines, read_rows
 from .base import Row
-from .benchmark import SplitDataset, read_lines
+from .benchmark import SplitDataset
 from .splits import Split, hold_out
 
 
@@ -25,16 +25,11 @@ class UCF101(SplitDataset):
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
         """Hold out validation images of the training part of the first split."""
-        label_of = {name: label for label, name in enumerate(names)}
 
         def rows(file: str) -> list[Row]:
             path = self.annotation(root, f"ucfTrainTestlist/{file}", file)
-            videos = [line[0].split("/") for line in read_lines(path)]
-            named_videos = [(spaced(action), video) for action, video in videos]
-            unknown = [action for action, _ in named_videos if action not in label_of]
-            if unknown:
-                raise UserError(f"{path}: {unknown[0]!r} is no action of UCF101; fetch it again")
-            return [(f"{action}/{Path(video).stem}.jpg", label_of[action], action) for action, video in named_videos]
+            videos = ((spaced(of), Path(video).stem) for of, video in (line[0].split("/") for line in read_lines(path)))
+            return read_rows(path, names, lambda: ((f"{action}/{video}.jpg", action) for action, video in videos))
 
         return hold_out(rows("trainlist01.txt"), rows("testlist01.txt"))
 

@@ -12,7 +12,8 @@ import datasets  # noqa: F401 - registers data sets, which are the subclasses of
 from coft.backbones.load import check_openai, fetch_openai, openai_file, openai_url
 from coft.core.errors import UserError
 from coft.core.outside import read_json
-from datasets.benchmark import SplitDataset, read_lines
+from datasets.annotations import read_lines
+from datasets.benchmark import SplitDataset
 from datasets.folders import first_folder
 from datasets.splits import is_made_here
 from scripts.get_data import is_present

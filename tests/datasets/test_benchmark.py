@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.io
 import yaml
 
 import datasets
@@ -298,6 +300,31 @@ def test_missing_or_broken_annotations(tmp_path: Path, name: str, file: str) -> 
     (tmp_path / file).write_bytes(b"\xff\xfe broken" if file.endswith(".mat") else b"/x/nothing/a.jpg b\n\xff")
     with pytest.raises(UserError, match="fetch it again"):
         load(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["a_0 38 1 1", "a_0 0 1 1", "a_0 one 1 1", "a_0", "../../a_0 1 1 1", "/a_0 1 1 1", f"a_0 {'9' * 5000} 1 1"]
+)
+def test_an_annotation_of_another_layout_is_named_and_makes_no_split(tmp_path: Path, line: str) -> None:
+    MAKERS["OxfordPets"](tmp_path)
+    list_of_images = tmp_path / "oxford_pets" / "annotations" / "trainval.txt"
+    sound = list_of_images.read_text()
+    list_of_images.write_text(f"{sound}{line}\n")
+    with pytest.raises(UserError, match=r"trainval\.txt: expected images and their classes.*fetch it again"):
+        load("OxfordPets", tmp_path)
+    list_of_images.write_text(f"{sound}gone 1 1 1\n")
+    with pytest.raises(UserError, match=r"gone\.jpg is missing"):
+        load("OxfordPets", tmp_path)
+    list_of_images.write_text(sound)
+    assert load("OxfordPets", tmp_path).num_classes == 37, "no split was stored before"
+
+
+@pytest.mark.parametrize("labels", [[[1.5] * 9], [[0] * 9], [["a"] * 9], [[103] * 9], 3, [[]]])
+def test_numbers_of_matlab_that_are_no_classes(tmp_path: Path, labels: Any) -> None:
+    MAKERS["OxfordFlowers"](tmp_path)
+    scipy.io.savemat(tmp_path / "oxford_flowers" / "imagelabels.mat", {"labels": np.array(labels)})
+    with pytest.raises(UserError, match=r"imagelabels\.mat: expected images and their classes"):
+        load("OxfordFlowers", tmp_path)
 
 
 def test_every_list_of_class_names_is_whole() -> None:

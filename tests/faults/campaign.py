@@ -19,7 +19,7 @@ from coft.core.errors import UserError
 from coft.core.experiment import write_json
 from coft.core.files import replacing
 
-from . import benchmarks, clips, formats, histories, keys, places, processes, runs, words
+from . import annotations, benchmarks, clips, formats, histories, keys, places, processes, runs, words
 from .drawing import chosen
 from .formats import Format
 from .oracle import GOOD, SECRET, Case, Found, Result, play
@@ -32,7 +32,7 @@ CATEGORIES: dict[str, tuple[Callable[[], Iterable[Case | Format]], ...]] = {  # 
     "images": (formats.images, places.scenes),
     "classes": (words.names, formats.classes),
     "checkpoints": (clips.backbones, clips.open_clips, runs.checkpoints),
-    "splits": (formats.splits,),
+    "splits": (formats.splits, annotations.annotations),
     "folders": (runs.left_files, runs.caches, places.scenes),
     "places": (places.folders, places.scenes),
     "archives": (formats.archives,),
