@@ -62,19 +62,26 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
             archive.unlink(missing_ok=True)
             raise
         except BROKEN as error:
-            archive.unlink(missing_ok=True)
-            reason = str(error).split("\n")[0].rstrip(":") or type(error).__name__
-            kind = f"is no whole {archive.suffix[1:]} file" if archive.suffix in KINDS else "is damaged"
-            raise UserError(f"{archive.name} {kind} ({reason}) and was removed; run this again") from error
+            raise _broken(archive, error) from error
         except FileNotFoundError as error:
             raise UserError(f"{archive.name}: no {inner} in it; it is another archive than expected") from error
         except OSError as error:
+            if error.errno is None:  # bz2 has no error of its own
+                raise _broken(archive, error) from error
             raise UserError(
                 f"{archive.name} cannot be extracted to {root} ({error.strerror or error}); "
                 f"see to space and permissions"
             ) from error
         for source, target in moves.items():
             _move(folder / source, root / target, archive)
+
+
+def _broken(archive: Path, error: Exception) -> UserError:
+    """Remove a damaged archive; returns the error that says so."""
+    archive.unlink(missing_ok=True)
+    reason = str(error).split("\n")[0].rstrip(":") or type(error).__name__
+    kind = f"is no whole {archive.suffix[1:]} file" if archive.suffix in KINDS else "is damaged"
+    return UserError(f"{archive.name} {kind} ({reason}) and was removed; run this again")
 
 
 def _remove_abandoned(root: Path) -> None:

@@ -243,6 +243,7 @@ def archives() -> Iterator[Format]:
     links = [(target, kind) for target in INPUTS["links in archives"] for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE)]
     links += [("", tarfile.CHRTYPE), ("", tarfile.FIFOTYPE)]
     packers: dict[str, Callable[..., bytes]] = {"zip": zipped, "tar": partial(tar, mode="w"), "tgz": tar}
+    packers |= {kind: partial(tar, mode=f"w:{kind}") for kind in ("bz2", "xz")}
     for kind, pack in packers.items():
         refused = GARBAGE | without(PLACES, "100 GB of nothing")  # Python's lzma passes over zeros four at a time
         either = dict(DAMAGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def test_hostile_archives_write_nothing(kind: str, tmp_path: Path) -> None:
 
 WHOLE = {"tar": tar({"ok": bytes(range(256)) * 99}), "zip": zipped({"ok": bytes(range(256)) * 99})}
 XZ, BZ2 = (tar({"ok": bytes(range(256)) * 99}, mode=f"w:{kind}") for kind in ("xz", "bz2"))
+LONG = tar({"ok": random.Random(0).randbytes(3 << 20)}, mode="w:bz2")  # of several blocks
 ENCRYPTED = bytearray(WHOLE["zip"])
 for signature, flag_offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
     ENCRYPTED[ENCRYPTED.index(signature) + flag_offset] |= 1
@@ -75,6 +77,7 @@ DAMAGED = {
     "xz cut off": XZ[:-40],
     "bz2 with flipped bits": BZ2[:100] + b"\x00" * 20 + BZ2[120:],
     "bz2 cut off": BZ2[:-40],
+    "bz2 with flipped bits late": LONG[: 2 << 20] + b"\x00" * 20 + LONG[(2 << 20) + 20 :],
     "gz with a wrong sum": WHOLE["tar"][:-8] + b"\x00" * 8,
     "encrypted zip": bytes(ENCRYPTED),
     "tar cut off": WHOLE["tar"][:-40],
