@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from coft.adapted import Adapted
+from coft.core.errors import UserError
 from coft.core.experiment import claim
 from coft.core.files import check_apart, ensure_folder, given_path, write_table, writing
 from coft.core.finite import check_models
@@ -23,6 +24,7 @@ from coft.core.lock import sole
 from coft.core.progress import bar, lines, log_file, said
 from coft.core.progress import progress as bars
 from coft.core.sanitize import some_of
+from coft.core.settings import shown
 from coft.engine import state
 from coft.engine.class_names import CLASSES, GENERIC, Classes, Given, class_list, given_classes, write_classes
 from coft.engine.config import Config, settle, spec_of
@@ -85,10 +87,12 @@ def adapt(
         ```
     """
     spec, names = spec_of(method), given_classes(classes)
+    if not isinstance(progress, bool):
+        raise UserError(f"progress is {shown(progress)}; expected True or False")
     cfg = settle(spec, backbone, seed, "" if output is None else str(given_path(output, "output")), settings)
     spec.settings_of(cfg)  # a mistake is to be known before images are read
-    if output is not None and is_path(images) and Path(images).expanduser().is_dir():
-        check_apart(Path(images).expanduser(), Path(cfg.OUTPUT_DIR), "output")
+    if output is not None and is_path(images) and (folder := given_path(images, "images")).is_dir():
+        check_apart(folder, Path(cfg.OUTPUT_DIR), "output")
     untouched = torch.random.fork_rng(devices=[])  # models are built with random weights at first
     with bars(progress), lines(progress), untouched:
         return Run(cfg, spec, names, collect_images(images)).adapted()

@@ -13,6 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from .adapted import Adapted
 from .api import adapt
+from .core.errors import UserError
+from .core.forms import Anything, Misfit, mapping
 from .engine.class_names import Given
 
 
@@ -73,7 +75,12 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             UserError: Naming what cannot be read, or a setting that is wrong.
         """
-        options = {"method": self.method, **(self.settings or {})}
+        settings = {} if self.settings is None else self.settings
+        try:
+            mapping(Anything()).check(settings, "settings")
+        except Misfit as error:
+            raise UserError(f"{error}; give settings by their names") from error
+        options = {"method": self.method, **settings}
         args = X, self.classes, self.backbone, self.output, self.random_state, self.progress
         self.adapted_ = adapt(*args, **options)
         self.classes_, self.labels_ = self.adapted_.classes_, self.adapted_.labels_

@@ -12,6 +12,7 @@ from coft.core import forms
 from coft.core.errors import UserError
 from coft.core.forms import Anything, List, PathText, Record, Text, whole
 from coft.core.outside import read_json
+from coft.core.paths import expanded
 from coft.engine.class_names import check_classnames
 from dassl.data.datasets import DatasetBase, Datum
 
@@ -265,7 +266,7 @@ def datum(path: Path, label: int, classname: str) -> Datum:
 
 def dataset_root(cfg: Any) -> Path:
     """Return the folder of all data sets (DATASET.ROOT, which the scripts take from $DATA)."""
-    return Path(cfg.DATASET.ROOT or "data").expanduser().resolve()
+    return expanded(cfg.DATASET.ROOT or "data").resolve()
 
 
 def require(path: Path, dataset: str, how: str) -> Path:

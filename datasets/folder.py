@@ -10,6 +10,7 @@ from typing import Any
 
 from coft.core.errors import UserError, did_you_mean
 from coft.core.files import check_apart
+from coft.core.paths import expanded
 from coft.engine.class_names import Classes, read_classes
 from coft.engine.predictions import write_rows, write_skipped
 from coft.images.index import Entry, index_folder
@@ -89,7 +90,7 @@ def find_folder(images: str) -> Path:
     """
     if not images:
         raise UserError("data set folder: --images is missing; give the folder that has your images")
-    folder = Path(images).expanduser().resolve()
+    folder = expanded(images).resolve()
     if not folder.is_dir():
         raise UserError(f"--images {folder}: {'is no folder' if folder.exists() else 'no such folder'}; check the path")
     return folder

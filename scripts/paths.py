@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from coft.core.paths import expanded
+
 
 def called_from(path: str | Path) -> Path:
     """A path that a user wrote, as seen from the project's root. CALLED_FROM is the folder of the caller."""
     caller = Path(os.environ.get("CALLED_FROM") or ".")
-    user_path = Path(path).expanduser()
+    user_path = expanded(path)
     return user_path if caller.resolve() == Path.cwd() else caller / user_path
 
 

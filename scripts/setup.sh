@@ -85,8 +85,10 @@ setup_command() {
   local command
   command=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')/coft
   if [ -e "$command" ] && ! grep -q sys.path.insert "$command"; then return; fi # pip's
-  printf '#!%s\nimport sys\n\nsys.path.insert(0, %s)\nfrom coft.cli.main import run\n\nrun()\n' \
+  printf '#!%s\nimport os.path\nimport sys\n\nCHECKOUT = %s\nif not os.path.isdir(CHECKOUT):\n' \
     "$("$PYTHON" -c 'import sys; print(sys.executable)')" "$("$PYTHON" -c 'import os; print(repr(os.getcwd()))')" >"$command"
+  printf '%s\n' '    sys.stderr.write(f"error: {CHECKOUT} is gone, whose command this is; call a script of another checkout\n")' \
+    '    sys.exit(2)' 'sys.path.insert(0, CHECKOUT)' 'from coft.cli.main import run' '' 'run()' >>"$command"
   chmod +x "$command"
 }
 

@@ -24,7 +24,7 @@ from coft.backbones.open_clip_names import ALIASES, is_open_clips
 from coft.core.errors import UserError, did_you_mean
 from coft.core.finite import check_finite
 from coft.core.network import reachable
-from coft.core.paths import HOME
+from coft.core.paths import HOME, expanded
 from coft.core.tensors import Tensors
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def _locate(name: str) -> Path:
         return EMBEDDED[name]
     if name in clip.available_models():
         return fetch_openai(name)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         return path
     if path.suffix in {".pt", ".pth"} or path.is_absolute():
@@ -164,7 +164,7 @@ def openai_url(name: str) -> str:
 
 def openai_file(name: str) -> Path:
     """The path at which the package `clip` keeps a CLIP of OpenAI. The file may not exist."""
-    return Path("~/.cache/clip").expanduser() / openai_url(name).split("/")[-1]
+    return expanded("~/.cache/clip") / openai_url(name).split("/")[-1]
 
 
 def fetch_openai(name: str) -> Path:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from coft.core.errors import UserError
+from coft.core.paths import expanded
 
 SEPARATOR = "+"
 
@@ -15,7 +14,7 @@ def member_names(name: str) -> list[str]:
     Raises:
         UserError: If there are more than two, or one is there twice, or has no name.
     """
-    if SEPARATOR not in name or Path(name).expanduser().exists():
+    if SEPARATOR not in name or expanded(name).exists():
         return [name]
     names = [part.strip() for part in name.split(SEPARATOR)]
     if len(names) != 2 or len(set(names)) != 2 or not all(names):

@@ -33,7 +33,7 @@ from coft.core.forms import (
 )
 from coft.core.network import hub
 from coft.core.outside import read_json
-from coft.core.paths import HOME
+from coft.core.paths import HOME, expanded
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def local_path(name: str) -> Path | None:
     if name in ALIASES:
         return ALIASES[name]
     written = name.removeprefix(PREFIX)
-    path = Path(written).expanduser()
+    path = expanded(written)
     looks_like_path = written.startswith((".", "/", "~")) or path.suffix in SUFFIXES
     return path if looks_like_path or path.exists() else None
 
@@ -157,8 +157,8 @@ def _from_disk(name: str, path: Path) -> Source:
         hint = "check it out again" if name in ALIASES else "give a folder as open_clip writes it"
         raise UserError(f"backbone {name}: {path} is not there; {hint}")
     folder = path if path.is_dir() else path.parent
-    config_beside = path.with_suffix(".json")
-    content = _read_config(name, config_beside if path.is_file() and config_beside.is_file() else folder / CONFIG)
+    beside = path.with_suffix(".json") if path.is_file() else path
+    content = _read_config(name, beside if beside.is_file() else folder / CONFIG)
     weights = partial(_weights_in, name, folder) if path.is_dir() else partial(Path, path)
     return Source(name, content["model_cfg"], content.get("preprocess_cfg") or {}, weights, folder)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coft.core.errors import Parser, UserError
-from coft.core.files import check_there
+from coft.core.files import check_there, given_path
 from coft.core.progress import AboveBars
 
 METHODS = ("coft", "coft+")
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: If an argument or a file is wrong.
     """
     args = make_parser().parse_intermixed_args(argv)
-    check_there(Path(args.images).expanduser())  # before torch is imported, which takes seconds
+    check_there(given_path(args.images, "IMAGES"))  # before torch is imported, which takes seconds
     from coft.api import adapt
     from coft.engine.config import parse, spec_of
 

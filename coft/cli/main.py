@@ -145,21 +145,21 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0; 2 for a mistake of the user; 130 for an interrupt.
     """
+    return guarded(lambda: call_command(argv), "interrupted; the same command goes on from the last finished epoch")
+
+
+def call_command(argv: Sequence[str]) -> int:
+    """Call the subcommand that the first argument names, or say which there are.
+
+    Raises:
+        UserError: If there is no such subcommand.
+    """
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
     if argv[0] == "--version":
         print(f"coft {coft.__version__}")
         return 0
-    return guarded(lambda: call_command(argv), "interrupted; the same command goes on from the last finished epoch")
-
-
-def call_command(argv: Sequence[str]) -> int:
-    """Call the subcommand that the first argument names.
-
-    Raises:
-        UserError: If there is no such subcommand.
-    """
     if argv[0] not in COMMANDS:
         raise UserError(f"unknown command {argv[0]!r}; {did_you_mean(argv[0], COMMANDS)}")
     return COMMANDS[argv[0]][0](argv[1:])

@@ -48,7 +48,9 @@ def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same c
     with suppress(AttributeError):  # a stream that somebody put there
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file's name may be no text
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()  # a full disk is to be said here, and not while Python ends
+        return code
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         return INTERRUPTED
@@ -71,6 +73,9 @@ def fill_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # Python found it closed
+            setattr(sys, name, os.fdopen(os.dup(number), "w" if number else "r"))
 
 
 def end_of_thread(args: threading.ExceptHookArgs) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from coft.core.errors import UserError
 from coft.core.forms import PathText
+from coft.core.paths import expanded
 from coft.core.settings import shown
 
 ABANDONED = 3600  # seconds after which a draft is nobody's
@@ -37,8 +38,8 @@ def given_path(path: Any, name: str) -> Path:
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not PathText().takes(text):
-        raise UserError(f"{name} is {shown(path)}; expected {PathText().expected}")
-    return Path(text).expanduser()
+        raise UserError(f"{name} is {shown(text)}; expected {PathText().expected}")
+    return expanded(text)
 
 
 def ensure_folder(path: Path, flag: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from .sanitize import has_controls
 from .settings import shown
 
+NAME_MAX = 255  # bytes of a name in a folder
 LARGEST = 2**53  # of a whole number: what JSON keeps in all languages
 
 
@@ -143,7 +144,8 @@ class PathText(Form):
 
     def _takes(self, value: Any) -> bool:
         try:
-            return isinstance(value, str) and 0 < len(os.fsencode(value)) <= self.longest and "\0" not in value
+            data = os.fsencode(value) if isinstance(value, str) else b""
+            return 0 < len(data) <= self.longest and b"\0" not in data and max(map(len, data.split(b"/"))) <= NAME_MAX
         except UnicodeEncodeError:  # half a character
             return False
 

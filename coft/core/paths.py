@@ -15,6 +15,11 @@ INSTALLED = WITHIN.is_dir()
 HOME = WITHIN if INSTALLED else PACKAGE.parent
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path as a user writes it, with the home for a ~; that of nobody stays as it is, as in a shell."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises where there is no such user
+
+
 def cache_folder() -> Path:
     """Where the features and the indices of folders are kept that another run can use again.
 
@@ -23,7 +28,6 @@ def cache_folder() -> Path:
     folder = HOME / "cache"
     if not INSTALLED and os.access(folder if folder.exists() else HOME, os.W_OK):
         return folder
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "coft"
-    except RuntimeError:  # a user without a home, as in some containers
-        return Path(tempfile.gettempdir()) / f"coft-{os.getuid()}"
+    kept = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    # a user may have no home, as in some containers
+    return kept / "coft" if not str(kept).startswith("~") else Path(tempfile.gettempdir()) / f"coft-{os.getuid()}"

@@ -46,7 +46,10 @@ def world() -> World:
 
 def several() -> bool:
     """Whether torchrun, or something like it, has started this process with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not (size.isascii() and size.isdecimal() and len(size) < 7):
+        raise UserError(f"WORLD_SIZE is {size!r}; expected a number of processes, as torchrun sets it, or nothing")
+    return int(size) > 1
 
 
 def join(store: Any = None, rank: int | None = None, size: int | None = None) -> World:

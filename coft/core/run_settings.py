@@ -100,6 +100,7 @@ class Train:
         True,
         "CoFT, CoFT+: where CLIP hardly knows the classes, train nothing and predict by zero-shot CLIP",
         phase2=False,
+        adapt=True,
     )
     phase1_from: str = setting(  # free, for Phase I of the same settings has the same bits
         "", "output folder of a run whose Phase I this one takes, to differ in Phase II", free=True

@@ -16,6 +16,7 @@ from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.core.forms import List, Misfit, Text
 from coft.core.outside import read_text
+from coft.core.paths import expanded
 from coft.core.sanitize import has_controls
 from coft.core.settings import shown
 
@@ -55,7 +56,7 @@ def read_classes(text: str, flag: str = "--classes") -> Classes:
     Raises:
         UserError: If there is no such file, it is no text, it has no name, or one that is empty or stands twice.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     if is_file(path):
         return _read_file(path, flag)
     if "," not in text:
@@ -76,7 +77,9 @@ def given_classes(classes: Given) -> Classes:
         UserError: If these are no names that a classifier can be built on.
     """
     if isinstance(classes, (str, os.PathLike)):
-        result = read_classes(os.fspath(classes), "classes")
+        if not isinstance(text := os.fspath(classes), str):
+            raise UserError(f"classes is {shown(text)}; expected a text")
+        result = read_classes(text, "classes")
     else:
         names = [str(name) if isinstance(name, str) else name for name in _listed(classes)]
         if wrong := [number for number, name in enumerate(names) if not isinstance(name, str)]:
@@ -94,9 +97,12 @@ def given_classes(classes: Given) -> Classes:
 
 
 def _listed(classes: Any) -> list[Any]:
-    if isinstance(classes, (bytes, set, frozenset)) or not isinstance(classes, Iterable):
-        raise UserError(f"classes is {shown(classes)}; expected texts in an order, the names of the classes")
-    return list(itertools.islice(classes, MOST + 1))
+    try:
+        if isinstance(classes, (bytes, set, frozenset)):
+            raise TypeError("they have no order")
+        return list(itertools.islice(classes, MOST + 1))
+    except TypeError as error:  # an array of no dimension says that it can be gone through, and cannot
+        raise UserError(f"classes is {shown(classes)}; expected texts in an order, the names of the classes") from error
 
 
 def _sentences(name: str, given: Any) -> list[str]:

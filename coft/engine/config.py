@@ -16,6 +16,7 @@ import yaml
 
 from coft.core.config_files import evaluated, read_config
 from coft.core.errors import UserError, did_you_mean
+from coft.core.files import given_path
 from coft.core.precision import AUTO
 from coft.core.run_settings import RUN_KEYS
 from coft.core.settings import Key, checked, flatten
@@ -115,6 +116,7 @@ def settle(spec: MethodSpec, backbone: str, seed: int, output: str, arguments: M
     settings = declared(spec)
     key = replace(settings["MODEL.BACKBONE.NAME"], name="backbone")
     backbone = checked(key, os.fspath(backbone) if isinstance(backbone, os.PathLike) else backbone)
+    given_path(backbone, "backbone")  # a name that is none, such as one of 5,000 characters, is no path, either
     changes = {_key(spec, name).name: checked(replace(_key(spec, name), name=name), x) for name, x in arguments.items()}
     changes |= {"TRAINER.NAME": spec.trainer, "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "Folder"}
     changes |= {"SEED": checked(replace(settings["SEED"], name="seed"), seed), "OUTPUT_DIR": output}

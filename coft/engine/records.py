@@ -38,10 +38,12 @@ class History:
         self.path, self.writes = folder / "metrics.csv", writes
         earlier = resume_from / "metrics.csv"
         self.rows: list[Row] = []
+        self._columns: list[str] = []
         if epochs_done > 0:
             try:
                 rows = csv.DictReader(read_text(earlier).splitlines())  # pandas may round the last bit
                 self.rows = [row for row in map(_typed, rows) if row["epoch"] <= epochs_done]
+                self._columns = list(rows.fieldnames or ())  # a row that is read has no name of what it does not know
             except MISSING:
                 return
             except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
@@ -50,8 +52,9 @@ class History:
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
         """Add a row (epochs count from 1; 0 is before training) and write the file."""
         self.rows.append({"epoch": epoch, "stage": stage, **numbers})
+        self._columns = list(dict.fromkeys([*self._columns, *self.rows[-1]]))
         if self.writes:
-            write_table(pd.DataFrame(self.rows), self.path)
+            write_table(pd.DataFrame(self.rows, columns=self._columns), self.path)
 
     def stage(self, name: str) -> Row:
         """The last of each number of a stage (not every epoch has them all); empty if there is no row."""

@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 
 from coft.core.errors import UserError
-from coft.core.files import check_there
+from coft.core.files import check_there, given_path
+from coft.core.forms import PathText
 from coft.core.progress import bar
+from coft.core.settings import shown
 from coft.core.tensors import FLOATS, WHOLE, flaw
 from coft.core.threads import map_threaded
 from coft.core.words import counted
@@ -73,8 +75,7 @@ def collect_images(images: Any) -> ImageSet:
     Raises:
         UserError: If `images` has another form, or no image can be read.
     """
-    if is_path(images) and Path(images).expanduser().is_dir():
-        folder = Path(images).expanduser().resolve()
+    if is_path(images) and (folder := given_path(images, "images").resolve()).is_dir():
         image_set = _from_entries(folder, index_folder(folder))
     elif holds_paths(items := sequence_of(images)):
         entries = [Entry(os.fspath(path_of(items, number)), 0, 0) for number in range(count_of(items))]
@@ -104,7 +105,7 @@ def sequence_of(images: Any) -> Any:
         UserError: If `images` has another form.
     """
     if is_path(images):
-        path = Path(images).expanduser()
+        path = given_path(images, "images")
         check_there(path)
         if path.is_dir():
             return sorted(str(path.resolve() / entry.path) for entry in list_images(path.resolve()))
@@ -181,6 +182,8 @@ def path_of(images: Any, number: int) -> Any:
     """
     if not is_path(path := _item(images, number)):
         raise UserError(f"image {number} is of type {type(path).__name__}, and others are paths; {EXPECTED}")
+    if not PathText().takes(text := os.fspath(path)):
+        raise UserError(f"image {number} is {shown(text)}; expected {PathText().expected}")
     return path
 
 
@@ -209,7 +212,7 @@ def dense(tensor: torch.Tensor, name: str) -> torch.Tensor:
         raise UserError(f"{name} {reason}; give a dense tensor")
     if tensor.dtype not in (*FLOATS, *WHOLE, torch.bool):
         raise UserError(f"{name} has dtype {tensor.dtype}; expected uint8, or floats from 0 to 1")
-    return (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().resolve_neg()
 
 
 def image_of(item: Any, name: str) -> Image.Image:
@@ -234,7 +237,9 @@ def image_of(item: Any, name: str) -> Image.Image:
         check_sides(*item.size)
         check_size(*item.size)
         return rgb(item)
-    except (ValueError, OSError, AttributeError, TypeError) as error:  # of a closed image, or one without content
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:  # a closed image, one without content, or what a decoder raises on damaged bytes
         raise UserError(f"image {name} cannot be read ({_said(error)}); give another") from error
 
 

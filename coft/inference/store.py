@@ -27,6 +27,7 @@ from coft.core.files import remedy, replacing
 from coft.core.finite import check_finite
 from coft.core.forms import Record
 from coft.core.outside import opened
+from coft.core.paths import expanded
 from coft.core.precision import PRECISIONS, PREDICTIONS, faster_precision
 from coft.core.tensors import Array, floats, load_safetensors
 from coft.images.reading import Decoding
@@ -122,7 +123,7 @@ def portable_name(name: str) -> str:
     """A backbone's name that does not depend on the working directory: a path becomes absolute."""
     if len(names := member_names(name)) > 1:
         return SEPARATOR.join(map(portable_name, names))
-    path = local_path(name) if is_open_clips(name) else Path(name).expanduser()
+    path = local_path(name) if is_open_clips(name) else expanded(name)
     if name in backbone_names() or path is None or not path.exists():
         return name
     prefix = name[: name.index(":") + 1] if is_open_clips(name) else ""

@@ -20,6 +20,7 @@ from .plan import Grid, Run
 from .tables import made_by
 
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
+MOST_PARTS = 10_000  # of a benchmark
 SEEDS = (1, 2, 3)  # of who names none
 OWN_IMAGES = "folder"  # the data set of a user's own images
 
@@ -143,8 +144,10 @@ def _numbers(text: str) -> list[int]:
 def _part(text: str) -> tuple[int, int]:
     """Which part of how many."""
     numbers = [int(word) for word in text.split("/") if word.isdecimal()]
-    if len(numbers) != 2 or text.count("/") != 1 or not 1 <= numbers[0] <= numbers[1]:
-        raise argparse.ArgumentTypeError(f"expected I/N, such as 1/4 for the first of four parts, not {text!r}")
+    if len(numbers) != 2 or text.count("/") != 1 or not 1 <= numbers[0] <= numbers[1] <= MOST_PARTS:
+        raise argparse.ArgumentTypeError(
+            f"expected I/N, such as 1/4 for the first of four parts, at most {MOST_PARTS:,}, not {text!r}"
+        )
     return numbers[0], numbers[1]
 
 

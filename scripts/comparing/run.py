@@ -208,7 +208,8 @@ def _finish(job: Job, progress: Progress) -> str | None:
 
 def child_environment(jobs: int) -> dict[str, str]:
     """Environment of a run: its share of the threads, no bars in its log."""
-    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one a level of nesting
+    threads = int(first) if re.fullmatch("[1-9][0-9]{0,5}", first) else len(os.sched_getaffinity(0))
     return {
         **os.environ,
         "OMP_NUM_THREADS": str(max(1, threads // jobs)),

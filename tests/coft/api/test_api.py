@@ -231,6 +231,26 @@ def closed() -> Image.Image:
     return image
 
 
+class BytesPath(os.PathLike):
+    """A path in bytes, which no API of ours takes."""
+
+    def __fspath__(self) -> bytes:
+        return b"photos"
+
+
+class Lazy(Image.Image):
+    """An image whose decoder fails when pixels are read, as those of some formats do."""
+
+    def load(self) -> Any:
+        raise SyntaxError("broken PNG file")
+
+
+def lazy() -> Image.Image:
+    image = Lazy()
+    image._size, image._mode = (64, 64), "RGB"  # type: ignore[attr-defined]
+    return image
+
+
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"phase1__epoch": 2}, "unknown setting 'phase1__epoch'; did you mean 'phase1__epochs'?"),
     ({"phase1__epochs": 2.5}, "phase1__epochs is 2.5; expected a whole number of at least 1"),
@@ -270,6 +290,19 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"backbone": None}, "backbone is None; expected text"),
     ({"backbone": "a\0b"}, "backbone is 'a\\x00b'"),
     ({"method": ["coft"]}, "method is ['coft']"),
+    ({"images": ""}, "images is ''; expected the path of a file"),
+    ({"images": "~nobody-has-this-name/x"}, "images ~nobody-has-this-name/x: no such folder"),
+    ({"images": "x" * 300}, "images is 'xxx"),
+    ({"images": BytesPath()}, "images is b'photos'"),
+    ({"images": [BytesPath()]}, "image 0 is b'photos'"),
+    ({"images": [lazy()]}, "image 0 cannot be read (SyntaxError: broken PNG file)"),
+    ({"classes": np.array(1)}, "classes is array(1); expected texts"),
+    ({"classes": torch.tensor(1)}, "classes is tensor(1); expected texts"),
+    ({"classes": BytesPath()}, "classes is b'photos'; expected a text"),
+    ({"classes": "~nobody-has-this-name/x"}, "classes ~nobody-has-this-name/x: no such file"),
+    ({"backbone": "x" * 5000}, "backbone is 'xxx"),
+    ({"backbone": "~nobody-has-this-name/x"}, "unknown backbone '~nobody"),
+    ({"progress": np.array(["a", "b"])}, "progress is array"),
     ({"output": 5}, "output is 5; expected the path of a file"),
     ({"output": ""}, "output is ''"),
 ]

@@ -94,3 +94,9 @@ def test_probabilities_go_with_the_classes(fitted: coft.CoFTClassifier, pictures
     shares = fitted.predict_proba(pictures)
     assert shares.shape == (24, 3) and shares.sum(axis=1) == pytest.approx(np.ones(24), abs=1e-5)
     assert list(fitted.classes_[shares.argmax(axis=1)]) == list(fitted.predict(pictures))
+
+
+@pytest.mark.parametrize("settings", [["prec"], "prec", 5, {1: 2}])
+def test_settings_that_are_none_are_named(settings: Any) -> None:
+    with pytest.raises(coft.UserError, match=r"^settings (is|has) "):
+        coft.CoFTClassifier(CLASSNAMES, settings=settings).fit([np.zeros((64, 64), np.uint8)] * 2)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from yacs.config import CfgNode
@@ -83,12 +85,13 @@ def test_a_checkout_that_cannot_be_written_to_has_its_cache_with_the_user(
 
 
 def test_a_user_without_a_home_has_a_cache_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
+    def homeless(number: int) -> Any:
+        raise KeyError(f"uid not found: {number}")
 
     monkeypatch.setattr(places, "INSTALLED", True)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "expanduser", homeless)
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", homeless)
     assert places.cache_folder().name.startswith("coft-")
 
 

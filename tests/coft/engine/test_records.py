@@ -57,3 +57,13 @@ def test_a_backend_of_matplotlib_that_is_none_ends_no_run(tmp_path: Path, monkey
     monkeypatch.setenv("MPLBACKEND", "Qt4Agg")
     import_matplotlib()
     assert os.environ["MPLBACKEND"] == "Qt4Agg" == sys.modules["matplotlib"].rcParams["backend"]
+
+
+def test_a_history_that_is_gone_on_with_has_the_same_columns(tmp_path: Path) -> None:
+    for name in ("at once", "stopped"):
+        history = History(tmp_path / name, tmp_path / name, 0)
+        history.add(1, "phase1", precision=float("nan"), seconds=1.0)
+        if name == "stopped":
+            history = History(tmp_path / name, tmp_path / name, 1)
+        history.add(2, "phase1", accuracy_both=50.0, precision=0.5, seconds=2.0)
+    assert len({(tmp_path / name / "metrics.csv").read_bytes() for name in ("at once", "stopped")}) == 1

@@ -4,9 +4,11 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from coft.core.errors import UserError
+from coft.images.image_sources import image_of
 from coft.images.reading import decode_image
 
 from .encoding import encode
@@ -97,3 +99,9 @@ def test_whatever_a_decoder_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("coft.images.reading.rgb", broken)
     with pytest.raises(UserError, match=r"a\.png cannot be read \(buffer is not large enough\)"):
         decode_image(encode(Image.fromarray(GREY)), "a.png")
+
+
+def test_a_tensor_that_is_a_negated_view_is_an_image() -> None:
+    pixels = torch.rand(64, 64)
+    view = torch.complex(torch.zeros(64, 64), -pixels).conj().imag
+    assert view.is_neg() and image_of(view, "0").tobytes() == image_of(pixels, "0").tobytes()
