@@ -25,7 +25,7 @@ import trainers  # noqa: E402
 from coft.core import processes  # noqa: E402
 from coft.core.errors import Parser, UserError  # noqa: E402
 from coft.core.exit_codes import INTERRUPTED, MISTAKE, as_user_error, guarded  # noqa: E402
-from coft.core.experiment import CONFIG, FREE_KEYS, claim, flatten  # noqa: E402
+from coft.core.experiment import CONFIG, FREE_KEYS, OF_RUNS, claim, flatten  # noqa: E402
 from coft.core.files import ensure_folder  # noqa: E402
 from coft.core.lock import sole  # noqa: E402
 from coft.core.outside import read_text  # noqa: E402
@@ -131,7 +131,7 @@ def emptied_after_mistakes(folder: Path, new: Sequence[Path] | None = None) -> I
         yield
     except Exception:
         if empty and folder.is_dir() and not any(folder.rglob("*.pth.tar*")):
-            for path in folder.iterdir():
+            for path in {place for name in OF_RUNS for place in folder.glob(name)}:  # not what others have put there
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
             for place in new:
                 with suppress(OSError):  # somebody else may have put something there

@@ -23,7 +23,7 @@ def read_lines(path: Path) -> list[list[str]]:
         UserError: If the file cannot be read as text.
     """
     try:
-        return [line.split() for line in read_text(path).splitlines() if line.strip()]
+        return [line.split() for line in read_text(path).split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
 

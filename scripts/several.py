@@ -16,6 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from coft.core.errors import UserError
 from coft.core.processes import GOES_ON
 
+MOST_PROCESSES = 16  # without GPUs, where there are not more cores
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
 
@@ -53,8 +54,9 @@ def configured(gpus: int, machines: int, endpoint: str) -> LaunchConfig:
         UserError: If so many processes cannot be.
     """
     there = torch.cuda.device_count()
-    if gpus < 1 or (there and gpus > there):
-        what = f"1 to {there}, the GPUs of this machine" if there else "at least 1"
+    most = there or max(MOST_PROCESSES, os.cpu_count() or 1)
+    if not 1 <= gpus <= most:
+        what = f"1 to {most}" + (", the GPUs of this machine" if there else "")
         raise UserError(f"--gpus is {gpus}; expected {what}")
     if machines < 1 or (machines > 1 and not endpoint):
         raise UserError(f"--nnodes is {machines}; several machines need --rdzv-endpoint HOST:PORT, one of them")

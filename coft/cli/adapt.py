@@ -73,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
         name, equals, text = word.partition("=")
         if not equals:
             raise UserError(f"{word!r} is no setting; write NAME=VALUE, such as phase1__epochs=2")
+        if name in settings:
+            raise UserError(f"{word!r}: {name} is given twice; leave one out")
         settings[name] = parse(spec, name, text)
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(handlers=[AboveBars()], level=level, format="%(message)s", force=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -60,6 +61,14 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
 RESULTS = ("*.pth.tar*", "*/*.pth.tar*", "*/checkpoint", "resume.pt", "model", "summary.json", "*predictions.csv")
 
 
+REPLACED = (  # what a run writes
+    *("labels.csv", "predictions.csv", "pseudo_labels.csv", "metrics.csv", "skipped.csv", "doubtful_names.csv"),
+    *("classes.txt", "summary.json", "report.html", "curves.png", "model", "resume.pt"),
+)
+
+OF_RUNS = (CONFIG, "log.txt*", "tensorboard", *REPLACED)  # what is there before the first checkpoint, or may be
+
+
 def has_results(folder: Path) -> bool:
     """Whether a run has left anything in a folder that took it time: models, a state to go on from, predictions."""
     return any(next(folder.glob(pattern), None) for pattern in RESULTS)
@@ -89,6 +98,11 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
         if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
             raise UserError(
                 f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another {flag}"
+            )
+        if there := [name for name in REPLACED if os.path.lexists(folder / name)]:
+            raise UserError(
+                f"output folder {folder} has {there[0]} and no {CONFIG}, so it is no run's, and a run would replace "
+                f"that; choose another {flag}"
             )
         check_room(folder)
         with replacing(folder / CONFIG) as draft:

@@ -154,7 +154,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="coft-") as place:
             draft = Path(place) / f"draft{path.suffix}"
             yield draft
-            with draft.open("rb") as source, os.fdopen(os.open(target, os.O_WRONLY | os.O_APPEND), "wb") as sink:
+            # O_NONBLOCK: a pipe that nobody reads is an error, and not waited for
+            number = os.open(target, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+            os.set_blocking(number, True)
+            with draft.open("rb") as source, os.fdopen(number, "wb") as sink:
                 shutil.copyfileobj(source, sink)
         return
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ CLASSES = "classes.txt"  # in the output folder: the classes as the run had them
 MOST = 30_000  # classes; ImageNet has 21,841 in all
 MOST_BYTES = 1 << 28  # of a file
 MARK = "\ufeff"  # which some editors put before a text; nobody sees it
+LONGEST = 1000  # characters of a name; CLIP reads 77 tokens
 BAR = "|"  # between a class name and its synonyms
 Given = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -139,7 +140,7 @@ def is_file(path: Path) -> bool:
 
 def _read_file(path: Path, flag: str) -> Classes:
     try:
-        lines = read_text(path, MOST_BYTES, "utf-8-sig").splitlines()
+        lines = read_text(path, MOST_BYTES, "utf-8-sig").split("\n")  # `splitlines` would split within sentences, too
     except (OSError, ValueError) as error:
         raise UserError(f"{flag} {path}: cannot be read as UTF-8 text ({error}); save it as such") from error
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
@@ -163,12 +164,16 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
                     f"{source}: name {number}, {word!r}, has a tab or a line break, or another control character; take "
                     f"it out"
                 )
+            if len(word) > LONGEST:
+                raise UserError(f"{source}: name {number} has {len(word):,} characters, at most {LONGEST}; shorten it")
+        if wrong := next(filter(has_controls, sentences), None):
+            raise UserError(f"{source}: a sentence of {name!r}, {wrong[:80]!r}, has a control character; take it out")
         if name in exact or _plain(name) in others:
             raise UserError(f"{source}: {name!r} stands there twice; take one out")
         exact.add(name)
         firsts.add(_plain(name))
         for synonym in synonyms:
-            if _plain(synonym) in firsts | others:
+            if _plain(synonym) in firsts or _plain(synonym) in others:
                 raise UserError(f"{source}: {synonym!r} stands there twice; take one out")
             others.add(_plain(synonym))
         classes.names.append(name)

@@ -20,7 +20,7 @@ from coft.labelling.protocol import Batch, Encoders, Method
 
 from .encoding import encode_images
 from .fitting import fitting
-from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, build, light_optimizer
+from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, build, check_restored, light_optimizer
 from .pool import PoolEncoder
 from .runtime import Runtime
 
@@ -157,8 +157,14 @@ class Engine:
         self.decide(partial(self.method.finish, self.method.epoch))
 
     def loaded(self) -> None:
-        """Weights were loaded from a checkpoint."""
+        """Weights were loaded from a checkpoint.
+
+        Raises:
+            ValueError: If the state of an optimizer is of other weights.
+        """
         self._predictor = None
+        for optimizer in filter(None, self.optimizers.values()):
+            check_restored(optimizer.optimizer if isinstance(optimizer, PhasedOptimizer) else optimizer)
 
     def set_mode(self, training: bool) -> None:
         """Set all models to training or to evaluation."""

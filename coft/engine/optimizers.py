@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from coft.core.settings import shown
 from coft.labelling.protocol import Tuning
 
 Built = tuple[Optimizer, LRScheduler]
@@ -87,6 +89,22 @@ class PhasedOptimizer:
         """Enter the saved phase and restore its optimizer. The model must have entered it before."""
         self.enter(state["phase"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def check_restored(optimizer: torch.optim.Optimizer) -> None:
+    """See that the state of an optimizer fits its parameters, which PyTorch finds out at the next step.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    for group in optimizer.param_groups:
+        rate = group["lr"]
+        if not isinstance(rate, (int, float)) or not 0 <= rate < math.inf:
+            raise ValueError(f"the learning rate of an optimizer is {shown(rate)}")
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"{name} of an optimizer is of shape {tuple(value.shape)}")
 
 
 class PhasedScheduler:

@@ -210,9 +210,12 @@ class Session:
 
         Raises:
             OtherRunError: If it is of another backbone, class list or set of images.
+            Misfit: If labels are of other images or classes.
         """
         check_identity(state["identity"], self.identity)
         self.method.load_state_dict(state["method"])
+        for labels in self.method.labels.values():
+            labels.check(len(self.engine.images or ()), len(self.engine.clip.classnames))
 
     # ---------------------------------------------------------------- what a run leaves
 

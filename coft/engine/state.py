@@ -61,13 +61,13 @@ def restore(folder: Path, session: Session) -> int:
         if scaler is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         epochs: int = state["epochs"]
+        engine.loaded()
     except MISSING:
         return 0
     except (UserError, RuntimeError, LookupError, ValueError, OSError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: no state that this run can go on from ({reason}); remove the folder") from error
     check_models(session.method.models, str(path), "remove the folder, and give the command again with a lower rate")
-    engine.loaded()
     return epochs
 
 

@@ -50,6 +50,8 @@ class Sources:
     ) -> None:
         self.words, self.resolve, self.listed = list(words), resolve, listed
         self.exclude = None if exclude is None else exclude.resolve()
+        if "" in self.words:  # which would be the folder that the user stands in
+            raise UserError("a name of images is empty, as a variable without a value is; give files or folders")
         for word in self.words:
             if word != LIST and not self.resolve(word).exists() and not self._matches(word):
                 raise UserError(f"{word}: there is no such file or folder, and no file of this pattern; check the path")

@@ -196,10 +196,11 @@ def _build(
     ]
     classifiers = {}
     for entry in description["classifiers"]:
-        vectors = {key: value.to(device, torch.float32) for key, value in parts[f"classifiers.{entry['name']}"].items()}
+        vectors = parts[f"classifiers.{entry['name']}"]
         origin = origins[entry["encoder"]]
         member = clip_model if origin == WHOLE else members_of(clip_model)[origin]
         _check_vectors(vectors, f"classifiers.{entry['name']}", len(description["classes"]), width_of(member))
+        vectors = {key: value.to(device, torch.float32) for key, value in vectors.items()}
         encoder, scale = encoders[entry["encoder"]], float(entry["scale"])
         classifiers[entry["name"]] = FinalClassifier(encoder, vectors["positive"], vectors.get("clean"), scale)
     owners = {f"encoders.{number}" for number in range(len(encoders))} | {f"classifiers.{name}" for name in classifiers}

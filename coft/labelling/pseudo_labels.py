@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coft.core.forms import Misfit
 from coft.core.table import Table
 
 
@@ -44,6 +45,20 @@ class PseudoLabels:
     def none(cls) -> PseudoLabels:
         """No label of no image."""
         return cls.certain(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
+
+    def check(self, images: int, classes: int) -> None:
+        """See that they are labels of so many images and classes.
+
+        Raises:
+            Misfit: If they are not.
+        """
+        count = len(self.index)
+        for name, values, below in (("index", self.index, images), ("label", self.label, classes)):
+            if not ((values >= 0) & (values < below)).all():
+                raise Misfit(f"has a number that is not below {below}", f"{name} of pseudo-labels")
+        shapes = {tuple(part.shape) for part in (self.index, self.label, self.weight, self.dual)}
+        if shapes != {(count,)} or not ((self.dual >= 0) & (self.dual < classes)).all():
+            raise Misfit(f"are not {count} labels of {classes} classes", "pseudo-labels")
 
     @property
     def keep(self) -> Tensor:

@@ -55,6 +55,18 @@ def print_files(files: Sequence[Path]) -> None:
 # ---------------------------------------------------------------- compare.sh, table.sh
 
 
+def check_benchmark(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what a benchmark says itself: data sets, rows, the folder of its tables.
+
+    Raises:
+        UserError: Naming the flag.
+    """
+    given = {f"--{name}": name for name in ("trainers", "shots", "variant", "name")} | {"--from": "folders"}
+    flags = [flag for flag, name in given.items() if getattr(args, name) != parser.get_default(name)]
+    if flags or args.words:
+        raise UserError(f"{(flags or args.words)[0]}: --benchmark {args.benchmark} has that itself; leave it out")
+
+
 def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     """Run trainers on data sets and tabulate them.
 
@@ -72,6 +84,7 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if args.again and not args.kept:
         raise UserError("--again runs what a list of results has; add --benchmark FORM --kept FILE, or leave it out")
     if args.benchmark:
+        check_benchmark(parser, args)
         return run_benchmark(args, command, called)
     if args.sets or args.dry_run or args.part != (1, 1):
         raise UserError("--sets, --part and --dry-run are of a benchmark; add --benchmark paper, or leave them out")

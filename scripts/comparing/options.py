@@ -20,6 +20,7 @@ from .plan import Grid, Run
 from .tables import made_by
 
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
+LONGEST_NAME = 100
 MOST_PARTS = 10_000  # of a benchmark
 SEEDS = (1, 2, 3)  # of who names none
 OWN_IMAGES = "folder"  # the data set of a user's own images
@@ -153,7 +154,7 @@ def _part(text: str) -> tuple[int, int]:
 
 def _plain_name(text: str) -> str:
     """A name of a folder below the output folder, which does not lead elsewhere."""
-    if Path(text).name != text:
+    if Path(text).name != text or text in ("", "..") or len(text) > LONGEST_NAME:
         raise argparse.ArgumentTypeError(f"expected a name without folders, not {text!r}")
     return text
 

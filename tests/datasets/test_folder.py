@@ -108,10 +108,12 @@ def test_a_file_of_classes_with_descriptions(tmp_path: Path, pictures: Path) -> 
 
 
 EMPTY = (b"", b"\n \n", b"cat\n\tA dog.\n", b"dog\ncat |\n")
+CONTROLS = (b"cat\tA cat.\vIt purrs.\ndog\n", b"cat\tA\0cat.\ndog\n", "cat\tA.\u2028B.\ndog\n".encode())
+TOO_LONG = (b"c" * 30_000 + b"\ndog\n",)
 TWICE = (b"cat\ncat\n", b"cat | tom\nTom\n", b"cat | tom\ndog | CAT\n", b"cat | Cat\ndog\n")
 
 
-@pytest.mark.parametrize("content", [*EMPTY, *TWICE, b"\xff\xfe\x00c"])
+@pytest.mark.parametrize("content", [*EMPTY, *TWICE, *CONTROLS, *TOO_LONG, b"\xff\xfe\x00c"])
 def test_a_bad_file_of_classes_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "names").write_bytes(content)
     with pytest.raises(UserError, match="names"):

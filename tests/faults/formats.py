@@ -169,10 +169,17 @@ def classes() -> Iterator[Format]:
     lists = INPUTS["lists of classes"]
     refused = GARBAGE | PLACES | contents(lists["refused"])
     refused["fifty thousand names"] = holding("\n".join(f"thing {number}" for number in range(50_000)))
-    either = DAMAGE | flips(20) | contents(lists["either"]) | {"5,000 words": holding("cat\n" + "dog " * 5000)}
+    either = (
+        DAMAGE
+        | flips(20)
+        | contents(lists["either"])
+        | {"5,000 words": holding("cat\n" + "dog " * 5000), "a long word": holding("cat\n" + "d" * 30_000)}
+    )
     either |= {f"drawn {number}": holding(text) for number, text in enumerate(drawn(LINES))}
     write = writing("names.txt", "tabby cat | cat\tA cat with stripes.\nfox\n")
-    yield Format("classes", "names.txt", write, accept_names, refused, either, contents(lists["fine"]))
+    fine = contents(lists["fine"])
+    fine["synonyms of 30,000 names"] = holding("\n".join(f"thing {n} | matter {n}" for n in range(30_000)))
+    yield Format("classes", "names.txt", write, accept_names, refused, either, fine)
     tree = {"cat": ["A cat with stripes.", "A small cat."], "fox": ["A red fox."]}
     large = [{"cat": ["word " * 5000]}, {"cat": [f"A cat number {number}." for number in range(300_000)]}]
     large.append({f"cat {number}": [f"A cat {k}." for k in range(300)] for number in range(1000)})

@@ -22,7 +22,8 @@ def test_several_machines_meet_at_an_endpoint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "machines", "flag"), [(0, 1, "--gpus"), (2, 2, "--rdzv-endpoint"), (2, 0, "--nnodes")]
+    ("gpus", "machines", "flag"),
+    [(0, 1, "--gpus"), (99_999, 1, "--gpus"), (2, 2, "--rdzv-endpoint"), (2, 0, "--nnodes")],
 )
 def test_what_cannot_be_is_refused(gpus: int, machines: int, flag: str) -> None:
     with pytest.raises(UserError, match=flag):

@@ -185,6 +185,49 @@ def test_a_state_of_an_epoch_that_cannot_be_is_named(
             adapt(folder, output=tmp_path / "out")
 
 
+def changed(state: dict[str, Any], what: str) -> None:
+    """Change a state of a run in one part."""
+    part, labels = state["parts"]["peer_a"], state["method"]["labels"]["peer_a"]
+    optimizer = part["optimizer"].get("optimizer", part["optimizer"])
+    if what == "momentum":
+        first = next(iter(optimizer["state"].values()))
+        first.update({name: value.new_zeros(5) for name, value in first.items() if value.dim()})
+    elif what == "rate":
+        optimizer["param_groups"][0]["lr"] = "fast"
+    elif what == "label":
+        labels["label"][0] = 99
+    elif what == "index":
+        labels["index"][0] = 999
+    elif what == "weights":
+        labels["weight"] = labels["weight"][:-1]
+
+
+@pytest.mark.parametrize("what", ["momentum", "rate", "label", "index", "weights"])
+def test_a_state_that_does_not_fit_the_run_is_named(
+    what: str, adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CoFT, "label_all", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        adapt(folder, output=tmp_path / "out")
+    path = tmp_path / "out" / state.FILE
+    content = torch.load(path, weights_only=True)
+    changed(content, what)
+    torch.save(content, path)
+    with pytest.raises(coft.UserError, match=f"{re.escape(str(path))}: .*remove the folder"):
+        adapt(folder, output=tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "classes.txt", "model", "report.html"])
+def test_files_of_somebody_in_the_output_folder_are_not_replaced(
+    name: str, adapt: Any, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(coft.UserError, match=f"has {name} and no config.yaml"):
+        adapt(folder, output=tmp_path / "out")
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir() if path.name == name} == {name: "mine"}
+
+
 def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -96,7 +96,7 @@ def test_probabilities_go_with_the_classes(fitted: coft.CoFTClassifier, pictures
     assert list(fitted.classes_[shares.argmax(axis=1)]) == list(fitted.predict(pictures))
 
 
-@pytest.mark.parametrize("settings", [["prec"], "prec", 5, {1: 2}])
+@pytest.mark.parametrize("settings", [["prec"], "prec", 5, {1: 2}, {"seed": 1}, {"images": "x"}, {"method": "coft"}])
 def test_settings_that_are_none_are_named(settings: Any) -> None:
     with pytest.raises(coft.UserError, match=r"^settings (is|has) "):
         coft.CoFTClassifier(CLASSNAMES, settings=settings).fit([np.zeros((64, 64), np.uint8)] * 2)

@@ -48,6 +48,12 @@ def test_a_pipe_gets_all_and_stays_a_pipe(tmp_path: Path) -> None:
     assert (tmp_path / "pipe").is_fifo() and [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
+def test_a_pipe_that_nobody_reads_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device or address"):
+        write(tmp_path / "pipe")
+
+
 def test_links_to_devices_are_written_through(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(os.devnull)
     write(tmp_path / "link")

@@ -91,6 +91,14 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_images_without_a_name_are_not_the_folder_one_stands_in(
+    finished_run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(pictures)
+    assert predict([str(finished_run), "", "--move", str(pictures / "sorted")]) == 2
+    assert "a name of images is empty" in capsys.readouterr().err and (pictures / "00.png").exists()
+
+
 @pytest.mark.parametrize("to", ["open_clip", "onnx"])
 def test_an_export_to_a_full_disk_leaves_nothing(
     to: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coft.core.forms import Misfit
 from coft.core.table import Table
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 
@@ -70,3 +73,12 @@ def test_confidence_and_margin_equal_a_naive_loop() -> None:
     for i, row in enumerate(probability.tolist()):
         rest = max(p for c, p in enumerate(row) if c != label[i])
         assert other.margin[i].item() == pytest.approx(row[label[i]] - rest, abs=1e-7)
+
+
+@pytest.mark.parametrize("part", ["index", "label", "dual", "weight"])
+def test_labels_of_other_images_or_classes_are_refused(part: str) -> None:
+    labels = PseudoLabels.certain(torch.tensor([0, 4]), torch.tensor([1, 2]))
+    labels.check(5, 3)
+    wrong = torch.ones(3) if part == "weight" else torch.tensor([0, 5])
+    with pytest.raises(Misfit):
+        replace(labels, **{part: wrong}).check(5, 3)
