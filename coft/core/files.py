@@ -213,6 +213,21 @@ def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
                 os.unlink(entry.path)  # noqa: PTH108
 
 
+def check_place(flag: str, path: Path | None) -> None:
+    """Refuse a file that could not be written later, after a person's work.
+
+    Args:
+        flag: What names the file.
+        path: The file that is to be written, if any.
+
+    Raises:
+        UserError: If there is no folder for it, or one that may not be written to.
+    """
+    folder = None if path is None else Path(os.path.realpath(path)).parent
+    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"{flag} {path}: there is no folder {folder} that can be written to; choose another place")
+
+
 def check_replaced(flag: str, path: Path | None, suffixes: Sequence[str]) -> None:
     """Refuse to replace a file of another kind, such as the image that a shell makes of a pattern.
 

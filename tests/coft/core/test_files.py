@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from coft.core.errors import UserError
-from coft.core.files import check_replaced, check_room, given_path, remedy, replacing, write_table
+from coft.core.files import check_place, check_replaced, check_room, given_path, remedy, replacing, write_table
 
 
 def test_what_may_not_be_written_is_not_the_disk_s_fault() -> None:
@@ -105,3 +105,12 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"--output .*{name}: .*ends in \.csv or \.txt"):
             check_replaced("--output", tmp_path / name, (".csv", ".txt"))
     check_replaced("--output", None, (".csv",))
+
+
+def test_a_file_without_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere/classes.txt")
+    check_place("--to", tmp_path / "classes.txt")
+    check_place("--to", None)
+    for name in ("no/classes.txt", "link"):
+        with pytest.raises(UserError, match=f"--to .*{name}: there is no folder"):
+            check_place("--to", tmp_path / name)
