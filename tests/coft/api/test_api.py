@@ -170,19 +170,22 @@ def test_a_damaged_state_is_named(adapt: Any, folder: Path, tmp_path: Path, monk
         adapt(folder, output=tmp_path / "out")
 
 
-@pytest.mark.parametrize("epochs", [10**9, 10**30, -1, 0, 1.5, "1", True, None])
-def test_a_state_of_an_epoch_that_cannot_be_is_named(
-    epochs: Any, adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def stopped(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state of a run that was stopped before Phase II."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(CoFT, "label_all", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         adapt(folder, output=tmp_path / "out")
-    path = tmp_path / "out" / state.FILE
-    whole = torch.load(path, weights_only=True)
+    return tmp_path / "out" / state.FILE
+
+
+@pytest.mark.parametrize("epochs", [10**9, 10**30, -1, 0, 1.5, "1", True, None])
+def test_a_state_of_an_epoch_that_cannot_be_is_named(epochs: Any, adapt: Any, folder: Path, stopped: Path) -> None:
+    whole = torch.load(stopped, weights_only=True)
     for parts in ({"epochs": epochs}, {"parts": {}}, {"parts": {**whole["parts"], "x": {}}}):
-        torch.save({**whole, **parts}, path)
-        with pytest.raises(coft.UserError, match=f"{re.escape(str(path))}: .*remove the folder"):
-            adapt(folder, output=tmp_path / "out")
+        torch.save({**whole, **parts}, stopped)
+        with pytest.raises(coft.UserError, match=f"{re.escape(str(stopped))}: .*remove the folder"):
+            adapt(folder, output=stopped.parent)
 
 
 def changed(state: dict[str, Any], what: str) -> None:
@@ -203,18 +206,12 @@ def changed(state: dict[str, Any], what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["momentum", "rate", "label", "index", "weights"])
-def test_a_state_that_does_not_fit_the_run_is_named(
-    what: str, adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CoFT, "label_all", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-        adapt(folder, output=tmp_path / "out")
-    path = tmp_path / "out" / state.FILE
-    content = torch.load(path, weights_only=True)
+def test_a_state_that_does_not_fit_the_run_is_named(what: str, adapt: Any, folder: Path, stopped: Path) -> None:
+    content = torch.load(stopped, weights_only=True)
     changed(content, what)
-    torch.save(content, path)
-    with pytest.raises(coft.UserError, match=f"{re.escape(str(path))}: .*remove the folder"):
-        adapt(folder, output=tmp_path / "out")
+    torch.save(content, stopped)
+    with pytest.raises(coft.UserError, match=f"{re.escape(str(stopped))}: .*remove the folder"):
+        adapt(folder, output=stopped.parent)
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "classes.txt", "model", "report.html"])
