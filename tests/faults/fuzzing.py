@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COUNTED = ["coft", "datasets", "scripts", "trainers", "json", "zipfile", "tarfile", "PIL"]
 HERE = b"/HERE"  # stands for the folder of a case, which some files name
 LARGEST = 1 << 14  # bytes of a file, if its format takes no more
+MOST = 1 << 22  # of a file to begin with
 
 
 def readers() -> dict[str, Format]:
@@ -50,7 +51,7 @@ def begin_with(kind: Format, scene: Scene, corpus: Path) -> None:
     for number, mutate in enumerate(mutations.values()):
         path = kind.make(scene)
         mutate(path)
-        if path.is_file() and path.stat().st_mode & 0o777:
+        if path.is_file() and path.stat().st_mode & 0o777 and path.stat().st_size <= MOST:
             (corpus / str(number)).write_bytes(path.read_bytes().replace(str(scene.place).encode(), HERE))
         shutil.rmtree(scene.place, ignore_errors=True)
         scene.place.mkdir()
