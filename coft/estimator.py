@@ -81,8 +81,8 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
             mapping(Anything()).check(settings, "settings")
         except Misfit as error:
             raise UserError(f"{error}; give settings by their names") from error
-        if own := sorted(settings.keys() & inspect.signature(adapt).parameters.keys()):
-            raise UserError(f"settings has {own[0]!r}, which is no setting; it is an argument, or of fit")
+        if reserved := sorted(settings.keys() & inspect.signature(adapt).parameters.keys()):
+            raise UserError(f"settings has {reserved[0]!r}, which is no setting; it is an argument, or of fit")
         options = {"method": self.method, **settings}
         args = X, self.classes, self.backbone, self.output, self.random_state, self.progress
         self.adapted_ = adapt(*args, **options)
