@@ -20,6 +20,7 @@ from coft.core.paths import expanded
 from coft.core.settings import shown
 
 ABANDONED = 3600  # seconds after which a draft is nobody's
+PATIENCE = 5.0  # seconds in which the reader of a pipe may come
 LEAST_ROOM = 4 << 20  # bytes
 CSV_END = "\r\n"
 MOST_LINKS = 40  # that lead from one to another, as the system takes them
@@ -154,10 +155,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="coft-") as place:
             draft = Path(place) / f"draft{path.suffix}"
             yield draft
-            # O_NONBLOCK: a pipe that nobody reads is an error, and not waited for
-            number = os.open(target, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
-            os.set_blocking(number, True)
-            with draft.open("rb") as source, os.fdopen(number, "wb") as sink:
+            with draft.open("rb") as source, os.fdopen(_open_special(target), "wb") as sink:
                 shutil.copyfileobj(source, sink)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +172,28 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # if it cannot be there, either, that is said already
             draft.unlink(missing_ok=True)
+
+
+def _open_special(path: Path) -> int:
+    """Open a pipe or a device for writing. A pipe's reader is waited for, but not for ever.
+
+    Returns:
+        The number of the open file.
+
+    Raises:
+        OSError: If it cannot be opened, or nobody reads the pipe.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            number = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+            continue
+        os.set_blocking(number, True)
+        return number
 
 
 def _followed(path: Path) -> Path:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from coft.core import files
 from coft.core.errors import UserError
 from coft.core.files import check_place, check_replaced, check_room, given_path, remedy, replacing, write_table
 
@@ -39,16 +41,24 @@ def test_links_are_followed_and_their_files_replaced(tmp_path: Path) -> None:
         assert (tmp_path / link).is_symlink() and (tmp_path / target).read_text() == link
 
 
-def test_a_pipe_gets_all_and_stays_a_pipe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [0.0, 0.3])
+def test_a_pipe_gets_all_and_stays_a_pipe(late: float, tmp_path: Path) -> None:
+    def read() -> str:
+        time.sleep(late)  # whoever reads may come after whoever writes
+        return (tmp_path / "pipe").read_text()
+
     os.mkfifo(tmp_path / "pipe")
     with ThreadPoolExecutor(1) as reader:
-        got = reader.submit((tmp_path / "pipe").read_text)
+        got = reader.submit(read)
         write(tmp_path / "pipe", "x" * 100_000)
         assert got.result(5) == "x" * 100_000
     assert (tmp_path / "pipe").is_fifo() and [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
-def test_a_pipe_that_nobody_reads_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_that_nobody_reads_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device or address"):
         write(tmp_path / "pipe")
