@@ -4,10 +4,9 @@ There are three signals. All use the frozen CLIP: the trained model would agree 
 
 - **believed**: the probability that zero-shot CLIP gives to the class's name, on the mean over its images;
 - **name fit**: how much nearer the class's own name is to the mean of its images than the nearest other name;
-- **taken**: the share of its images that zero-shot CLIP gave to one other class.
+- **kinds**: how many images it has, more where what CLIP believes of them comes in groups.
 
-`python -m scripts.name_signals` measures how often they are right, with names that it makes wrong. That the images of a
-class fall into two groups, or are many, tells no class of two kinds from others.
+`python -m scripts.name_signals` measures how often they are right, with names that it makes wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ NEIGHBOURS = 5
 AT_LEAST = 8  # classes with fewer images in the sample are not measured
 BELIEVED = 0.25  # a name is suspicious below this probability
 FIT = 0.0  # and below this name fit
-TAKEN = 0.5  # and from this share of images of one other class
+KINDS = 2.0  # a class may be two kinds from this number of mean classes
 RARE = 0.1  # a class has almost no image below this share of N / C images
 
 
@@ -38,18 +37,17 @@ class Signals:
         alike: Share of its images' nearest neighbours that have the same class. It says whether the images are a group.
         fit: Name fit, a difference of cosines. Below 0, `rival` fits better.
         rival: Label of the nearest other name.
-        taken: Share of its images that zero-shot CLIP gave to `source`.
-        source: Label of the other class to which zero-shot CLIP gave most of its images; -1 if there is none.
         believed: Probability of the class to zero-shot CLIP, mean over its images; NaN where that is not known.
+        kinds: Number of its images, by the mean over classes, times 1 plus Moran's I of that probability: how far an
+            image's nearest neighbours in the class share its deviation from the mean. NaN where it is not known.
     """
 
     images: int
     alike: float = np.nan
     fit: float = np.nan
     rival: int = -1
-    taken: float = 0.0
-    source: int = -1
     believed: float = np.nan
+    kinds: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -71,28 +69,23 @@ REASONS = {
     "no image is of it": lambda signals: not signals.images,
     "CLIP doubts the name": lambda signals: signals.believed < BELIEVED,
     "another name fits better": lambda signals: signals.fit < FIT,
-    "took another class's images": lambda signals: signals.taken >= TAKEN,
+    "may be two kinds": lambda signals: signals.kinds >= KINDS,
 }
 
 
-def measure(
-    features: Tensor, text: np.ndarray, final: np.ndarray, zero_shot: np.ndarray, believed: np.ndarray | None = None
-) -> list[Signals]:
+def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.ndarray | None = None) -> list[Signals]:
     """Measure the signals of each class.
 
     Args:
         features: Centred image features of unit length. Shape (n, k).
         text: Text features of the class names. Shape (C, k).
         final: Label of each image at the end of the run; -1 is unknown. Shape (n,).
-        zero_shot: Label of each image by the frozen CLIP. Shape (n,).
         believed: Probability of its label at the end, by the frozen CLIP. Shape (n,).
     """
     believed = np.full(len(final), np.nan) if believed is None else believed
     count = len(text)
     neighbours = nearest(features, features, min(NEIGHBOURS, max(0, len(features) - 1)), torch.arange(len(features)))[1]
-    same_class = np.zeros(len(final))
-    if neighbours.shape[1]:
-        same_class = (final[neighbours.numpy()] == final[:, None]).mean(axis=1)
+    same_class = final[neighbours.numpy()] == final[:, None]
     fit, rival = name_fit(features.numpy(), text, final)
     all_signals = []
     for label in range(count):
@@ -101,13 +94,31 @@ def measure(
         if len(members) < AT_LEAST:
             all_signals.append(Signals(len(members), believed=doubt))
             continue
-        before = np.bincount(zero_shot[members], minlength=count)
-        before[label] = 0
-        source = int(before.argmax())
-        share_taken = float(before[source] / len(members))
         similarity = float(same_class[members].mean()), float(fit[label]), int(rival[label])
-        all_signals.append(Signals(len(members), *similarity, share_taken, source if share_taken else -1, doubt))
+        size = len(members) * count / (final >= 0).sum()
+        kinds = float(size * (1 + morans_i(believed, members, neighbours.numpy()[members], same_class[members])))
+        all_signals.append(Signals(len(members), *similarity, doubt, kinds))
     return all_signals
+
+
+def morans_i(values: np.ndarray, members: np.ndarray, neighbours: np.ndarray, counted: np.ndarray) -> float:
+    """Moran's I (Biometrika 37, 1950) of some images: 0 where neighbours' values are unrelated, 1 where they are equal.
+
+    Args:
+        values: Of all images. Shape (n,).
+        members: Indices of the images. Shape (m,).
+        neighbours: Indices of their neighbours. Shape (m, k).
+        counted: Which neighbours count: those among the images. Shape (m, k).
+
+    Returns:
+        NaN where a value is; 0 where no neighbour counts, or all values are equal.
+    """
+    deviation = values - values[members].mean()
+    variance = np.square(deviation[members]).mean()
+    if not counted.any() or np.ptp(values[members]) == 0:
+        return 0.0
+    products = deviation[members][:, None] * deviation[neighbours]
+    return float(products[counted].mean() / variance)
 
 
 def believed_of(features: Tensor, text: np.ndarray, scale: float, labels: np.ndarray) -> np.ndarray:

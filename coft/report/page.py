@@ -129,8 +129,7 @@ def measured(run: RunFolder) -> list[names.Signals] | None:
     final_labels = run.images["class"].iloc[evidence.sample].map(label_of).fillna(-1).to_numpy(dtype=int)
     features = torch.from_numpy(evidence.features.astype(np.float32))
     believed = names.believed_of(features, evidence.text, evidence.scale, final_labels)
-    zero_shot = evidence.zero_shot[evidence.sample]
-    return names.measure(centred_sample(evidence), evidence.text, final_labels, zero_shot, believed)
+    return names.measure(centred_sample(evidence), evidence.text, final_labels, believed)
 
 
 def title_of(run: RunFolder, folder: str) -> str:
@@ -169,9 +168,9 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
             f"“{short(evidence.classes[signals.rival])}” is nearer to the mean of its images "
             f"(name fit {number(signals.fit, '+.2f')})."
         ),
-        "took another class's images": lambda: (
-            f"{percent(signals.taken)} of its images were “{short(evidence.classes[signals.source])}” to zero-shot "
-            f"CLIP; {percent(names.TAKEN)} or more is suspicious."
+        "may be two kinds": lambda: (
+            f"it counts as {number(signals.kinds, '.1f')} classes of mean size; from {number(names.KINDS, '.0f')} it "
+            "is suspicious. If its images are of one kind, nothing is wrong."
         ),
     }
     reasons = [(reason, sentences[reason]()) for reason in suspect.reasons]

@@ -14,7 +14,6 @@ from coft.core.errors import UserError
 from coft.core.experiment import saved_config
 from coft.engine.class_names import CLASSES, Classes, is_file, read_classes
 from coft.report import names
-from coft.report.formatting import percent
 from coft.report.image_facts import Evidence, centred_sample, evenly
 from coft.report.page import measured
 from coft.report.run_folder import RunFolder, read_run
@@ -29,7 +28,7 @@ class Suggestion:
 
     Attributes:
         label: Label of the class.
-        other: Label of the class that it could be merged into; -1 if it could be dropped.
+        other: Label of the class that it could be merged into; its own if it could be split, -1 if dropped.
         text: The reason, in a sentence.
     """
 
@@ -74,7 +73,7 @@ class Reviewed:
         """Classes that may be wrong: the most suspicious ones first, then those that have almost no images."""
         signals, class_names, suggestions = measured(self.run), self.classes.names, list[Suggestion]()
         for suspect in names.suspects(signals or []):
-            suggestions += _suggest_merges(suspect, class_names)
+            suggestions += _suggest(suspect, class_names)
         counts = self.counts()
         for label in names.rare(np.array(counts)):
             text = f"“{class_names[label]}” has {counts[label]} of {sum(counts):,} images."
@@ -105,25 +104,18 @@ class Reviewed:
         return sorted(groups, key=len, reverse=True)
 
 
-def _suggest_merges(suspect: names.Suspect, class_names: list[str]) -> list[Suggestion]:
-    """A suggestion for each class that a suspicious one could be merged into."""
-    signals, name = suspect.signals, class_names[suspect.label]
-    reasons = {
-        "another name fits better": lambda: (
-            signals.rival,
-            f"“{class_names[signals.rival]}” fits the images of “{name}” better than its own name.",
+def _suggest(suspect: names.Suspect, class_names: list[str]) -> list[Suggestion]:
+    """What could be done about a suspicious class: merge or split it. Other reasons suggest nothing."""
+    label, rival, name = suspect.label, suspect.signals.rival, class_names[suspect.label]
+    suggestions = {
+        "another name fits better": lambda: Suggestion(
+            label, rival, f"“{class_names[rival]}” fits the images of “{name}” better than its own name."
         ),
-        "took another class's images": lambda: (
-            signals.source,
-            f"{percent(signals.taken)} of the images of “{name}” were “{class_names[signals.source]}” to "
-            "zero-shot CLIP.",
+        "may be two kinds": lambda: Suggestion(
+            label, label, f"“{name}” may be two kinds of images: is a name missing?"
         ),
     }
-    text_by_other: dict[int, str] = {}
-    for reason in filter(reasons.__contains__, suspect.reasons):  # others name no other class
-        other, text = reasons[reason]()
-        text_by_other[other] = f"{text_by_other[other]} {text}" if other in text_by_other else text
-    return [Suggestion(suspect.label, other, text) for other, text in text_by_other.items()]
+    return [suggestions[reason]() for reason in suspect.reasons if reason in suggestions]
 
 
 def read_reviewed(folder: Path) -> Reviewed:

@@ -93,7 +93,8 @@ function renderSuggestions() {
   $("suggestion-list").replaceChildren(...left.map(([suggestion, number]) => {
     const item = cardOf(suggestion.label), other = cardOf(suggestion.other), actions = make("p", {class: "actions"});
     const name = quoted(called(item));
-    if (other) actions.append(make("button", {type: "button", text: `Merge ${name} into ${quoted(called(other))}`,
+    if (other === item) actions.append(make("button", {type: "button", text: `Split ${name}`, click: () => openSplit(item)}));
+    else if (other) actions.append(make("button", {type: "button", text: `Merge ${name} into ${quoted(called(other))}`,
       click: () => merge(item, other)}));
     else actions.append(make("button", {type: "button", text: `Drop ${name}`, click: () => drop(item)}));
     actions.append(make("button", {type: "button", text: `Rename ${name}`, click: () => focusName(item)}));
