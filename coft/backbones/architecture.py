@@ -29,7 +29,6 @@ class Architecture:
         mean: Mean of each channel of its images, for normalization.
         std: Standard deviation of each channel of its images, for normalization.
         interpolation: How its images were resized: "bicubic", "bilinear" or "nearest".
-        depthwise: Whether it has depthwise convolutions.
         frozen_stages: Default number of its first stages that do not train.
         light: Whether it is a CNN of fewer than `LIGHT` weights, which a CPU trains in minutes.
     """
@@ -40,7 +39,6 @@ class Architecture:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     interpolation: str = "bicubic"
-    depthwise: bool = False
     frozen_stages: int = 0
     light: bool = False
 
@@ -74,7 +72,6 @@ def common_architecture(name: str, members: Sequence[Architecture]) -> Architect
         first,
         is_vit=all(member.is_vit for member in members),
         any_size=all(member.any_size for member in members),
-        depthwise=any(member.depthwise for member in members),
         frozen_stages=min(member.frozen_stages for member in members),
     )
 
@@ -95,11 +92,6 @@ def is_vit(visual: Any) -> bool:
 def is_convolutional(visual: nn.Module) -> bool:
     """Whether an image encoder has more than one convolution. A vision transformer has one, for its patches."""
     return sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1
-
-
-def is_depthwise(visual: nn.Module) -> bool:
-    """Whether an image encoder has depthwise convolutions."""
-    return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in visual.modules())
 
 
 def is_light(visual: nn.Module) -> bool:

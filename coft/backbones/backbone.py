@@ -34,7 +34,7 @@ class ClassBackbone:
         identity: What a checkpoint must share with this run to be loaded.
         described: Makes text features of some templates and of class descriptions, unit length, shape (C, embed_dim);
             None where there are no descriptions.
-        in_bf16: Whether image features are computed in bf16.
+        precision: Of the image features: a name of `coft.core.precision.PRECISIONS`.
         synonyms: Other names of classes, by class name; text features of a class are means over its names.
     """
 
@@ -45,13 +45,13 @@ class ClassBackbone:
         templates: Sequence[str],
         identity: Mapping[str, str],
         described: Callable[[Sequence[str]], Tensor | None] = lambda templates: None,
-        in_bf16: bool = False,
+        precision: str = "fp32",
         synonyms: Synonyms = NO_SYNONYMS,
     ) -> None:
         self.clip_model, self.classnames, self.templates = clip_model, list(classnames), list(templates)
         self.identity, self.described = dict(identity), described
         self.visual: nn.Module = clip_model.visual
-        self.in_bf16, self.synonyms = in_bf16, dict(synonyms)
+        self.precision, self.synonyms = precision, dict(synonyms)
 
     def member(self, number: int) -> ClassBackbone:
         """The one that a model has which trains: of two CLIPs every other one.
@@ -63,7 +63,7 @@ class ClassBackbone:
         if len(members) == 1:
             return self
         args = members[number % len(members)], self.classnames, self.templates, self.identity
-        return ClassBackbone(*args, in_bf16=self.in_bf16, synonyms=self.synonyms)
+        return ClassBackbone(*args, precision=self.precision, synonyms=self.synonyms)
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +136,8 @@ class ClassBackbone:
             On the CPU. Shape (N, embed_dim).
         """
         weights = self.identity.get("backbone") or fingerprint(self.clip_model)
-        parts = [*cache_key(weights, self.device.type, images, num_views, key), *(["bf16"] if self.in_bf16 else [])]
+        precision = [] if self.precision == "fp32" else [self.precision]
+        parts = [*cache_key(weights, self.device.type, images, num_views, key), *precision]
         count, width = len(images), width_of(self.clip_model)
         return cached(compute, FEATURE_CACHE, *parts, shape=(count, width))
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.backbones.architecture import is_convolutional
+from coft.backbones.depthwise import speed_up
 from coft.backbones.joint import members_of
 
 
@@ -21,12 +22,14 @@ def lay_out(visual: Any) -> None:
         visual: Image encoder of a CLIP.
     """
     for member in members_of(visual):
-        if is_convolutional(member):
+        convolutional = is_convolutional(member)
+        if convolutional:
             member.to(memory_format=torch.channels_last)
-        else:
-            for module in member.modules():
-                if type(module) is nn.Conv2d and _cuts_patches(module):
-                    module.__class__ = PatchProduct  # weights, hooks and names stay
+        for module in [module for module in member.modules() if isinstance(module, nn.Conv2d)]:
+            if convolutional:
+                speed_up(module)
+            elif type(module) is nn.Conv2d and _cuts_patches(module):
+                module.__class__ = PatchProduct  # weights, hooks and names stay
 
 
 def _cuts_patches(conv: nn.Conv2d) -> bool:

@@ -15,7 +15,6 @@ from coft.backbones.architecture import (
     CLIP_MEAN,
     CLIP_STD,
     Architecture,
-    is_depthwise,
     is_light,
     is_vit,
     reads_any_size,
@@ -42,25 +41,25 @@ def open_clip_architecture(name: str) -> Architecture:
         UserError: If there is no such model, or this project cannot run it.
     """
     source = source_of(name)
-    resolution, vit, any_size, depthwise, light = _kind(source.name, json.dumps(source.config))
+    resolution, vit, any_size, light = _kind(source.name, json.dumps(source.config))
     preprocess = source.preprocess
     mean, std = tuple(preprocess.get("mean") or CLIP_MEAN), tuple(preprocess.get("std") or CLIP_STD)
     interpolation = preprocess.get("interpolation")
     interpolation = interpolation if interpolation in INTERPOLATIONS else "bicubic"
     frozen = FROZEN_STAGES.get(name, 0)
-    return Architecture(resolution, vit, any_size, mean, std, interpolation, depthwise, frozen, light)
+    return Architecture(resolution, vit, any_size, mean, std, interpolation, frozen, light)
 
 
 @lru_cache
-def _kind(name: str, config: str) -> tuple[int, bool, bool, bool, bool]:
-    """Resolution, and whether the model is a ViT, reads any size, is depthwise, light. No weights are allocated."""
+def _kind(name: str, config: str) -> tuple[int, bool, bool, bool]:
+    """Resolution, and whether the model is a ViT, reads any size, is light. No weights are allocated."""
     parsed = json.loads(config)
     visual = build(name, parsed, "meta").visual
     size = parsed["vision_cfg"].get("image_size", 224)
     sides = set(size if isinstance(size, list) else [size])
     if len(sides) > 1:
         raise UserError(f"backbone {name}: reads images of {size} pixels; use a model that reads squares")
-    kinds = (is_vit(visual), reads_any_size(visual), is_depthwise(visual), is_light(visual))
+    kinds = (is_vit(visual), reads_any_size(visual), is_light(visual))
     return int(sides.pop()), *kinds
 
 

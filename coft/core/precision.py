@@ -12,25 +12,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .settings import setting
 
 AUTO = "auto"
-PREDICTIONS = "bf16-predict"  # steps in fp32, what needs no gradients in bf16
-PRECISIONS = {
-    "fp32": None,
-    "fp16": torch.float16,
-    "amp": torch.float16,
-    "bf16": torch.bfloat16,
-    PREDICTIONS: None,
-}
+PRECISIONS = {"fp32": None, "fp16": torch.float16, "amp": torch.float16, "bf16": torch.bfloat16}
 SHORT = 128  # tokens
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # names of torch.cpu.get_capabilities
 
 
 def precision_setting(default: str = "fp32", more: str = "") -> Any:
     """The setting PREC of a method; `more` is what else to say of it."""
-    ways = more or f"{PREDICTIONS}: steps in fp32, predictions in bf16; {AUTO}: what is faster"
+    ways = more or f"{AUTO}: what is faster"
     return setting(default, f"precision of the forward pass; {ways}", choices=(*PRECISIONS, AUTO))
 
 
-def faster_precision(device: str, depthwise: bool = False) -> str:
+def faster_precision(device: str) -> str:
     """Choose what "auto" stands for, by what the machine's arithmetic units can do.
 
     A clock would choose differently from run to run, and with it the bits of the results; docs/performance.md has what
@@ -38,18 +31,14 @@ def faster_precision(device: str, depthwise: bool = False) -> str:
 
     Args:
         device: "cpu" or "cuda".
-        depthwise: Whether the image encoder has depthwise convolutions. On a CPU their way back is slow in bf16.
 
     Returns:
-        "bf16" where it is multiplied natively (for predictions alone, with depthwise convolutions on a CPU); else
-        "fp32" on a CPU, "amp" (fp16 with scaled gradients) on a GPU.
+        "bf16" where it is multiplied natively; else "fp32" on a CPU, "amp" (fp16 with scaled gradients) on a GPU.
     """
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "amp"
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
-    if not any(capabilities.get(name) for name in _NATIVE_BF16):
-        return "fp32"
-    return PREDICTIONS if depthwise else "bf16"
+    return "bf16" if any(capabilities.get(name) for name in _NATIVE_BF16) else "fp32"
 
 
 def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) -> AbstractContextManager[Any]:

@@ -15,7 +15,7 @@ from coft.backbones.load import architecture, load_clip
 from coft.backbones.stages import freeze_stages
 from coft.backbones.visual_tuning import VISUAL_MODULES
 from coft.core.errors import UserError, did_you_mean
-from coft.core.precision import AUTO, PRECISIONS, PREDICTIONS, faster_precision
+from coft.core.precision import AUTO, PRECISIONS, faster_precision
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,8 @@ def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> d
 
 
 def faster(cfg: Any) -> str:
-    """The precision that "auto" stands for on this machine, with the backbone of a config."""
-    device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
-    backbone = cfg.MODEL.BACKBONE
-    return faster_precision(device, architecture(backbone.NAME, backbone.TRUST_JIT).depthwise)
+    """The precision that "auto" stands for on this machine."""
+    return faster_precision("cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu")
 
 
 def check_light_module(name: str, key: str) -> None:
@@ -110,7 +108,7 @@ def forward_type(precision: str, device: torch.device, key: str) -> torch.dtype 
     dtype = PRECISIONS[precision]
     if dtype is torch.float16 and device.type == "cpu":
         dtype = None
-    log.info("Precision: %s", precision if dtype or precision == PREDICTIONS else "fp32")
+    log.info("Precision: %s", precision if dtype else "fp32")
     return dtype
 
 

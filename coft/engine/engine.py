@@ -345,7 +345,7 @@ class Engine:
         return dict.fromkeys(self.method.models, next(iter(probabilities.values())))
 
     def _features(self, predictor: Predictor, images: Tensor) -> list[Tensor]:
-        dtype = self.runtime.prediction_type
+        dtype = self.runtime.dtype
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             staged = self.through_stages(images)
         return encode_images(predictor.encoders, staged, self.parallel, dtype)

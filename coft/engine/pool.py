@@ -74,16 +74,10 @@ class PoolEncoder:
         """Do this process's part of a request."""
         models = getattr(self.method, encoders)() if encoders else {"clip": self.clip.encode}
         counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
-        with self.runtime.timed("labelling"), torch.no_grad(), self._precision_of(encoders):
+        with self.runtime.timed("labelling"), torch.no_grad(), self.runtime.autocast():
             batches = map(self._staged, self._plain(models, index, num_views))
             parts = encode_batches(models, batches, self.parallel, self.device.type)
             return Features(counts, self.world).take(parts)
-
-    def _precision_of(self, encoders: str) -> torch.autocast:
-        """The frozen CLIP labels in the precision that it is kept in."""
-        if encoders:
-            return self.runtime.autocast()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.runtime.predicts_in_bf16)
 
     def _plain(
         self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int

@@ -21,7 +21,6 @@ class Runtime:
         device: Of the models.
         dtype: Of the forward pass; None is fp32.
         keeps_stages: Whether what CLIP's frozen stages make of images is kept: a CPU takes longer than to look it up.
-        predicts_in_bf16: Whether predictions, outside of steps, run in bf16 instead.
         scaler: Gradient scaler of fp16 training on a GPU.
         micro_batch: Images that go through an encoder at a time in a step; 0: the whole batch.
         compiler: Backend of torch.compile for encoders that train in full; "" for none.
@@ -34,7 +33,6 @@ class Runtime:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
     keeps_stages: bool = False
-    predicts_in_bf16: bool = False
     scaler: Any = None
     micro_batch: int = 0
     compiler: str = ""
@@ -51,12 +49,6 @@ class Runtime:
         """
         return self.parallel and self.world.alone and not self.compiler and self.scaler is None
 
-    @property
-    def prediction_type(self) -> torch.dtype | None:
-        """Type of a forward pass without gradients; None is fp32."""
-        return torch.bfloat16 if self.predicts_in_bf16 else self.dtype
-
     def autocast(self) -> torch.autocast:
-        """Context in which a forward pass runs, with gradients or without them as now."""
-        dtype = self.dtype if torch.is_grad_enabled() else self.prediction_type
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        """Context in which a forward pass runs."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)

@@ -17,11 +17,9 @@ from coft.backbones.backbone import ClassBackbone
 from coft.backbones.frozen_bank import make_skippable
 from coft.backbones.load import fingerprint
 from coft.backbones.prompts import all_names
-from coft.backbones.stages import hold_frozen_in_bf16
 from coft.backbones.unseen import warn_of_unseen
 from coft.core import processes
 from coft.core.experiment import KEPT, check_identity, versions, write_json
-from coft.core.precision import PREDICTIONS
 from coft.core.world import ALONE, World
 from coft.images.batches import UnlabeledImages
 from coft.inference.locate_model import FOLDER
@@ -125,13 +123,11 @@ class Session:
         self.settings = spec.settings_of(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.runtime = self._runtime()
-        self.precision = PREDICTIONS if self.runtime.predicts_in_bf16 else precision_of(self.runtime.dtype)
+        self.precision = precision_of(self.runtime.dtype)
         spec.check_backbone(cfg.MODEL.BACKBONE.NAME)
         with processes.first_alone(self.world):  # which may have to download it
             self.clip_model = load_backbone(cfg, self.device)
         self.backbone_id = fingerprint(self.clip_model)
-        if self.runtime.predicts_in_bf16:
-            hold_frozen_in_bf16(self.clip_model.visual)
         if self.device.type == "cpu" and not self.runtime.compiler:
             self.runtime.keeps_stages = make_skippable(self.clip_model.visual, max(cfg.INPUT.SIZE))
         self.engine = Engine(task.images, self._clip(), self.runtime, self.means.make_light, self.means.make_by_epoch)
@@ -149,7 +145,6 @@ class Session:
             cfg.SEED,
             self.device,
             dtype,
-            predicts_in_bf16=precision == PREDICTIONS,
             scaler=torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None,
             micro_batch=cfg.TRAIN.MICRO_BATCH,
             compiler=cfg.TRAIN.COMPILE,
@@ -166,7 +161,7 @@ class Session:
             self.task.templates,
             self.identity,
             lambda templates: described_text(self.cfg, self.sentences, templates),
-            self.runtime.predicts_in_bf16,
+            self.precision,
             classes.synonyms,
         )
 

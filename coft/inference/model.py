@@ -22,7 +22,7 @@ from coft.backbones.members import member_names
 from coft.core.errors import UserError
 from coft.core.finite import check_predictions
 from coft.core.parallel import Parallel
-from coft.core.precision import PRECISIONS, PREDICTIONS
+from coft.core.precision import PRECISIONS
 from coft.core.settings import shown
 from coft.images.reading import Decoding, decode_image, read_bytes
 from coft.images.views import Inputs, plain_view
@@ -178,7 +178,7 @@ class AdaptedModel:
         Returns:
             For each encoder a tensor of shape (n, embed_dim), fp32.
         """
-        dtype = torch.bfloat16 if self.precision == PREDICTIONS else PRECISIONS[self.precision]
+        dtype = PRECISIONS[self.precision]
         encoders = {str(number): encoder for number, encoder in enumerate(self.predictor.encoders)}
 
         def encode(number: str) -> Tensor:

@@ -19,7 +19,7 @@ from coft.backbones.layout import lay_out
 from coft.backbones.load import architecture, backbone_names, fingerprint, load_clip
 from coft.backbones.members import SEPARATOR, member_names
 from coft.backbones.open_clip_names import is_open_clips, local_path
-from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16
+from coft.backbones.stages import freeze_stages
 from coft.backbones.tower import width_of
 from coft.core.errors import UserError
 from coft.core.experiment import write_json
@@ -28,7 +28,7 @@ from coft.core.finite import check_finite
 from coft.core.forms import Record
 from coft.core.outside import opened
 from coft.core.paths import expanded
-from coft.core.precision import PRECISIONS, PREDICTIONS, faster_precision
+from coft.core.precision import PRECISIONS, faster_precision
 from coft.core.tensors import Array, floats, load_safetensors
 from coft.images.reading import Decoding
 from coft.images.views import Inputs
@@ -184,8 +184,6 @@ def _build(
         raise ValueError(f"inputs.size is {size}, which the backbone does not read")
     clip_model = load_backbone(reference, backbone, trust_jit).to(device)
     precision = usable_precision(description["precision"], device.type)
-    if precision == PREDICTIONS:
-        hold_frozen_in_bf16(clip_model.visual)
     visual, parts = clip_model.visual, _grouped(tensors)
     make_skippable(visual, description["inputs"]["size"])
     modules = description["encoders"]

@@ -19,11 +19,11 @@ from trainers import config as settings
 def test_auto_is_settled_in_the_config_and_a_continued_run_keeps_it(
     configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("coft.engine.backbone.faster_precision", lambda device, depthwise: "bf16")
+    monkeypatch.setattr("coft.engine.backbone.faster_precision", lambda device: "bf16")
     cfg = configure("CoFT", TRAINER__COFT__PREC="auto")
     assert cfg.TRAINER.COFT.PREC == "bf16"
     claim(cfg)
-    monkeypatch.setattr("coft.engine.backbone.faster_precision", lambda device, depthwise: "fp32")
+    monkeypatch.setattr("coft.engine.backbone.faster_precision", lambda device: "fp32")
     assert configure("CoFT", TRAINER__COFT__PREC="auto").TRAINER.COFT.PREC == "bf16"
     assert configure("CoFT", TRAINER__COFT__PREC="auto", out="other").TRAINER.COFT.PREC == "fp32"
     resumed = configure("CoFT", TRAINER__COFT__PREC="auto", out="third", RESUME=str(tmp_path / "out"))

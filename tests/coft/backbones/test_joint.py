@@ -71,9 +71,9 @@ def test_a_name_is_one_or_two(tmp_path: Path) -> None:
 
 def test_both_read_the_same_images(name: str) -> None:
     assert architecture(name).resolution == 32 and not architecture(name).is_vit
-    first = Architecture(224, True, depthwise=True, frozen_stages=3)
+    first = Architecture(224, True, frozen_stages=3)
     common = common_architecture("a+b", [first, Architecture(224, True)])
-    assert common.is_vit and common.depthwise and common.frozen_stages == 0
+    assert common.is_vit and common.frozen_stages == 0
     for other in (Architecture(32, True), Architecture(224, True, mean=(0.5, 0.5, 0.5))):
         with pytest.raises(UserError, match=r"backbone a\+b: they read different images \((resolution|mean) "):
             common_architecture("a+b", [first, other])

@@ -6,7 +6,7 @@ import torch
 
 from coft.backbones.low_rank import LowRank
 from coft.backbones.open_clip_models import load_open_clip
-from coft.backbones.stages import freeze_stages, hold_frozen_in_bf16, stage_names, stays_frozen
+from coft.backbones.stages import freeze_stages, stage_names, stays_frozen
 from coft.backbones.visual_tuning import light_module
 from coft.core.errors import UserError
 from coft.method.peer import trainable_copy
@@ -66,26 +66,3 @@ def test_too_many_stages_and_an_encoder_without_any_are_refused(visual: Any, tmp
     freeze_stages(vit, 0)
     with pytest.raises(UserError, match=r"FROZEN_STAGES is 1, but the image encoder is no CNN of timm's"):
         freeze_stages(vit, 1)
-
-
-def test_frozen_stages_in_bf16_predict_what_autocast_does_and_leave_the_rest_in_fp32(visual: Any) -> None:
-    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    freeze_stages(visual, 3)
-    exact = visual(images)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        expected = visual(images)
-    hold_frozen_in_bf16(visual)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(visual(images), expected)
-    held = visual(images)
-    assert held.dtype == torch.float32
-    error, error_of_bf16 = (held - exact).norm() / exact.norm(), (expected.float() - exact).norm() / exact.norm()
-    assert 0 < error < 2 * error_of_bf16
-    assert _changed(trainable_copy(visual)) == {n for n, _ in visual.named_parameters()} - stays_frozen(visual)
-
-
-def test_low_rank_updates_train_beside_frozen_stages_in_bf16(visual: Any) -> None:
-    freeze_stages(visual, 3)
-    hold_frozen_in_bf16(visual)
-    tuned = light_module(visual, "lora", torch.Generator().manual_seed(0))
-    assert any("original" not in name for name in _changed(tuned))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coft.core.precision import PREDICTIONS, SHORT, faster_precision, step_attention
-from coft.engine.runtime import Runtime
+from coft.core.precision import SHORT, faster_precision, step_attention
 
 
 @pytest.mark.parametrize(
@@ -43,21 +42,3 @@ def test_short_sequences_leave_the_fused_kernel(
     with step_attention(visual, device, dtype):
         assert torch.backends.cuda.flash_sdp_enabled() == fused  # the switch of all devices
     assert torch.backends.cuda.flash_sdp_enabled()
-
-
-def test_depthwise_convolutions_train_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    assert faster_precision("cpu", depthwise=True) == PREDICTIONS
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert faster_precision("cpu", depthwise=True) == "fp32"
-
-
-def test_predictions_in_bf16_leave_steps_in_fp32() -> None:
-    runtime = Runtime(1, predicts_in_bf16=True)
-    layer, images = torch.nn.Linear(3, 2), torch.ones(1, 3)
-    with runtime.autocast():
-        assert layer(images).dtype is torch.float32
-    with torch.no_grad(), runtime.autocast():
-        assert layer(images).dtype is torch.bfloat16
-    with torch.no_grad(), Runtime(1).autocast():
-        assert layer(images).dtype is torch.float32

@@ -102,13 +102,7 @@ def test_the_precision_is_that_of_the_run_and_its_seconds_are_counted() -> None:
     assert all(rows.dtype == torch.float32 for rows in (features["a"].all(), some["a"]))
     seen.clear()
     method.engine.clip_features()
-    assert set(seen) == {torch.float32} and parts == ["labelling"] * 3  # the frozen CLIP is kept in fp32
-
-
-def test_the_frozen_clip_encodes_in_bf16_where_predictions_are() -> None:
-    method, seen = on_toys(Models, runtime=Runtime(1, predicts_in_bf16=True)), list[torch.dtype]()
-    method.engine.clip.visual.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    assert method.engine.clip_features().all().dtype == torch.float32 and set(seen) == {torch.bfloat16}
+    assert set(seen) == {torch.bfloat16} and parts == ["labelling"] * 3
 
 
 def test_a_large_table_of_features_is_kept_in_fp16_and_comes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
