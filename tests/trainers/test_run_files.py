@@ -185,3 +185,26 @@ def test_accuracies_of_the_curves_are_those_of_both_peers(trained: Callable[...,
         for who, scores in each.items():
             right[who] += int((scores.argmax(dim=1) == batch["label"]).sum())
     assert reported == pytest.approx({f"accuracy_{who}": 100 * n / 18 for who, n in right.items()})
+
+
+def test_images_are_tested_once_at_the_end(trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    built = trained("CoFT")
+    accuracies, plain = built.accuracies(), built.engine.predict
+    images = list[int]()
+    monkeypatch.setattr(built.engine, "predict", lambda batch: images.append(len(batch)) or plain(batch))
+    assert built.test() == pytest.approx(accuracies["accuracy_both"])
+    assert not images
+    probabilities = built.predicted.confidence()
+    assert built.test() == pytest.approx(accuracies["accuracy_both"]) and sum(images) == 18
+    assert torch.allclose(built.predicted.confidence(), probabilities)
+
+
+def test_other_weights_are_tested_anew(run: Callable[..., Any]) -> None:
+    built = run("CoFT")
+    before = built.accuracies()["accuracy_both"]
+    with torch.no_grad():
+        for model in built.method.models.values():
+            for weight in model.parameters():
+                weight.zero_()
+    built.engine.loaded()
+    assert built.test() == built.accuracies()["accuracy_both"] != before
