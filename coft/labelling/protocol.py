@@ -18,7 +18,7 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,6 +52,9 @@ class Images(Protocol):
 
     def steps(self, images: int) -> int:
         """Batches that so many images make, the last one perhaps not full."""
+
+    def plain(self) -> Iterator[Tensor]:
+        """Batches of all images as the test sees them. Shape (n, 3, size, size) each."""
 
 
 class Clip(Protocol):
@@ -94,7 +97,7 @@ class Engine(Protocol):
 
     seed: int
     device: torch.device
-    images: Any  # `Images`
+    images: Images
     clip: Any  # `Clip`
 
     def clip_features(self, num_views: int = 1) -> Table:
