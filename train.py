@@ -7,16 +7,14 @@ import logging
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-# Threads of GNU OpenMP spin while they wait for each other; beside a busy process steps got 40 times slower by it.
-# A short spin costs nothing on an idle machine. Read when torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from coft.core.startup import settle
+
+settle()
 
 import torch  # noqa: E402
 

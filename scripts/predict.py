@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import warnings
 
-warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-
-from coft.inference.predict import main  # noqa: E402
-from scripts.paths import called_from  # noqa: E402
+from coft.core.startup import settle
+from coft.inference.predict import main
+from scripts.paths import called_from
 
 if __name__ == "__main__":
+    settle()
     sys.exit(main(sys.argv[1:], "scripts/predict.sh", called_from))

@@ -1,5 +1,5 @@
-"""Tests. Threads that wait for each other shall not keep the other processes from the cores (see train.py)."""
+"""Tests, in a process like that of a run."""
 
-import os
+from coft.core.startup import settle
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is imported
+settle()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import coft
 from coft.core.errors import Parser, UserError, did_you_mean
 from coft.core.exit_codes import guarded
 from coft.core.paths import HOME, INSTALLED
+from coft.core.startup import settle
 from coft.report.finished import require_finished
 
 from . import adapt
@@ -167,6 +166,5 @@ def call_command(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """Entry point of the command `coft`: runs it and exits."""
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in train.py, before torch is imported
+    settle()
     sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""What a process settles before torch is imported."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from coft.core import startup
+
+
+def test_it_comes_before_torch_and_a_person_may_choose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import os, sys; from coft.core.startup import settle; settle(); " + (
+        "print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    )
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    for value, expected in (("", "1000 False"), ("7", "7 False")):
+        environment = {**os.environ, **({"GOMP_SPINCOUNT": value} if value else {})}
+        output = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert output.stdout.strip() == expected, output.stderr
+
+
+def test_memory_is_kept_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = dict[int, int]()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=calls.__setitem__))
+    startup.settle()
+    assert calls == startup.OPTIONS
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    startup.settle()
