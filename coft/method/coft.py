@@ -193,13 +193,18 @@ class CoFT(TwoPhases):
 
     def finish(self, epoch: int) -> None:
         """In the end, fit the negative vectors to the last labels, and calibrate what is tested."""
-        if not (self.trains and epoch + 1 == self.epochs):
+        if not (self.trains and epoch + 1 == self.epochs and (self.fits or self.calibrating)):
             return
+        index = sample(self.num_images)
+        features = self.engine.encode_some(self.inference_encoders, dict.fromkeys(NAMES, index))
         if self.fits:
             kept = {name: labels.counting() for name, labels in self.labels.items()}
-            encode = partial(self.engine.encode_some, self.inference_encoders)
+            encode: Any = partial(self.engine.encode_some, self.inference_encoders)
+            if len(index) == self.num_images:
+                encode = rows_of({name: Table.of(rows) for name, rows in features.items()})
             self.fit(self.inference_models(), with_equal_classes(kept, self.num_classes), encode)
-        self.temperatures = self.final_temperatures()
+        if self.calibrating:
+            self.temperatures = self.final_temperatures(index, features)
 
     def fit_to_predictions(
         self, features: Mapping[str, Table], predictions: dict[str, Predictions]
@@ -222,12 +227,9 @@ class CoFT(TwoPhases):
         for name, negative in fit_negatives(self.engine, models, labels, self.epoch, features_of).items():
             self.peers[name].set_negative(negative)
 
-    def final_temperatures(self) -> dict[str, tuple[float, float]]:
-        """Of logits and log-odds of each model that is tested: on its features of images in one view."""
-        if self.calibrating is None:
-            return {}
-        index, temperatures = sample(self.num_images), {}
-        features = self.engine.encode_some(self.inference_encoders, dict.fromkeys(NAMES, index))
+    def final_temperatures(self, index: Tensor, features: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
+        """Of logits and log-odds of each model that is tested, on its features (n, embed_dim) of images `index`."""
+        temperatures = {}
         for name, model in self.inference_models().items():
             logits, log_odds = finished(model).classify(features[name].to(model.device))
             at = partial(self.belief.temperature_at, index)

@@ -13,7 +13,7 @@ from torch import Tensor
 from coft.core.seeding import generator
 from coft.core.table import Table
 from coft.labelling.pseudo_labels import PseudoLabels
-from coft.method import negative_prompt, negatives
+from coft.method import coft, negative_prompt, negatives
 from coft.method.negative_prompt import draw, fit_negative
 from tests.coft import naive
 from tests.coft.toys import CLASSES, COUNT, PARTNER, PEERS, begun, make_coft, train
@@ -119,3 +119,28 @@ def test_of_many_labels_so_many_are_drawn(encoded: bool, monkeypatch: pytest.Mon
     method.fit(teachers, labels, negatives.rows_of(tables) if encoded else encode)
     for name, peer in method.peers.items():
         torch.testing.assert_close(peer.text_features()[1], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_in_the_end_images_are_encoded_once_unless_they_are_many(
+    fits: list[Fit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted(step: int) -> tuple[list[int], list[Fit]]:
+        monkeypatch.setattr(coft, "sample", lambda count: torch.arange(0, count, step))
+        method = make_coft()
+        encode, counts = method.engine.encode_some, list[int]()
+
+        def seen(encoders: Any, index: Any, num_views: int = 1) -> Any:
+            counts.extend(len(images) for images in index.values())
+            return encode(encoders, index, num_views)
+
+        train(method, until=method.epochs - 1)
+        monkeypatch.setattr(method.engine, "encode_some", seen)
+        train(method, start=method.epochs - 1)
+        return counts, fits[-len(PEERS) :]
+
+    counts, expected = counted(1)
+    assert counts == [COUNT] * len(PEERS)
+    counts, of_many = counted(2)
+    assert counts[: len(PEERS)] == [-(-COUNT // 2)] * len(PEERS) and len(counts) == 2 * len(PEERS)
+    for fit, other in zip(expected, of_many, strict=True):
+        torch.testing.assert_close(fit, other)
