@@ -18,6 +18,7 @@ from coft.core.errors import UserError
 from coft.core.experiment import has_results
 from coft.core.finite import check_models, check_predictions
 from coft.core.precision import step_attention
+from coft.core.threads import one_ahead
 from coft.core.timing import STEPS, Stopwatch, Waited
 from coft.engine.backbone import check_light_module
 from coft.engine.class_names import Classes
@@ -346,7 +347,7 @@ class MethodTrainer(TrainerX):
         known = list[dict[str, Tensor]]()
         self.measured = self.engine.predictor, known
         with self.clock.part("evaluation"):
-            for batch in self.test_loader:
+            for batch in one_ahead(iter(self.test_loader)):
                 image, label = self.parse_batch_test(batch)
                 guesses = self.engine.predict_each(image)
                 guesses["both"] = log_mean(guesses)

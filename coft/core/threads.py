@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .progress import bar as progress_bar
 
@@ -34,3 +34,18 @@ def map_threaded(function: Callable[[T], R], items: Sequence[T], title: str) -> 
         for results in threads.map(lambda block: [function(item) for item in block], blocks):
             bar.update(len(results))
             yield from results
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Items that a thread makes while whoever asks works on the one before.
+
+    Args:
+        items: Whose making uses no random numbers of another thread.
+    """
+    end: Any = object()
+    with ThreadPoolExecutor(1) as thread:
+        item = thread.submit(next, items, end).result()
+        while item is not end:
+            following = thread.submit(next, items, end)
+            yield item
+            item = following.result()
