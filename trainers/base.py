@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from coft.core import processes
@@ -28,7 +26,6 @@ from coft.engine.narration import introduce, tell_time
 from coft.engine.session import Means, Session, Task
 from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
-from coft.labelling.losses import log_mean
 from coft.labelling.protocol import Method
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -41,7 +38,7 @@ from .data import (
     templates_in,
     unlabeled_of,
 )
-from .evaluation import Predicted, WorldEvaluator, part_of
+from .evaluation import Measured, Predicted, WorldEvaluator, part_of
 from .forks import check_fork, take_phase1
 from .recording import Recorder
 from .reporting import calibration, report_predictions, write_results, write_test_predictions
@@ -84,7 +81,7 @@ class MethodTrainer(TrainerX):
         self.started, self.clock = time.monotonic(), Stopwatch("setting up")
         self.world = processes.world()
         self.pace, self.predicted = processes.Pace(self.world), Predicted(self.world)
-        self.measured: tuple[Any, list[dict[str, Tensor]]] = (None, [])  # by which predictor, logits and labels
+        self.measured = Measured(self.predicted)
         self.recorder: Recorder | None = None
         super().__init__(cfg)
         if not self.world.alone:
@@ -314,8 +311,11 @@ class MethodTrainer(TrainerX):
             if reports_predictions(self.dm.dataset):
                 return report_predictions(self)
             self.predicted.forget()
-            with self._measured_once():
+            images, self.test_loader = self.test_loader, self.measured.instead_of(self.test_loader, self.engine)
+            try:
                 accuracy = float(super().test(split))
+            finally:
+                self.test_loader = images
         split = split or self.cfg.TEST.SPLIT
         self.results[f"accuracy_{split}"] = accuracy
         if split == "test":
@@ -323,16 +323,6 @@ class MethodTrainer(TrainerX):
             self.results.update(calibration(self.dm.dataset.test, predicted, confidence))
             write_test_predictions(self, {"end": predicted}, confidence)
         return accuracy
-
-    @contextmanager
-    def _measured_once(self) -> Iterator[None]:
-        """Dassl's test reads known logits in place of images, where the predictor is the one that made them."""
-        images, (predictor, known) = self.test_loader, self.measured
-        self.test_loader: Any = known if known and self.engine.predictor is predictor else images
-        try:
-            yield
-        finally:
-            self.test_loader, self.measured = images, (None, [])
 
     def accuracies(self) -> dict[str, float]:
         """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it.
@@ -342,21 +332,11 @@ class MethodTrainer(TrainerX):
         if not labels_known(self.dm.dataset):
             return {}
         self.set_model_mode("eval")
-        right = dict.fromkeys([*self.method.models, "both"], 0)
-        self.predicted.forget()
-        known = list[dict[str, Tensor]]()
-        self.measured = self.engine.predictor, known
         with self.clock.part("evaluation"):
-            for batch in one_ahead(iter(self.test_loader)):
-                image, label = self.parse_batch_test(batch)
-                guesses = self.engine.predict_each(image)
-                guesses["both"] = log_mean(guesses)
-                self.predicted.add(guesses["both"])
-                known.append({"img": guesses["both"], "label": label})
-                for who, probabilities in guesses.items():
-                    right[who] += int((probabilities.argmax(dim=1) == label).sum())
-        total, counts = len(self.dm.dataset.test), self.world.sum(torch.tensor(list(right.values()))).tolist()
-        return {f"accuracy_{who}": 100 * count / total for who, count in zip(right, counts, strict=True)}
+            batches = map(self.parse_batch_test, one_ahead(iter(self.test_loader)))
+            right = self.measured.count_right(self.engine, batches)
+        total = len(self.dm.dataset.test)
+        return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}
 
     # ---------------------------------------------------------------- checkpoints
 

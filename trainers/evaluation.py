@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from coft.core.world import World
+from coft.engine.engine import Engine
+from coft.labelling.losses import log_mean
+from coft.labelling.predictor import Predictor
 
 
 def part_of(loader: Any, world: World) -> Any:
@@ -52,6 +56,44 @@ class Predicted:
     def confidence(self) -> Tensor:
         """Probabilities of these classes, in [0, 1]. Shape (N,)."""
         return self.world.gather(torch.cat(self._confidence))
+
+
+class Measured:
+    """Measures each model on the test images, and keeps what came of it for as long as nothing trains.
+
+    Args:
+        predicted: Takes the classes that all models together predict.
+    """
+
+    def __init__(self, predicted: Predicted) -> None:
+        self.predicted = predicted
+        self.predictor: Predictor | None = None
+        self.batches: list[dict[str, Tensor]] = []
+
+    def count_right(self, engine: Engine, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, int]:
+        """How many images of all processes each model, and "both", get right.
+
+        Args:
+            engine: Predicts.
+            batches: Images (n, 3, size, size) and labels (n,), of this process.
+        """
+        self.predictor, self.batches = engine.predictor, []
+        self.predicted.forget()
+        right = dict.fromkeys([*engine.method.models, "both"], 0)  # a process may have no image
+        for images, labels in batches:
+            guesses = engine.predict_each(images)
+            guesses["both"] = log_mean(guesses)
+            self.predicted.add(guesses["both"])
+            self.batches.append({"img": guesses["both"], "label": labels})
+            for who, scores in guesses.items():
+                right[who] += int((scores.argmax(dim=1) == labels).sum())
+        counts = self.predicted.world.sum(torch.tensor(list(right.values()))).tolist()
+        return dict(zip(right, counts, strict=True))
+
+    def instead_of(self, loader: Any, engine: Engine) -> Any:
+        """Batches with logits in the place of images, given away once; the loader, if they are of other weights."""
+        known, self.batches = self.batches, []
+        return known if known and engine.predictor is self.predictor else loader
 
 
 class WorldEvaluator:
