@@ -14,7 +14,7 @@ from .tables import MISSING, markdown
 
 COUNTED = ("development", "confirmation")  # roles that means are over
 MEANS = {role: (role,) for role in COUNTED} | {"both": COUNTED}
-OURS = ("CoFT", "CoFT+")
+OURS = "CoFT"
 REFERENCES = (  # of ratios of errors
     *("zero-shot", "label propagation", "UPL", "self-training", "self-training, equal steps"),
     "self-training, equal steps, CoFT's first labels",
@@ -40,9 +40,9 @@ def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: S
         bars: What was hoped for.
         notes: Remarks at the end.
     """
-    units = {unit: rows for unit, rows in units.items() if OURS[0] in rows.right} or units
+    units = {unit: rows for unit, rows in units.items() if OURS in rows.right} or units
     tables = [bar_table(units, bars), accuracy_table(units), mean_table(units)]
-    tables += [ratio_table(units, name) for name in OURS]
+    tables.append(ratio_table(units, OURS))
     tables += [score_table(units), share_table(units), calibration_table(units), seconds_table(units)]
     return "\n\n".join([f"`{called}`", *filter(None, tables), *(f"- {note}" for note in notes)]) + "\n"
 

@@ -47,7 +47,7 @@ def test_roles_are_fixed_and_each_form_has_its_units() -> None:
     assert roles == {"development", "confirmation", "control", "pair", "spent"} and full.seeds == (1, 2, 3, 4, 5)
     assert len(set(full.units)) == len(full.units)
     assert {unit.role for unit in read_benchmark("control").units} == {"control"}
-    assert {*OURS, *REFERENCES} <= {method.name for method in full.methods}
+    assert {OURS, *REFERENCES} <= {method.name for method in full.methods}
     small = read_benchmark("small")
     assert [unit.title for unit in small.units] == ["intel, photo", "digits, embedded"] and len(small.seeds) == 1
     assert dict(small.units[0].settings)["DATASET.NUM_UNLABELED"] == "1000"
