@@ -155,11 +155,11 @@ def count_found(world: World, way: str) -> list[str]:
     chosen = [rng.choice(count, several, replace=False).tolist() for _ in range(TRIALS)]
     trials = [trial_of(world, way, labels, rng) for labels in (chosen[:1] if way == AS_THEY_ARE else chosen)]
     wrong = sum(len(trial.wrong) for trial in trials)
-    found = sum(len(trial.wrong & trial.shown) for trial in trials)
+    hits = sum(len(trial.wrong & trial.shown) for trial in trials)
     shown = sum(len(trial.shown) for trial in trials)
     right = sum(len(trial.text) - len(trial.wrong | trial.mixed) for trial in trials)
     false_alarms = sum(len(trial.shown - trial.wrong - trial.mixed) for trial in trials)
-    shares = [(found, wrong), (shown - false_alarms, shown), (false_alarms, right)]
+    shares = [(hits, wrong), (shown - false_alarms, shown), (false_alarms, right)]
     return [way, str(wrong), *(f"{part / whole:.0%}" if whole else "-" for part, whole in shares)]
 
 

@@ -92,8 +92,8 @@ class Measured:
 
     def instead_of(self, loader: Any, engine: Engine) -> Any:
         """Batches with logits in the place of images, given away once; the loader, if they are of other weights."""
-        known, self.batches = self.batches, []
-        return known if known and engine.predictor is self.predictor else loader
+        batches, self.batches = self.batches, []
+        return batches if batches and engine.predictor is self.predictor else loader
 
 
 class WorldEvaluator:

@@ -17,7 +17,7 @@ def settle() -> None:
 
     Threads of GNU OpenMP spin while they wait for each other; beside a busy process steps got 40 times slower by it. A
     short spin costs nothing on an idle machine. By default glibc gives the memory of each activation back to the
-    system, whose pages have to be made anew in each batch: a fifth of the time of a prediction.
+    system, whose pages have to be made anew in each batch: a sixth of the time of a prediction.
     """
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

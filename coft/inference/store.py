@@ -245,13 +245,17 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
     return clip_model
 
 
+EARLIER = {"bf16-predict": "bf16"}  # what a model of an earlier version predicts in
+
+
 def usable_precision(precision: str, device: str) -> str:
     """The precision to predict with: that of the run, or fp32 on a CPU that is no faster with less.
 
     Args:
-        precision: Precision of the run: a key of `PRECISIONS`.
+        precision: Precision of the run: a key of `PRECISIONS` or of `EARLIER`.
         device: "cpu" or "cuda".
     """
+    precision = EARLIER.get(precision, precision)
     if device == "cpu" and (PRECISIONS[precision] is torch.float16 or faster_precision(device) == "fp32"):
         return "fp32"
     return precision
