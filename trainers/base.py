@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from .data import (
     templates_in,
     unlabeled_of,
 )
-from .evaluation import Measured, Predicted, WorldEvaluator, part_of
+from .evaluation import Batches, Measured, Predicted, WorldEvaluator, count_zero_shot, part_of
 from .forks import check_fork, take_phase1
 from .recording import Recorder
 from .reporting import calibration, report_predictions, write_results, write_test_predictions
@@ -193,7 +193,7 @@ class MethodTrainer(TrainerX):
         self.engine.resumed() if self.start_epoch else self.engine.begin()
         tell_time(self.session, self.start_epoch)
         if self.session.log and not self.start_epoch:
-            self.session.log.add(0, "zero-shot", **self.accuracies())
+            self.session.log.add(0, "zero-shot", **self._accuracies(count_zero_shot))
 
     def before_epoch(self) -> None:
         """Let the method label, and draw the batches."""
@@ -329,12 +329,14 @@ class MethodTrainer(TrainerX):
 
         Empty where no label is known.
         """
+        return self._accuracies(self.measured.count_right)
+
+    def _accuracies(self, count_right: Callable[[Engine, Batches], dict[str, int]]) -> dict[str, float]:
         if not labels_known(self.dm.dataset):
             return {}
         self.set_model_mode("eval")
         with self.clock.part("evaluation"):
-            batches = map(self.parse_batch_test, one_ahead(iter(self.test_loader)))
-            right = self.measured.count_right(self.engine, batches)
+            right = count_right(self.engine, map(self.parse_batch_test, one_ahead(iter(self.test_loader))))
         total = len(self.dm.dataset.test)
         return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}
 

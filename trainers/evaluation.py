@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Subset
 from coft.core.world import World
 from coft.engine.engine import Engine
 from coft.labelling.losses import log_mean
-from coft.labelling.predictor import Predictor
+from coft.labelling.predictor import Predictor, zero_shot
+
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (n, 3, size, size) and labels (n,)
 
 
 def part_of(loader: Any, world: World) -> Any:
@@ -70,12 +72,12 @@ class Measured:
         self.predictor: Predictor | None = None
         self.batches: list[dict[str, Tensor]] = []
 
-    def count_right(self, engine: Engine, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, int]:
+    def count_right(self, engine: Engine, batches: Batches) -> dict[str, int]:
         """How many images of all processes each model, and "both", get right.
 
         Args:
             engine: Predicts.
-            batches: Images (n, 3, size, size) and labels (n,), of this process.
+            batches: Of this process.
         """
         self.predictor, self.batches = engine.predictor, []
         self.predicted.forget()
@@ -94,6 +96,15 @@ class Measured:
         """Batches with logits in the place of images, given away once; the loader, if they are of other weights."""
         batches, self.batches = self.batches, []
         return batches if batches and engine.predictor is self.predictor else loader
+
+
+def count_zero_shot(engine: Engine, batches: Batches) -> dict[str, int]:
+    """How many images of all processes zero-shot CLIP gets right; see `Measured.count_right`."""
+    clip, right = engine.clip, 0
+    predictor = zero_shot(clip.visual.eval(), clip.zero_shot_text().to(engine.device), clip.scale)
+    for images, labels in batches:
+        right += int((engine.predict(images, predictor).argmax(dim=1) == labels).sum())
+    return {"both": int(engine.world.sum(torch.tensor(right)))}
 
 
 class WorldEvaluator:

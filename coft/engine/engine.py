@@ -326,9 +326,14 @@ class Engine:
         return self._predictor
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits of images, or logs of probabilities. Shape (n, C)."""
-        predictor = self.predictor
+    def predict(self, images: Tensor, predictor: Predictor | None = None) -> Tensor:
+        """Logits of images, or logs of probabilities. Shape (n, C).
+
+        Args:
+            images: Shape (n, 3, size, size).
+            predictor: By default what the method predicts with.
+        """
+        predictor = predictor or self.predictor
         if predictor is None:
             with self.runtime.autocast():
                 return self.method.predict(images)

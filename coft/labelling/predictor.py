@@ -115,6 +115,17 @@ class Predictor:
         return torch.stack([CLEAN_RULES[self.clean_rule](odds.float()) for _, odds in scores.values()]).mean(dim=0)
 
 
+def zero_shot(encoder: nn.Module, text: Tensor, scale: float) -> Predictor:
+    """Zero-shot CLIP.
+
+    Args:
+        encoder: Images (n, 3, size, size) to features (n, embed_dim).
+        text: Unit-length text features of the classes. Shape (C, embed_dim).
+        scale: CLIP's logit scale.
+    """
+    return Predictor({"zero_shot": FinalClassifier(encoder, text, None, scale)})
+
+
 @torch.no_grad()
 def finished(model: Classifier) -> FinalClassifier:
     """A classifier that no longer trains."""

@@ -20,7 +20,7 @@ from coft.labelling.classifier import CLEAN_RULES, HEADS, Classifier
 from coft.labelling.first_labels import first_scores, likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
-from coft.labelling.predictor import FinalClassifier, Predictor, finished
+from coft.labelling.predictor import Predictor, finished, zero_shot
 from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
@@ -278,8 +278,7 @@ class CoFT(TwoPhases):
         """What it predicts with, as plain parts: both peers, or zero-shot CLIP where nothing is trained."""
         settings, clip = self.settings, self.engine.clip
         if not self.trains:
-            text = self.zero_shot_text().to(self.engine.device)
-            return Predictor({"zero_shot": FinalClassifier(clip.visual, text, None, clip.scale)})
+            return zero_shot(clip.visual, self.zero_shot_text().to(self.engine.device), clip.scale)
         classifiers = {name: finished(model) for name, model in self.inference_models().items()}
         for name, temperatures in self.temperatures.items():
             classifiers[name] = classifiers[name].calibrated(*temperatures)

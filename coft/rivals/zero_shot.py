@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from coft.labelling.predictor import FinalClassifier, Predictor
+from coft.labelling.predictor import Predictor, zero_shot
 from coft.labelling.protocol import Engine, Method
 
 
@@ -27,5 +27,4 @@ class ZeroShot(Method):
 
     def predictor(self) -> Predictor:
         """What it predicts with, as plain parts."""
-        classifier = FinalClassifier(self.encoder, self.text, None, self.engine.clip.scale)
-        return Predictor({"zero_shot": classifier})
+        return zero_shot(self.encoder, self.text, self.engine.clip.scale)

@@ -48,6 +48,16 @@ def test_a_run_of_two_peers_leaves_all_files(trained: Callable[..., Any], traine
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name or "table" in path.name]
 
 
+def test_a_run_begins_with_the_accuracy_of_zero_shot_clip(
+    run: Callable[..., Any], trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = run("CoFT", "vit", train=False)
+    monkeypatch.setattr(built.engine, "predict_each", lambda *args: pytest.fail("peers have not trained"))
+    built.before_train()
+    (row,) = lines(Path(built.output_dir), "metrics.csv")
+    assert float(row["accuracy_both"]) == pytest.approx(trained("ZeroshotCLIP2", "vit").results["accuracy_test"])
+
+
 @pytest.mark.parametrize("trainer", OURS)
 def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str) -> None:
     built = trained(trainer)
