@@ -23,6 +23,7 @@ from coft.engine.class_names import Classes
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.engine import Engine
 from coft.engine.narration import introduce, tell_time
+from coft.engine.run_log import ZERO_SHOT
 from coft.engine.session import Means, Session, Task
 from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
@@ -183,7 +184,7 @@ class MethodTrainer(TrainerX):
     # ---------------------------------------------------------------- the loop
 
     def before_train(self) -> None:
-        """Resume, or take Phase I of another run, or begin; and measure the zero-shot model."""
+        """Resume, or take Phase I of another run, or begin."""
         super().before_train()
         introduce(self.session)
         if not self.start_epoch and self.cfg.TRAIN.PHASE1_FROM:
@@ -193,7 +194,7 @@ class MethodTrainer(TrainerX):
         self.engine.resumed() if self.start_epoch else self.engine.begin()
         tell_time(self.session, self.start_epoch)
         if self.session.log and not self.start_epoch:
-            self.session.log.add(0, "zero-shot", **self._accuracies(count_zero_shot))
+            self.session.log.add(0, ZERO_SHOT)
 
     def before_epoch(self) -> None:
         """Let the method label, and draw the batches."""
@@ -256,6 +257,8 @@ class MethodTrainer(TrainerX):
         phase = self.method.phase(self.epoch)
         ends = done == self.max_epoch or phase != self.method.phase(done)
         measured = self.accuracies() if ends or (every and done % every == 0) else {}
+        if measured and "accuracy_both" not in log_of_run.history.stage(ZERO_SHOT):
+            log_of_run.before_training(**self._accuracies(count_zero_shot))
         if ends and measured and done < self.max_epoch:
             write_test_predictions(self, {f"phase{phase}": self.predicted.of_all()})
         for key, value in log_of_run.add(done, f"phase{phase}", **measured).items():

@@ -52,7 +52,16 @@ class History:
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
         """Add a row (epochs count from 1; 0 is before training) and write the file."""
         self.rows.append({"epoch": epoch, "stage": stage, **numbers})
-        self._columns = list(dict.fromkeys([*self._columns, *self.rows[-1]]))
+        self._write(self.rows[-1])
+
+    def amend(self, stage: str, **numbers: float) -> None:
+        """Add numbers to the last row of a stage, if there is one, and write the file."""
+        for row in [row for row in self.rows if row["stage"] == stage][-1:]:
+            row.update(numbers)
+            self._write(row)
+
+    def _write(self, row: Row) -> None:
+        self._columns = list(dict.fromkeys([*self._columns, *row]))
         if self.writes:
             write_table(pd.DataFrame(self.rows, columns=self._columns), self.path)
 

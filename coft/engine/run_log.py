@@ -22,6 +22,7 @@ from .diagnostics import Diagnostics
 from .records import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
 
 log = logging.getLogger(__name__)
+ZERO_SHOT = "zero-shot"  # the stage of epoch 0
 FILES = (  # what a run leaves for people to read; those of the second line are of a user's own images
     "report.html",
     *("predictions.csv", "skipped.csv", "duplicates.csv"),
@@ -76,6 +77,11 @@ class RunLog(Observer):
         self.history.add(epoch, stage, **numbers, seconds=round(seconds, 1))
         log.info("%s", epoch_line(stage, epoch, self.epochs, numbers, seconds))
         return numbers
+
+    def before_training(self, **numbers: float) -> None:
+        """Add numbers to the row of zero-shot CLIP, which need not be measured first: it does not change."""
+        self.history.amend(ZERO_SHOT, **numbers)
+        log.info("[%s] %s", ZERO_SHOT, in_words(numbers))
 
     def results(self) -> dict[str, Row]:
         """Numbers of each stage, for the summary."""

@@ -48,14 +48,19 @@ def test_a_run_of_two_peers_leaves_all_files(trained: Callable[..., Any], traine
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name or "table" in path.name]
 
 
-def test_a_run_begins_with_the_accuracy_of_zero_shot_clip(
-    run: Callable[..., Any], trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("trainer", ["CoFT", "DeFT"])
+def test_epoch_0_has_the_accuracy_of_zero_shot_clip(trained: Callable[..., Any], trainer: str) -> None:
+    first, *later = lines(Path(trained(trainer, "vit").output_dir), "metrics.csv")
+    assert float(first["accuracy_both"]) == pytest.approx(trained("ZeroshotCLIP2", "vit").results["accuracy_test"])
+    assert float(first["seconds"]) < float(later[0]["seconds"]) and "accuracy_peer_a" in later[-1]
+
+
+def test_nothing_is_tested_before_the_first_epoch(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     built = run("CoFT", "vit", train=False)
-    monkeypatch.setattr(built.engine, "predict_each", lambda *args: pytest.fail("peers have not trained"))
+    monkeypatch.setattr(built.engine, "predict", lambda *args: pytest.fail("an image was predicted"))
+    monkeypatch.setattr(built.engine, "predict_each", lambda *args: pytest.fail("an image was predicted"))
     built.before_train()
-    (row,) = lines(Path(built.output_dir), "metrics.csv")
-    assert float(row["accuracy_both"]) == pytest.approx(trained("ZeroshotCLIP2", "vit").results["accuracy_test"])
+    assert [row["stage"] for row in lines(Path(built.output_dir), "metrics.csv")] == ["zero-shot"]
 
 
 @pytest.mark.parametrize("trainer", OURS)
