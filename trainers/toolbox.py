@@ -8,9 +8,21 @@ from functools import cache
 import dassl
 
 
-@cache  # going through all packages takes a third of a second
+KNOWN = ("dassl-compat", "dassl")  # distributions that have it, as a rule
+
+
+@cache
 def dassl_in_use() -> str:
     """Distribution and version that the name `dassl` was imported from."""
-    for name in importlib.metadata.packages_distributions().get("dassl", []):
-        return f"{name} {importlib.metadata.version(name)}"
+    names = [name for name in KNOWN if _version(name)]
+    for name in names or importlib.metadata.packages_distributions().get("dassl", []):  # slow: reads all packages
+        return f"{name} {_version(name)}"
     return f"dassl {dassl.__version__} (not installed as a distribution)"
+
+
+def _version(name: str) -> str:
+    """Version of a distribution; empty where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
