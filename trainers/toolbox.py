@@ -7,7 +7,6 @@ from functools import cache
 
 import dassl
 
-
 KNOWN = ("dassl-compat", "dassl")  # distributions that have it, as a rule
 
 

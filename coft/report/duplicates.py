@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from coft.core.threads import map_threaded
 
@@ -66,6 +64,9 @@ def _look_alike(first: np.ndarray | None, second: np.ndarray | None) -> bool:
 
 def connected_groups(pairs: list[tuple[int, int]]) -> list[list[int]]:
     """Groups of indices that pairs connect, in the order of their first pairs."""
+    from scipy.sparse import coo_array  # takes long, and a run imports this file at its start
+    from scipy.sparse.csgraph import connected_components
+
     if not pairs:
         return []
     node_of = {index: node for node, index in enumerate(dict.fromkeys(index for pair in pairs for index in pair))}
