@@ -18,6 +18,11 @@ VIEWS_OF_SEED = 8  # that Phase I draws from
 Parts = tuple[nn.Module, nn.Module, float]  # prompts, image encoder, logit scale
 
 
+def steps_of_phase1(of_pass: int, phase1: Any) -> int:
+    """Steps of an epoch of Phase I: those of a pass over its images, or what `min_steps` asks for, if that is more."""
+    return max(of_pass, math.ceil(phase1.min_steps / phase1.epochs))
+
+
 class TwoPhases(Method):
     """Two peers with two phases. Epochs of both phases are counted through.
 
@@ -89,8 +94,7 @@ class TwoPhases(Method):
         """Steps of an epoch: a pass over the images; in Phase I what `min_steps` asks for, if that is more."""
         if phase == 2:
             return self.engine.images.steps(self.num_images)
-        phase1 = self.settings.phase1
-        return max(self.engine.images.steps(self.images_of_phase1()), math.ceil(phase1.min_steps / phase1.epochs))
+        return steps_of_phase1(self.engine.images.steps(self.images_of_phase1()), self.settings.phase1)
 
     def view(self, phase: int) -> str:
         """Phase I trains on weak views, Phase II on strong ones."""

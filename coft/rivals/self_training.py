@@ -10,7 +10,7 @@ from coft.labelling.first_labels import likeliest
 from coft.labelling.protocol import Engine, Observer
 from coft.labelling.pseudo_labels import PseudoLabels
 
-from .coft_labels import COFT, OWN, coft_scores, labels_setting, views_setting
+from .coft_labels import OWN, coft_phase1_steps, coft_scores, labels_setting, views_setting
 from .full_tuning import FullTuning, TuningSettings
 
 
@@ -31,7 +31,7 @@ class SelfTrainingSettings(LabellingSettings):
     labels: str = labels_setting()
     label_views: int = views_setting()
     equal_steps: bool = setting(False, "as many steps as CoFT has in both phases: PHASE1_STEPS beside the epochs")
-    phase1_steps: int = setting(COFT.phase1.min_steps, "steps of CoFT's Phase I, for EQUAL_STEPS", at_least=0)
+    phase1_steps: int = setting(0, "steps of CoFT's Phase I, for EQUAL_STEPS; 0: what it has by default", at_least=0)
 
 
 class SelfTraining(FullTuning):
@@ -46,7 +46,8 @@ class SelfTraining(FullTuning):
     def __init__(self, engine: Engine, settings: SelfTrainingSettings, observer: Observer | None = None) -> None:
         super().__init__(engine, settings, observer)
         if settings.equal_steps:
-            self.epochs += -(-settings.phase1_steps // self.steps(1))
+            more = settings.phase1_steps or coft_phase1_steps(engine.images, len(engine.clip.classnames))
+            self.epochs += -(-more // self.steps(1))
 
     def label(self) -> Mapping[str, PseudoLabels]:
         """Each model's own labels."""

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coft.labelling.seeds import SEEDS_SHARE, seed_quota
+from coft.rivals.coft_labels import COFT
+
 from .plan import Run
 
 RATE = 125e12  # operations a second that a GPU reaches in bf16
@@ -118,17 +121,24 @@ def _full(s: _Settings, facts: Facts, shots: int) -> Work:
     """LaFTer, self-training, full supervision."""
     models, epochs, refresh = s.own("ENSEMBLE", 1), s.own("EPOCHS"), s.own("REFRESH", 0)
     if s.own("EQUAL_STEPS", False):
-        epochs += math.ceil(s.own("PHASE1_STEPS") / max(1, facts.train // s.batch))
+        least, epochs_of_coft, per_class = COFT.phase1.min_steps, COFT.phase1.epochs, COFT.seeds_per_class
+        more = _steps_of_phase1(s, facts, epochs_of_coft, least, per_class)
+        epochs += math.ceil(more / max(1, facts.train // s.batch))
     labellings = math.ceil(epochs / refresh) if refresh else 1
     encoded = models * (labellings * s.own("LABEL_VIEWS", 1) * facts.train + facts.test)
     return Work(encoded, models * epochs * facts.train, full=True)
 
 
+def _steps_of_phase1(s: _Settings, facts: Facts, epochs: int, least: int, per_class: int) -> int:
+    seeds = min(facts.train, seed_quota(facts.train, facts.classes, per_class, SEEDS_SHARE) * facts.classes)
+    return max(epochs * math.ceil(seeds / s.batch), least)
+
+
 def _two_phases(s: _Settings, facts: Facts, shots: int) -> Work:
     """DeFT, CoFT and CoFT+: two peers, two prompts."""
-    first, second, rounds = s.own("PHASE1.EPOCHS"), s.own("PHASE2.EPOCHS"), s.own("ROUNDS", 1)
-    seeds = min(facts.train, s.own("SEEDS_PER_CLASS", facts.train) * facts.classes)
-    steps = 2 * rounds * max(first * math.ceil(seeds / s.batch), s.own("PHASE1.MIN_STEPS"))
+    second, rounds = s.own("PHASE2.EPOCHS"), s.own("ROUNDS", 1)
+    parts = s.own("PHASE1.EPOCHS"), s.own("PHASE1.MIN_STEPS"), s.own("SEEDS_PER_CLASS", facts.train)
+    steps = 2 * rounds * _steps_of_phase1(s, facts, *parts)
     views = s.own("LABEL_VIEWS", 1)
     labellings = rounds + (1 + second // 2 if views > 1 else 1)
     encoded = 2 * (labellings * views * facts.train + facts.test)

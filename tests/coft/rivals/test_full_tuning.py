@@ -15,6 +15,8 @@ from coft.images.batches import Source
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import linear
 from coft.labelling.prior import correct_prior
+from coft.method.coft_settings import CoFTSettings, Phase1
+from coft.rivals import coft_labels
 from tests.coft.naive import without_prior, zero_shot_logits
 from tests.coft.rivals.making import make_tuning
 from tests.coft.toys import (
@@ -148,7 +150,15 @@ def test_labels_that_only_spread_are_those_before_the_gaussians() -> None:
     assert labels_of(method) == dict.fromkeys(method.models, expected)
 
 
-@pytest.mark.parametrize(("phase1_steps", "more"), [(0, 0), (1, 1), (9, 2)])  # of eight steps an epoch
+@pytest.mark.parametrize("least", [1, 30, 100])
+def test_coft_has_as_many_steps_in_phase_one_as_a_rival_thinks(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    phase1 = Phase1(min_steps=least)
+    method: Any = make_coft({"phase1": phase1, "seeds_per_class": 16})
+    monkeypatch.setattr(coft_labels, "COFT", CoFTSettings(phase1=phase1))
+    assert coft_labels.coft_phase1_steps(method.engine.images, CLASSES) == method.tuning(1).steps >= least
+
+
+@pytest.mark.parametrize(("phase1_steps", "more"), [(0, 13), (1, 1), (9, 2)])  # of eight steps an epoch
 def test_equal_steps_are_those_of_both_phases(phase1_steps: int, more: int) -> None:
     method: Any = make_tuning("SelfTraining", epochs=3, equal_steps=True, phase1_steps=phase1_steps)
     assert method.steps(1) == 8 and method.epochs == 3 + more
