@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 import zipfile
 from functools import lru_cache
@@ -17,7 +16,7 @@ from coft.backbones.embedded import FORMAT as COMPACT_FORMAT
 from coft.backbones.embedded import VOCABULARY, expand
 from coft.core.errors import UserError
 from coft.core.forms import Misfit, Record
-from coft.core.outside import is_archive, opened
+from coft.core.outside import digest_of, is_archive, opened
 from coft.core.tensors import Array, Tensors, floats, load_saved
 
 WIDTH, LENGTH, PATCHES = (1, 16_384), 77, (2, 128 * 128 + 1)
@@ -131,8 +130,4 @@ def _torchscript(path: Path, trust_jit: bool) -> Tensors:
 @lru_cache(maxsize=4)
 def file_sha256(path: Path, mtime: int, size: int) -> str:
     """SHA-256 of a file, in hexadecimal. Time and size belong to the cache key: a changed file is read again."""
-    digest = hashlib.sha256()
-    with opened(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return digest_of(path)

@@ -133,19 +133,15 @@ def spelling_matrix(ids: Tensor) -> Tensor:
 @cache
 def _spellings() -> tuple[Tensor, Tensor]:
     """The buckets of the letter groups of all tokens, one token after the other, and where each token starts."""
-    decoder, bucket_of = SimpleTokenizer().decoder, _Buckets()
+    decoder, bucket_of = SimpleTokenizer().decoder, cache(_bucket)  # most groups are in many tokens
     buckets, starts = [], [0]
     for token in range(VOCABULARY):
         spelled = "<" + decoder[token].replace("</w>", ">")  # start and end count as letters
         for size in (2, 3, 4):
-            buckets += [bucket_of[spelled[i : i + size]] for i in range(len(spelled) - size + 1)]
+            buckets += [bucket_of(spelled[i : i + size]) for i in range(len(spelled) - size + 1)]
         starts.append(len(buckets))
     return torch.tensor(buckets), torch.tensor(starts)
 
 
-class _Buckets(dict[str, int]):
-    """The bucket of each group of letters, computed once: most of them are in many tokens."""
-
-    def __missing__(self, group: str) -> int:
-        self[group] = bucket = zlib.crc32(group.encode()) % SPELLING_BUCKETS
-        return bucket
+def _bucket(group: str) -> int:
+    return zlib.crc32(group.encode()) % SPELLING_BUCKETS

@@ -140,11 +140,6 @@ def _map_checkpointed(function: Callable[..., Tensor], pieces: Sequence[tuple[An
     return kept + rest
 
 
-def shares_prefix(clip_model: Any) -> bool:
-    """Whether classes can share the beginning of their prompts: the text tower has plain blocks and a causal mask."""
-    return tower_of(clip_model).shares_prefix
-
-
 def encode_classes(
     clip_model: Any,
     prefix: Tensor,

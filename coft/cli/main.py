@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import coft
 from coft.core.errors import Parser, UserError, did_you_mean
@@ -16,7 +18,7 @@ from coft.report.finished import require_finished
 
 from . import adapt
 
-Command = Callable[[Sequence[str]], int]
+Command = Callable[..., int]
 SHELLS = ("bash", "zsh", "tcsh")
 OVERVIEW = """usage: coft COMMAND ...
 
@@ -41,22 +43,13 @@ def _checkout_command(name: str) -> Command:
     return call
 
 
-def _predict(argv: Sequence[str]) -> int:
-    from coft.inference.predict import main
+def _main_of(module: str) -> Command:
+    """A subcommand that a module has. It is told, too, by which name it is called and where its paths are seen from."""
 
-    return main(argv)
+    def call(argv: Sequence[str], *told: Any) -> int:
+        return int(import_module(module).main(argv, *told))
 
-
-def _export(argv: Sequence[str]) -> int:
-    from coft.inference.export.command import main
-
-    return main(argv)
-
-
-def _review(argv: Sequence[str]) -> int:
-    from coft.review.command import main
-
-    return main(argv)
+    return call
 
 
 def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
@@ -115,12 +108,21 @@ def completion(argv: Sequence[str]) -> int:
     return 0
 
 
+OF_RUNS: dict[str, Command] = {
+    "predict": _main_of("coft.inference.predict"),
+    "export": _main_of("coft.inference.export.command"),
+    "report": report,
+    "review": _main_of("coft.review.command"),
+}
 COMMANDS: dict[str, tuple[Command, str]] = {
     "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
-    "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),
-    "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
+    "predict": (
+        OF_RUNS["predict"],
+        "classes of images by a finished run, as CSV or JSON lines; sorts into folders",
+    ),
+    "export": (OF_RUNS["export"], "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
     "report": (report, "report.html of a finished run, anew"),
-    "review": (_review, "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
+    "review": (OF_RUNS["review"], "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
     "settings": (settings, "what coft adapt can be told by NAME=VALUE, with defaults"),
     "run": (_checkout_command("run"), "any trainer on a data set of Dassl's registry (needs a checkout)"),
     "compare": (_checkout_command("compare"), "methods side by side on benchmarks (needs a checkout)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -47,6 +48,15 @@ def opened(path: str | os.PathLike[str], most: int = MOST_WEIGHTS) -> Iterator[B
             what = f"{status.st_size >> 20} MiB: at most {most >> 20} are read"
             raise OSError(errno.EFBIG, what, os.fspath(path))
         yield file
+
+
+def digest_of(path: str | os.PathLike[str], kind: str = "sha256") -> str:
+    """Hash of a file, in hexadecimal, by a name of hashlib's."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with opened(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
@@ -130,9 +140,9 @@ def _no_number(word: str) -> NoReturn:
 
 
 @contextmanager
-def plain_path(path: Path, most: int = MOST_WEIGHTS) -> Iterator[Path]:
+def plain_path(path: Path) -> Iterator[Path]:
     """Context with a path for libraries that open files themselves and know UTF-8 alone; see `opened`."""
-    with opened(path, most) as file:
+    with opened(path) as file:
         try:
             str(path).encode()
         except UnicodeEncodeError:

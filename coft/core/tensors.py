@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .forms import Form, Misfit
-from .outside import MOST_WEIGHTS, broken_member, opened, plain_path
+from .outside import broken_member, opened, plain_path
 
 SMALL = 1 << 20  # numbers that a tensor may have whatever the file holds
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -85,13 +85,12 @@ def flaw(tensor: Tensor) -> str:
     return ""
 
 
-def load_saved(path: Path, device: str | torch.device = "cpu", most: int = MOST_WEIGHTS, mapped: bool = False) -> Any:
+def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = False) -> Any:
     """Read what `torch.save` has written, as data. Checksums are compared.
 
     Args:
         path: The file.
         device: Where tensors go.
-        most: Bytes of the file.
         mapped: Whether the file is mapped into memory, not read.
 
     Returns:
@@ -101,7 +100,7 @@ def load_saved(path: Path, device: str | torch.device = "cpu", most: int = MOST_
         OSError: If the file cannot be read.
         ValueError: If it is damaged, or holds anything else.
     """
-    with opened(path, most) as file:
+    with opened(path) as file:
         if broken := broken_member(file):
             raise ValueError(f"is damaged (checksum of {broken})")
         source: Any = path if mapped else file
@@ -118,9 +117,9 @@ def load_saved(path: Path, device: str | torch.device = "cpu", most: int = MOST_
     return content
 
 
-def _tensors_in(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+def _tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:
     """All tensors of nested containers, with their names."""
-    waiting, seen = [(name, content)], set[int]()
+    waiting, seen = [("", content)], set[int]()
     while waiting:
         name, part = waiting.pop()
         if isinstance(part, Tensor):

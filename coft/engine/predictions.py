@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-from coft.core.files import replacing
+from coft.core.files import CSV_END, write_table
 from coft.core.progress import bar
 from coft.core.threads import one_ahead
 from coft.core.words import counted
@@ -58,11 +58,8 @@ def write_predictions(
         predicted: Labels. Shape (N,).
         confidence: Their probabilities. Shape (N,).
     """
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "class", "confidence"])
-        for image, label, share in zip(paths, predicted.tolist(), confidence.tolist(), strict=True):
-            writer.writerow([image, classnames[label], f"{share:.6f}"])
+    columns = {"path": paths, "class": [classnames[label] for label in predicted.tolist()], "confidence": confidence}
+    write_table(pd.DataFrame(columns), path, float_format="%.6f", lineterminator=CSV_END)
 
 
 def count_by_class(classnames: Sequence[str], predicted: Tensor) -> str:
@@ -90,5 +87,4 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]])
     if not rows:
         path.unlink(missing_ok=True)
         return
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows([header, *rows])
+    write_table(pd.DataFrame(rows, columns=list(header)), path, lineterminator=CSV_END)

@@ -20,6 +20,7 @@ from coft.backbones.prompts import all_names
 from coft.backbones.unseen import warn_of_unseen
 from coft.core import processes
 from coft.core.experiment import KEPT, check_identity, versions, write_json
+from coft.core.settings import keys
 from coft.core.world import ALONE, World
 from coft.images.batches import UnlabeledImages
 from coft.inference.locate_model import FOLDER
@@ -38,7 +39,6 @@ from .inputs import decoding_of, inputs_of
 from .optimizers import Built, MakeOptimizer, light_optimizer
 from .run_log import RunLog, SeedReport
 from .runtime import Runtime
-from .setting_names import by_config_name, not_default
 
 if TYPE_CHECKING:
     from .specs import MethodSpec
@@ -257,16 +257,16 @@ class Session:
             return None
         name = portable_name(self.cfg.MODEL.BACKBONE.NAME)
         frozen_stages = max(0, self.cfg.MODEL.BACKBONE.FROZEN_STAGES)
-        section = self.spec.trainer.upper()
         images = self.task.images if self.spec.label_free else None
+        chosen, default = self._chosen(self.settings), self._chosen(type(self.settings))
         origin = {
             "trainer": self.spec.trainer,
             "dataset": self.task.title,
             "unlabeled_images": 0 if images is None else len(images),
             "labels_used": 0,
             "seed": self.cfg.SEED,
-            "settings": by_config_name(section, self.settings) if self.settings else {},
-            "not_default": not_default(section, self.settings) if self.settings else {},
+            "settings": chosen,
+            "not_default": {key: value for key, value in chosen.items() if value != default[key]},
             "versions": versions(self.task.toolbox),
         }
         return AdaptedModel(
@@ -280,6 +280,11 @@ class Session:
             self.clip_model,
             {**origin, **about},
         )
+
+    def _chosen(self, settings: Any) -> dict[str, Any]:
+        """Values of the method's settings, or of their class, by their full names."""
+        declared = keys(settings, f"TRAINER.{self.spec.trainer.upper()}") if self.spec.settings else {}
+        return {name: key.default for name, key in declared.items()}
 
     def write_model(self, folder: Path, **about: Any) -> None:
         """Write the finished model, if there is one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +25,7 @@ from coft.core.experiment import write_json
 from coft.core.files import remedy, replacing
 from coft.core.finite import check_finite
 from coft.core.forms import Record
-from coft.core.outside import opened
+from coft.core.outside import digest_of
 from coft.core.paths import expanded
 from coft.core.precision import PRECISIONS, faster_precision
 from coft.core.tensors import Array, floats, load_safetensors
@@ -64,21 +63,12 @@ def save(model: AdaptedModel, folder: Path) -> None:
             mode = draft.stat().st_mode
             save_file(tensors, draft, metadata={"format": FORMAT})
             draft.chmod(mode)  # save_file makes a file that no other user may read
-            description["weights"] = {"file": WEIGHTS, "sha256": checksum(draft)}
+            description["weights"] = {"file": WEIGHTS, "sha256": digest_of(draft)}
         write_json(folder / DESCRIPTION, sealed(description))
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"the model cannot be written to {folder} ({error}); {remedy(error)}, and give the command again"
         ) from error
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with opened(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
@@ -165,7 +155,7 @@ def load(
 def _tensors(folder: Path, description: Mapping[str, Any]) -> Tensors:
     path = folder / WEIGHTS
     try:
-        digest, tensors = checksum(path), load_safetensors(path)[0]
+        digest, tensors = digest_of(path), load_safetensors(path)[0]
         TENSORS.check(tensors)
     except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error

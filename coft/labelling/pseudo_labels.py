@@ -41,11 +41,6 @@ class PseudoLabels:
         labels = cls.certain(torch.arange(len(label)), label)
         return labels if weight is None else labels.with_weights(weight)
 
-    @classmethod
-    def none(cls) -> PseudoLabels:
-        """No label of no image."""
-        return cls.certain(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
-
     def check(self, images: int, classes: int) -> None:
         """See that they are labels of so many images and classes.
 

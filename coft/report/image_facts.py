@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.numpy import save
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from coft.core.files import replacing
 from coft.core.forms import List, Record, Text
 from coft.core.outside import parse_json
 from coft.core.table import Table
+from coft.core.tensors import FINITE, INDEX, load_safetensors
 from coft.labelling.neighbours import centred, nearest
 
 FOLDER, FROZEN, PEERS = "report", "frozen.safetensors", "peers.safetensors"
@@ -67,8 +69,6 @@ def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Te
         text: Unit-length text features of the classes. Shape (C, k).
         scale: CLIP's logit scale.
     """
-    import torch
-
     vectors = text.float().cpu().t()
     sample = evenly(len(features), min(MOST, max(FEW, OF_CLASS * len(classes))))
     alike, cosine = most_alike(features)
@@ -110,8 +110,6 @@ def most_alike(features: Table) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Index of the other image, and the cosine of the two. Shape (N,) each. An only image has itself, with cosine 0.
     """
-    import torch
-
     count = len(features)
     if count < 2:
         return np.zeros(count, dtype=np.int64), np.zeros(count)
@@ -175,8 +173,6 @@ def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
-    from coft.core.tensors import FINITE, INDEX, load_safetensors  # torch is imported by who has evidence alone
-
     forms = {
         "zero_shot": INDEX,
         "nearest": INDEX,
@@ -198,7 +194,5 @@ def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 def centred_sample(evidence: Evidence) -> Tensor:
     """Features of the sample minus their mean, of unit length. Shape (n, k)."""
-    import torch
-
     rows = torch.from_numpy(evidence.features.astype(np.float32))
     return centred(rows, rows.mean(dim=0))

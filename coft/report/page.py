@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from coft.core.sanitize import some_of
 from coft.report.image_facts import centred_sample, evenly
@@ -99,22 +99,17 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
 
 
 @cache
-def template() -> Template:
-    """The template of the page. It escapes everything."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"short": short, "percent": percent, "duration": duration}
-    return environment.get_template("report.html")
+def environment(templates: Path) -> Environment:
+    """The templates of a folder. They escape everything."""
+    options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True}
+    made = Environment(loader=FileSystemLoader(templates), lstrip_blocks=True, **options)
+    made.filters |= {"short": short, "percent": percent, "duration": duration}
+    return made
 
 
 def render(content: dict[str, Any]) -> bytes:
     """Fill in the template."""
-    return template().render(content).encode("utf-8", errors="replace")
+    return environment(TEMPLATES).get_template("report.html").render(content).encode("utf-8", errors="replace")
 
 
 # ---------------------------------------------------------------- what is shown

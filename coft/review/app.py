@@ -12,12 +12,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageDraw
 
 from coft.core.errors import UserError
 from coft.report.formatting import short
 from coft.report.page import TEMPLATES as REPORT
+from coft.report.page import environment
 from coft.report.thumbnails import small_picture
 
 from .draft import ClassesFile, classes_from_draft
@@ -125,8 +125,6 @@ class Review:
         Args:
             nonce: The nonce of its scripts and styles.
         """
-        options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True}
-        environment = Environment(loader=FileSystemLoader(TEMPLATES), lstrip_blocks=True, **options)
         run = self.reviewed.run
         content = {
             "title": short(run.folder.resolve().name),
@@ -135,7 +133,7 @@ class Review:
             "notices": [short(line, 300) for line in self.reviewed.notices],
             "nonce": nonce,
         }
-        return environment.get_template("review.html").render(content).encode("utf-8", errors="replace")
+        return environment(TEMPLATES).get_template("review.html").render(content).encode("utf-8", errors="replace")
 
     def state(self) -> dict[str, Any]:
         """The classes of the run with names, counts, images and shares, the suggestions, and a number for the page."""

@@ -86,15 +86,11 @@ class CPL(GRIP):
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
         """-log of the probability of the candidates, and, for people to see, the accuracy in percent."""
-        features, text = self.image_features(batch.views), self.text(name)
-        with torch.autocast(features.device.type, enabled=False):
-            logits = self.engine.clip.scale * features @ text.t()
+        logits = self.logits(name, batch)
         place = torch.searchsorted(self.labels[name].index, batch.labels.index)
-        others = ~self.candidates[place].to(features.device)
+        others = ~self.candidates[place].to(logits.device)
         each = logits.logsumexp(dim=1) - logits.masked_fill(others, -torch.inf).logsumexp(dim=1)
-        label, count = batch.labels.label.to(features.device), len(batch.whole.index)
-        right = 100 * (logits.argmax(dim=1) == label).float().sum()
-        return {"loss": Term(each.sum(), count), "acc": Term(right, count, 0.0)}
+        return {"loss": Term(each.sum(), len(batch.whole.index)), "acc": self.accuracy(logits, batch)}
 
     def state_dict(self) -> dict[str, Any]:
         """Labels and candidates."""

@@ -101,9 +101,7 @@ class DPA(MUST):
         losses = {"loss": Term((weight * F.cross_entropy(logits, label, reduction="none")).sum(), whole)}
         predicted = logits.softmax(dim=1)
         batch.keep(predicted.detach())
-        if settings.fairness:
-            unfair = -(predicted / self.mean_prediction(student)).mean(dim=1)
-            losses["unfair"] = Term(unfair.sum(), whole, settings.fairness)
+        losses |= self.fairness_term(predicted, student, whole)
         if settings.align:
             texts = F.normalize(student.model.positive.float(), dim=-1)
             products = self.engine.clip.scale * self.prototypes(student).float() @ texts.t()

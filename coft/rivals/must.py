@@ -79,10 +79,20 @@ class MUST(FullTuning):
         losses = {"loss": Term(each.sum(), count)}
         predicted = logits.softmax(dim=1)
         batch.keep(predicted.detach())
-        if settings.fairness:
-            unfair = -(predicted / self.mean_prediction(student)).mean(dim=1)
-            losses["unfair"] = Term(unfair.sum(), count, settings.fairness)
-        return losses
+        return losses | self.fairness_term(predicted, student, count)
+
+    def fairness_term(self, predicted: Tensor, student: nn.Module, count: int) -> dict[str, Term]:
+        """What balances the classes; nothing where `fairness` is 0.
+
+        Args:
+            predicted: Probabilities. Shape (n, C).
+            student: The model that they are of.
+            count: Images of the whole batch.
+        """
+        if not self.settings.fairness:
+            return {}
+        unfair = -(predicted / self.mean_prediction(student)).mean(dim=1)
+        return {"unfair": Term(unfair.sum(), count, self.settings.fairness)}
 
     def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
         """Move the averages of a model: of its weights, and of its predictions."""

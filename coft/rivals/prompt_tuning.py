@@ -120,12 +120,21 @@ class PromptTuning(Method):
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
         """Cross-entropy, and, for people to see, the accuracy in percent."""
+        logits = self.logits(name, batch)
+        loss = F.cross_entropy(logits, batch.labels.label.to(logits.device), reduction="sum")
+        return {"loss": Term(loss, len(batch.whole.index)), "acc": self.accuracy(logits, batch)}
+
+    def logits(self, name: str, batch: Batch) -> Tensor:
+        """Logits of a batch by a prompt, with gradients to the context. Shape (n, C)."""
         features, text = self.image_features(batch.views), self.text(name)
         with torch.autocast(features.device.type, enabled=False):
-            logits = self.engine.clip.scale * features @ text.t()
-        label, count = batch.labels.label.to(features.device), len(batch.whole.index)
-        right = 100 * (logits.argmax(dim=1) == label).float().sum()
-        return {"loss": Term(F.cross_entropy(logits, label, reduction="sum"), count), "acc": Term(right, count, 0.0)}
+            return self.engine.clip.scale * features @ text.t()
+
+    @staticmethod
+    def accuracy(logits: Tensor, batch: Batch) -> Term:
+        """How many labels are predicted, in percent; nothing learns from it."""
+        right = 100 * (logits.argmax(dim=1) == batch.labels.label.to(logits.device)).float().sum()
+        return Term(right, len(batch.whole.index), 0.0)
 
     def reported(self, losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """Means over the members."""

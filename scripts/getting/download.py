@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from coft.core.errors import UserError
-from coft.core.outside import opened, read_json
+from coft.core.outside import digest_of, read_json
 
 CHUNK = 1 << 20  # bytes that are read at a time
 ATTEMPTS = 3
@@ -40,7 +40,7 @@ def download(url: str, path: Path, md5: str = "") -> Path:
     Raises:
         UserError: If the file cannot be downloaded or written.
     """
-    if path.is_file() and (not md5 or file_md5(path) == md5):
+    if path.is_file() and (not md5 or digest_of(path, "md5") == md5):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.part")
@@ -79,15 +79,6 @@ def _receive(url: str, draft: Path) -> str:
                 bar.update(len(chunk))
         if total and file.tell() != total:
             raise Damaged(f"{file.tell()} of {total} bytes came")
-    return digest.hexdigest()
-
-
-def file_md5(path: Path) -> str:
-    """MD5 of a file."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with opened(path) as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
     return digest.hexdigest()
 
 

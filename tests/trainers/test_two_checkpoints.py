@@ -15,9 +15,9 @@ from PIL import Image
 from coft.backbones.architecture import is_vit
 from coft.backbones.descriptions import described_features, load_descriptions
 from coft.core.errors import UserError
+from coft.inference.export.command import main as export
 from coft.inference.store import load
 from coft.method.coft_plus import AT_PREDICTION
-from scripts.export import main as export
 from tests.coft.toys import assert_same_bits
 from tests.conftest import CLASSNAMES, draw
 from tests.trainers.conftest import weights

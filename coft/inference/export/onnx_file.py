@@ -8,8 +8,8 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -119,22 +119,6 @@ def runner(path: Path) -> Predict:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-class Batches:
-    """Images for the calibration of onnxruntime, in batches.
-
-    Args:
-        images: Normalized images. Shape (n, 3, size, size).
-    """
-
-    def __init__(self, images: Tensor) -> None:
-        self.batches: Iterator[Tensor] = iter(images.split(SIZE))
-
-    def get_next(self) -> dict[str, Any] | None:
-        """The next batch; None after the last."""
-        batch = next(self.batches, None)
-        return None if batch is None else {"images": batch.numpy()}
-
-
 def write_int8(folder: Path, images: Tensor | None) -> str:
     """Write `model_int8.onnx` from `model.onnx`.
 
@@ -156,10 +140,11 @@ def write_int8(folder: Path, images: Tensor | None) -> str:
         if images is None:
             quantize_dynamic(str(ready), str(folder / SMALL), weight_type=QuantType.QInt8)
             return "dynamic"
+        batches = ({"images": batch.numpy()} for batch in images.split(SIZE))
         quantize_static(
             str(ready),
             str(folder / SMALL),
-            Batches(images),
+            SimpleNamespace(get_next=lambda: next(batches, None)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,

@@ -10,7 +10,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from coft.backbones.prompts import DualPrompts, PromptLearner, encode_prompts
 from coft.backbones.residual_block import is_plain_block, run_block
-from coft.backbones.text_tower import encode_classes, encode_text, pack, shares_prefix
+from coft.backbones.text_tower import encode_classes, encode_text, pack
+from coft.backbones.tower import tower_of
 from tests.conftest import make_clip
 
 from .references import EXACT, coop_prompts, double_clip, plain_encode
@@ -46,7 +47,7 @@ def ours(model: Any, learners: Sequence[PromptLearner]) -> list[Tensor]:
 def test_a_shared_beginning_is_exact_in_features_and_gradients(count: int, num_ctx: int) -> None:
     model = double_clip()
     learners = learners_of(model, NAMES, count, num_ctx)
-    assert learners[0].shared and shares_prefix(model)
+    assert learners[0].shared and tower_of(model).shares_prefix
     for a, b in zip(ours(model, learners), plain(model, NAMES, learners), strict=True):
         torch.testing.assert_close(a, b, **EXACT)
 
@@ -83,7 +84,7 @@ def test_another_tower_is_cut_at_the_end_of_text() -> None:
     learners = learners_of(model, NAMES, 2)
     expected = plain(model, NAMES, learners)
     model.transformer.resblocks[1] = Added(model.transformer.resblocks[1])
-    assert not shares_prefix(model)
+    assert not tower_of(model).shares_prefix
     for a, b in zip(ours(model, learners), expected, strict=True):
         torch.testing.assert_close(a, b, **EXACT)
 
@@ -92,7 +93,7 @@ def test_without_a_causal_mask_nothing_is_shared() -> None:
     model = double_clip()
     for block in model.transformer.resblocks:
         block.attn_mask = None
-    assert not shares_prefix(model)
+    assert not tower_of(model).shares_prefix
 
 
 def bytes_kept(model: Any, function: Callable[[], Tensor]) -> tuple[int, Tensor]:

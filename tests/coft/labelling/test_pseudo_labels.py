@@ -52,7 +52,6 @@ def test_labels_of_the_whole_pool() -> None:
     for weight in (torch.tensor([True, False, True]), torch.tensor([1.0, 0.0, 1.0])):
         labels = PseudoLabels.of_pool(label, weight)
         assert rows(labels) == [(0, 2, 1.0, 2), (1, 0, 0.0, 0), (2, 1, 1.0, 1)] and labels.weight.is_floating_point()
-    assert rows(PseudoLabels.none()) == []
 
 
 # -------------------------------------------------------------------- predictions

@@ -1,0 +1,15 @@
+"""Commands on finished runs, with paths as they are seen from where their script was called."""
+
+from __future__ import annotations
+
+import sys
+
+from coft.cli.main import OF_RUNS
+from coft.core.exit_codes import guarded
+from coft.core.startup import settle
+from scripts.paths import called_from
+
+if __name__ == "__main__":
+    settle()
+    name, *argv = sys.argv[1:]
+    sys.exit(guarded(lambda: OF_RUNS[name](argv, f"scripts/{name}.sh", called_from)))
