@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose way back is fast in bf16 on a CPU."""
+"""Depthwise convolutions whose backward pass is fast in bf16 on a CPU."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from coft.report.formatting import duration
 from .session import Session
 
 PASSES_OF_STEP = 2  # forward passes that a step on an image takes the time of: back is cheaper where stages are frozen
-PASSES_OF_REST = 6  # the same, of passes behind the frozen stages: all of the way back is there
+PASSES_OF_REST = 6  # the same, of passes behind the frozen stages, with all of the backward pass
 REPORT, DOUBTFUL = "report.html", "doubtful_names.csv"
 
 

@@ -181,7 +181,7 @@ class UnlabeledImages:
         of_few: Sequence[int | str] = (),
         few: int = 0,
     ) -> Parts:
-        """Batches for several models at once, each from its own images, in its own order, with its own augmentations.
+        """Batches for several models at once, each from its own images, in its own order.
 
         Args:
             view: A name of `VIEWS`.

@@ -43,7 +43,7 @@ SelectSeeds = Callable[[Table, Tensor, int], PseudoLabels]
 class CoFT(TwoPhases):
     """Two peers: Phase I tunes prompts and a light visual module on seeds, Phase II the encoders on filtered labels.
 
-    Each peer is the other's partner. They differ in template, random numbers, images and views.
+    Each peer is the other's partner. They differ in template, random numbers and seeds.
 
     Args:
         engine: What runs it.
@@ -78,7 +78,7 @@ class CoFT(TwoPhases):
     # ---------------------------------------------------------------- seeds
 
     def begin(self) -> None:
-        """Choose the seeds by zero-shot probabilities, with the prior corrected, spread among neighbours."""
+        """Choose the seeds by belief, unless CLIP hardly knows the classes."""
         settings, clip = self.settings, self.engine.clip
         features, text = self.engine.clip_features(settings.label_views), self.zero_shot_text()
         self.trains = not (self.guard and hardly_knows(zero_shot_logits(features, text, clip.scale), len(text)))

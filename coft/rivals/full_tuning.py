@@ -44,7 +44,7 @@ class FullTuning(Method):
     """Independent students, each an image encoder with a head of text features, all of whose weights train.
 
     What they are trained on is the business of subclasses: `label`. The models are `model_1`, `model_2` ...; they
-    start alike and differ in their batches and views.
+    start alike and differ in their batches.
 
     Args:
         engine: What runs it.

@@ -51,7 +51,7 @@ class PromptTuning(Method):
     """Learned prompts with a frozen image encoder, by default from pseudo-labels of some images.
 
     The models are `prompt_learner`, `prompt_learner_2` ...; the first is the one that would train alone. Members of an
-    ensemble share the pseudo-labels; contexts, batches and augmentations are their own.
+    ensemble share the pseudo-labels; contexts and batches are their own.
 
     Args:
         engine: What runs it.
