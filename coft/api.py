@@ -148,7 +148,7 @@ class Run:
     def _tell(self, labels: pd.DataFrame) -> None:
         counts = some_of([f"{name} {count}" for name, count in labels["class"].value_counts().items()])
         run = shlex.quote(str(self.folder or "RUN"))
-        following = (f"coft review {run}    # mend names of classes", f"coft predict {run} IMAGES    # new images")
+        following = (f"coft predict {run} IMAGES    # new images", f"coft review {run}    # change names of classes")
         confidence = float(labels["confidence"].mean())
         session, shown = self.session, following if self.folder else ()
         trains = session.method.trains
@@ -202,6 +202,7 @@ class Run:
         )
         pseudo_labels = self.session.method.labels.values()
         kept = torch.stack([labels.keep[index] & (labels.label[index] == label) for labels in pseudo_labels]).any(dim=0)
+        kept &= self.session.method.trains
         return pd.DataFrame(
             {
                 "path" if image_set.of_files else "number": image_set.names
@@ -222,7 +223,7 @@ class Run:
         assert self.session.log is not None
         self.session.write_summary(
             folder,
-            unlabeled="images that were given, which are predicted as well (transductive)",
+            unlabeled="images that were given, which are predicted as well",
             results={
                 **self.session.log.results(),
                 "predicted": len(labels),

@@ -73,7 +73,7 @@ class Folder(DeclaredDataset):
             "Own images: %d, and %d duplicates; skipped: %d", len(distinct), self.duplicates, len(entries) - len(images)
         )
         super().__init__(cfg, classnames=names, train=distinct, test=items)
-        self.unlabeled_part = "images of the folder, which are predicted as well (transductive)"
+        self.unlabeled_part = "images of the folder, which are predicted as well"
 
 
 SUFFIX_HINT = f"files named {', '.join(sorted(SUFFIXES))} are looked for"

@@ -34,7 +34,7 @@ from trainers.config import make_cfg  # noqa: E402
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito; symbols repeat what colours say
 RIGHT, WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"
-ZERO_SHOT = "ZeroshotCLIP"
+ZERO_SHOT = "ZeroshotCLIP2"
 TITLE, ROW, COLUMN = 0.3, 1.4, 0.95  # inches: height of a title and of a row of images, width of a column
 LINE = 0.17  # height of a line of text, as a share of an image
 COLOURS = 128  # colours of the picture

@@ -147,7 +147,7 @@ def tell_outcome(trainer: Any) -> None:
     following = [f"bash scripts/predict.sh {run} IMAGES    # classes of new images"]
     own_images = reports_predictions(dataset)
     if own_images:
-        following.insert(0, f"bash scripts/review.sh {run}    # mend names of classes")
+        following.append(f"bash scripts/review.sh {run}    # change names of classes")
     before = results.get("zero-shot", {}).get("accuracy_both")
     named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}
     accuracies = {name: value for name, value in named.items() if value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .sanitize import one_line
 
@@ -27,11 +27,18 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments that says in one line what is wrong."""
+    """A parser of arguments that says in one line what is wrong. Flags are not shortened."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError where argparse would print its usage and exit."""
-        raise UserError(f"{message}; {self.prog} --help says what there is")
+        flag = next((word.split("=")[0] for word in message.split() if word.startswith("--")), "")
+        known = [name for name in self._option_string_actions if name.startswith(flag)] or self._option_string_actions
+        meant = nearest(flag, known) if message.startswith("unrecognized") else ""
+        hint = f"did you mean {meant}?" if meant else f"{self.prog} --help says what there is"
+        raise UserError(f"{message}; {hint}")
 
 
 FEW = 40  # names that fit into a line

@@ -96,9 +96,10 @@ class Course:
 
     def place(self) -> str:
         """The phase and epoch under way, in words."""
-        several = self.epochs[-1].phase > 1
         phase = self.epochs[self.epoch].phase
-        return f"{f'Phase {ROMAN.get(phase, phase)}, ' if several else ''}epoch {self.epoch + 1} of {len(self.epochs)}"
+        of_phase = [number for number, epoch in enumerate(self.epochs) if epoch.phase == phase]
+        place = f"epoch {of_phase.index(self.epoch) + 1} of {len(of_phase)}"
+        return f"Phase {ROMAN.get(phase, phase)}, {place}" if self.epochs[-1].phase > 1 else place
 
     def _seconds_by_phase(self) -> dict[int, float]:
         """Seconds of a step of each phase, with all that an epoch takes beside its steps."""

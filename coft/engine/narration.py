@@ -19,6 +19,7 @@ from coft.report.formatting import duration
 from .session import Session
 
 PASSES_OF_STEP = 2  # forward passes that a step on an image takes the time of: back is cheaper where stages are frozen
+TIMED = 2  # forward passes, of which the faster one counts
 PASSES_OF_REST = 6  # the same, of passes behind the frozen stages, with all of the backward pass
 REPORT, DOUBTFUL = "report.html", "doubtful_names.csv"
 
@@ -50,7 +51,7 @@ def tell_time(session: Session, start: int = 0) -> None:
         said.info("All %d epochs are done already; nothing is trained again", start)
     elif session.spec.two_peers and not start:
         time_needed = rounded(expected(session))
-        said.info("This takes about %s. Stop it whenever you like: the same command goes on", time_needed)
+        said.info("This takes about %s. Ctrl-C stops it; the same command goes on from there", time_needed)
 
 
 def expected(session: Session) -> float:
@@ -79,13 +80,16 @@ def expected(session: Session) -> float:
 
 
 def _seconds_of(session: Session, batch: torch.Tensor) -> float:
-    """Seconds of a forward pass of CLIP."""
+    """Seconds of a forward pass of CLIP: the least of a few, since other programs make some longer."""
     session.engine.clip.encode(batch)  # the first time, memory is asked for
-    start = time.perf_counter()
-    session.engine.clip.encode(batch)
-    if session.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    seconds = []
+    for _ in range(TIMED):
+        start = time.perf_counter()
+        session.engine.clip.encode(batch)
+        if session.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def rounded(seconds: float) -> str:
@@ -134,7 +138,12 @@ def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
         said.info("Images by class: %s", outcome.counts)
     if outcome.confidence is not None and outcome.calibrated:
         share, (low, high) = outcome.confidence, estimated_range(outcome.confidence)
-        said.info("Estimated accuracy: %.0f %%, between %.0f and %.0f", 100 * share, 100 * low, 100 * high)
+        said.info(
+            "Estimated accuracy: %.0f %%, between %.0f and %.0f, if no name is wrong or missing",
+            100 * share,
+            100 * low,
+            100 * high,
+        )
     elif outcome.confidence is not None:
         said.info("Mean confidence: %.0f %%; how many are right is not known", 100 * outcome.confidence)
     if outcome.accuracies:
@@ -142,7 +151,7 @@ def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
         said.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)
     if folder is not None and (folder / DOUBTFUL).is_file():
         names = read_table(folder / DOUBTFUL)["class"]
-        said.info("Names that may be wrong: %s; the report shows why", some_of(list(names)))
+        said.info("Names to look at: %s; the report shows why", some_of(list(names)))
     if folder is not None and (folder / REPORT).is_file():
         said.info("  look: %s", folder / REPORT)
     for command in outcome.following:

@@ -27,7 +27,7 @@ from coft.images.reading import FORMATS, SUFFIXES, check_sides, check_size, deco
 log = logging.getLogger(__name__)
 CACHE = cache_folder() / "folders"
 VERSION = 2
-OTHERS = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
+OTHERS = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
 SMALL = 4096  # bytes up to which a file is decoded to check it; larger files are checked faster
 NO_MEMORY = "not enough memory to decode it"
 JPEG_TAIL = 4096  # bytes at the end in which a JPEG must have its end mark: some writers append to the file

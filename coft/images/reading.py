@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from coft.core import outside
 from coft.core.errors import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}  # suffixes of image files
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}  # suffixes of image files
 # Only these formats are decoded, whatever the name of a file: Pillow would run Ghostscript on PostScript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 LONGEST = 100  # largest ratio of two sides; resizing the shorter side of a longer strip would take gigabytes

@@ -43,10 +43,8 @@ def find_journal(path: Path) -> Path:
     if not journals:
         raise UserError(f"--undo {path}: no journal is in this folder; a journal is removed once all is undone")
     if len(journals) > 1:
-        names = ", ".join(journal.name for journal in journals)
-        raise UserError(
-            f"--undo {path}: {len(journals)} journals are in this folder; give one, the newest first: {names}"
-        )
+        names = ", ".join(map(str, journals))
+        raise UserError(f"--undo {path}: {len(journals)} journals are in this folder; begin with the newest: {names}")
     return journals[0]
 
 

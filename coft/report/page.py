@@ -66,7 +66,7 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
     }
     rows = class_rows(run, signals)
     content = {
-        "title": f"{run.summary.get('trainer', '')} on {short(title_of(run, pictures.folder))}",
+        "title": f"{run.summary.get('trainer', '')} on {short(run.title)}",
         "lead": lead(run),
         "facts": facts(run),
         "figures": figures(run),
@@ -125,12 +125,6 @@ def measured(run: RunFolder) -> list[names.Signals] | None:
     features = torch.from_numpy(evidence.features.astype(np.float32))
     believed = names.believed_of(features, evidence.text, evidence.scale, final_labels)
     return names.measure(centred_sample(evidence), evidence.text, final_labels, believed)
-
-
-def title_of(run: RunFolder, folder: str) -> str:
-    """What the images are called: a user's own ones by the name of their folder."""
-    dataset = str(run.summary.get("dataset", ""))
-    return Path(folder).name or dataset if dataset == "Folder" else dataset
 
 
 def least_sure(run: RunFolder, count: int) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from coft.core.outside import MISSING, read_json, read_table, read_text
 from coft.report.image_facts import Evidence, read_evidence
 
 from .finished import require_finished
+from .formatting import common_folder
 
 WARNING = "Warning: "  # start of a line of log.txt that is a warning
 MOST_WARNINGS = 50
@@ -55,6 +56,12 @@ class RunFolder:
     evidence: Evidence | None
 
     @property
+    def title(self) -> str:
+        """What the images are called: a user's own ones by the name of their folder."""
+        dataset = str(self.summary.get("dataset", ""))
+        return Path(common_folder(list(self.images["path"]))).name or dataset if dataset == "Folder" else dataset
+
+    @property
     def classes(self) -> list[str]:
         """Names of all classes: in the order of their labels if the run kept that order, else sorted."""
         if self.evidence is not None:
@@ -78,12 +85,14 @@ def read_run(folder: Path) -> RunFolder:
     if evidence is not None and len(labelled) != len(evidence.zero_shot):
         evidence = None
     images, summary = _images(folder, labelled, evidence), _summary(folder / "summary.json")
+    epochs = _table(folder / "metrics.csv", ("epoch", "stage"))
     if KEPT.keys() <= summary.keys():  # nothing was trained, so nothing changed and nothing was filtered
         images = images.drop(columns=[name for name in OF_TRAINING if name in images])
+        epochs = epochs.iloc[:0]
     return RunFolder(
         folder,
         summary,
-        _table(folder / "metrics.csv", ("epoch", "stage")),
+        epochs,
         images,
         _tested(folder),
         _table(folder / "skipped.csv", ("path", "problem")),

@@ -20,7 +20,7 @@ MANY = 1_000  # most classes in the table
 COLUMNS = {
     "Images": "how many images got the class in the end",
     "By zero-shot": "how many the CLIP gave it before any training",
-    "Mean confidence": "how sure the model is of them, on the mean; about as many should be right",
+    "Mean confidence": "how sure the model is of them, on the mean",
     "Kept": "share of them whose label had a weight above 1/2 at the end",
     "Peers disagree": "share of them to which the two models gave different classes",
     "Alike": "share of their nearest neighbours that have the same class: high where the class is one group",
@@ -71,7 +71,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
     labels_text = "" if labels_used is None else "none" if labels_used == 0 else str(labels_used)
     terms = [
         ("Method", str(summary.get("trainer", ""))),
-        ("Data", str(summary.get("dataset", ""))),
+        ("Data", run.title),
         ("Images", f"{len(run.images) or len(run.tested):,}"),
         ("Unlabeled images", "" if pool_size is None else f"{pool_size:,.0f}, {summary.get('unlabeled', '')}"),
         ("Classes", f"{len(run.classes):,}"),
@@ -120,7 +120,9 @@ def figures(run: RunFolder) -> list[Figure]:
     if "kept_for" in images:
         labelled = images[images["pseudo_label"] != ""]
         kept = float((labelled["kept_for"] != "").mean())
-        shown.append(Figure("Labels kept", kept, "pseudo-labels with a weight above 1/2 at the end"))
+        shown.append(
+            Figure("Labels kept", kept, "pseudo-labels with a weight above 1/2 at the end, for one model at least")
+        )
     if "peer_a" in images and "peer_b" in images:
         both_labelled = images[(images["peer_a"] != "") & (images["peer_b"] != "")]
         agreement = float((both_labelled["peer_a"] == both_labelled["peer_b"]).mean())
@@ -128,7 +130,7 @@ def figures(run: RunFolder) -> list[Figure]:
     if "zero_shot" in images:
         with_zero_shot = images[images["zero_shot"] != ""]
         changed = float((with_zero_shot["zero_shot"] != with_zero_shot["class"]).mean())
-        shown.append(Figure("Changed", changed, "images that are of another class than to zero-shot CLIP"))
+        shown.append(Figure("Changed", changed, "images whose class differs from zero-shot CLIP's"))
     return shown
 
 
@@ -137,7 +139,7 @@ def estimate(summary: Mapping[str, Any], confidence: float) -> Figure:
     if not summary.get("calibrated", False):
         return Figure("Mean confidence", confidence, "in the classes it gives; how many are right is not known")
     low, high = estimated_range(confidence)
-    meaning = f"between {100 * low:.0f} and {100 * high:.0f} %: the mean confidence in the classes it gives"
+    meaning = f"mean confidence; between {100 * low:.0f} and {100 * high:.0f} % if no name is wrong or missing"
     return Figure("Estimated accuracy", confidence, meaning)
 
 

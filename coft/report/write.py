@@ -11,12 +11,12 @@ from coft.core.exit_codes import as_user_error
 from coft.core.files import replacing, write_table
 
 from .names import suspects
-from .page import least_sure, measured, page
+from .page import UNSURE, least_sure, measured, page
 from .run_folder import read_run
 
 log = logging.getLogger(__name__)
 NAME, LEAST_SURE, DOUBTFUL = "report.html", "least_sure.csv", "doubtful_names.csv"
-LISTED = 200  # images that are listed as the least sure ones
+LISTED = 200  # most images that are listed as the least sure ones; of few images a tenth is
 
 
 def write_report(folder: Path) -> Path:
@@ -34,7 +34,7 @@ def write_report(folder: Path) -> Path:
         UserError: If the folder holds no finished run, or a file in it is damaged.
     """
     run = read_run(folder)
-    unsure = least_sure(run, LISTED)
+    unsure = least_sure(run, min(LISTED, max(UNSURE, len(run.images) // 10)))
     if len(unsure):  # first: the page names the files that are there
         write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
     signals = measured(run)

@@ -78,7 +78,7 @@ def test_names_of_folders_serve_the_evaluation_alone(
     right = sum(row["class"] == Path(row["path"]).parent.name for row in rows)
     summary = json.loads((tmp_path / "named" / "summary.json").read_text())
     assert summary["results"]["accuracy_test"] == pytest.approx(100 * right / 24)
-    assert "transductive" in summary["unlabeled"]
+    assert "predicted as well" in summary["unlabeled"]
 
 
 @pytest.mark.parametrize("trainer", sorted(set(OURS) - set(FREE)))

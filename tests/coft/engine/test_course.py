@@ -77,7 +77,16 @@ def test_without_a_terminal_there_is_a_line_for_each_tenth(caplog: pytest.LogCap
         play(course, clock)
     parts = [int(re.search(r"(\d+) %", line)[1]) // 10 for line in caplog.messages]  # type: ignore[index]
     assert parts == sorted(set(parts)) and parts[-1] == 10 and 4 <= len(parts) <= 10
-    assert caplog.messages[0].startswith("CoFT, Phase I, epoch 1 of 4: ")
+    assert caplog.messages[0].startswith("CoFT, Phase I, epoch 1 of 2: ")
+
+
+def test_epochs_are_counted_within_their_phase() -> None:
+    course, places = Course(lambda: EPOCHS, Clock()), []
+    for number in range(len(EPOCHS)):
+        course.begin(number)
+        places.append(course.place())
+    assert places == [f"Phase {phase}, epoch {number} of 2" for phase in ("I", "II") for number in (1, 2)]
+    assert Course(lambda: EPOCHS[:2]).place() == "epoch 1 of 2"
 
 
 def test_a_terminal_has_one_bar_and_none_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,20 @@ import pytest
 from coft.engine.narration import Outcome, conclude
 from coft.labelling.calibration import MISSED, estimated_range
 
+IF = "if no name is wrong or missing"
+
 
 @pytest.mark.parametrize(
     ("outcome", "line"),
     [
-        (Outcome(confidence=0.81, calibrated=True), "Estimated accuracy: 81 %, between 72 and 90"),
-        (Outcome(confidence=0.97, calibrated=True), "Estimated accuracy: 97 %, between 88 and 100"),
+        (
+            Outcome(confidence=0.81, calibrated=True),
+            f"Estimated accuracy: 81 %, between 72 and 90, {IF}",
+        ),
+        (
+            Outcome(confidence=0.97, calibrated=True),
+            f"Estimated accuracy: 97 %, between 88 and 100, {IF}",
+        ),
         (Outcome(confidence=0.81), "Mean confidence: 81 %; how many are right is not known"),
         (Outcome(untrained=True), "Nothing was trained: these are the labels of zero-shot CLIP"),
         (Outcome(accuracies={"now": 86.44}, images=2), "Accuracy on 2 test images: 86.4 % now"),
@@ -38,4 +46,4 @@ def test_names_that_may_be_wrong_are_told(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "doubtful_names.csv").write_text("class,reasons\ndog,may be two kinds\nNA,no image is of it\n")
     with caplog.at_level(logging.INFO):
         conclude(tmp_path, 3.0, Outcome())
-    assert "Names that may be wrong: dog, NA; the report shows why" in caplog.text
+    assert "Names to look at: dog, NA; the report shows why" in caplog.text

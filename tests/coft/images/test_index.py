@@ -226,8 +226,8 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, cache: Path, caplog: pyt
 
 
 def test_images_that_are_not_read_are_counted_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("a.heic", "b.HEIC", "c.jfif", "notes.txt", "sub/d.gif"):
+    for name in ("a.heic", "b.HEIC", "c.jfif", "notes.txt", "sub/d.avif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert index_folder(tmp_path) == []
-    assert ".heic 2, .jfif 1, .gif 1; convert them" in caplog.text
+    assert ".heic 2, .jfif 1, .avif 1; convert them" in caplog.text

@@ -216,7 +216,7 @@ def test_a_folder_stands_for_its_only_journal(files: Path, tmp_path: Path) -> No
     assert not nothing.close() and find_journal(to) == first
     second = sort_all(files, to, link=True)
     os.utime(first, (1, 1))
-    with pytest.raises(UserError, match=f"2 journals.*newest first: {second.name}, {first.name}"):
+    with pytest.raises(UserError, match=f"2 journals.*with the newest: {second}, {first}"):
         find_journal(to)
     for journal in (second, first):
         undo(journal)

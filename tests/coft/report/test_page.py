@@ -104,7 +104,10 @@ def test_the_least_sure_images_of_all_classes_come_first(run: Path) -> None:
     assert [Path(link).name for link in order] == [Path(path).name for path in images["path"][:UNSURE]]
     with (run / "least_sure.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["path"], row["class"]) for row in rows] == list(zip(images["path"], images["class"], strict=True))
+    assert [(row["path"], row["class"]) for row in rows] == list(zip(images["path"], images["class"], strict=True))[
+        :UNSURE
+    ]
+    assert len(images) < 10 * UNSURE
 
 
 def test_a_user_s_own_images_go_by_the_name_of_their_folder(tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_the_accuracy_is_estimated_where_confidence_is_calibrated(tmp_path: Path
     title = "Estimated accuracy" if calibrated else "Mean confidence"
     assert shown[title].share == float(run.images["confidence"].mean())
     assert len({"Estimated accuracy", "Mean confidence"} & shown.keys()) == 1
-    assert shown[title].meaning.startswith("between ") == calibrated
+    assert ("if no name is wrong or missing" in shown[title].meaning) == calibrated
 
 
 def test_where_nothing_was_trained_nothing_was_kept_or_changed(tmp_path: Path) -> None:
