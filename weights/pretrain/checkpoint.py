@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from coft.backbones.embedded import FORMAT, SPELLING_BUCKETS, spelling_matrix
+from coft.core.files import replacing
 
 RIDGE = 3.0  # ridge of the regression from spellings to embeddings
 
@@ -55,8 +56,6 @@ def fit_spelling(rows: Tensor, ids: Tensor) -> dict[str, Any]:
 
 
 def save(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    torch.save(checkpoint, unfinished)
-    unfinished.rename(path)
+    """Write a checkpoint, whole or not at all."""
+    with replacing(path) as draft, draft.open("wb") as file:
+        torch.save(checkpoint, file)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from coft.core.files import replacing
 from weights.pretrain.names import concept
 from weights.pretrain.packages import install, of_role
 from weights.pretrain.render import Shelf, shelves
@@ -106,8 +107,9 @@ def build(name: str, root: Path, cache_dir: Path) -> Path:
         Image.fromarray(item.pixels).save(path)
         parts[part].append([relative, labels[item.classname], item.classname])
     split_file = root / name / f"split_{name}.json"
-    split_file.with_suffix(".tmp").write_text(json.dumps(parts, indent=1))
-    return split_file.with_suffix(".tmp").rename(split_file)
+    with replacing(split_file) as draft:
+        draft.write_text(json.dumps(parts, indent=1), encoding="utf-8")
+    return split_file
 
 
 def _split(items: list[Heldout]) -> list[tuple[str, Heldout]]:

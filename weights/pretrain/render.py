@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_fill_holes
 from tqdm import tqdm
 
+from coft.core.files import replacing
 from weights.pretrain.names import SIZES, SKINS, concept
 from weights.pretrain.packages import Drawing, Package, drawings
 
@@ -47,7 +48,6 @@ class Shelf:
 
 def shelves(packages: list[Package], cache_dir: Path, processes: int = 2) -> list[Shelf]:
     """Render packages, or read them from the cache. A stopped run loses at most one package."""
-    (cache_dir / "rendered").mkdir(parents=True, exist_ok=True)
     with Pool(processes) as pool:
         run = partial(pool.imap, chunksize=16)
         return [_shelf(p, cache_dir, run) for p in tqdm(packages, desc="render", unit="set")]
@@ -70,13 +70,11 @@ def _shelf(package: Package, cache_dir: Path, run: Callable[..., Iterable[list[R
 def _store(path: Path, drawings: list[Rendered], coloured: bool) -> None:
     pixels = np.stack([pixels for _, pixels in drawings])
     names = np.array([name for name, _ in drawings])
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("wb") as stream:
+    with replacing(path) as draft:
         if coloured:
-            np.savez_compressed(stream, names=names, opacity=pixels[:, 3:], colour=pixels[:, :3])
+            np.savez_compressed(draft, names=names, opacity=pixels[:, 3:], colour=pixels[:, :3])
         else:
-            np.savez_compressed(stream, names=names, opacity=pixels[:, 3:])
-    unfinished.rename(path)
+            np.savez_compressed(draft, names=names, opacity=pixels[:, 3:])
 
 
 def select_drawings(package: Package, cache_dir: Path) -> list[Drawing]:

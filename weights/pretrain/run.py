@@ -1,19 +1,20 @@
 """The two pre-trainings from end to end, and the records that they write."""
 
-import csv
 import importlib.metadata
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from clip.model import CLIP
 from torch import Tensor
 
 from coft.backbones.embedded import load_embedded
+from coft.core.files import write_table
 from weights.pretrain.captions import Captions
 from weights.pretrain.checkpoint import compact, save
 from weights.pretrain.distil import Distillation, take_text_tower
@@ -68,7 +69,7 @@ class Pretraining:
         """Install packages, check their licences, render and filter the drawings."""
         packages = list(pinned())
         install(cache_dir, packages)
-        write_csv(out_dir / "licences.csv", licence_table(cache_dir, packages))
+        write_table(pd.DataFrame(licence_table(cache_dir, packages)), out_dir / "licences.csv")
         library, twins = open_library(cache_dir)
         aliases = read_aliases(cache_dir, set(library.concepts))
         tasks = development_tasks(cache_dir)
@@ -99,7 +100,7 @@ class Pretraining:
             compiled=self.compiled,
         )
         trainer.run()
-        write_csv(self.out_dir / f"curve-{name}.csv", trainer.curve)
+        write_table(pd.DataFrame(trainer.curve), self.out_dir / f"curve-{name}.csv")
         path = self.out_dir / f"{name}.pt"
         save(compact(student.clip.state_dict(), self.captions.token_ids, self._meta(name, recipe)), path)
         return path
@@ -138,16 +139,3 @@ class Pretraining:
             "torch": importlib.metadata.version("torch"),
             "packages": packages,
         }
-
-
-def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows with all their keys as header. A temporary file is written and then renamed."""
-    rows = list(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w", newline="") as stream:
-        header = dict.fromkeys(key for row in rows for key in row)
-        writer = csv.DictWriter(stream, list(header), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    unfinished.rename(path)

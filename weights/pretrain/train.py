@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from coft.core.files import replacing
 from coft.core.precision import faster_precision
 from weights.pretrain.augment import picture
 from weights.pretrain.captions import Captions, Prompts
@@ -188,12 +189,10 @@ class Trainer:
         logger.info("%s", self.curve[-1])
 
     def _save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         state: dict[str, Any] = {"step": self.step, "curve": self.curve, "recipe": asdict(self.recipe)}
         state |= {"student": self.student.state_dict(), "optimizer": self.optimizer.state_dict()}
-        unfinished = self.folder / "state.tmp"
-        torch.save(state, unfinished)
-        unfinished.rename(self.folder / "state.pt")
+        with replacing(self.folder / "state.pt") as draft, draft.open("wb") as file:
+            torch.save(state, file)
         (self.folder / "curve.json").write_text(json.dumps(self.curve, indent=1))
 
     def _resume(self) -> None:
