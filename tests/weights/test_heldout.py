@@ -31,7 +31,7 @@ def shelves(monkeypatch):
 
 
 def test_the_data_set_has_coop_layout_without_exact_duplicates(shelves, tmp_path):
-    split_file = heldout.build_icons(tmp_path, tmp_path / "cache")
+    split_file = heldout.build("icons", tmp_path, tmp_path / "cache")
     assert split_file == tmp_path / "icons" / "split_icons.json"
     split = json.loads(split_file.read_text())
     assert {part: len(rows) for part, rows in split.items()} == {"train": 15, "val": 0, "test": 10}
@@ -42,7 +42,7 @@ def test_the_data_set_has_coop_layout_without_exact_duplicates(shelves, tmp_path
             assert names[label] == classname
             assert Image.open(tmp_path / "icons" / relative).size == (64, 64)
     assert len(list((tmp_path / "icons").rglob("*.png"))) == 25
-    assert heldout.build_icons(tmp_path / "again", tmp_path / "cache").read_text() == split_file.read_text()
+    assert heldout.build("icons", tmp_path / "again", tmp_path / "cache").read_text() == split_file.read_text()
 
 
 def test_nothing_held_out_is_trained_on():

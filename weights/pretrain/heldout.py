@@ -79,16 +79,6 @@ def _on_white(shelf: Shelf, row: int) -> np.ndarray:
     return (paint * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
 
 
-def build_icons(root: Path, cache_dir: Path) -> Path:
-    """Write the ``icons`` data set below ``root``, and return its split file."""
-    return build("icons", root, cache_dir)
-
-
-def build_emoji(root: Path, cache_dir: Path) -> Path:
-    """Write the ``emoji`` data set below ``root``, and return its split file."""
-    return build("emoji", root, cache_dir)
-
-
 def build(name: str, root: Path, cache_dir: Path) -> Path:
     """Write a held-out data set: ``<root>/<name>/{train,test}/<hash>.png`` and ``split_<name>.json``.
 
