@@ -16,6 +16,8 @@ from clip.model import CLIP, build_model
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
+from sklearn.metrics import confusion_matrix
+from tabulate import tabulate
 
 from coft.backbones.embedded import load_embedded
 from weights.pretrain.captions import tokenizer
@@ -76,11 +78,10 @@ def closing_tasks(cache_dir: Path, fashion_dir: Path | None, eurosat_dir: Path |
         yield eurosat(eurosat_dir)
 
 
-def clustering_accuracy(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> float:
+def clustering_accuracy(features: np.ndarray, labels: np.ndarray, classes: int) -> float:
     """Percent right by k-means with as many clusters as classes, and the best matching of clusters to classes."""
-    clusters = KMeans(classes, n_init=4, random_state=seed).fit_predict(features)
-    table = np.zeros((classes, classes), int)
-    np.add.at(table, (clusters, labels), 1)
+    clusters = KMeans(classes, n_init=4, random_state=0).fit_predict(features)
+    table = confusion_matrix(clusters, labels, labels=range(classes))
     rows, columns = linear_sum_assignment(-table)
     return 100 * table[rows, columns].sum() / len(labels)
 
@@ -152,7 +153,4 @@ def report(checkpoints: list[Path], tasks: list[Task]) -> list[dict[str, Any]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Rows as a table of Markdown."""
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".1f") + "\n"
