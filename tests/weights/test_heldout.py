@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from weights.pretrain import heldout
-from weights.pretrain.packages import PERMISSIVE, Package, drawings, licence, licence_table, of_role, pinned
+from weights.pretrain.packages import PERMISSIVE, Package, drawings, licence_and_author, licence_table, of_role, pinned
 from weights.pretrain.render import Shelf, select_drawings, with_silhouette
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -79,7 +79,7 @@ def test_hidden_icons_and_other_sizes_are_left_out(iconify_set, tmp_path):
 
 
 def test_a_licence_that_is_not_permissive_stops_the_build(iconify_set, tmp_path):
-    assert licence(iconify_set, tmp_path) == "GPL-3.0"
+    assert licence_and_author(iconify_set, tmp_path) == ("GPL-3.0", "Somebody")
     with pytest.raises(ValueError, match=r"@iconify-json/tiny: licence GPL-3\.0 is not permissive"):
         licence_table(tmp_path, [iconify_set])
 

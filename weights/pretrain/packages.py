@@ -91,13 +91,16 @@ def _installed_version(package: Package, cache_dir: Path) -> str | None:
     return json.loads(manifest.read_text())["version"] if manifest.is_file() else None
 
 
-def licence(package: Package, cache_dir: Path) -> str:
-    """The SPDX licence of a package, from its own files."""
+def licence_and_author(package: Package, cache_dir: Path) -> tuple[str, str]:
+    """The SPDX licence of a package, and its author, from its own files."""
     folder = package.folder(cache_dir)
-    info = folder / "info.json"  # of Iconify; it has the licence of the drawings
-    if info.is_file():
-        return str(json.loads(info.read_text())["license"]["spdx"])
-    return str(json.loads((folder / "package.json").read_text())["license"])
+    path = folder / "info.json"  # of Iconify; it has the licence of the drawings
+    if path.is_file():
+        info = json.loads(path.read_text())
+        return str(info["license"]["spdx"]), str(info["author"]["name"])
+    manifest = json.loads((folder / "package.json").read_text())
+    author: Any = manifest.get("author", "")
+    return str(manifest["license"]), str(author.get("name", "") if isinstance(author, dict) else author)
 
 
 def licence_table(cache_dir: Path, packages: list[Package]) -> list[dict[str, str]]:
@@ -108,20 +111,12 @@ def licence_table(cache_dir: Path, packages: list[Package]) -> list[dict[str, st
     """
     rows = []
     for package in packages:
-        spdx = licence(package, cache_dir)
+        spdx, author = licence_and_author(package, cache_dir)
         if spdx not in PERMISSIVE:
             raise ValueError(f"{package.npm_name}: licence {spdx} is not permissive; take it out of packages.json")
         row = {"role": package.role, "package": package.npm_name, "version": package.version, "licence": spdx}
-        rows.append(row | {"author": _author(package, cache_dir)})
+        rows.append(row | {"author": author})
     return rows
-
-
-def _author(package: Package, cache_dir: Path) -> str:
-    info = package.folder(cache_dir) / "info.json"
-    if info.is_file():
-        return str(json.loads(info.read_text())["author"]["name"])
-    author: Any = json.loads((package.folder(cache_dir) / "package.json").read_text()).get("author", "")
-    return str(author.get("name", "") if isinstance(author, dict) else author)
 
 
 @dataclass(frozen=True)
