@@ -19,11 +19,11 @@ from PIL import Image
 from tabulate import tabulate
 from timm.data import ImageNetInfo
 from torch import Tensor
-from torchvision.transforms import v2
 
 from coft.backbones.open_clip_models import load_open_clip
 from coft.backbones.prompts import template_features
 from coft.core.errors import UserError
+from coft.images.views import Inputs, normalize, plain_view
 from weights.photographs.build import Builder, Lexicon
 from weights.photographs.checkpoint import SIZE
 from weights.photographs.teacher import PHOTO
@@ -127,18 +127,11 @@ def other_lemmas(name: str, lexicon: Lexicon) -> list[str]:
 @torch.no_grad()
 def image_features(model: Any, files: Sequence[Path]) -> Tensor:
     """Unit-length features of image files. Shape (n, k)."""
-    read = v2.Compose(
-        [
-            v2.Resize(SIZE, v2.InterpolationMode.BICUBIC, antialias=True),
-            v2.CenterCrop(SIZE),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize([0.5] * 3, [0.5] * 3),
-        ]
-    )
+    inputs = Inputs(SIZE, mean=(0.5,) * 3, std=(0.5,) * 3)
+    view, floats = plain_view(inputs), normalize(inputs)
     parts = [files[start : start + 64] for start in range(0, len(files), 64)]
-    batches = (torch.stack([read(Image.open(path).convert("RGB")) for path in part]) for part in parts)
-    return torch.cat([F.normalize(model.encode_image(batch), dim=1) for batch in batches])
+    batches = (torch.stack([view(Image.open(path).convert("RGB")) for path in part]) for part in parts)
+    return torch.cat([F.normalize(model.encode_image(floats(batch)), dim=1) for batch in batches])
 
 
 def accuracy_table(accuracies: dict[tuple[str, str], float], backbones: Sequence[str]) -> str:
