@@ -31,6 +31,7 @@ from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
 from coft.core.precision import PRECISIONS, faster_precision, step_attention
 from coft.method.peer import trainable_copy
+from scripts.bench.geometry import made
 
 RANDOM = "ViT-B/32"  # its weights are not needed to measure it
 PLACES = {"photo": (128, 224), "embedded": (0,), RANDOM: (224,)}  # pixels of each backbone; 0: its own
@@ -186,11 +187,7 @@ class Encoder:
 
 def clip_named(backbone: str) -> nn.Module:
     """A CLIP with its weights, or of random ones."""
-    if backbone != RANDOM:
-        return load_clip(backbone)
-    from clip.model import CLIP
-
-    return CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12).float().requires_grad_(False).eval()
+    return made(backbone).requires_grad_(False) if backbone == RANDOM else load_clip(backbone)
 
 
 def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", laid_out: bool = True) -> Encoder:
@@ -222,12 +219,6 @@ def _share(cost: Cost) -> str:
 
 
 @contextmanager
-def _without_onednn() -> Iterator[None]:
-    with torch.backends.mkldnn.flags(enabled=False):
-        yield
-
-
-@contextmanager
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -243,7 +234,7 @@ def ways(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
     yield ["as it is", *_seconds(build(), repeats)]
     yield ["PyTorch's memory and depthwise gradients", *_seconds(build(laid_out=False), repeats)]
     yield ["fp32", *_seconds(build(precision="fp32"), repeats)]
-    with _without_onednn():
+    with torch.backends.mkldnn.flags(enabled=False):
         yield ["without oneDNN", *_seconds(build(), repeats)]
     compiled = build()
     compiled.visual.trunk.compile()

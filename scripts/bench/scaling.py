@@ -18,6 +18,7 @@ from tabulate import tabulate
 from torch.distributed.launcher.api import elastic_launch
 
 from coft.backbones.load import architecture, load_clip
+from coft.backbones.tower import width_of
 from coft.core import processes
 from coft.core.world import World
 from coft.engine.optimizers import full_optimizer
@@ -57,7 +58,7 @@ def measured(backbone: str, batch: int, steps: int, bf16: bool) -> list[list[flo
     size = architecture(backbone).resolution
     runtime = Runtime(1, device, torch.bfloat16 if bf16 else None, world=world)
     visual = trainable_copy(clip_model.visual).float()
-    heads = [torch.nn.Parameter(torch.randn(CLASSES, architecture_width(clip_model), device=device)) for _ in range(2)]
+    heads = [torch.nn.Parameter(torch.randn(CLASSES, width_of(clip_model), device=device)) for _ in range(2)]
     student = Classifier(visual, heads[0], heads[1], 100.0)
     optimizer = full_optimizer(student, 1e-5, 10.0)
     trained = [p for p in student.parameters() if p.requires_grad]
@@ -85,11 +86,6 @@ def measured(backbone: str, batch: int, steps: int, bf16: bool) -> list[list[flo
     results.append([whole, *seconds_of(encode, world, steps)])
     processes.leave()
     return results
-
-
-def architecture_width(clip_model: Any) -> int:
-    """Length of features."""
-    return int(clip_model.text_projection.shape[-1])
 
 
 WORK = ("step, one batch", "step, a batch each", "encoding, a batch each")
