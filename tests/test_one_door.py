@@ -22,7 +22,6 @@ OTHERS = {  # calls that open nothing from outside, by module
     "coft/review/app.py": 1,  # scripts and styles of the project
     "coft/review/serve.py": 1,  # a browser
     "scripts/bench/pool.py": 1,  # /proc
-    "scripts/comparing/list.py": 1,  # a folder
     "scripts/comparing/run.py": 1,  # a log that is written to
     "scripts/getting/extract.py": 1,  # behind the door
     "scripts/picture.py": 1,  # what it has just drawn

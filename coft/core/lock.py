@@ -16,7 +16,7 @@ _held: set[int] = set()
 
 
 @contextmanager
-def sole(folder: Path) -> Iterator[None]:
+def sole(folder: Path, patience: float | None = None) -> Iterator[None]:
     """Context in which no other process writes to a folder. The system ends it with the process, however that ends.
 
     Where the file system knows no locks, or the system has no `flock`, nothing is held. Of several processes of one
@@ -24,6 +24,7 @@ def sole(folder: Path) -> Iterator[None]:
 
     Args:
         folder: There already.
+        patience: Seconds in which another process may end; None for `PATIENCE`.
 
     Raises:
         UserError: If another process is at it.
@@ -34,17 +35,17 @@ def sole(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     _held.add(handle)
     try:
-        _take(handle, folder)
+        _take(handle, folder, PATIENCE if patience is None else patience)
         yield
     finally:
         _held.discard(handle)
         os.close(handle)
 
 
-def _take(handle: int, folder: Path) -> None:
+def _take(handle: int, folder: Path, patience: float) -> None:
     import fcntl
 
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

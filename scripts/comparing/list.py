@@ -5,11 +5,9 @@ A list is added to from one machine to the next, so that five seeds of all units
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.core.forms import Anything, Number, Record, Text, mapping, whole
+from coft.core.lock import sole
 from coft.core.outside import MISSING, MOST_TABLE, parse_json, read_table, read_text
 
 from .methods import Settings
@@ -204,21 +203,9 @@ def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]])
         results: Each with its `identity`.
     """
     lines = sorted(_line(of, result) for of, result in results)
-    with _alone_in(path.parent), replacing(path) as draft:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with sole(path.parent, patience=math.inf), replacing(path) as draft:
         draft.write_text("".join(f"{line}\n" for line in [*_lines(path), *lines]), encoding="utf-8")
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Context that one process at a time is in, where the file system knows locks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _lines(path: Path) -> list[str]:

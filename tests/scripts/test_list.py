@@ -1,6 +1,7 @@
 """The list of the benchmark's results, and the command that goes on from it."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from coft.core.errors import UserError
+from coft.core.lock import sole
 from scripts.comparing.benchmark import (
     Unit,
     listed_results,
@@ -44,6 +46,15 @@ def test_a_list_has_all_that_tables_need_and_its_runs_are_known_elsewhere(planne
     elsewhere = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "there")
     listed = listed_results(elsewhere, kept)
     assert len(listed) == 8 and write_report(rows_of(elsewhere, listed), "a command") == report_of(planned)
+
+
+def test_what_adds_to_a_list_waits_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coft.core.lock.PATIENCE", 0.0)
+    with ExitStack() as another:
+        another.enter_context(sole(tmp_path))
+        monkeypatch.setattr("coft.core.lock.time.sleep", lambda seconds: another.close())
+        add_to_list(tmp_path / "kept.jsonl", [])
+    assert (tmp_path / "kept.jsonl").is_file()
 
 
 def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planned: Planned, tmp_path: Path) -> None:
