@@ -19,6 +19,7 @@ BACK = 3  # a step of what trains, in forward passes
 CONTEXT = 1.5  # GB that a GPU's libraries take
 COPIES = 11  # of an image encoder: frozen, and of two peers weights, gradients, moments and averages
 TEXT = 0.25  # GB of the text encoder
+PROMPT, KEPT_PROMPT = 0.6, 1.6  # GFLOP of a class's tokens, and MB of them that are kept: the same for all in `SIZES`
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,11 @@ class Size:
         image: GFLOP of an image.
         kept: MB of an image that are kept for the way back, in bf16.
         parameters: Millions, of the image encoder.
-        prompt: GFLOP of a class's tokens.
-        kept_prompt: MB of them that are kept.
     """
 
     image: float
     kept: float
     parameters: float
-    prompt: float = 0.6
-    kept_prompt: float = 1.6
 
 
 SIZES = {
@@ -90,6 +87,7 @@ class _Settings:
 
     def __init__(self, run: Run) -> None:
         self.config, self.section = run.config, f"TRAINER.{run.method.trainer.upper()}"
+        self.shots = run.method.shots or 0
         self.batch, self.epochs = self.of("DATALOADER.TRAIN_X.BATCH_SIZE"), self.of("OPTIM.MAX_EPOCH")
 
     def of(self, key: str, default: float = 0.0) -> Any:
@@ -99,25 +97,25 @@ class _Settings:
         return self.config.get(f"{self.section}.{key}", default)
 
 
-def _zero_shot(s: _Settings, facts: Facts, shots: int) -> Work:
+def _zero_shot(s: _Settings, facts: Facts) -> Work:
     return Work(facts.test)
 
 
-def _training_free(s: _Settings, facts: Facts, shots: int) -> Work:
+def _training_free(s: _Settings, facts: Facts) -> Work:
     return Work(s.own("LABEL_VIEWS", 1) * facts.train + facts.test)
 
 
-def _prompt(s: _Settings, facts: Facts, shots: int) -> Work:
+def _prompt(s: _Settings, facts: Facts) -> Work:
     """CoOp, UPL; GRIP and CPL in rounds that take ever more images."""
     models, rounds = s.own("ENSEMBLE", 1), s.own("ROUNDS", 0)
-    few = min(facts.train, (shots or s.own("SEEDS_PER_CLASS", 16)) * facts.classes)
+    few = min(facts.train, (s.shots or s.own("SEEDS_PER_CLASS", 16)) * facts.classes)
     drawn = models * s.epochs * (facts.train * (rounds + 1) / 2 if rounds else few)
-    labelled = 0 if shots else facts.train
+    labelled = 0 if s.shots else facts.train
     prompts = math.ceil(drawn / s.batch) * facts.classes
     return Work(drawn + labelled + facts.test, 0, prompts, facts.classes)
 
 
-def _full(s: _Settings, facts: Facts, shots: int) -> Work:
+def _full(s: _Settings, facts: Facts) -> Work:
     """LaFTer, self-training, full supervision."""
     models, epochs, refresh = s.own("ENSEMBLE", 1), s.own("EPOCHS"), s.own("REFRESH", 0)
     if s.own("EQUAL_STEPS", False):
@@ -134,7 +132,7 @@ def _steps_of_phase1(s: _Settings, facts: Facts, epochs: int, least: int, per_cl
     return max(epochs * math.ceil(seeds / s.batch), least)
 
 
-def _two_phases(s: _Settings, facts: Facts, shots: int) -> Work:
+def _two_phases(s: _Settings, facts: Facts) -> Work:
     """DeFT, CoFT and CoFT+: two peers, two prompts."""
     second, rounds = s.own("PHASE2.EPOCHS"), s.own("ROUNDS", 1)
     parts = s.own("PHASE1.EPOCHS"), s.own("PHASE1.MIN_STEPS"), s.own("SEEDS_PER_CLASS", facts.train)
@@ -146,7 +144,7 @@ def _two_phases(s: _Settings, facts: Facts, shots: int) -> Work:
     return Work(encoded, trained, 2 * steps * facts.classes, 2 * facts.classes, full=True)
 
 
-WORKS: Mapping[str, Callable[[_Settings, Facts, int], Work]] = {
+WORKS: Mapping[str, Callable[[_Settings, Facts], Work]] = {
     **dict.fromkeys(("ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"), _zero_shot),
     "TrainingFree": _training_free,
     **dict.fromkeys(("CoOp", "UPL", "GRIP", "CPL"), _prompt),
@@ -157,13 +155,13 @@ WORKS: Mapping[str, Callable[[_Settings, Facts, int], Work]] = {
 
 def work_of(run: Run, facts: Facts) -> Work:
     """What a run does, by its settings."""
-    return WORKS[run.method.trainer](_Settings(run), facts, run.method.shots or 0)
+    return WORKS[run.method.trainer](_Settings(run), facts)
 
 
 def hours(run: Run, facts: Facts) -> float:
     """Hours of a GPU: of arithmetic, or of reading images, whichever is longer."""
     size, work = SIZES[run.backbone], work_of(run, facts)
-    arithmetic = size.image * (work.encoded + BACK * work.trained) + BACK * size.prompt * work.prompts
+    arithmetic = size.image * (work.encoded + BACK * work.trained) + BACK * PROMPT * work.prompts
     return (START + max(1e9 * arithmetic / RATE, (work.encoded + work.trained) / READ)) / 3600
 
 
@@ -172,5 +170,5 @@ def gigabytes(run: Run, facts: Facts) -> float:
     size, work = SIZES[run.backbone], work_of(run, facts)
     micro = run.config.get("TRAIN.MICRO_BATCH") or run.config["DATALOADER.TRAIN_X.BATCH_SIZE"]
     weights = size.parameters * 4e-3 * (COPIES if work.full else 1) + TEXT
-    kept = 1e-3 * (size.kept * (micro if work.trained else 0) + size.kept_prompt * work.at_once)
+    kept = 1e-3 * (size.kept * (micro if work.trained else 0) + KEPT_PROMPT * work.at_once)
     return CONTEXT + weights + kept
