@@ -23,7 +23,7 @@ from scripts.paths import called_from
 from .costs import Facts
 from .list import TIMES, Result, identity, key_of, read_list, stages
 from .methods import Method, Settings, pairs_of
-from .plan import Grid, Run, plan, trainer_class
+from .plan import Grid, Run, plan
 from .published import Published, read_published
 from .statistics import Right
 
@@ -192,7 +192,7 @@ def _small(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Me
 
 def runs_on(method: Method, backbone: str) -> bool:
     """Whether a row is there for a backbone: for two checkpoints, where the trainer takes two."""
-    return len(member_names(backbone)) == 1 or trainer_class(method.trainer).spec.two_checkpoints
+    return len(member_names(backbone)) == 1 or TRAINER_REGISTRY.get(method.trainer).spec.two_checkpoints
 
 
 def plan_units(benchmark: Benchmark, data: str, output: Path) -> dict[Unit, list[Run]]:

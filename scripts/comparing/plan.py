@@ -223,7 +223,7 @@ def make_config(trainer: str, words: Sequence[str]) -> Config:
         UserError: If the trainer would refuse a setting: better now than after hours of other runs.
     """
     cfg = make_cfg(train.make_parser().parse_args(_arguments(trainer, words)), trainers.extend_cfg)
-    kind = trainer_class(trainer)
+    kind = TRAINER_REGISTRY.get(trainer)
     kind.check_cfg(object.__new__(kind), cfg)  # Dassl calls it before anything is built
     return essential(flatten(parse_yaml(cfg.dump())))
 
@@ -231,11 +231,6 @@ def make_config(trainer: str, words: Sequence[str]) -> Config:
 def _arguments(trainer: str, words: Sequence[str]) -> list[str]:
     """Arguments of train.py for those of a trainer's script."""
     return launch.train_arguments(trainer, launch.parse(trainer, words))
-
-
-def trainer_class(trainer: str) -> Any:
-    """The class of a trainer."""
-    return TRAINER_REGISTRY.get(trainer)
 
 
 def _settle_folder(canonical: Path, config: Config, backbone: str, finished: Sequence[Path]) -> Path:
@@ -297,7 +292,7 @@ def arguments_with_phase1(run: Run, others: Sequence[Run]) -> tuple[str, ...]:
 
 def lends_phase1(other: Run, run: Run) -> bool:
     """Whether a run is finished and has kept the Phase I that another one would make."""
-    if other.folder == run.folder or not trainer_class(run.method.trainer).spec.two_peers:
+    if other.folder == run.folder or not TRAINER_REGISTRY.get(run.method.trainer).spec.two_peers:
         return False
     if (other.dataset, other.backbone, other.seed) != (run.dataset, run.backbone, run.seed):
         return False
