@@ -103,17 +103,16 @@ class Benchmark:
     published: Sequence[Published] = ()
 
 
-def read_benchmark(form: str, path: Path = FILE) -> Benchmark:
+def read_benchmark(form: str) -> Benchmark:
     """Read the benchmark.
 
     Args:
         form: "full", "small", a role, for its units alone, "paper", or a file like that of the paper's table.
-        path: The file of all others.
 
     Raises:
         UserError: If there is no such form.
     """
-    content = parse_yaml(read_text(path))
+    content = parse_yaml(read_text(FILE))
     units = [Unit(u["backbone"], u["dataset"], u["role"], pairs_of(u.get("settings", {}))) for u in content["units"]]
     methods = [_method(row) for row in content["methods"]]
     if form == "paper" or form.endswith(".yaml"):

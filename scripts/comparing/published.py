@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from coft.core.outside import read_text
 from coft.core.yaml_text import parse_yaml
@@ -35,9 +34,9 @@ class Published:
     check: bool = False
 
 
-def read_published(path: Path = FILE) -> list[Published]:
+def read_published() -> list[Published]:
     """All rows of the file."""
-    return [Published(**entry) for entry in parse_yaml(read_text(path))]
+    return [Published(**entry) for entry in parse_yaml(read_text(FILE))]
 
 
 def far_off(published: Sequence[Published], ours: Mapping[tuple[str, str, str], float]) -> list[str]:
