@@ -194,10 +194,6 @@ def _plan_changes(ablations: Sequence[Method], grid: Grid) -> tuple[list[Run], l
     return runs, skipped
 
 
-def _changes(rows: pd.DataFrame, ablations: Sequence[Method]) -> pd.DataFrame:
-    return changes_of(rows, {method.name: method.measure for method in ablations}, FULL)
-
-
 def publish_ablations(
     folder: Path, called: str, ablations: Sequence[Method], rows: pd.DataFrame, notes: Sequence[str]
 ) -> None:
@@ -206,7 +202,7 @@ def publish_ablations(
     Raises:
         UserError: If no run of the unchanged method is finished, which all others are compared with.
     """
-    changes = _changes(rows, ablations)
+    changes = changes_of(rows, {method.name: method.measure for method in ablations}, FULL)
     if changes.empty:
         raise UserError("no run of the unchanged method is finished; the differences are to it")
     tables, over = {"Ablation": summarise_changes(changes)}, overall_changes(changes)
