@@ -12,7 +12,7 @@ from coft.core.errors import UserError, did_you_mean
 from coft.core.outside import read_text
 
 from .base import DeclaredDataset, Items, Row, dataset_root, datum, items_of, read_split
-from .folders import first_folder, image_files
+from .folders import class_folders, first_folder, image_files
 from .splits import Split, hold_out, save_split, split_by_class
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def folder_rows(images: Path, names: Sequence[str], name_by_folder: Mapping[str,
     """
     label_of = {name: label for label, name in enumerate(names)}
     rows = []
-    for folder in sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for folder in class_folders(images):
         name = name_by_folder.get(folder.name, folder.name)
         if name is None:
             continue
@@ -160,7 +160,7 @@ def read_parts(root: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
     rows = {
         part: [
             (str(path.relative_to(root)), label_of(folder, names), folder.name)
-            for folder in sorted(path for path in (root / part).iterdir() if path.is_dir())
+            for folder in class_folders(root / part)
             for path in image_files(folder)
         ]
         for part in ("train", "test")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from coft.core.errors import UserError, did_you_mean
@@ -32,22 +32,25 @@ def first_folder(parent: Path, names: Iterable[str]) -> Path | None:
     return next((parent / name for name in names if (parent / name).is_dir()), None)
 
 
-def read_folders(folder: Path, classnames: Sequence[str], aliases: Mapping[str, str] | None = None) -> list[Datum]:
+def class_folders(parent: Path) -> list[Path]:
+    """The folders in a folder, by name. Hidden ones are left out."""
+    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def read_folders(folder: Path, classnames: Sequence[str]) -> list[Datum]:
     """Read images in folders that are named after their classes.
 
     Args:
         folder: Parent of the class folders.
         classnames: Class names by label. Only letters and digits are compared, in any case.
-        aliases: Class names by folder, for folders with another name.
 
     Raises:
         UserError: If a folder is named after no class, or there is no image.
     """
     label_of = {letters_of(name): label for label, name in enumerate(classnames)}
-    aliases = aliases or {}
     items = []
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        label = label_of.get(letters_of(aliases.get(class_folder.name, class_folder.name)))
+    for class_folder in class_folders(folder):
+        label = label_of.get(letters_of(class_folder.name))
         if label is None:
             hint = did_you_mean(class_folder.name, classnames)
             raise UserError(f"folder {class_folder} is named after no class; {hint}")

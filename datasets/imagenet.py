@@ -11,7 +11,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from .annotations import read_lines
 from .base import DeclaredDataset, Items, dataset_root, datum
-from .folders import image_files
+from .folders import class_folders, image_files
 
 
 class ImageNetFamily(DeclaredDataset):
@@ -70,7 +70,7 @@ class ImageNetFamily(DeclaredDataset):
         folder = Path(self.dataset_dir) / self.images
         if not folder.is_dir():
             raise self.missing(folder)
-        synsets = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        synsets = [path.name for path in class_folders(folder)]
         unknown = [synset for synset in synsets if synset not in names]
         if unknown:
             raise UserError(f"folder {folder / unknown[0]} is of no class in classnames.txt; take it out")

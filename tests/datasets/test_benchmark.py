@@ -242,6 +242,7 @@ def test_a_root_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_mirror_that_sorts_by_class(tmp_path: Path, name: str, folder: str, label_of_folder: dict[str, int]) -> None:
     for part in ("train", "test"):
         in_folders(tmp_path / folder / part, label_of_folder, 5)
+        touch(tmp_path / folder / part / ".thumbnails" / "a.jpg")
     data = load(name, tmp_path)
     assert [item.label for item in data.test[::5]] == [label_of_folder[p] for p in sorted(label_of_folder)]
     count = len(label_of_folder)
