@@ -36,6 +36,7 @@ class SplitDataset(DeclaredDataset):
         other_dirs: Other names of this folder.
         image_dirs: Folders in it that may hold the images. The first that exists is used.
         split: Name of the split file.
+        unsorted_dir: Folder in it that a mirror lacks which sorted the images by class; empty without such a mirror.
     """
 
     name: ClassVar[str] = ""
@@ -43,6 +44,7 @@ class SplitDataset(DeclaredDataset):
     other_dirs: ClassVar[Sequence[str]] = ()
     image_dirs: ClassVar[Sequence[str]] = ("images",)
     split: ClassVar[str] = ""
+    unsorted_dir: ClassVar[str] = ""
 
     def __init__(self, cfg: Any) -> None:
         root = self.find(dataset_root(cfg), [self.dataset_dir, *self.other_dirs])
@@ -89,7 +91,9 @@ class SplitDataset(DeclaredDataset):
     @classmethod
     def sorted_by_class(cls, root: Path) -> bool:
         """Whether the images come from a mirror that sorted and renamed them: `train/<class>/` and `test/<class>/`."""
-        return False
+        if not cls.unsorted_dir or (root / cls.unsorted_dir).is_dir():
+            return False
+        return (root / "train").is_dir() and (root / "test").is_dir()
 
     @classmethod
     def find(cls, parent: Path, folders: Sequence[str]) -> Path:

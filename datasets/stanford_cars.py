@@ -25,17 +25,13 @@ class StanfordCars(SplitDataset):
     other_dirs = ("stanford-cars",)
     image_dirs = (".",)
     split = "split_zhou_StanfordCars.json"
+    unsorted_dir = "cars_train"
 
     @classmethod
     def moved(cls, images: Path) -> Mapping[str, str]:
         """Folders that a mirror nested twice."""
         parts = ("cars_train", "cars_test")
         return {part: f"{part}/{part}" for part in parts if (images / part / part).is_dir()}
-
-    @classmethod
-    def sorted_by_class(cls, root: Path) -> bool:
-        """Whether the images come from a mirror that sorted them by class."""
-        return not (root / "cars_train").is_dir() and (root / "train").is_dir() and (root / "test").is_dir()
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
         """Hold out validation images of the annotated training part."""

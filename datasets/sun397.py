@@ -22,11 +22,7 @@ class SUN397(SplitDataset):
     other_dirs = ("SUN397",)
     image_dirs = ("SUN397", "SUN397/SUN397", ".")
     split = "split_zhou_SUN397.json"
-
-    @classmethod
-    def sorted_by_class(cls, root: Path) -> bool:
-        """Whether the images come from a mirror that sorted them by class."""
-        return not (root / "SUN397").is_dir() and (root / "train").is_dir() and (root / "test").is_dir()
+    unsorted_dir = "SUN397"
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
         """Hold out validation images of the training part of the first partition."""
