@@ -62,10 +62,6 @@ class Origin:
     find: Callable[[Path], Path | None] = lambda root: None
 
 
-def _split(path: str, drive_id: str) -> dict[str, str]:
-    return {path: drive_id}
-
-
 ORIGINS: dict[str, Origin] = {
     "caltech101": Origin(
         "caltech-101",
@@ -79,7 +75,7 @@ ORIGINS: dict[str, Origin] = {
                 inner="caltech-101/101_ObjectCategories.tar.gz",
             ),
         ),
-        _split("caltech-101/split_zhou_Caltech101.json", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
+        {"caltech-101/split_zhou_Caltech101.json": "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"},
     ),
     "oxford_pets": Origin(
         "oxford_pets",
@@ -97,13 +93,13 @@ ORIGINS: dict[str, Origin] = {
                 {"annotations": "oxford_pets/annotations"},
             ),
         ),
-        _split("oxford_pets/split_zhou_OxfordPets.json", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
+        {"oxford_pets/split_zhou_OxfordPets.json": "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"},
     ),
     "stanford_cars": Origin(
         "stanford_cars",
         ("stanford_cars/cars_train", "stanford_cars/cars_test"),
         "cars by make, model and year, 196 classes, 2 GB",
-        drive=_split("stanford_cars/split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
+        drive={"stanford_cars/split_zhou_StanfordCars.json": "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"},
         sorted_paths=("stanford_cars/train", "stanford_cars/test"),
         steps=(
             "the authors' links are dead; a mirror behind a login: "
@@ -131,7 +127,7 @@ ORIGINS: dict[str, Origin] = {
                 {"": "oxford_flowers/imagelabels.mat"},
             ),
         ),
-        _split("oxford_flowers/split_zhou_OxfordFlowers.json", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
+        {"oxford_flowers/split_zhou_OxfordFlowers.json": "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"},
     ),
     "food101": Origin(
         "food-101",
@@ -144,7 +140,7 @@ ORIGINS: dict[str, Origin] = {
                 {"food-101": "food-101"},
             ),
         ),
-        _split("food-101/split_zhou_Food101.json", "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
+        {"food-101/split_zhou_Food101.json": "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"},
     ),
     "fgvc_aircraft": Origin(
         "fgvc_aircraft",
@@ -161,7 +157,7 @@ ORIGINS: dict[str, Origin] = {
         "sun397",
         ("sun397/SUN397",),
         "scenes, 397 classes, 37 GB",
-        drive=_split("sun397/split_zhou_SUN397.json", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
+        drive={"sun397/split_zhou_SUN397.json": "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"},
         sorted_paths=("sun397/train", "sun397/test"),
         steps=(
             "the authors' links (SUN397.tar.gz, MD5 8ca2778205c41d23104230ba66911c7a) are dead; "
@@ -176,7 +172,7 @@ ORIGINS: dict[str, Origin] = {
         ("dtd/images",),
         "textures, 47 classes, 625 MB",
         (File((f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz",), "fff73e5086ae6bdbea199a49dfb8a4c1", {"dtd": "dtd"}),),
-        _split("dtd/split_zhou_DescribableTextures.json", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"),
+        {"dtd/split_zhou_DescribableTextures.json": "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"},
     ),
     "eurosat": Origin(
         "eurosat",
@@ -193,7 +189,7 @@ ORIGINS: dict[str, Origin] = {
                 {"2750": "eurosat/2750"},
             ),
         ),
-        _split("eurosat/split_zhou_EuroSAT.json", "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
+        {"eurosat/split_zhou_EuroSAT.json": "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"},
     ),
     "ucf101": Origin(
         "ucf101",
