@@ -191,6 +191,26 @@ def test_what_has_to_be_done_by_hand_is_said(
     assert get_data.main([name, "--data", str(tmp_path)]) == 0
 
 
+@pytest.mark.parametrize(
+    ("npm", "expected"),
+    [
+        ("", "npm was not found; install Node.js"),
+        ("printf 'npm error %s\\n' 'code 1' 'syscall x' 'no way' >&2; exit 1", "(npm error no way); go online"),
+    ],
+)
+def test_drawings_need_npm(
+    npm: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if npm:
+        (tmp_path / "npm").write_text(f"#!/bin/sh\n{npm}\n")
+        (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("COFT_CACHE", str(tmp_path / "cache"))
+    assert get_data.main(["icons", "--data", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: npm ") and expected in line
+
+
 def test_the_list_names_every_data_set_that_has_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert get_data.main(["list", "--data", str(tmp_path)]) == 0
     listed = {line.split()[0] for line in capsys.readouterr().out.split("By hand:")[0].splitlines()[2:] if line}

@@ -77,15 +77,16 @@ class Source:
         process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if process.returncode or not (folder / self.file).is_file():
             raise UserError(
-                f"{self.package} {self.version} could not be had from {self.registry} ({_reason(process.stderr)}); "
+                f"{self.package} {self.version} could not be had from {self.registry} ({reason_of(process.stderr)}); "
                 f"go online, or put {self.file} into {folder.parent}"
             )
 
 
-def _reason(output: str) -> str:
+def reason_of(output: str) -> str:
     """The reason that pip or npm gives: its first line about an error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"(npm )?(ERR|error)", line, re.IGNORECASE) and " code " not in line]
+    errors = [line for line in lines if re.match(r"(npm )?(ERR|error)", line, re.IGNORECASE)]
+    errors = [line for line in errors if not re.search(" (code|errno|syscall) ", line)]
     return (errors or lines or ["no reason given"])[0]
 
 

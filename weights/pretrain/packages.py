@@ -10,6 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from coft.core.errors import UserError
+from weights.photographs.sources import reason_of
+
 logger = logging.getLogger(__name__)
 
 PERMISSIVE = {
@@ -67,7 +70,7 @@ def install(cache_dir: Path, packages: list[Package]) -> None:
     """Install the pinned versions under ``cache_dir`` with npm, unless all are installed.
 
     Raises:
-        RuntimeError: If npm is missing or fails.
+        UserError: If npm is missing or fails.
     """
     if all(_installed_version(package, cache_dir) == package.version for package in packages):
         return
@@ -78,12 +81,14 @@ def install(cache_dir: Path, packages: list[Package]) -> None:
     (root / "package.json").write_text(json.dumps({"private": True, "dependencies": versions}, indent=1))
     command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
     if shutil.which("npm") is None:
-        raise RuntimeError("npm was not found: pre-training needs Node.js with npm to fetch its drawings")
+        raise UserError("npm was not found; install Node.js with npm, which fetches the drawings")
     logger.info("npm installs %d packages into %s", len(packages), root)
-    try:
-        subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"npm install failed in {root}: {error.stderr.strip()[-500:]}") from None
+    process = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
+    if process.returncode:
+        raise UserError(
+            f"npm could not install the drawings in {root} ({reason_of(process.stderr)}); go online, or see to that, "
+            f"and give the same command again"
+        )
 
 
 def _installed_version(package: Package, cache_dir: Path) -> str | None:
