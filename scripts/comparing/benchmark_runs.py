@@ -13,6 +13,7 @@ from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import versions
 from coft.core.files import replacing
 from coft.core.words import counted
+from scripts.paths import shown
 
 from .benchmark import Benchmark, Unit, chosen, listed_results, plan_units, read_benchmark, rows_of
 from .benchmark_tables import write_report
@@ -87,7 +88,7 @@ def publish(
     report = write_report(rows, called, benchmark.bars, remarks)
     with replacing(path) as draft:
         draft.write_text(report, encoding="utf-8")
-    return f"{report}\n  {path}"
+    return f"{report}\n  {shown(path)}"
 
 
 def of_commits(results: Mapping[Run, Result]) -> list[str]:

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from coft.core.files import replacing
 from coft.core.words import counted
+from scripts.paths import shown
 
 from .benchmark import ANY, Benchmark, BySeed, Rows, Unit
 from .figures import panels, write_figure
@@ -141,7 +142,7 @@ def write_paper(
         with replacing(path.with_suffix(suffix)) as draft:
             draft.write_text(content, encoding="utf-8")
     files = [*map(path.with_suffix, texts), write_grid(path.with_suffix(".png"), benchmark, tables, names)]
-    return "\n".join([text, *(f"  {file}" for file in files)])
+    return "\n".join([text, *(f"  {shown(file)}" for file in files)])
 
 
 def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:

@@ -1,6 +1,7 @@
 """The list of the benchmark's results, and the command that goes on from it."""
 
 import json
+from argparse import Namespace
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from scripts.comparing.benchmark import (
     read_benchmark,
     rows_of,
 )
+from scripts.comparing.benchmark_runs import publish
 from scripts.comparing.benchmark_tables import write_report
 from scripts.comparing.commands import compare
 from scripts.comparing.list import add_to_list, identity, read_list, read_result
@@ -144,6 +146,19 @@ def test_the_command_goes_on_from_a_list(planned: Planned, tmp_path: Path, capsy
     printed = capsys.readouterr()
     assert "runs: 0, finished: 0; known from elsewhere: 8\n" in printed.err
     assert printed.out.replace("/there", "/out") == first
+
+
+def test_the_file_of_tables_is_named_as_the_user_finds_it(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for runs in planned.values():
+        finish(runs)
+    results = {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
+    args = Namespace(output=Path("output"), benchmark="small")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path / "elsewhere"))
+    printed = publish(read_benchmark("small"), planned, results, args, "a command", [])
+    assert printed.splitlines()[-1] == f"  {tmp_path.resolve() / 'output' / 'benchmark' / 'small.md'}"
 
 
 @pytest.mark.parametrize(("seeds", "count"), [([], 8), (["--seeds", "1,2,1"], 14)])
