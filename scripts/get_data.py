@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ sys.path.insert(0, str(ROOT))
 
 from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
-from coft.core.paths import cache_folder  # noqa: E402
 from datasets.digits import write_digits  # noqa: E402
 from datasets.torchvision_sets import SETS  # noqa: E402
 from scripts.getting.lay_out import get, get_split, is_in_place  # noqa: E402
 from scripts.getting.shrink import write_shrunk  # noqa: E402
 from scripts.getting.sources import ORIGINS, TORCHVISION  # noqa: E402
-from scripts.paths import called_from, data_folder  # noqa: E402
+from scripts.paths import called_from, data_folder, pretraining_cache  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ def _drawings(name: str) -> Callable[[Path], object]:
     def build(root: Path) -> object:
         from weights.pretrain.heldout import build  # needs packages that only data.sh and pretrain.sh install
 
-        cache = Path(os.environ.get("COFT_CACHE") or cache_folder() / "pretrain")
-        return build(name, root, cache)
+        return build(name, root, pretraining_cache())
 
     return build
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from coft.core.paths import expanded
+from coft.core.paths import cache_folder, expanded
 
 
 def called_from(path: str | Path) -> Path:
@@ -19,6 +19,11 @@ def data_folder() -> Path:
     """The default data root: $DATA, or data in the project's root."""
     data = os.environ.get("DATA")
     return called_from(data) if data else Path("data")
+
+
+def pretraining_cache() -> Path:
+    """Where pre-training keeps packages and the state of runs: $COFT_CACHE, or pretrain in the cache."""
+    return called_from(os.environ.get("COFT_CACHE") or cache_folder() / "pretrain")
 
 
 def shown(path: Path) -> Path:

@@ -29,6 +29,7 @@ from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
 from coft.core.files import replacing
 from scripts.bench import photo, pool
+from scripts.paths import called_from, shown
 
 IMAGES = (1000, 4000, 16000, 64000)
 CLASSES = (10, 32, 100, 320, 1000)
@@ -154,13 +155,13 @@ def main(argv: Sequence[str]) -> int:
     """Measure, print the table, draw the plot. Returns the exit code."""
     parser = Parser(prog="scripts/bench.sh --growth", description="Time and memory by images, classes and pixels.")
     parser.add_argument("--most", type=int, default=IMAGES[-1], help=f"images; default: {IMAGES[-1]}")
-    parser.add_argument("--plot", type=Path, default=Path("growth.svg"), help="default: growth.svg")
+    parser.add_argument("--plot", type=called_from, default=Path("growth.svg"), help="default: growth.svg")
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
     measured = list(tqdm(points(args.most), "sizes"))
     print(table(measured))
     plot(measured, args.plot)
-    print(f"Plot: {args.plot}")
+    print(f"Plot: {shown(args.plot)}")
     return 0
 
 

@@ -27,6 +27,7 @@ from coft.inference.predict import run_command
 from coft.inference.sources import Sources
 from coft.inference.store import load
 from coft.inference.stream import BATCH, predict_all
+from scripts.paths import called_from
 
 ALONE, FILES, ONNX = "bare encoders", "files", "ONNX"
 SINGLE = 10  # times fewer images where they come one at a time
@@ -93,8 +94,8 @@ def rows(model: AdaptedModel, ways: Ways, images: int, rounds: int) -> list[list
 def measure() -> int:
     """Print the table. Returns the exit code."""
     parser = Parser(prog="scripts/bench.sh --predict", description="Measure a finished model's predictions.")
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("folder", type=Path, help="of images")
+    parser.add_argument("run", type=called_from, help="folder of the run")
+    parser.add_argument("folder", type=called_from, help="of images")
     parser.add_argument("--images", type=int, default=1000, help="default: 1000; one at a time, a tenth of it")
     parser.add_argument("--rounds", type=int, default=3, help="the best of so many counts; default: 3")
     args = parser.parse_args()

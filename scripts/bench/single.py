@@ -28,6 +28,7 @@ from coft.inference.predict import run_command
 from coft.inference.sources import Source
 from coft.inference.store import load
 from coft.inference.stream import read_ahead
+from scripts.paths import called_from
 
 SINGLE = (AVERAGE, "a", "b")
 Z = 1.96  # of a 95 % interval
@@ -123,7 +124,7 @@ def shown(loss: Loss) -> str:
 def measure() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("runs", type=called_from, nargs="+", metavar="RUN")
     runs = parser.parse_args().runs
     rows, counts = zip(*(row_of(run) for run in runs), strict=True)
     headers = ["run", "test images", "both, %", "average (same class as both), %", "A", "B", "--single", "its loss"]

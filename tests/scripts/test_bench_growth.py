@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.bench import growth
 from scripts.bench.growth import Point, exponent, plot, table
 from tests.markdown import table_rows
 
@@ -26,3 +27,14 @@ def test_each_kind_of_work_has_a_row_and_a_line(tmp_path: Path) -> None:
     assert {row[3] for row in rows} == {"1.00"}
     plot(measured, tmp_path / "growth.svg")
     assert (tmp_path / "growth.svg").stat().st_size > 1000
+
+
+def test_the_plot_is_where_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(growth, "points", lambda most: [Point("images", "a", size, size, size) for size in SIZES])
+    assert growth.main(["--plot", "mine.svg"]) == 0
+    assert (tmp_path / "mine.svg").is_file()
+    assert f"Plot: {tmp_path.resolve() / 'mine.svg'}\n" in capsys.readouterr().out

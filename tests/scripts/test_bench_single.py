@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 from coft.core.errors import UserError
 from coft.inference.export.merging import Exported, parts_of
 from coft.inference.store import save
+from scripts.bench import predict, single
 from scripts.bench.single import loss, row_of
 from tests.coft.inference.models import CLASSES, make_model
 
@@ -48,3 +51,13 @@ def test_a_row_counts_images_that_one_model_alone_has_right(checkpoints: dict[st
         one = Exported(parts_of(model, peers))(batch).argmax(dim=1) == right
     assert (lost, won, count) == (int((both & ~one).sum()), int((one & ~both).sum()), 20)
     assert cells[2] == f"{100 * int(both.sum()) / 20:.1f}"
+
+
+@pytest.mark.parametrize(("bench", "words"), [(single, ["run"]), (predict, ["run", "images"])])
+def test_runs_are_where_the_user_stands(
+    bench: ModuleType, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["bench", *words])
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'run'}: no such folder")):
+        bench.measure()

@@ -15,8 +15,7 @@ import torch
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded
 from coft.core.files import replacing
-from coft.core.paths import cache_folder
-from scripts.paths import called_from
+from scripts.paths import called_from, pretraining_cache
 from weights.photographs.build import MODELS, Builder
 from weights.photographs.card_tables import report
 
@@ -52,8 +51,7 @@ def _build(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     torch.set_num_threads(args.threads)
-    cache = called_from(os.environ.get("COFT_CACHE") or cache_folder() / "pretrain") / "photographs"
-    builder = Builder(cache, args.out)
+    builder = Builder(pretraining_cache() / "photographs", args.out)
     for name in filter(MODELS.__contains__, args.what):
         start = time.monotonic()
         folder = builder.build(name, args.steps)

@@ -4,26 +4,28 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from scripts.paths import called_from, pretraining_cache
 from weights.pretrain.card_tables import closing_tasks, coverage_table, description_texts, markdown, report
 from weights.pretrain.run import RECIPES, Pretraining
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/pretrain.sh", description="Rebuild the embedded CLIPs.")
     parser.add_argument("what", nargs="*", default=["embedded", "embedded-vit", "report"], help="steps, in order")
-    parser.add_argument("--out", type=Path, default=ROOT / "weights", help="where checkpoints and records go")
+    parser.add_argument("--out", type=called_from, default=ROOT / "weights", help="where checkpoints and records go")
     parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's idx files, for the report")
-    parser.add_argument("--eurosat", type=Path, help="folder of EuroSAT in CoOp's layout, for the report")
-    return parser.parse_args()
+    parser.add_argument("--fashion", type=called_from, help="folder of Fashion-MNIST's idx files, for the report")
+    parser.add_argument("--eurosat", type=called_from, help="folder of EuroSAT in CoOp's layout, for the report")
+    return parser.parse_args(argv)
 
 
 def write_report(args: argparse.Namespace, cache_dir: Path) -> None:
@@ -36,20 +38,20 @@ def write_report(args: argparse.Namespace, cache_dir: Path) -> None:
     (args.out / "results.md").write_text("\n".join(tables))
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the steps that the arguments name.
 
     Returns:
         The exit code.
     """
-    args = _arguments()
+    args = _arguments(argv)
     unknown = set(args.what) - {*RECIPES, "report"}
     if unknown:
         print(f"error: unknown step {sorted(unknown)[0]!r}; known are {', '.join(RECIPES)}, report", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
-    cache_dir = Path(os.environ.get("COFT_CACHE", ROOT / "cache/pretrain"))
+    cache_dir = pretraining_cache()
     trained = [name for name in args.what if name in RECIPES]
     if trained:
         pretraining = Pretraining.from_packages(cache_dir, args.out)
@@ -62,4 +64,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,24 @@
+"""The command that rebuilds the CLIPs of drawings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coft.core.paths import cache_folder
+from weights.pretrain import __main__ as command
+
+
+@pytest.mark.parametrize("variable", ["kept", ""])
+def test_paths_are_where_the_user_stands(variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLED_FROM", str(tmp_path))
+    monkeypatch.setenv("COFT_CACHE", variable)
+    given: list[Any] = []
+    monkeypatch.setattr(command, "write_report", lambda *words: given.extend(words))
+    words = ["--out", "out", "--fashion", "fashion", "--eurosat", "eurosat", "--threads", "1"]
+    assert command.main(["report", *words]) == 0
+    args, cache = given
+    assert [args.out, args.fashion, args.eurosat] == [tmp_path / name for name in ("out", "fashion", "eurosat")]
+    assert cache == (tmp_path / variable if variable else cache_folder() / "pretrain")
