@@ -6,7 +6,6 @@ Everything else is a run's: engine, CoFT's seeds and labellings, exchange betwee
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -25,12 +24,15 @@ from torch.distributed.launcher.api import elastic_launch
 
 from coft.backbones.feature_cache import cached
 from coft.core import processes
+from coft.core.errors import Parser
+from coft.core.exit_codes import guarded
 from coft.core.seeding import generator
 from coft.core.world import World
 from coft.engine.engine import Engine
 from coft.engine.runtime import Runtime
 from coft.method.coft import REFRESH, CoFT
 from coft.method.coft_settings import CoFTSettings
+from scripts.bench import integers
 from scripts.several import configured
 
 NOISE = 1.0
@@ -250,13 +252,15 @@ def table(columns: Mapping[int, Mapping[str, float]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure pools of several sizes."""
-    parser = argparse.ArgumentParser(prog="scripts/bench.sh --pool", description=__doc__)
-    parser.add_argument("--images", default="40000,80000,160000", metavar="N,N2", help="default: 40000,80000,160000")
+    parser = Parser(prog="scripts/bench.sh --pool", description=__doc__)
+    parser.add_argument(
+        "--images", type=integers, default="40000,80000,160000", metavar="N,N2", help="default: 40000,80000,160000"
+    )
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--width", type=int, default=512, help="of features")
     parser.add_argument("--processes", type=int, default=1, help="of one thread each")
     args = parser.parse_args(argv)
-    counts = sorted(map(int, args.images.split(",")))
+    counts = sorted(args.images)
     columns: dict[int, dict[str, float]] = {}
     for count, numbers in zip(counts, measure_each(counts, args.processes, args.classes, args.width), strict=True):
         columns[count] = numbers
@@ -265,4 +269,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

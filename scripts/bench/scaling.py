@@ -6,7 +6,6 @@ a CPU one thread. "One batch" is the batch of a run, which the processes share; 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -20,11 +19,14 @@ from torch.distributed.launcher.api import elastic_launch
 from coft.backbones.load import architecture, load_clip
 from coft.backbones.tower import width_of
 from coft.core import processes
+from coft.core.errors import Parser
+from coft.core.exit_codes import guarded
 from coft.core.world import World
 from coft.engine.optimizers import full_optimizer
 from coft.engine.runtime import Runtime
 from coft.labelling.classifier import Classifier
 from coft.labelling.student import trainable_copy
+from scripts.bench import integers
 from scripts.several import configured
 
 CLASSES = 100
@@ -107,15 +109,15 @@ def table(by_size: dict[int, list[list[float]]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure several numbers of processes."""
-    parser = argparse.ArgumentParser(prog="scripts/bench.sh --scaling", description=__doc__)
-    parser.add_argument("--processes", default="", metavar="N,N2", help="default: 1, 2, 4 ... to the GPUs; or 1,2")
+    parser = Parser(prog="scripts/bench.sh --scaling", description=__doc__)
+    parser.add_argument("--processes", type=integers, metavar="N,N2", help="default: 1, 2, 4 ... to the GPUs; or 1,2")
     parser.add_argument("--backbone", default="embedded", help="as of scripts/coft.sh")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args(argv)
     most = torch.cuda.device_count() or 2
-    sizes = [int(n) for n in args.processes.split(",") if n] or [n for n in (1, 2, 4, 8) if n <= most]
+    sizes = args.processes or [n for n in (1, 2, 4, 8) if n <= most]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     by_size = {}
     for size in sizes:
@@ -126,4 +128,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

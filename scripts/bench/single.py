@@ -5,7 +5,6 @@ Runs need test images whose class is known. Labels are read for the table alone.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from coft.core.errors import UserError
+from coft.core.errors import Parser, UserError
 from coft.inference.export.comparing import choose_peers, words_for
 from coft.inference.export.export_options import AVERAGE, BOTH, ExportOptions
 from coft.inference.export.merging import Exported, parts_of
@@ -123,7 +122,7 @@ def shown(loss: Loss) -> str:
 
 def measure() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="python -m scripts.bench.single", description="What one encoder costs in the place of both.")
     parser.add_argument("runs", type=called_from, nargs="+", metavar="RUN")
     runs = parser.parse_args().runs
     rows, counts = zip(*(row_of(run) for run in runs), strict=True)

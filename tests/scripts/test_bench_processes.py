@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from coft.core.paths import HOME
+from compat.dassl.tests.forks import run_forked
 from scripts.bench.pool import measure_each
 from scripts.bench.pool import table as pool_table
 from scripts.bench.scaling import table as scaling_table
@@ -14,6 +18,14 @@ def test_the_decisions_of_a_run_on_simulated_images_are_timed_on_two_processes()
     steps = {"seeds", "encoding", "later labels", "negative vectors fitted"}
     assert steps < numbers.keys() and sum(numbers[step] for step in steps) > 0
     assert "120 images" in pool_table({120: numbers})
+
+
+@pytest.mark.parametrize(("bench", "flag"), [("pool", "--images"), ("scaling", "--processes")])
+def test_a_mistake_is_one_line(bench: str, flag: str) -> None:
+    done = run_forked(["-m", f"scripts.bench.{bench}", flag, "few"], HOME)
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"error: argument {flag}: invalid integers value: 'few'")
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_efficiency_is_of_images_a_second() -> None:

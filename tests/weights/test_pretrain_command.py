@@ -11,6 +11,19 @@ from coft.core.paths import cache_folder
 from weights.pretrain import __main__ as command
 
 
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["embeded"], "unknown step 'embeded'; did you mean 'embedded'?"),
+        (["--steps", "few"], "argument --steps: invalid int value: 'few'"),
+    ],
+)
+def test_a_mistake_is_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {expected}")
+
+
 @pytest.mark.parametrize("variable", ["kept", ""])
 def test_paths_are_where_the_user_stands(variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from coft.backbones.embedded import load_embedded
+from coft.core.errors import UserError
 from weights.pretrain.evaluate import Task, preprocess
 from weights.pretrain.library import SHARES, collect
 from weights.pretrain.model import Student
@@ -76,7 +77,7 @@ def test_concepts_kinds_and_shares():
 
 def test_both_checkpoints_from_generated_drawings(tmp_path):
     pretraining = _pretraining(tmp_path)
-    with pytest.raises(FileNotFoundError, match="train embedded first"):
+    with pytest.raises(UserError, match="train embedded first"):
         pretraining.train("embedded-vit", RECIPE)
     for name, recipe in (("embedded", RECIPE), ("embedded-vit", replace(RECIPE, distilled=0.5))):
         state = load_embedded(pretraining.train(name, recipe))
@@ -125,5 +126,5 @@ def test_a_run_that_was_killed_ends_at_the_same_weights(tmp_path):
 
 def test_a_state_of_another_recipe_is_refused(tmp_path):
     _pretraining(tmp_path).train("embedded", RECIPE)
-    with pytest.raises(ValueError, match="another recipe"):
+    with pytest.raises(UserError, match="another recipe"):
         _pretraining(tmp_path).train("embedded", Recipe(steps=5, batch=8, warmup=2))

@@ -10,16 +10,19 @@ from pathlib import Path
 
 import torch
 
+from coft.core.errors import Parser, UserError, did_you_mean
+from coft.core.exit_codes import guarded
 from scripts.paths import called_from, pretraining_cache
 from weights.pretrain.card_tables import closing_tasks, coverage_table, description_texts, markdown, report
 from weights.pretrain.run import RECIPES, Pretraining
 
 ROOT = Path(__file__).resolve().parents[2]
+STEPS = [*RECIPES, "report"]
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/pretrain.sh", description="Rebuild the embedded CLIPs.")
-    parser.add_argument("what", nargs="*", default=["embedded", "embedded-vit", "report"], help="steps, in order")
+    parser = Parser(prog="scripts/pretrain.sh", description="Rebuild the embedded CLIPs.")
+    parser.add_argument("what", nargs="*", default=STEPS, help="steps, in order")
     parser.add_argument("--out", type=called_from, default=ROOT / "weights", help="where checkpoints and records go")
     parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -39,16 +42,14 @@ def write_report(args: argparse.Namespace, cache_dir: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the steps that the arguments name.
+    """Run the steps that the arguments name. Returns the exit code."""
+    return guarded(lambda: _run(argv))
 
-    Returns:
-        The exit code.
-    """
+
+def _run(argv: Sequence[str]) -> int:
     args = _arguments(argv)
-    unknown = set(args.what) - {*RECIPES, "report"}
-    if unknown:
-        print(f"error: unknown step {sorted(unknown)[0]!r}; known are {', '.join(RECIPES)}, report", file=sys.stderr)
-        return 2
+    if unknown := [name for name in args.what if name not in STEPS]:
+        raise UserError(f"unknown step {unknown[0]!r}; {did_you_mean(unknown[0], STEPS)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     cache_dir = pretraining_cache()

@@ -14,6 +14,7 @@ from clip.model import CLIP
 from torch import Tensor
 
 from coft.backbones.embedded import load_embedded
+from coft.core.errors import UserError
 from coft.core.files import write_table
 from weights.pretrain.captions import Captions
 from weights.pretrain.checkpoint import compact, save
@@ -108,7 +109,7 @@ class Pretraining:
     def _teacher(self) -> CLIP:
         path = self.out_dir / "embedded.pt"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: train embedded first, embedded-vit learns from it")
+            raise UserError(f"{path} is missing; train embedded first, embedded-vit learns from it")
         state = load_embedded(path)
         state["token_embedding.weight"] = state["token_embedding.weight"][self.captions.token_ids]
         teacher = build_clip("embedded", len(self.captions.token_ids))

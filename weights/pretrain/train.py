@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.core.precision import faster_precision
 from weights.pretrain.augment import picture
@@ -201,7 +202,7 @@ class Trainer:
             return
         state = torch.load(path, weights_only=True)
         if state["recipe"] != asdict(self.recipe):
-            raise ValueError(f"{path} belongs to another recipe: move it away or restore the recipe")
+            raise UserError(f"{path} belongs to another recipe; move it away, or restore the recipe")
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.curve = state["step"], state["curve"]
