@@ -28,6 +28,7 @@ from coft.backbones.prompts import DualPrompts
 from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
 from coft.core.files import replacing
+from coft.engine.records import import_matplotlib
 from scripts.bench import photo, pool
 from scripts.paths import called_from, shown
 
@@ -135,6 +136,7 @@ def table(measured: Sequence[Point]) -> str:
 
 def plot(measured: Sequence[Point], path: Path) -> None:
     """Draw seconds and memory, a column for images, classes and pixels each."""
+    import_matplotlib()
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(point.grows for point in measured))

@@ -1,9 +1,12 @@
 """Growth: exponents, the table and the plot."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from coft.core.paths import HOME
+from compat.dassl.tests.forks import run_afresh
 from scripts.bench import growth
 from scripts.bench.growth import Point, exponent, plot, table
 from tests.markdown import table_rows
@@ -27,6 +30,18 @@ def test_each_kind_of_work_has_a_row_and_a_line(tmp_path: Path) -> None:
     assert {row[3] for row in rows} == {"1.00"}
     plot(measured, tmp_path / "growth.svg")
     assert (tmp_path / "growth.svg").stat().st_size > 1000
+
+
+def test_a_backend_of_matplotlib_that_is_unknown_does_no_harm(tmp_path: Path) -> None:
+    script = tmp_path / "draw.py"
+    script.write_text(
+        "from pathlib import Path\nfrom scripts.bench.growth import Point, plot\n"
+        "plot([Point('images', 'a', 10**size, 1.0, 1.0) for size in (1, 2)], Path('growth.svg'))\n"
+    )
+    environment = {**os.environ, "MPLBACKEND": "nonsense", "PYTHONPATH": str(HOME)}
+    done = run_afresh([str(script)], tmp_path, environment)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "growth.svg").is_file()
 
 
 def test_the_plot_is_where_the_user_stands(
