@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +42,22 @@ def _checkout_command(name: str) -> Command:
     return call
 
 
-def _main_of(module: str) -> Command:
-    """A subcommand that a module has. It is told, too, by which name it is called and where its paths are seen from."""
+def _predict(argv: Sequence[str], *told: Any) -> int:
+    from coft.inference.predict import main
 
-    def call(argv: Sequence[str], *told: Any) -> int:
-        return int(import_module(module).main(argv, *told))
+    return main(argv, *told)
 
-    return call
+
+def _export(argv: Sequence[str], *told: Any) -> int:
+    from coft.inference.export.command import main
+
+    return main(argv, *told)
+
+
+def _review(argv: Sequence[str], *told: Any) -> int:
+    from coft.review.command import main
+
+    return main(argv, *told)
 
 
 def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
@@ -108,21 +116,17 @@ def completion(argv: Sequence[str]) -> int:
     return 0
 
 
-OF_RUNS: dict[str, Command] = {
-    "predict": _main_of("coft.inference.predict"),
-    "export": _main_of("coft.inference.export.command"),
-    "report": report,
-    "review": _main_of("coft.review.command"),
-}
+# A script tells them its name, and how a path is found from where it was called.
+OF_RUNS: dict[str, Command] = {"predict": _predict, "export": _export, "report": report, "review": _review}
 COMMANDS: dict[str, tuple[Command, str]] = {
     "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
     "predict": (
         OF_RUNS["predict"],
         "classes of images by a finished run, as CSV or JSON lines; sorts into folders",
     ),
-    "export": (OF_RUNS["export"], "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
+    "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
     "report": (report, "report.html of a finished run, anew"),
-    "review": (OF_RUNS["review"], "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
+    "review": (_review, "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
     "settings": (settings, "what coft adapt can be told by NAME=VALUE, with defaults"),
     "run": (_checkout_command("run"), "any trainer on a data set of Dassl's registry (needs a checkout)"),
     "compare": (_checkout_command("compare"), "methods side by side on benchmarks (needs a checkout)"),
