@@ -163,9 +163,13 @@ def ratio_table(units: Table, name: str) -> str:
 
 
 def accuracy_table(units: Table) -> str:
-    """Accuracies with intervals, and in brackets the number of seeds: a row a method, a column a unit."""
-    rows = [[name, *(_accuracy(rows.right.get(name)) for rows in units.values())] for name in _methods(units)]
-    return markdown(rows, ["accuracy, % (seeds)", *(f"{unit.title} ({unit.role})" for unit in units)])
+    """Accuracies with intervals, and in brackets the number of seeds: a row a unit, a column a method."""
+    names = _methods(units)
+    table = [
+        [f"{unit.title} ({unit.role})", *(_accuracy(rows.right.get(name)) for name in names)]
+        for unit, rows in units.items()
+    ]
+    return markdown(table, ["accuracy, % (seeds)", *names])
 
 
 def _accuracy(right: BySeed | None) -> str:
@@ -242,14 +246,11 @@ def calibration_table(units: Table) -> str:
 
 
 def seconds_table(units: Table) -> str:
-    """Seconds of a run: a row a method, a column a unit."""
+    """Seconds of a run: a row a unit, a column a method."""
     timed = {name for rows in units.values() for name in rows.seconds}
-    table = [
-        [name, *(_seconds(rows.seconds.get(name)) for rows in units.values())]
-        for name in _methods(units)
-        if name in timed
-    ]
-    return markdown(table, ["seconds", *(unit.title for unit in units)])
+    names = [name for name in _methods(units) if name in timed]
+    table = [[unit.title, *(_seconds(rows.seconds.get(name)) for name in names)] for unit, rows in units.items()]
+    return markdown(table, ["seconds", *names])
 
 
 def _seconds(by_seed: Mapping[int, float] | None) -> str:
