@@ -19,7 +19,7 @@ from coft.report.formatting import duration
 from .session import Session
 
 PASSES_OF_STEP = 2  # forward passes that a step on an image takes the time of: back is cheaper where stages are frozen
-TIMED = 2  # forward passes, of which the faster one counts
+TIMED = 2  # forward passes, of which the fastest counts
 PASSES_OF_REST = 6  # the same, of passes behind the frozen stages, with all of the backward pass
 REPORT, DOUBTFUL = "report.html", "doubtful_names.csv"
 
@@ -80,8 +80,7 @@ def expected(session: Session) -> float:
 
 
 def _seconds_of(session: Session, batch: torch.Tensor) -> float:
-    """Seconds of a forward pass of CLIP: the least of a few, since other programs make some longer."""
-    session.engine.clip.encode(batch)  # the first time, memory is asked for
+    """Seconds of a forward pass of CLIP: the least of a few. The first asks for memory, and other programs disturb."""
     seconds = []
     for _ in range(TIMED):
         start = time.perf_counter()
