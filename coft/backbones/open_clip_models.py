@@ -53,14 +53,19 @@ def open_clip_architecture(name: str) -> Architecture:
 @lru_cache
 def _kind(name: str, config: str) -> tuple[int, bool, bool, bool]:
     """Resolution, and whether the model is a ViT, reads any size, is light. No weights are allocated."""
-    parsed = json.loads(config)
-    visual = build(name, parsed, "meta").visual
-    size = parsed["vision_cfg"].get("image_size", 224)
+    visual = _without_weights(name, config).visual
+    size = json.loads(config)["vision_cfg"].get("image_size", 224)
     sides = set(size if isinstance(size, list) else [size])
     if len(sides) > 1:
         raise UserError(f"backbone {name}: reads images of {size} pixels; use a model that reads squares")
     kinds = (is_vit(visual), reads_any_size(visual), is_light(visual))
     return int(sides.pop()), *kinds
+
+
+@lru_cache(maxsize=2)
+def _without_weights(name: str, config: str) -> Any:
+    """A model of names and shapes alone, which nobody changes."""
+    return build(name, json.loads(config), "meta")
 
 
 def load_open_clip(name: str) -> nn.Module:
@@ -79,7 +84,7 @@ def load_open_clip(name: str) -> nn.Module:
     """
     source = source_of(name)
     # Without content first: the file has to fit what the config says before memory is taken for that.
-    state = _fitting_weights(build(name, source.config, "meta"), source)
+    state = _fitting_weights(_without_weights(source.name, json.dumps(source.config)), source)
     model: Any = build(name, source.config, "cpu")
     model.load_state_dict(state)
     tokenizer = tokenizer_of(source)

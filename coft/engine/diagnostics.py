@@ -54,11 +54,11 @@ class Diagnostics:
         What it is above `accuracy` are images that are separated, but under another class's name. NaN without a known
         label.
         """
-        from scipy.optimize import linear_sum_assignment
-
         has_label = self._labels >= 0
         if not has_label.any():
             return math.nan
+        from scipy.optimize import linear_sum_assignment  # takes long
+
         truth, labels = self._labels[has_label], labels[has_label]
         classes = int(torch.maximum(truth, labels).max()) + 1
         together = torch.bincount(truth * classes + labels, minlength=classes**2).reshape(classes, classes).numpy()
@@ -71,10 +71,10 @@ class Diagnostics:
 
     def auroc(self, score: Tensor, labels: Tensor) -> float:
         """How well a score tells right from wrong pseudo-labels of all images; NaN if all are right, or wrong."""
-        from sklearn.metrics import roc_auc_score
-
         has_label = self._labels >= 0
         right = (self._labels == labels)[has_label]
         if not has_label.any() or right.all() or not right.any():
             return math.nan
+        from sklearn.metrics import roc_auc_score  # takes long
+
         return float(roc_auc_score(right.numpy(), score[has_label].numpy()))
