@@ -35,7 +35,7 @@ def default_backbone(dataset: str) -> str:
     if dataset.lower().replace("_", "") in LABELS_SEEN:
         return BEST
     if dataset == "folder" and not torch.cuda.is_available():
-        _say(f"no GPU here, so this runs photo, a small CLIP of photographs; --backbone {BEST} is larger, and slow")
+        _say(f"no GPU here, so this runs photo, a small CLIP of photographs; --backbone {BEST} is slow on a CPU")
         return "photo"
     if can_be_had(BEST):
         return BEST

@@ -102,7 +102,7 @@ def check_free(folder: Path) -> None:
     except UnicodeEncodeError:
         raise UserError(f"{folder}: is no name in UTF-8; choose another folder") from None
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already, and not an empty folder; choose another")
+        raise UserError(f"{folder}: is there already, and not empty; choose another folder")
 
 
 def check_there(images: Path) -> None:

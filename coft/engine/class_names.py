@@ -63,7 +63,7 @@ def read_classes(text: str, flag: str = "--classes") -> Classes:
     if "," not in text:
         if "/" in text or path.suffix:
             raise UserError(f"{flag} {text}: no such file; give a file with a class name on each line")
-        raise UserError(f"{flag} {text!r}: one name; write names with commas between them, or a file's path")
+        raise UserError(f"{flag} {text!r}: one name; give at least two, with commas between them, or a file's path")
     return _unique([[name.strip()] for name in text.split(",")], flag)
 
 

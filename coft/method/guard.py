@@ -78,9 +78,8 @@ def hardly_knows(logits: Table, num_classes: int) -> bool:
             *(believed.skill, LEAST_SKILL, believed.information, LEAST_INFORMATION),
         )
         log.warning(
-            "CLIP can hardly tell these classes apart, so nothing is trained and labels are those of "
-            "zero-shot CLIP. Give names that it knows, or another backbone (of those that come along, embedded knows "
-            "drawings and photo photographs), and another output folder; TRAIN.GUARD False "
-            "(train__guard=False of coft adapt) trains all the same"
+            "CLIP can hardly tell these classes apart, so nothing is trained: labels are those of zero-shot CLIP. Give "
+            "names that it knows, or another --backbone (embedded for drawings, photo for photographs), and another "
+            "output folder. TRAIN.GUARD False (coft adapt: train__guard=False) trains all the same"
         )
     return believed.hardly_any

@@ -109,7 +109,7 @@ def _suggest(suspect: names.Suspect, class_names: list[str]) -> list[Suggestion]
     label, rival, name = suspect.label, suspect.signals.rival, class_names[suspect.label]
     suggestions = {
         "another name fits better": lambda: Suggestion(
-            label, rival, f"“{class_names[rival]}” fits the images of “{name}” better than its own name."
+            label, rival, f"“{class_names[rival]}” fits the images of “{name}” better than that name does."
         ),
         "may be two kinds": lambda: Suggestion(
             label, label, f"“{name}” may be two kinds of images: is a name missing?"

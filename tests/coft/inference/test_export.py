@@ -208,7 +208,7 @@ def test_no_export_is_a_pickle(resnet_run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["RUN", "--to", "head", "FULL"], "is there already, and not an empty folder"),
+        (["RUN", "--to", "head", "FULL"], "is there already, and not empty"),
         (["RUN", "--to", "head", "FULL/model/model.json/x"], "no folder can be there"),
         (["RUN", "--to", "head", "DIR", "--int8"], "--int8 goes with --to onnx"),
         (["RUN", "--to", "open_clip", "DIR", "--peers", "both"], "takes one encoder"),
