@@ -75,7 +75,7 @@ def world_of(trainer: Any) -> World:
     features, tau = trainer.engine.clip_features(method.settings.label_views), method.settings.prior_tau
 
     def label(text: Tensor) -> np.ndarray:
-        return likeliest(first_scores(features, text, clip.scale, tau, method.neighbours)).numpy()
+        return likeliest(first_scores(features, text, clip.scale, tau, method.neighbours)[0]).numpy()
 
     def signals(text: Tensor, labels: np.ndarray) -> list[Signals]:
         rows, names = features.all(), text.numpy()

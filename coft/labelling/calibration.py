@@ -17,6 +17,7 @@ from torch import Tensor
 from coft.core.table import Table
 
 SAMPLE = 4096  # images that a temperature is fitted to, at most
+FEW = 5  # images a class at which Gaussians count half
 RANGE, HALVINGS = (-3.0, 9.0), 48  # where log T is looked for; coarser, T would jump where sums differ by rounding
 
 MISSED = 0.10  # at most, by which mean confidence missed accuracy on the development units (docs/results.md)
@@ -33,9 +34,11 @@ class Belief:
 
     Attributes:
         scores: Log-probabilities, up to a constant. Shape (N, C).
+        spread: The same before the Gaussians; None where there are none.
     """
 
     scores: Table
+    spread: Table | None = None
 
     def temperature(self, scores: Table) -> float:
         """The T by which scores of all images, shape (N, C), are divided."""
@@ -49,9 +52,21 @@ class Belief:
             index: Which images. Shape (n,).
             scores: Shape (n, C).
         """
-        believed = self.scores.at(index).double().softmax(dim=1)
+        believed = self.probabilities(index)
         surely = F.one_hot(believed.argmax(dim=1), believed.shape[1])
         return calibrated(scores.double(), (believed + surely) / 2)
+
+    def probabilities(self, index: Tensor) -> Tensor:
+        """What is believed of some images, shape (n, C), fp64. Gaussians of few images count less.
+
+        Of n images a class, Gaussians count n / (n + FEW): with few, they fit any of their own images.
+        """
+        log_p = self.scores.at(index).double().log_softmax(dim=1)
+        if self.spread is None:
+            return log_p.exp()
+        of_class = len(self.scores) / log_p.shape[1]
+        share = of_class / (of_class + FEW)
+        return ((1 - share) * self.spread.at(index).double().log_softmax(dim=1) + share * log_p).softmax(dim=1)
 
 
 def sample(count: int) -> Tensor:

@@ -26,12 +26,8 @@ def zero_shot_logits(features: Table, text: Tensor, scale: float) -> Table:
     return linear(features, text.cpu(), scale)
 
 
-def first_scores(
-    features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph, mixture: bool = True
-) -> Table:
-    """Log-probabilities of all images: by the frozen CLIP, spread among neighbours, corrected by Gaussians.
-
-    The prior is corrected before they spread, and after.
+def spread_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> Table:
+    """Log-probabilities of all images: by the frozen CLIP, the prior corrected, spread among neighbours.
 
     Args:
         features: Of the images. Shape (N, embed_dim).
@@ -39,13 +35,21 @@ def first_scores(
         scale: CLIP's logit scale.
         tau: Strength of the prior correction.
         graph: Of the images.
-        mixture: Whether they are corrected in the end, by the prior and by Gaussians.
 
     Returns:
         Shape (N, C), fp64.
     """
-    spread = log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
-    return with_mixture(features, correct_prior(spread, tau, graph.index), graph.index) if mixture else spread
+    return log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
+
+
+def first_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> tuple[Table, Table]:
+    """Scores as `spread_scores` has them, the prior corrected again; and corrected by Gaussians.
+
+    Returns:
+        With the Gaussians, and without them. Shape (N, C) each, fp64.
+    """
+    spread = correct_prior(spread_scores(features, text, scale, tau, graph), tau, graph.index)
+    return with_mixture(features, spread, graph.index), spread
 
 
 def likeliest(scores: Table) -> Tensor:

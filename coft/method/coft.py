@@ -102,7 +102,7 @@ class CoFT(TwoPhases):
         """What the frozen CLIP believes of all images: text, neighbours and Gaussians. It chooses seeds."""
         features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
         scale, tau = self.engine.clip.scale, self.settings.prior_tau
-        return Belief(first_scores(features, text, scale, tau, self.neighbours))
+        return Belief(*first_scores(features, text, scale, tau, self.neighbours))
 
     @property
     def calibrating(self) -> Belief | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from coft.core.settings import setting
 from coft.core.table import Table
-from coft.labelling.first_labels import first_scores
+from coft.labelling.first_labels import first_scores, spread_scores
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.protocol import Engine, Images
 from coft.labelling.seeds import SEEDS_SHARE, seed_quota
@@ -49,4 +49,5 @@ def coft_scores(engine: Engine, labels: str, views: int, tau: float) -> Table:
     """
     clip, features = engine.clip, engine.clip_features(views)
     graph = NeighbourGraph(features, neighbour_count(len(features), len(clip.classnames)))
-    return first_scores(features, clip.zero_shot_text(), clip.scale, tau, graph, mixture=labels == COFTS)
+    args = features, clip.zero_shot_text(), clip.scale, tau, graph
+    return first_scores(*args)[0] if labels == COFTS else spread_scores(*args)

@@ -134,9 +134,12 @@ def calibrated(method: Any, scores: Tensor) -> Tensor:
 
 def temperature_of(method: Any, scores: Tensor, index: list[int]) -> float:
     """T of the mean of two counts, of some images: by belief, and by its likeliest class."""
-    target = []
-    for row in method.belief.scores.all().double().softmax(dim=1).tolist():
-        target.append([(p + (p == max(row))) / 2 for p in row])
+    target, belief = [], method.belief
+    n = method.num_images / method.num_classes
+    for with_gaussians, without in zip(belief.scores.all().tolist(), belief.spread.all().tolist(), strict=True):
+        a, b = softmax(with_gaussians), softmax(without)
+        row = [math.exp((n * math.log(p) + 5 * math.log(q)) / (n + 5)) for p, q in zip(a, b, strict=True)]
+        target.append([(p / sum(row) + (p == max(row))) / 2 for p in row])
     chosen = torch.tensor([target[i] for i in index], dtype=torch.float64)
     return temperature(scores.double(), chosen)
 

@@ -37,6 +37,16 @@ def test_scores_are_made_as_sure_as_the_mean_of_two_counts(monkeypatch: pytest.M
     assert belief.temperature(Table.of(scores)) == pytest.approx(naive.temperature(scores[::3], target[::3]), rel=1e-4)
 
 
+@pytest.mark.parametrize(("count", "share"), [(20, 0.5), (60, 0.75)])  # of four classes
+def test_gaussians_of_few_images_count_less(count: int, share: float) -> None:
+    scores, spread = random_scores(0, count), random_scores(1, count)
+    believed = Belief(Table.of(scores), Table.of(spread)).probabilities(torch.tensor([2, 0]))
+    for row, image in zip(believed, (2, 0), strict=True):
+        product = scores[image].softmax(0) ** share * spread[image].softmax(0) ** (1 - share)
+        torch.testing.assert_close(row, product / product.sum())
+    torch.testing.assert_close(Belief(Table.of(scores)).probabilities(torch.arange(3)), scores[:3].softmax(dim=1))
+
+
 def test_the_scale_of_scores_is_taken_out() -> None:
     belief, scores = Belief(Table.of(random_scores(0))), random_scores(0) + random_scores(1) / 3
     assert belief.temperature(Table.of(7 * scores)) == pytest.approx(7 * belief.temperature(Table.of(scores)), rel=1e-4)

@@ -101,7 +101,7 @@ def test_first_labels_spread_among_images_that_are_alike_to_the_frozen_clip(rule
 def test_later_labels_are_each_image_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     method: Any = make_coft()
     train(method, FIRST + 2)
-    method.belief = Belief(Table.of(method.belief.scores.all()))  # which has spread
+    method.belief = Belief(*(Table.of(scores.all()) for scores in (method.belief.scores, method.belief.spread)))
     monkeypatch.setattr(NeighbourGraph, "spread", lambda *args: pytest.fail("frozen features know less by now"))
     method.engine.begin_epoch(FIRST + 2)
     scores = naive.teacher_scores(method)
