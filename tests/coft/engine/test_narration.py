@@ -18,11 +18,11 @@ IF = "if no name is wrong or missing"
     [
         (
             Outcome(confidence=0.81, calibrated=True),
-            f"Estimated accuracy: 81 %, between 71 and 91, {IF}",
+            f"Estimated accuracy: 81 %, between 70 and 92, {IF}",
         ),
         (
             Outcome(confidence=0.97, calibrated=True),
-            f"Estimated accuracy: 97 %, between 87 and 100, {IF}",
+            f"Estimated accuracy: 97 %, between 86 and 100, {IF}",
         ),
         (Outcome(confidence=0.81), "Mean confidence: 81 %; how many are right is not known"),
         (Outcome(untrained=True), "Nothing was trained: these are the labels of zero-shot CLIP"),
