@@ -39,7 +39,7 @@ TITLE, ROW, COLUMN = 0.3, 1.4, 0.95  # inches: height of a title and of a row of
 LINE = 0.17  # height of a line of text, as a share of an image
 COLOURS = 128  # colours of the picture
 KINDS = {  # title of each kind, and its most rows of images
-    "mended": ("Mended: zero-shot CLIP is wrong, {name} is right", 2),
+    "mended": ("Corrected: zero-shot CLIP is wrong, {name} is right", 2),
     "right": ("Both are right", 1),
     "wrong": ("{name} is wrong", 1),
 }
