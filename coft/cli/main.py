@@ -120,10 +120,7 @@ def completion(argv: Sequence[str]) -> int:
 OF_RUNS: dict[str, Command] = {"predict": _predict, "export": _export, "report": report, "review": _review}
 COMMANDS: dict[str, tuple[Command, str]] = {
     "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
-    "predict": (
-        OF_RUNS["predict"],
-        "classes of images by a finished run, as CSV or JSON lines; sorts into folders",
-    ),
+    "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),
     "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
     "report": (report, "report.html of a finished run, anew"),
     "review": (_review, "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),

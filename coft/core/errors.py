@@ -35,8 +35,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a UserError where argparse would print its usage and exit."""
         flag = next((word.split("=")[0] for word in message.split() if word.startswith("--")), "")
-        known = [name for name in self._option_string_actions if name.startswith(flag)] or self._option_string_actions
-        meant = nearest(flag, known) if message.startswith("unrecognized") else ""
+        longer = [name for name in self._option_string_actions if name.startswith(flag)]
+        flags = longer or self._option_string_actions
+        meant = nearest(flag, flags) if message.startswith("unrecognized") else ""
         hint = f"did you mean {meant}?" if meant else f"{self.prog} --help says what there is"
         raise UserError(f"{message}; {hint}")
 

@@ -99,4 +99,8 @@ def moves(before: pd.Series, after: pd.Series) -> pd.DataFrame:
 
 def confusion(before: pd.Series, after: pd.Series, classes: list[str]) -> np.ndarray:
     """Count images by class before (rows) and after (columns); those of an unknown class are left out. Shape (C, C)."""
-    return pd.crosstab(before, after).reindex(index=classes, columns=classes, fill_value=0).to_numpy()
+    label_of = {name: label for label, name in enumerate(classes)}  # ImageNet has a name twice
+    rows, columns = (series.map(label_of).to_numpy(dtype=float, na_value=np.nan) for series in (before, after))
+    both_known = ~(np.isnan(rows) | np.isnan(columns))
+    flat = (rows[both_known] * len(classes) + columns[both_known]).astype(int)
+    return np.bincount(flat, minlength=len(classes) ** 2).reshape(len(classes), len(classes))

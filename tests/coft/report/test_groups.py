@@ -80,6 +80,11 @@ def test_moves_and_confusion_are_those_of_a_loop(images: pd.DataFrame) -> None:
     assert len(moves(before, before)) == 0 and math.isclose(confusion(before, before, CLASSES).trace(), 78)
 
 
+def test_a_name_that_two_classes_have_is_counted_once() -> None:
+    names = pd.Series(["missile", "dog", "missile"])
+    assert confusion(names, names, ["missile", "dog", "missile"]).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 2]]
+
+
 @pytest.mark.parametrize(
     ("count", "surest", "least"),
     [
