@@ -93,7 +93,7 @@ class _Settings:
     def of(self, key: str, default: float = 0.0) -> Any:
         return self.config.get(key, default)
 
-    def own(self, key: str, default: float = 0.0) -> Any:
+    def setting(self, key: str, default: float = 0.0) -> Any:
         return self.config.get(f"{self.section}.{key}", default)
 
 
@@ -102,13 +102,13 @@ def _zero_shot(s: _Settings, facts: Facts) -> Work:
 
 
 def _training_free(s: _Settings, facts: Facts) -> Work:
-    return Work(s.own("LABEL_VIEWS", 1) * facts.train + facts.test)
+    return Work(s.setting("LABEL_VIEWS", 1) * facts.train + facts.test)
 
 
 def _prompt(s: _Settings, facts: Facts) -> Work:
     """CoOp, UPL; GRIP and CPL in rounds that take ever more images."""
-    models, rounds = s.own("ENSEMBLE", 1), s.own("ROUNDS", 0)
-    few = min(facts.train, (s.shots or s.own("SEEDS_PER_CLASS", 16)) * facts.classes)
+    models, rounds = s.setting("ENSEMBLE", 1), s.setting("ROUNDS", 0)
+    few = min(facts.train, (s.shots or s.setting("SEEDS_PER_CLASS", 16)) * facts.classes)
     drawn = models * s.epochs * (facts.train * (rounds + 1) / 2 if rounds else few)
     labelled = 0 if s.shots else facts.train
     prompts = math.ceil(drawn / s.batch) * facts.classes
@@ -117,13 +117,13 @@ def _prompt(s: _Settings, facts: Facts) -> Work:
 
 def _full(s: _Settings, facts: Facts) -> Work:
     """LaFTer, self-training, full supervision."""
-    models, epochs, refresh = s.own("ENSEMBLE", 1), s.own("EPOCHS"), s.own("REFRESH", 0)
-    if s.own("EQUAL_STEPS", False):
+    models, epochs, refresh = s.setting("ENSEMBLE", 1), s.setting("EPOCHS"), s.setting("REFRESH", 0)
+    if s.setting("EQUAL_STEPS", False):
         least, epochs_of_coft, per_class = COFT.phase1.min_steps, COFT.phase1.epochs, COFT.seeds_per_class
         more = _steps_of_phase1(s, facts, epochs_of_coft, least, per_class)
         epochs += math.ceil(more / max(1, facts.train // s.batch))
     labellings = math.ceil(epochs / refresh) if refresh else 1
-    encoded = models * (labellings * s.own("LABEL_VIEWS", 1) * facts.train + facts.test)
+    encoded = models * (labellings * s.setting("LABEL_VIEWS", 1) * facts.train + facts.test)
     return Work(encoded, models * epochs * facts.train, full=True)
 
 
@@ -134,10 +134,10 @@ def _steps_of_phase1(s: _Settings, facts: Facts, epochs: int, least: int, per_cl
 
 def _two_phases(s: _Settings, facts: Facts) -> Work:
     """DeFT, CoFT and CoFT+: two peers, two prompts."""
-    second, rounds = s.own("PHASE2.EPOCHS"), s.own("ROUNDS", 1)
-    parts = s.own("PHASE1.EPOCHS"), s.own("PHASE1.MIN_STEPS"), s.own("SEEDS_PER_CLASS", facts.train)
+    second, rounds = s.setting("PHASE2.EPOCHS"), s.setting("ROUNDS", 1)
+    parts = s.setting("PHASE1.EPOCHS"), s.setting("PHASE1.MIN_STEPS"), s.setting("SEEDS_PER_CLASS", facts.train)
     steps = 2 * rounds * _steps_of_phase1(s, facts, *parts)
-    views = s.own("LABEL_VIEWS", 1)
+    views = s.setting("LABEL_VIEWS", 1)
     labellings = rounds + (1 + second // 2 if views > 1 else 1)
     encoded = 2 * (labellings * views * facts.train + facts.test)
     trained = steps * s.batch + 2 * second * facts.train
