@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default="", help="folder of all data sets")
     parser.add_argument("--output-dir", default="", help="folder for results and checkpoints")
     parser.add_argument("--resume", default="", help="output folder to resume from")
-    parser.add_argument("--seed", type=int, help="seed of everything random; without it one is drawn")
+    parser.add_argument("--seed", type=int, help="random seed; default: a random one")
     parser.add_argument("--source-domains", nargs="+", help="source domains, for domain adaptation")
     parser.add_argument("--target-domains", nargs="+", help="target domains, for domain adaptation")
     parser.add_argument("--transforms", nargs="+", help="data augmentation of labelled images")
@@ -59,10 +59,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--eval-only", action="store_true", help="evaluate a checkpoint")
     parser.add_argument("--model-dir", default="", help="with --eval-only: output folder to load from")
     parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load; else the best or the last")
-    parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
-    parser.add_argument("--brief", action="store_true", help="say what a person needs; log.txt has the rest")
-    parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
+    parser.add_argument("--no-train", action="store_true", help="build the trainer without training it")
+    parser.add_argument("--quiet", action="store_true", help="print warnings only; log.txt has everything")
+    parser.add_argument("--brief", action="store_true", help="print a short summary; log.txt has everything")
+    parser.add_argument("--profile", action="store_true", help="write a profile of the run to profile.txt")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
     return parser
 

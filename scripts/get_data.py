@@ -147,10 +147,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_all(argv: Sequence[str] | None) -> int:
     """Get the named data sets. If one fails, the others are still got. Returns the exit code."""
-    parser = Parser(prog="scripts/data.sh", description="Get data sets ready.")
+    parser = Parser(prog="scripts/data.sh", description="Download and prepare data sets.")
     parser.add_argument("names", nargs="*", default=["list"], help="data sets, 'all', or 'list'")
     parser.add_argument("--data", type=called_from, default=data_folder(), help="default: $DATA or data")
-    parser.add_argument("--shrunk-to", type=int, default=0, metavar="N", help="write a copy of so many pixels, too")
+    parser.add_argument(
+        "--shrunk-to",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also write a copy of the images scaled to this many pixels",
+    )
     args = parser.parse_args(argv)
     if not 0 <= args.shrunk_to <= LARGEST:
         raise UserError(f"--shrunk-to is {args.shrunk_to}; expected a number of pixels from 1 to {LARGEST}")

@@ -55,33 +55,45 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         "that cannot be downloaded)",
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--shots", type=int, help="labelled images of each class, for trainers that use labels")
+    parser.add_argument("--shots", type=int, help="labelled images per class, for trainers that use labels")
     parser.add_argument(
         "--data",
         type=called_from,
         default=data_folder(),
         help="folder of all data sets (default: $DATA or data)",
     )
-    parser.add_argument("--preset", help="settings that go together: a file of configs/trainers/<trainer>, as_printed")
-    parser.add_argument("--profile", action="store_true", help="record where the time goes, to profile.txt")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
-    parser.add_argument("--verbose", action="store_true", help="say all that log.txt has, by epoch and batch")
+    parser.add_argument(
+        "--preset", help="a named group of settings from configs/trainers/<trainer>, for example as_printed"
+    )
+    parser.add_argument("--profile", action="store_true", help="write a profile of the run to profile.txt")
+    parser.add_argument("--quiet", action="store_true", help="print warnings only; log.txt has everything")
+    parser.add_argument(
+        "--verbose", action="store_true", help="print everything that goes to log.txt, by epoch and batch"
+    )
     several = parser.add_argument_group("several processes", "docs/howto/several-gpus.md")
-    several.add_argument("--gpus", type=int, default=1, metavar="N", help="processes of this machine, each with a GPU")
-    several.add_argument("--nnodes", type=int, default=1, metavar="M", help="machines; the same command on each")
-    several.add_argument("--rdzv-endpoint", default="", metavar="HOST:PORT", help="where machines meet: one of them")
+    several.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="number of processes on this machine, one per GPU"
+    )
+    several.add_argument(
+        "--nnodes", type=int, default=1, metavar="M", help="number of machines; run the same command on each"
+    )
+    several.add_argument(
+        "--rdzv-endpoint", default="", metavar="HOST:PORT", help="address of the machine that coordinates the others"
+    )
     parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
     folder = parser.add_argument_group("your own images", "data set 'folder'")
-    folder.add_argument("--images", default="", metavar="DIR", help="folder with images, sorted or not")
+    folder.add_argument("--images", default="", metavar="DIR", help="folder of images, with or without sub-folders")
     folder.add_argument(
         "--classes",
         default="",
         metavar="NAMES",
-        help="class names with commas between them, or a file: one a line, 'sofa | couch' with a synonym, after tabs "
-        "sentences that describe it",
+        help="class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a synonym, "
+        "and sentences after tabs describe the class",
     )
     folder.add_argument(
-        "--labels-from-folders", action="store_true", help="sub-folders are named after classes: report an accuracy"
+        "--labels-from-folders",
+        action="store_true",
+        help="sub-folders are named after the classes: report the accuracy",
     )
     parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data set (default: digits), settings")
     return parser

@@ -146,11 +146,11 @@ def _draw_image(axes: Any, row: dict[str, str], name: str) -> None:
 def picture(argv: Sequence[str]) -> int:
     """Draw the picture of a run. Returns the exit code."""
     parser = Parser(
-        prog="scripts/picture.sh", description="Test images with what zero-shot CLIP and a run make of them."
+        prog="scripts/picture.sh", description="Draw test images with the predictions of zero-shot CLIP and of a run."
     )
     parser.add_argument("folder", type=called_from, metavar="FOLDER", help="output folder of a finished run")
     parser.add_argument("--image", type=called_from, metavar="FILE", help="default: predictions.png in the folder")
-    parser.add_argument("--columns", type=int, default=10, help="images in a row; default: 10")
+    parser.add_argument("--columns", type=int, default=10, help="images per row; default: 10")
     args = parser.parse_args(argv)
     table, name = predictions(args.folder)
     path = draw_picture(args.image or args.folder / "predictions.png", table, name, args.columns)

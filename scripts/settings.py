@@ -55,8 +55,10 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: If the word is in no line.
     """
-    parser = Parser(prog="scripts/settings.py", description="The settings of a run and of all trainers.")
-    parser.add_argument("word", nargs="?", default="", metavar="WORD", help="those alone that have it in their line")
+    parser = Parser(prog="scripts/settings.py", description="List the settings of a run and of all trainers.")
+    parser.add_argument(
+        "word", nargs="?", default="", metavar="WORD", help="list only settings whose line contains this word"
+    )
     word = parser.parse_args(argv).word
     lines = ["  ".join(cells(key)) for key in declared().values()]
     if not (matching := [line for line in lines if word.lower() in line.lower()]):

@@ -28,7 +28,7 @@ def make_parser(**options: Any) -> Parser:
     """
     parser = Parser(
         prog="coft adapt",
-        description="Fine-tune a CLIP to a folder of images, without a label, and say which class each image is of.",
+        description="Fine-tune a CLIP to a folder of unlabeled images, and predict the class of each image.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
@@ -38,16 +38,21 @@ def make_parser(**options: Any) -> Parser:
         "--classes",
         required=True,
         metavar="NAMES",
-        help="class names with commas between them, or a file: one a line, 'sofa | couch' with a synonym, after tabs "
-        "sentences that describe it",
+        help="class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a synonym, "
+        "and sentences after tabs describe the class",
     )
-    parser.add_argument("--output", default="adapted", metavar="DIR", help="folder of the results; default: adapted")
-    parser.add_argument("--backbone", default="photo", metavar="NAME", help="a CLIP, by name or path; default: photo")
+    parser.add_argument("--output", default="adapted", metavar="DIR", help="output folder; default: adapted")
+    parser.add_argument("--backbone", default="photo", metavar="NAME", help="name or path of a CLIP; default: photo")
     parser.add_argument("--method", default="coft", choices=METHODS, help="default: coft")
-    parser.add_argument("--seed", type=int, default=1, help="of everything random; default: 1")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings; log.txt has the rest")
-    parser.add_argument("--verbose", action="store_true", help="say all that log.txt has, by epoch")
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings, such as phase1__epochs=2")
+    parser.add_argument("--seed", type=int, default=1, help="random seed; default: 1")
+    parser.add_argument("--quiet", action="store_true", help="print warnings only; log.txt has everything")
+    parser.add_argument("--verbose", action="store_true", help="print everything that goes to log.txt, epoch by epoch")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="NAME=VALUE",
+        help="settings, for example phase1__epochs=2; coft settings lists them",
+    )
     return parser
 
 

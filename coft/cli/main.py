@@ -71,7 +71,7 @@ def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[
     Returns:
         The exit code.
     """
-    parser = Parser(prog=program, description="What a finished run found, as one page: report.html.")
+    parser = Parser(prog=program, description="Write the report of a finished run: report.html, a single page.")
     parser.add_argument("run", type=resolve, metavar="RUN", help="output folder of a finished run")
     run = parser.parse_args(argv).run
     require_finished(run)
@@ -86,10 +86,12 @@ def settings(argv: Sequence[str]) -> int:
     from coft.core.settings import flatten
     from coft.engine.config import METHODS, keys_by_python_name, settle, spec_of
 
-    parser = Parser(prog="coft settings", description="The settings that coft adapt takes, as NAME=VALUE.")
-    parser.add_argument("word", nargs="?", default="", metavar="WORD", help="those alone that have it in their line")
+    parser = Parser(prog="coft settings", description="List the settings of coft adapt, which it takes as NAME=VALUE.")
+    parser.add_argument(
+        "word", nargs="?", default="", metavar="WORD", help="list only settings whose line contains this word"
+    )
     parser.add_argument("--method", default="coft", choices=METHODS, help="default: coft")
-    parser.add_argument("--backbone", default="photo", help="whose values they are; default: photo")
+    parser.add_argument("--backbone", default="photo", help="show the values for this backbone; default: photo")
     args = parser.parse_args(argv)
     spec = spec_of(args.method)
     values = flatten(settle(spec, args.backbone, 1, "", {}).tree())
@@ -104,7 +106,9 @@ def completion(argv: Sequence[str]) -> int:
     """Print the script with which a shell completes the command."""
     import shtab
 
-    parser = Parser(prog="coft completion", description='Shell completion: eval "$(coft completion bash)"')
+    parser = Parser(
+        prog="coft completion", description='Print shell completion; use it with: eval "$(coft completion bash)"'
+    )
     parser.add_argument("shell", choices=SHELLS)
     shell = parser.parse_args(argv).shell
     coft_parser = Parser(prog="coft")

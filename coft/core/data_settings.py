@@ -99,7 +99,7 @@ class Dataset:
     num_test: int = setting(0, "test images to take, chosen by content; 0: all", at_least=0)
     domain: str = setting("photo", "PACSDomain: photo, art_painting, cartoon or sketch")
     images: str = setting("", "Folder: where your images are")
-    classes: str = setting("", "Folder: class names with commas between them, or a file of them")
+    classes: str = setting("", "Folder: class names separated by commas, or a file of them")
     labels_from_folders: bool = setting(False, "Folder: names of folders count as labels, in the evaluation alone")
     descriptions: str = setting(
         "none", "descriptions of classes in the zero-shot classifier: none, auto (the data set's), or a file"

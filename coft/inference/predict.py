@@ -57,9 +57,11 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
         metavar="IMAGES",
         help=f"files, folders, patterns in quotes, or {LIST} for a list of files on standard input",
     )
-    parser.add_argument("--format", choices=tuple(WRITERS), default="csv", help="default: csv; jsonl: JSON lines")
     parser.add_argument(
-        "--top", type=positive_integer, default=2, metavar="K", help="name the K likeliest classes; default: 2"
+        "--format", choices=tuple(WRITERS), default="csv", help="output format, csv or JSON lines; default: csv"
+    )
+    parser.add_argument(
+        "--top", type=positive_integer, default=2, metavar="K", help="number of likeliest classes to report; default: 2"
     )
     parser.add_argument(
         "--unsure",
@@ -68,14 +70,19 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
         const=EVEN,
         default=0.0,
         metavar="BELOW",
-        help=f"class {UNSURE!r} below this confidence, 0 to 1; without a number {EVEN}: rather wrong than right",
+        help=f"class {UNSURE!r} for predictions below this confidence (0 to 1); without a number {EVEN}: below it, "
+        "they are more likely wrong than right",
     )
-    parser.add_argument("--output", type=place, metavar="FILE", help="default: standard output")
+    parser.add_argument("--output", type=place, metavar="FILE", help="file to write to; default: standard output")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--move", type=place, metavar="DIR", help="move the files into folders of classes in DIR")
-    action.add_argument("--link", type=place, metavar="DIR", help="the same with links; the files stay where they are")
-    action.add_argument("--undo", type=place, metavar="JOURNAL", help="undo what --move or --link did; DIR will do")
-    parser.add_argument("--backbone", default="", help="where the backbone is, if not where the run had it")
+    action.add_argument("--move", type=place, metavar="DIR", help="move the files into one folder per class in DIR")
+    action.add_argument(
+        "--link", type=place, metavar="DIR", help="like --move, but link to the files and leave them in place"
+    )
+    action.add_argument(
+        "--undo", type=place, metavar="JOURNAL", help="undo an earlier --move or --link, given its journal or DIR"
+    )
+    parser.add_argument("--backbone", default="", help="path of the backbone, if it has moved since the run")
     return parser
 
 

@@ -20,13 +20,13 @@ def make_parser(program: str, resolve: Callable[[str], Path]) -> Parser:
     """
     parser = Parser(
         prog=program,
-        description="Mend the classes of a finished run on your own images, on a page that this machine alone serves.",
+        description="Correct the classes of a finished run on your own images, on a local web page.",
     )
     parser.add_argument("run", type=resolve, metavar="RUN", help="output folder of a finished run of CoFT or CoFT+")
-    parser.add_argument("--port", type=_port, default=0, help="of the page; default: one that is free")
-    parser.add_argument("--no-browser", action="store_true", help="say the address, and open no browser")
+    parser.add_argument("--port", type=_port, default=0, help="port of the page; default: a free one")
+    parser.add_argument("--no-browser", action="store_true", help="print the address and do not open a browser")
     parser.add_argument(
-        "--to", type=resolve, metavar="FILE", help="where the classes are written; default: RUN/classes-2.txt"
+        "--to", type=resolve, metavar="FILE", help="file for the corrected classes; default: RUN/classes-2.txt"
     )
     return parser
 

@@ -29,8 +29,12 @@ OWN_IMAGES = "folder"  # the data set of a user's own images
 def make_parser(program: str, description: str) -> argparse.ArgumentParser:
     """Build the parser of the flags that all commands have which run something."""
     parser = Parser(prog=f"scripts/{program}.sh", description=description)
-    parser.add_argument("--seeds", type=_numbers, metavar="1,2,3", help="default: 1,2,3; of the benchmark, its own")
-    parser.add_argument("--backbone", type=_names, default=[None], metavar="B,B2", help="default: the data set's own")
+    parser.add_argument(
+        "--seeds", type=_numbers, metavar="1,2,3", help="default: 1,2,3; with --benchmark, the benchmark's seeds"
+    )
+    parser.add_argument(
+        "--backbone", type=_names, default=[None], metavar="B,B2", help="default: the default backbone of the data set"
+    )
     parser.add_argument(
         "--data", type=called_from, default=data_folder(), help="folder of all data sets (default: $DATA or data)"
     )
@@ -38,19 +42,24 @@ def make_parser(program: str, description: str) -> argparse.ArgumentParser:
         "--output", type=called_from, default=Path("output"), help="folder of all runs (default: output)"
     )
     parser.add_argument("--name", type=_plain_name, help="name of the folder of tables (default: the data sets')")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; they share the cores")
+    parser.add_argument("--jobs", type=int, default=1, help="number of concurrent runs; they share the cores")
     parser.add_argument(
-        "--gpus", type=_numbers, default=[], metavar="0,1", help="GPUs, one run at a time on each (default: the first)"
+        "--gpus",
+        type=_numbers,
+        default=[],
+        metavar="0,1",
+        help="GPUs to use, one run at a time on each (default: the first)",
     )
-    parser.add_argument("--no-run", action="store_true", help="tabulate what is finished, run nothing")
-    parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data sets, settings of all runs")
+    parser.add_argument("--no-run", action="store_true", help="tabulate finished runs without starting new ones")
+    parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data sets, then settings for all runs")
     return parser
 
 
 def compare_parser() -> argparse.ArgumentParser:
     """Build the parser of compare.sh."""
     parser = make_parser(
-        "compare", "Run trainers on data sets, several seeds each, and tabulate them. Finished runs are reused."
+        "compare",
+        "Run trainers on data sets with several seeds each, and tabulate the results. Finished runs are reused.",
     )
     usual = ", ".join(default_trainers())
     parser.add_argument("--trainers", type=_names, default=[], metavar="T,T2", help=f"default: {usual}")
@@ -58,36 +67,45 @@ def compare_parser() -> argparse.ArgumentParser:
         "--shots", type=_numbers, default=[1, 2, 4, 8, 16], metavar="1,2", help="for CoOp; default: 1,2,4,8,16"
     )
     parser.add_argument(
-        "--variant", action="append", default=[], metavar="NAME:TRAINER:KEY=VALUE,..", help="a further row"
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME:TRAINER:KEY=VALUE,..",
+        help="add a row with changed settings",
     )
     parser.add_argument(
-        "--from", action="append", dest="folders", metavar="FOLDER", help="tabulate what is there; or a runs.csv"
+        "--from", action="append", dest="folders", metavar="FOLDER", help="tabulate the runs of this folder or runs.csv"
     )
     parser.add_argument(
         "--benchmark",
         metavar="FORM",
-        help="paper: the table of the paper, on all GPUs; full, small, or a role: units and rows of "
-        "configs/benchmark.yaml",
+        help="paper: the paper's table, on all GPUs; full, small or a role: units and rows of configs/benchmark.yaml",
     )
     parser.add_argument("--sets", type=_names, default=[], metavar="S,S2", help="data sets of --benchmark paper")
     parser.add_argument(
-        "--part", type=_part, default=(1, 1), metavar="I/N", help="of --benchmark: the runs of this one of N machines"
+        "--part",
+        type=_part,
+        default=(1, 1),
+        metavar="I/N",
+        help="with --benchmark: run only part I of N, to split the work over N machines",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="of --benchmark: say what is missing, and what it takes; run nothing"
+        "--dry-run",
+        action="store_true",
+        help="with --benchmark: list the missing runs and their expected time, and run nothing",
     )
     parser.add_argument(
         "--kept",
         type=called_from,
         metavar="FILE",
-        help="a list of the benchmark's results: not run again, and added to",
+        help="file of benchmark results (JSON lines): runs it contains are skipped, new results are appended",
     )
     parser.add_argument(
         "--again",
         action="append",
         default=[],
         metavar="ROW",
-        help="a row of the benchmark that is run although the list has it, and added; take another --output",
+        help="run a row again although FILE of --kept has it, and append the result; needs another --output",
     )
     return parser
 
@@ -95,33 +113,37 @@ def compare_parser() -> argparse.ArgumentParser:
 def ablate_parser() -> argparse.ArgumentParser:
     """Build the parser of ablate.sh."""
     parser = make_parser(
-        "ablate", "Change the switches of a method one by one; a table of paired differences to the unchanged method."
+        "ablate", "Change the switches of a method one by one, and tabulate paired differences to the unchanged method."
     )
     parser.add_argument("--trainer", choices=ABLATIONS, help="default: CoFT, or the one of --ablations")
-    parser.add_argument("--ablations", type=called_from, metavar="FILE", help="instead of configs/ablations*.yaml")
-    parser.add_argument("--groups", type=_names, default=[], metavar="G,G2", help="groups of the list; default: all")
     parser.add_argument(
-        "--row", action="append", default=[], metavar="NAME", help="one of the list, by its name; again for more"
+        "--ablations", type=called_from, metavar="FILE", help="file of ablations (default: configs/ablations*.yaml)"
+    )
+    parser.add_argument("--groups", type=_names, default=[], metavar="G,G2", help="groups of ablations; default: all")
+    parser.add_argument(
+        "--row", action="append", default=[], metavar="NAME", help="name of an ablation; may be repeated"
     )
     return parser
 
 
 def table_parser() -> argparse.ArgumentParser:
     """Build the parser of table.sh."""
-    parser = Parser(prog="scripts/table.sh", description="Means over seeds of all finished runs, with 95 % intervals.")
-    parser.add_argument("places", nargs="*", metavar="FOLDER", help="or a runs.csv; default: output")
+    parser = Parser(
+        prog="scripts/table.sh", description="Tabulate all finished runs: means over seeds with 95 % intervals."
+    )
+    parser.add_argument("places", nargs="*", metavar="FOLDER", help="folder of runs or a runs.csv; default: output")
     return parser
 
 
 def results_parser() -> argparse.ArgumentParser:
     """Build the parser of results.sh."""
-    parser = Parser(prog="scripts/results.sh", description="Put the benchmark's tables into docs/results.md.")
+    parser = Parser(prog="scripts/results.sh", description="Copy the benchmark's tables into docs/results.md.")
     parser.add_argument(
         "--benchmark",
         type=called_from,
         required=True,
         metavar="FILE",
-        help="the full.md of compare.sh --benchmark full",
+        help="full.md as written by compare.sh --benchmark full",
     )
     return parser
 

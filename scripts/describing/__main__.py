@@ -41,7 +41,7 @@ ARGUMENTS = Record(
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of the command."""
-    parser = Parser(prog="scripts/describe.sh", description="Have descriptions of classes written by a language model.")
+    parser = Parser(prog="scripts/describe.sh", description="Generate class descriptions with a language model.")
     parser.add_argument(
         "--classes",
         required=True,
@@ -51,13 +51,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=called_from, help="file of descriptions (default: the file of classes, ending in .json)"
     )
-    parser.add_argument("--sentences", type=int, default=5, help="sentences of each class (default: 5)")
-    parser.add_argument("--about", default="", help="kind of the pictures, if not photos: 'satellite images'")
-    parser.add_argument("--workers", type=int, default=4, help="questions at a time (default: 4)")
+    parser.add_argument("--sentences", type=int, default=5, help="sentences per class (default: 5)")
+    parser.add_argument("--about", default="", help="kind of images, if not photos; for example 'satellite images'")
+    parser.add_argument("--workers", type=int, default=4, help="concurrent requests (default: 4)")
     parser.add_argument(
         "--retries", type=int, default=6, help="how often a rejected or failed request is sent again (default: 6)"
     )
-    parser.add_argument("--attempts", type=int, default=4, help="most answers for a class (default: 4)")
+    parser.add_argument("--attempts", type=int, default=4, help="maximum number of answers per class (default: 4)")
     parser.add_argument("--timeout", type=float, default=120, help="seconds to wait for an answer (default: 120)")
     parser.add_argument(
         "--cache", type=called_from, default=cache_folder() / "describe", help="folder of accepted answers"

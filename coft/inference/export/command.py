@@ -25,35 +25,36 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
         program: Name of the command in help and messages.
         resolve: Turns a path argument into a path.
     """
-    parser = Parser(prog=program, description="Write the model of a finished run in a form that others read.")
+    parser = Parser(prog=program, description="Export the model of a finished run for other software.")
     parser.add_argument("run", metavar="RUN", help="output folder of a run, or its model folder")
-    parser.add_argument("folder", type=resolve, metavar="DIR", help="a folder that is empty, or not there yet")
+    parser.add_argument("folder", type=resolve, metavar="DIR", help="output folder; must be empty or not exist")
     parser.add_argument(
         "--to",
         choices=tuple(DEFAULTS),
         required=True,
-        help="open_clip: a folder that it loads; onnx: images to probabilities; head: vectors of the classes alone",
+        help="open_clip: a folder that open_clip loads; onnx: a graph from images to probabilities; head: class "
+        "vectors only",
     )
     encoder_choice = parser.add_mutually_exclusive_group()
     encoder_choice.add_argument(
         "--peers",
         choices=PEERS,
-        help="both (onnx alone, and its default), one of them, or the average of their weights (default else)",
+        help="peers to export: both (onnx only, its default), one, or the average of their weights (default otherwise)",
     )
     encoder_choice.add_argument(
         "--single",
         action="store_true",
-        help="one encoder: that of peer A, of peer B, or their average, whichever gives the run's classes most often",
+        help="export one encoder: peer A, peer B or their average, whichever agrees best with the run",
     )
-    parser.add_argument("--int8", action="store_true", help="onnx: a second file in int8")
+    parser.add_argument("--int8", action="store_true", help="onnx: also write an int8 model")
     parser.add_argument(
         "--images",
         action="append",
         default=[],
         metavar="IMAGES",
-        help="a folder or files on which the export is compared with the run's model; default: the run's own images",
+        help="images on which the export is checked against the run's model; default: the run's images",
     )
-    parser.add_argument("--backbone", default="", help="where the backbone is, if not where the run had it")
+    parser.add_argument("--backbone", default="", help="path of the backbone, if it has moved since the run")
     return parser
 
 
