@@ -1,4 +1,4 @@
-"""CLIP for the classes at hand."""
+"""CLIP with the class names and templates of a task."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ FEATURE_CACHE: Path | None = cache_folder() / "features"
 
 
 class ClassBackbone:
-    """A frozen CLIP, with class names and templates.
+    """Frozen CLIP with class names and templates.
 
     Args:
         clip_model: A CLIP of any family that `load_clip` reads, on its device.
-        classnames: C names.
-        templates: Words with one "{}" each.
-        identity: What a checkpoint must share with this run to be loaded.
-        described: Makes text features of some templates and of class descriptions, unit length, shape (C, embed_dim);
-            None where there are no descriptions.
-        precision: Of the image features: a name of `coft.core.precision.PRECISIONS`.
-        synonyms: Other names of classes, by class name; text features of a class are means over its names.
+        classnames: C class names.
+        templates: Prompt templates with one "{}" each.
+        identity: Properties that a checkpoint must share with this run to be loaded, by name.
+        described: Function from templates to text features that include class descriptions: unit length, shape
+            (C, embed_dim). It returns None if there are no descriptions.
+        precision: Precision of the image features, a name of `coft.core.precision.PRECISIONS`.
+        synonyms: Other names of classes, by class name. Text features of a class are means over its names.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class ClassBackbone:
         self.precision, self.synonyms = precision, dict(synonyms)
 
     def member(self, number: int) -> ClassBackbone:
-        """The one that a model has which trains: of two CLIPs every other one.
+        """Return the backbone that a model trains: this one, or one of two CLIPs in turn.
 
         Args:
-            number: Of the model, from 0.
+            number: Number of the model, from 0. Even numbers get the first of two CLIPs, odd numbers the second.
         """
         members = members_of(self.clip_model)
         if len(members) == 1:
@@ -67,7 +67,7 @@ class ClassBackbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.clip_model.logit_scale.device
 
     @property
@@ -76,10 +76,10 @@ class ClassBackbone:
         return float(self.clip_model.logit_scale.exp())
 
     def zero_shot_text(self, num_templates: int | None = None) -> Tensor:
-        """Text features of the zero-shot classifier. Unit length, shape (C, embed_dim).
+        """Compute the text features of the zero-shot classifier. Unit length, shape (C, embed_dim).
 
         Args:
-            num_templates: How many templates are averaged, from the first; all without it.
+            num_templates: Number of templates to average, from the first one on. None averages all.
         """
         chosen = self.templates[:num_templates]
         described = self.described(chosen)
@@ -88,52 +88,52 @@ class ClassBackbone:
         return ensemble_features(self.clip_model, self.classnames, chosen, self.synonyms)
 
     def first_template_text(self) -> Tensor:
-        """Text features of the first template, with descriptions where there are any. As `zero_shot_text`."""
+        """Compute text features of the first template, and of descriptions if there are any. Shape (C, embed_dim)."""
         described = self.described(self.templates[:1])
         if described is not None:
             return described
         return template_features(self.clip_model, self.classnames, self.templates[0], self.synonyms)
 
     def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
-        """A positive and a negative prompt that start from a template, another one for each number.
+        """Create the positive and negative prompts of a model. Models take the templates in turn.
 
         Args:
-            number: Of the model.
-            num_ctx: Random context tokens; 0 takes the template's words.
-            source: Of the random numbers.
+            number: Number of the model, which selects the template.
+            num_ctx: Number of random context tokens; 0 starts from the words of the template.
+            source: Random generator.
         """
         template = self.templates[number % len(self.templates)]
         options: dict[str, Any] = {"num_ctx": num_ctx, "generator": source, "synonyms": self.synonyms}
         return DualPrompts(self.clip_model, self.classnames, template, **options).to(self.device)
 
     def light_module(self, name: str, source: torch.Generator) -> nn.Module:
-        """The image encoder with a light module that trains: a name of `VISUAL_MODULES`, or "auto"."""
+        """Return the image encoder with a trainable light module: a name of `VISUAL_MODULES`, or "auto"."""
         return light_module(self.visual, name, source)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Features of images by the frozen CLIP, in the precision of the autocast this is called in.
+        """Encode images with the frozen CLIP, in the precision of the active autocast.
 
         Args:
-            images: On the device of the weights. Shape (n, 3, size, size).
+            images: Images on the device of the weights. Shape (n, 3, size, size).
 
         Returns:
-            Unit length, fp32. Shape (n, embed_dim).
+            Unit-length features in fp32. Shape (n, embed_dim).
         """
         return F.normalize(self.visual(images).float(), dim=-1)
 
     def cached_features(
         self, images: UnlabeledImages, num_views: int, key: Sequence[int | str], compute: Callable[[], Tensor]
     ) -> Tensor:
-        """Features of all images by the frozen CLIP, means over views, kept on disk between runs.
+        """Return the frozen CLIP's features of all images, averaged over views. They are cached on disk between runs.
 
         Args:
             images: The unlabeled images.
-            num_views: Views of an image.
-            key: What makes the weak views differ from others.
-            compute: Makes the features, where they are not on disk.
+            num_views: Number of views per image.
+            key: Random key of the weak views.
+            compute: Computes the features if they are not on disk.
 
         Returns:
-            On the CPU. Shape (N, embed_dim).
+            Features on the CPU. Shape (N, embed_dim).
         """
         weights = self.identity.get("backbone") or fingerprint(self.clip_model)
         precision = [] if self.precision == "fp32" else [self.precision]
@@ -145,14 +145,14 @@ class ClassBackbone:
 def cache_key(
     weights: str, device: str, images: UnlabeledImages, num_views: int, key: Sequence[int | str]
 ) -> list[str]:
-    """Everything that image features depend on.
+    """Build the cache key of image features from everything that they depend on.
 
     Args:
         weights: Fingerprint of the CLIP.
-        device: Kind of device that it is on.
+        device: Type of its device.
         images: The unlabeled images.
-        num_views: Views of an image.
-        key: What makes the weak views differ from others.
+        num_views: Number of views per image.
+        key: Random key of the weak views, if there are any.
     """
     drawn = (*key, torchvision.__version__) if num_views > 1 else ()
     view = repr((images.inputs, images.pool.decoding, num_views, *drawn))

@@ -1,4 +1,4 @@
-"""Files of CLIPs in OpenAI's names: their form, and the one reader that gives tensors of it or says what is wrong."""
+"""Reading and validation of CLIP checkpoints with OpenAI's parameter names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coft.core.outside import digest_of, is_archive, opened
 from coft.core.tensors import Array, Tensors, floats, load_saved
 
 WIDTH, LENGTH, PATCHES = (1, 16_384), 77, (2, 128 * 128 + 1)
-BESIDE = ("input_resolution", "context_length", "vocab_size")  # numbers in OpenAI's archives, which shapes tell, too
+BESIDE = ("input_resolution", "context_length", "vocab_size")  # scalars in OpenAI's archives; tensor shapes imply them
 FORM = Record(
     {
         "text_projection": floats(WIDTH, WIDTH),
@@ -38,24 +38,24 @@ RESNET = Record({"visual.attnpool.positional_embedding": POSITIONS}, others=Arra
 
 
 def read_state(path: Path, trust_jit: bool) -> Tensors:
-    """Read the tensors of a file; of one that has not changed since the last time they are at hand.
+    """Read the tensors of a file. The file read last is cached until it changes.
 
     Args:
         path: A state dict, a compact checkpoint of this project, or one of OpenAI's archives.
-        trust_jit: Whether to read TorchScript archives other than OpenAI's. Such an archive is a program.
+        trust_jit: Whether to read TorchScript archives other than OpenAI's. They can execute code.
 
     Returns:
-        Tensors by name, of the form of a CLIP.
+        Tensors by name, checked to have the shapes of a CLIP.
 
     Raises:
         OSError: If the file cannot be read.
-        UserError: If it holds no CLIP.
+        UserError: If the file does not hold a CLIP, or is a TorchScript archive that is not trusted.
     """
     return _read(path, trust_jit, *version_of(path))
 
 
 def version_of(path: Path) -> tuple[int, int]:
-    """Time and size of a file: a changed one has others."""
+    """Return modification time and size of a file, a cache key that changes with its content."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size
 
@@ -73,10 +73,10 @@ def _read(path: Path, trust_jit: bool, mtime: int, size: int) -> Tensors:
 
 
 def side_of(state: Tensors) -> int:
-    """Patches in a row of the images that a CLIP of OpenAI's kind reads.
+    """Return the side of the position grid of an OpenAI CLIP, in patches (ViT) or feature map cells (ResNet).
 
     Raises:
-        Misfit: If its patches make up no square.
+        Misfit: If the grid is not square.
     """
     name = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
     patches = len(state[name]) - 1
@@ -118,10 +118,10 @@ def _torchscript(path: Path, trust_jit: bool) -> Tensors:
             f"{digest[:12]}...); save its state_dict(), or set MODEL.BACKBONE.TRUST_JIT True if you trust it"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # nobody can change the format of OpenAI's files
+        warnings.simplefilter("ignore", DeprecationWarning)  # the format of OpenAI's files cannot be changed
         try:
             state: Any = torch.jit.load(str(path), map_location="cpu").state_dict()
-        except Exception as error:  # torch raises any exception on damaged bytes
+        except Exception as error:  # torch raises exceptions of any type on damaged bytes
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"a TorchScript archive that cannot be read ({reason})") from error
     return {key: value for key, value in state.items() if key not in BESIDE}
@@ -129,5 +129,5 @@ def _torchscript(path: Path, trust_jit: bool) -> Tensors:
 
 @lru_cache(maxsize=4)
 def file_sha256(path: Path, mtime: int, size: int) -> str:
-    """SHA-256 of a file, in hexadecimal. Time and size belong to the cache key: a changed file is read again."""
+    """Return the SHA-256 of a file, in hexadecimal. Time and size are cache keys, so a changed file is read again."""
     return digest_of(path)

@@ -9,23 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BLOCK = 3  # side of the kernels whose gradient oneDNN computes fast
+BLOCK = 3  # kernel side for which oneDNN has a fast weight gradient
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution with a square kernel, stride and padding, and without bias.
+    """Depthwise convolution with a square kernel, stride and padding, and without bias.
 
-    In bf16 on a CPU, PyTorch takes up to a hundred times as long for its gradients as for the convolution
-    (docs/performance.md). Here both are convolutions that it computes fast.
+    In bf16 on a CPU, PyTorch's gradients take up to a hundred times as long as the convolution (docs/performance.md).
+    Here both gradients are expressed as convolutions that run fast.
 
     Attributes:
-        pads_as_tensorflow: Whether as much is padded, on the far side first, as leaves 1 / stride of the pixels.
+        pads_as_tensorflow: Whether inputs are padded as TensorFlow's "same" does (`pad_same`), instead of by `padding`.
     """
 
     pads_as_tensorflow: bool
 
     def forward(self, input: Tensor) -> Tensor:
-        """From shape (n, channels, height, width) to (n, channels, height', width')."""
+        """Convolve. Shape (n, channels, height, width) to (n, channels, height', width')."""
         weight, padding = self.weight, self.padding
         if self.pads_as_tensorflow:
             input, padding = pad_same(input, self.kernel_size[0], self.stride[0]), (0, 0)
@@ -38,8 +38,8 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def speed_up(conv: nn.Conv2d) -> None:
-    """Make a convolution a `DepthwiseConv2d`, in place, where that computes the same. Weights, hooks and names stay."""
-    conv2d_same = getattr(sys.modules.get("timm.layers"), "Conv2dSame", None)  # imported only by who asks for timm
+    """Turn a convolution into a `DepthwiseConv2d` in place, if it computes the same. Weights, hooks and names stay."""
+    conv2d_same = getattr(sys.modules.get("timm.layers"), "Conv2dSame", None)  # None if timm is not imported
     if type(conv) not in (nn.Conv2d, conv2d_same):
         return
     pairs = conv.kernel_size, conv.stride, conv.padding
@@ -54,7 +54,7 @@ def speed_up(conv: nn.Conv2d) -> None:
 
 
 def pad_same(images: Tensor, kernel: int, stride: int) -> Tensor:
-    """Pad images as TensorFlow's "same" does: 1 / stride of the pixels is left, and a pixel more is added far off."""
+    """Pad as TensorFlow's "same": outputs have ceil(side / stride) pixels; an odd pixel goes to the right or bottom."""
     pads = list[int]()
     for side in (images.shape[-1], images.shape[-2]):
         total = max(0, (-(-side // stride) - 1) * stride + kernel - side)
@@ -81,14 +81,14 @@ class _Depthwise(torch.autograd.Function):
 
 
 def input_gradient(gradient: Tensor, weight: Tensor, size: torch.Size, stride: int, padding: int) -> Tensor:
-    """Gradient of a depthwise convolution with respect to its input: a convolution with the turned kernel.
+    """Compute the gradient of a depthwise convolution with respect to its input, by convolving with the flipped kernel.
 
     Args:
-        gradient: With respect to the output. Shape (n, channels, height', width').
-        weight: Shape (channels, 1, kernel, kernel).
+        gradient: Gradient with respect to the output. Shape (n, channels, height', width').
+        weight: Weight. Shape (channels, 1, kernel, kernel).
         size: Height and width of the input.
-        stride: Of the convolution.
-        padding: Of the convolution.
+        stride: Stride of the convolution.
+        padding: Padding of the convolution.
     """
     kernel = weight.shape[-1]
     if stride > 1:
@@ -100,17 +100,17 @@ def input_gradient(gradient: Tensor, weight: Tensor, size: torch.Size, stride: i
 
 
 def weight_gradient(gradient: Tensor, input: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """Gradient of a depthwise convolution with respect to its weight, a block of 3 x 3 of the kernel at a time.
+    """Compute the gradient of a depthwise convolution with respect to its weight, in 3 x 3 blocks of the kernel.
 
     Args:
-        gradient: With respect to the output. Shape (n, channels, height', width').
-        input: Shape (n, channels, height, width).
+        gradient: Gradient with respect to the output. Shape (n, channels, height', width').
+        input: Input of the convolution. Shape (n, channels, height, width).
         kernel: Side of the kernel.
-        stride: Of the convolution.
-        padding: Of the convolution.
+        stride: Stride of the convolution.
+        padding: Padding of the convolution.
 
     Returns:
-        Shape (channels, 1, kernel, kernel).
+        Gradient. Shape (channels, 1, kernel, kernel).
     """
     channels, whole = input.shape[1], -(-kernel // BLOCK) * BLOCK
     padded = F.pad(input, [padding, padding + whole - kernel] * 2)

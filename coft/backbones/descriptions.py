@@ -1,4 +1,4 @@
-"""Class descriptions: sentences about what the objects of a class look like, and text features made from them."""
+"""Class descriptions: sentences about what the objects of a class look like, and their text features."""
 
 from __future__ import annotations
 
@@ -27,46 +27,46 @@ Descriptions = dict[str, list[str]]
 
 FOLDER = HOME / "datasets" / "descriptions"
 MAX_TOKENS = 77  # context length of CLIP's text encoder, start and end tokens included
-MOST_SENTENCES = 1_000  # most sentences of a class
-MOST_IN_ALL = 100_000  # most sentences of a file, since CLIP encodes each of them
-CHUNK = 512  # sentences that are encoded at a time
-# Stems of the description files of data sets that Dassl's registry calls by another name.
+MOST_SENTENCES = 1_000  # maximum number of sentences per class
+MOST_IN_ALL = 100_000  # maximum number of sentences per file, since CLIP encodes each of them
+CHUNK = 512  # sentences per forward pass of the text encoder
+# Stems of the description files of data sets that have another name in Dassl's registry.
 OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
 EXPECTED = 'expected JSON {"class name": ["a sentence", ...], ...}'
 SENTENCES = List(Text(100_000, least=1, lines=True), 1, MOST_SENTENCES)
-MANY = mapping(Anything(), names=Text(1000, least=1))  # which is compared first: then the class can be named
+MANY = mapping(Anything(), names=Text(1000, least=1))  # checked first, so that errors can name the class
 FORM = mapping(SENTENCES, names=Text(1000, least=1))
 
 
 def class_key(classname: str) -> str:
-    """A class name as a key: lower case, single blanks, no underscores."""
+    """Normalise a class name for look-ups: lower case, single blanks, no underscores."""
     return " ".join(plain_name(classname).lower().split())
 
 
 def num_tokens(text: str) -> int:
-    """Number of tokens of a text for CLIP's tokenizer, start and end tokens included."""
+    """Count the tokens of a text with CLIP's tokenizer, start and end tokens included."""
     return len(CLIP_TOKENIZER.encode(text)) + 2
 
 
 def names_class(sentence: str, classname: str) -> bool:
-    """Whether a sentence contains the class name as whole words, in any case."""
+    """Return whether a sentence contains the class name as whole words, in any case."""
     name = re.escape(class_key(classname))
     return re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9])", class_key(sentence)) is not None
 
 
 def described_datasets() -> list[str]:
-    """Stems of the files in datasets/descriptions, sorted."""
+    """Return the sorted stems of the files in datasets/descriptions."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def dataset_descriptions(dataset: str) -> Descriptions:
-    """Load the descriptions of a data set that come with the project.
+    """Load the bundled descriptions of a data set.
 
     Args:
         dataset: Stem of its file ("fashion_mnist"), or its name in Dassl's registry ("FashionMNIST").
 
     Returns:
-        Sentences by class name, in the form of `class_key`.
+        Sentences by class name, normalised by `class_key`.
 
     Raises:
         UserError: If there are no descriptions of this data set.
@@ -82,19 +82,19 @@ def dataset_descriptions(dataset: str) -> Descriptions:
 
 
 def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | None:
-    """The descriptions of a data set: those of the user if there are any, else those that come with the project.
+    """Return the descriptions of a data set: the user's if there are any, otherwise the bundled ones.
 
     Args:
-        dataset: A data set with `classnames` and, if the user wrote any, `descriptions`: sentences by class name. A
-            class without sentences, where others have some, gets its name in the template.
-        name: Stem of its file of descriptions, or its name in Dassl's registry.
+        dataset: A data set with `classnames` and optionally `descriptions`, the user's sentences by class name. If only
+            some classes have sentences, the others get the template filled with their name.
+        name: Stem of its description file, or its name in Dassl's registry.
         template: Prompt template with one "{}".
 
     Returns:
-        Sentences by class name. None, with a warning, if there are none.
+        Sentences by class name; None, with a warning, if there are none.
 
     Raises:
-        UserError: If CLIP cannot read a sentence of the user.
+        UserError: If one of the user's sentences is invalid, see `check_sentences`.
     """
     sentences_by_name = getattr(dataset, "descriptions", None)
     if sentences_by_name is None:
@@ -112,18 +112,18 @@ def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | No
 
 
 def user_descriptions(dataset: Any, template: str) -> Descriptions | None:
-    """The descriptions that a user wrote into the file of classes.
+    """Return the descriptions that the user wrote into the classes file.
 
     Args:
-        dataset: A data set with `classnames` and, if the user wrote any, `descriptions`: sentences by class name. A
-            class without sentences, where others have some, gets its name in the template.
+        dataset: A data set with `classnames` and optionally `descriptions`, the user's sentences by class name. If only
+            some classes have sentences, the others get the template filled with their name.
         template: Prompt template with one "{}".
 
     Returns:
         Sentences by class name; None if the user wrote none.
 
     Raises:
-        UserError: If CLIP cannot read a sentence.
+        UserError: If a sentence is invalid, see `check_sentences`.
     """
     sentences_by_name = getattr(dataset, "descriptions", None)
     if not sentences_by_name:
@@ -139,16 +139,17 @@ def user_descriptions(dataset: Any, template: str) -> Descriptions | None:
 
 
 def load_descriptions(path: Path) -> Descriptions:
-    """Read a file of descriptions, and check everything that can be checked without the class names.
+    """Read a description file, and check everything that does not depend on the data set's class names.
 
     Args:
         path: A JSON file: {"class name": ["a sentence", ...], ...}.
 
     Returns:
-        Sentences by class name, in the form of `class_key`.
+        Sentences by class name, normalised by `class_key`.
 
     Raises:
-        UserError: If the file cannot be read, or an entry is no list of distinct sentences that CLIP can read.
+        UserError: If the file cannot be read, is empty or has more than `MOST_IN_ALL` sentences, or if an entry is
+            invalid, see `check_sentences`.
     """
     try:
         content = read_json(path)
@@ -168,11 +169,11 @@ def check_sentences(sentences: Any, where: str) -> None:
     """Check the sentences of one class.
 
     Args:
-        sentences: A value that should be a list of sentences.
+        sentences: Value to check, expected to be a list of sentences.
         where: File and class, for the error message.
 
     Raises:
-        UserError: If it is no such list, or if a sentence is empty, repeated, or longer than CLIP reads.
+        UserError: If it is not a list of sentences, or if a sentence is empty, repeated, or longer than `MAX_TOKENS`.
     """
     try:
         SENTENCES.check(sentences, where)
@@ -192,15 +193,15 @@ def check_sentences(sentences: Any, where: str) -> None:
 def sentences_by_class(
     classnames: Sequence[str], descriptions: Mapping[str, Sequence[str]], source: str = "descriptions"
 ) -> list[list[str]]:
-    """Put descriptions into the order of the class names. Case, underscores and blanks make no difference.
+    """Return descriptions in the order of the class names. Case, underscores and repeated blanks are ignored.
 
     Args:
         classnames: C class names.
         descriptions: Sentences by class name.
-        source: Where they come from, for the error message.
+        source: Origin of the descriptions, for the error message.
 
     Returns:
-        The sentences of each class, C lists.
+        Sentences of each class, C lists.
 
     Raises:
         UserError: If a class has no sentence.
@@ -224,25 +225,26 @@ def described_features(
     share: float = 0.5,
     synonyms: Synonyms = NO_SYNONYMS,
 ) -> Tensor:
-    """Text features of classes from templates and descriptions.
+    """Compute text features of classes from templates and descriptions.
 
-    For each class, the unit-length features of the templates are averaged, and so are those of its sentences. The
-    result is a weighted mean of both means, so the number of sentences does not matter. Each sentence is followed by
-    the class name in the first template: CLIP reads a text at its end, and small CLIPs only know names there.
+    For each class, the unit-length features of templates and sentences are averaged separately. The result is a
+    weighted mean of the two normalized means, so the number of sentences does not matter. Each sentence is followed by
+    the first template with the class name: CLIP reads features at the end of text, and small CLIPs only recognise
+    names there.
 
     Args:
         clip_model: A CLIP of any family.
         classnames: C class names.
         templates: Prompt templates with one "{}" each.
-        descriptions: Sentences by class name, at least for these classes.
+        descriptions: Sentences by class name, with at least one for each class.
         share: Weight of the descriptions in the mean, 0 to 1.
-        synonyms: Other names of classes. They are used in the templates, but not after sentences.
+        synonyms: Other names of classes, for the templates alone.
 
     Returns:
         Unit-length features. Shape (C, embed_dim).
 
     Raises:
-        UserError: If a class has no sentence, or a text is longer than the text encoder reads.
+        UserError: If a class has no sentence, or a text exceeds the context length of the text encoder.
     """
     by_template = [template_features(clip_model, classnames, template, synonyms) for template in templates]
     template_means = torch.stack(by_template).mean(dim=0)
@@ -256,7 +258,7 @@ def described_features(
 def sentence_features(
     clip_model: Any, classnames: Sequence[str], template: str, sentences: Sequence[Sequence[str]]
 ) -> list[Tensor]:
-    """Text features of each sentence, followed by the class name in a template if the text encoder reads so much.
+    """Compute text features of each sentence, followed by the filled template unless that exceeds the context length.
 
     Args:
         clip_model: A CLIP of any family.
@@ -265,7 +267,7 @@ def sentence_features(
         sentences: Sentences of each class, C lists.
 
     Returns:
-        For each class, unit-length features of its sentences. Shape (number of sentences, embed_dim).
+        Unit-length features of the sentences of each class, C tensors. Shape (number of sentences, embed_dim) each.
     """
     if len(members := members_of(clip_model)) > 1:
         parts = [sentence_features(member, classnames, template, sentences) for member in members]

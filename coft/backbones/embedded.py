@@ -1,7 +1,7 @@
-"""Compact checkpoints of the embedded CLIPs: read them, and expand them to state dicts for `clip`.
+"""Compact checkpoints of the embedded CLIPs, and their expansion to state dicts for `clip`.
 
-A compact checkpoint stores the embeddings of the tokens that pre-training used. The other tokens of CLIP's vocabulary
-get an embedding from their spelling, so that class names with unseen words have different features.
+A compact checkpoint stores the embeddings of the tokens that occurred in pre-training. All other tokens of CLIP's
+vocabulary get an embedding computed from their spelling, so that class names with unseen words have distinct features.
 """
 
 import zlib
@@ -36,20 +36,20 @@ FORM = Record(
     },
     others=Anything(),
 )
-TOKEN_SHARE = 0.25  # share of an unseen token's norm that comes from its number and not from its letters
+TOKEN_SHARE = 0.25  # share of an unseen token's norm that comes from its token id, not from its letters
 
 
 def load_embedded(path: str | Path) -> Tensors:
     """Read a compact checkpoint and expand it.
 
     Args:
-        path: A file like ``weights/embedded.pt``.
+        path: Path of a file such as ``weights/embedded.pt``.
 
     Returns:
         A state dict for ``clip.model.build_model``.
 
     Raises:
-        ValueError: If the file is no compact checkpoint.
+        ValueError: If the file is not a compact checkpoint.
         OSError: If it cannot be read.
     """
     try:
@@ -64,10 +64,10 @@ def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """Turn a compact checkpoint into a full state dict for ``clip.model.build_model``.
 
     Args:
-        checkpoint: The content of a compact checkpoint.
+        checkpoint: Content of a compact checkpoint.
 
     Returns:
-        New tensors by OpenAI's names, fp16. Token embeddings have shape (49408, width).
+        New fp16 tensors by OpenAI's names. Token embeddings have shape (49408, width).
 
     Raises:
         Misfit: If its parts do not fit together.
@@ -85,16 +85,16 @@ def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def spelled_embeddings(spelling: dict[str, Any]) -> Tensor:
-    """Embeddings of all tokens from their spelling alone.
+    """Compute embeddings of all tokens from their spelling alone.
 
-    All machines get the same bits: the sums are of whole numbers, which floats hold exactly in any order, and the rest
-    is elementwise.
+    All machines get the same bits: sums are over integers, which floats represent exactly in any order, and all other
+    operations are elementwise.
 
     Args:
         spelling: "weight", int8 of shape (SPELLING_BUCKETS, D), and the floats "scale" and "norm".
 
     Returns:
-        Shape (49408, D), float32.
+        Embeddings. Shape (49408, D), float32.
     """
     weight = spelling["weight"]
     buckets, starts = _spellings()
@@ -106,7 +106,7 @@ def spelled_embeddings(spelling: dict[str, Any]) -> Tensor:
 
 @cache
 def _token_signs(width: int) -> Tensor:
-    """A pattern of signs of each token, from a hash of its number. Shape (49408, width), int8."""
+    """Return a pseudo-random sign pattern for each token, hashed from its id. Shape (49408, width), int8."""
     token = torch.arange(VOCABULARY)[:, None]
     mixed = (token * 2654435761 + torch.arange(width) * 40503 + 12345) % 4294967291
     mixed = (mixed * 48271) % 2147483647
@@ -115,13 +115,13 @@ def _token_signs(width: int) -> Tensor:
 
 
 def spelling_matrix(ids: Tensor) -> Tensor:
-    """How often each bucket of letter groups occurs in each token.
+    """Count the letter groups (n-grams) of tokens by hash bucket.
 
     Args:
         ids: Token ids. Shape (n,).
 
     Returns:
-        Shape (n, SPELLING_BUCKETS), float32.
+        Counts. Shape (n, SPELLING_BUCKETS), float32.
     """
     buckets, starts = _spellings()
     rows = torch.arange(len(ids)).repeat_interleave(starts.diff()[ids])
@@ -132,11 +132,11 @@ def spelling_matrix(ids: Tensor) -> Tensor:
 
 @cache
 def _spellings() -> tuple[Tensor, Tensor]:
-    """The buckets of the letter groups of all tokens, one token after the other, and where each token starts."""
-    decoder, bucket_of = SimpleTokenizer().decoder, cache(_bucket)  # most groups are in many tokens
+    """Return the hash buckets of the letter groups of all tokens, concatenated, and the offset of each token."""
+    decoder, bucket_of = SimpleTokenizer().decoder, cache(_bucket)  # most letter groups occur in many tokens
     buckets, starts = [], [0]
     for token in range(VOCABULARY):
-        spelled = "<" + decoder[token].replace("</w>", ">")  # start and end count as letters
+        spelled = "<" + decoder[token].replace("</w>", ">")  # start and end of a word count as letters
         for size in (2, 3, 4):
             buckets += [bucket_of(spelled[i : i + size]) for i in range(len(spelled) - size + 1)]
         starts.append(len(buckets))

@@ -1,4 +1,4 @@
-"""A cache on disk for tensors that are expensive to compute."""
+"""Disk cache for tensors that are expensive to compute."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from coft.core.outside import MISSING
 from coft.core.tensors import Array, load_saved
 
 log = logging.getLogger(__name__)
-BYTES = 4  # of a number
-MAPPED = 256 << 20  # bytes of a file that is mapped into memory, not read: the system takes its pages back
+BYTES = 4  # per fp32 number
+MAPPED = 256 << 20  # larger files, in bytes, are memory-mapped, so that the system can reclaim their pages
 
 
 def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str, shape: tuple[int, int]) -> Tensor:
-    """Compute a tensor, or read it back if an earlier run has stored it under the same key.
+    """Return a tensor from the cache, or compute and store it.
 
     Args:
-        compute: Computes the tensor.
-        folder: Folder of the cache; None computes every time.
+        compute: Function that computes the tensor.
+        folder: Folder of the cache; None disables caching.
         *key: Everything that the tensor depends on.
-        shape: Of the tensor.
+        shape: Shape of the tensor.
 
     Returns:
-        The tensor. Its bits are the same in both cases.
+        The tensor, with the same bits whether read or computed. Tensors with NaN or infinite values are not stored.
     """
     if folder is None:
         return compute()
@@ -43,7 +43,7 @@ def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str, shape:
     if first_not_finite({"features": result}):
         return result
     try:
-        # If torch opens the file itself, it hides the error of a full disk.
+        # If torch opened the file itself, it would hide the error of a full disk.
         with replacing(path) as draft, draft.open("wb") as file:
             torch.save(result, file)
     except (OSError, RuntimeError) as error:
@@ -55,7 +55,7 @@ def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str, shape:
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    """The tensor that an earlier run stored; None if there is none, or if it is damaged or another one."""
+    """Read a stored tensor; None if there is none, or if it is damaged or has another shape or dtype."""
     try:
         features: Tensor = load_saved(path, mapped=math.prod(shape) * BYTES > MAPPED)
         form_of(shape).check(features, "the tensor")
@@ -71,7 +71,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
 
 
 def form_of(shape: tuple[int, int]) -> Array:
-    """The form of what is stored: fp32, and of very many images fp16."""
+    """Return the schema of a stored tensor: fp32, or also fp16 for tensors of more than `MAPPED` bytes."""
     halves = (torch.float16,) if math.prod(shape) * BYTES > MAPPED else ()
     return Array(tuple((side, side) for side in shape), (torch.float32, *halves))
 
@@ -80,7 +80,7 @@ _warned_folders: set[str] = set()
 
 
 def _warn_once(folder: Path, error: Exception) -> None:
-    """Warn that features are not stored. Once per folder is enough: later runs of the process have the same disk."""
+    """Warn that features are not stored, once per folder and process, since the disk stays the same."""
     if str(folder) not in _warned_folders:
         _warned_folders.add(str(folder))
         log.warning("Image features are not stored in %s (%s): runs compute them anew", folder, error)

@@ -1,7 +1,7 @@
-"""Outputs of the frozen first stages of an image encoder, computed once for an image that is seen again.
+"""Cache of the outputs of an image encoder's frozen first stages, so that repeated images skip these stages.
 
-An encoder whose stages are `skippable` takes either images or what its frozen stages made of them. Encoders that share
-these stages, as peers do, share the outputs.
+An encoder made skippable (`make_skippable`) takes either images or the outputs of its frozen stages. Encoders with the
+same frozen stages, such as the two peers, share the cached outputs.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ from torch import Tensor, nn
 from coft.backbones.joint import members_of
 from coft.backbones.stages import stays_frozen
 
-CHUNK = 8  # images that go through the frozen stages at a time; for the bank always so many: bits depend on it
-MOST_BYTES = 1 << 29  # that are kept
-COLOURS = 3  # channels of an image; a stage's output has others
+CHUNK = 8  # images per pass of the frozen stages; the bank pads to a multiple, since exact bits depend on it
+MOST_BYTES = 1 << 29  # upper bound of the cached outputs, in bytes
+COLOURS = 3  # channels of an image; outputs of the frozen stages have another number, which tells them apart
 
 Map = Callable[[Callable[[str], Any], Sequence[str], str], dict[str, Any]]
 
 
 class _State(threading.local):
-    """What encoders do in this thread: frozen stages are skipped, or a pass ends behind them."""
+    """State of this thread's forward passes.
+
+    Attributes:
+        skips: Whether frozen stages are skipped, since the input is their output.
+        ends: Whether a pass ends after the last frozen stage.
+    """
 
     skips = False
     ends = False
@@ -36,7 +41,7 @@ _state = _State()
 
 
 class _Reached(Exception):
-    """Ends a forward pass."""
+    """Exception that ends a forward pass and carries the output of the last frozen stage."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -44,7 +49,7 @@ class _Reached(Exception):
 
 
 class _Skippable(nn.Module):
-    """A frozen part of an encoder, which passes on what has gone through it already."""
+    """Frozen part of an encoder. It returns its input if this is already the output of the frozen stages."""
 
     is_last = False
 
@@ -58,7 +63,7 @@ class _Skippable(nn.Module):
 
 
 class _Staged(nn.Module):
-    """An encoder of images, or of what its frozen stages made of them."""
+    """Encoder that takes images or the outputs of its frozen stages, and tells them apart by the number of channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         _state.skips = x.shape[1] != COLOURS
@@ -70,7 +75,7 @@ class _Staged(nn.Module):
 
 
 def frozen_parts(module: nn.Module, frozen: frozenset[str], prefix: str = "") -> Iterator[nn.Module]:
-    """The largest parts of an encoder all of whose parameters are frozen, in the order of its definition."""
+    """Yield the largest submodules whose parameters are all frozen, in the order of definition."""
     for name, child in module.named_children():
         names = {f"{prefix}{name}.{parameter}" for parameter, _ in child.named_parameters()}
         if names and names <= frozen:
@@ -85,14 +90,15 @@ def _become(module: nn.Module, kind: type[nn.Module]) -> None:
 
 @torch.no_grad()
 def make_skippable(visual: nn.Module, size: int) -> bool:
-    """Let an encoder, and copies that are made of it, take outputs of its frozen stages in place of images.
+    """Let an encoder, and later copies of it, take outputs of its frozen stages in place of images.
 
     Args:
-        visual: Image encoder in evaluation mode, whose frozen stages are marked.
+        visual: Image encoder in evaluation mode, with frozen stages marked by `stages.freeze_stages`.
         size: Height and width of images.
 
     Returns:
-        Whether it does: it has frozen stages, and nothing else happens before or between them.
+        Whether this is possible: the encoder has frozen stages, and no other operation comes before or between them.
+        If not, the encoder is unchanged. Both ways are compared on a probe.
     """
     parts = list(frozen_parts(visual, stays_frozen(visual))) if len(members_of(visual)) == 1 else []
     if not parts or isinstance(visual, _Staged):
@@ -117,7 +123,7 @@ def make_skippable(visual: nn.Module, size: int) -> bool:
 
 @torch.no_grad()
 def frozen_output(visual: nn.Module, images: Tensor) -> Tensor:
-    """What the frozen stages of a skippable encoder make of images (n, 3, size, size). Shape (n, ...)."""
+    """Compute the outputs of a skippable encoder's frozen stages for images (n, 3, size, size). Shape (n, ...)."""
     _state.ends = True
     try:
         visual(images)
@@ -129,7 +135,7 @@ def frozen_output(visual: nn.Module, images: Tensor) -> Tensor:
 
 
 def share_stages(encoders: Sequence[nn.Module]) -> bool:
-    """Whether several encoders take outputs of frozen stages, and have the same ones."""
+    """Return whether two or more encoders are skippable and have the same weights in their frozen stages."""
     if len(encoders) < 2 or not all(isinstance(encoder, _Staged) for encoder in encoders):
         return False
     states = [[value for part in _skippable(encoder) for value in part.state_dict().values()] for encoder in encoders]
@@ -141,16 +147,15 @@ def _skippable(encoder: nn.Module) -> list[nn.Module]:
 
 
 def through_stages(visual: nn.Module, images: Tensor, run: Map | None = None) -> Tensor:
-    """What frozen stages make of images, `CHUNK` at a time, in the precision of the autocast this is called in.
+    """Compute outputs of the frozen stages, `CHUNK` images at a time, in the precision of the active autocast.
 
     Args:
         visual: A skippable encoder.
         images: Shape (n, 3, size, size).
-        run: Calls a function for several names at the same time, as `Parallel.map_without_gradients` does; without it,
-            this thread works alone.
+        run: Maps a function over names in parallel, like `Parallel.map_without_gradients`; None uses this thread alone.
 
     Returns:
-        Shape (n, channels, height, width).
+        Outputs of the last frozen stage. Shape (n, channels, height, width).
     """
     parts = {str(number): part for number, part in enumerate(images.split(CHUNK))}
 
@@ -163,12 +168,12 @@ def through_stages(visual: nn.Module, images: Tensor, run: Map | None = None) ->
 
 
 class FrozenBank:
-    """Keeps outputs of frozen stages by the contents of the images, as many as there is room for.
+    """Cache of frozen-stage outputs, by the content of the images. The oldest outputs are dropped first.
 
     Args:
         visual: A skippable encoder.
-        run: Calls a function for several names at the same time, as `Parallel.map_without_gradients` does.
-        most_bytes: That are kept; the oldest outputs go.
+        run: Maps a function over names in parallel, like `Parallel.map_without_gradients`.
+        most_bytes: Capacity in bytes.
     """
 
     def __init__(self, visual: nn.Module, run: Map, most_bytes: int = MOST_BYTES) -> None:
@@ -178,14 +183,14 @@ class FrozenBank:
         self._lock = threading.Lock()
 
     def outputs(self, images: Tensor, alone: bool = False) -> Tensor:
-        """Outputs of the frozen stages, in the precision of the autocast this is called in.
+        """Return the outputs of the frozen stages, in the precision of the active autocast.
 
         Args:
-            images: On the CPU. Shape (..., 3, size, size).
-            alone: Whether this thread computes what is missing; else several do.
+            images: Images on the CPU. Shape (..., 3, size, size).
+            alone: Whether this thread computes missing outputs alone. Otherwise several threads do.
 
         Returns:
-            Shape (..., channels, height, width).
+            Outputs, cached or new. Shape (..., channels, height, width).
         """
         flat = images.flatten(0, -4)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
@@ -221,6 +226,6 @@ class FrozenBank:
 
 
 def _digest(image: Tensor, dtype: torch.dtype | None) -> bytes:
-    content = hashlib.sha256(str(dtype).encode())  # in hardware on most machines
+    content = hashlib.sha256(str(dtype).encode())  # SHA-256 has hardware support on most machines
     content.update(image.contiguous().numpy().data)
     return content.digest()

@@ -1,7 +1,7 @@
-"""Two CLIPs side by side, as one: "photo+photo-lite1".
+"""Joint CLIP of two checkpoints: "photo+photo-lite1".
 
-What is frozen has both: an image's features are those of each, one after the other, and so are a text's. Their products
-are then the mean of the two CLIPs' logits. What trains has one of them: a peer, or a model of self-training.
+The frozen backbone uses both CLIPs: image features are concatenated, and so are text features. Their dot products are
+then the mean of the two CLIPs' cosine similarities. Each trained model (a peer, or one of self-training) has one CLIP.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 
 class JointVisual(nn.Module):
-    """The image encoders of several CLIPs. Features have unit length, and are as wide as theirs together.
+    """Image encoders of several CLIPs, with concatenated features of unit length.
 
     Args:
-        members: Each takes images, shape (n, 3, size, size).
+        members: Image encoders that take images of shape (n, 3, size, size).
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
@@ -27,7 +27,7 @@ class JointVisual(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of images. Shape (n, embed_dim)."""
+        """Encode images. Shape (n, sum of the members' embed_dim)."""
         return side_by_side([F.normalize(encoder(images).float(), dim=-1) for encoder in self.members])
 
 
@@ -38,7 +38,7 @@ class JointClip(nn.Module):
         members: CLIPs of any family that read the same images.
 
     Attributes:
-        logit_scale: Log of the mean of their scales.
+        logit_scale: Logarithm of the mean of the members' scales.
     """
 
     def __init__(self, members: Sequence[Any]) -> None:
@@ -46,19 +46,19 @@ class JointClip(nn.Module):
         self.members = nn.ModuleList(members)
         scale = torch.stack([member.logit_scale.detach().exp() for member in members]).mean()
         self.logit_scale = nn.Parameter(scale.log(), requires_grad=False)
-        self._visual = (JointVisual([member.visual for member in members]),)  # in a tuple: they are there already
+        self._visual = (JointVisual([member.visual for member in members]),)  # in a tuple: already registered
 
     @property
     def visual(self) -> JointVisual:
-        """The image encoders."""
+        """Joint image encoder."""
         return self._visual[0]
 
 
 def members_of(module: Any) -> list[Any]:
-    """Several CLIPs, or image encoders, that make up one; of an ordinary one itself."""
+    """Return the members of a joint CLIP or image encoder; a list of the module itself if it is not joint."""
     return list(module.members) if isinstance(module, (JointClip, JointVisual)) else [module]
 
 
 def side_by_side(features: Sequence[Tensor]) -> Tensor:
-    """Features of several CLIPs as one. Unit length, if theirs are; shape (n, the sum of their widths)."""
+    """Concatenate features of several CLIPs, preserving unit length. Shape (n, sum of their widths)."""
     return features[0] if len(features) == 1 else torch.cat(list(features), dim=-1) / math.sqrt(len(features))

@@ -1,4 +1,4 @@
-"""Forms of an image encoder that are faster, with the same weights and the same results but for rounding."""
+"""Faster layouts of an image encoder, with the same weights and, up to rounding, the same results."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from coft.backbones.joint import members_of
 
 
 def lay_out(visual: Any) -> None:
-    """Give an encoder its faster form, in place.
+    """Convert an image encoder to its faster layout, in place.
 
-    A convolutional one gets its weights in channels-last memory. A vision transformer reads its patches by a product.
+    CNNs get channels-last memory format and faster depthwise convolutions. Vision transformers embed their patches by a
+    matrix product.
 
     Args:
         visual: Image encoder of a CLIP.
@@ -38,14 +39,14 @@ def _cuts_patches(conv: nn.Conv2d) -> bool:
 
 
 class PatchProduct(nn.Conv2d):
-    """A convolution whose patches do not overlap, as one matrix product.
+    """Convolution with non-overlapping patches, computed as one matrix product.
 
-    On a CPU a convolution's gradient with respect to large patches takes twenty times as long in bf16
+    On a CPU, the gradient of a convolution with large patches takes twenty times as long in bf16
     (docs/performance.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """From images of shape (n, in, height, width) to (n, out, height / patch, width / patch)."""
+        """Embed patches. Shape (n, in, height, width) to (n, out, height / patch, width / patch)."""
         n, channels, height, width = input.shape
         (tall, wide), down, right = self.kernel_size, height // self.kernel_size[0], width // self.kernel_size[1]
         whole = input[:, :, : down * tall, : right * wide]

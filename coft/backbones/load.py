@@ -1,4 +1,4 @@
-"""Load a backbone: a CLIP of OpenAI, of open_clip or of this project, or one from a local file."""
+"""Loading of backbones: CLIPs of OpenAI, open_clip or this project, and local files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clip import clip
 from clip.model import CLIP, build_model
 from torch import nn
 
-from coft.backbones.architecture import CLIP_MEAN as CLIP_MEAN  # for scripts of users
+from coft.backbones.architecture import CLIP_MEAN as CLIP_MEAN  # re-exported for users' scripts
 from coft.backbones.architecture import CLIP_STD as CLIP_STD
 from coft.backbones.architecture import STRIDE, Architecture, common_architecture
 from coft.backbones.clip_file import file_sha256, read_state, side_of, version_of
@@ -36,20 +36,20 @@ DAMAGED = "get the file again, or use another backbone"
 
 
 def backbone_names() -> list[str]:
-    """The names that `load_clip` takes, besides paths of local files and names of open_clip's models."""
+    """Return the names that `load_clip` takes, besides paths of local files and names of open_clip's models."""
     bundled = [name for name, path in {**EMBEDDED, **ALIASES}.items() if path.exists()]
     return [*bundled, *clip.available_models()]
 
 
 def architecture(name: str, trust_jit: bool = False) -> Architecture:
-    """The architecture of a backbone. For names of OpenAI's or open_clip's models nothing is downloaded.
+    """Return the architecture of a backbone. Nothing is downloaded for names of OpenAI's or open_clip's models.
 
     Args:
         name: A name or path that `load_clip` takes.
-        trust_jit: Whether to read TorchScript archives other than OpenAI's. Such an archive is a program.
+        trust_jit: Whether to read TorchScript archives other than OpenAI's. They can execute code.
 
     Raises:
-        UserError: If the name is unknown, or the file is missing or holds no CLIP.
+        UserError: If the name is unknown, or the file is missing or does not hold a CLIP.
     """
     if len(names := member_names(name)) > 1:
         return common_architecture(name, [architecture(each, trust_jit) for each in names])
@@ -69,15 +69,15 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
 
     Args:
         name: A name of OpenAI ("ViT-B/16") or of this project ("embedded", "photo"), the path of a state dict or of
-            one of OpenAI's archives, or "open_clip:" and a model, folder or file, as `open_clip_names` describes; or
-            two of these with a "+" between them.
-        trust_jit: Whether to read TorchScript archives other than OpenAI's. Such an archive is a program.
+            one of OpenAI's archives, or "open_clip:" followed by a model, folder or file (see `open_clip_names`). Two
+            of these can be joined by "+".
+        trust_jit: Whether to read TorchScript archives other than OpenAI's. They can execute code.
 
     Returns:
         A new `clip.model.CLIP`, a new model of open_clip, or a `JointClip`.
 
     Raises:
-        UserError: If the name is unknown, or the file is missing or holds no CLIP.
+        UserError: If the name is unknown, or the file is missing or does not hold a CLIP.
     """
     if len(names := member_names(name)) > 1:
         return JointClip([load_clip(each, trust_jit) for each in names]).eval()
@@ -90,7 +90,7 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
     state = _read_state(name, trust_jit)
     try:
         model = _build(state)
-    except Exception as error:  # build_model raises any exception on wrong shapes and names
+    except Exception as error:  # build_model raises exceptions of any type on wrong shapes and names
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict"
@@ -100,7 +100,7 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
 
 
 def _build(state: Tensors) -> CLIP:
-    """A CLIP of fp32 tensors. No weights are drawn that would be replaced at once: it is built of shapes first."""
+    """Build a CLIP with fp32 tensors. It is built on the meta device first, to skip the random initialisation."""
     with torch.device("meta"):
         model = build_model({name: value.to("meta") for name, value in state.items()})
     kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}
@@ -108,22 +108,22 @@ def _build(state: Tensors) -> CLIP:
         raise ValueError(f"{wrong[0]} is of {state[wrong[0]].dtype}")
     tensors = {name: _full_precision(value) for name, value in state.items() if name in kinds}
     model.load_state_dict(tensors, assign=True)
-    for block in model.transformer.resblocks:  # the mask is in no state dict
+    for block in model.transformer.resblocks:  # the mask is not part of the state dict
         block.attn_mask = model.build_attention_mask()
     return model
 
 
 def _full_precision(value: torch.Tensor) -> torch.Tensor:
-    """A copy in fp32, or of whole numbers."""
+    """Return a contiguous copy, with floating-point tensors converted to fp32."""
     full = value.float() if value.is_floating_point() else value
     return full.clone(memory_format=torch.contiguous_format)
 
 
 def fingerprint(model: Any) -> str:
-    """Hash all tensors of a CLIP. The hash identifies its pre-training.
+    """Hash all tensors of a CLIP. The hash identifies its weights.
 
     Args:
-        model: The CLIP.
+        model: A CLIP of any family.
 
     Returns:
         16 hexadecimal digits.
@@ -158,20 +158,20 @@ def _locate(name: str) -> Path:
 
 
 def openai_url(name: str) -> str:
-    """The URL of a CLIP of OpenAI."""
+    """Return the URL of an OpenAI CLIP."""
     return str(clip._MODELS[name])
 
 
 def openai_file(name: str) -> Path:
-    """The path at which the package `clip` keeps a CLIP of OpenAI. The file may not exist."""
+    """Return the path at which the package `clip` stores an OpenAI CLIP. The file may not exist."""
     return expanded("~/.cache/clip") / openai_url(name).split("/")[-1]
 
 
 def fetch_openai(name: str) -> Path:
-    """Download a CLIP of OpenAI, unless it is there. Returns the file.
+    """Download an OpenAI CLIP unless its file exists. Returns the path of the file.
 
     Raises:
-        UserError: If it cannot be downloaded, or the file has another content.
+        UserError: If the download fails, or an existing file does not have the expected hash.
     """
     url, target = openai_url(name), openai_file(name)
     if target.is_file():
@@ -192,10 +192,10 @@ def fetch_openai(name: str) -> Path:
 
 
 def check_openai(name: str) -> None:
-    """Refuse a file that has the name of one of OpenAI's files, but another content.
+    """Check the SHA-256 of a downloaded OpenAI CLIP.
 
     Raises:
-        UserError: Naming the file.
+        UserError: If it differs from the hash in the URL.
     """
     url, target = openai_url(name), openai_file(name)
     digest = url.split("/")[-2]

@@ -16,14 +16,14 @@ QUERY_AND_VALUE = (3, (0, 2))  # a packed projection has three blocks of rows; q
 
 
 class LowRank(nn.Module):
-    """A parametrization W -> W + B A. It starts at W, since A is random and B is zero.
+    """Parametrization W -> W + B A. It starts at W, since A is random and B is zero.
 
     Args:
-        weight: W. Its first dimension is the output; the others are flattened.
-        rank: Rows of A.
-        generator: Source of the random start of A, N(0, 1 / columns of W).
-        blocks: Number of equal blocks of W's rows.
-        tuned: Indices of the blocks that get an update of their own. The others stay.
+        weight: Frozen weight W. Its first dimension is the output; the others are flattened.
+        rank: Number of rows of A.
+        generator: Random generator for the initial values of A, N(0, 1 / columns of W).
+        blocks: Number of equal blocks that the rows of W are split into.
+        tuned: Indices of the blocks to update, each with its own A and B. The other blocks are unchanged.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LowRank(nn.Module):
         self.register_buffer("tuned", torch.tensor(tuned, device=weight.device), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Add the update to a weight. The shape stays."""
+        """Add the update to a weight, in its shape."""
         update = (self.up @ self.down).to(weight.dtype)
         zeros = update.new_zeros(self.blocks, *update.shape[1:])
         return weight + zeros.index_copy(0, self.tuned, update).view_as(weight)
@@ -54,12 +54,12 @@ def add_low_rank(visual: Any, rank: int, generator: torch.Generator) -> Any:
     """Add low-rank updates to an image encoder in place: to queries and values, and to the convolutions of a CNN.
 
     Args:
-        visual: An image encoder. Its own weights do not change.
+        visual: An image encoder. Its own weights do not change. Weights of frozen stages get no update.
         rank: Rank of each update.
-        generator: Source of the random numbers.
+        generator: Random generator.
 
     Returns:
-        The encoder.
+        The same encoder.
     """
     convolutional = is_convolutional(visual)
     frozen = {id(visual.get_parameter(name)) for name in stays_frozen(visual)}
@@ -73,21 +73,21 @@ def add_low_rank(visual: Any, rank: int, generator: torch.Generator) -> Any:
 
 
 def tuned_weights(module: Any, convolutional: bool) -> Iterator[tuple[nn.Module, str, int, tuple[int, ...]]]:
-    """List the weights of a module that get an update.
+    """Yield the weights of a module that get an update.
 
     Args:
         module: A module of an image encoder.
         convolutional: Whether convolutions get an update.
 
     Yields:
-        The module that owns the weight, its name there, the number of its blocks, and the blocks to tune.
+        Owning module, attribute name of the weight, number of its blocks, and indices of the blocks to update.
     """
-    packed = getattr(module, "in_proj_weight", None)  # torch's attention and open_clip's
+    packed = getattr(module, "in_proj_weight", None)  # attention of torch and open_clip
     if isinstance(packed, Tensor) and hasattr(module, "num_heads"):
         yield module, "in_proj_weight", *QUERY_AND_VALUE
-    elif isinstance(getattr(module, "qkv", None), nn.Linear):  # timm's
+    elif isinstance(getattr(module, "qkv", None), nn.Linear):  # timm's attention
         yield module.qkv, "weight", *QUERY_AND_VALUE
-    elif hasattr(module, "qkv") and module.qkv is None:  # timm's Eva, where they are not packed
+    elif hasattr(module, "qkv") and module.qkv is None:  # timm's Eva, whose projections are not packed
         yield module.q_proj, "weight", 1, (0,)
         yield module.v_proj, "weight", 1, (0,)
     elif convolutional and isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Names of two checkpoints: "a+b"."""
+"""Backbone names that combine two checkpoints: "a+b"."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ SEPARATOR = "+"
 
 
 def member_names(name: str) -> list[str]:
-    """The backbones that a name stands for: one, or two. A file's name may hold the separator.
+    """Split a backbone name into its one or two members. The name of an existing file is not split.
 
     Raises:
-        UserError: If there are more than two, or one is there twice, or has no name.
+        UserError: If there are more than two members, or one is empty or repeated.
     """
     if SEPARATOR not in name or expanded(name).exists():
         return [name]

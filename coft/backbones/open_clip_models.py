@@ -1,4 +1,4 @@
-"""Models of open_clip: built from their configs, with weights from files that are read as data and never executed."""
+"""Models of open_clip, built from their configs. Weights files are read as data and never executed."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from coft.core.errors import UserError
 from coft.core.tensors import FLOATS, WHOLE, Array, load_safetensors, load_saved
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes with the rates of dropout modules
+SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes that hold dropout rates
 PACKED = (torch.float8_e4m3fn, torch.float8_e5m2)
 WEIGHT = Array(dtypes=(*FLOATS, *PACKED, *WHOLE, torch.bool))
 State = dict[str, Tensor]
 
 
 def open_clip_architecture(name: str) -> Architecture:
-    """The architecture of a model, from its config alone.
+    """Return the architecture of a model, determined from its config alone.
 
     Args:
-        name: A name or path, as `open_clip_names` describes.
+        name: A name or path in the format of `open_clip_names`.
 
     Raises:
-        UserError: If there is no such model, or this project cannot run it.
+        UserError: If the model does not exist or is not supported.
     """
     source = source_of(name)
     resolution, vit, any_size, light = _kind(source.name, json.dumps(source.config))
@@ -52,7 +52,7 @@ def open_clip_architecture(name: str) -> Architecture:
 
 @lru_cache
 def _kind(name: str, config: str) -> tuple[int, bool, bool, bool]:
-    """Resolution, and whether the model is a ViT, reads any size, is light. No weights are allocated."""
+    """Return (resolution, is_vit, any_size, light) of a model, without allocating its weights."""
     visual = _without_weights(name, config).visual
     size = json.loads(config)["vision_cfg"].get("image_size", 224)
     sides = set(size if isinstance(size, list) else [size])
@@ -64,7 +64,7 @@ def _kind(name: str, config: str) -> tuple[int, bool, bool, bool]:
 
 @lru_cache(maxsize=2)
 def _without_weights(name: str, config: str) -> Any:
-    """A model of names and shapes alone, which nobody changes."""
+    """Build a model on the meta device, with names and shapes alone. It is cached, so callers must not modify it."""
     return build(name, json.loads(config), "meta")
 
 
@@ -72,18 +72,18 @@ def load_open_clip(name: str) -> nn.Module:
     """Load a model of open_clip, frozen, in evaluation mode, fp32, on the CPU.
 
     Args:
-        name: A name or path, as `open_clip_names` describes.
+        name: A name or path in the format of `open_clip_names`.
 
     Returns:
-        A new `CLIP` or `CustomTextCLIP` of open_clip. `model.visual(images)` gives projected features.
-        `model.tokenizer` is its tokenizer, if that is not CLIP's. The bias of the logits, which SigLIP has, is loaded
-        but not used: it is the same for all classes, so it does not change a softmax.
+        A new `CLIP` or `CustomTextCLIP` of open_clip. `model.visual(images)` returns projected features.
+        `model.tokenizer` is set if its tokenizer is not CLIP's. SigLIP's logit bias is loaded but not used: it is the
+        same for all classes, so it does not change a softmax.
 
     Raises:
         UserError: If the model cannot be loaded, or its parts do not fit together.
     """
     source = source_of(name)
-    # Without content first: the file has to fit what the config says before memory is taken for that.
+    # The file is compared with a meta model first, so that a config it does not fit allocates no memory.
     state = _fitting_weights(_without_weights(source.name, json.dumps(source.config)), source)
     model: Any = build(name, source.config, "cpu")
     model.load_state_dict(state)
@@ -99,11 +99,11 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
 
     Args:
         name: Name of the backbone, for error messages.
-        config: The model_cfg of open_clip.
+        config: model_cfg of open_clip.
         device: "cpu", or "meta" for a model without allocated weights.
 
     Raises:
-        UserError: If open_clip cannot build the config, or the text encoder is one of Hugging Face.
+        UserError: If open_clip cannot build the config, or the text encoder is a Hugging Face model.
     """
     import open_clip
 
@@ -113,7 +113,7 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
             f"backbone {name}: its text encoder is {config['text_cfg']['hf_model_name']} of Hugging Face, which is not "
             f"supported; use a model whose text_cfg has no hf_model_name, such as ViT-B-16/laion2b_s34b_b88k"
         )
-    is_coca = config.pop("multimodal_cfg", None) is not None  # its decoder of captions is left out
+    is_coca = config.pop("multimodal_cfg", None) is not None  # without its caption decoder
     has_text_module = config.pop("custom_text", False) or is_coca
     timm_name = str(config["vision_cfg"].get("timm_model_name") or "")
     if ":" in timm_name:
@@ -124,7 +124,7 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
     try:
         with torch.device(device):
             model: Any = (open_clip.CustomTextCLIP if has_text_module else open_clip.CLIP)(**config)
-    except Exception as error:  # open_clip and timm raise any exception on wrong values
+    except Exception as error:  # open_clip and timm raise exceptions of any type on wrong values
         raise UserError(
             f"backbone {name}: open_clip cannot build its model_cfg ({_first_line(error)}); mend it, or take a newer "
             f"open_clip"
@@ -134,7 +134,7 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
 
 
 def _disable_dropout(model: nn.Module) -> None:
-    """Disable dropout, drop-path and patch dropout, so that features in training are those of evaluation."""
+    """Disable dropout, drop-path and patch dropout, so that features are the same in training and evaluation."""
     for module in model.modules():
         for name in SILENT:
             if isinstance(getattr(module, name, None), float):
@@ -145,10 +145,10 @@ def _disable_dropout(model: nn.Module) -> None:
 
 
 def _fitting_weights(model: Any, source: Source) -> State:
-    """The weights of a source, with the names and shapes of a model.
+    """Read the weights of a source, and check that their names and shapes are those of a model.
 
     Raises:
-        UserError: If a name or shape does not fit.
+        UserError: If a name or shape does not match.
     """
     path = source.weights()
     try:
@@ -170,7 +170,7 @@ def _fitting_weights(model: Any, source: Source) -> State:
 
 
 def _convert_names(model: Any, state: State) -> State:
-    """Rename weights of any release or library to the current names of open_clip."""
+    """Convert weights of any release or library to open_clip's current names, and resize position embeddings."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
@@ -194,13 +194,13 @@ def read_tensors(name: str, path: Path) -> State:
 
     Args:
         name: Name of the backbone, for error messages.
-        path: A file of safetensors or of `torch.save`.
+        path: A file in safetensors format or written by `torch.save`.
 
     Returns:
-        Tensors by name; floating-point tensors are converted to fp32.
+        Tensors by name. Floating-point tensors are converted to fp32; other entries are ignored.
 
     Raises:
-        UserError: If the file holds no tensors, or anything besides them.
+        UserError: If the file cannot be read as data, or holds no tensors, or tensors of an unsupported dtype.
     """
     try:
         loaded = load_safetensors(path)[0] if path.suffix == ".safetensors" else load_saved(path)

@@ -1,9 +1,9 @@
-"""Names of open_clip's models. Each stands for a config, a preprocessing and a file of weights.
+"""Names of open_clip's models. Each name resolves to a config, a preprocessing and a weights file.
 
-open_clip:ViT-B-16/laion2b_s34b_b88k    a model and a tag of open_clip's registry
-open_clip:FOLDER                        a folder as open_clip writes it
-open_clip:FILE                          a file of such a folder, or one with a config of the same name beside it
-photo                                   a folder of this project
+open_clip:ViT-B-16/laion2b_s34b_b88k    model and tag of open_clip's registry
+open_clip:FOLDER                        folder in open_clip's layout
+open_clip:FILE                          file in such a folder, or one with a .json config of the same name beside it
+photo                                   folder of this project
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FILES = (  # in open_clip's order of preference
 )
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
-# The form of a config: what sizes depend on has bounds of its own, and open_clip says which other names there are.
+# Schema of a config. Values that determine sizes have bounds; open_clip itself rejects unknown names.
 PLAIN = Either((Nothing(), Flag(), Number(-100_000, 100_000), Text(200)))
 OPTION = Either((PLAIN, List(PLAIN, most=16), mapping(PLAIN, 32)))
 SIDE, WIDTH, LAYERS, HEADS, RATIO = whole(1, 1024), whole(1, 32_768), whole(1, 256), whole(1, 1024), Number(0.01, 64)
@@ -94,18 +94,18 @@ PREPROCESSING = Record(
     others=OPTION,
 )
 FORM = Record({"model_cfg": MODEL}, {"preprocess_cfg": maybe(PREPROCESSING)}, others=Anything())
-MOST_BYTES = 1 << 24  # of a config
+MOST_BYTES = 1 << 24  # largest config file, in bytes
 
 
 @dataclass(frozen=True)
 class Source:
-    """The source of a model.
+    """Config and weights of a model.
 
     Attributes:
-        name: The name as the user wrote it.
-        config: The model_cfg of open_clip.
-        preprocess: The preprocess_cfg of open_clip.
-        weights: Finds or downloads the file of the weights.
+        name: Name as the user wrote it.
+        config: open_clip's model_cfg.
+        preprocess: open_clip's preprocess_cfg.
+        weights: Function that finds or downloads the weights file.
         folder: Folder of a local model; None for a model of the registry.
     """
 
@@ -117,12 +117,12 @@ class Source:
 
 
 def is_open_clips(name: str) -> bool:
-    """Whether the name of a backbone stands for a model of open_clip."""
+    """Return whether a backbone name refers to an open_clip model."""
     return name.startswith(PREFIX) or name in ALIASES
 
 
 def local_path(name: str) -> Path | None:
-    """Folder or file that a name stands for; None for a name of open_clip's registry."""
+    """Return the folder or file that a name refers to; None for a name of open_clip's registry."""
     if name in ALIASES:
         return ALIASES[name]
     written = name.removeprefix(PREFIX)
@@ -132,18 +132,18 @@ def local_path(name: str) -> Path | None:
 
 
 def stem(path: Path) -> str:
-    """A short name of a local model: its folder if the file has a standard name, else the file."""
+    """Return a short name of a local model: its folder's if the file has a standard name, otherwise the file's."""
     return path.parent.name if path.name in FILES else path.stem if path.suffix in SUFFIXES else path.name
 
 
 def source_of(name: str) -> Source:
-    """The source of a model. Nothing is downloaded.
+    """Resolve a backbone name to its config and weights. Nothing is downloaded.
 
     Args:
-        name: A name of a backbone for which `is_open_clips` is true.
+        name: Backbone name for which `is_open_clips` is true.
 
     Raises:
-        UserError: If there is no such model, tag, folder or file, or a config cannot be read.
+        UserError: If the model, tag, folder or file does not exist, or its config cannot be read.
     """
     path = local_path(name)
     return _from_registry(name) if path is None else _from_disk(name, path)
@@ -189,7 +189,7 @@ def _weights_in(name: str, folder: Path) -> Path:
 
 
 def _from_registry(name: str) -> Source:
-    import open_clip  # takes seconds, so it is imported only where it is needed
+    import open_clip  # the import takes seconds, so it is deferred
 
     model, _, tag = name.removeprefix(PREFIX).partition("/")
     if model not in open_clip.list_models():

@@ -1,4 +1,4 @@
-"""Text encoders of open_clip's models: their tokenizers, and a check that prompts can be put into them."""
+"""Tokenizers of open_clip's models, and a check that they fit the text encoders."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from coft.core.errors import UserError
 from coft.core.network import hub
 
 PROBE = "a photo"
-OPTIONS = {"clean", "strip_sep_token", "language"}  # others would reach transformers, where one of them runs code
+OPTIONS = {"clean", "strip_sep_token", "language"}  # others would reach transformers, where one of them executes code
 
 
 class HuggingFaceTokenizer:
-    """A `Tokenizer` on top of open_clip's wrapper of a Hugging Face tokenizer.
+    """`Tokenizer` on top of open_clip's wrapper of a Hugging Face tokenizer.
 
     Args:
-        wrapper: An `HFTokenizer` of open_clip. It cleans texts, and may replace the token at their end.
+        wrapper: An `HFTokenizer` of open_clip. It cleans texts, and may replace their separator token by 0.
     """
 
     def __init__(self, wrapper: Any) -> None:
@@ -33,11 +33,11 @@ class HuggingFaceTokenizer:
         self.end = tuple(0 if token == stripped else token for token in whole[first + len(bare) :])
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without those of start and end."""
+        """Return the token ids of a text, without start and end tokens."""
         return list(self._tokenizer(self._clean(text), add_special_tokens=False).input_ids)
 
     def continued(self, *parts: str) -> list[list[int]]:
-        """Token ids of each part of a text. They depend on the neighbours: blanks and dots may change a token."""
+        """Return the token ids of each part of a text. Adjacent parts matter: blanks and dots may change a token."""
         texts = ["a", *(f"a {''.join(parts[: i + 1])}" for i in range(len(parts)))]
         whole = self.encode(texts[-1])
         cuts = [_in_common(self.encode(text), whole) for text in texts[:-1]]
@@ -45,18 +45,18 @@ class HuggingFaceTokenizer:
 
 
 def _in_common(a: list[int], b: list[int]) -> int:
-    """Length of the common beginning of two lists."""
+    """Return the length of the common prefix of two lists."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def tokenizer_of(source: Source) -> Tokenizer | None:
-    """The tokenizer of a model; None if it is CLIP's.
+    """Load the tokenizer of a model; None if it is CLIP's.
 
     Args:
-        source: The source of the model.
+        source: Config and folder of the model.
 
     Raises:
-        UserError: If the tokenizer cannot be loaded.
+        UserError: If the tokenizer or one of its options is not supported, or it cannot be loaded.
     """
     config = source.config["text_cfg"]
     name, options = config.get("hf_tokenizer_name"), config.get("tokenizer_kwargs") or {}
@@ -84,14 +84,14 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
 
 
 def check_text(name: str, model: Any) -> None:
-    """Refuse a text encoder whose features would not be read at the token that it uses.
+    """Check that a model's tokenizer fits its text encoder: pooling mode, vocabulary, and end token if read there.
 
     Args:
         name: Name of the backbone, for error messages.
-        model: A model with its tokenizer.
+        model: A model of open_clip, with its tokenizer.
 
     Raises:
-        UserError: If tokenizer and text encoder do not fit together.
+        UserError: If tokenizer and text encoder do not fit, or the pooling mode is not supported.
     """
     tower = tower_of(model)
     tokenizer, vocabulary = tower.tokenizer, tower.module.vocab_size

@@ -1,4 +1,4 @@
-"""Prompts: templates of words, and learned context tokens."""
+"""Prompts: templates with class names, and learned context tokens."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NO_SYNONYMS: Synonyms = {}
 
 
 def plain_name(classname: str) -> str:
-    """A class name as prompts write it: underscores become blanks."""
+    """Return a class name as it appears in prompts, with blanks for underscores."""
     return classname.replace("_", " ")
 
 
 def all_names(classnames: Sequence[str], synonyms: Synonyms) -> tuple[list[str], tuple[int, ...]]:
-    """All names of all classes, class by class, and the number of names of each class."""
+    """Return the names and synonyms of all classes, class by class, and the number of names of each class."""
     names_by_class = [[name, *synonyms.get(name, ())] for name in classnames]
     return [name for class_names in names_by_class for name in class_names], tuple(map(len, names_by_class))
 
@@ -51,7 +51,7 @@ def mean_by_class(features: Tensor, counts: Sequence[int]) -> Tensor:
 def template_features(
     clip_model: Any, classnames: Sequence[str], template: str, synonyms: Synonyms = NO_SYNONYMS
 ) -> Tensor:
-    """Text features of a template filled with each class name. Those of a class with several names are averaged.
+    """Compute text features of a template filled with each class name, averaged over the names of a class.
 
     Args:
         clip_model: A CLIP of any family.
@@ -63,7 +63,7 @@ def template_features(
         Unit-length features. Shape (C, embed_dim).
 
     Raises:
-        UserError: If a filled template is longer than the text encoder reads.
+        UserError: If a filled template exceeds the context length of the text encoder.
     """
     if len(members := members_of(clip_model)) > 1:
         return side_by_side([template_features(member, classnames, template, synonyms) for member in members])
@@ -79,14 +79,14 @@ def template_features(
 
 
 def text_tokens(tower: TextTower, text: str) -> list[int]:
-    """Token ids of a text, start and end included."""
+    """Return the token ids of a text, start and end included."""
     return [*tower.tokenizer.start, *tower.tokenizer.encode(text), *tower.tokenizer.end]
 
 
 def ensemble_features(
     clip_model: Any, classnames: Sequence[str], templates: Sequence[str], synonyms: Synonyms = NO_SYNONYMS
 ) -> Tensor:
-    """The unit-length mean of the text features of several templates.
+    """Compute the unit-length mean of the text features of several templates.
 
     Args:
         clip_model: A CLIP of any family.
@@ -95,7 +95,7 @@ def ensemble_features(
         synonyms: Other names of classes.
 
     Returns:
-        Shape (C, embed_dim).
+        Unit-length features. Shape (C, embed_dim).
     """
     if len(members := members_of(clip_model)) > 1:
         return side_by_side([ensemble_features(member, classnames, templates, synonyms) for member in members])
@@ -104,36 +104,36 @@ def ensemble_features(
 
 
 def word_context(clip_model: Any, words: str) -> Tensor:
-    """Token embeddings of words, as a start of learned context tokens. Shape (number of tokens, width)."""
+    """Return token embeddings of words, to initialise context tokens. Shape (number of tokens, width)."""
     tower = tower_of(clip_model)
     return tower.embeddings(torch.tensor(tower.tokenizer.encode(plain_name(words)), dtype=torch.long))
 
 
 def random_context(clip_model: Any, *shape: int, generator: torch.Generator | None = None) -> Tensor:
-    """Random context tokens, N(0, 0.02^2) as in CoOp. Shape (*shape, width)."""
+    """Draw random context tokens from N(0, 0.02^2), as in CoOp. Shape (*shape, width)."""
     return torch.randn(*shape, tower_of(clip_model).width, generator=generator) * CONTEXT_STD
 
 
 class PromptLearner(nn.Module):
-    """The prompt of CoOp: learned context tokens and a class name.
+    """CoOp's prompt: learned context tokens and a class name.
 
-    The state dict holds `ctx` alone. A checkpoint of CoOp, which also holds embeddings of its class names
-    (`token_prefix`, `token_suffix`), loads as well: these are computed from the class names here.
+    The state dict holds only `ctx`. CoOp's checkpoints load as well. Their embeddings of class names (`token_prefix`,
+    `token_suffix`) are ignored, since they are computed from the class names here.
 
     Args:
         clip_model: A CLIP of any family. Its token embeddings of the class names are copied.
         classnames: C class names.
-        context: Initial context tokens. Shape (M, width), or (C, M, width) for a context of each class.
-        tail: Text after the name, or after name and context if `position` is "front".
+        context: Initial context tokens. Shape (M, width), or (C, M, width) for class-specific contexts.
+        tail: Text at the end of the prompt, after class name and context.
         position: Position of the class name in the context: "end", "middle" or "front".
         synonyms: Other names of classes. Each name gets its own prompt with the same context; `encode_prompts` averages
-            the prompts of a class.
+            the features of a class.
 
     Attributes:
-        counts: Number of names of each class; R names in all.
+        counts: Number of names of each class. Their sum is R.
 
     Raises:
-        UserError: If the position is unknown, or a prompt is longer than the text encoder reads.
+        UserError: If the position is unknown, or a prompt exceeds the context length of the text encoder.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class PromptLearner(nn.Module):
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("eot", eot, persistent=False)
         self.num_start = len(start)
-        self.lengths = tuple(len(row) - len(start) for row in rows)  # lengths of [name, tail, end of text]
+        self.lengths = tuple(len(row) - len(start) for row in rows)  # token counts of [name, tail, end of text]
         self.shared = position == "end" and context.dim() == 2
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -186,11 +186,11 @@ class PromptLearner(nn.Module):
         return tokens.gather(1, self.order.unsqueeze(-1).expand(-1, -1, width)), self.eot
 
     def prefix(self) -> Tensor:
-        """Token embeddings of [start, context], which all classes share. Shape (1 + M, width)."""
+        """Return the token embeddings of [start, context], which all classes share. Shape (start tokens + M, width)."""
         return torch.cat([self.token_embeddings[0, : self.num_start].to(self.ctx.dtype), self.ctx])
 
     def suffix(self) -> Tensor:
-        """Token embeddings of [name, tail, end of text], padded. Shape (R, longest, width)."""
+        """Return the token embeddings of [name, tail, end of text], padded. Shape (R, longest, width)."""
         return self.token_embeddings[:, self.num_start :].to(self.ctx.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -207,8 +207,8 @@ def encode_prompts(clip_model: Any, *learners: PromptLearner) -> Tensor:
         *learners: Prompts that differ only in the values of their context tokens.
 
     Returns:
-        Features with gradients to the contexts. Shape (number of learners, C, embed_dim). They are not normalized,
-        unless a class has several names: then all are unit-length means of the unit-length features of the names.
+        Features with gradients to the contexts. Shape (number of learners, C, embed_dim). They are unnormalized,
+        unless a class has several names: then all are unit-length means of the names' unit-length features.
     """
     first = learners[0]
     if first.shared and tower_of(clip_model).shares_prefix:
@@ -223,19 +223,20 @@ def encode_prompts(clip_model: Any, *learners: PromptLearner) -> Tensor:
 
 
 class DualPrompts(nn.Module):
-    """A positive and a negative context for the same class names.
+    """Positive and negative context for the same class names.
 
-    The positive context starts at the words of a template, so training starts at the zero-shot classifier of this
-    template; or it starts at random. The negative context starts near it. `Peer` then shifts the negative features to
-    their initial values.
+    The positive context is initialised with the words of a template, so that training starts at this template's
+    zero-shot classifier, or at random. The negative context starts close to the positive one. `Peer` then shifts the
+    negative features to their initial values.
 
     Args:
         clip_model: A CLIP of any family.
         classnames: C class names.
-        template: Prompt template with one "{}". The words before it become the context, those after it stay.
+        template: Prompt template with one "{}". The words before it ("a photo of a" if there are none) initialise
+            the context; the text after it is the tail.
         num_ctx: Number of random context tokens; 0 for the words of the template.
-        jitter: Standard deviation of the noise between the positive and the negative start.
-        generator: Source of the random numbers.
+        jitter: Standard deviation of the noise between the initial positive and negative context.
+        generator: Random generator.
         synonyms: Other names of classes, each with its own prompt.
     """
 
@@ -251,7 +252,7 @@ class DualPrompts(nn.Module):
         synonyms: Synonyms = NO_SYNONYMS,
     ) -> None:
         super().__init__()
-        self._clip = (clip_model,)  # in a tuple: no submodule, so neither trained nor saved
+        self._clip = (clip_model,)  # in a tuple, so that it is no submodule: neither trained nor saved
         head, tail = template.split("{}")
         context = word_context(clip_model, head.strip() or "a photo of a")
         if num_ctx:
@@ -271,13 +272,13 @@ class DualPrompts(nn.Module):
 
 
 def _order(num_ctx: int, start: int, name: int, length: int, position: str) -> list[int]:
-    """The order of the columns of [context | start, name, tail, end] in a prompt.
+    """Return the order in which a prompt takes the columns of [context | start, name, tail, end].
 
     Args:
         num_ctx: Number of context tokens.
         start: Number of start tokens.
         name: Number of tokens of the class name.
-        length: Number of all tokens without the context.
+        length: Number of tokens without the context.
         position: Position of the name in the context: "end", "middle" or "front".
     """
     before = range(num_ctx, num_ctx + start)
@@ -288,7 +289,7 @@ def _order(num_ctx: int, start: int, name: int, length: int, position: str) -> l
 
 
 def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:
-    """Pad lists to one length. Returns the padded rows, and the index of each list's last entry."""
+    """Pad lists to the same length. Returns the padded rows, and the index of each list's last entry."""
     padded = torch.full((len(rows), max(map(len, rows))), fill, dtype=torch.long)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = torch.tensor(row)

@@ -1,4 +1,4 @@
-"""The residual block of CLIP's transformers, computed with fewer passes over memory."""
+"""Residual block of CLIP's transformers, computed with fewer passes over memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOPE = 1.702  # slope of QuickGELU: x sigmoid(1.702 x)
 
 
 class _QuickGelu(torch.autograd.Function):
-    """QuickGELU computed from SiLU: it is silu(a x) / a, and its derivative is that of SiLU at a x.
+    """QuickGELU computed from SiLU: silu(a x) / a. Its derivative is the derivative of SiLU at a x.
 
     The backward pass reads memory twice instead of five times, and one tensor is kept instead of two.
     """
@@ -31,17 +31,17 @@ class _QuickGelu(torch.autograd.Function):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """The activation of CLIP, x sigmoid(1.702 x). The shape stays."""
+    """Apply CLIP's activation, x sigmoid(1.702 x), elementwise."""
     return _QuickGelu.apply(x)
 
 
 def open_clip_class(name: str) -> Any:
-    """A class of open_clip's transformers; None if open_clip is not imported, which would take seconds."""
+    """Return a class of open_clip.transformer; None if open_clip is not imported yet, since importing takes seconds."""
     return getattr(sys.modules.get("open_clip.transformer"), name, None)
 
 
 def is_plain_block(block: Any) -> bool:
-    """Whether a block is that of CLIP or open_clip with nothing added, so that its weights can be used directly."""
+    """Return whether a block is an unmodified block of CLIP or open_clip, so that its weights can be used directly."""
     if type(block) is ResidualAttentionBlock:
         activations: tuple[Any, ...] = (QuickGELU,)
     elif type(block) is open_clip_class("ResidualAttentionBlock") and not hasattr(block, "ln_1_kv"):
@@ -53,24 +53,24 @@ def is_plain_block(block: Any) -> bool:
 
 
 def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Apply a layer norm in the precision of its input, which may be float64. The shape stays."""
+    """Apply a layer norm in the precision of its input, which may be float64."""
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def feed_forward(block: Any, x: Tensor) -> Tensor:
-    """Add the second half of a block: norm, linear layer, activation, linear layer. The shape stays."""
+    """Apply the second half of a block, with its residual connection: norm, linear layer, activation, linear layer."""
     hidden = block.mlp[0](layer_norm(block.ln_2, x))
     hidden = block.mlp[1](hidden) if isinstance(block.mlp[1], nn.GELU) else quick_gelu(hidden)
     return x + _scaled(block, "ls_2", block.mlp[2](hidden))
 
 
 def add_attention(block: Any, x: Tensor, y: Tensor) -> Tensor:
-    """Add the output of attention to tokens.
+    """Project the output of attention, and add it to the tokens.
 
     Args:
         block: The residual block.
         x: Tokens. Shape (..., width).
-        y: Output of attention before its projection, with concatenated heads. Shape (..., width).
+        y: Output of attention before the output projection, heads concatenated. Shape (..., width).
 
     Returns:
         Tokens. Shape (..., width).
@@ -79,20 +79,20 @@ def add_attention(block: Any, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _scaled(block: Any, name: str, x: Tensor) -> Tensor:
-    """Scale what a half of a block adds, if the block has a LayerScale of open_clip."""
+    """Apply open_clip's LayerScale to the output of half a block, if the block has one."""
     scale = getattr(block, name, None)
     return x if scale is None else scale(x)
 
 
 def project(block: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values of tokens.
+    """Compute queries, keys and values of tokens.
 
     Args:
         block: The residual block.
         x: Tokens. Shape (n, ..., length, width).
 
     Returns:
-        Three tensors of shape (n, heads, ..., length, width / heads).
+        Queries, keys and values. Shape (n, heads, ..., length, width / heads) each.
     """
     packed = F.linear(layer_norm(block.ln_1, x), block.attn.in_proj_weight, block.attn.in_proj_bias)
     return packed.unflatten(-1, (3, block.attn.num_heads, -1)).movedim((-3, -2), (0, 2)).unbind(0)
@@ -104,7 +104,7 @@ def run_block(block: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
     Args:
         block: A residual block without a mask.
         x: Tokens. Shape (n, length, width).
-        rows: Tokens to return. The others are attended to, but what follows attention is not computed for them.
+        rows: Tokens to return. Others are attended to, but the layers after attention are not computed for them.
 
     Returns:
         The tokens of `rows`. Shape (n, number of rows, width).
@@ -118,7 +118,7 @@ def run_block(block: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
 
 
 def _is_from(block: Any, packages: tuple[str, ...]) -> bool:
-    """Whether a block comes from one of some packages. FSDP puts a class of its own in front, so all bases count."""
+    """Return whether a block's class comes from one of the packages. All bases count, since FSDP prepends a class."""
     return any(base.__module__.startswith(packages) for base in type(block).__mro__)
 
 

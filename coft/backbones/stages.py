@@ -1,4 +1,4 @@
-"""The first stages of an image encoder, which can stay frozen: they see edges and textures, and cost half of a step."""
+"""First stages of an image encoder, which can stay frozen: they extract edges and textures, and cost half of a step."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from coft.core.errors import UserError
 def freeze_stages(visual: Any, stages: int, source: str = "MODEL.BACKBONE.FROZEN_STAGES") -> None:
     """Mark the first stages of a timm CNN as frozen, in every phase of every trainer.
 
-    The stages are those of timm: the stem counts as one, then each stage of blocks.
+    Stages are counted as in timm: the stem is the first one, followed by each stage of blocks.
 
     Args:
-        visual: Image encoder of a CLIP. It gets the attribute `stays_frozen`.
+        visual: Image encoder of a CLIP. Its attribute `stays_frozen` is set.
         stages: Number of stages to freeze.
-        source: Where the number is from, for the error.
+        source: Name of the setting that holds the number, for the error message.
 
     Raises:
-        UserError: If the encoder has too few stages.
+        UserError: If the encoder has too few stages, or is not a timm CNN.
     """
     if len(members := members_of(visual)) > 1:
         for member in members:
@@ -36,12 +36,12 @@ def freeze_stages(visual: Any, stages: int, source: str = "MODEL.BACKBONE.FROZEN
 
 
 def stays_frozen(visual: nn.Module) -> frozenset[str]:
-    """Names of the parameters that stay frozen."""
+    """Return the names of the parameters that stay frozen."""
     return getattr(visual, "stays_frozen", frozenset())
 
 
 def stage_names(visual: Any) -> list[list[str]]:
-    """Names of the parameters of each stage of a timm CNN in open_clip's adapter; empty for other encoders."""
+    """Return the parameter names of each stage of a timm CNN in open_clip's adapter; empty for other encoders."""
     trunk: Any = getattr(visual, "trunk", None)
     if not hasattr(trunk, "group_matcher") or has_attention(trunk):
         return []

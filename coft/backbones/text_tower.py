@@ -1,11 +1,11 @@
-"""The text tower on prompts with a common beginning: it reads the beginning once, and then the tokens of each class.
+"""Fast text encoding of prompts with a shared prefix: the prefix is encoded once, then the tokens of each class.
 
-A prompt is [start, context, class name, tail, end of text], with the same context for all classes. Attention is causal.
-So the keys and values of [start, context] are the same for all classes, and tokens after the end of text do not change
-the features. The tower reads the beginning once for each context. The tokens of a class then attend to the beginning
-and to themselves. The result is the same as with 77 tokens for every class.
+A prompt is [start, context, class name, tail, end of text], with the same context for all classes. Attention is causal,
+so the keys and values of the prefix [start, context] are the same for all classes, and tokens after the end of text do
+not change the features. The prefix is encoded once per context. The tokens of a class then attend to the prefix and to
+each other. The result is the same as with 77 tokens for every class.
 
-Classes are packed into blocks of about 32 tokens. A token attends to the beginning, whose keys exist once, and to its
+Classes are packed into blocks of about 32 tokens. A token attends to the prefix, whose keys are stored once, and to its
 block, in which a mask separates the classes. So no class is padded to the length of the longest one.
 """
 
@@ -24,10 +24,10 @@ from torch.utils.checkpoint import checkpoint
 from coft.backbones.residual_block import add_attention, feed_forward, project
 from coft.backbones.tower import TextTower, tower_of
 
-BLOCK = 32  # tokens of a block; the fastest of 16, 32 and 64
-MEMORY_BUDGET = 2 << 30  # most bytes that are kept for the backward pass; beyond, classes are encoded twice
-KEPT_CHUNKS, CHUNKS = 3, 4  # a budget has four chunks: three are kept, and one is for chunks that are encoded again
-TENSORS_KEPT = 17  # tensors of shape (width,) that each layer keeps of a token
+BLOCK = 32  # tokens per block; the fastest of 16, 32 and 64
+MEMORY_BUDGET = 2 << 30  # bytes of activations kept for the backward pass; classes beyond it are encoded twice
+KEPT_CHUNKS, CHUNKS = 3, 4  # of four chunks per budget, three keep activations, one is for recomputed chunks
+TENSORS_KEPT = 17  # tensors of shape (width,) that each layer keeps per token
 KeysValues = tuple[Tensor, Tensor]
 
 
@@ -36,7 +36,7 @@ class PackedClasses:
     """Tokens of classes, packed into blocks.
 
     Attributes:
-        tokens: For each position, the index of the class and of the token in it. Shape (2, blocks, length).
+        tokens: Class index, and token index within the class, at each position. Shape (2, blocks, length).
         mask: Whether a token (second dimension) attends to another (third). Shape (blocks, length, length), bool.
         ends: Block and position of the last token of each class. Shape (2, C).
     """
@@ -46,19 +46,19 @@ class PackedClasses:
     ends: Tensor
 
     def to(self, device: torch.device) -> PackedClasses:
-        """Move to a device."""
+        """Return a copy on a device."""
         return PackedClasses(self.tokens.to(device), self.mask.to(device), self.ends.to(device))
 
 
 def pack(lengths: Sequence[int], block: int = BLOCK) -> PackedClasses:
-    """Pack classes into blocks: the longest first, each into the first block that has room.
+    """Pack classes into blocks, the longest first, each into the first block with enough room (first-fit decreasing).
 
     Args:
         lengths: Number of tokens of each class.
-        block: Tokens of a block; more if a class is longer, fewer if all classes together are shorter.
+        block: Tokens per block; more if a class is longer, fewer if all classes together are shorter.
 
     Returns:
-        The packed tokens. Free positions repeat the first token, and nothing reads them.
+        Packed tokens. Free positions hold the first token of class 0, and no class attends to them.
     """
     size = min(max(block, *lengths), sum(lengths))
     blocks: list[list[int]] = []
@@ -92,24 +92,24 @@ def _pack_cached(lengths: tuple[int, ...], device: torch.device) -> PackedClasse
 
 
 def causal_mask(length: int, like: Tensor) -> Tensor:
-    """Additive causal mask in the dtype and on the device of `like`. Shape (length, length)."""
+    """Return an additive causal mask in the dtype and on the device of `like`. Shape (length, length)."""
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
 def encode_text(clip_model: Any, embeddings: Tensor, ends: Tensor, budget: int = MEMORY_BUDGET) -> Tensor:
-    """Run a text tower on token embeddings that are cut at the end of the longest prompt.
+    """Encode token embeddings that are cut at the end of the longest prompt.
 
-    If attention is causal, tokens after the end of text do not change the features, and prompts need no padding to 77
-    tokens. Other towers get their padding.
+    If the text tower `reads_at_end`, tokens after the end of text do not change the features, and prompts need no
+    padding to 77 tokens. For other towers they are padded.
 
     Args:
         clip_model: A CLIP of any family.
         embeddings: Token embeddings, without positions. Shape (n, length, width).
         ends: Index of the end-of-text token of each prompt. Shape (n,).
-        budget: Most bytes that are kept for the backward pass. Beyond, it encodes chunks of prompts again.
+        budget: Bytes of activations kept for the backward pass. Chunks of prompts beyond it are recomputed there.
 
     Returns:
-        Features, not normalized. Shape (n, embed_dim).
+        Unnormalized features. Shape (n, embed_dim).
     """
     tower = tower_of(clip_model)
     encode, length = (
@@ -133,7 +133,7 @@ def _encode_padded(tower: TextTower, embeddings: Tensor, ends: Tensor) -> Tensor
 
 
 def _map_checkpointed(function: Callable[..., Tensor], pieces: Sequence[tuple[Any, ...]]) -> list[Tensor]:
-    """Call a function on each piece. For all but the first pieces, the backward pass computes activations again."""
+    """Apply a function to each piece, with activation checkpointing for all but the first `KEPT_CHUNKS` pieces."""
     num_kept = KEPT_CHUNKS if torch.is_grad_enabled() else len(pieces)
     kept = [function(*piece) for piece in pieces[:num_kept]]
     rest = [checkpoint(function, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces[num_kept:]]
@@ -147,17 +147,17 @@ def encode_classes(
     lengths: Sequence[int],
     budget: int = MEMORY_BUDGET,
 ) -> Tensor:
-    """Encode prompts with a common beginning.
+    """Encode prompts with a shared prefix.
 
     Args:
         clip_model: A CLIP whose text tower `shares_prefix`.
         prefix: Token embeddings of [start, context], without positions, of P prompts. Shape (P, length, width).
         suffix: Token embeddings of [name, tail, end of text] of C classes, padded. Shape (C, longest, width).
         lengths: Number of tokens of each class in `suffix`, C numbers.
-        budget: Most bytes that are kept for the backward pass. Beyond, it encodes chunks of classes again.
+        budget: Bytes of activations kept for the backward pass. Chunks of classes beyond it are recomputed there.
 
     Returns:
-        Features, not normalized. Shape (P, C, embed_dim).
+        Unnormalized features. Shape (P, C, embed_dim).
     """
     tower = tower_of(clip_model)
     shared = _prefix_keys_values(tower, prefix)
@@ -169,7 +169,7 @@ def encode_classes(
 
 
 def _chunks(tower: TextTower, lengths: Sequence[int], prompts: int, budget: int) -> list[slice]:
-    """Split the classes into chunks of a quarter of the budget each; one chunk if the budget is enough for all."""
+    """Split classes into chunks of a quarter of the budget each; one chunk if the budget suffices for all."""
     bytes_per_token = prompts * len(tower.blocks) * tower.width * TENSORS_KEPT * tower.positions.element_size()
     if sum(lengths) * bytes_per_token <= budget:
         return [slice(0, len(lengths))]
@@ -184,7 +184,7 @@ def _chunks(tower: TextTower, lengths: Sequence[int], prompts: int, budget: int)
 
 
 def _prefix_keys_values(tower: TextTower, prefix: Tensor) -> list[KeysValues]:
-    """Keys and values of the beginning in every layer. Shape (P, heads, length, width / heads) each."""
+    """Compute the prefix's keys and values in every layer. Shape (P, heads, length, width / heads) each."""
     x = prefix + tower.positions[: prefix.shape[1]]
     result = []
     for i, block in enumerate(tower.blocks):
@@ -203,29 +203,29 @@ def _class_features(
     lengths: tuple[int, ...],
     start: int,
 ) -> Tensor:
-    """Features of classes whose tokens attend to the beginning and to their class. Shape (P, C, embed_dim)."""
+    """Encode classes whose tokens attend to the prefix and to their own class. Shape (P, C, embed_dim)."""
     packed = _pack_cached(lengths, suffix.device)
     class_index, position = packed.tokens
     x = (suffix[class_index, position] + tower.positions[start + position]).unsqueeze(0)
     for i, (block, (key, value)) in enumerate(zip(tower.blocks, shared, strict=True)):
         y = _attend(project(block, x), key, value, packed.mask)
-        if i + 1 == len(tower.blocks):  # the rest of the tower needs only the ends of text
+        if i + 1 == len(tower.blocks):  # after the last attention, only the ends of text are needed
             x, y = x[:, packed.ends[0], packed.ends[1]], y[:, packed.ends[0], packed.ends[1]]
         x = feed_forward(block, add_attention(block, x, y))
     return tower.read_out(x)
 
 
 def _attend(queries_keys_values: Sequence[Tensor], key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Attention of packed tokens to the beginning, which is not copied, and to their block.
+    """Compute attention of packed tokens to the prefix, which is not copied per block, and to their block.
 
     Args:
         queries_keys_values: Queries, keys and values of the tokens. Shape (P or 1, heads, blocks, length, d) each.
-        key: Keys of the beginning. Shape (P, heads, prefix length, d).
-        value: Values of the beginning. Shape (P, heads, prefix length, d).
+        key: Keys of the prefix. Shape (P, heads, prefix length, d).
+        value: Values of the prefix. Shape (P, heads, prefix length, d).
         mask: Whether a token attends to another of its block. Shape (blocks, length, length), bool.
 
     Returns:
-        Shape (P, blocks, length, heads * d).
+        Attention output, heads concatenated. Shape (P, blocks, length, heads * d).
     """
     query, block_key, block_value = queries_keys_values
     query = query * query.shape[-1] ** -0.5

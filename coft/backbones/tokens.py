@@ -1,4 +1,4 @@
-"""Tokenizers: from a text to its token ids."""
+"""Tokenizers, which convert texts to token ids."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from clip.simple_tokenizer import SimpleTokenizer
 
 
 class Tokenizer(Protocol):
-    """The interface of a tokenizer.
+    """Interface of a tokenizer.
 
     Attributes:
         start: Token ids before every text.
         end: Token ids after every text.
-        pad: Token id that fills up a text to the context length.
+        pad: Token id for padding to the context length.
     """
 
     start: tuple[int, ...]
@@ -21,14 +21,14 @@ class Tokenizer(Protocol):
     pad: int
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without those of start and end."""
+        """Return the token ids of a text, without start and end tokens."""
 
     def continued(self, *parts: str) -> list[list[int]]:
-        """Token ids of each part of a text that follows other words. The parts are joined without blanks."""
+        """Return the token ids of each part of a text that follows other words. Parts are joined without blanks."""
 
 
 class ClipTokenizer:
-    """The tokenizer of CLIP. It splits a text into words first, so a part has the same tokens as alone."""
+    """CLIP's tokenizer. It splits a text into words first, so the tokens of a part do not depend on its context."""
 
     pad = 0
 
@@ -38,11 +38,11 @@ class ClipTokenizer:
         self.end: tuple[int, ...] = (self._tokenizer.encoder["<|endoftext|>"],)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without those of start and end."""
+        """Return the token ids of a text, without start and end tokens."""
         return self._tokenizer.encode(text)
 
     def continued(self, *parts: str) -> list[list[int]]:
-        """Token ids of each part of a text."""
+        """Return the token ids of each part of a text."""
         return [self.encode(part) for part in parts]
 
 

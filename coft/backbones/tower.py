@@ -1,4 +1,4 @@
-"""A text encoder of any family with one interface: tokens, embeddings, blocks, and where its features are read."""
+"""Common interface to the text encoders of all CLIP families: tokens, embeddings, blocks and pooling."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from coft.backbones.joint import members_of
 from coft.backbones.residual_block import feed_forward, is_plain_block, layer_norm, run_causal_block
 from coft.backbones.tokens import CLIP_TOKENIZER, Tokenizer
 
-AT_END = ("argmax", "eos")  # open_clip's names of pooling at the end of text
+AT_END = ("argmax", "eos")  # open_clip's names for pooling at the end of text
 
 
 @dataclass(frozen=True)
 class TextTower:
-    """A text encoder with its tokenizer.
+    """Text encoder with its tokenizer.
 
-    It runs in one of two ways. If attention is causal and features are read at the end of text (`reads_at_end`), what
-    follows has no effect, so prompts are cut there. Otherwise it reads `context_length` tokens, with padding.
+    It runs in one of two ways. If attention is causal and features are read at the end of text (`reads_at_end`), later
+    tokens have no effect, so prompts are cut there. Otherwise prompts are padded to `context_length` tokens.
 
     Args:
         module: A `clip.model.CLIP`, or open_clip's `CLIP` or `TextTransformer`. Their children have the same names.
-        tokenizer: Its tokenizer.
+        tokenizer: The tokenizer that the encoder was trained with.
     """
 
     module: Any
@@ -34,7 +34,7 @@ class TextTower:
 
     @property
     def context_length(self) -> int:
-        """Most tokens of a text, start and end included."""
+        """Maximum number of tokens of a text, start and end included."""
         return self.module.positional_embedding.shape[0] - (self.class_embedding is not None)
 
     @property
@@ -44,17 +44,17 @@ class TextTower:
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
+        """Device of the weights."""
         return self.module.positional_embedding.device
 
     @property
     def positions(self) -> Tensor:
-        """Position embeddings. Shape (context_length, width), with one more row for a class embedding."""
+        """Position embeddings. Shape (context_length, width), plus one row if there is a class embedding."""
         return self.module.positional_embedding
 
     @property
     def blocks(self) -> Sequence[Any]:
-        """The residual blocks."""
+        """Residual blocks."""
         return self.module.transformer.resblocks
 
     @property
@@ -64,12 +64,12 @@ class TextTower:
 
     @property
     def class_embedding(self) -> Tensor | None:
-        """The token after the text at which CoCa reads its features, shape (width,); None for other models."""
+        """Token after the text at which CoCa reads its features, shape (width,); None for other models."""
         return getattr(self.module, "cls_emb", None)
 
     @property
     def pool(self) -> str:
-        """Where features are read, by open_clip's names. OpenAI's CLIPs read them at the end of text."""
+        """Pooling mode, by open_clip's names. OpenAI's CLIPs pool at the end of text."""
         default: str = getattr(self.module, "text_pool_type", "argmax")
         return getattr(self.module, "pool_type", default)
 
@@ -83,16 +83,16 @@ class TextTower:
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether `text_tower.encode_classes` can encode the common beginning of prompts once for all classes."""
+        """Whether `text_tower.encode_classes` can encode the shared prefix of prompts once for all classes."""
         masked = self.batch_first or all(getattr(block, "attn_mask", None) is not None for block in self.blocks)
         return masked and self.reads_at_end and all(is_plain_block(block) for block in self.blocks)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings of token ids of any shape. Shape (..., width)."""
+        """Embed token ids of any shape. Shape (..., width)."""
         return self.module.token_embedding(tokens)
 
     def embeddings(self, tokens: Tensor) -> Tensor:
-        """A copy without gradients of the embeddings of token ids of any shape. Shape (..., width)."""
+        """Embed token ids of any shape, as a copy without gradients. Shape (..., width)."""
         weight = self.module.token_embedding.weight.detach()
         return weight[tokens.to(weight.device)].clone()
 
@@ -102,7 +102,7 @@ class TextTower:
         Args:
             block: One of `blocks`.
             x: Tokens. Shape (n, length, width) if `batch_first`, otherwise (length, n, width).
-            mask: The causal mask, which is added to the scores. Shape (length, length).
+            mask: Additive causal mask. Shape (length, length).
 
         Returns:
             Tokens, in the shape of `x`.
@@ -118,10 +118,10 @@ class TextTower:
 
         Args:
             embeddings: Token embeddings, without positions. Shape (n, length, width).
-            ends: Index of each text's last token. What follows is replaced by padding. Shape (n,).
+            ends: Index of each text's last token. Later tokens are replaced by padding. Shape (n,).
 
         Returns:
-            The pooled token of each text. Shape (n, width).
+            Pooled token of each text. Shape (n, width).
         """
         missing = self.context_length - embeddings.shape[1]
         x = F.pad(embeddings, (0, 0, 0, missing))
@@ -131,7 +131,7 @@ class TextTower:
         if self.class_embedding is not None:
             x = torch.cat([x, self.class_embedding.to(x.dtype).expand(len(x), 1, -1)], dim=1)
             pad_id = self.module.pad_id
-            token_ids = torch.where(is_text, pad_id + 1, self.tokenizer.pad)  # only padding or not matters
+            token_ids = torch.where(is_text, pad_id + 1, self.tokenizer.pad)  # the mask only needs to know padding
             padding = self.module._build_additive_mask(token_ids, x.shape[1], x.dtype)
             mask = padding if mask is None else mask + padding
         x = self.module.transformer(x + self.positions, attn_mask=mask)
@@ -140,13 +140,13 @@ class TextTower:
         return x[:, 0] if self.class_embedding is None and self.pool == "first" else x[:, -1]
 
     def read_out(self, ends: Tensor) -> Tensor:
-        """Text features from the pooled tokens, not normalized.
+        """Project pooled tokens to text features.
 
         Args:
             ends: Pooled tokens. Shape (..., width).
 
         Returns:
-            Shape (..., embed_dim).
+            Unnormalized features. Shape (..., embed_dim).
         """
         ends, projection = layer_norm(self.module.ln_final, ends), self.module.text_projection
         with torch.autocast(ends.device.type, enabled=False):  # logits multiply errors of these features by about 100
@@ -156,13 +156,13 @@ class TextTower:
 
 
 def tower_of(clip_model: Any) -> TextTower:
-    """The text encoder of a CLIP of any family. A model without a tokenizer gets that of CLIP."""
+    """Return the text encoder of a CLIP of any family. CLIP's tokenizer is the default."""
     module = getattr(clip_model, "text", clip_model)
     return TextTower(module, getattr(clip_model, "tokenizer", CLIP_TOKENIZER))
 
 
 def width_of(clip_model: Any) -> int:
-    """Length of the features of a CLIP of any family; of several side by side their sum."""
+    """Return the feature dimension of a CLIP of any family. For joint CLIPs it is the sum over their members."""
     modules = [tower_of(member).module for member in members_of(clip_model)]
     projections = [module.text_projection for module in modules]
     return sum(

@@ -1,4 +1,4 @@
-"""Class names with tokens that a backbone has not seen in pre-training, so it cannot know what they mean."""
+"""Class names with tokens that did not occur in a backbone's pre-training, so that it cannot tell what they mean."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def unseen_names(backbone: str, classnames: Sequence[str]) -> list[str]:
-    """The class names with a token that pre-training has not used, in their order.
+    """Return the class names with a token that did not occur in pre-training, in their order.
 
-    Only the embedded CLIPs record their tokens. The text tower of `photo` has seen all whole words of the vocabulary,
-    and the CLIPs of OpenAI were trained on texts of the web.
+    Only the embedded CLIPs record their tokens, so the list is empty for all others. The text tower of `photo` was
+    trained on all whole words of the vocabulary, and OpenAI's CLIPs on texts from the web.
 
     Args:
         backbone: Name of the backbone.
@@ -39,7 +39,7 @@ def _seen_tokens(path: Path) -> frozenset[int]:
 
 
 def warn_of_unseen(backbone: str, classnames: Sequence[str]) -> None:
-    """Warn of class names that the backbone cannot know, if there are any."""
+    """Log a warning if there are class names with unseen tokens."""
     if names := unseen_names(backbone, classnames):
         log.warning(
             "The backbone %s has never seen a part of these class names: %s. It can hardly tell what they mean; use "

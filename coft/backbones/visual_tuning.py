@@ -1,4 +1,4 @@
-"""The parts of the image encoder that train. Frozen weights are shared with the CLIP that they come from.
+"""Trainable parts of the image encoder. Frozen weights are shared with the CLIP that they come from.
 
 Phase I trains a light module: the setting `visual` names one of `VISUAL_MODULES`. Phase II trains everything.
 """
@@ -20,12 +20,12 @@ from coft.backbones.vit import add_prefix_tokens, parts_of
 from coft.core.errors import UserError, did_you_mean
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-VPT_TOKENS = 20  # visual prompt tokens of a layer
+VPT_TOKENS = 20  # visual prompt tokens per layer
 LORA_RANK = 4
 
 
 def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:
-    """Copy a module and the named parameters. The copy shares all other tensors with the module.
+    """Copy a module and the named parameters. The copy shares all other parameters and all buffers with the original.
 
     Args:
         module: Any module.
@@ -44,7 +44,7 @@ def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:
 
 
 def norms_and_biases(visual: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Train the weights of normalization layers and all biases. The statistics of batch norms stay."""
+    """Train the weights of normalization layers and all biases. The statistics of batch norms stay frozen."""
     in_norms = {
         f"{name}.{key}"
         for name, child in visual.named_modules()
@@ -58,15 +58,15 @@ def norms_and_biases(visual: nn.Module, generator: torch.Generator) -> nn.Module
 class PromptedViT(nn.Module):
     """Visual prompt tuning (VPT, Jia et al. 2022): learned tokens between the class token and the patches.
 
-    Every layer has its own tokens, which replace those of the layer before (VPT-deep). They are never pooled.
+    Every layer has its own tokens, which replace the tokens of the previous layer (VPT-deep). They are never pooled.
 
     Args:
-        visual: A vision transformer that `vit.parts_of` takes.
-        num_tokens: Number of tokens of a layer.
-        generator: Source of the random start of the tokens, uniform as in the paper.
+        visual: A vision transformer that `vit.parts_of` supports.
+        num_tokens: Number of prompt tokens per layer.
+        generator: Random generator for the initial tokens, uniform as in the paper.
 
     Shape:
-        Images (n, 3, size, size) to features (n, embed_dim), not normalized.
+        Images (n, 3, size, size) to unnormalized features (n, embed_dim).
     """
 
     def __init__(self, visual: Any, num_tokens: int, generator: torch.Generator) -> None:
@@ -85,7 +85,7 @@ class PromptedViT(nn.Module):
         x, num_prefix = parts.embed(images), parts.prefix
         first_patch, last_layer = num_prefix, len(parts.blocks) - 1
         for i, block in enumerate(parts.blocks):
-            prompts = self.tokens[i].to(x.dtype).expand(x.shape[0], -1, -1)  # len(x) would be fixed in an export
+            prompts = self.tokens[i].to(x.dtype).expand(x.shape[0], -1, -1)  # an export would freeze len(x)
             x = torch.cat([x[:, :num_prefix], prompts, x[:, first_patch:]], dim=1)
             first_patch = num_prefix + prompts.shape[1]
             x = self.run_block(block, x, slice(parts.tokens_read if i == last_layer else None))
@@ -94,7 +94,7 @@ class PromptedViT(nn.Module):
         return parts.read_out(x)
 
     def run_block(self, block: Callable[[Tensor], Tensor], x: Tensor, rows: slice) -> Tensor:
-        """Run a residual block on tokens (n, length, width), and return those of `rows`."""
+        """Run a residual block on tokens (n, length, width), and return the tokens in `rows`."""
         return run_block(block, x, rows)
 
 
@@ -109,12 +109,12 @@ def vpt_deep(visual: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def lora(visual: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Train low-rank updates of queries and values, and of a CNN's convolutions."""
+    """Train low-rank updates of query and value projections, and of a CNN's convolutions."""
     return add_low_rank(share_frozen(visual, set()), LORA_RANK, generator)
 
 
 def no_module(visual: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Train nothing of the encoder: prompts alone."""
+    """Freeze the whole encoder, so that only the prompts train."""
     return share_frozen(visual, set())
 
 
@@ -124,7 +124,7 @@ VISUAL_MODULES: dict[str, Callable[[nn.Module, torch.Generator], nn.Module]] = {
     "norms-and-biases": norms_and_biases,
     "none": no_module,
 }
-OF_VITS = ("vpt-deep",)  # modules that need a vision transformer
+OF_VITS = ("vpt-deep",)  # modules that require a vision transformer
 
 
 def light_module(visual: nn.Module, name: str, generator: torch.Generator) -> nn.Module:
@@ -133,10 +133,10 @@ def light_module(visual: nn.Module, name: str, generator: torch.Generator) -> nn
     Args:
         visual: Image encoder of a CLIP.
         name: A key of `VISUAL_MODULES`, or "auto": vpt-deep for a ViT, otherwise norms-and-biases.
-        generator: Source of the random start of the module.
+        generator: Random generator for the initial values of the module.
 
     Raises:
-        UserError: If there is no such module, or it does not fit the encoder.
+        UserError: If the module is unknown or does not fit the encoder.
     """
     if name == "auto":
         name = "vpt-deep" if is_vit(visual) else "norms-and-biases"

@@ -1,4 +1,4 @@
-"""Vision transformers of three libraries, taken apart: the embedding before the blocks, the blocks, and the head."""
+"""Vision transformers of three libraries, split into the embedding, the blocks and the head."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from coft.backbones.residual_block import open_clip_class
 
 @dataclass(frozen=True)
 class VitParts:
-    """A vision transformer in parts.
+    """Parts of a vision transformer.
 
     Attributes:
-        embed: From images (n, 3, size, size) to tokens (n, length, width).
-        prefix: Number of tokens before the patches: the class token and registers.
-        blocks: The residual blocks.
-        read_out: From tokens (n, length, width) to features (n, embed_dim).
-        tokens_read: Number of first tokens that `read_out` needs; None for all.
+        embed: Maps images (n, 3, size, size) to tokens (n, length, width).
+        prefix: Number of tokens before the patches: class token and registers.
+        blocks: Residual blocks.
+        read_out: Maps tokens (n, length, width) to features (n, embed_dim).
+        tokens_read: Number of leading tokens that `read_out` needs; None for all.
     """
 
     embed: Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ class VitParts:
 
 
 def parts_of(visual: Any) -> VitParts:
-    """Take a vision transformer apart: one of OpenAI, of open_clip, or of timm in open_clip's adapter."""
+    """Split a vision transformer of OpenAI, of open_clip, or of timm in open_clip's adapter."""
     if trunk := timm_vit(visual):
         embed: Any = EmbeddingWithRope(trunk) if hasattr(trunk, "rope") else partial(_embed_timms, trunk)
         blocks = embed.blocks if hasattr(trunk, "rope") else trunk.blocks
@@ -70,13 +70,14 @@ def _read_timms(visual: Any, x: Tensor) -> Tensor:
 
 
 class EmbeddingWithRope:
-    """The embedding of timm's Eva. It also computes the rotary positions of the patches for all blocks.
+    """Embedding of timm's Eva. It also computes the rotary position embeddings of the patches for all blocks.
 
     Args:
-        trunk: The Eva.
+        trunk: Eva model of timm.
 
     Attributes:
-        blocks: Its blocks, as functions of tokens alone. They can run once an image was embedded.
+        blocks: Blocks as functions of the tokens alone. They use the rotary positions of the last embedded images, so
+            call the embedding first.
     """
 
     def __init__(self, trunk: Any) -> None:
@@ -92,7 +93,7 @@ class EmbeddingWithRope:
 
 @dataclass(frozen=True)
 class BlockWithRope:
-    """A block of timm's Eva, called with the rotary positions of its embedding."""
+    """Block of timm's Eva, called with the rotary positions that its embedding has computed."""
 
     embedding: EmbeddingWithRope
     index: int
@@ -106,10 +107,10 @@ class BlockWithRope:
 
 
 def add_prefix_tokens(visual: Any, num_tokens: int) -> None:
-    """Prepare a vision transformer for more tokens before its patches. Rotary positions skip these tokens.
+    """Register additional tokens before the patches of a vision transformer, so that rotary positions skip them.
 
     Args:
-        visual: The vision transformer, changed in place.
+        visual: Vision transformer, changed in place.
         num_tokens: Number of additional tokens.
     """
     for module in visual.modules():
