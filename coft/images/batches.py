@@ -1,4 +1,4 @@
-"""Batches of views of the unlabeled images: for training, each model its own; for labelling, all in order."""
+"""Batches of views of the unlabeled images: separate streams per model for training, all in order for labelling."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from coft.core.world import ALONE, World
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import VIEWS, Inputs, View, label_view, normalize
 
-Draw = tuple[str, int, int]  # from which stream, index of the image, how often it was drawn before
+Draw = tuple[str, int, int]  # name of the source, index of the image, number of its previous draws
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images that a part of each batch is drawn from, so many at a time.
+    """Set of images from which a fixed number of each batch is drawn.
 
     Attributes:
-        name: Of the random numbers.
-        index: Which images. Shape (n,).
-        size: How many of each batch.
+        name: Name of the source. It is part of the random seed.
+        index: Indices of the images. Shape (n,).
+        size: Number of images per batch.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A process's part of a batch of a model.
+    """This rank's part of a model's batch.
 
     Attributes:
-        index: Images of the whole batch. Shape (n,).
-        position: Which of them are this process's. Shape (m,).
-        views: Of these. Shape (m, ..., 3, size, size); None where there are none.
+        index: Image indices of the whole batch. Shape (n,).
+        position: Positions in `index` of this rank's images. Shape (m,).
+        views: Views of this rank's images. Shape (m, ..., 3, size, size); None if it has no images.
     """
 
     index: Tensor
@@ -53,10 +53,10 @@ class Drawn:
 
 
 class KeptViews:
-    """Views that are drawn again, kept as long as there is room.
+    """In-memory cache of views. New views are added as long as there is room, and never dropped.
 
     Args:
-        room: Bytes.
+        room: Capacity in bytes.
     """
 
     def __init__(self, room: int = 256 << 20) -> None:
@@ -64,7 +64,7 @@ class KeptViews:
         self.views: dict[tuple[str, int], Tensor] = {}
 
     def get(self, key: tuple[str, int], make: Callable[[], Tensor]) -> Tensor:
-        """A view by its kind and seed, made where it is not kept."""
+        """Return a view by its kind and seed. If it is not cached, make it, and keep it if there is room."""
         if key in self.views:
             return self.views[key]
         view = make()
@@ -75,19 +75,19 @@ class KeptViews:
 
 
 class Views(Dataset):
-    """Augmented views of images.
+    """Dataset of augmented views.
 
-    A view is a function of the key, the image, and how often the image was drawn before. Models that draw the same
-    image under the same key see the same view.
+    A view is a function of the key, the image, and the number of its previous draws. Models that draw the same image
+    under the same key get the same view.
 
     Args:
-        pool: The images.
-        kind: How they are augmented, in a word.
-        view: The same as a function.
-        *key: Of the random numbers: seed, epoch.
-        kept: Keeps them; None where none is drawn again.
-        of_few: Where it is given, an image has `few` views alone, whose key this is; each draw takes one of them.
-        few: How many.
+        pool: Pool of unlabeled images.
+        kind: Name of the augmentation, for the cache.
+        view: Augmentation.
+        *key: Random key: seed, epoch.
+        kept: Cache of views; None disables caching.
+        of_few: Random key of the views, in place of `key`, if `few` is set; the same in all epochs.
+        few: Number of distinct views per image, of which each draw takes one at random. 0 does not limit them.
     """
 
     def __init__(
@@ -117,17 +117,17 @@ class Views(Dataset):
 
 @dataclass
 class UnlabeledImages:
-    """The unlabeled images, read and augmented.
+    """Unlabeled images with loaders of their augmented batches.
 
     Attributes:
-        pool: The images.
-        inputs: What CLIP reads.
-        batch_size: Of training, for each model.
-        test_batch_size: Of labelling.
-        num_workers: Processes that read images; 0: none but this one.
-        pin_memory: Whether batches are put where a GPU reads them faster.
-        world: The processes of the run. All draw the same batches, and each reads its part of them.
-        kept: Views that are drawn again.
+        pool: Pool of unlabeled images.
+        inputs: Input size, normalization and augmentation.
+        batch_size: Training batch size of each model.
+        test_batch_size: Batch size for labelling, in views.
+        num_workers: Number of worker processes that read images; 0 reads in this process.
+        pin_memory: Whether batches are put into page-locked memory, which a GPU reads faster.
+        world: Processes of the run. All ranks draw the same batches, and each reads its part of them.
+        kept: Cache of views that are drawn repeatedly.
     """
 
     pool: UnlabeledPool
@@ -144,23 +144,23 @@ class UnlabeledImages:
 
     @property
     def digest(self) -> str:
-        """One hash of all contents."""
+        """Hash over the contents of all images."""
         return self.pool.digest
 
     def steps(self, images: int) -> int:
-        """Batches that so many images make, the last one perhaps not full."""
+        """Return the number of batches for a number of images. The last batch may be partial."""
         return -(-images // self.batch_size)
 
     def plain(self, index: Tensor | None = None, num_views: int = 1, key: Sequence[int | str] = ()) -> Iterator[Tensor]:
-        """Batches of images as the test sees them, or in several views.
+        """Yield batches of images in the plain view, or in several views.
 
         Args:
-            index: Which images, in which order; all without it.
-            num_views: With more than one, each image comes as the test sees it and in so many less one weak views.
-            key: What makes the weak views differ from others: seed, epoch.
+            index: Indices of the images, in the order to yield them. None yields all images.
+            num_views: Number of views per image: the plain view and `num_views - 1` weak views.
+            key: Random key of the weak views: seed, epoch.
 
         Yields:
-            Shape (n, 3, size, size), or (n, num_views, 3, size, size).
+            Views. Shape (n, 3, size, size), or (n, num_views, 3, size, size) for more than one view.
         """
         chosen = list(range(len(self))) if index is None else index.tolist()
         size = max(1, self.test_batch_size // num_views)
@@ -181,21 +181,21 @@ class UnlabeledImages:
         of_few: Sequence[int | str] = (),
         few: int = 0,
     ) -> Parts:
-        """Batches for several models at once, each from its own images, in its own order.
+        """Return a loader of training batches for several models, each with its own images and order.
 
         Args:
             view: A name of `VIEWS`.
-            streams: What each model's batches are drawn from, one stream after the other.
-            steps: Number of batches. A stream whose images run out begins again, in another order.
-            *key: Seed, phase, epoch: whatever makes these batches differ from others.
+            streams: Sources of each model's batches, by model. A batch concatenates the draws of all its sources.
+            steps: Number of batches. A source whose images run out starts again, in another order.
+            *key: Random key of these batches: seed, phase, epoch.
             of_few: See `Views`.
             few: See `Views`.
 
         Returns:
-            A loader of batches, of which each process has its part.
+            A loader that yields this rank's part of each batch.
         """
         draws = Draws(streams, steps, key, self.world)
-        # Of an epoch, too, since a second model draws what the first has drawn; a worker would have a store of its own.
+        # Without `few`, views are kept for one epoch if several models may draw the same image. Workers share no cache.
         kept = self.kept if few else KeptViews() if len(streams) > 1 and not self.num_workers else None
         views = Views(self.pool, view, VIEWS[view](self.inputs), *key, kept=kept, of_few=of_few, few=few)
         return Parts(self._loader(views, draws), draws)
@@ -207,18 +207,20 @@ class UnlabeledImages:
             num_workers=self.num_workers,
             collate_fn=partial(_collate, normalize(self.inputs)),
             pin_memory=self.pin_memory,
-            generator=generator("loader"),  # else making workers draws from the global generator
+            generator=generator("loader"),  # by default, creating workers draws from the global generator
         )
 
 
 class Draws:
-    """The draws of an epoch's batches, made one batch at a time: all of them together would fill the memory.
+    """Batch sampler for one epoch. Draws are made one batch at a time, to save memory.
+
+    Iterating yields this rank's part of each batch, the draws of all models in one list.
 
     Args:
-        streams: Of each model.
+        streams: Sources of each model's batches, by model.
         steps: Number of batches.
-        key: Of the random numbers.
-        world: Its ranks have a part each of every batch.
+        key: Random key.
+        world: Processes of the run, which split every batch.
     """
 
     def __init__(
@@ -230,7 +232,7 @@ class Draws:
         return self.steps
 
     def whole(self) -> Iterator[dict[str, list[Draw]]]:
-        """Draws of whole batches, by model."""
+        """Yield the draws of whole batches, by model."""
         drawn = {
             model: [(endless_draws(s.name, s.index, derive(*self.key, s.name)), s.size) for s in streams if s.size]
             for model, streams in self.streams.items()
@@ -244,11 +246,11 @@ class Draws:
 
 
 class Parts:
-    """Batches of which this process has a part.
+    """Iterable over this rank's parts of the batches, by model.
 
     Args:
-        loader: Of the parts.
-        draws: Theirs.
+        loader: Loader of this rank's views.
+        draws: Batch sampler of the loader.
     """
 
     def __init__(self, loader: DataLoader, draws: Draws) -> None:
@@ -269,7 +271,7 @@ class Parts:
 
 
 def endless_draws(name: str, index: Tensor, seed: int) -> Iterator[Draw]:
-    """Draw all images in random order, then all again in another, and so on."""
+    """Yield draws of all images in random order, then again in another random order, without end."""
     source, before = torch.Generator().manual_seed(seed), 0
     while True:
         for position in torch.randperm(len(index), generator=source).tolist():
@@ -278,8 +280,8 @@ def endless_draws(name: str, index: Tensor, seed: int) -> Iterator[Draw]:
 
 
 def _collate(numbers: Callable[[Tensor], Tensor], items: Sequence[tuple[Draw, Tensor]]) -> tuple[list[int], Tensor]:
-    """Indices of a batch, and its views as numbers."""
-    if not items:  # a batch has fewer images than there are processes
+    """Return the image indices of a batch, and its stacked, normalized views."""
+    if not items:  # a batch may have fewer images than there are processes
         return [], torch.empty(0)
     draws, views = zip(*items, strict=True)
     return [draw[1] for draw in draws], numbers(torch.stack(views))
@@ -287,7 +289,7 @@ def _collate(numbers: Callable[[Tensor], Tensor], items: Sequence[tuple[Draw, Te
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's CPU generator, which torchvision draws from, and give it back as it was."""
+    """Seed torch's CPU generator, which torchvision draws from, and restore its state afterwards."""
     state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
     try:

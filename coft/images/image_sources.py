@@ -1,4 +1,4 @@
-"""The images that a program passes: a folder, files, or images in memory. No label is looked at."""
+"""Images passed by the user: a folder, files, or images in memory. Labels are never read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from coft.images.reading import SUFFIXES, check_sides, check_size, read_bytes, r
 
 log = logging.getLogger(__name__)
 NO_SEQUENCES = (dict, bytes, bytearray, Image.Image)
-COLOURS = {3, 4}  # channels, without and with transparency
+COLOURS = {3, 4}  # number of channels, without and with transparency
 EXPECTED = (
     "expected a folder, paths of files, images of Pillow, an array of shape (N, H, W, 3) with dtype uint8, or a Dataset"
 )
@@ -36,14 +36,14 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a user that can be read.
+    """The readable images among those that the user passed.
 
     Attributes:
         names: Path of each file, or position of each image in memory as text.
         digests: SHA-256 of the content of each image, in hexadecimal.
-        read: Reads a name: gives the bytes of an image file.
+        read: Function from a name to the bytes of an image file.
         of_files: Whether the names are paths.
-        skipped: Name and problem of each image that cannot be read.
+        skipped: Name and problem of each unreadable image.
     """
 
     names: list[str]
@@ -61,16 +61,16 @@ class ImageSet:
         return {digest: name for name, digest in reversed(list(zip(self.names, self.digests, strict=True)))}
 
     def distinct(self) -> list[str]:
-        """Names of the images without duplicates: the first with each content."""
+        """Return the names of distinct images: the first one of each content."""
         first = set(self.first_of_content.values())
         return [name for name in self.names if name in first]
 
 
 def collect_images(images: Any) -> ImageSet:
-    """Collect images of any accepted form. Files that cannot be read are left out, with a warning.
+    """Collect images of any accepted form. Unreadable files are skipped, with a warning.
 
     Args:
-        images: A folder, flat or nested, or anything that `sequence_of` takes.
+        images: A flat or nested folder, or anything that `sequence_of` accepts.
 
     Raises:
         UserError: If `images` has another form, or no image can be read.
@@ -93,13 +93,13 @@ def collect_images(images: Any) -> ImageSet:
 
 
 def sequence_of(images: Any) -> Any:
-    """The images as a sequence: paths, or images in memory.
+    """Return images as a sequence of paths or of images in memory.
 
     Args:
-        images: A folder or file; paths; Pillow's images or arrays, (H, W) or (H, W, 3) each; an array (N, H, W) or
-            (N, H, W, 3), uint8; a tensor (N, 3, H, W), uint8 or floats from 0 to 1; or a map-style Dataset of any of
-            them, alone or first in a tuple, whose other entries are not looked at. A Dataset must give the same image
-            each time.
+        images: A folder or file; paths; Pillow images or arrays of shape (H, W) or (H, W, 3) each; an array of shape
+            (N, H, W) or (N, H, W, 3), uint8; a tensor of shape (N, 3, H, W), uint8 or floats from 0 to 1; or a
+            map-style Dataset of any of these. If its items are tuples, the image is the first entry and the others are
+            ignored. A Dataset must return the same image each time.
 
     Raises:
         UserError: If `images` has another form.
@@ -121,16 +121,16 @@ def sequence_of(images: Any) -> Any:
         raise UserError(
             f"images has shape {tuple(images.shape)}, which may be one image in colour; give a list of it: [image]"
         )
-    return images.to_list() if hasattr(images, "iloc") else images  # items[i] of a Series would look up its index
+    return images.to_list() if hasattr(images, "iloc") else images  # items[i] of a pandas Series would look up a label
 
 
 def is_path(images: Any) -> bool:
-    """Whether images are a single path."""
+    """Return whether `images` is a single path."""
     return isinstance(images, (str, os.PathLike))
 
 
 def holds_paths(items: Any) -> bool:
-    """Whether items are paths. The first one decides."""
+    """Return whether items are paths, judged by the first one."""
     return count_of(items) > 0 and is_path(_item(items, 0))
 
 
@@ -154,31 +154,31 @@ def _from_memory(images: Any) -> ImageSet:
 
 
 def count_of(images: Any) -> int:
-    """How many images a sequence says that it has.
+    """Return the length of a sequence of images.
 
     Raises:
-        UserError: If that is no number.
+        UserError: If it has no length.
     """
     try:
         return len(images)
-    except Exception as error:  # whatever a Dataset of a user raises
+    except Exception as error:  # a user's Dataset may raise anything
         raise UserError(f"images has no length ({_said(error)}); {EXPECTED}") from error
 
 
 def item_of(images: Any, number: int) -> Image.Image:
-    """An image of a sequence in memory.
+    """Return an image of a sequence in memory.
 
     Raises:
-        UserError: If it cannot be had, or is no image.
+        UserError: If the item cannot be retrieved, or is not an image.
     """
     return image_of(_item(images, number), str(number))
 
 
 def path_of(images: Any, number: int) -> Any:
-    """A path of a sequence of paths.
+    """Return a path of a sequence of paths.
 
     Raises:
-        UserError: If it cannot be had, or is none.
+        UserError: If the item cannot be retrieved, or is not a valid path.
     """
     if not is_path(path := _item(images, number)):
         raise UserError(f"image {number} is of type {type(path).__name__}, and others are paths; {EXPECTED}")
@@ -192,7 +192,7 @@ def _item(images: Any, number: int) -> Any:
         return images[number]
     except UserError:
         raise
-    except Exception as error:  # whatever a Dataset of a user raises
+    except Exception as error:  # a user's Dataset may raise anything
         raise UserError(
             f"image {number} cannot be had from {type(images).__name__} ({_said(error)}); see to it"
         ) from error
@@ -203,10 +203,10 @@ def _said(error: Exception) -> str:
 
 
 def dense(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """A tensor as numpy takes it: on the CPU, without gradients, floats in fp32.
+    """Convert a tensor to a form that numpy can read: on the CPU, without gradients, floats in fp32.
 
     Raises:
-        UserError: If it has no such form, as a sparse one.
+        UserError: If the tensor is not dense, or has an unsupported dtype.
     """
     if reason := flaw(tensor):
         raise UserError(f"{name} {reason}; give a dense tensor")
@@ -216,14 +216,14 @@ def dense(tensor: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def image_of(item: Any, name: str) -> Image.Image:
-    """An image in memory as a Pillow image, RGB and upright.
+    """Convert an image in memory to a Pillow image, RGB and upright.
 
     Args:
-        item: A Pillow image, array or tensor; or a tuple that begins with one.
-        name: Name of the image in errors.
+        item: A Pillow image, array or tensor, or a tuple or list with one as its first entry.
+        name: Name of the image in error messages.
 
     Raises:
-        UserError: If the item is no image.
+        UserError: If the item is not an image, or cannot be read.
     """
     item = item[0] if isinstance(item, (tuple, list)) and len(item) else item
     if isinstance(item, torch.Tensor):
@@ -239,7 +239,7 @@ def image_of(item: Any, name: str) -> Image.Image:
         return rgb(item)
     except (MemoryError, UserError):
         raise
-    except Exception as error:  # a closed image, one without content, or what a decoder raises on damaged bytes
+    except Exception as error:  # from closed images, images without content, or a decoder on damaged bytes
         raise UserError(f"image {name} cannot be read ({_said(error)}); give another") from error
 
 
@@ -255,5 +255,5 @@ def _from_array(item: np.ndarray, name: str) -> Image.Image:
 
 
 def _to_ppm(image: Image.Image) -> bytes:
-    """An image as a PPM file. That is quick, and its bytes do not depend on the version of Pillow."""
+    """Encode an image as PPM, which is fast and whose bytes do not depend on the version of Pillow."""
     return b"P6 %d %d 255\n" % image.size + image.tobytes()

@@ -1,4 +1,4 @@
-"""An index of the images in a user's folder: hash and problem of each file, remembered between runs."""
+"""Index of the images in a user's folder: hash and problem of each file, cached between runs."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ log = logging.getLogger(__name__)
 CACHE = cache_folder() / "folders"
 VERSION = 2
 OTHERS = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
-SMALL = 4096  # bytes up to which a file is decoded to check it; larger files are checked faster
+SMALL = 4096  # files up to this many bytes are decoded to check them; larger files are checked faster
 NO_MEMORY = "not enough memory to decode it"
-JPEG_TAIL = 4096  # bytes at the end in which a JPEG must have its end mark: some writers append to the file
+JPEG_TAIL = 4096  # a JPEG must have its end marker in its last bytes, not at the very end: some writers append data
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of the index.
+    """Entry of the index, for one file.
 
     Attributes:
-        path: Path below the folder, with slashes.
-        size: Bytes.
+        path: Path relative to the folder, with slashes.
+        size: Size in bytes; -1 if it is unknown.
         modified: Time of the last change in nanoseconds since the epoch: the later of mtime and ctime, since a change
             can keep mtime.
-        digest: SHA-256 of the content, in hexadecimal.
-        problem: Why the file cannot be read as an image; else empty.
+        digest: SHA-256 of the content, in hexadecimal; empty if the file has not been read.
+        problem: Reason why the file cannot be read as an image; empty if it can.
     """
 
     path: str
@@ -53,24 +53,24 @@ class Entry:
     problem: str = ""
 
 
-ROW = Row((PathText(), whole(-1, 2**63), whole(-(2**63), 2**63), Text(64), Text(1000)))  # an entry in the cache
+ROW = Row((PathText(), whole(-1, 2**63), whole(-(2**63), 2**63), Text(64), Text(1000)))  # a cached entry
 FORM = Record({"version": whole(VERSION, VERSION), "checksum": Text(16), "files": List(ROW, most=100_000_000)})
 
 
 def index_folder(folder: Path) -> list[Entry]:
-    """Index the images below a folder. Files that have not changed since the last time are not read again.
+    """Index the images below a folder. Files that have not changed since the last run are not read again.
 
     Args:
-        folder: A folder of any depth, linked folders included. Hidden files and folders are left out.
+        folder: Folder to search recursively, following links. Hidden files and folders are skipped.
 
     Returns:
-        Files with the suffix of an image, in the order of their paths.
+        Entries of files with an image suffix, sorted by path.
 
     Raises:
         UserError: If the folder cannot be listed.
     """
     cache = CACHE / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
-    # Files that could not be read are read again: permissions, drives and memory change without a trace in a file.
+    # Files that could not be read are read again: a change of permissions, drives or memory does not modify the file.
     cached = [entry for entry in _load(cache) if entry.digest and entry.problem != NO_MEMORY]
     indexed = {(entry.path, entry.size, entry.modified): entry for entry in cached}
     other_kinds: Counter[str] = Counter()
@@ -89,14 +89,16 @@ def index_folder(folder: Path) -> list[Entry]:
 
 
 def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterator[Entry]:
-    """List files with the suffix of an image below a folder of any depth. A folder is listed once, even in a circle.
+    """Yield files with an image suffix below a folder. Each folder is listed once, even if links are circular.
+
+    A subfolder that cannot be listed is yielded as an entry with a problem.
 
     Args:
-        folder: The folder.
-        other_kinds: Counts, by suffix, image files of kinds that are not read.
+        folder: Folder to search recursively.
+        other_kinds: Counter to which image files of unsupported formats are added, by suffix.
 
     Raises:
-        UserError: If a folder cannot be listed.
+        UserError: If `folder` itself cannot be listed.
     """
     stack, seen = [(str(folder), "")], set()
     while stack:
@@ -125,7 +127,7 @@ def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterat
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of a folder is one; a circle of links is none."""
+    """Return whether a directory entry is a folder. Circular links are not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -135,15 +137,15 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def _entry_of(entry: os.DirEntry[str], prefix: str) -> Entry:
     try:
         status = entry.stat()
-    except OSError as error:  # a broken link, or a circle of them
+    except OSError as error:  # a broken or circular link
         return Entry(prefix + entry.name, -1, 0, problem=str(error.strerror))
     modified = max(status.st_mtime_ns, status.st_ctime_ns)
-    problem = "" if stat.S_ISREG(status.st_mode) else "no plain file"  # reading a pipe would never end
+    problem = "" if stat.S_ISREG(status.st_mode) else "no plain file"  # reading a pipe might never end
     return Entry(prefix + entry.name, status.st_size, modified, problem=problem)
 
 
 def read_entry(folder: Path, entry: Entry) -> Entry:
-    """Read a file: hash it, and check that it is an image."""
+    """Complete an entry: read and hash its file, and check that it is an image."""
     path = folder / entry.path
     if entry.problem:
         return entry
@@ -155,15 +157,14 @@ def read_entry(folder: Path, entry: Entry) -> Entry:
 
 
 def find_problem(data: bytes, path: str | Path) -> str:
-    """Describe what is wrong with an image file; "" if nothing is.
+    """Return the problem of an image file; "" if there is none.
 
-    Small files are decoded. Large JPEG and PNG files are checked at a fraction of the cost: that they open, that their
-    end is there, and the checksums of a PNG. A file that passes this and still cannot be decoded is named later, when
-    it is read.
+    Small files are decoded. Large JPEG and PNG files get a check at a fraction of the cost: they must open and have an
+    end marker, and a PNG correct checksums. A file that passes but cannot be decoded raises an error when it is read.
 
     Args:
         data: Content of the file.
-        path: Path of the file, for messages.
+        path: Path of the file, for error messages.
     """
     if not data:
         return "the file is empty"
@@ -179,17 +180,17 @@ def find_problem(data: bytes, path: str | Path) -> str:
 
 
 def _looks_whole(data: bytes) -> bool:
-    """Whether a JPEG or PNG is certainly complete; False if only decoding can tell."""
+    """Return whether a JPEG or PNG passes a check without decoding; False if only decoding can tell."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             check_sides(*image.size)
             if image.format == "JPEG":
                 return b"\xff\xd9" in data[-JPEG_TAIL:]
-            check_size(*image.size)  # not for a JPEG, which may be decoded at a fraction of its size
+            check_size(*image.size)  # not for a JPEG, which may be decoded at a reduced size
             if image.format == "PNG":
                 image.verify()  # reads all chunks and compares their checksums
                 return b"IEND" in data[-64:]
-    except Exception:  # decoders raise any exception on damaged bytes
+    except Exception:  # decoders raise exceptions of any type on damaged bytes
         return False
     return False
 
@@ -200,7 +201,7 @@ def _reason(error: UserError) -> str:
 
 
 def _load(cache: Path) -> list[Entry]:
-    """Read the index that an earlier run wrote; empty if there is none, or if it is damaged."""
+    """Read a cached index; empty if there is none, or if it is damaged."""
     try:
         content = read_json(cache)
         FORM.check(content)

@@ -1,4 +1,4 @@
-"""Read images: one reader for training and test. Its errors name the file."""
+"""Reading and decoding of image files, for training and test alike. Errors name the file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from coft.core import outside
 from coft.core.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}  # suffixes of image files
-# Only these formats are decoded, whatever the name of a file: Pillow would run Ghostscript on PostScript.
+# Only these formats are decoded, whatever the file is named: Pillow would run Ghostscript on PostScript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-LONGEST = 100  # largest ratio of two sides; resizing the shorter side of a longer strip would take gigabytes
-MOST_PIXELS = 1 << 26  # most pixels of a decoded image: 64 million, a quarter of a GB in Pillow's memory
-MOST_BYTES = 1 << 29  # most bytes of a file
+LONGEST = 100  # maximum aspect ratio; resizing the shorter side of a longer strip would take gigabytes
+MOST_PIXELS = 1 << 26  # maximum pixels of a decoded image: 64 million, a quarter of a GB in Pillow's memory
+MOST_BYTES = 1 << 29  # maximum size of a file, in bytes
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `check_size` names the file instead
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata, without a file name
 WHITE = (255, 255, 255, 255)
@@ -26,19 +26,19 @@ WHITE = (255, 255, 255, 255)
 
 @dataclass(frozen=True)
 class Decoding:
-    """The size to which images are decoded.
+    """Size to which images are decoded.
 
     Attributes:
-        enough: Pixels that the shorter side of a JPEG keeps at least, if it is decoded at a half, quarter or eighth of
-            its size, which is faster. 0: always at full size.
-        shorter: Pixels to which a longer shorter side is shrunk. 0: never.
+        enough: Minimum shorter side, in pixels, of a JPEG that is decoded at a half, quarter or eighth of its size,
+            which is faster. 0 always decodes at full size.
+        shorter: Maximum shorter side in pixels: larger images are shrunk to it. 0 never shrinks.
     """
 
     enough: int = 0
     shorter: int = 0
 
     def shrink(self, image: Image.Image) -> Image.Image:
-        """Shrink a decoded image so that its shorter side has `shorter` pixels."""
+        """Shrink a decoded image whose shorter side exceeds `shorter` pixels to that size."""
         share = self.shorter / min(image.size)
         if not 0 < share < 1:
             return image
@@ -50,12 +50,12 @@ IN_FULL = Decoding()
 
 
 def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) -> Image.Image:
-    """Decode an image to RGB, upright. Grey and palette images are converted, transparency is laid on white.
+    """Decode an image to upright RGB. Grey and palette images are converted, transparency is blended with white.
 
     Args:
         data: Content of the file.
         path: Path of the file, for the error message.
-        decoding: The size to which the image is decoded.
+        decoding: Size to which the image is decoded.
 
     Raises:
         UserError: If the bytes cannot be decoded as an image.
@@ -69,27 +69,27 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
             return decoding.shrink(rgb(file))
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise any exception on damaged bytes
+    except Exception as error:  # decoders raise exceptions of any type on damaged bytes
         unknown = isinstance(error, UnidentifiedImageError)  # its message contains the address of an object
         reason = "no image of a known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
 
 
 def check_sides(width: int, height: int) -> None:
-    """Refuse an image whose sides differ by more than a factor of `LONGEST`.
+    """Check that the sides of an image differ by at most a factor of `LONGEST`.
 
     Raises:
-        ValueError: With both sides in its message.
+        ValueError: If they differ by more. The message contains both sides.
     """
     if max(width, height) > LONGEST * min(width, height):
         raise ValueError(f"{width} x {height} pixels: a side is more than {LONGEST} times the other")
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse an image without pixels, or of more than `MOST_PIXELS`, which would take too much memory.
+    """Check that an image has at least one pixel and at most `MOST_PIXELS`, which bounds the memory it takes.
 
     Raises:
-        ValueError: With both sides in its message.
+        ValueError: If it has fewer or more. The message contains both sides.
     """
     if not width * height:
         raise ValueError(f"{width} x {height} pixels: it is empty")
@@ -98,7 +98,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB, upright. Grey and palette images are converted, transparency is laid on white."""
+    """Convert an image to upright RGB. Grey and palette images are converted, transparency is blended with white."""
     image = _eight_bits(_upright(image))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -1,7 +1,8 @@
 """The pool of unlabeled images, in an order that depends on their content alone.
 
 The files of a data set may be sorted by class, and their names may contain it. So an image is identified by its index
-in the order of the content hashes, and every draw, tie and batch follows this order. No code in this file sees a label.
+in the order of the content hashes, and all random draws, tie-breaks and batches use this index. No code in this file
+sees a label.
 """
 
 from __future__ import annotations
@@ -26,20 +27,21 @@ class UnlabeledPool:
     """Unlabeled images in the order of their content hashes.
 
     Args:
-        paths: The image files, in any order.
-        cache_bytes: Most bytes of decoded images that are kept in memory.
-        hashes: SHA-256 by path, of files that were hashed before. They are not read now, unless they are to be shrunk.
-        decoding: The size to which images are decoded.
-        read: Reads the bytes of a path.
-        world: The processes of the run. Each one hashes a part of the files.
+        paths: Image files, in any order.
+        cache_bytes: Capacity of the in-memory cache of decoded images, in bytes.
+        hashes: SHA-256 by path, for files that are hashed already. They are not read here, unless `decoding.shorter`
+            shrinks them.
+        decoding: Size to which images are decoded.
+        read: Function that reads the bytes of a path.
+        world: Processes of the run. Each process hashes a part of the files.
 
     Attributes:
-        paths: The image files, by index.
-        order: For each index, the position of the image in the argument `paths`. Shape (N,).
-        digest: One hash of all contents. It identifies the pool, also if the files have other names.
+        paths: Image files, by index.
+        order: Position in the argument `paths` of the image at each index. Shape (N,).
+        digest: Hash over the contents of all images. It identifies the pool, whatever its files are named.
 
     Raises:
-        UserError: If there is no image, or one cannot be read.
+        UserError: If there are no images, or one cannot be read.
     """
 
     def __init__(
@@ -73,14 +75,14 @@ class UnlabeledPool:
         return len(self.paths)
 
     def image(self, index: int) -> Image.Image:
-        """Return an image, RGB.
+        """Return an RGB image.
 
         Args:
             index: Index of the image.
 
         Raises:
-            UserError: If the file cannot be read, or if its content has changed: pseudo-labels and cached features
-                belong to the hash of its content.
+            UserError: If the file cannot be read, or if its content has changed since it was hashed: pseudo-labels and
+                cached features belong to the hash.
         """
         path = self.paths[index]
         if (cached := self._cache.get(path)) is not None:
@@ -91,13 +93,13 @@ class UnlabeledPool:
         return decode_image(data, path, self.decoding)
 
     def prepared(self, index: int, view: View) -> Image.Image:
-        """Return an image after the first stage of a view. The result is kept while there is room.
+        """Return an image after the fixed stage of a view. The result is cached as long as there is room.
 
-        All views with a first stage must have the same one: `Inputs` determines it.
+        All views with a fixed stage must share it, since the cache key is the index alone. `Inputs` determines it.
 
         Args:
             index: Index of the image.
-            view: The view.
+            view: View whose fixed stage is applied.
         """
         if view.fixed is None:
             return self.image(index)
@@ -111,7 +113,7 @@ class UnlabeledPool:
         return image
 
     def _hash_and_keep(self, path: str) -> str:
-        """Hash a file. It is decoded, too, to find now whether it can be read, and kept while there is room."""
+        """Hash a file. It is also decoded, so that damaged files are found early, and cached while there is room."""
         data = self._read(path)
         pixels = np.asarray(decode_image(data, path, self.decoding))
         if pixels.nbytes <= self._room:

@@ -1,8 +1,8 @@
-"""Views of an image: as in the test, weakly augmented, or strongly augmented.
+"""Views of an image: plain as in the test, weakly augmented, or strongly augmented.
 
-Which augmentations fit depends on the kind of pictures, not on their labels. `Inputs.augment` (INPUT.AUGMENT in the
-config of a data set) names one of the kinds below. A view is uint8; `normalize` converts a whole batch of views to
-floats at once, which costs little more than for a single image.
+Suitable augmentations depend on the kind of images, not on their labels. `Inputs.augment` (INPUT.AUGMENT in the config
+of a data set) is a key of `AUGMENTATIONS`. A view is uint8; `normalize` converts a whole batch of views to floats at
+once, which costs little more than for a single image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Transforms = list[Any]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The input of CLIP, and how images are augmented.
+    """Input format of CLIP, and kind of augmentation.
 
     Attributes:
         size: Side of the square input, in pixels.
@@ -43,11 +43,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class View:
-    """A view in two stages: a deterministic one, whose result can be kept, and the rest.
+    """Transform in two stages: a deterministic one, whose result can be cached, and the remaining one.
 
     Attributes:
-        fixed: The first stage, from an image to an image, without randomness; None if there is no such stage.
-        rest: The second stage, from an image to uint8 of shape (..., 3, size, size).
+        fixed: First stage, from an image to an image, without randomness; None if there is no such stage.
+        rest: Second stage, from an image to a uint8 tensor of shape (..., 3, size, size).
     """
 
     fixed: Callable[[Image.Image], Image.Image] | None
@@ -59,31 +59,31 @@ class View:
 
 
 def plain_view(inputs: Inputs) -> View:
-    """The view of the test: shorter side resized to the input size, centre crop. Shape (3, size, size)."""
+    """Return the plain view, as in the test: shorter side resized, centre crop. Shape (3, size, size)."""
     size, mode = inputs.size, InterpolationMode(inputs.interpolation)
     return View(None, v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(size), v2.PILToTensor()]))
 
 
 def weak_view(inputs: Inputs) -> View:
-    """A weakly augmented view, by the kind `Inputs.augment`. Shape (3, size, size)."""
+    """Return a weakly augmented view, of the kind `Inputs.augment`. Shape (3, size, size)."""
     fixed, random = _transforms_of(inputs)
     return View(fixed, v2.Compose([*random, v2.PILToTensor()]))
 
 
 def strong_view(inputs: Inputs) -> View:
-    """The weak view with RandAugment (two operations of medium strength) on top. Shape (3, size, size)."""
+    """Return a weak view followed by RandAugment with two operations of medium strength. Shape (3, size, size)."""
     fixed, random = _transforms_of(inputs)
     return View(fixed, v2.Compose([*random, v2.RandAugment(num_ops=2, magnitude=9), v2.PILToTensor()]))
 
 
 def with_weak(make_view: Callable[[Inputs], View], inputs: Inputs) -> View:
-    """A view and a weak view of the same image. Shape (2, 3, size, size)."""
+    """Return a view that stacks a given view and a weak view of the same image. Shape (2, 3, size, size)."""
     views = (make_view(inputs), weak_view(inputs))
     return View(views[0].fixed, partial(_stack_views, [view.rest for view in views]))
 
 
 def label_view(inputs: Inputs, count: int) -> View:
-    """The plain view and `count - 1` weak views of the same image. Shape (count, 3, size, size)."""
+    """Return a view that stacks the plain view and `count - 1` weak views. Shape (count, 3, size, size)."""
     return View(None, partial(_stack_views, [plain_view(inputs), *[weak_view(inputs)] * (count - 1)]))
 
 
@@ -104,20 +104,20 @@ def _natural(size: int, mode: InterpolationMode) -> tuple[Transforms, Transforms
 
 
 def _symbols(size: int, mode: InterpolationMode) -> tuple[Transforms, Transforms]:
-    """For signs and drawings: mirroring or rotating would change the class; padding continues the ground."""
+    """For signs and drawings: no flips or rotations, which could change the class. Padding continues the background."""
     resize = v2.Resize((size, size), interpolation=mode)
     crop = v2.RandomResizedCrop(size, scale=(0.7, 1.0), ratio=(0.9, 1.1), interpolation=mode)
     return [resize, v2.Pad(size // 16, padding_mode="edge")], [crop]
 
 
 def _aerial(size: int, mode: InterpolationMode) -> tuple[Transforms, Transforms]:
-    """For views from above, which have no upright."""
+    """For images from above, which have no upright orientation."""
     quarter_turns = v2.RandomChoice([v2.Identity(), *(v2.RandomRotation((a, a)) for a in (90, 180, 270))])
     fixed, random = _natural(size, mode)
     return fixed, [*random, quarter_turns]
 
 
-# Each gives the deterministic transforms, which come first, and the random ones.
+# Each function returns the deterministic transforms, which come first, and the random ones.
 AUGMENTATIONS: dict[str, Callable[[int, InterpolationMode], tuple[Transforms, Transforms]]] = {
     "natural": _natural,
     "symbols": _symbols,
@@ -134,6 +134,6 @@ def _transforms_of(inputs: Inputs) -> tuple[Callable[[Image.Image], Image.Image]
 
 
 def normalize(inputs: Inputs) -> Callable[[Tensor], Tensor]:
-    """A function that normalizes views for CLIP: uint8 to float32, of the same shape (..., 3, size, size)."""
+    """Return a function that normalizes views for CLIP: uint8 to float32, shape (..., 3, size, size)."""
     normalization = v2.Normalize(mean=list(inputs.mean), std=list(inputs.std))
     return v2.Compose([v2.ToDtype(torch.float32, scale=True), normalization])
