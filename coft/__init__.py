@@ -1,6 +1,6 @@
 """CoFT as a library: everything that can be used without Dassl.
 
-`adapt` and its kin are found on first use: the method alone needs no more than torch.
+The public names are imported on first use, so that the method alone needs only torch.
 """
 
 from __future__ import annotations

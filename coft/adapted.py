@@ -1,4 +1,4 @@
-"""What `coft.adapt` returns: a model, and what it says of the images that it was adapted to."""
+"""The result of `coft.adapt`: a model, and its predictions for the images that it was adapted to."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ LABELS = "labels.csv"
 
 
 class Adapted:
-    """A CLIP that was adapted to images without a label.
+    """A CLIP model that was adapted to unlabeled images.
 
     Args:
         model: The model.
-        labels: See `labels_`.
-        folder: Of the run, if it has one.
+        labels: Predictions for the images; see `labels_`.
+        folder: Output folder of the run, if it has one.
 
     Attributes:
-        model: What predicts: encoders, vectors of the classes, preprocessing.
-        folder: Of the run: of `coft.adapt` with an output, or what `load` was given; else None.
-        labels_: A row for each image that was given: `path` (or `number`, of images in memory), `class`, `confidence`
-            (the probability of the class), `p_clean` (how likely the class is right, by the negative prompts), `kept`
-            (whether a peer's last filter kept this class as the image's pseudo-label).
+        model: The model: encoders, class vectors and preprocessing.
+        folder: Folder of the run: the output of `coft.adapt`, or the folder that `load` read; None without one.
+        labels_: One row per input image: `path` (`number` for images in memory), `class`, `confidence` (probability of
+            the class), `p_clean` (probability that the class is right, by the negative prompts), `kept` (whether a
+            peer's last filter kept this class as the image's pseudo-label).
 
     Example:
         ```python
@@ -64,31 +64,31 @@ class Adapted:
 
     @property
     def classes_(self) -> np.ndarray:
-        """Names of the classes, in the order of the columns of `predict_proba`. Shape (C,)."""
+        """Class names, in the order of the columns of `predict_proba`. Shape (C,)."""
         return np.array(self.model.classes, dtype=object)
 
     def predict(self, images: Any, batch_size: int = 64) -> np.ndarray:
-        """Name of the likeliest class of each image. Shape (n,).
+        """Return the name of the most likely class of each image. Shape (n,).
 
         Args:
-            images: A folder, paths, images of Pillow, arrays or tensors, or a torch Dataset.
-            batch_size: Images that go through the encoders at a time.
+            images: A folder, paths, Pillow images, arrays or tensors, or a torch Dataset.
+            batch_size: Number of images that go through the encoders at a time.
 
         Raises:
-            UserError: If an image cannot be read; it is named.
+            UserError: If an image cannot be read; the message names it.
         """
         return self.classes_[self.predict_proba(images, batch_size).argmax(axis=1)]
 
     def predict_proba(self, images: Any, batch_size: int = 64) -> np.ndarray:
-        """Probabilities of the classes. Shape (n, C), float32.
+        """Return the class probabilities of each image. Shape (n, C), float32.
 
         Args:
-            images: A folder, whose images come in order of their paths; or paths, images of Pillow, arrays or
+            images: A folder, whose images are read in the order of their paths; or paths, Pillow images, arrays or
                 tensors, or a torch Dataset.
-            batch_size: Images that go through the encoders at a time.
+            batch_size: Number of images that go through the encoders at a time.
 
         Raises:
-            UserError: If an image cannot be read; it is named.
+            UserError: If an image cannot be read; the message names it.
         """
         items, batch_size = sequence_of(images), whole_batch(batch_size)
         parts = [np.zeros((0, len(self.classes_)), dtype=np.float32)]
@@ -99,31 +99,31 @@ class Adapted:
         return np.concatenate(parts)
 
     def _batch(self, items: Any, chosen: Iterable[int]) -> Tensor:
-        """Some of the images that `sequence_of` gives, as the encoders read them. Shape (n, 3, size, size)."""
+        """Return the preprocessed images at the `chosen` positions of a sequence. Shape (n, 3, size, size)."""
         paths, view = holds_paths(items), self.model.view
         return self.model.batch([view(path_of(items, i) if paths else item_of(items, i)) for i in chosen])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the model (safetensors and JSON) and its labels to a folder, which may hold an earlier one.
+        """Write the model (safetensors and JSON) and its labels to a folder. A model that it holds is replaced.
 
         Raises:
-            UserError: If it cannot be written.
+            UserError: If the folder cannot be written to.
         """
         place = given_path(folder, "folder")
         with writing(place):
             write_table(self.labels_, place / LABELS)
-        save(self.model, place / FOLDER)  # last: where it is, all is there
+        save(self.model, place / FOLDER)  # last, so that a folder with a model is complete
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Adapted:
-        """Load what `save` wrote, or a run's model; a run of the commands has no `labels_` here.
+        """Load a model that `save` or a run has written. `labels_` is empty if the folder has no `labels.csv`.
 
         Args:
-            folder: Of `save`, or output folder of a run.
-            device: Where it computes.
+            folder: Folder that was passed to `save`, or the output folder of a run.
+            device: Device of the model.
 
         Raises:
-            UserError: If there is no model, or it is damaged.
+            UserError: If the folder has no model, or a damaged one, or the device is not available.
         """
         place = given_path(folder, "folder")
         try:
@@ -150,28 +150,29 @@ class Adapted:
         int8: bool = False,
         images: Any = None,
     ) -> list[str]:
-        """Write the model in a form that others read, with a card; as the command `coft export`.
+        """Export the model to another format, with a model card. Equivalent to the command `coft export`.
 
         Args:
-            folder: Empty, or not there yet.
-            to: "open_clip", "onnx" or "head".
-            peers: "average", "both", "a" or "b"; "" for the default of `to`.
-            single: Take the encoder that gives this model's classes most often.
-            int8: Write a second ONNX file in int8.
-            images: On which the export is compared with this model, as of `coft.adapt`; without them those of
-                `labels_`, where they are files.
+            folder: Output folder, empty or not yet existing.
+            to: Format: "open_clip", "onnx" or "head".
+            peers: Peers to export: "average", "both", "a" or "b"; "" for the default of `to`.
+            single: Whether to take the encoder that gives this model's classes most often.
+            int8: Whether to write a second ONNX file in int8.
+            images: Images on which the export is compared with this model, in any form that `coft.adapt` takes.
+                Default: images of the run's folder, or else the files of `labels_`.
 
         Returns:
-            What was measured, a line each.
+            The measurements, one line each.
 
         Raises:
-            UserError: If it cannot be written, or the model has no such form. Then nothing is written.
+            UserError: If the folder cannot be written to, or the model cannot be exported to the format. Nothing is
+                written then.
         """
         export_options, model = ExportOptions(to, peers, single, int8), self._plain()
         return export(model, given_path(folder, "folder"), export_options, partial(self._sample, model, images))
 
     def _plain(self) -> AdaptedModel:
-        """The model on the CPU, in fp32."""
+        """Return the model on the CPU, in fp32."""
         if self.model.device.type == "cpu" and self.model.precision == "fp32":
             return self.model
         with TemporaryDirectory() as place:
@@ -189,13 +190,13 @@ class Adapted:
         return replace(run_sample, images=views_of(model, existing_files(self.labels_.get("path", [])))[0])
 
     def report(self) -> Path:
-        """Write `report.html` of the run anew; as the command `coft report`.
+        """Write `report.html` of the run again. Equivalent to the command `coft report`.
 
         Returns:
-            Where it is.
+            Path of the report.
 
         Raises:
-            UserError: If the run has no folder, or is not whole.
+            UserError: If the run has no folder, or is incomplete.
         """
         if self.folder is None:
             raise UserError("report: the run has left nothing to show; give coft.adapt an output folder")
@@ -206,7 +207,7 @@ NO_LABELS = pd.DataFrame(columns=["path", "class", "confidence", "p_clean", "kep
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """Read `labels_` from a file; texts such as "NA" are names like any other."""
+    """Read `labels_` from a file. A path or class called "NA" is kept as text, not read as a missing value."""
     labels: pd.DataFrame = read_table(path, dtype={"path": str, "class": str}, na_values={"p_clean": [""]})
     if missing := [name for name in NO_LABELS if name not in labels and name != "path"]:
         raise ValueError(f"it has no column {missing[0]!r}")

@@ -1,6 +1,7 @@
-"""`coft.adapt`: fine-tune CLIP to images without a label, from Python, without Dassl.
+"""`coft.adapt`: fine-tune CLIP on unlabeled images, from Python, without Dassl.
 
-The same settings and seed give the same bits as the command: `bash scripts/coft.sh folder --images DIR --classes ...`.
+Results are bit-identical to those of `bash scripts/coft.sh folder --images DIR --classes ...` with the same settings
+and seed.
 """
 
 from __future__ import annotations
@@ -57,28 +58,28 @@ def adapt(
     method: str = "coft",
     **settings: Any,
 ) -> Adapted:
-    """Fine-tune a CLIP to images of which nobody has said the class.
+    """Fine-tune a CLIP model on unlabeled images.
 
     Args:
-        images: A folder, flat or nested; paths; images of Pillow; arrays or tensors; or a torch Dataset
-            (`coft.images.image_sources.sequence_of` has the shapes). An image that comes several times is learned from
-            once.
-        classes: Names of the classes: texts, one text with commas, a file with a name on each line; or sentences that
-            describe each class, by its name, which CoFT+ reads. "sofa | couch" is one class, sofa, with a synonym.
-        backbone: A CLIP by its name or path, as of `--backbone`.
-        output: Folder for the model and its labels. With one, a run that was stopped goes on: call it again.
-        seed: Of everything random. The state of the global generators is neither read nor changed.
-        progress: Whether to say what is done, with a bar of the whole run on a terminal or in a notebook, and elsewhere
-            a line now and then on standard error. A program that has set up logging gets the lines in its log.
+        images: A folder, flat or nested; paths; Pillow images; arrays or tensors; or a torch Dataset
+            (`coft.images.image_sources.sequence_of` lists the shapes). Duplicates of an image are trained on once.
+        classes: Class names: a list, one text with commas between the names, or a file with one name per line; or a
+            mapping from each name to sentences that describe the class, which CoFT+ reads. "sofa | couch" is the class
+            "sofa" with a synonym.
+        backbone: Name or path of a CLIP model, as for `--backbone`.
+        output: Folder for the model and its labels. With it, a run that was stopped resumes when called again.
+        seed: Seed of all random numbers. The state of the global generators is neither read nor changed.
+        progress: Whether to report progress: with a bar for the whole run on a terminal or in a notebook, otherwise
+            with occasional lines on standard error. If the program has set up logging, the lines go to its log.
         method: "coft" or "coft+".
-        **settings: Keys of the config in lower case, two underscores for a dot: `phase1__epochs=2`,
-            `input__size=(128, 128)`. Those of the method go without their section.
+        **settings: Keys of the config in lower case, with two underscores for a dot: `phase1__epochs=2`,
+            `input__size=(128, 128)`. Settings of the method are written without the name of their section.
 
     Returns:
         The model, with a label for each image.
 
     Raises:
-        UserError: Naming what cannot be read, or a setting that is wrong.
+        UserError: If an input cannot be read, or a setting is wrong; the message names it.
 
     Example:
         ```python
@@ -90,21 +91,21 @@ def adapt(
     if not isinstance(progress, bool):
         raise UserError(f"progress is {shown(progress)}; expected True or False")
     cfg = settle(spec, backbone, seed, "" if output is None else str(given_path(output, "output")), settings)
-    spec.settings_of(cfg)  # a mistake is to be known before images are read
+    spec.settings_of(cfg)  # report mistakes before images are read
     if output is not None and is_path(images) and (folder := given_path(images, "images")).is_dir():
         check_apart(folder, Path(cfg.OUTPUT_DIR), "output")
-    untouched = torch.random.fork_rng(devices=[])  # models are built with random weights at first
+    untouched = torch.random.fork_rng(devices=[])  # models are initialised with random weights
     with bars(progress), lines(progress), untouched:
         return Run(cfg, spec, names, collect_images(images)).adapted()
 
 
 class Run:
-    """One run of a method on images that a program gave.
+    """One run of a method on the images passed to `adapt`.
 
     Args:
         cfg: All settings.
         spec: The method.
-        classes: Names, with synonyms, and sentences that describe them.
+        classes: Class names, with synonyms and descriptions.
         image_set: The images.
     """
 
@@ -116,7 +117,7 @@ class Run:
         self.images: UnlabeledImages = unlabeled_images(cfg, image_set.distinct(), hashes, image_set.read)
 
     def adapted(self) -> Adapted:
-        """Train, or go on; predict; and write what there is to write."""
+        """Train or resume, predict, and write the results if there is an output folder; load a finished run."""
         if not self.folder:
             return self._made()
         ensure_folder(self.folder, "output")
@@ -183,10 +184,10 @@ class Run:
             log_of_run.add(epoch + 1, stage)
             state.write(self.folder, epoch + 1, self.session)
 
-    # ---------------------------------------------------------------- the end
+    # ---------------------------------------------------------------- results
 
     def _labels(self, model: AdaptedModel) -> pd.DataFrame:
-        """What the model says of each image that was given; see `Adapted`."""
+        """Predict each input image; see `Adapted.labels_`."""
         pool, image_set = self.images.pool, self.image_set
         places = {name: index for index, name in enumerate(pool.paths)}
         first = image_set.first_of_content
@@ -216,7 +217,7 @@ class Run:
         )
 
     def _write_results(self, folder: Path, labels: pd.DataFrame) -> None:
-        """Write `predictions.csv`, `classes.txt`, `summary.json`, and of image files `report.html`."""
+        """Write `predictions.csv`, `classes.txt`, `summary.json`, and for image files `report.html`."""
         named = labels.rename(columns={"number": "path"})[["path", "class", "confidence"]]
         write_table(named, folder / "predictions.csv", float_format="%.6f", lineterminator="\r\n")
         write_classes(folder / CLASSES, self.classes)
@@ -234,5 +235,5 @@ class Run:
             try:
                 self.session.write_image_facts(folder)
                 write_report(folder)
-            except Exception as error:  # all results are on disk already
+            except Exception as error:  # the results are on disk already
                 warn_of_report(error)

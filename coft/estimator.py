@@ -1,4 +1,4 @@
-"""`CoFTClassifier`: `coft.adapt` in scikit-learn's form."""
+"""`CoFTClassifier`: `coft.adapt` as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .engine.class_names import Given
 
 
 class CoFTClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier of images that is fitted without a label.
+    """An image classifier that is fitted without labels.
 
     Args:
-        classes: Names of the classes; see `coft.adapt`.
+        classes: Class names; see `coft.adapt`.
         method: "coft" or "coft+".
-        backbone: A CLIP by its name or path.
-        settings: Settings by their names in Python, such as {"phase1__epochs": 2}.
-        random_state: Seed of everything random, a whole number.
+        backbone: Name or path of a CLIP model.
+        settings: Settings by their Python names, such as {"phase1__epochs": 2}.
+        random_state: Seed of all random numbers, an integer.
         output: Folder for the model and its labels.
-        progress: Whether to show a bar.
+        progress: Whether to report progress; see `coft.adapt`.
 
     Attributes:
-        adapted_: What `coft.adapt` returned.
-        classes_: Names of the classes, in the order of the columns of `predict_proba`. Shape (C,).
-        labels_: A row for each image of `fit`; see `Adapted`.
+        adapted_: Result of `coft.adapt`.
+        classes_: Class names, in the order of the columns of `predict_proba`. Shape (C,).
+        labels_: One row per image that was passed to `fit`; see `Adapted`.
 
     Example:
         ```python
@@ -70,11 +70,11 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
         """Adapt the backbone to images.
 
         Args:
-            X: Images, as of `coft.adapt`: a folder, paths, Pillow's, arrays, a Dataset.
-            y: Not read.
+            X: Images, in any form that `coft.adapt` takes: a folder, paths, Pillow images, arrays, a Dataset.
+            y: Ignored.
 
         Raises:
-            UserError: Naming what cannot be read, or a setting that is wrong.
+            UserError: If an input cannot be read, or a setting is wrong; the message names it.
         """
         settings = {} if self.settings is None else self.settings
         try:
@@ -90,27 +90,27 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Name of the likeliest class of each image. Shape (n,).
+        """Return the name of the most likely class of each image. Shape (n,).
 
         Raises:
-            NotFittedError: Before `fit`.
-            UserError: If an image cannot be read; it is named.
+            NotFittedError: If called before `fit`.
+            UserError: If an image cannot be read; the message names it.
         """
         check_is_fitted(self)
         return self.adapted_.predict(X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the classes. Shape (n, C), float32.
+        """Return the class probabilities of each image. Shape (n, C), float32.
 
         Raises:
-            NotFittedError: Before `fit`.
-            UserError: If an image cannot be read; it is named.
+            NotFittedError: If called before `fit`.
+            UserError: If an image cannot be read; the message names it.
         """
         check_is_fitted(self)
         return self.adapted_.predict_proba(X)
 
     def __sklearn_tags__(self) -> Any:
-        """Say that X is images and that no y is needed."""
+        """Declare that X holds images and that no y is required."""
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array, tags.input_tags.string = False, True, True
         tags.target_tags.required = False

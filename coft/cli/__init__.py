@@ -1,1 +1,1 @@
-"""The command `coft` of an installed package."""
+"""The command `coft` of the installed package."""

@@ -1,4 +1,4 @@
-"""`python -m coft.cli`: the command `coft`, also where it is not installed."""
+"""`python -m coft.cli`: the command `coft`, which also works where the package is not installed."""
 
 from coft.cli.main import run
 

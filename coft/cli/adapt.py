@@ -21,7 +21,7 @@ Stop it whenever you like: the same command goes on from the last finished epoch
 
 
 def make_parser(**options: Any) -> Parser:
-    """Build the parser of the command.
+    """Build the argument parser of the command.
 
     Args:
         **options: Further arguments of `argparse.ArgumentParser`.
@@ -57,10 +57,10 @@ def make_parser(**options: Any) -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Adapt a CLIP, and print where the labels are.
+    """Adapt a CLIP model, and print the path of the labels.
 
     Args:
-        argv: Arguments of the command.
+        argv: Command-line arguments.
 
     Returns:
         The exit code.
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: If an argument or a file is wrong.
     """
     args = make_parser().parse_intermixed_args(argv)
-    check_there(given_path(args.images, "IMAGES"))  # before torch is imported, which takes seconds
+    check_there(given_path(args.images, "IMAGES"))  # before importing torch, which takes seconds
     from coft.api import adapt
     from coft.engine.config import parse, spec_of
 

@@ -1,4 +1,4 @@
-"""The command `coft`: its first word is a subcommand. The modules of a subcommand are imported when it is called."""
+"""The command `coft` and its subcommands. Modules of a subcommand are imported only when it is called."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ coft COMMAND --help says what a command takes, coft --version which this is."""
 
 
 def _checkout_command(name: str) -> Command:
-    """A subcommand that needs data sets and trainers of a checkout, which an installed package does not have."""
+    """Make a subcommand that runs a script of a checkout: it needs data sets and trainers that the package lacks."""
 
     def call(argv: Sequence[str]) -> int:
         if INSTALLED:
@@ -61,12 +61,12 @@ def _review(argv: Sequence[str], *told: Any) -> int:
 
 
 def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
-    """Write the report of a run.
+    """Write the report of a finished run.
 
     Args:
-        argv: Arguments of the command.
+        argv: Command-line arguments.
         program: Name of the command in help and messages.
-        resolve: Turns a path argument into a path.
+        resolve: Function that resolves a path argument.
 
     Returns:
         The exit code.
@@ -82,7 +82,7 @@ def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[
 
 
 def settings(argv: Sequence[str]) -> int:
-    """Print the settings of a method, each as `coft adapt` takes it: name, value of a backbone, meaning."""
+    """Print the settings of a method in the form that `coft adapt` takes: name, value for a backbone, meaning."""
     from coft.core.settings import flatten
     from coft.engine.config import METHODS, keys_by_python_name, settle, spec_of
 
@@ -103,7 +103,7 @@ def settings(argv: Sequence[str]) -> int:
 
 
 def completion(argv: Sequence[str]) -> int:
-    """Print the script with which a shell completes the command."""
+    """Print the shell completion script of the command."""
     import shtab
 
     parser = Parser(
@@ -120,7 +120,7 @@ def completion(argv: Sequence[str]) -> int:
     return 0
 
 
-# A script tells them its name, and how a path is found from where it was called.
+# Scripts call these as well, and pass their own name and a function that resolves paths from the caller's folder.
 OF_RUNS: dict[str, Command] = {"predict": _predict, "export": _export, "report": report, "review": _review}
 COMMANDS: dict[str, tuple[Command, str]] = {
     "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
@@ -137,28 +137,28 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 
 
 def overview() -> str:
-    """The text of `coft --help`."""
+    """Return the text of `coft --help`."""
     width = max(map(len, COMMANDS))
     return OVERVIEW.format(commands="\n".join(f"  {name:{width}}  {help}" for name, (_, help) in COMMANDS.items()))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a subcommand; every error is one line on standard error.
+    """Run a subcommand, and report a user error as one line on standard error.
 
     Args:
         argv: The subcommand and its arguments.
 
     Returns:
-        The exit code: 0; 2 for a mistake of the user; 130 for an interrupt.
+        The exit code: that of the subcommand (0 on success), 2 for a user error, 130 for an interrupt.
     """
     return guarded(lambda: call_command(argv), "interrupted; the same command goes on from the last finished epoch")
 
 
 def call_command(argv: Sequence[str]) -> int:
-    """Call the subcommand that the first argument names, or say which there are.
+    """Call the subcommand that the first argument names, or print the overview of all subcommands.
 
     Raises:
-        UserError: If there is no such subcommand.
+        UserError: If the subcommand is unknown.
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
