@@ -1,4 +1,4 @@
-"""What a user wrote, in a config file or on the command line: texts, until the type of a key says how to read them."""
+"""Config files and command-line values: read as text first, then converted by the declared type of each key."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .settings import Key, shown
 from .yaml_text import NamedOnce, check_aliases, reason
 
 SUFFIXES = (".yaml", ".yml")
-LARGEST = 1 << 20  # bytes; no config has as many
+LARGEST = 1 << 20  # bytes; upper bound of the size of a config file
 PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str")}
 NOTHING = ("", "~", "null", "Null", "NULL")
-BOOLS = {"true": True, "false": False}  # as YAML writes them
+BOOLS = {"true": True, "false": False}  # spelling of YAML
 QUOTED = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*""", re.S)
 EXAMPLE = "expected sections with keys, such as OPTIM: {LR: 0.1}"
 
 
 class Loader(NamedOnce, yaml.BaseLoader):
-    """YAML of sections, lists and texts, in which a key that stands twice is a mistake, and so is a tag."""
+    """YAML loader that returns all scalars as strings, and rejects duplicate keys and tags."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Make what a node says; None of nothing."""
+        """Construct the value of a node; None for an empty or null scalar."""
         if node.tag not in PLAIN:
             raise yaml.MarkedYAMLError(problem=f"{shown(node.tag)} is a tag", problem_mark=node.start_mark)
         if isinstance(node, yaml.ScalarNode) and node.style is None and node.value in NOTHING:
@@ -40,14 +40,14 @@ def read_config(flag: str, path: str) -> dict[Any, Any]:
     """Read a config file.
 
     Args:
-        flag: What named it, for errors.
+        flag: Option that named the file, for error messages.
         path: The file.
 
     Returns:
-        What it says, nested, of texts; empty if it says nothing.
+        Its content, nested, with strings as values; empty for an empty file.
 
     Raises:
-        UserError: If it cannot be read, or is no mapping in YAML.
+        UserError: If the file cannot be read, or does not hold a YAML mapping.
     """
     try:
         content = yaml.load(_text(flag, Path(path)), Loader)
@@ -64,10 +64,10 @@ def read_config(flag: str, path: str) -> dict[Any, Any]:
 
 
 def _text(flag: str, file: Path) -> str:
-    """Read a file as text.
+    """Read a config file as text.
 
     Raises:
-        UserError: If it is missing, no YAML by its name, too large, or no text.
+        UserError: If it is missing, has no suffix of YAML, is too large, or is not UTF-8.
     """
     if file.suffix not in SUFFIXES:
         raise UserError(f"{flag} {file}: a config is YAML and its name ends in {' or '.join(SUFFIXES)}; rename it")
@@ -83,7 +83,7 @@ def _text(flag: str, file: Path) -> str:
 
 
 def literal(text: str) -> Any:
-    """What Python reads in a text, such as a number or a list; the text itself if it is nothing of the kind."""
+    """Evaluate a text as a Python literal (or a boolean of YAML); return the text itself if it is neither."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -93,7 +93,7 @@ def literal(text: str) -> Any:
 
 
 def evaluated(key: Key, value: Any) -> Any:
-    """What a text says that stands for a key, or of a list the texts that are its entries."""
+    """Evaluate the text given for a key, and text entries of a list, unless the key's type is text."""
     if isinstance(value, str) and (key.is_list or key.kind is not str):
         value = literal(value)
     if isinstance(value, (list, tuple)) and key.kind is not str:
@@ -102,5 +102,5 @@ def evaluated(key: Key, value: Any) -> Any:
 
 
 def unquoted(text: str) -> Any:
-    """A text from the command line as it is, without quotes around it; what Python reads as a list is no text."""
+    """Remove the quotes around a text from the command line. A text that begins with a bracket is evaluated."""
     return literal(text.strip()) if QUOTED.fullmatch(text) or text.startswith(("[", "(", "{")) else text

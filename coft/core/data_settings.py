@@ -1,6 +1,6 @@
 """Settings of images, data sets and loaders: Dassl's sections INPUT, DATASET and DATALOADER, and our keys in them.
 
-What nothing here reads of Dassl's keys is not declared; it has Dassl's default, and is checked by the type of that.
+Keys of Dassl that the project does not read are not declared. They keep Dassl's default, and its type is checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRANSFORMS = (
 
 @dataclass(frozen=True)
 class Input:
-    """How images are read, and how labelled ones are augmented."""
+    """Reading of images, and augmentation of labelled ones."""
 
     size: tuple[int, ...] = setting(
         (),
@@ -73,7 +73,7 @@ class Input:
     augment: str = setting("natural", "what the pictures are, which says how to augment", choices=PICTURES, adapt=True)
 
     def misfits(self) -> Iterator[tuple[str, str]]:
-        """A blur has a middle, and mirrors the image at its edges, and so must be smaller."""
+        """Yield keys with invalid values. A blur kernel has an odd width, and mirrors less than the image's size."""
         if sorted(self.rrcrop_scale) != [*self.rrcrop_scale]:
             yield "RRCROP_SCALE", "expected the smaller share first"
         if self.gb_k % 2 == 0:
@@ -84,7 +84,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Which images."""
+    """The data set, and the images that are taken from it."""
 
     root: str = setting("", "folder of all data sets; empty: data", free=True)
     name: str = setting("", "name of the data set, as configs/datasets has it")
@@ -117,7 +117,7 @@ class TrainLoader:
     n_ins: int = setting(16, "RandomClassSampler: images of each class of a batch", at_least=1)
 
     def misfits(self) -> Iterator[tuple[str, str]]:
-        """A batch is shared out evenly."""
+        """Yield keys with invalid values. A batch must hold N_INS images of a class, or as many from each domain."""
         if self.sampler == "RandomClassSampler" and self.batch_size < self.n_ins:
             yield "BATCH_SIZE", f"RandomClassSampler needs at least N_INS, which is {self.n_ins}"
         if self.sampler == "RandomDomainSampler" and self.n_domain and self.batch_size % self.n_domain:
@@ -126,7 +126,7 @@ class TrainLoader:
 
 @dataclass(frozen=True)
 class UnlabeledLoader(TrainLoader):
-    """Batches of Dassl's unlabeled images; trainers of the project draw their own, of TRAIN_X.BATCH_SIZE."""
+    """Dassl's batches of unlabeled images. The project's trainers draw their own, of size TRAIN_X.BATCH_SIZE."""
 
     batch_size: int = setting(32, "images of a batch", at_least=1)
     same_as_x: bool = setting(True, "as TRAIN_X")
@@ -144,7 +144,7 @@ class TestLoader:
 
 @dataclass(frozen=True)
 class Dataloader:
-    """Batches."""
+    """Data loaders."""
 
     num_workers: int = setting(
         4, "processes that read images, no more than there are cores; 0: none", at_least=0, free=True, adapt=True

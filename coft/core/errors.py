@@ -1,4 +1,4 @@
-"""The error that ends a run with one line and exit code 2."""
+"""Errors that the user can fix: they end a run with one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .sanitize import one_line
 
 
 class UserError(Exception):
-    """Something that the user can mend: the message names it, says what was expected and what to do.
+    """An error that the user can fix. The message names the cause, what was expected, and what to do.
 
-    Data loader workers re-raise an exception with their whole traceback as its message; `line` takes
-    the last part of it, which is the message that was meant.
+    Data loader workers re-raise an exception with their whole traceback as its message; `line` extracts the original
+    message from it.
     """
 
     @property
     def line(self) -> str:
-        """The message, as one line that may be shown: escaped, without secrets."""
+        """The message as one line that is safe to print: control characters escaped, secrets hidden."""
         text = str(self).strip()
         if text.startswith("Caught ") and "Traceback" in text:
             text = text.rsplit("UserError: ", maxsplit=1)[-1]
@@ -27,7 +27,7 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments that says in one line what is wrong. Flags are not shortened."""
+    """Argument parser that reports an error in one line. Abbreviated flags are not accepted."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
@@ -42,22 +42,22 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; {hint}")
 
 
-FEW = 40  # names that fit into a line
+FEW = 40  # number of choices up to which all are listed
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The one of the known names that is near to a name, in any case; empty if none is."""
+    """Return the choice that is most similar to a name, ignoring case; empty if none is similar."""
     lowered = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     return lowered[near[0]] if near else ""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Name the nearest of the known names, or all of them where none is near; of many, the five least far.
+    """Suggest the most similar choice. If none is similar, list all choices, or the five nearest of many.
 
     Args:
-        name: What the user wrote.
-        choices: What would have been accepted.
+        name: Name that the user wrote.
+        choices: Accepted names.
 
     Returns:
         A clause to append to an error message.

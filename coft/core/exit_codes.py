@@ -1,4 +1,4 @@
-"""How a command ends: the one place that turns errors into a line and an exit code."""
+"""Exit of a command: the only place where errors are turned into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .memory import lacks_memory
 log = logging.getLogger(__name__)
 MISTAKE, INTERRUPTED = 2, 130
 NO_MEMORY = "there is not enough memory; take smaller batches or images, or end other programs"
-OF_THE_MACHINE = {  # what a RuntimeError says, and what it means
+OF_THE_MACHINE = {  # part of a RuntimeError's message: explanation for the user
     "DataLoader worker": "a process that reads images was ended by the system: too little memory, or too little of "
     "/dev/shm (docker run --shm-size 2g); make room, or set DATALOADER.NUM_WORKERS 0",
     "inline_container.cc": "a file of weights in the output folder cannot be written whole; make room on the disk, "
@@ -34,27 +34,28 @@ REMEDIES = {
 
 
 def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same command goes on") -> int:
-    """Do the work of a command, and turn what can go wrong into one line on standard error.
+    """Run a command, and report an error that the user can fix as one line on standard error.
 
     Args:
-        work: Returns the exit code.
-        interrupted: What to say after Ctrl-C.
+        work: The command; returns the exit code.
+        interrupted: Message after Ctrl-C.
 
     Returns:
-        The exit code: that of the work, 2 for what the user can mend, 130 after an interrupt, 0 if nobody reads on.
+        The exit code: that of `work`, 2 for a user error, 130 after an interrupt, 0 if the reader of standard output
+        has closed it.
     """
     fill_streams()
     threading.excepthook = end_of_thread
-    with suppress(AttributeError):  # a stream that somebody put there
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file's name may be no text
+    with suppress(AttributeError):  # a stream that was substituted for sys.stdout
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file name may be invalid text
     try:
         code = work()
-        sys.stdout.flush()  # a full disk is to be said here, and not while Python ends
+        sys.stdout.flush()  # report a full disk here, not during interpreter shutdown
         return code
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # what reads our output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         silence()
         return 0
     except Exception as error:
@@ -67,30 +68,30 @@ def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same c
 
 
 def fill_streams() -> None:
-    """Open what is closed of the standard streams: else a file of ours gets its number, and warnings of libraries."""
+    """Reopen closed standard streams: else another file would get their number, and with it warnings of libraries."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # Python found it closed
             setattr(sys, name, os.fdopen(os.dup(number), "w" if number else "r"))
 
 
 def end_of_thread(args: threading.ExceptHookArgs) -> None:
-    """Say nothing of a library's thread that ends since the disk is full; the work meets that itself."""
+    """Ignore an OSError that ends a library's thread, such as a full disk: the main thread meets it as well."""
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)
 
 
 def silence() -> None:
-    """Let what is still to be said on standard output go nowhere: nobody reads it."""
+    """Redirect standard output to the null device, for its reader has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """What a user can mend, as such an error; None for anything else, which is a mistake of ours."""
+    """Convert an error that the user can fix to a UserError; None for any other, which is a bug."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError):
@@ -108,7 +109,7 @@ def as_user_error(error: Exception) -> UserError | None:
 
 
 def of_system(error: OSError) -> UserError:
-    """What the operating system refused, with its file and what to do."""
+    """Convert an error of the operating system to a UserError that names the file and a remedy."""
     place = error.filename if error.filename is not None else "a file"
     name = os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else str(place)
     remedy = REMEDIES.get(error.errno or 0, "see to the path and the disk")

@@ -1,4 +1,4 @@
-"""An output folder belongs to one experiment; what is written there is written whole or not at all."""
+"""Output folders: each belongs to one experiment, and its files are written atomically."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from coft.core.settings import flatten
 from coft.core.yaml_text import parse_yaml
 
 CONFIG = "config.yaml"
-MOST_CONFIG = 1 << 24  # bytes: a list of classes may be in it
-KEPT = {"kept": "zero-shot CLIP"}  # of a summary, where nothing was trained; reports read it
-TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # named first of what differs
+MOST_CONFIG = 1 << 24  # bytes: it may hold a list of classes
+KEPT = {"kept": "zero-shot CLIP"}  # entry of the summary of a run that trained nothing; reports read it
+TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # differences of these keys are reported first
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all; a number that is none (NaN) becomes null."""
+    """Write JSON atomically. NaN and infinity become null."""
     with replacing(path) as draft:
         draft.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain(content: Any) -> Any:
-    """What JSON can hold of a content: a number that is none (NaN) becomes null."""
+    """Return a copy that JSON can represent: NaN and infinity become None."""
     if isinstance(content, dict):
         return {key: plain(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -42,10 +42,10 @@ def plain(content: Any) -> Any:
 
 
 def saved_config(folder: Path) -> dict[str, Any] | None:
-    """Settings of the experiment that an output folder holds, flattened; None if it holds none.
+    """Return the flattened settings of the experiment in an output folder; None if it has none.
 
     Raises:
-        UserError: If they cannot be read.
+        UserError: If the settings cannot be read.
     """
     path = folder / CONFIG
     try:
@@ -61,30 +61,31 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
 RESULTS = ("*.pth.tar*", "*/*.pth.tar*", "*/checkpoint", "resume.pt", "model", "summary.json", "*predictions.csv")
 
 
-REPLACED = (  # what a run writes
+REPLACED = (  # files and folders that a run writes, and would overwrite
     *("labels.csv", "predictions.csv", "pseudo_labels.csv", "metrics.csv", "skipped.csv", "doubtful_names.csv"),
     *("classes.txt", "summary.json", "report.html", "curves.png", "model", "resume.pt"),
 )
 
-OF_RUNS = (CONFIG, "log.txt*", "tensorboard", *REPLACED)  # what is there before the first checkpoint, or may be
+OF_RUNS = (CONFIG, "log.txt*", "tensorboard", *REPLACED)  # entries that may exist before the first checkpoint
 
 
 def has_results(folder: Path) -> bool:
-    """Whether a run has left anything in a folder that took it time: models, a state to go on from, predictions."""
+    """Return whether a folder holds results of a run: models, a state to resume from, a summary or predictions."""
     return any(next(folder.glob(pattern), None) for pattern in RESULTS)
 
 
 def claim(cfg: Any, flag: str = "--output-dir") -> None:
-    """Take an output folder for an experiment, or go on with the same one.
+    """Claim an output folder for an experiment, or confirm that it already belongs to this one.
 
-    A folder is an experiment's once that has finished an epoch: settings and a log alone are of a mistake.
+    A folder belongs to an experiment once the experiment has results. If another one left only settings and a log, it
+    was started by mistake, and they are removed.
 
     Args:
         cfg: All settings.
-        flag: What names the folder, for the error message.
+        flag: Option that names the folder, for error messages.
 
     Raises:
-        UserError: If the folder holds another experiment, or cannot be made.
+        UserError: If the folder holds another experiment or files that a run would overwrite, or cannot be created.
     """
     folder = Path(cfg.OUTPUT_DIR)
     ensure_folder(folder, flag)
@@ -123,10 +124,10 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
 
 
 def versions(toolbox: str) -> dict[str, str]:
-    """Versions of what results may depend on.
+    """Return the versions of all software that results may depend on.
 
     Args:
-        toolbox: The `dassl` in use.
+        toolbox: Version of `dassl` in use.
     """
     packages = ("torch", "torchvision", "numpy", "pillow", "clip-anytorch", "scikit-learn")
     versions_of = {"coft": coft.__version__, "commit": commit(), "python": platform.python_version(), "dassl": toolbox}
@@ -139,13 +140,14 @@ def versions(toolbox: str) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Short name of the project's commit.
+    """Return the abbreviated hash of the project's commit.
 
     Returns:
-        It ends in "-dirty" where files differ from the commit. Empty where the project is no checkout, or without git.
+        The hash, with the suffix "-dirty" if tracked files differ from the commit; empty outside a checkout, or without
+        git.
     """
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # installed somewhere, perhaps within a checkout of another project
+    if not (root / ".git").exists():  # an installed package, perhaps within a checkout of another project
         return ""
     call = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     try:
@@ -156,14 +158,14 @@ def commit() -> str:
 
 
 class OtherRunError(UserError):
-    """What was saved is of another run."""
+    """Error of a checkpoint that belongs to another run."""
 
 
 def check_identity(saved: Mapping[str, str], present: Mapping[str, str]) -> None:
-    """Compare what a checkpoint was made with to what this run has.
+    """Check that a checkpoint was made with the same backbone, classes and images as this run.
 
     Raises:
-        OtherRunError: Naming the first difference.
+        OtherRunError: If not; the message names the first difference.
     """
     for key, value in present.items():
         if saved.get(key) != value:

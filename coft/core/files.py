@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files, and checks of the paths to write to."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from coft.core.forms import PathText
 from coft.core.paths import expanded
 from coft.core.settings import shown
 
-ABANDONED = 3600  # seconds after which a draft is nobody's
-PATIENCE = 5.0  # seconds in which the reader of a pipe may come
+ABANDONED = 3600  # seconds after which a draft counts as left behind by a killed process
+PATIENCE = 5.0  # seconds to wait for a reader of a pipe
 LEAST_ROOM = 4 << 20  # bytes
 CSV_END = "\r\n"
-MOST_LINKS = 40  # that lead from one to another, as the system takes them
-LONGEST_STEM = 64  # characters of a draft's name: a name may be as long as the system takes, its draft has more
+MOST_LINKS = 40  # length of a chain of symbolic links, as in the system
+LONGEST_STEM = 64  # characters of the target's stem in a draft's name, which must not exceed the system's limit
 
 
 def given_path(path: Any, name: str) -> Path:
-    """A path that a program gives, with the user's home for a ~.
+    """Validate a path passed by a program, and expand a leading ~.
 
     Args:
-        path: A text, or what stands for a path.
-        name: What the program calls it, for the error.
+        path: A string or path-like object.
+        name: Name of the argument, for error messages.
 
     Raises:
-        UserError: If it is none.
+        UserError: If it is not a valid path.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not PathText().takes(text):
@@ -44,14 +44,14 @@ def given_path(path: Any, name: str) -> Path:
 
 
 def ensure_folder(path: Path, flag: str) -> None:
-    """Make a folder with those above it.
+    """Create a folder and its parents.
 
     Args:
         path: The folder.
-        flag: What named it, for the error message.
+        flag: Option that named the folder, for error messages.
 
     Raises:
-        UserError: If it cannot be made.
+        UserError: If it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -60,12 +60,12 @@ def ensure_folder(path: Path, flag: str) -> None:
 
 
 def check_room(folder: Path) -> None:
-    """Refuse an output folder on a disk that is full: no run leaves less than that.
+    """Check that the disk of an output folder has `LEAST_ROOM` free bytes; every run writes more than that.
 
     Raises:
-        UserError: If hardly anything can be written there.
+        UserError: If it has less.
     """
-    with suppress(OSError):  # not every file system tells
+    with suppress(OSError):  # not every file system reports it
         disk = shutil.disk_usage(folder)
         if disk.total and disk.free < LEAST_ROOM:
             raise UserError(
@@ -74,15 +74,15 @@ def check_room(folder: Path) -> None:
 
 
 def check_apart(images: Path, output: Path, flag: str) -> None:
-    """Refuse an output folder among the images: what a run leaves there would be images of the next one.
+    """Check that the output folder is not inside the image folder, where the next run would take results for images.
 
     Args:
-        images: Folder that is looked through for images.
+        images: Folder that is searched for images.
         output: Output folder.
-        flag: What named the latter, for the error.
+        flag: Option that named the output folder, for error messages.
 
     Raises:
-        UserError: If it is within.
+        UserError: If it is inside.
     """
     if output.resolve().is_relative_to(images.resolve()):
         raise UserError(
@@ -92,10 +92,10 @@ def check_apart(images: Path, output: Path, flag: str) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that has something in it.
+    """Check that a folder is empty or does not exist.
 
     Raises:
-        UserError: If it does, or is a file, or is called what libraries that write models do not take.
+        UserError: If it is not empty, is a file, or has a name that is not UTF-8, which libraries for models refuse.
     """
     try:
         str(folder).encode()
@@ -106,10 +106,10 @@ def check_free(folder: Path) -> None:
 
 
 def check_there(images: Path) -> None:
-    """Refuse a place of images where nothing is.
+    """Check that the path of the images exists.
 
     Raises:
-        UserError: If nothing is there.
+        UserError: If it does not.
     """
     if not images.exists():
         raise UserError(f"images {images}: no such folder; check the path")
@@ -117,10 +117,10 @@ def check_there(images: Path) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Context in which results are written: what the disk refuses is one line for the user.
+    """Context in which results are written: an OSError becomes a UserError with a remedy.
 
     Raises:
-        UserError: If it refuses.
+        UserError: If something cannot be written.
     """
     try:
         yield
@@ -131,7 +131,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def remedy(error: Exception) -> str:
-    """What is to be done about something that could not be written."""
+    """Return what the user can do about an error in writing."""
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         return "choose a folder where you may write, or change its permissions"
     return "see to the disk"
@@ -139,16 +139,16 @@ def remedy(error: Exception) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under a temporary name beside it, and rename it when all is written.
+    """Write a file atomically: under a temporary name beside it, which is renamed when the file is complete.
 
-    Links are followed to the file that they name. What is no plain file, such as a pipe, standard output or the null
-    device, stays what it is, and gets all that was written.
+    Symbolic links are followed to their target. A special file, such as a pipe, standard output or the null device, is
+    not replaced: the complete content is copied to it.
 
     Yields:
         The temporary path, with the same suffix.
 
     Raises:
-        OSError: If nothing can be written there: at a folder, a disk, or a circle of links.
+        OSError: If the file cannot be written, or is a folder, a block device or a loop of links.
     """
     target = _followed(path)
     if _is_special(target):
@@ -167,21 +167,21 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.replace(target)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(draft), draft):
-            error.filename = str(path)  # what a user knows, not its draft
+            error.filename = str(path)  # the path that the user knows, not the draft
         raise
     finally:
-        with suppress(OSError):  # if it cannot be there, either, that is said already
+        with suppress(OSError):  # if the draft's path is unusable, an error has been raised already
             draft.unlink(missing_ok=True)
 
 
 def _open_special(path: Path) -> int:
-    """Open a pipe or a device for writing. A pipe's reader is waited for, but not for ever.
+    """Open a pipe or a device for writing. Wait up to `PATIENCE` seconds for a reader of a pipe.
 
     Returns:
-        The number of the open file.
+        The file descriptor.
 
     Raises:
-        OSError: If it cannot be opened, or nobody reads the pipe.
+        OSError: If it cannot be opened, or the pipe has no reader.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -197,7 +197,7 @@ def _open_special(path: Path) -> int:
 
 
 def _followed(path: Path) -> Path:
-    """Where the links of a path end. Those of the system, such as /dev/stdout, are an end."""
+    """Resolve the symbolic links of a path, but not those of the system, such as /dev/stdout."""
     for _ in range(MOST_LINKS):
         path = Path(os.path.realpath(path.parent), path.name)
         if not path.is_symlink() or _of_system(path):
@@ -211,10 +211,10 @@ def _of_system(path: Path) -> bool:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a file is there that is not to be replaced by another one.
+    """Return whether a path is a special file, which must not be replaced.
 
     Raises:
-        OSError: If it is a folder or a disk.
+        OSError: If it is a folder or a block device.
     """
     try:
         mode = path.stat().st_mode
@@ -226,7 +226,7 @@ def _is_special(path: Path) -> bool:
 
 
 def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
-    """Remove drafts that processes left which were killed while they wrote."""
+    """Remove drafts left behind by processes that were killed while writing."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if drafts.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
@@ -234,14 +234,14 @@ def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
 
 
 def check_place(flag: str, path: Path | None) -> None:
-    """Refuse a file that could not be written later, after a person's work.
+    """Check that a file can be written later, before the user spends work on its content.
 
     Args:
-        flag: What names the file.
-        path: The file that is to be written, if any.
+        flag: Option that names the file.
+        path: The file to be written, if any.
 
     Raises:
-        UserError: If there is no folder for it, or one that may not be written to.
+        UserError: If its folder does not exist or is not writable.
     """
     folder = None if path is None else Path(os.path.realpath(path)).parent
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
@@ -249,15 +249,15 @@ def check_place(flag: str, path: Path | None) -> None:
 
 
 def check_replaced(flag: str, path: Path | None, suffixes: Sequence[str]) -> None:
-    """Refuse to replace a file of another kind, such as the image that a shell makes of a pattern.
+    """Check that no file of another kind would be replaced, such as an image after a shell has expanded a pattern.
 
     Args:
-        flag: What names the file.
-        path: The file that is to be written, if any.
-        suffixes: Endings of files that may be replaced. Empty files, and those without an ending, may be, too.
+        flag: Option that names the file.
+        path: The file to be written, if any.
+        suffixes: Suffixes of files that may be replaced. Empty files, and files without a suffix, may be replaced too.
 
     Raises:
-        UserError: If there is a file with another ending.
+        UserError: If a file with another suffix exists.
     """
     if path is None or path.suffix.lower() in ("", *suffixes) or not path.is_file() or not path.stat().st_size:
         return
@@ -268,12 +268,12 @@ def check_replaced(flag: str, path: Path | None, suffixes: Sequence[str]) -> Non
 
 
 def write_table(table: Any, path: Path, **options: Any) -> None:
-    """Write a table of pandas as CSV, whole or not at all; names of files that are no text stay what they are.
+    """Write a DataFrame as CSV, atomically. File names that are not valid UTF-8 keep their bytes.
 
     Args:
         table: A DataFrame.
         path: The file.
-        **options: Of its `to_csv`.
+        **options: Arguments of `DataFrame.to_csv`.
     """
     unix = options.pop("lineterminator", "\n") == "\n"
     with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -281,10 +281,12 @@ def write_table(table: Any, path: Path, **options: Any) -> None:
 
 
 class UnixLines:
-    """A file for a writer of CSV, whose rows end as the standard says, so that it quotes a carriage return in a cell.
+    """File wrapper that turns CRLF at the end of CSV rows into LF.
+
+    The CSV writer itself must end rows with CRLF: only then does it quote a carriage return in a cell.
 
     Args:
-        file: Gets the rows, with Unix's end of a line.
+        file: File that receives the rows.
     """
 
     def __init__(self, file: TextIO) -> None:

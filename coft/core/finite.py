@@ -1,4 +1,4 @@
-"""Numbers that are none (NaN, infinity) are never saved, tested or reported."""
+"""Checks for NaN and infinity, which must never be saved, tested or reported."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ DIVERGED = "training has diverged; lower OPTIM.LR, or look for settings or image
 
 
 def first_not_finite(tensors: Mapping[str, Any]) -> str:
-    """Name of the first tensor with a number that is none; empty if all are finite."""
+    """Return the name of the first tensor with a NaN or infinite value; empty if all are finite."""
     numbers = ((name, value) for name, value in tensors.items() if _of_numbers(value))
     return next((name for name, value in numbers if not _finite(value)), "")
 
 
 def _finite(value: Tensor) -> bool:
-    # A sum is quick, and has the NaN or infinity of its parts. One of finite numbers may be too large.
+    # A sum is fast to compute and propagates NaN and infinity, but a sum of finite values may overflow.
     return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def _of_numbers(value: Any) -> bool:
-    """Whether something of a state dict is a tensor that could hold a NaN."""
+    """Return whether an entry of a state dict is a tensor that could hold a NaN."""
     return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def check_finite(tensors: Mapping[str, Any], source: str, remedy: str) -> None:
-    """Refuse tensors with numbers that are none.
+    """Check that all tensors are finite.
 
     Args:
-        tensors: By name.
-        source: The file or setting that they come from, for the error.
-        remedy: What to do.
+        tensors: Tensors by name.
+        source: The file or setting that they come from, for the error message.
+        remedy: Advice for the error message.
 
     Raises:
-        UserError: Naming source and tensor.
+        UserError: If one is not; the message names the source and the tensor.
     """
     if name := first_not_finite(tensors):
         raise UserError(f"{source}: {name} has values that are not finite (NaN or infinite); {remedy}")
 
 
 def check_models(models: Mapping[str, nn.Module], source: str, remedy: str = DIVERGED) -> None:
-    """Refuse models with weights that are no numbers; see `check_finite`."""
+    """Check that all weights of some models are finite; see `check_finite`."""
     for name, model in models.items():
         check_finite({f"{name}.{key}": x for key, x in model.state_dict().items()}, source, remedy)
 
 
 def check_predictions(values: Tensor, remedy: str = "take PREC fp32, or another backbone") -> None:
-    """Refuse predictions that are none.
+    """Check that predictions have no NaN.
 
     Args:
-        values: Probabilities, logits or logs of probabilities, which may be minus infinity. Shape (n, C).
-        remedy: What to do.
+        values: Probabilities, logits or log-probabilities, which may be minus infinity. Shape (n, C).
+        remedy: Advice for the error message.
 
     Raises:
         UserError: If there is a NaN.

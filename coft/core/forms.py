@@ -1,7 +1,7 @@
-"""Forms: what an object from outside may be, said once: the kinds and bounds of all its parts.
+"""Forms: schemas of objects from outside the program, which give the type and bounds of each of their parts.
 
-A form stands beside the reader of its object. `check` compares a value with it, and the campaign of faults draws its
-cases from it. True is no number here, and 1.0 no whole one.
+A form is declared beside the code that reads the object. `Form.check` validates a value, and the fault tests generate
+their cases from forms. Types are strict: True is not a number, and 1.0 is not a whole number.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 from .sanitize import has_controls
 from .settings import shown
 
-NAME_MAX = 255  # bytes of a name in a folder
-LARGEST = 2**53  # of a whole number: what JSON keeps in all languages
+NAME_MAX = 255  # bytes of a file name
+LARGEST = 2**53  # largest integer that JSON preserves in all languages
 
 
 class Misfit(ValueError):
-    """A value that is none of its form.
+    """Error of a value that does not match its form.
 
     Args:
-        reason: What it is, and what was expected.
-        where: Name of the part that it is of; the reason is said of this.
+        reason: Actual value and expected form; a clause whose subject is `where`.
+        where: Name of the part that does not match.
     """
 
     def __init__(self, reason: str, where: str = "") -> None:
@@ -31,27 +31,27 @@ class Misfit(ValueError):
         self.reason, self.where = reason, where
 
     def within(self, name: str) -> Misfit:
-        """The same, of a part of something larger."""
+        """Return the same error, with its part placed inside the part `name` of a larger object."""
         return Misfit(self.reason, f"{name}{'.' if self.where and self.where[0] != '[' else ''}{self.where}")
 
 
 class Form:
-    """What a value may be."""
+    """Schema of a value."""
 
     @property
     def expected(self) -> str:
-        """The same in words."""
+        """Description of the form, for error messages."""
         return self._expected()
 
     def check(self, value: Any, where: str = "") -> None:
-        """Compare a value with the form.
+        """Check that a value matches the form.
 
         Args:
             value: The value.
-            where: What it is called, for the error.
+            where: Name of the value, for the error message.
 
         Raises:
-            Misfit: If it is no value of the form.
+            Misfit: If it does not.
         """
         try:
             self._compare(value)
@@ -59,7 +59,7 @@ class Form:
             raise error.within(where) if where else error from None
 
     def takes(self, value: Any) -> bool:
-        """Whether a value is of the form."""
+        """Return whether a value matches the form."""
         try:
             self._compare(value)
         except Misfit:
@@ -67,7 +67,7 @@ class Form:
         return True
 
     def misfit(self, value: Any) -> Misfit:
-        """The error of a value that is none."""
+        """Return the error of a value that does not match."""
         return Misfit(f"is {' '.join(shown(value).split())}; expected {self.expected}")
 
     def _expected(self) -> str:
@@ -83,7 +83,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Number(Form):
-    """A number of a range, both ends included; never NaN. Whole or not."""
+    """A number in the closed range from `low` to `high`, an integer if `whole`. NaN never matches."""
 
     low: float
     high: float = LARGEST
@@ -97,7 +97,7 @@ class Number(Form):
 
 
 def whole(low: int, high: int = LARGEST) -> Number:
-    """A whole number of a range."""
+    """Return the form of an integer in a closed range."""
     return Number(low, high, whole=True)
 
 
@@ -114,7 +114,10 @@ class Flag(Form):
 
 @dataclass(frozen=True)
 class Text(Form):
-    """A text of so many characters, none of which a terminal obeys; or one of some choices. It may have `lines`."""
+    """A text of `least` to `longest` characters, one of `choices` if there are any.
+
+    Control characters are not allowed, except line breaks and other whitespace if `lines`.
+    """
 
     longest: int = 1000
     least: int = 0
@@ -135,7 +138,7 @@ class Text(Form):
 
 @dataclass(frozen=True)
 class PathText(Form):
-    """A text that can be the path of a file, whatever bytes that has."""
+    """A text that can be the path of a file. Undecodable bytes are allowed."""
 
     longest: int = 4096
 
@@ -146,13 +149,13 @@ class PathText(Form):
         try:
             data = os.fsencode(value) if isinstance(value, str) else b""
             return 0 < len(data) <= self.longest and b"\0" not in data and max(map(len, data.split(b"/"))) <= NAME_MAX
-        except UnicodeEncodeError:  # half a character
+        except UnicodeEncodeError:  # a lone surrogate
             return False
 
 
 @dataclass(frozen=True)
 class Nothing(Form):
-    """No value: null."""
+    """The null value."""
 
     def _expected(self) -> str:
         return "nothing (null)"
@@ -163,7 +166,7 @@ class Nothing(Form):
 
 @dataclass(frozen=True)
 class Anything(Form):
-    """A value of which nothing is taken on trust."""
+    """Any value; its reader must assume nothing about it."""
 
     def _expected(self) -> str:
         return "anything"
@@ -174,7 +177,7 @@ class Anything(Form):
 
 @dataclass(frozen=True)
 class Either(Form):
-    """A value of one of some forms."""
+    """A value that matches at least one of several forms."""
 
     forms: tuple[Form, ...]
 
@@ -186,7 +189,7 @@ class Either(Form):
 
 
 def maybe(form: Form) -> Either:
-    """A value that may be null."""
+    """Return the form of a value that may also be null."""
     return Either((Nothing(), form))
 
 
@@ -195,10 +198,10 @@ class List(Form):
     """A list of values of one form.
 
     Attributes:
-        of: Their form.
-        least: How many there are at least.
-        most: How many there are at most.
-        key: Gives what no two of them may have in common.
+        of: Form of the entries.
+        least: Minimum number of entries.
+        most: Maximum number of entries.
+        key: Function that maps an entry to a key, which must be unique in the list.
     """
 
     of: Form
@@ -227,7 +230,7 @@ class List(Form):
 
 @dataclass(frozen=True)
 class Row(Form):
-    """A list with a form for each place."""
+    """A list with a form for each position."""
 
     forms: tuple[Form, ...]
 
@@ -243,13 +246,14 @@ class Row(Form):
 
 @dataclass(frozen=True)
 class Record(Form):
-    """An object with parts of certain names.
+    """An object with named parts.
 
     Attributes:
-        parts: Forms of the parts that it has to have, by name.
-        optional: Of those that it may have.
-        others: Of parts of other names; None: there is none.
-        most: Parts that it may have.
+        parts: Forms of the required parts, by name.
+        optional: Forms of the optional parts, by name.
+        others: Form of parts with any other name; None if other names are not allowed.
+        names: Form of the names.
+        most: Maximum number of parts.
     """
 
     parts: Mapping[str, Form] = field(default_factory=dict)
@@ -277,10 +281,10 @@ class Record(Form):
 
 
 def mapping(of: Form, most: int = 100_000, names: Form = Text()) -> Record:
-    """An object with parts of any names, all of one form."""
+    """Return the form of an object whose parts have any names and the same form."""
     return Record(others=of, names=names, most=most)
 
 
 def numbers(low: float, high: float, count: int) -> List:
-    """A list of so many numbers of a range."""
+    """Return the form of a list of `count` numbers in a closed range."""
     return List(Number(low, high), count, count)

@@ -1,4 +1,4 @@
-"""One process at a time writes to an output folder."""
+"""Lock of an output folder: only one process at a time writes to it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _held: set[int] = set()
 
 @contextmanager
 def sole(folder: Path, patience: float | None = None) -> Iterator[None]:
-    """Context in which no other process writes to a folder. The system ends it with the process, however that ends.
+    """Context that holds an exclusive lock on a folder. The system releases it when the process ends in any way.
 
-    Where the file system knows no locks, or the system has no `flock`, nothing is held. Of several processes of one
-    run, the first one is to hold it.
+    No lock is taken where the file system does not support locks, or the system has no `flock`. In a distributed run,
+    only the main process should take it.
 
     Args:
-        folder: There already.
-        patience: Seconds in which another process may end; None for `PATIENCE`.
+        folder: An existing folder.
+        patience: Seconds to wait for another process to release the lock; None for `PATIENCE`.
 
     Raises:
-        UserError: If another process is at it.
+        UserError: If another process holds the lock.
     """
     if sys.platform == "win32":
         yield
@@ -56,12 +56,12 @@ def _take(handle: int, folder: Path, patience: float) -> None:
                     f"output folder {folder} is in use by another process; wait for it, or choose another folder"
                 ) from error
             time.sleep(0.2)
-        except OSError:  # no locks here
+        except OSError:  # the file system does not support locks
             return
 
 
 def _let_go() -> None:
-    """A child that was forked holds nothing."""
+    """Close the handles of all locks in a forked child, which must hold none."""
     for handle in _held:
         with suppress(OSError):
             os.close(handle)

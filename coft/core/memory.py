@@ -1,10 +1,10 @@
-"""Whether an error says that memory has run out."""
+"""Detection of out-of-memory errors."""
 
 from __future__ import annotations
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether torch has found no memory, on whatever device."""
+    """Return whether an error of torch means that a device, CPU or GPU, is out of memory."""
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError)
         and any(words in str(error) for words in ("DefaultCPUAllocator", "out of memory"))

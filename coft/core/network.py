@@ -1,4 +1,4 @@
-"""Whether a host can be had, known in seconds: libraries try again and again."""
+"""Quick checks whether a host is reachable: libraries retry for much longer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECONDS = 10
 
 
 def reachable(url: str) -> bool:
-    """Whether the host of an address answers, whatever it says."""
+    """Return whether the host of a URL answers, be it with an HTTP error."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=SECONDS).close()
     except HTTPError:
@@ -23,7 +23,7 @@ def reachable(url: str) -> bool:
 
 @contextmanager
 def hub() -> Iterator[None]:
-    """Context for Hugging Face's library: where its host cannot be had, it takes what is on disk, or fails at once."""
+    """Context that puts Hugging Face's library in offline mode if its host is unreachable: cached files, no retries."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

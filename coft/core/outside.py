@@ -1,4 +1,4 @@
-"""The one door for files from outside: plain files alone are opened, and no more of them is read than is meant."""
+"""Reading of files from outside the program: only regular files are opened, and their size is limited."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ MOST_WEIGHTS = 1 << 35  # the largest CLIPs have 20 GB
 
 @contextmanager
 def opened(path: str | os.PathLike[str], most: int = MOST_WEIGHTS) -> Iterator[BinaryIO]:
-    """Open a file for reading, whatever it is called and holds.
+    """Open a file of any name and content for reading in binary mode.
 
     Args:
         path: The file.
-        most: Bytes that it may have.
+        most: Maximum size in bytes.
 
     Raises:
-        OSError: If it is missing, no plain file (a pipe, a device, a socket, a folder), too large or may not be read.
+        OSError: If it is missing, not a regular file (a pipe, a device, a socket, a folder), too large or unreadable.
     """
     try:
         # O_NONBLOCK: opening a pipe must not wait for a writer
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError as error:  # a zero byte
+    except ValueError as error:  # a null byte in the path
         raise OSError(errno.EINVAL, str(error), os.fspath(path)) from error
     status = os.fstat(number)
     if not stat.S_ISREG(status.st_mode):
@@ -51,7 +51,7 @@ def opened(path: str | os.PathLike[str], most: int = MOST_WEIGHTS) -> Iterator[B
 
 
 def digest_of(path: str | os.PathLike[str], kind: str = "sha256") -> str:
-    """Hash of a file, in hexadecimal, by a name of hashlib's."""
+    """Return the hash of a file in hexadecimal; `kind` is a name of hashlib's."""
     digest = hashlib.new(kind, usedforsecurity=False)
     with opened(path) as file:
         while block := file.read(1 << 20):
@@ -60,50 +60,50 @@ def digest_of(path: str | os.PathLike[str], kind: str = "sha256") -> str:
 
 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
-    """Read a file; see `opened`. What is written to it meanwhile does not count."""
+    """Read a file; see `opened`. At most `most` bytes are read, even if the file grows meanwhile."""
     try:
         with opened(path, most) as file:
             return file.read(most)
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)  # of a read that fails, the system names no file
+        error.filename = error.filename or os.fspath(path)  # a failed read does not name the file
         raise
 
 
 def read_text(path: Path, most: int = MOST_TEXT, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """Read a text with any ends of lines; see `opened`.
+    """Read a text file, and convert all line endings to LF; see `opened`.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no text.
+        ValueError: If it cannot be decoded.
     """
     return read_bytes(path, most).decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> Any:
-    """Read JSON that anybody may have written.
+    """Read an untrusted JSON file; see `parse_json`.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no JSON.
+        ValueError: If its content is not valid JSON.
     """
     return parse_json(read_bytes(path, most))
 
 
 def read_table(path: Path, **options: Any) -> Any:
-    """Read a CSV file as a table of texts; see `opened`.
+    """Read a CSV file as a table of strings; see `opened`.
 
     Args:
         path: The file.
-        **options: Of pandas's `read_csv`.
+        **options: Arguments of pandas' `read_csv`.
 
     Returns:
         A DataFrame.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is no table.
+        ValueError: If it is not a valid table.
     """
-    import pandas as pd  # takes long, and most commands read no table
+    import pandas as pd  # slow to import, and most commands read no table
 
     as_texts = {"dtype": str, "keep_default_na": False, "encoding_errors": "surrogateescape", "index_col": False}
     with opened(path, MOST_TABLE) as file, warnings.catch_warnings():
@@ -115,10 +115,10 @@ def read_table(path: Path, **options: Any) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON in UTF-8 says.
+    """Parse JSON, in UTF-8 if it is given as bytes.
 
     Raises:
-        ValueError: If it is none, nested too deeply, or has a number that is none or a name twice.
+        ValueError: If it is invalid or nested too deeply, or has NaN, infinity or a duplicate name.
     """
     content = text.decode("utf-8") if isinstance(text, bytes) else text
     try:
@@ -141,7 +141,7 @@ def _no_number(word: str) -> NoReturn:
 
 @contextmanager
 def plain_path(path: Path) -> Iterator[Path]:
-    """Context with a path for libraries that open files themselves and know UTF-8 alone; see `opened`."""
+    """Context with a path of a file for libraries that open it themselves and accept only UTF-8; see `opened`."""
     with opened(path) as file:
         try:
             str(path).encode()
@@ -152,17 +152,18 @@ def plain_path(path: Path) -> Iterator[Path]:
 
 
 def is_archive(file: BinaryIO | Path) -> bool:
-    """Whether a file is a zip archive; one that is damaged may be none."""
+    """Return whether a file is a zip archive. The answer for a damaged archive may be False."""
     try:
         return zipfile.is_zipfile(file)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # Python's own does not catch all of them
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # is_zipfile does not catch all of them
         return False
 
 
 def broken_member(file: BinaryIO) -> str:
-    """Name of the first part of a zip archive, such as `torch.save` writes, whose checksum is wrong; empty if none is.
+    """Return the name of the first member of a zip archive whose checksum is wrong; empty if all are right.
 
-    PyTorch does not compare checksums. A file that is no archive has none.
+    `torch.save` writes such archives, and `torch.load` does not verify the checksums. The result is also empty for a
+    file that is not an archive.
     """
     try:
         if not is_archive(file):

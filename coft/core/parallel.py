@@ -1,6 +1,6 @@
-"""Steps of several models at the same time: on a CPU, each has a thread of its own and its share of the cores.
+"""Concurrent steps of several models: on a CPU, each model runs in its own thread with a share of the cores.
 
-The operations of a small encoder are too short to be split among cores; whole steps of two peers are not.
+The operations of a small encoder are too short to be split among cores; whole steps of two peers are long enough.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import torch
 from torch import nn
 
 Result = TypeVar("Result")
-SMALL = 20_000_000  # weights; larger encoders keep the cores busy by themselves, and two at once take twice the memory
+SMALL = 20_000_000  # parameters; larger encoders keep all cores busy, and two at once need twice the memory
 
 
 class Parallel:
-    """Calls a function for several names, at the same time where that is faster; results are in the order of names.
+    """Executor that calls a function for several names, concurrently where that is faster.
 
-    What is called for one name must not touch what belongs to another. Each call computes with `threads` threads
-    whether calls run at the same time or not, so that bits do not depend on it.
+    Calls for different names must not share mutable state. Each call computes with `threads` threads, whether calls
+    run concurrently or not, so that results are bit-identical.
 
     Args:
-        count: Number of names at most.
-        encoder: What most of the time goes to.
+        count: Maximum number of names.
+        encoder: Image encoder, which takes most of the time.
         device: "cpu" or "cuda".
 
     Attributes:
-        threads: Of each call; 0 where all are left to whoever is called.
+        threads: Number of torch threads per call; 0 if calls never run concurrently and torch's setting is left as is.
     """
 
     def __init__(self, count: int, encoder: nn.Module, device: str) -> None:
@@ -41,12 +41,12 @@ class Parallel:
             self._executor = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(self.threads,))
 
     def map(self, function: Callable[[str], Result], names: Sequence[str], parallel: bool = True) -> list[Result]:
-        """Call a function for each name.
+        """Call a function for each name, and return the results in the order of the names.
 
         Args:
-            function: May raise; the first name's exception is passed on, after all calls have ended.
-            names: What it is called with.
-            parallel: False: one after the other in any case.
+            function: The function. If calls raise, the exception of the first such name is raised after all have ended.
+            names: Arguments of the calls.
+            parallel: Whether calls may run concurrently.
         """
         if self._executor is None:
             return [function(name) for name in names]
@@ -64,16 +64,16 @@ class Parallel:
     def map_without_gradients(
         self, function: Callable[[str], Result], names: Sequence[str], device: str
     ) -> dict[str, Result]:
-        """Call a function for each name, without gradients, in the precision of the autocast this is called in.
+        """Call a function for each name, without gradients, under the caller's autocast settings.
 
         Returns:
-            What it returned, by name.
+            Results by name.
         """
         dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
         @torch.no_grad()
         def call(name: str) -> Result:
-            with torch.autocast(device, dtype=dtype, enabled=enabled):  # it is each thread's own, as is no_grad
+            with torch.autocast(device, dtype=dtype, enabled=enabled):  # autocast, like no_grad, is thread-local
                 return function(name)
 
         return dict(zip(names, self.map(call, names), strict=True))

@@ -1,4 +1,4 @@
-"""Precision of the forward pass, and what the machine is faster with."""
+"""Precision and attention kernel of the forward pass, chosen for the machine's speed."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ _NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # names of torch.cpu.get_capabilitie
 
 
 def precision_setting(default: str = "fp32", more: str = "") -> Any:
-    """The setting PREC of a method; `more` is what else to say of it."""
+    """Declare the setting PREC of a method; `more` replaces the explanation of "auto" in its help."""
     ways = more or f"{AUTO}: what is faster"
     return setting(default, f"precision of the forward pass; {ways}", choices=(*PRECISIONS, AUTO))
 
 
 def faster_precision(device: str) -> str:
-    """Choose what "auto" stands for, by what the machine's arithmetic units can do.
+    """Resolve "auto" to a precision, by the capabilities of the machine's arithmetic units.
 
-    A clock would choose differently from run to run, and with it the bits of the results; docs/performance.md has what
-    a clock says.
+    A choice by timing would vary from run to run, and with it the bits of the results. docs/performance.md has measured
+    times.
 
     Args:
         device: "cpu" or "cuda".
 
     Returns:
-        "bf16" where it is multiplied natively; else "fp32" on a CPU, "amp" (fp16 with scaled gradients) on a GPU.
+        "bf16" if the device multiplies it natively; else "fp32" on a CPU, "amp" (fp16 with loss scaling) on a GPU.
     """
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "amp"
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older releases
     return "bf16" if any(capabilities.get(name) for name in _NATIVE_BF16) else "fp32"
 
 
 def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Context for training steps: which of torch's attention kernels an image encoder is faster with.
+    """Context for training steps that selects torch's faster attention kernel for an image encoder.
 
-    On a CPU the fused kernel's backward pass in bf16 is slow for few tokens; docs/performance.md has the times.
+    On a CPU, the backward pass of the fused kernel is slow in bf16 for few tokens; docs/performance.md has the times.
 
     Args:
         visual: CLIP's image encoder.
         device: "cpu" or "cuda".
-        dtype: Of the forward pass; None is fp32.
+        dtype: Data type of the forward pass; None for fp32.
     """
     if (
         device == "cpu"

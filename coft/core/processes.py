@@ -1,7 +1,7 @@
-"""Several processes of one run: how they find each other, who speaks, and that none of them waits for a dead one.
+"""Processes of a distributed run: how they join, report errors, and notice the failure of another process.
 
-`torchrun` starts them and says who is who. A thread in each process leaves a sign of life in torchrun's store every few
-seconds, and ends the process as soon as another has failed or has not been heard of.
+`torchrun` starts the processes and assigns their ranks. A watch thread in each process writes a heartbeat to torchrun's
+store every few seconds, and ends the process as soon as another one has failed or its heartbeat is overdue.
 """
 
 from __future__ import annotations
@@ -28,24 +28,28 @@ from coft.core.world import ALONE, World
 from .errors import UserError
 
 log = logging.getLogger(__name__)
-BEAT = 2.0  # seconds between two signs of life
-SILENCE = 20.0  # seconds without one, after which a process counts as dead
-PATIENCE = timedelta(days=7)  # of an exchange: the watch ends what hangs, and labelling may take hours
-SLOW, SLOW_SECONDS = 1.5, 5.0  # times the usual work, and seconds above it, from which a rank is called slow
-FAILED = "failed"  # key of what ended the run
-OF_OTHERS = ("gloo", "NCCL", "Connection", "connection")  # words of errors that come of another process's end
+BEAT = 2.0  # seconds between heartbeats
+SILENCE = 20.0  # seconds without a heartbeat after which a process counts as dead
+PATIENCE = timedelta(days=7)  # timeout of collectives: the watch ends hanging ones, and labelling may take hours
+SLOW, SLOW_SECONDS = 1.5, 5.0  # a rank is slow if it works this many times as long, and this many seconds longer
+FAILED = "failed"  # key in the store, set by the first process to fail
+OF_OTHERS = ("gloo", "NCCL", "Connection", "connection")  # parts of the errors that another process's end causes
 
 _present: World = ALONE
 _watch: Watch | None = None
 
 
 def world() -> World:
-    """The processes of this run."""
+    """Return the group of processes of this run."""
     return _present
 
 
 def several() -> bool:
-    """Whether torchrun, or something like it, has started this process with others."""
+    """Return whether torchrun or a similar launcher has started several processes.
+
+    Raises:
+        UserError: If WORLD_SIZE is not a number.
+    """
     size = os.environ.get("WORLD_SIZE", "1")
     if not (size.isascii() and size.isdecimal() and len(size) < 7):
         raise UserError(f"WORLD_SIZE is {size!r}; expected a number of processes, as torchrun sets it, or nothing")
@@ -53,15 +57,18 @@ def several() -> bool:
 
 
 def join(store: Any = None, rank: int | None = None, size: int | None = None) -> World:
-    """Meet the other processes: those that the environment speaks of, as torchrun sets it, or those at a store.
+    """Join the other processes of the run, and start the watch.
 
     Args:
-        store: Where they meet; without it, what the environment says.
-        rank: Of this process, with a store.
-        size: Number of processes, with a store.
+        store: Store of torch.distributed for the rendezvous. Default: the environment variables that torchrun sets.
+        rank: Rank of this process; required with a store.
+        size: Number of processes; required with a store.
+
+    Returns:
+        The group of processes; `ALONE` if this is the only one.
 
     Raises:
-        UserError: If they do not meet, or this process has no GPU of its own while there are GPUs.
+        UserError: If the rendezvous fails, or the machine has GPUs but none for this process.
     """
     global _present, _watch
     if store is None:
@@ -89,7 +96,7 @@ def join(store: Any = None, rank: int | None = None, size: int | None = None) ->
 
 
 def leave() -> None:
-    """The run is at its end for all processes: they wait for each other once more."""
+    """Leave the group at the end of the run, after waiting for all processes to reach it."""
     global _present, _watch
     if _watch is not None:
         _watch.leaving = True
@@ -100,13 +107,13 @@ def leave() -> None:
 
 
 def fail(error: BaseException, line: str, code: int) -> None:
-    """End this process, and thereby all, with one line that the first one to fail says.
+    """End this process, and thereby all others. Only the first process to fail prints its message.
 
-    Returns at once where this is the only process.
+    Does nothing if this is the only process.
 
     Args:
-        error: What happened. Where it is no more than that another process is gone, that one is named.
-        line: What happened, in words.
+        error: The error. If another process's end has caused it, the message names that process instead.
+        line: Message of the error.
         code: Exit code.
     """
     if _watch is None:
@@ -117,11 +124,11 @@ def fail(error: BaseException, line: str, code: int) -> None:
 
 
 class Watch(threading.Thread):
-    """Sees to it that no process waits for one that is gone.
+    """Thread that ends this process when another one has failed, so that it does not wait for it forever.
 
     Args:
-        store: That of the processes.
-        rank: Of this process.
+        store: Store that the processes share.
+        rank: Rank of this process.
         size: Number of processes.
     """
 
@@ -134,7 +141,7 @@ class Watch(threading.Thread):
         self.signals, self._wake = os.pipe()
 
     def start(self) -> None:
-        """Begin, and notice when torchrun wants this process to end, even while it waits for others."""
+        """Start the thread, and have it notice SIGTERM, which torchrun sends, even while the main thread waits."""
         if threading.current_thread() is threading.main_thread():
             os.set_blocking(self._wake, False)
             signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
@@ -142,7 +149,7 @@ class Watch(threading.Thread):
         super().start()
 
     def stop(self) -> None:
-        """The run has ended well."""
+        """Stop the thread after a successful run, and restore the signal handling."""
         self.over.set()
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
@@ -154,7 +161,7 @@ class Watch(threading.Thread):
         os.close(self.signals)
 
     def run(self) -> None:
-        """Leave signs of life, and look for those of others."""
+        """Write heartbeats, and check those of other processes, until stopped."""
         beats = 0
         while not self.over.is_set():
             try:
@@ -163,7 +170,7 @@ class Watch(threading.Thread):
                 if self.store.check([FAILED]):
                     self.quit("", 1)
                 self.listen()
-            except (RuntimeError, OSError) as error:  # torchrun's store is gone, and with it its machine
+            except (RuntimeError, OSError) as error:  # the store is gone, and with it its host
                 if not (self.over.is_set() or self.leaving):
                     self.quit(f"rank {self.rank} of {self.size} has lost the others ({_first_line(error)})", 1)
             ready, _, _ = select.select([self.signals], [], [], BEAT)
@@ -171,7 +178,7 @@ class Watch(threading.Thread):
                 self.ended_from_outside()
 
     def listen(self) -> None:
-        """End all, if another process has been silent for too long. The first one listens to all, all to the first."""
+        """End the run if a heartbeat is overdue. Rank 0 checks all processes; the others check rank 0."""
         for rank in range(self.size) if self.rank == 0 else (0,):
             key = f"beat/{rank}"
             beat = self.store.get(key) if self.store.check([key]) else b""
@@ -181,19 +188,19 @@ class Watch(threading.Thread):
                 self.end(f"{self.name_of(rank)} has not been heard of for {SILENCE:.0f} seconds; {GOES_ON}", 1)
 
     def ended_from_outside(self) -> None:
-        """Torchrun ends this process since another has failed: say which, if that one has not said it itself."""
-        time.sleep(0.5)  # torchrun takes leave of the dead one
+        """Handle SIGTERM from torchrun: another process has failed. Report which, unless it has done so itself."""
+        time.sleep(0.5)  # until torchrun has reaped the dead process
         self.name_the_dead()
         self.quit("", 128 + signal.SIGTERM)
 
     def lost(self) -> None:
-        """An exchange with others has failed: find out whom, or wait until the watch has."""
+        """Handle a failed collective: report a dead process, or wait until the watch has noticed its failure."""
         time.sleep(1.0)
         self.name_the_dead()
         time.sleep(SILENCE + 2 * BEAT)
 
     def name_the_dead(self) -> None:
-        """End all with the name of a process that is no more, if that one has not said itself why."""
+        """End the run with the name of a dead process, unless that process has reported its error itself."""
         with suppress(RuntimeError):
             if self.store.check([FAILED]):
                 self.quit("", 1)
@@ -202,7 +209,7 @@ class Watch(threading.Thread):
                 self.end(f"{self.name_of(gone[0])} was killed, or ran out of memory; {GOES_ON}", 1)
 
     def is_gone(self, rank: int) -> bool:
-        """Whether a process of this machine is no more."""
+        """Return whether a process has ended. Processes on other machines count as alive."""
         host, _, number = self.store.get(f"who/{rank}").decode().partition(" ")
         if host != socket.gethostname():
             return False
@@ -215,12 +222,12 @@ class Watch(threading.Thread):
         return False
 
     def name_of(self, rank: int) -> str:
-        """A process in words."""
+        """Return a description of a process: rank, process id and host."""
         host, _, number = self.store.get(f"who/{rank}").decode().partition(" ")
         return f"rank {rank} of {self.size} (process {number} on {host})"
 
     def end(self, line: str, code: int) -> None:
-        """End this process, and let the others see it; say why, if this is the first one to do so."""
+        """End this process, and mark the run as failed. Print the message if no other process has failed before."""
         mine = f"{self.rank} {time.time()}"
         first = True
         with suppress(RuntimeError):
@@ -228,7 +235,7 @@ class Watch(threading.Thread):
         self.quit(line if first else "", code)
 
     def quit(self, line: str, code: int) -> None:
-        """End this process at once, whatever it waits for."""
+        """End this process at once, even while its main thread is blocked; print the message unless it is empty."""
         if line:
             print(f"error: {line}", file=sys.__stderr__, flush=True)
         for stream in (sys.stdout, sys.stderr):
@@ -242,7 +249,7 @@ GOES_ON = "the same command goes on from the last finished epoch"
 
 @contextmanager
 def first_alone(world: World) -> Iterator[None]:
-    """Context that the first process leaves before the others enter it: for files that it makes and all read."""
+    """Context that the main process runs before all others, for files that it creates and all read."""
     if not world.writes:
         world.barrier()
     yield
@@ -251,15 +258,15 @@ def first_alone(world: World) -> Iterator[None]:
 
 
 def check_same(world: World, what: Mapping[str, Any], hint: str) -> None:
-    """Check that all processes have the same values.
+    """Check that all processes hold the same values.
 
     Args:
-        world: The processes.
+        world: The group of processes.
         what: Values by name.
-        hint: What to do if not.
+        hint: Advice for the error message.
 
     Raises:
-        UserError: Naming the first that differs, and where.
+        UserError: If not; the message names the first value that differs, and the rank.
     """
     answers = [text.split("\n") for text in world.all_say("\n".join(repr(value) for value in what.values()))]
     for name, values in zip(what, zip(*answers, strict=True), strict=True):
@@ -269,10 +276,10 @@ def check_same(world: World, what: Mapping[str, Any], hint: str) -> None:
 
 
 class Pace:
-    """Names a process that the others wait for.
+    """Monitor that warns of a process that slows down the others.
 
     Args:
-        world: The processes.
+        world: The group of processes.
     """
 
     def __init__(self, world: World) -> None:
@@ -283,10 +290,10 @@ class Pace:
         self.since, self.waited = time.perf_counter(), self.world.waited
 
     def lap(self, part: str) -> None:
-        """End a part of the run, and compare how long each process has worked on it.
+        """End a part of the run, and warn if one process has worked on it for much longer than the others.
 
         Args:
-            part: What it was, in words.
+            part: Name of the part, for the message.
         """
         if self.world.alone:
             return

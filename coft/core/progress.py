@@ -1,4 +1,4 @@
-"""What a run says to a person: lines, and bars with the time that is left; and ways to do without them."""
+"""Output for the user: messages, and progress bars with the remaining time; both can be switched off."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-said = logging.getLogger("coft.said")  # lines for a person; other loggers of the library are for its log
+said = logging.getLogger("coft.said")  # messages for the user; other loggers of the library are for the log file
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
 @contextmanager
 def progress(shown: bool) -> Iterator[None]:
-    """Context in which bars are shown, where there is somebody to see them, or not."""
+    """Context in which progress bars are enabled or disabled. They need a terminal or a notebook in any case."""
     token = _shown.set(shown)
     try:
         yield
@@ -26,8 +26,8 @@ def progress(shown: bool) -> Iterator[None]:
         _shown.reset(token)
 
 
-class AboveBars(logging.StreamHandler):  # no parameter: Python 3.10 takes none
-    """Writes bare messages to a stream, above a bar that is shown."""
+class AboveBars(logging.StreamHandler):  # no type parameter: Python 3.10 does not accept one
+    """Stream handler that writes messages above an active progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message."""
@@ -36,16 +36,16 @@ class AboveBars(logging.StreamHandler):  # no parameter: Python 3.10 takes none
 
 
 class Marked(logging.Formatter):
-    """Messages as they are; those that warn say so, and the report finds them by it."""
+    """Formatter that marks warnings, by which the report finds them, and leaves other messages as they are."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Put "Warning: " before what warns."""
+        """Format a message, with the prefix "Warning: " from the level WARNING on."""
         return ("Warning: " if record.levelno >= logging.WARNING else "") + super().format(record)
 
 
 @contextmanager
 def handled(logger: logging.Logger, *handlers: logging.Handler) -> Iterator[None]:
-    """Context in which a logger's messages go to some handlers, too, from INFO on."""
+    """Context in which handlers are added to a logger, with level INFO. They are closed at its end."""
     level = logger.level
     for handler in handlers:
         logger.addHandler(handler)
@@ -61,7 +61,7 @@ def handled(logger: logging.Logger, *handlers: logging.Handler) -> Iterator[None
 
 @contextmanager
 def lines(shown: bool) -> Iterator[None]:
-    """Context in which lines for a person are said: to the log that a program has set up, or on standard error."""
+    """Context in which messages for the user are shown: in the log that a program has set up, or on standard error."""
     if not shown:
         yield
         return
@@ -71,7 +71,10 @@ def lines(shown: bool) -> Iterator[None]:
 
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Context in which all that the library says is added to a file. Others see of it what they saw before."""
+    """Context in which the library's messages from INFO on are appended to a file.
+
+    The root logger receives the same messages as without the file: those from its level on, and those for the user.
+    """
     library = logging.getLogger("coft")
     level, file_handler = (
         library.getEffectiveLevel(),
@@ -89,7 +92,7 @@ def log_file(path: Path) -> Iterator[None]:
 
 
 class _Onward(logging.Handler):
-    """Passes messages to the root logger."""
+    """Handler that passes messages on to the root logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a message."""
@@ -97,16 +100,16 @@ class _Onward(logging.Handler):
 
 
 def bars_are_seen() -> bool:
-    """Whether there is a terminal or a notebook that shows bars."""
+    """Return whether there is a terminal or a notebook to show progress bars."""
     return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 def bar(items: Iterable[Any] | None = None, title: str = "", total: int | None = None) -> Any:
-    """A bar on a terminal or in a notebook.
+    """Return a tqdm progress bar, which is shown only on a terminal or in a notebook.
 
     Args:
-        items: What is gone through; none where `update` is called by hand.
-        title: Stands before it.
-        total: How many there are, where the items do not tell.
+        items: Items to iterate over; None if `update` is called by hand.
+        title: Text in front of the bar.
+        total: Number of items, if they have no length.
     """
     return tqdm(items, title, total, leave=False, dynamic_ncols=True, disable=not (_shown.get() and bars_are_seen()))

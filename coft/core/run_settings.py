@@ -1,4 +1,4 @@
-"""Settings of a run, whatever its method: the root of the config, and Dassl's sections MODEL, OPTIM, TRAIN, TEST."""
+"""Settings of a run with any method: the root of the config, and Dassl's sections MODEL, OPTIM, TRAIN and TEST."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMPILERS = ("", "inductor", "cudagraphs", "aot_eager", "eager")
 
 @dataclass(frozen=True)
 class Backbone:
-    """The CLIP."""
+    """The CLIP model."""
 
     name: str = setting("", "OpenAI's name of a CLIP, the path of a checkpoint, open_clip:MODEL/TAG, or our own")
     trust_jit: bool = setting(
@@ -33,13 +33,13 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Model:
-    """What is trained."""
+    """The model that is trained."""
 
     init_weights: str = setting("", "CoOp and its kin: checkpoint of prompts to start from")
     backbone: Backbone = field(default_factory=Backbone)
 
     def misfits(self) -> Iterator[tuple[str, str]]:
-        """What is not there."""
+        """Yield INIT_WEIGHTS if the file does not exist."""
         if self.init_weights and not os.path.isfile(self.init_weights):  # noqa: PTH113 - a Path cannot be any text
             yield "INIT_WEIGHTS", "no such file: give a checkpoint of prompts, or none"
 
@@ -75,7 +75,7 @@ class Optim:
     warmup_recount: bool = setting(True, "the schedule begins after the warm-up; False: it counts those epochs, too")
 
     def misfits(self) -> Iterator[tuple[str, str]]:
-        """What PyTorch would refuse, or take for something else."""
+        """Yield keys whose values PyTorch would reject or misinterpret."""
         if not self.stepsize:
             yield "STEPSIZE", "expected at least one epoch, such as [20]"
         if self.lr_scheduler == "multi_step" and (min(self.stepsize) < 1 or sorted(self.stepsize) != [*self.stepsize]):
@@ -88,7 +88,7 @@ class Optim:
 
 @dataclass(frozen=True)
 class Train:
-    """How training goes on, and what it says."""
+    """The training loop and its log."""
 
     checkpoint_freq: int = setting(0, "epochs between checkpoints; 0: after the last epoch only", at_least=0)
     print_freq: int = setting(10, "batches between two lines of the log", at_least=1, free=True)
@@ -96,13 +96,13 @@ class Train:
     micro_batch: int = setting(
         0, "images that go through an encoder at a time, for less memory; 0: the whole batch", at_least=0, adapt=True
     )
-    guard: bool = setting(  # Phase I may train nothing with it
+    guard: bool = setting(  # not of Phase II alone: it can skip the training of Phase I
         True,
         "CoFT, CoFT+: where CLIP hardly knows the classes, train nothing and predict by zero-shot CLIP",
         phase2=False,
         adapt=True,
     )
-    phase1_from: str = setting(  # free, for Phase I of the same settings has the same bits
+    phase1_from: str = setting(  # free, for Phase I with the same settings is bit-identical
         "", "output folder of a run whose Phase I this one takes, to differ in Phase II", free=True
     )
     compile: str = setting(
@@ -126,14 +126,14 @@ class Test:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Which trainer; each has a section of its own below."""
+    """Choice of the trainer; each trainer has a section of its own below."""
 
     name: str = setting("", "name of the trainer")
 
 
 @dataclass(frozen=True)
 class Root:
-    """Where and how."""
+    """Root of the config: output, seed and device of the run, and all sections."""
 
     output_dir: str = setting("./output", "folder for results and checkpoints", free=True)
     resume: str = setting("", "output folder of a run to go on from", free=True)
@@ -152,11 +152,11 @@ class Root:
     trainer: Trainer = field(default_factory=Trainer)
 
     def misfits(self) -> Iterator[tuple[str, str]]:
-        """Results have to be somewhere."""
+        """Yield OUTPUT_DIR if it is empty."""
         if not self.output_dir.strip():
             yield "OUTPUT_DIR", "expected the path of a folder"
 
 
 RUN_KEYS = keys(Root)
-# Keys that may differ between a run and its continuation: they change where, how fast and how loudly, not what.
+# Keys that may differ when a run is resumed: they affect locations, speed and output, but no results.
 FREE_KEYS = {name for name, key in RUN_KEYS.items() if key.free}

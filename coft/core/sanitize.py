@@ -1,4 +1,4 @@
-"""Text that others wrote, as it may be shown: one line, nothing that a terminal obeys, no secret."""
+"""Sanitising of text from outside before it is printed: one line, no control characters, no secrets."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import unicodedata
 from collections.abc import Sequence
 
 LONGEST = 700  # characters of a line
-TAIL = 200  # of them, those at the end, where a message says what to do
+TAIL = 200  # characters kept at the end of a longer line, where the message gives advice
 HIDDEN = "***"
-CREDENTIALS = re.compile(r"""(?i)\b([a-z][a-z0-9+.-]*://)[^\s'"]*@""")  # user and password of an address
-SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd)$")  # of variables of the environment
-FEW = 12  # names that are shown
-CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: what a terminal obeys, ends of lines, half characters
-SHORTEST_SECRET = 6  # characters; less would hide words
+CREDENTIALS = re.compile(r"""(?i)\b([a-z][a-z0-9+.-]*://)[^\s'"]*@""")  # user and password in a URL
+SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd)$")  # names of environment variables
+FEW = 12  # number of names that are listed
+CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: controls, surrogates, line and paragraph separators
+SHORTEST_SECRET = 6  # characters; a shorter limit would hide ordinary words
 
 
 def one_line(text: str) -> str:
-    """A text as one line: control characters are escaped, secrets hidden, the middle of a long text is left out."""
+    """Return a text as one line: control characters are escaped, secrets hidden, and long texts cut in the middle."""
     plain = escaped(without_secrets(text))
     if len(plain) > LONGEST:
         plain = f"{plain[: LONGEST - TAIL]} ... {plain[-TAIL:]}"
@@ -26,32 +26,32 @@ def one_line(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text in which what a terminal may obey is escaped as in Python."""
+    """Escape all characters that are not printable, as in a Python string."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def has_controls(text: str) -> bool:
-    """Whether a text has a character that is to be in no name or sentence: a control, an end of a line, half of one."""
+    """Return whether a text has a control character, a line or paragraph separator, or a lone surrogate."""
     return not text.isprintable() and any(unicodedata.category(character) in CONTROLS for character in text)
 
 
 def some_of(names: Sequence[str]) -> str:
-    """Names with commas between them; of many, the first ones and how many there are more."""
+    """Join names with commas; of more than `FEW`, only the first ones, with the number of the others."""
     more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
     return one_line(", ".join(names[:FEW])) + more
 
 
 def without_secrets(text: str) -> str:
-    """A text without user names and passwords of addresses, and without what secret variables hold."""
+    """Hide user names and passwords in URLs, and values of secret environment variables."""
     for secret in _secrets():
         text = text.replace(secret, HIDDEN)
     return CREDENTIALS.sub(rf"\1{HIDDEN}@", text) if "@" in text else text
 
 
 def _secrets() -> list[str]:
-    """What secret variables of the environment hold, in all forms in which a message may repeat it; longest first."""
+    """Return the values of secret environment variables, in all forms that a message may repeat; longest first."""
     values = [value for name, value in os.environ.items() if SECRET_NAME.search(name)]
     forms = {form for value in values for form in (value, value.strip(), repr(value)[1:-1], *value.split())}
     return sorted((form for form in forms if len(form) >= SHORTEST_SECRET), key=len, reverse=True)

@@ -1,7 +1,7 @@
-"""Random numbers by name: every draw is a function of the run's seed and of what it is for.
+"""Random numbers by name: every draw is a function of the run's seed and its purpose.
 
-No draw depends on how many were made before it, so a run that is resumed, or that loads its images with another
-number of workers, makes the same ones.
+No draw depends on the number of earlier draws. A run that is resumed, or that loads images with another number of
+workers, therefore draws the same numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 
 def derive(*key: int | str) -> int:
-    """Derive a seed from the run's seed and the names of what it is for.
+    """Derive a seed from a key: the run's seed and the names of a purpose.
 
     Returns:
         An integer in [0, 2^63).

@@ -1,13 +1,13 @@
 """Settings: each is declared once, as a field of a frozen dataclass, beside the code that reads it.
 
-A field says its default, what it does, which values make sense and what depends on it (`setting`). Everything else is
-made of that: the keys of the config, the check of what a user wrote, the line of an error, names in Python, the table
-in the docs. A field that is such a class itself (`field(default_factory=...)`) is a section of its own in the config;
-its metadata are of all settings in it. What depends on several fields is said by a method `misfits`, which yields keys
-of the section, each with what was expected instead.
+A field declares its default, help text, valid values and effects (`setting`). Everything else is derived from it: the
+keys of the config, validation, error messages, names in Python, and the table in the docs. A field that is itself a
+settings class (`field(default_factory=...)`) is a section of the config; its metadata apply to all settings in the
+section. A class checks values that depend on each other in a method `misfits`, which yields pairs of a key of the
+section and what was expected instead.
 
-Types are strict, so that nothing is taken as something else: True is no number, 32.0 is no whole number, a text is no
-number. Only what is equal passes: a whole number for a number (1 becomes 1.0), a list for a tuple.
+Types are strict, so that no value is misread: True is not a number, 32.0 is not a whole number, a text is not a number.
+The only conversions are from a whole number to a float (1 becomes 1.0), and from a list to a tuple.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from .errors import UserError, nearest
 
-LARGEST = {int: 2**32 - 1, float: 3.4e38}  # what machines count with; more is refused whatever a setting says
+LARGEST = {int: 2**32 - 1, float: 3.4e38}  # limits of all settings, whatever their own bounds: uint32 and float32
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 ENTRIES = {int: "whole numbers", float: "numbers", str: "texts"}
 EXAMPLES: dict[Any, tuple[Any, ...]] = {float: (0.5, 1), str: ("a", "b")}
@@ -30,21 +30,21 @@ EXAMPLES: dict[Any, tuple[Any, ...]] = {float: (0.5, 1), str: ("a", "b")}
 
 @dataclass(frozen=True)
 class Key:
-    """A setting of a config. Of a list, bounds and choices are those of each entry.
+    """Key of a config: a setting. Bounds and choices of a list apply to each entry.
 
     Attributes:
-        name: Its full name, such as "OPTIM.LR".
-        kind: Its type, or that of the entries of a list: bool, int, float, str; Any where nobody declared it.
-        is_list: Whether it is a list.
-        default: Its default.
-        help: What it does, in one line.
+        name: Full name, such as "OPTIM.LR".
+        kind: Type of the value, or of the entries of a list: bool, int, float, str; Any if undeclared.
+        is_list: Whether the value is a list.
+        default: Default value.
+        help: Help text, one line.
         at_least, above, at_most, below: Bounds of a number.
-        choices: All values that there are, if they can be named.
-        lengths: Of a list, how many entries it may have; empty: any number.
-        free: Whether it changes where, how fast and how loudly a run works, but no result.
-        phase2: Whether it changes nothing in Phase I.
-        in_phase1: Of a setting of Phase II, values that change Phase I all the same.
-        adapt: Whether `coft.adapt` reads it. It reads all of a method.
+        choices: All valid values; empty if they cannot be listed.
+        lengths: Valid lengths of a list; empty for any length.
+        free: Whether the setting affects only locations, speed and output of a run, but no results.
+        phase2: Whether the setting has no effect in Phase I.
+        in_phase1: Exceptions to `phase2`: values that do have an effect in Phase I.
+        adapt: Whether `coft.adapt` reads the setting. It reads all settings of a method in any case.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Key:
 
     @property
     def expected(self) -> str:
-        """What it takes, in words."""
+        """Description of the valid values, for error messages."""
         bounds = {"of at least": self.at_least, "above": self.above, "of at most": self.at_most, "below": self.below}
         words = " and ".join(f"{word} {bound:.10g}" for word, bound in bounds.items() if bound is not None)
         if self.at_least is not None and self.at_most is not None:
@@ -81,7 +81,7 @@ class Key:
         return f"{' '.join(filter(None, parts))}, such as {list(example)}"
 
     def takes(self, entry: Any) -> bool:
-        """Whether a single value has the type and keeps the bounds; NaN and infinity never do."""
+        """Return whether a single value has the right type and is within the bounds. NaN and infinity never are."""
         kind = type(entry) if self.kind is Any else self.kind
         if kind not in KINDS or type(entry) not in ((int, float) if kind is float else (kind,)):
             return False
@@ -92,33 +92,33 @@ class Key:
         low = self.at_least is None or entry >= self.at_least
         high = self.at_most is None or entry <= self.at_most
         inside = (self.above is None or entry > self.above) and (self.below is None or entry < self.below)
-        return low and high and inside and abs(entry) <= LARGEST[kind]  # NaN is not
+        return low and high and inside and abs(entry) <= LARGEST[kind]  # False for NaN
 
     def same_phase1(self, one: Any, other: Any) -> bool:
-        """Whether Phase I is the same with two values."""
+        """Return whether Phase I gives the same results with two values of the setting."""
         if one == other or self.free:
             return True
         return self.phase2 and one not in self.in_phase1 and other not in self.in_phase1
 
 
 def setting(default: Any, help: str, **marks: Any) -> Any:
-    """A field of a settings class.
+    """Declare a field of a settings class.
 
     Args:
-        default: Its default; its type is annotated.
-        help: What it does, in one line.
-        **marks: What it takes, and what depends on it: attributes of `Key`.
+        default: Default value. The type is the field's annotation.
+        help: Help text, one line.
+        **marks: Valid values and effects: further attributes of `Key`.
     """
     return dataclasses.field(default=default, metadata={"help": help, **marks})
 
 
 def share(default: float, help: str, **marks: Any) -> Any:
-    """A setting that is a number from 0 to 1."""
+    """Declare a setting that is a number from 0 to 1."""
     return setting(default, help, at_least=0.0, at_most=1.0, **marks)
 
 
 class SettingError(UserError):
-    """A value that a setting does not take: its full name, what was written, and what was expected."""
+    """Error of an invalid value: full name of the setting, its value, and what was expected."""
 
     def __init__(self, key: str, value: Any, clause: str) -> None:
         super().__init__(f"{key} is {shown(value)}; {clause}")
@@ -126,22 +126,22 @@ class SettingError(UserError):
 
 
 def shown(value: Any) -> str:
-    """Write a value for an error: in one line, and cut off where it is long or nested."""
+    """Format a value for an error message: on one line, truncated where it is long or nested."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 60, 60, 40
     try:
         return short.repr(value)
-    except ValueError:  # Python writes no number of more than 4300 digits
+    except ValueError:  # Python refuses to format integers of more than 4300 digits
         return "a number of thousands of digits"
 
 
 def key_name(field: dataclasses.Field[Any]) -> str:
-    """Name of a field in the config: LR of lr, FROM of from_."""
+    """Return the name of a field in the config: LR for lr, FROM for from_."""
     return field.name.rstrip("_").upper()
 
 
 def join(section: str, key: str) -> str:
-    """Full name of a key of a section; the root's name is empty."""
+    """Return the full name of a key in a section. The name of the root section is empty."""
     return f"{section}.{key}" if section else key
 
 
@@ -160,12 +160,12 @@ _annotations: Callable[[type], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def keys(cls: Any, section: str = "", **marks: Any) -> dict[str, Key]:
-    """All settings of a class and its sub-sections, by full name, in the order of their declaration.
+    """Return all settings of a class and its sub-sections by full name, in the order of declaration.
 
     Args:
-        cls: A settings class, or an instance, whose values are the defaults then.
-        section: Its name in the config.
-        **marks: Of all settings that have none of their own.
+        cls: A settings class, or an instance, whose values become the defaults.
+        section: Name of the section in the config.
+        **marks: Attributes of `Key` for all settings that do not set them themselves.
     """
     default = cls() if isinstance(cls, type) else cls
     settings: dict[str, Key] = {}
@@ -182,16 +182,16 @@ def keys(cls: Any, section: str = "", **marks: Any) -> dict[str, Key]:
 
 
 def implied(name: str, default: Any) -> Key:
-    """A setting that nobody declared: of its default no more than the type is known."""
+    """Return the key of an undeclared setting. Its type is that of its default; Any for None and entries of a list."""
     is_list = isinstance(default, (list, tuple))
     return Key(name, Any if is_list or default is None else type(default), is_list, default)
 
 
 def checked(key: Key, value: Any) -> Any:
-    """Return a value as its setting keeps it.
+    """Validate a value, and convert it to the type of its setting.
 
     Raises:
-        SettingError: If the setting does not take it.
+        SettingError: If the value is invalid.
     """
     if key.kind is Any and not key.is_list:
         return value
@@ -204,7 +204,7 @@ def checked(key: Key, value: Any) -> Any:
 
 
 def _hint(key: Key, value: Any) -> str:
-    """What else to say of a value that a setting does not take: the choice that is near, or how large it may be."""
+    """Return a hint for an invalid value: the most similar choice, or the largest number allowed."""
     entries = value if isinstance(value, (list, tuple)) else [value]
     strange = [entry for entry in entries if isinstance(entry, str) and entry not in key.choices]
     if strange and (guess := nearest(strange[0], [choice for choice in key.choices if isinstance(choice, str)])):
@@ -215,18 +215,18 @@ def _hint(key: Key, value: Any) -> str:
 
 
 def load(cls: Any, values: Mapping[str, Any], section: str = "") -> Any:
-    """Make settings of what a config says of them.
+    """Build an instance of a settings class from a config.
 
     Args:
-        cls: The settings class, or an instance, whose values are the defaults then.
-        values: The config, flattened. What is missing is as by default; keys of others are passed over.
+        cls: The settings class, or an instance, whose values become the defaults.
+        values: The flattened config. Missing keys get their default; keys of other sections are ignored.
         section: Name of the section.
 
     Returns:
         An instance.
 
     Raises:
-        SettingError: On a value that a setting does not take.
+        SettingError: If a value is invalid, or does not fit the others.
     """
     default, settings = cls() if isinstance(cls, type) else cls, keys(cls, section)
     changes = {}

@@ -1,7 +1,8 @@
-"""Numbers of many images, a row an image: worked out a few rows at a time where they are asked for, and never kept.
+"""Lazy tables with one row per image: rows are computed when they are needed, a few at a time, and never stored.
 
-The scores of a million images for a thousand classes do not fit into memory; the features that they are made of do. So
-a table is what makes its rows. What is made of a table is a table again, until a few numbers an image are asked for.
+The scores of a million images for a thousand classes do not fit into memory, but the features that they are computed
+from do. A table therefore holds a function that computes its rows. `Table.map` is lazy as well; `at`, `all`, `mean` and
+`inner` compute numbers.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-ROWS = 256  # that are worked on at a time: of a thousand classes, what the cache holds
-Which = slice | Tensor  # of the images: a range, or their indices
+ROWS = 256  # rows that are computed at a time: with a thousand classes, they fit into the CPU's cache
+Which = slice | Tensor  # selection of images: a range, or their indices
 
 
 class Table:
-    """Rows of numbers.
+    """Lazy table of numbers, one row per image.
 
     Args:
-        count: How many rows there are, N.
-        rows: Makes the rows of some images, each from what belongs to its own image alone.
+        count: Number of rows, N.
+        rows: Function that computes the rows of selected images. Each row must depend on its own image only.
     """
 
     def __init__(self, count: int, rows: Callable[[Which], Tensor]) -> None:
@@ -29,48 +30,48 @@ class Table:
 
     @classmethod
     def of(cls, numbers: Tensor) -> Table:
-        """A table of numbers that are at hand, shape (N, ...). Of a type of 16 bits, rows come in fp32."""
+        """Make a table from a tensor of shape (N, ...). Rows of fp16 and bf16 tensors are converted to fp32."""
         return cls(len(numbers), lambda which: _in_full(numbers[which]))
 
     def __len__(self) -> int:
         return self.count
 
     def map(self, function: Callable[..., Tensor], *others: Table | Tensor) -> Table:
-        """A table whose rows are made of this one's.
+        """Return a lazy table whose rows are computed from those of this table.
 
         Args:
-            function: Takes the same rows of this table and of the others.
-            *others: Of as many rows.
+            function: Function of the same rows of this table and of the others.
+            *others: Tables or tensors with the same number of rows.
         """
         tables = [self, *(other if isinstance(other, Table) else Table.of(other) for other in others)]
         return Table(self.count, lambda which: function(*(table._rows(which) for table in tables)))
 
     def at(self, index: Tensor) -> Tensor:
-        """Rows of some images, in their order.
+        """Compute the rows of some images.
 
         Args:
-            index: Shape (n,).
+            index: Indices of the images. Shape (n,).
 
         Returns:
-            Shape (n, columns).
+            Rows in the order of `index`. Shape (n, columns).
         """
         return self._rows_of(index.split(ROWS), len(index))
 
     def all(self) -> Tensor:
-        """All rows, of a table with few columns. Shape (N, columns)."""
+        """Compute all rows; for tables with few columns. Shape (N, columns)."""
         return self._rows_of(self._ranges(), self.count)
 
     def mean(self) -> Tensor:
-        """Mean over all rows, of their type. Shape (columns,)."""
+        """Compute the mean over all rows, in their dtype. Shape (columns,)."""
         return sum((self._rows(which).sum(dim=0) for which in self._ranges()), torch.zeros(())) / self.count
 
     def inner(self, other: Table) -> Tensor:
-        """Sum over all rows of the products of this table's columns and another's. Shape (columns, its columns)."""
+        """Compute the product of this table, transposed, and another one. Shape (columns, columns of `other`)."""
         products = (self._rows(which).t() @ other._rows(which) for which in self._ranges())
         return sum(products, torch.zeros(()))
 
     def _rows_of(self, parts: Sequence[Which], count: int) -> Tensor:
-        """Rows of parts of the images, one after the other: written where they stay, so that there is no copy."""
+        """Compute the rows of consecutive selections, and write each into the result, without a final concatenation."""
         first, done = self._rows(parts[0]), 0
         rows = first.new_empty(count, *first.shape[1:])
         for part in parts:

@@ -1,4 +1,4 @@
-"""Tensors from files: read as data, dense, and no larger than what the file holds."""
+"""Safe loading of tensors from files: no code is executed, and tensors are dense and no larger than their file data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from .forms import Form, Misfit
 from .outside import broken_member, opened, plain_path
 
-SMALL = 1 << 20  # numbers that a tensor may have whatever the file holds
+SMALL = 1 << 20  # elements that a tensor may have even if the file holds fewer (an expanded tensor)
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 Tensors = dict[str, Tensor]
@@ -26,8 +26,8 @@ class Array(Form):
     """A tensor.
 
     Attributes:
-        shape: Least and most of each dimension; None: any shape.
-        dtypes: Its types.
+        shape: Minimum and maximum of each dimension; None for any shape.
+        dtypes: Valid dtypes.
     """
 
     shape: tuple[Range, ...] | None = None
@@ -39,7 +39,7 @@ class Array(Form):
         return f"a dense tensor{kind}" + ("" if self.shape is None else f" of shape ({', '.join(sides)})")
 
     def misfit(self, value: Any) -> Misfit:
-        """The error of a value that is none; of a tensor without its numbers."""
+        """Return the error of a value that does not match. It shows no elements of a tensor."""
         if not isinstance(value, Tensor):
             return super().misfit(value)
         reason = flaw(value) or f"is of shape {tuple(value.shape)} and {value.dtype}"
@@ -56,7 +56,7 @@ class Array(Form):
 
 @dataclass(frozen=True)
 class Finite(Array):
-    """A tensor of floats of which none is NaN or infinite."""
+    """A tensor of floats without NaN or infinity."""
 
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.float16)
 
@@ -68,12 +68,12 @@ INDEX, FINITE = Array(dtypes=WHOLE), Finite()
 
 
 def floats(*shape: int | Range) -> Array:
-    """A tensor of floats; a number stands for the one length that a dimension may have."""
+    """Return the form of a tensor of floats; `shape` has a length, or minimum and maximum, for each dimension."""
     return Array(tuple(side if isinstance(side, tuple) else (side, side) for side in shape), FLOATS)
 
 
 def flaw(tensor: Tensor) -> str:
-    """What a tensor is that computing does not take as it is; empty if it is dense and there."""
+    """Describe why a tensor cannot be used in computations: sparse, without data ...; empty if it can."""
     if tensor.layout != torch.strided or tensor.is_nested:
         return "is sparse or nested"
     if tensor.is_quantized:
@@ -86,19 +86,19 @@ def flaw(tensor: Tensor) -> str:
 
 
 def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = False) -> Any:
-    """Read what `torch.save` has written, as data. Checksums are compared.
+    """Load a file written by `torch.save`, with `weights_only`. Its checksums are verified.
 
     Args:
         path: The file.
-        device: Where tensors go.
-        mapped: Whether the file is mapped into memory, not read.
+        device: Device of the tensors.
+        mapped: Whether to map the file into memory instead of reading it.
 
     Returns:
-        Tensors, dense ones, and plain containers.
+        Dense tensors and plain containers.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is damaged, or holds anything else.
+        ValueError: If it is damaged, or holds other objects.
     """
     with opened(path) as file:
         if broken := broken_member(file):
@@ -108,7 +108,7 @@ def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = Fa
             content = torch.load(source, map_location=device, weights_only=True, mmap=mapped)
         except (OSError, MemoryError):
             raise
-        except (Exception, pickle.UnpicklingError) as error:  # torch raises any exception on damaged bytes
+        except (Exception, pickle.UnpicklingError) as error:  # torch may raise any exception for damaged data
             reason = next(iter(str(error).split("\n")), "")[:100] or type(error).__name__
             raise ValueError(f"not a checkpoint of tensors alone ({reason})") from error
     for name, tensor in _tensors_in(content):
@@ -118,7 +118,7 @@ def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = Fa
 
 
 def _tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of nested containers, with their names."""
+    """Yield all tensors in nested containers, with their names."""
     waiting, seen = [("", content)], set[int]()
     while waiting:
         name, part = waiting.pop()
@@ -131,10 +131,10 @@ def _tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def load_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Read a file of safetensors.
+    """Load a safetensors file.
 
     Returns:
-        Tensors by name, on the CPU, and the texts that the file has beside them.
+        Tensors by name, on the CPU, and the metadata of the file.
 
     Raises:
         OSError: If the file cannot be read.

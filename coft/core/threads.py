@@ -1,4 +1,4 @@
-"""Doing the same with many files, several at a time."""
+"""Iteration with threads: a function applied to many files, and prefetching."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, TypeVar
 
 from .progress import bar as progress_bar
 
-BLOCK = 64  # files of a task: a task for each would take more memory than the results
+BLOCK = 64  # files per task: one task per file would take more memory than the results
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def map_threaded(function: Callable[[T], R], items: Sequence[T], title: str) -> Iterator[R]:
-    """Apply a function in threads, with a progress bar.
+    """Apply a function to items in several threads, with a progress bar.
 
     Args:
-        function: What to do with an item; it should wait for files or leave the interpreter's lock, else threads
-            bring nothing.
-        items: Any number of them.
-        title: Of the progress bar.
+        function: The function. It should wait for files or release the GIL; otherwise threads do not make it faster.
+        items: The items.
+        title: Title of the progress bar.
 
     Yields:
-        The results, in the order of the items. An error is raised in the place of the first result that lacks.
+        Results in the order of the items, in blocks of `BLOCK`. An exception of the function is raised in place of the
+        results of its block.
     """
     blocks = (items[i : i + BLOCK] for i in range(0, len(items), BLOCK))
     with (
@@ -37,10 +37,10 @@ def map_threaded(function: Callable[[T], R], items: Sequence[T], title: str) -> 
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Items that a thread makes while whoever asks works on the one before.
+    """Iterate over items, and prefetch one in a thread: each is made while the caller works on the one before.
 
     Args:
-        items: Whose making uses no random numbers of another thread.
+        items: Iterator that shares no random generator with other threads.
     """
     end: Any = object()
     with ThreadPoolExecutor(1) as thread:

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: seconds by part, always; the operations of a few steps, if asked for."""
+"""Timing of a run: seconds spent in each part, and an optional profile of a few training steps."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 STEPS, WAITING = "steps", "waiting for images"
-PROFILED = range(3, 6)  # steps of an epoch whose operations are recorded: the first ones warm up
+PROFILED = range(3, 6)  # steps that are profiled; the first ones are for warm-up
 
 
 class Stopwatch:
-    """Seconds by part. Every moment counts for one part: a part within another is not counted for the outer one.
+    """Seconds spent in each part of a run. The time of a nested part is not counted for the outer one.
 
     Args:
-        part: What is going on now.
+        part: Name of the first part.
 
     Attributes:
-        seconds: By name of the part.
+        seconds: Seconds by name of the part.
     """
 
     def __init__(self, part: str) -> None:
@@ -29,10 +29,10 @@ class Stopwatch:
         self._part, self._since = part, time.perf_counter()
 
     def enter(self, part: str) -> str:
-        """Begin a part.
+        """Begin a part, and end the present one.
 
         Returns:
-            The part that ends.
+            Name of the part that ends.
         """
         now, left = time.perf_counter(), self._part
         self.seconds[left] = self.seconds.get(left, 0.0) + now - self._since
@@ -41,7 +41,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count what is within for a part."""
+        """Context whose time is counted for a part."""
         outer = self.enter(name)
         try:
             yield
@@ -49,12 +49,12 @@ class Stopwatch:
             self.enter(outer)
 
     def split(self) -> dict[str, float]:
-        """Seconds by part until now, the longest first."""
+        """Return the seconds of each part so far, the longest first."""
         self.enter(self._part)
         return dict(sorted(self.seconds.items(), key=lambda item: -item[1]))
 
     def in_words(self) -> str:
-        """All parts on one line, and the share of training that went by in waiting for images."""
+        """Return a line with the seconds of all parts, and the share of training spent waiting for images."""
         seconds = self.split()
         waiting = seconds.get(WAITING, 0.0)
         share = waiting / max(waiting + seconds.get(STEPS, 0.0), 1e-9)
@@ -63,11 +63,11 @@ class Stopwatch:
 
 
 class Waited:
-    """A loader whose batches are waited for by the clock.
+    """Loader wrapper that measures the time spent waiting for batches.
 
     Args:
         loader: Any loader.
-        clock: Counts the time until a batch is there.
+        clock: Stopwatch that counts this time as `WAITING`.
     """
 
     def __init__(self, loader: Any, clock: Stopwatch) -> None:
@@ -90,12 +90,12 @@ class Waited:
 
 
 def profiled(step: Callable[[Any], Any], title: str, report: Callable[[str], None]) -> Callable[[Any], Any]:
-    """A training step that records the operations of a few calls.
+    """Wrap a training step so that the calls `PROFILED` are profiled.
 
     Args:
-        step: Makes a step with a batch.
-        title: What is recorded.
-        report: Takes a table of the operations that took longest, once it is there.
+        step: Function that makes a training step with a batch.
+        title: Title of the profile.
+        report: Function that receives a table of the slowest operations after the last profiled call.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     recorder = profile(activities=activities)

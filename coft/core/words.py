@@ -1,14 +1,14 @@
-"""Numbers as a sentence has them."""
+"""Numbers in sentences."""
 
 from __future__ import annotations
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number of things: "1 file", "2,000 files".
+    """Format a number with its noun: "1 file", "2,000 files".
 
     Args:
-        number: How many.
-        one: The word for one of them.
-        many: The word for several; "" for the first with an s.
+        number: The number.
+        one: Singular of the noun.
+        many: Plural of the noun; "" to append an s to the singular.
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"

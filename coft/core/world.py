@@ -1,7 +1,7 @@
-"""Several processes that make one run: which images are whose, and what they exchange.
+"""Distributed runs: how images are split over processes, and the collective operations between them.
 
-Images are dealt out by index, in blocks: rank 0 has the first ones. Each process encodes its own. What is decided of
-all images is decided by the first process, and sent to the others.
+Images are split by index into consecutive blocks; rank 0 has the first block. Each process encodes its own block.
+Decisions that need all images are made by the main process, and sent to the others.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 
 class World:
-    """The processes of a run. Of a single one, every operation returns what it was given.
+    """Group of the processes of a run. With a single process, every operation returns its input.
 
     All ranks must call the same operations in the same order.
 
     Args:
-        rank: Of this process.
+        rank: Rank of this process.
         size: Number of processes.
 
     Attributes:
-        waited: Seconds that this process has spent in waiting for others, and in what they exchange.
+        waited: Seconds that this process has spent in collective operations, waiting for others included.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -35,33 +35,34 @@ class World:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other process."""
+        """Whether this is the only process."""
         return self.size == 1
 
     @property
     def writes(self) -> bool:
-        """Whether this is the process that decides, writes files and speaks to people."""
+        """Whether this is the main process, which makes all decisions and writes all files and messages."""
         return self.rank == 0
 
     def part(self, count: int, rank: int | None = None) -> slice:
-        """Which of so many images are this rank's, or another one's. Those that are first have one more, if any."""
+        """Return the slice of `count` images that belongs to a rank, by default this one. Sizes differ by at most 1."""
         place = self.rank if rank is None else rank
         return slice(-(-count * place // self.size), -(-count * (place + 1) // self.size))
 
-    # ---------------------------------------------------------------- numbers of all ranks
+    # ---------------------------------------------------------------- reductions and gathering
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum of all ranks' numbers, the same on each. Shape as `values`."""
+        """Return the sum of `values` over all ranks, on each of them. Shape as `values`."""
         return values if self.alone else self._add(values.detach().clone())
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Put the rows of all ranks together, in the order of the ranks, on each of them.
+        """Concatenate the rows of all ranks, in the order of the ranks, on each of them.
 
         Args:
-            rows: This rank's, shape (n,) or (n, k). Others may have more or fewer, or an empty tensor of any width.
+            rows: Rows of this rank. Shape (n,) or (n, k). The number of rows may differ between ranks, and an empty
+                tensor may have any width.
 
         Returns:
-            Shape (N,) or (N, k).
+            Rows of all ranks. Shape (N,) or (N, k).
         """
         if self.alone:
             return rows
@@ -72,10 +73,10 @@ class World:
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]).to(rows.dtype)
 
     def collect(self, rows: Tensor) -> list[Tensor]:
-        """Give the rows of all ranks, on the CPU, to the first one; as `gather` takes them.
+        """Collect the rows of all ranks on rank 0. `rows` is as for `gather`, but on the CPU.
 
         Returns:
-            Those of each rank, on the first one; nothing on the others.
+            Rows of each rank, on rank 0; an empty list on the others.
         """
         if self.alone:
             return [rows]
@@ -86,7 +87,7 @@ class World:
         return [part[:size] for part, size in zip(parts or [], sizes, strict=False)]
 
     def _alike(self, rows: Tensor) -> tuple[list[int], Tensor]:
-        """How many rows each rank has, and this rank's with others after them: of one shape and type on all ranks."""
+        """Return the number of rows of each rank, and this rank's rows, padded to the same shape and dtype on all."""
         shapes = torch.zeros(self.size, 3, dtype=torch.long)
         if len(rows):
             shapes[self.rank] = torch.tensor([len(rows), math.prod(rows.shape[1:]), rows.dtype is torch.float64])
@@ -97,13 +98,16 @@ class World:
         sent[: len(rows)] = rows.detach() if len(rows) else sent[:0]
         return sizes.tolist(), sent
 
-    # ---------------------------------------------------------------- what the first rank says
+    # ---------------------------------------------------------------- broadcast from rank 0
 
     def broadcast(self, content: Any) -> Any:
-        """Send what the first rank says to all others.
+        """Broadcast an object from rank 0 to all other ranks.
 
         Args:
-            content: Tensors and plain containers; of other ranks it is not looked at.
+            content: Tensors and plain containers; ignored on all ranks but 0.
+
+        Returns:
+            The object of rank 0.
         """
         if self.alone:
             return content
@@ -117,7 +121,7 @@ class World:
 
     @torch.no_grad()
     def align(self, tensors: Iterable[Tensor]) -> None:
-        """Give all ranks the numbers of the first one, in place."""
+        """Overwrite tensors, in place, with those of rank 0."""
         if self.alone:
             return
         for tensor in tensors:
@@ -129,13 +133,13 @@ class World:
     # ---------------------------------------------------------------- training
 
     def add_gradients(self, parameters: Sequence[nn.Parameter], numbers: Sequence[float]) -> list[float]:
-        """Add up gradients over all ranks, and some numbers with them.
+        """Sum the gradients of parameters, in place, and some numbers over all ranks.
 
-        A parameter without a gradient counts as one of zeros where another rank has one.
+        A missing gradient counts as zeros if another rank has one for the same parameter.
 
         Args:
-            parameters: Theirs.
-            numbers: As many on every rank.
+            parameters: Parameters whose gradients are summed.
+            numbers: Numbers to sum; the same count on every rank.
 
         Returns:
             Sums of the numbers.
@@ -154,14 +158,14 @@ class World:
             begin = end
         return sums[len(parameters) :]
 
-    # ---------------------------------------------------------------- order
+    # ---------------------------------------------------------------- synchronisation
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this."""
         self.sum(torch.tensor(0))
 
     def all_say(self, text: str) -> list[str]:
-        """What each rank says, in the order of the ranks."""
+        """Gather a text from each rank, in the order of the ranks."""
         if self.alone:
             return [text]
         rows = torch.tensor([[len(text.encode())]])
@@ -181,7 +185,7 @@ def _packed(content: Any) -> Tensor:
 
 
 class _Waiting:
-    """Counts the seconds of an exchange, until the device is done with it."""
+    """Context that adds the seconds of a collective operation to `World.waited`, until the device has finished it."""
 
     def __init__(self, world: World, values: Tensor) -> None:
         self.world, self.device = world, values.device

@@ -1,4 +1,4 @@
-"""YAML from outside: no tags that make objects, no key twice, nothing that is large through aliases."""
+"""Safe parsing of YAML: no tags that construct objects, no duplicate keys, no content inflated by aliases."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import yaml
 
 from .settings import shown
 
-MOST_PARTS = 1_000_000  # of a file
+MOST_PARTS = 1_000_000  # maximum number of nodes of a file
 
 
 class NamedOnce(yaml.constructor.BaseConstructor):
-    """Mixin for loaders, by which a key that stands twice is a mistake. YAML itself would take the last."""
+    """Mixin for loaders that rejects duplicate keys, of which PyYAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-        """Make a dict of a section's keys and values.
+        """Construct a dict from a mapping node.
 
         Raises:
-            yaml.MarkedYAMLError: If a key stands there twice.
+            yaml.MarkedYAMLError: If a key is duplicated.
         """
         names = set()
         for key, _ in node.value:
@@ -30,23 +30,23 @@ class NamedOnce(yaml.constructor.BaseConstructor):
 
 
 class _Loader(NamedOnce, yaml.SafeLoader):
-    """Reads what PyYAML's own parser reads."""
+    """Loader with PyYAML's parser in Python."""
 
 
 class _FastLoader(NamedOnce, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads by libyaml, where PyYAML has it."""
+    """Loader with libyaml, where PyYAML was built with it."""
 
 
 def parse_yaml(text: str) -> Any:
-    """What YAML says.
+    """Parse YAML.
 
     Raises:
-        ValueError: If it is none, nested too deeply, names a key twice, or is large through aliases.
+        ValueError: If it is invalid, nested too deeply, has a duplicate key, or is inflated by aliases.
     """
     try:
         try:
             content = yaml.load(text, _FastLoader)
-        except yaml.YAMLError:  # libyaml knows no half characters, which names of files may have
+        except yaml.YAMLError:  # libyaml rejects lone surrogates, which file names may have
             content = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"no YAML: {reason(error)}") from error
@@ -57,16 +57,16 @@ def parse_yaml(text: str) -> Any:
 
 
 def reason(error: yaml.YAMLError) -> str:
-    """What is wrong with YAML, and in which line, in at most 180 characters."""
+    """Return the problem of a YAML error, at most 160 characters, and its line number."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
     return " ".join(problem.split())[:160] + (f" in line {mark.line + 1}" if mark else "")
 
 
 def check_aliases(content: Any) -> None:
-    """Refuse what a few lines of YAML make so large, by aliases of aliases, that nobody can go through it.
+    """Check that nested aliases do not inflate a few lines of YAML to a content too large to process.
 
     Raises:
-        ValueError: If it has more than `MOST_PARTS` parts.
+        ValueError: If it has more than `MOST_PARTS` nodes, each alias counted.
     """
     waiting, count = [content], 0
     while waiting:
