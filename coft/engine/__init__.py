@@ -1,1 +1,1 @@
-"""A run: its settings, its images, the loop, and what it writes."""
+"""A run: its settings, its images, the engine and its loop, and the files it writes."""

@@ -1,6 +1,6 @@
-"""The backbone of a run: the frozen CLIP that a config names, how it reads images, the precision of its forward pass.
+"""The backbone of a run: the frozen CLIP that a config names, its input format, and the precision of its forward pass.
 
-A config is anything that has its sections and keys as attributes.
+A config is any object with its sections and keys as attributes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
     """Load the frozen CLIP of a config.
 
     Returns:
-        A CLIP of any family, on the device.
+        CLIP of any supported family, on the device.
 
     Raises:
-        UserError: If INPUT.SIZE does not fit it.
+        UserError: If INPUT.SIZE does not fit the backbone.
     """
     name, trust = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT
     network = architecture(name, trust)
@@ -43,7 +43,7 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
 
 
 def follow_backbone(cfg: Any) -> None:
-    """Fill in how the backbone reads images, where that is not set: size, mean, standard deviation, interpolation."""
+    """Fill in unset input settings from the backbone: size, mean, standard deviation, interpolation, frozen stages."""
     network, settings = architecture(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.TRUST_JIT), cfg.INPUT
     settings.SIZE = tuple(settings.SIZE) or (network.resolution,) * 2
     settings.PIXEL_MEAN = list(settings.PIXEL_MEAN) or list(network.mean)
@@ -54,13 +54,13 @@ def follow_backbone(cfg: Any) -> None:
 
 
 def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> dict[str, str]:
-    """What a checkpoint must share with a run to be loaded.
+    """Return the identity of a run, which a checkpoint must share to be loaded.
 
     Args:
-        cfg: MODEL.BACKBONE.FROZEN_STAGES is read.
-        fingerprint: Of the CLIP.
-        classes: All names in one line: `class_names.class_list`.
-        digest: Of the unlabeled images; none where there are none.
+        cfg: Config with MODEL.BACKBONE.FROZEN_STAGES.
+        fingerprint: Checksum of the CLIP's weights.
+        classes: All class names in one line, as returned by `class_names.class_list`.
+        digest: Hash of the unlabeled images; "" if there are none.
     """
     stages = cfg.MODEL.BACKBONE.FROZEN_STAGES
     backbone = f"{fingerprint}, {stages} stages frozen" if stages > 0 else fingerprint
@@ -69,34 +69,34 @@ def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> d
 
 
 def faster(cfg: Any) -> str:
-    """The precision that "auto" stands for on this machine."""
+    """Return the precision that "auto" stands for on this machine."""
     return faster_precision("cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu")
 
 
 def check_light_module(name: str, key: str) -> None:
-    """Refuse the name of a light visual module that is not there.
+    """Check that a light visual module of this name exists.
 
     Args:
-        name: What the user wrote.
-        key: Of which setting, for the error message.
+        name: Name that the user gave.
+        key: Name of the setting, for the error message.
 
     Raises:
-        UserError: If there is none of this name.
+        UserError: If there is no module of this name.
     """
     if name not in (names := ("auto", *VISUAL_MODULES)):
         raise UserError(f"{key} is {name!r}; {did_you_mean(name, names)}")
 
 
 def forward_type(precision: str, device: torch.device, key: str) -> torch.dtype | None:
-    """Type of the forward pass; weights stay fp32. fp16 on a CPU is run as fp32.
+    """Return the dtype of the forward pass. Weights stay fp32, and fp16 falls back to fp32 on a CPU.
 
     Args:
-        precision: A name of `PRECISIONS`, or "auto".
-        device: Of the models.
-        key: What named it, for the error message.
+        precision: Key of `PRECISIONS`, or "auto".
+        device: Device of the models.
+        key: Name of the setting, for the error message.
 
     Returns:
-        None for fp32.
+        The dtype; None for fp32.
 
     Raises:
         UserError: If the name is unknown.
@@ -113,5 +113,5 @@ def forward_type(precision: str, device: torch.device, key: str) -> torch.dtype 
 
 
 def precision_of(dtype: torch.dtype | None) -> str:
-    """Name of a type of the forward pass."""
+    """Return the name of a dtype of the forward pass."""
     return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

@@ -1,6 +1,6 @@
-"""Class names as users give them: in the command, or in a file, with synonyms and descriptions if they like.
+"""Class names from the user: on the command line or in a file, optionally with synonyms and descriptions.
 
-Nothing else knows how synonyms are written.
+The syntax of synonyms is known to this module alone.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from coft.core.paths import expanded
 from coft.core.sanitize import has_controls
 from coft.core.settings import shown
 
-GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates, of images of anything
-CLASSES = "classes.txt"  # in the output folder: the classes as the run had them
-MOST = 30_000  # classes; ImageNet has 21,841 in all
-MOST_BYTES = 1 << 28  # of a file
-MARK = "\ufeff"  # which some editors put before a text; nobody sees it
-LONGEST = 1000  # characters of a name; CLIP reads 77 tokens
-BAR = "|"  # between a class name and its synonyms
+GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates for images of any kind
+CLASSES = "classes.txt"  # file in the output folder with the classes of the run
+MOST = 30_000  # upper bound of the number of classes; all of ImageNet has 21,841
+MOST_BYTES = 1 << 28  # upper bound of the size of a file
+MARK = "\ufeff"  # byte order mark, which some editors put before a text, invisibly
+LONGEST = 1000  # upper bound of the characters of a name; CLIP reads 77 tokens
+BAR = "|"  # separator between a class name and its synonyms
 Given = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes as a user means them.
+    """Class names, with synonyms and descriptions.
 
     Attributes:
-        names: C names, by label.
-        synonyms: Other names, by class name; of classes that have some.
-        descriptions: Sentences that describe a class, likewise.
+        names: C class names, by label.
+        synonyms: Synonyms by class name, for the classes that have any.
+        descriptions: Descriptive sentences by class name, for the classes that have any.
     """
 
     names: list[str]
@@ -46,16 +46,17 @@ class Classes:
 
 
 def read_classes(text: str, flag: str = "--classes") -> Classes:
-    r"""Read class names.
+    r"""Read class names from a command-line value or from a file.
 
     Args:
-        text: Names with commas between them, or the path of a file with a name on each line. A name may be followed by
-            synonyms, and in a file, with tabs between them, by sentences that describe the class:
+        text: Comma-separated names, or the path of a file with one name per line. A name may be followed by synonyms,
+            and in a file also by tab-separated sentences that describe the class:
             `tabby cat | striped cat\tA cat with stripes.`
-        flag: What the user calls it, for errors.
+        flag: Name of the command-line flag, for error messages.
 
     Raises:
-        UserError: If there is no such file, it is no text, it has no name, or one that is empty or stands twice.
+        UserError: If the file does not exist, is not text or is empty, or if a name is empty, duplicated, too long or
+            has control characters.
     """
     path = expanded(text)
     if is_file(path):
@@ -68,14 +69,14 @@ def read_classes(text: str, flag: str = "--classes") -> Classes:
 
 
 def given_classes(classes: Given) -> Classes:
-    """Classes as a program gives them.
+    """Convert the `classes` argument of the Python API.
 
     Args:
-        classes: What `read_classes` reads; or names; or sentences that describe each class, by its name. Names may be
-            followed by synonyms there, too.
+        classes: Text or path that `read_classes` reads; or a sequence of names; or a mapping from names to descriptive
+            sentences. Names may be followed by synonyms in all of them.
 
     Raises:
-        UserError: If these are no names that a classifier can be built on.
+        UserError: If no classifier can be built on these names.
     """
     if isinstance(classes, (str, os.PathLike)):
         if not isinstance(text := os.fspath(classes), str):
@@ -102,7 +103,7 @@ def _listed(classes: Any) -> list[Any]:
         if isinstance(classes, (bytes, set, frozenset)):
             raise TypeError("they have no order")
         return list(itertools.islice(classes, MOST + 1))
-    except TypeError as error:  # an array of no dimension says that it can be gone through, and cannot
+    except TypeError as error:  # a 0-d array claims to be iterable, and is not
         raise UserError(f"classes is {shown(classes)}; expected texts in an order, the names of the classes") from error
 
 
@@ -115,7 +116,7 @@ def _sentences(name: str, given: Any) -> list[str]:
 
 
 def write_classes(path: Path, classes: Classes) -> None:
-    """Write a file that `read_classes` reads, whole or not at all."""
+    """Write classes to a file that `read_classes` can read. The write is atomic."""
     lines = []
     for name in classes.names:
         names = f" {BAR} ".join([name, *classes.synonyms.get(name, ())])
@@ -126,12 +127,12 @@ def write_classes(path: Path, classes: Classes) -> None:
 
 
 def class_list(names: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> str:
-    """All names in one line, to know the same classes by."""
+    """Return all names and synonyms in one line, which identifies the class list."""
     return " | ".join(" = ".join([name, *synonyms.get(name, ())]) for name in names)
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a text too long for a path is none."""
+    """Return whether a file exists; False also for a text that is too long for a path."""
     try:
         return path.is_file()
     except OSError:
@@ -150,7 +151,7 @@ def _read_file(path: Path, flag: str) -> Classes:
 
 
 def _unique(rows: list[list[str]], source: str) -> Classes:
-    """Classes of rows, each the names of a class with bars between them, then sentences."""
+    """Parse rows, each with the bar-separated names of a class and then its sentences, and check the names."""
     classes = Classes([])
     exact, firsts, others = set[str](), set[str](), set[str]()
     for number, (text, *sentences) in enumerate(rows, start=1):
@@ -185,7 +186,7 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
 
 
 def _plain(name: str) -> str:
-    """A name without what makes no difference."""
+    """Return a name in lower case, with blanks for underscores and single blanks, to find duplicates."""
     return " ".join(name.replace("_", " ").lower().split())
 
 
@@ -194,17 +195,18 @@ def _beside(name: str, other: str) -> str:
 
 
 def check_classnames(classnames: Sequence[str], source: str, distinct: bool = True) -> None:
-    """Refuse class names that no classifier could be built on.
+    """Check that a classifier can be built on class names.
 
     Args:
-        classnames: Names by label.
-        source: What has them, for the error message.
-        distinct: Whether a name that stands twice is refused.
+        classnames: Class names by label.
+        source: Origin of the names, for error messages.
+        distinct: Whether names must be distinct for CLIP.
 
     Raises:
-        UserError: On fewer than two names, on an empty one, on one with a bar, or on one that stands twice.
+        UserError: On fewer than two or too many names, or a name that is empty, a duplicate, or has a bar or a control
+            character.
     """
-    from coft.backbones.prompts import plain_name  # here: a wrong path is known without torch
+    from coft.backbones.prompts import plain_name  # here, so that a wrong path is reported without torch
     from coft.backbones.tokens import CLIP_TOKENIZER
 
     if len(classnames) < 2:
@@ -215,7 +217,7 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
         raise UserError(f"{source}: {len(classnames)} class names; at most {MOST} are read: take fewer")
     seen: dict[tuple[int, ...], int] = {}
     for label, name in enumerate(classnames):
-        plain = tuple(CLIP_TOKENIZER.encode(plain_name(name)))  # which makes one of ligatures, quotes and entities
+        plain = tuple(CLIP_TOKENIZER.encode(plain_name(name)))  # normalises ligatures, quotes and entities
         if not plain:
             raise UserError(f"{source}: class {label} has an empty name ({name!r} is nothing to CLIP); give it one")
         if has_controls(name):

@@ -1,8 +1,8 @@
-"""Settings of a run that a program gives: names of the config as Python writes them.
+"""Config of a run that is started from Python: keyword arguments named after config keys.
 
-`PHASE1.EPOCHS` of the method's section is `phase1__epochs`, `INPUT.SIZE` is `input__size`: lower case, two underscores
-for a dot, as scikit-learn has it. Defaults are those of the commands: what is declared, then the file of configs that
-suits method and backbone.
+`PHASE1.EPOCHS` of the method's section is `phase1__epochs`, `INPUT.SIZE` is `input__size`: lower case, with two
+underscores for a dot, as in scikit-learn. Defaults are those of the command line: the declared ones, then those in the
+config file for method and backbone.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .backbone import check_light_module, faster, follow_backbone
 from .specs import SPECS, MethodSpec
 from .trainer_configs import trainer_config
 
-READ = {name.split(".")[0] for name, key in RUN_KEYS.items() if key.adapt}  # sections of which something is read
+READ = {name.split(".")[0] for name, key in RUN_KEYS.items() if key.adapt}  # sections of which `coft.adapt` reads a key
 METHODS = {"coft": SPECS["CoFT"], "coft+": SPECS["CoFTPlus"]}
 
 
 class Config(dict[str, Any]):
-    """Settings by name, sections within sections, as attributes, too."""
+    """Nested settings by name, which are also accessible as attributes."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in self:
@@ -41,17 +41,17 @@ class Config(dict[str, Any]):
         self[name] = value
 
     def tree(self) -> dict[str, Any]:
-        """Nested dictionaries, with a list for a tuple."""
+        """Return nested dictionaries, with tuples as lists."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.items()}
         return {name: value.tree() if isinstance(value, Config) else value for name, value in plain.items()}
 
     def dump(self) -> str:
-        """YAML."""
+        """Return the settings as YAML."""
         return str(yaml.safe_dump(self.tree()))
 
 
 def spec_of(method: str) -> MethodSpec:
-    """A method by its name.
+    """Return the specification of a method by its name.
 
     Raises:
         UserError: If there is no such method.
@@ -62,18 +62,18 @@ def spec_of(method: str) -> MethodSpec:
 
 
 def python_name(name: str, section: str) -> str:
-    """A setting as Python writes it; those of the method go without their section."""
+    """Return the Python name of a config key. Keys of the method lose the prefix of their section."""
     return name.removeprefix(f"{section}.").replace(".", "__").lower()
 
 
 def declared(spec: MethodSpec) -> dict[str, Key]:
-    """All settings of a run, by full name."""
+    """Return all settings of a run, by full name."""
     of_run = {name: key for name, key in RUN_KEYS.items() if "." not in name or name.split(".")[0] in READ}
     return of_run | spec.keys
 
 
 def keys_by_python_name(spec: MethodSpec) -> dict[str, Key]:
-    """Settings that a user may give, by their names in Python; each Key has its full name."""
+    """Return the settings that a user may pass, by Python name. Each `Key` holds its full name."""
     return {
         python_name(name, spec.section): key
         for name, key in declared(spec).items()
@@ -82,7 +82,7 @@ def keys_by_python_name(spec: MethodSpec) -> dict[str, Key]:
 
 
 def parse(spec: MethodSpec, name: str, text: str) -> Any:
-    """What a text says that a user wrote for a setting.
+    """Parse the text that a user gave for a setting, according to its type.
 
     Raises:
         UserError: If there is no such setting.
@@ -98,25 +98,25 @@ def _key(spec: MethodSpec, name: str) -> Key:
 
 
 def settle(spec: MethodSpec, backbone: str, seed: int, output: str, arguments: Mapping[str, Any]) -> Config:
-    """All settings of a run.
+    """Build the complete config of a run.
 
     Args:
-        spec: The method.
-        backbone: Name of the CLIP.
-        seed: Of everything random.
-        output: Folder of the results, or "".
-        arguments: What the user gave, by its names in Python.
+        spec: Specification of the method.
+        backbone: Name or path of the CLIP.
+        seed: Random seed.
+        output: Output folder, or "".
+        arguments: Settings from the user, by Python name.
 
     Returns:
-        A config, complete: what follows the backbone and the machine is filled in.
+        The config, including the values that depend on the backbone and the machine.
 
     Raises:
-        UserError: On an unknown name, a value that a setting does not take, or an unknown backbone.
+        UserError: On an unknown name, an invalid value, or an unknown backbone.
     """
     settings = declared(spec)
     key = replace(settings["MODEL.BACKBONE.NAME"], name="backbone")
     backbone = checked(key, os.fspath(backbone) if isinstance(backbone, os.PathLike) else backbone)
-    given_path(backbone, "backbone")  # a name that is none, such as one of 5,000 characters, is no path, either
+    given_path(backbone, "backbone")  # refuses texts that can be neither name nor path, such as 5,000 characters
     changes = {_key(spec, name).name: checked(replace(_key(spec, name), name=name), x) for name, x in arguments.items()}
     changes |= {"TRAINER.NAME": spec.trainer, "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "Folder"}
     changes |= {"SEED": checked(replace(settings["SEED"], name="seed"), seed), "OUTPUT_DIR": output}

@@ -1,4 +1,4 @@
-"""How far a run is, and how long it still takes: one bar for the whole of it, or a line now and then."""
+"""Progress of a run and its remaining time: one bar for the whole run, or occasional log lines."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tqdm.auto import tqdm
 
 from coft.core.progress import bars_are_seen, progress, said
 
-FULL_BY_LIGHT = 3.0  # seconds of a step of a phase that has not begun, by those of the phase before it
-LINES = 10  # without a terminal, a line for each of so many parts of the run
+FULL_BY_LIGHT = 3.0  # assumed time of a step in a phase that has not begun, relative to the last measured phase
+LINES = 10  # number of progress lines of a run without a terminal
 ROMAN = {1: "I", 2: "II"}
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch that is planned.
+    """A planned epoch.
 
     Attributes:
-        phase: From 1.
-        steps: How many.
+        phase: Number of the phase, from 1.
+        steps: Number of steps.
     """
 
     phase: int
@@ -33,15 +33,16 @@ class Epoch:
 
 @dataclass
 class Course:
-    """The course of a run: what is done, and an estimate of the seconds that are left.
+    """Progress of a run, with an estimate of the remaining seconds.
 
-    An epoch takes what earlier ones of its phase took on the mean. Before there is one, its steps count.
+    An epoch is estimated by the mean time of the finished epochs of its phase. Without one, the steps of the current
+    epoch are extrapolated.
 
     Attributes:
-        plan: Gives all epochs of the run, from the first one's beginning on.
-        now: The time, in seconds.
-        changed: Called at each step.
-        epoch: The one under way.
+        plan: Returns all epochs of the run. It is called late, since their steps may depend on the first labels.
+        now: Returns the time in seconds.
+        changed: Called after each step.
+        epoch: Number of the current epoch.
     """
 
     plan: Callable[[], Sequence[Epoch]]
@@ -49,11 +50,11 @@ class Course:
     changed: Callable[[], None] = lambda: None
     epoch: int = 0
     _share: float = 0.0
-    _done: int = 0  # steps of the epoch under way
-    _start: float = 0.0  # of the run, or of its part that goes on
-    _resumed: int = 0  # epochs before that part
-    _began: float = 0.0  # the epoch under way
-    _first: float = 0.0  # the end of its first step
+    _done: int = 0  # finished steps of the current epoch
+    _start: float = 0.0  # start time of the run, or of its resumed part
+    _resumed: int = 0  # number of epochs before the resumed part
+    _began: float = 0.0  # start time of the current epoch
+    _first: float = 0.0  # end time of its first step
     _took: dict[int, list[float]] = field(default_factory=dict)  # seconds of finished epochs, by phase
 
     @cached_property
@@ -62,7 +63,7 @@ class Course:
         return self.plan()
 
     def begin(self, epoch: int) -> None:
-        """An epoch begins; the one before it has ended."""
+        """Record that an epoch begins, and thereby that the one before it has ended."""
         now = self.now()
         if self._done:
             self._took.setdefault(self.epochs[self.epoch].phase, []).append(now - self._began)
@@ -71,14 +72,14 @@ class Course:
         self.epoch, self._done, self._began = epoch, 0, now
 
     def step(self) -> None:
-        """A step is made."""
+        """Record that a step is done."""
         self._done += 1
         if self._done == 1:
             self._first = self.now()
         self.changed()
 
     def left(self) -> float | None:
-        """Seconds until the last epoch ends; None before the second step."""
+        """Estimate the seconds until the last epoch ends; None before the second step of the run."""
         by_phase = self._seconds_by_phase()
         if not by_phase:
             return None
@@ -86,7 +87,7 @@ class Course:
         return max(0.0, present) + sum(self._epoch_takes(epoch, by_phase) for epoch in self.epochs[self.epoch + 1 :])
 
     def share(self) -> float:
-        """Share of the time that is over, in [0, 1]. It never falls."""
+        """Return the elapsed share of the total time, in [0, 1]. It never decreases."""
         left, elapsed = self.left(), self.now() - self._start
         if left is not None and elapsed > 0:
             by_phase = self._seconds_by_phase()
@@ -95,20 +96,20 @@ class Course:
         return self._share
 
     def place(self) -> str:
-        """The phase and epoch under way, in words."""
+        """Return the current phase and epoch, in words."""
         phase = self.epochs[self.epoch].phase
         of_phase = [number for number, epoch in enumerate(self.epochs) if epoch.phase == phase]
         place = f"epoch {of_phase.index(self.epoch) + 1} of {len(of_phase)}"
         return f"Phase {ROMAN.get(phase, phase)}, {place}" if self.epochs[-1].phase > 1 else place
 
     def _seconds_by_phase(self) -> dict[int, float]:
-        """Seconds of a step of each phase, with all that an epoch takes beside its steps."""
+        """Return the seconds per step of each measured phase, with the overhead of an epoch spread over its steps."""
         seconds = {}
         for phase, took in self._took.items():
             steps = next(epoch.steps for epoch in self.epochs if epoch.phase == phase)
             seconds[phase] = sum(took) / len(took) / max(1, steps)
         epoch = self.epochs[self.epoch]
-        if self._done > 1:  # the first step ends what an epoch begins with, too
+        if self._done > 1:  # the first step also includes the overhead at the start
             of_step = (self.now() - self._first) / (self._done - 1)
             seconds.setdefault(epoch.phase, (self._first - self._began + of_step * (epoch.steps - 1)) / epoch.steps)
         return seconds
@@ -119,7 +120,7 @@ class Course:
 
 
 def course_of(method: Any) -> Course:
-    """The course of a method."""
+    """Return a progress tracker for a method."""
 
     def plan() -> list[Epoch]:
         phases = [method.phase(epoch) for epoch in range(method.epochs)]
@@ -131,11 +132,11 @@ def course_of(method: Any) -> Course:
 
 @contextmanager
 def shown(course: Course, title: str) -> Iterator[None]:
-    """Context in which the course of a run is shown; bars of its parts are not.
+    """Show the progress of a run within this context, and hide the bars of its parts.
 
     Args:
-        course: The course.
-        title: Stands before it.
+        course: Progress of the run.
+        title: Prefix of the bar or lines.
     """
     with progress(False):
         if bars_are_seen():
@@ -160,7 +161,7 @@ def _bar(course: Course, title: str) -> Iterator[None]:
 
 
 class _Lines:
-    """Says a line for each part of the run."""
+    """Callback that logs a line for each of `LINES` parts of the run."""
 
     def __init__(self, course: Course, title: str) -> None:
         self.course, self.title, self.part = course, title, 0
@@ -174,7 +175,7 @@ class _Lines:
 
 
 def time_left(seconds: float | None) -> str:
-    """A time that is left, for the end of a line: ", 12 min left"."""
+    """Return the remaining time as the end of a line: ", 12 min left"; "" if it is None."""
     if seconds is None:
         return ""
     minutes = seconds / 60

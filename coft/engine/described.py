@@ -1,4 +1,4 @@
-"""Descriptions of a run's classes, as text features."""
+"""Text features of the class descriptions of a run."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from coft.backbones.prompts import Synonyms, template_features
 
 @dataclass(frozen=True)
 class Sentences:
-    """What sentences say of the classes.
+    """Descriptions of the classes, and their text features.
 
     Attributes:
-        clip_model: Encodes them.
-        classnames: C names.
-        synonyms: Other names of classes, by class name.
-        templates: Words with one "{}" each.
-        dataset: Name of the data set, which may have descriptions.
-        descriptions: Sentences by class name that came with the images; None: those of the data set count.
+        clip_model: CLIP that encodes the texts.
+        classnames: C class names.
+        synonyms: Synonyms by class name.
+        templates: Prompt templates with one "{}" each.
+        dataset: Name of the data set, for which the project may have descriptions.
+        descriptions: User's sentences by class name; None: those of the data set are used.
     """
 
     clip_model: Any
@@ -43,14 +43,14 @@ class Sentences:
     descriptions: Descriptions | None
 
     def of(self, source: str) -> Descriptions | None:
-        """Descriptions from a source.
+        """Load descriptions from a source.
 
         Args:
-            source: none; given: those in the user's file of classes, if any; auto: the data set's, if it has any; or a
-                file.
+            source: "none"; "given": the user's, if any; "auto": the user's, or, if `descriptions` is None, the data
+                set's, if any; or the path of a file.
 
         Raises:
-            UserError: If the file of descriptions is none.
+            UserError: If the file has no valid descriptions, or CLIP cannot read a sentence of the user.
         """
         if source == "none":
             return None
@@ -61,19 +61,19 @@ class Sentences:
         return load_descriptions(Path(source))
 
     def describe(self, source: str) -> Callable[[float], Tensor] | None:
-        """What makes text features, shape (C, embed_dim), with a share of descriptions; None without any."""
+        """Return a function from the share of the descriptions to text features (C, embed_dim); None without any."""
         descriptions = self.of(source)
         if descriptions is None:
             return None
         return lambda share: self.features(self.templates, descriptions, share)
 
     def features(self, templates: Sequence[str], descriptions: Descriptions, share: float) -> Tensor:
-        """Text features of templates and descriptions. Unit length, shape (C, embed_dim)."""
+        """Return the unit-length text features of templates and descriptions. Shape (C, embed_dim)."""
         args = self.clip_model, self.classnames, templates, descriptions, share
         return described_features(*args, self.synonyms)
 
     def texts(self, with_descriptions: bool) -> list[Tensor]:
-        """Features of what is said of each class: templates, and descriptions. Shape (n_c, embed_dim) each."""
+        """Return the features of all texts of each class: templates, then descriptions. Shape (n_c, embed_dim) each."""
         args = self.clip_model, self.classnames
         named = torch.stack([template_features(*args, t, self.synonyms) for t in self.templates], dim=1)
         descriptions = self.of("auto" if with_descriptions else "none")
@@ -85,13 +85,13 @@ class Sentences:
 
 
 def described_text(cfg: Any, sentences: Sentences, templates: Sequence[str]) -> Tensor | None:
-    """Text features of templates and of the descriptions that DATASET.DESCRIPTIONS asks for.
+    """Return the text features of templates and of the descriptions that DATASET.DESCRIPTIONS selects.
 
     Returns:
-        Unit-length features, shape (C, embed_dim); None where none are asked for, or the data set has none.
+        Unit-length features, shape (C, embed_dim); None if no descriptions are selected, or there are none.
 
     Raises:
-        UserError: If the file of descriptions is none, or lacks a class.
+        UserError: If the file has no valid descriptions, or lacks a class.
     """
     source = getattr(cfg.DATASET, "DESCRIPTIONS", "none")
     descriptions = sentences.of(source)

@@ -1,6 +1,6 @@
-"""How good pseudo-labels are. The only place, beside the evaluator, that looks at labels of the unlabeled images.
+"""Quality of pseudo-labels. The only module, besides the evaluator, that reads labels of the unlabeled images.
 
-Nothing here returns anything that a trainer may train on: numbers for people to read.
+Its results are for logs and reports; nothing that a trainer trains on comes from here.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torch import Tensor
 
 
 def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, on the mean over the images.
+    """Compute the expected calibration error (Guo et al. 2017): the mean absolute gap of confidence and accuracy.
 
     Args:
         confidence: Probability of each prediction, in [0, 1]. Shape (n,).
-        right: Whether it is right. Shape (n,).
-        bins: Intervals of equal width, within each of which means are compared.
+        right: Whether each prediction is right. Shape (n,).
+        bins: Number of confidence intervals of equal width, within each of which the means are compared.
 
     Returns:
-        In [0, 1]; NaN without an image.
+        Calibration error in [0, 1]; NaN without images.
     """
     place = (confidence.double() * bins).long().clamp(max=bins - 1)
     gaps = torch.zeros(bins, dtype=torch.double).index_add_(0, place, confidence.double() - right.double())
@@ -29,35 +29,35 @@ def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> floa
 
 
 class Diagnostics:
-    """Compares pseudo-labels with the labels that a benchmark ships.
+    """Comparison of pseudo-labels with the labels that a benchmark ships.
 
     Args:
-        labels: Label of each image in the pool's order; a negative one is unknown.
+        labels: Label of each image, in the order of the pool. Negative labels are unknown.
     """
 
     def __init__(self, labels: Sequence[int] | Tensor) -> None:
         self._labels = torch.as_tensor(labels, dtype=torch.long).clone()
 
     def accuracy(self, index: Tensor, labels: Tensor) -> float:
-        """Share of right pseudo-labels among images whose label is known, in [0, 1]; NaN without any."""
+        """Return the share of right pseudo-labels among images with a known label, in [0, 1]; NaN without any."""
         truth = self._labels[index]
         has_label = truth >= 0
         return float((truth[has_label] == labels[has_label]).float().mean()) if has_label.any() else math.nan
 
     def wrong(self, labels: Tensor) -> Tensor:
-        """Which pseudo-labels of all images are wrong; those of images without a known label are not. Shape (N,)."""
+        """Return the mask of wrong pseudo-labels; images without a known label count as not wrong. Shape (N,)."""
         return (self._labels >= 0) & (self._labels != labels)
 
     def cluster_accuracy(self, labels: Tensor) -> float:
-        """Share of right labels of all images if classes swapped names in the best way, as clusterings are measured.
+        """Return the clustering accuracy: the share of right labels under the best one-to-one renaming of the classes.
 
-        What it is above `accuracy` are images that are separated, but under another class's name. NaN without a known
-        label.
+        Its excess over `accuracy` is the share of images that are separated well but named after another class. NaN
+        without a known label.
         """
         has_label = self._labels >= 0
         if not has_label.any():
             return math.nan
-        from scipy.optimize import linear_sum_assignment  # takes long
+        from scipy.optimize import linear_sum_assignment  # here, since the import is slow
 
         truth, labels = self._labels[has_label], labels[has_label]
         classes = int(torch.maximum(truth, labels).max()) + 1
@@ -65,16 +65,16 @@ class Diagnostics:
         return float(together[linear_sum_assignment(together, maximize=True)].sum() / len(truth))
 
     def recall(self, labels: Tensor, keep: Tensor) -> float:
-        """Share of the right pseudo-labels of all images that are kept, in [0, 1]; NaN without a right one."""
+        """Return the share of the right pseudo-labels that are kept, in [0, 1]; NaN if none is right."""
         right = self._labels == labels
         return float(keep[right].float().mean()) if right.any() else math.nan
 
     def auroc(self, score: Tensor, labels: Tensor) -> float:
-        """How well a score tells right from wrong pseudo-labels of all images; NaN if all are right, or wrong."""
+        """Return the AUROC of a score that separates right from wrong pseudo-labels; NaN if all are right or wrong."""
         has_label = self._labels >= 0
         right = (self._labels == labels)[has_label]
         if not has_label.any() or right.all() or not right.any():
             return math.nan
-        from sklearn.metrics import roc_auc_score  # takes long
+        from sklearn.metrics import roc_auc_score  # here, since the import is slow
 
         return float(roc_auc_score(right.numpy(), score[has_label].numpy()))

@@ -1,4 +1,4 @@
-"""Features of the unlabeled images: every process encodes its share, and the first one has them all."""
+"""Features of the unlabeled images: every rank encodes its part, and the main process collects them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch import Tensor, nn
 from coft.core.parallel import Parallel
 from coft.core.world import World
 
-BLOCK = 32  # batches that a process encodes before all bring theirs together
-IN_FULL = 1 << 30  # bytes of a table of features; larger ones are kept in fp16
+BLOCK = 32  # batches that a rank encodes between two collective operations
+IN_FULL = 1 << 30  # bytes up to which features keep their dtype; larger tables are stored in fp16
 
 Encode = Callable[[Tensor], Tensor]
 Rows = dict[str, Tensor]  # features by model
 
 
 def mean_features(encode: Encode, images: Tensor) -> Tensor:
-    """Features of images, or the mean of the features of several views of them.
+    """Return the features of images, averaged over views if there are several.
 
-    Logits and clean log-odds are linear in the features: those of the mean are the means of the views'.
+    Logits and clean log-odds are linear in the features, so averaging features averages the views' logits and log-odds.
 
     Args:
-        encode: Images (n, 3, size, size) to features (n, embed_dim).
-        images: Shape (n, 3, size, size), or (n, num_views, 3, size, size).
+        encode: Maps images (n, 3, size, size) to features (n, embed_dim).
+        images: Images. Shape (n, 3, size, size), or (n, num_views, 3, size, size).
 
     Returns:
-        Shape (n, embed_dim).
+        Features. Shape (n, embed_dim).
     """
     if images.dim() == 4:
         return encode(images)
@@ -39,16 +39,17 @@ def mean_features(encode: Encode, images: Tensor) -> Tensor:
 def encode_batches(
     encoders: Mapping[str, Encode], batches: Iterator[Mapping[str, Tensor]], parallel: Parallel, device: str
 ) -> Iterator[Rows]:
-    """Features of batches, by several models at the same time; in the precision of the autocast this is called in.
+    """Encode batches with several models in parallel, in the precision of the surrounding autocast.
 
     Args:
-        encoders: By name of the model.
-        batches: Images of each model that has some. Shape (n, 3, size, size), or (n, num_views, 3, size, size).
-        parallel: Runs the models at the same time.
+        encoders: Encoders by model name.
+        batches: Images by model name; a batch may lack some models. Shape (n, 3, size, size), or (n, num_views, 3,
+            size, size).
+        parallel: Runs the models in parallel.
         device: "cpu" or "cuda".
 
     Yields:
-        Shape (n, embed_dim) each.
+        Features by model name. Shape (n, embed_dim) each.
     """
     for images in batches:
 
@@ -62,13 +63,13 @@ def encode_batches(
 def encode_images(
     encoders: Sequence[nn.Module], images: Tensor, parallel: Parallel, dtype: torch.dtype | None
 ) -> list[Tensor]:
-    """Features by each encoder, unit length, fp32. Shape (n, embed_dim) each.
+    """Return the unit-length features of images by each encoder, in fp32. Shape (n, embed_dim) each.
 
     Args:
-        encoders: On the device of the images.
-        images: Shape (n, 3, size, size).
-        parallel: Runs several encoders at the same time.
-        dtype: Of the forward pass; None is fp32.
+        encoders: Image encoders on the device of the images.
+        images: Images, or outputs of the frozen stages. Shape (n, 3, size, size) for images.
+        parallel: Runs several encoders in parallel.
+        dtype: Dtype of the forward pass; None is fp32.
     """
     by_name = {str(number): encoder for number, encoder in enumerate(encoders)}
 
@@ -81,11 +82,11 @@ def encode_images(
 
 
 class Features:
-    """Features of images, put together on the first process from what all of them encode, a few batches at a time.
+    """Feature tables on the main process, assembled from the parts that all ranks encode, a few batches at a time.
 
     Args:
-        counts: Images of all processes, by model.
-        world: The processes; each has its part of the images.
+        counts: Number of images over all ranks, by model.
+        world: Processes of the run. Each encodes its part of the images.
     """
 
     def __init__(self, counts: Mapping[str, int], world: World) -> None:
@@ -94,13 +95,13 @@ class Features:
         self._next = {name: [world.part(n, rank).start for rank in range(world.size)] for name, n in counts.items()}
 
     def take(self, parts: Iterator[Rows]) -> Rows:
-        """Take in the features of all processes.
+        """Collect the features of all ranks.
 
         Args:
-            parts: Those of this process's images, by model, batch by batch.
+            parts: Features of this rank's images by model, batch by batch.
 
         Returns:
-            Shape (N, embed_dim) each, on the CPU; on other processes nothing.
+            Features by model on the CPU, shape (N, embed_dim) each; empty on all ranks but the main process.
         """
         more = True
         while more:

@@ -1,4 +1,7 @@
-"""What runs a method: batches, passes forward and back, micro-batches, several processes, optimizers, predictions."""
+"""The engine, which executes a method: batches, forward and backward passes, optimizer steps, predictions.
+
+It also splits batches into micro-batches and distributes the work over processes.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +27,24 @@ from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, 
 from .pool import PoolEncoder
 from .runtime import Runtime
 
-MOST_NUMBERS = 4  # that a step reports of a model
+MOST_NUMBERS = 4  # upper bound of the loss values that a step reports per model
 Losses = dict[str, float]
 
 
 class Engine:
-    """Runs a method.
+    """Executor of a method.
 
     Args:
-        images: The unlabeled images; None where the method has none.
-        clip: CLIP for the classes at hand.
-        runtime: Where and how to compute.
-        make_light: Makes the optimizer of prompts and light modules, whose schedule is a cosine over the steps.
-        make_by_epoch: Makes optimizer and schedule of a model whose schedule is stepped once an epoch.
+        images: Unlabeled images; None if the method uses none.
+        clip: Frozen CLIP with the class names of the run.
+        runtime: Device, precision, parallelism and processes of the run.
+        make_light: Factory for the optimizer of prompts and light modules, whose schedule is a cosine over the steps.
+        make_by_epoch: Factory for optimizer and schedule of a model whose schedule is stepped once per epoch.
 
     Attributes:
-        method: What it runs, once that is attached.
-        optimizers: Of the models that train, by name.
-        schedulers: Of the optimizers, by name.
+        method: The attached method.
+        optimizers: Optimizers by model name.
+        schedulers: Learning rate schedules by model name.
     """
 
     method: Method
@@ -54,7 +57,7 @@ class Engine:
         make_light: MakeOptimizer = light_optimizer,
         make_by_epoch: Callable[[nn.Module], Built] | None = None,
     ) -> None:
-        self.images: Any = images  # None: the method has none
+        self.images: Any = images  # None if the method uses none
         self.clip, self.runtime, self.world = clip, runtime, runtime.world
         self.seed, self.device = runtime.seed, runtime.device
         self.make_light, self.make_by_epoch = make_light, make_by_epoch
@@ -65,7 +68,7 @@ class Engine:
         self.bank: FrozenBank | None = None
 
     def attach(self, method: Method) -> None:
-        """Take the method that is to be run."""
+        """Set the method to run, and build its optimizers."""
         self.method = method
         count = len(method.models) if method.in_parallel else 1
         self.parallel = Parallel(max(1, count), self.clip.visual, self.device.type)
@@ -93,22 +96,22 @@ class Engine:
     # ---------------------------------------------------------------- the course of a run
 
     def begin(self) -> None:
-        """Do what comes before the first epoch."""
+        """Let the method make its decisions before the first epoch."""
         self.decide(self.method.begin)
 
     def resumed(self) -> None:
-        """Do what comes before the first epoch of a run that goes on from a checkpoint."""
+        """Let the method make its decisions before the first epoch of a resumed run."""
         self.decide(self.method.resumed)
 
     def autocast(self) -> torch.autocast:
-        """Context in which a forward pass runs, with gradients or without them as now."""
+        """Return the autocast context of a forward pass. It leaves the gradient mode as it is."""
         return self.runtime.autocast()
 
     def begin_epoch(self, epoch: int) -> Sequence[Any]:
-        """Do what comes before the steps of an epoch.
+        """Prepare an epoch: enter its phase, let the method decide its labels, and set up its batches.
 
         Returns:
-            Its batches.
+            Batches of the epoch.
         """
         method = self.method
         method.epoch, self.phase = epoch, method.phase(epoch)
@@ -131,7 +134,7 @@ class Engine:
             optimizer.enter(phase)
 
     def batches(self) -> Sequence[Any]:
-        """Batches of the present epoch."""
+        """Return the batches of the current epoch."""
         method = self.method
         if method.labelled is not None:
             return method.labelled
@@ -150,36 +153,36 @@ class Engine:
         return min(self.images.batch_size if size is None else size, images)
 
     def end_epoch(self) -> None:
-        """Do what comes after the steps of an epoch."""
+        """Finish an epoch: step per-epoch schedules, and let the method make its final decisions."""
         if self.method.epochs and self.method.tuning(self.phase).by_epoch:
             for scheduler in self.schedulers.values():
                 scheduler.step()
         self.decide(partial(self.method.finish, self.method.epoch))
 
     def loaded(self) -> None:
-        """Weights were loaded from a checkpoint.
+        """Drop the cached predictor and check the optimizers, after weights were loaded from a checkpoint.
 
         Raises:
-            ValueError: If the state of an optimizer is of other weights.
+            ValueError: If the state of an optimizer does not fit its parameters.
         """
         self._predictor = None
         for optimizer in filter(None, self.optimizers.values()):
             check_restored(optimizer.optimizer if isinstance(optimizer, PhasedOptimizer) else optimizer)
 
     def set_mode(self, training: bool) -> None:
-        """Set all models to training or to evaluation."""
+        """Set all models to training or evaluation mode."""
         for model in self.method.models.values():
             model.train(training)
 
     # ---------------------------------------------------------------- decisions
 
     def decide(self, function: Callable[[], None]) -> None:
-        """Let the first process decide something; the others encode what it asks for, and take over the outcome.
+        """Run a decision on the main process. The other ranks answer its encoding requests, then receive its result.
 
-        Models are in evaluation mode then, and stay in it.
+        All models are set to evaluation mode before, and stay in it.
 
         Args:
-            function: Changes weights, or what is in the method's `state_dict`.
+            function: The decision. It may change model weights and anything in the method's `state_dict`.
         """
         self._predictor = None
         self.set_mode(training=False)
@@ -199,22 +202,23 @@ class Engine:
             self.world.align(value for value in model.state_dict().values() if isinstance(value, Tensor))
 
     def map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
-        """Call a function for each name, at the same time where that is faster."""
+        """Call a function for each name, in parallel where that is faster."""
         with self.runtime.timed("labelling"):
             return self.parallel.map(function, names)
 
     # ---------------------------------------------------------------- features
 
     def clip_features(self, num_views: int = 1) -> Table:
-        """Features of all images under the frozen CLIP, means over views. Shape (N, embed_dim)."""
+        """Return the frozen CLIP's features of all images, averaged over views. Shape (N, embed_dim)."""
         return self.pool.of_clip(num_views)
 
     def encode(self, encoders: Callable[[], Encoders], num_views: int = 1) -> dict[str, Table]:
-        """Each model's features of all images, means over views. Shape (N, embed_dim) each.
+        """Encode all images with each model, averaging features over views. Shape (N, embed_dim) each.
 
         Args:
-            encoders: A bound method of the method.
-            num_views: Views of an image.
+            encoders: Bound method of the attached method that returns the encoders by model name. Other ranks receive
+                only its name.
+            num_views: Number of views per image.
         """
         features = self.pool.request(encoders.__name__, None, num_views)
         return {name: Table.of(rows) for name, rows in features.items()}
@@ -222,16 +226,23 @@ class Engine:
     def encode_some(
         self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor], num_views: int = 1
     ) -> dict[str, Tensor]:
-        """Each model's features of images of its own, by its name in `index`. Shape (n, embed_dim) each, fp32."""
+        """Encode different images with each model. Shape (n, embed_dim) each, fp32.
+
+        Args:
+            encoders: See `encode`.
+            index: Image indices by model name. Shape (n,) each.
+            num_views: Number of views per image.
+        """
         features = self.pool.request(encoders.__name__, dict(index), num_views)
         return {name: rows.float() if rows.dtype is torch.float16 else rows for name, rows in features.items()}
 
     def through_stages(self, images: Tensor, alone: bool = False) -> Tensor:
-        """What an encoder is given for images: what its frozen stages make of them, where these are kept.
+        """Return the encoder input for images: the cached outputs of CLIP's frozen stages, or the images themselves.
 
         Args:
-            images: Shape (n, 3, size, size), or (n, num_views, 3, size, size).
-            alone: Whether this is asked within one model's step, and not for all models.
+            images: Images, shape (n, 3, size, size) or (n, num_views, 3, size, size). Inputs with another number of
+                channels are outputs of the stages already, and are returned as they are.
+            alone: Whether the calling thread computes missing outputs by itself, as within the step of one model.
         """
         if self.bank is None or images.shape[-3] != COLOURS:
             return images
@@ -241,10 +252,10 @@ class Engine:
     # ---------------------------------------------------------------- steps
 
     def step(self, batch: Any) -> dict[str, float]:
-        """Make one step of each model, at the same time where that is faster.
+        """Make one optimizer step of each model, in parallel where that is faster.
 
         Returns:
-            What is reported of it.
+            Loss values to report, by name.
         """
         drawn = self.method.drawn(batch)
         work = partial(self._step_of, drawn)
@@ -253,7 +264,7 @@ class Engine:
         return self.method.reported(dict(zip(drawn, losses, strict=True)))
 
     def _step_of(self, drawn: Mapping[str, Drawn], name: str) -> Losses:
-        """Make a step of a model: forward and backward a micro-batch at a time, then the optimizer."""
+        """Make a step of one model: forward and backward passes by micro-batch, then the optimizer step."""
         method, optimizer, scaler = self.method, self.optimizers[name], self.runtime.scaler
         work = partial(self._gradients, name, drawn[name])
         means, kept = fitting(work, len(drawn[name].position), self.runtime)
@@ -270,10 +281,10 @@ class Engine:
         return means
 
     def _gradients(self, name: str, drawn: Drawn) -> tuple[Losses, list[Tensor]]:
-        """Gradients of this process's images, which replace those of the step before.
+        """Compute the gradients of this rank's part of the batch. They replace the gradients of the last step.
 
         Returns:
-            What is reported, and what the method keeps of the images.
+            Loss values to report, and the rows that the method passed to `Batch.keep`.
         """
         self.optimizers[name].zero_grad()
         scaler, means, kept = self.runtime.scaler, dict[str, float](), list[Tensor]()
@@ -289,7 +300,7 @@ class Engine:
         return means, kept
 
     def parts(self, name: str, drawn: Drawn) -> Iterator[Batch]:
-        """This process's images of a model's batch, a micro-batch at a time."""
+        """Yield the micro-batches of this rank's part of a model's batch."""
         whole = self.method.labels[name].of(drawn.index)
         frequency = self._frequency.get(name, torch.empty(0))
         size = self.runtime.micro_batch or max(1, len(drawn.position))
@@ -301,7 +312,7 @@ class Engine:
             yield Batch(staged, whole.at(position), whole, position, frequency, self._number)
 
     def _of_all(self, name: str, means: Losses) -> Losses:
-        """Add up gradients and numbers over all processes; a loss that is not finite ends them all."""
+        """Sum gradients and loss values over all ranks. A loss that is not finite raises an error on each of them."""
         if self.world.alone:
             return means
         parameters = [p for group in self.optimizers[name].param_groups for p in group["params"] if p.requires_grad]
@@ -318,7 +329,7 @@ class Engine:
 
     @property
     def predictor(self) -> Predictor | None:
-        """What the method predicts with, as its weights are now."""
+        """Predictor of the method with its current weights, in evaluation mode; None if it has no predictor."""
         if self._predictor is None:
             self._predictor = self.method.predictor()
             for encoder in self._predictor.encoders if self._predictor else ():
@@ -327,11 +338,11 @@ class Engine:
 
     @torch.no_grad()
     def predict(self, images: Tensor, predictor: Predictor | None = None) -> Tensor:
-        """Logits of images, or logs of probabilities. Shape (n, C).
+        """Return the logits or log-probabilities of images. Shape (n, C).
 
         Args:
-            images: Shape (n, 3, size, size).
-            predictor: By default what the method predicts with.
+            images: Images. Shape (n, 3, size, size).
+            predictor: Predictor to use; by default that of the method.
         """
         predictor = predictor or self.predictor
         if predictor is None:
@@ -341,7 +352,10 @@ class Engine:
 
     @torch.no_grad()
     def predict_each(self, images: Tensor) -> dict[str, Tensor]:
-        """Probabilities by each model. Shape (n, C) each."""
+        """Return the class probabilities by each model. Shape (n, C) each.
+
+        If the method does not train, all models get the probabilities of the zero-shot classifier.
+        """
         predictor = self.predictor
         assert predictor is not None
         probabilities = predictor.probabilities(predictor.scores(self._features(predictor, images)))

@@ -1,4 +1,4 @@
-"""Smaller micro-batches where memory runs out."""
+"""Fallback to smaller micro-batches when memory runs out."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 
 def fitting(work: Callable[[], T], images: int, runtime: Runtime) -> T:
-    """Do work on a batch, with half as many images at a time until memory is enough.
+    """Process a batch, halving the micro-batch until memory is enough.
 
-    What fits stays `runtime.micro_batch`, and is said once.
+    The size that fits is kept in `runtime.micro_batch`, and a warning is logged.
 
     Args:
-        work: Reads `runtime.micro_batch`, and can be done again from its beginning.
-        images: Of the batch.
-        runtime: Of the run.
+        work: Processes the batch by `runtime.micro_batch` images. It must be repeatable from its beginning.
+        images: Number of images in the batch.
+        runtime: Runtime of the run.
 
     Raises:
-        Exception: What the work raises, if that is anything else, or one image is too many.
+        Exception: Any other error of `work`, or its memory error if a single image does not fit.
     """
     first = size = runtime.micro_batch or images
     while True:
@@ -38,7 +38,7 @@ def fitting(work: Callable[[], T], images: int, runtime: Runtime) -> T:
         except Exception as error:
             if size < 2 or not lacks_memory(error):
                 raise
-        # Here, and not above: what the traceback holds on to is free only now.
+        # Outside the except block, since the traceback keeps tensors alive until it is left.
         size = runtime.micro_batch = -(-size // 2)
         gc.collect()
         if runtime.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Images of a run, read and augmented as a config says; it has its sections and keys as attributes."""
+"""Images of a run, read and augmented according to a config, which has its sections and keys as attributes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def unlabeled_images(
     read: Callable[[str], bytes] = read_bytes,
     world: World = ALONE,
 ) -> UnlabeledImages:
-    """Take images in the order of their content, read and kept as INPUT says.
+    """Build the pool of unlabeled images in the order of their content hashes, read and cached according to INPUT.
 
     Args:
-        cfg: INPUT, DATALOADER and USE_CUDA are read.
-        paths: Image files.
-        hashes: SHA-256 of files whose content is known already, by path.
-        read: Gives the bytes of a path.
-        world: The processes of the run.
+        cfg: Config with the sections INPUT and DATALOADER, and USE_CUDA.
+        paths: Paths of the image files.
+        hashes: SHA-256 by path, of files that were hashed before.
+        read: Returns the bytes of a path.
+        world: Processes of the run.
 
     Raises:
         UserError: If there are fewer images than processes.
@@ -49,7 +49,7 @@ def unlabeled_images(
 
 
 def inputs_of(cfg: Any) -> Inputs:
-    """What CLIP reads, and how images are augmented, by INPUT."""
+    """Return CLIP's input format and the augmentation, from the section INPUT."""
     settings = cfg.INPUT
     return Inputs(
         settings.SIZE[0],
@@ -61,13 +61,13 @@ def inputs_of(cfg: Any) -> Inputs:
 
 
 def decoding_of(cfg: Any) -> Decoding:
-    """How a config wants images read: twice the pixels that CLIP reads are enough for any crop.
+    """Return the size to which images are decoded. Twice CLIP's input size is enough for any crop.
 
     Args:
-        cfg: INPUT.SIZE, and INPUT.REDUCED_JPEG and INPUT.SHRINK_TO where it has them.
+        cfg: Config with INPUT.SIZE, and optionally INPUT.REDUCED_JPEG and INPUT.SHRINK_TO.
 
     Raises:
-        UserError: If images were shrunk to less than CLIP reads.
+        UserError: If INPUT.SHRINK_TO is below CLIP's input size.
     """
     size, shorter = max(cfg.INPUT.SIZE, default=0), cfg.INPUT.get("SHRINK_TO", 0)
     if shorter and shorter < size:

@@ -13,15 +13,15 @@ from .session import Session
 
 
 def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda epoch: None) -> None:
-    """Run a method to its end, as a trainer of Dassl does. Its models are in evaluation mode then.
+    """Run a method to its end, as a Dassl trainer does. Its models are in evaluation mode afterwards.
 
     Args:
         session: The run.
-        start: Epochs that are done already.
+        start: Number of epochs that are done already.
         ended: Called after each epoch with its number, from 0.
 
     Raises:
-        UserError: If the images or settings are such that it cannot go on.
+        UserError: If the images or settings prevent the run from finishing.
     """
     engine, method = session.engine, session.method
     introduce(session)
@@ -35,7 +35,7 @@ def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda 
 
 
 def run_epoch(session: Session, epoch: int) -> None:
-    """Run an epoch.
+    """Run one epoch.
 
     Raises:
         UserError: If a loss is not finite.

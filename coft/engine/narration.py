@@ -1,4 +1,4 @@
-"""What a run tells a person: what it has found, how long it will take, and what it has come to."""
+"""Messages of a run to the user: its inputs, the expected time, and the outcome."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from coft.report.formatting import duration
 
 from .session import Session
 
-PASSES_OF_STEP = 2  # forward passes that a step on an image takes the time of: back is cheaper where stages are frozen
-TIMED = 2  # forward passes, of which the fastest counts
-PASSES_OF_REST = 6  # the same, of passes behind the frozen stages, with all of the backward pass
+PASSES_OF_STEP = 2  # time of a step per image, in forward passes: frozen stages make the backward pass cheaper
+TIMED = 2  # forward passes that are timed; the fastest one counts
+PASSES_OF_REST = 6  # the same, in passes through the stages behind cached ones; it has the whole backward pass
 REPORT, DOUBTFUL = "report.html", "doubtful_names.csv"
 
 
 def introduce(session: Session) -> None:
-    """Say what a run is of."""
+    """Report method, data, backbone, device and output folder of a run."""
     images, classes = session.task.images, session.task.classes.names
     of_what = [counted(len(images), "unlabeled image")] if images is not None else []
     of_what.append(counted(len(classes), "class", "classes"))
@@ -39,11 +39,11 @@ def introduce(session: Session) -> None:
 
 
 def tell_time(session: Session, start: int = 0) -> None:
-    """Say about how long it will take, once it is known what is trained.
+    """Report about how long the run will take. Called once it is decided whether anything is trained.
 
     Args:
         session: The run.
-        start: Epochs that are done already.
+        start: Number of epochs that are done already.
     """
     if not session.method.trains:
         return
@@ -55,10 +55,10 @@ def tell_time(session: Session, start: int = 0) -> None:
 
 
 def expected(session: Session) -> float:
-    """Seconds that a run will take, about: the forward passes that it makes, by the time of one.
+    """Estimate the seconds that a run will take: its number of forward passes times the measured time of one.
 
-    A step on an image counts as several of them. Where outputs of frozen stages are kept, an image
-    goes through these once for each view that labels are made of, and once an epoch of the last phase.
+    A training step on an image counts as several forward passes. If outputs of the frozen stages are cached, an image
+    passes these stages once per view that is labelled, and once per epoch of the last phase.
     """
     engine, method, images = session.engine, session.method, session.task.images
     assert images is not None
@@ -80,7 +80,7 @@ def expected(session: Session) -> float:
 
 
 def _seconds_of(session: Session, batch: torch.Tensor) -> float:
-    """Seconds of a forward pass of CLIP: the least of a few. The first asks for memory, and other programs disturb."""
+    """Time a forward pass of CLIP. The minimum of a few counts: the first allocates memory, other programs disturb."""
     seconds = []
     for _ in range(TIMED):
         start = time.perf_counter()
@@ -92,7 +92,7 @@ def _seconds_of(session: Session, batch: torch.Tensor) -> float:
 
 
 def rounded(seconds: float) -> str:
-    """A time that is only about right, in words."""
+    """Return a rounded duration in words."""
     minutes = seconds / 60
     if minutes < 1:
         return "a minute"
@@ -101,15 +101,15 @@ def rounded(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has come to.
+    """Outcome of a run.
 
     Attributes:
-        counts: How many images each class got, in words.
-        confidence: Mean confidence of these labels, in [0, 1]; None where there is none.
-        calibrated: Whether it says how many are right.
-        accuracies: Percent of the test images that are right, by what they were right with.
-        images: Test images.
-        following: Commands that go on from here.
+        counts: Number of images per class, in words.
+        confidence: Mean confidence of the predicted labels, in [0, 1]; None if it is not to be reported.
+        calibrated: Whether the mean confidence estimates the accuracy.
+        accuracies: Test accuracy in percent, by the words that name it in the message.
+        images: Number of test images.
+        following: Suggested next commands.
         untrained: Whether nothing was trained.
     """
 
@@ -123,12 +123,12 @@ class Outcome:
 
 
 def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
-    """Say what a run has come to, where its report is, and what can be done with it.
+    """Report the outcome of a run, the place of its report, and the suggested next commands.
 
     Args:
-        folder: Of the results; None where nothing is kept.
-        seconds: That it took.
-        outcome: What it has come to.
+        folder: Output folder; None if no files are written.
+        seconds: Duration of the run.
+        outcome: Outcome of the run.
     """
     said.info("Done in %s", duration(seconds))
     if outcome.untrained:

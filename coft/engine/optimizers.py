@@ -22,29 +22,29 @@ WEIGHT_DECAY = 5e-4
 def light_optimizer(
     parameters: Iterable[nn.Parameter], lr: float = 0.03, momentum: float = 0.9, weight_decay: float = WEIGHT_DECAY
 ) -> Optimizer:
-    """SGD, for prompts and light modules."""
+    """Build SGD for prompts and light modules."""
     return torch.optim.SGD(list(parameters), lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 def full_optimizer(student: nn.Module, rate: float, head_rate: float) -> Optimizer:
-    """AdamW for what trains in encoder and heads.
+    """Build AdamW for full fine-tuning of encoder and heads.
 
     Args:
-        student: What trains.
+        student: Model to train.
         rate: Learning rate of `student.encoder`.
-        head_rate: Learning rate of all else over that of the encoder.
+        head_rate: Learning rate of all other parameters, as a multiple of `rate`.
     """
     named = list(student.named_parameters())
     groups = [
         {"params": [p for name, p in named if name.startswith("encoder.") and p.requires_grad], "lr": rate},
         {"params": [p for name, p in named if not name.startswith("encoder.")], "lr": head_rate * rate},
     ]
-    # Fused: a step reads and writes each weight once, which on a CPU is three times as fast.
+    # The fused step reads and writes each weight once, which is three times as fast on a CPU.
     return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def build(student: nn.Module, tuning: Tuning, make_light: MakeOptimizer) -> Built:
-    """Optimizer of a model for a phase, and a cosine over all its steps, both stepped once a batch."""
+    """Build a model's optimizer for a phase, and a cosine schedule over all its steps. Both are stepped per batch."""
     if tuning.rate is None:
         optimizer = make_light([p for p in student.parameters() if p.requires_grad])
     else:
@@ -53,10 +53,10 @@ def build(student: nn.Module, tuning: Tuning, make_light: MakeOptimizer) -> Buil
 
 
 class PhasedOptimizer:
-    """An optimizer that is another one in each phase.
+    """Optimizer that is replaced by a fresh one in each phase.
 
     Args:
-        build: Makes optimizer and schedule of a phase from the weights as they are at its start.
+        build: Factory for optimizer and schedule of a phase, called with its number at its start.
     """
 
     def __init__(self, build: Callable[[int], Built]) -> None:
@@ -70,32 +70,33 @@ class PhasedOptimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Parameter groups of the present optimizer."""
+        """Parameter groups of the current optimizer."""
         return self.optimizer.param_groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear gradients."""
+        """Reset the gradients."""
         self.optimizer.zero_grad(set_to_none=set_to_none)
 
     def step(self) -> None:
-        """Make one step."""
+        """Make one optimizer step."""
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The phase and the state of its optimizer."""
+        """Return the phase and the state of its optimizer."""
         return {"phase": self.phase, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Enter the saved phase and restore its optimizer. The model must have entered it before."""
+        """Enter the saved phase and restore its optimizer. The model must have entered that phase before."""
         self.enter(state["phase"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 def check_restored(optimizer: torch.optim.Optimizer) -> None:
-    """See that the state of an optimizer fits its parameters, which PyTorch finds out at the next step.
+    """Check that the state of an optimizer fits its parameters. PyTorch itself would fail only at the next step.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If a learning rate is not a finite number of at least 0, or a state has another shape than its
+            parameter.
     """
     for group in optimizer.param_groups:
         rate = group["lr"]
@@ -108,21 +109,21 @@ def check_restored(optimizer: torch.optim.Optimizer) -> None:
 
 
 class PhasedScheduler:
-    """The schedule of whatever phase its optimizer is in."""
+    """Learning rate schedule of the phase that a `PhasedOptimizer` is in."""
 
     def __init__(self, optimizer: PhasedOptimizer) -> None:
         self._optimizer = optimizer
 
     def step(self) -> None:
-        """Make one step."""
+        """Step the current schedule."""
         self._optimizer.scheduler.step()
 
     def get_last_lr(self) -> list[Any]:
-        """Learning rate of each group."""
+        """Return the learning rate of each parameter group."""
         return self._optimizer.scheduler.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the present schedule."""
+        """Return the state of the current schedule."""
         return self._optimizer.scheduler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

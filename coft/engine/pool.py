@@ -1,4 +1,4 @@
-"""Who encodes which of the unlabeled images, by which models, in which views and precision."""
+"""Encoding of the unlabeled images over all ranks: the split of the images, the models, views and precision."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from .runtime import Runtime
 
 
 class PoolEncoder:
-    """Encodes the unlabeled images: each process its part of them, and the first one gets all features.
+    """Encoder of the unlabeled images. Each rank encodes its part, and the main process gets all features.
 
     Args:
-        images: The unlabeled images.
-        clip: CLIP for the classes at hand.
-        runtime: Where and how to compute.
-        method: Has the models, by the names of its methods: other processes get to know no more of a request.
-        parallel: Runs models at the same time.
-        stages: What an encoder is given for images.
+        images: Unlabeled images.
+        clip: Frozen CLIP with the class names of the run.
+        runtime: Device, precision and processes of the run.
+        method: Method that has the encoders. A request names one of its Python methods, so that ranks exchange names
+            only.
+        parallel: Runs models in parallel.
+        stages: Maps images to the input of the encoders; see `Engine.through_stages`.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class PoolEncoder:
         self._of_clip: dict[int, Table] = {}
 
     def of_clip(self, num_views: int) -> Table:
-        """Features of all images under the frozen CLIP, means over views. Shape (N, embed_dim)."""
+        """Return the frozen CLIP's features of all images, averaged over views. Shape (N, embed_dim)."""
         if num_views not in self._of_clip:
             compute = partial(self.request, "", None, num_views)
             kept = self.clip.cached_features(self.images, num_views, self._view_key, lambda: compute()["clip"])
@@ -54,25 +55,25 @@ class PoolEncoder:
         return self._of_clip[num_views]
 
     def forget(self) -> None:
-        """Let go of the frozen CLIP's features."""
+        """Release the frozen CLIP's features."""
         self._of_clip.clear()
 
     def request(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:
-        """Have all processes encode; the first one gets the features.
+        """Have all ranks encode images. Called on the main process, which gets the features.
 
         Args:
-            encoders: Name of a method of the method, which gives encoders by model; empty for the frozen CLIP.
-            index: Images by model; None for all images.
-            num_views: Views of an image.
+            encoders: Name of the Python method of `method` that returns the encoders by model; "" for the frozen CLIP.
+            index: Image indices by model; None for all images.
+            num_views: Number of views per image.
 
         Returns:
-            By model. Shape (n, embed_dim) each.
+            Features by model. Shape (n, embed_dim) each.
         """
         self.world.broadcast({"encoders": encoders, "index": index, "num_views": num_views})
         return self.answer(encoders, index, num_views)
 
     def answer(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:
-        """Do this process's part of a request."""
+        """Encode this rank's part of a request; see `request`."""
         models = getattr(self.method, encoders)() if encoders else {"clip": self.clip.encode}
         counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
         with self.runtime.timed("labelling"), torch.no_grad(), self.runtime.autocast():
@@ -83,7 +84,7 @@ class PoolEncoder:
     def _plain(
         self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int
     ) -> Iterator[dict[str, Tensor]]:
-        """Images to encode that are this process's, by model."""
+        """Yield batches of this rank's part of the images, by model."""
         key = self._view_key
         if index is None:
             part = None if self.world.alone else torch.arange(len(self.images))[self.world.part(len(self.images))]
@@ -95,7 +96,7 @@ class PoolEncoder:
             yield {name: batch for name, batch in zip(parts, batches, strict=True) if batch is not None}
 
     def _staged(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the encoders are given for images, by model; worked out once where several models have the same."""
+        """Return the encoder input for images, by model. It is computed once for a batch that several models share."""
         once: dict[int, Tensor] = {}
         for batch in images.values():
             if id(batch) not in once:
@@ -104,5 +105,5 @@ class PoolEncoder:
 
     @property
     def _view_key(self) -> tuple[int | str, ...]:
-        """What the weak views depend on that labels are made of: the same in every labelling."""
+        """Random key of the weak views that labels are predicted from. It is the same in every labelling."""
         return self.runtime.seed, "labels", 0

@@ -1,4 +1,4 @@
-"""What a trainer makes of images whose labels nobody may know: `predictions.csv`."""
+"""Predictions for images whose labels may be unknown: `predictions.csv`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 @torch.no_grad()
 def predict(trainer: Any, loader: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Predict images as the test sees them.
+    """Predict the classes of images, with the preprocessing of the test.
 
     Args:
-        trainer: A Dassl trainer; its mode is set to evaluation.
+        trainer: Dassl trainer. It is set to evaluation mode.
         loader: Batches with images and labels.
 
     Returns:
-        Predicted labels, their probabilities, and the labels that the data set has, each of shape (N,), on the CPU.
+        Predicted labels, their probabilities, and the labels of the data set. Shape (N,) each, on the CPU.
     """
     trainer.set_model_mode("eval")
     rows = [(torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0, dtype=torch.long))]
@@ -41,7 +41,7 @@ def predict(trainer: Any, loader: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor
 
 
 def known_accuracy(predicted: Tensor, label: Tensor) -> float | None:
-    """Share of right predictions in percent, among images whose label is known (not negative); None without any."""
+    """Return the accuracy (percent) over the images whose label is known (not negative); None if there are none."""
     has_label = label >= 0
     return 100 * float((predicted == label)[has_label].double().mean()) if has_label.any() else None
 
@@ -53,17 +53,17 @@ def write_predictions(
 
     Args:
         path: The CSV file.
-        paths: Image files.
-        classnames: Names by label.
-        predicted: Labels. Shape (N,).
-        confidence: Their probabilities. Shape (N,).
+        paths: Paths of the image files.
+        classnames: Class names by label.
+        predicted: Predicted labels. Shape (N,).
+        confidence: Probabilities of the predicted labels. Shape (N,).
     """
     columns = {"path": paths, "class": [classnames[label] for label in predicted.tolist()], "confidence": confidence}
     write_table(pd.DataFrame(columns), path, float_format="%.6f", lineterminator=CSV_END)
 
 
 def count_by_class(classnames: Sequence[str], predicted: Tensor) -> str:
-    """How many images were given each class, the most frequent first, in a line."""
+    """Return one line with the number of images per predicted class, the most frequent ten classes first."""
     counts = torch.bincount(predicted, minlength=len(classnames))
     order = torch.sort(counts, descending=True, stable=True).indices.tolist()
     shown = ", ".join(f"{classnames[label]} {int(counts[label])}" for label in order[:10])
@@ -71,11 +71,11 @@ def count_by_class(classnames: Sequence[str], predicted: Tensor) -> str:
 
 
 def write_skipped(path: Path, broken: Sequence[tuple[str, str]]) -> None:
-    """Write which files were left out, and why; without any, no such file is left.
+    """Write the list of skipped files with the reasons. If none was skipped, remove the CSV file instead.
 
     Args:
         path: The CSV file.
-        broken: Path and problem of each.
+        broken: Path and problem of each skipped file.
     """
     write_rows(path, ["path", "problem"], broken)
     if broken:
@@ -83,7 +83,7 @@ def write_skipped(path: Path, broken: Sequence[tuple[str, str]]) -> None:
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table of paths; one without rows is removed."""
+    """Write rows as CSV. If there are none, remove the file instead."""
     if not rows:
         path.unlink(missing_ok=True)
         return

@@ -1,4 +1,4 @@
-"""What a run leaves for people to read: numbers by epoch, curves, pseudo-labels, a table."""
+"""Writers of a run's records: metrics by epoch, curves, pseudo-labels, and the table of results."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ STAGES = {"zero-shot": "zero-shot", "phase1": "after Phase I", "phase2": "after 
 
 
 class History:
-    """Numbers by epoch, kept in `metrics.csv` and taken up again by a resumed run.
+    """Metrics by epoch, written to `metrics.csv` and read back by a resumed run.
 
     Args:
-        folder: Where `metrics.csv` is written.
-        resume_from: Where an earlier part of the run wrote its own; the same folder as a rule.
-        epochs_done: Rows of later epochs are forgotten: they will be run again.
+        folder: Folder in which `metrics.csv` is written.
+        resume_from: Folder in which an earlier part of the run wrote its file; usually the same one.
+        epochs_done: Number of finished epochs. Rows of later epochs are dropped, since these epochs are run again.
         writes: Whether this process writes the file.
     """
 
@@ -43,14 +43,14 @@ class History:
             try:
                 rows = csv.DictReader(read_text(earlier).splitlines())  # pandas may round the last bit
                 self.rows = [row for row in map(_typed, rows) if row["epoch"] <= epochs_done]
-                self._columns = list(rows.fieldnames or ())  # a row that is read has no name of what it does not know
+                self._columns = list(rows.fieldnames or ())  # from the header, since rows lack the keys of empty cells
             except MISSING:
                 return
             except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
                 log.warning("%s cannot be read (%s): the curves begin with this run", earlier, error)
 
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
-        """Add a row (epochs count from 1; 0 is before training) and write the file."""
+        """Add a row and write the file. Epochs count from 1; 0 is before training."""
         self.rows.append({"epoch": epoch, "stage": stage, **numbers})
         self._write(self.rows[-1])
 
@@ -66,12 +66,12 @@ class History:
             write_table(pd.DataFrame(self.rows, columns=self._columns), self.path)
 
     def stage(self, name: str) -> Row:
-        """The last of each number of a stage (not every epoch has them all); empty if there is no row."""
+        """Return the last value of each number of a stage; empty if it has no row. Epochs may lack some numbers."""
         return {key: value for row in self.rows if row["stage"] == name for key, value in row.items()}
 
 
 def results_table(history: History) -> str:
-    """Accuracies and pseudo-labels of each stage, as text."""
+    """Return a text table of the accuracies and pseudo-labels of each stage."""
     lines = []
     for stage, title in STAGES.items():
         row = history.stage(stage)
@@ -108,15 +108,15 @@ def write_pseudo_labels(
     columns: Mapping[str, Tensor],
     kept_for: Mapping[str, Tensor],
 ) -> None:
-    """Write `pseudo_labels.csv`: path, class, confidence, p_clean of both peers, and for whom the label is kept.
+    """Write `pseudo_labels.csv`: path, class, further columns, and the peers for which the label is kept.
 
     Args:
         path: The CSV file.
-        paths: Image files.
-        classnames: Names by label.
+        paths: Paths of the image files.
+        classnames: Class names by label.
         labels: Pseudo-labels. Shape (N,).
-        columns: Further numbers for each image, by column name. Shape (N,) each.
-        kept_for: For each peer, whether it is trained on this label of this image. Shape (N,) each, bool.
+        columns: Further numbers per image, by column name, such as confidence and p_clean. Shape (N,) each.
+        kept_for: By peer, whether the peer is trained on the label of each image. Shape (N,) each, bool.
     """
     table = pd.DataFrame({"path": list(paths), "class": [classnames[i] for i in labels.tolist()]})
     for name, values in columns.items():
@@ -127,7 +127,7 @@ def write_pseudo_labels(
 
 
 def import_matplotlib() -> None:
-    """Import it, whatever MPLBACKEND says: a name that this version does not know would end a run that is done."""
+    """Import matplotlib despite an invalid MPLBACKEND, which would otherwise fail a run after training has finished."""
     if "matplotlib" in sys.modules:
         return
     backend = os.environ.pop("MPLBACKEND", None)
@@ -140,7 +140,7 @@ def import_matplotlib() -> None:
 
 
 def plot_curves(history: History, path: Path) -> None:
-    """Draw accuracy, and coverage, precision and disagreement of pseudo-labels, by epoch; what there is of them."""
+    """Draw accuracy, and coverage, precision and disagreement of pseudo-labels by epoch, as far as they are known."""
     import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""What a run leaves for people to read: numbers by epoch, pseudo-labels, curves. It watches the method."""
+"""Log of a run: metrics by epoch, pseudo-labels and curves, recorded by observers of the method."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .records import STAGES, History, Row, plot_curves, results_table, write_pse
 
 log = logging.getLogger(__name__)
 ZERO_SHOT = "zero-shot"  # the stage of epoch 0
-FILES = (  # what a run leaves for people to read; those of the second line are of a user's own images
+FILES = (  # result files, listed at the end of a run; those of the second line exist for a user's own images only
     "report.html",
     *("predictions.csv", "skipped.csv", "duplicates.csv"),
     *("summary.json", "pseudo_labels.csv", "curves.png", "metrics.csv", "log.txt"),
@@ -31,15 +31,15 @@ FILES = (  # what a run leaves for people to read; those of the second line are 
 
 
 class RunLog(Observer):
-    """Keeps the numbers of a run and writes its files.
+    """Observer that records the metrics of a two-peer run and writes its files.
 
     Args:
-        folder: Of the run.
-        paths: Image files, by index.
-        classnames: C names.
-        diagnostics: What knows the right labels.
-        started: When the run began, by time.monotonic().
-        world: The processes of the run; one of them writes the files.
+        folder: Output folder of the run.
+        paths: Paths of the image files, by index.
+        classnames: C class names.
+        diagnostics: Comparison with the known labels.
+        started: Start time of the run, by time.monotonic().
+        world: Processes of the run. The main process writes the files.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class RunLog(Observer):
         self.paths, self.classnames, self.diagnostics = paths, classnames, diagnostics
         self.history = History(folder, folder, 0, world.writes)
         self.numbers: dict[str, float] = {}
-        self.epochs = 0  # of the whole run, where that is known
+        self.epochs = 0  # number of epochs of the whole run; 0 if unknown
 
     def resume(self, epochs_done: int, folder: Path) -> None:
-        """Go on from the numbers that an earlier part of the run has left in a folder."""
+        """Continue from the metrics of the first `epochs_done` epochs, which an earlier part of the run wrote."""
         self.history = History(self.folder, folder, epochs_done, self.world.writes)
         self.started -= self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
 
     # ---------------------------------------------------------------- rows
 
     def add(self, epoch: int, stage: str, **numbers: float) -> dict[str, float]:
-        """Add a row: some numbers, and those that came since the last row.
+        """Add a row: the given numbers, and those observed since the last row.
 
         Returns:
-            All of them.
+            All numbers of the row, without the seconds.
         """
         numbers |= self.numbers
         self.numbers = {}
@@ -79,26 +79,26 @@ class RunLog(Observer):
         return numbers
 
     def before_training(self, **numbers: float) -> None:
-        """Add numbers to the row of zero-shot CLIP, which need not be measured first: it does not change."""
+        """Add numbers to the row of zero-shot CLIP. They can be measured later, as the frozen CLIP does not change."""
         self.history.amend(ZERO_SHOT, **numbers)
         log.info("[%s] %s", ZERO_SHOT, in_words(numbers))
 
     def results(self) -> dict[str, Row]:
-        """Numbers of each stage, for the summary."""
+        """Return the numbers of each stage, for the summary."""
         return {title: self.history.stage(stage) for stage, title in STAGES.items() if self.history.stage(stage)}
 
     def finish(self) -> None:
-        """Draw the curves and show the table."""
+        """Draw the curves, and print the table of results and the paths of the result files."""
         plot_curves(self.history, self.folder / "curves.png")
         print(results_table(self.history))
         for name in FILES:
             if (self.folder / name).is_file():
                 print(f"  {self.folder / name}")
 
-    # ---------------------------------------------------------------- what the method does
+    # ---------------------------------------------------------------- events of the method
 
     def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
-        """Count the right ones, and name the classes that are short of seeds."""
+        """Record the precision of the seeds, and warn of classes with fewer seeds than wanted."""
         self.numbers |= {
             "kept": len(seeds.index),
             "of": len(label),
@@ -113,11 +113,11 @@ class RunLog(Observer):
             log.warning("Fewer seeds than wanted for: %s", some_of(short))
 
     def names_of(self, classes: Tensor) -> list[str]:
-        """Names of the classes of a mask, shape (C,)."""
+        """Return the names of the classes in a mask of shape (C,)."""
         return [self.classnames[c] for c in torch.nonzero(classes).flatten().tolist()]
 
     def seeds_filtered(self, seeds: Mapping[str, PseudoLabels]) -> None:
-        """Count the kept seeds."""
+        """Record number, coverage and precision of the kept seeds."""
         kept = [labels.at(torch.nonzero(labels.keep).flatten()) for labels in seeds.values()]
         index, labels = torch.cat([s.index for s in kept]), torch.cat([s.label for s in kept])
         self.numbers |= {
@@ -130,7 +130,7 @@ class RunLog(Observer):
     def labelled(
         self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
     ) -> None:
-        """Measure what tells right from wrong labels, averaged over the models; write pseudo_labels.csv."""
+        """Record the quality of the pseudo-labels, averaged over the models, and write `pseudo_labels.csv`."""
         rows = [self.quality(predictions[sources[name]], predictions, each) for name, each in labels.items()]
         mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         first, second = (each.label for each in predictions.values())
@@ -143,15 +143,15 @@ class RunLog(Observer):
     def quality(
         self, source: Predictions, predictions: Mapping[str, Predictions], labels: PseudoLabels
     ) -> dict[str, float]:
-        """Coverage, precision and recall of pseudo-labels, and AUROCs of scores that may tell right from wrong ones.
+        """Compute coverage, precision and recall of pseudo-labels, and AUROCs of scores for right against wrong ones.
 
         Args:
-            source: Who labelled.
-            predictions: Of all models.
-            labels: What one is trained on.
+            source: Predictions of the model that gave the labels.
+            predictions: Predictions of all models.
+            labels: Pseudo-labels that one model is trained on.
         """
         index, both, label = torch.nonzero(labels.keep).flatten(), list(predictions.values()), labels.label
-        scores = {  # of the model that labels alone, then of both
+        scores = {  # first those of the labelling model alone, then sums over both models
             "p_clean": source.p_clean(label),
             "confidence": source.confidence,
             "margin": source.margin,
@@ -170,7 +170,7 @@ class RunLog(Observer):
         }
 
     def write_pseudo_labels(self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels]) -> None:
-        """Write `pseudo_labels.csv`: the label of the surer model, and which models are trained on it."""
+        """Write `pseudo_labels.csv`: the label of the more confident model, and the models that are trained on it."""
         first, second = predictions.values()
         label = torch.where(first.confidence >= second.confidence, first.label, second.label)
         columns = {"confidence": torch.maximum(first.confidence, second.confidence)}
@@ -181,31 +181,31 @@ class RunLog(Observer):
 
 
 def epoch_line(stage: str, epoch: int, epochs: int, numbers: Mapping[str, float], seconds: float) -> str:
-    """What is said of an epoch, on a line.
+    """Return the log line of an epoch.
 
     Args:
-        stage: As in `metrics.csv`.
-        epoch: How many are done.
-        epochs: How many there are; 0 where that is not known.
-        numbers: Of the epoch. Not every epoch has some.
-        seconds: Since the run began.
+        stage: Stage, as in `metrics.csv`.
+        epoch: Number of finished epochs.
+        epochs: Number of epochs of the run; 0 if unknown.
+        numbers: Metrics of the epoch; may be empty.
+        seconds: Seconds since the run began.
     """
     of = f" of {epochs}" if epochs else ""
     return f"[{stage}] epoch {epoch}{of}: {in_words({**numbers, 'seconds': round(seconds, 1)})}"
 
 
 def in_words(numbers: Mapping[str, float]) -> str:
-    """Numbers on a line; those that are none are left out."""
+    """Return names and numbers on one line, without NaN entries."""
     shown = {key: f"{x:.4g}" if abs(x) < 1000 else f"{x:.0f}" for key, x in numbers.items() if not math.isnan(x)}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 class SeedReport(Observer):
-    """Counts pseudo-labels that are right.
+    """Observer that reports the precision of pseudo-labels.
 
     Args:
-        diagnostics: What knows the right labels.
-        results: Where numbers for the summary are put.
+        diagnostics: Comparison with the known labels.
+        results: Dictionary that receives the numbers for the summary.
     """
 
     def __init__(self, diagnostics: Diagnostics, results: dict[str, Any] | None = None) -> None:
@@ -213,7 +213,7 @@ class SeedReport(Observer):
         self.results = {} if results is None else results
 
     def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
-        """Count them, and those that are right."""
+        """Log the number of pseudo-labels and their precision, and note both for the summary."""
         right = self.diagnostics.accuracy(seeds.index, seeds.label)
         log.info("Pseudo-labels: %s", in_words({"number": len(seeds.label), "share of right ones": right}))
         self.results.update(pseudo_labels=len(seeds.label), pseudo_label_precision=right)
@@ -221,7 +221,7 @@ class SeedReport(Observer):
     def labelled(
         self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
     ) -> None:
-        """Log how many are right."""
+        """Log number and precision of each model's pseudo-labels."""
         for name, each in labels.items():
             right = self.diagnostics.accuracy(each.index, each.label)
             log.info("%s: %s", name, in_words({"pseudo-labels": len(each.label), "share of right ones": right}))

@@ -1,4 +1,4 @@
-"""Where and how a run computes."""
+"""Device, precision, micro-batches and processes of a run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from coft.core.world import ALONE, World
 
 @dataclass
 class Runtime:
-    """Where and how a run computes.
+    """Device, precision, micro-batches and processes of a run.
 
     Attributes:
-        seed: Of everything random.
-        device: Of the models.
-        dtype: Of the forward pass; None is fp32.
-        keeps_stages: Whether what CLIP's frozen stages make of images is kept: a CPU takes longer than to look it up.
+        seed: Random seed of the run.
+        device: Device of the models.
+        dtype: Dtype of the forward pass; None is fp32.
+        keeps_stages: Whether outputs of CLIP's frozen stages are cached: on a CPU, a look-up is faster than computing.
         scaler: Gradient scaler of fp16 training on a GPU.
-        micro_batch: Images that go through an encoder at a time in a step; 0: the whole batch.
-        compiler: Backend of torch.compile for encoders that train in full; "" for none.
-        timed: Context that counts the seconds of a part of the work.
-        parallel: Whether steps of several models may run at the same time.
-        world: The processes of the run.
+        micro_batch: Number of images per forward and backward pass of a step; 0: the whole batch.
+        compiler: Backend of torch.compile for fully fine-tuned encoders; "" for none.
+        timed: Context that adds its duration to the named part of the work.
+        parallel: Whether steps of several models may run in parallel.
+        world: Processes of the run.
     """
 
     seed: int
@@ -42,13 +42,14 @@ class Runtime:
 
     @property
     def steps_in_parallel(self) -> bool:
-        """Whether steps of several models run at the same time.
+        """Whether steps of several models run in parallel.
 
-        Exchanges of several processes must come in one order on all of them; operations that are recorded or compiled
-        are of one thread, and a gradient scaler counts the steps of all.
+        They do not with several processes, whose collective operations must come in the same order on all ranks; with
+        `parallel` off, as for profiling; with compiled encoders, which belong to one thread; nor with a gradient
+        scaler, which the models share.
         """
         return self.parallel and self.world.alone and not self.compiler and self.scaler is None
 
     def autocast(self) -> torch.autocast:
-        """Context in which a forward pass runs."""
+        """Return the autocast context of a forward pass."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)

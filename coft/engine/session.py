@@ -1,4 +1,4 @@
-"""One run of a method: what it is built from, what it keeps to go on from, and what it leaves in the end."""
+"""One run of a method: its components, its resumable state, and its final outputs."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ CALIBRATED = ("CoFT", "CoFTPlus")  # methods
 
 @dataclass
 class Task:
-    """What a run is of, beside its settings.
+    """Inputs of a run other than its settings.
 
     Attributes:
-        classes: Names of the classes, with synonyms.
-        templates: Words with one "{}" each.
+        classes: Class names, with synonyms.
+        templates: Prompt templates with one "{}" each.
         dataset: Name of the data set.
-        title: What people call it.
-        descriptions: Sentences by class name that came with the images; None: those of the data set count.
-        images: The unlabeled images; None where a method has none.
-        diagnostics: What knows the labels of these images, for people to read.
+        title: Display name of the data set.
+        descriptions: User's class descriptions, sentences by class name; None: those of the data set are used.
+        images: Unlabeled images; None if the method uses none.
+        diagnostics: Labels of these images for comparison with pseudo-labels, for logs and reports only.
         truth: Labels of these images, for methods that learn from labels. Shape (N,).
         labelled: Batches of labelled images, {"img", "label"}, for methods that learn from labels.
-        toolbox: The Dassl in use.
+        toolbox: Distribution and version of Dassl in use; "none" without Dassl.
     """
 
     classes: Classes
@@ -77,14 +77,14 @@ class Task:
 
 @dataclass
 class Means:
-    """What a driver gives a run, where it has some of its own.
+    """Processes, clock and optimizers that the driver of a run (`coft.adapt` or a Dassl trainer) may supply.
 
     Attributes:
-        world: The processes.
-        timed: Context that counts the seconds of a part of the work.
-        make_light: Makes the optimizer of prompts and light modules from its parameters.
-        make_by_epoch: Makes optimizer and schedule of a model whose schedule is stepped once an epoch.
-        started: When the run began, by time.monotonic().
+        world: Processes of the run.
+        timed: Context that adds its duration to the named part of the work.
+        make_light: Factory for the optimizer of prompts and light modules, called with its parameters.
+        make_by_epoch: Factory for optimizer and schedule of a model whose schedule is stepped once per epoch.
+        started: Start time of the run, by time.monotonic().
     """
 
     world: World = ALONE
@@ -98,20 +98,20 @@ class Session:
     """A run of a method: CLIP, engine, method and records, built from a config.
 
     Args:
-        cfg: All settings: anything that has sections and keys as attributes.
-        spec: The method.
-        task: What it is run on.
-        folder: Of the results; None: nothing is kept.
-        means: What the driver has of its own.
+        cfg: All settings: any object with sections and keys as attributes.
+        spec: Specification of the method.
+        task: Classes, images and labels of the run.
+        folder: Output folder; None: no files are written.
+        means: Processes, clock and optimizers of the driver.
 
     Attributes:
-        settings: The method's own.
-        clip_model: The frozen CLIP.
-        backbone_id: Its fingerprint.
-        engine: What runs the method.
+        settings: Settings of the method.
+        clip_model: Frozen CLIP.
+        backbone_id: Fingerprint of the frozen CLIP.
+        engine: Engine that executes the method.
         method: The method.
-        course: How far it is.
-        log: Numbers of a run of two peers, which are written; None of others.
+        course: Progress of the run.
+        log: Metrics of a run with two peers, written to files; None for other methods and without a folder.
         results: Numbers for the summary.
     """
 
@@ -125,7 +125,7 @@ class Session:
         self.runtime = self._runtime()
         self.precision = precision_of(self.runtime.dtype)
         spec.check_backbone(cfg.MODEL.BACKBONE.NAME)
-        with processes.first_alone(self.world):  # which may have to download it
+        with processes.first_alone(self.world):  # the main process may have to download it
             self.clip_model = load_backbone(cfg, self.device)
         self.backbone_id = fingerprint(self.clip_model)
         if self.device.type == "cpu" and not self.runtime.compiler:
@@ -174,7 +174,7 @@ class Session:
 
     @property
     def observer(self) -> Observer:
-        """What sees the pseudo-labels."""
+        """Observer of the pseudo-labels."""
         if self.log is not None:
             return self.log
         return Observer() if self.task.diagnostics is None else SeedReport(self.task.diagnostics, self.results)
@@ -189,34 +189,34 @@ class Session:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a checkpoint must share with this run to be loaded."""
+        """Backbone, class list and images of this run. A checkpoint must have the same ones to be loaded."""
         digest = "" if self.task.images is None else self.task.images.digest
         classes = self.task.classes
         return identity_of(self.cfg, self.backbone_id, class_list(classes.names, classes.synonyms), digest)
 
-    # ---------------------------------------------------------------- what a run goes on from
+    # ---------------------------------------------------------------- resumable state
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is to be kept beside weights and optimizers: what the run is of, and the method's state."""
+        """Return the state besides weights and optimizers: the identity of the run and the method's state."""
         return {"identity": self.identity, "method": self.method.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over such a state, before the weights.
+        """Restore a state from `state_dict`. Weights must be loaded after it.
 
         Raises:
-            OtherRunError: If it is of another backbone, class list or set of images.
-            Misfit: If labels are of other images or classes.
+            OtherRunError: If the state belongs to another backbone, class list or set of images.
+            Misfit: If its pseudo-labels do not fit the number of images or classes.
         """
         check_identity(state["identity"], self.identity)
         self.method.load_state_dict(state["method"])
         for labels in self.method.labels.values():
             labels.check(len(self.engine.images or ()), len(self.engine.clip.classnames))
 
-    # ---------------------------------------------------------------- what a run leaves
+    # ---------------------------------------------------------------- outputs
 
     @property
     def calibrated(self) -> bool:
-        """Whether the model's confidences say how many are right."""
+        """Whether the mean confidence of the model estimates its accuracy."""
         guarded = self.spec.trainer in CALIBRATED and self.cfg.TRAIN.GUARD and self.method.trains
         return guarded and self.settings.clean_rule == "softmax"
 
@@ -224,8 +224,8 @@ class Session:
         """Write `summary.json`.
 
         Args:
-            folder: Of the results.
-            **more: What the driver knows; it stands where its name stands below, else at the end.
+            folder: Output folder.
+            **more: Entries of the driver. They replace entries of the same name; others are appended.
         """
         content = {
             "trainer": self.spec.trainer,
@@ -247,10 +247,10 @@ class Session:
         write_json(folder / "summary.json", {**content, **more})
 
     def model(self, **about: Any) -> AdaptedModel | None:
-        """The finished model; None where the method predicts by other means than image classifiers.
+        """Return the finished model; None if the method has no predictor made of image classifiers.
 
         Args:
-            **about: What people may want to know of it, beside trainer, seed and settings.
+            **about: Further facts to store with the model, besides trainer, seed and settings.
         """
         predictor = self.engine.predictor
         if predictor is None:
@@ -282,18 +282,18 @@ class Session:
         )
 
     def _chosen(self, settings: Any) -> dict[str, Any]:
-        """Values of the method's settings, or of their class, by their full names."""
+        """Return the values of settings by full name; for a settings class, its defaults."""
         declared = keys(settings, f"TRAINER.{self.spec.trainer.upper()}") if self.spec.settings else {}
         return {name: key.default for name, key in declared.items()}
 
     def write_model(self, folder: Path, **about: Any) -> None:
-        """Write the finished model, if there is one."""
+        """Write the finished model to a subfolder, if there is one."""
         model = self.model(**about)
         if model is not None and self.world.writes:
             save(model, folder / FOLDER)
 
     def write_image_facts(self, folder: Path) -> None:
-        """Keep what the frozen CLIP knows of the unlabeled images, which the report of two peers shows."""
+        """Write the frozen CLIP's labels, features and neighbours of the unlabeled images, for a two-peer report."""
         if not self.spec.two_peers:
             return
         clip, views = self.engine.clip, getattr(self.settings, "label_views", 1)

@@ -1,4 +1,4 @@
-"""All methods that can be run: what each declares, and how it is built for a session."""
+"""Registry of all methods: their settings and properties, and how each is built for a session."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method that can be run.
+    """Specification of a method.
 
     Attributes:
-        trainer: Its name in configs and results.
-        settings: What it declares; None where there is nothing to set.
-        make: Builds it for a session.
-        label_free: Whether it reads no label; then the last epoch counts, not the best one.
-        two_peers: Whether it has two peers, of which a run keeps numbers by epoch.
+        trainer: Name of the method in configs and results.
+        settings: Settings class of the method; None if it has no settings.
+        make: Factory that builds the method for a session.
+        label_free: Whether it trains without labels. Its final model is then the last epoch, not the best one.
+        two_peers: Whether it trains two peers, whose metrics are recorded by epoch.
         learns_from_labels: Whether it trains on labels.
-        two_checkpoints: Whether it runs on two CLIPs: "a+b".
+        two_checkpoints: Whether it accepts two CLIP checkpoints: "a+b".
     """
 
     trainer: str
@@ -56,10 +56,10 @@ class MethodSpec:
     two_checkpoints: bool = False
 
     def check_backbone(self, name: str) -> None:
-        """Refuse two checkpoints where a method takes one.
+        """Check that two checkpoints are given only to a method that accepts two.
 
         Raises:
-            UserError: Naming methods that take two.
+            UserError: If they are not. The message names methods that accept two.
         """
         if len(member_names(name)) > 1 and not self.two_checkpoints:
             able = ", ".join(spec.trainer for spec in SPECS.values() if spec.two_checkpoints)
@@ -67,19 +67,19 @@ class MethodSpec:
 
     @property
     def section(self) -> str:
-        """Full name of its section of the config."""
+        """Full name of the method's config section."""
         return f"TRAINER.{self.trainer.upper()}"
 
     @property
     def keys(self) -> dict[str, Key]:
-        """What may be set of it, by full name."""
+        """Settings of the method, by full name."""
         return keys(self.settings, self.section) if self.settings else {}
 
     def settings_of(self, cfg: Any) -> Any:
-        """Its settings of a config; None where there is nothing to set.
+        """Return the method's settings from a config; None if it has no settings.
 
         Raises:
-            UserError: If they do not go together.
+            UserError: If a value is invalid, or the settings are inconsistent.
         """
         if self.settings is None:
             return None
@@ -92,7 +92,7 @@ def make_coft(session: Session) -> CoFT:
 
 
 def make_coft_plus(session: Session) -> CoFTPlus:
-    """Build CoFT+, with the descriptions that its settings name."""
+    """Build CoFT+ with the class descriptions that its settings select."""
     describe = session.sentences.describe(session.settings.descriptions.from_)
     options = {"guard": session.cfg.TRAIN.GUARD, "describe": describe}
     return CoFTPlus(session.engine, session.settings, session.observer, **options)
@@ -106,12 +106,12 @@ def make_coop(session: Session) -> CoOp:
 
 
 def prompt_tuning(kind: Any) -> Callable[[Session], Method]:
-    """What builds prompts that learn from pseudo-labels."""
+    """Return a factory for a prompt tuning method that learns from pseudo-labels."""
     return lambda s: kind(s.engine, s.settings, s.cfg.OPTIM.MAX_EPOCH, s.observer)
 
 
 def make_lafter(session: Session) -> LaFTer:
-    """Build LaFTer on what is said of the classes."""
+    """Build LaFTer on texts about the classes: templates and descriptions."""
     settings = session.settings
     return LaFTer(lambda: session.sentences.texts(settings.descriptions), session.engine, settings, session.observer)
 
@@ -123,17 +123,17 @@ def make_supervised(session: Session) -> Supervised:
 
 
 def of_settings(kind: Any) -> Callable[[Session], Method]:
-    """What builds a method from engine and settings alone."""
+    """Return a factory for a method that takes only engine and settings."""
     return lambda s: kind(s.engine, s.settings)
 
 
 def of_observer(kind: Any) -> Callable[[Session], Method]:
-    """What builds a method whose pseudo-labels are observed."""
+    """Return a factory for a method that also takes an observer of its pseudo-labels."""
     return lambda s: kind(s.engine, s.settings, s.observer)
 
 
 def zero_shot(num_templates: int | None) -> Callable[[Session], Method]:
-    """What builds zero-shot CLIP with so many templates; None: all."""
+    """Return a factory for zero-shot CLIP with the first `num_templates` templates; None: all of them."""
 
     def make(session: Session) -> ZeroShot:
         log.info("Templates: %s", list(session.task.templates[:num_templates]))

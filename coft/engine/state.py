@@ -1,6 +1,6 @@
-"""What a stopped run of `coft.adapt` leaves behind: tensors and plain containers, to go on from to the same bits.
+"""Resumable state of a `coft.adapt` run: tensors and plain containers. A resumed run gives bit-identical results.
 
-A run of a trainer has Dassl's `resume.pth.tar` in its place: see `trainers.checkpoints`.
+A Dassl trainer uses Dassl's `resume.pth.tar` instead: see `trainers.checkpoints`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE = "resume.pt"
 
 
 def write(folder: Path, epochs: int, session: Session) -> None:
-    """Write the state after some epochs."""
+    """Write the state after a number of finished epochs."""
     engine, scaler = session.engine, session.runtime.scaler
     parts: dict[str, Any] = {
         name: {
@@ -35,25 +35,25 @@ def write(folder: Path, epochs: int, session: Session) -> None:
     }
     state = session.state_dict() | {"epochs": epochs, "parts": parts}
     state["scaler"] = None if scaler is None else scaler.state_dict()
-    with replacing(folder / FILE) as draft, draft.open("wb") as file:  # torch's own writer hides what a disk says
+    with replacing(folder / FILE) as draft, draft.open("wb") as file:  # torch's own writer hides disk errors
         torch.save(state, file)
 
 
 def restore(folder: Path, session: Session) -> int:
-    """Take over the state that `write` left, if there is one.
+    """Restore the state that `write` saved, if there is one.
 
     Returns:
-        Epochs that are done.
+        Number of finished epochs; 0 without a saved state.
 
     Raises:
-        UserError: If it cannot be read, or is of another run.
+        UserError: If the state cannot be read, or belongs to another run.
     """
     path = folder / FILE
     engine, scaler = session.engine, session.runtime.scaler
     try:
         state = load_saved(path, session.device)
         form_of(session).check(state)
-        session.load_state_dict(state)  # first: it enters the phase
+        session.load_state_dict(state)  # first, since it enters the saved phase
         for name, part in state["parts"].items():
             session.method.models[name].load_state_dict(part["model"])
             engine.optimizers[name].load_state_dict(part["optimizer"])
@@ -72,12 +72,12 @@ def restore(folder: Path, session: Session) -> int:
 
 
 def form_of(session: Session) -> Record:
-    """The form of a state of a run: what belongs to its models and epochs."""
+    """Return the expected structure of a saved state, given the models and epochs of the run."""
     part = Record(dict.fromkeys(("model", "optimizer", "scheduler"), Record(others=Anything(), names=Anything())))
     parts = {"epochs": whole(1, session.method.epochs), "parts": Record(dict.fromkeys(session.method.models, part))}
     return Record(parts | {"scaler": Anything()}, others=Anything())
 
 
 def remove(folder: Path) -> None:
-    """The run is at its end."""
+    """Remove the state of a finished run."""
     (folder / FILE).unlink(missing_ok=True)

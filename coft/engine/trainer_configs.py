@@ -1,4 +1,4 @@
-"""Which file of settings suits a trainer and a backbone."""
+"""Choice of the config file for a trainer and a backbone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ CONFIGS = HOME / "configs"
 
 
 def trainer_config(trainer: str, backbone: str, trust_jit: bool = False) -> Path | None:
-    """The trainer's config for a backbone: its own, or that of a family. None where it has none."""
+    """Return the trainer's config file for a backbone: its own, that of its family, or the default; None if none.
+
+    For each of these, `NAME.yaml` takes precedence over `NAME_ep50.yaml`.
+    """
     folder = CONFIGS / "trainers" / trainer
     stems = [slug(backbone), *families(backbone, trust_jit), "default"]
     choices = [folder / f"{stem}{epochs}.yaml" for stem in stems for epochs in ("", "_ep50")]
@@ -21,11 +24,14 @@ def trainer_config(trainer: str, backbone: str, trust_jit: bool = False) -> Path
 
 
 def families(backbone: str, trust_jit: bool = False) -> list[str]:
-    """Kinds of backbones that one is of, the nearest first: by what it is, not by a clock, so that bits stay."""
+    """Return the families of a backbone, nearest first.
+
+    They follow from its architecture and not from timings, so that results stay bit-identical.
+    """
     backbone = member_names(backbone)[0]
     if backbone in ALIASES:
         return ["photo"]
-    from coft.backbones.load import architecture  # here: a command's --help need not wait for torch
+    from coft.backbones.load import architecture  # here, so that --help of a command does not wait for torch
 
     network = architecture(backbone, trust_jit)
     if network.light:
@@ -35,12 +41,12 @@ def families(backbone: str, trust_jit: bool = False) -> list[str]:
 
 
 def is_checkpoint(backbone: str) -> bool:
-    """Whether a backbone is a file with a CLIP of OpenAI's kind, not a name."""
+    """Return whether a backbone is given as the file of a CLIP in OpenAI's format, not as a name."""
     return backbone.endswith((".pt", ".pth")) and not backbone.startswith(PREFIX)
 
 
 def slug(backbone: str) -> str:
-    """A backbone as part of a file name: ViT-B/16 is vit_b16, a path its last part."""
+    """Return a backbone's name as part of a file name: vit_b16 for ViT-B/16, the stem of the file for a path."""
     name = backbone.replace("/", "")
     if is_checkpoint(backbone):
         name = Path(backbone).stem
