@@ -1,6 +1,6 @@
-"""Trainers: importing this package enters every one of them in Dassl's TRAINER_REGISTRY.
+"""Dassl trainers. Importing this package registers all of them in Dassl's TRAINER_REGISTRY.
 
-Every module of this folder is imported, so a new trainer is one file.
+Every module of this folder is imported, so a new trainer needs only a new file.
 """
 
 from __future__ import annotations

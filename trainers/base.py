@@ -1,4 +1,4 @@
-"""The adapter: a Dassl trainer that runs a method. Dassl has the loop, the checkpoints and the evaluation."""
+"""Base class of the trainers: it adapts a method to Dassl, which has the loop, the checkpoints and the evaluation."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ from .sections import SECTIONS
 from .toolbox import dassl_in_use
 
 log = logging.getLogger(__name__)
-STATE = "method"  # among the models of a checkpoint: what a method keeps beside weights
+STATE = "method"  # name under which a method's state is registered as a model, to be part of checkpoints
 
 
 class MethodTrainer(TrainerX):
-    """A Dassl trainer that runs a method on a frozen CLIP.
+    """Dassl trainer that runs a method on a frozen CLIP.
 
     Attributes:
-        spec: The method.
+        spec: Specification of the method.
         session: The run.
-        images: The unlabeled images, of a method that has some.
-        diagnostics: Numbers about pseudo-labels, for people to read.
+        images: Unlabeled images, if the method uses any.
+        diagnostics: Comparison of pseudo-labels with known labels, for logs and reports.
         truth: Labels of the images, for a method that learns from them.
         results: Numbers for `summary.json`.
-        clock: Seconds by part of the run.
-        tally: How many images each class got, in words.
+        clock: Stopwatch with the seconds by part of the run.
+        tally: Number of images per predicted class, in words.
     """
 
     spec: MethodSpec
@@ -88,11 +88,11 @@ class MethodTrainer(TrainerX):
         if not self.world.alone:
             self.evaluator = WorldEvaluator(self.evaluator, self.num_classes, self.world)
 
-    # ---------------------------------------------------------------- what it is built from
+    # ---------------------------------------------------------------- components
 
     @property
     def engine(self) -> Engine:
-        """What runs the method."""
+        """Engine that executes the method."""
         return self.session.engine
 
     @property
@@ -107,14 +107,14 @@ class MethodTrainer(TrainerX):
 
     @property
     def labels_used(self) -> int:
-        """Number of images whose labels training reads."""
+        """Number of images whose labels are used in training."""
         return 0
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse what would fail later: a light module or a run to fork that is not there, the best epoch by labels.
+        """Check the config early: the backbone, the light module, the final model, and the run to take Phase I from.
 
         Raises:
-            UserError: Naming the key.
+            UserError: If one of them is invalid, naming the setting.
         """
         name = self.spec.trainer
         self.spec.check_backbone(cfg.MODEL.BACKBONE.NAME)
@@ -125,11 +125,15 @@ class MethodTrainer(TrainerX):
                 f"TEST.FINAL_MODEL is {cfg.TEST.FINAL_MODEL!r}, which chooses an epoch by labels; "
                 f"{name} reads none: leave it at last_step"
             )
-        if cfg.TRAIN.PHASE1_FROM and not has_results(Path(cfg.OUTPUT_DIR)):  # a run that goes on has no more need of it
+        if cfg.TRAIN.PHASE1_FROM and not has_results(Path(cfg.OUTPUT_DIR)):  # a resumed run does not need it
             check_fork(self.spec, cfg)
 
     def build_data_loader(self) -> None:
-        """Build Dassl's loaders, and take the images without their labels; these go to the diagnostics alone."""
+        """Build Dassl's loaders and the unlabeled images, whose labels go to the diagnostics only.
+
+        Raises:
+            UserError: If the trainer learns from labels and a training image has none.
+        """
         dm = data_manager(self)
         self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
         self.val_loader, self.test_loader = (part_of(loader, self.world) for loader in (dm.val_loader, dm.test_loader))
@@ -144,13 +148,13 @@ class MethodTrainer(TrainerX):
             )
 
     def build_model(self) -> None:
-        """Build the run, and register its models."""
+        """Build the session, and register its models."""
         self.session = Session(self.cfg, self.spec, self._task(), Path(self.cfg.OUTPUT_DIR), self._means())
-        # An attribute of the trainer's own: Dassl's checkpoints have the state of every scaler that they find there.
+        # An attribute of the trainer, since Dassl's checkpoints include every scaler that they find among these.
         self.scaler = self.session.runtime.scaler
         self.clip_model, self.max_epoch = self.session.clip_model, self.method.epochs
         if self.method.keeps_state:
-            self.register_model(STATE, State(self.session))  # first: weights of its phase are loaded after it
+            self.register_model(STATE, State(self.session))  # first: it enters the phase of the weights
         for name, model in self.method.models.items():
             self.register_model(name, model, self.engine.optimizers.get(name), self.engine.schedulers.get(name))
 
@@ -184,7 +188,7 @@ class MethodTrainer(TrainerX):
     # ---------------------------------------------------------------- the loop
 
     def before_train(self) -> None:
-        """Resume, or take Phase I of another run, or begin."""
+        """Resume the run, take Phase I of another run, or begin."""
         super().before_train()
         introduce(self.session)
         if not self.start_epoch and self.cfg.TRAIN.PHASE1_FROM:
@@ -197,13 +201,13 @@ class MethodTrainer(TrainerX):
             self.session.log.add(0, ZERO_SHOT)
 
     def before_epoch(self) -> None:
-        """Let the method label, and draw the batches."""
+        """Prepare the epoch: pseudo-labels and batches."""
         self.session.course.begin(self.epoch)
         self.train_loader_x = self.engine.begin_epoch(self.epoch)
         self.pace.lap(f"what comes before epoch {self.epoch + 1}")
 
     def run_epoch(self) -> None:
-        """Run an epoch as Dassl does, by the clock."""
+        """Run an epoch as Dassl does, timed, and with profiling if it is on."""
         loader, self.train_loader_x = self.train_loader_x, Waited(self.train_loader_x, self.clock)
         step = self.engine.step
         self.make_step = self.recorder.step_of(self.method.phase(self.epoch), step) if self.recorder else step
@@ -217,17 +221,17 @@ class MethodTrainer(TrainerX):
         self.pace.lap(f"the steps of epoch {self.epoch + 1}")
 
     def get_current_lr(self, names: Any = None) -> float:
-        """Learning rate of the first model that has an optimizer; upstream's Dassl asks the first of all."""
+        """Return the learning rate of the first model with an optimizer; upstream Dassl uses the first of all."""
         trained = [name for name in self.get_model_names(names) if self._optims[name] is not None]
         return super().get_current_lr(trained)
 
     def record_operations(self) -> None:
-        """Record the operations of a few steps of each phase, to `profile.txt`."""
+        """Profile a few steps of each phase, and write the results to `profile.txt`."""
         self.recorder = Recorder(self.output_dir, self.world)
         self.session.runtime.parallel = False
 
     def forward_backward(self, batch: Any) -> dict[str, float]:
-        """Make a step of the method.
+        """Make one step of the method.
 
         Raises:
             UserError: If a loss is not finite.
@@ -243,7 +247,7 @@ class MethodTrainer(TrainerX):
         return losses
 
     def after_epoch(self) -> None:
-        """End the epoch, measure it, and save."""
+        """End the epoch, record its metrics, and save."""
         check_models(self.method.models, f"epoch {self.epoch + 1}")
         self.engine.end_epoch()
         if self.session.log:
@@ -251,7 +255,7 @@ class MethodTrainer(TrainerX):
         super().after_epoch()
 
     def _record_epoch(self) -> None:
-        """Measure for the curves, and save the end of Phase I in any case."""
+        """Record the metrics of the epoch for the curves, and always save a checkpoint at the end of Phase I."""
         log_of_run, done, every = self.session.log, self.epoch + 1, self.cfg.TRAIN.EVAL_FREQ
         assert log_of_run is not None
         phase = self.method.phase(self.epoch)
@@ -267,7 +271,7 @@ class MethodTrainer(TrainerX):
             self.save_model(self.epoch, self.output_dir)
 
     def after_train(self) -> None:
-        """Finish as Dassl does, then write what is left for people to read."""
+        """Finish as Dassl does, then write summary, model, report and curves."""
         if self.session.log:
             self.results.update(self.session.log.results())
         super().after_train()
@@ -277,10 +281,10 @@ class MethodTrainer(TrainerX):
             self.session.log.finish()
 
     def train(self) -> None:  # type: ignore[override]
-        """Train as Dassl does. A method without epochs begins, is saved and evaluated.
+        """Train as Dassl does. A method without epochs is only initialised, saved and evaluated.
 
         Raises:
-            UserError: If such a method is to go on from an epoch.
+            UserError: If a method without epochs is to be resumed.
         """
         if self.method.epochs:
             super().train()
@@ -299,16 +303,16 @@ class MethodTrainer(TrainerX):
     # ---------------------------------------------------------------- evaluation
 
     def model_inference(self, image: Tensor) -> Tensor:
-        """Logits of images, or logits as they are. Shape (n, C)."""
+        """Return the logits of images, shape (n, C). Input that has this shape already is taken as logits."""
         logits = image if image.dim() == 2 else self.engine.predict(image)
         check_predictions(logits)
         self.predicted.add(logits)
         return logits
 
     def test(self, split: str | None = None) -> float:
-        """Evaluate as Dassl does, and remember the accuracy (percent) for the summary.
+        """Evaluate as Dassl does, and record the accuracy (percent) for the summary.
 
-        A user's own images are predicted instead, for there may be no label to compare with.
+        On a user's own images, which may have no labels, predictions are written instead.
         """
         with self.clock.part("evaluation"):
             if reports_predictions(self.dm.dataset):
@@ -328,9 +332,10 @@ class MethodTrainer(TrainerX):
         return accuracy
 
     def accuracies(self) -> dict[str, float]:
-        """Test accuracy (percent) of each peer and of both, for the curves; nothing depends on it.
+        """Compute the test accuracy (percent) of each peer and of both, for the curves only.
 
-        Empty where no label is known.
+        Returns:
+            Accuracies by name; empty if no label is known.
         """
         return self._accuracies(self.measured.count_right)
 
@@ -363,7 +368,7 @@ class MethodTrainer(TrainerX):
         return epoch
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Save as Dassl does, by the clock; one process does it for all."""
+        """Save as Dassl does, timed. The main process writes, the others wait for it."""
         with self.clock.part("saving"):
             if self.world.writes:
                 super().save_model(*args, **kwargs)
@@ -371,13 +376,13 @@ class MethodTrainer(TrainerX):
             self.world.barrier()
 
     def keep_state(self) -> None:
-        """Keep what another run needs to go on; one process does it for all."""
+        """Write the resumable state. The main process writes, the others wait for it."""
         if self.world.writes:
             super().keep_state()
         self.world.barrier()
 
     def init_writer(self, log_dir: Any) -> None:
-        """Begin to write for TensorBoard; one process does it for all."""
+        """Open the TensorBoard writer, on the main process only."""
         if not self.world.writes:
             return
         try:

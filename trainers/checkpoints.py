@@ -1,4 +1,4 @@
-"""What can be wrong with checkpoints and methods, as one line for the user."""
+"""Saving, loading and checking of checkpoints, with one-line errors for the user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class State(nn.Module):
-    """What a run keeps beside weights and optimizers, as one of the models that Dassl saves and loads.
+    """State of a run besides weights and optimizers, wrapped as a module so that Dassl saves and loads it.
 
     Args:
         session: The run.
@@ -32,26 +32,27 @@ class State(nn.Module):
 
     def __init__(self, session: Session) -> None:
         super().__init__()
-        self._session = (session,)  # in a tuple: its models are none of this one's
+        self._session = (session,)  # in a tuple, so that its models do not become submodules
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Tensors and plain containers."""
+        """Return the state, as tensors and plain containers."""
         return self._session[0].state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over a state; weights are loaded after it.
+        """Restore a state. Weights must be loaded after it.
 
         Raises:
-            OtherRunError: If it is of another backbone, class list or set of images.
+            OtherRunError: If the state belongs to another backbone, class list or set of images.
+            Misfit: If its pseudo-labels do not fit the number of images or classes.
         """
         self._session[0].load_state_dict(state)
 
 
 def loads(flag: str) -> Callable[[F], F]:
-    """A trainer's function that loads checkpoints from the folder that is its first argument.
+    """Decorate a trainer's method that loads checkpoints from a path, its first argument: errors become a UserError.
 
     Args:
-        flag: What named the folder.
+        flag: Flag or setting that names the path, for error messages.
     """
 
     def decorate(function: F) -> F:
@@ -66,7 +67,7 @@ def loads(flag: str) -> Callable[[F], F]:
                 raise UserError(f"checkpoint in {directory}: {error}, or give another {flag}") from error
             except (UserError, PermissionError):
                 raise
-            except Exception as error:  # whatever bytes, names and shapes of an alien file lead to
+            except Exception as error:  # a foreign file may raise anything
                 reason = " ".join(str(error).split())[:160] or type(error).__name__
                 raise UserError(
                     f"checkpoint in {directory} does not fit backbone {trainer.cfg.MODEL.BACKBONE.NAME} and trainer "
@@ -79,15 +80,15 @@ def loads(flag: str) -> Callable[[F], F]:
 
 
 def epoch_to_load(directory: str | os.PathLike[str], epoch: int | None, names: Sequence[str]) -> int | None:
-    """Epoch of the checkpoint to load: the one that is given, else the last; None where there is a best one.
+    """Return the epoch of the checkpoint to load: the given one, else the last; None if there is a best one.
 
     Args:
-        directory: That of a run; may be empty where there is nothing to load.
-        epoch: What the user gave.
-        names: Of the models.
+        directory: Output folder of a run; may be empty if there are no models to load.
+        epoch: Epoch that the user gave, if any.
+        names: Names of the models.
 
     Raises:
-        UserError: If there is no directory, or the file that names the last checkpoint names none.
+        UserError: If the directory is missing, or the pointer to the last checkpoint is invalid.
     """
     if not directory and names:
         raise UserError("--eval-only: --model-dir is missing, and nothing is trained; give a run's output folder")
@@ -95,10 +96,10 @@ def epoch_to_load(directory: str | os.PathLike[str], epoch: int | None, names: S
 
 
 def last_epoch(directory: Path, names: Sequence[str]) -> int | None:
-    """Epoch of the last checkpoint, where there is no best one.
+    """Return the epoch of the last checkpoint; None if there is a best one, or no checkpoint.
 
     Raises:
-        UserError: If the file that names it names none.
+        UserError: If the pointer to the last checkpoint is invalid.
     """
     for name in names:
         pointer = directory / name / "checkpoint"
@@ -111,15 +112,16 @@ def last_epoch(directory: Path, names: Sequence[str]) -> int | None:
 
 
 def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -> None:
-    """Check what a trainer has resumed from.
+    """Check the checkpoint that a trainer was resumed from.
 
     Args:
-        trainer: The trainer.
-        directory: Where it has looked.
-        epoch: To go on with; 0 where nothing was found.
+        trainer: Dassl trainer.
+        directory: Folder that was searched for a checkpoint.
+        epoch: Epoch to continue with; 0 if nothing was found.
 
     Raises:
-        UserError: If the user named a folder that holds nothing, or a run on something else, or weights are no numbers.
+        UserError: If the folder given by --resume has no checkpoint, or its checkpoint is beyond the last epoch,
+            belongs to another run, or has weights that are not finite.
     """
     if epoch > trainer.max_epoch:
         raise UserError(f"checkpoint in {directory}: is of epoch {epoch}, of {trainer.max_epoch}; give another folder")
@@ -131,19 +133,19 @@ def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -
 
 
 def keep_identity(trainer: Any) -> None:
-    """Write down what a run is trained on; checkpoints of prompts are CoOp's, and do not have it."""
+    """Write the identity of a run to a file, since checkpoints of prompts have CoOp's format, which lacks it."""
     write_json(Path(trainer.output_dir) / IDENTITY, trainer.session.identity)
 
 
 def check_kept_identity(trainer: Any, folder: Path) -> None:
-    """Compare what a run was trained on, where it says so, to what this one has.
+    """Check that the identity kept by `keep_identity`, if there is one, is that of the present run.
 
     Raises:
-        OtherRunError: Naming the first difference.
+        OtherRunError: If it differs. The message names the first difference.
         UserError: If the file cannot be read.
     """
     path = folder / IDENTITY
-    if not path.is_file():  # a run of before, or of another toolbox
+    if not path.is_file():  # a run of an older version, or of another toolbox
         return
     try:
         kept: dict[str, str] = read_json(path, MOST_IDENTITY)

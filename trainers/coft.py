@@ -10,7 +10,7 @@ from .base import MethodTrainer
 
 @TRAINER_REGISTRY.register()
 class CoFT(MethodTrainer):
-    """Collaborative fine-tuning without a label; see `coft.method.coft.CoFT`."""
+    """Collaborative fine-tuning without labels; see `coft.method.coft.CoFT`."""
 
     spec = SPECS["CoFT"]
 
@@ -24,6 +24,6 @@ class CoFTPlus(MethodTrainer):
 
 @TRAINER_REGISTRY.register()
 class DeFT(MethodTrainer):
-    """Two models on zero-shot labels, each its own filter; see `coft.rivals.deft.DeFT`."""
+    """Two models trained on zero-shot labels, each with its own filter; see `coft.rivals.deft.DeFT`."""
 
     spec = SPECS["DeFT"]

@@ -1,4 +1,4 @@
-"""The config of a run: what files, flags and KEY VALUE pairs say, each value checked; an error names the key."""
+"""Config of a run, merged from files, flags and KEY VALUE pairs. Every value is checked, and errors name the key."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ FLAGS = {
 
 
 class Merger:
-    """A config that values are entered into.
+    """Config into which checked values are merged.
 
     Args:
-        cfg: The config, with all its defaults; changed in place.
+        cfg: Config with all its defaults; changed in place.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -51,15 +51,15 @@ class Merger:
         self.origins: dict[str, str] = {}
 
     def enter(self, name: str, value: Any, origin: str = "") -> None:
-        """Enter a value.
+        """Set a key.
 
         Args:
             name: Full name of the key.
-            value: What the key shall be; for all keys but those of texts, a text is what Python would read in it.
-            origin: The file or flag that it comes from; none for a KEY VALUE pair.
+            value: New value. A text is evaluated as a Python literal, unless the key takes text.
+            origin: File or flag that the value comes from; "" for a KEY VALUE pair.
 
         Raises:
-            UserError: If there is no such key, or it does not take the value.
+            UserError: If the key does not exist, or the value is invalid.
         """
         self.origins[name] = start = f"{origin}: " if origin else ""
         if name not in self.keys:
@@ -70,7 +70,7 @@ class Merger:
             raise UserError(f"{start}{error}") from error
 
     def enter_tree(self, tree: dict[Any, Any], origin: str, section: str = "") -> None:
-        """Enter what a file says of a section; a section that is empty says nothing.
+        """Set the keys of a section from a file. An empty section changes nothing.
 
         Raises:
             UserError: See `enter`.
@@ -83,10 +83,10 @@ class Merger:
                 self.enter(name, value, origin)
 
     def enter_pairs(self, pairs: list[str]) -> None:
-        """Enter KEY VALUE pairs.
+        """Set keys from KEY VALUE pairs.
 
         Raises:
-            UserError: On a key without a value; else see `enter`.
+            UserError: On a key without a value; see also `enter`.
         """
         if len(pairs) % 2:
             raise UserError(f"{pairs[-1]}: a key without a value; write KEY VALUE pairs after the flags")
@@ -98,7 +98,7 @@ class Merger:
         """Check the config as a whole.
 
         Raises:
-            UserError: Naming the key that does not go with others, and where it was set.
+            UserError: If settings are inconsistent. The message names the key, and the file or flag that set it.
         """
         try:
             check_together(self.cfg)
@@ -113,14 +113,14 @@ class Merger:
 
 
 def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
-    """Merge, in this order: defaults, data set file, trainer file, flags, KEY VALUE pairs.
+    """Build the config. Merged in this order: defaults, data set file, trainer file, flags, KEY VALUE pairs.
 
     Args:
-        args: Flags of `train.py`.
-        extend: Adds the project's keys to Dassl's defaults.
+        args: Command-line arguments of `train.py`.
+        extend: Function that adds the project's keys to Dassl's defaults.
 
     Returns:
-        A frozen config, complete (size and normalisation filled in) and without other trainers' sections.
+        Frozen config, with size and normalisation filled in and without other trainers' sections.
 
     Raises:
         UserError: On an unknown file, key, trainer, data set or backbone, or a value of the wrong type.
@@ -149,7 +149,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
 
 
 def enter_flags(merger: Merger, args: Namespace) -> None:
-    """Enter what CoOp's flags set; a flag that was not given, or is empty, changes nothing."""
+    """Set the keys of CoOp's flags. A flag that is missing or empty changes nothing."""
     for flag, key in FLAGS.items():
         value = getattr(args, flag)
         if value or value == 0:
@@ -157,10 +157,10 @@ def enter_flags(merger: Merger, args: Namespace) -> None:
 
 
 def check_names(cfg: Any) -> None:
-    """Refuse a trainer, data set or evaluator that nobody registered.
+    """Check that trainer, data set and evaluator are registered.
 
     Raises:
-        UserError: Naming the nearest registered name.
+        UserError: If one is not. The message suggests the nearest registered name.
     """
     for flag, name, registry in (
         ("--trainer" if cfg.TRAINER.NAME else "TRAINER.NAME (--trainer)", cfg.TRAINER.NAME, TRAINER_REGISTRY),
@@ -172,13 +172,13 @@ def check_names(cfg: Any) -> None:
 
 
 def settle_transforms(cfg: Any) -> None:
-    """Leave mirroring out of Dassl's transforms, too, where INPUT.AUGMENT says that images are symbols."""
+    """Remove the random flip from Dassl's transforms if INPUT.AUGMENT says that the images are symbols."""
     if cfg.INPUT.AUGMENT == "symbols":
         cfg.INPUT.TRANSFORMS = [name for name in cfg.INPUT.TRANSFORMS if name != "random_flip"]
 
 
 def settle_seed(cfg: Any) -> None:
-    """Without a seed, take that of the output folder, else that of the folder to resume from, or draw one."""
+    """Fill in a missing seed: that of the output folder, else that of the folder to resume from, else a random one."""
     if cfg.SEED < 0:
         folders = [Path(folder) for folder in (cfg.OUTPUT_DIR, cfg.RESUME) if folder]
         seeds = [saved["SEED"] for saved in map(saved_config, folders) if saved and "SEED" in saved]
@@ -186,10 +186,10 @@ def settle_seed(cfg: Any) -> None:
 
 
 def settle_precision(cfg: Any, model_dir: str) -> None:
-    """Put the choice of this machine in the place of "auto", or that which a run was begun with.
+    """Replace the precision "auto" by that of the run to evaluate or continue, else by the fastest on this machine.
 
     Args:
-        cfg: The config.
+        cfg: Config; changed in place.
         model_dir: Output folder of a run to evaluate, or "".
     """
     for name, section in cfg.TRAINER.items():

@@ -1,4 +1,4 @@
-"""CoOp, UPL, GRIP and CPL as Dassl trainers. CoOp's checkpoints load."""
+"""CoOp, UPL, GRIP and CPL as Dassl trainers. Checkpoints of the original CoOp can be loaded."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class CoOp(MethodTrainer):
     spec = SPECS["CoOp"]
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse descriptions.
+        """Check that CoOp is not given class descriptions.
 
         Raises:
-            UserError: Naming the key.
+            UserError: If DATASET.DESCRIPTIONS is set.
         """
         super().check_cfg(cfg)
         if self.spec.learns_from_labels and cfg.DATASET.DESCRIPTIONS != "none":
             raise UserError("DATASET.DESCRIPTIONS: CoOp learns its prompts from labels and reads none; leave it out")
 
     def build_model(self) -> None:
-        """Build the prompt learners, which CoOp knows by these names, and load what MODEL.INIT_WEIGHTS names."""
+        """Build the prompt learners, under CoOp's attribute names, and load the weights of MODEL.INIT_WEIGHTS."""
         super().build_model()
         if self.cfg.MODEL.INIT_WEIGHTS:
             for learner in self.method.models.values():
@@ -43,13 +43,13 @@ class CoOp(MethodTrainer):
 
     @loads("MODEL.INIT_WEIGHTS")
     def start_from(self, path: str, learner: nn.Module) -> None:
-        """Load the context of a checkpoint of prompts.
+        """Load the context vectors of a prompt checkpoint.
 
         Raises:
-            UserError: If it is none, or has nothing for this model.
+            UserError: If the file is not a checkpoint, does not fit this model, or has values that are not finite.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what does not fit is a mere warning to Dassl
+            warnings.simplefilter("error")  # Dassl only warns of weights that do not fit
             load_pretrained_weights(nn.ParameterDict({"ctx": learner.ctx}), path)
         check_finite(dict(learner.state_dict()), f"MODEL.INIT_WEIGHTS {path}", "give another checkpoint")
 
@@ -61,7 +61,7 @@ class CoOp(MethodTrainer):
 
 @TRAINER_REGISTRY.register()
 class UPL(CoOp):
-    """CoOp's prompt, learned from the surest zero-shot labels; see `coft.rivals.prompt_tuning.UPL`."""
+    """CoOp's prompt, learned from the most confident zero-shot labels; see `coft.rivals.prompt_tuning.UPL`."""
 
     spec = SPECS["UPL"]
 

@@ -1,4 +1,4 @@
-"""Images of a run: which are unlabeled ones, and their labels for people; what a data set declares beside them."""
+"""Images of a Dassl run: the unlabeled pool, its labels for diagnostics, and further properties of the data set."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from datasets.templates import templates_of
 from .labeled_images import LabeledImages
 
 log = logging.getLogger(__name__)
-GROUPED = {"RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"}  # of some images they make no batch
+GROUPED = {"RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"}  # may fail to form a batch
 
 
 def data_manager(trainer: Any) -> DataManager:
-    """Dassl's data manager on a reader that names an image it cannot read.
+    """Build Dassl's data manager on `LabeledImages`, whose errors name an image that cannot be read.
 
     Raises:
-        UserError: If the trainer learns from labels, and the data set is a user's own images; or if a sampler makes no
+        UserError: If the trainer learns from labels but the images are a user's own, or if the sampler cannot form a
             batch of the images.
     """
     sampler = trainer.cfg.DATALOADER.TRAIN_X.SAMPLER
     try:
-        with processes.first_alone(trainer.world):  # which may have to unpack or draw the images
+        with processes.first_alone(trainer.world):  # the main process may have to unpack or draw the images
             dm = DataManager(trainer.cfg, dataset_wrapper=LabeledImages)
     except (AssertionError, ValueError) as error:
         if sampler not in GROUPED:
@@ -49,27 +49,27 @@ def data_manager(trainer: Any) -> DataManager:
 
 
 def templates_in(dataset: Any, name: str) -> tuple[str, ...]:
-    """Templates of a data set of some name; its own may depend on which part of it was chosen."""
+    """Return the data set's own templates, which may depend on its chosen part, else those registered for its name."""
     return tuple(getattr(dataset, "templates", ())) or templates_of(name)
 
 
 def unlabeled_part(dataset: Any) -> str:
-    """What the unlabeled images are, in words."""
+    """Return a description of the unlabeled images, in words."""
     return getattr(dataset, "unlabeled_part", "training images")
 
 
 def reports_predictions(dataset: Any) -> bool:
-    """Whether the images are a user's own: they are predicted, and there may be no label to compare with."""
+    """Return whether the images are a user's own, which are predicted, not evaluated, since labels may be missing."""
     return bool(getattr(dataset, "reports_predictions", False))
 
 
 def labels_known(dataset: Any) -> bool:
-    """Whether a test image has a label."""
+    """Return whether any test image has a label."""
     return any(item.label >= 0 for item in dataset.test)
 
 
 def unlabeled_of(trainer: Any) -> tuple[UnlabeledImages, Diagnostics]:
-    """A trainer's training images without their labels; these go to the diagnostics alone."""
+    """Return a trainer's training images without labels, and the diagnostics, which alone get the labels."""
     dataset = trainer.dm.dataset
     data = unlabeled_data(trainer.cfg, dataset, trainer.spec.trainer)
     images = images_of(trainer, [item.impath for item in data], getattr(dataset, "content_hashes", None))
@@ -78,10 +78,10 @@ def unlabeled_of(trainer: Any) -> tuple[UnlabeledImages, Diagnostics]:
 
 
 def images_of(trainer: Any, paths: Sequence[str], hashes: Mapping[str, str] | None = None) -> UnlabeledImages:
-    """Take images in the order of their content; see `unlabeled_images`.
+    """Build the pool of unlabeled images; see `unlabeled_images`.
 
     Raises:
-        UserError: If processes have different files.
+        UserError: If the list of files is not the same on all ranks.
     """
     names = hashlib.sha256("\n".join(Path(path).name for path in paths).encode(errors="surrogateescape"))
     seen = {"the list of image files (its hash)": names.hexdigest()[:16], "their number": len(paths)}
@@ -90,10 +90,10 @@ def images_of(trainer: Any, paths: Sequence[str], hashes: Mapping[str, str] | No
 
 
 def unlabeled_data(cfg: Any, dataset: Any, trainer: str) -> list[Datum]:
-    """All training images that are to be had: data sets in CoOp's style have them in train_x alone.
+    """Return all training images: those of train_u, or of train_x, since data sets in CoOp's style have no train_u.
 
     Raises:
-        UserError: If the images that are there were chosen by their labels.
+        UserError: If DATASET.NUM_SHOTS leaves only images that were chosen by their labels.
     """
     shots, which = cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES
     if shots > 0 and not dataset.train_u:
@@ -109,10 +109,10 @@ def unlabeled_data(cfg: Any, dataset: Any, trainer: str) -> list[Datum]:
 
 
 def labels_of(images: UnlabeledImages, data: Sequence[Datum]) -> torch.Tensor:
-    """Label of each image, by index, for diagnostics and for trainers that learn from labels. Shape (N,)."""
+    """Return the label of each image by index, for diagnostics and for trainers that learn from labels. Shape (N,)."""
     return torch.tensor([data[i].label for i in images.pool.order.tolist()])
 
 
 def diagnostics_of(images: UnlabeledImages, data: Sequence[Datum]) -> Diagnostics:
-    """What compares pseudo-labels with the labels that a benchmark ships."""
+    """Return the comparison of pseudo-labels with the labels that a benchmark ships."""
     return Diagnostics(labels_of(images, data))

@@ -1,4 +1,4 @@
-"""Evaluation by several processes: each looks at a part of the test images, and all know the results."""
+"""Distributed evaluation: each rank predicts a part of the test images, and all ranks get the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # images (n, 3, size, size) and label
 
 
 def part_of(loader: Any, world: World) -> Any:
-    """A loader of this process's part of the test images; the loader as it is where there is one process, or none."""
+    """Return a loader for this rank's part of the images; the loader itself if it is None or there is one process."""
     if world.alone or loader is None:
         return loader
     part = world.part(len(loader.dataset))
@@ -32,10 +32,10 @@ def part_of(loader: Any, world: World) -> Any:
 
 
 class Predicted:
-    """Classes of test images and their probabilities, as they are predicted batch by batch.
+    """Predicted classes of the test images and their probabilities, collected batch by batch.
 
     Args:
-        world: The processes; each has a part of the images.
+        world: Processes of the run. Each predicts a part of the images.
     """
 
     def __init__(self, world: World) -> None:
@@ -43,28 +43,28 @@ class Predicted:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Clear all predictions."""
         self._batches, self._confidence = [torch.empty(0, dtype=torch.long)], [torch.empty(0)]
 
     def add(self, scores: Tensor) -> None:
-        """Take logits, or logs of probabilities, of a batch. Shape (n, C)."""
+        """Add the predictions of a batch, from logits or log-probabilities of shape (n, C)."""
         self._batches.append(scores.argmax(dim=1).cpu())
         self._confidence.append(scores.float().softmax(dim=1).amax(dim=1).cpu())
 
     def of_all(self) -> Tensor:
-        """Classes of all test images, by all processes, in the order of the images. Shape (N,)."""
+        """Gather the predicted classes of all test images, in the order of the images. Shape (N,)."""
         return self.world.gather(torch.cat(self._batches))
 
     def confidence(self) -> Tensor:
-        """Probabilities of these classes, in [0, 1]. Shape (N,)."""
+        """Gather the probabilities of the predicted classes, in [0, 1]. Shape (N,)."""
         return self.world.gather(torch.cat(self._confidence))
 
 
 class Measured:
-    """Measures each model on the test images, and keeps what came of it for as long as nothing trains.
+    """Test accuracy of each model. The ensemble's predictions are kept for Dassl's test until the weights change.
 
     Args:
-        predicted: Takes the classes that all models together predict.
+        predicted: Receives the classes that the ensemble of all models predicts.
     """
 
     def __init__(self, predicted: Predicted) -> None:
@@ -73,15 +73,18 @@ class Measured:
         self.batches: list[dict[str, Tensor]] = []
 
     def count_right(self, engine: Engine, batches: Batches) -> dict[str, int]:
-        """How many images of all processes each model, and "both", get right.
+        """Count the right predictions of each model, and of "both" together, over all ranks.
 
         Args:
-            engine: Predicts.
-            batches: Of this process.
+            engine: Engine with the models.
+            batches: Test batches of this rank.
+
+        Returns:
+            Number of right predictions by model name, and for "both".
         """
         self.predictor, self.batches = engine.predictor, []
         self.predicted.forget()
-        right = dict.fromkeys([*engine.method.models, "both"], 0)  # a process may have no image
+        right = dict.fromkeys([*engine.method.models, "both"], 0)  # a rank may have no images
         for images, labels in batches:
             guesses = engine.predict_each(images)
             guesses["both"] = log_mean(guesses)
@@ -93,13 +96,16 @@ class Measured:
         return dict(zip(right, counts, strict=True))
 
     def instead_of(self, loader: Any, engine: Engine) -> Any:
-        """Batches with logits in the place of images, given away once; the loader, if they are of other weights."""
+        """Return the kept batches, with log-probabilities for images; the loader if the weights have changed.
+
+        The kept batches are returned only once.
+        """
         batches, self.batches = self.batches, []
         return batches if batches and engine.predictor is self.predictor else loader
 
 
 def count_zero_shot(engine: Engine, batches: Batches) -> dict[str, int]:
-    """How many images of all processes zero-shot CLIP gets right; see `Measured.count_right`."""
+    """Count the right predictions of zero-shot CLIP over all ranks; see `Measured.count_right`."""
     clip, right = engine.clip, 0
     predictor = zero_shot(clip.visual.eval(), clip.zero_shot_text().to(engine.device), clip.scale)
     for images, labels in batches:
@@ -108,12 +114,12 @@ def count_zero_shot(engine: Engine, batches: Batches) -> dict[str, int]:
 
 
 class WorldEvaluator:
-    """An evaluator of Dassl's that sees the predictions of all processes, in the order of the images.
+    """Wrapper of a Dassl evaluator that evaluates the predictions of all ranks, in the order of the images.
 
     Args:
-        evaluator: Dassl's.
-        num_classes: C.
-        world: The processes.
+        evaluator: Dassl evaluator.
+        num_classes: Number of classes C.
+        world: Processes of the run.
     """
 
     def __init__(self, evaluator: Any, num_classes: int, world: World) -> None:
@@ -121,16 +127,16 @@ class WorldEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was processed."""
+        """Clear all predictions and labels."""
         self.predicted, self.labels = Predicted(self.world), [torch.empty(0, dtype=torch.long)]
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
-        """Take in the output (n, C) and the labels (n,) of a batch."""
+        """Add the model output (n, C) and the labels (n,) of a batch."""
         self.predicted.add(mo)
         self.labels.append(gt.cpu())
 
     def evaluate(self) -> Any:
-        """Results of all images, by name."""
+        """Return the results over all images, by name."""
         predicted, labels = self.predicted.of_all(), self.world.gather(torch.cat(self.labels))
         self.evaluator.reset()
         self.evaluator.process(F.one_hot(predicted, self.num_classes), labels)

@@ -1,4 +1,4 @@
-"""Runs that take Phase I of another run, to differ in Phase II (TRAIN.PHASE1_FROM)."""
+"""Forked runs, which take Phase I from another run and differ only in Phase II (TRAIN.PHASE1_FROM)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PLUS, COFT = "TRAINER.COFTPLUS.", "TRAINER.COFT."
 
 
 def check_fork(spec: MethodSpec, cfg: Any) -> None:
-    """Refuse a run to fork from that is none, or another one in what Phase I depends on.
+    """Check that the run to fork from exists, and has the same settings in all that Phase I depends on.
 
     Raises:
-        UserError: Naming the key.
+        UserError: If it does not. The message names the key.
     """
     if not spec.two_peers:
         raise UserError(f"TRAIN.PHASE1_FROM: {spec.trainer} has no two phases; leave it empty")
@@ -39,13 +39,13 @@ def check_fork(spec: MethodSpec, cfg: Any) -> None:
 
 
 def take_phase1(trainer: Any) -> int:
-    """Take Phase I of the run that TRAIN.PHASE1_FROM names, and its numbers.
+    """Load the checkpoint of Phase I from the run that TRAIN.PHASE1_FROM names, and its metrics.
 
     Returns:
-        How many epochs that were.
+        Number of epochs of Phase I.
 
     Raises:
-        UserError: See `check_fork`; or if that run has not come so far.
+        UserError: See `check_fork`; or if that run has not finished Phase I.
     """
     folder, method = trainer.cfg.TRAIN.PHASE1_FROM, trainer.method
     check_fork(trainer.spec, trainer.cfg)
@@ -58,9 +58,9 @@ def take_phase1(trainer: Any) -> int:
 
 
 def phase1_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
-    """The first key by which two flattened configs differ in Phase I; None where that is the same.
+    """Return the first key by which two flattened configs differ in Phase I; None if their Phase I is the same.
 
-    CoFT+ with one round and without descriptions has CoFT's.
+    CoFT+ with one round and without descriptions has the same Phase I as CoFT.
     """
     name, declarations = "TRAINER.NAME", declared()
     if first.get(name) != second.get(name):
@@ -74,9 +74,9 @@ def phase1_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> st
 
 
 def _as_coft(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The flattened config of CoFT that has the Phase I of a CoFT+, where there is one; else the config as it is."""
+    """Return the CoFT config with the same Phase I as a CoFT+ config, both flattened; else the config itself."""
     source = config.get(f"{PLUS}DESCRIPTIONS.FROM")
-    named = config.get("DATASET.CLASSES")  # a file may describe the classes
+    named = config.get("DATASET.CLASSES")  # a file of classes may have descriptions
     undescribed = source == "none" or (source == "given" and not named)
     if config.get("TRAINER.NAME") != "CoFTPlus" or not undescribed or config.get(f"{PLUS}ROUNDS") != 1:
         return config
@@ -86,5 +86,5 @@ def _as_coft(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def unfinished(folder: str) -> UserError:
-    """What is wrong with a run to fork from that is still in Phase I."""
+    """Return the error for a run to fork from that has not finished Phase I."""
     return UserError(f"TRAIN.PHASE1_FROM {folder}: has not finished Phase I; let it go on until then")

@@ -1,4 +1,4 @@
-"""Rivals that read no label, and zero-shot CLIP, as Dassl trainers."""
+"""Label-free rivals and zero-shot CLIP as Dassl trainers."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from .base import MethodTrainer
 
 @TRAINER_REGISTRY.register()
 class SelfTraining(MethodTrainer):
-    """Full fine-tuning on the models' own labels; see `coft.rivals.self_training.SelfTraining`."""
+    """Full fine-tuning on the models' own pseudo-labels; see `coft.rivals.self_training.SelfTraining`."""
 
     spec = SPECS["SelfTraining"]
 
 
 @TRAINER_REGISTRY.register()
 class MUST(MethodTrainer):
-    """Self-training on what the moving average says of each batch; see `coft.rivals.must.MUST`."""
+    """Self-training on labels that an EMA teacher gives to each batch; see `coft.rivals.must.MUST`."""
 
     spec = SPECS["MUST"]
 
 
 @TRAINER_REGISTRY.register()
 class DPA(MethodTrainer):
-    """Prototypes of texts and of images label together; see `coft.rivals.dpa.DPA`."""
+    """Self-training on labels from text prototypes and image prototypes; see `coft.rivals.dpa.DPA`."""
 
     spec = SPECS["DPA"]
 
 
 @TRAINER_REGISTRY.register()
 class LaFTer(MethodTrainer):
-    """A classifier of texts labels the images that tune it; see `coft.rivals.lafter.LaFTer`."""
+    """Self-training that starts from a classifier of texts; see `coft.rivals.lafter.LaFTer`."""
 
     spec = SPECS["LaFTer"]
 
 
 @TRAINER_REGISTRY.register()
 class NormAdaptation(MethodTrainer):
-    """Zero-shot CLIP with adapted norms; see `coft.rivals.norm_adaptation.NormAdaptation`."""
+    """Zero-shot CLIP with adapted normalisation layers; see `coft.rivals.norm_adaptation.NormAdaptation`."""
 
     spec = SPECS["NormAdaptation"]
 
 
 @TRAINER_REGISTRY.register()
 class TrainingFree(MethodTrainer):
-    """Zero-shot CLIP, mended without training; see `coft.rivals.training_free.TrainingFree`."""
+    """Zero-shot CLIP, improved without training; see `coft.rivals.training_free.TrainingFree`."""
 
     spec = SPECS["TrainingFree"]
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(MethodTrainer):
-    """CLIP with the data set's first template, as CoOp's trainer of this name."""
+    """CLIP with the first template of the data set, like CoOp's trainer of this name."""
 
     spec = SPECS["ZeroshotCLIP"]
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(MethodTrainer):
-    """CLIP with the average of all of the data set's templates."""
+    """CLIP with the text features averaged over all templates of the data set."""
 
     spec = SPECS["ZeroshotCLIP2"]

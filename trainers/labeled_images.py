@@ -14,13 +14,13 @@ from dassl.data.datasets import Datum
 
 
 class LabeledImages(Dataset):
-    """Labelled images for Dassl's loaders: the wrapper that our trainers hand to its DataManager.
+    """Labelled images for Dassl's loaders: the data set wrapper that is passed to its DataManager.
 
     Args:
-        cfg: How large images become, see `decoding_of`.
+        cfg: Config with the size to which images are decoded, see `decoding_of`.
         data_source: Images with labels.
-        transform: What makes a tensor of an image.
-        is_train: Not read; part of the contract.
+        transform: Transform from an image to a tensor.
+        is_train: Unused; part of Dassl's interface.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Operations of a few steps of each phase, recorded for people: `profile.txt`."""
+"""Profiles of a few steps of each phase: `profile.txt`."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Step = Callable[[Any], Any]
 
 
 class Recorder:
-    """Records the operations of a few steps of each phase.
+    """Profiler of a few steps of each phase.
 
     Args:
-        folder: Of `profile.txt`.
-        world: The processes; one of them writes.
+        folder: Folder in which `profile.txt` is written.
+        world: Processes of the run. The main process writes.
     """
 
     def __init__(self, folder: str, world: World) -> None:
         self.path, self.world = Path(folder) / "profile.txt", world
-        self._steps: dict[int, Step] = {}  # by phase, and kept: an epoch may have too few steps to be recorded
+        self._steps: dict[int, Step] = {}  # by phase; kept, as one epoch may have too few steps to profile
 
     def step_of(self, phase: int, step: Step) -> Step:
-        """What makes a step of a phase, and records some."""
+        """Return the step function of a phase, wrapped so that a few of its calls are profiled."""
         if phase not in self._steps:
             self._steps[phase] = profiled(step, f"Phase {phase}", self.report)
         return self._steps[phase]
 
     def report(self, table: str) -> None:
-        """Show a table of operations, and append it to the file."""
+        """Print a table of operations, and append it to the file."""
         if not self.world.writes:
             return
         print(table)

@@ -1,4 +1,4 @@
-"""What a trainer reports at its end: `summary.json`, and predictions of images whose labels nobody may know."""
+"""Results of a trainer at its end: `summary.json`, predictions, the model, the report and the closing messages."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def report_predictions(trainer: Any) -> float:
-    """Write `predictions.csv`, and the classes as they were given, `classes.txt`.
+    """Predict a user's own images, and write `predictions.csv` and the given classes, `classes.txt`.
 
     Returns:
-        Accuracy (percent) over the images whose label is known, which is noted for the summary, or NaN.
+        Accuracy (percent) over the images whose label is known, which is also recorded for the summary; NaN if none is.
     """
     predicted, confidence, label = map(trainer.world.gather, predict(trainer, trainer.test_loader))
     path = Path(trainer.output_dir) / "predictions.csv"
@@ -53,11 +53,14 @@ def report_predictions(trainer: Any) -> float:
 
 
 TEST_PREDICTIONS, CONFIDENCE = "test_predictions.csv", "confidence"
-AT_END = ("end", CONFIDENCE)  # its columns that are of the end of a run
+AT_END = ("end", CONFIDENCE)  # columns of the test predictions that belong to the end of a run
 
 
 def calibration(items: Sequence[Any], predicted: Tensor, confidence: Tensor) -> dict[str, float]:
-    """Mean confidence, and expected calibration error, of test images with known labels; percent."""
+    """Return mean confidence and expected calibration error (percent) of the test images with known labels.
+
+    Empty if no label is known.
+    """
     label = torch.tensor([item.label for item in items])
     labelled = label >= 0
     if not labelled.any():
@@ -70,14 +73,14 @@ def calibration(items: Sequence[Any], predicted: Tensor, confidence: Tensor) -> 
 
 
 def write_test_predictions(trainer: Any, predictions: dict[str, Tensor], confidence: Tensor | None = None) -> None:
-    """Write `test_predictions.csv`: each test image's class and what it was predicted to be.
+    """Write `test_predictions.csv`: the class of each test image, and its predicted class at each stage.
 
-    Columns of earlier stages come from the file that is there, of this run or of the one that it goes on from.
+    Columns of earlier stages are taken from an existing file, of this run or of the one it was resumed or forked from.
 
     Args:
-        trainer: Has the images and the output folder.
-        predictions: Classes of the test images by stage, which names the column. Shape (n,) each.
-        confidence: Probabilities of those of the end, in [0, 1]. Shape (n,).
+        trainer: Trainer with the images and the output folder.
+        predictions: Predicted classes by stage, which names the column. Shape (n,) each.
+        confidence: Probabilities of the final predictions, in [0, 1]. Shape (n,).
     """
     if not trainer.world.writes:
         return
@@ -94,7 +97,7 @@ def write_test_predictions(trainer: Any, predictions: dict[str, Tensor], confide
 
 
 def earlier_stages(path: Path, rows: pd.DataFrame) -> dict[str, Any]:
-    """Columns of a file of predictions that are of stages before the end, if it is of the same images and readable."""
+    """Return the columns of stages before the end from a predictions file; empty if unreadable or of other images."""
     try:
         before = read_table(path)
     except (OSError, ValueError):
@@ -105,7 +108,7 @@ def earlier_stages(path: Path, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def shown_path(path: str, root: str) -> str:
-    """A path below the folder of all data sets, without that folder."""
+    """Return a path relative to the root folder of the data sets; unchanged if it is outside of it."""
     try:
         return Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
     except ValueError:
@@ -113,7 +116,7 @@ def shown_path(path: str, root: str) -> str:
 
 
 def write_results(trainer: Any) -> None:
-    """Write what is left of a run at its end: summary, model and report."""
+    """Write the final results of a run: summary, model and report."""
     session, folder, cfg = trainer.session, Path(trainer.output_dir), trainer.cfg
     labels = {"labels_used": trainer.labels_used}
     part = {"unlabeled": unlabeled_part(trainer.dm.dataset)} if trainer.spec.label_free else {}
@@ -127,13 +130,13 @@ def write_results(trainer: Any) -> None:
         if trainer.world.writes:
             write_report(folder)
     except Exception as error:  # all results are on disk already
-        if not trainer.world.alone:  # others may wait for this one
+        if not trainer.world.alone:  # other ranks may wait for this one
             raise
         warn_of_report(error)
 
 
 def tally(trainer: Any) -> str:
-    """How many unlabeled images have the label of each class in the end, in words; "" without labels of all."""
+    """Return the number of unlabeled images per final label, in words; "" unless all images have a label."""
     labels = next(iter(trainer.method.labels.values()), None)
     if labels is None or len(labels.label) < len(trainer.images or ()):
         return ""
@@ -141,7 +144,7 @@ def tally(trainer: Any) -> str:
 
 
 def tell_outcome(trainer: Any) -> None:
-    """Tell a person what a run has come to."""
+    """Report the outcome of a run to the user."""
     session, results, dataset = trainer.session, trainer.results, trainer.dm.dataset
     run = shlex.quote(str(trainer.output_dir))
     following = [f"bash scripts/predict.sh {run} IMAGES    # classes of new images"]

@@ -1,4 +1,4 @@
-"""What there is to set in a config: declared settings of a run and of the trainers, and Dassl's own beside them."""
+"""Keys of a config: the declared settings of the run and of the trainers, besides Dassl's own keys."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from yacs.config import CfgNode
 from coft.core.run_settings import RUN_KEYS, Root
 from coft.core.settings import Key, flatten, implied, keys, load
 
-SECTIONS: dict[str, type] = {}  # below TRAINER, by name: `MethodTrainer` enters that of each trainer
+SECTIONS: dict[str, type] = {}  # settings class of each section TRAINER.NAME, by NAME; `MethodTrainer` adds them
 
 
 def declared() -> dict[str, Key]:
-    """All settings that are declared, by full name."""
+    """Return all declared settings, by full name."""
     of_trainers = [keys(cls, f"TRAINER.{name}") for name, cls in SECTIONS.items()]
     return RUN_KEYS | {name: key for section in of_trainers for name, key in section.items()}
 
 
 def known_keys(cfg: Any) -> dict[str, Key]:
-    """What there is to set in a config, by full name; what nobody declared has the type of its default."""
+    """Return all keys of a config, by full name. An undeclared key has the type of its default."""
     keys_of_ours = declared()
     return {name: keys_of_ours.get(name) or implied(name, value) for name, value in flatten(cfg).items()}
 
 
 def extend_cfg(cfg: Any) -> None:
-    """Add the project's keys to Dassl's config; call it before any file is merged.
+    """Add the project's keys to Dassl's config. Must be called before any file is merged.
 
-    INPUT.SIZE, PIXEL_MEAN, PIXEL_STD and INTERPOLATION become empty, which means: as the backbone has them. A trainer's
-    section takes the place of one that is there under its name.
+    INPUT.SIZE, PIXEL_MEAN, PIXEL_STD and INTERPOLATION become empty, which means that they follow the backbone. The
+    section of a trainer replaces an existing one of the same name.
     """
     for name in SECTIONS:
         cfg.TRAINER[name] = CfgNode()
@@ -37,19 +37,19 @@ def extend_cfg(cfg: Any) -> None:
 
 
 def put(cfg: Any, name: str, value: Any) -> None:
-    """Set a key of a config by its full name, and make the sections that it needs."""
+    """Set a key of a config by its full name, and create missing sections."""
     *above, leaf = name.split(".")
     node = cfg
     for part in above:
         node = node.setdefault(part, CfgNode())
-    node[leaf] = list(value) if isinstance(node.get(leaf), list) else value  # who knows who relies on Dassl's lists
+    node[leaf] = list(value) if isinstance(node.get(leaf), list) else value  # other code may rely on Dassl's lists
 
 
 def check_together(cfg: Any) -> None:
-    """Check a config as a whole: what each setting takes, and whether they go together.
+    """Check a config as a whole: each value, and the consistency of the settings.
 
     Raises:
-        SettingError: Naming the key.
+        SettingError: On the first invalid or inconsistent value, naming the key.
     """
     values = flatten(cfg)
     load(Root, values)

@@ -1,4 +1,4 @@
-"""Full supervision as a Dassl trainer: what a label-free method can hope for at best."""
+"""Full supervision as a Dassl trainer: an upper bound for label-free methods."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .data import images_of, labels_of
 
 @TRAINER_REGISTRY.register()
 class Supervised(MethodTrainer):
-    """Full fine-tuning on the labels of all training images (of DATASET.NUM_SHOTS a class, if that is set).
+    """Full fine-tuning on the labels of all training images (of DATASET.NUM_SHOTS per class, if that is set).
 
-    With DATASET.NUM_UNLABELED they are the labels of the images that label-free trainers then have, so that both have
-    seen the same images. Images, views, optimizer and steps are those of CoFT's Phase II.
+    With DATASET.NUM_UNLABELED, only the images of label-free trainers are used, so that both see the same images.
+    Images, views, optimizer and steps are those of CoFT's Phase II.
     """
 
     spec = SPECS["Supervised"]
 
     def build_data_loader(self) -> None:
-        """Take the labelled images in the order of their content, as label-free trainers do.
+        """Build Dassl's loaders, and the labelled images in the order of their content hashes, as label-free trainers.
 
         Raises:
             UserError: If no image has a label.
@@ -35,12 +35,12 @@ class Supervised(MethodTrainer):
             raise UserError("Supervised needs labels, and no training image has one; use a label-free trainer")
 
     def labeled_data(self) -> list[Datum]:
-        """Training images whose labels are read."""
+        """Return the training images whose labels are used."""
         train, dataset = list(self.dm.dataset.train_x), self.cfg.DATASET
         if not dataset.NUM_UNLABELED or dataset.NUM_SHOTS > 0:
             return train
         unlabeled = {item.impath for item in self.dm.dataset.train_u}
-        return [item for item in train if item.impath in unlabeled] or train  # none, if they are test images
+        return [item for item in train if item.impath in unlabeled] or train  # none, if these are test images
 
     @property
     def labels_used(self) -> int:

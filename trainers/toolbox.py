@@ -1,4 +1,4 @@
-"""Which Dassl the trainers run on."""
+"""The Dassl distribution that the trainers run on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import cache
 
 import dassl
 
-KNOWN = ("dassl-compat", "dassl")  # distributions that have it, as a rule
+KNOWN = ("dassl-compat", "dassl")  # usual distributions of the package `dassl`
 
 
 @cache
 def dassl_in_use() -> str:
-    """Distribution and version that the name `dassl` was imported from."""
+    """Return distribution and version of the imported package `dassl`."""
     names = [name for name in KNOWN if _version(name)]
     for name in names or importlib.metadata.packages_distributions().get("dassl", []):  # slow: reads all packages
         return f"{name} {_version(name)}"
@@ -20,7 +20,7 @@ def dassl_in_use() -> str:
 
 
 def _version(name: str) -> str:
-    """Version of a distribution; empty where it is not installed."""
+    """Return the version of a distribution; "" if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
