@@ -1,4 +1,4 @@
-"""Image encoders as the tensors that training changed, and back."""
+"""Conversion of an image encoder to the tensors that training changed, and back."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from coft.backbones.architecture import is_vit
 from coft.backbones.joint import JointVisual, members_of
 from coft.backbones.visual_tuning import OF_VITS, VISUAL_MODULES
 
-PLAIN = "none"  # the light module that changes nothing: the backbone's own encoder
-WHOLE = -1  # the encoder was made from the whole backbone
+PLAIN = "none"  # no light module: the backbone's own encoder
+WHOLE = -1  # origin of an encoder that was made from the whole backbone
 Tensors = dict[str, Tensor]
 
 
 def with_module(visual: nn.Module, name: str) -> nn.Module:
-    """The backbone's encoder with an untrained light module, or as it is. Both share the frozen tensors.
+    """Return the backbone's encoder with an untrained light module, or itself for `PLAIN`. Frozen tensors are shared.
 
     Args:
         visual: The backbone's encoder.
@@ -31,9 +31,9 @@ def with_module(visual: nn.Module, name: str) -> nn.Module:
 
 
 def origin_of(encoder: nn.Module, visual: nn.Module) -> int:
-    """Which of a backbone's checkpoints an encoder was made from: its number, or WHOLE.
+    """Return the number of the backbone's checkpoint that an encoder was made from, or WHOLE.
 
-    Where several could be it, that from which it differs in the fewest tensors.
+    If several checkpoints are possible, the one that differs from the encoder in the fewest tensors is returned.
     """
     members = members_of(visual)
     if len(members) == 1 or isinstance(encoder, JointVisual):
@@ -46,12 +46,12 @@ def origin_of(encoder: nn.Module, visual: nn.Module) -> int:
 
 
 def visual_at(visual: nn.Module, origin: int) -> nn.Module:
-    """The encoder of one of a backbone's checkpoints; see `origin_of`."""
+    """Return the image encoder of one of a backbone's checkpoints; see `origin_of`."""
     return visual if origin == WHOLE else members_of(visual)[origin]
 
 
 def module_of(encoder: nn.Module, visual: nn.Module) -> str:
-    """Recognise the light module of an encoder by the names and shapes of its tensors.
+    """Identify the light module of an encoder by the names and shapes of its tensors.
 
     Args:
         encoder: An encoder made from `visual`.
@@ -61,7 +61,7 @@ def module_of(encoder: nn.Module, visual: nn.Module) -> str:
         A key of `VISUAL_MODULES`.
 
     Raises:
-        ValueError: If no light module gives these tensors.
+        ValueError: If no light module matches these tensors.
     """
     if isinstance(visual, JointVisual):
         return PLAIN
@@ -75,7 +75,7 @@ def module_of(encoder: nn.Module, visual: nn.Module) -> str:
 
 
 def changed_tensors(encoder: nn.Module, visual: nn.Module) -> Tensors:
-    """Copies of the tensors that training changed, by name; on the CPU, contiguous.
+    """Return contiguous CPU copies of the tensors that training changed, by name.
 
     Args:
         encoder: An encoder made from `visual`.
@@ -95,12 +95,12 @@ def rebuild(visual: nn.Module, module: str, changed: Mapping[str, Tensor]) -> nn
     """Rebuild an encoder from the backbone's encoder and the tensors that training changed.
 
     Args:
-        visual: The backbone's encoder. It is returned as it is if nothing was changed.
+        visual: The backbone's encoder. It is returned itself if there is no light module and nothing was changed.
         module: A key of `VISUAL_MODULES`.
         changed: The changed tensors by name, as `changed_tensors` returns them.
 
     Raises:
-        ValueError: If the encoder has no tensor of such a name and shape.
+        ValueError: If a changed tensor matches no tensor of the encoder in name, shape and kind (float or integer).
     """
     if module == PLAIN and not changed:
         return visual

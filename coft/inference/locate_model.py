@@ -1,4 +1,4 @@
-"""Find a finished model on disk. It imports nothing large, so a wrong path is refused at once."""
+"""Lookup of a finished model on disk. Nothing large is imported, so a wrong path is refused at once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from coft.core.outside import read_json
 FORMAT = "coft-model/1"
 FOLDER = "model"  # name of the model folder in the output folder of a run
 DESCRIPTION = "model.json"  # name of the description in the model folder
-MOST_BYTES = 1 << 28  # of the description
-ABOUT = Record(  # of the run; for people to read
+MOST_BYTES = 1 << 28  # upper bound of the size of the description
+ABOUT = Record(  # facts about the run, shown in reports and model cards; predictions do not depend on them
     optional={
         **{"trainer": Text(), "dataset": Text(10_000), "unlabeled_images": whole(0), "labels_used": whole(0)},
         **{"seed": whole(-1), "versions": mapping(Text()), "not_default": mapping(Anything())},
@@ -53,7 +53,7 @@ FORM = Record(
     {"members": List(whole(-1, 15), 1, 16), "sha256": Text(64)},
     others=Anything(),
 )
-SEAL = "sha256"  # key of the checksum of all other keys; earlier versions did not write it
+SEAL = "sha256"  # key of the checksum over all other keys; older model files lack it
 
 
 def find_model(path: Path) -> Path:
@@ -63,7 +63,7 @@ def find_model(path: Path) -> Path:
         path: Output folder of a run, or its model folder.
 
     Raises:
-        UserError: If there is no model.
+        UserError: If neither folder holds a model.
     """
     for folder in (path, path / FOLDER):
         if (folder / DESCRIPTION).is_file():
@@ -87,7 +87,7 @@ def description_of(folder: Path) -> dict[str, Any]:
         folder: Model folder.
 
     Raises:
-        UserError: If the file is damaged or of another version.
+        UserError: If the file is damaged or has another format version.
     """
     path = folder / DESCRIPTION
     try:
@@ -110,12 +110,12 @@ def description_of(folder: Path) -> dict[str, Any]:
 
 
 def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The description with a checksum of its content. An earlier checksum is replaced."""
+    """Return the description with a checksum of its content, in place of any checksum that it has."""
     content = {key: value for key, value in description.items() if key != SEAL}
     text = json.dumps(json.loads(json.dumps(plain(content))), sort_keys=True)
     return {**content, SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def damaged(path: Path, reason: str) -> UserError:
-    """The error for a damaged file of a model."""
+    """Return the error for a damaged file of a model."""
     return UserError(f"{path}: is damaged ({' '.join(reason.split())[:160]}); copy it again, or give the run's command")

@@ -1,4 +1,4 @@
-"""A finished model as an object. It needs the backbone, but no config and none of the data that it was trained on."""
+"""A finished model in memory. It needs the backbone, but neither the run's config nor its training data."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ ImageLike = str | os.PathLike[str] | Image.Image
 
 
 def whole_batch(size: Any) -> int:
-    """A number of images that go through the encoders at a time, as a program gives it.
+    """Validate a batch size that a caller passes, and return it as an int.
 
     Raises:
-        UserError: If it is no whole number above 0.
+        UserError: If it is not a whole number of at least 1.
     """
     if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise UserError(f"batch_size is {shown(size)}; expected a whole number of at least 1")
@@ -49,9 +49,9 @@ class BackboneRef:
     """A reference to the backbone that a model was made from.
 
     Attributes:
-        name: Name or path that `load_clip` takes.
+        name: Name or path of the backbone, as `load_clip` takes it.
         fingerprint: Checksum of its weights, computed by `coft.backbones.load.fingerprint`.
-        frozen_stages: Number of its first stages that did not train.
+        frozen_stages: Number of its first stages that were not trained.
     """
 
     name: str
@@ -61,12 +61,12 @@ class BackboneRef:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predictions of a model for n images.
+    """Predictions of a model for n images.
 
     Attributes:
-        probabilities: Probabilities of the classes. Shape (n, C).
-        p_clean: Probability, by the negative prompts, that each class is right as a label. Shape (n, C); None if the
-            model has no negative prompts.
+        probabilities: Class probabilities. Shape (n, C).
+        p_clean: Probability, according to the negative prompts, that each class is the right label. Shape (n, C); None
+            if the model has no negative prompts.
     """
 
     probabilities: Tensor
@@ -75,18 +75,18 @@ class Prediction:
 
 @dataclass
 class AdaptedModel:
-    """A finished model: it predicts the classes of images.
+    """A finished model, which predicts the classes of images.
 
     Attributes:
-        classes: C class names.
+        classes: C class names, by label.
         templates: Prompt templates with one "{}" each for the class name.
-        backbone: The backbone that it was made from.
-        inputs: Size and normalization of its input.
-        decoding: The size to which image files are decoded.
+        backbone: Reference to the backbone that the model was made from.
+        inputs: Size and normalization of the input images.
+        decoding: Size to which image files are decoded.
         precision: Precision of the image encoders: a key of `PRECISIONS`.
-        predictor: The image encoders and the vectors of the classes.
+        predictor: Image encoders and class vectors.
         clip_model: The frozen CLIP.
-        about: Facts about the training as JSON: trainer, settings, results.
+        about: JSON-compatible facts about the training: trainer, settings, results.
     """
 
     classes: tuple[str, ...]
@@ -104,28 +104,28 @@ class AdaptedModel:
         self._view = plain_view(self.inputs)
         self._normalize = v2.Normalize(mean=list(self.inputs.mean), std=list(self.inputs.std))
         self._parallel = Parallel(len(encoders), encoders[0], self.device.type)
-        # On a GPU one large batch is faster than the small ones that the stages get.
+        # The shared stages run on small chunks. On a GPU one large batch per encoder is faster.
         self._shares_stages = self.device.type == "cpu" and share_stages(encoders)
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
+        """Device of the weights."""
         return self.clip_model.logit_scale.device
 
     # ---------------------------------------------------------------- checkpoints
 
     @property
     def two_checkpoints(self) -> bool:
-        """Whether its peers are of two backbones."""
+        """Whether the backbone joins two checkpoints, one for each peer."""
         return len(members_of(self.clip_model)) > 1
 
     def visual_of(self, encoder: nn.Module) -> nn.Module:
-        """The image encoder of the backbone that an encoder of this model was made from."""
+        """Return the backbone's image encoder that an encoder of this model was made from."""
         visual = self.clip_model.visual
         return visual_at(visual, origin_of(encoder, visual))
 
     def alone(self, peer: str) -> AdaptedModel:
-        """Of peers on two checkpoints one, "a" or "b", with its checkpoint; any other model itself."""
+        """Return the model of one peer ("a" or "b") on its own checkpoint; this model if there is one checkpoint."""
         if not self.two_checkpoints or len(self.predictor.classifiers) < 2 or peer not in ("a", "b"):
             return self
         name, classifier = list(self.predictor.classifiers.items())["ab".index(peer)]
@@ -138,7 +138,7 @@ class AdaptedModel:
     # ---------------------------------------------------------------- images
 
     def view(self, image: ImageLike) -> Tensor:
-        """An image as the model sees it: upright, RGB, resized, cropped.
+        """Preprocess an image: upright, RGB, resized, cropped.
 
         Args:
             image: Path of an image file, or a Pillow image.
@@ -158,25 +158,25 @@ class AdaptedModel:
         """Normalize views into the input of the encoders, on the model's device.
 
         Args:
-            views: Views of images. Shape (3, size, size), uint8, each.
+            views: Preprocessed images, as `view` returns them. Shape (3, size, size), uint8, each.
 
         Returns:
             Shape (n, 3, size, size), fp32.
         """
-        # Dassl's test divides, too. `views.normalize` gives another last bit.
+        # Divide by 255 as Dassl's test transform does: `views.normalize` rounds differently in the last bit.
         return self._normalize(torch.stack(list(views)).float().div_(255)).to(self.device)
 
     # ---------------------------------------------------------------- predictions
 
     @torch.no_grad()
     def features(self, images: Tensor) -> list[Tensor]:
-        """Unit-length features by each encoder.
+        """Compute the unit-length features of each encoder.
 
         Args:
             images: Normalized images, as `batch` returns them. Shape (n, 3, size, size).
 
         Returns:
-            For each encoder a tensor of shape (n, embed_dim), fp32.
+            One tensor per encoder. Shape (n, embed_dim), fp32.
         """
         dtype = PRECISIONS[self.precision]
         encoders = {str(number): encoder for number, encoder in enumerate(self.predictor.encoders)}
@@ -191,7 +191,7 @@ class AdaptedModel:
 
     @torch.no_grad()
     def log_probabilities(self, images: Tensor) -> Tensor:
-        """Log-probabilities of the classes up to a constant of each image, as the method itself predicts them.
+        """Compute the class log-probabilities up to a constant per image, as the method itself predicts them.
 
         Args:
             images: Normalized images, as `batch` returns them. Shape (n, 3, size, size).
@@ -203,13 +203,13 @@ class AdaptedModel:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
-        """Probabilities of the classes, and p_clean if the model has negative prompts.
+        """Compute class probabilities, and p_clean if the model has negative prompts.
 
         Args:
             images: Normalized images, as `batch` returns them. Shape (n, 3, size, size).
 
         Raises:
-            UserError: If a probability is not finite.
+            UserError: If a probability is NaN.
         """
         scores = self.predictor.scores(self.features(images))
         probabilities = self.predictor.log_probabilities(scores).softmax(dim=1)
@@ -217,17 +217,17 @@ class AdaptedModel:
         return Prediction(probabilities, self.predictor.p_clean(scores))
 
     def predict_proba(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
-        """Probabilities of the classes of image files or Pillow images.
+        """Compute class probabilities of image files or Pillow images.
 
         Args:
             images: Paths of image files, or Pillow images.
-            batch_size: Images that are encoded at a time.
+            batch_size: Number of images per batch.
 
         Returns:
             Shape (n, C), on the CPU.
 
         Raises:
-            UserError: If a file cannot be read as an image.
+            UserError: If a file cannot be read as an image, or `batch_size` is not a whole number of at least 1.
         """
         parts, batch_size = [torch.zeros(0, len(self.classes))], whole_batch(batch_size)
         for start in range(0, len(images), batch_size):

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from .model import AdaptedModel
 
 log = logging.getLogger(__name__)
-TABLES = (".csv", ".jsonl", ".txt")  # endings of files that may be replaced
-LONGEST_NUMBER = 18  # digits
-EVEN = 0.5  # below it a calibrated confidence says that a class is wrong more often than right
+TABLES = (".csv", ".jsonl", ".txt")  # suffixes of output files that may be replaced
+LONGEST_NUMBER = 18  # upper bound of the digits of a number
+EVEN = 0.5  # below this calibrated confidence a predicted class is wrong more often than right
 
 
 def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParser:
@@ -94,7 +94,7 @@ def positive_integer(text: str) -> int:
 
 
 def check_path(text: str) -> str:
-    """Refuse an empty path, which an unset variable of a shell gives: it would be the current folder."""
+    """Refuse an empty path, which an unset shell variable expands to: it would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, not an empty text")
     return text
@@ -112,7 +112,7 @@ def share(text: str) -> float:
 
 
 def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
-    """Run the command; mistakes of the user are exceptions.
+    """Run the command and raise the user's mistakes as exceptions.
 
     Args:
         argv: Arguments of the command.
@@ -132,7 +132,7 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
         raise UserError(f"give a run and images; {program} --help says what there is")
     check_replaced("--output", args.output, TABLES)
     folder = find_model(resolve(args.run))
-    if isinstance(sys.stdin, io.TextIOWrapper):  # a list has names of files as they are
+    if isinstance(sys.stdin, io.TextIOWrapper):  # file names in a list may not be valid text
         sys.stdin.reconfigure(errors="surrogateescape", newline="\n")
     sources = Sources(args.images, resolve, sys.stdin, exclude=args.move or args.link)
     model = load_model(folder, args.backbone)
@@ -146,7 +146,7 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
 
 
 def load_model(folder: Path, backbone: str) -> AdaptedModel:
-    """Load a model, onto the GPU if there is one. torch is imported only here: wrong arguments need not wait for it."""
+    """Load a model, onto the GPU if there is one. torch is imported only here: wrong arguments are refused sooner."""
     import torch
 
     from .store import load
@@ -155,7 +155,7 @@ def load_model(folder: Path, backbone: str) -> AdaptedModel:
 
 
 def undo_sorting(args: argparse.Namespace) -> int:
-    """Undo what a journal says, and return the exit code."""
+    """Undo the entries of a journal, and return the exit code."""
     if args.run:
         raise UserError("--undo takes a journal alone; leave the rest out")
     done, failed = undo(find_journal(args.undo))
@@ -165,19 +165,19 @@ def undo_sorting(args: argparse.Namespace) -> int:
 
 
 class TerminalLines(io.TextIOBase):
-    """Standard output of rows for a person: what a terminal would obey in the name of a file is escaped."""
+    """Standard output on a terminal. Control characters, such as those of file names, are escaped."""
 
     def write(self, text: str) -> int:
-        """Write lines."""
+        """Write lines with control characters escaped."""
         return sys.stdout.write("\n".join(escaped(line) for line in text.split("\n")))
 
 
 @contextmanager
 def open_output(path: Path | None) -> Iterator[TextIO]:
-    """Open the file of predictions: standard output, or a new file that takes its name once it is complete."""
+    """Open the output for predictions: standard output, or a new file that is renamed to `path` once it is complete."""
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file may not be valid text
+            sys.stdout.reconfigure(errors="surrogateescape")  # file names may not be valid text
         yield cast(TextIO, TerminalLines()) if sys.stdout.isatty() else sys.stdout
         return
     try:
@@ -191,7 +191,7 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
 
 @contextmanager
 def open_sorter(args: argparse.Namespace, model: AdaptedModel, program: str) -> Iterator[Sorter]:
-    """Open the sorter of files into class folders. At the end a message says how to undo the sorting."""
+    """Open the sorter of files into class folders. On exit, the command that undoes the sorting is logged."""
     sorter = Sorter(args.move or args.link, [*model.classes, *([UNSURE] if args.unsure else [])], bool(args.link))
     try:
         yield sorter
@@ -204,20 +204,20 @@ def open_sorter(args: argparse.Namespace, model: AdaptedModel, program: str) -> 
 def run(
     model: AdaptedModel, sources: Sources, args: argparse.Namespace, file: TextIO, sorter: Sorter | None = None
 ) -> int:
-    """Predict images, write a row for each, and put its file into a folder if there is a sorter.
+    """Predict images, write a row for each, and put each file into its class folder if there is a sorter.
 
     Args:
         model: The model.
         sources: The images.
-        args: Arguments of the command.
-        file: File of the rows.
-        sorter: Moves or links the files.
+        args: Parsed arguments of the command.
+        file: Output file of the rows.
+        sorter: Sorter that moves or links the files, if any.
 
     Returns:
         Number of files that could not be put into a folder.
 
     Raises:
-        UserError: If there is no image.
+        UserError: If there is no image, or if none can be read and there is no sorter.
     """
     from .stream import predict_all
 
@@ -239,11 +239,11 @@ def run(
             except BrokenPipeError:
                 if sorter is None:
                     raise
-                silence()  # the reader, such as `head`, has closed the pipe; the files are still to be sorted
+                silence()  # the reader, such as `head`, has closed the pipe, but the files must still be sorted
             done += 1
     if not done + skipped:
         raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
-    if not done and sorter is None:  # else the rest may be sorted already
+    if not done and sorter is None:  # with a sorter, an earlier command may have sorted all readable files already
         raise UserError(f"{counted(skipped, 'file')}, and none is an image that can be read; give others")
     seconds = time.monotonic() - start
     predicted = f"Predicted {counted(done, 'image')} in {seconds:.1f} s, {done / seconds:.0f} a second"
@@ -253,23 +253,23 @@ def run(
 
 
 def one_line(name: str) -> str:
-    """A file name in one line: quoted if it would break the line or the terminal."""
+    """Return a file name on one line, quoted if it has characters that are not printable."""
     return name if name.isprintable() else repr(name)
 
 
 def put_into_folder(sorter: Sorter, path: Path, row: Row) -> Row:
-    """Put a file into its class folder and add its new path to the row. A file that cannot be put there has no path."""
+    """Put a file into its class folder and add its new path to the row, or "" if the file cannot be put there."""
     try:
         target = str(sorter.put(path, row["class"]))
     except UserError as error:
         log.warning("%s", error.line)
         target = ""
-    top = row.pop("top")  # "top" stays last: it gives the last columns of CSV
+    top = row.pop("top")  # "top" stays last, since its values are the last columns of the CSV
     return row | {sorter.done: target, "top": top}
 
 
 def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
-    """Run the command; every error is one line on standard error.
+    """Run the command and report every error as one line on standard error.
 
     Args:
         argv: Arguments of the command.
@@ -284,7 +284,10 @@ def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = 
 
 
 def run_command(work: Callable[[], int]) -> int:
-    """Run the work of a command with messages on standard error; every error is one line.
+    """Run a command with its log on standard error, and report every error as one line.
+
+    Args:
+        work: The body of the command. Returns the exit code.
 
     Returns:
         The exit code.

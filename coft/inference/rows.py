@@ -19,12 +19,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class RowBuilder:
-    """Builds rows from predictions.
+    """Builder of output rows from predictions.
 
     Attributes:
-        classes: C class names.
+        classes: C class names, by label.
         top: Number of likeliest classes in a row.
-        unsure: Images below this confidence get the class "unsure"; 0 for none.
+        unsure: Confidence below which an image gets the class "unsure"; 0 to never assign it.
     """
 
     classes: Sequence[str]
@@ -38,14 +38,14 @@ class RowBuilder:
             outcome: The prediction of the image.
 
         Returns:
-            Path, class, confidence, p_clean of the likeliest class if the model has it, "likeliest" (the likeliest
-            class) if images may be unsure, and "top": the likeliest classes with their confidences.
+            Path, class, confidence, p_clean of the likeliest class if the model has negative prompts, "likeliest" (the
+            likeliest class) if `unsure` is set, and "top": the likeliest classes with their confidences.
         """
         count = min(self.top, len(self.classes))
         probabilities, labels = outcome.probabilities.topk(count)
         names = [self.classes[label] for label in labels.tolist()]
         confidences = [round(probability, 6) for probability in probabilities.tolist()]
-        is_sure = not confidences[0] < self.unsure  # by the rounded number, which is the one that is shown
+        is_sure = not confidences[0] < self.unsure  # compare the rounded confidence, which is the one in the row
         shown_class = names[0] if is_sure else UNSURE
         row: Row = {"path": outcome.source.shown, "class": shown_class, "confidence": confidences[0]}
         if outcome.p_clean is not None:
@@ -62,13 +62,13 @@ def write_json_row(file: TextIO, row: Row) -> None:
 
 
 class CsvWriter:
-    """Writes rows as CSV after a header: path, class, confidence, p_clean, moved_to, class_2, confidence_2 ..."""
+    """Writer of rows as CSV after a header: path, class, confidence, p_clean, moved_to, class_2, confidence_2 ..."""
 
     def __init__(self) -> None:
         self.begun = False
 
     def __call__(self, file: TextIO, row: Row) -> None:
-        """Write a row."""
+        """Write a row, after the header if it is the first one."""
         columns = {key: value for key, value in row.items() if key != "top"}
         for rank, candidate in enumerate(row["top"][1:], start=2):
             columns |= {f"class_{rank}": candidate["class"], f"confidence_{rank}": f"{candidate['confidence']:.6f}"}

@@ -1,4 +1,4 @@
-"""Sort files into class folders. No file is ever overwritten, and a journal can undo everything: see `undoing`."""
+"""Sorting of files into class folders. No file is ever overwritten, and `undoing` can revert it by its journal."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from coft.core.outside import opened
 
 log = logging.getLogger(__name__)
 FORMAT = "coft-sorted/1"
-LONGEST = 100  # most bytes of a folder's name; file systems take 255, so a number still fits
-RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(1, 10))}  # Windows's
+LONGEST = 100  # most bytes of a folder's name; file systems allow 255, so a number can still be appended
+RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(1, 10))}  # on Windows
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """A folder name for each class: safe on all systems, and unique even where upper and lower case are the same."""
+    """Return a folder name for each class: safe on all systems, and unique on case-insensitive file systems too."""
     names: list[str] = []
     used: set[str] = set()
     for name in map(safe_name, classes):
@@ -35,14 +35,14 @@ def folder_names(classes: Sequence[str]) -> list[str]:
 
 
 def safe_name(name: str) -> str:
-    """A class name as a safe folder name: no separator or forbidden character, no leading dot, not too long."""
+    """Turn a class name into a safe folder name: no separator or forbidden character, no leading dot, not too long."""
     safe = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "_", name)
     safe = safe.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").strip(" .")
     return f"_{safe}" if not safe or safe.casefold() in RESERVED else safe
 
 
 def _numbered(stem: str, suffix: str) -> Iterator[str]:
-    """A name, then the same name with the numbers 2, 3, ..."""
+    """Yield a name, then the same name with the numbers 2, 3, ..."""
     yield stem + suffix
     number = 2
     while True:
@@ -51,7 +51,7 @@ def _numbered(stem: str, suffix: str) -> Iterator[str]:
 
 
 class Sorter:
-    """Moves or links files into class folders.
+    """Sorter that moves or links files into class folders.
 
     Args:
         folder: Parent of the class folders.
@@ -59,11 +59,11 @@ class Sorter:
         link: Whether to link files instead of moving them.
 
     Attributes:
-        journal: File that records what was done.
-        done: Name of the column with the new path of a file.
+        journal: File that records every change.
+        done: Name of the row's column with the new path of a file.
 
     Raises:
-        UserError: If the folder cannot be written to.
+        UserError: If the folder cannot be written to, or a class folder in it is a link.
     """
 
     def __init__(self, folder: Path, classes: Sequence[str], link: bool) -> None:
@@ -87,7 +87,7 @@ class Sorter:
         self._begun = self._file.tell()
 
     def close(self) -> bool:
-        """Close the journal. One that says nothing is removed; returns whether it was kept."""
+        """Close the journal, and remove it if it has no entries. Returns whether it was kept."""
         is_kept = self._file.tell() > self._begun
         self._file.close()
         if not is_kept:
@@ -96,17 +96,17 @@ class Sorter:
 
     @contextmanager
     def _removing(self) -> Iterator[None]:
-        """Remove the journal after an error, such as of a full disk."""
+        """Remove the journal after an error, such as a full disk."""
         try:
             yield
         except OSError:
-            with suppress(OSError):  # what is left to write
+            with suppress(OSError):  # closing flushes the buffer, which may fail again
                 self._file.close()
             self.journal.unlink()
             raise
 
     def put(self, path: Path, name: str) -> Path:
-        """Put a file into the folder of a class, under a numbered name if its name is taken.
+        """Move or link a file into the folder of a class, under a numbered name if its name is taken.
 
         Args:
             path: The file.
@@ -116,7 +116,7 @@ class Sorter:
             The new path.
 
         Raises:
-            UserError: If the file cannot be put there. It then stays where it was.
+            UserError: If that fails. The file then stays where it was.
         """
         start = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
         class_folder = self.folder / self.names[name]
@@ -141,7 +141,7 @@ class Sorter:
 
     @contextmanager
     def _noting(self, entry: dict[str, Any]) -> Iterator[None]:
-        """Record in the journal what the context does. The entry is written first, and taken back after an error."""
+        """Record in the journal what the context does. The entry is written first, and removed after an error."""
         before = self._file.tell()
         try:
             self._note(entry)
@@ -170,14 +170,14 @@ def move(start: Path, target: Path) -> None:
     """
     try:
         if start.is_symlink():
-            raise OSError  # a relative one would lead elsewhere from there
+            raise OSError  # a relative symlink would point elsewhere from its new folder: `_copy` rewrites it
         os.link(start, target, follow_symlinks=False)
     except FileExistsError:
         raise
-    except OSError:  # the target is on another file system, or there are no hard links
+    except OSError:  # a symlink, a target on another file system, or a file system without hard links
         _copy(start, target)
     try:
-        start.unlink(missing_ok=True)  # if it is gone meanwhile, the target is the only copy
+        start.unlink(missing_ok=True)  # if it has disappeared meanwhile, the target is the only copy
     except OSError:
         target.unlink()
         raise
@@ -192,20 +192,26 @@ def _copy(start: Path, target: Path) -> None:
             shutil.copyfileobj(source, copy, 1 << 20)
             copy.flush()  # a full disk may only be noticed here
             shutil.copystat(start, target)
-        except BaseException:  # Ctrl-C, too: half a copy is not to be left
+        except BaseException:  # including Ctrl-C: leave no partial copy
             target.unlink()
             raise
 
 
 def rebased(points: str, start: Path, target: Path) -> str:
-    """What a link that says `points` in a folder has to say in another one, to lead to the same place."""
+    """Return the target of a symlink after a move of the link from `start` to `target`, so that it still resolves.
+
+    Args:
+        points: Target of the link, as stored in it. An absolute one is returned unchanged.
+        start: Folder of the link.
+        target: New folder of the link.
+    """
     if os.path.isabs(points):  # noqa: PTH117
         return points
     return os.path.join(os.path.relpath(start.resolve(), target.resolve()), points)  # noqa: PTH118
 
 
 def state_of(path: Path) -> dict[str, Any]:
-    """What tells whether a file was changed: its size and time, or what a link says."""
+    """Return the state by which a change of a file is detected: size and modification time, or the target of a link."""
     if path.is_symlink():
         return {"points": str(path.readlink())}
     status = path.stat()

@@ -1,4 +1,4 @@
-"""Images that a user names by files, folders, patterns or lists. They are listed one by one, never all at once."""
+"""Images that a user names by files, folders, patterns or lists. Folders and lists are iterated lazily."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ from coft.core.errors import UserError
 from coft.images.index import is_folder
 from coft.images.reading import SUFFIXES
 
-LIST = "-"  # stands for a list on standard input
+LIST = "-"  # argument for a list on standard input
 
 
 class Source(NamedTuple):
     """An image file.
 
     Attributes:
-        shown: The path as the user wrote it.
-        path: The path.
+        shown: Path as the user wrote it.
+        path: Resolved path.
     """
 
     shown: str
     path: Path
 
 
-Resolve = Callable[[str], Path]  # turns a path as the user wrote it into a path
+Resolve = Callable[[str], Path]  # from a path as the user wrote it to the path
 
 
 class Sources:
-    """The images that some words name: each once, in the order of the words, and by name within a folder.
+    """Iterable of the images that arguments name: each once, in the order of the arguments, and by name in a folder.
 
     Args:
-        words: Files, folders (of any depth; hidden files and folders are left out), patterns, or `LIST`.
+        words: Arguments: files, folders (searched recursively; hidden files and folders are left out), patterns, or
+            `LIST`.
         resolve: Turns a path as the user wrote it into a path.
-        listed: Lines of the list.
-        exclude: A folder whose images are left out.
+        listed: Lines of the list on standard input.
+        exclude: Folder whose images are left out.
 
     Raises:
-        UserError: If a word names nothing.
+        UserError: If an argument is empty or matches nothing.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Sources:
     ) -> None:
         self.words, self.resolve, self.listed = list(words), resolve, listed
         self.exclude = None if exclude is None else exclude.resolve()
-        if "" in self.words:  # which would be the folder that the user stands in
+        if "" in self.words:  # an empty path would mean the current folder
             raise UserError("a name of images is empty, as a variable without a value is; give files or folders")
         for word in self.words:
             if word != LIST and not self.resolve(word).exists() and not self._matches(word):
@@ -62,7 +63,7 @@ class Sources:
         return (source for source in named if not self._left_out(source))
 
     def count(self) -> int | None:
-        """Number of images; None if there is a list, which can be read only once."""
+        """Count the images; None if there is a list, which can be read only once."""
         return None if LIST in self.words else sum(1 for _ in self)
 
     def _of(self, word: str, seen: Seen) -> Iterator[Source]:
@@ -75,7 +76,7 @@ class Sources:
         return filter(seen.adds, [Source(word, path)] if path.exists() else self._matches(word))
 
     def _matches(self, word: str) -> list[Source]:
-        """The files of a pattern."""
+        """Return the files that match a pattern."""
         pattern = str(self.resolve(word))
         ahead = len(pattern) - len(word) if pattern.endswith(word) else 0
         paths = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(word) else []  # noqa: PTH207
@@ -86,10 +87,10 @@ class Sources:
 
 
 def names_in(lines: Iterable[str]) -> Iterator[str]:
-    """Names of files in a list: one on each line, or with zero bytes between them (`find -print0`)."""
+    """Yield the file names in a list: one per line, or separated by zero bytes (`find -print0`)."""
     zeros, rest = False, ""
     for number, line in enumerate(lines):
-        line = line if number else line.removeprefix("\ufeff")  # some editors begin a file so
+        line = line if number else line.removeprefix("\ufeff")  # byte order mark, which some editors write
         zeros = zeros or "\0" in line
         *names, rest = (rest + line).split("\0") if zeros else (line.rstrip("\r\n"), "")
         yield from filter(None, names)
@@ -97,11 +98,11 @@ def names_in(lines: Iterable[str]) -> Iterator[str]:
 
 
 class Seen:
-    """The images that were listed already. The files of a folder are not kept: there may be any number of them.
+    """Record of the images that were listed already. A listed folder is recorded without its files, to save memory.
 
     Attributes:
         folders: Folders whose images were all listed, by device and inode.
-        files: Names of files that were listed one by one, by their folder.
+        files: Names of files that were listed individually, by their folder.
     """
 
     def __init__(self) -> None:
@@ -109,12 +110,12 @@ class Seen:
         self.files: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
 
     def adds(self, source: Source) -> bool:
-        """Remember a file; False if it was listed already, by whatever path. A link counts as another file."""
+        """Record a file; False if it was listed already, under any path. A link counts as a separate file."""
         name = source.path.name
         try:
             folder = identity(source.path.parent)
         except (OSError, ValueError):
-            return True  # there is no such file: reading it reports that
+            return True  # the folder is missing: reading the file reports that
         if name in self.files[folder] or (folder in self.folders and is_image(name)):
             return False
         self.files[folder].add(name)
@@ -122,27 +123,28 @@ class Seen:
 
 
 def identity(folder: str | Path) -> tuple[int, int]:
-    """Device and inode of a folder: they identify it whatever path leads to it."""
+    """Return the device and inode of a folder, which identify it under any path."""
     status = os.stat(folder)  # noqa: PTH116
     return status.st_dev, status.st_ino
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name counts as an image of its folder."""
+    """Return whether a file of this name counts as an image when its folder is listed."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
 def below(shown: str, folder: Path, seen: Seen, exclude: Path | None = None) -> Iterator[Source]:
-    """List the images below a folder by name, files before folders. A folder is listed once, even in a circle of links.
+    """Yield the images below a folder by name, files before folders. Each folder is listed once, even in a link loop.
 
     Args:
-        shown: The folder as the user wrote it.
+        shown: Folder as the user wrote it.
         folder: Path of the folder.
-        seen: Files and folders that were listed already. Folders are added.
-        exclude: A resolved folder that is not listed.
+        seen: Files and folders that were listed already. Folders are added to it.
+        exclude: Resolved path of a folder that is not listed.
 
     Raises:
-        UserError: If a folder cannot be listed.
+        UserError: If the folder itself cannot be listed. A subfolder that cannot be listed is yielded in place of its
+            images.
     """
     stack = [(shown, str(folder))]
     while stack:
@@ -157,7 +159,7 @@ def below(shown: str, folder: Path, seen: Seen, exclude: Path | None = None) -> 
         except OSError as error:
             if name == shown:
                 raise UserError(f"folder {name} cannot be listed ({error.strerror}); see to its permissions") from error
-            yield Source(name, Path(path))  # reading it reports that
+            yield Source(name, Path(path))  # reading it as an image reports the problem
             continue
         for entry, has_more in children:
             if not has_more and is_image(entry) and entry not in seen.files.get(folder_id, ()):

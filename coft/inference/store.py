@@ -1,4 +1,4 @@
-"""A finished model on disk: `model.safetensors` has the tensors that training changed, `model.json` all the rest."""
+"""A finished model on disk: `model.safetensors` holds the tensors that training changed, `model.json` the rest."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from .model import AdaptedModel, BackboneRef
 
 WEIGHTS = "model.safetensors"
 TENSORS = Record(others=Array())
-RENAMED = {"joint": "both-prompts", "coupled": "softmax", "raw": "sigmoid"}  # scores and rules of earlier models
+RENAMED = {"joint": "both-prompts", "coupled": "softmax", "raw": "sigmoid"}  # scores and rules in older model files
 
 
 # -------------------------------------------------------------------- writing
 
 
 def save(model: AdaptedModel, folder: Path) -> None:
-    """Write a model to a folder. A model that is there is replaced.
+    """Write a model to a folder. A model in the folder is replaced.
 
     Args:
         model: The model.
@@ -62,7 +62,7 @@ def save(model: AdaptedModel, folder: Path) -> None:
             draft.touch()
             mode = draft.stat().st_mode
             save_file(tensors, draft, metadata={"format": FORMAT})
-            draft.chmod(mode)  # save_file makes a file that no other user may read
+            draft.chmod(mode)  # save_file creates a file that only its owner may read
             description["weights"] = {"file": WEIGHTS, "sha256": digest_of(draft)}
         write_json(folder / DESCRIPTION, sealed(description))
     except (OSError, SafetensorError) as error:
@@ -72,7 +72,7 @@ def save(model: AdaptedModel, folder: Path) -> None:
 
 
 def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
-    """The tensors of a model by name, and the rest as JSON."""
+    """Return the tensors of a model by name, and everything else as JSON-compatible values."""
     tensors: Tensors = {}
     predictor, visual = model.predictor, model.clip_model.visual
     origins = [origin_of(encoder, visual) for encoder in predictor.encoders]
@@ -110,7 +110,7 @@ def _plain(value: Tensor) -> Tensor:
 
 
 def portable_name(name: str) -> str:
-    """A backbone's name that does not depend on the working directory: a path becomes absolute."""
+    """Return a backbone's name in a form that is independent of the working directory: a path becomes absolute."""
     if len(names := member_names(name)) > 1:
         return SEPARATOR.join(map(portable_name, names))
     path = local_path(name) if is_open_clips(name) else expanded(name)
@@ -135,9 +135,9 @@ def load(
     Args:
         path: Output folder of a run, or its model folder.
         device: Device of the weights.
-        backbone: Name or path of the backbone, if it is not where the run had it.
+        backbone: Name or path of the backbone, if it has moved since the run.
         trust_jit: Whether a TorchScript file, which can hold code, may be loaded as the backbone.
-        precision: A key of `PRECISIONS` in place of the run's.
+        precision: A key of `PRECISIONS`, in place of the run's precision.
 
     Raises:
         UserError: If there is no model, if it is damaged or of another version, or if the backbone is not the same.
@@ -216,12 +216,12 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
     """Load the frozen CLIP that a model was made from.
 
     Args:
-        reference: The backbone.
-        name: Name or path of the backbone, if it is not where the run had it.
+        reference: Reference to the backbone.
+        name: Name or path of the backbone, if it has moved since the run.
         trust_jit: Whether a TorchScript file, which can hold code, may be loaded as the backbone.
 
     Raises:
-        UserError: If its weights are not those that the model was trained with.
+        UserError: If its fingerprint differs from that of the backbone that the model was trained with.
     """
     clip_model: Any = load_clip(name or reference.name, trust_jit)
     actual = fingerprint(clip_model)
@@ -231,15 +231,15 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
             f"expected {reference.fingerprint}); give the one it was trained with by --backbone"
         )
     freeze_stages(clip_model.visual, reference.frozen_stages, f"{DESCRIPTION}: backbone.frozen_stages")
-    lay_out(clip_model.visual)  # as in training, to get the same bits
+    lay_out(clip_model.visual)  # as in training, for bit-identical results
     return clip_model
 
 
-EARLIER = {"bf16-predict": "bf16"}  # what a model of an earlier version predicts in
+EARLIER = {"bf16-predict": "bf16"}  # precision names in older model files
 
 
 def usable_precision(precision: str, device: str) -> str:
-    """The precision to predict with: that of the run, or fp32 on a CPU that is no faster with less.
+    """Return the precision to predict with: that of the run, but on a CPU fp32 in place of fp16 and non-native bf16.
 
     Args:
         precision: Precision of the run: a key of `PRECISIONS` or of `EARLIER`.
@@ -252,17 +252,23 @@ def usable_precision(precision: str, device: str) -> str:
 
 
 def _check_vectors(vectors: Tensors, where: str, count: int, width: int) -> None:
-    """Refuse vectors of the classes that are not as many, or not as long, as features are.
+    """Check that there is one vector per class, as wide as the features.
+
+    Args:
+        vectors: Class vectors by name: "positive" and optionally "clean".
+        where: Name of the classifier's entry, for the error.
+        count: Number of classes.
+        width: Width of the features.
 
     Raises:
-        Misfit: Naming what is wrong.
+        Misfit: If a vector is missing, superfluous or of another shape.
     """
     one = floats(count, width)
     Record({"positive": one}, {"clean": one}).check(vectors, where)
 
 
 def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, Tensors]:
-    """Group tensors by the first two parts of their names, such as "encoders.0" of "encoders.0.conv1.weight"."""
+    """Group tensors by the first two parts of their names, such as "encoders.0" in "encoders.0.conv1.weight"."""
     parts: dict[str, Tensors] = {}
     for name, value in tensors.items():
         kind, owner, rest = name.split(".", 2)

@@ -1,4 +1,4 @@
-"""Predict any number of images in constant memory: threads read images ahead of the encoders."""
+"""Prediction of any number of images in constant memory, with threads that read images ahead of the encoders."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from coft.core.errors import UserError
 from .model import AdaptedModel
 from .sources import Source
 
-BATCH = {"cpu": 32, "cuda": 256}  # images of a batch, by device
-AHEAD = 3  # batches that are read ahead
+BATCH = {"cpu": 32, "cuda": 256}  # default batch size, by device
+AHEAD = 3  # number of batches that are read ahead
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The prediction of an image, or the reason why there is none.
+    """Prediction of an image, or the reason why there is none.
 
     Attributes:
         source: The image.
-        probabilities: Probabilities of the classes. Shape (C,); empty if there is a problem.
-        p_clean: Probability, by the negative prompts, that each class is right. Shape (C,); None if the model has no
-            negative prompts.
-        problem: Why the image cannot be read; else "".
+        probabilities: Class probabilities. Shape (C,); empty if there is a problem.
+        p_clean: Probability, according to the negative prompts, that each class is the right label. Shape (C,); None if
+            the model has no negative prompts or there is a problem.
+        problem: Reason why the image cannot be read; else "".
     """
 
     source: Source
@@ -43,12 +43,12 @@ class Outcome:
 
 
 def predict_all(model: AdaptedModel, sources: Iterable[Source], batch_size: int = 0) -> Iterator[Outcome]:
-    """Predict images in their order.
+    """Predict images, and yield the outcomes in the same order.
 
     Args:
         model: The model.
         sources: Any number of images.
-        batch_size: Images of a batch; 0 for the default of the model's device.
+        batch_size: Number of images per batch; 0 for the default of the model's device.
     """
     size = batch_size or BATCH[model.device.type]
     read = read_ahead(model, sources, AHEAD * size)
@@ -69,15 +69,15 @@ def _predict_batch(model: AdaptedModel, batch: list[tuple[Source, Tensor | str]]
 
 
 def read_ahead(model: AdaptedModel, sources: Iterable[Source], count: int) -> Iterator[tuple[Source, Tensor | str]]:
-    """Read images in threads; the order stays.
+    """Read images in threads, in order.
 
     Args:
-        model: The model that the images are for.
+        model: The model, for its preprocessing.
         sources: The images.
         count: Number of images that are read ahead.
 
     Yields:
-        The image with its view, shape (3, size, size), uint8, or with the reason why it cannot be read.
+        The source with its preprocessed image, shape (3, size, size), uint8, or with the reason why it cannot be read.
     """
 
     def read(source: Source) -> tuple[Source, Tensor | str]:
@@ -98,9 +98,9 @@ def read_ahead(model: AdaptedModel, sources: Iterable[Source], count: int) -> It
 
 
 def view_or_problem(model: AdaptedModel, source: Source) -> Tensor | str:
-    """The view of an image, shape (3, size, size), uint8, or the reason why it cannot be read."""
+    """Return the preprocessed image, shape (3, size, size), uint8, or the reason why it cannot be read."""
     try:
-        if not stat.S_ISREG(source.path.stat().st_mode):  # reading a pipe would never end
+        if not stat.S_ISREG(source.path.stat().st_mode):  # reading a pipe could block forever
             return "no plain file"
         return model.view(source.path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Undo what a journal of `sorting` says. Nothing is overwritten, and what was changed since stays where it is."""
+"""Reversal of a sorting by its journal; see `sorting`. Nothing is overwritten, and changed files stay in place."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from coft.core.sanitize import one_line
 from .sorting import FORMAT, move, rebased, state_of
 
 log = logging.getLogger(__name__)
-MOST_BYTES = 1 << 32  # of a journal: of ten million files
-STAMP = 2_000_000_000  # nanoseconds: some file systems keep no time to less
+MOST_BYTES = 1 << 32  # upper bound of the size of a journal: ten million files
+STAMP = 2_000_000_000  # tolerance of a modification time in nanoseconds: some file systems store no finer one
 NAME = PathText()
 HEAD = Record({"format": Text(choices=(FORMAT,)), "link": Flag()})
 MADE = Record({"made": NAME})
@@ -49,16 +49,16 @@ def find_journal(path: Path) -> Path:
 
 
 def undo(journal: Path) -> tuple[int, int]:
-    """Undo the entries of a journal in reverse order. A file that was changed or moved since stays where it is.
+    """Undo the entries of a journal in reverse order. A file that was changed or moved since then stays where it is.
 
     Args:
         journal: The journal. It is removed once everything is undone.
 
     Returns:
-        The number of files put back or links removed, and the number that could not be.
+        Number of files moved back or links removed, and number of those that could not be.
 
     Raises:
-        UserError: If the file is no journal.
+        UserError: If the file is not a journal.
     """
     link, entries = _read(journal)
     done = failed = 0
@@ -72,7 +72,7 @@ def undo(journal: Path) -> tuple[int, int]:
             if target.parent.is_symlink():
                 raise OSError(errno.EEXIST, "its folder is a link, which leads elsewhere")
             done += _unlink(start, target) if link else _move_back(start, target, entry)
-        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        except (OSError, RuntimeError) as error:  # RuntimeError: a symlink loop, before Python 3.13
             failed += 1
             log.warning("not undone %s: %s", one_line(entry["to"]), getattr(error, "strerror", None) or error)
     if not failed:
@@ -84,14 +84,14 @@ def _move_back(start: Path, target: Path, entry: Mapping[str, Any]) -> bool:
     """Move a file back; False if it was never moved.
 
     Raises:
-        OSError: If it is gone, or was changed since: it is the only copy of what somebody did to it.
+        OSError: If it is gone, or was changed since: then it is the only copy of the user's changes.
     """
     is_at_start = os.path.lexists(start)
     if is_at_start and os.path.lexists(target) and os.path.samestat(start.lstat(), target.lstat()):
-        target.unlink()  # the move was stopped after the link and before the removal
+        target.unlink()  # the move was interrupted between the hard link and the removal of the original
         return True
     if is_at_start and "points" not in entry and _begins_with(start, target):
-        target.unlink()  # the move was stopped after the copy, or amid it
+        target.unlink()  # the move was interrupted during or after the copy
         return True
     if not os.path.lexists(target):
         if is_at_start:
@@ -102,7 +102,7 @@ def _move_back(start: Path, target: Path, entry: Mapping[str, Any]) -> bool:
     start.parent.mkdir(parents=True, exist_ok=True)
     if "points" in entry:
         if not (start.is_symlink() and str(start.readlink()) == entry["points"]):
-            start.symlink_to(entry["points"])  # else the move was stopped before the removal
+            start.symlink_to(entry["points"])  # else the move was interrupted before the removal of the original
         target.unlink()
     else:
         move(target, start)
@@ -110,7 +110,7 @@ def _move_back(start: Path, target: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def _begins_with(path: Path, part: Path) -> bool:
-    """Whether two plain files are there, and the first begins with all bytes of the second."""
+    """Return whether both paths are plain files and the first one begins with all bytes of the second one."""
     if not all(file.is_file() and not file.is_symlink() for file in (path, part)):
         return False
     with opened(path) as whole_file, opened(part) as copy:
@@ -121,17 +121,17 @@ def _begins_with(path: Path, part: Path) -> bool:
 
 
 def _is_unchanged(path: Path, start: Path, entry: Mapping[str, Any]) -> bool:
-    """Whether a file is the one that was moved, by what the journal knows of it; see `state_of`."""
+    """Return whether a file is still in the state that its journal entry records; see `state_of`."""
     if "points" in entry:
         return path.is_symlink() and str(path.readlink()) == rebased(entry["points"], start.parent, path.parent)
-    if "size" not in entry:  # an earlier version's journal
+    if "size" not in entry:  # older journals record no state
         return path.is_symlink() or path.is_file()
     now = state_of(path) if path.is_file() and not path.is_symlink() else {}
     return now.get("size") == entry["size"] and abs(now["time"] - entry["time"]) < STAMP
 
 
 def _unlink(start: Path, target: Path) -> bool:
-    """Remove a link; False if there is none."""
+    """Remove a link that was made to `start`; False if there is nothing at `target`."""
     if not os.path.lexists(target):
         return False
     if not target.is_symlink() or target.readlink() != start:
@@ -141,7 +141,7 @@ def _unlink(start: Path, target: Path) -> bool:
 
 
 def _read(journal: Path) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether a journal is of links, and its entries. A last line that is cut off is left out: it was not done."""
+    """Return whether a journal is of links, and its entries. A truncated last line is ignored: it was not executed."""
     try:
         text = read_bytes(journal, MOST_BYTES)
         head, *entries = [parse_json(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")] or [{}]
@@ -159,7 +159,7 @@ def _read(journal: Path) -> tuple[bool, list[dict[str, Any]]]:
 
 
 def _is_below(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry names only a folder or a file within a folder of the journal's, and a full path before."""
+    """Check that an entry names a class folder of the journal's folder, or a file in one with an absolute origin."""
     names = [entry["made"]] if "made" in entry else entry["to"].split("/")
     plain = all(name not in ("", ".", "..") and "/" not in name for name in names)
     return plain and ("made" in entry or (len(names) == 2 and Path(entry["from"]).is_absolute()))

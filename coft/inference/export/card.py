@@ -1,4 +1,4 @@
-"""The model card of an export."""
+"""Model card of an export."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ UNLABELED = "No label was read in training: classes may be confused in a way tha
 
 
 def escaped(text: str) -> str:
-    """A text in one line, escaped for Markdown and HTML."""
+    """Return a text on one line, escaped for Markdown and HTML."""
     plain = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{character}" if character in "\\`*_[]|#" else character for character in plain)
 
 
 def licence_of(backbone: str) -> str:
-    """The licence of a backbone, or a sentence if it is not known."""
+    """Return the licence of a backbone, or a sentence if it is not known."""
     if backbone in clip.available_models():
         return "MIT (OpenAI's CLIP)"
     return LICENCES.get(backbone, "not known here; see where it is from")
 
 
 def accuracies(results: Mapping[str, Any]) -> list[str]:
-    """A line on the test accuracy of the run, if it was measured."""
+    """Return a line with the run's test accuracy; no line if it was not measured."""
     accuracy = results.get("accuracy_test")
     return [f"{accuracy:.1f} % of the test images, by the run's model"] if isinstance(accuracy, (int, float)) else []
 
 
 def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export_lines: Sequence[str]) -> str:
-    """Write the card.
+    """Return the model card as Markdown.
 
     Args:
         model: The model.
         title: Title of the card.
-        files: A line about each file.
+        files: One line about each file.
         use: Python code that uses the files.
-        export_lines: Lines about what was measured of the export itself.
+        export_lines: Lines with the measurements of the export.
     """
     about = model.about
     classes = ", ".join(map(escaped, model.classes))

@@ -1,4 +1,4 @@
-"""The command `coft export`: export a finished model to a format of other libraries."""
+"""The command `coft export`, which exports a finished model to the formats of other libraries."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
 
 
 def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve = Path) -> int:
-    """Run the command; mistakes of the user are exceptions.
+    """Run the command and raise the user's mistakes as exceptions.
 
     Args:
         argv: Arguments of the command.
@@ -70,7 +70,7 @@ def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve 
         The exit code.
 
     Raises:
-        UserError: If an argument is wrong, or a file cannot be read or written. Then nothing is written.
+        UserError: If an argument is wrong, or a file cannot be read or written. In that case nothing is exported.
     """
     args = make_parser(program, resolve).parse_intermixed_args(argv)
     options = ExportOptions(args.to, args.peers or "", args.single, args.int8)
@@ -90,5 +90,5 @@ def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve 
 
 
 def main(argv: Sequence[str], program: str = "coft export", resolve: Resolve = Path) -> int:
-    """Run the command; every error is one line on standard error. Returns the exit code."""
+    """Run the command, report every error as one line on standard error, and return the exit code."""
     return run_command(lambda: command(argv, program, resolve))

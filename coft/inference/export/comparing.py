@@ -1,4 +1,4 @@
-"""Choose the encoder to export, and compare the classes that the export and the run's model give."""
+"""Choice of the encoder to export, and comparison of the export's predictions with those of the run's model."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ PredictPart = Callable[[AdaptedModel, Part, Tensor], Tensor]
 
 
 def predict_with_part(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
-    """Probabilities by the classifier with its own encoder. Shape (n, C)."""
+    """Compute the class probabilities of one exported classifier with its own encoder. Shape (n, C)."""
     return Exported([part])(images)
 
 
 def choose_peers(
     model: AdaptedModel, options: ExportOptions, sample: Sample, predict: PredictPart = predict_with_part
 ) -> tuple[str, Sample, Lines]:
-    """Choose the peers to export: those of the options or, with `single`, the encoder that agrees most with the run.
+    """Choose the peers to export: those of the options or, with `single`, the encoder that agrees most with the model.
 
     Args:
         model: The model.
         options: The options of the export.
-        sample: Images of the run. Every other image serves the choice, and the rest the comparison.
-        predict: Computes the probabilities of an exported classifier.
+        sample: Images of the run. Half of them (every other one) serve the choice, the rest the comparison.
+        predict: Function that computes the probabilities of an exported classifier.
 
     Returns:
-        One of `PEERS`, the images for the comparison, and lines about how it was chosen.
+        One of `PEERS`, the images that are left for the comparison, and lines about how the peers were chosen.
 
     Raises:
-        UserError: If there are no images to choose by.
+        UserError: If a choice is needed and there are no images for it.
     """
     if not options.single or len(model.predictor.classifiers) < 2:
         return options.peers or DEFAULTS[options.to], sample, []
@@ -48,7 +48,7 @@ def choose_peers(
         raise UserError("--single: the run's own images are not there to choose by; name some with --images")
     shares = {}
     averages = () if model.two_checkpoints else (AVERAGE,)
-    for peers in (*averages, "a", "b"):  # the first of equals wins: an average errs less on images of another kind
+    for peers in (*averages, "a", "b"):  # the first one wins a tie: the average is more robust to other kinds of images
         (part,) = parts_of(model, peers)
         predict_part = partial(predict, model.alone(peers), part)
         shares[peers] = agreement(predict_part, probabilities_of(model), selection.images)
@@ -59,24 +59,24 @@ def choose_peers(
 
 
 def probabilities_of(model: AdaptedModel) -> Predict:
-    """A function that predicts as the run's model does."""
+    """Return a function that predicts the run's model's probabilities."""
     return lambda batch: model.predict(batch).probabilities
 
 
 def words_for(model: AdaptedModel, peers: str) -> str:
-    """A phrase for the exported peers."""
+    """Return a phrase that names the exported peers."""
     if len(model.predictor.classifiers) == 1:
         return "the model"
     return {AVERAGE: "the average of the peers' weights", BOTH: "both peers"}.get(peers, f"peer {peers.upper()}")
 
 
 def describe_agreement(model: AdaptedModel, exported: Predict, title: str, sample: Sample) -> Lines:
-    """Lines about how often the export gives the class of the run's model, and about both accuracies if known.
+    """Return lines about the export's agreement with the run's model, and about the accuracy of both if it is known.
 
     Args:
         model: The run's model.
-        exported: Predicts as the export does.
-        title: A phrase for the exported peers.
+        exported: Prediction function of the export.
+        title: Phrase that names the exported peers.
         sample: Images for the comparison.
     """
     if sample.images is None:
@@ -89,14 +89,14 @@ def describe_agreement(model: AdaptedModel, exported: Predict, title: str, sampl
 
 
 def describe_accuracy(name: str, predict: Predict, other_name: str, other_predict: Predict, sample: Sample) -> Lines:
-    """A line about the accuracy of an export and of the model that it was made from; none without test images.
+    """Return a line with the accuracy of an export and of the model that it was made from; no line without test images.
 
     Args:
-        name: A phrase for the export.
-        predict: Predicts as the export does.
-        other_name: A phrase for the model that it was made from.
-        other_predict: Predicts as that model does.
-        sample: The test images.
+        name: Phrase that names the export.
+        predict: Prediction function of the export.
+        other_name: Phrase that names the model that the export was made from.
+        other_predict: Prediction function of that model.
+        sample: Sample with the test images and their labels.
     """
     if sample.tested is None or sample.labels is None:
         return []

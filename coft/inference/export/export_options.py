@@ -1,4 +1,4 @@
-"""The options of an export. They are checked before anything large is imported."""
+"""Options of an export. Nothing large is imported here, so that they are checked first."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from coft.core.errors import UserError, did_you_mean
 
 AVERAGE, BOTH = "average", "both"
 PEERS = (AVERAGE, BOTH, "a", "b")
-DEFAULTS = {"open_clip": AVERAGE, "onnx": BOTH, "head": AVERAGE}  # the peers that each format has by default
+DEFAULTS = {"open_clip": AVERAGE, "onnx": BOTH, "head": AVERAGE}  # default peers, by format
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of an export.
+    """Options of an export.
 
     Attributes:
-        to: The format: a key of `DEFAULTS`.
+        to: Format: a key of `DEFAULTS`.
         peers: One of `PEERS`; "" for the default of the format.
-        single: Whether to take the encoder that gives the run's classes most often.
+        single: Whether to export the one encoder whose predictions agree most often with the run's model.
         int8: Whether to write a second ONNX file in int8.
 
     Raises:
-        UserError: If the options do not go together.
+        UserError: If an option is unknown, or if options exclude each other.
     """
 
     to: str

@@ -1,4 +1,4 @@
-"""Export of the vectors of the classes alone, for users who have the image features."""
+"""Export of the class vectors alone, for users who compute the image features themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "head.safetensors"
 
 
 def write_head(model: AdaptedModel, part: Part, folder: Path) -> None:
-    """Write `head.safetensors`: the vectors `weight` and, if there are any, `clean`; its metadata has names and scale.
+    """Write `head.safetensors`: the vectors `weight` and `clean` (if any), with class names and scale as metadata.
 
     Args:
         model: The model.
@@ -39,6 +39,6 @@ def write_head(model: AdaptedModel, part: Part, folder: Path) -> None:
 
 
 def with_frozen(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
-    """Probabilities by the exported vectors and the backbone's own encoder. Shape (n, C)."""
+    """Compute class probabilities with the exported vectors and the frozen backbone's own encoder. Shape (n, C)."""
     features = F.normalize(model.clip_model.visual(images), dim=-1)
     return (part.scale * features @ part.weight.t()).softmax(dim=1)

@@ -1,4 +1,4 @@
-"""The classifiers that an export has: both peers, one of them, or the average of their weights."""
+"""The classifiers of an export: both peers, one of them, or the average of their weights."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .export_options import BOTH
 
 @dataclass(frozen=True)
 class Part:
-    """A classifier as it is exported: it computes the softmax of `scale * features @ weight.T`.
+    """Classifier in exported form, which computes the softmax of `scale * features @ weight.T`.
 
     Attributes:
         encoder: Image encoder on the CPU, fp32. Low-rank updates are merged into its weights.
-        weight: Vectors of the classes. Shape (C, embed_dim).
-        clean: Vectors of the clean log-odds. Shape (C, embed_dim); None without negative prompts.
-        scale: Logit scale of CLIP.
+        weight: Class vectors. Shape (C, embed_dim).
+        clean: Class vectors of the clean log-odds d. Shape (C, embed_dim); None without negative prompts.
+        scale: CLIP's logit scale.
     """
 
     encoder: nn.Module
@@ -38,14 +38,14 @@ class Part:
 
 
 def parts_of(model: AdaptedModel, peers: str) -> list[Part]:
-    """The classifiers to export.
+    """Return the classifiers to export.
 
     Args:
         model: The model, on the CPU in fp32.
-        peers: One of `PEERS`. It does not matter for a model of one classifier, unless it is "a" or "b".
+        peers: One of `PEERS`. `AVERAGE` and `BOTH` are the same for a model with a single classifier.
 
     Raises:
-        UserError: If the model has no such peer, or its peers have no average.
+        UserError: If the model has no such peer, or if its peers cannot be averaged: they are of two checkpoints.
     """
     score = model.predictor.score
     parts = [part_of(each, score, model.visual_of(each.encoder)) for each in model.predictor.classifiers.values()]
@@ -62,7 +62,9 @@ def parts_of(model: AdaptedModel, peers: str) -> list[Part]:
 
 
 def part_of(classifier: FinalClassifier, score: str, visual: nn.Module) -> Part:
-    """A classifier as it is exported. It needs one vector per class: l+, d and the score are linear in the features.
+    """Convert a classifier to its exported form.
+
+    One vector per class is enough: l+, d and the score are linear in the features.
 
     Args:
         classifier: The classifier.
@@ -76,7 +78,7 @@ def part_of(classifier: FinalClassifier, score: str, visual: nn.Module) -> Part:
 
 @torch.no_grad()
 def merge_low_rank(encoder: nn.Module, visual: nn.Module) -> nn.Module:
-    """A copy of an encoder whose low-rank updates are merged into the weights.
+    """Return a copy of an encoder with its low-rank updates merged into the weights.
 
     Args:
         encoder: An encoder made from `visual`.
@@ -91,7 +93,7 @@ def merge_low_rank(encoder: nn.Module, visual: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def average(parts: Sequence[Part]) -> Part:
-    """The average of classifiers, weight by weight. Their encoders must have started from the same backbone."""
+    """Average classifiers weight by weight. Their encoders must have started from the same backbone."""
     encoder, states = copy.deepcopy(parts[0].encoder), [part.encoder.state_dict() for part in parts]
     means = {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(value.dtype)
@@ -109,7 +111,7 @@ def average(parts: Sequence[Part]) -> Part:
 
 
 class Exported(nn.Module):
-    """The module that is exported: the mean of the probabilities of its classifiers.
+    """Module that is exported: it averages the probabilities of its classifiers.
 
     Args:
         parts: The classifiers.
@@ -124,7 +126,7 @@ class Exported(nn.Module):
         self.weights = nn.ParameterList(nn.Parameter(part.scale * part.weight, requires_grad=False) for part in parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Probabilities of the classes. Shape (n, C)."""
+        """Compute class probabilities. Shape (n, C)."""
         probabilities = [
             (F.normalize(encoder(images), dim=-1) @ weight.t()).softmax(dim=1)
             for encoder, weight in zip(self.encoders, self.weights, strict=True)

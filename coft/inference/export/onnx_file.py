@@ -1,4 +1,4 @@
-"""Export to ONNX, from images to probabilities. The file is compared with PyTorch; on request there is one in int8."""
+"""Export to ONNX, from images to probabilities, with a check against PyTorch and an optional second file in int8."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sample import SIZE, Predict
 
 FILE, SMALL = "model.onnx", "model_int8.onnx"
 OPSET = 17
-TOLERANCE = 1e-4  # largest difference of a probability to PyTorch's
+TOLERANCE = 1e-4  # largest absolute difference between onnxruntime's and PyTorch's probabilities
 HINT = f"install them: {shlex.quote(sys.executable)} -m pip install onnx onnxruntime"
 
 
@@ -40,16 +40,17 @@ def require_packages() -> None:
 
 
 def write_onnx(model: AdaptedModel, exported: nn.Module, folder: Path, images: Tensor | None) -> float:
-    """Write `model.onnx`, which takes any number of images at a time.
+    """Write `model.onnx`, with a dynamic batch size.
 
     Args:
         model: The model, for its classes and preprocessing.
-        exported: The module to export, from images (n, 3, size, size) to probabilities (n, C).
+        exported: Module to export, from images (n, 3, size, size) to probabilities (n, C).
         folder: Folder of the export.
-        images: Images on which the file is compared with PyTorch, beside noise. Shape (n, 3, size, size).
+        images: Images on which the file is compared with PyTorch, in addition to noise; the first `SIZE` are used.
+            Shape (n, 3, size, size).
 
     Returns:
-        The largest difference of a probability to PyTorch's.
+        The largest absolute difference between onnxruntime's and PyTorch's probabilities.
 
     Raises:
         UserError: If the difference is above `TOLERANCE`.
@@ -80,7 +81,7 @@ def write_onnx(model: AdaptedModel, exported: nn.Module, folder: Path, images: T
 
 
 def metadata(model: AdaptedModel) -> dict[str, str]:
-    """The metadata of the file: classes, preprocessing and backbone."""
+    """Return the metadata of the file: classes, preprocessing and backbone."""
     inputs = model.inputs
     steps = {
         "color": "RGB, upright by EXIF, transparency on white",
@@ -101,7 +102,7 @@ def metadata(model: AdaptedModel) -> dict[str, str]:
 
 
 def describe(path: Path, properties: dict[str, str]) -> None:
-    """Put metadata into a file. Negative axes, which the exporter writes and no runtime reads, become positive."""
+    """Add metadata to a file, and make the exporter's negative Transpose axes positive, since no runtime reads them."""
     import onnx
 
     content = onnx.load(path)
@@ -112,7 +113,7 @@ def describe(path: Path, properties: dict[str, str]) -> None:
 
 
 def runner(path: Path) -> Predict:
-    """A function that runs a file in onnxruntime on the CPU."""
+    """Return a function that runs a file in onnxruntime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -124,8 +125,8 @@ def write_int8(folder: Path, images: Tensor | None) -> str:
 
     Args:
         folder: Folder of both files.
-        images: Images that calibrate the ranges of activations, shape (n, 3, size, size). Without them only matrix
-            products become int8.
+        images: Images to calibrate the ranges of activations, shape (n, 3, size, size). Without them, quantisation is
+            dynamic, and only matrix products become int8.
 
     Returns:
         The kind of quantisation: "static" or "dynamic".
@@ -134,7 +135,7 @@ def write_int8(folder: Path, images: Tensor | None) -> str:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     ready = folder / ".ready.onnx"
-    logging.disable(logging.WARNING)  # onnxruntime warns of scales that it corrects itself
+    logging.disable(logging.WARNING)  # onnxruntime warns about scales that it corrects itself
     try:
         quant_pre_process(str(folder / FILE), str(ready), skip_symbolic_shape=True)
         if images is None:

@@ -1,4 +1,4 @@
-"""Export to a folder that open_clip loads: CLIP with the adapted image encoder, and the classes beside it."""
+"""Export to a folder that open_clip loads: CLIP with the adapted image encoder, plus the classes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from coft.inference.model import AdaptedModel
 from .head import write_head
 from .merging import Part, merge_low_rank
 
-TOLERANCE = 1e-4  # largest difference of an entry of unit-length features
+TOLERANCE = 1e-4  # largest absolute difference between entries of unit-length features
 
 
 def require_plain(model: AdaptedModel) -> None:
-    """Check that the format of open_clip can hold the encoders of the model.
+    """Check that open_clip's format can represent the model's encoders.
 
     Raises:
-        UserError: If it cannot.
+        UserError: If there are two checkpoints, or if a light module remains after low-rank updates are merged.
     """
     visual = model.clip_model.visual
     if model.two_checkpoints:
@@ -42,7 +42,7 @@ def require_plain(model: AdaptedModel) -> None:
 
 
 def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
-    """Write config, weights, `head.safetensors` and `classes.json`, and check that open_clip loads the same model.
+    """Write config, weights, `head.safetensors` and `classes.json`, and check the features that open_clip computes.
 
     Args:
         model: The model.
@@ -50,7 +50,7 @@ def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
         folder: Folder of the export.
 
     Raises:
-        UserError: If open_clip computes other features.
+        UserError: If open_clip's features differ.
     """
     clip_model = copy.deepcopy(model.clip_model)
     clip_model.visual.load_state_dict(part.encoder.state_dict())
@@ -66,7 +66,7 @@ def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
 
 
 def preprocess_config(model: AdaptedModel) -> dict[str, Any]:
-    """The preprocess_cfg of open_clip."""
+    """Return the `preprocess_cfg` of open_clip."""
     inputs = model.inputs
     return {
         "size": [inputs.size, inputs.size],
@@ -78,7 +78,7 @@ def preprocess_config(model: AdaptedModel) -> dict[str, Any]:
 
 
 def model_config(model: AdaptedModel) -> dict[str, Any]:
-    """The model_cfg of open_clip."""
+    """Return the `model_cfg` of open_clip."""
     if isinstance(model.clip_model, CLIP):
         return openai_config(model.clip_model)
     config = copy.deepcopy(source_of(model.backbone.name).config)
@@ -87,7 +87,7 @@ def model_config(model: AdaptedModel) -> dict[str, Any]:
 
 
 def openai_config(clip_model: Any) -> dict[str, Any]:
-    """The model_cfg of open_clip for a CLIP of OpenAI's code, from the shapes of its weights."""
+    """Return the `model_cfg` of open_clip for a CLIP of OpenAI's code, from the shapes of its weights."""
     visual, text = clip_model.visual, clip_model.transformer
     vision: dict[str, Any] = {"image_size": visual.input_resolution}
     if hasattr(visual, "transformer"):
@@ -119,9 +119,9 @@ def check(clip_model: nn.Module, folder: Path, size: int) -> None:
     """Load the folder as a user of open_clip would, and compare the features of images and texts.
 
     Args:
-        clip_model: The CLIP that was written.
+        clip_model: The CLIP that was written to the folder.
         folder: Folder of the export.
-        size: Pixels of a side of an input image.
+        size: Height and width of input images in pixels.
 
     Raises:
         UserError: If the features differ by more than `TOLERANCE`.
@@ -142,5 +142,5 @@ def check(clip_model: nn.Module, folder: Path, size: int) -> None:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Features scaled to unit length."""
+    """Normalise features to unit length."""
     return nn.functional.normalize(features.float(), dim=-1)

@@ -1,4 +1,4 @@
-"""Images on which an export is compared with the run's model. Labels choose nothing; they only measure accuracy."""
+"""Images on which an export is compared with the run's model. Labels only serve to measure accuracy, never a choice."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from coft.inference.model import AdaptedModel
 from coft.inference.sources import Source, Sources
 from coft.inference.stream import read_ahead
 
-COUNT = 256  # most images of a sample
-MOST = 100_000  # most rows of a table that are read
-TABLES = ("pseudo_labels.csv", "predictions.csv")  # tables of a run that name its images
-TESTED = "test_predictions.csv"  # table of a run with the right classes of its test images
-SIZE = 32  # images of a batch
+COUNT = 256  # upper bound of the images in a sample
+MOST = 100_000  # upper bound of the rows that are read from a table
+TABLES = ("pseudo_labels.csv", "predictions.csv")  # a run's tables with the paths of its images
+TESTED = "test_predictions.csv"  # a run's table with the true classes of its test images
+SIZE = 32  # batch size
 Predict = Callable[[Tensor], Tensor]  # from normalized images (n, 3, size, size) to probabilities (n, C)
-Resolve = Callable[[str], Path]  # turns a path as the user wrote it into a path
+Resolve = Callable[[str], Path]  # from a path as the user wrote it to the path
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Normalized images, at most `COUNT` of each kind.
+    """Normalized images for comparisons, and labelled test images; at most `COUNT` of each.
 
     Attributes:
         images: Images of the run, or images that the user named. Shape (n, 3, size, size); None if none can be read.
-        tested: Test images whose right class is known. Shape (m, 3, size, size); None if none can be read.
-        labels: Right labels of the test images. Shape (m,); None without test images.
+        tested: Test images with a known true class. Shape (m, 3, size, size); None if none can be read.
+        labels: True labels of the test images. Shape (m,); None without test images.
     """
 
     images: Tensor | None = None
@@ -43,19 +43,19 @@ class Sample:
     labels: Tensor | None = None
 
     def halves(self) -> tuple[Sample, Sample]:
-        """Two samples: every other image, and the rest. A single image is in both, and so are the test images."""
+        """Split into every other image and the rest. Both halves have all test images, and an only image is in both."""
         if self.images is None or len(self.images) < 2:
             return self, self
         return replace(self, images=self.images[::2]), replace(self, images=self.images[1::2])
 
 
 def sample(model: AdaptedModel, run: Path, images: list[str], resolve: Resolve = Path) -> Sample:
-    """Take a sample of images, evenly spaced.
+    """Take a sample of evenly spaced images.
 
     Args:
-        model: The model that the images are for.
-        run: Output folder of the run, or its model folder. The sample is of the run's images if none are named.
-        images: Files, folders or patterns that the user named.
+        model: The model, for its preprocessing and classes.
+        run: Output folder of the run, or its model folder.
+        images: Files, folders or patterns that the user named. If empty, the sample is taken from the run's images.
         resolve: Turns a path as the user wrote it into a path.
     """
     sources = list(Sources(images, resolve)) if images else images_of_run(run)
@@ -66,7 +66,11 @@ def sample(model: AdaptedModel, run: Path, images: list[str], resolve: Resolve =
 
 
 def views_of(model: AdaptedModel, sources: Sequence[Source]) -> tuple[Tensor | None, list[Source]]:
-    """Read evenly spaced images. Files that cannot be read are left out.
+    """Read at most `COUNT` evenly spaced images. Files that cannot be read are left out.
+
+    Args:
+        model: The model, for its preprocessing.
+        sources: The images.
 
     Returns:
         Normalized images, shape (n, 3, size, size), or None if there are none; and their sources.
@@ -79,12 +83,12 @@ def views_of(model: AdaptedModel, sources: Sequence[Source]) -> tuple[Tensor | N
 
 
 def step_for(count: int) -> int:
-    """The step of a slice that takes at most `COUNT` of `count` images."""
+    """Return the smallest slice step that takes at most `COUNT` of `count` images."""
     return -(-count // COUNT) or 1
 
 
 def images_of_run(run: Path) -> list[Source]:
-    """Images that the tables of a run name and that still exist."""
+    """Return the images in a run's tables that still exist. The first table that is found counts."""
     for table in (folder / name for folder in (run, run.parent) for name in TABLES):
         if table.is_file():
             return existing_files(row["path"] for row in rows_of(table))
@@ -92,12 +96,12 @@ def images_of_run(run: Path) -> list[Source]:
 
 
 def existing_files(paths: Iterable[str]) -> list[Source]:
-    """The paths that are files."""
+    """Return the paths that are existing files."""
     return [Source(path, Path(path)) for path in paths if Path(path).is_file()]
 
 
 def tested_in(run: Path, classes: Sequence[str]) -> dict[Source, int]:
-    """The test images of a run that still exist, with their right labels.
+    """Return the test images of a run that still exist, with their true labels.
 
     Args:
         run: Output folder of the run, or its model folder.
@@ -114,10 +118,10 @@ def tested_in(run: Path, classes: Sequence[str]) -> dict[Source, int]:
 
 
 def rows_of(table: Path) -> list[dict[str, str]]:
-    """The first rows of a table of a run, at most `MOST`.
+    """Read the first rows of a run's table, at most `MOST`.
 
     Raises:
-        UserError: If the table cannot be read, or a row has no image or class.
+        UserError: If the table cannot be read, or a row has no image path or class.
     """
     try:
         with opened(table, MOST_TABLE) as file:
@@ -132,15 +136,15 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 
 
 def agreement(one: Predict, other: Predict, images: Tensor) -> float:
-    """Percentage of images to which two models give the same class."""
+    """Return the percentage of images for which two models predict the same class."""
     return 100 * float((classes_by(one, images) == classes_by(other, images)).double().mean())
 
 
 def accuracy(predict: Predict, images: Tensor, labels: Tensor) -> float:
-    """Percentage of images that get their right class."""
+    """Return the accuracy in percent."""
     return 100 * float((classes_by(predict, images) == labels).double().mean())
 
 
 def classes_by(predict: Predict, images: Tensor) -> Tensor:
-    """The likeliest class of each image. Shape (n,)."""
+    """Predict the label of each image. Shape (n,)."""
     return torch.cat([predict(batch).argmax(dim=1) for batch in images.split(SIZE)])

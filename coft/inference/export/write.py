@@ -1,4 +1,4 @@
-"""Export a finished model to a format of other libraries: a folder that is written completely or not at all."""
+"""Export of a finished model to the formats of other libraries. The folder is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -67,14 +67,15 @@ def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sampl
     Args:
         model: The model, on the CPU in fp32.
         folder: A folder that is empty or does not exist.
-        options: The format, and which encoder it has.
-        take_sample: Takes the images on which the export is compared with the model.
+        options: Format and peers.
+        take_sample: Function that reads the images on which the export is compared with the model.
 
     Returns:
-        What was measured, a line each.
+        One line for each measurement.
 
     Raises:
-        UserError: If the folder is not empty, a package is missing or the disk is full. Then nothing is written.
+        UserError: If the folder is not empty, a package is missing, the export computes other outputs or the disk is
+            full. In that case nothing is written.
     """
     if options.to == "onnx":
         onnx_file.require_packages()
@@ -88,7 +89,7 @@ def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sampl
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that gets its name once everything is written.
+    """Provide a temporary folder beside `folder`, and rename it to that once everything is written.
 
     Raises:
         UserError: If the folder exists and is not empty, or cannot be written.
@@ -112,7 +113,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
-    """Export to open_clip. Returns lines about the files, and about what was measured."""
+    """Export to open_clip. Returns lines about the files, and lines with the measurements."""
     peers, held_out, lines = choose_peers(model, options, sample)
     (part,), source = parts_of(model, peers), model.alone(peers)
     require_plain(source)
@@ -126,7 +127,7 @@ def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sampl
 
 
 def to_onnx(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
-    """Export to ONNX. Returns lines about the files, and about what was measured."""
+    """Export to ONNX. Returns lines about the files, and lines with the measurements."""
     peers, held_out, lines = choose_peers(model, options, sample)
     exported, images = Exported(parts_of(model, peers)).eval(), sample.images
     difference = onnx_file.write_onnx(model, exported, draft, images)
@@ -146,7 +147,7 @@ def to_onnx(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sa
 
 
 def describe_int8(draft: Path, sample: Sample) -> Lines:
-    """Size and agreement of the int8 file, on images that did not calibrate it."""
+    """Return lines about the int8 file: its size, and its agreement with fp32 on images that did not calibrate it."""
     sizes = [(draft / name).stat().st_size / 1e6 for name in (onnx_file.FILE, onnx_file.SMALL)]
     whole, small = (onnx_file.runner(draft / name) for name in (onnx_file.FILE, onnx_file.SMALL))
     size_text = f"int8: {sizes[1]:.1f} MB instead of {sizes[0]:.1f}"
@@ -159,7 +160,7 @@ def describe_int8(draft: Path, sample: Sample) -> Lines:
 
 
 def to_head(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
-    """Export the vectors of the classes. Returns lines about the file, and about what was measured."""
+    """Export the class vectors alone. Returns lines about the file, and lines with the measurements."""
     peers, held_out, lines = choose_peers(model, options, sample, with_frozen)
     (part,), source = parts_of(model, peers), model.alone(peers)
     write_head(source, part, draft)
