@@ -1,1 +1,1 @@
-"""What a run found, as one page for people to look at: `report.html`. Nothing here reads a label of the pool."""
+"""The report of a run, a single page `report.html`. Nothing in this package reads a label of the pool."""

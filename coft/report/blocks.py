@@ -1,4 +1,4 @@
-"""Blocks of pictures on the page: of a class, of a group of images, of duplicates."""
+"""Picture blocks of the page: for a class, a group of images, or duplicates."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .groups import LEAST_SURE, SUREST, Group
 
 @dataclass
 class Picture:
-    """A small picture of an image.
+    """Thumbnail of an image.
 
     Attributes:
-        path: The image file.
-        href: Its address, as seen from the page.
-        shown: The path as the page shows it, below the folder that all images share.
-        note: The caption.
-        uri: The picture as a data URI; empty if the file cannot be read, None if there is no room for it.
+        path: Path of the image file.
+        href: URL of the image file, relative to the page.
+        shown: Path to display, relative to the common folder of all images.
+        note: Caption.
+        uri: Thumbnail as a data URI; empty if the file cannot be read, None if the page has no room for it.
     """
 
     path: str
@@ -35,12 +35,12 @@ class Picture:
 
 @dataclass
 class Strip:
-    """Pictures in a row.
+    """Row of pictures.
 
     Attributes:
-        title: What the images have in common.
+        title: Property that the images have in common.
         pictures: Pictures of some of the images.
-        count: Number of images.
+        count: Number of all images with this property.
     """
 
     title: str
@@ -49,20 +49,20 @@ class Strip:
 
     @property
     def visible(self) -> list[Picture]:
-        """The pictures that the page has room for."""
+        """Pictures that the page has room for."""
         return [picture for picture in self.pictures if picture.uri is not None]
 
 
 @dataclass
 class Block:
-    """The pictures of a class, or of duplicates.
+    """Block of pictures, for a class, a group of images, or duplicates.
 
     Attributes:
-        title: The heading.
-        anchor: The HTML id.
+        title: Heading.
+        anchor: HTML id.
         strips: Rows of pictures.
-        reasons: Why the block is shown: pairs of a name and a sentence.
-        count: Number of images.
+        reasons: Reasons why the block is shown: pairs of a name and a sentence.
+        count: Number of images that the block stands for.
     """
 
     title: str
@@ -73,10 +73,10 @@ class Block:
 
 
 class Pictures:
-    """Makes pictures of the images of a run.
+    """Factory of pictures for the images of a run.
 
     Args:
-        images: The table of images, as in `RunFolder`.
+        images: Table of images, as in `RunFolder`.
         page: Folder of the page.
     """
 
@@ -84,22 +84,22 @@ class Pictures:
         self.images, self.folder, self.page = images, common_folder(list(images["path"])), page
 
     def of_image(self, index: int, kind: str = "") -> Picture:
-        """The picture of an image.
+        """Return the picture of an image.
 
         Args:
             index: Row in the table of images.
-            kind: Kind of the group that it is shown in. The caption depends on it.
+            kind: Kind of the group that the image is shown in, which determines the caption.
         """
         row = self.images.loc[index]
         return self.of_file(row["path"], NOTES.get(kind, _confidence)(row))
 
     def of_file(self, path: str, note: str) -> Picture:
-        """The picture of a file, with a caption."""
+        """Return the picture of a file, with a caption."""
         return Picture(path, address(path, self.page), short(path.removeprefix(self.folder), 80), note)
 
 
 def address(path: str, page: Path) -> str:
-    """The address of a file in a page: from the page's folder, so that both may move together."""
+    """Return the URL of a file, relative to the page's folder, so that both can be moved together."""
     return quote(os.fsencode(os.path.relpath(path, page)))
 
 
@@ -119,12 +119,12 @@ NOTES = {
 
 
 def strips_of(groups: Sequence[Group], limit: int, pictures: Pictures) -> list[Strip]:
-    """The groups of a class as rows of pictures. No image is among both the surest and the least sure.
+    """Return the groups of a class as rows of pictures. No image is shown among both the surest and the least sure.
 
     Args:
-        groups: The groups of one class.
-        limit: Most pictures of a group.
-        pictures: Makes the pictures.
+        groups: Groups of one class.
+        limit: Maximum number of pictures per group.
+        pictures: Factory of the pictures.
     """
     shown: set[int] = set()
     strips = []

@@ -1,4 +1,4 @@
-"""Curves by epoch, as coordinates that the page's template draws as SVG lines."""
+"""Curves over the epochs, as SVG coordinates that the page's template draws."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-WIDTH, HEIGHT = 360, 200  # SVG units of the area that the lines are drawn in
-TICKS = 4  # intervals of the y axis, about
-TOO_LARGE = 1e15  # for an axis
+WIDTH, HEIGHT = 360, 200  # size of the plot area in SVG units
+TICKS = 4  # approximate number of intervals on the y axis
+TOO_LARGE = 1e15  # magnitude from which values are not drawn
 PANELS = {
     "Test accuracy, %": {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"},
     "Pseudo-labels, share": {
@@ -22,12 +22,12 @@ PANELS = {
 
 @dataclass(frozen=True)
 class Line:
-    """A curve.
+    """Curve.
 
     Attributes:
-        name: Its name in the legend.
+        name: Name in the legend.
         points: SVG coordinates.
-        last: The last value as text.
+        last: Last value, as text.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Line:
 
     @property
     def path(self) -> str:
-        """The points in the format of an SVG polyline."""
+        """Points in the format of an SVG polyline."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 
@@ -45,10 +45,10 @@ class Panel:
     """Curves over the same axes.
 
     Attributes:
-        title: What is drawn.
+        title: Name and unit of the values.
         lines: The curves.
-        ticks_x: SVG coordinate and text of each tick of the x axis.
-        ticks_y: SVG coordinate and text of each tick of the y axis.
+        ticks_x: SVG coordinate and label of each tick on the x axis.
+        ticks_y: SVG coordinate and label of each tick on the y axis.
         phase2: SVG x coordinate at which Phase II begins; None without Phase II.
     """
 
@@ -60,7 +60,7 @@ class Panel:
 
 
 def panels(epochs: pd.DataFrame) -> list[Panel]:
-    """The panels of metrics.csv. A panel without numbers is left out."""
+    """Return the panels of `metrics.csv`. A panel without numbers is left out."""
     if not len(epochs):
         return []
     table = epochs.assign(epoch=_numbers(epochs["epoch"]))
@@ -69,7 +69,7 @@ def panels(epochs: pd.DataFrame) -> list[Panel]:
 
 
 def _numbers(column: pd.Series) -> pd.Series:
-    """A column as numbers that can be drawn; NaN for all others."""
+    """Convert a column to numbers. Values that cannot be drawn become NaN."""
     numbers = pd.to_numeric(column, errors="coerce")
     return numbers.where(numbers.abs() < TOO_LARGE)
 
@@ -102,14 +102,14 @@ def _panel(title: str, table: pd.DataFrame, names: dict[str, str]) -> Panel | No
 
 
 def nice_range(low: float, high: float) -> tuple[float, float, float]:
-    """The range of an axis.
+    """Choose the range of an axis.
 
     Args:
         low: Smallest value to show.
         high: Largest value to show.
 
     Returns:
-        Both ends of the axis and the step between its ticks, which is 1, 2 or 5 times a power of ten.
+        Lower end, upper end, and the step between ticks, which is 1, 2 or 5 times a power of ten.
     """
     span = max(high - low, abs(high) * 0.01, 1e-3)
     power = 10.0 ** math.floor(math.log10(span / TICKS))

@@ -1,4 +1,4 @@
-"""Duplicate images: files of equal content, and images that are nearly equal."""
+"""Duplicate images: files with identical content, and near duplicates."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from coft.core.threads import map_threaded
 
 from .thumbnails import looks
 
-ALIKE = 0.95  # cosine of the frozen CLIP's features from which the looks of two images are compared
-SAME = 6  # bits of the hash of 64 bits in which near duplicates differ at most
-PAIRS = 500  # most pairs that are compared
+ALIKE = 0.95  # least cosine of the frozen CLIP's features for two images whose perceptual hashes are compared
+SAME = 6  # upper bound of the bits, of 64, in which the hashes of near duplicates differ
+PAIRS = 500  # upper bound of the pairs that are compared
 
 
 def equal_groups(copies: pd.DataFrame) -> list[list[str]]:
-    """Paths of files of equal content, the largest groups first.
+    """Return the paths of files with identical content, by group, the largest group first.
 
     Args:
         copies: The table `duplicates.csv`.
@@ -32,16 +32,16 @@ def near_groups(
     likeness: np.ndarray,
     hash_looks: Callable[[str], np.ndarray | None] = looks,
 ) -> list[list[int]]:
-    """Images that are nearly equal: alike to the frozen CLIP, and with almost the same hash of their looks.
+    """Find groups of near duplicates: similar to the frozen CLIP, and with almost the same perceptual hash.
 
     Args:
         paths: Paths of all images.
-        nearest: Index of the most alike other image of each image. Shape (N,).
-        likeness: Cosine of each image with that other image. Shape (N,).
-        hash_looks: Computes the hash of an image's looks from its path.
+        nearest: Index of each image's nearest other image. Shape (N,).
+        likeness: Cosine similarity of each image and that other image. Shape (N,).
+        hash_looks: Function that computes the perceptual hash of an image from its path.
 
     Returns:
-        Indices of the images of each group, the most alike group first.
+        Indices of the images in each group, the group with the most similar pair first.
     """
     pairs = alike_pairs(nearest, likeness)
     candidates = sorted({index for pair in pairs for index in pair})
@@ -52,7 +52,7 @@ def near_groups(
 
 
 def alike_pairs(nearest: np.ndarray, likeness: np.ndarray) -> list[tuple[int, int]]:
-    """At most `PAIRS` pairs of alike images, each once, the most alike first."""
+    """Return at most `PAIRS` distinct pairs of images with a cosine of at least `ALIKE`, the most similar first."""
     order = np.argsort(-likeness, kind="stable")
     pairs = [(min(i, j), max(i, j)) for i, j in ((int(i), int(nearest[i])) for i in order if likeness[i] >= ALIKE)]
     return list(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))[:PAIRS]
@@ -63,8 +63,8 @@ def _look_alike(first: np.ndarray | None, second: np.ndarray | None) -> bool:
 
 
 def connected_groups(pairs: list[tuple[int, int]]) -> list[list[int]]:
-    """Groups of indices that pairs connect, in the order of their first pairs."""
-    from scipy.sparse import coo_array  # takes long, and a run imports this file at its start
+    """Return the connected components of the pairs, in the order of their first pairs."""
+    from scipy.sparse import coo_array  # imported here since it is slow, and every run imports this file at its start
     from scipy.sparse.csgraph import connected_components
 
     if not pairs:

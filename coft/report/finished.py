@@ -1,4 +1,4 @@
-"""A check that a folder holds a finished run. It imports nothing large, so a wrong folder is refused at once."""
+"""Check that a folder holds a finished run. Nothing large is imported, so a wrong folder is refused at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def require_finished(folder: Path) -> None:
     """Refuse a folder that holds no finished run.
 
     Raises:
-        UserError: Naming what is missing.
+        UserError: If the folder, its config or its summary is missing.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the output folder of a run")

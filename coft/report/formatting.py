@@ -1,4 +1,4 @@
-"""Numbers and names as the page shows them. Names of files and classes are not escaped here: the template does that."""
+"""Formatting of numbers and names for the page. Names of files and classes are escaped later, by the template."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 
 NONE = "–"
-UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # control characters, and bytes that are no text
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # control characters, and undecodable bytes
 
 
 def short(text: str, limit: int = 60) -> str:
-    """A text in at most `limit` characters: control characters are replaced, and the middle may be left out."""
+    """Shorten a text to at most `limit` characters by an ellipsis in the middle, and replace control characters."""
     visible = UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(text))
     if len(visible) <= limit:
         return visible
@@ -21,17 +21,17 @@ def short(text: str, limit: int = 60) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in [0, 1] as percent; a dash for None and NaN."""
+    """Format a share in [0, 1] as a percentage; a dash for None and values that are not finite."""
     return NONE if share is None or not math.isfinite(share) else f"{100 * share:.1f} %"
 
 
 def number(value: float | None, form: str = ".2f") -> str:
-    """A number in a format of `str.format`; a dash for None and NaN."""
+    """Format a number by a format specification; a dash for None and values that are not finite."""
     return NONE if value is None or not math.isfinite(value) else f"{value:{form}}".replace("-", "\N{MINUS SIGN}")
 
 
 def duration(seconds: float | None) -> str:
-    """A time in seconds as text, such as "2 h 1 min", "1 min 15 s" or "4.2 s"; a dash for None and NaN."""
+    """Format a time in seconds, such as "2 h 1 min", "1 min 15 s" or "4.2 s"; a dash for None and non-finite values."""
     if seconds is None or not math.isfinite(seconds):
         return NONE
     minutes, rest = divmod(round(seconds), 60)
@@ -40,7 +40,7 @@ def duration(seconds: float | None) -> str:
 
 
 def common_folder(paths: Sequence[str]) -> str:
-    """The deepest folder that all paths are in, with a slash at the end; empty if there is none."""
+    """Return the deepest folder that contains all paths, with a slash at the end; empty if there is none."""
     try:
         folder = os.path.commonpath({os.path.dirname(path) for path in paths})  # noqa: PTH120 (text, not a place)
     except ValueError:  # no paths, or absolute and relative ones

@@ -1,4 +1,4 @@
-"""Groups of images of a class that are worth a look: the surest ones, those whose label is not kept, and so on."""
+"""Groups of images to show for each class: the surest ones, those whose label is not kept, and so on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SUREST, LEAST_SURE = "surest", "least sure"
 
 @dataclass(frozen=True)
 class Group:
-    """Some images of a class.
+    """Group of images of a class.
 
     Attributes:
         kind: A key of `KINDS`.
-        indices: Rows in the table of images, in the order in which they are shown.
+        indices: Rows in the table of images, in display order.
     """
 
     kind: str
@@ -26,13 +26,13 @@ class Group:
 
 
 def _kept_out(images: pd.DataFrame) -> pd.DataFrame:
-    """Images whose pseudo-label the filter kept for neither peer, the least clean first."""
+    """Select images whose pseudo-label the filter kept for neither peer, the lowest p_clean first."""
     kept_out = images[(images["kept_for"] == "") & (images["pseudo_label"] != "")]
     return kept_out.assign(clean=kept_out[CLEAN].min(axis=1)).sort_values("clean", kind="stable")
 
 
 def _disagreed(images: pd.DataFrame) -> pd.DataFrame:
-    """Images to which the peers give different classes, the surest first: there at least one peer is wrong."""
+    """Select images for which the peers predict different classes, the surest first: at least one peer is wrong."""
     both_known = (images["peer_a"] != "") & (images["peer_b"] != "")
     return images[both_known & (images["peer_a"] != images["peer_b"])].sort_values(
         "confidence", ascending=False, kind="stable"
@@ -40,12 +40,12 @@ def _disagreed(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _changed(images: pd.DataFrame) -> pd.DataFrame:
-    """Images whose class at the end is not that of zero-shot CLIP, the surest first."""
+    """Select images whose final class differs from zero-shot CLIP's, the surest first."""
     changed = images[(images["zero_shot"] != "") & (images["zero_shot"] != images["class"])]
     return changed.sort_values("confidence", ascending=False, kind="stable")
 
 
-KINDS: dict[str, tuple[tuple[str, ...], Select]] = {  # the columns that a kind needs, and how it selects
+KINDS: dict[str, tuple[tuple[str, ...], Select]] = {  # required columns and selection of each kind
     SUREST: (("confidence",), lambda table: table.sort_values("confidence", ascending=False, kind="stable")),
     LEAST_SURE: (("confidence",), lambda table: table.sort_values("confidence", kind="stable")),
     "not kept by the filter": (("kept_for", "pseudo_label", *CLEAN), _kept_out),
@@ -55,15 +55,15 @@ KINDS: dict[str, tuple[tuple[str, ...], Select]] = {  # the columns that a kind 
 
 
 def groups_by_class(images: pd.DataFrame) -> dict[str, list[Group]]:
-    """The groups of each class at the end of the run. Groups without images are left out.
+    """Return the groups of each class by its name, with the classes at the end of the run. Empty groups are left out.
 
     Args:
-        images: The table of images, as in `RunFolder`. Ties go to the earlier row.
+        images: Table of images, as in `RunFolder`. Ties keep the order of the rows.
     """
     groups: dict[str, list[Group]] = {}
     for kind, (needed, select) in KINDS.items():
         if all(column in images for column in needed):
-            selected = select(images)  # for all classes at once, which is faster
+            selected = select(images)  # faster for all classes at once
             for name, positions in selected.groupby("class", sort=False).indices.items():
                 groups.setdefault(str(name), []).append(Group(kind, selected.index[positions].tolist()))
     return groups

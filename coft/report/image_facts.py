@@ -1,4 +1,4 @@
-"""What a run keeps for its report beside its tables: two small files in the folder `report`.
+"""Facts about the pool that a run stores for its report, beside its tables: two small files in the folder `report`.
 
 Images are in the order of `pseudo_labels.csv`.
 """
@@ -26,26 +26,26 @@ from coft.labelling.neighbours import centred, nearest
 
 FOLDER, FROZEN, PEERS = "report", "frozen.safetensors", "peers.safetensors"
 VERSION = "1"
-FEW, MOST, OF_CLASS = 5_000, 20_000, 20  # images whose features are kept: at least, at most, and per class
-ANCHORS = 20_000  # images among which neighbours are searched; among all of them, time would grow with the square
+FEW, MOST, OF_CLASS = 5_000, 20_000, 20  # images whose features are kept: 20 per class, in the range 5,000 to 20,000
+ANCHORS = 20_000  # images among which neighbours are searched; with all of them, time would be quadratic in N
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run keeps about its unlabeled images beside their pseudo-labels.
+    """Stored facts about a run's unlabeled images, in addition to their pseudo-labels.
 
     Attributes:
         classes: C class names, by label.
-        zero_shot: Label of each image by the frozen CLIP. Shape (N,).
-        nearest: Index of the most alike other image by the frozen CLIP. Shape (N,).
-        likeness: Cosine of each image with that other image. Shape (N,).
-        sample: Indices of the images whose features are kept. Shape (n,).
+        zero_shot: Label that the frozen CLIP predicts for each image. Shape (N,).
+        nearest: Index of each image's nearest other image among the anchors, by the frozen CLIP. Shape (N,).
+        likeness: Cosine similarity of each image and that other image. Shape (N,).
+        sample: Indices of the images whose features are stored. Shape (n,).
         features: The frozen CLIP's features of these images. Shape (n, k).
         text: Unit-length text features of the classes. Shape (C, k).
-        peers: Label of each image by each peer, from the last labelling. Shape (N,) each.
-        scale: CLIP's logit scale; NaN in files of earlier versions.
+        peers: Labels that each peer predicts at the last labelling, by peer. Shape (N,) each.
+        scale: CLIP's logit scale; NaN in older files.
     """
 
     classes: list[str]
@@ -60,12 +60,12 @@ class Evidence:
 
 
 def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Tensor, scale: float = math.nan) -> None:
-    """Write what the frozen CLIP says about the unlabeled images.
+    """Write the frozen CLIP's facts about the unlabeled images: all of `Evidence` but `peers`.
 
     Args:
         folder: Output folder of the run.
-        classes: C class names.
-        features: Of all images. Shape (N, k).
+        classes: C class names, by label.
+        features: Features of all images. Shape (N, k).
         text: Unit-length text features of the classes. Shape (C, k).
         scale: CLIP's logit scale.
     """
@@ -85,7 +85,7 @@ def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Te
 
 
 def write_peers(folder: Path, labels: Mapping[str, Tensor]) -> None:
-    """Write the label of each image by each peer.
+    """Write the labels that each peer predicts.
 
     Args:
         folder: Output folder of the run.
@@ -96,19 +96,20 @@ def write_peers(folder: Path, labels: Mapping[str, Tensor]) -> None:
 
 
 def evenly(count: int, limit: int) -> np.ndarray:
-    """Evenly spaced indices of at most `limit` of `count` images."""
+    """Return at most `limit` evenly spaced indices of `count` images."""
     size = min(count, limit)
     return np.arange(size) * count // max(1, size)
 
 
 def most_alike(features: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Find the most alike other image of each image among `ANCHORS` evenly spaced ones.
+    """Find the nearest other image of each image among at most `ANCHORS` evenly spaced ones.
 
     Args:
-        features: Of all images. Shape (N, k).
+        features: Features of all images. Shape (N, k).
 
     Returns:
-        Index of the other image, and the cosine of the two. Shape (N,) each. An only image has itself, with cosine 0.
+        Index of the other image, and the cosine similarity of the two. Shape (N,) each. A single image gets itself,
+        with similarity 0.
     """
     count = len(features)
     if count < 2:
@@ -118,10 +119,10 @@ def most_alike(features: Table) -> tuple[np.ndarray, np.ndarray]:
     anchors = unit.at(index)
 
     def other(rows: Tensor, number: Tensor) -> Tensor:
-        """The nearest anchor that is not the image itself, and the cosine. Shape (n, 2), fp64."""
+        """Return the nearest anchor that is not the image itself, and its cosine similarity. Shape (n, 2), fp64."""
         cosine, place = nearest(rows, anchors, min(2, len(index)))
         neighbours = index[place]
-        column = (neighbours[:, :1] == number.unsqueeze(1)).long()  # the nearest is itself, as a rule
+        column = (neighbours[:, :1] == number.unsqueeze(1)).long()  # an anchor is usually its own nearest neighbour
         return torch.cat([values.gather(1, column).double() for values in (neighbours, cosine)], dim=1)
 
     alike, cosine = unit.map(other, torch.arange(count)).all().unbind(dim=1)
@@ -129,7 +130,7 @@ def most_alike(features: Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_evidence(folder: Path) -> Evidence | None:
-    """Read what a run kept for its report; None if it kept nothing.
+    """Read the facts that a run stored for its report; None if it stored none.
 
     Args:
         folder: Output folder of the run.
@@ -168,7 +169,7 @@ def _check(evidence: Evidence) -> None:
 
 def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
     with replacing(path) as draft:
-        # save_file makes files that no other user may read
+        # not save_file, which creates files that only their owner may read
         draft.write_bytes(save(arrays, {"version": VERSION, **metadata}))
 
 
@@ -193,6 +194,6 @@ def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 
 def centred_sample(evidence: Evidence) -> Tensor:
-    """Features of the sample minus their mean, of unit length. Shape (n, k)."""
+    """Return the features of the sample, centred and normalised to unit length. Shape (n, k)."""
     rows = torch.from_numpy(evidence.features.astype(np.float32))
     return centred(rows, rows.mean(dim=0))

@@ -1,4 +1,4 @@
-"""Which classes are taken for which others: a confusion matrix as a table or, for many classes, as a picture."""
+"""Confusion matrices between classes, as a table or, for many classes, as a picture."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from PIL import Image
 
 from .formatting import short
 
-AS_NUMBERS = 25  # most classes of a table; more become a picture
-MOST = 1_000  # most classes of a picture
-LISTED = 15  # most moves that are listed
+AS_NUMBERS = 25  # upper bound of the classes in a table; more classes give a picture
+MOST = 1_000  # upper bound of the classes in a picture
+LISTED = 15  # upper bound of the moves that are listed
 BLUE = (0, 114, 178)
 
 
 @dataclass(frozen=True)
 class Map:
-    """Images by class before (rows) and after (columns).
+    """Confusion matrix: images by class before (rows) and after (columns).
 
     Attributes:
-        title: The heading.
-        before: What the rows are.
-        after: What the columns are.
-        names: Class names.
-        cells: For each row, counts with their share of the row; empty if there is a picture.
-        picture: The picture as a data URI; empty if there are cells, or too many classes.
-        moved: The most frequent moves: before, after, images.
-        share: Share of the images that are off the diagonal.
+        title: Heading.
+        before: Meaning of the rows.
+        after: Meaning of the columns.
+        names: Class names, by label.
+        cells: Counts with their shares of the row, for each row; empty for more than `AS_NUMBERS` classes.
+        picture: Picture as a data URI; empty if there are cells, or more than `MOST` classes.
+        moved: Most frequent moves: class before, class after, number of images.
+        share: Share of the images off the diagonal.
     """
 
     title: str
@@ -44,12 +44,12 @@ class Map:
 
 
 def make_map(title: str, before: tuple[str, pd.Series], after: tuple[str, pd.Series], classes: list[str]) -> Map | None:
-    """Make a map; None if no image has a known class on both sides.
+    """Build a confusion matrix; None if no image has a known class on both sides.
 
     Args:
-        title: The heading.
-        before: What the rows are, and the class of each image there.
-        after: What the columns are, and the class of each image there.
+        title: Heading.
+        before: Meaning of the rows, and the class of each image before.
+        after: Meaning of the columns, and the class of each image after.
         classes: Class names, by label.
     """
     counts = confusion(before[1], after[1], classes)
@@ -69,7 +69,7 @@ def make_map(title: str, before: tuple[str, pd.Series], after: tuple[str, pd.Ser
 
 
 def draw(shares: np.ndarray) -> str:
-    """A picture as a data URI, with a pixel for each share: the larger, the more opaque.
+    """Draw shares as a picture with one pixel each, more opaque for a larger share. Returns a data URI.
 
     Args:
         shares: Shares of each row. Shape (C, C).
@@ -82,14 +82,14 @@ def draw(shares: np.ndarray) -> str:
 
 
 def moves(before: pd.Series, after: pd.Series) -> pd.DataFrame:
-    """Count the images that went from one class to another.
+    """Count the images that moved from one class to another.
 
     Args:
-        before: Class of each image before; "" is unknown. Shape (N,).
-        after: Class of each image after; "" is unknown. Shape (N,).
+        before: Class of each image before; "" if unknown. Shape (N,).
+        after: Class of each image after; "" if unknown. Shape (N,).
 
     Returns:
-        Columns before, after, images; the most frequent move first.
+        Table with the columns before, after, images; the most frequent move first.
     """
     pairs = pd.DataFrame({"before": before.to_numpy(), "after": after.to_numpy()})
     pairs = pairs[(pairs["before"] != "") & (pairs["after"] != "") & (pairs["before"] != pairs["after"])]
@@ -98,8 +98,8 @@ def moves(before: pd.Series, after: pd.Series) -> pd.DataFrame:
 
 
 def confusion(before: pd.Series, after: pd.Series, classes: list[str]) -> np.ndarray:
-    """Count images by class before (rows) and after (columns); those of an unknown class are left out. Shape (C, C)."""
-    label_of = {name: label for label, name in enumerate(classes)}  # ImageNet has a name twice
+    """Count images by class before (rows) and after (columns), without those of unknown class. Shape (C, C)."""
+    label_of = {name: label for label, name in enumerate(classes)}  # ImageNet has a duplicate name: the last label wins
     rows, columns = (series.map(label_of).to_numpy(dtype=float, na_value=np.nan) for series in (before, after))
     both_known = ~(np.isnan(rows) | np.isnan(columns))
     flat = (rows[both_known] * len(classes) + columns[both_known]).astype(int)

@@ -1,12 +1,12 @@
-"""Classes that may go by a wrong name, found without a label.
+"""Detection of class names that may be wrong, without labels.
 
-There are three signals. All use the frozen CLIP: the trained model would agree with its own mistakes.
+There are three signals. All use the frozen CLIP, since the trained model would agree with its own mistakes.
 
-- **believed**: the probability that zero-shot CLIP gives to the class's name, on the mean over its images;
+- **believed**: zero-shot CLIP's probability of the class, averaged over its images;
 - **name fit**: how much nearer the class's own name is to the mean of its images than the nearest other name;
-- **kinds**: how many images it has, more where what CLIP believes of them comes in groups.
+- **kinds**: the size of the class in mean class sizes, increased where that probability varies by groups of images.
 
-`python -m scripts.name_signals` measures how often they are right, with names that it makes wrong.
+`python -m scripts.name_signals` measures how often they are right, on names that it corrupts.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from torch import Tensor
 from coft.labelling.neighbours import nearest
 
 NEIGHBOURS = 5
-AT_LEAST = 8  # classes with fewer images in the sample are not measured
+AT_LEAST = 8  # minimum of images in the sample for all signals of a class
 BELIEVED = 0.25  # a name is suspicious below this probability
-FIT = 0.0  # and below this name fit
-KINDS = 2.0  # a class may be two kinds from this number of mean classes
-RARE = 0.1  # a class has almost no image below this share of N / C images
+FIT = 0.0  # a name is suspicious below this name fit
+KINDS = 2.0  # a class may be two kinds from this value of `kinds`
+RARE = 0.1  # a class has almost no images below this share of the mean class size N / C
 
 
 @dataclass(frozen=True)
 class Signals:
-    """The signals of a class.
+    """Signals of a class.
 
     Attributes:
-        images: Number of its images in the sample. With fewer than `AT_LEAST` nothing else is measured but `believed`.
-        alike: Share of its images' nearest neighbours that have the same class. It says whether the images are a group.
+        images: Number of its images in the sample. With fewer than `AT_LEAST`, only `believed` is measured in addition.
+        alike: Share of its images' nearest neighbours that have the same class: high if the images form one group.
         fit: Name fit, a difference of cosines. Below 0, `rival` fits better.
         rival: Label of the nearest other name.
-        believed: Probability of the class to zero-shot CLIP, mean over its images; NaN where that is not known.
-        kinds: Number of its images, by the mean over classes, times 1 plus Moran's I of that probability: how far an
-            image's nearest neighbours in the class share its deviation from the mean. NaN where it is not known.
+        believed: Zero-shot CLIP's probability of the class, averaged over its images; NaN if it is not known.
+        kinds: Number of its images divided by the mean over classes, times 1 plus Moran's I of that probability, which
+            measures how far nearest neighbours in the class share a deviation from the mean. NaN if it is not known.
     """
 
     images: int
@@ -52,12 +52,12 @@ class Signals:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A class that may go by a wrong name.
+    """Class whose name may be wrong.
 
     Attributes:
         label: Label of the class.
-        reasons: Keys of `REASONS`.
-        signals: What was measured.
+        reasons: Reasons: keys of `REASONS`.
+        signals: Signals of the class.
     """
 
     label: int
@@ -79,8 +79,8 @@ def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.
     Args:
         features: Centred image features of unit length. Shape (n, k).
         text: Text features of the class names. Shape (C, k).
-        final: Label of each image at the end of the run; -1 is unknown. Shape (n,).
-        believed: Probability of its label at the end, by the frozen CLIP. Shape (n,).
+        final: Label of each image at the end of the run; -1 if unknown. Shape (n,).
+        believed: The frozen CLIP's probability of that label. Shape (n,).
     """
     believed = np.full(len(final), np.nan) if believed is None else believed
     count = len(text)
@@ -102,16 +102,16 @@ def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.
 
 
 def morans_i(values: np.ndarray, members: np.ndarray, neighbours: np.ndarray, counted: np.ndarray) -> float:
-    """Moran's I (Biometrika 37, 1950) of some images: 0 where neighbours' values are unrelated, 1 where they are equal.
+    """Compute Moran's I (Biometrika 37, 1950): 0 if the values of neighbours are unrelated, 1 if they are equal.
 
     Args:
-        values: Of all images. Shape (n,).
-        members: Indices of the images. Shape (m,).
+        values: Values of all images. Shape (n,).
+        members: Indices of the images to compute it for. Shape (m,).
         neighbours: Indices of their neighbours. Shape (m, k).
-        counted: Which neighbours count: those among the images. Shape (m, k).
+        counted: Mask of the neighbours that are members, too. Shape (m, k).
 
     Returns:
-        NaN where a value is; 0 where no neighbour counts, or all values are equal.
+        Moran's I; 0 if no neighbour is a member or all values are equal, else NaN if a value of a member is NaN.
     """
     deviation = values - values[members].mean()
     variance = np.square(deviation[members]).mean()
@@ -122,13 +122,13 @@ def morans_i(values: np.ndarray, members: np.ndarray, neighbours: np.ndarray, co
 
 
 def believed_of(features: Tensor, text: np.ndarray, scale: float, labels: np.ndarray) -> np.ndarray:
-    """Probability of one label an image, by zero-shot CLIP without a correction. Shape (n,).
+    """Compute zero-shot CLIP's uncorrected probability of one label per image. Shape (n,).
 
     Args:
-        features: Image features as they are. Shape (n, k).
+        features: Image features, not centred. Shape (n, k).
         text: Text features of the class names. Shape (C, k).
         scale: CLIP's logit scale.
-        labels: Shape (n,); NaN is returned for a negative one.
+        labels: Label of each image; a negative one gives NaN. Shape (n,).
     """
     logits = scale * features.float() @ torch.tensor(text, dtype=torch.float32).t()
     label = torch.tensor(labels)
@@ -137,18 +137,18 @@ def believed_of(features: Tensor, text: np.ndarray, scale: float, labels: np.nda
 
 
 def name_fit(features: np.ndarray, text: np.ndarray, final: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How well the mean of each class's images fits the name of the class.
+    """Measure how well each class's name fits the mean of its images.
 
-    Means and names are centred over the classes first: what all classes share tells none of them apart.
+    Means and names are centred over the classes first, since a component that all classes share tells none apart.
 
     Args:
         features: Image features. Shape (n, k).
         text: Text features of the class names. Shape (C, k).
-        final: Label of each image at the end of the run; -1 is unknown. Shape (n,).
+        final: Label of each image at the end of the run; -1 if unknown. Shape (n,).
 
     Returns:
-        The cosine with the own name minus the cosine with the nearest other name, and the label of that other name.
-        Shape (C,) each. NaN and -1 for a class without images, and where there is only one class.
+        Cosine with the class's own name minus the cosine with the nearest other name, and the label of that other name.
+        Shape (C,) each. NaN and -1 for a class without images, and for all if fewer than two classes have images.
     """
     count = len(text)
     means = np.full((count, features.shape[1]), np.nan)
@@ -171,22 +171,22 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def suspects(signals: Sequence[Signals]) -> list[Suspect]:
-    """The classes that may go by a wrong name. More reasons come first, then a worse name fit, or none."""
+    """Return the classes whose name may be wrong: more reasons first, then a lower name fit (NaN counts as -1)."""
     suspicious = []
     for label, class_signals in enumerate(signals):
-        reasons = tuple(reason for reason, holds in REASONS.items() if holds(class_signals))  # none holds for NaN
+        reasons = tuple(reason for reason, holds in REASONS.items() if holds(class_signals))  # a NaN gives no reason
         if reasons:
             suspicious.append(Suspect(label, reasons, class_signals))
     return sorted(suspicious, key=lambda suspect: (-len(suspect.reasons), np.nan_to_num(suspect.signals.fit, nan=-1)))
 
 
 def few(signals: Sequence[Signals]) -> list[int]:
-    """Labels of classes that have images, but too few for all signals."""
+    """Return the labels of classes that have images, but too few for all signals."""
     return [label for label, of_class in enumerate(signals) if 0 < of_class.images < AT_LEAST]
 
 
 def rare(counts: np.ndarray) -> list[int]:
-    """Labels of classes that have almost no images.
+    """Return the labels of classes that have almost no images, or none.
 
     Args:
         counts: Number of images of each class. Shape (C,).

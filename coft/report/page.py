@@ -1,4 +1,4 @@
-"""The page `report.html`: its blocks, and as many pictures as fit into its size."""
+"""The page `report.html`: its content, and as many pictures as its size limit allows."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from .run_folder import RunFolder, logs
 from .summary import class_rows, columns, facts, figures, lead
 from .thumbnails import embed
 
-LIMIT = 5_000_000  # most bytes of a page
-PICTURES = 3_600_000  # most bytes of its pictures, as data URIs
-MANY_PICTURES, SIDE, SMALL_SIDE = 700, 96, 72  # beyond so many pictures, their longer side is smaller (pixels)
-IN_ALL = 2_000  # pictures that are planned for the gallery, about
-OF_GROUP = 10  # most pictures of a group
+LIMIT = 5_000_000  # upper bound of the page in bytes
+PICTURES = 3_600_000  # upper bound of its pictures in bytes, as data URIs
+MANY_PICTURES, SIDE, SMALL_SIDE = 700, 96, 72  # with more than 700 pictures, the longer side has 72 pixels, not 96
+IN_ALL = 2_000  # approximate number of pictures planned for the gallery
+OF_GROUP = 10  # most pictures per group
 GALLERY = 200  # most classes with pictures
-SUSPECTS, OF_SUSPECT = 20, 12  # most suspicious classes that are shown, and most pictures of each
-UNSURE = 24  # images of all classes that are shown as the least sure ones
-OF_DUPLICATE = 6  # most pictures of a group of duplicates
-ROWS = 100  # most skipped files, and most names of empty or rare classes
+SUSPECTS, OF_SUSPECT = 20, 12  # most suspicious classes shown, and most pictures per suspicious class
+UNSURE = 24  # number of images shown as the least sure ones of all classes
+OF_DUPLICATE = 6  # most pictures per group of duplicates
+ROWS = 100  # most skipped files, and most names of empty or rare classes, that are listed
 FILES = (
     "predictions.csv",
     "least_sure.csv",
@@ -49,11 +49,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
-    """The page of a run, as UTF-8 of at most `LIMIT` bytes.
+    """Render the page of a run as UTF-8.
+
+    The page has at most `LIMIT` bytes, unless it is longer even without pictures.
 
     Args:
         run: The run.
-        signals: As `measured` makes them, where they are known already.
+        signals: Signals of each class, as `measured` returns them. Default: measured here.
     """
     signals = signals or measured(run)
     pictures = Pictures(run.images, run.folder)
@@ -100,7 +102,7 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
 
 @cache
 def environment(templates: Path) -> Environment:
-    """The templates of a folder. They escape everything."""
+    """Return the Jinja environment for a folder of templates, with everything escaped."""
     options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True}
     made = Environment(loader=FileSystemLoader(templates), lstrip_blocks=True, **options)
     made.filters |= {"short": short, "percent": percent, "duration": duration}
@@ -108,7 +110,7 @@ def environment(templates: Path) -> Environment:
 
 
 def render(content: dict[str, Any]) -> bytes:
-    """Fill in the template."""
+    """Render the template as UTF-8."""
     return environment(TEMPLATES).get_template("report.html").render(content).encode("utf-8", errors="replace")
 
 
@@ -116,7 +118,7 @@ def render(content: dict[str, Any]) -> bytes:
 
 
 def measured(run: RunFolder) -> list[names.Signals] | None:
-    """The signals of each class; None if the run kept no features to measure them on."""
+    """Measure the signals of each class; None if the run stored no features to measure them on."""
     evidence = run.evidence
     if evidence is None or not len(evidence.sample):
         return None
@@ -128,12 +130,12 @@ def measured(run: RunFolder) -> list[names.Signals] | None:
 
 
 def least_sure(run: RunFolder, count: int) -> pd.DataFrame:
-    """The images that the run is least sure of, as rows of `RunFolder.images`."""
+    """Return the images with the lowest confidence, as rows of `RunFolder.images`."""
     return run.images[run.images["confidence"].notna()].nsmallest(count, "confidence")
 
 
 def unsure_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
-    """A block of the images of all classes that the run is least sure of."""
+    """Build the block of the images with the lowest confidence over all classes; no block without confidences."""
     rows = least_sure(run, UNSURE)
     shown = [
         pictures.of_file(row["path"], f"{short(row['class'], 30)}, {percent(row['confidence'])}")
@@ -143,7 +145,7 @@ def unsure_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
 
 
 def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) -> Block:
-    """The reasons and pictures of a class that may go by a wrong name."""
+    """Build the block of a class whose name may be wrong: reasons and pictures."""
     signals, evidence = suspect.signals, run.evidence
     assert evidence is not None
     name = short(evidence.classes[suspect.label])
@@ -171,7 +173,7 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
 
 
 def duplicate_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
-    """A block for each group of duplicate images."""
+    """Build a block for each group of duplicate images."""
     class_of = dict(zip(run.images["path"], run.images["class"], strict=True))
     blocks = []
     for position, paths in enumerate(equal_groups(run.copies)):
@@ -188,12 +190,12 @@ def duplicate_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
 
 
 def gallery(run: RunFolder, pictures: Pictures, first: Sequence[int]) -> list[Block]:
-    """A block for each class, with pictures of its groups.
+    """Build a block for each class, with pictures of its groups, in the order of the labels.
 
     Args:
         run: The run.
-        pictures: Makes the pictures.
-        first: Labels of classes that come first where there are more than `GALLERY`; the largest classes follow.
+        pictures: Factory of the pictures.
+        first: Labels of classes to prefer if there are more than `GALLERY`; the largest classes follow.
     """
     images, classes = run.images, run.classes
     if not images["confidence"].notna().any():
@@ -217,12 +219,12 @@ def gallery(run: RunFolder, pictures: Pictures, first: Sequence[int]) -> list[Bl
 
 
 def fill(first: Sequence[Block], gallery_blocks: Sequence[Block], budget: int) -> None:
-    """Give pictures their content until the budget is used up.
+    """Embed thumbnails into pictures, in order of priority, until the budget is used up.
 
     Args:
-        first: Blocks that come first, picture by picture.
-        gallery_blocks: Blocks that follow: first the best picture of each group, then the second best, and so on.
-        budget: Most bytes of all pictures.
+        first: Blocks of highest priority, picture by picture.
+        gallery_blocks: Blocks that follow: the first picture of each group, then the second of each, and so on.
+        budget: Upper bound of all thumbnails in bytes.
     """
     planned = [picture for block in first for strip in block.strips for picture in strip.pictures]
     strips = [strip for block in gallery_blocks for strip in block.strips]
@@ -234,7 +236,7 @@ def fill(first: Sequence[Block], gallery_blocks: Sequence[Block], budget: int) -
 
 
 def maps(run: RunFolder) -> list[Map]:
-    """Two maps: from the right class to the predicted one, and from zero-shot CLIP's class to that at the end."""
+    """Build the confusion matrices: true by predicted class, and zero-shot CLIP's by final class, as far as known."""
     images, tested, classes = run.images, run.tested, run.classes
     candidates = []
     if len(tested):
@@ -247,7 +249,7 @@ def maps(run: RunFolder) -> list[Map]:
 
 
 def warnings(run: RunFolder) -> list[str]:
-    """Warnings: skipped files, classes with few images or none, and the warnings of the log."""
+    """Return warnings: skipped files, classes with few images or none, and the warnings of the log."""
     lines = []
     if len(run.skipped):
         lines.append(f"Files that could not be read: {len(run.skipped):,}. They are listed below.")

@@ -1,4 +1,4 @@
-"""Read the folder of a finished run: the tables that it has, as one object."""
+"""Reader of a finished run's output folder: its tables as one object."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from coft.report.image_facts import Evidence, read_evidence
 from .finished import require_finished
 from .formatting import common_folder
 
-WARNING = "Warning: "  # start of a line of log.txt that is a warning
+WARNING = "Warning: "  # prefix of warnings in log.txt
 MOST_WARNINGS = 50
 FORM = Record(optional={"results": Record(others=Anything())}, others=Anything())  # of summary.json
-OF_TRAINING = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of images that mean nothing without training
-OF_FILES = ("path", "image")  # columns that say which file a row is of
-NUMBERS = ("confidence", "p_clean_a", "p_clean_b")  # columns of images that are numbers
+OF_TRAINING = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of `images` that are meaningless without training
+OF_FILES = ("path", "image")  # columns that hold the file of a row
+NUMBERS = ("confidence", "p_clean_a", "p_clean_b")  # numeric columns of `images`
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A finished run.
+    """Finished run.
 
     Attributes:
-        folder: Its output folder.
-        summary: Content of summary.json.
-        epochs: metrics.csv; empty if there is none.
-        images: A row for each image that was predicted or labelled, first those of pseudo_labels.csv in their order.
+        folder: Output folder.
+        summary: Content of `summary.json`.
+        epochs: Content of `metrics.csv`; empty if there is none or nothing was trained.
+        images: One row per image that was predicted or labelled, first those of `pseudo_labels.csv` in their order.
             Columns path, class (at the end), confidence; if known also pseudo_label, p_clean_a, p_clean_b, kept_for,
             zero_shot, peer_a, peer_b. Classes are names.
-        tested: Images whose right class is known: image, class, predicted.
-        skipped: Files that could not be read: path, problem.
-        copies: Files of equal content: group, path.
-        warnings: Warnings of the log.
-        evidence: What the run kept for its report; None if it is about other images than pseudo_labels.csv.
+        tested: Images with a known true class. Columns image, class, predicted.
+        skipped: Files that could not be read. Columns path, problem.
+        copies: Files with identical content. Columns group, path.
+        warnings: Distinct warnings of the log, at most `MOST_WARNINGS`.
+        evidence: Facts that the run stored for its report; None if it stored none, or for other images than those of
+            `pseudo_labels.csv`.
     """
 
     folder: Path
@@ -57,13 +58,13 @@ class RunFolder:
 
     @property
     def title(self) -> str:
-        """What the images are called: a user's own ones by the name of their folder."""
+        """Name of the data set; for a user's own images, the name of their common folder."""
         dataset = str(self.summary.get("dataset", ""))
         return Path(common_folder(list(self.images["path"]))).name or dataset if dataset == "Folder" else dataset
 
     @property
     def classes(self) -> list[str]:
-        """Names of all classes: in the order of their labels if the run kept that order, else sorted."""
+        """Names of all classes, by label if the run stored the order of the labels, else sorted."""
         if self.evidence is not None:
             return self.evidence.classes
         names = [*self.images["class"], *self.tested["class"], *self.tested["predicted"]]
@@ -77,7 +78,7 @@ def read_run(folder: Path) -> RunFolder:
         folder: Output folder of the run.
 
     Raises:
-        UserError: If it is no run, or not finished, or damaged.
+        UserError: If the folder holds no run, or if the run is not finished or damaged.
     """
     require_finished(folder)
     evidence = read_evidence(folder)
@@ -86,7 +87,7 @@ def read_run(folder: Path) -> RunFolder:
         evidence = None
     images, summary = _images(folder, labelled, evidence), _summary(folder / "summary.json")
     epochs = _table(folder / "metrics.csv", ("epoch", "stage"))
-    if KEPT.keys() <= summary.keys():  # nothing was trained, so nothing changed and nothing was filtered
+    if KEPT.keys() <= summary.keys():  # nothing was trained, so no label was changed or filtered
         images = images.drop(columns=[name for name in OF_TRAINING if name in images])
         epochs = epochs.iloc[:0]
     return RunFolder(
@@ -112,7 +113,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path, expected: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file as a table of texts; without rows if there is no such file."""
+    """Read a CSV file as a table of strings; without rows if there is no such file."""
     try:
         table = read_table(path)
     except MISSING:
@@ -135,7 +136,7 @@ def _images(folder: Path, labelled: pd.DataFrame, evidence: Evidence | None) -> 
     labelled["pseudo_label"] = labelled["class"]
     predicted = predicted.drop_duplicates("path")
     images = pd.concat([labelled, predicted[~predicted["path"].isin(labelled["path"])]], ignore_index=True)
-    for name in ("class", "confidence"):  # the values at the end, if they are known
+    for name in ("class", "confidence"):  # replace by the final predictions if there are any
         final = images["path"].map(dict(zip(predicted["path"], predicted[name], strict=True)))
         images[name] = final.where(final.notna(), images[name])
     text_columns = [name for name in images if name not in NUMBERS]
@@ -144,10 +145,10 @@ def _images(folder: Path, labelled: pd.DataFrame, evidence: Evidence | None) -> 
 
 
 def _tested(folder: Path) -> pd.DataFrame:
-    """Images whose right class is known, with the class that the run predicts at the end."""
+    """Return the images with a known true class, with the class that the run predicts at the end."""
     tested = _table(folder / "test_predictions.csv", ("image", "class"))
     tested = tested[tested["class"] != ""]
-    if "end" not in tested:  # a run on a user's own images has this in another file
+    if "end" not in tested:  # a run on a user's own images has the final classes in predictions.csv
         predicted = _table(folder / "predictions.csv", ("path", "class", "confidence"))
         final = dict(zip(predicted["path"], predicted["class"], strict=True))
         tested = tested.assign(end=[final.get(image, "") for image in tested["image"]])
@@ -156,7 +157,7 @@ def _tested(folder: Path) -> pd.DataFrame:
 
 
 def logs(folder: Path) -> list[Path]:
-    """`log.txt`; earlier versions began another one, with a date in its name, whenever a run was resumed."""
+    """Return the paths of `log.txt` and of any dated logs, which older runs began whenever they were resumed."""
     return sorted(folder.glob("log.txt*"))
 
 

@@ -1,4 +1,4 @@
-"""The top of the page, and its table of classes."""
+"""Top section of the page, and its table of classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .formatting import duration, number, percent, short
 from .names import Signals
 from .run_folder import RunFolder
 
-MANY = 1_000  # most classes in the table
+MANY = 1_000  # upper bound of the classes in the table
 COLUMNS = {
     "Images": "how many images got the class in the end",
     "By zero-shot": "how many the CLIP gave it before any training",
@@ -32,13 +32,13 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A share at the top of the page.
+    """Key figure at the top of the page.
 
     Attributes:
-        title: What it is called.
-        share: In [0, 1].
-        meaning: What it means.
-        before: The same before training; None where there is none.
+        title: Name of the figure.
+        share: Value in [0, 1].
+        meaning: Explanation.
+        before: Value before training; None if there is none.
     """
 
     title: str
@@ -48,13 +48,13 @@ class Figure:
 
     @property
     def value(self) -> str:
-        """Its text."""
+        """Share as a percentage."""
         return percent(self.share)
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A row of the table of classes: name, label, number of images, and a text for each column."""
+    """Row of the table of classes: name, label, number of images, and a text for each column."""
 
     name: str
     label: int
@@ -63,7 +63,7 @@ class ClassRow:
 
 
 def facts(run: RunFolder) -> list[tuple[str, str]]:
-    """Facts about the run, as pairs of a term and its value. Terms without a value are left out."""
+    """Return facts about the run, as pairs of a term and its value. Terms without a value are left out."""
     summary = run.summary
     results = summary.get("results", {})
     pool_size = _number(results.get("zero-shot", {}).get("of"))
@@ -86,14 +86,14 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
 
 
 def _seconds(run: RunFolder) -> float | None:
-    """Seconds of the whole run. If it was stopped and resumed, the summary has those of the last process alone."""
+    """Return the duration of the whole run in seconds. In a resumed run, the summary only covers the last process."""
     by_epoch = pd.to_numeric(run.epochs.get("seconds", pd.Series(dtype=float)), errors="coerce").dropna()
     last = _number(run.summary.get("seconds"))
     return max([*by_epoch, *([] if last is None else [last])], default=None)
 
 
 def lead(run: RunFolder) -> list[str]:
-    """The run in a few words, for the line below the title."""
+    """Return short facts about the run for the line below the title."""
     counts = [f"{len(run.images) or len(run.tested):,} images", f"{len(run.classes):,} classes"]
     backbone = run.summary.get("backbone")
     return [
@@ -104,7 +104,7 @@ def lead(run: RunFolder) -> list[str]:
 
 
 def figures(run: RunFolder) -> list[Figure]:
-    """The numbers at the top of the page, as far as this run has them."""
+    """Return the key figures at the top of the page, as far as the run has them."""
     results, images = run.summary.get("results", {}), run.images
     shown = []
     accuracy = _number(results.get("accuracy_test"))
@@ -135,7 +135,7 @@ def figures(run: RunFolder) -> list[Figure]:
 
 
 def estimate(summary: Mapping[str, Any], confidence: float) -> Figure:
-    """Mean confidence, and what it says of the accuracy, if it says something."""
+    """Return the mean confidence as a figure: as an estimate of the accuracy if the run is calibrated."""
     if not summary.get("calibrated", False):
         return Figure("Mean confidence", confidence, "in the classes it gives; how many are right is not known")
     low, high = estimated_range(confidence)
@@ -144,11 +144,11 @@ def estimate(summary: Mapping[str, Any], confidence: float) -> Figure:
 
 
 def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[ClassRow]:
-    """A row for each class, by label; if there are more than `MANY`, the classes with the most images.
+    """Return a row for each class, by label; if there are more than `MANY`, for the classes with the most images.
 
     Args:
         run: The run.
-        signals: Signals of each class, if they could be measured.
+        signals: Signals of each class; None if they could not be measured.
     """
     images, tested = run.images, run.tested
     counts = images["class"].value_counts()
@@ -180,7 +180,7 @@ def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[ClassRow]:
 
 
 def columns(rows: list[ClassRow]) -> list[tuple[str, str]]:
-    """What the columns of the table of classes say: pairs of a heading and a sentence."""
+    """Return the columns of the table of classes, as pairs of a heading and an explanation."""
     return [(name, COLUMNS[name]) for name in (rows[0].texts if rows else ())]
 
 

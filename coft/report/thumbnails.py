@@ -1,4 +1,4 @@
-"""Thumbnails as data URIs, as many as a number of bytes allows, and a hash of what an image looks like."""
+"""Thumbnails as data URIs, as many as a budget in bytes allows, and a perceptual hash of images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from coft.core.errors import UserError
 from coft.core.threads import map_threaded
 from coft.images.reading import Decoding, decode_image, read_bytes
 
-SIDE = 96  # pixels of the longer side
+SIDE = 96  # longer side in pixels
 QUALITY = 55
 BROKEN = ""  # data URI of a file that cannot be read
-HASH = 8  # rows and columns of the brightness differences that make a hash
+HASH = 8  # rows and columns of the brightness differences in a hash
 
 
 def small_picture(path: str, side: int = SIDE) -> Image.Image | None:
-    """A thumbnail of an image, `side` pixels on its longer side; None if it cannot be read."""
+    """Return a thumbnail of an image with at most `side` pixels on its longer side; None if it cannot be read."""
     try:
         image = decode_image(read_bytes(path), path, Decoding(enough=side))
     except (UserError, ValueError, MemoryError):  # ValueError: a path with a zero byte
@@ -31,7 +31,7 @@ def small_picture(path: str, side: int = SIDE) -> Image.Image | None:
 
 
 def data_uri(path: str, side: int = SIDE) -> str:
-    """A thumbnail of an image as a data URI; `BROKEN` if it cannot be read."""
+    """Return a thumbnail of an image as a data URI; `BROKEN` if it cannot be read."""
     image = small_picture(path, side)
     if image is None:
         return BROKEN
@@ -41,15 +41,15 @@ def data_uri(path: str, side: int = SIDE) -> str:
 
 
 def embed(paths: Sequence[str], budget: int, side: int = SIDE) -> list[str | None]:
-    """Thumbnails of images as data URIs, in order, until the budget is used up.
+    """Encode thumbnails of images as data URIs, in order, until the budget is used up.
 
     Args:
         paths: Image files. A file that is listed several times counts each time.
-        budget: Most bytes of all data URIs together.
-        side: Pixels of the longer side.
+        budget: Upper bound of all data URIs together in bytes.
+        side: Longer side in pixels.
 
     Returns:
-        For each path its data URI or `BROKEN`; None for all paths after the budget is used up.
+        Data URI or `BROKEN` for each path; None from the first path on that exceeds the budget.
     """
     uris: dict[str, str] = {}
     embedded: list[str | None] = []
@@ -66,14 +66,14 @@ def embed(paths: Sequence[str], budget: int, side: int = SIDE) -> list[str | Non
 
 
 def _read(paths: Sequence[str], side: int) -> Iterable[tuple[str, str]]:
-    """Paths with their data URIs, in batches, so that few files are read in vain when the budget ends."""
+    """Yield paths with their data URIs. Files are read in batches, so that few are read in vain at the budget's end."""
     for start in range(0, len(paths), 512):
         batch = paths[start : start + 512]
         yield from zip(batch, map_threaded(partial(data_uri, side=side), batch, "report: images"), strict=True)
 
 
 def looks(path: str) -> np.ndarray | None:
-    """A hash of what an image looks like: where its brightness rises from left to right.
+    """Compute a perceptual hash of an image: where its brightness rises from left to right (difference hash).
 
     Returns:
         Shape (64,), bool; None if the image cannot be read.

@@ -1,4 +1,4 @@
-"""Write `report.html` of a finished run."""
+"""Writer of a finished run's `report.html`, and of the CSV files beside it."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from .run_folder import read_run
 
 log = logging.getLogger(__name__)
 NAME, LEAST_SURE, DOUBTFUL = "report.html", "least_sure.csv", "doubtful_names.csv"
-LISTED = 200  # most images that are listed as the least sure ones; of few images a tenth is
+LISTED = 200  # upper bound of the images in least_sure.csv; below it, a tenth of all images, but at least `UNSURE`
 
 
 def write_report(folder: Path) -> Path:
-    """Write the report of a finished run into its folder, and lists of least sure images and of doubtful names.
+    """Write a finished run's report into its folder, with lists of its least sure images and its doubtful names.
 
-    Earlier ones are replaced.
+    Existing files are replaced.
 
     Args:
         folder: Output folder of the run.
 
     Returns:
-        Path of the page.
+        Path of `report.html`.
 
     Raises:
         UserError: If the folder holds no finished run, or a file in it is damaged.
     """
     run = read_run(folder)
     unsure = least_sure(run, min(LISTED, max(UNSURE, len(run.images) // 10)))
-    if len(unsure):  # first: the page names the files that are there
+    if len(unsure):  # written before the page, which links to the files that exist
         write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
     signals = measured(run)
     doubtful = [(run.classes[suspect.label], "; ".join(suspect.reasons)) for suspect in suspects(signals or [])]
@@ -49,7 +49,7 @@ def write_report(folder: Path) -> Path:
 
 
 def warn_of_report(error: Exception) -> None:
-    """Say that there is no report, and why: in a line where the user can mend it, else with the traceback."""
+    """Log that the report could not be written: with a one-line reason for a user error, else with the traceback."""
     mistake = as_user_error(error)
     reason = f" ({mistake.line})" if mistake else ""
     log.warning("The report could not be written%s; all other files are there", reason, exc_info=not mistake)
