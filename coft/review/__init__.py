@@ -1,1 +1,1 @@
-"""A local page on which a person mends the classes of a finished run, and no label of an image is asked for."""
+"""A local web page for editing the classes of a finished run. No image has to be labelled."""

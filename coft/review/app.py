@@ -1,4 +1,4 @@
-"""The answers to what the page of a review asks for. HTTP itself is in `server`."""
+"""Request handling of a review's page. The HTTP layer is in `server`."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ RESOURCES = {
     "draft.js": ("text/javascript", TEMPLATES / "draft.js"),
     "review.js": ("text/javascript", TEMPLATES / "review.js"),
 }
-SIDE, QUALITY = 144, 70  # pixels of the longer side of a picture, and quality of its WEBP
-REMEMBERED = 4_000  # pictures that are cached
+SIDE, QUALITY = 144, 70  # longer side of a picture in pixels, and its WebP quality
+REMEMBERED = 4_000  # size of the picture cache
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the server.
+    """HTTP response.
 
     Attributes:
         status: HTTP status.
         kind: MIME type of the content.
-        content: The body.
-        lasting: Whether a browser may cache it.
+        content: Body.
+        lasting: Whether a browser may cache the response.
     """
 
     status: int
@@ -54,23 +54,23 @@ class Answer:
 
 
 def as_json(content: Any, status: int = 200) -> Answer:
-    """An answer in JSON."""
+    """Return a JSON response."""
     return Answer(status, "application/json", json.dumps(content).encode("ascii"))
 
 
 def refused(status: int, reason: str) -> Answer:
-    """An answer that says what is wrong."""
+    """Return an error response with its reason, as JSON."""
     return as_json({"error": reason}, status)
 
 
 class Review:
-    """A review of a run: it answers what a page may ask for.
+    """Review of a run, which answers the requests of its pages.
 
     Args:
-        reviewed: The run.
-        zero_shot: Zero-shot CLIP on its images.
-        file: The file that classes are written to. A page in another window gets another file.
-        done: Called when the person is done.
+        reviewed: Run under review.
+        zero_shot: Zero-shot CLIP on the run's images.
+        file: File that the classes are written to. Every further page (browser window) that saves gets a new file.
+        done: Callback for when the user ends the review.
     """
 
     def __init__(self, reviewed: Reviewed, zero_shot: ZeroShot, file: ClassesFile, done: Callable[[], None]) -> None:
@@ -85,11 +85,11 @@ class Review:
         self.picture = lru_cache(REMEMBERED)(self._picture)
 
     def get(self, name: str, nonce: str) -> Answer | None:
-        """Answer a GET request; None if there is nothing of this name.
+        """Answer a GET request; None for an unknown name.
 
         Args:
-            name: The part of the path after the token.
-            nonce: The nonce of the page's scripts and styles.
+            name: Part of the URL path after the token.
+            nonce: CSP nonce of the page's scripts and styles.
         """
         if name == "":
             return Answer(200, "text/html", self.page(nonce))
@@ -104,11 +104,11 @@ class Review:
         return None
 
     def post(self, name: str, content: Any) -> Answer | None:
-        """Answer a POST request; None if there is nothing of this name.
+        """Answer a POST request; None for an unknown name.
 
         Args:
-            name: The part of the path after the token.
-            content: The JSON that was sent.
+            name: Part of the URL path after the token.
+            content: Decoded JSON body of the request.
         """
         if name not in self.posts:
             return None
@@ -120,10 +120,10 @@ class Review:
     # ---------------------------------------------------------------- what is seen
 
     def page(self, nonce: str) -> bytes:
-        """The page without its classes, for which it asks later.
+        """Render the page. Its classes are not in it: the page requests them from `state`.
 
         Args:
-            nonce: The nonce of its scripts and styles.
+            nonce: CSP nonce of its scripts and styles.
         """
         run = self.reviewed.run
         content = {
@@ -136,7 +136,7 @@ class Review:
         return environment(TEMPLATES).get_template("review.html").render(content).encode("utf-8", errors="replace")
 
     def state(self) -> dict[str, Any]:
-        """The classes of the run with names, counts, images and shares, the suggestions, and a number for the page."""
+        """Return the classes with names, counts, images and shares, the suggestions, and the number of a new page."""
         reviewed = self.reviewed
         shown_images, counts = reviewed.shown_images(), reviewed.counts()
         effect = self.zero_shot.effect(reviewed.classes)
@@ -159,23 +159,23 @@ class Review:
     # ---------------------------------------------------------------- what is done
 
     def effect(self, content: Any) -> dict[str, Any]:
-        """The shares and images that zero-shot CLIP gives to the classes of a draft."""
+        """Return the share and images that zero-shot CLIP assigns to each class of a draft."""
         return asdict(self.zero_shot.effect(classes_from_draft(_parts(content, "classes")[0], self.reviewed.classes)))
 
     def split(self, content: Any) -> dict[str, Any]:
-        """The images of a class in two groups."""
+        """Split the images of a class into two groups."""
         (label,) = _parts(content, "label")
         if type(label) is not int or not 0 <= label < len(self.reviewed.classes.names):
             raise UserError("label: expected the number of a class")
         return {"halves": [{"count": len(h), "images": h[:OF_HALF]} for h in self.reviewed.halves(label)]}
 
     def save(self, content: Any) -> dict[str, Any]:
-        """Write the classes of a draft to a file. Answers with the file and the command that trains with it."""
+        """Write the classes of a draft to a file. Returns the file, the command that trains with it, and a notice."""
         draft, page = _parts(content, "classes", "page")
         if type(page) is not int:
             raise UserError("page: expected its number")
         classes = classes_from_draft(draft, self.reviewed.classes)
-        self.zero_shot.effect(classes)  # refuses names that are too long for the text encoder
+        self.zero_shot.effect(classes)  # raises if a name is too long for the text encoder
         with self.saving:
             earlier_path, file = self.file.path, self.files.get(page)
             is_new_file = file is None and bool(self.files)
@@ -197,7 +197,7 @@ class Review:
 
 
 def empty_picture() -> Image.Image:
-    """The picture in place of an image that cannot be read."""
+    """Return the placeholder for an image that cannot be read."""
     image = Image.new("RGB", (SIDE, SIDE), "#777777")
     ImageDraw.Draw(image).text((SIDE / 2, SIDE / 2), "cannot be read", "white", anchor="mm")
     return image

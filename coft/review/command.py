@@ -38,7 +38,7 @@ def _port(text: str) -> int:
 
 
 def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[str], Path] = Path) -> int:
-    """Serve the page until the person is done.
+    """Serve the page until the user ends the review.
 
     Args:
         argv: Arguments of the command.
@@ -49,7 +49,7 @@ def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[s
         The exit code.
 
     Raises:
-        UserError: If the run cannot be reviewed, or the port is taken.
+        UserError: If an argument is wrong, the run cannot be reviewed, or the port is taken.
     """
     args = make_parser(program, resolve).parse_args(argv)
     check_replaced("--to", args.to, (".txt",))

@@ -1,4 +1,4 @@
-"""The classes that a page sends, and the file that they are written to."""
+"""Class drafts that a page sends, and the file that they are written to."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from coft.core.forms import List, Misfit, Text
 from coft.core.outside import read_bytes
 from coft.engine.class_names import BAR, MOST_BYTES, Classes, given_classes, write_classes
 
-MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # classes, names of a class, characters of a name
-FORM = List(List(Text(LONGEST), 1, MOST_NAMES), 2, MOST_CLASSES)  # of each class its name, then synonyms
+MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # upper bounds: classes, names per class, characters per name
+FORM = List(List(Text(LONGEST), 1, MOST_NAMES), 2, MOST_CLASSES)  # for each class its name, then its synonyms
 
 
 def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
-    """Check the classes that a page has sent.
+    """Validate the classes that a page has sent, and return them.
 
     Args:
-        content: A list with a list of names for each class: its name, then its synonyms.
-        run_classes: The classes of the run. A class that keeps its name keeps its descriptions.
+        content: List with a list of names for each class: its name, then its synonyms.
+        run_classes: Classes of the run. A class that keeps its name keeps its descriptions.
 
     Raises:
-        UserError: If the content has another form, or no classifier can be built on the names.
+        UserError: If the content has another form, or if no classifier can be built from the names.
     """
     try:
         FORM.check(content, "classes")
@@ -40,11 +40,11 @@ def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
 
 
 class ClassesFile:
-    """The file that reviewed classes are written to. It is new, and later only this review may replace it.
+    """File that reviewed classes are written to. It must be new, and is later replaced only if it has not been changed.
 
     Args:
-        folder: Output folder of the run. Without a path the file is `classes-2.txt` there, or the next free number.
-        path: A file that does not exist.
+        folder: Output folder of the run. Without a path, the file is `classes-2.txt` in it, or the next free number.
+        path: Path of a file that does not exist; None for the default.
 
     Raises:
         UserError: If the path exists.
@@ -56,13 +56,13 @@ class ClassesFile:
             raise UserError(f"--to {path}: exists already, and stays as it is; give another name")
 
     def write(self, classes: Classes) -> str:
-        """Write classes.
+        """Write classes to the file, or to a new one if the file has been changed since the last write.
 
         Args:
             classes: The classes.
 
         Returns:
-            A sentence if the earlier file had changed and a new one was begun; else "".
+            Notice about a file that had changed; else "".
 
         Raises:
             UserError: If the file cannot be written.
@@ -85,7 +85,7 @@ class ClassesFile:
         return notice
 
     def _claim(self, path: Path | None) -> Path:
-        """Create an empty file: at the path, or under the first free name in the folder."""
+        """Create an empty file at the path, or under the first free name in the folder, and return its path."""
         candidates: Sequence[Path] = [path] if path else [self.folder / f"classes-{n}.txt" for n in range(2, 10_000)]
         for candidate in candidates:
             try:

@@ -1,4 +1,4 @@
-"""The command that repeats a run with other classes and another output folder."""
+"""Shell command that repeats a run with other classes and another output folder."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from coft.report.formatting import common_folder
 from .reviewed import Reviewed
 
 SCRIPTS = {"CoFT": "coft.sh", "CoFTPlus": "coft_plus.sh"}
-FLAGS = {"SEED", "TRAINER.NAME", "MODEL.BACKBONE.NAME"}  # keys that are given by a flag
+FLAGS = {"SEED", "TRAINER.NAME", "MODEL.BACKBONE.NAME"}  # keys that the command sets by a flag or by its method
 
 
 def command_with(reviewed: Reviewed, classes: Path) -> str:
     """Build the command.
 
     Args:
-        reviewed: The run.
-        classes: File of the new classes.
+        reviewed: Run under review.
+        classes: File with the new classes.
 
     Raises:
-        UserError: If the run was not of CoFT or CoFT+.
+        UserError: If the run's trainer is neither CoFT nor CoFT+, or a setting has control characters.
     """
     trainer = str(reviewed.config.get("TRAINER.NAME"))
     method = next((name for name, spec in METHODS.items() if spec.trainer == trainer), None)
@@ -54,7 +54,7 @@ def command_with(reviewed: Reviewed, classes: Path) -> str:
 
 
 def other_settings(spec: MethodSpec, config: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of a run that are not defaults, by full name."""
+    """Return a run's settings that differ from their defaults, by full name, without `FREE_KEYS` and `FLAGS`."""
     backbone = str(config["MODEL.BACKBONE.NAME"])
     defaults = flatten(settle(spec, backbone, 1, "", {}))
     ignored = FREE_KEYS | FLAGS
@@ -66,7 +66,7 @@ def other_settings(spec: MethodSpec, config: Mapping[str, Any]) -> dict[str, str
 
 
 def _script(name: str) -> str:
-    """Path of a script of this checkout. An installed package has no scripts: there it is the path in the README."""
+    """Return the path of a script in this checkout; a relative path if the package is installed without scripts."""
     path = Path(__file__).resolve().parents[2] / "scripts" / name
     return str(path) if path.is_file() else f"scripts/{name}"
 
@@ -76,5 +76,5 @@ def _text(value: Any) -> str:
 
 
 def _free_folder(folder: Path) -> Path:
-    """A folder that does not exist, beside that of the run."""
+    """Return the path of a new folder beside the run's folder."""
     return next(path for n in range(2, 10_000) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())

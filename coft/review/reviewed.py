@@ -1,4 +1,4 @@
-"""A finished run under review: its classes, what may be wrong with them, and images that show it."""
+"""A finished run under review: its classes, suggestions to correct them, and example images."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from coft.report.image_facts import Evidence, centred_sample, evenly
 from coft.report.page import measured
 from coft.report.run_folder import RunFolder, read_run
 
-SHOWN = 12  # most pictures of a class
-OF_HALF = 12  # most pictures of half a class
+SHOWN = 12  # most pictures per class
+OF_HALF = 12  # most pictures per half of a class that is split
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A class that may be wrong, and what could be done about it.
+    """Suggestion to merge, split or drop a class.
 
     Attributes:
         label: Label of the class.
-        other: Label of the class that it could be merged into; its own if it could be split, -1 if dropped.
-        text: The reason, in a sentence.
+        other: Label of the class to merge it into; its own label to split it, -1 to drop it.
+        text: Reason, in one sentence.
     """
 
     label: int
@@ -39,14 +39,14 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A finished run of a user's own images.
+    """Finished run on a user's own images.
 
     Attributes:
-        run: The tables of the run.
-        evidence: What the run kept about its images.
-        config: The settings of the run, by full name.
-        classes: The classes of the run.
-        notices: Sentences about files that have changed since the run.
+        run: Tables of the run.
+        evidence: Facts that the run stored about its images.
+        config: Settings of the run, by full name.
+        classes: Classes of the run.
+        notices: Notices about files that have changed since the run.
     """
 
     run: RunFolder
@@ -56,7 +56,7 @@ class Reviewed:
     notices: list[str]
 
     def shown_images(self) -> dict[str, list[int]]:
-        """Some images of each class at the end, as rows of the table of images."""
+        """Return evenly spaced images of each class at the end of the run, as rows of the table of images."""
         groups = self.run.images.groupby("class", sort=False).indices
         members = {str(name): rows for name, rows in groups.items()}
         no_images = np.zeros(0, dtype=int)
@@ -65,12 +65,12 @@ class Reviewed:
         return dict(zip(self.classes.names, spread, strict=True))
 
     def counts(self) -> list[int]:
-        """Number of images of each class at the end."""
+        """Return the number of images of each class at the end of the run, by label."""
         counts = self.run.images["class"].value_counts()
         return [int(counts.get(name, 0)) for name in self.classes.names]
 
     def suggestions(self) -> list[Suggestion]:
-        """Classes that may be wrong: the most suspicious ones first, then those that have almost no images."""
+        """Return suggestions for classes that may be wrong: suspicious names first, then classes with few images."""
         signals, class_names, suggestions = measured(self.run), self.classes.names, list[Suggestion]()
         for suspect in names.suspects(signals or []):
             suggestions += _suggest(suspect, class_names)
@@ -87,10 +87,10 @@ class Reviewed:
             label: Label of the class.
 
         Returns:
-            Rows of the table of images, for each group; the larger group first.
+            Rows of the table of images for each group, the larger group first.
 
         Raises:
-            UserError: If the features of too few of its images are kept.
+            UserError: If features are stored for fewer than `names.AT_LEAST` of its images.
         """
         final_classes = self.run.images["class"].iloc[self.evidence.sample].to_numpy()
         members = np.flatnonzero(final_classes == self.classes.names[label])
@@ -105,7 +105,7 @@ class Reviewed:
 
 
 def _suggest(suspect: names.Suspect, class_names: list[str]) -> list[Suggestion]:
-    """What could be done about a suspicious class: merge or split it. Other reasons suggest nothing."""
+    """Return suggestions to merge or split a suspicious class. Other reasons give no suggestion."""
     label, rival, name = suspect.label, suspect.signals.rival, class_names[suspect.label]
     suggestions = {
         "another name fits better": lambda: Suggestion(
@@ -125,7 +125,8 @@ def read_reviewed(folder: Path) -> Reviewed:
         folder: Output folder of the run.
 
     Raises:
-        UserError: If it is no run, not finished or damaged, or if it kept no features of its images.
+        UserError: If there is no run, if it is not finished or damaged, if it is not on a user's own images, or if it
+            stored no features of its images.
     """
     run, config = read_run(folder), saved_config(folder) or {}
     if config.get("DATASET.NAME") != "Folder":
@@ -144,7 +145,7 @@ def read_reviewed(folder: Path) -> Reviewed:
 
 
 def _classes(folder: Path, class_names: list[str]) -> tuple[Classes, list[str]]:
-    """The classes with synonyms and descriptions, and a notice if the file that has them is not the run's any more."""
+    """Return the classes with synonyms and descriptions, and a notice if their file has changed since the run."""
     path = folder / CLASSES
     if not path.is_file():
         return Classes(class_names), []
@@ -159,7 +160,7 @@ def _classes(folder: Path, class_names: list[str]) -> tuple[Classes, list[str]]:
 
 
 def _changed(source: Any, classes: Classes) -> list[str]:
-    """A notice if the user's file of classes has changed since the run."""
+    """Return a notice if the user's file of classes has changed since the run."""
     if not isinstance(source, str) or not source or not is_file(Path(source)):
         return []
     try:

@@ -1,4 +1,4 @@
-"""Serve the page of a review until the person is done."""
+"""Serving of a review's page until the user ends the review."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .reviewed import Reviewed, read_reviewed
 from .server import Server
 from .zero_shot import ZeroShot
 
-LAST_SECONDS = 0.5  # for the last answer to reach the page
+LAST_SECONDS = 0.5  # delay of the shutdown, so that the last response reaches the page
 
 
 def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
-    """Serve the page until the person is done, and say what was saved.
+    """Serve the page until the user ends the review, and print what was saved.
 
     Args:
         run: Output folder of a finished run.
-        to: File that the classes are written to; None for one in the output folder.
+        to: File that the classes are written to; None for a new one in the output folder.
         port: Port of the page; 0 for a free one.
         browser: Whether to open a browser.
 
@@ -37,7 +37,7 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
         UserError: If the run cannot be reviewed, or the port is taken.
     """
     reviewed = read_reviewed(run)
-    command_with(reviewed, run)  # refuses a run that cannot be repeated before anybody works on it
+    command_with(reviewed, run)  # raises at once, not after the user's work, if the run cannot be repeated
     file = ClassesFile(run, to)
     zero_shot = zero_shot_of(reviewed)
     server = open_server(port)
@@ -59,13 +59,13 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
 
 
 def zero_shot_of(reviewed: Reviewed) -> ZeroShot:
-    """Zero-shot CLIP on the images of a run, with its backbone.
+    """Build zero-shot CLIP on the images of a run, with the run's backbone.
 
     Args:
-        reviewed: The run.
+        reviewed: Run under review.
 
     Raises:
-        UserError: If the run's model is damaged or of another version, or if the backbone has changed.
+        UserError: If the run's model is missing, damaged or of another version, or if the backbone has changed.
     """
     folder = find_model(reviewed.run.folder)
     description = description_of(folder)
@@ -78,7 +78,7 @@ def open_server(port: int) -> Server:
     """Open the server.
 
     Args:
-        port: The port; 0 for a free one.
+        port: Port; 0 for a free one.
 
     Raises:
         UserError: If the port cannot be opened.

@@ -1,7 +1,7 @@
-"""The local server of a review: one machine, one token, one origin.
+"""The local HTTP server of a review: one machine, one token, one origin.
 
-A request must have the token of the address. Requests that pages of other sites send are refused by the headers Host,
-Origin and Sec-Fetch-Site. No part of a request is ever used as the path of a file.
+The URL path of a request must begin with the server's secret token. Requests from pages of other sites are refused by
+the headers Host, Origin and Sec-Fetch-Site. No part of a request is ever used as a file path.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .app import Answer, Review, refused
 
 log = logging.getLogger(__name__)
 HERE = "127.0.0.1"
-LARGEST = 4 << 20  # most bytes that a page may send
-SECONDS = 30  # in which a request has to come, whole
-ONE_SITE = ("same-origin", "none")  # Sec-Fetch-Site of a request of our page, and of an address that is typed in
+LARGEST = 4 << 20  # upper bound of a request body in bytes
+SECONDS = 30  # time limit for receiving a whole request
+ONE_SITE = ("same-origin", "none")  # Sec-Fetch-Site of a request from our page, and of a URL that is typed in
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -39,14 +39,14 @@ POLICY = (
 
 
 class Server(ThreadingHTTPServer):
-    """A server of one review that only this machine can reach.
+    """Server of one review, which only this machine can reach.
 
     Args:
-        port: The port; 0 for a free one.
+        port: Port; 0 for a free one.
 
     Attributes:
-        token: Secret part of the address.
-        review: The review that is served; set before serving.
+        token: Secret first part of the URL path.
+        review: Review that is served; must be set before serving.
     """
 
     daemon_threads = True
@@ -59,16 +59,16 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Address of the page."""
+        """URL of the page."""
         return f"http://{HERE}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a broken connection for debugging only: it harms nobody."""
+        """Log a failed request, such as a broken connection, at debug level only, since it is harmless."""
         log.debug("a request failed", exc_info=True)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Checks a request and passes it on to the review."""
+    """Handler that checks a request and passes it on to the review."""
 
     server: Server
     timeout = SECONDS
@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "review", ""
 
     def handle(self) -> None:
-        """Answer a request, which comes whole before its time is over, however slowly that passes byte by byte."""
+        """Answer a request, and stop reading after `SECONDS`, since `timeout` restarts with every byte received."""
         over = threading.Timer(SECONDS, self._end)
         over.daemon = True
         over.start()
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
             over.cancel()
 
     def _end(self) -> None:
-        with suppress(OSError):  # it is closed already
+        with suppress(OSError):  # the connection may be closed already
             self.connection.shutdown(socket.SHUT_RD)
 
     def do_GET(self) -> None:
@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
     # ---------------------------------------------------------------- checks
 
     def _refusal(self, is_post: bool = False) -> Answer | None:
-        """The answer that refuses a request; None if the request is allowed."""
+        """Return the response that refuses a request; None if the request is allowed."""
         hosts, origin = self.headers.get_all("Host") or [], self.headers.get("Origin")
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
             return refused(403, "another host")
@@ -126,11 +126,11 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _name(self) -> str:
-        """The part of the path after the token."""
+        """Return the part of the URL path after the token."""
         return self.path[1:].partition("/")[2]
 
     def _content(self) -> tuple[Any, Answer | None]:
-        """The JSON of a request, or the answer that refuses it."""
+        """Return the decoded JSON body of a request and None, or None and the response that refuses it."""
         if self.headers.get_content_type() != "application/json" or self.headers.get("Transfer-Encoding"):
             return None, refused(415, "expected JSON, in one piece")
         length = self.headers.get("Content-Length", "")
@@ -161,4 +161,4 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: the lines would contain the token."""
+        """Log nothing, since the lines would contain the token."""

@@ -1,4 +1,4 @@
-"""How zero-shot CLIP would classify the images if the classes had other names. No label is needed."""
+"""Zero-shot CLIP's predictions for a run's images under edited class names. No label is needed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from coft.backbones.prompts import ensemble_features
 from coft.engine.class_names import Classes
 from coft.report.image_facts import Evidence, evenly
 
-SHOWN = 8  # most pictures of the images that a class gets
-REMEMBERED = 10_000  # most text features that are cached
+SHOWN = 8  # most images shown per class
+REMEMBERED = 10_000  # size of the cache of text features
 
-Names = tuple[str, ...]  # the name of a class and its synonyms
+Names = tuple[str, ...]  # name of a class, then its synonyms
 
 
 @dataclass(frozen=True)
 class Effect:
-    """How zero-shot CLIP classifies the images with some classes.
+    """Zero-shot CLIP's predictions for the images, given some classes.
 
     Attributes:
-        shares: Share of the images that each class gets; the sum is 1.
-        images: Some of the images that each class gets, as rows of the run's table of images.
+        shares: Share of the images that are predicted as each class, by label; they sum to 1 but for rounding.
+        images: Evenly spaced images that are predicted as each class, as rows of the run's table of images.
     """
 
     shares: list[float]
@@ -35,13 +35,13 @@ class Effect:
 
 
 class ZeroShot:
-    """Zero-shot CLIP on the images whose features a run has kept.
+    """Zero-shot CLIP on the images whose features a run has stored.
 
-    A class that the draft leaves as it was keeps the text features of the run, which include its descriptions.
+    A class whose name and synonyms are unchanged keeps the run's text features, which include its descriptions.
 
     Args:
-        evidence: What the run kept about its images.
-        classes: The classes of the run.
+        evidence: Facts that the run stored about its images.
+        classes: Classes of the run.
         clip_model: The frozen CLIP.
         templates: Prompt templates with one "{}" each.
     """
@@ -55,13 +55,13 @@ class ZeroShot:
         self.lock = threading.Lock()  # one request at a time encodes text
 
     def effect(self, classes: Classes) -> Effect:
-        """Classify the images with these classes.
+        """Classify the images with other classes.
 
         Args:
             classes: The classes.
 
         Raises:
-            UserError: If a name is longer than the text encoder reads.
+            UserError: If a name is too long for the text encoder.
         """
         text = torch.stack(self._text(names_of(classes)))
         labels = torch.cat([(rows @ text.t()).argmax(dim=1) for rows in self.features.split(4096)]).numpy()
@@ -87,5 +87,5 @@ class ZeroShot:
 
 
 def names_of(classes: Classes) -> list[Names]:
-    """The name of each class with its synonyms."""
+    """Return the name of each class with its synonyms, by label."""
     return [(name, *classes.synonyms.get(name, ())) for name in classes.names]
