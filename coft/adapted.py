@@ -131,7 +131,7 @@ class Adapted:
             torch.zeros(1, device=computes_on).item()
         except (RuntimeError, AssertionError, TypeError) as error:
             reason = str(error).split("\n")[0][:200]
-            raise UserError(f"device {device!r} cannot be had ({reason}); give 'cpu' or 'cuda'") from error
+            raise UserError(f"device {device!r} is not available ({reason}); give 'cpu' or 'cuda'") from error
         try:
             labels = read_labels(place / LABELS)
         except MISSING:
@@ -199,7 +199,7 @@ class Adapted:
             UserError: If the run has no folder, or is incomplete.
         """
         if self.folder is None:
-            raise UserError("report: the run has left nothing to show; give coft.adapt an output folder")
+            raise UserError("report: the run has no output folder; give coft.adapt an output folder")
         return write_report(self.folder)
 
 

@@ -82,7 +82,9 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
         except Misfit as error:
             raise UserError(f"{error}; give settings by their names") from error
         if reserved := sorted(settings.keys() & inspect.signature(adapt).parameters.keys()):
-            raise UserError(f"settings has {reserved[0]!r}, which is no setting; it is an argument, or of fit")
+            raise UserError(
+                f"settings has {reserved[0]!r}, which is not a setting but an argument of the classifier or of fit"
+            )
         options = {"method": self.method, **settings}
         args = X, self.classes, self.backbone, self.output, self.random_state, self.progress
         self.adapted_ = adapt(*args, **options)

@@ -193,7 +193,7 @@ class MethodTrainer(TrainerX):
         introduce(self.session)
         if not self.start_epoch and self.cfg.TRAIN.PHASE1_FROM:
             self.start_epoch = take_phase1(self)
-        there = {"the epoch to go on with": self.start_epoch}
+        there = {"the epoch to resume at": self.start_epoch}
         processes.check_same(self.world, there, "choose an --output-dir on a disk that all machines share")
         self.engine.resumed() if self.start_epoch else self.engine.begin()
         tell_time(self.session, self.start_epoch)
@@ -204,7 +204,7 @@ class MethodTrainer(TrainerX):
         """Prepare the epoch: pseudo-labels and batches."""
         self.session.course.begin(self.epoch)
         self.train_loader_x = self.engine.begin_epoch(self.epoch)
-        self.pace.lap(f"what comes before epoch {self.epoch + 1}")
+        self.pace.lap(f"the preparation of epoch {self.epoch + 1}")
 
     def run_epoch(self) -> None:
         """Run an epoch as Dassl does, timed, and with profiling if it is on."""

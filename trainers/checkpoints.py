@@ -106,7 +106,7 @@ def last_epoch(directory: Path, names: Sequence[str]) -> int | None:
         if not (directory / name / "model-best.pth.tar").exists() and pointer.is_file():
             last = read_text(pointer, 4096).strip().rpartition("-")[2]
             if not (last.isdecimal() and len(last) < 10):
-                raise UserError(f"{pointer}: names no checkpoint; give --load-epoch")
+                raise UserError(f"{pointer}: names no checkpoint; pass --load-epoch")
             return int(last)
     return None
 
@@ -124,12 +124,15 @@ def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -
             belongs to another run, or has weights that are not finite.
     """
     if epoch > trainer.max_epoch:
-        raise UserError(f"checkpoint in {directory}: is of epoch {epoch}, of {trainer.max_epoch}; give another folder")
+        raise UserError(
+            f"checkpoint in {directory}: is from epoch {epoch}, but the run has {trainer.max_epoch} epochs; "
+            f"give another folder"
+        )
     if epoch:
         check_kept_identity(trainer, Path(directory))
         check_models(trainer.method.models, f"checkpoint in {directory}", OF_CHECKPOINT)
     elif trainer.cfg.RESUME:
-        raise UserError(f"--resume {trainer.cfg.RESUME}: holds no epoch to go on from; give a run's output folder")
+        raise UserError(f"--resume {trainer.cfg.RESUME}: has no checkpoint to resume from; give a run's output folder")
 
 
 def keep_identity(trainer: Any) -> None:

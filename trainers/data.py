@@ -104,7 +104,9 @@ def unlabeled_data(cfg: Any, dataset: Any, trainer: str) -> list[Datum]:
     if which != "all":
         log.warning("DATASET.SUBSAMPLE_CLASSES %s leaves out images of other classes, by their labels", which)
     if cfg.DATASET.RATIO > 1:
-        log.warning("DATASET.RATIO %g draws the unlabeled images by their labels: an experiment", cfg.DATASET.RATIO)
+        log.warning(
+            "DATASET.RATIO %g samples the unlabeled images by their labels; for experiments only", cfg.DATASET.RATIO
+        )
     return list(dataset.train_u or dataset.train_x)
 
 

@@ -28,7 +28,7 @@ def check_fork(spec: MethodSpec, cfg: Any) -> None:
     folder = cfg.TRAIN.PHASE1_FROM
     saved, present = saved_config(Path(folder)), flatten(parse_yaml(cfg.dump()))
     if saved is None:
-        raise UserError(f"TRAIN.PHASE1_FROM {folder}: holds no run; give the output folder of one")
+        raise UserError(f"TRAIN.PHASE1_FROM {folder}: contains no run; give the output folder of one")
     if key := phase1_difference(saved, present):
         raise UserError(
             f"TRAIN.PHASE1_FROM {folder}: {key} is {saved.get(key)!r} there, {present.get(key)!r} here, and Phase I "
@@ -87,4 +87,4 @@ def _as_coft(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def unfinished(folder: str) -> UserError:
     """Return the error for a run to fork from that has not finished Phase I."""
-    return UserError(f"TRAIN.PHASE1_FROM {folder}: has not finished Phase I; let it go on until then")
+    return UserError(f"TRAIN.PHASE1_FROM {folder}: has not finished Phase I; resume it first")

@@ -114,7 +114,7 @@ def _torchscript(path: Path, trust_jit: bool) -> Tensors:
     digest = file_sha256(path, *version_of(path))
     if digest not in openai_digests and not trust_jit:
         raise UserError(
-            f"backbone {path}: a TorchScript archive is a program, and this is none of OpenAI's (SHA-256 "
+            f"backbone {path}: a TorchScript archive can execute code, and this is not one of OpenAI's (SHA-256 "
             f"{digest[:12]}...); save its state_dict(), or set MODEL.BACKBONE.TRUST_JIT True if you trust it"
         )
     with warnings.catch_warnings():

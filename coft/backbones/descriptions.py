@@ -76,7 +76,7 @@ def dataset_descriptions(dataset: str) -> Descriptions:
     if stem is None:
         raise UserError(
             f"no descriptions of the classes of {dataset}: {did_you_mean(dataset, stems.values())}; "
-            f"have them written by: bash scripts/describe.sh --classes FILE"
+            f"generate them with: bash scripts/describe.sh --classes FILE"
         )
     return load_descriptions(FOLDER / f"{stem}.json")
 
@@ -101,12 +101,12 @@ def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | No
         try:
             return dataset_descriptions(name)
         except UserError as error:
-            log.warning("Training goes on without descriptions: %s", error)
+            log.warning("Training continues without descriptions: %s", error)
             return None
     if not sentences_by_name:
         log.warning(
-            "Training goes on without descriptions: your classes have none; write them into the file of --classes, "
-            "with tabs before them, or have them written by: bash scripts/describe.sh --classes FILE"
+            "Training continues without descriptions: your classes have none; write them into the file of --classes, "
+            "with tabs before them, or generate them with: bash scripts/describe.sh --classes FILE"
         )
     return user_descriptions(dataset, template)
 
@@ -178,11 +178,11 @@ def check_sentences(sentences: Any, where: str) -> None:
     try:
         SENTENCES.check(sentences, where)
     except Misfit as error:
-        raise UserError(f"{error}; mend it") from error
+        raise UserError(f"{error}; correct it") from error
     keys = set()
     for sentence in sentences:
         if class_key(sentence) in keys:
-            raise UserError(f"{where}: the sentence {sentence!r} stands there twice; remove one")
+            raise UserError(f"{where}: the sentence {sentence!r} is listed twice; remove one")
         keys.add(class_key(sentence))
         if num_tokens(sentence) > MAX_TOKENS:
             raise UserError(

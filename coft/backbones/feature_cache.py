@@ -66,7 +66,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
         return None
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)[:100]
-    log.warning("Image features in %s are damaged (%s) and are computed anew", path, reason)
+    log.warning("Image features in %s are damaged (%s) and will be computed again", path, reason)
     return None
 
 

@@ -202,6 +202,6 @@ def check_openai(name: str) -> None:
     actual = file_sha256(target, *version_of(target))
     if actual != digest:
         raise UserError(
-            f"backbone {target}: is none of OpenAI's files (SHA-256 {actual[:12]}..., expected {digest[:12]}...); "
+            f"backbone {target}: does not match OpenAI's file (SHA-256 {actual[:12]}..., expected {digest[:12]}...); "
             f"remove it, and it is downloaded again from {url}"
         )

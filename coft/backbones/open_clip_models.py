@@ -126,7 +126,7 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
             model: Any = (open_clip.CustomTextCLIP if has_text_module else open_clip.CLIP)(**config)
     except Exception as error:  # open_clip and timm raise exceptions of any type on wrong values
         raise UserError(
-            f"backbone {name}: open_clip cannot build its model_cfg ({_first_line(error)}); mend it, or take a newer "
+            f"backbone {name}: open_clip cannot build its model_cfg ({_first_line(error)}); correct it, or upgrade "
             f"open_clip"
         ) from error
     _disable_dropout(model)

@@ -154,7 +154,7 @@ def source_of(name: str) -> Source:
 
 def _from_disk(name: str, path: Path) -> Source:
     if not path.exists():
-        hint = "check it out again" if name in ALIASES else "give a folder as open_clip writes it"
+        hint = "restore it from the repository" if name in ALIASES else "give a folder as open_clip writes it"
         raise UserError(f"backbone {name}: {path} is not there; {hint}")
     folder = path if path.is_dir() else path.parent
     beside = path.with_suffix(".json") if path.is_file() else path
@@ -170,7 +170,7 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
         content: dict[str, Any] = read_json(path, MOST_BYTES)
         FORM.check(content)
     except Misfit as error:
-        raise UserError(f"backbone {name}: {path}: {error}; give what open_clip writes") from error
+        raise UserError(f"backbone {name}: {path}: {error}; expected a config as open_clip writes it") from error
     except (OSError, ValueError) as error:
         raise UserError(f"backbone {name}: {path} cannot be read ({error}); copy it again") from error
     return content
@@ -199,7 +199,9 @@ def _from_registry(name: str) -> Source:
     if not tags:
         raise UserError(f"backbone {name}: open_clip has no weights for {model}; give a folder: {PREFIX}FOLDER")
     if not tag:
-        raise UserError(f"backbone {name}: which weights? Write {PREFIX}{model}/{tags[0]}; known are {', '.join(tags)}")
+        raise UserError(
+            f"backbone {name}: no weights are named; write {PREFIX}{model}/{tags[0]}; available are {', '.join(tags)}"
+        )
     pretrained = open_clip.get_pretrained_cfg(model, tag)
     if not pretrained:
         raise UserError(f"backbone {name}: open_clip has no weights {tag!r} for {model}; {did_you_mean(tag, tags)}")

@@ -80,7 +80,7 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
     except Exception as error:  # from transformers, huggingface_hub or the network
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = f"put its files (tokenizer.json ...) into {source.folder}" if source.folder else "go online once"
-        raise UserError(f"backbone {source.name}: its tokenizer cannot be had ({reason[:200]}); {remedy}") from error
+        raise UserError(f"backbone {source.name}: its tokenizer cannot be loaded ({reason[:200]}); {remedy}") from error
 
 
 def check_text(name: str, model: Any) -> None:

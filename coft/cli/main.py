@@ -28,7 +28,7 @@ Fine-tune CLIP to your images without a single label.
 commands:
 {commands}
 
-coft COMMAND --help says what a command takes, coft --version which this is."""
+coft COMMAND --help shows the options of a command, coft --version the version."""
 
 
 def _checkout_command(name: str) -> Command:
@@ -91,7 +91,7 @@ def settings(argv: Sequence[str]) -> int:
         "word", nargs="?", default="", metavar="WORD", help="list only settings whose line contains this word"
     )
     parser.add_argument("--method", default="coft", choices=METHODS, help="default: coft")
-    parser.add_argument("--backbone", default="photo", help="show the values for this backbone; default: photo")
+    parser.add_argument("--backbone", default="photo", help="backbone whose default values are shown; default: photo")
     args = parser.parse_args(argv)
     spec = spec_of(args.method)
     values = flatten(settle(spec, args.backbone, 1, "", {}).tree())
@@ -127,8 +127,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),
     "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
     "report": (report, "report.html of a finished run, anew"),
-    "review": (_review, "mend the classes of a finished run on a local page: rename, merge, split, synonyms"),
-    "settings": (settings, "what coft adapt can be told by NAME=VALUE, with defaults"),
+    "review": (_review, "correct the classes of a finished run on a local page: rename, merge, split, synonyms"),
+    "settings": (settings, "list the settings of coft adapt (NAME=VALUE) with their defaults"),
     "run": (_checkout_command("run"), "any trainer on a data set of Dassl's registry (needs a checkout)"),
     "compare": (_checkout_command("compare"), "methods side by side on benchmarks (needs a checkout)"),
     "data": (_checkout_command("data"), "get the data sets of the benchmarks (needs a checkout)"),

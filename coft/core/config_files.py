@@ -53,7 +53,7 @@ def read_config(flag: str, path: str) -> dict[Any, Any]:
         content = yaml.load(_text(flag, Path(path)), Loader)
         check_aliases(content)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: no YAML that can be read ({reason(error)}); mend it") from error
+        raise UserError(f"{path}: no YAML that can be read ({reason(error)}); correct it") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply; {EXAMPLE}") from error
     except ValueError as error:

@@ -36,7 +36,7 @@ class Input:
     )
     transforms: tuple[str, ...] = setting(
         ("random_resized_crop", "random_flip", "normalize"),
-        "augmentation of labelled images, and of the test what has no chance in it",
+        "augmentation of labelled images; its deterministic parts are used for test images, too",
         choices=TRANSFORMS,
     )
     no_transform: bool = setting(False, "Dassl's: leave images as files, which CLIP does not read", choices=(False,))
@@ -70,7 +70,7 @@ class Input:
     cache_mb: int = setting(
         512, "MB of decoded unlabeled images that stay in memory, at most", at_least=0, free=True, adapt=True
     )
-    augment: str = setting("natural", "what the pictures are, which says how to augment", choices=PICTURES, adapt=True)
+    augment: str = setting("natural", "kind of images, which selects the augmentation", choices=PICTURES, adapt=True)
 
     def misfits(self) -> Iterator[tuple[str, str]]:
         """Yield keys with invalid values. A blur kernel has an odd width, and mirrors less than the image's size."""
@@ -94,7 +94,7 @@ class Dataset:
     subsample_classes: str = setting("all", "all classes, the first half, or the rest", choices=("all", "base", "new"))
     unlabeled: str = setting("train", "which images are the unlabeled ones", choices=("train", "train+val", "test"))
     num_unlabeled: int = setting(0, "unlabeled images to take, chosen by content; 0: all", at_least=0)
-    pool: int = setting(1, "which NUM_UNLABELED images: 1 the first, 2 the next, which are others", at_least=1)
+    pool: int = setting(1, "which disjoint subset of NUM_UNLABELED images: 1 is the first, 2 the next", at_least=1)
     ratio: float = setting(1.0, "for experiments: commonest class by rarest in the pool, drawn by labels", at_least=1.0)
     num_test: int = setting(0, "test images to take, chosen by content; 0: all", at_least=0)
     domain: str = setting("photo", "PACSDomain: photo, art_painting, cartoon or sketch")

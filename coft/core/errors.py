@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         longer = [name for name in self._option_string_actions if name.startswith(flag)]
         flags = longer or self._option_string_actions
         meant = nearest(flag, flags) if message.startswith("unrecognized") else ""
-        hint = f"did you mean {meant}?" if meant else f"{self.prog} --help says what there is"
+        hint = f"did you mean {meant}?" if meant else f"{self.prog} --help lists what is available"
         raise UserError(f"{message}; {hint}")
 
 

@@ -27,7 +27,7 @@ OF_THE_MACHINE = {  # part of a RuntimeError's message: explanation for the user
 }
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and give the same command again"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see to its permissions, or choose another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or choose another place"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "give a shorter path"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n), or take fewer workers"),
 }

@@ -56,7 +56,7 @@ def ensure_folder(path: Path, flag: str) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{flag} {path}: no folder can be there ({error.strerror}); choose another") from error
+        raise UserError(f"{flag} {path}: the folder cannot be created ({error.strerror}); choose another") from error
 
 
 def check_room(folder: Path) -> None:
@@ -134,7 +134,7 @@ def remedy(error: Exception) -> str:
     """Return what the user can do about an error in writing."""
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         return "choose a folder where you may write, or change its permissions"
-    return "see to the disk"
+    return "check the disk"
 
 
 @contextmanager

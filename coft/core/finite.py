@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 
-DIVERGED = "training has diverged; lower OPTIM.LR, or look for settings or images that overflow"
+DIVERGED = "training has diverged; lower OPTIM.LR, or check for settings or images that overflow"
 
 
 def first_not_finite(tensors: Mapping[str, Any]) -> str:

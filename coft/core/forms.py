@@ -223,7 +223,7 @@ class List(Form):
             except Misfit as error:
                 raise error.within(f"[{number}]") from None
             if self.key and (key := self.key(entry)) in keys:
-                raise Misfit(f"{shown(key)} stands there twice; expected {self.expected}")
+                raise Misfit(f"{shown(key)} is listed twice; expected {self.expected}")
             if self.key:
                 keys.add(key)
 
@@ -273,7 +273,7 @@ class Record(Form):
         for name, entry in value.items():
             form = self.parts.get(name) or self.optional.get(name) or self.others
             if form is None or not self.names.takes(name):
-                raise Misfit(f"has {shown(name)}, which nothing is known of")
+                raise Misfit(f"has {shown(name)}, which is unknown")
             try:
                 form._compare(entry)
             except Misfit as error:

@@ -131,7 +131,7 @@ def _named_once(parts: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(parts)
     if len(record) < len(parts):
         names = Counter(name for name, _ in parts)
-        raise ValueError(f"{names.most_common(1)[0][0][:80]!r} stands there twice")
+        raise ValueError(f"{names.most_common(1)[0][0][:80]!r} is listed twice")
     return record
 
 

@@ -78,14 +78,14 @@ def join(store: Any = None, rank: int | None = None, size: int | None = None) ->
             store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"the processes do not find each other ({_first_line(error)}); start torchrun anew"
+                f"the processes cannot connect to each other ({_first_line(error)}); restart torchrun"
             ) from error
     assert rank is not None and size is not None
     gpus = torch.cuda.device_count()
     if gpus:
         place = int(os.environ.get("LOCAL_RANK", rank))
         if place >= gpus:
-            raise UserError(f"process {place} of this machine has no GPU: there are {gpus}; start so many processes")
+            raise UserError(f"process {place} of this machine has no GPU; start at most {gpus} processes here")
         torch.cuda.set_device(place)
     kind = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     dist.init_process_group(kind, store=store, rank=rank, world_size=size, timeout=PATIENCE)
@@ -185,7 +185,7 @@ class Watch(threading.Thread):
             if beat != self.heard[rank][0]:
                 self.heard[rank] = beat, time.monotonic()
             elif time.monotonic() - self.heard[rank][1] > SILENCE:
-                self.end(f"{self.name_of(rank)} has not been heard of for {SILENCE:.0f} seconds; {GOES_ON}", 1)
+                self.end(f"{self.name_of(rank)} has sent no heartbeat for {SILENCE:.0f} seconds; {GOES_ON}", 1)
 
     def ended_from_outside(self) -> None:
         """Handle SIGTERM from torchrun: another process has failed. Report which, unless it has done so itself."""

@@ -115,7 +115,7 @@ class Test:
     """The evaluation."""
 
     evaluator: str = setting("Classification", "name of an evaluator in Dassl's registry")
-    per_class_result: bool = setting(False, "say the accuracy of each class, too")
+    per_class_result: bool = setting(False, "also report the accuracy of each class")
     compute_cmat: bool = setting(False, "write a confusion matrix to cmat.pt")
     no_test: bool = setting(False, "do not evaluate after training")
     split: str = setting("test", "which images are evaluated", choices=("test", "val"))
@@ -138,10 +138,10 @@ class Root:
     output_dir: str = setting("./output", "folder for results and checkpoints", free=True)
     resume: str = setting("", "output folder of a run to go on from", free=True)
     seed: int = setting(
-        -1, "of everything random; -1: that of the run that goes on, or one is drawn", at_least=-1, at_most=2**32 - 1
+        -1, "random seed; -1: the seed of the resumed run, or a random one", at_least=-1, at_most=2**32 - 1
     )
     use_cuda: bool = setting(True, "use the GPU, if there is one", free=True, adapt=True)
-    verbose: bool = setting(True, "say what is built", free=True)
+    verbose: bool = setting(True, "log what is built", free=True)
     input: Input = field(default_factory=Input)
     dataset: Dataset = field(default_factory=Dataset)
     dataloader: Dataloader = field(default_factory=Dataloader)

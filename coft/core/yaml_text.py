@@ -24,7 +24,9 @@ class NamedOnce(yaml.constructor.BaseConstructor):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in names:
-                    raise yaml.MarkedYAMLError(problem=f"{shown(key.value)} stands twice", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{shown(key.value)} is listed twice", problem_mark=key.start_mark
+                    )
                 names.add(key.value)
         return super().construct_mapping(node, deep=deep)
 

@@ -34,7 +34,7 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
     size = tuple(cfg.INPUT.SIZE)
     if not network.reads(size):
         raise UserError(
-            f"INPUT.SIZE is {size}, backbone {name} reads {network.sizes}; leave INPUT.SIZE unset to follow it"
+            f"INPUT.SIZE is {size}, backbone {name} accepts {network.sizes}; leave INPUT.SIZE unset to use its default"
         )
     clip_model: Any = load_clip(name, trust).to(device)
     freeze_stages(clip_model.visual, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES))

@@ -93,7 +93,7 @@ def given_classes(classes: Given) -> Classes:
                 described = {name: _sentences(name, given) for name, given in pairs}
                 result.descriptions.update({name: sentences for name, sentences in described.items() if sentences})
         except Misfit as error:
-            raise UserError(f"{error}; mend it") from error
+            raise UserError(f"{error}; correct it") from error
     check_classnames(result.names, "classes")
     return result
 
@@ -170,12 +170,12 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
         if wrong := next(filter(has_controls, sentences), None):
             raise UserError(f"{source}: a sentence of {name!r}, {wrong[:80]!r}, has a control character; take it out")
         if name in exact or _plain(name) in others:
-            raise UserError(f"{source}: {name!r} stands there twice; take one out")
+            raise UserError(f"{source}: {name!r} is listed twice; remove one")
         exact.add(name)
         firsts.add(_plain(name))
         for synonym in synonyms:
             if _plain(synonym) in firsts or _plain(synonym) in others:
-                raise UserError(f"{source}: {synonym!r} stands there twice; take one out")
+                raise UserError(f"{source}: {synonym!r} is listed twice; remove one")
             others.add(_plain(synonym))
         classes.names.append(name)
         if synonyms:
@@ -219,13 +219,13 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
     for label, name in enumerate(classnames):
         plain = tuple(CLIP_TOKENIZER.encode(plain_name(name)))  # normalises ligatures, quotes and entities
         if not plain:
-            raise UserError(f"{source}: class {label} has an empty name ({name!r} is nothing to CLIP); give it one")
+            raise UserError(f"{source}: class {label} has an empty name ({name!r} has no tokens for CLIP); name it")
         if has_controls(name):
             raise UserError(f"{source}: the name of class {label}, {name!r}, has a control character; take it out")
         if BAR in name:
             raise UserError(
-                f"{source}: the name of class {label} is {name!r}; {BAR!r} stands between synonyms, in the classes of "
-                f"your own images alone: take it out"
+                f"{source}: the name of class {label} is {name!r}; {BAR!r} separates synonyms, which "
+                f"only classes of your own images can have; remove it"
             )
         if plain in seen and distinct:
             other = classnames[seen[plain]]

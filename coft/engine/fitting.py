@@ -45,8 +45,8 @@ def fitting(work: Callable[[], T], images: int, runtime: Runtime) -> T:
             torch.cuda.empty_cache()
     if size < first:
         log.warning(
-            "Memory is not enough for %d images at a time: %d from here on. Results stay those of the whole batch, but "
-            "for rounding. To say so at once: TRAIN.MICRO_BATCH %d",
+            "Out of memory with micro-batches of %d images; continuing with %d. Results are the same up to rounding. "
+            "To start with this size, set TRAIN.MICRO_BATCH %d",
             first,
             size,
             size,

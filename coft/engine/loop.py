@@ -50,5 +50,5 @@ def run_epoch(session: Session, epoch: int) -> None:
                 engine.step(batch)
                 course.step()
     except FloatingPointError as error:
-        raise UserError(f"{error}; lower the learning rate, or look for images or settings that overflow") from error
+        raise UserError(f"{error}; lower the learning rate, or check for images or settings that overflow") from error
     engine.end_epoch()

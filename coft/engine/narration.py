@@ -51,7 +51,7 @@ def tell_time(session: Session, start: int = 0) -> None:
         said.info("All %d epochs are done already; nothing is trained again", start)
     elif session.spec.two_peers and not start:
         time_needed = rounded(expected(session))
-        said.info("This takes about %s. Ctrl-C stops it; the same command goes on from there", time_needed)
+        said.info("This takes about %s. Press Ctrl-C to stop; the same command resumes it", time_needed)
 
 
 def expected(session: Session) -> float:
@@ -144,7 +144,9 @@ def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
             100 * high,
         )
     elif outcome.confidence is not None:
-        said.info("Mean confidence: %.0f %%; how many are right is not known", 100 * outcome.confidence)
+        said.info(
+            "Mean confidence: %.0f %%; it is not calibrated, so the accuracy is unknown", 100 * outcome.confidence
+        )
     if outcome.accuracies:
         shares = ", ".join(f"{value:.1f} % {name}" for name, value in outcome.accuracies.items())
         said.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)

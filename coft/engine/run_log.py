@@ -108,7 +108,7 @@ class RunLog(Observer):
         }
         counts = torch.bincount(seeds.label, minlength=len(quotas))
         if without := self.names_of(counts == 0):
-            log.warning("No seed for: %s. CLIP sees no image as one of these", some_of(without))
+            log.warning("No seeds for: %s. CLIP predicts these classes for no image", some_of(without))
         if short := self.names_of((counts > 0) & (counts < quotas)):
             log.warning("Fewer seeds than wanted for: %s", some_of(short))
 

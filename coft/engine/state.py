@@ -66,7 +66,7 @@ def restore(folder: Path, session: Session) -> int:
         return 0
     except (UserError, RuntimeError, LookupError, ValueError, OSError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: no state that this run can go on from ({reason}); remove the folder") from error
+        raise UserError(f"{path}: cannot resume from this state ({reason}); remove the folder") from error
     check_models(session.method.models, str(path), "remove the folder, and give the command again with a lower rate")
     return epochs
 

@@ -83,7 +83,7 @@ def collect_images(images: Any) -> ImageSet:
     else:
         image_set = _from_memory(items)
     if not image_set.names:
-        hint = f"files named {', '.join(sorted(SUFFIXES))} are looked for" if image_set.of_files else EXPECTED
+        hint = f"files named {', '.join(sorted(SUFFIXES))}are supported" if image_set.of_files else EXPECTED
         raise UserError(f"images: no image that can be read ({len(image_set.skipped)} found); {hint}")
     if image_set.skipped:
         name, problem = image_set.skipped[0]
@@ -194,7 +194,7 @@ def _item(images: Any, number: int) -> Any:
         raise
     except Exception as error:  # a user's Dataset may raise anything
         raise UserError(
-            f"image {number} cannot be had from {type(images).__name__} ({_said(error)}); see to it"
+            f"image {number} cannot be retrieved from {type(images).__name__} ({_said(error)}); check the data set"
         ) from error
 
 
@@ -240,7 +240,7 @@ def image_of(item: Any, name: str) -> Image.Image:
     except (MemoryError, UserError):
         raise
     except Exception as error:  # from closed images, images without content, or a decoder on damaged bytes
-        raise UserError(f"image {name} cannot be read ({_said(error)}); give another") from error
+        raise UserError(f"image {name} cannot be read ({_said(error)}); replace or remove it") from error
 
 
 def _from_array(item: np.ndarray, name: str) -> Image.Image:

@@ -79,10 +79,10 @@ def index_folder(folder: Path) -> list[Entry]:
     read_now = map_threaded(partial(read_entry, folder), unindexed, "index images")
     indexed |= {(entry.path, entry.size, entry.modified): entry for entry in read_now}
     entries = [indexed[entry.path, entry.size, entry.modified] for entry in files]
-    log.info("Images in %s: %d, of which %d were read anew", folder, len(files), len(unindexed))
+    log.info("Images in %s: %d, of which %d were new or changed", folder, len(files), len(unindexed))
     if other_kinds:
         counts = ", ".join(f"{suffix} {count}" for suffix, count in other_kinds.most_common())
-        log.warning("Images of other kinds in %s are left out: %s; convert them to JPEG or PNG", folder, counts)
+        log.warning("Images of unsupported formats in %s are skipped: %s; convert them to JPEG or PNG", folder, counts)
     if unindexed:
         _save(cache, entries)
     return entries
@@ -122,7 +122,7 @@ def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterat
                         other_kinds[suffix] += 1
         except OSError as error:
             if not prefix:
-                raise UserError(f"folder {path} cannot be listed ({error.strerror}); see to its permissions") from error
+                raise UserError(f"folder {path} cannot be listed ({error.strerror}); check its permissions") from error
             yield Entry(prefix.rstrip("/"), -1, 0, problem=f"the folder cannot be listed: {error.strerror}")
 
 

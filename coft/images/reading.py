@@ -71,7 +71,7 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
         raise
     except Exception as error:  # decoders raise exceptions of any type on damaged bytes
         unknown = isinstance(error, UnidentifiedImageError)  # its message contains the address of an object
-        reason = "no image of a known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
+        reason = "unknown image format" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
 
 

@@ -54,7 +54,7 @@ class UnlabeledPool:
         world: World = ALONE,
     ) -> None:
         if not paths:
-            raise UserError("no unlabeled images: the data set's training part is empty; see to its files or split")
+            raise UserError("no unlabeled images: the data set's training part is empty; check its files or split")
         self._cache: dict[str, np.ndarray] = {}
         self._prepared: dict[int, Image.Image] = {}
         self._room = cache_bytes
@@ -89,7 +89,7 @@ class UnlabeledPool:
             return Image.fromarray(cached)
         data = self._read(path)
         if hashlib.sha256(data).hexdigest() != self._digests[index]:
-            raise UserError(f"image {path} has changed since the run began; begin anew, in another output folder")
+            raise UserError(f"image {path} has changed since the run started; start a new run in another output folder")
         return decode_image(data, path, self.decoding)
 
     def prepared(self, index: int, view: View) -> Image.Image:

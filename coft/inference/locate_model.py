@@ -101,7 +101,7 @@ def description_of(folder: Path) -> dict[str, Any]:
             f"use that version, or run the training again"
         )
     if SEAL in content and content != sealed(content):
-        raise damaged(path, f"its checksum is another one; who has changed it on purpose removes {SEAL!r} from it")
+        raise damaged(path, f"its checksum does not match; if you edited the file on purpose, remove the key {SEAL!r}")
     try:
         FORM.check(content)
     except Misfit as error:

@@ -129,7 +129,7 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
     if args.undo:
         return undo_sorting(args)
     if not args.run or not args.images:
-        raise UserError(f"give a run and images; {program} --help says what there is")
+        raise UserError(f"RUN and IMAGES are required; {program} --help lists what is available")
     check_replaced("--output", args.output, TABLES)
     folder = find_model(resolve(args.run))
     if isinstance(sys.stdin, io.TextIOWrapper):  # file names in a list may not be valid text

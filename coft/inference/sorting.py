@@ -72,7 +72,7 @@ class Sorter:
         self.done = "linked_to" if link else "moved_to"
         self.names = dict(zip(classes, folder_names(classes), strict=True))
         if links := [name for name in self.names.values() if (self.folder / name).is_symlink()]:
-            raise UserError(f"{folder / links[0]} is a link, through which nothing is put; remove it or choose another")
+            raise UserError(f"{folder / links[0]} is a symbolic link; remove it or choose another folder")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         try:
             self.journal = next(

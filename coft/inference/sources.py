@@ -158,7 +158,7 @@ def below(shown: str, folder: Path, seen: Seen, exclude: Path | None = None) -> 
                 children = sorted((entry.name, is_folder(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
             if name == shown:
-                raise UserError(f"folder {name} cannot be listed ({error.strerror}); see to its permissions") from error
+                raise UserError(f"folder {name} cannot be listed ({error.strerror}); check its permissions") from error
             yield Source(name, Path(path))  # reading it as an image reports the problem
             continue
         for entry, has_more in children:

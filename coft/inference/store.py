@@ -193,7 +193,7 @@ def _build(
         classifiers[entry["name"]] = FinalClassifier(encoder, vectors["positive"], vectors.get("clean"), scale)
     owners = {f"encoders.{number}" for number in range(len(encoders))} | {f"classifiers.{name}" for name in classifiers}
     if strange := sorted(parts.keys() - owners):
-        raise ValueError(f"{WEIGHTS} has {strange[0]}, which {DESCRIPTION} knows nothing of")
+        raise ValueError(f"{WEIGHTS} has {strange[0]}, which {DESCRIPTION} does not list")
     classes = tuple(description["classes"])
     score, clean_rule = (RENAMED.get(description[key], description[key]) for key in ("score", "clean_rule"))
     if score not in SCORES or clean_rule not in ("", *CLEAN_RULES):
@@ -227,7 +227,7 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
     actual = fingerprint(clip_model)
     if actual != reference.fingerprint:
         raise UserError(
-            f"backbone {name or reference.name}: is another one than the model was trained with (fingerprint {actual}, "
+            f"backbone {name or reference.name}: is not the one that the model was trained with (fingerprint {actual}, "
             f"expected {reference.fingerprint}); give the one it was trained with by --backbone"
         )
     freeze_stages(clip_model.visual, reference.frozen_stages, f"{DESCRIPTION}: backbone.frozen_stages")

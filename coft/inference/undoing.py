@@ -70,7 +70,7 @@ def undo(journal: Path) -> tuple[int, int]:
         try:
             start, target = Path(entry["from"]), journal.parent / entry["to"]
             if target.parent.is_symlink():
-                raise OSError(errno.EEXIST, "its folder is a link, which leads elsewhere")
+                raise OSError(errno.EEXIST, "its folder is a symbolic link to another place")
             done += _unlink(start, target) if link else _move_back(start, target, entry)
         except (OSError, RuntimeError) as error:  # RuntimeError: a symlink loop, before Python 3.13
             failed += 1

@@ -187,7 +187,7 @@ def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
         (Record(forms) if path.name == FROZEN else Record(others=INDEX)).check(tensors)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); remove it, and the report goes without") from error
+        raise UserError(f"{path}: damaged ({error}); remove it to write the report without these facts") from error
     if metadata.get("version") != VERSION:
         raise UserError(f"{path}: written by another version of the project; run again, in another folder")
     return arrays, metadata

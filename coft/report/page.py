@@ -150,7 +150,7 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
     assert evidence is not None
     name = short(evidence.classes[suspect.label])
     sentences = {
-        "no image is of it": lambda: "Another name for it may have some; or there are none.",
+        "no image is of it": lambda: "The name may be unsuitable, or there may be no such images.",
         "CLIP doubts the name": lambda: (
             f"zero-shot CLIP gives it {percent(signals.believed)} on the mean over its images; below "
             f"{percent(names.BELIEVED)} is suspicious."

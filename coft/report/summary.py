@@ -20,12 +20,12 @@ MANY = 1_000  # upper bound of the classes in the table
 COLUMNS = {
     "Images": "how many images got the class in the end",
     "By zero-shot": "how many the CLIP gave it before any training",
-    "Mean confidence": "how sure the model is of them, on the mean",
+    "Mean confidence": "mean confidence of its images",
     "Kept": "share of them whose label had a weight above 1/2 at the end",
     "Peers disagree": "share of them to which the two models gave different classes",
     "Alike": "share of their nearest neighbours that have the same class: high where the class is one group",
     "Name fit": "how much better its images go with its name than with the next best one; below 0 another fits",
-    "Believed": "how likely the CLIP finds the name before any training, on the mean over its images",
+    "Believed": "zero-shot probability of the name, on the mean over its images",
     "Accuracy": "share of the test images of the class that the model gets right",
 }
 
@@ -137,7 +137,9 @@ def figures(run: RunFolder) -> list[Figure]:
 def estimate(summary: Mapping[str, Any], confidence: float) -> Figure:
     """Return the mean confidence as a figure: as an estimate of the accuracy if the run is calibrated."""
     if not summary.get("calibrated", False):
-        return Figure("Mean confidence", confidence, "in the classes it gives; how many are right is not known")
+        return Figure(
+            "Mean confidence", confidence, "in the classes it gives; it is not calibrated, so the accuracy is unknown"
+        )
     low, high = estimated_range(confidence)
     meaning = f"mean confidence; between {100 * low:.0f} and {100 * high:.0f} % if no name is wrong or missing"
     return Figure("Estimated accuracy", confidence, meaning)

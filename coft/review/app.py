@@ -186,7 +186,7 @@ class Review:
             self.command = command_with(self.reviewed, file.path)
         if is_new_file:
             notice = (
-                f"{earlier_path} was saved in another window, or before this page was loaded anew, and stays as it is."
+                f"{earlier_path} was saved in another window, or before this page was reloaded; it was not changed."
             )
         return {"file": str(file.path), "command": self.command, "notice": notice}
 

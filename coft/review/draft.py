@@ -32,7 +32,7 @@ def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
     except Misfit as error:
         raise UserError(str(error)) from error
     if barred := [name for class_names in content for name in class_names if BAR in name]:
-        raise UserError(f"{barred[0]!r}: {BAR!r} stands between synonyms; take it out of the name")
+        raise UserError(f"{barred[0]!r}: {BAR!r} separates synonyms; take it out of the name")
     classes = given_classes([f" {BAR} ".join(class_names) for class_names in content])
     names = set(classes.names)
     descriptions = {name: sentences for name, sentences in run_classes.descriptions.items() if name in names}
@@ -53,7 +53,7 @@ class ClassesFile:
     def __init__(self, folder: Path, path: Path | None = None) -> None:
         self.folder, self.path, self.digest = folder, path, ""
         if path is not None and path.exists():
-            raise UserError(f"--to {path}: exists already, and stays as it is; give another name")
+            raise UserError(f"--to {path}: already exists and was not overwritten; give another name")
 
     def write(self, classes: Classes) -> str:
         """Write classes to the file, or to a new one if the file has been changed since the last write.
@@ -69,7 +69,7 @@ class ClassesFile:
         """
         notice, path = "", self.path
         if self.digest and path is not None and _digest(path) != self.digest:
-            notice = f"{path} has changed since you saved it, and stays as it is."
+            notice = f"{path} has changed since you saved it; it was not overwritten."
             self.digest, path = "", None
         with writing((path or self.folder).parent if path else self.folder):
             if not self.digest:
@@ -93,7 +93,7 @@ class ClassesFile:
                 return candidate
             except FileExistsError:
                 continue
-        raise UserError(f"{candidates[0]}: exists already, and stays as it is; give another name by --to")
+        raise UserError(f"{candidates[0]}: already exists and was not overwritten; give another name by --to")
 
 
 def _digest(path: Path) -> str:

@@ -63,7 +63,7 @@ def find_fault(sentence: str, name: str, others: Sequence[str]) -> str | None:
     if len(sentence.split()) - len(name.split()) < FEWEST_WORDS:
         return "says too little"
     if class_key(sentence).rstrip(".") in {class_key(other).rstrip(".") for other in others}:
-        return "stands there twice"
+        return "is listed twice"
     return None
 
 

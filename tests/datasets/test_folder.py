@@ -58,7 +58,7 @@ def test_skipped_files_are_listed_with_the_reason(pictures: Path) -> None:
     assert rows == [
         ["path", "problem"],
         [str(pictures / "dog" / "empty.png"), "the file is empty"],
-        [str(pictures / "dog" / "text.jpg"), "no image of a known kind"],
+        [str(pictures / "dog" / "text.jpg"), "unknown image format"],
     ]
     for name in ("empty.png", "text.jpg"):
         (pictures / "dog" / name).unlink()

@@ -106,7 +106,7 @@ def test_a_part_is_one_of_several(part: str) -> None:
     ("parts", "said"),
     [
         ({"sets": {"dtd": {"classes": 3}}}, "sets.dtd has no 'title'"),
-        ({"methods": ["UPL", {"name": "UPL", "trainer": "UPL"}]}, "'UPL' stands there twice"),
+        ({"methods": ["UPL", {"name": "UPL", "trainer": "UPL"}]}, "'UPL' is listed twice"),
         ({"methods": ["ULP"]}, "did you mean 'UPL'"),
         ({"methods": [{"name": "mine", "trainer": "ULP"}]}, "methods"),
         ({"seeds": "123"}, "seeds is '123'"),

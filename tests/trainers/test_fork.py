@@ -53,7 +53,7 @@ def test_forks_may_differ_in_phase_two_alone(run: Run, trained: Run) -> None:
 
 
 def test_a_fork_of_nothing_is_refused(run: Run, trained: Run, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"TRAIN\.PHASE1_FROM .*: holds no run; give the output folder of one"):
+    with pytest.raises(UserError, match=r"TRAIN\.PHASE1_FROM .*: contains no run; give the output folder of one"):
         run("CoFT", out="wrong", train=False, TRAIN__PHASE1_FROM=str(tmp_path / "nothing"))
     unfinished = run("CoFT", out="unfinished", train=False)
     (tmp_path / "unfinished").mkdir(exist_ok=True)

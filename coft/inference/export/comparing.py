@@ -45,7 +45,7 @@ def choose_peers(
         return options.peers or DEFAULTS[options.to], sample, []
     selection, rest = sample.halves()
     if selection.images is None:
-        raise UserError("--single: the run's own images are not there to choose by; name some with --images")
+        raise UserError("--single: the run's images were not found; give images with --images")
     shares = {}
     averages = () if model.two_checkpoints else (AVERAGE,)
     for peers in (*averages, "a", "b"):  # the first one wins a tie: the average is more robust to other kinds of images

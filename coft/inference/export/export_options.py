@@ -35,8 +35,8 @@ class ExportOptions:
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} is {getattr(self, name)!r}; {did_you_mean(str(getattr(self, name)), choices)}")
         if self.int8 and self.to != "onnx":
-            raise UserError("--int8 goes with --to onnx; add that, or leave it out")
+            raise UserError("--int8 requires --to onnx")
         if self.peers == BOTH and self.to != "onnx":
-            raise UserError(f"--peers {BOTH} goes with --to onnx; {self.to} takes one encoder: a, b, or {AVERAGE}")
+            raise UserError(f"--peers {BOTH} requires --to onnx; {self.to} takes one encoder: a, b, or {AVERAGE}")
         if self.peers and self.single:
             raise UserError("--single chooses the encoder, and --peers names it; leave one of them out")

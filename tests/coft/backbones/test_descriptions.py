@@ -71,7 +71,7 @@ def test_a_missing_class_is_named() -> None:
         ("{", "cannot be read"),
         ('{"cat": ["A cat.", 3]}', r"class 'cat'\[1\] is 3; expected a text"),
         ('{"cat": []}', r"class 'cat' is \[\]; expected a list of 1 to"),
-        ('{"cat": ["A cat.", "a  CAT."]}', "stands there twice"),
+        ('{"cat": ["A cat.", "a  CAT."]}', "is listed twice"),
         (json.dumps({"cat": ["A cat. " + "very " * 80]}), r"has \d+ tokens, CLIP reads 77"),
     ],
 )

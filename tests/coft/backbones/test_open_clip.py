@@ -226,7 +226,7 @@ def test_aliases_are_folders_of_the_project(folder: Path, monkeypatch: pytest.Mo
     alias, folder_architecture = architecture("photo"), architecture(f"open_clip:{folder}")
     assert alias == replace(folder_architecture, frozen_stages=5) and "photo" in loading.backbone_names()
     monkeypatch.setitem(open_clip_names.ALIASES, "photo", folder / "gone")
-    with pytest.raises(UserError, match=r"backbone photo: .*gone is not there; check it out again"):
+    with pytest.raises(UserError, match=r"backbone photo: .*gone is not there; restore it from the repository"):
         load_clip("photo")
 
 
@@ -286,7 +286,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "tokenizer not in the folder": (
         spoil_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t5")),
-        r"its tokenizer cannot be had .*; put its files \(tokenizer\.json \.\.\.\) into ",
+        r"its tokenizer cannot be loaded .*; put its files \(tokenizer\.json \.\.\.\) into ",
     ),
     "a tokenizer that would run code": (
         spoil_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t", tokenizer_kwargs={"trust_remote_code": 1})),

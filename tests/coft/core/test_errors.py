@@ -12,8 +12,8 @@ from coft.core.errors import Parser, UserError
     [
         (["--ouput", "x"], "unrecognized arguments: --ouput x; did you mean --output?"),
         (["--out", "x"], "unrecognized arguments: --out x; did you mean --output?"),
-        (["--zzz=1"], "unrecognized arguments: --zzz=1; coft --help says what there is"),
-        (["--count", "many"], "argument --count: invalid int value: 'many'; coft --help says what there is"),
+        (["--zzz=1"], "unrecognized arguments: --zzz=1; coft --help lists what is available"),
+        (["--count", "many"], "argument --count: invalid int value: 'many'; coft --help lists what is available"),
     ],
 )
 def test_a_flag_that_is_not_known_is_named_with_the_nearest(words: list[str], reason: str) -> None:

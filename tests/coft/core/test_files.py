@@ -24,7 +24,7 @@ from coft.core.files import check_place, check_replaced, check_room, given_path,
 def test_what_may_not_be_written_is_not_the_disk_s_fault() -> None:
     assert "where you may write" in remedy(PermissionError(13, "Permission denied"))
     assert "where you may write" in remedy(OSError(errno.EROFS, "Read-only file system"))
-    assert remedy(OSError(errno.ENOSPC, "No space left on device")) == "see to the disk"
+    assert remedy(OSError(errno.ENOSPC, "No space left on device")) == "check the disk"
 
 
 def write(path: Path, text: str = "new") -> None:

@@ -77,5 +77,5 @@ def test_saved_files_hold_dense_tensors_and_no_more_than_they_have(content: Any,
 
 def test_json_that_names_a_part_twice_is_refused() -> None:
     assert parse_json('{"cat": [{"a": 1}, {"a": 2}]}') == {"cat": [{"a": 1}, {"a": 2}]}
-    with pytest.raises(ValueError, match="'cat' stands there twice"):
+    with pytest.raises(ValueError, match="'cat' is listed twice"):
         parse_json('[{"fox": 1, "cat": 2, "cat": 3}]')

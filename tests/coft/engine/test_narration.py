@@ -24,7 +24,7 @@ IF = "if no name is wrong or missing"
             Outcome(confidence=0.97, calibrated=True),
             f"Estimated accuracy: 97 %, between 86 and 100, {IF}",
         ),
-        (Outcome(confidence=0.81), "Mean confidence: 81 %; how many are right is not known"),
+        (Outcome(confidence=0.81), "Mean confidence: 81 %; it is not calibrated, so the accuracy is unknown"),
         (Outcome(untrained=True), "Nothing was trained: these are the labels of zero-shot CLIP"),
         (Outcome(accuracies={"now": 86.44}, images=2), "Accuracy on 2 test images: 86.4 % now"),
     ],

@@ -46,7 +46,7 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
     log.seeds_chosen(seeds, label, torch.tensor([2, 2]))
     assert "Fewer seeds than wanted for: dog" in caplog.text
     log.seeds_chosen(PseudoLabels.certain(torch.tensor([0]), torch.tensor([0])), label, torch.tensor([1, 0]))
-    assert "No seed for: dog" in caplog.text  # its quota is none, since it is given no image
+    assert "No seeds for: dog" in caplog.text  # its quota is none, since it is given no image
     log.seeds_chosen(seeds, label, torch.tensor([2, 2]))
     reported = log.add(0, "zero-shot")
     assert (reported["kept"], reported["of"], reported["precision"], reported["pool_accuracy"]) == (3, 5, 0.5, 0.75)

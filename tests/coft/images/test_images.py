@@ -78,7 +78,7 @@ def test_a_program_that_is_called_an_image_is_not_run(monkeypatch: pytest.Monkey
     from PIL import EpsImagePlugin
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: pytest.fail("PostScript was run"))
-    with pytest.raises(UserError, match=r"image a\.png cannot be read \(no image of a known kind\)"):
+    with pytest.raises(UserError, match=r"image a\.png cannot be read \(unknown image format\)"):
         decode_image(POSTSCRIPT, "a.png")
 
 

@@ -56,7 +56,7 @@ def test_every_kind_at_every_depth_is_found(tmp_path: Path) -> None:
     ("name", "data", "problem"),
     [
         ("empty.jpg", b"", "the file is empty"),
-        ("text.png", b"hello", "no image of a known kind"),
+        ("text.png", b"hello", "unknown image format"),
         ("cut.jpg", noise_file("JPEG", 64)[:-100], "truncated"),
         ("large cut.jpg", noise_file("JPEG", 400, quality=95)[:-5000], "truncated"),
         ("large cut.png", noise_file("PNG", 400)[:-5000], "truncated|broken"),

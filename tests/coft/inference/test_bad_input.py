@@ -106,7 +106,7 @@ def test_an_export_to_a_full_disk_leaves_nothing(
     with files_of_at_most(20_000):
         assert export([str(finished_run), "--to", to, str(tmp_path / "out")]) == 2
     printed = capsys.readouterr().err
-    assert printed.count("\n") == 1 and "cannot be written" in printed and "see to the disk" in printed
+    assert printed.count("\n") == 1 and "cannot be written" in printed and "check the disk" in printed
     assert not list(tmp_path.iterdir())
 
 

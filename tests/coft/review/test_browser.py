@@ -152,7 +152,7 @@ def test_names_are_text_and_mistakes_are_said(opened: Callable[..., Any], tmp_pa
     name.press("Enter")
     changed(page, 1)
     assert page.locator("#cards b").count() == 0
-    for wrong, message in (("sea", "the same name 'sea'|'sea' stands there twice"), ("a|b", "stands between synonyms")):
+    for wrong, message in (("sea", "the same name 'sea'|'sea' is listed twice"), ("a|b", "separates synonyms")):
         name = page.locator("#cards article").nth(2).get_by_label("Name", exact=True)
         name.fill(wrong)
         name.press("Enter")

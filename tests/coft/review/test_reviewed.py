@@ -74,11 +74,11 @@ def test_the_halves_of_a_class_are_those_that_look_alike(run_folder: Path) -> No
     [
         (None, "expected a list of 2 to 50,000"),
         ([["a"], "b"], "classes[1] is 'b'; expected a list of 1 to 50"),
-        ([["a"], ["b|c"]], "stands between synonyms"),
+        ([["a"], ["b|c"]], "separates synonyms"),
         ([["a"], ["x" * 201]], "0 to 200 characters"),
         ([["a"], ["b\nc"]], "without control characters"),
         ([["a"], [" "]], "name 2 is empty"),
-        ([["a"], ["b", "A"]], "'A' stands there twice"),
+        ([["a"], ["b", "A"]], "'A' is listed twice"),
         ([["a b"], ["A_B"]], "the same name"),
     ],
 )
