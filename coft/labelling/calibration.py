@@ -1,8 +1,8 @@
-"""How sure scores may be: their temperature, by what the frozen CLIP believes of the same images.
+"""Calibration without labels: temperatures of scores, fitted to the frozen CLIP's belief about the same images.
 
-Without labels nothing says how many pseudo-labels are right. Two counts bound it. That each first label is right is
-too much, for a trained model repeats its errors. That it is right as often as the frozen CLIP itself believes is too
-little, for a trained model corrects some. Scores are made as sure as the mean of both.
+Without labels, the share of right pseudo-labels is unknown, but two estimates bound it. That every first label is
+right is too much, because a trained model repeats errors of these labels. The frozen CLIP's own expected accuracy is
+too little, because a trained model corrects some errors. Scores are calibrated to the mean of both.
 """
 
 from __future__ import annotations
@@ -16,50 +16,56 @@ from torch import Tensor
 
 from coft.core.table import Table
 
-SAMPLE = 4096  # images that a temperature is fitted to, at most
-FEW = 5  # images a class at which Gaussians count half
-RANGE, HALVINGS = (-3.0, 9.0), 48  # where log T is looked for; coarser, T would jump where sums differ by rounding
+SAMPLE = 4096  # maximum number of images that a temperature is fitted to
+FEW = 5  # images per class at which the Gaussians have half of the weight
+RANGE, HALVINGS = (-3.0, 9.0), 48  # bisection of log T; if it were coarser, rounding of the sums could make T jump
 
-MISSED = 0.11  # at most, by which mean confidence missed accuracy on the development units (docs/results.md)
+MISSED = 0.11  # largest gap of mean confidence and accuracy on the development units (docs/results.md)
 
 
 def estimated_range(confidence: float) -> tuple[float, float]:
-    """Where the accuracy is thought to be, by the mean confidence of a calibrated model, in [0, 1]."""
+    """Return bounds of the accuracy, estimated from the mean confidence of a calibrated model, within [0, 1]."""
     return max(0.0, confidence - MISSED), min(1.0, confidence + MISSED)
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What the frozen CLIP believes of all images: text, neighbours and Gaussians.
+    """The frozen CLIP's class probabilities of all images: from text, corrected by neighbours and Gaussians.
 
     Attributes:
         scores: Log-probabilities, up to a constant. Shape (N, C).
-        spread: The same before the Gaussians; None where there are none.
+        spread: Log-probabilities before the correction by Gaussians; None if there are no Gaussians.
     """
 
     scores: Table
     spread: Table | None = None
 
     def temperature(self, scores: Table) -> float:
-        """The T by which scores of all images, shape (N, C), are divided."""
+        """Fit the temperature by which scores of all images, shape (N, C), are divided."""
         index = sample(len(scores))
         return self.temperature_at(index, scores.at(index))
 
     def temperature_at(self, index: Tensor, scores: Tensor) -> float:
-        """The T by which scores of some images are divided.
+        """Fit the temperature by which scores are divided, on a subset of the images.
 
         Args:
-            index: Which images. Shape (n,).
-            scores: Shape (n, C).
+            index: Indices of the images. Shape (n,).
+            scores: Scores of these images. Shape (n, C).
         """
         believed = self.probabilities(index)
         surely = F.one_hot(believed.argmax(dim=1), believed.shape[1])
         return calibrated(scores.double(), (believed + surely) / 2)
 
     def probabilities(self, index: Tensor) -> Tensor:
-        """What is believed of some images, shape (n, C), fp64. Gaussians of few images count less.
+        """Return the belief about some images, with less weight on the Gaussians if there are few images per class.
 
-        Of n images a class, Gaussians count n / (n + FEW): with few, they fit any of their own images.
+        With n images per class, the Gaussians have weight n / (n + FEW): with few, they fit any of their own images.
+
+        Args:
+            index: Indices of the images. Shape (n,).
+
+        Returns:
+            Probabilities. Shape (n, C), fp64.
         """
         log_p = self.scores.at(index).double().log_softmax(dim=1)
         if self.spread is None:
@@ -70,18 +76,18 @@ class Belief:
 
 
 def sample(count: int) -> Tensor:
-    """Every so manieth of some images, at most SAMPLE. Shape (n,)."""
+    """Return evenly spaced image indices, at most SAMPLE of them. Shape (n,)."""
     return torch.arange(0, count, math.ceil(count / SAMPLE))
 
 
 def calibrated(scores: Tensor, probabilities: Tensor) -> float:
-    """The T for which softmax(scores / T) is closest to some probabilities: the least cross-entropy.
+    """Return the temperature T that minimises the cross-entropy of softmax(scores / T) with target probabilities.
 
-    It is convex in 1 / T: its slope is 0 where it is least, and is bisected.
+    The cross-entropy is convex in 1 / T, so the root of its slope is found by bisection.
 
     Args:
         scores: Shape (n, C), fp64.
-        probabilities: Shape (n, C).
+        probabilities: Targets. Shape (n, C).
     """
     low, high = RANGE
     for _ in range(HALVINGS):

@@ -9,30 +9,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEADS = ("positive", "negative")  # a classifier's vectors
-Scores = tuple[Tensor, Tensor]  # logits l+ and clean log-odds d of some images, shape (n, C) each
+HEADS = ("positive", "negative")  # attributes of a classifier that hold class vectors
+Scores = tuple[Tensor, Tensor]  # logits l+ and clean log-odds d, shape (n, C) each
 
-# How logits l+ and clean log-odds d become the score that a class is chosen by.
+# Functions of logits l+ and clean log-odds d that give the score by which a class is predicted.
 SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "both-prompts": lambda logits, log_odds: (
         (logits + log_odds) / 2
-    ),  # of which the softmax is the geometric mean of p and p_clean
+    ),  # its softmax is the normalised geometric mean of p and p_clean
     "positive": lambda logits, log_odds: logits,
 }
 
 
 def softmax_rule(log_odds: Tensor) -> Tensor:
-    """Probabilities of the labels, given that exactly one of them is right: softmax over the classes of d.
+    """Compute the probability of each label given that exactly one of them is right: softmax of d over the classes.
 
-    If label c is right with probability q_c given x, the dual loss is least where d_c = logit(q_c) + log(C - 1). Of C
-    independent events exactly event c happens with a probability in proportion to the odds q_c / (1 - q_c), which is
-    exp(d_c) but for a factor that the classes share.
+    If label c is right with probability q_c given x, the dual loss is minimal at d_c = logit(q_c) + log(C - 1). Of C
+    independent events, the probability that event c alone happens is proportional to the odds q_c / (1 - q_c). These
+    are exp(d_c) up to a factor that all classes share.
     """
     return log_odds.softmax(dim=-1)
 
 
-# How clean log-odds (n, C) become p_clean (n, C), the probability that each label is right: it counts as clean where
-# that is above 1/2. "sigmoid" is the rule as printed in the paper.
+# Functions from clean log-odds (n, C) to p_clean (n, C), the probability that each label is right. A label counts as
+# clean if p_clean is above 1/2. "sigmoid" is the rule as printed in the paper.
 CLEAN_RULES: dict[str, Callable[[Tensor], Tensor]] = {"softmax": softmax_rule, "sigmoid": torch.sigmoid}
 
 
@@ -40,11 +40,12 @@ class Classifier(nn.Module):
     """An image encoder with a positive and a negative vector for each class.
 
     Args:
-        encoder: Images (n, 3, size, size) to features (n, embed_dim).
-        positive: Shape (C, embed_dim); its direction counts, not its length.
-        negative: Shape (C, embed_dim); its direction counts, too. None: there is no negative prompt.
+        encoder: Image encoder, from images (n, 3, size, size) to features (n, embed_dim).
+        positive: Positive vectors, of which only the direction matters. Shape (C, embed_dim).
+        negative: Negative vectors, of which only the direction matters. Shape (C, embed_dim); None without a negative
+            prompt.
         scale: CLIP's logit scale.
-        negative_to_visual: Whether the clean log-odds pass gradients on to the encoder.
+        negative_to_visual: Whether gradients of the clean log-odds reach the encoder.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the positive vectors, to which images are moved."""
         return self.positive.device
 
     def features(self, images: Tensor) -> Tensor:
-        """Unit-length image features, in fp32 at least. Shape (n, embed_dim).
+        """Compute unit-length image features, in fp32 at least. Shape (n, embed_dim).
 
         Args:
             images: Shape (n, 3, size, size), on any device.
@@ -79,10 +80,10 @@ class Classifier(nn.Module):
         return F.normalize(self.encoder(images.to(self.device)).to(self.positive.dtype), dim=-1)
 
     def classify(self, features: Tensor) -> Scores:
-        """Compare image features with the classes' vectors.
+        """Compute logits and clean log-odds from image features.
 
         Args:
-            features: Unit-length, or means of such. Shape (n, embed_dim).
+            features: Image features of unit length, or means of such features over views. Shape (n, embed_dim).
 
         Returns:
             Logits l+ and clean log-odds d, each of shape (n, C), in fp32 at least; d is 0 without a negative prompt.
@@ -98,20 +99,20 @@ class Classifier(nn.Module):
 
     @property
     def negative_vectors(self) -> Tensor:
-        """The negative vectors of a classifier that has some. Shape (C, embed_dim)."""
+        """Negative vectors, which the classifier must have. Shape (C, embed_dim)."""
         assert self.negative is not None
         return self.negative
 
     def forward(self, images: Tensor) -> Scores:
-        """Logits and clean log-odds of images; see `classify`."""
+        """Compute logits and clean log-odds of images; see `classify`."""
         return self.classify(self.features(images))
 
 
 def clean_log_odds(features: Tensor, positive: Tensor, negative: Tensor, scale: Tensor | float) -> Tensor:
-    """Compute d(x, c) = s <f(x), t+_c> - s <f(x), t-_c>, with the positive vectors detached and nothing else.
+    """Compute d(x, c) = s <f(x), t+_c> - s <f(x), t-_c>, where only the positive vectors are detached.
 
-    The image features are live in both terms, so the negative prompt also regularises what trains in the image
-    encoder; the positive prompt learns from the classification loss alone.
+    The image features have gradients in both terms, so the negative prompt also regularises the image encoder. The
+    positive prompt learns from the classification loss alone.
 
     Args:
         features: Unit-length image features. Shape (n, embed_dim).
@@ -126,13 +127,13 @@ def clean_log_odds(features: Tensor, positive: Tensor, negative: Tensor, scale: 
 
 
 def interpolate(start: Classifier, end: Classifier, weight: float, heads: Sequence[str] = HEADS) -> Classifier:
-    """Average two classifiers of one shape, weight by weight: (1 - weight) start + weight end (WiSE-FT).
+    """Average the weights of two classifiers of the same shape: (1 - weight) start + weight end (WiSE-FT).
 
     Args:
-        start: The one.
-        end: The other.
-        weight: Its share.
-        heads: Heads that are averaged, as unit vectors; others are those of `end`.
+        start: Classifier before fine-tuning.
+        end: Classifier after fine-tuning.
+        weight: Share of `end`.
+        heads: Names of the heads that are averaged, as unit vectors. The others are taken from `end`.
 
     Returns:
         A new classifier.

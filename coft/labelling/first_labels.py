@@ -1,4 +1,4 @@
-"""What the frozen CLIP says of all unlabeled images: text, a corrected prior, and neighbours."""
+"""First labels: the frozen CLIP's scores of all unlabeled images, from text, prior correction and neighbours."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from .prior import correct_prior
 
 
 def zero_shot_logits(features: Table, text: Tensor, scale: float) -> Table:
-    """Logits of all unlabeled images under the frozen CLIP.
+    """Compute the frozen CLIP's logits of all unlabeled images.
 
     Args:
-        features: Of the images. Shape (N, embed_dim).
+        features: Image features. Shape (N, embed_dim).
         text: Unit-length text features. Shape (C, embed_dim).
         scale: CLIP's logit scale.
 
     Returns:
-        Shape (N, C).
+        Logits. Shape (N, C).
     """
     return linear(features, text.cpu(), scale)
 
 
 def spread_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> Table:
-    """Log-probabilities of all images: by the frozen CLIP, the prior corrected, spread among neighbours.
+    """Compute log-probabilities of all images by the frozen CLIP, prior corrected and spread among neighbours.
 
     Args:
-        features: Of the images. Shape (N, embed_dim).
+        features: Image features. Shape (N, embed_dim).
         text: Unit-length text features. Shape (C, embed_dim).
         scale: CLIP's logit scale.
         tau: Strength of the prior correction.
-        graph: Of the images.
+        graph: Neighbour graph of the images.
 
     Returns:
-        Shape (N, C), fp64.
+        Log-probabilities. Shape (N, C), fp64.
     """
     return log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
 
 
 def first_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> tuple[Table, Table]:
-    """Scores as `spread_scores` has them, the prior corrected again; and corrected by Gaussians.
+    """Correct the prior of `spread_scores` again, then correct the scores by Gaussians.
 
     Returns:
-        With the Gaussians, and without them. Shape (N, C) each, fp64.
+        Scores after and before the correction by Gaussians. Shape (N, C) each, fp64.
     """
     spread = correct_prior(spread_scores(features, text, scale, tau, graph), tau, graph.index)
     return with_mixture(features, spread, graph.index), spread
 
 
 def likeliest(scores: Table) -> Tensor:
-    """Class of the greatest score of each image. Shape (N,)."""
+    """Return the class with the highest score of each image. Shape (N,)."""
     return scores.map(lambda rows: rows.argmax(dim=1)).all()

@@ -1,4 +1,4 @@
-"""Losses on pseudo-labels: sums over images, with what they are to be divided by."""
+"""Losses on pseudo-labels, as sums over images with their divisors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .pseudo_labels import PseudoLabels
 
 
 class Term(NamedTuple):
-    """A mean over a batch that is a part of a loss, as the sum over some of its images and what that is divided by.
+    """One term of a loss: a mean over a batch, as the sum over part of its images and the divisor of the whole batch.
 
-    Processes and micro-batches have parts of a batch. So whoever adds up the sums divides, by at least 1: few weights
-    cannot make a large step, and a batch without any makes none.
+    A process or micro-batch has only part of a batch, and the means of all parts add up to that of the batch. The
+    divisor counts as at least 1, so that small weights cannot make a large step, and a batch of weight 0 makes none.
 
     Attributes:
-        total: Sum over the images at hand, with gradients. A scalar.
-        divisor: Sum of the weights of the whole batch.
-        coefficient: Of the mean in the loss; 0: it is reported and not trained on.
+        total: Sum over the images of this part, with gradients. A scalar.
+        divisor: Sum of the weights, or number of images, of the whole batch.
+        coefficient: Coefficient of the mean in the loss; with 0 the mean is reported but not trained on.
     """
 
     total: Tensor
@@ -30,20 +30,20 @@ class Term(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
-        """The mean, or this part's share of it."""
+        """Contribution of this part to the mean over the batch."""
         return self.total / max(1.0, self.divisor)
 
 
 def adjusted_cross_entropy(logits: Tensor, labels: PseudoLabels, batch: PseudoLabels, log_frequency: Tensor) -> Term:
-    """Weighted cross-entropy of pseudo-labels, with logits adjusted by their class frequencies (Menon et al. 2021).
+    """Compute weighted cross-entropy, with logits adjusted by the labels' class frequencies (Menon et al. 2021).
 
-    What trains need not learn the imbalance that a filter leaves.
+    The adjustment spares the model from learning the class imbalance that a filter leaves.
 
     Args:
-        logits: Of some images of a batch. Shape (n, C).
-        labels: Of these images, in this order.
-        batch: Of all images of the batch.
-        log_frequency: Of the classes, from `PseudoLabels.log_frequency`. Shape (C,).
+        logits: Logits of some images of a batch. Shape (n, C).
+        labels: Pseudo-labels of these images, in the same order.
+        batch: Pseudo-labels of all images of the batch.
+        log_frequency: Log class frequencies, from `PseudoLabels.log_frequency`. Shape (C,).
     """
     device = logits.device
     adjusted = logits.float() + log_frequency.to(device)
@@ -55,10 +55,10 @@ def average_predictions(logits: Sequence[Tensor]) -> Tensor:
     """Average the probabilities of several models.
 
     Args:
-        logits: Of each model, shape (n, C).
+        logits: Logits of each model. Shape (n, C) each.
 
     Returns:
-        Log of the mean of their softmaxes; the logits as they are of a single model. Shape (n, C).
+        Log of the mean softmax; for a single model, its logits unchanged. Shape (n, C).
     """
     if len(logits) == 1:
         return logits[0]
@@ -66,6 +66,6 @@ def average_predictions(logits: Sequence[Tensor]) -> Tensor:
 
 
 def log_mean(probabilities: Sequence[Tensor] | Mapping[str, Tensor]) -> Tensor:
-    """Log of the mean of several models' probabilities, shape (n, C) each. Shape (n, C)."""
+    """Return the log of the mean of several models' probabilities, shape (n, C) each. Shape (n, C)."""
     each = probabilities.values() if isinstance(probabilities, Mapping) else probabilities
     return torch.stack(list(each)).mean(dim=0).clamp_min(1e-30).log()

@@ -1,8 +1,8 @@
-"""Where the classes lie among the images: a Gaussian mixture that corrects what text and neighbours say.
+"""Gaussian mixture over image features, with a component per class, which corrects scores from text and neighbours.
 
-A class that its name describes badly loses all its images to another one, and neighbours repeat that. Where its images
-make up a cluster, a Gaussian finds it. After TransCLIP (Zanella, Gérin and Ben Ayed, NeurIPS 2024), whose mixture has
-one variance a dimension for all classes and takes the text as its prior.
+A class that its name describes badly loses all its images to another class, and neighbours repeat the error. If its
+images form a cluster, a Gaussian recovers them. After TransCLIP (Zanella, Gérin and Ben Ayed, NeurIPS 2024), whose
+mixture has one variance per dimension for all classes, and the text as its prior.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from coft.core.table import Table
 
 from .calibration import calibrated, sample
 
-ROUNDS = 10  # of fitting the Gaussians and weighing the images anew
+ROUNDS = 10  # iterations, each of which fits the Gaussians and then updates the posteriors
 
 
 def with_mixture(features: Table, scores: Table, index: Tensor) -> Table:
-    """Scores of all images, corrected by Gaussians of the classes.
+    """Correct the scores of all images by a Gaussian of each class.
 
-    The posterior z of an image is proportional to p exp(g / T): p is the softmax of its scores, and g_c the
-    log-likelihood of the Gaussian of class c, around the mean direction of all images weighted by z_c.
+    The posterior z of an image is proportional to p exp(g / T). Here p is the softmax of its scores, and g_c the
+    log-likelihood under the Gaussian of class c, which is centred at the mean direction of all images weighted by z_c.
 
     Args:
-        features: Of unit length. Shape (N, k).
+        features: Image features of unit length. Shape (N, k).
         scores: Log-probabilities, up to a constant. Shape (N, C).
-        index: Images that the Gaussians are fitted to. Shape (n,).
+        index: Indices of the images that the Gaussians are fitted to. Shape (n,).
 
     Returns:
         log z, up to a constant. Shape (N, C), fp64.
@@ -36,14 +36,14 @@ def with_mixture(features: Table, scores: Table, index: Tensor) -> Table:
 
 
 def fit(features: Table, scores: Table) -> tuple[Tensor, Tensor]:
-    """Fit the Gaussians to some images.
+    """Fit the Gaussians.
 
     Args:
-        features: Of unit length. Shape (n, k).
+        features: Image features of unit length. Shape (n, k).
         scores: Log-probabilities, up to a constant. Shape (n, C).
 
     Returns:
-        Weights, shape (C, k), and biases, shape (C,), of g / T, less what all classes share. Both are fp64.
+        Weights, shape (C, k), and biases, shape (C,), of g / T, without the terms that all classes share. Both fp64.
     """
     z = prior = scores.map(lambda rows: rows.double().softmax(dim=1))
     squares = features.map(lambda x: x.double().square()).mean()
@@ -54,7 +54,7 @@ def fit(features: Table, scores: Table) -> tuple[Tensor, Tensor]:
         variance = squares - 2 * (centres * sums).sum(dim=0) + z.mean() @ centres.square()
         weight = centres / variance.clamp_min(1e-6)
         bias = -(weight * centres).sum(dim=1) / 2
-        # Dimensions depend on each other, so that the sum over them says too much, in each data set otherwise.
+        # Dimensions are correlated, so the sum over them overstates g, by a different factor in each data set.
         temperature = calibrated(_linear(features.at(some), weight, bias), prior.at(some))
         weight, bias = weight / temperature, bias / temperature
         z = scores.map(lambda rows, x, w=weight, b=bias: (rows.double() + _linear(x, w, b)).softmax(dim=1), features)
@@ -62,5 +62,5 @@ def fit(features: Table, scores: Table) -> tuple[Tensor, Tensor]:
 
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Products in the type of the features, for there are many."""
+    """Apply weights and biases; products are in the dtype of the features, since there are many. Shape (n, C), fp64."""
     return (features @ weight.to(features.dtype).t()).double() + bias

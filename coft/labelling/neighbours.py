@@ -1,7 +1,7 @@
-"""Images that look alike share their labels: probabilities spread over a graph of nearest neighbours.
+"""Label propagation: class probabilities spread over a graph of nearest neighbours, so that similar images share them.
 
-Label propagation (Zhou et al., NeurIPS 2003), which ZLaP (CVPR 2024) brought to CLIP. The graph is made of image
-features alone, so it is a second witness beside the text: a wrong label among right ones is outvoted.
+The method is that of Zhou et al. (NeurIPS 2003), which ZLaP (CVPR 2024) applied to CLIP. The graph is built from image
+features alone, so it is evidence besides the text: a wrong label among right ones is outvoted.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from torch import Tensor
 
 from coft.core.table import Table
 
-SHARE = 0.8  # of an image's neighbours in its probabilities; the rest is its own
-STEPS = 30  # 0.8^30 is a thousandth: what further steps would change
-MOST = 10  # neighbours of an image
-POWER = 3  # of the cosine, in the weight of an edge
-COLUMNS = 128  # that spread at a time: classes do not meet, and few stay in the cache
-ANCHORS = 20_000  # images that are anyone's neighbours; with more, the time would grow with their square
+SHARE = 0.8  # weight of the neighbours in an image's probabilities; the rest is its own
+STEPS = 30  # iterations; further ones would change about 0.8^30, a thousandth
+MOST = 10  # maximum number of neighbours of an image
+POWER = 3  # exponent of the cosine in the weight of an edge
+COLUMNS = 128  # classes that spread at a time: they are independent, and a few columns stay in the cache
+ANCHORS = 20_000  # maximum number of images that can be neighbours: time grows with its square
 
 
 def neighbour_count(images: int, classes: int) -> int:
-    """How many neighbours an image has: the root of N / C, so that most of them can be of its class; from 1 to 10."""
+    """Return the number of neighbours of an image: sqrt(N / C), so that most can be of its class; from 1 to 10."""
     return max(1, min(MOST, round(math.sqrt(images / classes))))
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Images that can be neighbours, as others compare themselves with them.
+    """The images that can be neighbours (anchors), as centred features with which other images are compared.
 
     Attributes:
-        mean: Of the features of all images: what all share tells none of them apart. Shape (k,).
-        features: Of the anchors, less the mean, of unit length. Shape (anchors, k).
-        count: Neighbours of an image.
+        mean: Mean feature of all images, which is subtracted because it tells no images apart. Shape (k,).
+        features: Features of the anchors less the mean, scaled to unit length. Shape (anchors, k).
+        count: Number of neighbours of an image.
     """
 
     mean: Tensor
@@ -43,14 +43,14 @@ class Anchors:
     count: int
 
     def shares(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of whom the values of images are made that have spread to them.
+        """Compute the shares with which anchors' values and an image's own are mixed into its spread values.
 
         Args:
-            features: Of the images. Shape (n, k).
+            features: Image features. Shape (n, k).
 
         Returns:
-            Shares of the nearest anchors and their numbers, shape (n, count) each; the share of an image's own values,
-            shape (n, 1). All shares of an image together are 1.
+            Shares of the nearest anchors and indices of these anchors, shape (n, count) each; the share of an image's
+            own values, shape (n, 1). The shares of an image sum to 1.
         """
         cosine, numbers = nearest(centred(features, self.mean), self.features, self.count)
         weight = cosine.double().clamp_min(0) ** POWER
@@ -60,20 +60,20 @@ class Anchors:
 
 
 class NeighbourGraph:
-    """A graph of images, with an edge to each one's nearest neighbours.
+    """Graph of images, with an edge from each image to its nearest neighbours.
 
-    It is symmetric and normalised: D^-1/2 A D^-1/2, where a_ij = max(0, cos)^3 for each of the two that has the other
-    as its neighbour. Of more than `most` images, so many, evenly spaced, make up the graph; the others only read from
-    their neighbours among them.
+    The graph is symmetric and normalised: D^-1/2 A D^-1/2, where a_ij adds up max(0, cos)^3 for each of the two images
+    that has the other as a neighbour. If there are more than `most` images, the graph consists of `most` evenly spaced
+    ones, and the others only read from their neighbours among these.
 
     Args:
-        features: Of all images. Shape (N, k).
-        count: Neighbours of an image.
-        most: Images of the graph, at most.
+        features: Features of all images. Shape (N, k).
+        count: Number of neighbours of an image.
+        most: Maximum number of images in the graph.
 
     Attributes:
-        index: The images of the graph. Shape (anchors,).
-        anchors: What others compare themselves with.
+        index: Indices of the images in the graph. Shape (anchors,).
+        anchors: The images of the graph, with which others are compared.
     """
 
     def __init__(self, features: Table, count: int, most: int = ANCHORS) -> None:
@@ -87,25 +87,25 @@ class NeighbourGraph:
         self._shares = None if size == images else self._shares_of(features)
 
     def _shares_of(self, features: Table) -> tuple[Tensor, Tensor, Tensor]:
-        """Of whom an image's values are made: shares of anchors, their numbers, and the share of its own values."""
+        """Compute `Anchors.shares` of all images; an anchor has its own spread value with share 1."""
         count = self.anchors.count
-        rows = features.map(lambda x: torch.cat([*self.anchors.shares(x)], dim=1).float()).all()  # exact to 2^24
+        rows = features.map(lambda x: torch.cat([*self.anchors.shares(x)], dim=1).float()).all()  # fp32: exact to 2^24
         shares, numbers, rest = rows.split([count, count, 1], dim=1)
         of_anchor = torch.zeros(len(rows), dtype=torch.bool).scatter(0, self.index, True).unsqueeze(1)
         place = torch.zeros(len(rows)).scatter(0, self.index, torch.arange(len(self.index)).float()).unsqueeze(1)
-        first = torch.arange(count) == 0  # an anchor has its own value, which has spread already
+        first = torch.arange(count) == 0  # an anchor's own value has already spread
         shares = torch.where(of_anchor, first.float(), shares)
         numbers = torch.where(of_anchor, place, numbers).int()
         return shares, numbers, torch.where(of_anchor, 0.0, rest)
 
     def smooth(self, values: Table) -> Table:
-        """Let values spread over the graph: s = a W s + (1 - a) v, divided by what becomes of ones.
+        """Spread values over the graph: s = a W s + (1 - a) v, divided by the result for a vector of ones.
 
         Args:
-            values: v, of all images. Shape (N, C).
+            values: v, the values of all images. Shape (N, C).
 
         Returns:
-            s, shape (N, C), of the type of v. Each is a weighted mean of values, so rows of sum 1 keep it.
+            s, shape (N, C), in the dtype of v. Each row is a weighted mean of rows of v, so sums of 1 are kept.
         """
         start = values.at(self.index)
         smooth = self.smooth_anchors(start)
@@ -114,7 +114,7 @@ class NeighbourGraph:
         return values.map(lambda rows, s, n, rest: read(smooth, s, n, rest, rows).to(rows.dtype), *self._shares)
 
     def smooth_anchors(self, values: Tensor) -> Tensor:
-        """Values of the images of the graph after they have spread. Shape (anchors, C), fp64."""
+        """Spread values of the images in the graph. Shape (anchors, C), fp64."""
         ones = self._diffuse(torch.ones(len(values), 1, dtype=torch.float64))
         columns = values.split(COLUMNS, dim=1)
         return torch.cat([self._diffuse(column.double()) / ones for column in columns], dim=1)
@@ -126,48 +126,48 @@ class NeighbourGraph:
         return current
 
     def spread(self, logits: Table) -> Table:
-        """Probabilities of logits, shape (N, C), after they have spread. Shape (N, C), fp64."""
+        """Convert logits of all images to probabilities, and spread them. Shape (N, C), fp64."""
         return self.smooth(logits.map(lambda rows: rows.double().softmax(dim=1)))
 
 
 def log_of(probability: Table) -> Table:
-    """Log of probabilities, which are 1e-30 at least."""
+    """Return the log of probabilities, clamped to at least 1e-30."""
     return probability.map(lambda rows: rows.clamp_min(1e-30).log())
 
 
 def read(smooth: Tensor, shares: Tensor, numbers: Tensor, own_share: Tensor, values: Tensor) -> Tensor:
-    """Values of images after they have spread: of their neighbours' and their own.
+    """Mix the spread values of an image's anchors with its own values; see `Anchors.shares`.
 
     Args:
-        smooth: Values of the anchors, which have spread. Shape (anchors, C).
-        shares: Of the anchors; see `Anchors.shares`. Shape (n, count).
-        numbers: Numbers of the anchors. Shape (n, count).
-        own_share: Of an image's own values. Shape (n, 1).
-        values: Of the images. Shape (n, C).
+        smooth: Spread values of the anchors. Shape (anchors, C).
+        shares: Shares of the nearest anchors. Shape (n, count).
+        numbers: Indices of these anchors. Shape (n, count).
+        own_share: Share of an image's own values. Shape (n, 1).
+        values: Own values of the images. Shape (n, C).
 
     Returns:
-        Shape (n, C), fp64.
+        Spread values of the images. Shape (n, C), fp64.
     """
     near = F.embedding_bag(numbers.long(), smooth, per_sample_weights=shares.to(smooth), mode="sum")
     return near + own_share * values.double()
 
 
 def centred(features: Tensor, mean: Tensor) -> Tensor:
-    """Features less their mean, of unit length. Shape (n, k), like `features`."""
+    """Subtract the mean from features, and scale them to unit length. Shape (n, k)."""
     return F.normalize(features.float() - mean, dim=1)
 
 
 def nearest(features: Tensor, anchors: Tensor, count: int, number: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The nearest of some images by cosine.
+    """Find the nearest anchors of each image by cosine.
 
     Args:
-        features: Of unit length. Shape (n, k).
-        anchors: Those that can be nearest. Of unit length. Shape (m, k).
-        count: How many.
-        number: Number of each image among the anchors, which is left out. Shape (n,).
+        features: Image features of unit length. Shape (n, k).
+        anchors: Features of the anchors, of unit length. Shape (m, k).
+        count: Number of anchors to find.
+        number: Index of each image among the anchors, where it is excluded from its own neighbours. Shape (n,).
 
     Returns:
-        Cosines and numbers, nearest first. Shape (n, count) each.
+        Cosines and indices of the anchors, nearest first. Shape (n, count) each.
     """
 
     def rows(batch: Tensor, *numbers: Tensor) -> Tensor:

@@ -1,19 +1,20 @@
-"""What a method is to the engine that runs it, and what it may ask of the engine.
+"""The interface between a method and the engine that runs it.
 
-A method says what is trained on, and what the loss of a step is. The engine does the rest: it draws batches, makes
-views, encodes images, adds up losses over micro-batches and processes, steps optimizers, and keeps checkpoints.
+A method decides what the models are trained on, and defines the loss of a step. The engine does the rest: it draws
+batches, makes views, encodes images, adds up losses over micro-batches and processes, steps optimizers, and keeps
+checkpoints.
 
-    method.begin()                                  once, at first: a decision
+    method.begin()                                  once, at the start: a decision
     for epoch in range(method.epochs):
-        method.enter(phase)                         where a phase begins
+        method.enter(phase)                         at the beginning of a phase
         method.prepare(epoch)                       a decision: labels of the epoch
         for batch in batches drawn from method.streams():
             method.loss(model, batch) for each model
             method.stepped(model, ...)
         method.finish(epoch)                        a decision
 
-A decision is made once, of all images, whatever number of processes there is; `state_dict` is what it changes, beside
-weights.
+A decision is made once for all images, by the main process, however many processes there are. It may change weights
+and what is in `state_dict`, and nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Encode = Callable[[Tensor], Tensor]  # images (n, 3, size, size) to unit-length 
 Encoders = Mapping[str, Encode]
 
 
-# -------------------------------------------------------------------- what a method may ask for
+# -------------------------------------------------------------------- what a method may use
 
 
 class Images(Protocol):
@@ -45,54 +46,54 @@ class Images(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Of training, for each model."""
+        """Training batch size of each model."""
 
     def __len__(self) -> int:
-        """N."""
+        """Return the number of images, N."""
 
     def steps(self, images: int) -> int:
-        """Batches that so many images make, the last one perhaps not full."""
+        """Return the number of batches in a pass over `images` images; the last one may not be full."""
 
     def plain(self) -> Iterator[Tensor]:
-        """Batches of all images as the test sees them. Shape (n, 3, size, size) each."""
+        """Iterate over batches of all images in the test view. Shape (n, 3, size, size) each."""
 
 
 class Clip(Protocol):
-    """CLIP for the classes at hand."""
+    """CLIP with the class names of the run."""
 
     @property
     def visual(self) -> nn.Module:
-        """The image encoder, frozen."""
+        """Frozen image encoder."""
 
     @property
     def classnames(self) -> Sequence[str]:
-        """C names."""
+        """Class names, C of them."""
 
     @property
     def scale(self) -> float:
         """Logit scale."""
 
     def zero_shot_text(self) -> Tensor:
-        """Text features of the zero-shot classifier. Unit length, shape (C, embed_dim)."""
+        """Return text features of the zero-shot classifier. Unit length, shape (C, embed_dim)."""
 
     def member(self, number: int) -> Clip:
-        """The CLIP of a model that trains: of two checkpoints every other one, by the model's number from 0."""
+        """Return the CLIP that model `number` (from 0) is built from; with two checkpoints, models alternate."""
 
     def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
-        """A positive and a negative prompt, which start from a template; another one for each number."""
+        """Build a positive and a negative prompt that start from a template, a different one for each model number."""
 
     def light_module(self, name: str, source: torch.Generator) -> nn.Module:
-        """The image encoder with a light module that trains."""
+        """Build the image encoder with a trainable light module."""
 
 
 class Engine(Protocol):
-    """What runs a method.
+    """The engine, which runs a method.
 
     Attributes:
-        seed: Of everything random.
-        device: Of the models.
+        seed: Random seed of the run.
+        device: Device of the models.
         images: The unlabeled images.
-        clip: CLIP for the classes at hand.
+        clip: CLIP with the class names of the run.
     """
 
     seed: int
@@ -101,73 +102,73 @@ class Engine(Protocol):
     clip: Any  # `Clip`
 
     def clip_features(self, num_views: int = 1) -> Table:
-        """Features of all images under the frozen CLIP, means over views. Shape (N, embed_dim)."""
+        """Return the frozen CLIP's features of all images, averaged over views. Shape (N, embed_dim)."""
 
     def encode(self, encoders: Callable[[], Encoders], num_views: int = 1) -> dict[str, Table]:
-        """Each model's features of all images, means over views.
+        """Return each model's features of all images, averaged over views.
 
         Args:
-            encoders: A bound method of the method at hand, which gives what encodes images, by name of the model.
-            num_views: Views of an image: as the test sees it, and weak ones, which differ in each epoch.
+            encoders: Bound method of the running `Method` that returns encoders by model name.
+            num_views: Number of views of an image: the test view, and weak views, which differ in each epoch.
 
         Returns:
-            Shape (N, embed_dim) each.
+            Features by model name. Shape (N, embed_dim) each.
         """
 
     def encode_some(
         self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor], num_views: int = 1
     ) -> dict[str, Tensor]:
-        """Each model's features of images of its own: those of `index`, by name. Shape (n, embed_dim) each, fp32."""
+        """Return each model's features of the images in its own `index`. Shape (n, embed_dim) each, fp32."""
 
     def map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
-        """Call a function for each name, at the same time where that is faster."""
+        """Call a function for each name, concurrently where that is faster."""
 
     def autocast(self) -> torch.autocast:
-        """Context in which a forward pass runs, with gradients or without them as now."""
+        """Return the autocast context of a forward pass, which leaves gradient mode as it is."""
 
 
 class Observer:
-    """Sees what a method does with pseudo-labels, for people to read. This one does nothing with it."""
+    """Callbacks on a method's pseudo-labels, for logs and reports. Those of this base class do nothing."""
 
     def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
-        """Seeds were chosen.
+        """Called after the seeds are chosen.
 
         Args:
             seeds: The seeds.
-            label: The likeliest class of each image. Shape (N,).
-            quotas: How many were wanted of each class. Shape (C,).
+            label: Likeliest class of each image. Shape (N,).
+            quotas: Number of seeds wanted of each class. Shape (C,).
         """
 
     def seeds_filtered(self, seeds: Mapping[str, PseudoLabels]) -> None:
-        """Each model's seeds were weighted.
+        """Called after each model's seeds are weighted.
 
         Args:
-            seeds: With their weights.
+            seeds: Weighted seeds by model name.
         """
 
     def labelled(
         self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
     ) -> None:
-        """All images were labelled.
+        """Called after all images are labelled.
 
         Args:
-            predictions: Of each model; empty where a method has none.
-            labels: What each model is trained on.
-            sources: Whose predictions these labels are, by the name of who is trained on them.
+            predictions: Predictions of each model; empty if the method has none.
+            labels: Pseudo-labels that each model is trained on.
+            sources: Name of the model that predicted the labels, by name of the model that is trained on them.
         """
 
 
-# -------------------------------------------------------------------- what a method says
+# -------------------------------------------------------------------- what a method defines
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Images that a part of each batch of a model is drawn from.
+    """Images from which part of each batch of a model is drawn.
 
     Attributes:
-        name: Of the random numbers.
-        index: Which images. Shape (n,).
-        size: How many of each batch; None: the batch size.
+        name: Name that seeds the random numbers.
+        index: Indices of the images. Shape (n,).
+        size: Number of images drawn for each batch; None for the batch size.
     """
 
     name: str
@@ -177,16 +178,16 @@ class Stream:
 
 @dataclass
 class Batch:
-    """Images of a model's batch: all of them, or those of a micro-batch of a process.
+    """A model's batch, or the part of it in one micro-batch of one process.
 
     Attributes:
-        views: Shape (n, 3, size, size), or (n, 2, 3, size, size) of two views.
-        labels: Of these images. Shape (n,).
-        whole: Labels of all images of the batch.
-        position: Which images of the batch these are. Shape (n,).
-        log_frequency: Of the classes in the labels that the batch is drawn from. Shape (C,).
-        number: Of the batch in its epoch.
-        kept: What `keep` was given.
+        views: Views of the images. Shape (n, 3, size, size), or (n, 2, 3, size, size) with two views.
+        labels: Pseudo-labels of these images. Shape (n,).
+        whole: Pseudo-labels of all images of the whole batch.
+        position: Positions of these images in the whole batch. Shape (n,).
+        log_frequency: Log class frequencies of the labels that the batch is drawn from. Shape (C,).
+        number: Number of the batch in its epoch.
+        kept: Rows passed to `keep`.
     """
 
     views: Tensor
@@ -198,7 +199,7 @@ class Batch:
     kept: list[Tensor] = field(default_factory=list)
 
     def keep(self, rows: Tensor) -> None:
-        """Have rows, one for each of these images, given to `Method.stepped`, for the whole batch."""
+        """Keep one row per image for `Method.stepped`, which receives the rows of the whole batch."""
         self.kept.append(rows)
 
 
@@ -207,10 +208,10 @@ class Tuning:
     """How the models of a phase are trained.
 
     Attributes:
-        steps: Of the whole phase.
-        rate: Full fine-tuning: learning rate of the encoders. None: what trains is light, and has the run's optimizer.
-        head_rate: Full fine-tuning: learning rate of the heads over that of the encoder.
-        by_epoch: Whether the run's optimizer brings its own schedule, which is stepped once an epoch.
+        steps: Number of steps in the whole phase.
+        rate: Learning rate of the encoders in full fine-tuning. None for light modules, which use the run's optimizer.
+        head_rate: Learning rate of the heads in full fine-tuning, as a multiple of the encoder's.
+        by_epoch: Whether the run's optimizer has its own schedule, which is stepped once per epoch.
     """
 
     steps: int
@@ -220,23 +221,23 @@ class Tuning:
 
 
 class Method:
-    """Something that adapts CLIP to unlabeled images. By default, nothing trains.
+    """Base class of methods that adapt CLIP to unlabeled images. By default, nothing trains.
 
     Args:
-        engine: What runs it.
-        observer: Sees what is done with pseudo-labels.
+        engine: The engine that runs the method.
+        observer: Callbacks on pseudo-labels.
 
     Attributes:
-        epochs: How many there are.
-        models: What trains, by name.
-        labels: What each model is trained on.
-        trains: Whether it does more than to predict by zero-shot CLIP; see `guard`.
-        several_phases: Whether a phase begins with a fresh optimizer.
-        keeps_state: Whether checkpoints have `state_dict` beside the weights.
-        in_parallel: Whether its models may make their steps at the same time.
-        keeps_stages: Whether its encoders have the frozen stages of CLIP as they are.
-        labelled: Batches that somebody else has drawn, in the place of those from `streams`.
-        epoch: The present one, which the engine sets.
+        epochs: Number of epochs.
+        models: Trainable models by name.
+        labels: Pseudo-labels that each model is trained on, by name.
+        trains: Whether anything is trained; False if zero-shot CLIP predicts, see `guard`.
+        several_phases: Whether each phase begins with a fresh optimizer.
+        keeps_state: Whether checkpoints contain `state_dict` besides the weights.
+        in_parallel: Whether the models may make their steps concurrently.
+        keeps_stages: Whether the encoders leave the frozen stages of CLIP unchanged.
+        labelled: Batches from another source, which replace those drawn from `streams`.
+        epoch: Current epoch, set by the engine.
     """
 
     epochs = 0
@@ -261,105 +262,105 @@ class Method:
     # ---------------------------------------------------------------- epochs and phases
 
     def phase(self, epoch: int) -> int:
-        """Phase of an epoch, from 1."""
+        """Return the phase of an epoch, from 1."""
         return 1
 
     def steps(self, phase: int) -> int:
-        """Steps of an epoch of a phase."""
+        """Return the number of steps in an epoch of a phase."""
         return self.engine.images.steps(len(self.engine.images))
 
     def view(self, phase: int) -> str:
-        """Views that a phase trains on: a name of `coft.images.views.VIEWS`."""
+        """Return the kind of views that a phase trains on: a key of `coft.images.views.VIEWS`."""
         return "strong"
 
     def few_views(self, phase: int) -> int:
-        """How many views of an image a phase draws from; 0: each epoch has one of its own, for all models the same."""
+        """Return how many views of an image a phase draws from; 0: new ones in each epoch, the same for all models."""
         return 0
 
     def tuning(self, phase: int) -> Tuning:
-        """How a phase trains."""
+        """Return how the models of a phase are trained."""
         raise NotImplementedError
 
     def student(self, name: str) -> nn.Module:
-        """What trains of a model: with parts `encoder` and heads, in full fine-tuning."""
+        """Return the part of a model that trains; in full fine-tuning it has an `encoder` and heads."""
         return self.models[name]
 
     # ---------------------------------------------------------------- decisions
 
     def begin(self) -> None:
-        """Decide what comes before the first epoch. A run that goes on from a checkpoint does not call it."""
+        """Make the decisions before the first epoch. Not called if a run is resumed from a checkpoint."""
 
     def resumed(self) -> None:
-        """Decide what comes in the place of `begin` where a run goes on from a checkpoint."""
+        """Make the decisions that replace `begin` if a run is resumed from a checkpoint."""
 
     def restarts(self, epoch: int) -> bool:
-        """Whether what trains is made anew at the beginning of an epoch, within a phase. `prepare` does it."""
+        """Return whether an epoch within a phase begins with re-initialised modules. `prepare` re-initialises them."""
         return False
 
     def enter(self, phase: int) -> None:
-        """Build what a phase trains, on every process, from the weights as they are."""
+        """Build the modules that a phase trains from the current weights, on every process."""
 
     def is_due(self, epoch: int) -> bool:
-        """Whether all images are labelled anew in an epoch."""
+        """Return whether all images are relabelled in an epoch."""
         return False
 
     def prepare(self, epoch: int) -> None:
-        """Decide what the models are trained on in an epoch: `labels`."""
+        """Decide the `labels` that the models are trained on in an epoch."""
 
     def finish(self, epoch: int) -> None:
-        """Decide what comes after the steps of an epoch."""
+        """Make the decisions after the last step of an epoch."""
 
     # ---------------------------------------------------------------- steps
 
     def streams(self) -> dict[str, list[Stream]]:
-        """Of each model, from which images a batch is drawn."""
+        """Return the images from which each model's batches are drawn, by model name."""
         return {name: [Stream(name, labels.counting().index)] for name, labels in self.labels.items()}
 
     def key(self, epoch: int) -> tuple[int | str, ...]:
-        """What makes the batches of an epoch differ from those of others."""
+        """Return the key of an epoch's random numbers, which makes its batches differ from those of others."""
         return self.engine.seed, epoch
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """What a step of a model minimises: the sum of these means, each times its coefficient."""
+        """Compute the terms of a model's loss, which is the sum of their means, each times its coefficient."""
         raise NotImplementedError
 
     def drawn(self, batch: Any) -> Any:
-        """Of each model, which images of a batch there are, as a loader gives it: a `coft.images.batches.Drawn`."""
+        """Convert a batch from the loader to a `coft.images.batches.Drawn` for each model, by name."""
         return batch
 
     def keeps(self, phase: int) -> bool:
-        """Whether `loss` gives rows to `Batch.keep` in a phase."""
+        """Return whether `loss` passes rows to `Batch.keep` in a phase."""
         return False
 
     def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
-        """A model has made a step.
+        """Update state after a model's step.
 
         Args:
-            name: The model's.
-            index: Images of the whole batch. Shape (n,).
-            kept: What `Batch.keep` was given, for the whole batch. Shape (n, ...).
+            name: Name of the model.
+            index: Indices of the images of the whole batch. Shape (n,).
+            kept: Rows passed to `Batch.keep`, for the whole batch. Shape (n, ...).
         """
 
     def reported(self, losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """What is said of a step: means of `loss` by model, under one name each."""
+        """Return the values logged for a step: the means of `loss` of each model, such as `loss_a` of `peer_a`."""
         return {f"{key}_{name.rpartition('_')[2]}": x for name, means in losses.items() for key, x in means.items()}
 
     # ---------------------------------------------------------------- the end
 
     def predictor(self) -> Predictor | None:
-        """What it predicts with, as plain parts; None where its prediction has another form."""
+        """Return the predictor of the current weights; None if the method implements `predict` instead."""
         return None
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits of images, or logs of probabilities, of a method without a predictor. Shape (n, C)."""
+        """Return logits or log-probabilities of images, for a method without a predictor. Shape (n, C)."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- state
 
     def state_dict(self) -> dict[str, Any]:
-        """All state beside the weights of `models`: tensors and plain containers."""
+        """Return all state besides the weights of `models`, as tensors and plain containers."""
         return {"labels": {name: labels.state_dict() for name, labels in self.labels.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over such a state. Weights are loaded afterwards."""
+        """Load the result of `state_dict`. Weights are loaded afterwards."""
         self.labels = {name: PseudoLabels.from_state(each) for name, each in state["labels"].items()}

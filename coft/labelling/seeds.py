@@ -1,4 +1,4 @@
-"""Seeds: the images of each class that a model is surest of."""
+"""Seeds: the images of each class with the highest log-odds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from coft.core.table import Table
 
 from .pseudo_labels import PseudoLabels
 
-SEEDS_SHARE = 0.5  # seeds of both peers, at most so much of the images of a class
+SEEDS_SHARE = 0.5  # maximum share of a class's images that are seeds, of both peers together
 
 
 def seed_quota(num_images: int, num_classes: int, at_most: int, share: float) -> int:
-    """Seeds of each class for each of two peers: a share of the images that a class can be expected to have.
+    """Return the number of seeds per class and peer: a share of the average class size N / C, halved for two peers.
 
-    With few images a class, a fixed number would take them all, sure or not.
+    With few images per class, a fixed number would take them all, sure or not.
 
     Args:
         num_images: N.
         num_classes: C.
-        at_most: Bound of the result.
+        at_most: Upper bound of the result.
         share: Share of N / C that the seeds of both peers together may take.
 
     Returns:
@@ -30,35 +30,36 @@ def seed_quota(num_images: int, num_classes: int, at_most: int, share: float) ->
 
 
 def quotas(label: Tensor, num_classes: int, share: float, at_most: int) -> Tensor:
-    """Seeds of each class: no more than a share, rounded up, of the images that are given the class.
+    """Return the number of seeds of each class: at most a share, rounded up, of the images labelled with the class.
 
-    A class that CLIP does not know is given few images. Filled up from others, its seeds would be wrong.
+    CLIP labels few images with a class that it does not know. Filled up from other classes, its seeds would be wrong.
 
     Args:
         label: Likeliest class of each image. Shape (N,).
         num_classes: C.
-        share: From 0 to 1.
-        at_most: Bound of the result.
+        share: Share of the images, from 0 to 1.
+        at_most: Upper bound of each number.
 
     Returns:
-        Shape (C,).
+        Numbers of seeds. Shape (C,).
     """
     return (share * torch.bincount(label, minlength=num_classes)).ceil().long().clamp_max(at_most)
 
 
 def select_seeds(logits: Table, per_class: int | Tensor, num_classes: int) -> PseudoLabels:
-    """Choose the top images of each class by log-odds, among those assigned to it.
+    """Choose the top images of each class by log-odds, among those whose likeliest class it is.
 
-    A class with too few is filled from images that have it second, best first, in one pass over all such images; an
-    image serves one class. Ties go to the lower index, which is an order of content. A class may stay short.
+    A class with too few images is filled, in one pass, from unchosen images whose second class it is, best first. An
+    image is a seed of one class only. Ties go to the lower index, which depends on content alone. A class may stay
+    short.
 
     Args:
-        logits: Of all unlabeled images, prior corrected or not. Shape (N, C).
-        per_class: How many to choose of each class: one number, or shape (C,).
+        logits: Logits of all unlabeled images, prior corrected or not. Shape (N, C).
+        per_class: Number of seeds of each class: one number, or shape (C,).
         num_classes: C.
 
     Returns:
-        The seeds, by class and best first within it.
+        The seeds, class by class, and best first within a class.
     """
     best = logits.map(_two_best).all()
     (first, second), odds = best[:, :2].long().unbind(dim=1), best[:, 2:]
@@ -74,20 +75,20 @@ def select_seeds(logits: Table, per_class: int | Tensor, num_classes: int) -> Ps
 
 
 def _two_best(logits: Tensor) -> Tensor:
-    """The two likeliest classes of each image, and the log-odds of both. Shape (n, 4), fp64."""
+    """Return the two likeliest classes of each image, and the log-odds of both. Shape (n, 4), fp64."""
     classes = logits.topk(2, dim=1).indices
     odds = [odds_of(logits, label) for label in classes.unbind(dim=1)]
     return torch.cat([classes.double(), torch.stack(odds, dim=1)], dim=1)
 
 
 def odds_of(logits: Tensor, label: Tensor) -> Tensor:
-    """Log p(y|x) - log(1 - p(y|x)) of a label of each image, without rounding p to 1 on the way.
+    """Compute log p(y|x) - log(1 - p(y|x)) of a label of each image, without rounding p to 1.
 
-    Posteriors of a sharp classifier are 1 to the last bit for many images; their log-odds still rank them.
+    The posteriors of a sharp classifier round to 1 for many images, but their log-odds still rank them.
 
     Args:
-        logits: Shape (n, C), C at least 2.
-        label: y. Shape (n,).
+        logits: Logits, with C at least 2. Shape (n, C).
+        label: Label y of each image. Shape (n,).
 
     Returns:
         Log-odds in fp64. Shape (n,).
@@ -99,15 +100,15 @@ def odds_of(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def best_of_each(scores: Tensor, label: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose the best few of each class.
+    """Choose the images with the highest scores in each class.
 
     Args:
-        scores: The higher, the better; of equal ones the lower index. Shape (n,).
-        label: Shape (n,).
-        most: How many of each class at most. Shape (C,).
+        scores: Score of each image; ties go to the lower index. Shape (n,).
+        label: Class of each image. Shape (n,).
+        most: Maximum number of images of each class. Shape (C,).
 
     Returns:
-        Indices, by class and best first within it, and their labels. Shape (m,) each.
+        Indices, class by class and best first within a class, and their labels. Shape (m,) each.
     """
     order = torch.sort(scores, descending=True, stable=True).indices
     order = order[torch.sort(label[order], stable=True).indices]

@@ -1,4 +1,4 @@
-"""A student, all of whose weights train, and its teacher: a moving average of its weights."""
+"""A fully trainable student and its EMA teacher."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .classifier import Classifier
 
 
 class Student(nn.Module):
-    """A classifier that trains, and its moving average.
+    """A classifier that trains, with an exponential moving average of its weights.
 
     Args:
         model: The classifier.
-        decay: Of the average, see `ramped_ema`.
+        decay: Decay of the average; see `ramped_ema`.
     """
 
     def __init__(self, model: Classifier, decay: float) -> None:
@@ -29,24 +29,24 @@ class Student(nn.Module):
 
     @property
     def teacher(self) -> Classifier:
-        """The moving average: it labels images."""
+        """The moving average, which labels images."""
         return cast(Classifier, self.average.module)
 
     def update(self) -> None:
-        """Move the average towards the student, after a step."""
+        """Update the moving average after a step."""
         self.average.update_parameters(self.model)
 
     def train(self, mode: bool = True) -> Student:
-        """Set training mode; statistics of batch norms stay those of pre-training."""
+        """Set training mode; batch norms keep the statistics of pre-training."""
         super().train(mode)
         freeze_statistics(self)
         return self
 
 
 def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
-    """An exponential moving average that forgets its start sooner: decay min(decay, (1 + n) / (10 + n)) in step n.
+    """Return an EMA update whose decay ramps up: min(decay, (1 + n) / (10 + n)) in step n.
 
-    A run of a hundred steps would otherwise end at an average that is still mostly its beginning.
+    With a constant decay, the average after a run of a hundred steps would still be mostly the initial weights.
 
     Args:
         decay: Share of the old average in the long run.
@@ -64,7 +64,7 @@ def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], in
 
 
 def trainable_copy(encoder: nn.Module) -> nn.Module:
-    """Copy an encoder with all its weights, which train but for those that the encoder's `stays_frozen` names.
+    """Copy an encoder and make all parameters trainable, except those named in the encoder's `stays_frozen`.
 
     Statistics of batch norms do not train either.
     """
