@@ -1,4 +1,4 @@
-"""CoFT: collaborative fine-tuning without a label (arXiv 2602.04337; our reconstruction, see docs/method.md).
+"""CoFT: collaborative fine-tuning without labels (arXiv 2602.04337; our reconstruction, see docs/method.md).
 
 Read `CoFT` from top to bottom: seeds, Phase I, Phase II, the loss of a step, prediction.
 """
@@ -34,7 +34,7 @@ from .peer import Peer
 from .predicting import clean_labels, predict
 from .two_phases import NAMES, TwoPhases
 
-REFRESH = 2  # epochs of Phase II between two labellings of all images
+REFRESH = 2  # all images are relabelled every REFRESH epochs of Phase II
 PARTNERS = dict(zip(NAMES, reversed(NAMES), strict=True))
 
 SelectSeeds = Callable[[Table, Tensor, int], PseudoLabels]
@@ -46,13 +46,13 @@ class CoFT(TwoPhases):
     Each peer is the other's partner. They differ in template, random numbers and seeds.
 
     Args:
-        engine: What runs it.
-        settings: Those of CoFT.
-        observer: Sees what is done with pseudo-labels.
-        guard: Whether nothing is trained where CLIP hardly knows the classes.
-        filter: In the place of the pseudo-label filter that the settings name.
-        seed_filter: In the place of `weigh_seeds`.
-        select_seeds: In the place of `coft.labelling.seeds.select_seeds`.
+        engine: The engine that runs the method.
+        settings: CoFT settings.
+        observer: Callbacks on pseudo-labels.
+        guard: Whether training is skipped if CLIP hardly knows the classes.
+        filter: Pseudo-label filter of Phase II. Default: the one that `settings.filter` names.
+        seed_filter: Filter of the seeds in Phase I. Default: the counterpart of `settings.filter`.
+        select_seeds: Replacement of `coft.labelling.seeds.select_seeds`.
     """
 
     settings: CoFTSettings
@@ -78,7 +78,7 @@ class CoFT(TwoPhases):
     # ---------------------------------------------------------------- seeds
 
     def begin(self) -> None:
-        """Choose the seeds by belief, unless CLIP hardly knows the classes."""
+        """Choose the seeds by belief, and let the guard decide whether anything is trained."""
         settings, clip = self.settings, self.engine.clip
         features, text = self.engine.clip_features(settings.label_views), self.zero_shot_text()
         self.trains = not (self.guard and hardly_knows(zero_shot_logits(features, text, clip.scale), len(text)))
@@ -93,28 +93,28 @@ class CoFT(TwoPhases):
 
     @cached_property
     def neighbours(self) -> NeighbourGraph:
-        """The graph of images that are alike to the frozen CLIP."""
+        """Neighbour graph of the images, in the frozen CLIP's feature space."""
         features = self.engine.clip_features(self.settings.label_views)
         return NeighbourGraph(features, neighbour_count(self.num_images, self.num_classes))
 
     @cached_property
     def belief(self) -> Belief:
-        """What the frozen CLIP believes of all images: text, neighbours and Gaussians. It chooses seeds."""
+        """The frozen CLIP's belief about all images, from text, neighbours and Gaussians, by which seeds are chosen."""
         features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
         scale, tau = self.engine.clip.scale, self.settings.prior_tau
         return Belief(*first_scores(features, text, scale, tau, self.neighbours))
 
     @property
     def calibrating(self) -> Belief | None:
-        """What calibrates p_clean and softmax; a sigmoid of d as printed is not calibrated."""
+        """The belief that calibrates p_clean and softmax; None with the rule "sigmoid", which is not calibrated."""
         return self.belief if self.settings.clean_rule == "softmax" else None
 
     # ---------------------------------------------------------------- labels of an epoch
 
     def prepare(self, epoch: int) -> None:
-        """Phase I: weigh the seeds. Phase II: label all images anew, when it is due.
+        """Weight the seeds in Phase I; relabel all images in Phase II if it is due.
 
-        Where nothing is trained, images are labelled once, for people to see.
+        If nothing is trained, images are labelled once, for the report.
         """
         if self.phase(epoch) == 1:
             if self.trains:
@@ -123,7 +123,7 @@ class CoFT(TwoPhases):
             self.labels = self.label_all()
 
     def filter_seeds(self) -> None:
-        """Let each peer weigh the seeds of its partner, on which it was not trained."""
+        """Weight each peer's seeds by the partner, which was not trained on them."""
         seeds, teachers = self.seeds, self.teachers()
         index = {partner: seeds[name].index for name, partner in PARTNERS.items()}
         features = self.engine.encode_some(self.teacher_encoders, index)
@@ -138,14 +138,14 @@ class CoFT(TwoPhases):
 
     @property
     def seeds(self) -> dict[str, PseudoLabels]:
-        """The labels of Phase I as they were chosen, all in full."""
+        """Labels of Phase I as they were chosen, all with weight 1."""
         return {name: PseudoLabels.certain(labels.index, labels.label) for name, labels in self.labels.items()}
 
     def label_all(self) -> dict[str, PseudoLabels]:
-        """Label all images with the averaged peers, and filter what each peer is trained on.
+        """Label all images with the teachers, and filter the labels that each peer is trained on.
 
-        As long as the encoders have learned from the seeds alone, labels spread among neighbours. Later they know more
-        than the frozen CLIP, whose features make the neighbours.
+        The first time, the encoders have learned from seeds alone, and probabilities spread among neighbours. Later the
+        encoders are better than the frozen CLIP, whose features define the neighbours.
         """
         settings, first = self.settings, not self.trains or self.epoch == self.settings.phase1.epochs
         graph, belief = self.neighbours if first else None, self.calibrating
@@ -157,11 +157,11 @@ class CoFT(TwoPhases):
         return self.filter_labels(self.fit_to_predictions(features, predictions))
 
     def is_due(self, epoch: int) -> bool:
-        """Whether all images are labelled anew in an epoch of Phase II."""
+        """Return whether all images are relabelled in an epoch of Phase II."""
         return (epoch - self.phase1_epochs) % REFRESH == 0
 
     def filter_labels(self, predictions: Mapping[str, Predictions]) -> dict[str, PseudoLabels]:
-        """What each peer is trained on, by the predictions of both."""
+        """Filter the predictions of both peers to the labels that each peer is trained on."""
         labels = {name: self.filter(predictions[name], predictions[partner]) for name, partner in PARTNERS.items()}
         if not all(kept.weight.any() for kept in labels.values()):
             raise UserError("the pseudo-label filter keeps no label; choose another filter")
@@ -170,18 +170,18 @@ class CoFT(TwoPhases):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Whose predictions a peer is trained on."""
+        """Name of the peer whose predictions are the labels, by name of the peer that is trained on them."""
         return {name: name if self.settings.filter in OWN else partner for name, partner in PARTNERS.items()}
 
     # ---------------------------------------------------------------- a step
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """Phase I: CE(l+ + log class frequency, y), weighted, and the dual loss. Phase II: the former alone."""
+        """Compute the loss: weighted CE(l+ + log class frequency, y), in Phase I plus the dual loss."""
         learner = self.peers[name].learner()
         return self.label_loss(learner, learner.features(batch.views), batch)
 
     def label_loss(self, learner: Classifier, features: Tensor, batch: Batch) -> dict[str, Term]:
-        """The loss of a batch from its features, shape (n, embed_dim)."""
+        """Compute the loss of a batch from its features, shape (n, embed_dim)."""
         logits, log_odds = learner.classify(features)
         losses = {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
         if self.phase(self.epoch) == 1 and self.settings.negative != NONE:
@@ -192,7 +192,7 @@ class CoFT(TwoPhases):
     # ---------------------------------------------------------------- negative vectors
 
     def finish(self, epoch: int) -> None:
-        """In the end, fit the negative vectors to the last labels, and calibrate what is tested."""
+        """Fit the negative vectors to the last labels after the last epoch, and calibrate the tested models."""
         if not (self.trains and epoch + 1 == self.epochs and (self.fits or self.calibrating)):
             return
         index = sample(self.num_images)
@@ -209,9 +209,9 @@ class CoFT(TwoPhases):
     def fit_to_predictions(
         self, features: Mapping[str, Table], predictions: dict[str, Predictions]
     ) -> dict[str, Predictions]:
-        """Fit each teacher's negative vectors to its partner's labels of all images; p_clean is then of these.
+        """Fit each teacher's negative vectors to its partner's labels of all images, and compute p_clean from them.
 
-        A label counts as much as both peers' softmax believe it.
+        The weight of a label is the minimum of both peers' softmax. With `filter` "own", the labels are the peer's own.
         """
         if not (self.trains and self.fits):
             return predictions
@@ -228,7 +228,12 @@ class CoFT(TwoPhases):
             self.peers[name].set_negative(negative)
 
     def final_temperatures(self, index: Tensor, features: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
-        """Of logits and log-odds of each model that is tested, on its features (n, embed_dim) of images `index`."""
+        """Fit temperatures of logits and log-odds of each tested model.
+
+        Args:
+            index: Indices of the images to fit to. Shape (n,).
+            features: Features of these images by each model. Shape (n, embed_dim) each.
+        """
         temperatures = {}
         for name, model in self.inference_models().items():
             logits, log_odds = finished(model).classify(features[name].to(model.device))
@@ -238,7 +243,7 @@ class CoFT(TwoPhases):
 
     @property
     def fits(self) -> bool:
-        """Whether negative vectors are fitted to what they tell apart, instead of trained alone."""
+        """Whether negative vectors are fitted to labels, and not only trained."""
         return self.settings.negative == FITTED
 
     # ---------------------------------------------------------------- models
@@ -249,7 +254,7 @@ class CoFT(TwoPhases):
 
     @property
     def peer_options(self) -> dict[str, Any]:
-        """Settings of a peer."""
+        """Keyword arguments of `Peer`."""
         settings = self.settings
         return {
             "class_negative": settings.negative != "prompt",
@@ -257,25 +262,25 @@ class CoFT(TwoPhases):
         }
 
     def teachers(self) -> dict[str, Classifier]:
-        """The models that label images."""
+        """Return the models that label images."""
         return {name: peer.teacher() for name, peer in self.peers.items()}
 
     def inference_models(self) -> dict[str, Classifier]:
-        """The models that are tested. Negative vectors that were fitted are not averaged: they fit no average."""
+        """Return the tested models; fitted negative vectors are not averaged, since they would not fit the average."""
         heads = HEADS[:1] if self.fits else HEADS
         return {name: peer.inference_model(self.settings.phase2.wise, heads) for name, peer in self.peers.items()}
 
     def inference_encoders(self) -> Encoders:
-        """The image encoders of the models that are tested."""
+        """Return the image encoders of the tested models."""
         return {name: model.features for name, model in self.inference_models().items()}
 
     def zero_shot_text(self) -> Tensor:
-        """Text features that choose the first seeds. Unit length, shape (C, embed_dim)."""
+        """Return the text features by which seeds are chosen. Unit length, shape (C, embed_dim)."""
         return self.engine.clip.zero_shot_text()
 
     @torch.no_grad()
     def predictor(self) -> Predictor:
-        """What it predicts with, as plain parts: both peers, or zero-shot CLIP where nothing is trained."""
+        """Return the predictor: both peers, or zero-shot CLIP if nothing is trained."""
         settings, clip = self.settings, self.engine.clip
         if not self.trains:
             return zero_shot(clip.visual, self.zero_shot_text().to(self.engine.device), clip.scale)
@@ -285,20 +290,23 @@ class CoFT(TwoPhases):
         return Predictor(classifiers, settings.classify, settings.clean_rule if settings.negative != NONE else "")
 
     def state_dict(self) -> dict[str, Any]:
-        """Also the temperatures that a finished run predicts with."""
+        """Return the state, with the temperatures of a finished run's predictor."""
         return super().state_dict() | {"temperatures": self.temperatures}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over such a state."""
+        """Load the result of `state_dict`."""
         super().load_state_dict(state)
-        self.temperatures = state.get("temperatures", {})  # checkpoints of earlier versions have none
+        self.temperatures = state.get("temperatures", {})  # older checkpoints have none
 
     # ---------------------------------------------------------------- batches
 
     def images_of_phase1(self) -> int:
-        """An epoch of Phase I passes over the seeds. A class may have no image."""
+        """Return the number of images in an epoch of Phase I: a full quota of seeds, but at most N images.
+
+        A class may have no image.
+        """
         return min(self.per_peer * self.num_classes, self.num_images)
 
     def streams(self) -> dict[str, list[Stream]]:
-        """Where nothing is trained, there are no batches."""
+        """Return the streams of both peers; none if nothing is trained."""
         return super().streams() if self.trains else {}

@@ -25,9 +25,9 @@ from .peer import Peer
 
 Describe = Callable[[float], Tensor]
 log = logging.getLogger(__name__)
-ASIDE = " aside"  # names the images of a batch that the filter leaves out
-AT_SEEDS = 0.25  # share of the descriptions in the text features that choose the first seeds
-AT_PREDICTION = 0.1  # and in the positive vectors that predict
+ASIDE = " aside"  # suffix of the stream of images that the filter leaves out
+AT_SEEDS = 0.25  # share of the descriptions in the text features by which the first seeds are chosen
+AT_PREDICTION = 0.1  # share of the descriptions in the positive vectors at prediction
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class CoFTPlusSettings(CoFTSettings):
 class CoFTPlus(CoFT):
     """CoFT plus three parts: rounds of Phase I, a contrastive loss in Phase II, and class descriptions.
 
-    `rounds` 1, `contrast.weight` 0 and no descriptions make it CoFT, to the bit.
+    With `rounds` 1, `contrast.weight` 0 and no descriptions, it is CoFT to the bit.
 
     Args:
-        engine: What runs it.
-        settings: Those of CoFT+.
-        observer: Sees what is done with pseudo-labels.
-        describe: Text features of the classes with a share of descriptions, unit length, shape (C, embed_dim); None
-            where there are no descriptions.
-        **options: Those of `CoFT`.
+        engine: The engine that runs the method.
+        settings: CoFT+ settings.
+        observer: Callbacks on pseudo-labels.
+        describe: Function of the share of descriptions that returns the text features of the classes, of unit length
+            and shape (C, embed_dim); None without descriptions.
+        **options: Keyword arguments of `CoFT`.
     """
 
     settings: CoFTPlusSettings
@@ -88,23 +88,23 @@ class CoFTPlus(CoFT):
     # ---------------------------------------------------------------- rounds
 
     def restarts(self, epoch: int) -> bool:
-        """At the first epoch of each round but the first."""
+        """Return whether an epoch is the first of a round after the first round."""
         return self.trains and 0 < epoch < self.phase1_epochs and epoch % self.settings.phase1.epochs == 0
 
     def prepare(self, epoch: int) -> None:
-        """In later rounds of Phase I labels are those that the round began with."""
+        """Prepare the labels of an epoch. In later rounds of Phase I, they stay as at the beginning of the round."""
         if self.restarts(epoch):
             self.begin_round(epoch // self.settings.phase1.epochs)
         elif self.phase(epoch) == 2 or epoch < self.settings.phase1.epochs:
             super().prepare(epoch)
 
     def begin_round(self, number: int) -> None:
-        """Label all images, keep for each peer those more likely right than not, and forget all else.
+        """Label all images, keep for each peer the labels more likely right than not, and re-initialise the peers.
 
-        Of a filter that finds none of them likely right, those that count are kept.
+        If the filter gives no label a weight above 1/2, all labels with a weight above 0 are kept.
 
         Args:
-            number: Of the round, from 0.
+            number: Number of the round, from 0.
         """
         labels = {name: each.counting() for name, each in self.label_all().items()}
         kept = {name: each.at(torch.nonzero(each.keep).flatten()) for name, each in labels.items()}
@@ -116,20 +116,20 @@ class CoFTPlus(CoFT):
     # ---------------------------------------------------------------- descriptions
 
     def zero_shot_text(self) -> Tensor:
-        """Text features that choose the first seeds, with descriptions. Unit length, shape (C, embed_dim)."""
+        """Return the text features by which seeds are chosen, with descriptions. Unit length, shape (C, embed_dim)."""
         return super().zero_shot_text() if self.describe is None else self.describe(AT_SEEDS)
 
     @torch.no_grad()
     def predictor(self) -> Predictor:
-        """What it predicts with; descriptions have a share in the vectors of the logits.
+        """Return the predictor, with a share of the descriptions in the vectors of the logits.
 
-        Clean log-odds are of the positive vectors alone: the negative ones were fitted to those.
+        Clean log-odds use the positive vectors without descriptions, to which the negative vectors were fitted.
         """
         plain = super().predictor()
         if self.describe is None or not self.trains:
             return plain
         classifiers, widths = {}, [part.positive.shape[1] for part in plain.classifiers.values()]
-        joint = self.described.shape[1] == sum(widths)  # two checkpoints, side by side
+        joint = self.described.shape[1] == sum(widths)  # concatenated features of two checkpoints
         texts = self.described.split(widths, dim=1) if joint else [self.described] * len(widths)
         for (name, part), text in zip(plain.classifiers.items(), texts, strict=True):
             mixed = torch.lerp(part.positive, F.normalize(text, dim=-1).to(part.positive), AT_PREDICTION)
@@ -145,7 +145,7 @@ class CoFTPlus(CoFT):
     # ---------------------------------------------------------------- contrastive learning
 
     def make_peer(self, name: str) -> Peer:
-        """Build a peer with a queue of at most half of the images."""
+        """Build a peer; with a contrastive loss, its queue holds at most half as many keys as there are images."""
         if not self.settings.contrast.weight:
             return super().make_peer(name)
         queue_size = max(1, min(QUEUE, self.num_images // 2))
@@ -153,15 +153,18 @@ class CoFTPlus(CoFT):
         return ContrastingPeer(*self.parts_of(name), queue_size=queue_size, seed=seed, **self.peer_options)
 
     def contrasts(self, phase: int) -> bool:
-        """Whether a phase has a contrastive loss."""
+        """Return whether a phase has a contrastive loss."""
         return phase == 2 and self.settings.contrast.weight > 0
 
     def view(self, phase: int) -> str:
-        """With a contrastive loss, a weak view beside the strong one."""
+        """Return the kind of views; with a contrastive loss, a weak view comes with the strong one."""
         return "strong and weak" if self.contrasts(phase) else super().view(phase)
 
     def streams(self) -> dict[str, list[Stream]]:
-        """With a contrastive loss also images that the filter left aside, in proportion but no more than of others."""
+        """Return the streams; with a contrastive loss, they include images that the filter leaves out.
+
+        Their part of a batch is in proportion to their number, but at most as large as that of the others.
+        """
         if not (self.trains and self.contrasts(self.phase(self.epoch))):
             return super().streams()
         streams = {}
@@ -173,7 +176,10 @@ class CoFTPlus(CoFT):
         return streams
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """CoFT's loss; in Phase II with the contrastive loss of all images, of which those left aside weigh nothing."""
+        """Compute CoFT's loss, in Phase II plus the contrastive loss.
+
+        Images that the filter leaves out have weight 0 in CoFT's loss, but count in the contrastive loss.
+        """
         if not self.contrasts(self.phase(self.epoch)):
             return super().loss(name, batch)
         peer: Any = self.peers[name]
@@ -186,11 +192,11 @@ class CoFTPlus(CoFT):
         return losses | {"contrast": contrast}
 
     def keeps(self, phase: int) -> bool:
-        """Whether momentum keys are kept."""
+        """Return whether momentum keys are kept for `stepped`."""
         return self.contrasts(phase)
 
     def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
-        """Move the average of a peer, and queue the keys of a batch."""
+        """Update a peer's moving average, and push the keys of the batch to its queue."""
         super().stepped(name, index, kept)
         if kept is not None:
             cast(Any, self.peers[name]).queue.push(kept, index)

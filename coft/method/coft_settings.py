@@ -1,4 +1,4 @@
-"""Settings of CoFT: what a config may say, with types, bounds and defaults."""
+"""Settings of CoFT: keys of the config, with types, bounds and defaults."""
 
 from __future__ import annotations
 

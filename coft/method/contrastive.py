@@ -1,7 +1,7 @@
-"""Momentum contrastive learning of CoFT+: a projection head, a queue of keys, and masks made of pseudo-labels.
+"""Momentum contrastive learning of CoFT+: a projection head, a queue of keys, and masks from pseudo-labels.
 
-After MoCo (He et al. 2020) and SupCon (Khosla et al. 2020). The momentum encoder is the peer's moving average, which
-labels images too.
+After MoCo (He et al. 2020) and SupCon (Khosla et al. 2020). The momentum encoder is the peer's EMA teacher, which also
+labels images.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from coft.labelling.pseudo_labels import PseudoLabels
 from .peer import Peer
 
 NO_IMAGE = -1
-DIM = 128  # length of a key
-QUEUE = 4096  # keys in the queue, but no more than half of the images
-TEMPERATURE = 0.07  # MoCo's
+DIM = 128  # dimension of a key
+QUEUE = 4096  # maximum number of keys in the queue, which is also at most half the number of images
+TEMPERATURE = 0.07  # as in MoCo
 
 
 class ProjectionHead(nn.Module):
-    """Two layers from image features to the space where they are contrasted.
+    """Two-layer projection head, from image features to the space of the contrastive loss.
 
     Args:
-        width: Of the image features.
-        dim: Of the result.
+        width: Dimension of the image features.
+        dim: Dimension of the output.
         generator: Source of the random numbers.
     """
 
@@ -38,16 +38,16 @@ class ProjectionHead(nn.Module):
         self.out = nn.Parameter(torch.randn(dim, width, generator=generator) * width**-0.5)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (n, width) to unit-length vectors (n, dim)."""
+        """Project features (n, width) to unit-length vectors (n, dim)."""
         return F.normalize(torch.relu(features @ self.hidden.t()) @ self.out.t(), dim=-1)
 
 
 class KeyQueue(nn.Module):
-    """The last keys of the momentum encoder, with the index of their images.
+    """Queue of the latest momentum keys, each with the index of its image.
 
     Args:
-        size: Number of keys that are kept.
-        dim: Length of a key.
+        size: Maximum number of keys.
+        dim: Dimension of a key.
     """
 
     keys: Tensor
@@ -62,7 +62,7 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: Tensor, index: Tensor) -> None:
-        """Put keys (n, dim) with their images' index (n,) in the place of the oldest ones."""
+        """Replace the oldest keys by keys (n, dim) with the indices of their images (n,)."""
         size = len(self.index)
         keys, index = keys[-size:], index[-size:]
         place = (self.place + torch.arange(len(index), device=self.index.device)) % size
@@ -71,24 +71,24 @@ class KeyQueue(nn.Module):
         self.place.copy_((self.place + len(index)) % size)
 
     def filled(self) -> tuple[Tensor, Tensor]:
-        """Keys and index of the places that have been filled."""
+        """Return the keys in the queue so far, and the indices of their images."""
         there = self.index != NO_IMAGE
         return self.keys[there], self.index[there]
 
 
 def contrast_masks(index: Tensor, queued: Tensor, labels: PseudoLabels) -> tuple[Tensor, Tensor]:
-    """Which keys of the queue are positives of an anchor and which are negatives; the others count for nothing.
+    """Compute masks of each anchor's positives and negatives among the queued keys; all other keys are ignored.
 
-    Positive are other images with the same pseudo-label, if it counts as clean for both. Negative are images with
-    another pseudo-label, clean or not: one with the same label might be of the same class.
+    Positives are other images with the same pseudo-label, if it counts as clean for both. Negatives are images with
+    another pseudo-label, clean or not. An unclean image with the same label is neither: it might be of the same class.
 
     Args:
-        index: Images of the anchors. Shape (n,).
-        queued: Images of the keys. Shape (q,).
-        labels: Pseudo-labels of all images, and which count as clean.
+        index: Image indices of the anchors. Shape (n,).
+        queued: Image indices of the keys. Shape (q,).
+        labels: Pseudo-labels of all images; those in `keep` count as clean.
 
     Returns:
-        Two masks of shape (n, q).
+        Masks of positives and of negatives. Shape (n, q) each.
     """
     same_label = labels.label[index].unsqueeze(1) == labels.label[queued]
     clean = labels.keep[index].unsqueeze(1) & labels.keep[queued]
@@ -98,21 +98,21 @@ def contrast_masks(index: Tensor, queued: Tensor, labels: PseudoLabels) -> tuple
 def contrastive_loss(
     anchors: Tensor, own_keys: Tensor, keys: Tensor, positives: Tensor, negatives: Tensor, temperature: float
 ) -> Tensor:
-    """Supervised contrastive loss with the image's own momentum key as a positive that is always there.
+    """Compute the supervised contrastive loss, where the image's own momentum key is always a positive.
 
-    For each anchor the mean over its positives p of -log(exp(z p / T) / sum over positives and negatives k of
-    exp(z k / T)); without other positives that is InfoNCE.
+    The loss of an anchor is the mean over its positives p of -log(exp(z p / T) / sum over positives and negatives k of
+    exp(z k / T)). Without other positives, it is InfoNCE.
 
     Args:
-        anchors: z, unit length. Shape (n, dim).
-        own_keys: Keys of the same images. Shape (n, dim).
-        keys: Keys of the queue. Shape (q, dim), q may be 0.
-        positives: Shape (n, q), bool.
-        negatives: Shape (n, q), bool.
-        temperature: T.
+        anchors: Projected features z of unit length. Shape (n, dim).
+        own_keys: Momentum keys of the same images. Shape (n, dim).
+        keys: Keys of the queue. Shape (q, dim), where q may be 0.
+        positives: Mask of positives in the queue. Shape (n, q), bool.
+        negatives: Mask of negatives in the queue. Shape (n, q), bool.
+        temperature: Temperature T.
 
     Returns:
-        Of each anchor. Shape (n,).
+        Loss of each anchor. Shape (n,).
     """
     to_own = (anchors * own_keys).sum(dim=-1, keepdim=True) / temperature
     to_keys = anchors @ keys.t() / temperature
@@ -122,10 +122,10 @@ def contrastive_loss(
 
 
 class ContrastingClassifier(Classifier):
-    """A classifier whose features are also projected, to be contrasted.
+    """A classifier with a projection head for the contrastive loss.
 
     Args:
-        projection: Image features to the space where they are contrasted.
+        projection: Projection head.
         *parts: Arguments of `Classifier`.
     """
 
@@ -134,19 +134,19 @@ class ContrastingClassifier(Classifier):
         self.projection = projection
 
     def project(self, features: Tensor) -> Tensor:
-        """Image features (n, embed_dim) to unit-length vectors (n, dim), in fp32."""
+        """Project image features (n, embed_dim) to unit-length vectors (n, dim), in fp32."""
         with torch.autocast(features.device.type, enabled=False):
             return cast(Tensor, self.projection(features.float()))
 
 
 class ContrastingPeer(Peer):
-    """A peer that has a projection head and a queue in Phase II.
+    """A peer with a projection head and a queue of momentum keys in Phase II.
 
     Args:
-        *parts: Prompts, encoder and scale of `Peer`.
-        queue_size: Number of keys.
-        seed: Of the projection head's start.
-        **options: Settings of `Peer`.
+        *parts: Positional arguments of `Peer`: prompts, encoder and scale.
+        queue_size: Maximum number of keys in the queue.
+        seed: Random seed of the projection head's initialisation.
+        **options: Keyword arguments of `Peer`.
     """
 
     queue: KeyQueue | None
@@ -157,7 +157,7 @@ class ContrastingPeer(Peer):
         self.queue = None
 
     def full_classifier(self, encoder: nn.Module) -> ContrastingClassifier:
-        """The classifier that trains in Phase II, with a projection head; also makes the queue."""
+        """Build the classifier of Phase II with a projection head, and create the queue."""
         plain = super().full_classifier(encoder)
         source = torch.Generator().manual_seed(self.seed)
         projection = ProjectionHead(plain.positive.shape[1], DIM, source).to(plain.positive.device)
@@ -166,27 +166,27 @@ class ContrastingPeer(Peer):
         return ContrastingClassifier(projection, *parts)
 
     def leave_phase2(self) -> None:
-        """Back to Phase I, without a queue."""
+        """Return to Phase I, and drop the queue."""
         super().leave_phase2()
         self.queue = None
 
     @torch.no_grad()
     def keys(self, views: Tensor) -> Tensor:
-        """Momentum keys of views (n, 3, size, size). Shape (n, dim)."""
+        """Compute momentum keys of views (n, 3, size, size). Shape (n, dim)."""
         teacher = cast(ContrastingClassifier, self.teacher())
         return teacher.project(teacher.features(views))
 
     def contrast(self, features: Tensor, own_keys: Tensor, index: Tensor, labels: PseudoLabels) -> Tensor:
-        """Contrast features of images with momentum keys of other views of them, and with those of the queue.
+        """Compute the contrastive loss of images with momentum keys of their other views and with the queue.
 
         Args:
             features: The student's image features. Shape (n, embed_dim).
             own_keys: Momentum keys of the same images. Shape (n, dim).
-            index: Which images. Shape (n,).
-            labels: Of all images.
+            index: Indices of the images. Shape (n,).
+            labels: Pseudo-labels of all images.
 
         Returns:
-            Losses of the images. Shape (n,).
+            Loss of each image. Shape (n,).
         """
         keys, queued = cast(KeyQueue, self.queue).filled()
         masks = contrast_masks(index.cpu(), queued.cpu(), labels)

@@ -1,7 +1,7 @@
-"""The collaborative pseudo-label filter: one rule, one function, one line.
+"""Collaborative pseudo-label filters, each a function of a line or two.
 
-A rule of Phase II takes the predictions of a peer and of its partner. It says which labels the peer is trained on, and
-how much each of them counts. The setting `filter` names one of `FILTERS`. In Phase I a peer's seeds are weighed by its
+A filter of Phase II takes the predictions of a peer and of its partner, and returns the labels that the peer is trained
+on, with their weights. The setting `filter` names one of `FILTERS`. In Phase I, a peer's seeds are weighted by its
 partner: `weigh_seeds`.
 """
 
@@ -19,34 +19,34 @@ SeedFilter = Callable[[PseudoLabels, Tensor], PseudoLabels]  # seeds, and the pa
 
 
 def min_p_clean(peer: Predictions, partner: Predictions) -> PseudoLabels:
-    """The partner's labels; the weight is the minimum of both peers' p_clean."""
+    """Return the partner's labels, weighted by the minimum of both peers' p_clean."""
     label = partner.label
     return PseudoLabels.of_pool(label, torch.minimum(peer.p_clean(label), partner.p_clean(label)))
 
 
 def min_p_clean_hard(peer: Predictions, partner: Predictions) -> PseudoLabels:
-    """The labels of `min_p_clean`, of which those above 1/2 count in full and the others not at all."""
+    """Return the labels of `min_p_clean`, with weight 1 if that weight is above 1/2, else 0."""
     return PseudoLabels.of_pool(partner.label, min_p_clean(peer, partner).keep)
 
 
 def partner_labels(peer: Predictions, partner: Predictions) -> PseudoLabels:
-    """The partner's labels; the weight is the partner's p_clean."""
+    """Return the partner's labels, weighted by the partner's p_clean."""
     return PseudoLabels.of_pool(partner.label, partner.p_clean(partner.label))
 
 
 def min_softmax(peer: Predictions, partner: Predictions) -> PseudoLabels:
-    """The partner's labels; the weight is the minimum of both peers' softmax of the positive vectors."""
+    """Return the partner's labels, weighted by the minimum of both peers' softmax (without negative vectors)."""
     label = partner.label
     return PseudoLabels.of_pool(label, torch.minimum(peer.probability_of(label), partner.probability_of(label)))
 
 
 def own_labels(peer: Predictions, partner: Predictions) -> PseudoLabels:
-    """The peer's own labels; the weight is its own p_clean."""
+    """Return the peer's own labels, weighted by its own p_clean."""
     return PseudoLabels.of_pool(peer.label, peer.p_clean(peer.label))
 
 
 def none(peer: Predictions, partner: Predictions) -> PseudoLabels:
-    """The partner's labels, all of them in full."""
+    """Return the partner's labels, all with weight 1."""
     return PseudoLabels.of_pool(partner.label)
 
 
@@ -60,23 +60,23 @@ FILTERS: dict[str, Filter] = {
 }
 
 
-OWN = ("own",)  # with these, also the negative vectors of each peer are fitted to its own labels
+OWN = ("own",)  # filters with which a peer's negative vectors, too, are fitted to its own labels
 
 
 def weigh_seeds(seeds: PseudoLabels, clean: Tensor) -> PseudoLabels:
-    """Weigh a peer's seeds by its partner's p_clean of them, shape (n,)."""
+    """Weight a peer's seeds by the partner's p_clean of their labels, shape (n,)."""
     return seeds.with_weights(clean)
 
 
 def weigh_seeds_hard(seeds: PseudoLabels, clean: Tensor) -> PseudoLabels:
-    """Let seeds whose p_clean is above 1/2 count in full, and the others not at all."""
+    """Give weight 1 to seeds whose p_clean is above 1/2, and 0 to the others."""
     return seeds.with_weights(clean > 0.5)
 
 
 def keep_seeds(seeds: PseudoLabels, clean: Tensor) -> PseudoLabels:
-    """Let all seeds count in full."""
+    """Return the seeds unchanged."""
     return seeds
 
 
-# Filters of Phase I that go with those of Phase II; `weigh_seeds` with all others.
+# Seed filter of Phase I by filter of Phase II; `weigh_seeds` for all others.
 SEED_FILTERS: dict[str, SeedFilter] = {"min-p-clean-hard": weigh_seeds_hard, "none": keep_seeds}

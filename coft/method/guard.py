@@ -1,4 +1,4 @@
-"""Does CLIP know these classes at all? Asked before anything is trained, by its own probabilities and no label."""
+"""The guard: a check, before anything is trained, that CLIP knows the classes, by its own probabilities alone."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 from coft.core.table import Table
 
 log = logging.getLogger(__name__)
-LEAST_SKILL = 0.22  # just above EuroSAT, where training can lose; on other sets it has gained at every skill
+LEAST_SKILL = 0.22  # just above EuroSAT's, where training can lose; on other sets it gained at every skill
 LEAST_INFORMATION = 1 / 4
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What CLIP believes of itself on some images.
+    """CLIP's own estimate of how well it knows the classes, from its predictions of unlabeled images.
 
     Attributes:
-        skill: How often it expects to be right, above naming the commonest class every time: (mean of max_c p - m) /
-            (1 - m), where m is the greatest mean probability of a class.
-        information: Mutual information of image and class, as a share of log C: 0 where all images look the same to it,
-            1 where it is sure of each, and classes are of one size.
+        skill: Expected accuracy above that of always predicting the commonest class: (mean of max_c p - m) / (1 - m),
+            where m is the greatest mean probability of a class.
+        information: Mutual information of image and class, as a share of log C: 0 if all images look the same to CLIP,
+            1 if it is certain of each image and classes are of equal size.
     """
 
     skill: float
@@ -32,23 +32,23 @@ class Knowledge:
 
     @property
     def hardly_any(self) -> bool:
-        """Whether it knows next to nothing of the classes, by both.
+        """Whether both measures are below their bounds.
 
-        Two measures, since each alone is low for some sets that are known: skill for very many classes, information for
-        two.
+        Each measure alone is low on some data sets whose classes CLIP does know: skill with very many classes,
+        information with two.
         """
         return self.skill < LEAST_SKILL and self.information < LEAST_INFORMATION
 
 
 def knowledge(logits: Table) -> Knowledge:
-    """Measure what CLIP believes of itself.
+    """Measure CLIP's own estimate of how well it knows the classes.
 
     Args:
-        logits: Of all images, with no correction of the prior. Shape (N, C), of two classes at least.
+        logits: Logits of all images, without prior correction. Shape (N, C), with C at least 2.
     """
 
     def summed(rows: Tensor) -> Tensor:
-        """Probabilities of the classes, the greatest of them, and the entropy. Shape (n, C + 2)."""
+        """Return class probabilities, the greatest of them, and the entropy. Shape (n, C + 2)."""
         logs = rows.double().log_softmax(dim=1)
         probabilities = logs.exp()
         greatest = probabilities.amax(dim=1, keepdim=True)
@@ -63,10 +63,10 @@ def knowledge(logits: Table) -> Knowledge:
 
 
 def hardly_knows(logits: Table, num_classes: int) -> bool:
-    """Whether CLIP hardly knows the classes; a warning then says so, and what to do.
+    """Return whether CLIP hardly knows the classes; if so, log a warning with advice.
 
     Args:
-        logits: Of all images under the frozen CLIP, with no correction of the prior. Shape (N, C).
+        logits: The frozen CLIP's logits of all images, without prior correction. Shape (N, C).
         num_classes: C.
     """
     if num_classes < 2:

@@ -1,6 +1,6 @@
-"""The negative prompt: is this pseudo-label right? A probability for each sample, with no threshold to set.
+"""The negative prompt, which gives each pseudo-label a probability of being right, with no threshold to set.
 
-A positive and a negative text feature of each class give every image a clean log-odds
+From a positive and a negative text feature of each class, every image has clean log-odds
 
     d(x, c) = s <f(x), t+_c> - s <f(x), t-_c>
 
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from coft.labelling.classifier import clean_log_odds
 
-FIT_STEPS = 200  # on digits and icons labels by d are then as often right as after 1,000
-FIT_RATE = 2e-3  # of Adam, for vectors of unit length
+FIT_STEPS = 200  # on digits and icons, labels by d are then as accurate as after 1,000 steps
+FIT_RATE = 2e-3  # learning rate of Adam, for vectors of unit length
 FIT_BATCH = 1024
-FIT_IMAGES = FIT_STEPS * FIT_BATCH  # images at most: all that the batches together could hold
+FIT_IMAGES = FIT_STEPS * FIT_BATCH  # maximum number of images: as many as all batches together can hold
 
 
 def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor) -> Tensor:
-    """L_dual(x, y, z) = -log sigmoid(d(x, y)) - log sigmoid(-d(x, z)) of each image.
+    """Compute L_dual(x, y, z) = -log sigmoid(d(x, y)) - log sigmoid(-d(x, z)) of each image.
 
     Published as Algorithm 1 of DeFT (NeurIPS 2024). CoFT's Eq. 6 is reported with "+ log(1 - p_clean(z))"; minimised,
     that would raise p_clean(z), against the paper's own text, so the sign here is minus.
@@ -30,10 +30,10 @@ def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor) -> Tensor:
     Args:
         log_odds: d of every class. Shape (n, C).
         label: The label in use, y. Shape (n,).
-        complement: A class other than y for each sample, z. Shape (n,).
+        complement: A class other than y for each image, z. Shape (n,).
 
     Returns:
-        Shape (n,).
+        Loss of each image. Shape (n,).
     """
     at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
     at_complement = log_odds.gather(1, complement.unsqueeze(1)).squeeze(1)
@@ -47,14 +47,14 @@ def draw_complement(label: Tensor, num_classes: int, generator: torch.Generator)
 
 
 def expected_dual_loss(log_odds: Tensor, label: Tensor) -> Tensor:
-    """The mean of `dual_loss` over all complements: its expectation, without the noise of the draw.
+    """Compute the mean of `dual_loss` over all complements: its expectation, without the noise of the draw.
 
     Args:
         log_odds: d of every class. Shape (n, C).
         label: The label in use. Shape (n,).
 
     Returns:
-        Shape (n,).
+        Loss of each image. Shape (n,).
     """
     at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
     others = F.logsigmoid(-log_odds).scatter(1, label.unsqueeze(1), 0.0)
@@ -71,20 +71,20 @@ def fit_negative(
     source: torch.Generator,
     steps: int = FIT_STEPS,
 ) -> Tensor:
-    """Minimise the dual loss over the negative vectors, image features and positive vectors as they are.
+    """Minimise the dual loss over the negative vectors, with image features and positive vectors fixed.
 
-    While features move, the negative vectors lag behind: the classification loss soon satisfies the positive part of d
-    on the images at hand, and no gradient is left.
+    While features still train, the negative vectors lag behind: the classification loss soon satisfies the positive
+    part of d on the training images, and no gradient is left.
 
     Args:
         features: Unit-length image features. Shape (n, embed_dim).
-        labels: Their pseudo-labels. Shape (n,).
-        weight: How much each of them counts, above 0. Shape (n,).
+        labels: Pseudo-labels of the images. Shape (n,).
+        weight: Weights of the labels, above 0. Shape (n,).
         positive: Positive vectors of any length. Shape (C, embed_dim).
-        negative: Where the negative vectors start. Shape (C, embed_dim).
+        negative: Initial negative vectors. Shape (C, embed_dim).
         scale: CLIP's logit scale.
-        source: CPU generator of the batches, where there are more images than FIT_BATCH.
-        steps: Steps of Adam.
+        source: CPU generator that draws batches if there are more images than FIT_BATCH.
+        steps: Number of Adam steps.
 
     Returns:
         Negative vectors of unit length, detached. Shape (C, embed_dim).
@@ -104,15 +104,15 @@ def fit_negative(
 
 
 def draw(count: int, source: torch.Generator, most: int | None = None) -> Tensor:
-    """Positions of all of some images, or of so many at random.
+    """Return the positions of all images, or of a random sample if there are too many.
 
     Args:
         count: Number of images.
-        source: CPU generator; not drawn from where all are taken.
-        most: How many at most; by default FIT_IMAGES.
+        source: CPU generator, which is not used if all images are taken.
+        most: Maximum number of positions. Default: FIT_IMAGES.
 
     Returns:
-        Shape (n,).
+        Positions. Shape (n,).
     """
     most = FIT_IMAGES if most is None else most
     return torch.arange(count) if count <= most else torch.randperm(count, generator=source)[:most]

@@ -1,4 +1,4 @@
-"""Negative vectors of the classes are fitted to labels; image features and positive vectors stay as they are."""
+"""Fits of the negative vectors to labels, with image features and positive vectors fixed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def fit_negatives(
     epoch: int,
     features_of: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """Fit the negative vectors of some models to labels.
+    """Fit the negative vectors of several models to labels.
 
     Args:
-        engine: Fits several models at the same time.
-        models: Whose positive vectors they go with.
-        labels: Of each.
-        epoch: The present one, for random numbers.
-        features_of: Gives each model's features of some images, shape (n, embed_dim), from their index, shape (n,).
+        engine: Engine, which fits the models concurrently where that is faster.
+        models: Models with positive and initial negative vectors, by name.
+        labels: Labels for each model.
+        epoch: Current epoch, which seeds random numbers.
+        features_of: Function from image indices by model, shape (n,), to features by model, shape (n, embed_dim).
 
     Returns:
-        Unit vectors of each model. Shape (C, embed_dim).
+        Negative vectors of unit length by model. Shape (C, embed_dim) each.
     """
     sources = {name: generator(engine.seed, "negative", name, epoch) for name in labels}
     chosen = {name: kept.at(draw(len(kept.label), sources[name])) for name, kept in labels.items()}
@@ -51,9 +51,9 @@ def fit_negatives(
 
 
 def with_equal_classes(labels: Labels, num_classes: int) -> dict[str, PseudoLabels]:
-    """Labels whose classes have equal weight.
+    """Weight labels by inverse class frequency, so that all classes count about equally.
 
-    The logits l+ are trained with log frequencies added and tested without; d must not bring them back.
+    The logits l+ are trained with log class frequencies added and tested without them; d must not bring them back.
     """
     frequency = {name: kept.log_frequency(num_classes) for name, kept in labels.items()}
     return {
@@ -63,16 +63,16 @@ def with_equal_classes(labels: Labels, num_classes: int) -> dict[str, PseudoLabe
 
 
 def rows_of(features: Mapping[str, Table]) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
-    """What takes rows of features of all images, for `fit_negatives`; a model's rows where they are asked for."""
+    """Return `features_of` for `fit_negatives` from features of all images; a model's rows are computed on access."""
     return lambda index: RowsOf(features, index)
 
 
 class RowsOf(Mapping[str, Tensor]):
-    """Each model's rows of some images, made when they are asked for and not kept: of 200,000 images half a gigabyte.
+    """Each model's features of selected images, computed on access and not kept: 200,000 images take half a gigabyte.
 
     Args:
-        features: Of all images, by model. Shape (N, embed_dim) each.
-        index: Which images, by model. Shape (n,) each.
+        features: Features of all images by model. Shape (N, embed_dim) each.
+        index: Indices of the selected images by model. Shape (n,) each.
     """
 
     def __init__(self, features: Mapping[str, Table], index: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""A peer: prompts and a light visual module in Phase I, an image encoder of its own with two heads in Phase II."""
+"""A peer: prompts and a light visual module in Phase I, its own image encoder with two heads in Phase II."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from coft.labelling.student import Student, freeze_statistics, trainable_copy
 
 
 class Peer(nn.Module):
-    """A model with two phases. Its state dict has what training changed, and nothing of the frozen CLIP.
+    """A model that trains in two phases. Its state dict has what training changes, without frozen weights of CLIP.
 
     Args:
-        prompts: A module that returns positive and negative text features, shape (C, embed_dim) each.
-        encoder: CLIP's image encoder with a light module that trains; what does not is shared with CLIP.
+        prompts: Module that returns positive and negative text features, shape (C, embed_dim) each.
+        encoder: CLIP's image encoder with a trainable light module; the frozen weights are shared with CLIP.
         scale: CLIP's logit scale.
-        negative_to_visual: Whether the clean log-odds pass gradients on to the encoder.
-        ema_decay: Of the moving average, see `ramped_ema`.
-        negative_from_mean: Whether the negative text features are moved to their mean at first, so that d starts as
-            what tells a class from the average one. Otherwise the negative prompt starts beside the positive one, and
-            every d at 0.
-        class_negative: Whether the negative text features have a part of each class's own that trains.
-        phase2_encoder: Where the encoder of Phase II starts; by default at that of Phase I.
+        negative_to_visual: Whether gradients of the clean log-odds reach the encoder.
+        ema_decay: Decay of the moving average; see `ramped_ema`.
+        negative_from_mean: Whether the negative text features of all classes start at their mean, so that d starts as
+            the difference of a class from the average one. Otherwise the negative prompt starts next to the positive
+            one, and every d near 0.
+        class_negative: Whether the negative text features have a trainable offset for each class.
+        phase2_encoder: Encoder from which Phase II starts. Default: that of Phase I.
 
     Attributes:
-        negative_residual: What is added to the negative text features of each class. Shape (C, embed_dim).
-        student: What trains in Phase II, with its moving average; None in Phase I.
+        negative_residual: Offset of the negative text features of each class. Shape (C, embed_dim).
+        student: The student of Phase II with its moving average; None in Phase I.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Peer(nn.Module):
 
     @property
     def phase(self) -> int:
-        """1 or 2."""
+        """Current phase, 1 or 2."""
         return 1 if self.student is None else 2
 
     # ---------------------------------------------------------------- Phase I
@@ -72,18 +72,18 @@ class Peer(nn.Module):
         return mean - negative if self.negative_from_mean else torch.zeros_like(negative)
 
     def text_features(self) -> tuple[Tensor, Tensor]:
-        """Positive and negative text features, unit length, each of shape (C, embed_dim)."""
+        """Compute positive and negative text features, unit length, each of shape (C, embed_dim)."""
         positive, negative = self.prompts()
         return positive, F.normalize(negative + self.negative_residual, dim=-1)
 
     def prompted(self) -> Classifier:
-        """The classifier of Phase I, with gradients to prompts and visual module."""
+        """Return the classifier of Phase I, with gradients to prompts and visual module."""
         positive, negative = self.text_features()
         return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual)
 
     @torch.no_grad()
     def restart(self, prompts: nn.Module, encoder: nn.Module) -> None:
-        """Take over the values of fresh prompts, and of an encoder with a fresh light module."""
+        """Copy the trainable values of fresh prompts, and of an encoder with a fresh light module."""
         for trained, fresh in ((self.prompts, prompts), (self.encoder, encoder)):
             for parameter, value in zip(trained.parameters(), fresh.parameters(), strict=True):
                 if parameter.requires_grad:
@@ -93,12 +93,12 @@ class Peer(nn.Module):
     # ---------------------------------------------------------------- Phase II
 
     def enter_phase2(self) -> None:
-        """Leave the text tower: from now on an encoder of the peer's own trains, with two heads from the prompts."""
+        """Enter Phase II, where a copy of the encoder trains with two heads, initialised from the prompts."""
         self.student = Student(self.full_classifier(self._phase2_encoder[0] or self.encoder), self.ema_decay)
         self.train(self.training)
 
     def full_classifier(self, encoder: nn.Module) -> Classifier:
-        """A classifier all of whose weights train."""
+        """Build a fully trainable classifier from an encoder and the text features."""
         with torch.no_grad():
             positive, negative = self.text_features()
         return Classifier(
@@ -110,47 +110,47 @@ class Peer(nn.Module):
         )
 
     def leave_phase2(self) -> None:
-        """Back to Phase I."""
+        """Return to Phase I, and drop the student."""
         self.student = None
 
     def set_phase(self, phase: int) -> None:
-        """Enter Phase II, or go back to Phase I."""
+        """Enter Phase II, or return to Phase I."""
         if phase == 2 and self.phase == 1:
             self.enter_phase2()
         elif phase == 1:
             self.leave_phase2()
 
     def update_ema(self) -> None:
-        """Move the average towards the student, after a step of Phase II."""
+        """Update the moving average after a step of Phase II."""
         if self.student is not None:
             self.student.update()
 
     # ---------------------------------------------------------------- classifiers
 
     def learner(self) -> Classifier:
-        """The classifier that trains in the present phase."""
+        """Return the classifier that trains in the current phase."""
         return self.prompted() if self.student is None else self.student.model
 
     @torch.no_grad()
     def teacher(self) -> Classifier:
-        """The classifier that labels images: the moving average in Phase II."""
+        """Return the classifier that labels images: in Phase II, the moving average."""
         return self.prompted() if self.student is None else self.student.teacher
 
     def encode_as_teacher(self, images: Tensor) -> Tensor:
-        """Features of images, shape (n, 3, size, size), by the encoder of `teacher`. Unit length, (n, embed_dim)."""
+        """Encode images, shape (n, 3, size, size), with the encoder of `teacher`. Unit length, (n, embed_dim)."""
         return self.encode_as_prompted(images) if self.student is None else self.student.teacher.features(images)
 
     def encode_as_prompted(self, images: Tensor) -> Tensor:
-        """Features of images by the encoder of Phase I; no text is encoded for it."""
+        """Encode images with the encoder of Phase I, without encoding any text."""
         return Classifier(self.encoder, self.negative_residual, None, self.scale).features(images)
 
     @torch.no_grad()
     def inference_model(self, wise: float, heads: Sequence[str] = HEADS) -> Classifier:
-        """The classifier that is tested: in Phase II averaged with Phase I's.
+        """Return the tested classifier: in Phase II, the teacher averaged with the classifier of Phase I (WiSE-FT).
 
         Args:
-            wise: Phase II's share.
-            heads: What of the heads is averaged; negative vectors that were fitted to a classifier fit no average.
+            wise: Share of Phase II.
+            heads: Names of the heads that are averaged. Fitted negative vectors would not fit an average.
         """
         if self.student is None or wise == 1:
             return self.teacher()
@@ -158,7 +158,7 @@ class Peer(nn.Module):
 
     @torch.no_grad()
     def set_negative(self, negative: Tensor) -> None:
-        """Put negative vectors of unit length, shape (C, embed_dim), in the place of the present ones."""
+        """Replace the negative vectors by others of unit length, shape (C, embed_dim)."""
         if self.student is None:
             self.negative_residual.copy_(negative - self.prompts()[1])
             return
@@ -168,19 +168,19 @@ class Peer(nn.Module):
     # ---------------------------------------------------------------- state
 
     def train(self, mode: bool = True) -> Peer:
-        """Set training mode; statistics of batch norms stay those of pre-training."""
+        """Set training mode; batch norms keep the statistics of pre-training."""
         super().train(mode)
         freeze_statistics(self)
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """State without the frozen weights that the peers share."""
+        """Return the state without the frozen weights that the peers share."""
         state = super().state_dict(*args, **kwargs)
         for name in self._shared:
             state.pop(f"encoder.{name}", None)
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state of the phase that the peer is in."""
+        """Load a state dict, which must be of the current phase."""
         frozen = {f"encoder.{n}": t for n, t in self.encoder.state_dict().items() if n in self._shared}
         return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)

@@ -1,4 +1,4 @@
-"""What a model predicts for all unlabeled images, from its features of them."""
+"""A model's predictions for all unlabeled images, from their features."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def predict(
     belief: Belief | None = None,
     graph: NeighbourGraph | None = None,
 ) -> Predictions:
-    """What a model predicts for all unlabeled images. The label is the likeliest class.
+    """Predict labels, softmax probabilities and p_clean of all unlabeled images. The label is the likeliest class.
 
     Args:
-        features: By the model's encoder. Shape (N, embed_dim).
-        model: Its vectors are read.
-        tau: Strength of the prior correction, of the logits and of the log-odds.
-        clean_rule: A name of `CLEAN_RULES`.
-        belief: Calibrates the probabilities, where it is given.
-        graph: Of the images. With one, probabilities spread among neighbours, their prior is corrected once more, and
-            Gaussians correct them.
+        features: Image features from the model's encoder. Shape (N, embed_dim).
+        model: Model whose vectors are used.
+        tau: Strength of the prior correction of logits and log-odds.
+        clean_rule: Rule from d to p_clean, a key of `CLEAN_RULES`.
+        belief: Belief to which probabilities are calibrated; None for no calibration.
+        graph: Neighbour graph of the images. If given, probabilities spread among neighbours, their prior is corrected
+            again, and Gaussians correct them.
     """
     scores = correct_prior(model.logits(features), tau)
     if graph is not None:
@@ -44,7 +44,7 @@ def predict(
 def clean_labels(
     features: Table, model: FinalClassifier, tau: float, clean_rule: str, belief: Belief | None = None
 ) -> Table:
-    """p_clean of every class of all unlabeled images; see `predict`. Shape (N, C)."""
+    """Compute p_clean of every class of all unlabeled images; see `predict`. Shape (N, C)."""
     log_odds = correct_prior(model.log_odds(features), tau)
     temperature = belief.temperature(log_odds) if belief else 1.0
     return log_odds.map(lambda rows: CLEAN_RULES[clean_rule](rows / temperature))
