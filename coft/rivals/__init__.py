@@ -1,1 +1,1 @@
-"""Other methods, to compare CoFT with. Each is a `coft.labelling.protocol.Method`."""
+"""Other methods with which CoFT is compared. Each is a `coft.labelling.protocol.Method`."""

@@ -31,32 +31,33 @@ class CPLSettings(GRIPSettings):
 
 
 def candidates_of(probability: Tensor, within: float, across: float) -> Tensor:
-    """Classes that an image may be of.
+    """Select the candidate classes of each image by two conditions.
 
-    Within an image they are its likeliest classes, so many that their probabilities add up to more than a quantile of
-    the pool's highest ones. Across images a class takes those for which its probability is above a quantile of its own.
+    Within an image, candidates are the likeliest classes until their probabilities add up to more than a quantile of
+    the pool's confidences. Across images, the probability of a class must be at least a quantile of its column.
 
     Args:
-        probability: Shape (N, C).
-        within: The first quantile.
-        across: The second one.
+        probability: Class probabilities. Shape (N, C).
+        within: Level of the quantile within images.
+        across: Level of the quantile across images.
 
     Returns:
-        Shape (N, C), bool. Both must hold; an image may have none.
+        Mask of the classes that meet both conditions; an image may have none. Shape (N, C), bool.
     """
     bound = torch.quantile(probability.max(dim=1).values, within)
     ordered, order = probability.sort(dim=1, descending=True, stable=True)
-    before = F.pad(ordered.cumsum(dim=1)[:, :-1], (1, 0))  # what the likelier ones add up to
+    before = F.pad(ordered.cumsum(dim=1)[:, :-1], (1, 0))  # sum over likelier classes
     mask = torch.zeros_like(probability, dtype=torch.bool).scatter(1, order, before <= bound)
     return mask & (probability >= torch.quantile(probability, across, dim=0))
 
 
 class CPL(GRIP):
-    """GRIP with sets of labels: a step minimises -log of the probability of an image's whole set.
+    """GRIP with sets of candidate labels: a step minimises -log of the probability of an image's set.
 
-    A round takes as many images of each class as GRIP's, by the likeliest candidate, the surest first.
+    A round takes as many images of each class as one of GRIP. An image's class is its likeliest candidate, and images
+    with the highest probability come first.
 
-    Unlike the published method: the quantiles are the same for all data sets, and what `GRIP` names.
+    Unlike the published method: the quantiles are the same for all data sets, and the differences listed in `GRIP`.
     """
 
     random_key = "CPL"
@@ -64,11 +65,11 @@ class CPL(GRIP):
 
     def __init__(self, engine: Engine, settings: CPLSettings, epochs: int, observer: Observer | None = None) -> None:
         super().__init__(engine, settings, epochs, observer)
-        # of the images that have a label, in the order of `labels`; shape (n, C)
+        # candidates of the images that have a label, in the order of `labels`; shape (n, C)
         self.candidates = torch.zeros(0, len(engine.clip.classnames), dtype=torch.bool)
 
     def learn_from(self, logits: Table, per_class: int | Tensor) -> None:
-        """Take the surest images of each class among those that have a candidate."""
+        """Take the most probable images of each class among those with a candidate."""
         settings, classes = self.settings, len(self.engine.clip.classnames)
         probability = logits.map(lambda rows: rows.softmax(dim=1)).all()
         candidates = candidates_of(probability, settings.within, settings.across)
@@ -85,7 +86,7 @@ class CPL(GRIP):
         self.observer.seeds_chosen(labels, likeliest(logits), most)
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """-log of the probability of the candidates, and, for people to see, the accuracy in percent."""
+        """Compute -log of the probability of the candidates and, for the log, the accuracy in percent."""
         logits = self.logits(name, batch)
         place = torch.searchsorted(self.labels[name].index, batch.labels.index)
         others = ~self.candidates[place].to(logits.device)
@@ -93,10 +94,10 @@ class CPL(GRIP):
         return {"loss": Term(each.sum(), len(batch.whole.index)), "acc": self.accuracy(logits, batch)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Labels and candidates."""
+        """Return the labels and their candidates."""
         return super().state_dict() | {"candidates": self.candidates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state."""
+        """Load the result of `state_dict`."""
         super().load_state_dict(state)
         self.candidates = state["candidates"]

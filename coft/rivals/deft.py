@@ -1,4 +1,4 @@
-"""DeFT (Wei et al. 2024), made for noisy labels, fed with zero-shot labels (our reconstruction)."""
+"""DeFT (Wei et al. 2024), a method for noisy labels, applied to zero-shot labels (our reconstruction)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from coft.method.peer import Peer
 from coft.method.predicting import predict
 from coft.method.two_phases import NAMES, TwoPhases
 
-WARMUP_STEPS = 100  # of Phase I before labels are filtered: until then the negative prompt has learned nothing
-MIN_AUC = 0.9  # nor are they filtered while d separates labels from other classes by no more than this
-MIN_KEPT = 4  # labels of each class that always count in full, but at most a quarter of its images, rounded up
+WARMUP_STEPS = 100  # steps of Phase I before labels are filtered, since the negative prompt has learned nothing yet
+MIN_AUC = 0.9  # labels are filtered only if the AUC with which d separates them from other classes is above this
+MIN_KEPT = 4  # labels of each class that always have weight 1; at most a quarter of N / C, rounded up
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Phase1:
 
 @dataclass(frozen=True)
 class Phase2:
-    """Full fine-tuning on the labels that are clean."""
+    """Full fine-tuning on the clean labels."""
 
     epochs: int = setting(10, "epochs of Phase II", at_least=1)
     lr: float = setting(1e-5, "learning rate of the image encoders; the heads have ten times as much", at_least=0.0)
@@ -58,20 +58,20 @@ class DeFTSettings:
 
 
 class DeFT(TwoPhases):
-    """Two models, each on its own, whose probabilities are averaged. Every image has its zero-shot label.
+    """Two independent models whose probabilities are averaged. Every image has its zero-shot label.
 
-    In Phase I each model tunes prompts and a light visual module on the labels that it calls clean itself,
-    sigmoid(d) > 1/2. In Phase II pre-trained weights are fine-tuned on those that its Phase I calls clean.
+    In Phase I, each model tunes prompts and a light visual module on the labels that it considers clean, sigmoid(d) >
+    1/2. In Phase II, pre-trained weights are fine-tuned on the labels that the model of Phase I considers clean.
 
-    Unlike the published method: labels that a model calls unclean are replaced by its own predictions in the dual loss,
-    logits are adjusted by class frequencies, the surest few labels of each class are kept, nothing is filtered before
-    d tells labels from other classes, and warm-up is counted in steps, as in CoFT; in Phase II the classifier starts
-    from the tuned prompts, and a moving average of the weights is tested.
+    Unlike the published method: labels that a model considers unclean are replaced by its own predictions in the dual
+    loss, logits are adjusted by class frequencies, the labels of each class with the highest scores are always kept,
+    labels are filtered only once d separates them from other classes, and warm-up is counted in steps, as in CoFT; in
+    Phase II the classifier starts from the tuned prompts, and a moving average of the weights is tested.
 
     Args:
-        engine: What runs it.
-        settings: Those of DeFT.
-        observer: Sees the pseudo-labels.
+        engine: The engine that runs the method.
+        settings: DeFT settings.
+        observer: Callbacks on pseudo-labels.
     """
 
     settings: DeFTSettings
@@ -82,7 +82,7 @@ class DeFT(TwoPhases):
         self.min_kept = min(MIN_KEPT, math.ceil(per_class / 4))
 
     def make_peer(self, name: str) -> Peer:
-        """Build a model. Gradients of the dual loss stop at the image features."""
+        """Build a model, in which gradients of the dual loss stop at the image features."""
         return Peer(
             *self.parts_of(name),
             negative_to_visual=False,
@@ -101,14 +101,14 @@ class DeFT(TwoPhases):
         self.observer.seeds_chosen(self.labels[NAMES[0]], label, torch.zeros(self.num_classes, dtype=torch.long))
 
     def prepare(self, epoch: int) -> None:
-        """Phase I: filter the labels. Phase II: filter them once, by the models of Phase I."""
+        """Filter the labels: in each epoch of Phase I, and once for Phase II, by the models of Phase I."""
         if self.phase(epoch) == 1:
             self.filter_in_phase1()
         elif epoch == self.phase1_epochs:
             self.filter_for_phase2()
 
     def filter_in_phase1(self) -> None:
-        """Let each model say which of its labels are clean; unclean ones are its predictions in the dual loss."""
+        """Filter each model's labels by its own d; in the dual loss, its predictions replace unclean labels."""
         self.labels = {name: PseudoLabels.of_pool(each.label) for name, each in self.labels.items()}
         if self.epoch * self.steps(1) >= WARMUP_STEPS:
             for name, features in self.engine.encode(self.prompted_encoders).items():
@@ -122,11 +122,11 @@ class DeFT(TwoPhases):
         self.observer.seeds_filtered(self.labels)
 
     def weigh(self, labels: PseudoLabels, clean: Tensor, score: Tensor) -> PseudoLabels:
-        """Let clean labels count in full, and the best few of each class. Shape (N,) each."""
+        """Give weight 1 to clean labels and to the best few of each class. Shape (N,) each."""
         return keep_best(labels.with_weights(clean), score, self.min_kept, self.num_classes)
 
     def filter_for_phase2(self) -> None:
-        """Keep for each model the labels that its Phase I calls clean."""
+        """Keep the labels that each model of Phase I considers clean."""
         predictions, labels = {}, {}
         for name, features in self.engine.encode(self.prompted_encoders).items():
             label = self.labels[name].label
@@ -140,7 +140,7 @@ class DeFT(TwoPhases):
     # ---------------------------------------------------------------- a step
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """CE(l+ + log class frequency, y) by weight, and in Phase I the dual loss with a complement that is drawn."""
+        """Compute weighted CE(l+ + log class frequency, y), in Phase I plus the dual loss with a random complement."""
         learner = self.peers[name].learner()
         logits, log_odds = learner.classify(learner.features(batch.views))
         losses = {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
@@ -155,29 +155,29 @@ class DeFT(TwoPhases):
 
     @torch.no_grad()
     def predictor(self) -> Predictor:
-        """What it predicts with, as plain parts; no p_clean, since the negative vectors go with Phase I's encoder."""
+        """Return the predictor, without p_clean, since the negative vectors belong to the encoder of Phase I."""
         classifiers = {name: finished(peer.teacher()) for name, peer in self.peers.items()}
         return Predictor({name: replace(part, clean=None) for name, part in classifiers.items()})
 
 
 def keep_best(labels: PseudoLabels, score: Tensor, at_least: int, num_classes: int) -> PseudoLabels:
-    """Let the best few labels of each class count in full in any case, so that no class is left without images.
+    """Give weight 1 to the best few labels of each class, so that no class is left without images.
 
     Args:
-        labels: What a filter gave.
-        score: The higher, the sooner kept. Shape (n,).
-        at_least: How many of each class at least, as far as there are so many.
+        labels: Filtered labels.
+        score: Score by which labels are kept, highest first. Shape (n,).
+        at_least: Number of labels of each class to keep, or all if a class has fewer.
         num_classes: C.
 
     Returns:
-        The labels with other weights. Ties go to the lower index.
+        The labels with new weights. Ties go to the lower index.
     """
     best, _ = best_of_each(score, labels.label, torch.full((num_classes,), at_least))
     return labels.with_weights(labels.weight.index_fill(0, best, 1.0))
 
 
 def separation(log_odds: Table, label: Tensor) -> float:
-    """How well d tells the label in use from the other classes: AUC over all pairs of d(x, y) and d(x', z).
+    """Measure how well d separates the label in use from other classes: AUC over all pairs of d(x, y) and d(x', z).
 
     Args:
         log_odds: d of every class. Shape (n, C).
@@ -190,7 +190,7 @@ def separation(log_odds: Table, label: Tensor) -> float:
     in_use = log_odds.map(lambda rows, at: rows.gather(1, at), columns).all().squeeze(1).sort().values
 
     def lost(rows: Tensor, at: Tensor) -> Tensor:
-        """Pairs of an image in which another class is above a label in use; equal ones count half. Shape (n, 1)."""
+        """Count pairs in which another class of an image is above a label in use; ties are half. Shape (n, 1)."""
         places = [torch.searchsorted(in_use, rows.contiguous(), right=right).double() for right in (False, True)]
         return torch.stack(places).sum(dim=0).scatter(1, at, 0.0).sum(dim=1, keepdim=True) / 2
 

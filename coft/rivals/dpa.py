@@ -1,4 +1,4 @@
-"""DPA (Ali, Silva and Khan, WACV 2025): prototypes of texts and of images label together (our reconstruction)."""
+"""DPA (Ali, Silva and Khan, WACV 2025): labels from text and image prototypes together (our reconstruction)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class DPASettings(TuningSettings):
 
 
 class DPA(MUST):
-    """Models that label weak views by text prototypes, which train, and image prototypes, means of their features.
+    """Models that label weak views by trainable text prototypes and by image prototypes, which are mean features.
 
-    Unlike the published method: image prototypes are made of all images where an epoch begins, and not of features as
-    they were in its steps; predictions are divided by the moving average that the fairness term has; two models,
-    CoFT's optimizer, views and steps, and a moving average that is tested.
+    Unlike the published method: image prototypes are computed from all images at the beginning of an epoch, and not
+    from the features of its steps; predictions are divided by the moving average of the fairness term; two models,
+    CoFT's optimizer, views and steps, and a moving average of the weights that is tested.
 
     Args:
-        *args: Those of `FullTuning`.
+        *args: Arguments of `FullTuning`.
     """
 
     random_key = "DPA"
@@ -48,12 +48,12 @@ class DPA(MUST):
             student.register_buffer("prototypes", student.model.positive.detach().clone())
 
     def student_encoders(self) -> Encoders:
-        """The encoders that train."""
+        """Return the encoders that train."""
         return {name: student.model.features for name, student in self.students.items()}
 
     @torch.no_grad()
     def prepare(self, epoch: int) -> None:
-        """Make the image prototypes anew; a class without an image has its text's."""
+        """Recompute the image prototypes; a class without images takes its text prototype."""
         super().prepare(epoch)
         for name, features in self.engine.encode(self.student_encoders).items():
             student = self.students[name]
@@ -67,20 +67,20 @@ class DPA(MUST):
             self.prototypes(student).copy_(means)
 
     def _both(self, logits: Tensor, features: Tensor, prototypes: Tensor) -> Tensor:
-        """Probabilities by both kinds of prototypes. Shape (n, C)."""
+        """Mix the probabilities from text and image prototypes. Shape (n, C)."""
         weight = self.settings.image_share
         by_image = self.by_image(features, prototypes)
         return weight * by_image + (1 - weight) * logits.float().softmax(dim=1)
 
     def by_image(self, features: Tensor, prototypes: Tensor) -> Tensor:
-        """Probabilities by the image prototypes, from features of unit length. Shape (n, C)."""
+        """Compute probabilities from image prototypes and features of unit length. Shape (n, C)."""
         return (self.engine.clip.scale * features.float() @ prototypes.float().t()).softmax(dim=1)
 
     @torch.no_grad()
     def label_batch(self, student: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels of weak views, and how much each counts: how near it is to the likeliest class by either prototypes.
+        """Return labels of weak views, and their weights. Shape (n,) each.
 
-        Shape (n,) each.
+        The weight is the product of p(label) / max_c p(c) under text and under image prototypes.
         """
         model: Any = student.model
         features = model.features(views)
@@ -93,7 +93,7 @@ class DPA(MUST):
         return label, near[0] * near[1]
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """Weighted cross-entropy, a mean over all images of the batch; the fairness and the alignment term."""
+        """Compute weighted cross-entropy (a mean over all images), the fairness term and the alignment term."""
         settings, student = self.settings, self.students[name]
         whole, count = len(batch.whole.index), len(batch.views)
         label, weight = self.label_batch(student, batch.views[:, 1])
@@ -106,10 +106,10 @@ class DPA(MUST):
             texts = F.normalize(student.model.positive.float(), dim=-1)
             products = self.engine.clip.scale * self.prototypes(student).float() @ texts.t()
             apart = F.cross_entropy(products, torch.arange(len(texts), device=products.device))
-            losses["apart"] = Term(count * apart, whole, settings.align)  # each part of a batch has its share
+            losses["apart"] = Term(count * apart, whole, settings.align)  # in proportion to this part of the batch
         return losses
 
     @staticmethod
     def prototypes(student: nn.Module) -> Tensor:
-        """Image prototypes of a model. Unit length, shape (C, embed_dim)."""
+        """Return the image prototypes of a model. Unit length, shape (C, embed_dim)."""
         return cast(Tensor, student.prototypes)

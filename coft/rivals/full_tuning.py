@@ -1,4 +1,4 @@
-"""Full fine-tuning of image encoders on given labels: what self-training, LaFTer and full supervision share."""
+"""Full fine-tuning of image encoders on given labels: common base of self-training, LaFTer and full supervision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from coft.labelling.student import Student, trainable_copy
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """Settings of full fine-tuning; defaults are those of CoFT's Phase II."""
+    """Settings of full fine-tuning, with the defaults of CoFT's Phase II."""
 
     prec: str = precision_setting()
     epochs: int = setting(10, "epochs", at_least=1)
@@ -41,15 +41,15 @@ class SupervisedSettings(TuningSettings):
 
 
 class FullTuning(Method):
-    """Independent students, each an image encoder with a head of text features, all of whose weights train.
+    """Independent, fully trainable students, each an image encoder with a head that starts from text features.
 
-    What they are trained on is the business of subclasses: `label`. The models are `model_1`, `model_2` ...; they
-    start alike and differ in their batches.
+    Subclasses define the labels in `label`. The models are `model_1`, `model_2` ...; they start equal and differ in
+    their batches.
 
     Args:
-        engine: What runs it.
-        settings: Those of full fine-tuning.
-        observer: Sees the pseudo-labels.
+        engine: The engine that runs the method.
+        settings: Settings of full fine-tuning.
+        observer: Callbacks on pseudo-labels.
     """
 
     random_key = "FULLTUNING"
@@ -67,25 +67,25 @@ class FullTuning(Method):
     # ---------------------------------------------------------------- what differs
 
     def label(self) -> Mapping[str, PseudoLabels]:
-        """Labels of all images for each model."""
+        """Return labels of all images for each model."""
         raise NotImplementedError
 
     def first_head(self, name: str) -> Tensor:
-        """Text features that a model starts with: the averaged templates'. Unit length, shape (C, embed_dim)."""
+        """Return a model's initial head: text features of all templates. Unit length, shape (C, embed_dim)."""
         return self.clip_of(name).zero_shot_text()
 
     def first_encoder(self, name: str) -> nn.Module:
-        """Image encoder that a model starts with."""
+        """Return a model's initial image encoder."""
         return self.clip_of(name).visual
 
     def clip_of(self, name: str) -> Clip:
-        """The CLIP of a model: of two checkpoints, models have each in turn."""
+        """Return the CLIP that a model is built from; with two checkpoints, models alternate."""
         return self.engine.clip.member(self.names.index(name))
 
     # ---------------------------------------------------------------- models
 
     def first_classifier(self, name: str) -> Classifier:
-        """What a model starts from, and is averaged with in the end."""
+        """Build the classifier from which a model starts, and with which it is averaged at the end."""
         return Classifier(self.first_encoder(name), self.first_head(name), None, self.clip_of(name).scale)
 
     def make_student(self, name: str) -> Student:
@@ -95,26 +95,26 @@ class FullTuning(Method):
         return Student(Classifier(trainable_copy(start.encoder), head, None, start.scale), self.settings.ema)
 
     def student(self, name: str) -> nn.Module:
-        """What trains of a model."""
+        """Return the part of a model that trains."""
         return self.students[name].model
 
     def encoders(self) -> Encoders:
-        """What labels images: the moving averages."""
+        """Return the encoders that label images: the moving averages."""
         return {name: student.teacher.features for name, student in self.students.items()}
 
     # ---------------------------------------------------------------- labels
 
     def prepare(self, epoch: int) -> None:
-        """Label all images when it is due."""
+        """Label all images, every `refresh` epochs or once."""
         if epoch % (getattr(self.settings, "refresh", 0) or self.epochs) == 0:
             self.labels = dict(self.label())
 
     def own_labels(self, tau: float, num_views: int = 1) -> Mapping[str, PseudoLabels]:
-        """Each model's own labels of all images, with its moving average.
+        """Label all images with each model's moving average.
 
         Args:
-            tau: Strength of the correction against rarely predicted classes.
-            num_views: Views of an image that a label is the mean of.
+            tau: Strength of the prior correction.
+            num_views: Number of views of an image over which features are averaged.
         """
         labels = {}
         for name, features in self.engine.encode(self.encoders, num_views).items():
@@ -126,27 +126,27 @@ class FullTuning(Method):
     # ---------------------------------------------------------------- a step
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy with logits adjusted by the labels' frequencies."""
+        """Compute cross-entropy with logits adjusted by the labels' class frequencies."""
         logits, _ = self.students[name].model(batch.views)
         return {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
 
     def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
-        """Move the average of a model."""
+        """Update a model's moving average."""
         self.students[name].update()
 
     def key(self, epoch: int) -> tuple[int | str, ...]:
-        """What makes the batches of an epoch differ from those of others, and of other trainers."""
+        """Return the key of an epoch's random numbers, which differs between epochs and trainers."""
         return self.engine.seed, self.random_key, epoch
 
     def tuning(self, phase: int) -> Tuning:
-        """Encoders and heads train."""
+        """Return the tuning of encoders and heads."""
         return Tuning(self.steps(phase) * self.epochs, self.settings.lr, self.head_rate)
 
     # ---------------------------------------------------------------- the end
 
     @torch.no_grad()
     def predictor(self) -> Predictor:
-        """What it predicts with, as plain parts: the averages, themselves averaged with where they started."""
+        """Return the predictor: the moving averages, averaged with the initial classifiers (WiSE-FT)."""
         wise, models = self.settings.wise, {name: student.teacher for name, student in self.students.items()}
         if wise < 1:
             starts = {name: start.to(self.engine.device) for name, start in self.starts.items()}
@@ -155,11 +155,11 @@ class FullTuning(Method):
 
 
 class Supervised(FullTuning):
-    """Models trained on right labels: what a label-free method can hope for at best.
+    """Models trained on ground-truth labels, as an upper bound of label-free methods.
 
     Args:
-        truth: Label of each image; a negative one is unknown, and its image is left out. Shape (N,).
-        *args: Those of `FullTuning`.
+        truth: Ground-truth label of each image; images with a negative (unknown) label are left out. Shape (N,).
+        *args: Arguments of `FullTuning`.
     """
 
     random_key = "SUPERVISED"
@@ -169,5 +169,5 @@ class Supervised(FullTuning):
         super().__init__(*args)
 
     def label(self) -> Mapping[str, PseudoLabels]:
-        """The right labels, of images that have one."""
+        """Return the ground-truth labels of images that have one."""
         return dict.fromkeys(self.models, PseudoLabels.of_pool(self.truth, self.truth >= 0).counting())

@@ -1,4 +1,4 @@
-"""GRIP (Menghini et al. 2023): prompts learned in rounds, from ever more pseudo-labels (our reconstruction)."""
+"""GRIP (Menghini et al. 2023): prompts learned in rounds from more and more pseudo-labels (our reconstruction)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class GRIPSettings(CoOpSettings):
 
 
 def linear_quota(number: int, rounds: int, num_images: int, num_classes: int) -> int:
-    """Pseudo-labels of each class in a round, i N / (R C), rounded down; at least 1.
+    """Return the number of pseudo-labels per class in a round: i N / (R C), rounded down; at least 1.
 
     Args:
-        number: Of the round, from 1: i.
-        rounds: R. The last one takes all images.
+        number: Number i of the round, from 1.
+        rounds: Number of rounds R. The last one takes all images.
         num_images: N.
         num_classes: C.
     """
@@ -36,35 +36,35 @@ def linear_quota(number: int, rounds: int, num_images: int, num_classes: int) ->
 
 
 class GRIP(PromptTuning):
-    """UPL in rounds. The zero-shot classifier labels for the first; for each other, the prompts of the round before.
+    """UPL in rounds. Labels come from the zero-shot classifier in the first round, later from the round before.
 
     A round takes K = i N / (R C) images of each class and starts with fresh contexts and a fresh optimizer. Members of
     an ensemble label together.
 
-    Unlike the published method: an image that a full class has no place for goes to the class that it has second, or
-    to none, so a class can stay short of K; learning rate and batch size are UPL's, and no labelled images choose the
-    epoch. Visual and multimodal prompts are left out.
+    Unlike the published method: an image for which a class has no place left goes to its second class, or to none, so
+    a class can stay short of K; learning rate and batch size are UPL's, and no labelled images choose the epoch. Visual
+    and multimodal prompts are left out.
 
     Args:
-        engine: What runs it.
-        settings: Those of GRIP.
-        epochs: Of a round.
-        observer: Sees the pseudo-labels.
+        engine: The engine that runs the method.
+        settings: GRIP settings.
+        epochs: Number of epochs in a round.
+        observer: Callbacks on pseudo-labels.
     """
 
     random_key = "GRIP"
-    several_phases = True  # rounds
+    several_phases = True  # each round is a phase
 
     def __init__(self, engine: Engine, settings: GRIPSettings, epochs: int, observer: Observer | None = None) -> None:
         self.round_epochs = epochs
         super().__init__(engine, settings, settings.rounds * epochs, observer)
 
     def phase(self, epoch: int) -> int:
-        """Number of the round that an epoch is of, from 1."""
+        """Return the number of an epoch's round, from 1."""
         return 1 + epoch // self.round_epochs
 
     def quota(self, number: int) -> int:
-        """Pseudo-labels of each class in a round, from 1."""
+        """Return the number of pseudo-labels per class in a round, numbered from 1."""
         classes = len(self.engine.clip.classnames)
         return linear_quota(number, self.settings.rounds, len(self.engine.images), classes)
 
@@ -74,7 +74,7 @@ class GRIP(PromptTuning):
 
     @torch.no_grad()
     def prepare(self, epoch: int) -> None:
-        """Where a round begins, label the images with what was learned, then forget it."""
+        """At the beginning of a later round, label the images with the learned prompts, then reset these."""
         if not epoch or epoch % self.round_epochs:
             return
         number = self.phase(epoch)
@@ -83,7 +83,7 @@ class GRIP(PromptTuning):
             learner.ctx.copy_(self.first_context(member, "round", number))
 
     def learned_logits(self) -> Table:
-        """Predictions of all members for all unlabeled images. Shape (N, C)."""
+        """Compute the ensemble's predictions for all unlabeled images. Shape (N, C)."""
         scale = self.engine.clip.scale
         with self.engine.autocast():
             texts = [self.text(name).float().cpu().t() for name in self.learners]

@@ -1,4 +1,4 @@
-"""LaFTer (Mirza et al. 2023): a classifier trained on texts labels the images that tune it (our reconstruction)."""
+"""LaFTer (Mirza et al. 2023): self-training with labels of a classifier trained on texts (our reconstruction)."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class LaFTerSettings(LabellingSettings):
 def train_text_classifier(
     texts: Sequence[Tensor], scale: float, settings: LaFTerSettings, source: torch.Generator
 ) -> Tensor:
-    """Train a cosine classifier to tell whose class a text is of, from noisy text features.
+    """Train a cosine classifier to predict the class of a text from its noisy text features.
 
     Args:
         texts: Unit-length text features of each class. Shape (n_c, embed_dim) each.
         scale: CLIP's logit scale.
-        settings: Those of the text classifier are read.
-        source: Source of the noise.
+        settings: Settings, of which those of the text classifier are used.
+        source: Generator of the noise.
 
     Returns:
-        Unit-length vectors, which start at the means of the classes' texts. Shape (C, embed_dim).
+        Unit-length class vectors, trained from the mean text features of the classes. Shape (C, embed_dim).
     """
     features = torch.cat(list(texts)).float().cpu()
     labels = torch.cat([torch.full((len(each),), c) for c, each in enumerate(texts)])
@@ -66,19 +66,19 @@ def train_text_classifier(
 
 
 class LaFTer(FullTuning):
-    """Self-training that starts from a text classifier, and in which a light visual module and the head train.
+    """Self-training that starts from a text classifier and trains a light visual module and the head.
 
     The text classifier with the frozen image encoder labels all images, once. Models are trained on these labels with
     strong views.
 
-    Unlike the published method: the text classifier is one of cosines, and starts from the mean of the texts; in the
-    image encoder the light module of CoFT's Phase I trains (deep prompts in a ViT, norms and biases in a ResNet)
-    instead of shallow prompts and norms; labels are not smoothed in self-training, but logits adjusted by class
-    frequencies; a moving average of the weights is tested; light module and head have one learning rate.
+    Unlike the published method: the text classifier is a cosine classifier and starts from the mean of the texts; in
+    the image encoder, the light module of CoFT's Phase I trains (deep prompts in a ViT, norms and biases in a ResNet)
+    instead of shallow prompts and norms; in self-training, labels are not smoothed, but logits are adjusted by class
+    frequencies; a moving average of the weights is tested; light module and head have the same learning rate.
 
     Args:
-        texts: Makes unit-length features of what is said of each class. Shape (n_c, embed_dim) each.
-        *args: Those of `FullTuning`.
+        texts: Function that returns unit-length text features of each class. Shape (n_c, embed_dim) each.
+        *args: Arguments of `FullTuning`.
     """
 
     random_key = "LAFTER"
@@ -89,22 +89,22 @@ class LaFTer(FullTuning):
         super().__init__(*args)
 
     def label(self) -> Mapping[str, PseudoLabels]:
-        """Labels of the text classifiers."""
+        """Return the models' labels: at first, those of the text classifiers."""
         return self.own_labels(self.settings.prior_tau)
 
     def first_head(self, name: str) -> Tensor:
-        """A model's text classifier. Unit length, shape (C, embed_dim)."""
+        """Train a model's text classifier. Unit length, shape (C, embed_dim)."""
         source = generator(self.engine.seed, "texts", name)
         head = train_text_classifier(self.texts(), self.engine.clip.scale, self.settings, source)
         return head.to(self.engine.device)
 
     def first_encoder(self, name: str) -> nn.Module:
-        """CLIP's image encoder with a light module."""
+        """Build CLIP's image encoder with a light module."""
         source = generator(self.engine.seed, "light module", name)
         return self.engine.clip.light_module(self.settings.visual, source)
 
     def make_student(self, name: str) -> Student:
-        """Build a model, of whose encoder the light module alone trains."""
+        """Build a model in whose encoder only the light module trains."""
         student = super().make_student(name)
         light = {key for key, value in self.starts[name].encoder.named_parameters() if value.requires_grad}
         for key, value in student.model.encoder.named_parameters():

@@ -1,4 +1,4 @@
-"""MUST's self-training (Li, Savarese and Hoi 2022): a moving average labels each batch, classes are kept in balance."""
+"""Self-training of MUST (Li, Savarese and Hoi 2022): an EMA teacher labels each batch; classes are kept in balance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coft.labelling.pseudo_labels import PseudoLabels
 
 from .full_tuning import FullTuning, TuningSettings
 
-MOMENTUM = 0.9  # of the mean prediction
+MOMENTUM = 0.9  # momentum of the mean prediction
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,17 @@ class MUSTSettings(TuningSettings):
 
 
 class MUST(FullTuning):
-    """Models trained on labels that their moving average gives to weak views, where it is sure.
+    """Models trained on the confident labels that their EMA teachers give to weak views.
 
-    With q the mean prediction, the fairness term is -1/C sum_c log q_c. A step knows the mean of its own batch alone,
-    so q is a moving average, and the term is linear in the batch's predictions: its gradient is the same.
+    With q the mean prediction, the fairness term is -1/C sum_c log q_c. A step has the mean of its own batch alone, so
+    q is a moving average. The term is implemented as one that is linear in the batch's predictions and has the same
+    gradient.
 
-    Unlike the published method: no masked image modelling and no alignment of global and local features, for a ResNet
-    has no patches to mask; two models, CoFT's optimizer, views and steps.
+    Unlike the published method: no masked image modelling and no alignment of global and local features, because a
+    ResNet has no patches to mask; two models, CoFT's optimizer, views and steps.
 
     Args:
-        *args: Those of `FullTuning`.
+        *args: Arguments of `FullTuning`.
     """
 
     random_key = "MUST"
@@ -52,24 +53,24 @@ class MUST(FullTuning):
             student.register_buffer("mean_prediction", torch.full((classes,), 1 / classes, device=self.engine.device))
 
     def label(self) -> Mapping[str, PseudoLabels]:
-        """All images, with the zero-shot labels: to draw batches from, and for people to see."""
+        """Return zero-shot labels of all images, from which batches are drawn and which are reported."""
         return self.own_labels(tau=0.0)
 
     def prepare(self, epoch: int) -> None:
-        """Images are labelled before the first step; later labels are those of the steps."""
+        """Label all images before the first step; later, each step makes its own labels."""
         if not epoch:
             self.labels = dict(self.label())
 
     def view(self, phase: int) -> str:
-        """A weak view beside the strong one."""
+        """Return the kind of views: a strong and a weak one of each image."""
         return "strong and weak"
 
     def keeps(self, phase: int) -> bool:
-        """Predictions are kept, for their mean."""
+        """Return True: predictions are kept for their moving average."""
         return True
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy on the labels that count, a mean over all images of the batch, and the fairness term."""
+        """Compute cross-entropy on confident labels (a mean over all images of the batch) and the fairness term."""
         settings, student, count = self.settings, self.students[name], len(batch.whole.index)
         with torch.no_grad():
             teacher = student.teacher(batch.views[:, 1])[0].float().softmax(dim=1)
@@ -82,12 +83,12 @@ class MUST(FullTuning):
         return losses | self.fairness_term(predicted, student, count)
 
     def fairness_term(self, predicted: Tensor, student: nn.Module, count: int) -> dict[str, Term]:
-        """What balances the classes; nothing where `fairness` is 0.
+        """Compute the term that balances the classes; empty if `fairness` is 0.
 
         Args:
-            predicted: Probabilities. Shape (n, C).
-            student: The model that they are of.
-            count: Images of the whole batch.
+            predicted: Predicted probabilities. Shape (n, C).
+            student: Model that predicted them.
+            count: Number of images in the whole batch.
         """
         if not self.settings.fairness:
             return {}
@@ -95,7 +96,7 @@ class MUST(FullTuning):
         return {"unfair": Term(unfair.sum(), count, self.settings.fairness)}
 
     def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
-        """Move the averages of a model: of its weights, and of its predictions."""
+        """Update a model's moving averages of weights and of predictions."""
         super().stepped(name, index, kept)
         if kept is not None and len(kept):
             mean = self.mean_prediction(self.students[name])
@@ -103,5 +104,5 @@ class MUST(FullTuning):
 
     @staticmethod
     def mean_prediction(student: nn.Module) -> Tensor:
-        """Moving average of a model's predictions. Shape (C,)."""
+        """Return the moving average of a model's predictions. Shape (C,)."""
         return cast(Tensor, student.mean_prediction)

@@ -1,4 +1,4 @@
-"""Norm adaptation: normalisation layers take over the statistics of the unlabeled images. Nothing is trained."""
+"""Norm adaptation: normalisation layers adopt statistics of the unlabeled images. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class NormAdaptationSettings:
 def adapt_batch_norms(visual: nn.Module, batches: Iterable[Tensor], share: float) -> None:
     """Mix statistics of some images into all batch norms (AdaBN, Li et al. 2016).
 
-    Layers are adapted in one pass, each batch normalised by its own statistics on the way, and means and variances
-    averaged over the batches by their sizes.
+    All layers are adapted in one pass, in which each batch is normalised by its own statistics. Means and variances are
+    averaged over batches, weighted by batch size.
 
     Args:
-        visual: An image encoder, in evaluation mode.
-        batches: Images, shape (n, 3, size, size) each.
+        visual: Image encoder, in evaluation mode.
+        batches: Batches of images. Shape (n, 3, size, size) each.
         share: Weight of the new statistics.
     """
     norms: list[Any] = [module for module in visual.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -47,7 +47,7 @@ def adapt_batch_norms(visual: nn.Module, batches: Iterable[Tensor], share: float
     for images in batches:
         seen += len(images)
         for norm in norms:
-            norm.train().momentum = len(images) / seen  # the first batch replaces what was there
+            norm.train().momentum = len(images) / seen  # weight 1 for the first batch, which replaces old statistics
         visual(images)
     for norm, (mean, variance) in zip(norms, before, strict=True):
         norm.running_mean.lerp_(mean, 1 - share)
@@ -57,12 +57,12 @@ def adapt_batch_norms(visual: nn.Module, batches: Iterable[Tensor], share: float
 
 @torch.no_grad()
 def centre_last_norm(visual: Any, batches: Iterable[Tensor], share: float) -> None:
-    """Shift the bias of the last layer norm by some of its mean output over some images.
+    """Subtract a share of the last layer norm's mean output over some images from its bias.
 
     Args:
-        visual: An image encoder with a `last_norm`, in evaluation mode.
-        batches: Images, shape (n, 3, size, size) each.
-        share: How much of the mean is taken away.
+        visual: Image encoder with a `last_norm`, in evaluation mode.
+        batches: Batches of images. Shape (n, 3, size, size) each.
+        share: Share of the mean that is subtracted.
     """
     norm, pool = last_norm(visual)
     outputs: list[Tensor] = []
@@ -75,10 +75,10 @@ def centre_last_norm(visual: Any, batches: Iterable[Tensor], share: float) -> No
 
 
 def last_norm(visual: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
-    """The layer norm before the projection, and what makes features (n, width) of what it puts out.
+    """Return the layer norm before the projection, and a function that pools its output to features (n, width).
 
     Raises:
-        UserError: If there is none, or what follows it is no mean.
+        UserError: If there is no layer norm with a bias, or attention pooling follows it.
     """
     trunk: Any = getattr(visual, "trunk", None)
     if trunk is None and hasattr(visual, "ln_post") and getattr(visual, "attn_pool", None) is None:
@@ -98,23 +98,23 @@ def last_norm(visual: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
 
 
 def has_batch_norms(visual: nn.Module) -> bool:
-    """Whether an image encoder has statistics of a data set."""
+    """Return whether an image encoder has batch norms, and thus statistics of a data set."""
     return any(isinstance(module, nn.BatchNorm2d) for module in visual.modules())
 
 
 class NormAdaptation(ZeroShot):
-    """Zero-shot CLIP with all templates, whose image encoder has seen the unlabeled images.
+    """Zero-shot CLIP with all templates, whose image encoder is adapted to the unlabeled images.
 
-    A ResNet's batch norms get their statistics, as in AdaBN. Layer norms have no statistics of a data set: there the
-    mean feature is what can be adapted, and some of it is taken away in the bias of the last one (after Zhou et al.
-    2023, who subtract means of features at test). There is one model: two would be the same.
+    A ResNet's batch norms adopt the statistics of the images, as in AdaBN. Layer norms have no statistics of a data
+    set. Instead, a share of the mean feature is subtracted from the bias of the last one (after Zhou et al. 2023, who
+    subtract mean features at test time). There is one model, since two would be the same.
 
     Unlike the published method: statistics are mixed with those of pre-training (`share`), and each batch is normalised
-    by its own on the way.
+    by its own statistics during adaptation.
 
     Args:
-        engine: What runs it.
-        settings: Those of norm adaptation.
+        engine: The engine that runs the method.
+        settings: Settings of norm adaptation.
     """
 
     keeps_stages = False
@@ -123,7 +123,7 @@ class NormAdaptation(ZeroShot):
         self.adapted: Any = copy.deepcopy(engine.clip.visual)
         self.change = adapt_batch_norms if has_batch_norms(self.adapted) else centre_last_norm
         if self.change is centre_last_norm:
-            last_norm(self.adapted)  # or say now that there is none
+            last_norm(self.adapted)  # raises early if there is none
         super().__init__(engine, self.adapted, engine.clip.zero_shot_text())
         self.settings = settings
         self.models = {"norms": nn.ModuleList(m for m in self.adapted.modules() if isinstance(m, NORMS))}

@@ -1,4 +1,4 @@
-"""CoOp and UPL: context tokens of a prompt are learned from labelled images, or from the surest zero-shot labels."""
+"""CoOp and UPL: prompts learned from labelled images, or from the most confident zero-shot labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .coft_labels import COFT, OWN, coft_scores, labels_setting, views_setting
 
 @dataclass(frozen=True)
 class CoOpSettings:
-    """Settings of CoOp, by its names."""
+    """Settings of CoOp, under the names that CoOp uses."""
 
     n_ctx: int = setting(16, "context tokens", at_least=1)
     csc: bool = setting(False, "contexts of the classes' own")
@@ -50,14 +50,14 @@ class UPLSettings(CoOpSettings):
 class PromptTuning(Method):
     """Learned prompts with a frozen image encoder, by default from pseudo-labels of some images.
 
-    The models are `prompt_learner`, `prompt_learner_2` ...; the first is the one that would train alone. Members of an
-    ensemble share the pseudo-labels; contexts and batches are their own.
+    The models are `prompt_learner`, `prompt_learner_2` ...; the first does not depend on the size of the ensemble.
+    Members of an ensemble share pseudo-labels, but each has its own context and batches.
 
     Args:
-        engine: What runs it.
-        settings: Those of the trainer.
-        epochs: How many there are.
-        observer: Sees the pseudo-labels.
+        engine: The engine that runs the method.
+        settings: Settings of the trainer.
+        epochs: Number of epochs.
+        observer: Callbacks on pseudo-labels.
     """
 
     random_key = ""
@@ -76,7 +76,7 @@ class PromptTuning(Method):
         self.models = dict(self.learners)
 
     def first_context(self, member: int, *key: int | str) -> Tensor:
-        """Context that a member of the ensemble starts from; `key` tells several starts of it apart."""
+        """Return the initial context of a member of the ensemble; `key` gives different random starts."""
         settings, clip = self.settings, self.engine.clip
         if settings.ctx_init:
             return word_context(clip.clip_model, settings.ctx_init)
@@ -87,77 +87,82 @@ class PromptTuning(Method):
     # ---------------------------------------------------------------- pseudo-labels
 
     def zero_shot_logits(self) -> Table:
-        """Logits of all images by the first template. Shape (N, C)."""
+        """Compute the logits of all images with the first template. Shape (N, C)."""
         clip = self.engine.clip
         return zero_shot_logits(self.engine.clip_features(), clip.first_template_text(), clip.scale)
 
     def learn_from(self, logits: Table, per_class: int | Tensor) -> None:
-        """Take each class's surest images by logits (N, C) as pseudo-labels: one number of all, or shape (C,)."""
+        """Take the top images of each class by logits as pseudo-labels.
+
+        Args:
+            logits: Logits of all images. Shape (N, C).
+            per_class: Number of images of each class: one number, or shape (C,).
+        """
         classes = len(self.engine.clip.classnames)
         labels = select_seeds(logits, per_class, classes)
         self.labels = dict.fromkeys(self.learners, labels)
         self.observer.seeds_chosen(labels, likeliest(logits), torch.as_tensor(per_class).expand(classes))
 
     def streams(self) -> dict[str, list[Stream]]:
-        """Of each member, all pseudo-labels. Names are part of the random numbers: others would give other batches."""
+        """Return the streams of all members, which draw from all pseudo-labels. Their names seed random numbers."""
         return {
             name: [Stream(name.replace("prompt_learner", "upl"), labels.index)] for name, labels in self.labels.items()
         }
 
     def key(self, epoch: int) -> tuple[int | str, ...]:
-        """What makes the batches of an epoch differ from those of others, and of other trainers."""
+        """Return the key of an epoch's random numbers, which differs between epochs and trainers."""
         return self.engine.seed, self.random_key, epoch
 
     def steps(self, phase: int) -> int:
-        """Steps of an epoch: a pass over the pseudo-labels."""
+        """Return the steps of an epoch: a pass over the pseudo-labels."""
         return self.engine.images.steps(len(self.labels["prompt_learner"].index))
 
     def view(self, phase: int) -> str:
-        """Prompts are trained on weak views."""
+        """Return the kind of views: weak."""
         return "weak"
 
     # ---------------------------------------------------------------- a step
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy, and, for people to see, the accuracy in percent."""
+        """Compute cross-entropy and, for the log, the accuracy in percent."""
         logits = self.logits(name, batch)
         loss = F.cross_entropy(logits, batch.labels.label.to(logits.device), reduction="sum")
         return {"loss": Term(loss, len(batch.whole.index)), "acc": self.accuracy(logits, batch)}
 
     def logits(self, name: str, batch: Batch) -> Tensor:
-        """Logits of a batch by a prompt, with gradients to the context. Shape (n, C)."""
+        """Compute a prompt's logits of a batch, with gradients to the context. Shape (n, C)."""
         features, text = self.image_features(batch.views), self.text(name)
         with torch.autocast(features.device.type, enabled=False):
             return self.engine.clip.scale * features @ text.t()
 
     @staticmethod
     def accuracy(logits: Tensor, batch: Batch) -> Term:
-        """How many labels are predicted, in percent; nothing learns from it."""
+        """Compute the share of labels that are predicted, in percent; it is reported and not trained on."""
         right = 100 * (logits.argmax(dim=1) == batch.labels.label.to(logits.device)).float().sum()
         return Term(right, len(batch.whole.index), 0.0)
 
     def reported(self, losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """Means over the members."""
+        """Return the values logged for a step: means over the members."""
         keys = next(iter(losses.values()))
         return {key: sum(means[key] for means in losses.values()) / len(losses) for key in keys}
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
-        """Image features of the frozen CLIP, unit length. Shape (n, embed_dim)."""
-        with self.engine.autocast():  # that of predictions, where it differs
+        """Compute image features of the frozen CLIP, unit length. Shape (n, embed_dim)."""
+        with self.engine.autocast():  # the precision of predictions, which may differ
             return self.engine.clip.encode(images)
 
     def text(self, name: str) -> Tensor:
-        """Text features of a prompt, unit length, with gradients to the context. Shape (C, embed_dim)."""
+        """Compute a prompt's text features, unit length, with gradients to the context. Shape (C, embed_dim)."""
         return F.normalize(encode_prompts(self.engine.clip.clip_model, self.learners[name])[0], dim=-1)
 
     def tuning(self, phase: int) -> Tuning:
-        """The run's optimizer and schedule train the context."""
+        """Return the tuning of the context, by the run's optimizer and schedule."""
         return Tuning(0, by_epoch=True)
 
     @torch.no_grad()
     def predictor(self) -> Predictor:
-        """What it predicts with, as plain parts: one image encoder, and the vectors of each prompt."""
+        """Return the predictor: one image encoder, with the class vectors of each prompt."""
         clip = self.engine.clip
         with self.engine.autocast():
             texts = {name: self.text(name) for name in self.learners}
@@ -169,8 +174,8 @@ class CoOp(PromptTuning):
 
     Args:
         batches: Batches of labelled images, {"img": shape (n, 3, size, size), "label": shape (n,)}.
-        part: Which of so many images of a batch are this process's.
-        *args: Those of `PromptTuning`.
+        part: Function from the number of images in a batch to the slice that belongs to this process.
+        *args: Arguments of `PromptTuning`.
     """
 
     random_key = "COOP"
@@ -181,7 +186,7 @@ class CoOp(PromptTuning):
         super().__init__(*args)
 
     def drawn(self, batch: Any) -> dict[str, Drawn]:
-        """Images and labels of a batch: every process has all of it, and takes its part."""
+        """Set the labels to those of a batch, and return this process's part. Every process loads the whole batch."""
         everything = torch.arange(len(batch["label"]))
         self.labels = {"prompt_learner": PseudoLabels.certain(everything, batch["label"])}
         position = everything[self.part(len(everything))]
@@ -192,15 +197,15 @@ class CoOp(PromptTuning):
 class UPL(PromptTuning):
     """Unsupervised prompt learning (Huang et al. 2022): pseudo-labels come from the frozen CLIP.
 
-    Unlike the published method: one prompt unless `ensemble` says more, pseudo-labels of one CLIP (its UPL* takes them
-    from several), and a class with too few of them is filled from images that have it second.
+    Unlike the published method: one prompt unless `ensemble` is greater, pseudo-labels of one CLIP (its UPL* takes them
+    from several), and a class with too few of them is filled from images whose second class it is.
     """
 
     random_key = "UPL"
-    keeps_state = False  # checkpoints are CoOp's; pseudo-labels are chosen anew
+    keeps_state = False  # checkpoints are those of CoOp; pseudo-labels are chosen again
 
     def resumed(self) -> None:
-        """Choose the same pseudo-labels."""
+        """Choose the same pseudo-labels again."""
         self.begin()
 
     def begin(self) -> None:

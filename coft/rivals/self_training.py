@@ -1,4 +1,4 @@
-"""Self-training: full fine-tuning on the model's own labels of all unlabeled images, with no filter."""
+"""Self-training: full fine-tuning on the model's own labels of all unlabeled images, without a filter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .full_tuning import FullTuning, TuningSettings
 
 @dataclass(frozen=True)
 class LabellingSettings(TuningSettings):
-    """Settings of trainers that label for themselves."""
+    """Settings of trainers whose models label their own images."""
 
     refresh: int = setting(2, "epochs between two labellings of all images; 0: once, before the first", at_least=0)
     prior_tau: float = setting(
@@ -35,10 +35,10 @@ class SelfTrainingSettings(LabellingSettings):
 
 
 class SelfTraining(FullTuning):
-    """Models that label all images with their moving average; the zero-shot model labels first.
+    """Models that label all images with their moving averages; the first labels are those of the zero-shot model.
 
-    Images, views, optimizer and steps are those of CoFT's Phase II. What is missing is Phase I, the filter and the
-    partner. By the settings it has CoFT's first labels, its number of views, and as many steps as both of its phases.
+    Images, views, optimizer and steps are those of CoFT's Phase II, without Phase I, filter and partner. Settings can
+    give it CoFT's first labels, its number of views, and as many steps as CoFT has in both phases.
     """
 
     random_key = "SELFTRAINING"
@@ -50,7 +50,7 @@ class SelfTraining(FullTuning):
             self.epochs += -(-more // self.steps(1))
 
     def label(self) -> Mapping[str, PseudoLabels]:
-        """Each model's own labels."""
+        """Return each model's own labels, or in the first epoch those that the setting `labels` selects."""
         settings = self.settings
         if settings.labels == OWN:
             return self.own_labels(settings.prior_tau)

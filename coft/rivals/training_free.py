@@ -1,6 +1,6 @@
-"""Training-free adaptation: zero-shot logits, mended by what the unlabeled images look like. No gradient step.
+"""Training-free adaptation: zero-shot logits, corrected by features of the unlabeled images, without gradient steps.
 
-Rules are fitted to the unlabeled images, and then say of a test image by itself what it is.
+Rules are fitted to the unlabeled images, and then classify each test image independently.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from coft.labelling.protocol import Engine, Method
 
 from .coft_labels import COFT
 
-ROUNDS, SPREADS = 10, 5  # of TransCLIP: fits of its Gaussians, and between two of them updates of z
-NEAR, FIRST, TEMPERATURE = 3, 8, 50.0  # of TransCLIP
-SWEEPS = 100  # of Sinkhorn's algorithm
+ROUNDS, SPREADS = 10, 5  # TransCLIP: fits of the Gaussians, and updates of z after each fit
+NEAR, FIRST, TEMPERATURE = 3, 8, 50.0  # TransCLIP: neighbours, images of a first centre, divisor of log-likelihoods
+SWEEPS = 100  # iterations of Sinkhorn's algorithm
 
 
 class Rule(nn.Module):
-    """Something fitted to features and zero-shot logits of all unlabeled images.
+    """Base class of rules that are fitted to features and zero-shot logits of all unlabeled images.
 
     Args:
-        images: N.
-        width: Of features, k.
-        classes: C.
+        images: Number of unlabeled images, N.
+        width: Dimension of features, k.
+        classes: Number of classes, C.
     """
 
     def __init__(self, images: int, width: int, classes: int) -> None:
         super().__init__()
 
     def keep(self, **tables: Tensor) -> None:
-        """Register what a checkpoint holds, before the values are there: its shapes."""
+        """Register buffers, with the shapes that they have in a checkpoint, before their values are fitted."""
         for name, table in tables.items():
             self.register_buffer(name, table)
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
-        """Fit. Shape (N, k) and (N, C)."""
+        """Fit the rule to features of shape (N, k) and logits of shape (N, C)."""
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Scores of images from features of unit length and zero-shot logits. Shape (n, C)."""
+        """Compute scores of images from features of unit length and zero-shot logits. Shape (n, C)."""
         raise NotImplementedError
 
 
 class Prior(Rule):
-    """Zero-shot logits with CoFT's correction against classes that are hardly ever predicted."""
+    """Zero-shot logits with CoFT's prior correction."""
 
     offset: Tensor
 
@@ -61,22 +61,22 @@ class Prior(Rule):
         self.keep(offset=torch.zeros(classes))
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
-        """Find each class's offset."""
+        """Compute the offset of each class."""
         self.offset.copy_(prior_offset(Table.of(logits), COFT.prior_tau))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Take it away."""
+        """Subtract the offsets from the logits."""
         return logits - self.offset
 
 
 class Transport(Prior):
-    """Optimal transport to equally frequent classes, as OTTER (NeurIPS 2024) has it, by Sinkhorn's algorithm.
+    """Optimal transport to equally frequent classes, as in OTTER (NeurIPS 2024), by Sinkhorn's algorithm.
 
-    The offsets of the classes are its dual variables: with them the mean probability of each class is 1 / C.
+    The offsets of the classes are the dual variables. With them, the mean probability of each class is 1 / C.
     """
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
-        """Balance the classes."""
+        """Compute the offsets that balance the classes."""
         scores = logits.double()
         offset = torch.zeros(scores.shape[1], dtype=torch.float64)
         for _ in range(SWEEPS):
@@ -101,7 +101,7 @@ class Propagation(Rule):
         self.keep(spread=torch.zeros(size, classes, dtype=torch.float64))
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
-        """Spread the probabilities of all images, their prior corrected."""
+        """Spread the prior-corrected probabilities of all images over the neighbour graph."""
         self.offset.copy_(prior_offset(Table.of(logits), COFT.prior_tau))
         graph = NeighbourGraph(Table.of(features), self.count)
         self.mean.copy_(graph.anchors.mean)
@@ -109,19 +109,19 @@ class Propagation(Rule):
         self.spread.copy_(graph.smooth_anchors((logits - self.offset).softmax(dim=1)[graph.index]))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Read them from the neighbours."""
+        """Compute log-probabilities from the neighbours' spread values and the image's own."""
         anchors = Anchors(self.mean, self.anchors, min(self.count, len(self.anchors)))
         values = read(self.spread, *anchors.shares(features), (logits - self.offset).softmax(dim=1))
         return values.clamp_min(1e-30).log().to(logits.dtype)
 
 
 class TransClip(Rule):
-    """TransCLIP (Zanella, Gérin and Ben Ayed, NeurIPS 2024): a Gaussian mixture that text and neighbours guide.
+    """TransCLIP (Zanella, Gérin and Ben Ayed, NeurIPS 2024): a Gaussian mixture guided by text and neighbours.
 
-    One variance a dimension for all classes. An image's classes z are proportional to
-    p_text * exp(log p_gauss / 50 + (W z + W' z) / 6), where W has the cosines of each image's three nearest. At first,
-    a class lies where its eight likeliest images do. Unlike the published method, images that are tested are no part
-    of what is fitted: of such an image W z / 3 is in the place of both directions.
+    All classes share one variance per dimension. The class probabilities z of an image are proportional to
+    p_text * exp(log p_gauss / 50 + (W z + W' z) / 6), where W has the cosines of each image's three nearest. The first
+    centre of a class is the mean of its eight likeliest images, weighted by probability. Unlike in the published
+    method, test images are not part of the fit: for a test image, W z / 3 replaces the sum of both directions.
     """
 
     centres: Tensor
@@ -135,7 +135,7 @@ class TransClip(Rule):
         self.keep(anchors=torch.zeros(images, width), assigned=torch.zeros(images, classes))
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
-        """Alternate between what images are, and where classes lie."""
+        """Alternate between updating the class probabilities z and fitting the Gaussians."""
         features, text = features.float(), logits.float().log_softmax(dim=1)
         self.anchors.copy_(features)
         z = text.exp()
@@ -147,18 +147,18 @@ class TransClip(Rule):
                 self.locate(features, z)
             gauss = self.log_likelihood(features)
             for _ in range(SPREADS):
-                there = cosine.unsqueeze(2) * z.unsqueeze(1)  # what each image says to its neighbours
+                there = cosine.unsqueeze(2) * z.unsqueeze(1)  # what each image passes to its neighbours
                 back = torch.zeros_like(z).index_add(0, index.flatten(), there.flatten(0, 1))
                 around = (cosine.unsqueeze(1) @ z[index]).squeeze(1) + back
                 z = (text + gauss + around / (2 * NEAR)).softmax(dim=1)
         self.assigned.copy_(z)
 
     def centre(self, sums: Tensor) -> None:
-        """Centres of unit length, from sums of features. Shape (C, k)."""
+        """Set the centres to sums of features, shape (C, k), scaled to unit length."""
         self.centres.copy_(F.normalize(sums, dim=1))
 
     def locate(self, features: Tensor, z: Tensor) -> None:
-        """Centres and variance, from images weighted by z. Shape (N, k) and (N, C)."""
+        """Fit centres and variance to features, shape (N, k), weighted by z, shape (N, C)."""
         sums = z.t() @ features
         self.centre(sums)
         squares = features.square().sum(dim=0) - 2 * (self.centres * sums).sum(dim=0)
@@ -166,17 +166,17 @@ class TransClip(Rule):
         self.variance.copy_((squares / len(features)).clamp_min(1e-6))
 
     def log_likelihood(self, features: Tensor) -> Tensor:
-        """Of each class's Gaussian, without what all classes share, divided by `TEMPERATURE`. Shape (n, C)."""
+        """Compute log-likelihoods of the Gaussians / `TEMPERATURE`, without terms all classes share. Shape (n, C)."""
         scaled = self.centres / self.variance / TEMPERATURE
         return features @ scaled.t() - (self.centres * scaled).sum(dim=1) / 2
 
     def near(self, features: Tensor, number: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cosines and numbers of the nearest unlabeled images; see `nearest`. Shape (n, NEAR) each."""
+        """Find the nearest unlabeled images, as cosines and indices; see `nearest`. Shape (n, NEAR) each."""
         count = max(1, min(NEAR, len(self.anchors) - (number is not None)))
         return nearest(features, self.anchors, count, number)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Log of z, up to a constant."""
+        """Compute log z, up to a constant."""
         cosine, index = self.near(features.float())
         around = (cosine.unsqueeze(1) @ self.assigned[index]).squeeze(1)
         return logits.float().log_softmax(dim=1) + self.log_likelihood(features.float()) + around / NEAR
@@ -199,13 +199,13 @@ class TrainingFreeSettings:
 
 
 class TrainingFree(Method):
-    """Zero-shot CLIP with all templates, mended by a rule.
+    """Zero-shot CLIP with all templates, corrected by a rule.
 
-    Features of the unlabeled images are means of as many views as those of CoFT's first labels.
+    Features of the unlabeled images are averaged over `label_views` views, by default as many as in CoFT.
 
     Args:
-        engine: What runs it.
-        settings: Those of training-free adaptation.
+        engine: The engine that runs the method.
+        settings: Settings of training-free adaptation.
     """
 
     keeps_state = False
@@ -225,7 +225,7 @@ class TrainingFree(Method):
         self.rule.cpu().fit(features.all(), logits.all())
 
     def predict(self, images: Tensor) -> Tensor:
-        """Scores of images. Shape (n, C)."""
+        """Compute scores of images. Shape (n, C)."""
         features = self.engine.clip.encode(images).cpu()
         logits = self.engine.clip.scale * features @ self.text.t()
         return self.rule.cpu()(features, logits).to(images.device)

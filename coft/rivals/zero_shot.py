@@ -11,12 +11,12 @@ from coft.labelling.protocol import Engine, Method
 class ZeroShot(Method):
     """An image encoder with fixed text features.
 
-    A bias of logits, which SigLIP has, is left out: it is the same for all classes, and no softmax sees it.
+    SigLIP's bias of logits is left out: it is the same for all classes, so softmax does not depend on it.
 
     Args:
-        engine: What runs it.
-        encoder: Images (n, 3, size, size) to features (n, embed_dim).
-        text: Unit length. Shape (C, embed_dim).
+        engine: The engine that runs the method.
+        encoder: Image encoder, from images (n, 3, size, size) to features (n, embed_dim).
+        text: Text features of the classes, unit length. Shape (C, embed_dim).
     """
 
     keeps_state = False
@@ -26,5 +26,5 @@ class ZeroShot(Method):
         self.encoder, self.text = encoder, text
 
     def predictor(self) -> Predictor:
-        """What it predicts with, as plain parts."""
+        """Return the predictor of zero-shot CLIP."""
         return zero_shot(self.encoder, self.text, self.engine.clip.scale)
