@@ -59,7 +59,7 @@ class Classifier(nn.Module):
         super().__init__()
         shapes = [tuple(vectors.shape) for vectors in (positive, negative) if vectors is not None]
         if len(set(shapes)) > 1 or len(shapes[0]) != 2:
-            raise ValueError(f"vectors of the classes have shapes {shapes}, not (C, embed_dim)")
+            raise ValueError(f"class vectors must all have shape (C, embed_dim), not {shapes}")
         self.encoder = encoder
         self.positive: Tensor = positive
         self.negative: Tensor | None = negative

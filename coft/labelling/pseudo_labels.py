@@ -50,7 +50,7 @@ class PseudoLabels:
         count = len(self.index)
         for name, values, below in (("index", self.index, images), ("label", self.label, classes)):
             if not ((values >= 0) & (values < below)).all():
-                raise Misfit(f"has a number that is not below {below}", f"{name} of pseudo-labels")
+                raise Misfit(f"has a value outside 0 to {below - 1}", f"{name} of pseudo-labels")
         shapes = {tuple(part.shape) for part in (self.index, self.label, self.weight, self.dual)}
         if shapes != {(count,)} or not ((self.dual >= 0) & (self.dual < classes)).all():
             raise Misfit(f"are not {count} labels of {classes} classes", "pseudo-labels")

@@ -87,7 +87,7 @@ class CoFT(TwoPhases):
         seeds = self.select_seeds(self.belief.scores, per_class, self.num_classes)
         self.labels = {name: seeds.alternate(start, self.num_classes) for start, name in enumerate(NAMES)}
         if not all(len(labels.index) for labels in self.labels.values()):
-            few = f"{self.num_images} images are too few for seeds of two peers"
+            few = f"{self.num_images} images are too few to choose seeds for two peers"
             raise UserError(f"{few}; take more images")
         self.observer.seeds_chosen(seeds, label, per_class)
 
@@ -164,7 +164,7 @@ class CoFT(TwoPhases):
         """Filter the predictions of both peers to the labels that each peer is trained on."""
         labels = {name: self.filter(predictions[name], predictions[partner]) for name, partner in PARTNERS.items()}
         if not all(kept.weight.any() for kept in labels.values()):
-            raise UserError("the pseudo-label filter keeps no label; choose another filter")
+            raise UserError("the pseudo-label filter gives every label weight 0; choose another filter")
         self.observer.labelled(predictions, labels, self.sources)
         return labels
 

@@ -42,7 +42,7 @@ class DescriptionSettings:
     """Class descriptions."""
 
     from_: str = setting(
-        "auto", "auto: those in your file of classes, or the data set's; given: yours alone; none; or a file"
+        "auto", "auto: of your class file, else of the data set; given: of your class file only; none; or a file"
     )
 
 
@@ -83,7 +83,7 @@ class CoFTPlus(CoFT):
         self.rounds, self.describe = settings.rounds, describe
         super().__init__(engine, settings, observer, **options)
         if describe is None and settings.rounds == 1 and not settings.contrast.weight:
-            log.info("CoFT+ without any of its parts is CoFT")
+            log.info("All parts of CoFT+ are switched off, so it is CoFT")
 
     # ---------------------------------------------------------------- rounds
 

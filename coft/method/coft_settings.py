@@ -28,8 +28,8 @@ class Phase2:
 
     epochs: int = setting(10, "epochs of Phase II", at_least=1)
     lr: float = setting(1e-5, "learning rate of the image encoders; the heads have ten times as much", at_least=0.0)
-    ema: float = share(0.99, "decay of the moving average that labels and is tested")
-    wise: float = share(0.5, "share of Phase II in the weights that are tested (WiSE-FT); 1: Phase II alone")
+    ema: float = share(0.99, "decay of the EMA weights, which label images and are evaluated")
+    wise: float = share(0.5, "share of Phase II in the evaluated weights (WiSE-FT); 1: Phase II alone")
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,21 @@ class CoFTSettings:
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
     seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
     prior_tau: float = setting(
-        0.5, "strength of the correction against rarely predicted classes", at_least=0.0, at_most=10.0
+        0.5, "strength of the prior correction, which favours rarely predicted classes", at_least=0.0, at_most=10.0
     )
-    label_views: int = setting(2, "views of an image that a pseudo-label is the mean of", at_least=1)
+    label_views: int = setting(2, "views of an image that are averaged for a pseudo-label", at_least=1)
     clean_rule: str = setting("softmax", "how d becomes p_clean", choices=tuple(CLEAN_RULES))
     negative: str = setting(
         "fitted",
-        "negative prompt: with a vector of each class's own, fitted to labels; prompt: trained alone; none",
+        "fitted: a negative vector per class, fitted to labels; prompt: a trained prompt; none",
         choices=NEGATIVES,
     )
-    classify: str = setting("both-prompts", "class by both prompts, or the positive one alone", choices=tuple(SCORES))
+    classify: str = setting(
+        "both-prompts", "classify by both prompts, or by the positive prompt alone", choices=tuple(SCORES)
+    )
     filter: str = setting(
         "min-p-clean",
-        "pseudo-label filter; none: seeds count in full, too",
+        "pseudo-label filter; none: all labels and seeds have weight 1",
         choices=tuple(FILTERS),
         phase2=True,
         in_phase1=tuple(SEED_FILTERS),

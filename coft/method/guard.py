@@ -74,12 +74,12 @@ def hardly_knows(logits: Table, num_classes: int) -> bool:
     believed = knowledge(logits)
     if believed.hardly_any:
         log.info(
-            "Guard: skill %.2f (least: %.2f), information %.2f of a class (least: %.2f)",
+            "Guard: skill %.2f (minimum %.2f), mutual information %.2f log C (minimum %.2f log C)",
             *(believed.skill, LEAST_SKILL, believed.information, LEAST_INFORMATION),
         )
         log.warning(
-            "CLIP can hardly tell these classes apart, so nothing is trained: labels are those of zero-shot CLIP. Give "
-            "names that it knows, or another --backbone (embedded for drawings, photo for photographs), and another "
-            "output folder. TRAIN.GUARD False (coft adapt: train__guard=False) trains all the same"
+            "CLIP can hardly tell these classes apart, so nothing is trained: zero-shot CLIP predicts. Use class names "
+            "that it knows, or another --backbone (embedded for drawings, photo for photographs), and another output "
+            "folder. To train anyway, set TRAIN.GUARD False (coft adapt: train__guard=False)"
         )
     return believed.hardly_any

@@ -19,13 +19,13 @@ OWN, SPREAD, COFTS = "own", "spread", "coft"
 
 def labels_setting() -> Any:
     """Return the setting of a rival that selects its first labels."""
-    about = "first labels: its own; spread: of CoFT's views, prior and neighbours; coft: CoFT's, with Gaussians"
+    about = "first labels. own: the rival's; spread: CoFT's without Gaussians; coft: CoFT's"
     return setting(OWN, about, choices=(OWN, SPREAD, COFTS))
 
 
 def views_setting() -> Any:
     """Return the setting of a rival's number of views, by default CoFT's; unused if its labels are its own."""
-    about = "views of an image that a pseudo-label is the mean of; with labels own: 1"
+    about = "views of an image that are averaged for a pseudo-label; 1 if labels is own"
     return setting(COFT.label_views, about, at_least=1)
 
 

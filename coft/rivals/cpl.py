@@ -26,8 +26,8 @@ from .grip import GRIP, GRIPSettings
 class CPLSettings(GRIPSettings):
     """Settings of CPL."""
 
-    within: float = share(0.6, "quantile of the pool's confidences that an image's candidates have to add up to")
-    across: float = share(0.9, "quantile of a class's probabilities from which on an image is its candidate")
+    within: float = share(0.6, "quantile of the pool's confidences that the candidates of an image reach in sum")
+    across: float = share(0.9, "quantile of a class's probabilities that an image reaches to be a candidate")
 
 
 def candidates_of(probability: Tensor, within: float, across: float) -> Tensor:

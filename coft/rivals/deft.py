@@ -42,7 +42,7 @@ class Phase2:
 
     epochs: int = setting(10, "epochs of Phase II", at_least=1)
     lr: float = setting(1e-5, "learning rate of the image encoders; the heads have ten times as much", at_least=0.0)
-    ema: float = share(0.99, "decay of the moving average that is tested")
+    ema: float = share(0.99, "decay of the EMA weights, which are evaluated")
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from .must import MUST
 class DPASettings(TuningSettings):
     """Settings of DPA."""
 
-    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
-    image_share: float = share(0.5, "share of the image prototypes in what labels a batch")
+    wise: float = share(1.0, "share of the fine-tuned weights in the evaluated weights (WiSE-FT)")
+    image_share: float = share(0.5, "weight of the image prototypes in the labels of a batch")
     fairness: float = setting(1.0, "weight of the term that balances classes; 0: none", at_least=0.0)
     align: float = setting(1.0, "weight of the term that aligns both kinds of prototypes; 0: none", at_least=0.0)
 

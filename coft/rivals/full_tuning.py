@@ -28,8 +28,8 @@ class TuningSettings:
     prec: str = precision_setting()
     epochs: int = setting(10, "epochs", at_least=1)
     lr: float = setting(1e-5, "learning rate of the image encoder; the head has ten times as much", at_least=0.0)
-    ema: float = share(0.99, "decay of the moving average that labels and is tested")
-    wise: float = share(0.5, "share of what was trained in the weights that are tested (WiSE-FT)")
+    ema: float = share(0.99, "decay of the EMA weights, which label images and are evaluated")
+    wise: float = share(0.5, "share of the fine-tuned weights in the evaluated weights (WiSE-FT)")
     ensemble: int = setting(2, "models trained independently, whose probabilities are averaged", at_least=1)
 
 
@@ -37,7 +37,7 @@ class TuningSettings:
 class SupervisedSettings(TuningSettings):
     """Settings of full supervision."""
 
-    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
+    wise: float = share(1.0, "share of the fine-tuned weights in the evaluated weights (WiSE-FT)")
 
 
 class FullTuning(Method):

@@ -24,10 +24,10 @@ class LaFTerSettings(LabellingSettings):
     """Settings of LaFTer."""
 
     lr: float = setting(1e-3, "learning rate of the light visual module and the head", at_least=0.0)
-    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
+    wise: float = share(1.0, "share of the fine-tuned weights in the evaluated weights (WiSE-FT)")
     refresh: int = setting(0, "epochs between two labellings of all images; 0: once, before the first", at_least=0)
     prior_tau: float = setting(
-        0.0, "strength of the correction against rarely predicted classes", at_least=0.0, at_most=10.0
+        0.0, "strength of the prior correction, which favours rarely predicted classes", at_least=0.0, at_most=10.0
     )
     visual: str = setting("auto", "light visual module; auto: vpt-deep for a ViT, else norms-and-biases")
     descriptions: bool = setting(True, "train on the data set's descriptions beside its templates, if there are any")

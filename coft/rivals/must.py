@@ -24,8 +24,8 @@ MOMENTUM = 0.9  # momentum of the mean prediction
 class MUSTSettings(TuningSettings):
     """Settings of MUST."""
 
-    wise: float = share(1.0, "share of what was trained in the weights that are tested (WiSE-FT)")
-    threshold: float = share(0.7, "probability from which on a label of the moving average counts")
+    wise: float = share(1.0, "share of the fine-tuned weights in the evaluated weights (WiSE-FT)")
+    threshold: float = share(0.7, "minimum probability of a label of the EMA weights")
     fairness: float = setting(1.0, "weight of the term that balances classes; 0: none", at_least=0.0)
 
 

@@ -31,7 +31,7 @@ class CoOpSettings:
     """Settings of CoOp, under the names that CoOp uses."""
 
     n_ctx: int = setting(16, "context tokens", at_least=1)
-    csc: bool = setting(False, "contexts of the classes' own")
+    csc: bool = setting(False, "class-specific contexts")
     ctx_init: str = setting("", "words to start the context from; they set N_CTX")
     prec: str = precision_setting("fp16", "fp16 on a CPU is run as fp32")
     class_token_position: str = setting("end", "where the class name stands", choices=POSITIONS)

@@ -20,7 +20,7 @@ class LabellingSettings(TuningSettings):
 
     refresh: int = setting(2, "epochs between two labellings of all images; 0: once, before the first", at_least=0)
     prior_tau: float = setting(
-        0.5, "strength of the correction against rarely predicted classes", at_least=0.0, at_most=10.0
+        0.5, "strength of the prior correction, which favours rarely predicted classes", at_least=0.0, at_most=10.0
     )
 
 
@@ -30,8 +30,8 @@ class SelfTrainingSettings(LabellingSettings):
 
     labels: str = labels_setting()
     label_views: int = views_setting()
-    equal_steps: bool = setting(False, "as many steps as CoFT has in both phases: PHASE1_STEPS beside the epochs")
-    phase1_steps: int = setting(0, "steps of CoFT's Phase I, for EQUAL_STEPS; 0: what it has by default", at_least=0)
+    equal_steps: bool = setting(False, "train as many steps as both phases of CoFT: PHASE1_STEPS beside the epochs")
+    phase1_steps: int = setting(0, "steps of CoFT's Phase I, for EQUAL_STEPS; 0: CoFT's default", at_least=0)
 
 
 class SelfTraining(FullTuning):

@@ -194,8 +194,8 @@ RULES: dict[str, Callable[[int, int, int], Rule]] = {
 class TrainingFreeSettings:
     """Settings of training-free adaptation."""
 
-    rule: str = declared.setting("propagation", "how zero-shot logits are mended", choices=tuple(RULES))
-    label_views: int = declared.setting(COFT.label_views, "views that features are the mean of", at_least=1)
+    rule: str = declared.setting("propagation", "rule that corrects the zero-shot logits", choices=tuple(RULES))
+    label_views: int = declared.setting(COFT.label_views, "views of an image that are averaged", at_least=1)
 
 
 class TrainingFree(Method):

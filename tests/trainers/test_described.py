@@ -79,7 +79,7 @@ def test_a_data_set_that_has_none_goes_on_with_a_warning(
     none = of("COFTPLUS", {"CONTRAST__WEIGHT": 0.0, "ROUNDS": 1, "DESCRIPTIONS__FROM": "given"})
     assert run("CoFTPlus", train=False, out="given", **none).method.describe is None
     assert "goes on without descriptions" not in caplog.text
-    assert "CoFT+ without any of its parts is CoFT" in caplog.text
+    assert "All parts of CoFT+ are switched off, so it is CoFT" in caplog.text
 
 
 def test_mistakes_are_one_line(run: Run, described: Path, tmp_path: Path) -> None:

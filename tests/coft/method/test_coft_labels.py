@@ -99,7 +99,7 @@ def test_a_filter_that_keeps_nothing_is_an_error() -> None:
     def nothing(peer: Predictions, partner: Predictions) -> PseudoLabels:
         return PseudoLabels.of_pool(partner.label, torch.zeros(COUNT))
 
-    with pytest.raises(UserError, match="keeps no label"):
+    with pytest.raises(UserError, match="gives every label weight 0"):
         begun(make_coft(filter=nothing), FIRST)
 
 

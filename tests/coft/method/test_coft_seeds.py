@@ -96,5 +96,5 @@ def test_an_epoch_passes_over_the_seeds_or_makes_its_part_of_the_least_steps(
 
 
 def test_too_few_images_for_two_peers_are_refused() -> None:
-    with pytest.raises(UserError, match="1 images are too few for seeds of two peers"):
+    with pytest.raises(UserError, match="1 images are too few to choose seeds for two peers"):
         make_coft(images=ToyImages(1)).engine.begin()
