@@ -27,7 +27,7 @@ import train
 import trainers
 from coft.backbones.prompts import ensemble_features
 from coft.core.exit_codes import guarded
-from coft.labelling.first_labels import first_scores, likeliest
+from coft.labelling.first_labels import initial_scores, likeliest
 from coft.labelling.neighbours import centred
 from coft.report.names import BELIEVED, FIT, KINDS, Signals, believed_of, measure, suspects
 from dassl.engine import build_trainer
@@ -75,7 +75,7 @@ def world_of(trainer: Any) -> World:
     features, tau = trainer.engine.clip_features(method.settings.label_views), method.settings.prior_tau
 
     def label(text: Tensor) -> np.ndarray:
-        return likeliest(first_scores(features, text, clip.scale, tau, method.neighbours)[0]).numpy()
+        return likeliest(initial_scores(features, text, clip.scale, tau, method.neighbours)[0]).numpy()
 
     def signals(text: Tensor, labels: np.ndarray) -> list[Signals]:
         rows, names = features.all(), text.numpy()

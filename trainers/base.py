@@ -153,7 +153,7 @@ class MethodTrainer(TrainerX):
         # An attribute of the trainer, since Dassl's checkpoints include every scaler that they find among these.
         self.scaler = self.session.runtime.scaler
         self.clip_model, self.max_epoch = self.session.clip_model, self.method.epochs
-        if self.method.keeps_state:
+        if self.method.saves_state:
             self.register_model(STATE, State(self.session))  # first: it enters the phase of the weights
         for name, model in self.method.models.items():
             self.register_model(name, model, self.engine.optimizers.get(name), self.engine.schedulers.get(name))

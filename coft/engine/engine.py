@@ -78,7 +78,7 @@ class Engine:
         if not method.epochs:
             return
         for name in method.models:
-            if method.several_phases:
+            if method.new_optimizer_per_phase:
                 self.optimizers[name] = PhasedOptimizer(partial(self._build, name))
                 self.schedulers[name] = PhasedScheduler(self.optimizers[name])
             else:
@@ -144,7 +144,7 @@ class Engine:
         }
         if not streams:
             return ()
-        key, few = method.key(method.epoch), method.few_views(self.phase)
+        key, few = method.key(method.epoch), method.num_fixed_views(self.phase)
         return self.images.batches(
             method.view(self.phase), streams, method.steps(self.phase), *key, of_few=method.key(0), few=few
         )
@@ -275,7 +275,7 @@ class Engine:
             scaler.step(optimizer)
             scaler.update()
         rows = self.world.gather(torch.cat(kept or [torch.empty(0, 0)])) if method.keeps(self.phase) else None
-        method.stepped(name, drawn[name].index, rows)
+        method.after_step(name, drawn[name].index, rows)
         if not method.tuning(self.phase).by_epoch:
             self.schedulers[name].step()
         return means

@@ -17,15 +17,18 @@ from torch import Tensor
 from coft.core.table import Table
 
 SAMPLE = 4096  # maximum number of images that a temperature is fitted to
-FEW = 5  # images per class at which the Gaussians have half of the weight
-RANGE, HALVINGS = (-3.0, 9.0), 48  # bisection of log T; if it were coarser, rounding of the sums could make T jump
+HALF_WEIGHT_COUNT = 5  # images per class at which the Gaussians have half of the weight
+LOG_T_RANGE, BISECTION_STEPS = (
+    (-3.0, 9.0),
+    48,
+)  # bisection of log T; if it were coarser, rounding of the sums could make T jump
 
-MISSED = 0.11  # largest gap of mean confidence and accuracy on the development units (docs/results.md)
+MAX_CALIBRATION_GAP = 0.11  # largest gap of mean confidence and accuracy on the development units (docs/results.md)
 
 
 def estimated_range(confidence: float) -> tuple[float, float]:
     """Return bounds of the accuracy, estimated from the mean confidence of a calibrated model, within [0, 1]."""
-    return max(0.0, confidence - MISSED), min(1.0, confidence + MISSED)
+    return max(0.0, confidence - MAX_CALIBRATION_GAP), min(1.0, confidence + MAX_CALIBRATION_GAP)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Belief:
 
     def temperature(self, scores: Table) -> float:
         """Fit the temperature by which scores of all images, shape (N, C), are divided."""
-        index = sample(len(scores))
+        index = evenly_spaced(len(scores))
         return self.temperature_at(index, scores.at(index))
 
     def temperature_at(self, index: Tensor, scores: Tensor) -> float:
@@ -54,7 +57,7 @@ class Belief:
         """
         believed = self.probabilities(index)
         surely = F.one_hot(believed.argmax(dim=1), believed.shape[1])
-        return calibrated(scores.double(), (believed + surely) / 2)
+        return fit_temperature(scores.double(), (believed + surely) / 2)
 
     def probabilities(self, index: Tensor) -> Tensor:
         """Return the belief about some images, with less weight on the Gaussians if there are few images per class.
@@ -71,16 +74,16 @@ class Belief:
         if self.spread is None:
             return log_p.exp()
         of_class = len(self.scores) / log_p.shape[1]
-        share = of_class / (of_class + FEW)
+        share = of_class / (of_class + HALF_WEIGHT_COUNT)
         return ((1 - share) * self.spread.at(index).double().log_softmax(dim=1) + share * log_p).softmax(dim=1)
 
 
-def sample(count: int) -> Tensor:
+def evenly_spaced(count: int) -> Tensor:
     """Return evenly spaced image indices, at most SAMPLE of them. Shape (n,)."""
     return torch.arange(0, count, math.ceil(count / SAMPLE))
 
 
-def calibrated(scores: Tensor, probabilities: Tensor) -> float:
+def fit_temperature(scores: Tensor, probabilities: Tensor) -> float:
     """Return the temperature T that minimises the cross-entropy of softmax(scores / T) with target probabilities.
 
     The cross-entropy is convex in 1 / T, so the root of its slope is found by bisection.
@@ -89,8 +92,8 @@ def calibrated(scores: Tensor, probabilities: Tensor) -> float:
         scores: Shape (n, C), fp64.
         probabilities: Targets. Shape (n, C).
     """
-    low, high = RANGE
-    for _ in range(HALVINGS):
+    low, high = LOG_T_RANGE
+    for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
         slope = (((scores / math.exp(middle)).softmax(dim=1) - probabilities) * scores).sum()
         low, high = (middle, high) if slope > 0 else (low, middle)

@@ -26,7 +26,7 @@ def zero_shot_logits(features: Table, text: Tensor, scale: float) -> Table:
     return linear(features, text.cpu(), scale)
 
 
-def spread_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> Table:
+def propagated_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> Table:
     """Compute log-probabilities of all images by the frozen CLIP, prior corrected and spread among neighbours.
 
     Args:
@@ -42,13 +42,15 @@ def spread_scores(features: Table, text: Tensor, scale: float, tau: float, graph
     return log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
 
 
-def first_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> tuple[Table, Table]:
-    """Correct the prior of `spread_scores` again, then correct the scores by Gaussians.
+def initial_scores(
+    features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph
+) -> tuple[Table, Table]:
+    """Correct the prior of `propagated_scores` again, then correct the scores by Gaussians.
 
     Returns:
         Scores after and before the correction by Gaussians. Shape (N, C) each, fp64.
     """
-    spread = correct_prior(spread_scores(features, text, scale, tau, graph), tau, graph.index)
+    spread = correct_prior(propagated_scores(features, text, scale, tau, graph), tau, graph.index)
     return with_mixture(features, spread, graph.index), spread
 
 

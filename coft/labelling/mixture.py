@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coft.core.table import Table
 
-from .calibration import calibrated, sample
+from .calibration import evenly_spaced, fit_temperature
 
 ROUNDS = 10  # iterations, each of which fits the Gaussians and then updates the posteriors
 
@@ -47,7 +47,7 @@ def fit(features: Table, scores: Table) -> tuple[Tensor, Tensor]:
     """
     z = prior = scores.map(lambda rows: rows.double().softmax(dim=1))
     squares = features.map(lambda x: x.double().square()).mean()
-    some = sample(len(scores))
+    some = evenly_spaced(len(scores))
     for _ in range(ROUNDS):
         sums = z.map(lambda rows, x: rows.to(x.dtype), features).inner(features).double() / len(scores)
         centres = F.normalize(sums, dim=1)
@@ -55,7 +55,7 @@ def fit(features: Table, scores: Table) -> tuple[Tensor, Tensor]:
         weight = centres / variance.clamp_min(1e-6)
         bias = -(weight * centres).sum(dim=1) / 2
         # Dimensions are correlated, so the sum over them overstates g, by a different factor in each data set.
-        temperature = calibrated(_linear(features.at(some), weight, bias), prior.at(some))
+        temperature = fit_temperature(_linear(features.at(some), weight, bias), prior.at(some))
         weight, bias = weight / temperature, bias / temperature
         z = scores.map(lambda rows, x, w=weight, b=bias: (rows.double() + _linear(x, w, b)).softmax(dim=1), features)
     return weight, bias

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from coft.core.table import Table
 
-SHARE = 0.8  # weight of the neighbours in an image's probabilities; the rest is its own
+ALPHA = 0.8  # weight of the neighbours in an image's probabilities; the rest is its own
 STEPS = 30  # iterations; further ones would change about 0.8^30, a thousandth
-MOST = 10  # maximum number of neighbours of an image
-POWER = 3  # exponent of the cosine in the weight of an edge
-COLUMNS = 128  # classes that spread at a time: they are independent, and a few columns stay in the cache
+MAX_NEIGHBOURS = 10  # maximum number of neighbours of an image
+COSINE_POWER = 3  # exponent of the cosine in the weight of an edge
+CLASS_CHUNK = 128  # classes that spread at a time: they are independent, and a few columns stay in the cache
 ANCHORS = 20_000  # maximum number of images that can be neighbours: time grows with its square
 
 
 def neighbour_count(images: int, classes: int) -> int:
     """Return the number of neighbours of an image: sqrt(N / C), so that most can be of its class; from 1 to 10."""
-    return max(1, min(MOST, round(math.sqrt(images / classes))))
+    return max(1, min(MAX_NEIGHBOURS, round(math.sqrt(images / classes))))
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Anchors:
             own values, shape (n, 1). The shares of an image sum to 1.
         """
         cosine, numbers = nearest(centred(features, self.mean), self.features, self.count)
-        weight = cosine.double().clamp_min(0) ** POWER
-        weight = SHARE * weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-12)
-        total = weight.sum(dim=1, keepdim=True) + 1 - SHARE
-        return weight / total, numbers, (1 - SHARE) / total
+        weight = cosine.double().clamp_min(0) ** COSINE_POWER
+        weight = ALPHA * weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-12)
+        total = weight.sum(dim=1, keepdim=True) + 1 - ALPHA
+        return weight / total, numbers, (1 - ALPHA) / total
 
 
 class NeighbourGraph:
@@ -116,13 +116,13 @@ class NeighbourGraph:
     def smooth_anchors(self, values: Tensor) -> Tensor:
         """Spread values of the images in the graph. Shape (anchors, C), fp64."""
         ones = self._diffuse(torch.ones(len(values), 1, dtype=torch.float64))
-        columns = values.split(COLUMNS, dim=1)
+        columns = values.split(CLASS_CHUNK, dim=1)
         return torch.cat([self._diffuse(column.double()) / ones for column in columns], dim=1)
 
     def _diffuse(self, start: Tensor) -> Tensor:
         current = start
         for _ in range(STEPS):
-            current = SHARE * (self._edges @ current) + (1 - SHARE) * start
+            current = ALPHA * (self._edges @ current) + (1 - ALPHA) * start
         return current
 
     def spread(self, logits: Table) -> Table:
@@ -184,7 +184,7 @@ def nearest(features: Tensor, anchors: Tensor, count: int, number: Tensor | None
 def _normalised(cosine: Tensor, index: Tensor) -> Tensor:
     size, count = index.shape
     rows, columns = torch.arange(size).repeat_interleave(count), index.flatten()
-    weight = cosine.flatten().double().clamp_min(0) ** POWER
+    weight = cosine.flatten().double().clamp_min(0) ** COSINE_POWER
     places = torch.stack([torch.cat([rows, columns]), torch.cat([columns, rows])])
     edges = torch.sparse_coo_tensor(
         places, torch.cat([weight, weight]), (size, size), check_invariants=False

@@ -127,7 +127,7 @@ def zero_shot(encoder: nn.Module, text: Tensor, scale: float) -> Predictor:
 
 
 @torch.no_grad()
-def finished(model: Classifier) -> FinalClassifier:
+def final_classifier(model: Classifier) -> FinalClassifier:
     """Convert a classifier to one that no longer trains."""
     positive = F.normalize(model.positive, dim=-1)
     clean = None if model.negative is None else positive - F.normalize(model.negative, dim=-1)

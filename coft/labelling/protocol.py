@@ -199,7 +199,7 @@ class Batch:
     kept: list[Tensor] = field(default_factory=list)
 
     def keep(self, rows: Tensor) -> None:
-        """Keep one row per image for `Method.stepped`, which receives the rows of the whole batch."""
+        """Keep one row per image for `Method.after_step`, which receives the rows of the whole batch."""
         self.kept.append(rows)
 
 
@@ -242,8 +242,8 @@ class Method:
 
     epochs = 0
     trains = True
-    several_phases = False
-    keeps_state = True
+    new_optimizer_per_phase = False
+    saves_state = True
     in_parallel = True
     keeps_stages = True
     labelled: Any = None
@@ -273,7 +273,7 @@ class Method:
         """Return the kind of views that a phase trains on: a key of `coft.images.views.VIEWS`."""
         return "strong"
 
-    def few_views(self, phase: int) -> int:
+    def num_fixed_views(self, phase: int) -> int:
         """Return how many views of an image a phase draws from; 0: new ones in each epoch, the same for all models."""
         return 0
 
@@ -332,7 +332,7 @@ class Method:
         """Return whether `loss` passes rows to `Batch.keep` in a phase."""
         return False
 
-    def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+    def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
         """Update state after a model's step.
 
         Args:

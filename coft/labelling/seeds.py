@@ -64,11 +64,11 @@ def select_seeds(logits: Table, per_class: int | Tensor, num_classes: int) -> Ps
     best = logits.map(_two_best).all()
     (first, second), odds = best[:, :2].long().unbind(dim=1), best[:, 2:]
     counts = torch.as_tensor(per_class).expand(num_classes)
-    index, label = best_of_each(odds[:, 0], first, counts)
+    index, label = top_per_class(odds[:, 0], first, counts)
     short = counts - torch.bincount(label, minlength=num_classes)
     free = torch.ones(len(first), dtype=torch.bool).scatter(0, index, False)
     others = torch.nonzero(free).flatten()
-    more, more_labels = best_of_each(odds[others, 1], second[others], short)
+    more, more_labels = top_per_class(odds[others, 1], second[others], short)
     index, label = torch.cat([index, others[more]]), torch.cat([label, more_labels])
     order = torch.sort(label, stable=True).indices
     return PseudoLabels.certain(index[order], label[order])
@@ -77,11 +77,11 @@ def select_seeds(logits: Table, per_class: int | Tensor, num_classes: int) -> Ps
 def _two_best(logits: Tensor) -> Tensor:
     """Return the two likeliest classes of each image, and the log-odds of both. Shape (n, 4), fp64."""
     classes = logits.topk(2, dim=1).indices
-    odds = [odds_of(logits, label) for label in classes.unbind(dim=1)]
+    odds = [label_log_odds(logits, label) for label in classes.unbind(dim=1)]
     return torch.cat([classes.double(), torch.stack(odds, dim=1)], dim=1)
 
 
-def odds_of(logits: Tensor, label: Tensor) -> Tensor:
+def label_log_odds(logits: Tensor, label: Tensor) -> Tensor:
     """Compute log p(y|x) - log(1 - p(y|x)) of a label of each image, without rounding p to 1.
 
     The posteriors of a sharp classifier round to 1 for many images, but their log-odds still rank them.
@@ -99,7 +99,7 @@ def odds_of(logits: Tensor, label: Tensor) -> Tensor:
     return at_label.squeeze(1) - others.logsumexp(dim=1)
 
 
-def best_of_each(scores: Tensor, label: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+def top_per_class(scores: Tensor, label: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
     """Choose the images with the highest scores in each class.
 
     Args:

@@ -15,21 +15,21 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.table import Table
-from coft.labelling.calibration import Belief, sample
+from coft.labelling.calibration import Belief, evenly_spaced
 from coft.labelling.classifier import CLEAN_RULES, HEADS, Classifier
-from coft.labelling.first_labels import first_scores, likeliest, zero_shot_logits
+from coft.labelling.first_labels import initial_scores, likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
-from coft.labelling.predictor import Predictor, finished, zero_shot
+from coft.labelling.predictor import Predictor, final_classifier, zero_shot
 from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
 
 from .coft_settings import FITTED, NONE, CoFTSettings
 from .filters import FILTERS, OWN, SEED_FILTERS, Filter, SeedFilter, min_softmax, weigh_seeds
-from .guard import hardly_knows
+from .guard import guard_fires
 from .negative_prompt import expected_dual_loss
-from .negatives import fit_negatives, rows_of, with_equal_classes
+from .negatives import class_balanced, fit_negatives, rows_getter
 from .peer import Peer
 from .predicting import clean_labels, predict
 from .two_phases import NAMES, TwoPhases
@@ -81,7 +81,7 @@ class CoFT(TwoPhases):
         """Choose the seeds by belief, and let the guard decide whether anything is trained."""
         settings, clip = self.settings, self.engine.clip
         features, text = self.engine.clip_features(settings.label_views), self.zero_shot_text()
-        self.trains = not (self.guard and hardly_knows(zero_shot_logits(features, text, clip.scale), len(text)))
+        self.trains = not (self.guard and guard_fires(zero_shot_logits(features, text, clip.scale), len(text)))
         label = likeliest(self.belief.scores)
         per_class = quotas(label, self.num_classes, SEEDS_SHARE, 2 * self.per_peer)
         seeds = self.select_seeds(self.belief.scores, per_class, self.num_classes)
@@ -102,10 +102,10 @@ class CoFT(TwoPhases):
         """The frozen CLIP's belief about all images, from text, neighbours and Gaussians, by which seeds are chosen."""
         features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
         scale, tau = self.engine.clip.scale, self.settings.prior_tau
-        return Belief(*first_scores(features, text, scale, tau, self.neighbours))
+        return Belief(*initial_scores(features, text, scale, tau, self.neighbours))
 
     @property
-    def calibrating(self) -> Belief | None:
+    def calibration_belief(self) -> Belief | None:
         """The belief that calibrates p_clean and softmax; None with the rule "sigmoid", which is not calibrated."""
         return self.belief if self.settings.clean_rule == "softmax" else None
 
@@ -128,9 +128,9 @@ class CoFT(TwoPhases):
         index = {partner: seeds[name].index for name, partner in PARTNERS.items()}
         features = self.engine.encode_some(self.teacher_encoders, index)
         for name, partner in PARTNERS.items():
-            log_odds = finished(teachers[partner]).log_odds(Table.of(features[partner])).all()
-            if self.calibrating:
-                log_odds = log_odds / self.calibrating.temperature_at(index[partner], log_odds)
+            log_odds = final_classifier(teachers[partner]).log_odds(Table.of(features[partner])).all()
+            if self.calibration_belief:
+                log_odds = log_odds / self.calibration_belief.temperature_at(index[partner], log_odds)
             clean = CLEAN_RULES[self.settings.clean_rule](log_odds)
             of_label = clean.gather(1, seeds[name].label.unsqueeze(1)).squeeze(1)
             self.labels[name] = self.seed_filter(seeds[name], of_label)
@@ -148,10 +148,12 @@ class CoFT(TwoPhases):
         encoders are better than the frozen CLIP, whose features define the neighbours.
         """
         settings, first = self.settings, not self.trains or self.epoch == self.settings.phase1.epochs
-        graph, belief = self.neighbours if first else None, self.calibrating
+        graph, belief = self.neighbours if first else None, self.calibration_belief
         features = self.engine.encode(self.teacher_encoders, settings.label_views)
         predictions = {
-            name: predict(features[name], finished(model), settings.prior_tau, settings.clean_rule, belief, graph)
+            name: predict(
+                features[name], final_classifier(model), settings.prior_tau, settings.clean_rule, belief, graph
+            )
             for name, model in self.teachers().items()
         }
         return self.filter_labels(self.fit_to_predictions(features, predictions))
@@ -193,17 +195,17 @@ class CoFT(TwoPhases):
 
     def finish(self, epoch: int) -> None:
         """Fit the negative vectors to the last labels after the last epoch, and calibrate the tested models."""
-        if not (self.trains and epoch + 1 == self.epochs and (self.fits or self.calibrating)):
+        if not (self.trains and epoch + 1 == self.epochs and (self.fits_negatives or self.calibration_belief)):
             return
-        index = sample(self.num_images)
+        index = evenly_spaced(self.num_images)
         features = self.engine.encode_some(self.inference_encoders, dict.fromkeys(NAMES, index))
-        if self.fits:
+        if self.fits_negatives:
             kept = {name: labels.counting() for name, labels in self.labels.items()}
             encode: Any = partial(self.engine.encode_some, self.inference_encoders)
             if len(index) == self.num_images:
-                encode = rows_of({name: Table.of(rows) for name, rows in features.items()})
-            self.fit(self.inference_models(), with_equal_classes(kept, self.num_classes), encode)
-        if self.calibrating:
+                encode = rows_getter({name: Table.of(rows) for name, rows in features.items()})
+            self.fit(self.inference_models(), class_balanced(kept, self.num_classes), encode)
+        if self.calibration_belief:
             self.temperatures = self.final_temperatures(index, features)
 
     def fit_to_predictions(
@@ -213,12 +215,12 @@ class CoFT(TwoPhases):
 
         The weight of a label is the minimum of both peers' softmax. With `filter` "own", the labels are the peer's own.
         """
-        if not (self.trains and self.fits):
+        if not (self.trains and self.fits_negatives):
             return predictions
         labels = {name: min_softmax(predictions[name], predictions[self.sources[name]]) for name in NAMES}
-        self.fit(self.teachers(), labels, rows_of(features))
-        args = self.settings.prior_tau, self.settings.clean_rule, self.calibrating
-        models = {name: finished(model) for name, model in self.teachers().items()}
+        self.fit(self.teachers(), labels, rows_getter(features))
+        args = self.settings.prior_tau, self.settings.clean_rule, self.calibration_belief
+        models = {name: final_classifier(model) for name, model in self.teachers().items()}
         clean = {name: clean_labels(features[name], model, *args) for name, model in models.items()}
         return {name: replace(prediction, clean=clean[name]) for name, prediction in predictions.items()}
 
@@ -236,13 +238,13 @@ class CoFT(TwoPhases):
         """
         temperatures = {}
         for name, model in self.inference_models().items():
-            logits, log_odds = finished(model).classify(features[name].to(model.device))
+            logits, log_odds = final_classifier(model).classify(features[name].to(model.device))
             at = partial(self.belief.temperature_at, index)
             temperatures[name] = at(logits.cpu()), at(log_odds.cpu()) if self.settings.negative != NONE else 1.0
         return temperatures
 
     @property
-    def fits(self) -> bool:
+    def fits_negatives(self) -> bool:
         """Whether negative vectors are fitted to labels, and not only trained."""
         return self.settings.negative == FITTED
 
@@ -267,7 +269,7 @@ class CoFT(TwoPhases):
 
     def inference_models(self) -> dict[str, Classifier]:
         """Return the tested models; fitted negative vectors are not averaged, since they would not fit the average."""
-        heads = HEADS[:1] if self.fits else HEADS
+        heads = HEADS[:1] if self.fits_negatives else HEADS
         return {name: peer.inference_model(self.settings.phase2.wise, heads) for name, peer in self.peers.items()}
 
     def inference_encoders(self) -> Encoders:
@@ -284,7 +286,7 @@ class CoFT(TwoPhases):
         settings, clip = self.settings, self.engine.clip
         if not self.trains:
             return zero_shot(clip.visual, self.zero_shot_text().to(self.engine.device), clip.scale)
-        classifiers = {name: finished(model) for name, model in self.inference_models().items()}
+        classifiers = {name: final_classifier(model) for name, model in self.inference_models().items()}
         for name, temperatures in self.temperatures.items():
             classifiers[name] = classifiers[name].calibrated(*temperatures)
         return Predictor(classifiers, settings.classify, settings.clean_rule if settings.negative != NONE else "")

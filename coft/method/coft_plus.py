@@ -25,9 +25,9 @@ from .peer import Peer
 
 Describe = Callable[[float], Tensor]
 log = logging.getLogger(__name__)
-ASIDE = " aside"  # suffix of the stream of images that the filter leaves out
-AT_SEEDS = 0.25  # share of the descriptions in the text features by which the first seeds are chosen
-AT_PREDICTION = 0.1  # share of the descriptions in the positive vectors at prediction
+FILTERED_OUT = " aside"  # suffix of the stream of images that the filter leaves out
+SEED_DESCRIPTION_SHARE = 0.25  # share of the descriptions in the text features by which the first seeds are chosen
+PREDICTION_DESCRIPTION_SHARE = 0.1  # share of the descriptions in the positive vectors at prediction
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class CoFTPlus(CoFT):
 
     def zero_shot_text(self) -> Tensor:
         """Return the text features by which seeds are chosen, with descriptions. Unit length, shape (C, embed_dim)."""
-        return super().zero_shot_text() if self.describe is None else self.describe(AT_SEEDS)
+        return super().zero_shot_text() if self.describe is None else self.describe(SEED_DESCRIPTION_SHARE)
 
     @torch.no_grad()
     def predictor(self) -> Predictor:
@@ -132,7 +132,7 @@ class CoFTPlus(CoFT):
         joint = self.described.shape[1] == sum(widths)  # concatenated features of two checkpoints
         texts = self.described.split(widths, dim=1) if joint else [self.described] * len(widths)
         for (name, part), text in zip(plain.classifiers.items(), texts, strict=True):
-            mixed = torch.lerp(part.positive, F.normalize(text, dim=-1).to(part.positive), AT_PREDICTION)
+            mixed = torch.lerp(part.positive, F.normalize(text, dim=-1).to(part.positive), PREDICTION_DESCRIPTION_SHARE)
             classifiers[name] = replace(part, positive=F.normalize(mixed, dim=-1))
         return replace(plain, classifiers=classifiers)
 
@@ -172,7 +172,7 @@ class CoFTPlus(CoFT):
             kept, aside = (torch.nonzero(mask).flatten() for mask in (labels.weight > 0, labels.weight == 0))
             size = min(self.engine.images.batch_size, len(kept))
             others = min(size, size * len(aside) // len(kept))
-            streams[name] = [Stream(name, kept), Stream(name + ASIDE, aside, others)]
+            streams[name] = [Stream(name, kept), Stream(name + FILTERED_OUT, aside, others)]
         return streams
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
@@ -192,11 +192,11 @@ class CoFTPlus(CoFT):
         return losses | {"contrast": contrast}
 
     def keeps(self, phase: int) -> bool:
-        """Return whether momentum keys are kept for `stepped`."""
+        """Return whether momentum keys are kept for `after_step`."""
         return self.contrasts(phase)
 
-    def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+    def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
         """Update a peer's moving average, and push the keys of the batch to its queue."""
-        super().stepped(name, index, kept)
+        super().after_step(name, index, kept)
         if kept is not None:
             cast(Any, self.peers[name]).queue.push(kept, index)

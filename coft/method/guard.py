@@ -12,8 +12,8 @@ from torch import Tensor
 from coft.core.table import Table
 
 log = logging.getLogger(__name__)
-LEAST_SKILL = 0.22  # just above EuroSAT's, where training can lose; on other sets it gained at every skill
-LEAST_INFORMATION = 1 / 4
+MIN_SKILL = 0.22  # just above EuroSAT's, where training can lose; on other sets it gained at every skill
+MIN_INFORMATION = 1 / 4
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Knowledge:
     information: float
 
     @property
-    def hardly_any(self) -> bool:
+    def is_insufficient(self) -> bool:
         """Whether both measures are below their bounds.
 
         Each measure alone is low on some data sets whose classes CLIP does know: skill with very many classes,
         information with two.
         """
-        return self.skill < LEAST_SKILL and self.information < LEAST_INFORMATION
+        return self.skill < MIN_SKILL and self.information < MIN_INFORMATION
 
 
-def knowledge(logits: Table) -> Knowledge:
+def measure_knowledge(logits: Table) -> Knowledge:
     """Measure CLIP's own estimate of how well it knows the classes.
 
     Args:
@@ -62,7 +62,7 @@ def knowledge(logits: Table) -> Knowledge:
     return Knowledge((surest - commonest) / max(1 - commonest, 1e-12), information)
 
 
-def hardly_knows(logits: Table, num_classes: int) -> bool:
+def guard_fires(logits: Table, num_classes: int) -> bool:
     """Return whether CLIP hardly knows the classes; if so, log a warning with advice.
 
     Args:
@@ -71,15 +71,15 @@ def hardly_knows(logits: Table, num_classes: int) -> bool:
     """
     if num_classes < 2:
         return False
-    believed = knowledge(logits)
-    if believed.hardly_any:
+    believed = measure_knowledge(logits)
+    if believed.is_insufficient:
         log.info(
             "Guard: skill %.2f (minimum %.2f), mutual information %.2f log C (minimum %.2f log C)",
-            *(believed.skill, LEAST_SKILL, believed.information, LEAST_INFORMATION),
+            *(believed.skill, MIN_SKILL, believed.information, MIN_INFORMATION),
         )
         log.warning(
             "CLIP can hardly tell these classes apart, so nothing is trained: zero-shot CLIP predicts. Use class names "
             "that it knows, or another --backbone (embedded for drawings, photo for photographs), and another output "
             "folder. To train anyway, set TRAIN.GUARD False (coft adapt: train__guard=False)"
         )
-    return believed.hardly_any
+    return believed.is_insufficient

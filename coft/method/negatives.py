@@ -50,7 +50,7 @@ def fit_negatives(
     return dict(zip(chosen, engine.map(fitted, list(chosen)), strict=True))
 
 
-def with_equal_classes(labels: Labels, num_classes: int) -> dict[str, PseudoLabels]:
+def class_balanced(labels: Labels, num_classes: int) -> dict[str, PseudoLabels]:
     """Weight labels by inverse class frequency, so that all classes count about equally.
 
     The logits l+ are trained with log class frequencies added and tested without them; d must not bring them back.
@@ -62,12 +62,12 @@ def with_equal_classes(labels: Labels, num_classes: int) -> dict[str, PseudoLabe
     }
 
 
-def rows_of(features: Mapping[str, Table]) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
+def rows_getter(features: Mapping[str, Table]) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
     """Return `features_of` for `fit_negatives` from features of all images; a model's rows are computed on access."""
-    return lambda index: RowsOf(features, index)
+    return lambda index: RowsGetter(features, index)
 
 
-class RowsOf(Mapping[str, Tensor]):
+class RowsGetter(Mapping[str, Tensor]):
     """Each model's features of selected images, computed on access and not kept: 200,000 images take half a gigabyte.
 
     Args:

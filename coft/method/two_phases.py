@@ -36,7 +36,7 @@ class TwoPhases(Method):
         phase1_epochs: Number of epochs in all rounds of Phase I.
     """
 
-    several_phases = True
+    new_optimizer_per_phase = True
     rounds = 1  # number of rounds of Phase I
     settings: Any
 
@@ -101,7 +101,7 @@ class TwoPhases(Method):
         """Return the kind of views: weak in Phase I, strong in Phase II."""
         return "weak" if phase == 1 else "strong"
 
-    def few_views(self, phase: int) -> int:
+    def num_fixed_views(self, phase: int) -> int:
         """Return the number of views of an image to draw from: few in Phase I, without limit in Phase II.
 
         Phase I uses each seed some fifty times; with few views, frozen stages process each view only once.
@@ -126,7 +126,7 @@ class TwoPhases(Method):
         peer = self.peers[name]
         return peer if peer.student is None else peer.student.model
 
-    def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+    def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
         """Update a peer's moving average."""
         self.peers[name].update_ema()
 

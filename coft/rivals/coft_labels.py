@@ -6,33 +6,33 @@ from typing import Any
 
 from coft.core.settings import setting
 from coft.core.table import Table
-from coft.labelling.first_labels import first_scores, spread_scores
+from coft.labelling.first_labels import initial_scores, propagated_scores
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.protocol import Engine, Images
 from coft.labelling.seeds import SEEDS_SHARE, seed_quota
 from coft.method.coft_settings import CoFTSettings
 from coft.method.two_phases import steps_of_phase1
 
-COFT = CoFTSettings()  # defaults of CoFT, for rivals that share its labels or its number of steps
-OWN, SPREAD, COFTS = "own", "spread", "coft"
+COFT_DEFAULTS = CoFTSettings()  # defaults of CoFT, for rivals that share its labels or its number of steps
+OWN_LABELS, PROPAGATED_LABELS, COFT_LABELS = "own", "spread", "coft"
 
 
 def labels_setting() -> Any:
     """Return the setting of a rival that selects its first labels."""
     about = "first labels. own: the rival's; spread: CoFT's without Gaussians; coft: CoFT's"
-    return setting(OWN, about, choices=(OWN, SPREAD, COFTS))
+    return setting(OWN_LABELS, about, choices=(OWN_LABELS, PROPAGATED_LABELS, COFT_LABELS))
 
 
 def views_setting() -> Any:
     """Return the setting of a rival's number of views, by default CoFT's; unused if its labels are its own."""
     about = "views of an image that are averaged for a pseudo-label; 1 if labels is own"
-    return setting(COFT.label_views, about, at_least=1)
+    return setting(COFT_DEFAULTS.label_views, about, at_least=1)
 
 
 def coft_phase1_steps(images: Images, num_classes: int) -> int:
     """Return the number of steps of CoFT's Phase I with default settings."""
-    seeds = seed_quota(len(images), num_classes, COFT.seeds_per_class, SEEDS_SHARE) * num_classes
-    return COFT.phase1.epochs * steps_of_phase1(images.steps(min(seeds, len(images))), COFT.phase1)
+    seeds = seed_quota(len(images), num_classes, COFT_DEFAULTS.seeds_per_class, SEEDS_SHARE) * num_classes
+    return COFT_DEFAULTS.phase1.epochs * steps_of_phase1(images.steps(min(seeds, len(images))), COFT_DEFAULTS.phase1)
 
 
 def coft_scores(engine: Engine, labels: str, views: int, tau: float) -> Table:
@@ -50,4 +50,4 @@ def coft_scores(engine: Engine, labels: str, views: int, tau: float) -> Table:
     clip, features = engine.clip, engine.clip_features(views)
     graph = NeighbourGraph(features, neighbour_count(len(features), len(clip.classnames)))
     args = features, clip.zero_shot_text(), clip.scale, tau, graph
-    return first_scores(*args)[0] if labels == COFTS else spread_scores(*args)
+    return initial_scores(*args)[0] if labels == COFT_LABELS else propagated_scores(*args)

@@ -17,7 +17,7 @@ from coft.labelling.first_labels import likeliest
 from coft.labelling.losses import Term
 from coft.labelling.protocol import Batch, Engine, Observer
 from coft.labelling.pseudo_labels import PseudoLabels
-from coft.labelling.seeds import best_of_each
+from coft.labelling.seeds import top_per_class
 
 from .grip import GRIP, GRIPSettings
 
@@ -78,7 +78,7 @@ class CPL(GRIP):
         if not len(some):
             raise UserError("TRAINER.CPL.ACROSS: no image has a candidate label; choose a lower one")
         most = torch.as_tensor(per_class).expand(classes)
-        chosen, _ = best_of_each(sure[some], label[some], most)
+        chosen, _ = top_per_class(sure[some], label[some], most)
         index = some[chosen].sort().values
         self.candidates = candidates[index]
         labels = PseudoLabels.certain(index, label[index])

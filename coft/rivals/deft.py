@@ -14,10 +14,10 @@ from coft.core.settings import setting, share
 from coft.core.table import Table
 from coft.labelling.first_labels import likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy
-from coft.labelling.predictor import Predictor, finished
+from coft.labelling.predictor import Predictor, final_classifier
 from coft.labelling.protocol import Batch, Engine, Observer
 from coft.labelling.pseudo_labels import PseudoLabels, at_label
-from coft.labelling.seeds import best_of_each
+from coft.labelling.seeds import top_per_class
 from coft.method.negative_prompt import draw_complement, dual_loss
 from coft.method.peer import Peer
 from coft.method.predicting import predict
@@ -112,7 +112,7 @@ class DeFT(TwoPhases):
         self.labels = {name: PseudoLabels.of_pool(each.label) for name, each in self.labels.items()}
         if self.epoch * self.steps(1) >= WARMUP_STEPS:
             for name, features in self.engine.encode(self.prompted_encoders).items():
-                model, labels = finished(self.peers[name].prompted()), self.labels[name]
+                model, labels = final_classifier(self.peers[name].prompted()), self.labels[name]
                 log_odds = model.log_odds(features)
                 if separation(log_odds, labels.label) > MIN_AUC:
                     score = at_label(log_odds, labels.label)
@@ -130,7 +130,9 @@ class DeFT(TwoPhases):
         predictions, labels = {}, {}
         for name, features in self.engine.encode(self.prompted_encoders).items():
             label = self.labels[name].label
-            prediction = replace(predict(features, finished(self.peers[name].prompted()), 0.0, "sigmoid"), label=label)
+            prediction = replace(
+                predict(features, final_classifier(self.peers[name].prompted()), 0.0, "sigmoid"), label=label
+            )
             predictions[name] = prediction
             score = prediction.p_clean(label)
             labels[name] = self.weigh(PseudoLabels.of_pool(label), score > 0.5, score)
@@ -156,7 +158,7 @@ class DeFT(TwoPhases):
     @torch.no_grad()
     def predictor(self) -> Predictor:
         """Return the predictor, without p_clean, since the negative vectors belong to the encoder of Phase I."""
-        classifiers = {name: finished(peer.teacher()) for name, peer in self.peers.items()}
+        classifiers = {name: final_classifier(peer.teacher()) for name, peer in self.peers.items()}
         return Predictor({name: replace(part, clean=None) for name, part in classifiers.items()})
 
 
@@ -172,7 +174,7 @@ def keep_best(labels: PseudoLabels, score: Tensor, at_least: int, num_classes: i
     Returns:
         The labels with new weights. Ties go to the lower index.
     """
-    best, _ = best_of_each(score, labels.label, torch.full((num_classes,), at_least))
+    best, _ = top_per_class(score, labels.label, torch.full((num_classes,), at_least))
     return labels.with_weights(labels.weight.index_fill(0, best, 1.0))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coft.core.settings import setting, share
 from coft.labelling.losses import Term
-from coft.labelling.predictor import finished
+from coft.labelling.predictor import final_classifier
 from coft.labelling.protocol import Batch, Encoders
 
 from .full_tuning import TuningSettings
@@ -57,7 +57,7 @@ class DPA(MUST):
         super().prepare(epoch)
         for name, features in self.engine.encode(self.student_encoders).items():
             student = self.students[name]
-            logits, images = finished(student.model).logits(features), self.prototypes(student).cpu()
+            logits, images = final_classifier(student.model).logits(features), self.prototypes(student).cpu()
             probability = (
                 logits if epoch == 0 else logits.map(lambda rows, x, p=images: self._both(rows, x, p), features)
             )

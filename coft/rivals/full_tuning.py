@@ -14,7 +14,7 @@ from coft.core.settings import setting, share
 from coft.labelling.classifier import Classifier, interpolate
 from coft.labelling.first_labels import likeliest
 from coft.labelling.losses import Term, adjusted_cross_entropy
-from coft.labelling.predictor import Predictor, finished
+from coft.labelling.predictor import Predictor, final_classifier
 from coft.labelling.prior import correct_prior
 from coft.labelling.protocol import Batch, Clip, Encoders, Engine, Method, Observer, Tuning
 from coft.labelling.pseudo_labels import PseudoLabels
@@ -118,7 +118,7 @@ class FullTuning(Method):
         """
         labels = {}
         for name, features in self.engine.encode(self.encoders, num_views).items():
-            logits = finished(self.students[name].teacher).logits(features)
+            logits = final_classifier(self.students[name].teacher).logits(features)
             labels[name] = PseudoLabels.of_pool(likeliest(correct_prior(logits, tau)))
         self.observer.labelled({}, labels, {name: name for name in labels})
         return labels
@@ -130,7 +130,7 @@ class FullTuning(Method):
         logits, _ = self.students[name].model(batch.views)
         return {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
 
-    def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+    def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
         """Update a model's moving average."""
         self.students[name].update()
 
@@ -151,7 +151,7 @@ class FullTuning(Method):
         if wise < 1:
             starts = {name: start.to(self.engine.device) for name, start in self.starts.items()}
             models = {name: interpolate(starts[name], end, wise, ["positive"]) for name, end in models.items()}
-        return Predictor({name: finished(model) for name, model in models.items()})
+        return Predictor({name: final_classifier(model) for name, model in models.items()})
 
 
 class Supervised(FullTuning):

@@ -53,7 +53,7 @@ class GRIP(PromptTuning):
     """
 
     random_key = "GRIP"
-    several_phases = True  # each round is a phase
+    new_optimizer_per_phase = True  # each round is a phase
 
     def __init__(self, engine: Engine, settings: GRIPSettings, epochs: int, observer: Observer | None = None) -> None:
         self.round_epochs = epochs

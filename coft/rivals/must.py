@@ -95,9 +95,9 @@ class MUST(FullTuning):
         unfair = -(predicted / self.mean_prediction(student)).mean(dim=1)
         return {"unfair": Term(unfair.sum(), count, self.settings.fairness)}
 
-    def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+    def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
         """Update a model's moving averages of weights and of predictions."""
-        super().stepped(name, index, kept)
+        super().after_step(name, index, kept)
         if kept is not None and len(kept):
             mean = self.mean_prediction(self.students[name])
             mean.lerp_(kept.mean(dim=0).to(mean), 1 - MOMENTUM)

@@ -23,7 +23,7 @@ from coft.labelling.protocol import Batch, Engine, Method, Observer, Stream, Tun
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
 
-from .coft_labels import COFT, OWN, coft_scores, labels_setting, views_setting
+from .coft_labels import COFT_DEFAULTS, OWN_LABELS, coft_scores, labels_setting, views_setting
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class CoOp(PromptTuning):
     """
 
     random_key = "COOP"
-    keeps_state = False
+    saves_state = False
 
     def __init__(self, batches: Iterable[Any], part: Any, *args: Any) -> None:
         self.labelled, self.part = batches, part
@@ -202,7 +202,7 @@ class UPL(PromptTuning):
     """
 
     random_key = "UPL"
-    keeps_state = False  # checkpoints are those of CoOp; pseudo-labels are chosen again
+    saves_state = False  # checkpoints are those of CoOp; pseudo-labels are chosen again
 
     def resumed(self) -> None:
         """Choose the same pseudo-labels again."""
@@ -211,10 +211,10 @@ class UPL(PromptTuning):
     def begin(self) -> None:
         """Choose the pseudo-labels."""
         settings = self.settings
-        if settings.labels == OWN:
+        if settings.labels == OWN_LABELS:
             self.learn_from(self.zero_shot_logits(), settings.seeds_per_class)
             return
-        logits = coft_scores(self.engine, settings.labels, settings.label_views, COFT.prior_tau)
+        logits = coft_scores(self.engine, settings.labels, settings.label_views, COFT_DEFAULTS.prior_tau)
         images, classes, share = len(logits), len(self.engine.clip.classnames), SEEDS_SHARE
-        most = 2 * seed_quota(images, classes, COFT.seeds_per_class, share)
+        most = 2 * seed_quota(images, classes, COFT_DEFAULTS.seeds_per_class, share)
         self.learn_from(logits, quotas(likeliest(logits), classes, share, most))

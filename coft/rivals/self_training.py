@@ -10,7 +10,7 @@ from coft.labelling.first_labels import likeliest
 from coft.labelling.protocol import Engine, Observer
 from coft.labelling.pseudo_labels import PseudoLabels
 
-from .coft_labels import OWN, coft_phase1_steps, coft_scores, labels_setting, views_setting
+from .coft_labels import OWN_LABELS, coft_phase1_steps, coft_scores, labels_setting, views_setting
 from .full_tuning import FullTuning, TuningSettings
 
 
@@ -52,7 +52,7 @@ class SelfTraining(FullTuning):
     def label(self) -> Mapping[str, PseudoLabels]:
         """Return each model's own labels, or in the first epoch those that the setting `labels` selects."""
         settings = self.settings
-        if settings.labels == OWN:
+        if settings.labels == OWN_LABELS:
             return self.own_labels(settings.prior_tau)
         if self.epoch:
             return self.own_labels(settings.prior_tau, settings.label_views)

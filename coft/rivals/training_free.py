@@ -19,7 +19,7 @@ from coft.labelling.neighbours import ANCHORS, Anchors, NeighbourGraph, nearest,
 from coft.labelling.prior import prior_offset
 from coft.labelling.protocol import Engine, Method
 
-from .coft_labels import COFT
+from .coft_labels import COFT_DEFAULTS
 
 ROUNDS, SPREADS = 10, 5  # TransCLIP: fits of the Gaussians, and updates of z after each fit
 NEAR, FIRST, TEMPERATURE = 3, 8, 50.0  # TransCLIP: neighbours, images of a first centre, divisor of log-likelihoods
@@ -62,7 +62,7 @@ class Prior(Rule):
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
         """Compute the offset of each class."""
-        self.offset.copy_(prior_offset(Table.of(logits), COFT.prior_tau))
+        self.offset.copy_(prior_offset(Table.of(logits), COFT_DEFAULTS.prior_tau))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Subtract the offsets from the logits."""
@@ -102,7 +102,7 @@ class Propagation(Rule):
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
         """Spread the prior-corrected probabilities of all images over the neighbour graph."""
-        self.offset.copy_(prior_offset(Table.of(logits), COFT.prior_tau))
+        self.offset.copy_(prior_offset(Table.of(logits), COFT_DEFAULTS.prior_tau))
         graph = NeighbourGraph(Table.of(features), self.count)
         self.mean.copy_(graph.anchors.mean)
         self.anchors.copy_(graph.anchors.features)
@@ -195,7 +195,7 @@ class TrainingFreeSettings:
     """Settings of training-free adaptation."""
 
     rule: str = declared.setting("propagation", "rule that corrects the zero-shot logits", choices=tuple(RULES))
-    label_views: int = declared.setting(COFT.label_views, "views of an image that are averaged", at_least=1)
+    label_views: int = declared.setting(COFT_DEFAULTS.label_views, "views of an image that are averaged", at_least=1)
 
 
 class TrainingFree(Method):
@@ -208,7 +208,7 @@ class TrainingFree(Method):
         settings: Settings of training-free adaptation.
     """
 
-    keeps_state = False
+    saves_state = False
 
     def __init__(self, engine: Engine, settings: TrainingFreeSettings) -> None:
         super().__init__(engine)

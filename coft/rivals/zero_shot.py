@@ -19,7 +19,7 @@ class ZeroShot(Method):
         text: Text features of the classes, unit length. Shape (C, embed_dim).
     """
 
-    keeps_state = False
+    saves_state = False
 
     def __init__(self, engine: Engine, encoder: nn.Module, text: Tensor) -> None:
         super().__init__(engine)

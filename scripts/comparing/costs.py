@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coft.labelling.seeds import SEEDS_SHARE, seed_quota
-from coft.rivals.coft_labels import COFT
+from coft.rivals.coft_labels import COFT_DEFAULTS
 
 from .plan import Run
 
@@ -119,8 +119,8 @@ def _full(s: _Settings, facts: Facts) -> Work:
     """LaFTer, self-training, full supervision."""
     models, epochs, refresh = s.setting("ENSEMBLE", 1), s.setting("EPOCHS"), s.setting("REFRESH", 0)
     if s.setting("EQUAL_STEPS", False):
-        least, epochs_of_coft, per_class = COFT.phase1.min_steps, COFT.phase1.epochs, COFT.seeds_per_class
-        more = _steps_of_phase1(s, facts, epochs_of_coft, least, per_class)
+        phase1, per_class = COFT_DEFAULTS.phase1, COFT_DEFAULTS.seeds_per_class
+        more = _steps_of_phase1(s, facts, phase1.epochs, phase1.min_steps, per_class)
         epochs += math.ceil(more / max(1, facts.train // s.batch))
     labellings = math.ceil(epochs / refresh) if refresh else 1
     encoded = models * (labellings * s.setting("LABEL_VIEWS", 1) * facts.train + facts.test)

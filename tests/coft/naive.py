@@ -158,7 +158,7 @@ def edges(features: Tensor, count: int) -> Tensor:
     for i in range(size):
         others = sorted((j for j in range(size) if j != i), key=lambda j: -float(x[i] @ x[j]))
         for j in others[:count]:
-            weight = max(0.0, float(x[i] @ x[j])) ** neighbours.POWER
+            weight = max(0.0, float(x[i] @ x[j])) ** neighbours.COSINE_POWER
             adjacency[i, j] += weight
             adjacency[j, i] += weight
     root = [math.sqrt(max(float(degree), 1e-12)) for degree in adjacency.sum(dim=1)]
@@ -168,6 +168,6 @@ def edges(features: Tensor, count: int) -> Tensor:
 def smooth(features: Tensor, count: int, values: Tensor) -> Tensor:
     """What values spread to in the end, divided by what becomes of ones. Shape (N, C), fp64."""
     start = torch.cat([values.double(), torch.ones(len(values), 1, dtype=torch.float64)], dim=1)
-    share = neighbours.SHARE
+    share = neighbours.ALPHA
     solved = torch.linalg.solve(torch.eye(len(start), dtype=torch.float64) - share * edges(features, count), start)
     return (1 - share) * solved[:, :-1] / ((1 - share) * solved[:, -1:])

@@ -66,7 +66,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     These CLIPs of random weights train all the same.
     """
-    monkeypatch.setattr(guard, "LEAST_SKILL", -1.0)
+    monkeypatch.setattr(guard, "MIN_SKILL", -1.0)
     monkeypatch.setattr(deft, "WARMUP_STEPS", 2)
     monkeypatch.setattr(deft, "MIN_AUC", 0.0)
     monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))

@@ -84,8 +84,8 @@ def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str
 def test_the_summary_says_that_zero_shot_clip_was_kept(
     run: Callable[..., Any], trained: Callable[..., Any], trainer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "LEAST_SKILL", 1.0)
-    monkeypatch.setattr(guard, "LEAST_INFORMATION", 1.0)
+    monkeypatch.setattr(guard, "MIN_SKILL", 1.0)
+    monkeypatch.setattr(guard, "MIN_INFORMATION", 1.0)
     kept = json.loads((Path(run(trainer).output_dir) / "summary.json").read_text())
     zero_shot = json.loads((Path(trained("ZeroshotCLIP2").output_dir) / "summary.json").read_text())
     assert kept["kept"] == "zero-shot CLIP" and "kept" not in zero_shot

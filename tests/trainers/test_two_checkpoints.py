@@ -17,7 +17,7 @@ from coft.backbones.descriptions import described_features, load_descriptions
 from coft.core.errors import UserError
 from coft.inference.export.command import main as export
 from coft.inference.store import load
-from coft.method.coft_plus import AT_PREDICTION
+from coft.method.coft_plus import PREDICTION_DESCRIPTION_SHARE
 from tests.coft.toys import assert_same_bits
 from tests.conftest import CLASSNAMES, draw
 from tests.trainers.conftest import weights
@@ -80,7 +80,7 @@ def test_descriptions_have_a_share_in_each_peer(run: Run, two: str, described: P
     for place, (mixed, alone) in enumerate(parts):
         member = built.engine.clip.member(place)
         text = described_features(member.clip_model, CLASSNAMES, member.templates, load_descriptions(described), 1.0)
-        expected = F.normalize(torch.lerp(alone.positive, text, AT_PREDICTION), dim=-1)
+        expected = F.normalize(torch.lerp(alone.positive, text, PREDICTION_DESCRIPTION_SHARE), dim=-1)
         torch.testing.assert_close(mixed.positive, expected, atol=2e-3, rtol=0)
         assert not torch.allclose(mixed.positive, alone.positive, atol=1e-2)
 

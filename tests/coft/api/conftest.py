@@ -32,7 +32,7 @@ def make_quick(patch: pytest.MonkeyPatch, cache: Path) -> None:
 
     These CLIPs of random weights train all the same.
     """
-    patch.setattr(guard, "LEAST_SKILL", -1.0)
+    patch.setattr(guard, "MIN_SKILL", -1.0)
     patch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
     patch.setattr(index, "CACHE", cache)
 

@@ -64,7 +64,7 @@ def test_fit_without_y(pictures: list[Image.Image], checkpoints: dict[str, Path]
 def fitted(pictures: list[Image.Image], checkpoints: dict[str, Path]) -> coft.CoFTClassifier:
     estimator = coft.CoFTClassifier(CLASSNAMES, backbone=str(checkpoints["resnet"]), settings=dict(SHORT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guard, "LEAST_SKILL", -1.0)
+        patch.setattr(guard, "MIN_SKILL", -1.0)
         return estimator.fit(pictures)
 
 

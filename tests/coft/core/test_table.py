@@ -81,7 +81,7 @@ from coft.labelling.neighbours import NeighbourGraph
 from coft.labelling.predictor import FinalClassifier
 from coft.labelling.seeds import select_seeds
 from coft.method.filters import min_p_clean
-from coft.method.guard import knowledge
+from coft.method.guard import measure_knowledge
 from coft.method.predicting import predict
 torch.set_num_threads(1)
 table.ROWS = int(sys.argv[1])
@@ -94,7 +94,7 @@ used = int(next(x for x in open("/proc/self/status") if x.startswith("VmData")).
 resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)
 logits = models[0].logits(features[0])
 select_seeds(logits, 20, C)
-knowledge(logits)
+measure_knowledge(logits)
 graph = NeighbourGraph(features[0], 2, most=1000)
 belief = Belief(logits)
 own, other = (predict(rows, model, 0.5, "softmax", belief, graph) for rows, model in zip(features, models))

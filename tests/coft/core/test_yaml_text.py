@@ -36,5 +36,5 @@ def test_an_alias_is_no_fault_nor_is_a_name_that_is_no_text() -> None:
 
 def test_a_name_that_stands_twice_is_found_by_both_parsers() -> None:
     for name in ("b", r"caf\udce9"):  # libyaml knows no half characters
-        with pytest.raises(ValueError, match="'a' stands twice in line 3"):
+        with pytest.raises(ValueError, match="'a' is listed twice in line 3"):
             parse_yaml(f"a: 1\n\"{name}\": 2\n'a': 3\n")

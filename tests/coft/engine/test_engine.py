@@ -61,7 +61,7 @@ class Pull(Method):
     def keeps(self, phase: int) -> bool:
         return True
 
-    def stepped(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+    def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
         self.steps_made.append((name, index.tolist(), kept))
 
 

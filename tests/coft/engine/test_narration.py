@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coft.engine.narration import Outcome, conclude
-from coft.labelling.calibration import MISSED, estimated_range
+from coft.labelling.calibration import MAX_CALIBRATION_GAP, estimated_range
 
 IF = "if no name is wrong or missing"
 
@@ -38,7 +38,7 @@ def test_an_accuracy_is_estimated_where_confidence_is_calibrated(
 
 
 def test_a_range_is_of_shares() -> None:
-    assert estimated_range(0.5) == (0.5 - MISSED, 0.5 + MISSED)
+    assert estimated_range(0.5) == (0.5 - MAX_CALIBRATION_GAP, 0.5 + MAX_CALIBRATION_GAP)
     assert estimated_range(0.01)[0] == 0 and estimated_range(0.99)[1] == 1
 
 

@@ -7,7 +7,7 @@ import torch
 
 from coft.core.table import Table
 from coft.labelling import calibration
-from coft.labelling.calibration import Belief, calibrated, sample
+from coft.labelling.calibration import Belief, evenly_spaced, fit_temperature
 from tests.coft import naive
 
 
@@ -15,9 +15,9 @@ def test_the_temperature_is_that_of_the_least_cross_entropy() -> None:
     source = torch.Generator().manual_seed(0)
     g, noise = 40 * torch.randn(200, 3, generator=source), torch.randn(200, 3, generator=source)
     prior = (g / 20 + 0.1 * noise).double().softmax(dim=1)
-    assert calibrated(g.double(), prior) == pytest.approx(naive.temperature(g.double(), prior), rel=1e-4)
-    assert calibrated(g.double(), prior) == pytest.approx(20, rel=0.1)
-    assert calibrated(g.double(), noise.double().softmax(dim=1)) > 200  # where they say nothing of the classes
+    assert fit_temperature(g.double(), prior) == pytest.approx(naive.temperature(g.double(), prior), rel=1e-4)
+    assert fit_temperature(g.double(), prior) == pytest.approx(20, rel=0.1)
+    assert fit_temperature(g.double(), noise.double().softmax(dim=1)) > 200  # where they say nothing of the classes
 
 
 def random_scores(seed: int, count: int = 60, classes: int = 4) -> torch.Tensor:
@@ -33,7 +33,7 @@ def test_scores_are_made_as_sure_as_the_mean_of_two_counts(monkeypatch: pytest.M
     expected = naive.temperature(scores[some], target[some])
     assert belief.temperature_at(some, scores[some]) == pytest.approx(expected, rel=1e-4)
     monkeypatch.setattr(calibration, "SAMPLE", 20)  # every third
-    assert sample(60).tolist() == list(range(0, 60, 3)) and sample(61).tolist() == list(range(0, 61, 4))
+    assert evenly_spaced(60).tolist() == list(range(0, 60, 3)) and evenly_spaced(61).tolist() == list(range(0, 61, 4))
     assert belief.temperature(Table.of(scores)) == pytest.approx(naive.temperature(scores[::3], target[::3]), rel=1e-4)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.labelling.classifier import CLEAN_RULES, SCORES, Classifier, clean_log_odds
-from coft.labelling.predictor import FinalClassifier, Predictor, finished
+from coft.labelling.predictor import FinalClassifier, Predictor, final_classifier
 
 
 def unit(*shape: int, seed: int) -> Tensor:
@@ -60,7 +60,7 @@ def test_a_classifier_equals_its_definition(negative: bool) -> None:
 
 def test_vectors_of_other_shapes_are_refused() -> None:
     for shapes in (((2, 3), (3, 2)), ((3,), (3,))):
-        with pytest.raises(ValueError, match=r"not \(C, embed_dim\)"):
+        with pytest.raises(ValueError, match=r"must all have shape"):
             Classifier(nn.Identity(), *(torch.zeros(shape) for shape in shapes), 1.0)
 
 
@@ -101,7 +101,7 @@ def seven_images() -> Tensor:
 
 def test_a_single_classifier_gives_its_logits_and_no_p_clean_without_a_rule() -> None:
     model = make_model(0, negative=False)
-    predictor, features = Predictor({"a": finished(model)}), model.features(seven_images())
+    predictor, features = Predictor({"a": final_classifier(model)}), model.features(seven_images())
     scores = predictor.scores([features])
     torch.testing.assert_close(predictor.log_probabilities(scores), model.classify(features)[0])
     assert predictor.p_clean(scores) is None
@@ -109,6 +109,10 @@ def test_a_single_classifier_gives_its_logits_and_no_p_clean_without_a_rule() ->
 
 def test_classifiers_that_share_an_encoder_name_it_once() -> None:
     model, other = make_model(0), make_model(1)
-    parts = {"a": finished(other), "b": finished(model), "c": FinalClassifier(model.encoder, model.positive, None, 2.0)}
+    parts = {
+        "a": final_classifier(other),
+        "b": final_classifier(model),
+        "c": FinalClassifier(model.encoder, model.positive, None, 2.0),
+    }
     predictor = Predictor(parts)
     assert predictor.encoders == [other.encoder, model.encoder] and predictor.numbers() == [0, 1, 1]

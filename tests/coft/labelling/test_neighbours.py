@@ -9,7 +9,7 @@ from torch import Tensor
 from coft.core import table
 from coft.core.table import Table
 from coft.labelling import neighbours
-from coft.labelling.neighbours import POWER, SHARE, NeighbourGraph, neighbour_count
+from coft.labelling.neighbours import ALPHA, COSINE_POWER, NeighbourGraph, neighbour_count
 from tests.coft import naive
 
 
@@ -54,9 +54,9 @@ def test_images_that_are_no_anchors_read_from_those_that_are() -> None:
     for image in sorted(set(range(len(features))) - set(index)):
         similar = x[index] @ x[image]
         best = sorted(range(25), key=lambda j: -float(similar[j]))[:3]
-        weights = [max(0.0, float(similar[j])) ** POWER for j in best]
+        weights = [max(0.0, float(similar[j])) ** COSINE_POWER for j in best]
         near = sum(w * values[j] for w, j in zip(weights, best, strict=True)) / sum(weights)
-        expected = SHARE * near + (1 - SHARE) * logits[image].double().softmax(dim=0)
+        expected = ALPHA * near + (1 - ALPHA) * logits[image].double().softmax(dim=0)
         torch.testing.assert_close(spread[image], expected, atol=1e-6, rtol=1e-5)
 
 

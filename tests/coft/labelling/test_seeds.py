@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from coft.core import table
 from coft.core.table import Table
 from coft.labelling.pseudo_labels import PseudoLabels
-from coft.labelling.seeds import best_of_each, quotas, seed_quota, select_seeds
+from coft.labelling.seeds import quotas, seed_quota, select_seeds, top_per_class
 from tests.coft import naive
 from tests.coft.toys import pairs
 
@@ -90,5 +90,5 @@ def test_the_best_of_each_class_equal_a_naive_loop(n: int, most: list[int], seed
     for c, few in enumerate(most):
         members = sorted((i for i in range(n) if label[i] == c), key=lambda i: (-float(scores[i]), i))
         expected += [(i, c) for i in members[:few]]
-    index, classes = best_of_each(scores, label, torch.tensor(most))
+    index, classes = top_per_class(scores, label, torch.tensor(most))
     assert list(zip(index.tolist(), classes.tolist(), strict=True)) == expected

@@ -23,5 +23,5 @@ def labelled_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours and other images have no share in what an image is; tests of them have it."""
-    monkeypatch.setattr(mixture, "calibrated", lambda *args: 1e30)
-    monkeypatch.setattr(neighbours, "SHARE", 0.0)
+    monkeypatch.setattr(mixture, "fit_temperature", lambda *args: 1e30)
+    monkeypatch.setattr(neighbours, "ALPHA", 0.0)

@@ -116,7 +116,7 @@ def test_of_many_labels_so_many_are_drawn(encoded: bool, monkeypatch: pytest.Mon
         )
     tables = {name: Table.of(rows) for name, rows in features.items()}
     encode = partial(method.engine.encode_some, method.teacher_encoders, num_views=2)
-    method.fit(teachers, labels, negatives.rows_of(tables) if encoded else encode)
+    method.fit(teachers, labels, negatives.rows_getter(tables) if encoded else encode)
     for name, peer in method.peers.items():
         torch.testing.assert_close(peer.text_features()[1], expected[name], rtol=1e-4, atol=1e-5)
 
@@ -125,7 +125,7 @@ def test_in_the_end_images_are_encoded_once_unless_they_are_many(
     fits: list[Fit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def counted(step: int) -> tuple[list[int], list[Fit]]:
-        monkeypatch.setattr(coft, "sample", lambda count: torch.arange(0, count, step))
+        monkeypatch.setattr(coft, "evenly_spaced", lambda count: torch.arange(0, count, step))
         method = make_coft()
         encode, counts = method.engine.encode_some, list[int]()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coft.labelling.neighbours import NeighbourGraph
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
-from coft.method.coft_plus import ASIDE, AT_PREDICTION, AT_SEEDS, Contrast
+from coft.method.coft_plus import FILTERED_OUT, PREDICTION_DESCRIPTION_SHARE, SEED_DESCRIPTION_SHARE, Contrast
 from coft.method.coft_settings import Phase2
 from coft.method.contrastive import DIM, QUEUE, TEMPERATURE
 from coft.method.filters import FILTERS
@@ -127,7 +127,7 @@ def test_batches_have_images_that_the_filter_leaves_out_in_proportion(left_out: 
         ]
         assert plain.views.dim() == 4
     names = [stream.name for stream in method.streams()["peer_a"]]
-    assert names == ["peer_a", "peer_a" + ASIDE]
+    assert names == ["peer_a", "peer_a" + FILTERED_OUT]
 
 
 def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> None:
@@ -190,7 +190,9 @@ def naive_contrast(
 def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
     shares: list[float] = []
     method = make_plus(OFF, describe=lambda share: shares.append(share) or describe(share))
-    assert torch.equal(method.zero_shot_text(), describe(AT_SEEDS)) and set(shares) == {AT_SEEDS}
+    assert torch.equal(method.zero_shot_text(), describe(SEED_DESCRIPTION_SHARE)) and set(shares) == {
+        SEED_DESCRIPTION_SHARE
+    }
     plain = make_plus(OFF)
     assert torch.equal(plain.zero_shot_text(), plain.engine.clip.zero_shot_text())
     method.engine.begin()
@@ -202,7 +204,9 @@ def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
     for name, model in method.inference_models().items():
         with torch.no_grad():
             features = model.features(images)
-            mixed = (1 - AT_PREDICTION) * F.normalize(model.positive, dim=-1) + AT_PREDICTION * describe(1.0)
+            mixed = (1 - PREDICTION_DESCRIPTION_SHARE) * F.normalize(
+                model.positive, dim=-1
+            ) + PREDICTION_DESCRIPTION_SHARE * describe(1.0)
             logits = 6 * features @ F.normalize(mixed, dim=-1).t()
             plain_logits, odds = model.classify(features)  # fitted to the vectors without a share
         logits = logits / naive.temperature_of(method, plain_logits, list(range(len(images))))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coft.core import table
 from coft.core.table import Table
 from coft.engine.runtime import Runtime
-from coft.method.guard import hardly_knows, knowledge
+from coft.method.guard import guard_fires, measure_knowledge
 from tests.coft.naive import zero_shot_logits
 from tests.coft.toys import PEERS, ToyBackbone, ToyImages, load, make_coft, make_plus, saved, train
 
@@ -37,7 +37,7 @@ def naive(logits: list[list[float]]) -> tuple[float, float]:
 @given(st.integers(2, 6), st.integers(1, 12), st.floats(0.1, 20), st.integers(0, 99))
 def test_knowledge_is_that_of_a_naive_loop(classes: int, count: int, scale: float, seed: int) -> None:
     logits = scale * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed))
-    measured = knowledge(Table.of(logits))
+    measured = measure_knowledge(Table.of(logits))
     expected = naive(logits.tolist())
     assert measured.information == pytest.approx(expected[1], abs=1e-6)
     if count > 1:
@@ -46,9 +46,9 @@ def test_knowledge_is_that_of_a_naive_loop(classes: int, count: int, scale: floa
 
 def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = Table.of(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)))
-    whole = knowledge(logits)
+    whole = measure_knowledge(logits)
     monkeypatch.setattr(table, "ROWS", 7)
-    parts = knowledge(logits)
+    parts = measure_knowledge(logits)
     assert (parts.skill, parts.information) == pytest.approx((whole.skill, whole.information), abs=1e-12)
 
 
@@ -63,11 +63,11 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_both_must_be_low(rows: list[list[float]], hardly: bool) -> None:
-    assert knowledge(Table.of(torch.tensor(rows))).hardly_any == hardly
+    assert measure_knowledge(Table.of(torch.tensor(rows))).is_insufficient == hardly
 
 
 def test_a_single_class_is_known() -> None:
-    assert not hardly_knows(Table.of(torch.zeros(9, 1)), 1)
+    assert not guard_fires(Table.of(torch.zeros(9, 1)), 1)
 
 
 def unknown(images: ToyImages) -> ToyBackbone:

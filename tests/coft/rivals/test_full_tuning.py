@@ -154,7 +154,7 @@ def test_labels_that_only_spread_are_those_before_the_gaussians() -> None:
 def test_coft_has_as_many_steps_in_phase_one_as_a_rival_thinks(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
     phase1 = Phase1(min_steps=least)
     method: Any = make_coft({"phase1": phase1, "seeds_per_class": 16})
-    monkeypatch.setattr(coft_labels, "COFT", CoFTSettings(phase1=phase1))
+    monkeypatch.setattr(coft_labels, "COFT_DEFAULTS", CoFTSettings(phase1=phase1))
     assert coft_labels.coft_phase1_steps(method.engine.images, CLASSES) == method.tuning(1).steps >= least
 
 
