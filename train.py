@@ -68,11 +68,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train or evaluate.
+    """Train or evaluate as the arguments say.
 
     Raises:
-        UserError: If something is wrong that the user can mend. A folder begun by this run, without a checkpoint
-            yet, is removed before.
+        UserError: If something is wrong that the user can fix. An output folder that this run created, and that has no
+            checkpoint yet, is removed first.
     """
     world = processes.world()
     check_flags(args)
@@ -89,10 +89,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Refuse flags that would be passed over.
+    """Check that no given flag would be ignored.
 
     Raises:
-        UserError: Naming one.
+        UserError: If one would; the message names it.
     """
     if args.eval_only and args.resume:
         raise UserError("--resume: is not read with --eval-only; leave it out, --model-dir names what is evaluated")
@@ -102,7 +102,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def perform(cfg: Any, args: argparse.Namespace) -> None:
-    """Do what the flags say, and give the standard streams back that the logger takes over."""
+    """Run `work`, and restore the standard streams, which Dassl's logger replaces."""
     streams = sys.stdout, sys.stderr
     try:
         work(cfg, args)
@@ -111,17 +111,17 @@ def perform(cfg: Any, args: argparse.Namespace) -> None:
 
 
 def missing(folder: Path) -> list[Path]:
-    """A folder and those above it that are not there."""
+    """Return the paths among a folder and its parents that do not exist."""
     return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
 @contextmanager
 def emptied_after_mistakes(folder: Path, new: Sequence[Path] | None = None) -> Iterator[None]:
-    """Context of a run: one that fails before its first checkpoint leaves a folder as it was, new or empty.
+    """Context of a run that restores a missing or empty output folder if the run fails before its first checkpoint.
 
     Args:
         folder: The output folder.
-        new: What the run has made of it and of those above it; without, what is not there.
+        new: Folders created for the run: the output folder and its parents. Default: those that do not exist on entry.
     """
     new = missing(folder) if new is None else new
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
@@ -129,19 +129,19 @@ def emptied_after_mistakes(folder: Path, new: Sequence[Path] | None = None) -> I
         yield
     except Exception:
         if empty and folder.is_dir() and not any(folder.rglob("*.pth.tar*")):
-            for path in {place for name in OF_RUNS for place in folder.glob(name)}:  # not what others have put there
+            for path in {place for name in OF_RUNS for place in folder.glob(name)}:  # leave files of others
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
             for place in new:
-                with suppress(OSError):  # somebody else may have put something there
+                with suppress(OSError):  # not empty if somebody else has written to it
                     place.rmdir()
         raise
 
 
 def agree(cfg: Any, world: World) -> None:
-    """See that all processes have the same settings; a seed that is drawn is the first one's.
+    """Check that all processes have the same settings, and give all of them the seed of rank 0, which may be drawn.
 
     Raises:
-        UserError: If they differ, or Dassl is not the one that knows of several processes.
+        UserError: If settings differ, or the installed Dassl does not support several processes.
     """
     if world.alone:
         return
@@ -159,16 +159,16 @@ def agree(cfg: Any, world: World) -> None:
 
 @contextmanager
 def taken(cfg: Any, world: World) -> Iterator[None]:
-    """Context in which the output folder is the run's; one process takes it for all.
+    """Context in which the run owns the output folder; the main process locks and claims it for all processes.
 
     Raises:
-        UserError: If it cannot be, or another process does not see it.
+        UserError: If the folder cannot be claimed, or another process does not see it.
     """
     folder = Path(cfg.OUTPUT_DIR)
     if world.writes:
         new = missing(folder)
         ensure_folder(folder, "--output-dir")
-        # Within the lock: what a process finds that has to wait for another one's run is not its own to remove.
+        # Within the lock: a process that had to wait for another run must not remove the files of that run.
         with sole(folder), emptied_after_mistakes(folder, new):
             claim(cfg)
             yield
@@ -182,7 +182,7 @@ def taken(cfg: Any, world: World) -> Iterator[None]:
 
 
 def work(cfg: Any, args: argparse.Namespace) -> None:
-    """Do what the flags say, logging to the output folder. Of several processes one speaks, the others log alone."""
+    """Build the trainer and use it, logging to the output folder. Ranks other than the main one print nothing."""
     terminal, world = sys.stderr, processes.world()
     if not world.writes:
         os.environ["DASSL_PROGRESS"] = "0"
@@ -194,29 +194,29 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
         hush(terminal, args.quiet)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Marked())
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else it tells of its caches
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs its caches at INFO
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
     print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")
     if not world.alone:
         print(f"Processes: {world.size}")
     trainer = build_trainer(cfg)
-    # Only now: a mistake's one line should not have to be looked for. CoOp's tools look for the settings in the log.
+    # After the build, so that the one-line error of a mistake is easy to find. CoOp's tools parse the config in logs.
     print(f"** Config **\n{cfg}\n", file=getattr(sys.stdout, "file", None) or sys.stdout, flush=True)
     try:
         use(trainer, args)
     finally:
-        trainer.close_writer()  # its thread would go on writing, whatever has happened to the folder
+        trainer.close_writer()  # else its thread keeps writing, even if the folder has been removed
 
 
 def use(trainer: Any, args: argparse.Namespace) -> None:
-    """Train or evaluate with a trainer that is built."""
+    """Train or evaluate with a trainer."""
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
     elif not args.no_train:
         if args.profile:
             trainer.record_operations()
-        if not isinstance(trainer, MethodTrainer):  # somebody else's
+        if not isinstance(trainer, MethodTrainer):  # a trainer of Dassl or of another plugin
             trainer.train()
             return
         with shown(trainer.session.course, trainer.spec.trainer) if args.brief else nullcontext():
@@ -225,9 +225,10 @@ def use(trainer: Any, args: argparse.Namespace) -> None:
 
 
 def begin_log(path: Path) -> None:
-    """Copy what is printed to a log file from now on; what it has of an earlier part of the run stays its beginning.
+    """Copy printed output to a log file, and keep the log of an earlier part of the run as its beginning.
 
-    Dassl would begin another file. The file is named, for Dassl would take a folder called "run.txt" for one.
+    Dassl's `setup_logger` would write another file if this one exists. It is given the file instead of the folder
+    because it would take a folder whose name ends in ".txt" for a file.
     """
     earlier = path.with_name(f"{path.stem}-earlier.txt")
     if path.exists():
@@ -239,7 +240,7 @@ def begin_log(path: Path) -> None:
 
 
 def hush(terminal: TextIO, quiet: bool) -> None:
-    """Let the terminal see warnings, and unless it is to be quiet lines for a person; the log file has all."""
+    """Restrict the terminal to warnings and, unless `quiet`, messages to the user; the log file has everything."""
     os.environ["DASSL_PROGRESS"] = "0"
     cast(Any, sys.stdout).console = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
     seen = AboveBars(terminal)
@@ -248,10 +249,10 @@ def hush(terminal: TextIO, quiet: bool) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run and turn what can go wrong into one line.
+    """Run the command, and report errors in one line.
 
     Returns:
-        The exit code: 0, 2 for a mistake of the user's, 130 for an interrupt.
+        The exit code: 0, 2 after a mistake of the user, 130 after an interrupt.
     """
 
     def work() -> int:

@@ -1,6 +1,6 @@
 """Data sets. Importing this package registers all of them in Dassl's DATASET_REGISTRY.
 
-Every module of this folder is imported, so a new data set is one new file.
+All modules of the folder are imported, so that adding a file adds a data set.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Annotation files that splits are made from: texts and MATLAB files that name images and their classes."""
+"""Readers of annotation files, which list images and their classes as text or in MATLAB's format."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from coft.core.outside import opened, read_text
 
 from .base import MOST_ROWS, Row, within
 
-AMISS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # where a file is of another layout
+AMISS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # raised for files of another layout
 
 
 def read_lines(path: Path) -> list[list[str]]:
-    """The lines of an annotation file, split at blanks. Empty lines are left out.
+    """Read the lines of an annotation file, split at blanks. Empty lines are left out.
 
     Raises:
         UserError: If the file cannot be read as text.
@@ -29,7 +29,7 @@ def read_lines(path: Path) -> list[list[str]]:
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """The variables of a MATLAB file.
+    """Read the variables of a MATLAB file.
 
     Raises:
         UserError: If the file cannot be read as one.
@@ -39,20 +39,20 @@ def read_mat(path: Path) -> dict[str, Any]:
     try:
         with opened(path) as file:
             return loadmat(file, squeeze_me=True)
-    except Exception as error:  # SciPy's reader raises whatever a damaged number leads to
+    except Exception as error:  # SciPy's reader raises many kinds of exceptions for damaged files
         raise UserError(f"{path} cannot be read as a MATLAB file ({error}); fetch it again") from error
 
 
 def read_rows(path: Path, names: Sequence[str], entries: Callable[[], Iterable[tuple[Any, Any]]]) -> list[Row]:
-    """Rows that an annotation file has: images within the data set, of its classes.
+    """Convert the entries of an annotation file to rows, and check paths and classes.
 
     Args:
-        path: The file, for the error message.
+        path: Path of the file, for the error message.
         names: Class names by label.
-        entries: Gives paths of images with names of their classes, or with numbers of them, from 1.
+        entries: Function that yields pairs of an image path and its class: a name, or a number from 1.
 
     Raises:
-        UserError: If the file has another layout, or names no image.
+        UserError: If the file has another layout, or lists no image.
     """
     number_of = {name: number for number, name in enumerate(names, start=1)}
     form = List(forms.Row((PathText(), whole(1, len(names)))), least=1, most=MOST_ROWS)
@@ -68,10 +68,10 @@ def read_rows(path: Path, names: Sequence[str], entries: Callable[[], Iterable[t
 
 
 def _number(of: Any, number_of: Mapping[str, int]) -> int:
-    """The number of a class, by its name or as any kind of number, as MATLAB has them.
+    """Convert a class name, or a number of any type as found in MATLAB files, to the number of the class.
 
     Raises:
-        ValueError: If there is no class of this name, or the number is no whole one.
+        ValueError: If there is no class of this name, or the number is not an integer.
     """
     if isinstance(of, str):
         if of not in number_of:

@@ -1,4 +1,4 @@
-"""The base of all data sets: declared classes, checked images, few shots, base and new classes."""
+"""Base class of all data sets: declared classes, checked images, few shots, base and new classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Items = list[Datum]
 Row = tuple[str, int, str]  # path, label, class name
 UNKNOWN = -1  # label of an image whose class is not known
 
-UNLABELED = {  # the values of DATASET.UNLABELED, and their names in results
+UNLABELED = {  # values of DATASET.UNLABELED, with their names in results
     "train": "training images",
     "train+val": "training and validation images",
     "test": "test images (transductive)",
@@ -35,26 +35,26 @@ class DeclaredDataset(DatasetBase):
     """A data set whose class names are declared.
 
     Dassl derives class names from the labels of `train_x`. A label-free method must not depend on labels, and a user's
-    own images have none. So here a data set declares its class names, and labels only index them.
+    own images have none. A data set of this class therefore declares its class names, and labels only index them.
 
     Args:
         cfg: Dassl config. The keys NUM_SHOTS, SUBSAMPLE_CLASSES, UNLABELED, NUM_UNLABELED and NUM_TEST of its section
             DATASET are read.
         classnames: Class names by label: at least two, all different.
-        train: Training images; empty for a data set that only has a test. `train_x` gets DATASET.NUM_SHOTS of each
-            class, the same that CoOp draws from this list with this seed.
+        train: Training images; empty for a data set that only has a test part. `train_x` gets DATASET.NUM_SHOTS images
+            of each class, the same that CoOp draws from this list with this seed.
         val: Validation images, if there are any.
         test: Test images.
 
     Attributes:
-        unlabeled_part: Name of the images in `train_u`. DATASET.UNLABELED chooses the part, and DATASET.NUM_UNLABELED
-            how many of its images, by content.
+        unlabeled_part: Description of the images in `train_u`. DATASET.UNLABELED chooses the part, and
+            DATASET.NUM_UNLABELED the number of images, which are chosen by content.
 
     Raises:
         UserError: If class names are not distinct, or a key has a wrong value.
     """
 
-    distinct_names = True  # whether repeated class names are refused
+    distinct_names = True  # whether repeated class names are an error
 
     def __init__(
         self, cfg: Any, *, classnames: Sequence[str], train: Items, test: Items, val: Sequence[Datum] = ()
@@ -71,12 +71,12 @@ class DeclaredDataset(DatasetBase):
         self.unlabeled_part = UNLABELED[part] + (f", drawn {ratio:g}:1 by their labels" if ratio > 1 else "")
         shots, train, val = cfg.DATASET.NUM_SHOTS, train or test, list(val)
         unlabeled = {"train": train, "train+val": [*train, *val], "test": test}[part]
-        # As in CoOp, shots are drawn before classes are left out: each draw depends on those before it.
+        # As in CoOp, shots are drawn before classes are dropped: each draw depends on the preceding ones.
         labeled = self.generate_fewshot_dataset(train, num_shots=shots)
         few_val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4)) if val else []
         parts = (keep_classes(items, labels, len(classnames)) for items in (labeled, unlabeled, few_val, test))
         labeled, unlabeled, few_val, test = parts
-        # A plugin may have a config without these keys.
+        # The config of another plugin may lack these keys.
         unlabeled = choose_pool(unlabeled, cfg.DATASET, self._declared)
         test = first_by_content(test, getattr(cfg.DATASET, "NUM_TEST", 0), "NUM_TEST")
         super().__init__(train_x=labeled, train_u=unlabeled, val=few_val or None, test=test)
@@ -98,15 +98,15 @@ class DeclaredDataset(DatasetBase):
 
 
 def check_labels(items: Items, classnames: Sequence[str], source: str) -> None:
-    """Refuse images whose label is neither that of a declared class nor `UNKNOWN`.
+    """Check that the label of each image is that of a declared class, or `UNKNOWN`.
 
     Args:
-        items: The images.
+        items: Images to check.
         classnames: Class names by label.
         source: Name of the data set, for the error message.
 
     Raises:
-        UserError: If there is such an image.
+        UserError: If an image has another label.
     """
     for item in items:
         if not -1 <= item.label < len(classnames):
@@ -117,7 +117,7 @@ def check_labels(items: Items, classnames: Sequence[str], source: str) -> None:
 
 
 def subsample(labels: Sequence[int], half: str) -> list[int]:
-    """Choose the base or new classes of CoOp.
+    """Choose CoOp's base or new classes.
 
     Args:
         labels: All labels.
@@ -137,8 +137,8 @@ def keep_classes(items: Items, labels: Sequence[int], num_classes: int) -> Items
     """Keep the images of some classes, and renumber their labels from 0.
 
     Args:
-        items: The images.
-        labels: Labels of the classes to keep. With all classes the images stay as they are.
+        items: Images of all classes.
+        labels: Labels of the classes to keep. With all classes the images are returned unchanged.
         num_classes: Number of all classes.
     """
     if len(labels) == num_classes:
@@ -153,7 +153,7 @@ def keep_classes(items: Items, labels: Sequence[int], num_classes: int) -> Items
 
 PARTS = ("train", "val", "test")
 MOST_ROWS = 100_000_000
-POOL = List(forms.Row((PathText(), whole(UNKNOWN, 1_000_000), Text(1000))), most=MOST_ROWS)  # whose labels nobody needs
+POOL = List(forms.Row((PathText(), whole(UNKNOWN, 1_000_000), Text(1000))), most=MOST_ROWS)  # labels may be unknown
 LABELLED = List(forms.Row((PathText(), whole(0, 1_000_000), Text(1000))), most=MOST_ROWS)
 FORM = Record({"train": POOL, "val": LABELLED, "test": LABELLED}, others=Anything())
 
@@ -167,9 +167,9 @@ def read_split(
         path: JSON file {"train": [[relative path, label, class name], ...], "val": [...], "test": [...]}. Labels of
             train may be `UNKNOWN`, with any name.
         image_dir: Folder that the paths are relative to.
-        classnames: Declared names by label. If they include all names of the file, the name of an image determines its
+        classnames: Declared names by label. If they include all names in the file, the name of an image determines its
             label. Otherwise the labels of the file are used.
-        new_folders: Replacements of first folders of the paths, by name.
+        new_folders: Replacements for the first folder of a path, by its name.
 
     Returns:
         Images of train, val and test.
@@ -196,12 +196,12 @@ def read_split(
 def items_of(
     split: Mapping[str, Sequence[Row]], image_dir: Path, new_folders: Mapping[str, str]
 ) -> tuple[Items, Items, Items]:
-    """Images of train, val and test.
+    """Convert the rows of train, val and test to images.
 
     Args:
         split: Rows of each part.
         image_dir: Folder that the paths are relative to.
-        new_folders: Replacements of first folders of the paths, by name.
+        new_folders: Replacements for the first folder of a path, by its name.
 
     Raises:
         UserError: If an image is missing.
@@ -215,7 +215,7 @@ def items_of(
 
 
 def within(path: str, label: int, name: str) -> Row:
-    """A row of a split file or of annotations.
+    """Build a row of a split file or of annotations, and check that its path stays within the data set.
 
     Raises:
         ValueError: If the path leads out of the data set.
@@ -226,7 +226,7 @@ def within(path: str, label: int, name: str) -> Row:
 
 
 def _follow_names(rows: list[list[Row]], classnames: Sequence[str], path: Path) -> list[list[Row]]:
-    """Renumber labels as declared, by class name: files of other origins may count the classes in another order."""
+    """Renumber labels as declared, by class name: files of other origins may order the classes differently."""
     declared = {letters_of(name): label for label, name in enumerate(classnames)}
     undeclared = {name for part in rows for _, _, name in part if letters_of(name) not in declared}
     if undeclared:
@@ -246,11 +246,11 @@ def _replace_prefix(path: str, prefixes: Mapping[str, str]) -> str:
 
 
 def datum(path: Path, label: int, classname: str) -> Datum:
-    """Make a Datum of an image.
+    """Make the Datum of an image.
 
     Args:
         path: Path of the image.
-        label: Its label.
+        label: Label of the image.
         classname: Name of its class.
 
     Raises:
@@ -258,7 +258,7 @@ def datum(path: Path, label: int, classname: str) -> Datum:
     """
     try:
         return Datum(impath=str(path), label=label, classname=classname)
-    except AssertionError as error:  # Dassl has checked for the file, so there is no second check
+    except AssertionError as error:  # raised by Dassl's Datum, which checks that the file exists
         raise UserError(
             f"image {path} is missing, though the data set's split names it; extract the data again"
         ) from error
@@ -273,9 +273,9 @@ def require(path: Path, dataset: str, how: str) -> Path:
     """Return a path that must exist.
 
     Args:
-        path: The path.
+        path: Path to check.
         dataset: Name of the data set, for the error message.
-        how: What to do if the path is missing, for the error message.
+        how: Advice if the path is missing, for the error message.
 
     Raises:
         UserError: If nothing is at the path.

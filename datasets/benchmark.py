@@ -1,4 +1,4 @@
-"""The base of the data sets of CoOp's benchmark: folders, class names, and split files."""
+"""Base class of the data sets of CoOp's benchmark: folders, class names, and split files."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ CLASSNAMES = Path(__file__).resolve().parent / "classnames"
 
 
 def declared_names(name: str) -> list[str]:
-    """Class names of a data set by label, spelled as in CoOp's split file."""
+    """Read the class names of a data set by label, spelled as in CoOp's split file."""
     return read_text(CLASSNAMES / f"{name}.txt").splitlines()
 
 
 class SplitDataset(DeclaredDataset):
-    """A data set with a split file. Without the file, `make_split` makes a split and writes it beside the images.
+    """A data set with a split file. If the file is missing, a split is made and written to the data set's folder.
 
     A subclass sets the attributes below: CoOp's layout, and layouts of other sources.
 
     Attributes:
         name: Name in scripts. Class names are in `classnames/<name>.txt`.
-        dataset_dir: Folder below the data root.
+        dataset_dir: Folder of the data set below the data root.
         other_dirs: Other names of this folder.
         image_dirs: Folders in it that may hold the images. The first that exists is used.
         split: Name of the split file.
-        unsorted_dir: Folder in it that a mirror lacks which sorted the images by class; empty without such a mirror.
+        unsorted_dir: Folder of the original layout that is missing in a mirror whose images are sorted by class; empty
+            if there is no such mirror.
     """
 
     name: ClassVar[str] = ""
@@ -56,7 +57,7 @@ class SplitDataset(DeclaredDataset):
 
     @classmethod
     def declare(cls, root: Path) -> list[str]:
-        """Class names by label."""
+        """Return the class names by label."""
         return declared_names(cls.name)
 
     def read(self, root: Path, images: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
@@ -67,30 +68,30 @@ class SplitDataset(DeclaredDataset):
         if self.sorted_by_class(root):
             return read_parts(root, names)
         split = self.make_split(root, images, names)
-        items = items_of(split, images, self.moved(images))  # before it is stored: an image may be missing
+        items = items_of(split, images, self.moved(images))  # raises if an image is missing, before the split is stored
         try:
             save_split(split, path)
-        except OSError as error:  # the data root may be read-only: the split is the same every time it is made
+        except OSError as error:  # the data root may be read-only; the split is deterministic and can be made again
             log.warning("%s: the split cannot be stored (%s)", path, error)
         return items
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Split the images at random but always in the same way. Their folders are named after their classes."""
+        """Split the images with a fixed seed. Their folders are named after their classes."""
         return split_by_class(folder_rows(images, names, self.folder_names()))
 
     @classmethod
     def folder_names(cls) -> Mapping[str, str | None]:
-        """Class names by folder, for folders with another name; None for folders that are left out."""
+        """Return class names by folder, for folders with another name; None for folders that are left out."""
         return {}
 
     @classmethod
     def moved(cls, images: Path) -> Mapping[str, str]:
-        """Replacements of first folders of the paths in the split file, by name."""
+        """Return replacements for the first folder of a path in the split file, by its name."""
         return {}
 
     @classmethod
     def sorted_by_class(cls, root: Path) -> bool:
-        """Whether the images come from a mirror that sorted and renamed them: `train/<class>/` and `test/<class>/`."""
+        """Return whether the images have a mirror's layout, sorted by class: `train/<class>/` and `test/<class>/`."""
         if not cls.unsorted_dir or (root / cls.unsorted_dir).is_dir():
             return False
         return (root / "train").is_dir() and (root / "test").is_dir()
@@ -177,7 +178,7 @@ def read_parts(root: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
 
 
 def label_of(folder: Path, names: Sequence[str]) -> int:
-    """The label of a folder whose name has the words of a class name, in any order.
+    """Return the label of a folder whose name has the words of a class name, in any order.
 
     Raises:
         UserError: If there is no such class.

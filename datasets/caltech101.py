@@ -21,6 +21,9 @@ class Caltech101(SplitDataset):
 
     @classmethod
     def folder_names(cls) -> Mapping[str, str | None]:
-        """Four class names are singular. The background is no class, and Faces_easy repeats the images of Faces."""
+        """Return the folders whose names differ from those of their classes.
+
+        Four class names are singular. The background is not a class, and Faces_easy repeats the images of Faces.
+        """
         renamed = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
         return {**renamed, "BACKGROUND_Google": None, "Faces_easy": None}

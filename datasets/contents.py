@@ -13,7 +13,7 @@ from dassl.data.datasets import Datum
 
 
 def content_hashes(paths: Sequence[str]) -> list[str]:
-    """SHA-256 of each file, in hexadecimal.
+    """Compute the SHA-256 of each file, in hexadecimal.
 
     Raises:
         UserError: If a file cannot be read.
@@ -22,12 +22,12 @@ def content_hashes(paths: Sequence[str]) -> list[str]:
 
 
 def choose_pool(items: Sequence[Datum], section: Any, classnames: Sequence[str]) -> list[Datum]:
-    """Choose the unlabeled images as the section DATASET says. A plugin may have one without these keys.
+    """Choose the pool, the unlabeled images, by the settings in the section DATASET.
 
     Args:
         items: Images to choose from. The chosen images keep their order.
-        section: NUM_UNLABELED, POOL and RATIO are read.
-        classnames: By label.
+        section: Section DATASET; NUM_UNLABELED, POOL and RATIO are read. The config of another plugin may lack them.
+        classnames: Class names by label.
 
     Raises:
         UserError: If there are too few images.
@@ -49,17 +49,17 @@ def choose_pool(items: Sequence[Datum], section: Any, classnames: Sequence[str])
 
 
 def unbalanced(items: Sequence[Datum], count: int, pool: int, ratio: float, classnames: Sequence[str]) -> list[Datum]:
-    """Choose images by their labels, so that some classes are rare: an experiment.
+    """Choose a long-tailed pool by labels, for experiments with unbalanced classes.
 
-    The r-th of C classes has ratio^(-r / (C - 1)) times as many images as the first one. Which class is the r-th
-    depends on its name and on the pool. Within a class the first images by content are taken.
+    The r-th of C classes, counted from 0, has ratio^(-r / (C - 1)) times as many images as the first. The order of the
+    classes depends on their names and on `pool`. Within a class the first images by content hash are taken.
 
     Args:
         items: Images to choose from. The chosen images keep their order.
-        count: How many images in all, nearly; 0: as many as the commonest class allows.
-        pool: Another number is another order of the classes.
-        ratio: Of the commonest class to the rarest.
-        classnames: By label.
+        count: Approximate number of images; 0 for as many as possible.
+        pool: Number that determines the order of the classes.
+        ratio: Ratio of the sizes of the largest and the smallest class.
+        classnames: Class names by label.
 
     Raises:
         UserError: If a class has too few images.
@@ -81,12 +81,12 @@ def unbalanced(items: Sequence[Datum], count: int, pool: int, ratio: float, clas
 
 
 def first_by_content(items: Sequence[Datum], count: int, key: str = "NUM_UNLABELED") -> list[Datum]:
-    """Choose the first images in the order of their content hashes, which depends on no label and no path.
+    """Choose the first images in the order of their content hashes, which does not depend on labels or paths.
 
     Args:
         items: Images to choose from. The chosen images keep their order.
         count: Number of images; 0 for all.
-        key: Key of the section DATASET with this number, for the error message.
+        key: Key of this number in the section DATASET, for the error message.
 
     Raises:
         UserError: If `count` is negative.

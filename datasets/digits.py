@@ -18,15 +18,15 @@ from dassl.data.datasets import DATASET_REGISTRY
 from .base import DeclaredDataset, dataset_root, read_split
 
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-TEST_IMAGES = 540  # three tenths of 1,797
+TEST_IMAGES = 540  # 30 % of 1,797
 SPLIT_SEED = 0
 
 
 @DATASET_REGISTRY.register()
 class Digits(DeclaredDataset):
-    """1,797 handwritten digits of 8x8 pixels and 16 grey levels: 1,257 unlabeled, 540 for the test.
+    """1,797 handwritten digits of 8x8 pixels and 17 grey levels: 1,257 training and 540 test images.
 
-    The images are written as PNG under `<root>/digits` on first use. The split is a fixed random one.
+    The images are written as PNG under `<root>/digits` on first use. The split is random with a fixed seed.
     """
 
     dataset_dir = "digits"
@@ -42,7 +42,7 @@ class Digits(DeclaredDataset):
 
 
 def write_digits(root: Path) -> None:
-    """Write scikit-learn's digits and their split. A temporary folder is written and then renamed.
+    """Write scikit-learn's digits and their split to a temporary folder, which is then renamed.
 
     Args:
         root: Folder of the data set.
@@ -68,7 +68,7 @@ def write_digits(root: Path) -> None:
 
 
 def _digits() -> list[tuple[int, np.ndarray, int]]:
-    state = random.getstate()  # importing rich, on which scikit-learn may depend, draws from it
+    state = random.getstate()  # importing rich, a possible dependency of scikit-learn, draws random numbers
     from sklearn.datasets import load_digits
 
     random.setstate(state)

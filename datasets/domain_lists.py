@@ -1,4 +1,4 @@
-"""Split lists of a domain, as PACS has them: `<domain>_{train,crossval,test}_kfold.txt`.
+"""Split lists of a domain, in the format of PACS: `<domain>_{train,crossval,test}_kfold.txt`.
 
 A line has a path and the number of its class, from 1: `photo/dog/056_0001.jpg 1`.
 """
@@ -24,13 +24,13 @@ def read_lists(
     """Read the images in the lists of a domain.
 
     Args:
-        folders: Folders that may have the lists.
+        folders: Folders that may hold the lists.
         images: Folder that the paths are relative to.
         domain: Name of the domain.
         classnames: Class names by label.
 
     Returns:
-        Images of training, validation and test. None if there are no lists, or if test images are in another list, too.
+        Images of training, validation and test. None if there are no lists, or if a test image is in another list, too.
 
     Raises:
         UserError: If a list has another format, or an image is missing.
@@ -56,11 +56,11 @@ def read_list(file: Path, classnames: Sequence[str]) -> list[Row]:
     """Read path, label and class name of each line of a list.
 
     Args:
-        file: The list.
+        file: Path of the list.
         classnames: Class names by label.
 
     Raises:
-        UserError: If a line has another format, or its number is not that of the class of its folder.
+        UserError: If a line has another format, or its number is not that of its folder's class.
     """
     numbers = {name: str(label + 1) for label, name in enumerate(classnames)}
     rows = []

@@ -1,4 +1,4 @@
-"""Icons and emoji that the embedded CLIPs have not seen: held-out icon sets and vendors, built by scripts/data.sh."""
+"""Icons and emoji of sets and vendors held out from the training of the embedded CLIPs, built by scripts/data.sh."""
 
 from __future__ import annotations
 

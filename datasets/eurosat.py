@@ -38,10 +38,10 @@ class EuroSAT(SplitDataset):
 
     @classmethod
     def declare(cls, root: Path) -> list[str]:
-        """Class names by label."""
+        """Return the class names by label."""
         return list(CLASSNAMES)
 
     @classmethod
     def folder_names(cls) -> Mapping[str, str | None]:
-        """Class names by folder."""
+        """Return the class names by folder."""
         return NAMES

@@ -30,11 +30,12 @@ class Folder(DeclaredDataset):
     names of folders are labels, but only in the evaluation. Duplicates are trained on once.
 
     Attributes:
-        reports_predictions: True: trainers write `predictions.csv`.
+        reports_predictions: Whether trainers write `predictions.csv`.
         content_hashes: SHA-256 by path, so that the files need not be read again.
-        classes: The classes of the user.
-        descriptions: Sentences by class name, if the file of classes has them.
+        classes: Classes as the user declared them.
+        descriptions: Descriptive sentences by class name, if the file of classes has them.
         synonyms: Other names by class name, if the user gave any.
+        duplicates: Number of duplicate images.
     """
 
     dataset_dir = ""
@@ -86,7 +87,7 @@ def find_folder(images: str) -> Path:
         images: The value of DATASET.IMAGES.
 
     Raises:
-        UserError: If the value is empty, or is no folder.
+        UserError: If the value is empty, or not a folder.
     """
     if not images:
         raise UserError("data set folder: --images is missing; give the folder that has your images")
@@ -97,7 +98,7 @@ def find_folder(images: str) -> Path:
 
 
 def folder_names(classes: Classes) -> dict[str, int]:
-    """Labels by the names that a folder may have: a synonym or, with priority, a class name."""
+    """Return the label for each possible folder name: class names, and synonyms that are not class names."""
     by_synonym = {
         synonym: label for label, name in enumerate(classes.names) for synonym in classes.synonyms.get(name, ())
     }
@@ -105,7 +106,7 @@ def folder_names(classes: Classes) -> dict[str, int]:
 
 
 def folder_label(path: str, label_of_name: Mapping[str, int]) -> int:
-    """The label of an image by the nearest folder that is named after a class.
+    """Return the label of an image: that of the nearest parent folder that is named after a class.
 
     Args:
         path: Path of the image below the folder of all images.
@@ -128,14 +129,14 @@ def folder_label(path: str, label_of_name: Mapping[str, int]) -> int:
 
 
 def make_item(folder: Path, entry: Entry, label: int, names: Sequence[str]) -> Datum:
-    """Make a Datum of an image of the index.
+    """Make the Datum of an image of the index.
 
     Raises:
-        UserError: If it is gone meanwhile.
+        UserError: If the file has been removed since it was indexed.
     """
     try:
         return Datum(impath=str(folder / entry.path), label=label, classname=names[label] if label >= 0 else "")
-    except AssertionError as error:  # of Dassl, which looks for the file
+    except AssertionError as error:  # raised by Dassl's Datum, which checks that the file exists
         raise UserError(f"image {folder / entry.path} was there, and is gone; give the command again") from error
 
 
@@ -145,7 +146,7 @@ def first_of_each_content(images: Sequence[Entry], items: Sequence[Datum]) -> li
 
 
 def write_duplicates(path: Path, folder: Path, images: Sequence[Entry]) -> None:
-    """Write the groups of files with the same content. Without duplicates there is no such file afterwards."""
+    """Write the groups of files with the same content. Without duplicates, the file is removed."""
     groups: dict[str, list[Entry]] = {}
     for entry in images:
         groups.setdefault(entry.digest, []).append(entry)

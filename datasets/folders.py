@@ -1,4 +1,4 @@
-"""Images in folders by class: `<folder>/<class>/*.jpg`."""
+"""Images in class folders: `<folder>/<class>/*.jpg`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dassl.data.datasets import Datum
 
 
 def letters_of(name: str) -> str:
-    """The letters and digits of a class name in lower case. Names of folders and classes are compared by them."""
+    """Return the letters and digits of a name in lower case, by which names of folders and classes are compared."""
     return "".join(filter(str.isalnum, name.lower()))
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """All image files below a folder of any depth, by name. Hidden files and folders are left out."""
+    """Yield all image files below a folder at any depth, sorted by name, without hidden files and folders."""
     with os.scandir(folder) as entries:
         visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in visible:
@@ -28,12 +28,12 @@ def image_files(folder: Path) -> Iterator[Path]:
 
 
 def first_folder(parent: Path, names: Iterable[str]) -> Path | None:
-    """The first of several folders that exists; None if none does."""
+    """Return the first of several folders that exists; None if none does."""
     return next((parent / name for name in names if (parent / name).is_dir()), None)
 
 
 def class_folders(parent: Path) -> list[Path]:
-    """The folders in a folder, by name. Hidden ones are left out."""
+    """Return the folders in a folder, sorted by name, without hidden ones."""
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -42,10 +42,10 @@ def read_folders(folder: Path, classnames: Sequence[str]) -> list[Datum]:
 
     Args:
         folder: Parent of the class folders.
-        classnames: Class names by label. Only letters and digits are compared, in any case.
+        classnames: Class names by label. Only letters and digits are compared, ignoring case.
 
     Raises:
-        UserError: If a folder is named after no class, or there is no image.
+        UserError: If a folder is not named after a class, or there is no image.
     """
     label_of = {letters_of(name): label for label, name in enumerate(classnames)}
     items = []

@@ -1,4 +1,4 @@
-"""Write data sets that come as arrays as image files: `<root>/images/<part>/*.png` and a split file."""
+"""Write data sets given as arrays to image files: `<root>/images/<part>/*.png` and a split file."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Row = tuple[str, int, str]
 
 
 def write_images(root: Path, split: str, classnames: Sequence[str], parts: Mapping[str, Iterable[Picture]]) -> None:
-    """Write a data set to disk. The split file comes last: where it exists, the data set is complete.
+    """Write a data set to disk. The split file is written last, so that its existence means a complete data set.
 
     Args:
-        root: Folder of the data set. Other files in it stay.
+        root: Folder of the data set. Other files in it are kept.
         split: Name of the split file.
         classnames: Class names by label.
         parts: Images and labels of "train" and "test".
@@ -46,7 +46,7 @@ def write_images(root: Path, split: str, classnames: Sequence[str], parts: Mappi
 
 
 def _write_part(draft: Path, part: str, classnames: Sequence[str], pictures: Iterable[Picture]) -> list[Row]:
-    """Write images under numbers, so that no file name contains a class."""
+    """Write images with numbers as names, so that no file name contains a class."""
     (draft / "images" / part).mkdir(parents=True)
     rows = []
     for number, (image, label) in enumerate(tqdm(pictures, f"write {part} images", disable=None, leave=False)):

@@ -19,7 +19,7 @@ class ImageNetFamily(DeclaredDataset):
 
     Attributes:
         name: Name in scripts.
-        dataset_dir: Folder below the data root.
+        dataset_dir: Folder of the data set below the data root.
         images: Folder of the test images in it.
     """
 
@@ -38,11 +38,11 @@ class ImageNetFamily(DeclaredDataset):
 
     @property
     def training(self) -> Path | None:
-        """Folder of the training images; None for a set that only has a test."""
+        """Folder of the training images; None for a set that only has a test part."""
         return None
 
     def read_names(self, root: Path) -> dict[str, str]:
-        """Class names by synset, from `classnames.txt` of this data set or of ImageNet.
+        """Read class names by synset, from `classnames.txt` of this data set or of ImageNet.
 
         Raises:
             UserError: If there is no such file, or it has another format.
@@ -57,12 +57,12 @@ class ImageNetFamily(DeclaredDataset):
         return {synset: " ".join(words) for synset, *words in lines}
 
     def missing(self, path: Path) -> UserError:
-        """The error for a missing file or folder."""
+        """Return the error for a missing file or folder."""
         name = type(self).__name__
         return UserError(f"{name}: no {path.name} at {path}; see: bash scripts/data.sh {self.name}")
 
     def classes(self, names: Mapping[str, str]) -> dict[str, str]:
-        """Class names by folder, in the order of their labels: the existing folders, by name.
+        """Return class names by folder, in the order of labels: those of the folders of test images, sorted by name.
 
         Raises:
             UserError: If there are no folders, or one has no class name.
@@ -95,7 +95,7 @@ class ImageNetFamily(DeclaredDataset):
 
 @DATASET_REGISTRY.register()
 class ImageNet(ImageNetFamily):
-    """Layout: `<root>/imagenet/images/{train,val}/<synset>/*` and `classnames.txt`; the validation part is the test."""
+    """Layout: `<root>/imagenet/images/{train,val}/<synset>/*` and `classnames.txt`. The test part is `val`."""
 
     name = "imagenet"
     dataset_dir = "imagenet"
@@ -109,14 +109,14 @@ class ImageNet(ImageNetFamily):
 
 @DATASET_REGISTRY.register()
 class ImageNetV2(ImageNetFamily):
-    """Layout: `<root>/imagenetv2/imagenetv2-matched-frequency-format-val/<number of the class>/*`."""
+    """Layout: `<root>/imagenetv2/imagenetv2-matched-frequency-format-val/<class number>/*`."""
 
     name = "imagenetv2"
     dataset_dir = "imagenetv2"
     images = "imagenetv2-matched-frequency-format-val"
 
     def classes(self, names: Mapping[str, str]) -> dict[str, str]:
-        """Class names by the number of their folder."""
+        """Return class names by class number, the name of their folder."""
         return {str(number): name for number, name in enumerate(names.values())}
 
 
@@ -131,7 +131,7 @@ class ImageNetSketch(ImageNetFamily):
 
 @DATASET_REGISTRY.register()
 class ImageNetA(ImageNetFamily):
-    """Layout: `<root>/imagenet-adversarial/imagenet-a/<synset>/*`: 200 of the classes."""
+    """Layout: `<root>/imagenet-adversarial/imagenet-a/<synset>/*`, with 200 of the classes."""
 
     name = "imagenet_a"
     dataset_dir = "imagenet-adversarial"
@@ -140,7 +140,7 @@ class ImageNetA(ImageNetFamily):
 
 @DATASET_REGISTRY.register()
 class ImageNetR(ImageNetFamily):
-    """Layout: `<root>/imagenet-rendition/imagenet-r/<synset>/*`: 200 of the classes."""
+    """Layout: `<root>/imagenet-rendition/imagenet-r/<synset>/*`, with 200 of the classes."""
 
     name = "imagenet_r"
     dataset_dir = "imagenet-rendition"

@@ -20,9 +20,9 @@ PARTS = {part: (f"seg_{part}/seg_{part}", f"seg_{part}", part) for part in ("tra
 class IntelScenes(DeclaredDataset):
     """14,034 training and 3,000 test images of 150x150 pixels; there is no validation part.
 
-    Layout: `<root>/intel/`, in it Kaggle's `seg_train/seg_train/<class>/*.jpg` and `seg_test/seg_test/<class>/*.jpg`,
-    or these nested once only, or `train/<class>/` and `test/<class>/`. Kaggle's `seg_pred`, which has no labels, is not
-    read. Other names of the folder: `FOLDERS`.
+    Layout below `<root>/intel/`: Kaggle's `seg_train/seg_train/<class>/*.jpg` and `seg_test/seg_test/<class>/*.jpg`, or
+    the same nested only once, or `train/<class>/` and `test/<class>/`. Kaggle's `seg_pred`, which has no labels, is not
+    read. `FOLDERS` has other accepted names of the folder.
     """
 
     dataset_dir = FOLDERS[0]
@@ -35,13 +35,13 @@ class IntelScenes(DeclaredDataset):
 
 
 def find_root(data: Path) -> Path | None:
-    """The first folder below the data root that has a training and a test part; None if there is no such folder."""
+    """Return the first folder below the data root that has a training and a test part; None if there is none."""
     roots = (data / name for name in FOLDERS)
     return next((root for root in roots if all(first_folder(root, nestings) for nestings in PARTS.values())), None)
 
 
 def require_root(data: Path) -> Path:
-    """The first folder below the data root that has a training and a test part.
+    """Return the first folder below the data root that has a training and a test part.
 
     Raises:
         UserError: If there is no such folder.
@@ -57,7 +57,7 @@ def require_root(data: Path) -> Path:
 
 
 def find_part(root: Path, part: str) -> Path:
-    """The deepest folder that holds the class folders of "train" or "test"."""
+    """Return the folder that holds the class folders of "train" or "test"."""
     folder = first_folder(root, PARTS[part])
     assert folder is not None  # `require_root` has checked it
     return folder

@@ -14,7 +14,7 @@ from .splits import Split, split_by_class
 
 @DATASET_REGISTRY.register()
 class OxfordFlowers(SplitDataset):
-    """Layout: `<root>/oxford_flowers/jpg/*.jpg` and `imagelabels.mat`. The split is made as CoOp makes it."""
+    """Layout: `<root>/oxford_flowers/jpg/*.jpg` and `imagelabels.mat`. The split is made as in CoOp."""
 
     name = "oxford_flowers"
     dataset_dir = "oxford_flowers"

@@ -23,7 +23,7 @@ class OxfordPets(SplitDataset):
     split = "split_zhou_OxfordPets.json"
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Hold out validation images of the annotated training part."""
+        """Hold out validation images from the annotated training part."""
 
         def rows(file: str) -> list[Row]:
             path = self.annotation(root, f"annotations/{file}")

@@ -33,14 +33,14 @@ class PACSDomain(DeclaredDataset):
     """The domain of PACS that DATASET.DOMAIN names: 1,670 photos, 2,048 art paintings, 2,344 cartoons, 3,929 sketches.
 
     Layout: `<root>/pacs/<domain>/<class>/*.jpg`, or the same in a subfolder: `images/` (as in Dassl), `kfold/` or
-    `pacs_data/`. One domain alone is enough.
+    `pacs_data/`. The other domains need not be present.
 
-    Each class is split at random, but always in the same way: half for training, a fifth for validation, the rest for
-    the test. So all layouts have the same split, and no method sees the test images unless DATASET.UNLABELED is "test".
-    Lists `<domain>_{train,crossval,test}_kfold.txt` are used if no test image is in another list. The lists of PACS
-    itself are not used: they serve methods that train on other domains, and a test list is the sum of the other two.
+    Each class is split at random with a fixed seed: half for training, a fifth for validation, the rest for the test.
+    All layouts have the same split, and no method sees the test images unless DATASET.UNLABELED is "test".
+    Lists `<domain>_{train,crossval,test}_kfold.txt` are used if no test image is in another list. PACS's own lists are
+    therefore not used: they serve methods that train on other domains, and a test list is the union of the other two.
 
-    The name PACS belongs to Dassl's data set for domain generalization.
+    The name PACS is taken by Dassl's data set for domain generalization.
 
     Attributes:
         title: Name in results.
@@ -62,7 +62,7 @@ class PACSDomain(DeclaredDataset):
 
 
 def chosen_domain(options: Any) -> str:
-    """The domain that a config names.
+    """Return the domain that a config names.
 
     Args:
         options: Section DATASET of the config.
@@ -73,7 +73,7 @@ def chosen_domain(options: Any) -> str:
     for key in ("SOURCE_DOMAINS", "TARGET_DOMAINS"):
         if getattr(options, key, ()):
             raise UserError(f"DATASET.{key} is set, but PACSDomain has one domain; use DATASET.DOMAIN in its place")
-    name = getattr(options, "DOMAIN", DOMAINS[0])  # a plugin may have a config without this key
+    name = getattr(options, "DOMAIN", DOMAINS[0])  # the config of another plugin may lack this key
     domain_of = {letters_of(domain): domain for domain in DOMAINS} | OTHER_NAMES
     if letters_of(name) not in domain_of:
         raise UserError(f"DATASET.DOMAIN is {name!r}; expected one of {', '.join(DOMAINS)}{_hint(name)}")
@@ -86,26 +86,26 @@ def _hint(name: str) -> str:
 
 
 def find_images(data: Path, domains: Sequence[str]) -> tuple[Path, Path] | None:
-    """The folder of the data set and its subfolder of domains: the first with one of these domains, or None."""
+    """Return the data set's folder and its subfolder of domains, the first with one of these domains; or None."""
     pairs = ((data / folder, data / folder / subfolder) for folder in FOLDERS for subfolder in IMAGES)
     return next(((root, images) for root, images in pairs if first_folder(images, domains)), None)
 
 
 def find_root(data: Path) -> Path | None:
-    """The folder of the data set, if it has a domain."""
+    """Return the folder of the data set if it has a domain, else None."""
     folders = find_images(data, DOMAINS)
     return folders[0] if folders else None
 
 
 def require_images(data: Path, domain: str) -> tuple[Path, Path]:
-    """The folder of the data set and its subfolder of domains.
+    """Return the data set's folder and its subfolder of domains.
 
     Args:
         data: Data root.
-        domain: The domain that must be there.
+        domain: Name of the required domain.
 
     Raises:
-        UserError: If the domain is missing. If other domains are there, it names them.
+        UserError: If the domain is missing. The message names other domains that exist.
     """
     if folders := find_images(data, [domain]):
         return folders
@@ -125,7 +125,7 @@ def split_items(items: Items, images: Path) -> tuple[Items, Items, Items]:
     """Split the images of a domain within each class. The split depends only on paths below `images`.
 
     Args:
-        items: The images.
+        items: Images of the domain.
         images: Parent of the folders of the domains.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Make a split as CoOp makes it: shuffled within each class, with a fixed seed."""
+"""Make splits as CoOp does: shuffled within each class, with a fixed seed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .base import Row
 log = logging.getLogger(__name__)
 SPLIT_SEED = 1
 TRAIN_SHARE, VAL_SHARE = 0.5, 0.2  # shares of training and validation images; the rest is the test
-HELD_OUT = 0.2  # share of training images that is held out if the data set has its own test
+HELD_OUT = 0.2  # share of training images held out for validation if the data set has its own test part
 
 Split = dict[str, list[Row]]
-MARK = '{"made_by": "CoFT for Dassl", '  # begins a split file that is not CoOp's; readers pass over the key
+MARK = '{"made_by": "CoFT for Dassl", '  # start of a split file that is not CoOp's; readers ignore the key
 
 
 def split_by_class(images: Iterable[tuple[str, int, str]]) -> Split:
@@ -73,11 +73,11 @@ def hold_out(trainval: Iterable[Row], test: Iterable[Row]) -> Split:
 
 
 def save_split(split: Mapping[str, list[Row]], path: Path) -> None:
-    """Write a split file, completely or not at all.
+    """Write a split file atomically.
 
     Args:
         split: Rows of each part.
-        path: The split file.
+        path: Path of the split file.
 
     Raises:
         OSError: If the file cannot be written.
@@ -88,13 +88,13 @@ def save_split(split: Mapping[str, list[Row]], path: Path) -> None:
 
 
 def is_made_here(path: Path) -> bool:
-    """Whether a split file is one of `save_split`."""
+    """Return whether a split file was written by `save_split`."""
     with opened(path) as file:
         return file.read(len(MARK)) == MARK.encode()
 
 
 def _by_label(rows: Iterable[Row]) -> dict[int, list[Row]]:
-    """Group rows by label, sorted by path: a split must not depend on the order in which files are listed."""
+    """Group rows by label, sorted by path, so that a split does not depend on the order in which files are listed."""
     groups: dict[int, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row[1], row[0])):
         groups.setdefault(row[1], []).append(row)

@@ -17,7 +17,7 @@ from .splits import Split, hold_out
 class StanfordCars(SplitDataset):
     """Layout: `<root>/stanford_cars/cars_train/*.jpg`, `cars_test/*.jpg` and the annotations.
 
-    Mirrors nest the folders once more (`cars_train/cars_train/`), or put the test's annotations into `devkit`.
+    Some mirrors nest the folders once more (`cars_train/cars_train/`), or have the test annotations in `devkit`.
     """
 
     name = "stanford_cars"
@@ -29,12 +29,12 @@ class StanfordCars(SplitDataset):
 
     @classmethod
     def moved(cls, images: Path) -> Mapping[str, str]:
-        """Folders that a mirror nested twice."""
+        """Return the replacements for folders that a mirror has nested once more."""
         parts = ("cars_train", "cars_test")
         return {part: f"{part}/{part}" for part in parts if (images / part / part).is_dir()}
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Hold out validation images of the annotated training part."""
+        """Hold out validation images from the annotated training part."""
 
         def rows(part: str, *paths: str) -> list[Row]:
             path = self.annotation(root, *paths)

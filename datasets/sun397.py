@@ -25,7 +25,7 @@ class SUN397(SplitDataset):
     unsorted_dir = "SUN397"
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Hold out validation images of the training part of the first partition."""
+        """Hold out validation images from the training part of the first partition."""
 
         def rows(file: str) -> list[Row]:
             path = self.annotation(root, file, f"Partitions/{file}")
@@ -36,5 +36,5 @@ class SUN397(SplitDataset):
 
 
 def class_of(image: PurePosixPath) -> str:
-    """The class name of a path: "a/apartment_building/outdoor/x.jpg" is of "outdoor apartment_building"."""
+    """Return the class name for a path: "outdoor apartment_building" for "a/apartment_building/outdoor/x.jpg"."""
     return " ".join(reversed(image.parent.parts[1:]))

@@ -1,8 +1,7 @@
 """Prompt templates of each data set.
 
-The first template of a data set is that of CoOp, if CoOp has this data set. Zero-shot tables, the labels of UPL and the
-first peer of CoFT use it. The second peer starts from the second template. CoFT averages over all templates for its
-seeds.
+The first template of a data set is CoOp's, if CoOp has this data set. Zero-shot tables, the labels of UPL and the first
+peer of CoFT use it. The second peer starts from the second template. CoFT averages over all templates for its seeds.
 """
 
 from __future__ import annotations

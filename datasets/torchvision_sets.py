@@ -1,6 +1,6 @@
-"""Data sets of torchvision through one adapter. A new one is a line in SETS.
+"""Adapter for data sets of torchvision. To add one, add a line to SETS.
 
-The images that torchvision reads are written once as image files. Folders of images by class are accepted, too.
+The images that torchvision reads are written as image files once. Class folders of images are accepted, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .image_writer import write_images
 Parts = Mapping[str, Mapping[str, Any]]
 BY_FLAG: Parts = {"train": {"train": True}, "test": {"train": False}}
 BY_NAME: Parts = {"train": {"split": "train"}, "test": {"split": "test"}}
-IDX = {"FashionMNIST": "fashion-mnist", "MNIST": "mnist"}  # sets in IDX files, and their names in Debian
+IDX = {"FashionMNIST": "fashion-mnist", "MNIST": "mnist"}  # sets in IDX files, with their names in Debian
 
 CIFAR10 = "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"
 STL10 = "airplane, bird, car, cat, deer, dog, horse, monkey, ship, truck"
@@ -87,17 +87,17 @@ class TorchvisionSet(DeclaredDataset):
 
 
 for _name, _source in SETS.items():
-    # with force, since upstream Dassl has data sets of some of these names, for semi-supervised learning
+    # With force, because upstream Dassl has data sets of the same names for semi-supervised learning.
     DATASET_REGISTRY.register(type(_name, (TorchvisionSet,), {"dataset_dir": _source.folder}), force=True)
 
 
 def split_file(name: str, data: Path) -> Path:
-    """Path of the split file of a set. The file exists once its images are written."""
+    """Return the path of a set's split file, which exists once the images are written."""
     return data / SETS[name].folder / f"split_{SETS[name].folder}.json"
 
 
 def read_set(name: str, data: Path) -> tuple[Items, Items]:
-    """Read the training and test part of a set. Its images are written first if they are not there.
+    """Read the training and test part of a set. Missing images are written first.
 
     Args:
         name: Key of `SETS`.
@@ -140,7 +140,7 @@ def write_set(name: str, data: Path) -> None:
 
 
 def _open(name: str, folder: Path) -> dict[str, Any]:
-    """Open both parts with torchvision, which compares checksums; empty if it does not find them."""
+    """Open both parts with torchvision, which compares checksums. Returns an empty dict if the files are not found."""
     torchvision_class: Callable[..., Any] = getattr(tv, name)
     try:
         return {part: torchvision_class(str(folder), **options) for part, options in SETS[name].parts.items()}
@@ -152,7 +152,7 @@ def _open(name: str, folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _folders(name: str, data: Path) -> Iterator[list[Path]]:
-    """Folders where torchvision may find its files. IDX files at other paths are unpacked to a temporary folder."""
+    """Yield folders where torchvision may find its files. IDX files elsewhere are unpacked to a temporary folder."""
     folders = [data / SETS[name].folder, data]
     with tempfile.TemporaryDirectory() as scratch:
         if name in IDX and (files := _idx_files(name, data)):
@@ -162,7 +162,7 @@ def _folders(name: str, data: Path) -> Iterator[list[Path]]:
 
 
 def _idx_files(name: str, data: Path) -> list[Path]:
-    """The IDX files of a set, gzipped or not: in its folder, or where the package of Debian puts them."""
+    """Find the IDX files of a set, gzipped or not, in its folder or where Debian's package installs them."""
     debian = [Path("usr/share/datasets") / IDX[name], Path("usr/share") / f"dataset-{IDX[name]}"]
     folder = data / SETS[name].folder
     folders = [folder, folder / "raw", *(base / path for path in debian for base in (folder, data, Path("/")))]

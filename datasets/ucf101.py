@@ -24,7 +24,7 @@ class UCF101(SplitDataset):
     split = "split_zhou_UCF101.json"
 
     def make_split(self, root: Path, images: Path, names: Sequence[str]) -> Split:
-        """Hold out validation images of the training part of the first split."""
+        """Hold out validation images from the training part of the first split."""
 
         def rows(file: str) -> list[Row]:
             path = self.annotation(root, f"ucfTrainTestlist/{file}", file)
@@ -35,5 +35,5 @@ class UCF101(SplitDataset):
 
 
 def spaced(action: str) -> str:
-    """The name of an action with underscores between its words: ApplyEyeMakeup becomes Apply_Eye_Makeup."""
+    """Put underscores between the words of an action's name: ApplyEyeMakeup becomes Apply_Eye_Makeup."""
     return "_".join(re.findall("[A-Z][^A-Z]*", action))

@@ -9,19 +9,19 @@ from urllib.request import Request, urlopen
 
 BEST = "ViT-B/16"
 EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # drawings, for the embedded CLIP
-LABELS_SEEN = {"imagenet", "imagenetv2", "imageneta", "imagenetr", "imagenetsketch", "stl10"}  # with labels, by photo
-PATIENCE = 10.0  # most seconds to wait for an answer
+LABELS_SEEN = {"imagenet", "imagenetv2", "imageneta", "imagenetr", "imagenetsketch", "stl10"}  # with labels, by `photo`
+PATIENCE = 10.0  # timeout of the check for OpenAI's server, in seconds
 
 
 def default_backbone(dataset: str) -> str:
-    """Choose the CLIP for a data set. A line says so if it is not that of the paper.
+    """Choose the CLIP for a data set, and print a note if `photo` takes the place of the paper's ViT-B/16.
 
     Drawings get the embedded CLIP, and photographs OpenAI's ViT-B/16. The small `photo` replaces ViT-B/16 for a user's
-    own images on a machine without a GPU, and where OpenAI's weights are neither on disk nor available. It does not
-    for ImageNet, its variants and STL-10, whose images it has seen with labels.
+    own images on a machine without a GPU, and where OpenAI's weights are neither on disk nor available. ImageNet, its
+    variants and STL-10 always get ViT-B/16, because `photo` has seen their images with labels.
 
     Args:
-        dataset: Name of the data set in scripts.
+        dataset: Name of the data set, as the scripts take it.
 
     Returns:
         Name of the backbone.
@@ -48,7 +48,7 @@ def default_backbone(dataset: str) -> str:
 
 @cache
 def can_be_had(name: str) -> bool:
-    """Whether one of OpenAI's CLIPs is on disk, or its server answers."""
+    """Return whether one of OpenAI's CLIPs is on disk, or can be downloaded."""
     from coft.backbones.load import openai_file, openai_url
 
     if openai_file(name).is_file():

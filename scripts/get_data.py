@@ -1,4 +1,4 @@
-"""Get data sets ready: `bash scripts/data.sh NAME [NAME ...]`, `all`, or `list`.
+"""Prepare data sets: `bash scripts/data.sh NAME [NAME ...]`, `all`, or `list`.
 
 Icons and emoji are drawn from npm packages, which needs Node.js. Digits come with scikit-learn. Others are downloaded.
 """
@@ -59,23 +59,23 @@ BUILT = {
     "icons": Built("icons/split_icons.json", "icons of held-out sets, drawn from npm packages", _drawings("icons")),
     "emoji": Built("emoji/split_emoji.json", "emoji of held-out vendors, drawn from npm packages", _drawings("emoji")),
 }
-LARGEST = 1024  # most pixels to shrink to: no set of torchvision has so many
+LARGEST = 1024  # largest value of --shrunk-to; images of torchvision's sets are smaller
 NAMES = [*BUILT, *TORCHVISION, *ORIGINS]
 
 
 def is_present(name: str, root: Path) -> bool:
-    """Whether a data set is in place."""
+    """Return whether a data set is in place."""
     return (root / BUILT[name].split).is_file() if name in BUILT else is_in_place(name, root)
 
 
 def folder_of(name: str, root: Path) -> Path:
-    """The folder of a data set, whether it is there or not."""
+    """Return the folder of a data set, which may not exist."""
     origin = ORIGINS.get(name)
     return origin.find(root) or root / origin.folder if origin else root / name
 
 
 def source_of(name: str) -> str:
-    """A phrase for how a data set is obtained."""
+    """Return how a data set is obtained: "made", "by hand" or "download"."""
     if name in BUILT:
         return "made"
     return "by hand" if name in ORIGINS and ORIGINS[name].steps else "download"
@@ -92,7 +92,7 @@ def make_ready(name: str, root: Path) -> str:
         A line about what was done.
 
     Raises:
-        UserError: If the name is unknown, a download fails, or files have to be put in place by hand.
+        UserError: If the name is unknown, a download fails, or files must be put in place by hand.
     """
     if name not in NAMES:
         raise UserError(f"unknown data set {name!r}; {did_you_mean(name, [*NAMES, 'all', 'list'])}")
@@ -112,12 +112,12 @@ def make_ready(name: str, root: Path) -> str:
 
 
 def steps(name: str) -> str:
-    """The steps that a user has to do by hand, numbered."""
+    """Return the steps that a user has to do by hand, numbered."""
     return "\n".join(f"  {i}. {step}" for i, step in enumerate(ORIGINS[name].steps, start=1))
 
 
 def listing(root: Path) -> str:
-    """A table of all data sets, with whether each is in place, and the steps to do by hand."""
+    """Return a table of all data sets that shows which are in place, and the steps to do by hand."""
     descriptions = {name: dataset.description for name, dataset in BUILT.items()}
     descriptions |= {name: origin.description for name, origin in ORIGINS.items()}
     descriptions |= {name: f"torchvision's, {len(SETS[kind].classnames)} classes" for name, kind in TORCHVISION.items()}
@@ -128,7 +128,7 @@ def listing(root: Path) -> str:
 
 
 def make(name: str, root: Path, pixels: int) -> int:
-    """Get a data set and, if `pixels` is not 0, its harder copy; or list all data sets. Returns the exit code."""
+    """Prepare a data set and, if `pixels` is not 0, its shrunk copy; or list all data sets. Returns the exit code."""
     print(listing(root) if name == "list" else make_ready(name, root))
     if pixels:
         print(f"{name}: its images at {pixels} pixels are below {write_shrunk(name, root, pixels)}")
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_all(argv: Sequence[str] | None) -> int:
-    """Get the named data sets. If one fails, the others are still got. Returns the exit code."""
+    """Prepare the named data sets. If one fails, the others are still prepared. Returns the exit code."""
     parser = Parser(prog="scripts/data.sh", description="Download and prepare data sets.")
     parser.add_argument("names", nargs="*", default=["list"], help="data sets, 'all', or 'list'")
     parser.add_argument("--data", type=called_from, default=data_folder(), help="default: $DATA or data")

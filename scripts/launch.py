@@ -1,4 +1,4 @@
-"""What the scripts of each trainer run: finds the configs of a data set and a backbone, then calls train.py.
+"""Entry point of the trainers' scripts: finds the configs of a data set and a backbone, then calls train.py.
 
 bash scripts/coft.sh [DATASET] [--backbone NAME] [--seed S] [--shots K] [--data DIR] [--output-dir DIR] [KEY VALUE ...]
 bash scripts/coft.sh DATASET --gpus N [--nnodes M --rdzv-endpoint HOST:PORT] [...]
@@ -30,15 +30,15 @@ from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # no
 from scripts.paths import called_from, data_folder, shown  # noqa: E402
 
 CONFIGS = ROOT / "configs"
-SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # CoOp's; 200 for more, but 50 on ImageNet
+SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # epochs of CoOp by shots; 200 for more shots, but 50 on ImageNet
 
 
 class DatasetArguments(NamedTuple):
     """Arguments of train.py for a data set.
 
     Attributes:
-        flags: Before the settings.
-        settings: Keys and values.
+        flags: Flags, which come before the settings.
+        settings: Keys and values of settings.
     """
 
     flags: list[str]
@@ -100,14 +100,14 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
 
 
 def script_of(trainer: str) -> str:
-    """Name of the script that runs a trainer."""
+    """Return the name of the script that runs a trainer."""
     scripts = sorted((ROOT / "scripts").glob("*.sh"))
     mine = (path.name for path in scripts if f"launch.py {trainer} " in read_text(path))
     return next(mine, f"run.sh {trainer}")
 
 
 def parse(trainer: str, argv: Sequence[str]) -> argparse.Namespace:
-    """Parse a script's arguments; flags may stand anywhere. A first word that is no config key is the data set."""
+    """Parse a script's arguments; flags may come anywhere. A first word that is not a config key is the data set."""
     args = make_parser(trainer).parse_intermixed_args(argv)
     named = bool(args.words) and not re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*", args.words[0])
     args.dataset = config_name(args.words[0]) if named else "digits"
@@ -119,7 +119,7 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     """Translate a script's arguments to those of train.py.
 
     Raises:
-        UserError: If the data set has no config.
+        UserError: If the data set is unknown, or an argument is wrong.
     """
     dataset = dataset_arguments(args.dataset)
     backbone = backbone_of(args)
@@ -137,13 +137,13 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
 
 
 def config_name(dataset: str) -> str:
-    """Name of a data set's config, which case makes no difference to; else what was given."""
+    """Return the name of a data set's config, ignoring case; the given name if there is no such config."""
     stems = {path.stem.lower(): path.stem for path in (CONFIGS / "datasets").glob("*.yaml")}
     return stems.get(dataset.lower(), dataset)
 
 
 def dataset_arguments(name: str) -> DatasetArguments:
-    """What tells train.py of a data set: its config, or without one its name in Dassl's registry.
+    """Return the arguments that select a data set: its config or, without one, its name in Dassl's registry.
 
     Raises:
         UserError: If there is neither.
@@ -162,10 +162,10 @@ def dataset_arguments(name: str) -> DatasetArguments:
 
 
 def preset(trainer: str, name: str | None) -> list[str]:
-    """Settings of a preset.
+    """Return the settings of a preset.
 
     Raises:
-        UserError: If the trainer has none of this name.
+        UserError: If the trainer has no preset of this name.
     """
     if name is None:
         return []
@@ -179,12 +179,12 @@ def preset(trainer: str, name: str | None) -> list[str]:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a file configures a whole run; a preset changes a few settings of one."""
+    """Return whether a file configures a whole run. A preset changes only a few settings."""
     return "DATALOADER" in parse_yaml(read_text(path))
 
 
 def backbone_of(args: argparse.Namespace) -> str:
-    """Name of the backbone, or path of its checkpoint."""
+    """Return the name of the backbone, or the path of its checkpoint."""
     if args.backbone is None:
         return default_backbone(args.dataset)
     if args.backbone.startswith(PREFIX):
@@ -194,10 +194,10 @@ def backbone_of(args: argparse.Namespace) -> str:
 
 
 def own_images(args: argparse.Namespace) -> list[str]:
-    """Settings of a user's own images.
+    """Return the settings of a user's own images.
 
     Raises:
-        UserError: If one is missing, or given for another data set.
+        UserError: If a flag is missing, or given for another data set.
     """
     values_of = {"--images": args.images, "--classes": args.classes, "--labels-from-folders": args.labels_from_folders}
     if args.dataset != "folder":
@@ -215,18 +215,18 @@ def own_images(args: argparse.Namespace) -> list[str]:
             raise UserError(f"data set folder: {flag} is missing; give {what}")
     names = called_from(args.classes)
     classes = str(names.resolve()) if is_file(names) else args.classes
-    read_classes(classes)  # a mistake in them, too
-    # as literals: a folder named 2024 is no number, and "0, 1" no tuple
+    read_classes(classes)  # raises if the class names are wrong
+    # As literals: a folder named 2024 is not a number, and "0, 1" not a tuple.
     values = {"IMAGES": repr(str(called_from(args.images).resolve())), "CLASSES": repr(classes)}
     values["LABELS_FROM_FOLDERS"] = str(args.labels_from_folders)
     return [word for key, value in values.items() for word in (f"DATASET.{key}", value)]
 
 
 def shot_settings(trainer: str, shots: int | None, dataset: str) -> list[str]:
-    """Settings that go with a number of shots: CoOp's epochs.
+    """Return the settings for a number of shots: the shots and CoOp's number of epochs for them.
 
     Raises:
-        UserError: If the trainer uses no labels, or the number makes no sense.
+        UserError: If the trainer takes no number of shots, or the number is below 1.
     """
     if trainer != "CoOp":
         if shots is not None and trainer == "Supervised":
@@ -242,12 +242,12 @@ def shot_settings(trainer: str, shots: int | None, dataset: str) -> list[str]:
 
 
 def trusts(opts: Sequence[str]) -> bool:
-    """Whether the settings ask to read TorchScript archives that are not OpenAI's."""
+    """Return whether the settings allow TorchScript archives that are not OpenAI's."""
     return ("MODEL.BACKBONE.TRUST_JIT", "True") in zip(opts[::2], opts[1::2], strict=False)
 
 
 def output_dir(trainer: str, backbone: str, args: argparse.Namespace) -> str:
-    """A folder for each combination of arguments."""
+    """Return the default output folder, which differs for each combination of arguments."""
     shots = f"_{args.shots or 16}shots" if trainer == "CoOp" else ""
     changes = f"-{hashlib.sha256(repr(args.opts).encode()).hexdigest()[:8]}" if args.opts else ""
     return f"output/{args.dataset}/{trainer}/{slug(backbone)}{shots}/seed{args.seed}{changes}"
@@ -265,7 +265,7 @@ def main(argv: Sequence[str]) -> int:
 
     def work() -> int:
         args = parse(trainer, rest)
-        own_images(args)  # a mistake is to be known before torch is imported, which takes seconds
+        own_images(args)  # finds mistakes before the import of torch, which takes seconds
         if args.images and not called_from(args.images).exists():
             raise UserError(f"--images {args.images}: no such folder; check the path")
         return launch(trainer, args)

@@ -1,4 +1,4 @@
-"""Commands on finished runs, with paths as they are seen from where their script was called."""
+"""Run a command of `coft.cli` on finished runs, with paths relative to the folder where the script was called."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Measure how often the report finds wrong names: `python -m scripts.name_signals DATASET [flags of coft.sh]`.
+"""Measure how often the report detects wrong class names: `python -m scripts.name_signals DATASET [flags of coft.sh]`.
 
-It trains nothing. The classes are those from which CoFT chooses its seeds. Names are made wrong in three ways, a
-quarter of them at a time, 22 at most:
+Nothing is trained: images are labelled as for the choice of CoFT's seeds. Names are made wrong in three ways, a
+quarter of them at a time, at most 22:
 
-- unrelated: another thing's word in the place of the name;
-- neighbour's: a kind of the class whose name is nearest, so that a "deer" goes by "small horse";
-- two kinds: the name is left out, and its images come under other names. The class that takes most of them is wrong.
+- unrelated: the name is replaced by the word for an unrelated object;
+- neighbour's: the name is replaced by a kind of the class with the nearest name: "deer" becomes "small horse";
+- two kinds: the name is removed, and its images get other labels. The class that gets most of them counts as wrong.
 
-What is shown is right, too, where a quarter of the images of a class are of one other class: the class is two kinds. It
-reads labels, for people to look at.
+A flagged class also counts as correctly flagged if a quarter of its images are of one other class: it is a mixture of
+two kinds. The script reads labels, for evaluation only.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ from scripts.launch import parse, train_arguments
 from trainers.config import make_cfg
 from trainers.data import labels_of, unlabeled_data
 
-WORDS = (  # things that no data set here has as a class
+WORDS = (  # objects that are a class of no data set in this project
     *("violin", "pancake", "scissors", "toothbrush", "microscope", "umbrella", "wallet", "teapot", "keyboard"),
     *("necklace", "helmet", "candle", "ladder", "bucket", "pillow", "hammer", "mirror", "carpet", "trumpet"),
     *("saddle", "compass", "blanket"),
 )
-TRIALS = 10  # of each way
-WRONG = 0.25  # share of the names that are wrong at a time
-MIXED = 0.25  # share of images of one other class from which a class is two kinds
+TRIALS = 10  # number of trials of each way
+WRONG = 0.25  # share of the names that are made wrong in a trial
+MIXED = 0.25  # share of images of one other class from which on a class counts as two kinds
 AS_THEY_ARE = "names as they are"
 WAYS = ("unrelated", "neighbour's", "two kinds", AS_THEY_ARE)
 
 
 @dataclass(frozen=True)
 class World:
-    """What names are made wrong in.
+    """Images and class names of a trainer, and the functions that label and score them.
 
     Attributes:
-        names: C class names.
-        text: Their text features. Shape (C, k).
-        encode: Names to text features. Shape (n, k).
-        label: Text features to the label of each image. Shape (N,).
-        signals: Text features and labels to the signals of each class.
-        truth: Right labels. Shape (N,).
+        names: Names of the C classes.
+        text: Text features of the names. Shape (C, k).
+        encode: Function from n names to their text features. Shape (n, k).
+        label: Function from text features to the label of each image. Shape (N,).
+        signals: Function from text features and labels to the signals of each class.
+        truth: True labels. Shape (N,).
     """
 
     names: Sequence[str]
@@ -70,7 +70,7 @@ class World:
 
 
 def world_of(trainer: Any) -> World:
-    """The images and names of a trainer of CoFT."""
+    """Collect the images and names of a CoFT trainer."""
     method, clip = trainer.method, trainer.engine.clip
     features, tau = trainer.engine.clip_features(method.settings.label_views), method.settings.prior_tau
 
@@ -91,12 +91,12 @@ def world_of(trainer: Any) -> World:
 
 @dataclass(frozen=True)
 class Trial:
-    """Names some of which are wrong.
+    """A set of C' class names, some of them wrong, with the classes that the report flags.
 
     Attributes:
-        text: Text features of C' names. Shape (C', k).
+        text: Text features of the names. Shape (C', k).
         wrong: Labels of the wrong names.
-        shown: Labels of the classes that are shown.
+        shown: Labels of the classes that the report flags.
         mixed: Labels of the classes that are two kinds.
     """
 
@@ -107,7 +107,7 @@ class Trial:
 
 
 def trial_of(world: World, way: str, chosen: Sequence[int], rng: np.random.Generator) -> Trial:
-    """Make the names of some classes wrong."""
+    """Make the names of the chosen classes wrong in one of `WAYS`, and find the classes that the report flags."""
     kept, text = np.arange(len(world.names)), world.text.clone()
     if way == "two kinds":
         kept = np.setdiff1d(kept, chosen)
@@ -124,12 +124,12 @@ def trial_of(world: World, way: str, chosen: Sequence[int], rng: np.random.Gener
 
 
 def mixed_classes(labels: np.ndarray, truth: np.ndarray, kept: np.ndarray) -> set[int]:
-    """Labels of the classes of whose images one other class has a quarter or more.
+    """Return the labels of classes in which one other class makes up a quarter of the images or more.
 
     Args:
-        labels: Label of each image, among the names that are left. Shape (N,).
-        truth: Right labels, among all names. Shape (N,).
-        kept: The right label of each name that is left. Shape (C',).
+        labels: Label of each image, an index into the remaining names. Shape (N,).
+        truth: True labels, indices into all names. Shape (N,).
+        kept: True label of each remaining name. Shape (C',).
     """
     mixed = set()
     for label in set(labels.tolist()):
@@ -141,14 +141,14 @@ def mixed_classes(labels: np.ndarray, truth: np.ndarray, kept: np.ndarray) -> se
 
 
 def kinds_of_nearest(world: World, labels: Sequence[int]) -> list[str]:
-    """A kind of the class whose name is nearest, for each of some classes."""
+    """Return, for each of the given classes, the name of a kind of the class with the nearest name."""
     likeness = world.text @ world.text.t()
     likeness.fill_diagonal_(-torch.inf)
     return [f"small {world.names[int(likeness[label].argmax())]}" for label in labels]
 
 
 def count_found(world: World, way: str) -> list[str]:
-    """A row: how many wrong names are found, how much of what is shown is right, and how many right names are shown."""
+    """Return a row of the table: recall and precision of wrong names, and the share of right names that are flagged."""
     rng = np.random.default_rng(0)
     count = len(world.names)
     several = max(1, min(len(WORDS), int(WRONG * count)))
@@ -164,7 +164,7 @@ def count_found(world: World, way: str) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print how often wrong names of a data set are found. Returns the exit code."""
+    """Print how often wrong names of a data set are detected. Returns the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = train_arguments("CoFT", parse("CoFT", [*argv, "--output-dir", folder]))
         world = world_of(build_trainer(make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg)))

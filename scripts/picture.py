@@ -2,8 +2,8 @@
 
 bash scripts/picture.sh output/digits/CoFT/embedded/seed1 [--image FILE] [--columns 10]
 
-It reads labels, for people to look at. Of each kind it shows the first image of each class, then the second, and so on:
-no image is picked by hand.
+Labels are read for the picture only. Each kind (both right, corrected, wrong) shows the first image of each class, then
+the second, and so on: no image is picked by hand.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from coft.core.exit_codes import guarded  # noqa: E402
 from scripts.paths import called_from, shown  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
 
-BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito; symbols repeat what colours say
+BLUE, ORANGE = "#0072B2", "#D55E00"  # palette of Okabe and Ito; symbols repeat the meaning of the colours
 RIGHT, WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"
 ZERO_SHOT = "ZeroshotCLIP2"
 TITLE, ROW, COLUMN = 0.3, 1.4, 0.95  # inches: height of a title and of a row of images, width of a column
 LINE = 0.17  # height of a line of text, as a share of an image
-COLOURS = 128  # colours of the picture
-KINDS = {  # title of each kind, and its most rows of images
+COLOURS = 128  # size of the picture's palette
+KINDS = {  # title of each kind, and its largest number of rows
     "mended": ("Corrected: zero-shot CLIP is wrong, {name} is right", 2),
     "right": ("Both are right", 1),
     "wrong": ("{name} is wrong", 1),
@@ -46,20 +46,20 @@ KINDS = {  # title of each kind, and its most rows of images
 
 
 def build(folder: Path, trainer: str, output: Path) -> Any:
-    """Build a trainer, of this or another kind, with the settings of a run."""
+    """Build a trainer, possibly another one than the run's, with the settings of a run."""
     words = ["--config-file", str(folder / "config.yaml"), "--trainer", trainer, "--output-dir", str(output)]
     return build_trainer(make_cfg(train.make_parser().parse_args(words), trainers.extend_cfg))
 
 
 def predictions(folder: Path) -> tuple[pd.DataFrame, str]:
-    """The predictions of zero-shot CLIP and of a run for the test images.
+    """Predict the test images with zero-shot CLIP and with the model of a run.
 
     Args:
         folder: Output folder of the run.
 
     Returns:
-        A row for each test image: path; class, zero_shot and run (class names); kind (a key of KINDS). And the name of
-        the run's trainer.
+        A row for each test image: path; class, zero_shot and run (class names); kind (a key of KINDS). Also the name
+        of the run's trainer.
 
     Raises:
         UserError: If the folder is not that of a run.
@@ -79,7 +79,7 @@ def predictions(folder: Path) -> tuple[pd.DataFrame, str]:
 
 
 def by_turns(images: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The first `count` images in turns: the first image of each class, then the second of each, and so on."""
+    """Return the first `count` images, taking turns: the first image of each class, then the second, and so on."""
     turn = images.groupby("class").cumcount()
     return images.assign(turn=turn).sort_values(["turn", "class"], kind="stable").head(count)
 
@@ -123,7 +123,7 @@ def draw_picture(path: Path, table: pd.DataFrame, name: str, columns: int) -> Pa
 
 def _draw_image(axes: Any, row: dict[str, str], name: str) -> None:
     image = decode_image(read_bytes(row["path"]), row["path"])
-    axes.imshow(image, interpolation="bicubic")  # as CLIP's own views enlarge it
+    axes.imshow(image, interpolation="bicubic")  # as CLIP's preprocessing resizes it
     axes.set_anchor("N")
     lines = [(f"true: {row['class']}", "black")]
     for predictor, column in (("CLIP", "zero_shot"), (name, "run")):

@@ -1,4 +1,4 @@
-"""All settings, as declared: `python scripts/settings.py [WORD]`, and a page of the site, by a hook of mkdocs."""
+"""List all declared settings: `python scripts/settings.py [WORD]`, and as a page of the site, by a mkdocs hook."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ HEAD = ["| key | default | values | what it does |", "| --- | --- | --- | --- |"
 
 
 def section_of(key: Key) -> str:
-    """The section that a key is listed in: OPTIM, TRAINER.COFT; Root where it is in none."""
+    """Return the section that a key is listed in, such as OPTIM or TRAINER.COFT; Root for a top-level key."""
     parts = key.name.split(".")
     return ".".join(parts[:-1][: 2 if parts[0] == "TRAINER" else 1]) or "Root"
 
 
 def cells(key: Key) -> list[str]:
-    """What is said of a key: name, default, values, meaning."""
+    """Return name, default, allowed values and meaning of a key."""
     return [key.name, repr(list(key.default) if key.is_list else key.default), key.expected, key.help]
 
 
 def row(key: Key) -> str:
-    """A key as a row of a table."""
+    """Format a key as a row of a Markdown table."""
     name, default, *rest = cells(key)
     return f"| {' | '.join([f'`{name}`', f'`{default}`', *rest])} |"
 
 
 def page() -> str:
-    """All settings as a page, a table a section."""
+    """Return all settings as a Markdown page with one table per section."""
     tables = [
         "\n".join([f"## {section}", "", *HEAD, *map(row, keys)])
         for section, keys in itertools.groupby(declared().values(), section_of)
@@ -50,10 +50,10 @@ def page() -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the settings, a line each: name, default, values, meaning.
+    """Print the settings, one per line: name, default, values, meaning. With a word, only lines that contain it.
 
     Raises:
-        UserError: If the word is in no line.
+        UserError: If no line contains the word.
     """
     parser = Parser(prog="scripts/settings.py", description="List the settings of a run and of all trainers.")
     parser.add_argument(
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the page to the site's (called by mkdocs)."""
+    """Add the page of settings to the site; mkdocs calls this hook."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, "settings.md", content=page()))

@@ -1,4 +1,4 @@
-"""Starting several processes of a run by torchrun, and saying in one line how they ended."""
+"""Start a run in several processes with torchrun, and report in one line how they ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from coft.core.errors import UserError
 from coft.core.processes import GOES_ON
 
-MOST_PROCESSES = 16  # without GPUs, where there are not more cores
+MOST_PROCESSES = 16  # limit without GPUs; the number of cores if that is larger
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
 
@@ -24,34 +24,34 @@ def run_several(gpus: int, machines: int, endpoint: str, arguments: Sequence[str
     """Run train.py in several processes, as torchrun does.
 
     Args:
-        gpus: Processes of this machine; each has a GPU, if there are GPUs.
-        machines: All of them start the same command.
-        endpoint: Where they meet, HOST:PORT; not needed for one machine.
-        arguments: Of train.py.
+        gpus: Number of processes on this machine; each has its own GPU, if there are GPUs.
+        machines: Number of machines. The same command is started on each.
+        endpoint: Rendezvous endpoint of the machines, HOST:PORT; not needed for one machine.
+        arguments: Arguments of train.py.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: If so many processes cannot be.
+        UserError: If this number of processes or machines is not possible.
     """
     config = configured(gpus, machines, endpoint)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it says of ends is below
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # failures are reported below
     try:
         elastic_launch(config, sys.executable)(str(TRAIN), *arguments)
     except ChildFailedError as error:
         return ended(error, gpus)
-    except SignalException as error:  # the processes have got it, too, and one of them has said so
+    except SignalException as error:  # the processes have received it, too, and one of them has reported it
         return 128 + int(error.sigval)
     return 0
 
 
 def configured(gpus: int, machines: int, endpoint: str) -> LaunchConfig:
-    """What torchrun needs to know.
+    """Build torchrun's launch config; arguments as for `run_several`.
 
     Raises:
-        UserError: If so many processes cannot be.
+        UserError: If this number of processes or machines is not possible.
     """
     there = torch.cuda.device_count()
     most = there or max(MOST_PROCESSES, os.cpu_count() or 1)
@@ -73,11 +73,11 @@ def configured(gpus: int, machines: int, endpoint: str) -> LaunchConfig:
 
 
 def ended(error: ChildFailedError, gpus: int) -> int:
-    """Say how the run ended, where no process of this machine is left to say it.
+    """Report how a run failed if no process of this machine is left to report it.
 
     Args:
-        error: What torchrun knows.
-        gpus: Processes of this machine.
+        error: Torchrun's error.
+        gpus: Number of processes on this machine.
 
     Returns:
         The exit code.

@@ -1,4 +1,4 @@
-"""What steps, encoding, labelling and predictions cost (`bench.sh`), in a process like that of a run."""
+"""Benchmarks of training steps, encoding, labelling and prediction (`bench.sh`), in processes set up like a run's."""
 
 from coft.core.startup import settle
 
@@ -6,5 +6,5 @@ settle()
 
 
 def integers(text: str) -> list[int]:
-    """Whole numbers with commas between them, as an argument of a command."""
+    """Parse comma-separated integers, as an argparse type."""
     return [int(word) for word in text.split(",") if word]

@@ -1,6 +1,6 @@
-"""What an image or a prompt costs at the full size of OpenAI's CLIPs: operations, and bytes kept for the way back.
+"""Cost of an image or a prompt in OpenAI's CLIPs at full size: FLOPs, and bytes saved for the backward pass.
 
-No weights are needed: they are drawn. The numbers are those of `scripts.comparing.costs`.
+No checkpoint is needed: weights are random. `scripts.comparing.costs` uses the numbers.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from torch.utils.flop_counter import FlopCounterMode
 from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
 
-VISION = {  # resolution, layers, width, patch, width of the features; and of the text tower width, heads
+VISION = {  # width of the features; resolution, layers, width, patch of the image tower; width, heads of the text tower
     "ViT-B/16": (512, 224, 12, 768, 16, 512, 8),
     "ViT-B/32": (512, 224, 12, 768, 32, 512, 8),
     "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 512, 8),
 }
-TOKENS = 8  # of a class name, to the end of text: what differs between prompts
+TOKENS = 8  # tokens of a class name up to the end of text: the part in which prompts differ
 
 
 def made(name: str) -> CLIP:
-    """A CLIP of full size with drawn weights."""
+    """Build a CLIP of full size with random weights."""
     torch.manual_seed(0)
     embed, resolution, layers, width, patch, text_width, heads = VISION[name]
     return CLIP(embed, resolution, layers, width, patch, 77, 49408, text_width, heads, 12).float().eval()
 
 
 def operations(forward: Callable[[], Tensor]) -> float:
-    """Floating-point operations of a forward pass."""
+    """Count the floating-point operations of a forward pass."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         forward()
     return float(counter.get_total_flops())
 
 
 def kept_bytes(forward: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> int:
-    """Bytes that a forward pass in bf16 keeps for the way back, without the parameters themselves."""
+    """Count the bytes that a forward pass in bf16 saves for the backward pass, without the parameters."""
     weights, kept = {p.untyped_storage().data_ptr() for p in parameters}, dict[int, int]()
 
     def keep(tensor: Tensor) -> Tensor:
@@ -52,22 +52,22 @@ def kept_bytes(forward: Callable[[], Tensor], parameters: Sequence[nn.Parameter]
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16):
         result = forward()
-    assert result.requires_grad  # and is alive, with all that it keeps
+    assert result.requires_grad  # keeps the result, and so all saved tensors, alive until here
     return sum(kept.values())
 
 
 def image_costs(clip: CLIP) -> tuple[float, float, float]:
-    """GFLOP of an image, MB kept of it, millions of parameters of the image encoder."""
+    """Return GFLOP per image, MB saved per image, and millions of parameters of the image encoder."""
     few, more = torch.randn(1, 3, 224, 224), torch.randn(3, 3, 224, 224)
     parameters = list(clip.visual.parameters())
-    # what weights in bf16 take is the same for all sizes of batch
+    # The difference cancels the bf16 copies of the weights, which take the same for all batch sizes.
     bytes_ = kept_bytes(lambda: clip.visual(more), parameters) - kept_bytes(lambda: clip.visual(few), parameters)
     count = sum(p.numel() for p in parameters)
     return operations(lambda: clip.visual(few)) / 1e9, bytes_ / 2 / 1e6, count / 1e6
 
 
 def text_costs(clip: CLIP) -> tuple[float, float]:
-    """GFLOP of a prompt's own tokens, MB kept of them."""
+    """Return GFLOP and MB saved per prompt, for its own `TOKENS` tokens."""
     tower = clip.transformer
 
     def through(count: int) -> Tensor:

@@ -1,9 +1,10 @@
-"""How time and memory grow with images, classes and pixels: bash scripts/bench.sh --growth.
+"""Growth of time and memory with images, classes and pixels: bash scripts/bench.sh --growth.
 
-Images and classes: what a run decides of its pool, with simulated features, as `--pool` has it. Classes, too: the
-prompts of `embedded`. Pixels: steps and predictions of `photo`. Each point has a process and a thread of its own.
+Images and classes: all labelling decisions of a run on its pool, with simulated features, as in `--pool`. Classes
+also: the prompts of `embedded`. Pixels: steps and predictions of `photo`. Each point is measured in a new process with
+one thread.
 
-An exponent is the slope in a plot whose axes are both logarithmic, over the upper half of the range: 1 is linear.
+An exponent is the slope in a log-log plot over the upper half of the range: 1 is linear.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ from scripts.paths import called_from, shown
 IMAGES = (1000, 4000, 16000, 64000)
 CLASSES = (10, 32, 100, 320, 1000)
 PIXELS = (64, 96, 128, 160, 192, 224)
-POOL, NAMES = 16000, 100  # images where classes grow, classes where images do
+POOL, NAMES = 16000, 100  # number of images where classes grow, number of classes where images grow
 
 
 class Point(NamedTuple):
-    """What was measured at one size.
+    """Measurement at one size.
 
     Attributes:
-        grows: What grows.
-        work: What was done.
-        size: Images, classes or pixels.
-        seconds: Of the processor.
-        memory: GB of the process's own, at most, beyond what it had before.
+        grows: Quantity that grows: "images", "classes" or "pixels".
+        work: Kind of work.
+        size: Number of images, classes or pixels.
+        seconds: CPU seconds.
+        memory: Peak increase of the process's own memory, in GB.
     """
 
     grows: str
@@ -57,13 +58,13 @@ class Point(NamedTuple):
 
 
 def labelling(images: int, classes: int, width: int = 512) -> None:
-    """Decide everything of a pool."""
+    """Make all labelling decisions of a run on a simulated pool."""
     with tempfile.TemporaryDirectory() as folder:
         pool.decide_all(images, classes, width, pool.World(), Path(folder))
 
 
 def prompts_of(classes: int) -> Callable[[], None]:
-    """Build prompts of so many classes. Returns a pass forward and back through them."""
+    """Build prompts of the given number of classes. Returns a function for one forward and backward pass."""
     names = [f"class {number}" for number in range(classes)]
     prompts = DualPrompts(load_clip("embedded"), names, "a photo of a {}.")
 
@@ -75,7 +76,7 @@ def prompts_of(classes: int) -> Callable[[], None]:
 
 
 def work_of(key: tuple[str, str], size: int) -> Callable[[], None]:
-    """What is measured of one size: a key of `SIZES`, ready to be called."""
+    """Return the function to measure at one size, for a key of `SIZES`."""
     grows, work = key
     if grows == "pixels":
         return dict(photo.encoder_of("photo", size, batch=32).works())[work]
@@ -90,11 +91,11 @@ SIZES: dict[tuple[str, str], Sequence[int]] = {
     ("classes", LABELS): CLASSES,
     ("classes", PROMPTS): CLASSES,
     **{("pixels", name): PIXELS for name in (*photo.STEPS, photo.FORWARD)},
-}  # by what grows, and what is done
+}  # by the quantity that grows and the kind of work
 
 
 def measure(key: tuple[str, str], size: int) -> Point:
-    """Measure in this process."""
+    """Measure one point in this process."""
     torch.set_num_threads(1)
     work = work_of(key, size)
     before, watch, start = pool.own_memory(), pool.MemoryWatch(), time.process_time()
@@ -105,7 +106,7 @@ def measure(key: tuple[str, str], size: int) -> Point:
 
 
 def points(most: int) -> Iterator[Point]:
-    """Measure all, each in a new process."""
+    """Measure all points with at most `most` images, each in a new process."""
     spawn = multiprocessing.get_context("spawn")
     for key, sizes in SIZES.items():
         for size in sizes:
@@ -115,13 +116,13 @@ def points(most: int) -> Iterator[Point]:
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Slope of log value by log size, over the upper half of the sizes."""
+    """Fit the slope of log value over log size, on the upper half of the sizes."""
     upper = slice(len(sizes) // 2 - 1, None)
     return float(np.polyfit(np.log(sizes[upper]), np.log(np.maximum(values[upper], 1e-6)), 1)[0])
 
 
 def table(measured: Sequence[Point]) -> str:
-    """A row for each kind of work: seconds and memory at the least and the most, and their exponents."""
+    """Format a row for each kind of work: seconds and memory at the smallest and largest size, and their exponents."""
     rows = []
     for grows, work in dict.fromkeys((point.grows, point.work) for point in measured):
         line = [point for point in measured if (point.grows, point.work) == (grows, work)]
@@ -135,7 +136,7 @@ def table(measured: Sequence[Point]) -> str:
 
 
 def plot(measured: Sequence[Point], path: Path) -> None:
-    """Draw seconds and memory, a column for images, classes and pixels each."""
+    """Plot seconds and memory, with one column each for images, classes and pixels."""
     import_matplotlib()
     from matplotlib.figure import Figure
 

@@ -1,7 +1,8 @@
-"""What a step of an image encoder costs by part, beside this machine's limits: bash scripts/bench.sh --photo.
+"""Cost of an image encoder's step by kind of operation, against a roofline: bash scripts/bench.sh --photo.
 
-One thread, and seconds of that thread's own, so that other work on the machine counts little. A part can take no less
-than its operations by the fastest matrix product, or its bytes by the fastest copy: the roofline.
+Measured on one thread in CPU seconds of that thread, so that other work on the machine matters little. The roofline is
+the least time of a part: its operations at the speed of the fastest matrix product, or its bytes at that of the fastest
+copy, whichever is longer.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from coft.core.precision import PRECISIONS, faster_precision, step_attention
 from coft.method.peer import trainable_copy
 from scripts.bench.geometry import made
 
-RANDOM = "ViT-B/32"  # its weights are not needed to measure it
-PLACES = {"photo": (128, 224), "embedded": (0,), RANDOM: (224,)}  # pixels of each backbone; 0: its own
+RANDOM = "ViT-B/32"  # measured with random weights
+PLACES = {"photo": (128, 224), "embedded": (0,), RANDOM: (224,)}  # pixels for each backbone; 0: its own resolution
 STEPS, FORWARD = ("Phase II step", "Phase I step"), "prediction"
 DENSE, DEPTHWISE, PRODUCTS, REST = "dense convolutions", "depthwise convolutions", "matrix products", "the rest"
 KINDS = {
@@ -47,10 +48,10 @@ PARTS = (DENSE, DEPTHWISE, PRODUCTS, "norms", "activations", REST)
 
 @dataclass
 class Cost:
-    """What a part of a step costs.
+    """Cost of a part of a step.
 
     Attributes:
-        seconds: That it took.
+        seconds: Measured seconds.
         least: Seconds by the roofline.
     """
 
@@ -60,11 +61,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one thread of this machine can do at most.
+    """Peak performance of one thread of this machine.
 
     Attributes:
-        operations: Floating-point operations a second of a large matrix product, by type.
-        bytes: Read and written a second by a large copy.
+        operations: Floating-point operations per second of a large matrix product, by dtype.
+        bytes: Bytes read and written per second by a large copy.
     """
 
     operations: Mapping[torch.dtype, float]
@@ -72,7 +73,7 @@ class Limits:
 
 
 def fastest(work: Callable[[], object], repeats: int, clock: Callable[[], float] = time.thread_time) -> float:
-    """Least seconds that a piece of work takes, after a first one that does not count."""
+    """Return the least seconds over `repeats` calls, after a warm-up call."""
     seconds = []
     for _ in range(repeats + 1):
         start = clock()
@@ -82,7 +83,7 @@ def fastest(work: Callable[[], object], repeats: int, clock: Callable[[], float]
 
 
 def limits(size: int = 2048, repeats: int = 5) -> Limits:
-    """Measure the limits with square matrices of this size."""
+    """Measure the limits, with square matrices of this size."""
     operations = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(size, size).to(dtype)
@@ -93,10 +94,10 @@ def limits(size: int = 2048, repeats: int = 5) -> Limits:
 
 
 class Meter(TorchDispatchMode):
-    """Times each operation within its context, the way back included.
+    """Dispatch mode that times each operation within its context, the backward pass included.
 
     Args:
-        machine: What its roofline is made of.
+        machine: Limits for the roofline.
     """
 
     def __init__(self, machine: Limits) -> None:
@@ -122,7 +123,7 @@ class Meter(TorchDispatchMode):
 
 
 def operations_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
-    """Floating-point operations; 0 where they are few for the bytes."""
+    """Count floating-point operations; 0 if they are negligible compared with the bytes."""
     if func._overloadpacket is torch.ops.aten.convolution:
         return int(2 * result.numel() * args[1][0].numel())
     if func._overloadpacket is torch.ops.aten.convolution_backward:  # torch counts a depthwise one as if it were dense
@@ -133,7 +134,7 @@ def operations_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], res
 
 
 def kind_of(func: Any, args: Sequence[Any]) -> str:
-    """The part of a step that an operation belongs to."""
+    """Return the part of a step, one of `PARTS`, that an operation belongs to."""
     name = str(func._overloadpacket).removeprefix("aten.")
     if name.startswith("convolution"):
         backward = name.endswith("backward")
@@ -144,12 +145,12 @@ def kind_of(func: Any, args: Sequence[Any]) -> str:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An image encoder, as a run would have it.
+    """An image encoder, set up as in a run.
 
     Attributes:
-        visual: Its weights.
-        images: A batch. Shape (n, 3, pixels, pixels).
-        precision: Of `coft.core.precision`.
+        visual: Image encoder of a CLIP.
+        images: Batch of images. Shape (n, 3, pixels, pixels).
+        precision: Name of a precision, a key of `PRECISIONS`.
     """
 
     visual: Any
@@ -157,7 +158,7 @@ class Encoder:
     precision: str
 
     def works(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """A step of either phase, and a prediction."""
+        """Yield name and function of a step of each phase, and of a prediction."""
         light = light_module(self.visual, "auto", torch.Generator().manual_seed(0))
         trained = (trainable_copy(self.visual), light)
         for name, encoder in zip(STEPS, trained, strict=True):
@@ -186,12 +187,12 @@ class Encoder:
 
 
 def clip_named(backbone: str) -> nn.Module:
-    """A CLIP with its weights, or of random ones."""
+    """Load a CLIP, or build it with random weights if it is `RANDOM`."""
     return made(backbone).requires_grad_(False) if backbone == RANDOM else load_clip(backbone)
 
 
 def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", laid_out: bool = True) -> Encoder:
-    """Build an encoder as a run does, with its first stages frozen and the faster precision."""
+    """Build an encoder as a run does, with frozen first stages and, unless one is given, the faster precision."""
     network = architecture(backbone)
     visual: Any = clip_named(backbone).visual
     freeze_stages(visual, network.frozen_stages)
@@ -203,7 +204,7 @@ def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", laid
 
 
 def parts(backbone: str, pixels: int, batch: int, machine: Limits) -> Iterator[list[Any]]:
-    """Rows of the first table: seconds of each part of each work, and what the roofline would take of them."""
+    """Yield rows of the first table: for each work, seconds by part, and the roofline's share of them."""
     encoder = encoder_of(backbone, pixels, batch)
     for name, work in encoder.works():
         work()
@@ -229,7 +230,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def ways(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
-    """Rows of the second table: the works of `photo` as they are, and each with one thing changed."""
+    """Yield rows of the second table: seconds of the works of `photo`, unchanged and with one thing changed each."""
     build = partial(encoder_of, "photo", pixels, batch)
     yield ["as it is", *_seconds(build(), repeats)]
     yield ["PyTorch's memory and depthwise gradients", *_seconds(build(laid_out=False), repeats)]

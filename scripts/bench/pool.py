@@ -1,7 +1,7 @@
-"""Measures what a run decides of a large pool, apart from encoding: bash scripts/bench.sh --pool.
+"""Measure the labelling decisions of a run on a large pool, without encoding: bash scripts/bench.sh --pool.
 
-Features are simulated: the vector of a class and noise, a function of the index, so a pool of any size can be had.
-Everything else is a run's: engine, CoFT's seeds and labellings, exchange between processes.
+Features are simulated: the vector of a class plus noise, a function of the index, so that a pool can have any size.
+Everything else is the code of a run: engine, CoFT's seeds and labellings, communication between processes.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from scripts.bench import integers
 from scripts.several import configured
 
 NOISE = 1.0
-BATCH = 256  # images that are encoded at a time
+BATCH = 256  # images encoded at a time
 ENCODING = "encoding"
 
 
 class SimulatedImages:
-    """Images that are their own features."""
+    """Simulated pool: the images are their own features."""
 
     batch_size = 32
 
@@ -52,11 +52,11 @@ class SimulatedImages:
         return self.count
 
     def steps(self, images: int) -> int:
-        """Batches that so many images make."""
+        """Return the number of batches for a number of images."""
         return -(-images // self.batch_size)
 
     def plain(self, index: Tensor | None = None, num_views: int = 1, key: Sequence[int | str] = ()) -> Iterator[Tensor]:
-        """Batches of images, shape (n, width, 1, 1)."""
+        """Yield batches of images. Shape (n, width, 1, 1)."""
         chosen = torch.arange(self.count) if index is None else index
         for part in chosen.split(BATCH):
             width = self.text.shape[1]
@@ -64,29 +64,29 @@ class SimulatedImages:
             yield (self.text[part % len(self.text)] + noise)[:, :, None, None]
 
     def batches(self, *args: Any, **few: Any) -> Sequence[Any]:
-        """Nothing is trained."""
+        """Return no training batches: nothing is trained."""
         return ()
 
 
 class Vectors(nn.Module):
-    """Prompts that are vectors of the classes."""
+    """Prompts that consist of a vector for each class."""
 
     def __init__(self, text: Tensor, source: torch.Generator) -> None:
         super().__init__()
         self.positive = nn.Parameter(text + 0.01 * torch.randn(text.shape, generator=source))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Unit vectors, the negative ones opposite the positive ones."""
+        """Return unit vectors, shape (C, width) each; the negative ones are opposite to the positive ones."""
         positive = F.normalize(self.positive, dim=1)
         return positive, -positive
 
 
 class SimulatedClip:
-    """A CLIP whose image encoder takes images as they are.
+    """CLIP whose image encoder only flattens the images.
 
     Args:
         text: Unit vectors of the classes. Shape (C, width).
-        folder: Where features are kept.
+        folder: Folder of the feature cache.
     """
 
     def __init__(self, text: Tensor, folder: Path) -> None:
@@ -95,32 +95,32 @@ class SimulatedClip:
         self.scale, self.classnames = 100.0, range(len(text))
 
     def member(self, number: int) -> SimulatedClip:
-        """It is one checkpoint."""
+        """Return itself: it has a single member."""
         return self
 
     def encode(self, images: Tensor) -> Tensor:
-        """Unit-length features."""
+        """Return unit-length features."""
         return F.normalize(self.visual(images), dim=1)
 
     def cached_features(self, images: Any, num_views: int, key: Any, compute: Callable[[], Tensor]) -> Tensor:
-        """Features on disk, as a run keeps them."""
+        """Return features from the cache on disk, as in a run."""
         return cached(compute, self.folder, "clip", shape=(len(images), self.text.shape[1]))
 
     def zero_shot_text(self) -> Tensor:
-        """Vectors of the classes."""
+        """Return the vectors of the classes."""
         return self.text
 
     def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> nn.Module:
-        """Other vectors for each peer."""
+        """Return slightly different vectors for each peer."""
         return Vectors(self.text, source)
 
     def light_module(self, name: str, source: torch.Generator) -> nn.Module:
-        """Nothing that trains."""
+        """Return a module without parameters."""
         return nn.Flatten()
 
 
 class Clock:
-    """Seconds of steps by name, each without those of the steps within it."""
+    """Timer of named steps; the time of a nested step counts for the inner step only."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -129,7 +129,7 @@ class Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step."""
+        """Context that is timed as a step."""
         self._lap()
         self._running.append(name)
         try:
@@ -139,7 +139,7 @@ class Clock:
             self._running.pop()
 
     def watch(self, methods_of: object, names: Sequence[str], step: str) -> None:
-        """Count methods of an object as a step."""
+        """Wrap methods of an object so that they are timed as a step."""
         for name in names:
             setattr(methods_of, name, self._timed(getattr(methods_of, name), step))
 
@@ -158,35 +158,35 @@ class Clock:
 
 
 class MemoryWatch(threading.Thread):
-    """Looks ten times a second how much memory is the process's own; `most` is the most, in GB."""
+    """Thread that samples the process's own memory ten times per second; `most` is the peak in GB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.most, self.over = 0.0, threading.Event()
 
     def run(self) -> None:
-        """Look."""
+        """Sample until `end` is called."""
         while not self.over.wait(0.1):
             self.most = max(self.most, own_memory())
 
     def end(self) -> float:
-        """Stop looking."""
+        """Stop sampling. Returns the peak in GB."""
         self.over.set()
         self.join()
         return self.most
 
 
 def own_memory() -> float:
-    """GB of memory that are this process's own: pages of mapped files, which the system may take back, do not count."""
+    """Return the anonymous resident memory of this process in GB; pages of mapped files, reclaimable, do not count."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return float(status.partition("RssAnon:")[2].split()[0]) / 1e6
 
 
 def decide_all(images: int, classes: int, width: int, world: World, folder: Path) -> dict[str, float]:
-    """Make the decisions of a run: seeds, the labels of two epochs, and negative vectors.
+    """Make the labelling decisions of a run: seeds, the labels of two epochs, and negative vectors.
 
     Returns:
-        Seconds of each step.
+        Seconds by step.
     """
     text = F.normalize(torch.randn(classes, width, generator=generator("text")), dim=1)
     pool: Any = SimulatedImages(images, text)
@@ -212,10 +212,10 @@ def decide_all(images: int, classes: int, width: int, world: World, folder: Path
 
 
 def measure(images: int, classes: int, width: int, folder: str) -> dict[str, float]:
-    """Measure in this process, beside the others.
+    """Measure in this process, one of several.
 
     Returns:
-        Seconds of each step, their sum without encoding, and the most memory of the process's own.
+        Seconds by step, their sum without encoding, and the peak increase of the process's own memory.
     """
     torch.set_num_threads(1)
     world = processes.join()
@@ -229,10 +229,10 @@ def measure(images: int, classes: int, width: int, folder: str) -> dict[str, flo
 
 
 def measure_each(counts: Sequence[int], size: int, classes: int, width: int) -> Iterator[dict[str, float]]:
-    """Measure pools of several sizes, each in processes of its own.
+    """Measure pools of several sizes, each in `size` new processes.
 
     Yields:
-        Of the first process; with the most memory of another one.
+        Numbers of rank 0, and the largest memory of another rank.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for count in counts:
@@ -243,7 +243,7 @@ def measure_each(counts: Sequence[int], size: int, classes: int, width: int) -> 
 
 
 def table(columns: Mapping[int, Mapping[str, float]]) -> str:
-    """Numbers by the number of images."""
+    """Format the numbers as a table with one column per number of images."""
     names = next(iter(columns.values()))
     rows = [[name, *(f"{column[name]:.2f}" for column in columns.values())] for name in names]
     headers = ["seconds", *(f"{count:,} images" for count in columns)]

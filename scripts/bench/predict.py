@@ -1,7 +1,7 @@
-"""How fast a finished model predicts, beside its bare encoders: bash scripts/bench.sh --predict RUN FOLDER.
+"""Prediction speed of a finished model, compared with its bare encoders: bash scripts/bench.sh --predict RUN FOLDER.
 
-By turns: batches, as `predict.sh` has them, and one image at a time. With onnxruntime also as it is exported to ONNX;
-an export to open_clip is one of the bare encoders.
+Measured for batches of the size that `predict.sh` uses, and for one image at a time. With onnxruntime also for the
+model exported to ONNX; an export to open_clip is one of the bare encoders.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from coft.inference.stream import BATCH, predict_all
 from scripts.paths import called_from
 
 ALONE, FILES, ONNX = "bare encoders", "files", "ONNX"
-SINGLE = 10  # times fewer images where they come one at a time
+SINGLE = 10  # factor by which the number of images is smaller for one image at a time
 
 
 @dataclass(frozen=True)
 class Ways:
-    """What is measured: each takes a number of images and the size of a batch, and says how many it predicted.
+    """Ways of predicting. Each is a function of a number of images and a batch size that returns the number predicted.
 
-    Args:
-        model: The model.
-        folder: Images.
+    Attributes:
+        model: Model of a finished run.
+        folder: Folder of images.
         onnx: Folder with the model in ONNX; None without onnxruntime.
     """
 
@@ -48,7 +48,7 @@ class Ways:
     onnx: Path | None
 
     def all(self) -> dict[str, Callable[[int, int], int]]:
-        """The ways by name."""
+        """Return the ways by name."""
         ways = {ALONE: self._on_noise(self.model.features), FILES: self._files}
         return ways | ({ONNX: self._on_noise(runner(self.onnx / FILE))} if self.onnx else {})
 
@@ -68,14 +68,14 @@ class Ways:
 
 
 def seconds_of(work: Callable[[], int]) -> tuple[float, float]:
-    """Seconds an image: by the clock, and of the processor, which other programs on the machine change less."""
+    """Return wall-clock seconds and CPU seconds per image; other programs on the machine affect the latter less."""
     clock, processor = time.perf_counter(), time.process_time()
     done = work()
     return (time.perf_counter() - clock) / done, (time.process_time() - processor) / done
 
 
 def rows(model: AdaptedModel, ways: Ways, images: int, rounds: int) -> list[list[object]]:
-    """Rows of the table: images at a time, way, seconds an image, and how many times those of the bare encoders."""
+    """Return rows of the table: batch size, way, milliseconds per image, and their ratio to the bare encoders."""
     table: list[list[object]] = []
     for size, count in ((BATCH[model.device.type], images), (1, max(1, images // SINGLE))):
         named = {name: lambda way=way, count=count, size=size: way(count, size) for name, way in ways.all().items()}

@@ -1,7 +1,8 @@
-"""Measures how several processes share the work: bash scripts/bench.sh --scaling.
+"""Measure how training and encoding scale with the number of processes: bash scripts/bench.sh --scaling.
 
-A step of Phase II of one model, with gradients added up over the processes, and encoding. Each process has a GPU, or on
-a CPU one thread. "One batch" is the batch of a run, which the processes share; "a batch each" is as much for each.
+Measured are a Phase II step of one model, with gradients summed over the processes, and encoding. Each process has a
+GPU or, on a CPU, one thread. "One batch" is a run's batch, split over the processes (strong scaling); "a batch each" is
+a batch for each process (weak scaling).
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from scripts.bench import integers
 from scripts.several import configured
 
 CLASSES = 100
-WARM = 2  # steps that are not timed
+WARM = 2  # warm-up steps, not timed
 
 
 def seconds_of(work: Callable[[], Any], world: World, steps: int) -> tuple[float, float]:
-    """Seconds of a step, the mean over some, and those of them in which this process waited for others."""
+    """Return the mean seconds per step, and how many of them this process waited for others."""
     for _ in range(WARM):
         work()
     world.barrier()
@@ -46,11 +47,10 @@ def seconds_of(work: Callable[[], Any], world: World, steps: int) -> tuple[float
 
 
 def measured(backbone: str, batch: int, steps: int, bf16: bool) -> list[list[float]]:
-    """Measure in this process, beside the others.
+    """Measure in this process, one of several.
 
     Returns:
-        Images of the whole batch, seconds, and seconds of waiting: of a step of one batch, of one of a batch each, and
-        of encoding a batch each.
+        Rows of images in the whole batch, seconds, and seconds of waiting; one row for each entry of `WORK`.
     """
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
@@ -94,7 +94,7 @@ WORK = ("step, one batch", "step, a batch each", "encoding, a batch each")
 
 
 def table(by_size: dict[int, list[list[float]]]) -> str:
-    """Images a second and efficiency by number of processes; that of the smallest is 1."""
+    """Format images per second and efficiency by number of processes; the efficiency of the smallest number is 1."""
     first = min(by_size)
     rows = []
     for place, name in enumerate(WORK):

@@ -1,6 +1,6 @@
-"""What one encoder costs in the place of both peers: python -m scripts.bench.single RUN [RUN ...].
+"""Loss of accuracy if one encoder replaces both peers: python -m scripts.bench.single RUN [RUN ...].
 
-Runs need test images whose class is known. Labels are read for the table alone.
+Runs need test images with known classes. Labels are read for the table only.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from coft.inference.stream import read_ahead
 from scripts.paths import called_from
 
 SINGLE = (AVERAGE, "a", "b")
-Z = 1.96  # of a 95 % interval
+Z = 1.96  # normal quantile of a 95 % interval
 
 
 class Loss(NamedTuple):
-    """How many images fewer are right by one model than by another.
+    """Number of images by which a model is worse than a reference model, with a 95 % interval.
 
     Attributes:
-        images: Right by the other alone, less right by the one alone.
-        of: Images.
-        low: Of the 95 % interval, in points of accuracy.
-        high: Likewise.
+        images: Images that only the reference has right, minus images that only the model has right.
+        of: Number of all images.
+        low: Lower end of the 95 % interval, in points of accuracy.
+        high: Upper end of the 95 % interval, in points of accuracy.
     """
 
     images: int
@@ -50,12 +50,12 @@ class Loss(NamedTuple):
 
 
 def loss(lost: int, won: int, count: int) -> Loss:
-    """A loss with its interval for pairs: Agresti and Min's, which adds half an image to each cell.
+    """Compute a loss with Agresti and Min's interval for matched pairs, which adds half an image to each cell.
 
     Args:
-        lost: Images that the other model alone has right.
-        won: Images that the one model alone has right.
-        count: All images.
+        lost: Number of images that only the reference has right.
+        won: Number of images that only the model has right.
+        count: Number of all images.
     """
     more, total = lost - won, count + 2
     spread = Z * math.sqrt(lost + won + 1 - more**2 / total) / total
@@ -64,7 +64,7 @@ def loss(lost: int, won: int, count: int) -> Loss:
 
 @torch.no_grad()
 def classes_by(model: AdaptedModel, sources: list[Source]) -> dict[str, Tensor]:
-    """Classes of images by both peers, as the run's model has them, and by each single encoder. Shape (n,) each.
+    """Predict classes with both peers, as the run's model does, and with each single encoder. Shape (n,) each.
 
     Raises:
         UserError: If an image cannot be read.
@@ -80,7 +80,11 @@ def classes_by(model: AdaptedModel, sources: list[Source]) -> dict[str, Tensor]:
 
 
 def batches_of(model: AdaptedModel, sources: list[Source]) -> Iterator[Tensor]:
-    """Images as the encoders read them, shape (n, 3, size, size), some at a time."""
+    """Yield batches of preprocessed images. Shape (n, 3, size, size).
+
+    Raises:
+        UserError: If an image cannot be read.
+    """
     read = read_ahead(model, sources, 2 * SIZE)
     while some := list(islice(read, SIZE)):
         views = [view for _, view in some if isinstance(view, Tensor)]
@@ -91,7 +95,7 @@ def batches_of(model: AdaptedModel, sources: list[Source]) -> Iterator[Tensor]:
 
 
 def row_of(run: Path) -> tuple[list[str], tuple[int, int, int]]:
-    """A line of the table, and what the chosen encoder lost and won on how many images."""
+    """Return a row of the table, and the images that the chosen encoder lost, won, and was tested on."""
     folder = find_model(run)
     model = load(folder, precision="fp32")
     labelled = tested_in(folder, model.classes)
@@ -111,12 +115,12 @@ def row_of(run: Path) -> tuple[list[str], tuple[int, int, int]]:
 
 
 def percent(hits: Tensor) -> str:
-    """A share, in percent."""
+    """Format the share of hits in percent."""
     return f"{100 * float(hits.double().mean()):.1f}"
 
 
 def shown(loss: Loss) -> str:
-    """A loss, in words."""
+    """Format a loss."""
     return f"{loss.images:+d} of {loss.of:,}: {100 * loss.images / loss.of:+.2f} [{loss.low:+.2f}, {loss.high:+.2f}]"
 
 

@@ -1,1 +1,1 @@
-"""Many runs as one command: planned, run, resumed, reused, and tabulated (`compare.sh`, `ablate.sh`, `table.sh`)."""
+"""Many runs with one command: planned, run, resumed, reused and tabulated (`compare.sh`, `ablate.sh`, `table.sh`)."""

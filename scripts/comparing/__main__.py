@@ -1,4 +1,4 @@
-"""Runs a command of `commands.py` by its name: python -m scripts.comparing compare|table|ablate|results."""
+"""Run a command of `commands.py` by name: python -m scripts.comparing compare|table|ablate|results."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Benchmarks: units and rows of configs/benchmark.yaml and configs/paper.yaml, their runs, and what they came to."""
+"""Benchmarks: units and rows of configs/benchmark.yaml and configs/paper.yaml, their runs, and the results of these."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROW = Record(
     {"settings": SETTINGS, "shots": whole(1), "version": whole(1)},
 )
 COUNTS = {"classes": whole(2), "train": whole(1), "val": whole(0), "test": whole(1)}
-FORM = Record(  # of configs/paper.yaml, and of a file in its place
+FORM = Record(  # schema of configs/paper.yaml, and of a file given instead
     {
         "sets": mapping(Record({"title": Text(200), **COUNTS}), 1000),
         "methods": List(
@@ -47,9 +47,9 @@ FORM = Record(  # of configs/paper.yaml, and of a file in its place
     },
     {"settings": SETTINGS},
 )
-ANY = 0  # seed of a method that draws nothing
-Entry = Mapping[str, Any]  # of the file
-BySeed = dict[int, Any]  # what a method has right with each seed, shape (images,)
+ANY = 0  # seed of a deterministic method
+Entry = Mapping[str, Any]  # an entry of the file
+BySeed = dict[int, Any]  # by seed: whether a method is right on each test image, shape (images,)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Unit:
         backbone: Name of the checkpoint.
         dataset: Name of the data set's config.
         role: development, confirmation, control or spent.
-        settings: Keys and values of its runs.
+        settings: Keys and values of settings for its runs.
     """
 
     backbone: str
@@ -70,7 +70,7 @@ class Unit:
 
     @property
     def title(self) -> str:
-        """In a few words."""
+        """Short title for tables."""
         settings = dict(self.settings)
         count, pool, ratio = (settings.get(f"DATASET.{key}", "1") for key in ("NUM_UNLABELED", "POOL", "RATIO"))
         parts = [self.dataset, self.backbone, *([f"{count} images"] if int(count) > 2000 else [])]
@@ -82,16 +82,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Units and rows.
+    """Units and rows of a benchmark.
 
     Attributes:
-        units: Checkpoints with data sets.
-        methods: Rows.
-        seeds: Of all runs.
-        bars: What was hoped for, as configs/benchmark.yaml has it.
-        derived: Rows that follow from others, as configs/benchmark.yaml has them.
-        sets: Data sets of a table like the paper's.
-        published: Figures to stand in it.
+        units: Pairs of checkpoint and data set.
+        methods: Rows of the tables.
+        seeds: Seeds of the runs.
+        bars: Targets, the entries `bars` of configs/benchmark.yaml.
+        derived: Rows derived from others, the entries `derived` of configs/benchmark.yaml.
+        sets: Data sets of a table like the paper's, by name; empty for other benchmarks.
+        published: Published figures for that table.
     """
 
     units: Sequence[Unit]
@@ -107,7 +107,8 @@ def read_benchmark(form: str) -> Benchmark:
     """Read the benchmark.
 
     Args:
-        form: "full", "small", a role, for its units alone, "paper", or a file like that of the paper's table.
+        form: "full"; "small"; a role, for the units with that role only; "paper"; or the path of a file in the format
+            of configs/paper.yaml.
 
     Raises:
         UserError: If there is no such form.
@@ -132,14 +133,14 @@ def _method(row: Entry) -> Method:
 
 
 def _like_the_paper(path: Path, rows: Sequence[Method]) -> Benchmark:
-    """All data sets with all backbones of a file.
+    """Read a benchmark of all data sets with all backbones of a file.
 
     Args:
-        path: The file.
-        rows: Those that it may name.
+        path: Path of the file.
+        rows: Rows that it may refer to by name.
 
     Raises:
-        UserError: If the file cannot be read, or is not as configs/paper.yaml is.
+        UserError: If the file cannot be read, or has another format than configs/paper.yaml.
     """
     by_name = {method.name: method for method in rows}
     try:
@@ -158,12 +159,12 @@ def _like_the_paper(path: Path, rows: Sequence[Method]) -> Benchmark:
 
 
 def chosen(benchmark: Benchmark, sets: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> Benchmark:
-    """A benchmark of some data sets, backbones and seeds alone; where none is named, of all that it has.
+    """Restrict a benchmark to some data sets, backbones and seeds; an empty sequence stands for all of them.
 
-    Backbones that it does not have are taken with all of its data sets.
+    Backbones that the benchmark does not have are run on all of its data sets.
 
     Raises:
-        UserError: If it has no such data set, or is none to choose backbones for.
+        UserError: If it has no such data set, or its data sets and backbones cannot be chosen.
     """
     if (sets or backbones) and not benchmark.sets:
         raise UserError(f"{'--sets' if sets else '--backbone'} is for --benchmark paper; leave it out")
@@ -179,7 +180,7 @@ def chosen(benchmark: Benchmark, sets: Sequence[str], backbones: Sequence[str], 
 
 
 def _small(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Method]) -> Benchmark:
-    """The small form: the first unit of each name, with settings of its own."""
+    """Build the small form: the first unit of each name, with additional settings."""
     first = {f"{unit.backbone} {unit.dataset}": unit for unit in reversed(units)}
     chosen = [
         replace(unit, settings=pairs_of({**dict(unit.settings), **small["settings"]}))
@@ -190,12 +191,12 @@ def _small(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Me
 
 
 def runs_on(method: Method, backbone: str) -> bool:
-    """Whether a row is there for a backbone: for two checkpoints, where the trainer takes two."""
+    """Return whether a row applies to a backbone: one of two checkpoints needs a trainer that takes two."""
     return len(member_names(backbone)) == 1 or TRAINER_REGISTRY.get(method.trainer).spec.two_checkpoints
 
 
 def plan_units(benchmark: Benchmark, data: str, output: Path) -> dict[Unit, list[Run]]:
-    """Plan the runs of all units. What draws nothing has the first seed, whichever the others have."""
+    """Plan the runs of all units. Deterministic methods are run with the first of `SEEDS`, whatever the others have."""
     runs = {}
     drawing, fixed = ([m for m in benchmark.methods if m.seeded == seeded] for seeded in (True, False))
     for unit in benchmark.units:
@@ -206,10 +207,10 @@ def plan_units(benchmark: Benchmark, data: str, output: Path) -> dict[Unit, list
 
 
 def listed_results(planned: Mapping[Unit, Sequence[Run]], path: Path | None) -> dict[Run, Result]:
-    """Results of planned runs that a list has.
+    """Return the results of planned runs that a list of results has.
 
     Raises:
-        UserError: If those of a unit are not of the same test images.
+        UserError: If results of a unit have different numbers of test images.
     """
     listed, results = read_list(path) if path else {}, dict[Run, Result]()
     for unit, runs in planned.items():
@@ -227,15 +228,15 @@ def listed_results(planned: Mapping[Unit, Sequence[Run]], path: Path | None) -> 
 
 @dataclass(frozen=True)
 class Rows:
-    """What the finished runs of a unit have come to.
+    """Results of the finished runs of a unit.
 
     Attributes:
         methods: All rows in the order of the benchmark, finished or not.
-        right: By method.
-        seconds: By method, of each seed.
+        right: Whether each test image is predicted correctly, by method and seed.
+        seconds: Seconds by method and seed.
         scores: AUROCs of CoFT's first and last labels, by time and score; means over seeds.
         shares: Percent of CoFT's labels that are right, and mean p_clean, by time; means over seeds.
-        calibration: By method: "accuracy" on test images, and what `Result.calibration` has; means over seeds.
+        calibration: By method: "accuracy" on test images, and the entries of `Result.calibration`; means over seeds.
     """
 
     methods: Sequence[str]
@@ -249,7 +250,7 @@ class Rows:
 def rows_of(
     planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result], derived: Sequence[Entry] = ()
 ) -> dict[Unit, Rows]:
-    """Rows of all units that have a finished run; of `derived` those that differ somewhere from their source."""
+    """Return the rows of units with a finished run, and of `derived` those that differ anywhere from their source."""
     rows = {unit: read_rows(runs, results) for unit, runs in planned.items()}
     places = {(unit.dataset, name) for unit, of_unit in rows.items() for name in of_unit.right}
     derived = [row for row in derived if any((place, row["from"]) in places for place in row["where"])]
@@ -257,7 +258,7 @@ def rows_of(
 
 
 def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
-    """Sort the results of a unit by method. Methods without a finished run lack."""
+    """Group the results of a unit by method. Methods without a finished run are left out."""
     right: dict[str, BySeed] = {}
     seconds: dict[str, dict[int, float]] = {}
     scores: list[Mapping[tuple[str, str], float]] = []
@@ -290,12 +291,13 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
 
 
 def with_derived(unit: Unit, rows: Rows, derived: Sequence[Entry]) -> Rows:
-    """Rows of a unit's runs and those that follow, each after the row it is made from.
+    """Add derived rows to the rows of a unit's runs, each after its source row.
 
     Args:
         unit: The unit.
-        rows: Of its runs.
-        derived: Rows with the results of `from`, but on the data sets `where` with those of `instead`.
+        rows: Rows of its runs.
+        derived: Rows that have the results of the row `from`, except on the data sets `where`, on which they have those
+            of the row `instead`.
     """
     for row in derived:
         name, source = row["name"], row["from"]
@@ -310,7 +312,11 @@ def with_derived(unit: Unit, rows: Rows, derived: Sequence[Entry]) -> Rows:
 
 
 def paired(*methods: BySeed) -> tuple[Right, ...] | None:
-    """What methods have right with the seeds that they share; one that draws nothing goes with all."""
+    """Pair methods by their common seeds; a deterministic method is paired with all seeds.
+
+    Returns:
+        For each method whether it is right, shape (seeds, images); None if there is no common seed.
+    """
     drawing = [right.keys() for right in methods if ANY not in right]
     seeds = sorted(set.intersection(*map(set, drawing))) if drawing else [ANY]
     return tuple(np.stack([right[ANY if ANY in right else s] for s in seeds]) for right in methods) if seeds else None

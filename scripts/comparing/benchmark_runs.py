@@ -1,4 +1,4 @@
-"""compare.sh --benchmark: says what is missing and what it takes, runs what is not known, writes the tables."""
+"""compare.sh --benchmark: report what is missing and its cost, do the runs without a result, write the tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Planned = Mapping[Unit, Sequence[Run]]
 
 
 def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str) -> int:
-    """Run what a form of the benchmark lacks, add it to the list, write the tables. Returns the exit code."""
+    """Do the missing runs of a benchmark, add them to the list, and write the tables. Returns the exit code."""
     benchmark = read_benchmark(args.benchmark)
     benchmark = chosen(benchmark, args.sets, list(filter(None, args.backbone)), args.seeds or [])
     choose_devices(args, every=bool(benchmark.sets))
@@ -80,7 +80,7 @@ def publish(
     called: str,
     remarks: Sequence[str],
 ) -> str:
-    """Write all tables. Returns what is printed: the tables, and the names of the files."""
+    """Write all tables. Returns the text to print: the tables, and the names of the files."""
     rows = rows_of(planned, results, benchmark.derived)
     path = args.output / "benchmark" / f"{Path(args.benchmark).stem}.md"
     if benchmark.sets:
@@ -92,7 +92,7 @@ def publish(
 
 
 def of_commits(results: Mapping[Run, Result]) -> list[str]:
-    """A line if results are of other commits than this one, which may have changed what they are of."""
+    """Return a warning line if results are of other commits than this one, whose code may differ."""
     here = versions("none").get("commit", "")
     others = Counter(result.commit for result in results.values() if result.commit and here)
     others.pop(here, None)
@@ -109,7 +109,7 @@ def of_commits(results: Mapping[Run, Result]) -> list[str]:
 
 
 class Costs:
-    """What runs are expected to take, where it is known."""
+    """Estimated costs of runs, for backbones and data sets of known size."""
 
     def __init__(self, benchmark: Benchmark, planned: Planned) -> None:
         self.facts = {
@@ -123,11 +123,11 @@ class Costs:
         return model(run, self.facts[run]) if run in self.facts else unknown
 
     def hours(self, run: Run) -> float:
-        """Hours of a GPU; a second where nothing is known."""
+        """Return the estimated GPU hours; one second if the size is unknown."""
         return self._of(run, hours, 1 / 3600)
 
     def gigabytes(self, run: Run) -> float:
-        """Memory of a GPU; 0 where nothing is known."""
+        """Return the estimated peak GPU memory in GB; 0 if the size is unknown."""
         return self._of(run, gigabytes, 0.0)
 
 
@@ -139,7 +139,7 @@ def say_before(
     costs: Costs,
     args: argparse.Namespace,
 ) -> None:
-    """Say how many runs are left, what is missing, and what GPU hours and memory the rest takes."""
+    """Print how many runs are left, what is missing, and the GPU hours and memory of the rest."""
     say = partial(print, file=sys.stderr)
     total = sum(map(len, planned.values()))
     number, parts = args.part
@@ -160,12 +160,12 @@ def say_before(
 
 
 def lines_of(lacks: Mapping[Unit, Sequence[str]]) -> list[str]:
-    """What is missing, each once."""
+    """Return the lines about what is missing, without duplicates."""
     return list(dict.fromkeys(line for lines in lacks.values() for line in lines))
 
 
 def cost_table(planned: Planned, estimated: Collection[Run], costs: Costs) -> str:
-    """Runs, GPU hours and memory: a row a unit."""
+    """Format runs, GPU hours and memory as a table with one row per unit."""
     rows = []
     for unit, runs in planned.items():
         of_unit = [run for run in runs if run in estimated]

@@ -12,10 +12,10 @@ from .list import P_CLEAN
 from .statistics import Right, Units, errors, interval, resampled
 from .tables import MISSING, markdown
 
-COUNTED = ("development", "confirmation")  # roles that means are over
+COUNTED = ("development", "confirmation")  # roles whose units count in means
 MEANS = {role: (role,) for role in COUNTED} | {"both": COUNTED}
 OURS = "CoFT"
-REFERENCES = (  # of ratios of errors
+REFERENCES = (  # reference methods of error ratios
     *("zero-shot", "label propagation", "UPL", "self-training", "self-training, equal steps"),
     "self-training, equal steps, CoFT's first labels",
     *("CoFT, filter: none", "CoFT, filter: own", "CoFT, filter: min-softmax", "CoFT", "CoOp, 16 labels a class"),
@@ -27,18 +27,18 @@ CALIBRATION = {
     "unsure": "set aside below .5",
     "caught": "of the wrong ones",
 }
-CLOSE = 5  # points by which a share that is believed may miss what is right
+CLOSE = 5  # points by which an estimated share may differ from the true one
 Table = Mapping[Unit, Rows]
 
 
 def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: Sequence[str] = ()) -> str:
-    """All tables, as Markdown, of the units that CoFT has a result of, if there is one.
+    """Format all tables as Markdown, for the units with a result of CoFT, or for all units if there is none.
 
     Args:
-        units: Rows of each unit.
-        called: The command.
-        bars: What was hoped for.
-        notes: Remarks at the end.
+        units: Rows by unit.
+        called: Command line that makes the tables.
+        bars: Targets, as in `Benchmark`.
+        notes: Remarks for the end.
     """
     units = {unit: rows for unit, rows in units.items() if OURS in rows.right} or units
     tables = [bar_table(units, bars), accuracy_table(units), mean_table(units)]
@@ -48,7 +48,7 @@ def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: S
 
 
 def _methods(units: Table) -> list[str]:
-    """Rows that a unit has, in the order of the benchmark."""
+    """Return the methods with a result on any unit, in the order of the benchmark."""
     finished = {name for rows in units.values() for name in rows.right}
     return [
         name for name in dict.fromkeys(name for rows in units.values() for name in rows.methods) if name in finished
@@ -64,7 +64,7 @@ def _in_roles(units: Table, roles: Sequence[str]) -> dict[Unit, Rows]:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Errors of a method by those of another, with the interval, and how many seeds or units it is of."""
+    """Ratio of the error rates of two methods, with its 95 % interval, and the number of seeds or units."""
 
     mean: float
     low: float
@@ -104,9 +104,9 @@ def _cell(ratio: Ratio | None) -> str:
 
 
 def bar_table(units: Table, bars: Sequence[Entry]) -> str:
-    """Whether bars are met, by units of each role and of both; the number of units is in brackets.
+    """Format error ratios and their targets, for the units of each role and of both; number of units in brackets.
 
-    There is a verdict where each role has a mean.
+    There is a verdict if each role has a mean.
     """
     rows = []
     for bar in bars:
@@ -120,7 +120,7 @@ def bar_table(units: Table, bars: Sequence[Entry]) -> str:
 
 
 def verdict(ratio: Ratio, bar: float) -> str:
-    """Whether a ratio is at most a bar, with an interval below 1."""
+    """Say whether a ratio is at most its target, with an interval below 1."""
     missed = ratio.mean - bar
     if missed >= 0.005:
         return f"missed by {missed:.2f}"
@@ -130,7 +130,7 @@ def verdict(ratio: Ratio, bar: float) -> str:
 
 
 def mean_table(units: Table) -> str:
-    """Errors by those of references, on the mean over units that count and have both, whose number is in brackets."""
+    """Format error ratios to reference methods: means over the counted units with both, their number in brackets."""
     counted = _in_roles(units, COUNTED)
     names = _methods(counted)
     references = [name for name in REFERENCES if name in names]
@@ -141,9 +141,9 @@ def mean_table(units: Table) -> str:
 
 
 def ratio_table(units: Table, name: str) -> str:
-    """Errors of a method by those of references: a row a unit, with seeds in brackets, and means; a column a reference.
+    """Format a method's error ratios to reference methods, one per column: a row per unit, then means over units.
 
-    Means have the number of units in brackets.
+    Numbers in brackets are seeds for units, and units for means.
     """
     units = {unit: rows for unit, rows in units.items() if name in rows.right}
     references = [other for other in REFERENCES if any(_pair(rows, name, other) for rows in units.values())]
@@ -163,7 +163,7 @@ def ratio_table(units: Table, name: str) -> str:
 
 
 def accuracy_table(units: Table) -> str:
-    """Accuracies with intervals, and in brackets the number of seeds: a row a unit, a column a method."""
+    """Format accuracies with intervals and the number of seeds in brackets: a row per unit, a column per method."""
     names = _methods(units)
     table = [
         [f"{unit.title} ({unit.role})", *(_accuracy(rows.right.get(name)) for name in names)]
@@ -181,9 +181,9 @@ def _accuracy(right: BySeed | None) -> str:
 
 
 def score_table(units: Table) -> str:
-    """How well scores rank CoFT's first and last labels of the pool: a row a unit; and how often p_clean is best.
+    """Format AUROCs of scores on CoFT's first and last labels of the pool: a row per unit, then how often p_clean wins.
 
-    The last row counts the units where it is above all other scores at both times.
+    The last row counts the units where p_clean is above all other scores at both times.
     """
     scores = {unit: rows.scores for unit, rows in units.items() if rows.scores}
     places = list(dict.fromkeys(place for of_unit in scores.values() for place in of_unit))
@@ -206,9 +206,9 @@ def score_table(units: Table) -> str:
 
 
 def share_table(units: Table) -> str:
-    """How many of CoFT's first and last labels are right, and how many p_clean says: a row a unit.
+    """Format the share of CoFT's first and last labels that are right, and mean p_clean, its estimate: a row per unit.
 
-    The last row counts the units where they differ by at most CLOSE points, by time and at both times.
+    The last two rows count the units where they differ by at most CLOSE points, at each time and at both times.
     """
     shares = {unit: rows.shares for unit, rows in units.items() if rows.shares}
     times = list(dict.fromkeys(time for of_unit in shares.values() for time in of_unit))
@@ -226,7 +226,7 @@ def share_table(units: Table) -> str:
 
 
 def calibration_table(units: Table) -> str:
-    """How accurate CoFT is on test images, how confident, and what `--unsure` sets aside: a row a unit.
+    """Format CoFT's accuracy and confidence on test images, and the share that `--unsure` sets aside: a row per unit.
 
     The last row counts the units where accuracy and mean confidence differ by at most CLOSE points, and has the mean
     error.
@@ -246,7 +246,7 @@ def calibration_table(units: Table) -> str:
 
 
 def seconds_table(units: Table) -> str:
-    """Seconds of a run: a row a unit, a column a method."""
+    """Format the seconds of a run: a row per unit, a column per method."""
     timed = {name for rows in units.values() for name in rows.seconds}
     names = [name for name in _methods(units) if name in timed]
     table = [[unit.title, *(_seconds(rows.seconds.get(name)) for name in names)] for unit, rows in units.items()]

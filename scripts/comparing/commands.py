@@ -1,4 +1,4 @@
-"""The commands: runs trainers, changes of a method, and tabulates them.
+"""The commands, which run trainers or changes to a method, and tabulate the results.
 
 bash scripts/compare.sh DATASET ... [--trainers T,T2] [--seeds 1,2,3] [--shots 1,2,4,8,16] [--backbone B,B2]
                         [--variant NAME:TRAINER:KEY=VALUE,...] [--jobs N] [KEY VALUE ...]
@@ -48,7 +48,7 @@ from .tables import NOTHING, PAGE, comparison_tables, filled, titled, turning_po
 
 
 def print_files(files: Sequence[Path]) -> None:
-    """Name files that were written."""
+    """Print the paths of files that were written."""
     print(*(f"  {shown(file)}" for file in files), sep="\n")
 
 
@@ -56,10 +56,10 @@ def print_files(files: Sequence[Path]) -> None:
 
 
 def check_benchmark(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse what a benchmark says itself: data sets, rows, the folder of its tables.
+    """Check that no argument sets what the benchmark defines: data sets, rows, the folder of its tables.
 
     Raises:
-        UserError: Naming the flag.
+        UserError: If one does; the message names it.
     """
     given = {f"--{name}": name for name in ("trainers", "shots", "variant", "name")} | {"--from": "folders"}
     flags = [flag for flag, name in given.items() if getattr(args, name) != parser.get_default(name)]
@@ -72,7 +72,7 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
 
     Args:
         argv: Arguments of the script.
-        command: What runs a trainer, in place of `python train.py`.
+        command: Command line that runs a trainer, to which its arguments are appended.
 
     Returns:
         0, or 1 if a run failed.
@@ -105,10 +105,10 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
 
 
 def tabulate_found(parser: argparse.ArgumentParser, args: argparse.Namespace, called: str) -> int:
-    """Tabulate folders of runs that somebody else made, or lists of them; with --trainers only theirs.
+    """Tabulate existing runs, below folders or in lists of results; with --trainers only runs of these.
 
     Raises:
-        UserError: If the flags say which runs to do, or there is no result of a trainer.
+        UserError: If a flag for planning runs is given, or there is no result of a trainer.
     """
     planning = {"seeds", "shots", "backbone", "variant", "data", "jobs", "no_run"}
     given = [
@@ -135,10 +135,10 @@ def publish_comparison(folder: Path, called: str, rows: pd.DataFrame, failed: Se
     """Print the tables of a comparison and write all files.
 
     Args:
-        folder: Where to.
-        called: What the tables are made with.
+        folder: Output folder.
+        called: Command line that makes the tables.
         rows: A line for each result.
-        failed: What is missing and why, a line each, for the Markdown file.
+        failed: Lines for the Markdown file that say what is missing and why.
     """
     tables = comparison_tables(rows)
     gains = gain_over_zero_shot(tables["Summary"])
@@ -152,7 +152,7 @@ def publish_comparison(folder: Path, called: str, rows: pd.DataFrame, failed: Se
 
 
 def table(argv: Sequence[str]) -> int:
-    """Print the tables of folders of runs; write nothing. Returns the exit code."""
+    """Print the tables of folders of runs, without writing files. Returns the exit code."""
     places = [called_from(folder) for folder in table_parser().parse_args(argv).places] or [Path("output")]
     print(titled(comparison_tables(read_places(places))))
     return 0
@@ -162,9 +162,9 @@ def table(argv: Sequence[str]) -> int:
 
 
 def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
-    """Change the switches of a method one by one, and tabulate what each change costs.
+    """Change the switches of a method one by one, and tabulate the effect of each change.
 
-    Takes and returns what `compare` does.
+    Arguments and return value are those of `compare`.
     """
     args, called = ablate_parser().parse_intermixed_args(argv), command_line("ablate", argv)
     grid = make_grid(args)
@@ -176,7 +176,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     runs, skipped = _plan_changes(ablations, grid)
     failures, rows = do_runs(runs, args, command), planned_rows(runs)
     if failures and (rows.empty or FULL not in rows["variant"].values):
-        return report_failures(failures)  # which says why there is nothing to compare with
+        return report_failures(failures)  # explains why there is nothing to compare with
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
@@ -186,7 +186,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
 
 
 def _plan_changes(ablations: Sequence[Method], grid: Grid) -> tuple[list[Run], list[str]]:
-    """Plan the runs of changes, and say which are skipped. Returns runs and notes."""
+    """Plan the runs of changes, and print which are skipped. Returns runs and notes."""
     runs, notes = plan_ablations(ablations, grid)
     skipped = [f"skipped: {note}" for note in notes]
     for line in skipped:
@@ -200,7 +200,7 @@ def publish_ablations(
     """Print the tables of changes and write all files, as `publish_comparison` does.
 
     Raises:
-        UserError: If no run of the unchanged method is finished, which all others are compared with.
+        UserError: If no run of the unchanged method, the reference of all differences, is finished.
     """
     changes = changes_of(rows, {method.name: method.measure for method in ablations}, FULL)
     if changes.empty:

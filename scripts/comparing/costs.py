@@ -1,4 +1,4 @@
-"""What a run is expected to take on a GPU: hours and memory, a model: docs/performance.md."""
+"""Cost model of a run on a GPU, hours and memory; explained in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from coft.rivals.coft_labels import COFT_DEFAULTS
 
 from .plan import Run
 
-RATE = 125e12  # operations a second that a GPU reaches in bf16
-READ = 3000.0  # views of images a second, by eight processes that read them
+RATE = 125e12  # floating-point operations per second that a GPU reaches in bf16
+READ = 3000.0  # image views read per second, by eight loader processes
 START = 60.0  # seconds until a run begins
-BACK = 3  # a step of what trains, in forward passes
-CONTEXT = 1.5  # GB that a GPU's libraries take
-COPIES = 11  # of an image encoder: frozen, and of two peers weights, gradients, moments and averages
+BACK = 3  # cost of a forward and backward pass, in forward passes
+CONTEXT = 1.5  # GB that CUDA's libraries take
+COPIES = 11  # copies of an image encoder: the frozen one; per peer weights, gradients, two moments and the EMA
 TEXT = 0.25  # GB of the text encoder
-PROMPT, KEPT_PROMPT = 0.6, 1.6  # GFLOP of a class's tokens, and MB of them that are kept: the same for all in `SIZES`
+PROMPT, KEPT_PROMPT = 0.6, 1.6  # GFLOP of a class's tokens, and MB saved for them: the same for all of `SIZES`
 
 
 @dataclass(frozen=True)
 class Size:
-    """A backbone at full size, by `bash scripts/bench.sh --geometry`.
+    """Size of a backbone's image encoder, as `bash scripts/bench.sh --geometry` reports it.
 
     Attributes:
-        image: GFLOP of an image.
-        kept: MB of an image that are kept for the way back, in bf16.
-        parameters: Millions, of the image encoder.
+        image: GFLOP per image.
+        kept: MB per image that are saved for the backward pass, in bf16.
+        parameters: Millions of parameters.
     """
 
     image: float
@@ -46,14 +46,14 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Facts:
-    """A data set.
+    """Size of a data set in CoOp's split.
 
     Attributes:
-        title: In tables.
-        classes: How many.
-        train: Training images in CoOp's split.
-        val: Validation images.
-        test: Test images.
+        title: Title in tables.
+        classes: Number of classes.
+        train: Number of training images.
+        val: Number of validation images.
+        test: Number of test images.
     """
 
     title: str
@@ -65,14 +65,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run does.
+    """Amount of work of a run.
 
     Attributes:
-        encoded: Images through an image encoder, without a way back.
-        trained: Images through one that trains, or whose input does.
-        prompts: Prompts through the text encoder, with a way back.
-        at_once: Prompts of a step.
-        full: Whether image encoders train in full.
+        encoded: Number of images encoded without a backward pass.
+        trained: Number of images encoded with a backward pass.
+        prompts: Number of prompts encoded with a backward pass.
+        at_once: Number of prompts per step.
+        full: Whether all weights of image encoders are trained.
     """
 
     encoded: float
@@ -83,7 +83,7 @@ class Work:
 
 
 class _Settings:
-    """Settings of a run by short names."""
+    """Settings of a run by their short names."""
 
     def __init__(self, run: Run) -> None:
         self.config, self.section = run.config, f"TRAINER.{run.method.trainer.upper()}"
@@ -106,7 +106,7 @@ def _training_free(s: _Settings, facts: Facts) -> Work:
 
 
 def _prompt(s: _Settings, facts: Facts) -> Work:
-    """CoOp, UPL; GRIP and CPL in rounds that take ever more images."""
+    """Return the work of CoOp and UPL, and of GRIP and CPL, whose rounds take more and more images."""
     models, rounds = s.setting("ENSEMBLE", 1), s.setting("ROUNDS", 0)
     few = min(facts.train, (s.shots or s.setting("SEEDS_PER_CLASS", 16)) * facts.classes)
     drawn = models * s.epochs * (facts.train * (rounds + 1) / 2 if rounds else few)
@@ -116,7 +116,7 @@ def _prompt(s: _Settings, facts: Facts) -> Work:
 
 
 def _full(s: _Settings, facts: Facts) -> Work:
-    """LaFTer, self-training, full supervision."""
+    """Return the work of LaFTer, self-training, MUST, DPA and full supervision."""
     models, epochs, refresh = s.setting("ENSEMBLE", 1), s.setting("EPOCHS"), s.setting("REFRESH", 0)
     if s.setting("EQUAL_STEPS", False):
         phase1, per_class = COFT_DEFAULTS.phase1, COFT_DEFAULTS.seeds_per_class
@@ -133,7 +133,7 @@ def _steps_of_phase1(s: _Settings, facts: Facts, epochs: int, least: int, per_cl
 
 
 def _two_phases(s: _Settings, facts: Facts) -> Work:
-    """DeFT, CoFT and CoFT+: two peers, two prompts."""
+    """Return the work of DeFT, CoFT and CoFT+: two peers with two prompts each."""
     second, rounds = s.setting("PHASE2.EPOCHS"), s.setting("ROUNDS", 1)
     parts = s.setting("PHASE1.EPOCHS"), s.setting("PHASE1.MIN_STEPS"), s.setting("SEEDS_PER_CLASS", facts.train)
     steps = 2 * rounds * _steps_of_phase1(s, facts, *parts)
@@ -154,19 +154,19 @@ WORKS: Mapping[str, Callable[[_Settings, Facts], Work]] = {
 
 
 def work_of(run: Run, facts: Facts) -> Work:
-    """What a run does, by its settings."""
+    """Return the work of a run, which follows from its settings."""
     return WORKS[run.method.trainer](_Settings(run), facts)
 
 
 def hours(run: Run, facts: Facts) -> float:
-    """Hours of a GPU: of arithmetic, or of reading images, whichever is longer."""
+    """Estimate the GPU hours of a run: arithmetic or image loading, whichever takes longer."""
     size, work = SIZES[run.backbone], work_of(run, facts)
     arithmetic = size.image * (work.encoded + BACK * work.trained) + BACK * PROMPT * work.prompts
     return (START + max(1e9 * arithmetic / RATE, (work.encoded + work.trained) / READ)) / 3600
 
 
 def gigabytes(run: Run, facts: Facts) -> float:
-    """Memory of a GPU at the most: weights, and what a micro-batch and the prompts of a step keep."""
+    """Estimate the peak GPU memory of a run in GB: weights, and activations of a micro-batch and a step's prompts."""
     size, work = SIZES[run.backbone], work_of(run, facts)
     micro = run.config.get("TRAIN.MICRO_BATCH") or run.config["DATALOADER.TRAIN_X.BATCH_SIZE"]
     weights = size.parameters * 4e-3 * (COPIES if work.full else 1) + TEXT

@@ -21,7 +21,7 @@ MOST = 100  # percent
 
 
 def write_figure(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> Path:
-    """Make a figure (inches) and write it, whole or not at all."""
+    """Draw a figure of a size in inches, and write it atomically."""
     import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def write_figure(path: Path, size: tuple[float, float], draw: Callable[[Any], No
 
 
 def panels(figure: Any, count: int, most: int, **settings: Any) -> Sequence[Any]:
-    """So many axes, at most so many in a row; settings go to matplotlib's `subplots`."""
+    """Return `count` axes, at most `most` in a row. The settings go to matplotlib's `subplots`."""
     columns = min(count, most)
     grid = figure.subplots(-(-count // columns), columns, squeeze=False, **settings).flatten()
     for axes in grid[count:]:
@@ -47,21 +47,22 @@ def panels(figure: Any, count: int, most: int, **settings: Any) -> Sequence[Any]
 
 
 def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: str) -> Path:
-    """Draw bars with 95 % intervals, a panel for each data set and backbone.
+    """Draw bars with 95 % intervals, with a panel for each data set and backbone.
 
     Args:
-        path: The image.
-        table: With dataset, backbone, interval, and labels_used where known: rows that use labels are hatched.
-        value: The column that is drawn.
-        label: The column that names the bars.
-        title: What the axis says.
+        path: Path of the image.
+        table: Table with columns dataset, backbone, interval, and labels_used where known; bars of methods that use
+            labels are hatched.
+        value: Column of the values.
+        label: Column of the names of the bars.
+        title: Title of the axis.
     """
     groups = list(table.groupby(PAIR, sort=False))
 
     def draw(figure: Any) -> None:
         for axes, (pair, group) in zip(panels(figure, len(groups), 2), groups, strict=True):
             hatches = ["//" if uses_labels(row) else "" for row in group.to_dict("records")]
-            errors = group["interval"].astype(float)  # none of one seed
+            errors = group["interval"].astype(float)  # NaN for a single seed
             bars = axes.barh(
                 group[label], group[value], xerr=errors, hatch=hatches, capsize=3, color=BAR, edgecolor="#445"
             )
@@ -80,22 +81,22 @@ def write_bars(path: Path, table: pd.DataFrame, value: str, label: str, title: s
 
 
 def uses_labels(row: Mapping[str, Any]) -> bool:
-    """Whether a result is of a method that reads labels: as it says, else as its trainer is known to."""
+    """Return whether a result's method reads labels: by `labels_used`, or by its trainer if that is missing."""
     count = row.get("labels_used", 0)
     return READS_LABELS.get(str(row.get("trainer")), False) if pd.isna(count) else count > 0
 
 
 # ---------------------------------------------------------------- gain over zero-shot
 
-OURS = "CoFT"  # how names of the project's own trainers begin
-BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, which colour-blind eyes can separate; markers differ, too
+OURS = "CoFT"  # prefix of the names of the project's own trainers
+BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, which is safe for colour-blindness; markers differ, too
 MOST_COLUMNS = 4
 
 
 def write_gain(path: Path, gains: pd.DataFrame) -> Path:
-    """Draw the gain of each method over zero-shot, with its 95 % interval, a panel for each data set and backbone.
+    """Draw the gain of each method over zero-shot, with its 95 % interval and a panel for each data set and backbone.
 
-    Backbones are below each other where all of them have the same data sets, in at most `MOST_COLUMNS` columns.
+    Panels are sorted by backbone, in at most `MOST_COLUMNS` columns.
     """
     order = gains.groupby("method")["difference"].mean().sort_values().index
     rows = {method: number for number, method in enumerate(order)}
@@ -116,7 +117,7 @@ def write_gain(path: Path, gains: pd.DataFrame) -> Path:
 
 def _draw_gains(axes: Any, group: pd.DataFrame, rows: Mapping[str, int]) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
-    for row in group.fillna({"interval": 0.0}).to_dict("records"):  # none of one seed
+    for row in group.fillna({"interval": 0.0}).to_dict("records"):  # NaN for a single seed
         look = {"color": ORANGE, "marker": "s", "markersize": 4}
         if str(row["trainer"]).startswith(OURS):
             look = {"color": BLUE, "marker": "o", "markersize": 5}

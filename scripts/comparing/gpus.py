@@ -1,4 +1,4 @@
-"""The GPUs of this machine: which ones work, and which are taken."""
+"""GPUs of this machine: the choice of devices, and the check that they are free."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 
 from coft.core.errors import UserError
 
-LEAST = 0.9  # share of a GPU's memory that is free where nobody else is at it
+LEAST = 0.9  # share of a GPU's memory that is free if no other process uses it
 QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total", "--format=csv,noheader,nounits")
 
 
 def devices(numbers: Sequence[int], every: bool = False) -> list[str]:
-    """Names of GPUs for CUDA_VISIBLE_DEVICES.
+    """Return the names of GPUs for CUDA_VISIBLE_DEVICES.
 
     Args:
-        numbers: Of GPUs among those that this process sees. Without any GPU, so many runs share the CPU.
-        every: Whether no number means all that this process sees.
+        numbers: Indices among the GPUs that this process sees. Without any GPU, this many runs share the CPU.
+        every: Whether an empty sequence stands for all GPUs that this process sees.
 
     Raises:
         UserError: If there is no such GPU, or one is named twice.
@@ -38,12 +38,12 @@ def devices(numbers: Sequence[int], every: bool = False) -> list[str]:
 
 
 def environment(device: str | None) -> Mapping[str, str]:
-    """Variables of a run's process; the order of GPUs is that of nvidia-smi."""
+    """Return environment variables that select a run's GPU; GPUs are ordered as in nvidia-smi."""
     return {} if device is None else {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def memory() -> dict[str, tuple[float, float]]:
-    """Free and whole memory of each GPU in GB, by number and by name; empty where nobody can tell."""
+    """Return free and total memory of each GPU in GB, by index and by UUID; empty if nvidia-smi fails."""
     try:
         text = subprocess.run(QUERY, capture_output=True, text=True, timeout=60, check=True).stdout
         rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
@@ -53,14 +53,14 @@ def memory() -> dict[str, tuple[float, float]]:
 
 
 def check_free(names: Sequence[str], needed: float) -> None:
-    """Refuse GPUs that others are at.
+    """Check that GPUs have enough free memory: `needed`, or `LEAST` of the whole if that is less.
 
     Args:
-        names: As `devices` gives them.
-        needed: GB of the largest run; less than that may be taken of a larger GPU.
+        names: Names as `devices` returns them.
+        needed: GB of the largest run.
 
     Raises:
-        UserError: Naming the GPU, and how much of it is free.
+        UserError: If a GPU has less; the message has its name and free memory.
     """
     if not torch.cuda.device_count():
         return

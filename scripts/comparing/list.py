@@ -1,6 +1,6 @@
-"""The list of the benchmark's results, docs/benchmark.jsonl: of each finished run enough for every table and interval.
+"""List of the benchmark's results, docs/benchmark.jsonl: for each finished run, all data of the tables and intervals.
 
-A list is added to from one machine to the next, so that five seeds of all units do not have to come from one.
+Several machines can add to a list, so that the seeds of all units need not be run on one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from coft.core.outside import MISSING, MOST_TABLE, parse_json, read_table, read_
 from .methods import Settings
 from .plan import Run, weights_of
 
-WITH_PHASE1 = ("CoFT",)  # a row of its own
+WITH_PHASE1 = ("CoFT",)  # methods with an additional row for Phase I
 P_CLEAN = "p_clean"
 SCORES = {P_CLEAN: "auroc_p_clean", "softmax": "auroc_confidence", "margin": "auroc_margin"}
-TIMES = {"first": 0, "last": -1}  # labels of Phase II
+TIMES = {"first": 0, "last": -1}  # labellings of Phase II
 CALIBRATION = {"confidence": "confidence_test", "error": "calibration_error_test"}
-EVEN = 0.5  # below this confidence an image is set aside: `--unsure` without a number
+EVEN = 0.5  # confidence below which `--unsure` without a number sets an image aside
 POOL, BELIEVED = "pool_accuracy", "mean_p_clean"
 SHARES = ("pool", "believed", "calibration")  # in percent
 HEX = mapping(Text(1 << 28), 10)
@@ -46,19 +46,19 @@ LINE = Record(
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has come to.
+    """Result of a run.
 
     Attributes:
-        right: Whether each test image is right, by stage ("phase1", "end"). Shape (images,) each.
-        seconds: That it took.
-        scores: AUROCs of its labels, by time and score.
-        commit: Of the project when it ended; empty where it is not known.
-        predicted: Class of each test image by stage: its place among the names of the test set, in alphabetical order;
-            -1 for others. Shape (images,) each. Empty in lines of earlier versions.
+        right: Whether each test image is predicted correctly, by stage ("phase1", "end"). Shape (images,) each.
+        seconds: Duration of the run.
+        scores: AUROCs of its pseudo-labels, by time and score.
+        commit: Commit of the project at its end; empty if unknown.
+        predicted: Predicted class of each test image by stage: its index in the alphabetical list of the test set's
+            class names; -1 for other classes. Shape (images,) each. Empty if the line lacks it.
         pool: Percent of the unlabeled images whose label is right, by time: "zero-shot", "first", "last".
         believed: Mean p_clean of the labels of all unlabeled images, in percent, by time: "first", "last".
-        calibration: Of the test images, in percent: mean "confidence", its expected calibration "error", how many are
-            "unsure", and how many of the wrong ones are "caught" by that. Lines of earlier versions lack some or all.
+        calibration: Numbers on the test images, in percent: mean "confidence", expected calibration "error", the share
+            that is "unsure", and the share of wrong images that is "caught" by that. Some or all may be missing.
     """
 
     right: Mapping[str, NDArray[np.bool_]]
@@ -72,13 +72,13 @@ class Result:
 
 
 def stages(run: Run) -> list[tuple[str, str]]:
-    """Columns of test predictions that make rows of the tables, and the rows' titles."""
+    """Return the columns of test_predictions.csv that are rows of the tables, with the titles of the rows."""
     end = [("end", run.method.name)]
     return [("phase1", f"{run.method.name}, Phase I"), *end] if run.method.name in WITH_PHASE1 else end
 
 
 def read_result(run: Run) -> Result | None:
-    """Read what a run has left; None while it is not finished."""
+    """Read the result of a run; None while it is not finished."""
     summary, path = run.summary(), run.folder / "test_predictions.csv"
     if not summary or not path.is_file():
         return None
@@ -102,7 +102,7 @@ def read_result(run: Run) -> Result | None:
 
 
 def _set_aside(table: pd.DataFrame) -> dict[str, float]:
-    """Percent of the test images that `--unsure` sets aside, and of the wrong ones among all that are wrong."""
+    """Return the percentages of test images, and of wrong ones among them, that `--unsure` sets aside."""
     if "confidence" not in table:
         return {}
     unsure, wrong = table["confidence"].astype(float) < EVEN, table["end"] != table["class"]
@@ -111,7 +111,7 @@ def _set_aside(table: pd.DataFrame) -> dict[str, float]:
 
 
 def _scores(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """AUROCs of the first and the last labels of Phase II, by time and score."""
+    """Return AUROCs of the first and the last labels of Phase II, by time and score."""
     rows = rows[rows["stage"] == "phase2"].reindex(columns=list(SCORES.values())).dropna()
     if rows.empty:
         return {}
@@ -119,24 +119,24 @@ def _scores(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 
 def _pool(rows: pd.DataFrame) -> dict[str, float]:
-    """Percent of all unlabeled images whose label is right: zero-shot, and first and last in Phase II."""
+    """Return the percentage of unlabeled images whose label is right: zero-shot, and first and last in Phase II."""
     begun = rows[rows["stage"] == "zero-shot"].reindex(columns=[POOL]).dropna()
     pool = {"zero-shot": 100 * float(begun.iloc[0][POOL])} if len(begun) else {}
     return pool | _of_phase2(rows, POOL)
 
 
 def _of_phase2(rows: pd.DataFrame, column: str) -> dict[str, float]:
-    """A share of the first and the last labels of Phase II, in percent, by time."""
+    """Return a share of the first and the last labels of Phase II, in percent, by time."""
     rows = rows[rows["stage"] == "phase2"].reindex(columns=[column]).dropna()
     return {time: 100 * float(rows.iloc[at][column]) for time, at in TIMES.items()} if len(rows) else {}
 
 
 def identity(run: Run, settings: Settings) -> dict[str, Any]:
-    """What a line of the list is of: whoever changes a row of the benchmark, or a checkpoint, runs it again.
+    """Return what identifies a run in the list. If a row of the benchmark or a checkpoint changes, its runs are redone.
 
     Args:
         run: The run.
-        settings: Of its unit.
+        settings: Settings of its unit.
     """
     method = run.method
     version = {"version": method.version} if method.version > 1 else {}
@@ -155,12 +155,12 @@ def identity(run: Run, settings: Settings) -> dict[str, Any]:
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
-    """The same text for the same run, whatever the order of settings."""
+    """Convert an identity to a text that does not depend on the order of settings."""
     return json.dumps(identity, sort_keys=True)
 
 
 def read_list(path: Path) -> dict[str, Result]:
-    """Read a list of results, by `key_of`; of a run that was made again the last one. No file is an empty list.
+    """Read a list of results, by `key_of`. The last result of a run counts. A missing file is an empty list.
 
     Raises:
         UserError: If a line cannot be read.
@@ -180,10 +180,10 @@ def read_list(path: Path) -> dict[str, Result]:
 
 
 def _result_of(entry: Mapping[str, Any]) -> Result:
-    """The result in a line.
+    """Build the result of a line.
 
     Raises:
-        ValueError: If it has not one bit and one class for each image.
+        ValueError: If it does not have one bit and one class per image.
     """
     images = entry["images"]
     predicted = {stage: np.frombuffer(bytes.fromhex(t), np.int16) for stage, t in entry.get("predicted", {}).items()}
@@ -196,11 +196,11 @@ def _result_of(entry: Mapping[str, Any]) -> Result:
 
 
 def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]]) -> None:
-    """Add results to a list, at its end. What it has stays, of the same runs, too. Several machines may do so at once.
+    """Append results to a list; existing lines stay, even those of the same runs. Safe for concurrent machines.
 
     Args:
-        path: The list.
-        results: Each with its `identity`.
+        path: Path of the list.
+        results: Results, each with its `identity`.
     """
     lines = sorted(_line(of, result) for of, result in results)
     path.parent.mkdir(parents=True, exist_ok=True)

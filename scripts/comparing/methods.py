@@ -1,4 +1,4 @@
-"""What is compared: rows of a comparison, each a trainer with settings, and lists of changes to a method."""
+"""Rows of a comparison, each a trainer with settings, and lists of changes to a method (ablations)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS
 
 Settings = tuple[tuple[str, str], ...]
-READS_LABELS = {  # whether a trainer that comparisons know reads a training image's label; in the order of tables
+READS_LABELS = {  # whether a trainer reads labels of training images; in the order of tables
     **dict.fromkeys(("ZeroshotCLIP", "NormAdaptation", "TrainingFree", "UPL", "GRIP", "CPL", "LaFTer", "DeFT"), False),
     **dict.fromkeys(("SelfTraining", "MUST", "DPA", "CoFT", "CoFTPlus"), False),
     **dict.fromkeys(("CoOp", "Supervised"), True),
 }
-BY_SHOTS = {"CoOp"}  # a row for each number of labelled images
-UNSEEDED = {"ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"}  # they draw nothing
+BY_SHOTS = {"CoOp"}  # trainers with a row for each number of labelled images
+UNSEEDED = {"ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"}  # deterministic trainers
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Method:
     """A row of a comparison.
 
     Attributes:
-        name: What the tables call it.
-        trainer: Its trainer.
-        settings: Keys and values, besides those of the trainer's config file.
-        shots: Labelled images of each class; None for trainers that have no such number.
-        group: Of a change to a method: what kind of change it is, to choose by.
-        measure: What counts as its accuracy: that of both peers, the mean of single peers', or that after Phase I.
-        only: Backbones that it makes sense with: any, vit, resnet.
-        version: Of a row of the benchmark. Who changes what its settings mean counts on, and earlier results are
-            others.
+        name: Name in the tables.
+        trainer: Name of the trainer.
+        settings: Keys and values, in addition to those of the trainer's config file.
+        shots: Number of labelled images per class; None for trainers without such a number.
+        group: For a change to a method: kind of change, by which changes can be chosen.
+        measure: Accuracy that counts, one of `MEASURES`: of both peers, mean of the single peers, or after Phase I.
+        only: Kind of backbones that it applies to: any, vit, resnet.
+        version: Version of a row of the benchmark. To be increased when its settings change meaning, which invalidates
+            listed results.
     """
 
     name: str
@@ -55,11 +55,11 @@ class Method:
 
     @property
     def seeded(self) -> bool:
-        """Whether it is run with each seed, or with the first one alone."""
+        """Whether it is run with each seed, and not only with the first one."""
         return self.trainer not in UNSEEDED
 
     def fits(self, backbone: str) -> bool:
-        """Whether it makes sense with a backbone."""
+        """Return whether it applies to a backbone."""
         return self.only == "any" or architecture(backbone).is_vit == (self.only == "vit")
 
 
@@ -72,24 +72,24 @@ DEFAULT_VARIANTS = (
 
 
 def method_name(trainer: str, shots: int) -> str:
-    """What tables call a trainer with so many labelled images of each class; 0 or less is no such number."""
+    """Return the name in tables of a trainer with a number of labelled images per class; 0 or less stands for none."""
     return trainer + (f", {shots} shot{'s' * (shots > 1)}" if shots > 0 else "")
 
 
 def runnable() -> list[str]:
-    """Registered trainers that have a folder of configs."""
+    """Return the registered trainers that have a folder of configs."""
     return [name for name in TRAINER_REGISTRY.registered_names() if (CONFIGS / "trainers" / name).is_dir()]
 
 
 def known_keys() -> set[str]:
-    """Config keys of Dassl and of all trainers."""
+    """Return the config keys of Dassl and of all trainers."""
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
     return set(flatten(cfg))
 
 
 def pairs_of(settings: Mapping[str, Any]) -> Settings:
-    """Settings of a YAML file as keys and texts."""
+    """Convert settings of a YAML file to pairs of key and text."""
     return tuple((key, str(value)) for key, value in settings.items())
 
 
@@ -97,15 +97,15 @@ def pairs_of(settings: Mapping[str, Any]) -> Settings:
 
 
 def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterable[Method] = ()) -> list[Method]:
-    """Rows of a comparison, each once.
+    """Return the rows of a comparison, without duplicates.
 
     Args:
-        names: Trainers; without any, those by default, each with its default variants.
-        shots: Numbers of labelled images, for trainers that are run by shots.
+        names: Names of trainers; without any, the default trainers, each with its default variants.
+        shots: Numbers of labelled images per class, for trainers in `BY_SHOTS`.
         variants: Further rows.
 
     Raises:
-        UserError: If there is no such trainer, a number of images is below 1, or rows that differ have one name.
+        UserError: If there is no such trainer, a number of images is below 1, or different rows have the same name.
     """
     if few := [count for count in shots if count < 1]:
         raise UserError(f"--shots {few[0]}: expected at least 1 labelled image of each class")
@@ -124,27 +124,27 @@ def choose_methods(names: Sequence[str], shots: Sequence[int], variants: Iterabl
 
 
 def check_trainer(name: str, named_by: str) -> None:
-    """Refuse a trainer that cannot be run.
+    """Check that a trainer can be run.
 
     Raises:
-        UserError: Naming what named it, and the nearest trainers.
+        UserError: If it cannot; the message has `named_by`, the flag or file, and similar names.
     """
     if name not in runnable():
         raise UserError(f"{named_by}: unknown trainer {name!r}; {did_you_mean(name, runnable())}")
 
 
 def default_trainers() -> list[str]:
-    """Trainers that are compared where none is named: those that comparisons know, then all others."""
+    """Return the trainers that are compared by default: those of `READS_LABELS`, then all others."""
     names = runnable()
     ordered = [name for name in READS_LABELS if name in names]
     return [*ordered, *(name for name in names if name not in READS_LABELS)]
 
 
 def parse_variant(text: str) -> Method:
-    """Read `NAME:TRAINER:KEY=VALUE,KEY=VALUE`; a value may hold commas and colons.
+    """Parse `NAME:TRAINER:KEY=VALUE,KEY=VALUE`; values may contain commas and colons.
 
     Raises:
-        UserError: If the text is not like that, or there is no such trainer.
+        UserError: If the text has another format, or there is no such trainer.
     """
     name, _, rest = text.partition(":")
     trainer, _, pairs = rest.partition(":")
@@ -168,10 +168,10 @@ ABLATIONS = {
 
 
 def load_ablations(path: Path) -> list[Method]:
-    """Read a list of ablations, as configs/ablations.yaml has them; the unchanged method is the first.
+    """Read a list of ablations in the format of configs/ablations.yaml. The unchanged method comes first.
 
     Raises:
-        UserError: If the file is not as it should be. Keys and values of settings are looked at when runs are planned.
+        UserError: If the file has another format. Keys and values of settings are checked when runs are planned.
     """
     content = read_config("--ablations", str(path))
     trainer, entries = content.get("trainer"), content.get("ablations")
@@ -199,7 +199,7 @@ def _read(path: Path, trainer: str, entry: Any) -> Method:
 
 
 def choose_ablations(ablations: Sequence[Method], groups: Collection[str], names: Collection[str] = ()) -> list[Method]:
-    """The unchanged method and the ablations of some groups or names; all, if none is named.
+    """Return the unchanged method and the ablations of some groups or names; all if no group or name is given.
 
     Raises:
         UserError: If there is no such group or name.

@@ -1,4 +1,4 @@
-"""What a benchmark lacks on this machine, weights and data sets, and which command gets each."""
+"""Check that this machine has the weights and data sets of a benchmark, and name the commands that get missing ones."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Counts = tuple[int, ...]
 
 
 def lacking(benchmark: Benchmark, data: Path, fetch: bool = False) -> dict[Unit, list[str]]:
-    """Units that cannot be run, and why, a line each.
+    """Return the units that cannot be run, each with lines that say why.
 
     Args:
-        benchmark: Its data sets are looked at where it says what they consist of.
+        benchmark: Benchmark to check. Only data sets in its `sets` are checked.
         data: Folder of all data sets.
-        fetch: Whether weights are downloaded.
+        fetch: Whether to download missing weights.
     """
     weights = {name: lack_of_weights(name, fetch) for name in dict.fromkeys(u.backbone for u in benchmark.units)}
     sets = {name: lack_of_set(name, facts, data) for name, facts in benchmark.sets.items()}
@@ -41,7 +41,7 @@ def lacking(benchmark: Benchmark, data: Path, fetch: bool = False) -> dict[Unit,
 
 
 def lack_of_weights(name: str, fetch: bool = False) -> str:
-    """What is wrong with OpenAI's weights of this name, and what to do; empty if nothing is, or they are not theirs."""
+    """Return what is wrong with OpenAI's weights and how to fix it; empty if they are fine, or not OpenAI's."""
     if name not in clip.available_models():
         return ""
     try:
@@ -61,11 +61,11 @@ def lack_of_weights(name: str, fetch: bool = False) -> str:
 
 
 def lack_of_set(name: str, facts: Facts, data: Path) -> str:
-    """What is wrong with a data set, and what to do; empty if nothing is.
+    """Return what is wrong with a data set and how to fix it; empty if it is fine.
 
     Args:
-        name: Of its config.
-        facts: How many images its split has.
+        name: Name of its config.
+        facts: Expected numbers of images and classes.
         data: Folder of all data sets.
     """
     get = f"bash scripts/data.sh {name} --data {shlex.quote(str(data))}"
@@ -95,14 +95,14 @@ def _words(counts: Counts) -> str:
 
 
 def split_file(name: str, data: Path) -> Path:
-    """The file of a data set's split, or of the authors' list of training images; it may not exist."""
+    """Return the path of a data set's split, or of the authors' list of training images; it may not exist."""
     kind = {kind.name: kind for kind in SplitDataset.__subclasses__()}[name]
     folder = first_folder(data, [kind.dataset_dir, *kind.other_dirs])
     return (folder or data / kind.dataset_dir) / kind.split
 
 
 def counts_of(path: Path) -> Counts:
-    """Training, validation and test images of a split file, or of lists of images like the one given."""
+    """Count training, validation and test images of a split file, or of three lists whose names differ by the part."""
     if path.suffix == ".json":
         content: Mapping[str, list[object]] = read_json(path)
         return tuple(len(content[part]) for part in PARTS)
@@ -110,7 +110,7 @@ def counts_of(path: Path) -> Counts:
 
 
 def _lack_of_imagenet(folder: Path, facts: Facts) -> str:
-    """Folders of classes, and test images: to count all training images takes minutes on a shared disk."""
+    """Check class folders and the number of test images; counting training images takes minutes on a shared disk."""
     counts = [sum(path.is_dir() for path in (folder / "images" / part).iterdir()) for part in ("train", "val")]
     if counts != [facts.classes] * 2:
         return f"{folder}/images has {counts[0]} and {counts[1]} classes in train and val, expected {facts.classes}"

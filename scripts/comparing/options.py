@@ -1,4 +1,4 @@
-"""What the commands share: their flags, the data sets and settings among them, and how a command ends."""
+"""Shared parts of the commands: flags, parsing of data sets and settings, and reports of failures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .tables import made_by
 
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
 LONGEST_NAME = 100
-MOST_PARTS = 10_000  # of a benchmark
-SEEDS = (1, 2, 3)  # of who names none
+MOST_PARTS = 10_000  # largest number of parts of a benchmark
+SEEDS = (1, 2, 3)  # default seeds
 OWN_IMAGES = "folder"  # the data set of a user's own images
 
 
 def make_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Build the parser of the flags that all commands have which run something."""
+    """Build the parser of the flags that all running commands share."""
     parser = Parser(prog=f"scripts/{program}.sh", description=description)
     parser.add_argument(
         "--seeds", type=_numbers, metavar="1,2,3", help="default: 1,2,3; with --benchmark, the benchmark's seeds"
@@ -149,7 +149,7 @@ def results_parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> list[str]:
-    """Split at commas."""
+    """Split a text at commas, as an argparse type."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise argparse.ArgumentTypeError("expected at least one, with commas between them")
@@ -157,7 +157,7 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    """Split at commas, to whole numbers."""
+    """Parse comma-separated integers, as an argparse type."""
     words = _names(text)
     if wrong := [word for word in words if not word.isdecimal()]:
         raise argparse.ArgumentTypeError(f"expected whole numbers with commas between them, not {wrong[0]!r}")
@@ -165,7 +165,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _part(text: str) -> tuple[int, int]:
-    """Which part of how many."""
+    """Parse I/N, the number of a part and the number of parts, as an argparse type."""
     numbers = [int(word) for word in text.split("/") if word.isdecimal()]
     if len(numbers) != 2 or text.count("/") != 1 or not 1 <= numbers[0] <= numbers[1] <= MOST_PARTS:
         raise argparse.ArgumentTypeError(
@@ -175,7 +175,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _plain_name(text: str) -> str:
-    """A name of a folder below the output folder, which does not lead elsewhere."""
+    """Check the name of a folder below the output folder, as an argparse type; a path is refused."""
     if Path(text).name != text or text in ("", "..") or len(text) > LONGEST_NAME:
         raise argparse.ArgumentTypeError(f"expected a name without folders, not {text!r}")
     return text
@@ -185,10 +185,10 @@ def _plain_name(text: str) -> str:
 
 
 def make_grid(args: argparse.Namespace) -> Grid:
-    """Data sets, seeds, backbones and settings that the flags name.
+    """Build the grid of data sets, seeds, backbones and settings from the arguments, and choose the devices.
 
     Raises:
-        UserError: If they name no data set, an unknown one, no seed, or a key without a value.
+        UserError: If there is no data set, an unknown one, a key without a value, or a wrong device.
     """
     first = next((i for i, word in enumerate(args.words) if KEY.fullmatch(word)), len(args.words))
     datasets, pairs = args.words[:first], args.words[first:]
@@ -205,15 +205,15 @@ def make_grid(args: argparse.Namespace) -> Grid:
     choose_devices(args)
     settings = tuple(zip(pairs[::2], pairs[1::2], strict=True))
     unique, seeds, backbones = (list(dict.fromkeys(words)) for words in (datasets, args.seeds or SEEDS, args.backbone))
-    # absolute: the scripts of trainers, too, take a relative one as of where the user stands
+    # Absolute, because the trainers' scripts take a relative path as relative to the caller's folder.
     return Grid(unique, seeds, backbones, str(args.data.resolve()), args.output, settings)
 
 
 def choose_devices(args: argparse.Namespace, every: bool = False) -> None:
-    """Note the GPUs that work as `devices`; `every` if no flag means all of them.
+    """Set `args.devices` to the chosen GPUs. With `every`, all GPUs are chosen if no flag is given.
 
     Raises:
-        UserError: If there is no such GPU, or the number of runs at a time is said twice.
+        UserError: If there is no such GPU, or the number of concurrent runs is wrong or given twice.
     """
     if args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}; expected at least 1")
@@ -223,13 +223,13 @@ def choose_devices(args: argparse.Namespace, every: bool = False) -> None:
 
 
 def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:
-    """Folder for the tables of a command."""
+    """Return the folder for the tables of a command."""
     backbones = [slug(name) for name in grid.backbones if name]
     return args.output / kind / (args.name or "+".join([*grid.datasets, *backbones]))
 
 
 def unclaimed(folder: Path, args: argparse.Namespace, called: str) -> Path:
-    """A folder for tables, or one beside it with a number, that has none of another command; a given --name stays."""
+    """Append a number to a folder for tables if it holds tables of another command, unless --name is given."""
     if args.name:
         return folder
     places = (folder if number == 1 else folder.with_name(f"{folder.name}-{number}") for number in count(1))
@@ -237,19 +237,19 @@ def unclaimed(folder: Path, args: argparse.Namespace, called: str) -> Path:
 
 
 def command_line(program: str, argv: Sequence[str]) -> str:
-    """How the script was called, to be shown with its tables; without what changes no number."""
+    """Return the script's command line for its tables, without flags that do not affect them."""
     where = {"--jobs", "--gpus", "--part"}
     words = [word for before, word in zip(["", *argv], argv, strict=False) if not where & {before, word}]
     return shlex.join(["bash", f"scripts/{program}.sh", *(word for word in words if word != "--no-run")])
 
 
 def failed_lines(failures: Mapping[Run, str]) -> list[str]:
-    """Failed runs, a line each."""
+    """Format failed runs, one per line."""
     return [f"failed: {run.title}: {error}" for run, error in failures.items()]
 
 
 def report_failures(failures: Mapping[Run, str]) -> int:
-    """List failed runs. Returns the exit code: 1 if there are any, else 0."""
+    """Print failed runs. Returns the exit code: 1 if there are any, else 0."""
     for line in failed_lines(failures):
         print(line, file=sys.stderr)
     return int(bool(failures))

@@ -1,4 +1,4 @@
-"""The paper's table: a row a method, a column a data set, published figures below; and its figure."""
+"""The paper's table, with methods as rows, data sets as columns and published figures below; and its figure."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from .statistics import interval, resampled
 from .tables import BOLD, END, LATEX, MISSING, markdown
 
 MEAN = "mean"
-PLUS_MINUS = "\x03"  # in place of what tabulate would escape
+PLUS_MINUS = "\x03"  # placeholder for text that tabulate would escape
 TEX = {BOLD: r"\textbf{", END: "}", PLUS_MINUS: r"$\pm$"}
 MARKDOWN = {BOLD: "**", END: "**", PLUS_MINUS: "±"}
-SHADES = 15.0  # points of gain or loss that have the deepest colour
+SHADES = 15.0  # points of gain or loss with the deepest colour
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An accuracy.
+    """An accuracy in the table.
 
     Attributes:
-        mean: Percent.
-        half: Half of the width of its 95 % interval; None of published figures.
-        seeds: That it is the mean of; 0 of what draws nothing.
+        mean: Mean accuracy in percent.
+        half: Half the width of its 95 % interval; None for published figures.
+        seeds: Number of seeds averaged over; 0 for deterministic methods.
     """
 
     mean: float
@@ -50,10 +50,10 @@ class Line:
     """A row of the table.
 
     Attributes:
-        title: Its name.
-        cells: By data set, and the mean where there are all.
-        labels: Whether it has read labels.
-        source: Of published figures; empty of ours.
+        title: Name of the method.
+        cells: Accuracies by data set, and their mean if there are all of them.
+        labels: Whether the method reads labels.
+        source: Reference of published figures; empty for ours.
     """
 
     title: str
@@ -63,7 +63,7 @@ class Line:
 
 
 def lines_of(benchmark: Benchmark, rows: Mapping[Unit, Rows], backbone: str) -> list[Line]:
-    """Rows of a backbone's table: ours that have a result, then published ones."""
+    """Return the rows of a backbone's table: ours that have a result, then published ones."""
     units = {unit.dataset: of_unit for unit, of_unit in rows.items() if unit.backbone == backbone}
     lines = []
     for method in benchmark.methods:
@@ -80,7 +80,7 @@ def lines_of(benchmark: Benchmark, rows: Mapping[Unit, Rows], backbone: str) -> 
 
 
 def _cells(right: Mapping[str, BySeed], datasets: Sequence[str]) -> dict[str, Cell]:
-    """Accuracies by data set, and their mean; an interval says how far other images and seeds of these sets may lie."""
+    """Return accuracies by data set, and their mean, with intervals over the images and seeds of these data sets."""
     cells, draws = dict[str, Cell](), list[NDArray[np.float64]]()
     for place, name in enumerate(datasets):
         if name in right:
@@ -108,11 +108,11 @@ def write_paper(
     """Write the table as Markdown, CSV and LaTeX, and the figure.
 
     Args:
-        path: The Markdown file; the others are beside it.
-        benchmark: Its rows, data sets and published figures.
-        rows: Results.
-        called: The command.
-        remarks: For the end of the Markdown file.
+        path: Path of the Markdown file; the others are written next to it.
+        benchmark: Benchmark with the rows, data sets and published figures.
+        rows: Results by unit.
+        called: Command line that makes the table.
+        remarks: Lines for the end of the Markdown file.
 
     Returns:
         The Markdown text, and the names of the files.
@@ -146,7 +146,7 @@ def write_paper(
 
 
 def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:
-    """What the table shows."""
+    """Return the caption of a table."""
     sources = dict.fromkeys(f"{line.title}: {line.source}" for line in lines if line.source)
     published = f" Published figures, not ours: {'; '.join(sources)}." if sources else ""
     seeds = counted(len(benchmark.seeds), "seed")
@@ -158,7 +158,7 @@ def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:
 
 
 def _table(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """Cells and heads, with marks in place of what differs between formats."""
+    """Return cells and column titles, with placeholders for text that differs between formats."""
     columns = [*names, *([MEAN] if len(names) > 1 else [])]
     ours = [line for line in lines if not line.source and not line.labels]
     best = {name: max((line.cells[name].mean for line in ours if name in line.cells), default=None) for name in columns}
@@ -189,13 +189,13 @@ def _with(text: str, marks: Mapping[str, str]) -> str:
 
 
 def as_markdown(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str]) -> str:
-    """The table in Markdown."""
+    """Format the table as Markdown."""
     cells, heads = _table(benchmark, lines, names)
     return markdown([[_with(cell, MARKDOWN) for cell in row] for row in cells], heads)
 
 
 def as_latex(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str], backbone: str, called: str) -> str:
-    """The table in LaTeX, for the package booktabs; published figures stand below a rule."""
+    """Format the table as LaTeX, for the package booktabs, with published figures below a rule."""
     cells, heads = _table(benchmark, lines, names)
     align = ["left", *["right"] * len(names), "right"][: len(heads)]
     body = tabulate(cells, heads, tablefmt=LATEX, disable_numparse=True, colalign=align).splitlines()
@@ -214,7 +214,7 @@ def _escaped(text: str) -> str:
 
 
 def as_csv(tables: Mapping[str, Sequence[Line]]) -> pd.DataFrame:
-    """A line for each cell, in full precision."""
+    """Return a data frame with a line for each cell, in full precision."""
     rows = [
         {
             **{"backbone": backbone, "method": line.title, "dataset": name, "accuracy": cell.mean},
@@ -232,7 +232,7 @@ def as_csv(tables: Mapping[str, Sequence[Line]]) -> pd.DataFrame:
 
 
 def write_grid(path: Path, benchmark: Benchmark, tables: Mapping[str, Sequence[Line]], names: Sequence[str]) -> Path:
-    """Draw methods as rows and data sets as columns, coloured by the gain over the first row; a panel a backbone."""
+    """Draw methods as rows and data sets as columns, coloured by gain over the first row, with a panel per backbone."""
     columns = [*names, MEAN] if len(names) > 1 else [*names]
 
     def draw(figure: Any) -> None:

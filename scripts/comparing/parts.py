@@ -1,4 +1,4 @@
-"""A benchmark's runs dealt out to machines."""
+"""Distribution of a benchmark's runs over machines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .plan import Run
 
 
 def dealt(runs: Sequence[Run], part: tuple[int, int], hours: Callable[[Run], float]) -> list[Run]:
-    """The runs of one of several machines: each takes about as long, and no run is in two parts.
+    """Return the runs of one of several machines. The parts are disjoint and take about the same time.
 
     Args:
-        runs: All runs of the benchmark, finished or not: the parts do not depend on what is finished, or where.
-        part: Which one, from 1, of how many.
-        hours: That a run takes, about.
+        runs: All runs of the benchmark, finished or not, so that the parts do not depend on what is finished where.
+        part: Number of the part, from 1, and number of parts.
+        hours: Function that estimates the hours of a run.
     """
     number, count = part
     loads, mine = [0.0] * count, set[Run]()

@@ -1,4 +1,4 @@
-"""Which runs a comparison needs, in which folders they are or will be, and which of them share a Phase I."""
+"""Planning of a comparison's runs: their settings and output folders, and the runs that share a Phase I."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from trainers.forks import phase1_difference
 from .methods import FULL, Method, Settings, known_keys
 
 SUMMARY = "summary.json"
-OF_RUNS = {  # keys that a comparison sets, and by what
+OF_RUNS = {  # keys that a comparison sets itself, with the flag for each
     **{"OUTPUT_DIR": "--output", "RESUME": "--output", "SEED": "--seeds", "DATASET.ROOT": "--data"},
     **{"DATASET.NAME": "data sets", "TRAINER.NAME": "--trainers", "MODEL.BACKBONE.NAME": "--backbones"},
 }
@@ -57,15 +57,15 @@ Folders = Mapping[str, Sequence[Path]]
 
 @dataclass(frozen=True)
 class Grid:
-    """All combinations that every method is run on.
+    """Grid of data sets, backbones and seeds that every method is run on.
 
     Attributes:
         datasets: Names of configs in configs/datasets.
         seeds: Seeds.
         backbones: Backbones; None is the data set's default.
         data: Folder of all data sets.
-        output: Folder below which runs are kept.
-        settings: Keys and values for all runs whose trainer has them.
+        output: Folder of all runs.
+        settings: Keys and values for all runs whose trainer has the key.
     """
 
     datasets: Sequence[str]
@@ -76,7 +76,7 @@ class Grid:
     settings: Settings = ()
 
     def points(self, methods: Sequence[Method]) -> Iterator[tuple[Method, str | None, str, Sequence[int]]]:
-        """Method, backbone, data set and seeds of all runs, a backbone after the other: its file is read once."""
+        """Yield method, backbone, data set and seeds of all runs, grouped by backbone so that its file is read once."""
         for backbone, dataset, method in itertools.product(self.backbones, self.datasets, methods):
             yield method, backbone, dataset, self.seeds if method.seeded else self.seeds[:1]
 
@@ -86,13 +86,13 @@ class Run:
     """One run of train.py.
 
     Attributes:
-        method: The row that it counts for.
+        method: Row of the table that it belongs to.
         dataset: Name of the data set's config.
         backbone: Name of the backbone.
-        seed: Seed.
+        seed: Random seed.
         arguments: Arguments of train.py.
-        folder: Its output folder.
-        config: Its settings, flattened, without those that change no result.
+        folder: Output folder.
+        config: Flattened settings, without those that do not affect results.
     """
 
     method: Method
@@ -105,11 +105,11 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The run in a few words."""
+        """Short title for messages."""
         return f"{self.method.name} on {self.dataset}, {self.backbone}, seed {self.seed}"
 
     def summary(self) -> Config | None:
-        """Summary of the finished run; None while it is not finished."""
+        """Return the summary of the run; None while it is not finished."""
         summary = read_summary(self.folder)
         return summary if summary and is_of(summary, self.config, self.backbone) else None
 
@@ -118,7 +118,7 @@ class Run:
 
 
 def read_summary(folder: Path) -> Config | None:
-    """What summary.json of a folder says; None where there is none, or none of a run."""
+    """Read summary.json of a folder; None if it is missing or not the summary of a run."""
     try:
         summary: Config = read_json(folder / SUMMARY)
         FORM.check(summary)
@@ -128,13 +128,13 @@ def read_summary(folder: Path) -> Config | None:
 
 
 def is_of(summary: Config, config: Config, backbone: str) -> bool:
-    """Whether a summary is that of a run with this config, and with the weights that the backbone has now."""
+    """Return whether a summary belongs to a run with this config and the current weights of the backbone."""
     pinned = weights_of(backbone)
     return settings_of(summary) == config and pinned in (None, summary.get("backbone_fingerprint"))
 
 
 def settings_of(summary: Config) -> Config:
-    """Settings that a summary was made with, without those that change no result; empty if it does not say."""
+    """Return the settings in a summary, without those that do not affect results; empty if it has none."""
     try:
         config = parse_yaml(summary.get("config", ""))
     except ValueError:
@@ -143,13 +143,16 @@ def settings_of(summary: Config) -> Config:
 
 
 def essential(flat: Config) -> Config:
-    """Flattened settings without those that change no result."""
+    """Drop settings that do not affect results from flattened settings."""
     return {key: value for key, value in flat.items() if key not in FREE_KEYS}
 
 
 @lru_cache
 def weights_of(backbone: str) -> str | None:
-    """Fingerprint of a backbone's weights; None for OpenAI's and those of open_clip's registry, named once for all."""
+    """Return the fingerprint of a backbone's weights.
+
+    It is None for weights of OpenAI and of open_clip's registry, which their names identify.
+    """
     return None if all(map(_is_published, member_names(backbone))) else fingerprint(load_clip(backbone))
 
 
@@ -158,12 +161,12 @@ def _is_published(name: str) -> bool:
 
 
 def digest(config: Config) -> str:
-    """Hash of settings."""
+    """Hash settings."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def finished_folders(output: Path) -> Folders:
-    """Folders of all finished runs below a folder, by the digest of their settings."""
+    """Find the folders of all finished runs below a folder, by the digest of their settings."""
     folders: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(output.rglob(SUMMARY)):
         if summary := read_summary(path.parent):
@@ -175,10 +178,10 @@ def finished_folders(output: Path) -> Folders:
 
 
 def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
-    """Plan all runs: for each backbone, data set, and method, one with each seed.
+    """Plan all runs: one with each seed for each backbone, data set and method.
 
     Raises:
-        UserError: On a mistake in any of them, and on settings that none of them has.
+        UserError: If a run would have wrong settings, or no run has the key of a setting.
     """
     keys, finished = known_keys(), finished_folders(grid.output)
     for key, _ in itertools.chain(grid.settings, *(method.settings for method in methods)):
@@ -205,7 +208,7 @@ def _plan_seeds(
     words += ["--shots", str(method.shots)] if method.shots else []
     keys = make_config(method.trainer, words).keys() if grid.settings else ()
     words += itertools.chain(*(pair for pair in grid.settings if pair[0] in keys), *method.settings)
-    of_all = make_config(method.trainer, [*words, "--seed", str(max(seeds))])  # takes long; has SEED of a seed alone
+    of_all = make_config(method.trainer, [*words, "--seed", str(max(seeds))])  # slow; only SEED differs by seed
     for seed in seeds:
         arguments, config = _arguments(method.trainer, [*words, "--seed", str(seed)]), {**of_all, "SEED": seed}
         place = arguments.index("--output-dir") + 1
@@ -217,26 +220,26 @@ def _plan_seeds(
 
 
 def make_config(trainer: str, words: Sequence[str]) -> Config:
-    """The settings that come of the arguments of a trainer's script.
+    """Build the settings for arguments of a trainer's script.
 
     Raises:
-        UserError: If the trainer would refuse a setting: better now than after hours of other runs.
+        UserError: If the trainer would refuse a setting; this is checked before hours of other runs.
     """
     cfg = make_cfg(train.make_parser().parse_args(_arguments(trainer, words)), trainers.extend_cfg)
     kind = TRAINER_REGISTRY.get(trainer)
-    kind.check_cfg(object.__new__(kind), cfg)  # Dassl calls it before anything is built
+    kind.check_cfg(object.__new__(kind), cfg)  # as Dassl calls it, before anything is built
     return essential(flatten(parse_yaml(cfg.dump())))
 
 
 def _arguments(trainer: str, words: Sequence[str]) -> list[str]:
-    """Arguments of train.py for those of a trainer's script."""
+    """Translate arguments of a trainer's script to those of train.py."""
     return launch.train_arguments(trainer, launch.parse(trainer, words))
 
 
 def _settle_folder(canonical: Path, config: Config, backbone: str, finished: Sequence[Path]) -> Path:
-    """Choose a run's folder: where it is finished, else where the trainer's script would put it.
+    """Choose a run's folder: one where it is finished, else the one that the trainer's script would use.
 
-    Where that holds another experiment, a folder beside it, whose name follows from the settings.
+    If the latter holds another experiment, a folder next to it is chosen, whose name is derived from the settings.
     """
     for folder in sorted(finished, key=lambda path: path != canonical):
         summary = read_summary(folder)
@@ -248,7 +251,7 @@ def _settle_folder(canonical: Path, config: Config, backbone: str, finished: Seq
 
 
 def _is_free_for(folder: Path, config: Config) -> bool:
-    """Whether a folder holds nothing, or an unfinished run with these settings."""
+    """Return whether a folder holds no run, or an unfinished one with these settings."""
     saved = saved_config(folder)
     if (folder / SUMMARY).exists():
         return False
@@ -258,7 +261,7 @@ def _is_free_for(folder: Path, config: Config) -> bool:
 
 
 def plan_ablations(ablations: Sequence[Method], grid: Grid) -> tuple[list[Run], list[str]]:
-    """Plan the runs of all changes of a method, but those that do not go with a backbone.
+    """Plan the runs of all changes of a method, except for changes that do not apply to a backbone.
 
     Returns:
         The runs, and a note for each change that this version cannot run, or that changes nothing.
@@ -282,16 +285,16 @@ def plan_ablations(ablations: Sequence[Method], grid: Grid) -> tuple[list[Run], 
 
 
 def arguments_with_phase1(run: Run, others: Sequence[Run]) -> tuple[str, ...]:
-    """Arguments of an unfinished run, with TRAIN.PHASE1_FROM where another one has finished the same Phase I.
+    """Return the arguments of an unfinished run, with TRAIN.PHASE1_FROM if another run has finished the same Phase I.
 
-    The bits are the same, in a part of the time.
+    The results are bitwise the same, in less time.
     """
     lender = next((other for other in others if lends_phase1(other, run)), None)
     return run.arguments if lender is None else (*run.arguments, "TRAIN.PHASE1_FROM", str(lender.folder.resolve()))
 
 
 def lends_phase1(other: Run, run: Run) -> bool:
-    """Whether a run is finished and has kept the Phase I that another one would make."""
+    """Return whether another run is finished and has kept a Phase I that is identical to the run's."""
     if other.folder == run.folder or not TRAINER_REGISTRY.get(run.method.trainer).spec.two_peers:
         return False
     if (other.dataset, other.backbone, other.seed) != (run.dataset, run.backbone, run.seed):

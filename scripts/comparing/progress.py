@@ -1,4 +1,4 @@
-"""A bar over many runs, and how long the rest of them will take."""
+"""Progress bar over many runs, with an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from coft.engine.course import time_left
 
 from .plan import Run
 
-UNKNOWN = 60.0  # seconds that a run is taken for while none says how far it is
+UNKNOWN = 60.0  # assumed seconds of a run while there is no data
 BAR = "{desc} {percentage:3.0f} % {bar}{postfix}"
 
 
 class Progress:
-    """A bar over all runs, measured in the seconds that they are expected to take.
+    """Progress bar over all runs, in units of their expected seconds.
 
     Args:
-        runs: What is to be done.
-        finished: Seconds that other runs took.
-        jobs: Number of runs at the same time.
+        runs: Runs to do.
+        finished: Seconds of runs that are finished.
+        jobs: Number of concurrent runs.
     """
 
     def __init__(self, runs: Sequence[Run], finished: Mapping[Run, float], jobs: int = 1) -> None:
@@ -35,10 +35,10 @@ class Progress:
         self.bar = tqdm(total=1.0, bar_format=BAR, disable=None if runs else True, dynamic_ncols=True)
 
     def show(self, active: Mapping[Run, tuple[float, float]]) -> None:
-        """Draw the bar; `active` has of each run under way the share that is done and the seconds since its start."""
+        """Draw the bar. `active` holds, for each active run, the share done and the seconds since its start."""
         for run, (share, seconds) in active.items():
             last, _ = self.seen.get(run, (0.0, 0.0))
-            if share > last:  # it has just said so
+            if share > last:  # the log has just reported progress
                 self.seen[run] = share, seconds
         guessed = {run: seconds / share for run, (share, seconds) in self.seen.items()}
         self.expected = expected_seconds(self.left, {**guessed, **self.seconds})
@@ -53,7 +53,7 @@ class Progress:
         self.bar.set_postfix_str("; ".join(run.title for run in active) or "waiting for another process", refresh=True)
 
     def finished(self, run: Run, seconds: float | None, note: str) -> None:
-        """Count a run that ended, and say so in a line; `seconds` unless it failed."""
+        """Count a run that ended, and print a line about it; `seconds` is None if it failed."""
         self.done += self.expected[run]
         self.left.remove(run)
         self.under_way.pop(run, None), self.seen.pop(run, None)
@@ -66,13 +66,13 @@ class Progress:
         tqdm.write(line, file=sys.stderr)
 
     def remaining(self) -> float:
-        """Seconds until all runs have ended, without those that those under way have taken already."""
+        """Estimate the seconds until all runs have ended."""
         left = {run: seconds * (1 - self.under_way.get(run, 0.0)) for run, seconds in self.expected.items()}
         return max(sum(left.values()) / self.jobs, max(left.values(), default=0.0))
 
 
 def expected_seconds(runs: Sequence[Run], finished: Mapping[Run, float]) -> dict[Run, float]:
-    """Seconds that each run will take: the mean over the finished runs that are most like it."""
+    """Estimate the seconds of each run: the mean over the most similar finished runs."""
     seconds: dict[Any, list[float]] = defaultdict(list)
     for run, took in finished.items():
         for likeness in _likenesses(run):
@@ -81,6 +81,6 @@ def expected_seconds(runs: Sequence[Run], finished: Mapping[Run, float]) -> dict
 
 
 def _likenesses(run: Run) -> tuple[Any, ...]:
-    """What runs of about the same length share, the nearest first."""
+    """Return keys that runs of about the same length share, the most specific first."""
     trainer = run.method.trainer
     return (trainer, run.method.shots, run.dataset, run.backbone), trainer, None

@@ -1,4 +1,4 @@
-"""Figures that others have published, and how far ours are from them."""
+"""Published figures of other authors, and the differences of our results to them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from coft.core.yaml_text import parse_yaml
 from scripts.launch import CONFIGS
 
 FILE = CONFIGS / "published.yaml"
-CLOSE = 1.0  # points by which figures of the same set-up may differ
+CLOSE = 1.0  # points by which results of the same set-up may differ
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of figures.
+    """A row of published figures.
 
     Attributes:
-        name: What its authors call it.
-        row: The row of ours that it is of.
-        backbone: Its backbone.
-        source: Where it stands.
-        accuracy: Percent, by data set.
-        check: Whether ours should be the same: what is compared is no reconstruction.
+        name: Name of the method, as its authors call it.
+        row: Name of the corresponding row of ours.
+        backbone: Name of the backbone.
+        source: Reference to the publication.
+        accuracy: Accuracy in percent, by data set.
+        check: Whether our results should agree, because ours is not a reconstruction.
     """
 
     name: str
@@ -35,16 +35,16 @@ class Published:
 
 
 def read_published() -> list[Published]:
-    """All rows of the file."""
+    """Read all rows of configs/published.yaml."""
     return [Published(**entry) for entry in parse_yaml(read_text(FILE))]
 
 
 def far_off(published: Sequence[Published], ours: Mapping[tuple[str, str, str], float]) -> list[str]:
-    """Where ours differ from figures that they should be the same as, a line each.
+    """Return a line for each of our results that should agree with a published figure, but differs.
 
     Args:
-        published: Rows.
-        ours: Percent, by backbone, row and data set.
+        published: Rows of published figures.
+        ours: Our accuracies in percent, by backbone, row and data set.
     """
     lines = []
     for row in published:

@@ -1,4 +1,4 @@
-"""Accuracies of runs, a line each, from what they left: ours in summary.json, other Dassl plugins in log.txt."""
+"""Results of runs as table rows, read from summary.json of our runs and log.txt of other Dassl plugins."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .statistics import OPTIONAL, STAGES
 PEERS = ("peer_a", "peer_b")
 TEXTS = ("dataset", "backbone", "method", "trainer")  # columns of a list of results
 OF_DATASETS = ("DATASET.", "INPUT.")  # settings that follow from the data set
-SHOWN_SETTINGS = 3  # so many that differ are written out in a method's name
+SHOWN_SETTINGS = 3  # largest number of different settings that are written out in a method's name
 Row = dict[str, Any]
 Settings = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
 def planned_rows(runs: Iterable[Run]) -> pd.DataFrame:
-    """Results of the finished ones of planned runs, named by their methods."""
+    """Return results of those planned runs that are finished, named by their methods."""
     rows: list[Row] = []
     for run in runs:
         if summary := run.summary():
@@ -40,9 +40,9 @@ def planned_rows(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
-    """Results of all runs below some folders.
+    """Return results of all runs below some folders.
 
-    Runs that would have one name though their settings differ get the settings into their names.
+    If runs of the same method have different settings, the differences are added to the method's name.
     """
     rows: list[tuple[Row, Settings]] = []
     for folder in folders:
@@ -57,10 +57,10 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def listed_rows(path: Path) -> pd.DataFrame:
-    """Results that a file lists as runs.csv of a comparison does.
+    """Read results from a list in the format of a comparison's runs.csv.
 
     Raises:
-        UserError: If it is no such list.
+        UserError: If the file is not such a list.
     """
     try:
         strictly = {"keep_default_na": True, "encoding_errors": "strict"}
@@ -73,16 +73,16 @@ def listed_rows(path: Path) -> pd.DataFrame:
         if any(has_controls(str(text)) for name in TEXTS for text in rows[name]):
             raise ValueError("a name with control characters")
         return rows
-    except ValueError as error:  # pandas's errors and those of decoding are such
+    except ValueError as error:  # includes pandas's errors and decoding errors
         reason = " ".join(str(error).split())  # pandas's messages have several lines
         raise UserError(f"{path} is no table of results ({reason}); give a runs.csv that compare.sh wrote") from error
 
 
 def read_places(places: Sequence[Path]) -> pd.DataFrame:
-    """Results below folders, or listed in files, each run once, sorted by data set, backbone and mean.
+    """Return results below folders or in lists, each run once, sorted by data set, backbone and mean.
 
     Raises:
-        UserError: If there is none.
+        UserError: If a path does not exist, or there are no results.
     """
     for place in places:
         if not place.exists():
@@ -93,7 +93,7 @@ def read_places(places: Sequence[Path]) -> pd.DataFrame:
     if rows.empty:
         names = ", ".join(map(str, places))
         raise UserError(f"no summary.json or log.txt of a finished run below {names}; run a trainer first")
-    if {"folder", "stage"} <= set(rows):  # else a list of somebody else's: nothing is known to be the same
+    if {"folder", "stage"} <= set(rows):  # other lists have no columns by which duplicates are found
         folders = rows["folder"].map(lambda folder: str(Path(folder).resolve()), na_action="ignore")
         rows = rows[~(rows.assign(folder=folders).duplicated(["folder", "stage"]) & folders.notna())]
     means = rows.groupby(["dataset", "backbone", "method"])["accuracy"].transform("mean")
@@ -113,7 +113,7 @@ def _rows_of(summary: Row, place: Path) -> list[tuple[Row, Settings]]:
 
 
 def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[Row]:
-    """Lines of one run: its test accuracy, or for trainers with phases one after each; none where none is known."""
+    """Return the rows of a run: its test accuracy, for trainers with phases one per phase; none if it is unknown."""
     name = method or method_name(summary["trainer"], summary.get("shots", -1))
     common: Row = {key: summary[key] for key in ("dataset", "backbone")}
     common |= {"method": name, "trainer": summary["trainer"], "seed": summary["seed"], "stage": "end"}
@@ -131,7 +131,7 @@ def summary_rows(summary: Row, folder: Path, method: str | None = None) -> list[
 
 
 def _stage_row(stage: str, numbers: Row) -> Row:
-    """Numbers after a phase: accuracy of both peers and of each, then all numbers of the pseudo-labels."""
+    """Return the numbers after a phase: accuracy of both peers and of each, then all numbers about pseudo-labels."""
     common = {"stage": stage, "accuracy": numbers["accuracy_both"], "seconds": numbers["seconds"]}
     accuracies = {peer: numbers[f"accuracy_{peer}"] for peer in PEERS if f"accuracy_{peer}" in numbers}
     done = {"accuracy_both", "stage", "epoch", "seconds", *(f"accuracy_{peer}" for peer in PEERS)}
@@ -148,17 +148,17 @@ ELAPSED = re.compile(r"^Elapsed: (?:(\d{1,6}) days?, )?(\d+):(\d\d):(\d\d)$", re
 SETTING = re.compile(r"^( *)([A-Za-z]\w*):(?: (.*))?$")
 OF_LOG = Record(dict.fromkeys(("dataset", "backbone", "trainer"), Text(10_000)), {"seed": whole(-LARGEST)})
 LOGGED = {"dataset": "DATASET.NAME", "backbone": "MODEL.BACKBONE.NAME", "trainer": "TRAINER.NAME", "seed": "SEED"}
-# Keys that say where or how a run was made, not what it is.
+# Keys that do not change what is computed, such as paths, and the seed.
 PLACES = {"OUTPUT_DIR", "RESUME", "SEED", "VERBOSE", "USE_CUDA", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"}
 
 
 def read_log(folder: Path) -> str:
-    """All logs of a folder: log.txt, then those of its continuations, whose names have the date."""
+    """Read all logs of a folder: log.txt, then those of its continuations, whose names have a date appended."""
     return "\n".join(read_text(path, errors="replace") for path in sorted(folder.glob("log.txt*")))
 
 
 def parse_log(folder: Path) -> list[tuple[Row, Settings]]:
-    """Read the result of a Dassl run and the settings that it was made with; of none that is not finished or tested."""
+    """Read the result and settings of a Dassl run from its log; empty if the run is not finished or not tested."""
     text = read_log(folder)
     accuracy, settings = last_accuracy(text), logged_settings(text)
     if accuracy is None:
@@ -176,7 +176,7 @@ def parse_log(folder: Path) -> list[tuple[Row, Settings]]:
 
 
 def last_accuracy(text: str) -> float | None:
-    """Last accuracy (percent) after training, or of an evaluation alone."""
+    """Return the last accuracy in percent after training, or of an evaluation without training; None if missing."""
     ends = [match.end() for match in FINISHED.finditer(text)]
     if not ends and EPOCH.search(text):
         return None
@@ -185,7 +185,7 @@ def last_accuracy(text: str) -> float | None:
 
 
 def logged_settings(text: str) -> dict[str, str]:
-    """Settings of the last config that a log shows, flattened: {"A.B": "value"}."""
+    """Return the settings of the last config in a log, flattened: {"A.B": "value"}."""
     _, headline, config = text.rpartition("** Config **")
     settings: dict[str, str] = {}
     path: list[tuple[int, str]] = []
@@ -227,7 +227,7 @@ def _group(row: Row) -> tuple[str, ...]:
 
 
 def _difference(settings: Settings, others: Sequence[Settings]) -> str:
-    """Settings in which a run differs from the most frequent ones of its group, for its name."""
+    """Return a suffix for a method's name: the settings in which a run differs from the most frequent of its group."""
     digests = [digest(other) for other in others]
     usual = others[digests.index(Counter(digests).most_common(1)[0][0])]
     keys = [key for key in sorted(settings.keys() | usual.keys()) if settings.get(key) != usual.get(key)]
@@ -237,7 +237,7 @@ def _difference(settings: Settings, others: Sequence[Settings]) -> str:
 
 
 def _warn_of_mixtures(rows: Sequence[tuple[Row, Settings]]) -> None:
-    """Say where a method has other settings on one data set than on another: tables average over data sets."""
+    """Warn of methods whose settings differ between data sets, because tables average over data sets."""
     values: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for row, settings in rows:
         for key in settings:

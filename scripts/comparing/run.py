@@ -1,4 +1,4 @@
-"""Runs trainers many times, with a bar: goes on where a run was stopped, and past those that fail."""
+"""Execute many runs with a progress bar: stopped runs are resumed, and failed ones do not stop the others."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from .progress import Progress
 LOG = "run.log"
 POLL = 0.2  # seconds
 GRACE = 20.0  # seconds that an interrupted run has to end by itself
-TAIL = 4096  # bytes of a log that are looked at for its progress
+TAIL = 4096  # bytes at the end of a log that are searched for the progress
 TRAIN = (sys.executable, str(ROOT / "train.py"))
-PERCENT = re.compile(rb": (\d+) %")  # of a run, in its lines of progress
+PERCENT = re.compile(rb": (\d+) %")  # percentage in a run's progress lines
 
 
 def do_runs(
     runs: Sequence[Run], args: Namespace, command: Sequence[str] = TRAIN, others: Sequence[Run] = ()
 ) -> dict[Run, str]:
-    """Do those of some runs that are not finished, each folder's once, one seed after the other.
+    """Execute the runs that are not finished, once per folder, seed by seed.
 
     Args:
-        runs: Rows may share a run, and differ in what they measure.
+        runs: Planned runs. Several rows may share a run, and measure different things.
         args: Flags of the command: jobs, devices, no_run, output.
-        command: What runs a trainer, in place of `python train.py`.
-        others: Runs whose results come from elsewhere. Phase I may be taken from them where their folder is here.
+        command: Command line that runs a trainer, to which `Run.arguments` are appended.
+        others: Runs whose results are known from a list. Phase I may be taken from them if their folder exists.
 
     Returns:
-        Errors of the runs that failed.
+        Error messages of the runs that failed.
 
     Raises:
         UserError: If the output folder cannot be made.
@@ -61,13 +61,13 @@ def do_runs(
 
 
 def split_finished(runs: Sequence[Run]) -> tuple[list[Run], list[Run], dict[Run, float]]:
-    """Look which runs are finished.
+    """Split runs into finished and unfinished ones.
 
     Args:
-        runs: Rows may share a run, which then counts once.
+        runs: Planned runs. A run that several rows share counts once.
 
     Returns:
-        All runs, those that are not finished, one seed after the other, and the seconds of the finished ones.
+        All runs, the unfinished ones ordered by seed, and the seconds of the finished ones.
     """
     first = {run.folder: run for run in reversed(runs)}
     unique = [run for run in runs if first[run.folder] is run]
@@ -84,20 +84,20 @@ def run_all(
     command: Sequence[str] = TRAIN,
     finished: Mapping[Run, float] | None = None,
 ) -> dict[Run, str]:
-    """Run what is not finished.
+    """Execute unfinished runs.
 
     Args:
-        runs: Unfinished runs, in the order they are to be done.
-        jobs: Number of runs at the same time; they share the threads of OMP_NUM_THREADS, or of all cores.
-        devices: GPUs, of which each has one run at a time; they set the number of jobs.
-        command: What `Run.arguments` are appended to.
-        finished: Finished runs, from which others may take Phase I, and their seconds, to estimate the others.
+        runs: Unfinished runs, in the order of execution.
+        jobs: Number of concurrent runs; they share the threads of OMP_NUM_THREADS, or of all cores.
+        devices: GPUs, with one run at a time on each; their number replaces `jobs`.
+        command: Command line that runs a trainer, to which `Run.arguments` are appended.
+        finished: Finished runs with their seconds; the former lend their Phase I, the latter serve the time estimate.
 
     Returns:
-        Errors of the runs that failed.
+        Error messages of the runs that failed.
 
     Raises:
-        KeyboardInterrupt: On SIGINT, SIGTERM or SIGHUP, after the runs under way were stopped.
+        KeyboardInterrupt: On SIGINT, SIGTERM or SIGHUP, after the active runs are stopped.
     """
     waiting, active, failures = deque(dict.fromkeys(runs)), list[Job](), dict[Run, str]()
     places = deque[str | None](devices) or deque([None] * jobs)
@@ -128,7 +128,7 @@ def _fill(
     progress: Progress,
     start: Callable[[Run, str | None], Job | None],
 ) -> Iterator[Job]:
-    """Start a run in each free place; a run that another process is at waits on."""
+    """Start a run in each free place; a run that another process is executing goes back to the queue."""
     for _ in range(min(len(waiting), len(places))):
         run = waiting.popleft()
         try:
@@ -144,7 +144,7 @@ def _fill(
 
 
 class Job:
-    """A run under way. Its log is locked as long as its process lives, whatever becomes of ours."""
+    """An active run. Its process holds a lock on its log, which outlives this process."""
 
     def __init__(self, run: Run, log: TextIO, words: Sequence[str], jobs: int = 1, device: str | None = None) -> None:
         self.run, self.device = run, device
@@ -159,11 +159,11 @@ class Job:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C on the terminal comes to it once, through us
+            start_new_session=True,  # Ctrl-C on the terminal reaches it once only, through this process
         )
 
     def share_done(self) -> float:
-        """Share of the run that its log says is done."""
+        """Return the share of the run that is done, according to its log."""
         percents = PERCENT.findall(self._read(max(self.offset, os.fstat(self.written.fileno()).st_size - TAIL)))
         return int(percents[-1]) / 100 if percents else 0.0
 
@@ -172,7 +172,7 @@ class Job:
         return self.written.read()
 
     def error(self) -> str | None:
-        """Why the ended run failed, in one line; None if it did not."""
+        """Return the reason why the ended run failed, in one line; None if it succeeded."""
         code = self.process.returncode
         if code < 0:
             return f"killed by {signal.Signals(-code).name}; see {self.log}"
@@ -185,12 +185,12 @@ class Job:
 
 
 def _start(run: Run, command: Sequence[str], device: str | None, jobs: int, lenders: Sequence[Run]) -> Job | None:
-    """Start a run, with its log locked; None if another process has finished it since it was planned.
+    """Start a run with its log locked; None if another process has finished it since it was planned.
 
-    It may take Phase I from one of the lenders.
+    The run may take Phase I from one of the lenders.
 
     Raises:
-        BlockingIOError: If another process is at it.
+        BlockingIOError: If another process is executing the run.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / LOG).open("a", encoding="utf-8") as log:
@@ -199,7 +199,7 @@ def _start(run: Run, command: Sequence[str], device: str | None, jobs: int, lend
 
 
 def _finish(job: Job, progress: Progress) -> str | None:
-    """Note how a run ended. Returns its error, if it failed."""
+    """Report how a run ended. Returns the error message if it failed."""
     error, seconds = job.error(), time.monotonic() - job.started
     job.written.close()
     progress.finished(job.run, None if error else seconds, f"failed: {error}" if error else f"{seconds:.0f} s")
@@ -207,8 +207,8 @@ def _finish(job: Job, progress: Progress) -> str | None:
 
 
 def child_environment(jobs: int) -> dict[str, str]:
-    """Environment of a run: its share of the threads, no bars in its log."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one a level of nesting
+    """Build the environment of a run: its share of the threads, and no progress bars in its log."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one number per nesting level
     threads = int(first) if re.fullmatch("[1-9][0-9]{0,5}", first) else len(os.sched_getaffinity(0))
     return {
         **os.environ,
@@ -219,8 +219,8 @@ def child_environment(jobs: int) -> dict[str, str]:
 
 
 def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Interrupt processes, and kill those that do not heed it; a killed run goes on from its last epoch, too."""
-    # In the background of a shell script SIGINT is ignored, by us and by what we start.
+    """Interrupt processes, and kill those that do not end; killed runs can also be resumed from their last epoch."""
+    # In the background of a shell script SIGINT is ignored, by this process and its children.
     number = signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
     for process in processes:
         process.send_signal(number)
@@ -237,7 +237,7 @@ def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does."""
+    """Context in which SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Means over seeds and over data sets, paired differences, and the paired bootstrap, with 95 % intervals."""
+"""Means over seeds and data sets, paired differences, and the paired bootstrap, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STAGES = FIRST, LAST = ("after Phase I", "after Phase II")
 
 
 def half_interval_of(values: pd.Series) -> float:
-    """Half the width of the interval of the mean of some values, by Student's t; NaN of one, which has none."""
+    """Return half the width of the 95 % interval of a mean, by Student's t; NaN for a single value."""
     count = values.count()
     return float(stats.t.ppf(0.5 + LEVEL / 2, count - 1.0) * values.std() / np.sqrt(count))
 
@@ -28,11 +28,11 @@ def mean_over_pairs(runs: pd.DataFrame, name: str, columns: Sequence[str]) -> pd
 
     Args:
         runs: A line for each run.
-        name: Column that tells the rows of a table apart.
-        columns: What is averaged.
+        name: Column with the names of the table's rows.
+        columns: Columns to average.
 
     Returns:
-        A line for each row and seed that has all pairs.
+        A line for each row name and seed with results on all pairs.
     """
     by_pair = runs.groupby([name, "seed", *PAIR], sort=False)[list(columns)].mean()
     groups = by_pair.groupby([name, "seed"], sort=False)
@@ -50,8 +50,8 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
             peer_a, peer_b (accuracies of single models), ensemble, labels_used and seconds.
 
     Returns:
-        A line for each data set, backbone and method, in the order they come: trainer, seeds, mean, std (of the
-        sample), interval (half of its width), difference of the mean to zero-shot's, and the means of the rest.
+        A line for each data set, backbone and method, in order of appearance: trainer, seeds, mean, std (of the
+        sample), interval (half its width), difference of the mean to zero-shot's, and the means of the rest.
     """
     runs = runs.reindex(columns=[*runs.columns, *(name for name in OPTIONAL if name not in runs)])
     runs = runs.assign(single=runs[["peer_a", "peer_b"]].astype(float).mean(axis=1))
@@ -78,16 +78,16 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 def overall(runs: pd.DataFrame) -> pd.DataFrame:
     """Average over all pairs of data set and backbone, for methods that have results on all of them.
 
-    For each seed the mean over the pairs; of these, mean and standard deviation over seeds. The difference to zero-shot
-    has an interval over pairs: how far the mean may be from that over other data sets.
+    Accuracies are averaged over the pairs for each seed; mean and standard deviation are over seeds. The difference to
+    zero-shot has an interval over pairs: how far the mean may be from the one over other data sets.
 
     Returns:
         A line for each method: seeds, mean, std, difference to zero-shot, between (half of its interval). Empty if
-        there is one pair.
+        there is only one pair.
     """
     if runs.groupby(PAIR).ngroups < 2:
         return pd.DataFrame()
-    # A method with one run of each pair, as one that draws nothing has, counts as of one seed, whichever those have.
+    # A method with one run of each pair, such as a deterministic one, counts as one seed, whatever the seeds are.
     seeds = runs.groupby(["method", *PAIR])["seed"].nunique().groupby("method").max()
     means = mean_over_pairs(
         runs.assign(seed=runs["seed"].where(runs["method"].map(seeds) > 1, 1)), "method", ["accuracy"]
@@ -103,14 +103,14 @@ def overall(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain_over_zero_shot(summary: pd.DataFrame) -> pd.DataFrame:
-    """Gains of the methods that use no label, on all pairs of data set and backbone that have a zero-shot result.
+    """Select the gains of label-free methods, on all pairs of data set and backbone with a zero-shot result.
 
     Args:
-        summary: As `summarise` makes it.
+        summary: Table as `summarise` returns it.
 
     Returns:
-        Its lines but those of zero-shot itself (difference 0 without a spread), with a column `zero_shot`, in order
-        of it; empty where there are fewer than two pairs.
+        Its lines without those of zero-shot itself (difference 0 without a spread), with the accuracy of zero-shot in a
+        column `zero_shot`, sorted by it; empty if there are fewer than two pairs.
     """
     gains = summary[summary["difference"].notna() & (summary["labels_used"] == 0) & (summary["trainer"] != ZERO_SHOT)]
     gains = gains.assign(zero_shot=gains["mean"] - gains["difference"]).sort_values("zero_shot", kind="stable")
@@ -119,23 +119,24 @@ def gain_over_zero_shot(summary: pd.DataFrame) -> pd.DataFrame:
 
 # ---------------------------------------------------------------- ablations
 
-OF_LABELS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  # of Phase II, where a run has them
+OF_LABELS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  # in Phase II, if a run has them
 AVERAGED = ["phase1", "phase2", "final", *OF_LABELS, "seconds"]
 
 
 def changes_of(rows: pd.DataFrame, measures: Mapping[str, str], reference: str) -> pd.DataFrame:
-    """Bring the results of each run to one line, and subtract those of the reference on the same data and seed.
+    """Merge the results of each run into one line, with the differences to the reference on the same data and seed.
 
     Args:
         rows: A line for each result (a stage of a run): variant, dataset, backbone, seed, stage, accuracy, and where
-            known peer_a, peer_b, the numbers of labels in Phase II, and seconds.
-        measures: For each variant what counts: "both", "single" (mean of the single peers), or "after Phase I".
-        reference: A variant. Runs that it has no partner for are left out.
+            known peer_a, peer_b, the columns `OF_LABELS`, and seconds.
+        measures: For each variant the accuracy that counts: "both", "single" (mean of the single peers), or "after
+            Phase I".
+        reference: Name of the reference variant. Runs without a matching run of it are left out.
 
     Returns:
         A line for each variant, data set, backbone and seed: phase1, phase2 (accuracies after the phases, NaN without
-        phases), final (what counts), the numbers of labels, seconds, and phase1_change and change (of `final`), which
-        are NaN for the reference itself.
+        phases), final (the accuracy that counts), the columns `OF_LABELS`, seconds, and phase1_change and change (the
+        differences in phase1 and final), which are NaN for the reference itself.
     """
     run, keys = [*PAIR, "variant", "seed"], [*PAIR, "seed"]
     rows = rows.reindex(columns=[*run, "stage", "accuracy", "peer_a", "peer_b", *OF_LABELS, "seconds"])
@@ -161,7 +162,7 @@ def summarise_changes(changes: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds: a line for each data set, backbone and variant.
 
     Returns:
-        Means of accuracies and numbers; mean and standard deviation (of the sample) of the paired differences after
+        Means of the columns `AVERAGED`; mean and standard deviation (of the sample) of the paired differences after
         Phase I (phase1_change, phase1_std) and at the end (change, std), the latter with half of its interval.
     """
     return _average(changes, [*PAIR, "variant"])
@@ -171,8 +172,8 @@ def overall_changes(changes: pd.DataFrame) -> pd.DataFrame:
     """Average over all pairs of data set and backbone, seed by seed, then over seeds.
 
     Returns:
-        A line for each variant that has all pairs, as `summarise_changes` makes it, but with the interval of the
-        difference over pairs (half of it: between); empty if there is one pair alone.
+        A line for each variant with results on all pairs, as `summarise_changes` returns it, but with half the interval
+        over pairs (between) instead of the one over seeds; empty if there is only one pair.
     """
     if changes.groupby(PAIR).ngroups < 2:
         return pd.DataFrame()
@@ -194,23 +195,23 @@ def _average(changes: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 # ---------------------------------------------------------------- bootstrap
 
 DRAWS = 2000
-Right = NDArray[np.bool_]  # (seeds, images): whether a method is right
-Units = Sequence[tuple[Right, ...]]  # of one data set
+Right = NDArray[np.bool_]  # whether a method is right, shape (seeds, images)
+Units = Sequence[tuple[Right, ...]]  # units of one data set, each with an entry per method
 
 
 def resampled(datasets: Sequence[Units], draws: int = DRAWS, seed: int = 0) -> NDArray[np.float64]:
-    """Error rates of methods under the bootstrap: how far they could be from what other draws would give.
+    """Compute error rates of methods under the bootstrap over data sets, images and seeds.
 
-    In each draw the data sets are drawn with replacement where there are several, then each one's images, then seeds of
-    each of its units. All methods get the same. Units of one data set are drawn together, for they are alike: they
-    share images and classes. n seeds spread by sqrt(n / (n - 1)) too little, which is made up for; a single one shows
-    nothing of how far another would be.
+    Each draw resamples with replacement the data sets (if there are several), then the images of each data set, then
+    the seeds of each of its units. All methods get the same draws, so they can be compared in pairs. Units of one data
+    set are drawn together because they share images and classes. Resampling n seeds spreads too little by a factor of
+    sqrt((n - 1) / n), which is corrected; a single seed has no information on the spread over seeds.
 
     Args:
-        datasets: For each, its units, a checkpoint each: what each method has right. Methods of a unit share seeds and
-            images. A method with one seed is the same under all.
-        draws: How many.
-        seed: Of the draws.
+        datasets: Units of each data set, one per checkpoint: for each method whether it is right. Methods of a unit
+            share seeds and images. A method with one seed is repeated for all seeds.
+        draws: Number of draws.
+        seed: Seed of the random generator.
 
     Returns:
         Mean error rate over units. Shape (draws, methods).
@@ -223,7 +224,7 @@ def resampled(datasets: Sequence[Units], draws: int = DRAWS, seed: int = 0) -> N
 
 
 def _drawn(units: Units, draws: int, key: tuple[int, int]) -> NDArray[np.float64]:
-    """Error rates, summed over units. Shape (draws, methods)."""
+    """Return error rates summed over units. Shape (draws, methods)."""
     source, result = np.random.default_rng(key), np.zeros((draws, len(units[0])))
     for unit in units:
         images, seeds = unit[0].shape[1], max(len(right) for right in unit)
@@ -236,25 +237,25 @@ def _drawn(units: Units, draws: int, key: tuple[int, int]) -> NDArray[np.float64
 
 @lru_cache(maxsize=32)
 def _counts(images: int, draws: int, key: tuple[int, int]) -> NDArray[np.float32]:
-    """How often each image is drawn. Shape (draws, images)."""
+    """Return how often each image is drawn. Shape (draws, images)."""
     source = np.random.default_rng((*key, images))
     rows = (np.bincount(source.integers(images, size=images), minlength=images) for _ in range(draws))
     return np.stack([row.astype(np.float32) for row in rows])
 
 
 def _spread(all_seeds: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of those drawn, as far from that of all as it is without the bias of few seeds; at least 0."""
+    """Return the mean over drawn seeds, its deviation from that of all seeds corrected for few seeds; at least 0."""
     seeds, mean = all_seeds.shape[1], all_seeds.mean(axis=1)
     spread: NDArray[np.float64] = mean + (drawn.mean(axis=1) - mean) * np.sqrt(seeds / max(1, seeds - 1))
     return spread.clip(0)
 
 
 def errors(datasets: Sequence[Units]) -> NDArray[np.float64]:
-    """Mean error rate of each method over units."""
+    """Return the mean error rate of each method over units."""
     return np.array([[1 - right.mean() for right in unit] for units in datasets for unit in units]).mean(axis=0)
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of some values."""
+    """Return the ends of the central 95 % of some values."""
     low, high = np.quantile(values, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Tables of comparisons for people (terminal, Markdown, LaTeX) and programs (CSV), and those of docs/results.md."""
+"""Tables of comparisons, as text (terminal, Markdown, LaTeX) and as CSV, and the tables of docs/results.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .statistics import PAIR, overall, summarise
 
 MISSING = "-"
 NOTHING = "no run is finished: nothing to tabulate"
-# Column -> title and format; a table shows those of its columns that are here and not empty, in this order.
+# Title and format by column. A table shows its columns that are listed here and not empty, in this order.
 COLUMNS = {
     "dataset": ("data set", "{}"),
     "backbone": ("backbone", "{}"),
@@ -47,14 +47,14 @@ COLUMNS = {
     "seconds": ("seconds", "{:.0f}"),
 }
 LATEX = "latex_booktabs"
-BOLD, END = "\x01", "\x02"  # in place of what tabulate would escape
+BOLD, END = "\x01", "\x02"  # placeholders for text that tabulate would escape
 TEXT = {"dataset", "backbone", "method", "variant"}
 OURS = ("overall.csv", "overall.tex", "bars.png", "gain.png")
 Tables = Mapping[str, pd.DataFrame]
 
 
 def comparison_tables(rows: pd.DataFrame) -> Tables:
-    """Tables of a comparison by title: the summary, and where there is more than one pair, the mean over them."""
+    """Return the tables of a comparison by title: the summary and, if there are several pairs, the mean over them."""
     tables, means = {"Summary": summarise(rows)}, overall(rows)
     if not means.empty:
         title = f"Overall: mean over {rows.groupby(PAIR).ngroups} pairs of data set and backbone"
@@ -63,10 +63,10 @@ def comparison_tables(rows: pd.DataFrame) -> Tables:
 
 
 def turning_points(gains: pd.DataFrame) -> list[str]:
-    """For each method a sentence that says where its gain over zero-shot is negative.
+    """Return, for each method, a sentence that says where its gain over zero-shot is negative.
 
     Args:
-        gains: As `gain_over_zero_shot` makes them.
+        gains: Table as `gain_over_zero_shot` returns it.
     """
     return [f"{method}: {_sentence(group)}" for method, group in gains.groupby("method", sort=False)]
 
@@ -87,10 +87,10 @@ def _sentence(group: pd.DataFrame) -> str:
 
 
 def render(table: pd.DataFrame, style: str = "github") -> str:
-    """A table as text.
+    """Format a table as text.
 
     Args:
-        table: Columns named as in COLUMNS.
+        table: Table with columns named as in COLUMNS.
         style: A format of the package tabulate: github, latex_booktabs ... In LaTeX the best means are bold.
     """
     names = [name for name in COLUMNS if name in table and table[name].notna().any()]
@@ -106,7 +106,7 @@ def render(table: pd.DataFrame, style: str = "github") -> str:
 
 
 def best_means(table: pd.DataFrame) -> list[int]:
-    """Rows of the best mean of each data set and backbone. Methods that use labels are left out."""
+    """Return the rows with the best mean of each data set and backbone, without methods that use labels."""
     if "mean" not in table:
         return []
     free = table.reset_index(drop=True)
@@ -116,12 +116,12 @@ def best_means(table: pd.DataFrame) -> list[int]:
 
 
 def latex(title: str, table: pd.DataFrame, command: str) -> str:
-    """A table with its caption, for LaTeX with the package booktabs.
+    """Format a table with its caption as LaTeX, for the package booktabs.
 
     Args:
-        title: Begins the caption.
-        table: Columns named as in COLUMNS.
-        command: What it was made with: a comment.
+        title: Beginning of the caption.
+        table: Table with columns named as in COLUMNS.
+        command: Command line that makes the table, for a comment.
     """
     caption = title.replace("_", r"\_").replace("&", r"\&")
     if best_means(table):
@@ -138,19 +138,19 @@ def _cell(name: str, value: Any) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]], heads: Sequence[str], texts: int = 1) -> str:
-    """Cells as a table in Markdown; empty where there is no row.
+    """Format cells as a Markdown table; empty if there is no row.
 
     Args:
-        rows: Cells.
-        heads: Titles of columns.
-        texts: Columns that are aligned to the left; all others are to the right.
+        rows: Rows of cells.
+        heads: Titles of the columns.
+        texts: Number of leading columns that are aligned to the left; the others are aligned to the right.
     """
     align = [*["left"] * texts, *["right"] * (len(heads) - texts)]
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=align) if rows else ""
 
 
 def titled(tables: Tables) -> str:
-    """Tables as text, under their titles where there are several."""
+    """Format tables as text, with their titles if there are several."""
     parts = [f"{title}\n\n{render(table)}" if len(tables) > 1 else render(table) for title, table in tables.items()]
     return "\n\n".join(parts)
 
@@ -159,7 +159,7 @@ def titled(tables: Tables) -> str:
 
 
 def made_by(folder: Path) -> str | None:
-    """The command that the tables in a folder were made with; None if there are none."""
+    """Return the command line that made the tables in a folder; None if there are none."""
     for name in ("comparison.md", "ablation.md"):
         if (folder / name).is_file():
             return read_text(folder / name).split("\n", 1)[0].strip("`")
@@ -169,20 +169,20 @@ def made_by(folder: Path) -> str | None:
 def write_tables(
     folder: Path, command: str, tables: Tables, runs: pd.DataFrame, notes: Sequence[str] = (), name: str = "comparison"
 ) -> list[Path]:
-    """Write a Markdown file of all tables, runs.csv, and of each table a CSV and a LaTeX file.
+    """Write a Markdown file of all tables, runs.csv, and a CSV and a LaTeX file of each table.
 
-    What earlier tables of the folder may have had besides is removed.
+    Files of `OURS` that the folder has from other tables are removed.
 
     Args:
-        folder: Where to.
-        command: What the tables were made with.
-        tables: By title; the first word of a title is the name of its files.
+        folder: Output folder.
+        command: Command line that makes the tables.
+        tables: Tables by title; the first word of a title is the name of its files.
         runs: A line for each result, written in full precision.
-        notes: Remarks that end the Markdown file.
-        name: Of the Markdown file.
+        notes: Remarks for the end of the Markdown file.
+        name: Name of the Markdown file.
 
     Returns:
-        The files.
+        Paths of the files.
     """
     parts = [f"`{command}`", *(f"### {title}\n\n{render(table)}" for title, table in tables.items())]
     parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
@@ -202,15 +202,15 @@ def write_tables(
 # ---------------------------------------------------------------- docs/results.md
 
 PAGE = ROOT / "docs" / "results.md"
-BLOCKS = ("bars", "benchmark")  # the benchmark's first table stands before its others
+BLOCKS = ("bars", "benchmark")  # the benchmark's first table, and its others
 BLOCK = re.compile(r"<!-- begin: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
 
 
 def blocks_of(page: str) -> dict[str, str]:
-    """What a page has between its markers, by their names.
+    """Return the text between the markers of a page, by block name.
 
     Raises:
-        UserError: If it has not the markers of each of `BLOCKS` once.
+        UserError: If the page does not have the markers of each of `BLOCKS` exactly once.
     """
     blocks = [(match[1], match[2]) for match in BLOCK.finditer(page)]
     if sorted(name for name, _ in blocks) != sorted(BLOCKS):
@@ -219,10 +219,10 @@ def blocks_of(page: str) -> dict[str, str]:
 
 
 def filled(page: str, benchmark: Path) -> str:
-    """A page with the tables of a file between its markers.
+    """Return a page with the tables of a file between its markers.
 
     Raises:
-        UserError: If the file cannot be read or has not the tables, or the page has not its markers.
+        UserError: If the file cannot be read or lacks the tables, or the page lacks its markers.
     """
     blocks_of(page)
     command, *tables = _read(benchmark).split("\n\n", 2)

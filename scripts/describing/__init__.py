@@ -1,1 +1,1 @@
-"""Descriptions of classes by a language model, from any endpoint with OpenAI's chat completions."""
+"""Class descriptions written by a language model, behind any endpoint with OpenAI's chat completions."""

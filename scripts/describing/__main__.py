@@ -1,7 +1,7 @@
-"""Have descriptions of classes written by a language model: bash scripts/describe.sh --classes FILE --model NAME.
+"""Generate class descriptions with a language model: bash scripts/describe.sh --classes FILE --model NAME.
 
-OPENAI_BASE_URL is the endpoint (default: that of OpenAI), and OPENAI_API_KEY the key. Answers are stored: after a stop
-or a failure the same command goes on. Classes that the output file already describes do not change.
+OPENAI_BASE_URL is the endpoint (default: OpenAI's), and OPENAI_API_KEY the key. Answers are stored: after a stop or a
+failure the same command resumes. Classes that the output file already describes do not change.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Check the numbers and the name of the model.
 
     Raises:
-        UserError: If a number is too small, or there is no model.
+        UserError: If a number is out of range, or there is no model.
     """
     if not args.model:
         raise UserError("--model is missing; name a model that the endpoint has")
@@ -80,7 +80,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def output_path(args: argparse.Namespace) -> Path:
-    """The file of descriptions: --out, or the file of classes ending in .json.
+    """Return the path of the descriptions: --out, or the path of the file of classes with the suffix .json.
 
     Raises:
         UserError: If there is neither --out nor a file of classes.
@@ -94,7 +94,7 @@ def output_path(args: argparse.Namespace) -> Path:
 
 
 def existing_descriptions(path: Path) -> Descriptions:
-    """The descriptions in the output file, by class name as it is written there.
+    """Read the descriptions that the output file already has, by class name as written there.
 
     Raises:
         UserError: If the file exists and has another format.
@@ -112,18 +112,18 @@ def describe_all(
 
     Args:
         client: Client of the endpoint.
-        items: The classes.
-        task: How they are to be described.
-        store: Accepted answers.
-        workers: Questions at a time.
+        items: Classes to describe.
+        task: Parameters of the descriptions.
+        store: Store of accepted answers.
+        workers: Number of concurrent questions.
 
     Yields:
-        A class, its sentences or the reason why there are none, and the number of answers that it took.
+        A class, its sentences or the reason why there are none, and the number of answers needed (0: stored before).
 
     Raises:
         UserError: If the endpoint fails. No more questions are sent then.
     """
-    failures: list[Exception] = []  # workers check it: the next class may start before the failure is handled here
+    failures: list[Exception] = []  # checked by workers: the next class may start before a failure is handled below
 
     def one(item: NamedClass) -> tuple[list[str] | UnusableAnswers, int]:
         if failures:
@@ -142,7 +142,7 @@ def describe_all(
         store.put(question, item.name, sentences)
         return sentences, num_answers
 
-    pool = ThreadPoolExecutor(workers)  # in no `with`, which would wait for answers after a failure or Ctrl-C
+    pool = ThreadPoolExecutor(workers)  # not as a context, which would wait for answers after a failure or Ctrl-C
     try:
         futures = {pool.submit(one, item): item for item in items}
         for future in as_completed(futures):
@@ -169,10 +169,10 @@ def run(args: argparse.Namespace) -> str:
     """Describe the classes that have no description yet.
 
     Returns:
-        A line about what was done.
+        A line that says what was done.
 
     Raises:
-        UserError: If a class could not be described. No file is written then, but answers are stored.
+        UserError: If a class could not be described. The output file is not written then, but answers are stored.
     """
     check_arguments(args)
     classes, path = named_classes(args.classes), output_path(args)

@@ -1,4 +1,4 @@
-"""Accepted answers on disk, one file for each class, so that a run that ended early can go on."""
+"""Store of accepted answers on disk, one file per class, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from coft.core.outside import read_json
 
 from .answers import SENTENCE, sift
 
-MOST_BYTES = 1 << 24  # of an answer
+MOST_BYTES = 1 << 24  # largest size of a file
 FORM = Record({"class": Text(10_000), "sentences": List(SENTENCE, most=MOST_SENTENCES)})
 
 
 @dataclass(frozen=True)
 class AnswerStore:
-    """A folder of accepted answers.
+    """Folder of accepted answers.
 
     Attributes:
-        folder: The folder. The first answer creates it.
-        context: What all questions share and answers depend on: endpoint, model, number of sentences.
+        folder: Path of the folder. The first answer creates it.
+        context: Values that answers depend on besides the question: endpoint, model, number of sentences.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class AnswerStore:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
     def get(self, question: Any, name: str, count: int) -> list[str] | None:
-        """The sentences that answered a question; None if there are none, or the file is damaged."""
+        """Return the stored sentences for a question; None if fewer than `count` are usable or the file is damaged."""
         try:
             answer = read_json(self._path(question), MOST_BYTES)
             FORM.check(answer)
@@ -46,5 +46,5 @@ class AnswerStore:
         return usable if len(usable) >= count and not faults else None
 
     def put(self, question: Any, name: str, sentences: list[str]) -> None:
-        """Store the sentences that answered a question."""
+        """Store the sentences that answer a question."""
         write_json(self._path(question), {"class": name, "sentences": sentences})

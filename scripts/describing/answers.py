@@ -1,4 +1,4 @@
-"""Find the sentences in the answer of a model, and decide which of them can be used."""
+"""Extract the sentences of a model's answer, and decide which of them are usable."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from coft.core.forms import Text
 from coft.core.outside import parse_json
 
 SENTENCE = Text(2_000)
-FEWEST_WORDS = 5  # fewest words of a sentence beside those of the class name
+FEWEST_WORDS = 5  # smallest number of words of a sentence, without those of the class name
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$", re.MULTILINE)
 
 
 def sentences_in(answer: str) -> list[str]:
-    """Find the sentences of an answer: in a JSON list, alone or inside an object or text, or in the lines of a list.
+    """Extract the sentences of an answer: a JSON list, alone or inside an object or text, or the lines of a list.
 
     Args:
         answer: Text of the answer.
@@ -44,15 +44,15 @@ def _strings(value: Any) -> list[str]:
 
 
 def find_fault(sentence: str, name: str, others: Sequence[str]) -> str | None:
-    """Find out why a sentence cannot be used.
+    """Return the reason why a sentence is unusable, if any.
 
     Args:
-        sentence: A sentence of the model.
+        sentence: Sentence of the model.
         name: Name of the class, without underscores.
         others: Accepted sentences of the class.
 
     Returns:
-        The reason; None if the sentence can be used.
+        The reason; None if the sentence is usable.
     """
     if not names_class(sentence, name):
         return f"does not have the words {name!r} in it"
@@ -76,7 +76,7 @@ def sift(sentences: Sequence[str], name: str, others: Sequence[str]) -> tuple[li
         others: Accepted sentences of the class.
 
     Returns:
-        The usable sentences, and a line about each of the rest.
+        The usable sentences, and for each of the others a line with the reason.
     """
     usable: list[str] = []
     faults = []

@@ -1,4 +1,4 @@
-"""Ask the model for sentences, again and again until enough of them can be used."""
+"""Query the language model until enough of its sentences are usable."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .classes import NamedClass
 
 Messages = list[ChatCompletionMessageParam]
 NO_ENDPOINT = "answers in no form of OpenAI's chat completions; mind the /v1 at the end"
-LONGEST = 100_000  # most characters of an answer that are read
-MOST_BYTES = 1 << 24
+LONGEST = 100_000  # characters of an answer that are read at most
+MOST_BYTES = 1 << 24  # largest size of a response
 FORM = Record(others=Anything())
 CHOICE = Record({"message": Record({"content": Anything()}, others=Anything())}, others=Anything())
 ANSWER = Record({"choices": List(CHOICE, 1, 100)}, others=Anything())
-NO_KEY = "none"  # the client needs a key, even for a server that does not
+NO_KEY = "none"  # the client requires a key, even for a server without keys
 
 
 class UnusableAnswers(UserError):
@@ -34,13 +34,13 @@ class UnusableAnswers(UserError):
 
 @dataclass(frozen=True)
 class Task:
-    """How classes are to be described.
+    """Parameters of the descriptions.
 
     Attributes:
         model: Name of the model at the endpoint.
-        count: Sentences of a class.
+        count: Number of sentences per class.
         about: Kind of the pictures ("satellite images"); empty for photos.
-        attempts: Most answers for a class.
+        attempts: Largest number of answers per class.
     """
 
     model: str
@@ -53,8 +53,8 @@ def make_client(retries: int, timeout: float) -> openai.OpenAI:
     """Make a client of the endpoint that OPENAI_BASE_URL and OPENAI_API_KEY name.
 
     Args:
-        retries: How often a request is sent again after a rate limit, a timeout or an error of the server. The pause
-            before it grows, unless the server sets it.
+        retries: Number of times that a request is repeated after a rate limit, a timeout or a server error. The pauses
+            grow, unless the server sets them.
         timeout: Seconds to wait for an answer.
 
     Raises:
@@ -69,7 +69,7 @@ def make_client(retries: int, timeout: float) -> openai.OpenAI:
         raise UserError("OPENAI_API_KEY has a character that no key has, such as a line break; set it again")
     try:
         return openai.OpenAI(api_key=key or NO_KEY, base_url=url or None, max_retries=retries, timeout=timeout)
-    except Exception as error:  # of the client and of the libraries below it
+    except Exception as error:  # raised by the client or the libraries below it
         raise UserError(f"OPENAI_BASE_URL is {url!r}, which is no address ({error}); set it again") from error
 
 
@@ -94,15 +94,15 @@ def question_for(item: NamedClass, task: Task) -> Messages:
 
 
 def describe(client: openai.OpenAI, item: NamedClass, task: Task) -> tuple[list[str], int]:
-    """Ask until there are enough usable sentences. Usable sentences of a bad answer count, too.
+    """Query the model until there are enough usable sentences. Usable sentences of an incomplete answer count.
 
     Args:
         client: Client of the endpoint.
-        item: The class.
-        task: How it is to be described.
+        item: Class to describe.
+        task: Parameters of the descriptions.
 
     Returns:
-        `task.count` sentences, and the number of answers that it took.
+        `task.count` sentences, and the number of answers needed.
 
     Raises:
         UnusableAnswers: If `task.attempts` answers were not enough.
@@ -126,7 +126,7 @@ def describe(client: openai.OpenAI, item: NamedClass, task: Task) -> tuple[list[
 
 
 def correction_for(answer: str, faults: Sequence[str], sentences: Sequence[str], task: Task) -> Messages:
-    """Build the question after a bad answer: what was wrong, and how many sentences are missing."""
+    """Build the follow-up to an incomplete answer: what was wrong, and how many sentences are missing."""
     faults_text = "; ".join(faults) or "there was no JSON list of strings in it"
     listed = json.dumps(list(sentences), ensure_ascii=False)
     note = f" These are fine, do not repeat them: {listed}." if sentences else ""
@@ -149,10 +149,10 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
         messages: The question.
 
     Returns:
-        Text of the answer; empty if it was cut off, filtered or missing.
+        Text of the answer; empty if it was truncated, filtered or missing.
 
     Raises:
-        UserError: If the endpoint refuses, cannot be reached, or has another interface.
+        UserError: If the endpoint refuses the request, cannot be reached, or has another interface.
     """
     url = str(client.base_url)
     try:
@@ -160,7 +160,7 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
             body = b"".join(_parts(response.iter_bytes(), float(str(client.timeout))))
     except openai.OpenAIError as error:
         raise UserError(f"{url}: {_reason(error, model)}") from error
-    except Exception as error:  # of the library below the client, whose name depends on the version
+    except Exception as error:  # raised by the HTTP library below the client, which depends on its version
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{url}: its answer breaks off ({reason}); run the same command again later") from error
     try:
@@ -178,10 +178,10 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
 
 
 def _parts(parts: Iterable[bytes], seconds: float) -> Iterator[bytes]:
-    """The parts of an answer, which has to come whole in some seconds, however slowly byte by byte.
+    """Yield the parts of an answer, with a time limit for the whole answer, even if single bytes keep coming.
 
     Raises:
-        TimeoutError: If it does not.
+        TimeoutError: If the answer takes longer than `seconds`.
         ValueError: If it is too large.
     """
     until, count = time.monotonic() + seconds, 0

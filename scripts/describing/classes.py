@@ -1,4 +1,4 @@
-"""Read the classes to describe, in the same form as the classes of a run on own images."""
+"""Read the classes to describe, in the format of the classes of a run on a user's own images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coft.core.errors import UserError
 from coft.engine.class_names import is_file, read_classes
 from scripts.paths import called_from
 
-LONGEST_NAME = MAX_TOKENS // 2  # most tokens of a name; the rest is for the sentence
+LONGEST_NAME = MAX_TOKENS // 2  # largest number of tokens of a name; the rest is left for the sentence
 _WORDNET_ID = re.compile(r"^n\d{8}\s+")  # start of a line in lists of ImageNet's classes
 
 
@@ -20,7 +20,7 @@ class NamedClass:
     """A class to describe.
 
     Attributes:
-        name: The name as it is written in the file.
+        name: Name as written in the file.
         meaning: Meaning of an ambiguous name; empty if the file has none.
     """
 
@@ -29,7 +29,7 @@ class NamedClass:
 
     @property
     def plain(self) -> str:
-        """The name as it is written in sentences."""
+        """Name as used in sentences."""
         return " ".join(plain_name(self.name).split())
 
 
@@ -37,7 +37,7 @@ def named_classes(text: str) -> list[NamedClass]:
     """Read the classes to describe. Names that differ only in case, underscores or blanks are one class.
 
     Args:
-        text: Names with commas between them; or a file with a name on each line, and its meaning after a tab.
+        text: Comma-separated names, or the path of a file with one name per line, its meaning after a tab.
 
     Raises:
         UserError: If there is no such file, it has no names, or a name leaves no room for a sentence.

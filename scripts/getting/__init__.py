@@ -1,1 +1,1 @@
-"""Get data sets: where they come from, and how they are downloaded, checked and put in place."""
+"""Data sets: their sources, and how they are downloaded, checked and put in place."""

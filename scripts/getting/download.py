@@ -15,9 +15,9 @@ from tqdm import tqdm
 from coft.core.errors import UserError
 from coft.core.outside import digest_of, read_json
 
-CHUNK = 1 << 20  # bytes that are read at a time
+CHUNK = 1 << 20  # bytes read at a time
 ATTEMPTS = 3
-TIMEOUT = 60  # most seconds without a byte
+TIMEOUT = 60  # seconds without a byte after which an attempt fails
 
 
 class Damaged(Exception):
@@ -27,7 +27,7 @@ class Damaged(Exception):
 def download(url: str, path: Path, md5: str = "") -> Path:
     """Download a file, unless it exists and is complete.
 
-    The file gets its name once length and checksum are right. A file that was cut off or differs is downloaded again.
+    The file gets its name once length and checksum are right. A truncated or different file is downloaded again.
 
     Args:
         url: Address of the file.
@@ -66,7 +66,7 @@ def download(url: str, path: Path, md5: str = "") -> Path:
 
 
 def _receive(url: str, draft: Path) -> str:
-    """Receive a file, and return its MD5."""
+    """Write the response to a file. Returns its MD5."""
     digest = hashlib.md5(usedforsecurity=False)
     request = urllib.request.Request(url, headers={"User-Agent": "coft-data"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response, draft.open("wb") as file:
@@ -83,7 +83,7 @@ def _receive(url: str, draft: Path) -> str:
 
 
 def gdown_download(drive_id: str, path: Path) -> None:
-    """Download a file from Google Drive to a path. gdown is imported only here, where it is needed."""
+    """Download a file from Google Drive to a path. Imports gdown, which is optional."""
     import gdown
 
     if gdown.download(id=drive_id, output=str(path), quiet=True) is None:
@@ -96,7 +96,7 @@ def download_drive(drive_id: str, path: Path, get: Callable[[str, Path], None] =
     Args:
         drive_id: Id of the file.
         path: Path of the file.
-        get: Downloads an id to a path.
+        get: Function that downloads the file with an id to a path.
 
     Returns:
         Path of the file.
@@ -115,7 +115,7 @@ def download_drive(drive_id: str, path: Path, get: Callable[[str, Path], None] =
         return draft.replace(path)
     except ImportError as error:
         raise UserError(f"{path.name}: gdown is missing; run: pip install gdown") from error
-    except Exception as error:  # of gdown and of the libraries below it
+    except Exception as error:  # raised by gdown or the libraries below it
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         if type(error).__module__.startswith("requests"):  # their messages are long and nested
             reason = f"{type(error).__name__}; are you offline?"

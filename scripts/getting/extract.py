@@ -1,4 +1,4 @@
-"""Extract untrusted archives: nothing is written outside of the folder, and nothing incomplete is left."""
+"""Extract untrusted archives: nothing is written outside the target folder, and nothing incomplete is left behind."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from coft.core.outside import is_archive, opened
 BROKEN = (
     *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error, struct.error),
     *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError),  # RuntimeError: encrypted
-    *(ValueError, OverflowError, IndexError, KeyError, TypeError),  # from wrong numbers and texts in headers
+    *(ValueError, OverflowError, IndexError, KeyError, TypeError),  # from invalid values in headers
 )
 KINDS = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2")
 SCRATCH = ".extract-"  # prefix of temporary folders
-ABANDONED = 24 * 3600  # seconds after which a temporary folder is removed; no archive takes so long
-HEADER = 512  # least bytes that a member counts, so that the number of empty members is limited, too
-MOST = 100  # largest ratio of unpacked and packed size: images hardly shrink
-SLACK = 64 << 20  # bytes that any archive may unpack to
+ABANDONED = 24 * 3600  # seconds after which a temporary folder is removed; no archive takes that long
+HEADER = 512  # bytes that each member counts in addition, so that the number of empty members is limited, too
+MOST = 100  # largest ratio of unpacked to packed size: images hardly compress
+SLACK = 64 << 20  # bytes that any archive may unpack to, however small it is
 
 
 class Hostile(UserError):
-    """An archive that would write outside of its folder, or unpacks to too much."""
+    """An archive that would write outside its folder, contains links, or unpacks to too many bytes."""
 
 
 def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = "") -> None:
@@ -44,10 +44,10 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
         archive: A tar file, compressed or not, or a zip file. A damaged archive is removed, to be downloaded again.
         root: Data root.
         moves: Paths in the archive, and their new paths below `root`.
-        inner: An archive inside the archive that has these paths.
+        inner: Path of a nested archive that holds these paths, if it is not the archive itself.
 
     Raises:
-        UserError: If the archive is damaged, would write outside of its folder or lacks a path, or the disk is full.
+        UserError: If the archive is damaged, would write outside its folder or lacks a path, or the disk is full.
     """
     root.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
@@ -66,7 +66,7 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
         except FileNotFoundError as error:
             raise UserError(f"{archive.name}: no {inner} in it; it is another archive than expected") from error
         except OSError as error:
-            if error.errno is None:  # bz2 has no error of its own
+            if error.errno is None:  # bz2 raises a plain OSError for damaged data
                 raise _broken(archive, error) from error
             raise UserError(
                 f"{archive.name} cannot be extracted to {root} ({error.strerror or error}); "
@@ -77,7 +77,7 @@ def extract(archive: Path, root: Path, moves: Mapping[str, str], inner: str = ""
 
 
 def _broken(archive: Path, error: Exception) -> UserError:
-    """Remove a damaged archive; returns the error that says so."""
+    """Remove a damaged archive. Returns the error to raise."""
     archive.unlink(missing_ok=True)
     reason = str(error).split("\n")[0].rstrip(":") or type(error).__name__
     kind = f"is no whole {archive.suffix[1:]} file" if archive.suffix in KINDS else "is damaged"
@@ -98,7 +98,7 @@ def _move(source: Path, target: Path, archive: Path) -> None:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
-    elif target.is_dir() and source.is_dir():  # such as the folder of a data set that has a split file already
+    elif target.is_dir() and source.is_dir():  # for example the folder of a data set that already has a split file
         for child in list(source.iterdir()):
             _move(child, target / child.name, archive)
 
@@ -107,7 +107,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive to a new folder.
 
     Raises:
-        UserError: If a member would be written outside of the folder.
+        FileNotFoundError: If there is no such archive.
+        UserError: If a member would be written outside the folder or is a link, or the archive unpacks to too much.
     """
     folder.mkdir()
     if not archive.is_file():
@@ -137,7 +138,7 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
         if not tar.getmembers():
             raise tarfile.ReadError("it is empty")
         while tar.fileobj and tar.fileobj.read(1 << 20):
-            pass  # read to the end, where the checksum is
+            pass  # read to the end, where the checksum is stored
 
 
 def _unpack_zip(archive: Path, folder: Path) -> None:
@@ -154,10 +155,10 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
 
 
 class Room:
-    """The bytes that an archive may unpack to.
+    """Limit of the bytes that an archive may unpack to.
 
     Args:
-        archive: The archive.
+        archive: Path of the archive.
         folder: Folder that it is unpacked to.
     """
 
@@ -167,7 +168,12 @@ class Room:
         self.limit = SLACK + MOST * archive.stat().st_size
 
     def check(self, needed: int) -> None:
-        """Refuse more bytes than the disk has, or than an honest archive unpacks to."""
+        """Check that the disk has room for `needed` bytes, and that an honest archive could unpack to them.
+
+        Raises:
+            Hostile: If an archive of this size should not unpack to so much.
+            UserError: If the disk has not enough free space.
+        """
         if needed > self.limit:
             raise _hostile(self.archive, "", f"unpacks to {needed >> 20} MiB or more")
         if needed > self.free:

@@ -1,4 +1,4 @@
-"""Put a data set in place, as far as it can be downloaded."""
+"""Download a data set, as far as possible, and put its files in place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def is_in_place(name: str, root: Path) -> bool:
-    """Whether a data set is in place."""
+    """Return whether a data set is in place."""
     if name in TORCHVISION:
         folder = root / SETS[TORCHVISION[name]].folder
         sorted_by_class = all((folder / part).is_dir() for part in ("train", "test"))
@@ -29,14 +29,14 @@ def is_in_place(name: str, root: Path) -> bool:
 
 
 def get(name: str, root: Path) -> list[str]:
-    """Get a data set, as far as that needs no login.
+    """Download a data set, except for files that require a login.
 
     Args:
         name: A key of ORIGINS or TORCHVISION.
         root: Data root.
 
     Returns:
-        A line about each optional file that could not be downloaded.
+        A line for each optional file that could not be downloaded.
 
     Raises:
         UserError: If a needed file could not be downloaded.
@@ -52,12 +52,12 @@ def get(name: str, root: Path) -> list[str]:
 
 
 def get_file(file: File, root: Path, origin: Origin) -> None:
-    """Download a file and put its paths in place, unless all of them are there.
+    """Download a file and put its paths in place, unless all of them exist.
 
     Args:
-        file: The file.
+        file: File to download.
         root: Data root.
-        origin: The data set.
+        origin: Data set that the file belongs to.
 
     Raises:
         UserError: If the file cannot be downloaded, or lacks a path.
@@ -84,13 +84,13 @@ def _download_from_one(file: File, path: Path) -> None:
 
 
 def get_split(name: str, root: Path) -> list[str]:
-    """Get CoOp's split file of a data set that is in place, unless it is there. Returns what `get` does."""
+    """Download CoOp's split file of a data set that is in place, unless it exists. Returns the same as `get`."""
     origin = ORIGINS.get(name)
     return _get_drive_files(origin, root) if origin and (root / origin.folder).is_dir() else []
 
 
 def _get_drive_files(origin: Origin, root: Path) -> list[str]:
-    """Get files from Google Drive. Split files are optional: without one, a split is made."""
+    """Download files from Google Drive. Split files are optional: without one, a split is made."""
     notes = []
     for target, drive_id in origin.drive.items():
         path = root / target

@@ -1,4 +1,4 @@
-"""Write harder copies of a data set: images are shrunk to a few pixels and enlarged again."""
+"""Write harder copies of a data set, with images that are shrunk to a few pixels and enlarged again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .sources import TORCHVISION
 
 
 def shrunk_root(name: str, root: Path, pixels: int) -> Path:
-    """The data root of a copy, for `--data <root>/<name>-<pixels>px`. It is beside the set itself."""
+    """Return the data root of a copy, for `--data <root>/<name>-<pixels>px`. It is next to the set itself."""
     return root / f"{name}-{pixels}px"
 
 
 def write_shrunk(name: str, root: Path, pixels: int) -> Path:
-    """Write a copy of a set of torchvision. Images keep their size, but have only the detail of `pixels`.
+    """Write a copy of a torchvision set whose images keep their size, but have only the detail of `pixels`.
 
     Args:
         name: A key of TORCHVISION. The set must be in place.
@@ -33,7 +33,7 @@ def write_shrunk(name: str, root: Path, pixels: int) -> Path:
         The data root of the copy. An existing copy is not written again.
 
     Raises:
-        UserError: If the set is not one of torchvision, or its images cannot be read or written.
+        UserError: If the set is not one of torchvision's, or its images cannot be read or written.
     """
     if name not in TORCHVISION:
         raise UserError(f"--shrunk-to has no way with {name}; expected one of {', '.join(TORCHVISION)}")

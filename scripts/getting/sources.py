@@ -1,4 +1,4 @@
-"""The origin of each data set. Addresses and checksums come from its authors, from torchvision, and from CoOp."""
+"""Origins of the data sets. Addresses and checksums are those of their authors, of torchvision, and of CoOp."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datasets import intel, pacs
 
 VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 HENDRYCKS = "https://people.eecs.berkeley.edu/~hendrycks"
-TORCHVISION = {  # names in torchvision of the sets that it downloads
+TORCHVISION = {  # sets that torchvision downloads, with the names of its classes
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
     "fashion_mnist": "FashionMNIST",
@@ -28,7 +28,7 @@ class File:
         urls: Addresses; if one fails, the next is tried.
         md5: Checksum, if it is known.
         moves: For an archive: paths in it, and their paths below the data root. For a plain file: "" and its path.
-        inner: An archive inside the archive that has these paths.
+        inner: Path of a nested archive that holds these paths, if it is not the archive itself.
     """
 
     urls: tuple[str, ...]
@@ -44,12 +44,12 @@ class Origin:
     Attributes:
         folder: Folder of the data set below the data root.
         needs: Paths below the data root that the data set consists of.
-        description: A short description.
+        description: Short description.
         files: Files to download.
         drive: Files on Google Drive: ids by path below the data root. A .zip file is extracted.
-        sorted_paths: Paths of a mirror that sorted the images by class, instead of `needs`.
+        sorted_paths: Paths of a mirror whose images are sorted by class, accepted instead of `needs`.
         steps: Steps that a user has to do by hand; empty if everything can be downloaded.
-        find: Finds the folder of the data set below the data root, if several layouts are accepted.
+        find: Function that finds the folder of the data set below the data root, if several layouts are accepted.
     """
 
     folder: str
