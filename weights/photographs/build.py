@@ -1,4 +1,4 @@
-"""Build a photograph CLIP from packages, step by step. Results of steps are kept, so a stopped run can go on."""
+"""Build a photograph CLIP from packages, step by step. Results of steps are cached, so a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from weights.photographs.wordnet import Synset, read_nouns
 
 SHARES = {  # shares of the captions, by tier
     "concept": 0.25,  # names of ImageNet's classes and of their ancestors
-    "token": 0.35,  # other nouns that are one token of CLIP: those that captions of pictures often use
+    "token": 0.35,  # other nouns that are a single token of CLIP: those frequent in captions of pictures
     "noun": 0.3,  # all other nouns
-    "word": 0.1,  # words of CLIP's vocabulary that are no nouns
+    "word": 0.1,  # words of CLIP's vocabulary that are not nouns
 }
 IN_SENTENCES = 0.35  # weight of a name with its kind or gloss, relative to the name alone
 PLURALS = 0.25  # share of plurals in the captions of a noun
@@ -67,9 +67,9 @@ class Lexicon:
     Attributes:
         nouns: Synsets by offset.
         meanings: Offsets and shares of the meanings of each name in lower case.
-        words: Words that are no nouns.
-        seen: Offsets of meanings that can be seen.
-        counts: How often a name was found with a meaning.
+        words: Words that are not nouns.
+        seen: Offsets of visible meanings.
+        counts: Frequency of each pair of name and meaning.
     """
 
     nouns: dict[int, Synset]
@@ -93,7 +93,7 @@ class Lexicon:
 
 
 def embeddings(lexicon: Lexicon, wheel: Path, folder: Path) -> tuple[Embedded, Tensor, Tensor]:
-    """MiniLM's embeddings of all names and glosses, of the other words, and of CLIP's tokens, cached in the folder."""
+    """Embed all names and glosses, the other words, and CLIP's tokens with MiniLM; cached in the folder."""
     encoder = cache(partial(SentenceEncoder, wheel, folder / "minilm"))  # loaded only if an embedding is missing
 
     def embed(name: str, texts: Sequence[str]) -> Tensor:
@@ -113,7 +113,7 @@ def embeddings(lexicon: Lexicon, wheel: Path, folder: Path) -> tuple[Embedded, T
 
 
 def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
-    """Read a tensor from a file. If that fails, make the tensor and write the file."""
+    """Read a tensor from a file. If that fails, compute the tensor and write the file."""
     try:
         return load_file(path)["tensor"]
     except (OSError, SafetensorError, KeyError):
@@ -124,7 +124,7 @@ def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
 
 
 def target_directions(lexicon: Lexicon, teacher: Teacher, words: Tensor) -> Tensor:
-    """The teacher's directions: a row for each of `Lexicon.pairs`, then for each name, then for each other word."""
+    """Compute the teacher's directions: rows for `Lexicon.pairs`, then for each name, then for each other word."""
     with tqdm(total=len(lexicon.pairs), desc="teacher", unit="name") as bar:
         of_pairs = teacher.of_meanings(lexicon.pairs, bar.update)
     owner = torch.tensor([i for i, rows in enumerate(lexicon.meanings.values()) for _ in rows])
@@ -135,7 +135,7 @@ def target_directions(lexicon: Lexicon, teacher: Teacher, words: Tensor) -> Tens
 
 
 def caption_entries(lexicon: Lexicon, teacher: Teacher) -> tuple[list[Entry], Tensor]:
-    """The entries of captions, with plurals, and how often each is drawn. Targets are rows of `target_directions`."""
+    """Build the entries of captions, with plurals, and sampling weights. Targets are rows of `target_directions`."""
     concepts = {name for name, _ in teacher.concepts}
     tokens = {name: tokens_of(name) for name in lexicon.meanings}
     glosses = {offset: tokens_of(synset.gloss) for offset, synset in lexicon.nouns.items()}
@@ -168,26 +168,26 @@ def _scale_to(weights: Sequence[float], total: float) -> Tensor:
 
 
 def _weight(lexicon: Lexicon, name: str, offset: int) -> float:
-    """How often a name is drawn: more often if its meaning can be seen, and if it is frequent."""
+    """Compute the sampling weight of a name, which is larger for visible and for frequent meanings."""
     count = lexicon.counts.get((name, offset), 0)
     return (1.0 if offset in lexicon.seen else UNSEEN) * (1 + math.log2(1 + count))
 
 
 def version() -> str:
-    """A hash of the recipe: of the code of this package and of its sources."""
+    """Hash the recipe: the code of this package and its list of sources."""
     files = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".py", ".json"))
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 class Builder:
-    """Builds photograph CLIPs.
+    """Builder of photograph CLIPs.
 
     Args:
-        folder: Cache of packages, embeddings and the state of a run.
+        folder: Cache of packages, embeddings and training states.
         out: Parent of the folders of the CLIPs.
 
     Attributes:
-        work: Part of the cache that belongs to this version of the recipe. Another version starts anew.
+        work: Part of the cache for this version of the recipe, as `version` returns it.
     """
 
     def __init__(self, folder: Path, out: Path) -> None:
@@ -198,7 +198,7 @@ class Builder:
 
         Args:
             name: Key of `MODELS`.
-            steps: Steps of the training of the text tower, instead of the recipe's.
+            steps: Number of training steps of the text tower, instead of the recipe's.
 
         Returns:
             Folder of the CLIP.
@@ -220,11 +220,11 @@ class Builder:
         return self.out / name
 
     def lexicon(self) -> Lexicon:
-        """The nouns of WordNet, and the other words of CLIP's vocabulary."""
+        """Read the nouns of WordNet, and the other words of CLIP's vocabulary."""
         return Lexicon.read(self._fetch("wordnet"))
 
     def classes(self, name: str) -> Tensor:
-        """The vectors of ImageNet's classes in the space of a CLIP of `MODELS`. Shape (1000, 256)."""
+        """Return the vectors of ImageNet's classes in the space of a CLIP of `MODELS`. Shape (1000, 256)."""
         return class_vectors(self._tower(name), DIMENSIONS)[1]
 
     def _tower(self, name: str) -> nn.Module:

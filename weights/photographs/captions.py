@@ -1,4 +1,4 @@
-"""Captions: names in many forms, at many positions, after contexts of many kinds."""
+"""Captions for training: names in many sentences, at many positions, after many kinds of contexts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
 POSITIONS = 77
-LONGEST = 40  # most tokens of a caption, start and end included
-CONTEXT = 20  # most tokens of a context
+LONGEST = 40  # largest number of tokens of a caption, start and end included
+CONTEXT = 20  # largest number of tokens of a context
 TEMPLATES = (
     "a photo of a {}.",
     "a photo of the {}.",
@@ -45,13 +45,13 @@ START, END = TOKENIZER.encoder["<|startoftext|>"], TOKENIZER.encoder["<|endoftex
 
 @dataclass(frozen=True)
 class Entry:
-    """A name or meaning that captions are made of.
+    """A name or meaning from which captions are made.
 
     Attributes:
         name: Token ids of its name.
         kind: Token ids of the name of its kind; empty if captions do not mention it.
         gloss: Token ids of its definition; empty if captions do not mention it.
-        target: Row of the teacher's directions.
+        target: Row index into the teacher's directions.
     """
 
     name: tuple[int, ...]
@@ -65,11 +65,11 @@ class Batch:
     """Captions of about the same length.
 
     Attributes:
-        tokens: Token ids; anything after the end mark. Shape (n, length).
+        tokens: Token ids; arbitrary after the end mark. Shape (n, length).
         positions: Position of each token, increasing. Shape (n, length).
-        noise: Which tokens are replaced by random vectors. Shape (n, length), bool.
+        noise: Mask of the tokens that are replaced by random vectors. Shape (n, length), bool.
         ends: Index of the end mark. Shape (n,).
-        targets: Row of the teacher's directions. Shape (n,).
+        targets: Row indices into the teacher's directions. Shape (n,).
     """
 
     tokens: Tensor
@@ -80,18 +80,18 @@ class Batch:
 
 
 def tokens_of(text: str) -> tuple[int, ...]:
-    """Token ids of a text for CLIP, without start and end."""
+    """Tokenize a text for CLIP, without start and end marks."""
     return tuple(TOKENIZER.encode(text))
 
 
 _HALVES = [tuple(map(tokens_of, template.split("{}"))) for template in TEMPLATES]
 _THIRDS = [tuple(map(tokens_of, template.split("{}"))) for template in KINDS]
 _STOP = tokens_of(".")
-Row = tuple[list[int], int, int]  # token ids, number of tokens after the start mark that become noise, target
+Row = tuple[list[int], int, int]  # token ids, number of tokens after the start mark to replace by noise, target
 
 
 def caption(entry: Entry, source: torch.Generator) -> Row:
-    """A random caption of an entry."""
+    """Draw a random caption of an entry."""
     form, pick, tail = torch.rand(3, generator=source).tolist()
     noisy = 0
     if entry.gloss and form < 0.5:
@@ -110,7 +110,11 @@ def caption(entry: Entry, source: torch.Generator) -> Row:
 
 
 def _context(source: torch.Generator) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
-    """A stand-in for a learned context: noise, any words, or one repeated word. Part of it may follow the name."""
+    """Draw a substitute for a learned context: noise, random words, or one repeated word.
+
+    Returns:
+        Tokens before the name, number of them to replace by noise, and tokens after the name.
+    """
     kind, length, split = torch.rand(3, generator=source).tolist()
     count = 1 + int(length * length * CONTEXT)
     different = count if kind < 0.35 else 1
@@ -125,9 +129,9 @@ def batches(entries: Sequence[Entry], weights: Tensor, size: int, number: int, s
     """Draw batches of captions, in random order. The captions of a batch have about the same length.
 
     Args:
-        entries: What captions are made of.
-        weights: How often each entry is drawn. Shape (number of entries,).
-        size: Captions of a batch.
+        entries: Names and meanings from which captions are made.
+        weights: Sampling weight of each entry. Shape (number of entries,).
+        size: Number of captions per batch.
         number: Number of batches.
         source: Source of all random numbers.
     """
@@ -145,7 +149,7 @@ def _batch(rows: Sequence[Row], source: torch.Generator) -> Batch:
         tokens[i, : len(row)] = torch.tensor(row)
         noise[i, 1 : 1 + noisy] = True
     offset = torch.randint(POSITIONS - length + 1, (len(rows), 1), generator=source)
-    offset = offset * (torch.rand(len(rows), 1, generator=source) < 0.25)  # as if a longer context came before
+    offset = offset * (torch.rand(len(rows), 1, generator=source) < 0.25)  # as after a longer context
     positions = torch.arange(length).repeat(len(rows), 1) + offset
     positions[:, 0] = 0
     ends = torch.tensor([len(row) - 1 for row, *_ in rows])

@@ -1,4 +1,4 @@
-"""Tables of the model card: how a photograph CLIP sees words and photographs."""
+"""Tables of the model card of the photograph CLIPs: nearest classes of words, and zero-shot accuracies."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_CLASSES = """deer, giraffe, dolphin, horse, cow, crow, frog, tulip, rose, sunflower, pear, forest, glacier, street,
-skyscraper, helicopter, sailboat, bicycle, doctor, pancake"""  # names of no ImageNet class
-SETS = {  # development sets of photographs and the like: arguments of scripts/run.sh ZeroshotCLIP
+skyscraper, helicopter, sailboat, bicycle, doctor, pancake"""  # words that name no ImageNet class
+SETS = {  # development sets of photographs and similar images, with arguments for scripts/run.sh ZeroshotCLIP
     "CIFAR-10": ("cifar10",),
     "Intel scenes": ("intel",),
     "PACS cartoon": ("pacs", "DATASET.DOMAIN", "cartoon"),
     "EuroSAT": ("eurosat",),
 }
-DRAWS = 20  # random choices of other words for all classes
+DRAWS = 20  # number of random choices of other words for all classes
 
 
 def nearest_classes(folder: Path, vectors: Tensor, names: Sequence[str]) -> str:
-    """A table of names with the three nearest ImageNet classes and their cosines.
+    """Format a table of names with the three nearest ImageNet classes and their cosines.
 
     Args:
         folder: Folder of the CLIP.
-        vectors: ImageNet's classes in its space. Shape (1000, k).
-        names: The names.
+        vectors: Vectors of ImageNet's classes in its space. Shape (1000, k).
+        names: Names to look up.
     """
     info = ImageNetInfo()
     classes = [info.index_to_description(label).split(",")[0] for label in range(len(vectors))]
@@ -65,7 +65,7 @@ def nearest_classes(folder: Path, vectors: Tensor, names: Sequence[str]) -> str:
 
 
 def zero_shot(backbones: Sequence[str], data: Path) -> dict[tuple[str, str], float]:
-    """Zero-shot accuracies in percent, by set and backbone. Sets that are not in the data folder are left out."""
+    """Measure zero-shot accuracies in percent, by set and backbone. Sets missing in the data folder are left out."""
     accuracies = {}
     for title, words in SETS.items():
         if not (data / words[0]).is_dir():
@@ -89,7 +89,7 @@ def _accuracy(backbone: str, data: Path, words: Sequence[str]) -> float:
 
 
 def by_other_words(folder: Path, data: Path, lexicon: Lexicon) -> tuple[float, float, list[float]]:
-    """Accuracies on CIFAR-10's test images by its class names, and by other words for the classes.
+    """Measure accuracies on CIFAR-10's test images with its class names, and with other words for the classes.
 
     Args:
         folder: Folder of the CLIP.
@@ -97,8 +97,8 @@ def by_other_words(folder: Path, data: Path, lexicon: Lexicon) -> tuple[float, f
         lexicon: WordNet. The other words of a class are the lemmas of its most frequent meaning.
 
     Returns:
-        Percent by the class names, by the average of all other words, and by one random word for each class, `DRAWS`
-        times.
+        Accuracy in percent with the class names, with the average of all other words, and with one random word for each
+        class, `DRAWS` times.
     """
     model: Any = load_open_clip(f"open_clip:{folder}")
     class_folders = sorted(path for path in (data / "cifar10" / "test").iterdir() if path.is_dir())
@@ -119,14 +119,14 @@ def by_other_words(folder: Path, data: Path, lexicon: Lexicon) -> tuple[float, f
 
 
 def other_lemmas(name: str, lexicon: Lexicon) -> list[str]:
-    """WordNet's other words for the most frequent meaning of a name; the name itself if there are none."""
+    """Return WordNet's other words for the most frequent meaning of a name; the name itself if there are none."""
     offset = max(lexicon.meanings[name], key=lambda meaning: meaning[1])[0]
     return [word for word in lexicon.nouns[offset].names if word.lower() != name] or [name]
 
 
 @torch.no_grad()
 def image_features(model: Any, files: Sequence[Path]) -> Tensor:
-    """Unit-length features of image files. Shape (n, k)."""
+    """Compute unit-length features of image files. Shape (n, k)."""
     inputs = Inputs(SIZE, mean=(0.5,) * 3, std=(0.5,) * 3)
     view, floats = plain_view(inputs), normalize(inputs)
     parts = [files[start : start + 64] for start in range(0, len(files), 64)]
@@ -135,17 +135,17 @@ def image_features(model: Any, files: Sequence[Path]) -> Tensor:
 
 
 def accuracy_table(accuracies: dict[tuple[str, str], float], backbones: Sequence[str]) -> str:
-    """A table of accuracies, with a row for each set and a column for each backbone."""
+    """Format a table of accuracies, with a row for each set and a column for each backbone."""
     titles = list(dict.fromkeys(title for title, _ in accuracies))
     rows = [[title, *(f"{accuracies[title, backbone]:.1f}" for backbone in backbones)] for title in titles]
     return tabulate(rows, headers=["test accuracy, %", *backbones], tablefmt="github", disable_numparse=True)
 
 
 def report(builder: Builder, names: Sequence[str], data: Path | None) -> str:
-    """All tables of some CLIPs, as Markdown.
+    """Format all tables of some CLIPs as Markdown.
 
     Args:
-        builder: The builder that has built the CLIPs.
+        builder: Builder that has built the CLIPs.
         names: Names of the CLIPs.
         data: Folder of all data sets, for accuracies; None leaves them out.
     """

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from coft.core.files import replacing
 
 CONFIG, TENSORS = "open_clip_config.json", "open_clip_model.safetensors"
-EIGHT_BITS = ("token_embedding.weight",)  # 12.6 million numbers, stored in one byte each
-SIZE = 128  # side of the input in pixels, small enough for two cores
+EIGHT_BITS = ("token_embedding.weight",)  # 12.6 million values, stored in one byte each
+SIZE = 128  # side of the input in pixels, small enough for two CPU cores
 
 
 def vision_config(architecture: str) -> dict[str, Any]:
-    """The `vision_cfg` of open_clip for the image tower."""
+    """Return the `vision_cfg` of open_clip for the image tower."""
     return {
         "timm_model_name": architecture,
         "timm_model_pretrained": False,
@@ -31,13 +31,13 @@ def vision_config(architecture: str) -> dict[str, Any]:
 
 
 def take_image_tower(model: Any, tower: nn.Module, mean: Tensor, projection: Tensor) -> None:
-    """Put an image tower into a CLIP. Its features f become (f - mean) P.
+    """Load an image tower into a CLIP, whose image features become (f - mean) P for features f of the tower.
 
     Args:
-        model: The CLIP.
-        tower: The image tower with its classifier.
-        mean: Mean of its features. Shape (channels,).
-        projection: P. Shape (channels, dimensions).
+        model: CLIP to modify.
+        tower: Image tower with its classifier.
+        mean: Mean of the tower's features. Shape (channels,).
+        projection: Projection P. Shape (channels, dimensions).
     """
     model.visual.trunk.load_state_dict(
         {key: value for key, value in tower.state_dict().items() if not key.startswith("classifier.")}
@@ -48,7 +48,7 @@ def take_image_tower(model: Any, tower: nn.Module, mean: Tensor, projection: Ten
 
 
 def compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert floats to 16 bits, and the token embedding to 8 bits. Batch norms and scalars stay."""
+    """Convert floats to 16 bits, and the token embedding to 8 bits. Batch norms and scalars keep their dtype."""
     return {
         key: value.to(_stored_dtype(key, value)).contiguous() if value.is_floating_point() else value
         for key, value in state.items()
@@ -68,11 +68,11 @@ def save(
     """Write the folder of a CLIP. Both files are complete before either gets its name.
 
     Args:
-        model: The CLIP.
-        vision: The `vision_cfg` of open_clip.
-        text: The `text_cfg` of open_clip.
+        model: CLIP to write.
+        vision: `vision_cfg` of open_clip.
+        text: `text_cfg` of open_clip.
         facts: Metadata of the file of tensors.
-        folder: The folder.
+        folder: Path of the folder.
     """
     config = {
         "model_cfg": {"embed_dim": model.text_projection.shape[1], "vision_cfg": dict(vision), "text_cfg": dict(text)},
@@ -85,5 +85,5 @@ def save(
     }
     with replacing(folder / TENSORS) as tensors_draft, replacing(folder / CONFIG) as config_draft:
         save_file(compact(model.state_dict()), tensors_draft, metadata=dict(facts))
-        tensors_draft.chmod(0o644)  # safetensors makes a file that no other user may read
+        tensors_draft.chmod(0o644)  # safetensors creates files that other users cannot read
         config_draft.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

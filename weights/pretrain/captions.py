@@ -1,4 +1,4 @@
-"""Captions: the words of a drawing in many prompts and at many positions, over a vocabulary of the tokens in use."""
+"""Captions: names of drawings in many prompts and at many positions, over a vocabulary of the tokens in use."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from weights.pretrain.names import spoken
 
 CONTEXT = 77
-CONTEXT_SHARE = 0.5  # share of prompts that have a context, as a prompt learner may find it, instead of a template
+CONTEXT_SHARE = 0.5  # share of prompts with a context, similar to a learned one, instead of a template
 LENGTH = 32  # tokens of a training caption, start and end included
 TEMPLATES = (
     "{}",
@@ -50,7 +50,7 @@ GLYPH_TEMPLATES = {
 
 @cache
 def tokenizer() -> SimpleTokenizer:
-    """CLIP's tokenizer."""
+    """Return CLIP's tokenizer."""
     return SimpleTokenizer()
 
 
@@ -59,11 +59,11 @@ class Prompts:
     """Token rows of a batch.
 
     Attributes:
-        tokens: Rows of the vocabulary, int64 ``[B, L]``; 0 after the end mark.
+        tokens: Indices into the vocabulary, int64 ``[B, L]``; 0 after the end mark.
         positions: Position of each token, increasing, int64 ``[B, L]``.
-        noise: Which tokens are replaced by random vectors, bool ``[B, L]``.
+        noise: Mask of the tokens that are replaced by random vectors, bool ``[B, L]``.
         ends: Index of the end mark, int64 ``[B]``.
-        texts: Number of the text of each name, equal for equal texts, int64 ``[B]``.
+        texts: Id of the text of each name, equal for equal texts, int64 ``[B]``.
     """
 
     tokens: Tensor
@@ -74,12 +74,12 @@ class Prompts:
 
 
 class Captions:
-    """Makes prompts for concepts.
+    """Generator of random prompts for concepts.
 
     Args:
-        concepts: The words of each concept, by number.
-        aliases: Other words for some of them, by the concept's words.
-        kinds: "icon", "digit" or "letter" for each concept.
+        concepts: Words of each concept, by index.
+        aliases: Other words for some concepts, by the concept's words.
+        kinds: Kind of each concept: "icon", "digit" or "letter".
     """
 
     def __init__(self, concepts: list[str], aliases: dict[str, list[str]], kinds: list[str]) -> None:
@@ -113,7 +113,7 @@ class Captions:
         return Prompts(tokens, gaps, noise, ends, torch.tensor([text for _, _, text in rows]))
 
     def _prompt(self, concept: int, generator: torch.Generator) -> tuple[list[int], int, int]:
-        """Rows of the vocabulary, number of tokens after the start mark that become noise, and number of the text."""
+        """Draw token indices, the number of tokens after the start mark to replace by noise, and the id of the text."""
         chance = torch.rand(5, generator=generator).tolist()
         text = self._text(concept, chance[0], chance[1])
         before, after = self._template(concept, chance[2])
@@ -126,7 +126,11 @@ class Captions:
         return [self.start, *before, *words, *after, self.end], noisy * len(before), self._number[text]
 
     def _context(self, generator: torch.Generator) -> tuple[list[int], bool]:
-        """A stand-in for a learned context: 1 to 20 random words or one repeated word, and whether it becomes noise."""
+        """Draw a substitute for a learned context: 1 to 20 random words or one repeated word.
+
+        Returns:
+            Token indices, and whether they are to be replaced by noise.
+        """
         kind, length = torch.rand(2, generator=generator).tolist()
         count = int(length * 20) + 1
         different = count if kind < 0.4 else 1
@@ -146,12 +150,12 @@ class Captions:
 
 
 def _variants(words: str, aliases: list[str]) -> list[str]:
-    """The names of a concept: its own words, with digits as words first, then its aliases."""
+    """Return the names of a concept: its own words, first with digits as words, then its aliases."""
     return list(dict.fromkeys([spoken(words), words, *map(spoken, aliases)]))
 
 
 def _gaps(count: int, generator: torch.Generator) -> Tensor:
-    """Positions 0, 1, 2 ... for half of the rows, and with a jump after the start mark for the others."""
+    """Draw positions: 0, 1, 2 ... for about half of the rows, with a jump after the start mark for the others."""
     jump = torch.randint(CONTEXT - LENGTH + 1, (count, 1), generator=generator)
     jump = jump * (torch.rand(count, 1, generator=generator) < 0.5)
     positions = torch.arange(LENGTH).repeat(count, 1) + jump

@@ -1,4 +1,4 @@
-"""Tables of the model card: the final evaluation of both checkpoints through the usual ``clip`` interface."""
+"""Tables of the model card: the final evaluation of both checkpoints through the ``clip`` interface."""
 
 import gzip
 import json
@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 GARMENTS = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")  # a word without punctuation around it
-SHOWN = 6  # unseen words in a row of the table
-NEUTRAL = "the " * 16 + "{}."  # sixteen tokens without meaning, as many as a learned context has
+SHOWN = 6  # largest number of unseen words in a row of the table
+NEUTRAL = "the " * 16 + "{}."  # sixteen neutral tokens, the length of a learned context
 
 
 def fashion(folder: Path) -> Task:
-    """The 10,000 test images of Fashion-MNIST, from the folder of its idx files."""
+    """Read the 10,000 test images of Fashion-MNIST from the folder of its idx files."""
     pixels = _idx(folder / "t10k-images-idx3-ubyte.gz")
     labels = torch.from_numpy(_idx(folder / "t10k-labels-idx1-ubyte.gz").astype(np.int64))
     images = torch.stack([preprocess(Image.fromarray(image)) for image in pixels])
@@ -56,7 +56,7 @@ def _idx(path: Path) -> np.ndarray:
 
 
 def eurosat(folder: Path) -> Task:
-    """The 8,100 test images of EuroSAT in CoOp's layout (``2750/``, ``split_zhou_EuroSAT.json``)."""
+    """Read the 8,100 test images of EuroSAT in CoOp's layout (``2750/``, ``split_zhou_EuroSAT.json``)."""
     rows = json.loads((folder / "split_zhou_EuroSAT.json").read_text())["test"]
     names = dict(sorted({label: classname for _, label, classname in rows}.items()))
     images = torch.stack([preprocess(Image.open(folder / "2750" / path)) for path, _, _ in rows])
@@ -65,7 +65,7 @@ def eurosat(folder: Path) -> Task:
 
 
 def closing_tasks(cache_dir: Path, fashion_dir: Path | None, eurosat_dir: Path | None) -> Iterator[Task]:
-    """The data sets of the card. Those without a folder are left out."""
+    """Yield the data sets of the card, without those whose folder is not given."""
     yield digits()
     icons = heldout_task("icons", cache_dir)
     yield icons
@@ -79,7 +79,7 @@ def closing_tasks(cache_dir: Path, fashion_dir: Path | None, eurosat_dir: Path |
 
 
 def clustering_accuracy(features: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    """Percent right by k-means with as many clusters as classes, and the best matching of clusters to classes."""
+    """Compute the accuracy in percent of k-means with one cluster per class, under the best matching to classes."""
     clusters = KMeans(classes, n_init=4, random_state=0).fit_predict(features)
     table = confusion_matrix(clusters, labels, labels=range(classes))
     rows, columns = linear_sum_assignment(-table)
@@ -87,7 +87,7 @@ def clustering_accuracy(features: np.ndarray, labels: np.ndarray, classes: int) 
 
 
 def evaluate_task(model: CLIP, task: Task) -> dict[str, Any]:
-    """A row of the table: sizes, zero-shot accuracies, also after a neutral prefix, and k-means for comparison."""
+    """Return a row of the table: sizes, zero-shot accuracies, also with a neutral prefix, and k-means as a baseline."""
     sample = torch.randperm(len(task.labels), generator=torch.Generator().manual_seed(0))[:4000]
     labels, classes = task.labels[sample].numpy(), len(task.classnames)
     pixels = F.avg_pool2d(task.images[sample], 4).flatten(1).numpy()
@@ -106,7 +106,7 @@ def evaluate_task(model: CLIP, task: Task) -> dict[str, Any]:
 
 
 def coverage(names: list[str], token_ids: set[int]) -> tuple[float, list[str]]:
-    """Percent of the tokens of some names that pre-training has seen, and the words with unseen tokens."""
+    """Return the percentage of tokens in names that were seen in pre-training, and the words with unseen tokens."""
     words = [word for name in names for word in WORD.findall(name.lower())]
     tokens = [token for word in words for token in tokenizer().encode(word)]
     unseen = [word for word in sorted(set(words)) if not token_ids.issuperset(tokenizer().encode(word))]
@@ -114,10 +114,10 @@ def coverage(names: list[str], token_ids: set[int]) -> tuple[float, list[str]]:
 
 
 def coverage_table(checkpoint: Path, names: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """The rows of a table of ``coverage``, one for each list of names.
+    """Return the rows of a table of ``coverage``, one for each list of names.
 
     Args:
-        checkpoint: The checkpoint whose vocabulary counts.
+        checkpoint: Path of the checkpoint with the vocabulary.
         names: Class names or descriptions, by source.
     """
     token_ids = set(torch.load(checkpoint, weights_only=True)["token_ids"].tolist())
@@ -131,7 +131,7 @@ def coverage_table(checkpoint: Path, names: dict[str, list[str]]) -> list[dict[s
 
 
 def description_texts(folder: Path) -> dict[str, list[str]]:
-    """Class names and descriptions of the data sets by source, from the files ``<dataset>.json`` of a folder."""
+    """Read class names and descriptions of data sets, by source, from the files ``<dataset>.json`` of a folder."""
     texts: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*.json")):
         sentences_by_class = json.loads(path.read_text())
@@ -152,5 +152,5 @@ def report(checkpoints: list[Path], tasks: list[Task]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Rows as a table of Markdown."""
+    """Format rows as a Markdown table."""
     return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".1f") + "\n"

@@ -1,4 +1,4 @@
-"""The compact checkpoint: weights in fp16, embeddings of the trained tokens, and a regression for the others."""
+"""Compact checkpoints: weights in fp16, embeddings of the trained tokens, and a regression for the other tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ def compact(state_dict: dict[str, Tensor], token_ids: list[int], meta: dict[str,
 
     Args:
         state_dict: Tensors by OpenAI's names; ``token_embedding.weight`` has one row per entry of ``token_ids``.
-        token_ids: Sorted ids in the full vocabulary.
-        meta: Facts about the model, of plain types.
+        token_ids: Sorted token ids in the full vocabulary.
+        meta: Metadata of the model, of plain types.
     """
     rows = state_dict["token_embedding.weight"].detach().float()
     ids = torch.tensor(token_ids)
@@ -40,7 +40,7 @@ def fit_spelling(rows: Tensor, ids: Tensor) -> dict[str, Any]:
 
     Args:
         rows: Trained embeddings, ``[N, D]``.
-        ids: Ids of their tokens, ``[N]``.
+        ids: Token ids of the embeddings, ``[N]``.
 
     Returns:
         ``{"weight": int8 [SPELLING_BUCKETS, D], "scale": float, "norm": float}``; ``norm`` is the median norm of a
@@ -56,6 +56,6 @@ def fit_spelling(rows: Tensor, ids: Tensor) -> dict[str, Any]:
 
 
 def save(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     with replacing(path) as draft, draft.open("wb") as file:
         torch.save(checkpoint, file)

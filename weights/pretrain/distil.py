@@ -1,7 +1,7 @@
-"""Distil the ResNet into the vision transformer: its features, its probabilities of names, and its inner maps.
+"""Distillation of the ResNet into the vision transformer: features, probabilities of names, and intermediate maps.
 
-A transformer of this size learns slowly from a few hundred thousand pictures. The maps of the teacher show it what is
-where (hints, as in FitNets, Romero et al. 2015).
+A transformer of this size learns slowly from a few hundred thousand pictures. The teacher's maps give it a signal at
+each position (hints, as in FitNets, Romero et al. 2015).
 """
 
 import torch
@@ -21,7 +21,7 @@ def take_text_tower(student: CLIP, teacher: CLIP) -> None:
 
 
 def resnet_maps(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features ``[B, D]`` of a ModifiedResNet, and its layers 2 ``[B, C, H, W]`` and 3 ``[B, 2C, H/2, W/2]``."""
+    """Return features ``[B, D]`` of a ModifiedResNet, and its layers 2 ``[B, C, H, W]`` and 3 ``[B, 2C, H/2, W/2]``."""
     x = visual.relu1(visual.bn1(visual.conv1(images)))
     x = visual.relu2(visual.bn2(visual.conv2(x)))
     x = visual.avgpool(visual.relu3(visual.bn3(visual.conv3(x))))
@@ -31,7 +31,7 @@ def resnet_maps(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, Tensor,
 
 
 def vit_maps(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Features ``[B, D]`` of a VisionTransformer, and its patches' tokens ``[B, C, H, W]`` after each of ``DEPTHS``."""
+    """Return features ``[B, D]`` of a VisionTransformer, and patch tokens ``[B, C, H, W]`` after each of ``DEPTHS``."""
     patches = visual.conv1(images)
     side = patches.shape[2]
     x = patches.flatten(2).permute(2, 0, 1)  # [tokens, B, C]
@@ -47,7 +47,7 @@ def vit_maps(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, list[Te
 
 
 def _attend(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    """Self-attention written out, ``[tokens, B, C]``. In bf16 on CPUs it is four times as fast as torch's fused one."""
+    """Compute unfused self-attention, ``[tokens, B, C]``: in bf16 on CPUs four times as fast as torch's fused one."""
     heads = attention.num_heads
     mixed = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).unflatten(-1, (3, heads, -1))
     query, key, value = mixed.permute(2, 1, 3, 0, 4)  # each [B, heads, tokens, C / heads]
@@ -56,11 +56,11 @@ def _attend(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
 
 
 class Hints(nn.Module):
-    """Maps from the student's tokens to the teacher's channels.
+    """Projections from the student's tokens to the teacher's channels.
 
     Args:
-        width: Channels of the student.
-        channels: Channels of the teacher's layers 2 and 3.
+        width: Number of channels of the student.
+        channels: Numbers of channels of the teacher's layers 2 and 3.
     """
 
     def __init__(self, width: int, channels: tuple[int, int]) -> None:
@@ -68,11 +68,11 @@ class Hints(nn.Module):
         self.probes = nn.ModuleList(nn.Conv2d(width, count, 1) for count in channels)
 
     def forward(self, tokens: list[Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
-        """The loss of the hints: 1 - cosine to the teacher's maps, averaged over positions and both depths.
+        """Compute the hint loss: 1 - cosine to the teacher's maps, averaged over positions and both depths.
 
         Args:
-            tokens: The student's maps, as ``vit_maps`` returns them.
-            targets: The teacher's maps of layers 2 and 3.
+            tokens: Maps of the student, as ``vit_maps`` returns them.
+            targets: Maps of the teacher's layers 2 and 3.
         """
         losses = []
         for probe, grid, target in zip(self.probes, tokens, targets, strict=True):
@@ -83,11 +83,11 @@ class Hints(nn.Module):
 
 
 class Distillation:
-    """The losses of a student that learns from a teacher alone.
+    """Losses of a student that learns from a teacher only.
 
     Args:
-        teacher: A trained CLIP with a ModifiedResNet.
-        names: The teacher's unit-length text features of many names, ``[K, D]``.
+        teacher: Trained CLIP with a ModifiedResNet.
+        names: Unit-length text features of many names by the teacher, ``[K, D]``.
     """
 
     def __init__(self, teacher: CLIP, names: Tensor) -> None:
@@ -99,14 +99,14 @@ class Distillation:
         """Compute the losses of a batch.
 
         Args:
-            learnt: The student's features of the images, ``[B, D]``.
-            tokens: The student's maps, as ``vit_maps`` returns them.
-            hints: Maps the student's maps to the teacher's.
-            images: ``[B, 3, 64, 64]``.
+            learnt: Image features of the student, ``[B, D]``.
+            tokens: Maps of the student, as ``vit_maps`` returns them.
+            hints: Projections from the student's maps to the teacher's.
+            images: Images, ``[B, 3, 64, 64]``.
 
         Returns:
-            ``features``: 1 - cosine to the teacher's features; ``names``: divergence of the probabilities of the names;
-            ``hints``: loss of the hints.
+            ``features``: 1 - cosine to the teacher's features, times ``FEATURE_WEIGHT``; ``names``: KL divergence of
+            the probabilities of the names; ``hints``: hint loss.
         """
         with torch.no_grad():
             target, *maps = resnet_maps(self.teacher.visual, images)

@@ -1,4 +1,4 @@
-"""Zero-shot accuracy of a CLIP on small data sets, through the usual interface: tokenize, encode, compare."""
+"""Zero-shot accuracy of a CLIP on small data sets, through its usual interface: tokenize, encode, compare."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def preprocess(picture: Image.Image) -> Tensor:
 
 
 def digits() -> Task:
-    """The 1,797 handwritten digits of UCI that scikit-learn ships, white on black."""
+    """Load the 1,797 handwritten UCI digits of scikit-learn, white on black."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -48,7 +48,7 @@ def digits() -> Task:
 
 
 def heldout_task(name: str, cache_dir: Path, sources: frozenset[str] | None = None) -> Task:
-    """The held-out drawings ``icons`` or ``emoji``: all of them, or those of some sets."""
+    """Load the held-out drawings ``icons`` or ``emoji``, all of them or those of some sets."""
     items = [item for item in heldout(name, cache_dir) if sources is None or item.source in sources]
     names = classnames(name)
     images = torch.stack([preprocess(Image.fromarray(item.pixels)) for item in items])
@@ -58,13 +58,13 @@ def heldout_task(name: str, cache_dir: Path, sources: frozenset[str] | None = No
 
 
 def development_tasks(cache_dir: Path) -> list[Task]:
-    """The tasks on which the recipe was chosen."""
+    """Return the tasks on which the recipe was chosen."""
     return [digits(), heldout_task("icons", cache_dir, development_sets())]
 
 
 @torch.no_grad()
 def text_features(model: CLIP, names: list[str], templates: tuple[str, ...], tokenize: Tokenize) -> Tensor:
-    """Unit-length features of class names, averaged over templates; ``[C, D]``."""
+    """Compute unit-length features of class names, averaged over templates; ``[C, D]``."""
     prompts = [[template.format(name) for name in names] for template in templates]
     features = [F.normalize(model.encode_text(tokenize(texts)).float(), dim=-1) for texts in prompts]
     return F.normalize(torch.stack(features).mean(0), dim=-1)
@@ -72,23 +72,23 @@ def text_features(model: CLIP, names: list[str], templates: tuple[str, ...], tok
 
 @torch.no_grad()
 def image_features(model: CLIP, images: Tensor, batch: int = 256) -> Tensor:
-    """Unit-length features; ``[N, D]``."""
+    """Compute unit-length image features; ``[N, D]``."""
     return torch.cat([F.normalize(model.encode_image(part).float(), dim=-1) for part in images.split(batch)])
 
 
 def accuracy(model: CLIP, task: Task, tokenize: Tokenize = clip.tokenize) -> float:
-    """Zero-shot accuracy in percent."""
+    """Compute the zero-shot accuracy in percent."""
     return accuracy_of(image_features(model, task.images), model, task, tokenize)
 
 
 def accuracy_of(features: Tensor, model: CLIP, task: Task, tokenize: Tokenize = clip.tokenize) -> float:
-    """Zero-shot accuracy in percent, from unit-length image features ``[N, D]``."""
+    """Compute the zero-shot accuracy in percent from unit-length image features ``[N, D]``."""
     texts = text_features(model, task.classnames, task.templates, tokenize)
     return 100 * ((features @ texts.t()).argmax(1) == task.labels).float().mean().item()
 
 
 def compact_tokenizer(token_ids: list[int]) -> Tokenize:
-    """A ``clip.tokenize`` for a model over the vocabulary in use. Tokens that it lacks become the token of "x"."""
+    """Build a ``clip.tokenize`` for a model over the vocabulary in use, in which other tokens become that of "x"."""
     row = torch.full((49408,), token_ids.index(clip.tokenize("x")[0, 1].item()))
     row[torch.tensor(token_ids)] = torch.arange(len(token_ids))
 

@@ -1,4 +1,4 @@
-"""The held-out drawings as data sets: icon sets and emoji vendors that pre-training never sees."""
+"""Held-out drawings as data sets: icon sets and emoji vendors that are never used in pre-training."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ class Heldout:
 
     @property
     def digest(self) -> str:
-        """A hash of the pixels, which determines the file name and the split."""
+        """Hash of the pixels, which determines the file name and the split."""
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:16]
 
 
@@ -40,17 +40,17 @@ def _declared() -> dict[str, list[str]]:
 
 
 def classnames(name: str) -> list[str]:
-    """The classes of ``icons`` or ``emoji``, in the order of their labels."""
+    """Return the classes of ``icons`` or ``emoji`` by label."""
     return _declared()[name]
 
 
 def development_sets() -> frozenset[str]:
-    """The held-out icon sets on which the recipe was chosen."""
+    """Return the held-out icon sets on which the recipe was chosen."""
     return frozenset(_declared()["development_sets"])
 
 
 def heldout_shelves(name: str, cache_dir: Path) -> list[Shelf]:
-    """The drawings of the held-out packages whose name is a class of the data set."""
+    """Return the drawings of the held-out packages whose name is a class of the data set."""
     packages = of_role(f"heldout_{name}")
     install(cache_dir, packages)
     classes = set(classnames(name))
@@ -64,7 +64,7 @@ def _select(shelf: Shelf, classes: set[str]) -> Shelf:
 
 
 def heldout(name: str, cache_dir: Path) -> list[Heldout]:
-    """The pictures of ``icons`` or ``emoji`` without exact duplicates, sorted by digest."""
+    """Return the pictures of ``icons`` or ``emoji`` without exact duplicates, sorted by digest."""
     items: dict[str, Heldout] = {}
     for shelf in heldout_shelves(name, cache_dir):
         for row, each in enumerate(shelf.names):

@@ -1,4 +1,4 @@
-"""The training collection: every drawing that pre-training may see, with its concept and its sampling weight."""
+"""Library of all training drawings, with their concepts and sampling weights."""
 
 import json
 import logging
@@ -19,8 +19,8 @@ from weights.pretrain.twins import appearance, has_twin, perceptual_hashes
 
 logger = logging.getLogger(__name__)
 
-SHARES = {"icons": 0.70, "emoji": 0.14, "digits": 0.09, "letters": 0.07}  # shares of the drawings of a batch
-COMMON = 3  # concepts with fewer drawings are drawn half as often: mostly names that nobody uses
+SHARES = {"icons": 0.70, "emoji": 0.14, "digits": 0.09, "letters": 0.07}  # shares of the drawings in a batch
+COMMON = 3  # concepts with fewer drawings, mostly unusual names, are drawn half as often
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Library:
     """All training drawings.
 
     Attributes:
-        shelves: The pixels of each package.
-        concepts: The words of each concept.
-        kinds: "icon", "digit" or "letter" for each concept.
-        shelf: Shelf of each of N drawings, int ``[N]``.
+        shelves: Pixels of each package.
+        concepts: Words of each concept.
+        kinds: Kind of each concept: "icon", "digit" or "letter".
+        shelf: Index of the shelf of each of N drawings, int ``[N]``.
         row: Row of each drawing in its shelf, int ``[N]``.
         label: Concept of each drawing, int ``[N]``.
     """
@@ -48,7 +48,7 @@ class Library:
 
     @cached_property
     def weights(self) -> torch.Tensor:
-        """Sampling weights of the drawings, float64 ``[N]``. A concept's weight grows less than its drawings."""
+        """Sampling weights of the drawings, float64 ``[N]``. A concept's weight grows sublinearly with its drawings."""
         count = np.bincount(self.label, minlength=len(self.concepts))
         weight = count[self.label] ** -0.3
         weight[count[self.label] < COMMON] *= 0.5
@@ -58,13 +58,13 @@ class Library:
         return torch.from_numpy(weight)
 
     def _groups(self) -> np.ndarray:
-        """The key of ``SHARES`` for each drawing, ``[N]``."""
+        """Return the key of ``SHARES`` for each drawing, ``[N]``."""
         roles = np.array([shelf.role for shelf in self.shelves])[self.shelf]
         digit = np.array([kind == "digit" for kind in self.kinds])[self.label]
         return np.where(roles != "fonts", roles, np.where(digit, "digits", "letters"))
 
     def take(self, drawings: torch.Tensor) -> Drawings:
-        """The drawings of some indices, int ``[B]``."""
+        """Return the drawings with given indices, int ``[B]``."""
         indices = drawings.numpy()
         opacity = np.empty((len(indices), 2, 64, 64), np.uint8)
         paint = np.zeros((len(indices), 3, 64, 64), np.uint8)
@@ -84,7 +84,7 @@ def open_library(cache_dir: Path) -> tuple[Library, dict[str, int]]:
     """Install, render and filter all drawings.
 
     Returns:
-        The library, and the number of removed near-duplicates of held-out drawings, by data set.
+        The library, and the number of removed near-duplicates of held-out drawings, by held-out data set.
     """
     packages = of_role("icons", "emoji", "fonts")
     install(cache_dir, packages)
@@ -97,7 +97,8 @@ def without_twins(all_shelves: list[Shelf], cache_dir: Path) -> tuple[list[np.nd
     """Find near-duplicates of held-out drawings.
 
     Returns:
-        For each shelf, which rows are no near-duplicates, bool ``[N]``; and the number of near-duplicates by data set.
+        For each shelf the mask of rows that are not near-duplicates, bool ``[N]``; and the number of near-duplicates
+        by held-out data set.
     """
     hashes_by_shelf = [perceptual_hashes(appearance(shelf)) for shelf in all_shelves]
     kept: list[np.ndarray] = [np.ones(len(shelf), bool) for shelf in all_shelves]
@@ -114,7 +115,7 @@ def without_twins(all_shelves: list[Shelf], cache_dir: Path) -> tuple[list[np.nd
 
 
 def collect(all_shelves: list[Shelf], kept: list[np.ndarray]) -> Library:
-    """Make a library of the kept rows of all shelves."""
+    """Build a library from the kept rows of all shelves."""
     rows = [(number, row) for number, keep in enumerate(kept) for row in np.flatnonzero(keep)]
     drawings = [(number, row, _words(all_shelves[number], all_shelves[number].names[row])) for number, row in rows]
     drawings = [drawing for drawing in drawings if not drawing[2].startswith("brand ")]
@@ -136,7 +137,7 @@ def _kind(words: str) -> str:
 
 
 def read_aliases(cache_dir: Path, concepts: set[str]) -> dict[str, list[str]]:
-    """Other names of concepts, from the list of Material Design Icons."""
+    """Read other names of concepts from the metadata of Material Design Icons."""
     packages = of_role("aliases")
     install(cache_dir, packages)
     aliases: dict[str, Counter[str]] = {}
@@ -144,5 +145,5 @@ def read_aliases(cache_dir: Path, concepts: set[str]) -> dict[str, list[str]]:
         words = concept(icon["name"])
         others = {concept(alias) for alias in icon["aliases"]} - {words, ""}
         if words in concepts:
-            aliases.setdefault(words, Counter()).update(sorted(others))  # equal counts need a fixed order
+            aliases.setdefault(words, Counter()).update(sorted(others))  # sorted, for a fixed order of equal counts
     return {words: [other for other, _ in counts.most_common(6)] for words, counts in aliases.items()}

@@ -1,4 +1,4 @@
-"""The losses of pre-training: contrast with several positives, and a bag of words."""
+"""Losses of pre-training: a contrastive loss with several positives, and a bag-of-words loss."""
 
 import torch
 import torch.nn.functional as F
@@ -8,17 +8,17 @@ from weights.pretrain.model import Features
 
 
 def same(labels: Tensor, texts: Tensor) -> Tensor:
-    """Which pictures and captions are positives: same concept or same words; bool ``[B, B]``."""
+    """Return the mask of positive pairs of pictures and captions: same concept or same words; bool ``[B, B]``."""
     return (labels[:, None] == labels) | (texts[:, None] == texts)
 
 
 def contrast(features: Features, scale: Tensor, positives: Tensor) -> Tensor:
-    """Symmetric InfoNCE whose targets are divided evenly among the positives.
+    """Compute symmetric InfoNCE with targets divided evenly among the positives.
 
     Args:
-        features: B pairs.
-        scale: The logit scale, a scalar.
-        positives: bool ``[B, B]``, symmetric, true on the diagonal.
+        features: Features of B pairs.
+        scale: Logit scale, a scalar.
+        positives: Mask of positive pairs, bool ``[B, B]``, symmetric, true on the diagonal.
     """
     logits = scale * features.image @ features.text.t()
     targets = positives.float() / positives.sum(1, keepdim=True)
@@ -26,11 +26,11 @@ def contrast(features: Features, scale: Tensor, positives: Tensor) -> Tensor:
 
 
 def bag_of_words(logits: Tensor, words: Tensor) -> Tensor:
-    """Cross entropy against an even share for each word of the name. Names without frequent words do not count.
+    """Compute the cross entropy to equal probabilities of a name's words. Names without any of the W words are ignored.
 
     Args:
         logits: Logits of the words, ``[B, W]``.
-        words: Which words the names have, bool ``[B, W]``.
+        words: Mask of the words of each name, bool ``[B, W]``.
     """
     count = words.sum(1)
     loss = F.cross_entropy(logits.float(), words.float() / count.clamp_min(1)[:, None], reduction="none")

@@ -1,4 +1,4 @@
-"""The small CLIPs: the architecture of OpenAI over the vocabulary in use, and heads for the training."""
+"""The small CLIPs: OpenAI's architecture over the vocabulary in use, and heads for training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ TOWERS: dict[str, dict[str, Any]] = {
 
 
 def build_clip(name: str, vocabulary: int) -> CLIP:
-    """A CLIP with random weights and ``vocabulary`` tokens, for 64 x 64 images."""
+    """Build a CLIP with random weights and ``vocabulary`` tokens, for 64 x 64 images."""
     return CLIP(
         embed_dim=EMBED_DIM,
         image_resolution=64,
@@ -42,7 +42,7 @@ class Features:
 
 
 class Student(nn.Module):
-    """A CLIP in training: prompts at any position, and a bag-of-words head on the image features."""
+    """A CLIP for training, with prompts at any position and a bag-of-words head on the image features."""
 
     def __init__(self, name: str, vocabulary: int, words: int) -> None:
         super().__init__()
@@ -57,21 +57,22 @@ class Student(nn.Module):
         self.vit_maps = torch.compile(vit_maps)
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features ``[B, D]`` of images, and the inner maps if the encoder is a vision transformer."""
+        """Return features ``[B, D]`` of images, and intermediate maps if the encoder is a vision transformer."""
         if isinstance(self.clip.visual, VisionTransformer):
             return self.vit_maps(self.clip.visual, images)
         return self.clip.visual(images), []
 
     def forward(self, images: Tensor, prompts: Prompts, generator: torch.Generator) -> Features:
-        """Features of images ``[B, 3, 64, 64]`` and of prompts."""
+        """Compute features of images ``[B, 3, 64, 64]`` and of prompts."""
         image, _ = self.encode_images(images)
         text = self.encode_prompts(prompts, generator)
         return Features(F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), self.word_head(image))
 
     def encode_prompts(self, prompts: Prompts, generator: torch.Generator) -> Tensor:
-        """Run CLIP's text tower with chosen positions, and with some tokens replaced by noise; ``[B, D]``.
+        """Run CLIP's text tower with given positions, and with some tokens replaced by noise; ``[B, D]``.
 
-        Contexts of prompt learners start at N(0, 0.02^2) and may grow to the norm of words. The noise has this range.
+        Contexts of prompt learners start at N(0, 0.02^2) and may grow to the norm of words. The noise covers this
+        range.
         """
         embedded = self.clip.token_embedding(prompts.tokens)
         size = 0.02 * 20 ** torch.rand(len(embedded), 1, 1, generator=generator)
@@ -83,7 +84,7 @@ class Student(nn.Module):
         return torch.cat(halves)[order.argsort()]
 
     def _read(self, embedded: Tensor, ends: Tensor) -> Tensor:
-        """Run the transformer up to the last end mark of these rows. Later tokens have no effect."""
+        """Run the transformer up to the last end mark of the rows; later tokens have no effect."""
         hidden = embedded[:, : int(ends.max()) + 1].permute(1, 0, 2)
         hidden = self.clip.transformer(hidden).permute(1, 0, 2)
         last = hidden[torch.arange(len(hidden)), ends]

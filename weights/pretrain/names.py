@@ -1,4 +1,4 @@
-"""From the file name of an icon to words that a person would say: no style and size suffixes, digits as words."""
+"""Conversion of icon file names to natural words: without style and size suffixes, and with digits as words."""
 
 import re
 from functools import cache
@@ -25,7 +25,7 @@ DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 @cache
 def concept(name: str) -> str:
-    """The words of an icon's name without style, size and variant marks; "" if nothing is left.
+    """Return the words of an icon's name without style, size and variant marks; "" if nothing is left.
 
     Example:
         >>> concept("heart-outline-24"), concept("calendar-2-line"), concept("numeric-7")
@@ -51,5 +51,5 @@ def _is_variant(words: list[str]) -> bool:
 
 
 def spoken(text: str) -> str:
-    """The text with single digits as words: "numeric 7" becomes "numeric seven"."""
+    """Replace single digits by words: "numeric 7" becomes "numeric seven"."""
     return " ".join(DIGITS[int(word)] if re.fullmatch(r"\d", word) else word for word in text.split())

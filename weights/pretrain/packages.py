@@ -1,4 +1,4 @@
-"""The npm packages of the drawings: install them, read them, and check their licences."""
+"""The npm packages of the drawings: installation, reading, and the check of their licences."""
 
 import json
 import logging
@@ -46,23 +46,23 @@ class Package:
 
     @property
     def npm_name(self) -> str:
-        """The name on npm, scope included."""
+        """Name on npm, scope included."""
         return SCOPES[self.role] + self.name
 
     def folder(self, cache_dir: Path) -> Path:
-        """Folder of the installed package."""
+        """Return the folder of the installed package."""
         return cache_dir / "npm" / "node_modules" / self.npm_name
 
 
 @cache
 def pinned() -> tuple[Package, ...]:
-    """All packages of ``packages.json``, in the order of that file."""
+    """Return all packages of ``packages.json``, in its order."""
     packages: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("packages.json").read_text())
     return tuple(Package(role, name, version) for role in packages for name, version in packages[role].items())
 
 
 def of_role(*roles: str) -> list[Package]:
-    """The pinned packages with one of these roles."""
+    """Return the pinned packages with one of these roles."""
     return [package for package in pinned() if package.role in roles]
 
 
@@ -97,9 +97,9 @@ def _installed_version(package: Package, cache_dir: Path) -> str | None:
 
 
 def licence_and_author(package: Package, cache_dir: Path) -> tuple[str, str]:
-    """The SPDX licence of a package, and its author, from its own files."""
+    """Read the SPDX licence and the author of a package from its files."""
     folder = package.folder(cache_dir)
-    path = folder / "info.json"  # of Iconify; it has the licence of the drawings
+    path = folder / "info.json"  # in packages of Iconify; has the licence of the drawings
     if path.is_file():
         info = json.loads(path.read_text())
         return str(info["license"]["spdx"]), str(info["author"]["name"])
@@ -109,7 +109,7 @@ def licence_and_author(package: Package, cache_dir: Path) -> tuple[str, str]:
 
 
 def licence_table(cache_dir: Path, packages: list[Package]) -> list[dict[str, str]]:
-    """One row per package: role, name, version, licence, author.
+    """Return one row per package: role, name, version, licence, author.
 
     Raises:
         ValueError: If the licence of a package is not in ``PERMISSIVE``.
@@ -126,7 +126,7 @@ def licence_table(cache_dir: Path, packages: list[Package]) -> list[dict[str, st
 
 @dataclass(frozen=True)
 class Drawing:
-    """One icon: its set, its name there, and a complete SVG document."""
+    """An icon: its set, its name in the set, and a complete SVG document."""
 
     source: str
     name: str
@@ -135,7 +135,7 @@ class Drawing:
 
 
 def drawings(package: Package, cache_dir: Path) -> Iterator[Drawing]:
-    """The visible icons of an Iconify set."""
+    """Yield the visible icons of an Iconify set."""
     folder = package.folder(cache_dir)
     icons = json.loads((folder / "icons.json").read_text())
     coloured = bool(json.loads((folder / "info.json").read_text()).get("palette"))

@@ -1,4 +1,4 @@
-"""Drawings as arrays: every icon and letter is rendered once, and cached as 64 x 64 bytes."""
+"""Rendering of drawings to arrays: icons and letters are rendered once, and cached as 64 x 64 bytes."""
 
 import io
 import logging
@@ -29,9 +29,9 @@ class Shelf:
     """One package's drawings.
 
     Attributes:
-        source: The package's short name.
-        role: The package's role.
-        names: The N names in the package.
+        source: Short name of the package.
+        role: Role of the package.
+        names: Names of the N drawings in the package.
         opacity: Opacity and silhouette (opacity with enclosed areas filled), uint8 ``[N, 2, 64, 64]``.
         colour: Red, green, blue, uint8 ``[N, 3, 64, 64]``; None for drawings of a single colour.
     """
@@ -47,7 +47,7 @@ class Shelf:
 
 
 def shelves(packages: list[Package], cache_dir: Path, processes: int = 2) -> list[Shelf]:
-    """Render packages, or read them from the cache. A stopped run loses at most one package."""
+    """Render packages, or read them from the cache. An interruption loses at most one package."""
     with Pool(processes) as pool:
         run = partial(pool.imap, chunksize=16)
         return [_shelf(p, cache_dir, run) for p in tqdm(packages, desc="render", unit="set")]
@@ -78,7 +78,7 @@ def _store(path: Path, drawings: list[Rendered], coloured: bool) -> None:
 
 
 def select_drawings(package: Package, cache_dir: Path) -> list[Drawing]:
-    """The drawings of a set that have a name. Of several sizes of a drawing, one is taken."""
+    """Return the drawings of a set that have a name, in one size each."""
     styles = {_unsized(d.name): d for d in drawings(package, cache_dir) if concept(d.name)}
     return list(styles.values())
 
@@ -88,12 +88,12 @@ def _unsized(name: str) -> str:
 
 
 def render_icon(drawing: Drawing) -> list[Rendered]:
-    """Name and five channels of an icon, uint8 ``[5, 64, 64]``; an empty list if there is nothing to see."""
+    """Return name and five channels of an icon, uint8 ``[5, 64, 64]``; an empty list if it is invalid or blank."""
     try:
         pixels = rasterise(drawing.svg)
     except ValueError:
         return []
-    if (pixels[3] > 96).mean() < 0.01:  # sets with animations start empty
+    if (pixels[3] > 96).mean() < 0.01:  # animated icons start blank
         return []
     return [(drawing.name, np.concatenate([pixels[:3], with_silhouette(pixels[3])]))]
 
@@ -102,9 +102,9 @@ def rasterise(svg: str) -> np.ndarray:
     """Render an SVG document.
 
     Returns:
-        uint8 ``[4, 64, 64]``: red, green, blue, opacity; the drawing centred, its aspect ratio kept.
+        Red, green, blue and opacity of the centred drawing, with its aspect ratio kept, uint8 ``[4, 64, 64]``.
     """
-    import resvg_py  # only needed here: tests, and training from a filled cache, run without it
+    import resvg_py  # tests, and training from a filled cache, run without it
 
     png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, skip_system_fonts=True)
     return _fit_square(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
@@ -124,7 +124,7 @@ def with_silhouette(opacity: np.ndarray) -> np.ndarray:
 
 
 def font_files(package: Package, cache_dir: Path) -> Iterator[Path]:
-    """The upright Latin files of the family: light, regular and bold, as far as it has them."""
+    """Yield the upright Latin files of a font family: light, regular and bold, if they exist."""
     folder = package.folder(cache_dir) / "files"
     for weight in (300, 400, 700):
         path = folder / f"{package.name}-latin-{weight}-normal.woff2"
@@ -133,7 +133,7 @@ def font_files(package: Package, cache_dir: Path) -> Iterator[Path]:
 
 
 def render_font(path: Path) -> list[Rendered]:
-    """Letters and digits of a font file, each scaled to the frame. Names are the characters."""
+    """Render the letters and digits of a font file, each scaled to the frame. Names are the characters."""
     return [(character, _glyph(character, path)) for character in CHARACTERS]
 
 

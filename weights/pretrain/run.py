@@ -1,4 +1,4 @@
-"""The two pre-trainings from end to end, and the records that they write."""
+"""Both pre-trainings from end to end, and the records that they write."""
 
 import importlib.metadata
 import logging
@@ -32,18 +32,18 @@ RECIPES = {
     "embedded": Recipe(steps=4500),
     "embedded-vit": Recipe(steps=1500, lr=1.5e-3, distilled=0.85, mild_after=0.85, seed=2),
 }
-NAMES = 4096  # concepts for which the student learns the teacher's probabilities
+NAMES = 4096  # number of concepts for which the student learns the teacher's probabilities
 
 
 class Pretraining:
-    """What both pre-trainings share: drawings, captions, words, and tasks for the curve.
+    """Shared state of both pre-trainings: drawings, captions, words, and tasks for the learning curve.
 
     Args:
         library: Training drawings.
         aliases: Other words for concepts.
-        tasks: Zero-shot tasks for the curve.
+        tasks: Zero-shot tasks for the learning curve.
         twins: Number of removed near-duplicates, by held-out data set.
-        cache_dir: Parent of the folders with the state of runs.
+        cache_dir: Parent of the folders with training states.
         out_dir: Folder of checkpoints and records.
         compiled: Whether to compile the image encoder, which needs a C++ compiler.
     """
@@ -77,7 +77,7 @@ class Pretraining:
         return cls(library=library, aliases=aliases, tasks=tasks, twins=twins, cache_dir=cache_dir, out_dir=out_dir)
 
     def train(self, name: str, recipe: Recipe) -> Path:
-        """Train ``embedded``, or ``embedded-vit`` from it, and write the checkpoint and the curve.
+        """Train ``embedded``, or distil it to ``embedded-vit``, and write the checkpoint and the learning curve.
 
         Returns:
             Path of the checkpoint.
@@ -117,7 +117,7 @@ class Pretraining:
         return teacher
 
     def _features_of_names(self, teacher: CLIP) -> Tensor:
-        """The teacher's text features of the concepts with the most drawings, ``[K, D]``."""
+        """Return the teacher's text features of the concepts with the most drawings, ``[K, D]``."""
         counts = np.bincount(self.library.label, minlength=len(self.library.concepts))
         most_drawn = np.argsort(-counts, kind="stable")[:NAMES]
         names = [spoken(self.library.concepts[number]) for number in most_drawn]

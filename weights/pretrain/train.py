@@ -1,4 +1,4 @@
-"""The training loop. A batch depends only on seed and step, so a stopped run goes on where it was."""
+"""Training loop. A batch depends only on seed and step, so a stopped run resumes where it was."""
 
 import json
 import logging
@@ -30,18 +30,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a training.
+    """Training settings.
 
     Attributes:
         steps: Number of batches.
-        batch: Pairs of a batch.
+        batch: Number of pairs per batch.
         lr: Peak learning rate (AdamW, linear warm-up, cosine to zero).
         weight_decay: Weight decay of matrices; vectors have none.
-        warmup: Steps of warm-up.
+        warmup: Number of warm-up steps.
         word_weight: Weight of the bag-of-words loss.
         mild_after: Share of the steps before the second stage, which has milder augmentation.
         mild: Strength of augmentation in the second stage.
-        distilled: Share of the first steps, in which the student learns from the teacher alone.
+        distilled: Share of the steps, at the start, in which the student learns from the teacher only.
         seed: Seed of all random numbers.
     """
 
@@ -57,19 +57,19 @@ class Recipe:
     seed: int = 1
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.lr * (0.5 + 0.5 * math.cos(math.pi * done))
 
     def strength(self, step: int) -> float:
-        """The strength of augmentation of a step."""
+        """Return the strength of augmentation of a step."""
         return 1.0 if step < self.mild_after * self.steps else self.mild
 
 
 class Words:
-    """The words that occur in the names of at least ``least`` drawings, and which of them each concept has."""
+    """Words that occur in the names of at least ``least`` drawings, and the words of each concept."""
 
     def __init__(self, library: Library, least: int = 8) -> None:
         names = [words.split() for words in library.concepts]
@@ -81,7 +81,7 @@ class Words:
         self._of = [[index_of[word] for word in name if word in index_of] for name in names]
 
     def of(self, labels: list[int]) -> Tensor:
-        """Which words the concepts of some labels have, bool ``[len(labels), W]``."""
+        """Return the mask of the words of some concepts, given by label, bool ``[len(labels), W]``."""
         mask = torch.zeros(len(labels), len(self.words), dtype=torch.bool)
         for row, label in enumerate(labels):
             mask[row, self._of[label]] = True
@@ -89,19 +89,19 @@ class Words:
 
 
 class Trainer:
-    """Trains a student on a library.
+    """Training of a student on a library.
 
     Args:
-        student: The model.
+        student: Model to train.
         library: Training drawings.
-        captions: Makes the prompts of drawings.
-        words: The words of the bag-of-words loss.
-        recipe: Settings of the training.
-        folder: Folder of the state of the run and its curve.
-        evaluate: Called regularly with the student; returns figures for the curve.
+        captions: Generator of prompts.
+        words: Words of the bag-of-words loss.
+        recipe: Training settings.
+        folder: Folder of the training state and the learning curve.
+        evaluate: Function of the student that returns numbers for the learning curve; called regularly.
         distillation: Losses of the first part of the training, if the recipe has a teacher.
-        save_every: Steps between two saved states.
-        evaluate_every: Steps between two rows of the curve.
+        save_every: Number of steps between saved states.
+        evaluate_every: Number of steps between rows of the learning curve.
         compiled: Whether to compile the image encoder, which needs a C++ compiler.
     """
 

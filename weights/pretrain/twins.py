@@ -1,4 +1,4 @@
-"""Near-duplicates: icon sets copy each other, so a held-out drawing may have a twin in the training."""
+"""Near-duplicates: icon sets copy each other, so a held-out drawing may have a twin among the training drawings."""
 
 import numpy as np
 from scipy.fft import dctn
@@ -6,12 +6,12 @@ from scipy.fft import dctn
 from weights.pretrain.render import Shelf
 
 GRID = 32
-BITS = 8  # the hash has the 8 x 8 lowest frequencies
-NEAR = 6  # most bits of 64 in which near-duplicates differ
+BITS = 8  # the hash is made of the 8 x 8 lowest frequencies
+NEAR = 6  # largest number of bits, of 64, in which near-duplicates differ
 
 
 def appearance(shelf: Shelf) -> np.ndarray:
-    """The drawings of a shelf in grey, dark on white, uint8 ``[N, 64, 64]``."""
+    """Return the drawings of a shelf in grey, dark on white, uint8 ``[N, 64, 64]``."""
     opacity = shelf.opacity[:, 0].astype(np.float32) / 255
     if shelf.colour is None:
         return (255 * (1 - opacity)).astype(np.uint8)
@@ -20,13 +20,13 @@ def appearance(shelf: Shelf) -> np.ndarray:
 
 
 def perceptual_hashes(grey: np.ndarray) -> np.ndarray:
-    """The pHash of drawings on white. Each drawing is cropped first, so margins do not matter.
+    """Compute the pHash of drawings on white. Each drawing is cropped first, so margins do not matter.
 
     Args:
-        grey: uint8 ``[N, 64, 64]``.
+        grey: Grey drawings, uint8 ``[N, 64, 64]``.
 
     Returns:
-        uint64 ``[N]``.
+        Hashes, uint64 ``[N]``.
     """
     cropped = np.stack([_crop(picture) for picture in grey])
     frequencies = dctn(cropped, axes=(1, 2), norm="ortho")[:, :BITS, :BITS].reshape(len(grey), -1)
@@ -57,7 +57,7 @@ def _resize(square: np.ndarray) -> np.ndarray:
 
 
 def has_twin(hashes: np.ndarray, others: np.ndarray, near: int = NEAR) -> np.ndarray:
-    """Which of ``hashes`` ``[N]`` differ from one of ``others`` ``[M]`` in at most ``near`` bits; bool ``[N]``."""
+    """Return which ``hashes`` ``[N]`` differ from one of ``others`` ``[M]`` in at most ``near`` bits; bool ``[N]``."""
     twins = np.zeros(len(hashes), bool)
     for other in np.unique(others):
         twins |= np.bitwise_count(hashes ^ other) <= near
