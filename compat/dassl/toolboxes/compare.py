@@ -1,4 +1,4 @@
-"""Trains the same on the `dassl` of two environments, and compares every loss and accuracy.
+"""Run the same training on the `dassl` of two environments, and compare all losses and accuracies.
 
 bash compat/dassl/toolboxes.sh ENVIRONMENT ENVIRONMENT [TRAINER ...] [--opts KEY VALUE ...]
 """
@@ -19,19 +19,20 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 RECORD = Path(__file__).resolve().with_name("record.py")
-SCRIPT = (RECORD.parent / "../../../scripts/launch.py").resolve()  # of the project that this one is a part of
+SCRIPT = (RECORD.parent / "../../../scripts/launch.py").resolve()  # of CoFT, the project that contains this package
 TRAINERS = ("CoFT", "UPL", "CoOp")
-STEPS = 20  # whose losses have to agree
+STEPS = 20  # number of first steps whose losses must agree
 TOLERANCE = 1e-5
 
 Record = dict[str, Any]
 
 
 def record(environment: Path, trainer: str, opts: Sequence[str]) -> Record:
-    """Train on the digits with the embedded CLIP, by the Python of an environment.
+    """Train on the digits with the embedded CLIP, using the Python of an environment.
 
     Returns:
-        `toolbox`: name and version; `losses`: a dict for each step; `accuracies`: by stage and name, percent.
+        `toolbox`: name and version of the distribution of `dassl`; `losses`: a dict for each step; `accuracies`:
+        percent, by stage and name.
 
     Raises:
         SystemExit: If the training fails.
@@ -52,7 +53,7 @@ def record(environment: Path, trainer: str, opts: Sequence[str]) -> Record:
 
 
 def accuracies(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Those among the results of a run, whose stages are dicts in the dict."""
+    """Yield name and value of the accuracies among a run's results, in which stages are nested dicts."""
     for name, value in results.items():
         if isinstance(value, Mapping):
             yield from accuracies(value, f"{prefix}{name}.")
@@ -61,7 +62,7 @@ def accuracies(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def compare(trainer: str, first: Record, second: Record) -> dict[str, Any]:
-    """A line of the table: how far two records of the same training are apart."""
+    """Return a row of the table: the differences between two records of the same training."""
     apart = [max(abs(a[name] - b[name]) for name in a) for a, b in zip(first["losses"], second["losses"], strict=False)]
     agrees = len(first["losses"]) == len(second["losses"]) and max(apart[:STEPS]) <= TOLERANCE
     return {
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("words", nargs="*", metavar="ENVIRONMENT ENVIRONMENT TRAINER", help="folders of environments")
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="settings of all trainings")
     args = parser.parse_args(argv)
-    place = Path(os.environ.get("CALLED_FROM", "")).absolute()  # relative folders are meant from there
+    place = Path(os.environ.get("CALLED_FROM", "")).absolute()  # base of relative paths
     environments, chosen = [place / Path(word).expanduser() for word in args.words[:2]], args.words[2:] or TRAINERS
     if len(environments) < 2 or not all((folder / "bin" / "python").is_file() for folder in environments):
         parser.error(f"expected the folders of two environments, with bin/python in each, not {args.words[:2]}")

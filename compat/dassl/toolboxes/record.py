@@ -1,4 +1,4 @@
-"""Runs a script that trains with Dassl, and records what each step reports.
+"""Run a script that trains with Dassl, and record the numbers that each step reports.
 
 python record.py LOSSES SCRIPT [argument ...]
 """
@@ -15,7 +15,7 @@ from dassl import engine
 
 
 def main(losses: str, script: str, *arguments: str) -> None:
-    """Run the script as Python does, then write a dict of numbers for each step, as a list in JSON."""
+    """Run the script as `python` would, then write a JSON list with a dict of numbers for each step."""
     steps: list[dict[str, float]] = []
     build_trainer = engine.build_trainer
 

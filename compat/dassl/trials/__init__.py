@@ -1,1 +1,1 @@
-"""Runs other people's plugins, as they are, on the `dassl` of this environment."""
+"""Trials of unmodified third-party plugins on the `dassl` of this environment."""

@@ -1,4 +1,4 @@
-"""bash compat/dassl/trials.sh CHECKOUT ...: others' plugins, unmodified, on the `dassl` of this environment."""
+"""bash compat/dassl/trials.sh CHECKOUT ...: run unmodified third-party plugins on the `dassl` of this environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .trial import Row, attempt_anywhere
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the arguments; the checkouts are checked."""
+    """Parse the arguments, and check the checkouts."""
     parser = argparse.ArgumentParser(prog="compat/dassl/trials.sh", description=__doc__)
     parser.add_argument("--keep", help="folder for logs and checkpoints; else they are thrown away")
     parser.add_argument("checkouts", nargs="+", metavar="CHECKOUT", help="folder of a plugin, such as CoOp or UPL")
@@ -40,19 +40,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def as_written(path: str) -> Path:
-    """A path that a user wrote; relative ones are meant from CALLED_FROM, if a script went elsewhere since."""
+    """Resolve a user's path; relative paths are relative to $CALLED_FROM, the folder of the script's caller."""
     return (Path(os.environ.get("CALLED_FROM", "")) / Path(path).expanduser()).resolve()
 
 
 def dassl_in_use() -> str:
-    """Distribution and version that the name `dassl` is imported from."""
+    """Return name and version of the distribution that `dassl` is imported from."""
     for name in importlib.metadata.packages_distributions().get("dassl", []):
         return f"{name} {importlib.metadata.version(name)}"
     return f"dassl {dassl.__version__} (not installed as a distribution)"
 
 
 def trials(plugins: Sequence[CoOpStyle]) -> Iterator[Row]:
-    """Try every trainer of every plugin."""
+    """Yield a row of the table for every trainer of every plugin."""
     queue: list[tuple[CoOpStyle, str, bool]] = []
     for plugin in plugins:
         try:

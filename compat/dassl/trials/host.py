@@ -1,14 +1,14 @@
-"""Runs a script of a plugin in this process, as it is.
+"""Run an unmodified script of a plugin in this process.
 
-The plugin's checkout stands first on the path, its `clip` finds small files in place of OpenAI's, and the digits are
-among the data sets.
+The plugin's checkout is first on the import path, its `clip` loads small checkpoints instead of OpenAI's, and the
+digits are registered as a data set.
 
 python host.py CHECKOUT CLIPS trainers SCRIPT
 python host.py CHECKOUT CLIPS run SCRIPT [argument ...]
 
-The first prints, as JSON, the trainers that the script knows. With KILL_AT in the environment the process kills itself
-as soon as it has printed this text; with STAY_ON_CPU, `.cuda()` leaves things where they are. This file stands alone:
-the packages of this project bear the same names as the plugins'.
+The first command prints the script's trainers as JSON. If KILL_AT is set in the environment, the process kills itself
+as soon as it has printed this text; if STAY_ON_CPU is set, `.cuda()` does nothing. This file imports nothing from this
+project, whose packages have the same names as the plugins'.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ TEMPLATE = "a photo of a {}."
 
 
 class Fuse:
-    """A stream that kills the process once a text was written to it.
+    """Stream that kills the process once a text is written to it.
 
     Args:
-        stream: Where the text goes.
-        text: What to wait for.
+        stream: Stream that all text is forwarded to.
+        text: Text that triggers the kill.
     """
 
     def __init__(self, stream: Any, text: str) -> None:
         self.stream, self.text = stream, text
 
     def write(self, text: str) -> int:
-        """Write; do not return from writing the text that was waited for."""
+        """Write a text; kill the process if the text contains the trigger."""
         count: int = self.stream.write(text)
         if self.text in text:
             self.stream.flush()
@@ -50,7 +50,7 @@ class Fuse:
 
 
 def stay_on_cpu() -> None:
-    """Let `.cuda()` leave tensors and modules where they are."""
+    """Patch `.cuda()` of tensors and modules to do nothing."""
     import torch
 
     for kind in (torch.Tensor, torch.nn.Module):
@@ -58,21 +58,21 @@ def stay_on_cpu() -> None:
 
 
 def serve_clips(folder: Path) -> None:
-    """Let the plugin's `clip` find the files of a folder where it would download OpenAI's, by the same names."""
+    """Patch the plugin's `clip` to take checkpoints from a folder, by the names of OpenAI's, instead of downloading."""
     clip = importlib.import_module("clip.clip")
     clip._download = lambda url, *_, **__: str(folder / Path(url).name)  # type: ignore[attr-defined]
 
 
 def add_digits() -> None:
-    """Register the digits, written as CoOp's data sets are: split file, few shots, four at most for validation."""
+    """Register the digits as a data set like CoOp's: split file, few shots, at most four per class for validation."""
     from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
     from dassl.utils import read_json
 
-    guesses = importlib.util.find_spec("datasets.datasetbase")  # UPL's base adds images whose labels it guesses
+    guesses = importlib.util.find_spec("datasets.datasetbase")  # UPL's base class adds pseudo-labelled images
     base: Any = importlib.import_module("datasets.datasetbase").UPLDatasetBase if guesses else DatasetBase
 
     class Digits(base):
-        """Digits of scikit-learn under DATASET.ROOT."""
+        """Digits of scikit-learn below DATASET.ROOT."""
 
         dataset_dir = "digits"
 
@@ -90,7 +90,7 @@ def add_digits() -> None:
             super().__init__(train_x=train, val=val, test=test)
 
         def read(self, part: str) -> list[Datum]:
-            """Images of a part of the split."""
+            """Read the images of a part of the split."""
             rows = read_json(self.split_path)[part]
             return [Datum(f"{self.image_dir}/{path}", label, classname=name) for path, label, name in rows]
 
@@ -98,7 +98,7 @@ def add_digits() -> None:
 
 
 def load_entry(script: Path) -> None:
-    """Import a script without running it, and give the digits a template wherever the plugin keeps templates."""
+    """Import a script without running it, and add a template for the digits to the plugin's CUSTOM_TEMPLATES."""
     spec = importlib.util.spec_from_file_location("plugin_entry", script)
     assert spec and spec.loader
     entry = importlib.util.module_from_spec(spec)
@@ -110,7 +110,7 @@ def load_entry(script: Path) -> None:
 
 
 def trainers() -> dict[str, bool]:
-    """The registered trainers, and whether there is something to train."""
+    """Return the registered trainers, and whether each of them trains something."""
     from dassl.engine import TRAINER_REGISTRY
     from dassl.engine.trainer import TrainerBase
 
@@ -119,7 +119,7 @@ def trainers() -> dict[str, bool]:
 
 
 def main(checkout: str, clips: str, action: str, script: str, *arguments: str) -> None:
-    """Prepare the process and run the script, or describe it."""
+    """Prepare the process, and run the script or list its trainers."""
     sys.path[0] = checkout
     if "KILL_AT" in os.environ:
         sys.stdout = Fuse(sys.stdout, os.environ["KILL_AT"])

@@ -1,4 +1,4 @@
-"""What the plugins are run on: small CLIPs under OpenAI's file names, and a part of scikit-learn's digits."""
+"""Inputs of the trials: small CLIPs under OpenAI's file names, and a subset of scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 SIZE = 32  # pixels
-NARROW, WIDE = "ViT-B/32", "ViT-B/16"  # the wide one has ViT-B/16's widths, which MaPLe has written into its code
-WIDTHS = {NARROW: (64, 64), WIDE: (768, 512)}  # of the image and the text encoder
+NARROW, WIDE = "ViT-B/32", "ViT-B/16"  # the wide one has ViT-B/16's widths, which MaPLe hard-codes
+WIDTHS = {NARROW: (64, 64), WIDE: (768, 512)}  # widths of the image and the text encoder
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-TEST_IMAGES = 540  # three tenths of the digits, of which the test images are taken
+TEST_IMAGES = 540  # 30 % of the digits, from which the test images are taken
 PER_CLASS = {"train": 20, "val": 4, "test": 10}
 
 
 def make_clips(folder: Path) -> None:
-    """Write a state dict for each backbone: random weights, two layers in each encoder, fp16 as OpenAI's."""
+    """Write a state dict for each backbone, with random weights, two layers per encoder, and fp16 as in OpenAI's."""
     folder.mkdir(parents=True)
     for name, (image, text) in WIDTHS.items():
         torch.manual_seed(0)
@@ -31,7 +31,7 @@ def make_clips(folder: Path) -> None:
 
 
 def make_digits(root: Path) -> None:
-    """Write a few digits of each class below `root`, and a split file of them as CoOp's are."""
+    """Write a few digits of each class below `root`, and a split file in CoOp's format."""
     data = load_digits()
     images = root / "digits" / "images"
     images.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""How the scripts of others' plugins are called: CoOp's and its many descendants', and UPL's."""
+"""Calling conventions of plugins' scripts: CoOp's, which many plugins share, and UPL's."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from .material import NARROW, SIZE, WIDE
 from .process import Host
 
-Trainers = dict[str, bool]  # name: whether there is something to train
+Trainers = dict[str, bool]  # by name: whether the trainer trains something
 
 
 class CoOpStyle:
-    """A plugin with CoOp's `train.py`. Configs are the plugin's own, shortened.
+    """A plugin with CoOp's `train.py`. Runs use the plugin's own configs, with settings for short runs.
 
     Args:
-        host: Runs its scripts.
+        host: Host that runs its scripts.
     """
 
     script = "train.py"
@@ -28,15 +28,15 @@ class CoOpStyle:
         self.host = host
 
     def trainers(self) -> Trainers:
-        """List the trainers that the script knows."""
+        """Return the trainers of the script."""
         return dict(json.loads(self.host.run(self.script, action="trainers").splitlines()[-1]))
 
     def train(self, trainer: str, output: Path, kill_at: str = "") -> str:
-        """Train, from the last checkpoint if there is one."""
+        """Train, resuming from the last checkpoint if there is one. Returns the output."""
         return self.host.run(self.script, self._arguments(trainer, output), kill_at=kill_at)
 
     def evaluate(self, trainer: str, output: Path, trained: Path | None = None) -> str:
-        """Evaluate what was trained, or what needs no training."""
+        """Evaluate a trained model, or one that needs no training. Returns the output."""
         model = ["--model-dir", str(trained), "--load-epoch", str(self.epochs)] if trained else []
         return self.host.run(self.script, ["--eval-only", *model, *self._arguments(trainer, output)])
 
@@ -51,7 +51,7 @@ class CoOpStyle:
             "DATASET.NUM_SHOTS": self.shots,
             "INPUT.SIZE": f"({SIZE}, {SIZE})",
             "DATALOADER.NUM_WORKERS": 0,
-            "DATALOADER.TRAIN_X.BATCH_SIZE": 10 if wide else 4,  # few steps where each takes long
+            "DATALOADER.TRAIN_X.BATCH_SIZE": 10 if wide else 4,  # larger batches for fewer steps, which are slow
             "OPTIM.MAX_EPOCH": self.epochs,
             "TRAIN.PRINT_FREQ": 1,
             "TRAIN.CHECKPOINT_FREQ": 1,
@@ -61,7 +61,7 @@ class CoOpStyle:
 
 
 class UplStyle(CoOpStyle):
-    """UPL: `get_info.py` labels images, `upl_train.py` trains, and `upl_test.py` reads what runs of 50 epochs left."""
+    """UPL: `get_info.py` labels images, `upl_train.py` trains, and `upl_test.py` evaluates runs of 50 epochs."""
 
     script = "upl_train.py"
     epochs = 50
@@ -69,16 +69,16 @@ class UplStyle(CoOpStyle):
     settings: Mapping[str, str] = {"MODEL.PSEUDO_LABEL_MODELS": f"['{NARROW.replace('/', '-')}']"}
 
     def trainers(self) -> Trainers:
-        """UPL's own trainer; its scripts call no other."""
+        """Return UPL's own trainer, the only one that its scripts call."""
         return {name: trains for name, trains in super().trainers().items() if name == "UPLTrainer"}
 
     def train(self, trainer: str, output: Path, kill_at: str = "") -> str:
-        """Label, then train."""
+        """Label the images, then train. Returns the output."""
         self.host.run("get_info.py", self._arguments(trainer, output.with_name("labels")))
         return super().train(trainer, output, kill_at)
 
     def evaluate(self, trainer: str, output: Path, trained: Path | None = None) -> str:
-        """Evaluate what was trained."""
+        """Evaluate a trained model. Returns the output."""
         return self.host.run("upl_test.py", ["--model-dir", str(trained), *self._arguments(trainer, output)])
 
 
@@ -86,5 +86,5 @@ STYLES: tuple[type[CoOpStyle], ...] = (UplStyle, CoOpStyle)
 
 
 def style_of(checkout: Path) -> type[CoOpStyle] | None:
-    """The way in which a checkout's scripts are called; None if it has none that we know."""
+    """Return the calling convention of a checkout's scripts; None if it is unknown."""
     return next((style for style in STYLES if (checkout / style.script).is_file()), None)

@@ -1,4 +1,4 @@
-"""Running a plugin's scripts in processes of their own, and saying in one line why one failed."""
+"""Execution of a plugin's scripts in separate processes, with a one-line reason for failures."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ TIMEOUT = 1800  # seconds
 
 
 class Failed(Exception):
-    """A script of a plugin failed; the message is one line."""
+    """Failure of a plugin's script, with a one-line message."""
 
 
 class Host:
-    """Runs scripts of one checkout.
+    """Runner of the scripts of one checkout.
 
     Args:
-        checkout: The plugin's folder.
-        work: Folder of the run, with `clips` and `data` in it; the scripts' working directory.
-        stay_on_cpu: Whether `.cuda()` leaves things where they are.
+        checkout: Folder of the plugin.
+        work: Working directory of the scripts, with the folders `clips` and `data`.
+        stay_on_cpu: Whether `.cuda()` does nothing.
     """
 
     def __init__(self, checkout: Path, work: Path, stay_on_cpu: bool = False) -> None:
         self.checkout, self.work = checkout, work
         self.environment = {**os.environ, "HOME": str(work / "home"), "MPLBACKEND": "Agg", "DASSL_PROGRESS": "0"}
-        self.environment["PYTHONUNBUFFERED"] = "1"  # else what was printed before a traceback comes after it
+        self.environment["PYTHONUNBUFFERED"] = "1"  # else printed text may come after a later traceback
         if stay_on_cpu:
             self.environment["STAY_ON_CPU"] = "1"
 
@@ -39,16 +39,16 @@ class Host:
         """Run a script.
 
         Args:
-            script: Its path in the checkout.
-            arguments: Its arguments.
-            action: `run`, or `trainers` to list the trainers it knows.
-            kill_at: Text at whose appearance in the output the process is to die; it must.
+            script: Path of the script in the checkout.
+            arguments: Arguments of the script.
+            action: `run`, or `trainers` to list its trainers.
+            kill_at: Text in the output at which the process must be killed; empty to let it finish.
 
         Returns:
-            What it printed.
+            Output of the script.
 
         Raises:
-            Failed: If it fails, takes too long, or does not die where it should.
+            Failed: If the script fails, takes too long, or is not killed at `kill_at`.
         """
         command = [sys.executable, str(HOST), str(self.checkout), str(self.work / "clips"), action, script, *arguments]
         environment = {**self.environment, "KILL_AT": kill_at} if kill_at else self.environment
@@ -76,7 +76,7 @@ class Host:
 
 
 def explain(output: str, checkout: Path) -> str:
-    """Say why a script failed: the last line of what it printed, and the plugin's line that it came from."""
+    """Return why a script failed: the last line of its output, and the line of the plugin that raised the error."""
     lines = output.strip().splitlines()
     reason = lines[-1].strip() if lines else "failed without a word"
     places = re.findall(rf'File "{re.escape(str(checkout))}/(.+?)", line (\d+)', output)

@@ -1,4 +1,4 @@
-"""A trial of a trainer: train it, evaluate what was trained, kill it and let it go on."""
+"""Trial of a trainer: train it, evaluate the result, kill a second run and resume it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ NOT_DONE = "-"
 
 @dataclass
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
         plugin: Name of the checkout.
         trainer: Name of the trainer.
-        trained: How long, and the mean loss of the first and the last epoch.
-        evaluated: Accuracy after training, and again when loaded from its checkpoint.
-        resumed: What became of a run that was killed in its second epoch and started again.
-        note: Why the trial ended early, or what it took.
-        failed: Whether it ended early.
+        trained: Number of epochs, and mean loss of the first and the last epoch.
+        evaluated: Accuracy, which is the same after training and when loaded from the checkpoint.
+        resumed: Result of a run that was killed in its second epoch and resumed.
+        note: Why the trial ended early, or what had to be patched.
+        failed: Whether the trial ended early.
     """
 
     plugin: str
@@ -39,7 +39,7 @@ class Row:
 
 
 def attempt(plugin: CoOpStyle, trainer: str, trains: bool) -> Row:
-    """Try a trainer as far as it goes."""
+    """Try a trainer, until a step fails."""
     row = Row(plugin.host.checkout.name, trainer)
     folder = plugin.host.work / "output" / row.plugin / trainer
     try:
@@ -60,7 +60,7 @@ def attempt(plugin: CoOpStyle, trainer: str, trains: bool) -> Row:
 
 
 def attempt_anywhere(plugin: CoOpStyle, trainer: str, trains: bool) -> Row:
-    """Try a trainer; one that hard-codes `.cuda()` once more with everything kept on the CPU."""
+    """Try a trainer; one that hard-codes `.cuda()` is tried again with `.cuda()` patched to do nothing."""
     first = attempt(plugin, trainer, trains)
     if not first.note.startswith(HARD_CODED):
         return first
@@ -71,7 +71,7 @@ def attempt_anywhere(plugin: CoOpStyle, trainer: str, trains: bool) -> Row:
 
 
 def accuracy(output: str) -> float:
-    """The last accuracy that was printed, percent.
+    """Return the last accuracy in the output, in percent.
 
     Raises:
         Failed: If there is none.
@@ -83,7 +83,7 @@ def accuracy(output: str) -> float:
 
 
 def losses(output: str) -> str:
-    """Mean loss of the first and the last epoch that were logged.
+    """Return the mean losses of the first and the last logged epoch, as text.
 
     Raises:
         Failed: If one is missing or not finite.
@@ -96,13 +96,13 @@ def losses(output: str) -> str:
 
 
 def resume(plugin: CoOpStyle, trainer: str, folder: Path) -> str:
-    """Kill a run in its second epoch, start it again, and compare it with the one that nobody killed.
+    """Kill a run in its second epoch, resume it, and compare it with the run that was not killed.
 
     Returns:
-        `same bits` or `went on`.
+        `same bits` if all weights are bitwise equal, else `went on`.
 
     Raises:
-        Failed: If it did not go on.
+        Failed: If the run was not resumed.
     """
     plugin.train(trainer, folder / "killed", kill_at="epoch [2/")
     output = plugin.train(trainer, folder / "killed")
@@ -112,7 +112,7 @@ def resume(plugin: CoOpStyle, trainer: str, folder: Path) -> str:
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    """The last checkpoint of each model in an output folder: its tensors, by model and name."""
+    """Read the tensors of each model's last checkpoint in an output folder, by model and name."""
     tensors: dict[str, Any] = {}
     for pointer in sorted(folder.glob("*/checkpoint")):
         path = pointer.with_name(pointer.read_text(encoding="utf-8").strip())
@@ -122,5 +122,5 @@ def weights(folder: Path) -> dict[str, Any]:
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two sets of tensors are equal bit for bit."""
+    """Return whether two sets of tensors are bitwise equal."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -15,10 +15,10 @@ def get_cfg_default() -> CfgNode:
 
 
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:
-    """Drop the settings of other trainers, so that a printed config shows what counts.
+    """Drop the settings of other trainers, so that a printed config shows only relevant settings.
 
     Args:
-        cfg: Changed in place: of `cfg.TRAINER`, only NAME and the section of the trainer stay.
+        cfg: Config, changed in place: `cfg.TRAINER` keeps only NAME and the section of the trainer.
         trainer: Name of the trainer, in any case.
     """
     for key in list(cfg.TRAINER):

@@ -1,4 +1,4 @@
-"""The tree of defaults. Its keys, values and types are part of the API: yacs refuses a value of another type."""
+"""Default config. Its keys, values and types are part of the API: yacs refuses a value of another type."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _ensemble_of_experts() -> dict[str, Any]:
     return {"WEIGHT_U": 0.5, "CONF_THRE": 0.95, "STRONG_TRANSFORMS": ()}
 
 
-# Trainers of Dassl that are not part of this package; configs that were written for Dassl may still name their keys.
+# Trainers of Dassl that are not part of this package; configs written for Dassl may contain their keys.
 _TRAINER: dict[str, Any] = {
     "NAME": "",
     "MCD": {"N_STEP_F": 4},

@@ -1,4 +1,4 @@
-"""Data sets, loaders, samplers, transforms."""
+"""Data sets, loaders, samplers and transforms."""
 
 from .data_manager import DataManager, DatasetWrapper
 

@@ -1,4 +1,4 @@
-"""From a data set to batches."""
+"""Data loaders of a data set."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def build_data_loader(
     """Build a loader.
 
     Args:
-        cfg: DATALOADER.NUM_WORKERS and USE_CUDA are read.
-        sampler_type: Name of a sampler that `build_sampler` makes.
-        data_source: Images.
-        batch_size: Images in a batch.
-        n_domain: Domains in a batch, for samplers of domains.
-        n_ins: Images of a class in a batch, for samplers of classes.
+        cfg: Config; DATALOADER.NUM_WORKERS and USE_CUDA are read.
+        sampler_type: Name of a sampler, as for `build_sampler`.
+        data_source: Images to load.
+        batch_size: Number of images per batch.
+        n_domain: Number of domains per batch, for samplers of domains.
+        n_ins: Number of images per class in a batch, for samplers of classes.
         tfm: One transform, or several for several views.
-        is_train: Training drops an incomplete last batch, unless it is the only one.
-        dataset_wrapper: Takes the place of `DatasetWrapper`.
+        is_train: Whether the loader is for training, which drops an incomplete last batch unless it is the only one.
+        dataset_wrapper: Class to use instead of `DatasetWrapper`.
 
     Raises:
-        AssertionError: If there is not a single batch.
+        AssertionError: If the loader has no batch.
     """
     sampler = build_sampler(
         sampler_type,
@@ -71,17 +71,17 @@ class DataManager:
     """A data set and its loaders.
 
     Args:
-        cfg: The config.
-        custom_tfm_train: Takes the place of the transform of training that INPUT describes.
-        custom_tfm_test: Takes the place of the transform of tests.
-        dataset_wrapper: Takes the place of `DatasetWrapper`.
+        cfg: Config of the run.
+        custom_tfm_train: Transform for training to use instead of the one that INPUT describes.
+        custom_tfm_test: Transform for tests to use instead of the one that INPUT describes.
+        dataset_wrapper: Class to use instead of `DatasetWrapper`.
 
     Attributes:
-        dataset: The data set.
-        train_loader_x: Batches of labelled images.
-        train_loader_u: Batches of unlabelled images, or None.
-        val_loader: Batches of validation images, or None.
-        test_loader: Batches of test images.
+        dataset: Data set of the run.
+        train_loader_x: Loader of labelled images.
+        train_loader_u: Loader of unlabelled images, or None.
+        val_loader: Loader of validation images, or None.
+        test_loader: Loader of test images.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class DataManager:
 
     @property
     def num_source_domains(self) -> int:
-        """Number of DATASET.SOURCE_DOMAINS."""
+        """Number of source domains, in DATASET.SOURCE_DOMAINS."""
         return self._num_source_domains
 
     @property
@@ -158,7 +158,7 @@ class DataManager:
         return self._lab2cname
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
-        """Print a table of what there is."""
+        """Print a table with the numbers of classes and images."""
         table: list[list[Any]] = [["Dataset", cfg.DATASET.NAME]]
         for title, domains in (("Source", cfg.DATASET.SOURCE_DOMAINS), ("Target", cfg.DATASET.TARGET_DOMAINS)):
             if domains:
@@ -172,13 +172,13 @@ class DataManager:
 
 
 class DatasetWrapper(Dataset):
-    """Images of a data set, read, transformed and labelled.
+    """PyTorch data set that reads and transforms images, and adds labels.
 
     Args:
-        cfg: INPUT, DATALOADER.K_TRANSFORMS and DATALOADER.RETURN_IMG0 are read.
+        cfg: Config; INPUT, DATALOADER.K_TRANSFORMS and DATALOADER.RETURN_IMG0 are read.
         data_source: Images with labels.
-        transform: One callable for "img"; a list of them for "img", "img2", "img3" and so on; None for the image itself.
-        is_train: DATALOADER.K_TRANSFORMS counts in training only.
+        transform: One callable for "img"; a list of them for "img", "img2", "img3" ...; None for the image itself.
+        is_train: Whether the images are for training; DATALOADER.K_TRANSFORMS applies to training only.
 
     Raises:
         ValueError: If K_TRANSFORMS is above 1 and there is no transform.

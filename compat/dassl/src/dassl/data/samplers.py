@@ -1,4 +1,4 @@
-"""In which order images come."""
+"""Samplers, which determine the order of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["RandomClassSampler", "RandomDomainSampler", "SeqDomainSampler", "bui
 
 
 class _GroupedSampler(Sampler[int]):
-    """A sampler that draws batches from groups of images; its length is that of a first trial."""
+    """A sampler that draws batches from groups of images; its length is that of a trial pass."""
 
     length: int
 
@@ -29,17 +29,17 @@ class _GroupedSampler(Sampler[int]):
 
 
 class RandomDomainSampler(_GroupedSampler):
-    """Batches of equally many images from each of some random domains, each image at most once.
+    """Sampler of batches with equally many images from each of some random domains, each image at most once.
 
-    It ends as soon as a domain has too few images left for another batch.
+    An epoch ends as soon as a domain has too few images left for another batch.
 
     Args:
         data_source: Images with a `domain`.
-        batch_size: Images in a batch.
-        n_domain: Domains in a batch; all of them if it is below 1.
+        batch_size: Number of images per batch.
+        n_domain: Number of domains per batch; all domains if it is below 1.
 
     Raises:
-        ValueError: If the batch cannot be shared out evenly, or there are too few domains.
+        ValueError: If the batch cannot be divided evenly, or there are too few domains.
     """
 
     def __init__(self, data_source: Sequence[Any], batch_size: int, n_domain: int = 0) -> None:
@@ -68,33 +68,33 @@ class RandomDomainSampler(_GroupedSampler):
 
 
 class SeqDomainSampler(RandomDomainSampler):
-    """Batches of equally many images from every domain, in sorted order, each image at most once.
+    """Sampler of batches with equally many images from every domain, in sorted order, each image at most once.
 
     Args:
         data_source: Images with a `domain`.
-        batch_size: Images in a batch.
+        batch_size: Number of images per batch.
     """
 
     def __init__(self, data_source: Sequence[Any], batch_size: int) -> None:
         super().__init__(data_source, batch_size)
 
     def choose(self) -> list[int]:
-        """All domains."""
+        """Return all domains."""
         return sorted(self.domains)
 
 
 class RandomClassSampler(_GroupedSampler):
-    """Batches of `n_ins` images from each of some random classes.
+    """Sampler of batches with `n_ins` images from each of some random classes.
 
-    A class that has fewer images is drawn from with replacement. It ends when too few classes have images left.
+    A class with fewer images is sampled with replacement. An epoch ends when too few classes have images left.
 
     Args:
         data_source: Images with a `label`.
-        batch_size: Images in a batch.
-        n_ins: Images of a class in a batch.
+        batch_size: Number of images per batch.
+        n_ins: Number of images per class in a batch.
 
     Raises:
-        ValueError: If `n_ins` does not fit the batch, or there are too few classes.
+        ValueError: If `n_ins` is larger than the batch, or there are too few classes.
     """
 
     def __init__(self, data_source: Sequence[Any], batch_size: int, n_ins: int) -> None:
@@ -136,13 +136,13 @@ def build_sampler(
     Args:
         sampler_type: RandomSampler, SequentialSampler, RandomDomainSampler, SeqDomainSampler or RandomClassSampler.
         cfg: Not read; part of the API.
-        data_source: Images.
-        batch_size: Images in a batch.
-        n_domain: Domains in a batch, for RandomDomainSampler.
-        n_ins: Images of a class in a batch, for RandomClassSampler.
+        data_source: Images to sample from.
+        batch_size: Number of images per batch.
+        n_domain: Number of domains per batch, for RandomDomainSampler.
+        n_ins: Number of images per class in a batch, for RandomClassSampler.
 
     Raises:
-        ValueError: If the name is unknown, or the sizes do not fit.
+        ValueError: If the name is unknown, or the sizes do not match.
     """
     if sampler_type == "RandomSampler":
         return RandomSampler(data_source)

@@ -1,4 +1,4 @@
-"""Checkpoints of models, and a loop over epochs."""
+"""Base class of trainers: checkpoints of models, and the loop over epochs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .models import Models
 
 
 class TrainerBase(Models):
-    """A loop over epochs, whose parts a trainer fills in.
+    """Loop over epochs, whose parts a trainer implements.
 
     Attributes:
-        epoch: The epoch under way, counted from 0.
-        start_epoch: The first epoch of this run: above 0 if it is resumed.
-        max_epoch: The number of epochs.
+        epoch: Current epoch, counted from 0.
+        start_epoch: First epoch of this run; above 0 if it is resumed.
+        max_epoch: Number of epochs.
         best_result: Best result on the validation set.
     """
 
@@ -48,11 +48,11 @@ class TrainerBase(Models):
         """Write a checkpoint of each model.
 
         Args:
-            epoch: The epoch that is done, counted from 0.
-            directory: Each model has a folder in it.
-            is_best: Whether to copy it to `model-best.pth.tar`.
+            epoch: Finished epoch, counted from 0.
+            directory: Output folder, with a sub-folder for each model.
+            is_best: Whether to copy the checkpoint to `model-best.pth.tar`.
             val_result: Result on the validation set.
-            model_name: File name; `model.pth.tar-<epoch + 1>` without it.
+            model_name: File name; default: `model.pth.tar-<epoch + 1>`.
         """
         for name, saved in resume.model_states(self).items():
             state = {
@@ -70,12 +70,12 @@ class TrainerBase(Models):
         """Load the weights of each model.
 
         Args:
-            directory: Where `save_model` wrote; empty to load nothing.
-            epoch: Of which epoch, counted from 1; the best without it.
+            directory: Folder that `save_model` wrote to; empty to load nothing.
+            epoch: Epoch of the checkpoint, counted from 1; default: the best checkpoint.
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
-            RuntimeError: If it does not fit.
+            RuntimeError: If it does not match the model.
         """
         if not directory:
             print(
@@ -99,13 +99,13 @@ class TrainerBase(Models):
         """Restore models, optimizers, schedules and the rest of the state of a stopped run, if there is one.
 
         Args:
-            directory: Its output folder.
+            directory: Output folder of the run.
 
         Returns:
-            The epoch to go on with; 0 to begin.
+            Epoch to continue with; 0 to start from scratch.
 
         Raises:
-            RuntimeError: If a checkpoint does not fit, or models are of different epochs.
+            RuntimeError: If a checkpoint does not match its model, or checkpoints are of different epochs.
         """
         folders = {name: Path(directory) / name for name in self.get_model_names()}
         complete = bool(folders) and all(folder.is_dir() for folder in folders.values())
@@ -120,7 +120,7 @@ class TrainerBase(Models):
         return self._resume_plain(folders)
 
     def _resume_plain(self, folders: dict[str, Path]) -> int:
-        """Resume from checkpoints alone, such as Dassl's own."""
+        """Resume from checkpoints without a state file, such as Dassl's own."""
         epochs = {
             name: resume_from_checkpoint(folder, self._models[name], self._optims[name], self._scheds[name])
             for name, folder in folders.items()
@@ -135,7 +135,7 @@ class TrainerBase(Models):
     # ---- TensorBoard
 
     def init_writer(self, log_dir: StrPath) -> None:
-        """Begin to write scalars for TensorBoard."""
+        """Create the writer of scalars for TensorBoard."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -143,7 +143,7 @@ class TrainerBase(Models):
             self._writer = SummaryWriter(log_dir=str(log_dir))
 
     def close_writer(self) -> None:
-        """Stop writing scalars."""
+        """Close the writer of scalars."""
         if self._writer is not None:
             self._writer.close()
 
@@ -159,7 +159,7 @@ class TrainerBase(Models):
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
         self.before_train()
-        if self._resumed:  # only now: what is built before the first epoch draws from the generators as well
+        if self._resumed:  # after before_train, which may draw random numbers
             resume.restore_generators(self, self._resumed)
             self._resumed = None
         for epoch in range(self.start_epoch, self.max_epoch):
@@ -171,10 +171,10 @@ class TrainerBase(Models):
         self.after_train()
 
     def before_train(self) -> None:
-        """Called once, at first."""
+        """Called once before training."""
 
     def after_train(self) -> None:
-        """Called once, at last."""
+        """Called once after training."""
 
     def before_epoch(self) -> None:
         """Called before each epoch."""
@@ -183,26 +183,26 @@ class TrainerBase(Models):
         """Called after each epoch."""
 
     def keep_state(self) -> None:
-        """Called when an epoch is all done: keep what another run needs to go on to the same result."""
+        """Called at the very end of an epoch, to save the state from which another run continues to the same result."""
 
     def run_epoch(self) -> None:
-        """Train for an epoch."""
+        """Train for one epoch."""
         raise NotImplementedError
 
     def test(self, split: str | None = None) -> float:
-        """Evaluate."""
+        """Evaluate the model."""
         raise NotImplementedError
 
     def parse_batch_train(self, *args: Any, **kwargs: Any) -> Any:
-        """Take apart a batch of training; its arguments and its result are the plugin's choice."""
+        """Unpack a training batch. Arguments and return value are up to the plugin."""
         raise NotImplementedError
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Take apart a batch of a test into input and labels."""
+        """Unpack a test batch into input and labels."""
         raise NotImplementedError
 
     def forward_backward(self, *args: Any, **kwargs: Any) -> Any:
-        """Make one step and return what to report of it: numbers by name, or None."""
+        """Make one training step. Returns numbers to report, by name, or None."""
         raise NotImplementedError
 
     def model_inference(self, input: Tensor) -> Tensor:

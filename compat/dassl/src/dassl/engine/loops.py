@@ -1,4 +1,4 @@
-"""Loops over batches: of labelled images, or of labelled and unlabelled ones."""
+"""Trainers with a loop over batches of labelled images, or of labelled and unlabelled images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Batch = dict[str, Any]
 
 
 class _BatchTrainer(SimpleTrainer):
-    """A trainer that makes a step on each batch, and reports.
+    """A trainer that makes a step on each batch, and reports progress.
 
     Attributes:
-        num_batches: Batches of an epoch.
-        batch_idx: The batch under way, counted from 0.
+        num_batches: Number of batches per epoch.
+        batch_idx: Index of the current batch, counted from 0.
     """
 
     num_batches: int
@@ -34,7 +34,7 @@ class _BatchTrainer(SimpleTrainer):
             end = time.time()
             for self.batch_idx, batch in enumerate(bar):
                 data_time.update(time.time() - end)
-                lr = self.get_current_lr()  # before the step: a plugin may go on to the next epoch's within it
+                lr = self.get_current_lr()  # before the step, in which a plugin may step the schedule
                 losses.update(self.forward_backward(*batch))
                 step_time.update(time.time() - end)
                 self._write_scalars(losses, lr)
@@ -61,7 +61,7 @@ class _BatchTrainer(SimpleTrainer):
         return (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
 
     def _eta(self, seconds_a_batch: float) -> datetime.timedelta:
-        """Time until the last epoch ends."""
+        """Estimate the time until the last epoch ends."""
         epochs_left = self.max_epoch - self.epoch - 1
         batches_left = self.num_batches - self.batch_idx - 1 + epochs_left * self.num_batches
         return datetime.timedelta(seconds=int(seconds_a_batch * batches_left))
@@ -82,7 +82,7 @@ class TrainerX(_BatchTrainer):
         self._run(_singles(self.train_loader_x))
 
     def parse_batch_train(self, batch: Batch) -> Any:
-        """Images, labels and domains of a batch, on the trainer's device."""
+        """Return images, labels and domains of a batch, on the trainer's device."""
         return batch["img"].to(self.device), batch["label"].to(self.device), batch["domain"].to(self.device)
 
 
@@ -90,7 +90,7 @@ class TrainerXU(_BatchTrainer):
     """A trainer on labelled and unlabelled images: `forward_backward(batch_x, batch_u)`."""
 
     def run_epoch(self) -> None:
-        """Make as many steps as TRAIN.COUNT_ITER says; the shorter loader begins again.
+        """Make the number of steps that TRAIN.COUNT_ITER selects; a loader that ends is restarted.
 
         Raises:
             ValueError: If TRAIN.COUNT_ITER is unknown, or there are no unlabelled images.
@@ -106,7 +106,7 @@ class TrainerXU(_BatchTrainer):
         self._run(_pairs(self.train_loader_x, self.train_loader_u, self.num_batches))
 
     def parse_batch_train(self, batch_x: Batch, batch_u: Batch) -> Any:
-        """Labelled images, their labels, and unlabelled images, on the trainer's device."""
+        """Return labelled images, their labels, and unlabelled images, on the trainer's device."""
         return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)
 
 
@@ -116,14 +116,14 @@ def _singles(batches: Iterable[Batch]) -> Iterator[tuple[Batch]]:
 
 
 class _Endless:
-    """Batches of a loader that begins again whenever it ends."""
+    """Endless batches of a loader, which is restarted whenever it ends."""
 
     def __init__(self, loader: Iterable[Batch]) -> None:
         self.loader = loader
         self.batches = iter(loader)
 
     def next(self) -> Batch:
-        """The next batch."""
+        """Return the next batch."""
         for batch in self.batches:
             return batch
         self.batches = iter(self.loader)

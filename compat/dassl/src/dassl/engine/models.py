@@ -1,4 +1,4 @@
-"""Models with their optimizers and schedules."""
+"""Registry of models with their optimizers and schedules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Names = str | Iterable[str] | None
 
 
 class Models:
-    """Models by name, each with its optimizer and its schedule if it has them."""
+    """Models by name, each with an optional optimizer and schedule."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
@@ -23,13 +23,13 @@ class Models:
     def register_model(
         self, name: str = "model", model: nn.Module | None = None, optim: Any = None, sched: Any = None
     ) -> None:
-        """Register a model, to be put into train or eval mode, saved, loaded and resumed under its name.
+        """Register a model, so that it is switched between modes, saved, loaded and resumed under its name.
 
         Args:
-            name: Also the folder of its checkpoints.
-            model: The model.
-            optim: Its optimizer, if it trains.
-            sched: Its schedule, if it has one.
+            name: Name of the model, and of the folder of its checkpoints.
+            model: Model to register.
+            optim: Optimizer of the model, if it trains.
+            sched: Schedule of the optimizer, if there is one.
 
         Raises:
             AttributeError: If it is called before `super().__init__()`.
@@ -44,10 +44,10 @@ class Models:
         self._scheds[name] = sched
 
     def get_model_names(self, names: Names = None) -> list[str]:
-        """Return the names of all models, or check those that are given.
+        """Return the names of all models, or the given names after a check.
 
         Raises:
-            AssertionError: If there is no model of such a name.
+            AssertionError: If no model has a given name.
         """
         if names is None:
             return list(self._models)
@@ -61,8 +61,8 @@ class Models:
         """Put registered models into training or evaluation mode.
 
         Args:
-            mode: train, test or eval.
-            names: All of them without it.
+            mode: "train", "test" or "eval".
+            names: Names of the models; default: all models.
 
         Raises:
             KeyError: If the mode is unknown.
@@ -73,16 +73,16 @@ class Models:
             self._models[name].train(mode == "train")
 
     def update_lr(self, names: Names = None) -> None:
-        """Step schedules."""
+        """Step the schedules of models."""
         for name in self.get_model_names(names):
             if self._scheds[name] is not None:
                 self._scheds[name].step()
 
     def get_current_lr(self, names: Names = None) -> float:
-        """Return the learning rate of the first group of the first model that has an optimizer.
+        """Return the learning rate of the first parameter group of the first model with an optimizer.
 
         Raises:
-            ValueError: If none has.
+            ValueError: If no model has an optimizer.
         """
         for name in self.get_model_names(names):
             if self._optims[name] is not None:
@@ -90,33 +90,33 @@ class Models:
         raise ValueError("no registered model has an optimizer")
 
     def detect_anomaly(self, loss: Tensor) -> None:
-        """Check a loss.
+        """Check that a loss is finite.
 
         Raises:
-            FloatingPointError: If it is not finite.
+            FloatingPointError: If it is not.
         """
         if not torch.isfinite(loss).all():
             raise FloatingPointError("Loss is infinite or NaN!")
 
     def model_zero_grad(self, names: Names = None) -> None:
-        """Clear gradients."""
+        """Clear the gradients of models with an optimizer."""
         for name in self.get_model_names(names):
             if self._optims[name] is not None:
                 self._optims[name].zero_grad()
 
     def model_backward(self, loss: Tensor) -> None:
-        """Compute gradients of a loss that is finite."""
+        """Check that a loss is finite, and compute its gradients."""
         self.detect_anomaly(loss)
         loss.backward()
 
     def model_update(self, names: Names = None) -> None:
-        """Step optimizers."""
+        """Step the optimizers of models."""
         for name in self.get_model_names(names):
             if self._optims[name] is not None:
                 self._optims[name].step()
 
     def model_backward_and_update(self, loss: Tensor, names: Names = None) -> None:
-        """Make one step on a loss."""
+        """Make one optimization step on a loss."""
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)

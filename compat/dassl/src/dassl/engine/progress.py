@@ -13,16 +13,16 @@ from tqdm import tqdm
 
 
 def wanted() -> bool:
-    """Tell whether to show a bar: on a terminal, or as DASSL_PROGRESS (1 or 0) says."""
+    """Return whether to show a bar: if DASSL_PROGRESS is 1, or if it is not set and standard error is a terminal."""
     forced = os.environ.get("DASSL_PROGRESS")
     return forced == "1" if forced in ("0", "1") else sys.stderr.isatty()
 
 
 class LinesAbove:
-    """Standard output while a bar is shown: a whole line at a time, above the bar.
+    """Stream that replaces standard output while a bar is shown, and prints whole lines above the bar.
 
     Args:
-        console: Standard output as it is otherwise.
+        console: Original standard output.
     """
 
     def __init__(self, console: TextIO) -> None:
@@ -33,14 +33,14 @@ class LinesAbove:
         return getattr(self.__dict__["console"], name)
 
     def write(self, text: str) -> int:
-        """Write the lines that are complete and keep the rest."""
+        """Write complete lines, and buffer the rest."""
         lines, newline, self._begun = (self._begun + text).rpartition("\n")
         if newline:
             self._print(lines + newline)
         return len(text)
 
     def close(self) -> None:
-        """Write a line that was begun; the console stays open."""
+        """Write an incomplete line. The console stays open."""
         if self._begun:
             self._print(self._begun)
             self._begun = ""
@@ -52,15 +52,15 @@ class LinesAbove:
 
 @contextlib.contextmanager
 def progress_bar(batches: Iterable[Any], title: str, total: int) -> Iterator[tqdm]:
-    """Show how far a loop over batches is, and how long it still takes.
+    """Context with a progress bar for a loop over batches; the bar is hidden if `wanted` returns False.
 
     Args:
-        batches: What the loop is over.
-        title: Stands before the bar.
+        batches: Batches to iterate over.
+        title: Text before the bar.
         total: Number of batches.
 
     Yields:
-        The batches, to iterate over; nothing is shown if no bar is wanted.
+        The bar, an iterable of the batches.
     """
     shown = wanted()
     with (
@@ -72,7 +72,7 @@ def progress_bar(batches: Iterable[Any], title: str, total: int) -> Iterator[tqd
 
 @contextlib.contextmanager
 def _lines_above() -> Iterator[None]:
-    """Let what is printed to standard output, or logged to it, stand above the bar."""
+    """Context in which output that is printed or logged to standard output appears above the bar."""
     console = sys.stdout
     lines: Any = LinesAbove(console)
     handlers = [handler for handler in logging.getLogger().handlers if getattr(handler, "stream", None) is console]

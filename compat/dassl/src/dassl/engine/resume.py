@@ -1,8 +1,8 @@
-"""The state of a run, from which another goes on to the same bits.
+"""State of a run, from which it can be resumed with bitwise the same results.
 
-One file, `resume.pth.tar` in the output folder, is replaced after each epoch: several models, and what goes with
-them, are always of the same epoch. It holds tensors, numbers and plain containers. The numbered checkpoints stay what
-Dassl's are; after the last epoch the file names them instead of holding the weights a second time.
+A single file, `resume.pth.tar` in the output folder, is replaced after each epoch, so that the states of several models
+are always of the same epoch. It holds tensors, numbers and plain containers. Numbered checkpoints have Dassl's format;
+after the last epoch the file refers to them instead of holding the weights a second time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOADERS = ("train_loader_x", "train_loader_u", "val_loader", "test_loader")
 
 
 def model_states(trainer: TrainerBase) -> dict[str, State]:
-    """State of each registered model, its optimizer and its schedule."""
+    """Return the state of each registered model, its optimizer and its schedule."""
     return {
         name: {
             "state_dict": strip_module(model.state_dict()),
@@ -45,12 +45,12 @@ def _state(part: Any) -> Any:
 
 
 def write(trainer: TrainerBase, directory: StrPath, resumed_from: str) -> None:
-    """Write the state after the present epoch.
+    """Write the state after the current epoch.
 
     Args:
-        trainer: What trains.
-        directory: Its output folder.
-        resumed_from: The folder that its first run went on from, or nothing.
+        trainer: Trainer whose state is written.
+        directory: Output folder of the run.
+        resumed_from: Folder from which the run was first resumed (RESUME); empty if it was not.
     """
     epoch = trainer.epoch + 1
     saved = epoch == trainer.max_epoch and trainer._checkpointed == (str(directory), epoch)
@@ -69,19 +69,19 @@ def write(trainer: TrainerBase, directory: StrPath, resumed_from: str) -> None:
 
 
 def read(directory: StrPath) -> State | None:
-    """Read what `write` wrote; None if there is nothing."""
+    """Read the state that `write` wrote; None if there is none."""
     path = Path(directory) / FILE
     return load_checkpoint(path) if path.is_file() else None
 
 
 def restore(trainer: TrainerBase, directory: StrPath, state: State) -> int:
-    """Restore all but the generators.
+    """Restore everything but the random number generators.
 
     Returns:
-        The epoch to go on with.
+        Epoch to continue with.
 
     Raises:
-        KeyError: If the state is that of other models.
+        KeyError: If the state belongs to other models.
     """
     if set(state["models"]) != set(trainer._models):
         raise KeyError(f"{directory} is of a trainer with models {list(state['models'])}, not {list(trainer._models)}")
@@ -100,7 +100,7 @@ def restore(trainer: TrainerBase, directory: StrPath, state: State) -> int:
 
 
 def restore_best(trainer: TrainerBase, folders: Iterable[Path]) -> None:
-    """Take the best result from the best checkpoint, where Dassl left nothing else behind."""
+    """Restore the best result from the best checkpoint, for runs of Dassl, which have no state file."""
     for folder in folders:
         best = folder / checkpoints.BEST
         result = load_checkpoint(best).get("val_result") if best.is_file() else None
@@ -109,7 +109,7 @@ def restore_best(trainer: TrainerBase, folders: Iterable[Path]) -> None:
 
 
 def restore_generators(trainer: TrainerBase, state: State) -> None:
-    """Restore the generators of random numbers; those of loaders' workers are seeded from them."""
+    """Restore the random number generators, from which the workers of loaders are seeded as well."""
     for name, generator in _generators(trainer):
         if name in state["generators"]:
             generator.set_state(state["generators"][name].cpu())
@@ -139,7 +139,7 @@ def _scalers(trainer: TrainerBase) -> Iterator[tuple[str, torch.amp.GradScaler]]
 
 
 def _generators(trainer: TrainerBase) -> Iterator[tuple[str, torch.Generator]]:
-    """Generators of the loaders' own; most loaders have none and draw from the global one."""
+    """Yield the loaders' own generators; most loaders have none and use the global generator."""
     for name in LOADERS:
         loader = getattr(trainer, name, None)
         parts = {name: loader}

@@ -21,23 +21,23 @@ from .progress import progress_bar
 
 
 class SimpleTrainer(TrainerBase):
-    """A trainer that has all but the loop over batches and the model.
+    """A trainer without a model and a loop over batches, which subclasses add.
 
     Args:
-        cfg: The config.
+        cfg: Config of the run.
 
     Attributes:
-        cfg: The config.
-        device: CUDA where there is one and USE_CUDA is set, else the CPU.
-        dm: The data manager, if `build_data_loader` is not replaced.
-        train_loader_x: Batches of labelled images; may be replaced before an epoch.
-        train_loader_u: Batches of unlabelled images, or None.
-        val_loader: Batches of validation images, or None.
-        test_loader: Batches of test images.
+        cfg: Config of the run.
+        device: CUDA if it is available and USE_CUDA is set, else the CPU.
+        dm: Data manager, unless `build_data_loader` is overridden.
+        train_loader_x: Loader of labelled images; may be replaced before an epoch.
+        train_loader_u: Loader of unlabelled images, or None.
+        val_loader: Loader of validation images, or None.
+        test_loader: Loader of test images.
         num_classes: Number of classes.
         num_source_domains: Number of source domains.
         lab2cname: Class names by label.
-        model: What `model_inference` calls.
+        model: Model that `model_inference` calls.
     """
 
     dm: DataManager
@@ -67,7 +67,7 @@ class SimpleTrainer(TrainerBase):
         """Check that the config fits the trainer; called before anything is built."""
 
     def build_data_loader(self) -> None:
-        """Build the loaders. What replaces it sets the same attributes; `dm` may be missing."""
+        """Build the loaders. An override sets the same attributes, except that `dm` may be missing."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
@@ -83,24 +83,24 @@ class SimpleTrainer(TrainerBase):
         raise NotImplementedError(f"{type(self).__name__} does not say how to build its model (build_model)")
 
     def train(self) -> None:  # type: ignore[override]
-        """Train to the end, from where an earlier run stopped if there was one."""
+        """Train to the end; a stopped run is resumed."""
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
-        """Resume if there is something to resume, and begin to write for TensorBoard."""
+        """Resume a stopped run, if there is one, and create the TensorBoard writer."""
         self.start_epoch = self.resume_model_if_exist(self._resume_directory())
         self.init_writer(Path(self.output_dir) / "tensorboard")
         self.time_start = time.time()
 
     def _resume_directory(self) -> str:
-        """RESUME; or the output folder, also if a run that went on from RESUME got further there."""
+        """Return RESUME, or the output folder if RESUME is empty or a run resumed from it has saved a state there."""
         if not self.cfg.RESUME:
             return self.output_dir
         state = resume.read(self.output_dir)
         return self.output_dir if state and state["resumed_from"] == self.cfg.RESUME else self.cfg.RESUME
 
     def after_epoch(self) -> None:
-        """Keep the best model if that is wanted, and write checkpoints when they are due."""
+        """Save the best model, if TEST.FINAL_MODEL is "best_val", and write checkpoints when they are due."""
         options, done = self.cfg, self.epoch + 1
         if not options.TEST.NO_TEST and options.TEST.FINAL_MODEL == "best_val":
             self._keep_best(self.test(split="val"))
@@ -114,7 +114,7 @@ class SimpleTrainer(TrainerBase):
             self.save_model(self.epoch, self.output_dir, val_result=result, model_name="model-best.pth.tar")
 
     def keep_state(self) -> None:
-        """Write the state that a later run goes on from."""
+        """Write the state from which the run can be resumed."""
         resume.write(self, self.output_dir, resumed_from=self.cfg.RESUME)
 
     def after_train(self) -> None:
@@ -132,13 +132,13 @@ class SimpleTrainer(TrainerBase):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate.
+        """Evaluate the model.
 
         Args:
-            split: test or val; TEST.SPLIT without it. Without validation images, val is test.
+            split: "test" or "val"; default: TEST.SPLIT. Without validation images, the test images are used.
 
         Returns:
-            The first result of the evaluator: accuracy in percent.
+            First result of the evaluator: accuracy in percent.
         """
         self.set_model_mode("eval")
         self.evaluator.reset()
@@ -161,5 +161,5 @@ class SimpleTrainer(TrainerBase):
         return self.model(input)
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images and labels of a batch, on the trainer's device."""
+        """Return images and labels of a batch, on the trainer's device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)

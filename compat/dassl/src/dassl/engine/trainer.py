@@ -1,4 +1,4 @@
-"""The trainers, with the meters and the writer that plugins import from here."""
+"""Trainers, and the meters and the writer that plugins import from this module."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "SummaryWriter":  # TensorBoard is loaded by those who use it
+    if name == "SummaryWriter":  # TensorBoard is imported on use only
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter

@@ -1,4 +1,4 @@
-"""Classification results: numbers in full precision returned, rounded ones printed."""
+"""Evaluation of classification: results are returned in full precision, and printed rounded."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from .build import EVALUATOR_REGISTRY
 
 
 class EvaluatorBase:
-    """What an evaluator has to offer.
+    """Interface of evaluators.
 
     Args:
-        cfg: The config.
+        cfg: Config of the run.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         self.cfg = cfg
 
     def reset(self) -> None:
-        """Forget what was processed."""
+        """Discard all processed batches."""
         raise NotImplementedError
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
-        """Take in the output and the labels of a batch."""
+        """Process the output and the labels of a batch."""
         raise NotImplementedError
 
     def evaluate(self) -> OrderedDict[str, float]:
-        """Return results by name; the first is the one that models are compared by."""
+        """Return results by name. The first is the one by which models are compared."""
         raise NotImplementedError
 
 
@@ -43,12 +43,12 @@ class Classification(EvaluatorBase):
     """Accuracy, error rate and macro F1.
 
     Args:
-        cfg: TEST.PER_CLASS_RESULT, TEST.COMPUTE_CMAT and OUTPUT_DIR are read.
+        cfg: Config; TEST.PER_CLASS_RESULT, TEST.COMPUTE_CMAT and OUTPUT_DIR are read.
         lab2cname: Class names by label; needed for results per class.
-        **kwargs: Ignored, for evaluators that are built with more.
+        **kwargs: Ignored; other evaluators may take more arguments.
 
     Raises:
-        ValueError: If results per class are asked for without class names.
+        ValueError: If results per class are requested without class names.
     """
 
     def __init__(self, cfg: CfgNode, lab2cname: Mapping[int, str] | None = None, **kwargs: Any) -> None:
@@ -59,7 +59,7 @@ class Classification(EvaluatorBase):
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was processed."""
+        """Discard all processed batches."""
         self._correct = 0
         self._total = 0
         self._y_true: list[int] = []
@@ -69,11 +69,11 @@ class Classification(EvaluatorBase):
             self._per_class_res = defaultdict(list)
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
-        """Take in a batch.
+        """Process a batch.
 
         Args:
-            mo: Logits of shape (B, C).
-            gt: Labels of shape (B,).
+            mo: Logits. Shape (B, C).
+            gt: Labels. Shape (B,).
         """
         pred = mo.argmax(dim=1)
         matches = pred.eq(gt).int()
@@ -89,10 +89,10 @@ class Classification(EvaluatorBase):
         """Print and return the results.
 
         Returns:
-            accuracy, error_rate, macro_f1 and, if asked for, perclass_accuracy: percent, not rounded.
+            accuracy, error_rate, macro_f1 and, if requested, perclass_accuracy: percent, not rounded.
 
         Raises:
-            ValueError: If nothing was processed.
+            ValueError: If no batch was processed.
         """
         if not self._total:
             raise ValueError("nothing to evaluate: no batch was processed")
@@ -135,7 +135,7 @@ class Classification(EvaluatorBase):
         return mean
 
     def _save_confusion(self) -> None:
-        """Save how often a true label (row) is predicted as another (column), each row as shares of 1."""
+        """Save the confusion matrix, true labels as rows and predictions as columns, with rows that sum to 1."""
         from sklearn.metrics import confusion_matrix
 
         matrix = confusion_matrix(self._y_true, self._y_pred, normalize="true")

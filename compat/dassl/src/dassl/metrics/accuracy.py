@@ -13,9 +13,9 @@ def compute_accuracy(output: Tensor | Sequence[Tensor], target: Tensor, topk: Se
     """Compute the share of samples whose label is among the k highest logits.
 
     Args:
-        output: Logits of shape (B, C); of a tuple or list the first entry is used.
-        target: Labels of shape (B,).
-        topk: The values of k.
+        output: Logits, shape (B, C), or a tuple or list whose first entry they are.
+        target: Labels. Shape (B,).
+        topk: Values of k.
 
     Returns:
         For each k a tensor of shape (1,): accuracy in percent.

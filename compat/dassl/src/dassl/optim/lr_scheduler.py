@@ -1,4 +1,4 @@
-"""Learning rate schedules by name, stepped once an epoch, with an optional warm-up before them."""
+"""Learning rate schedules by name, stepped once per epoch, with an optional warm-up."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ WARMUPS = ["linear", "constant"]
 
 
 class _Warmup(LRScheduler):
-    """A warm-up that hands over to another schedule.
+    """A warm-up that is followed by another schedule.
 
     Args:
-        optimizer: What is scheduled.
-        successor: The schedule that takes over, at its initial rate.
-        warmup_epoch: Number of epochs of warm-up.
-        last_epoch: The epoch before the first, as PyTorch counts.
+        optimizer: Optimizer whose rate is scheduled.
+        successor: Schedule that follows, starting at its initial rate.
+        warmup_epoch: Number of warm-up epochs.
+        last_epoch: Index of the last epoch, as for PyTorch's schedules; -1 to begin.
     """
 
     def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1) -> None:
@@ -28,15 +28,15 @@ class _Warmup(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def warmup_lr(self) -> list[Any]:
-        """Rate of each group during warm-up."""
+        """Return the rate of each group during warm-up."""
         raise NotImplementedError
 
     def get_lr(self) -> list[Any]:
-        """Rate of each group: that of the warm-up, or the successor's once warm-up is over."""
+        """Return the rate of each group: that of the warm-up, or the successor's after it."""
         return self.successor.get_last_lr() if self.last_epoch >= self.warmup_epoch else self.warmup_lr()
 
     def step(self, epoch: int | None = None) -> None:
-        """Go on by an epoch."""
+        """Advance by one epoch."""
         if self.last_epoch < self.warmup_epoch:
             super().step(epoch)
         else:
@@ -44,11 +44,11 @@ class _Warmup(LRScheduler):
             self._last_lr = self.successor.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers only: the successor is stored as its state, not as an object."""
+        """Return the state as plain numbers: the successor is stored as its state, not as an object."""
         return {**super().state_dict(), "successor": self.successor.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state; the optimizer stays the one this schedule was built on."""
+        """Restore a state. The optimizer remains the one that this schedule was built with."""
         state = {key: value for key, value in state_dict.items() if key not in ("successor", "optimizer")}
         super().load_state_dict(state)
         self.successor.load_state_dict(state_dict["successor"])
@@ -69,7 +69,7 @@ class ConstantWarmupScheduler(_Warmup):
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
     def warmup_lr(self) -> list[Any]:
-        """The constant, for each group."""
+        """Return the constant rate for each group."""
         return [self.cons_lr for _ in self.base_lrs]
 
 
@@ -88,18 +88,18 @@ class LinearWarmupScheduler(_Warmup):
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
     def warmup_lr(self) -> list[Any]:
-        """The ramp, for each group."""
+        """Return the rate of the ramp for each group."""
         if self.last_epoch == 0:
             return [self.min_lr for _ in self.base_lrs]
         return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
-    """Build the schedule that OPTIM.LR_SCHEDULER names, behind a warm-up if OPTIM.WARMUP_EPOCH > 0.
+    """Build the schedule that OPTIM.LR_SCHEDULER names, after a warm-up if OPTIM.WARMUP_EPOCH > 0.
 
     Args:
-        optimizer: What is scheduled.
-        optim_cfg: The OPTIM section of the config.
+        optimizer: Optimizer whose rate is scheduled.
+        optim_cfg: Section OPTIM of the config.
 
     Raises:
         ValueError: If a name is unknown.

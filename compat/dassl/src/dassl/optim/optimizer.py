@@ -47,13 +47,13 @@ def build_optimizer(model: Any, optim_cfg: CfgNode, param_groups: Any = None) ->
     """Build the optimizer that OPTIM.NAME names.
 
     Args:
-        model: A module or an iterable of parameters; those that need no gradient are not filtered out.
-        optim_cfg: The OPTIM section of the config.
-        param_groups: Parameter groups that take the place of the model's parameters.
+        model: A module or an iterable of parameters. Parameters without gradient are not filtered out.
+        optim_cfg: Section OPTIM of the config.
+        param_groups: Parameter groups to use instead of the model's parameters.
 
     Raises:
         ValueError: If the name is unknown.
-        TypeError: If OPTIM.STAGED_LR is set and `model` is no module.
+        TypeError: If OPTIM.STAGED_LR is set and `model` is not a module.
     """
     name = optim_cfg.NAME
     if name not in OPTIMIZERS:
@@ -69,7 +69,7 @@ def build_optimizer(model: Any, optim_cfg: CfgNode, param_groups: Any = None) ->
 
 
 def _staged_groups(model: Any, cfg: CfgNode) -> list[dict[str, Any]]:
-    """Two groups: children that are not in NEW_LAYERS at a lower rate, and those that are."""
+    """Return two parameter groups: children that are not in NEW_LAYERS, at a scaled rate, and those that are."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"OPTIM.STAGED_LR needs an nn.Module, not {type(model).__name__}")
     new_layers = [cfg.NEW_LAYERS] if isinstance(cfg.NEW_LAYERS, str) else list(cfg.NEW_LAYERS or ())

@@ -1,4 +1,4 @@
-"""RAdam, at the path and with the defaults that plugins know."""
+"""RAdam, at the import path and with the defaults that plugins expect."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class RAdam(TorchRAdam):
     """PyTorch's RAdam with the weight decay decoupled from the gradient, as the authors of RAdam published it.
 
     Args:
-        params: As for any optimizer of PyTorch.
+        params: Parameters or parameter groups, as for any optimizer of PyTorch.
         lr: Learning rate.
         betas: Decay of the running averages of gradient and squared gradient.
-        eps: Added to the denominator.
-        weight_decay: Share of a weight that is taken off, times the learning rate, each step.
+        eps: Term added to the denominator.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate in each step.
         **options: Further options of PyTorch's RAdam.
     """
 

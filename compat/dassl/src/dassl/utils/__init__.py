@@ -1,4 +1,4 @@
-"""Files, logging, meters, registries, checkpoints."""
+"""Utilities: files, logging, meters, registries, checkpoints."""
 
 from .checkpoints import load_checkpoint, resume_from_checkpoint, save_checkpoint
 from .files import check_isfile, listdir_nohidden, mkdir_if_missing, read_json, write_json

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read as data."""
+"""Checkpoints, written atomically and read without running pickled code."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .files import StrPath, replacing
 
 __all__ = ["load_checkpoint", "resume_from_checkpoint", "save_checkpoint"]
 
-Where = str | dict[str, str]  # of the tensors of a checkpoint
+Where = str | dict[str, str]  # devices for the tensors of a checkpoint, `map_location` of torch.load
 
 BEST = "model-best.pth.tar"
 POINTER = "checkpoint"
 
 
 def write_torch(obj: Any, fpath: StrPath) -> None:
-    """Write tensors and plain containers, whole or not at all."""
+    """Write tensors and plain containers atomically."""
     with replacing(fpath) as file:
         torch.save(obj, file)
 
@@ -38,14 +38,14 @@ def save_checkpoint(
     remove_module_from_keys: bool = True,
     model_name: str = "",
 ) -> None:
-    """Write a checkpoint, and its name to the text file `checkpoint` beside it.
+    """Write a checkpoint, and its name to the text file `checkpoint` next to it.
 
     Args:
-        state: At least `state_dict` and `epoch`.
-        save_dir: The folder, made if it is missing.
-        is_best: Whether to copy it to `model-best.pth.tar`.
-        remove_module_from_keys: Whether to strip the "module." that a parallel wrapper puts before each name.
-        model_name: File name; `model.pth.tar-<epoch>` without it.
+        state: State with at least the keys `state_dict` and `epoch`.
+        save_dir: Folder of the checkpoint, created if it is missing.
+        is_best: Whether to copy the checkpoint to `model-best.pth.tar`.
+        remove_module_from_keys: Whether to remove the prefix "module." that a parallel wrapper adds to names.
+        model_name: File name; default: `model.pth.tar-<epoch>`.
     """
     if remove_module_from_keys:
         state = {**state, "state_dict": strip_module(state["state_dict"])}
@@ -62,15 +62,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
-    """Read a checkpoint; to the CPU where there is no CUDA, else from the first GPU to the present one.
+    """Read a checkpoint. Tensors go to the CPU without CUDA, and from the first GPU to the current one with it.
 
-    Checkpoints that Dassl wrote with pickled schedules load too, the schedules reduced to their numbers.
+    Dassl's checkpoints with pickled schedules are read, too, with the schedules reduced to their attributes.
 
     Raises:
         ValueError: If the path is None.
         FileNotFoundError: If there is no such file.
-        UnsafePickleError: If it asks for more than data.
-        RuntimeError: If it is damaged.
+        UnsafePickleError: If the file contains more than data.
+        RuntimeError: If the file is damaged.
     """
     if fpath is None:
         raise ValueError("File path is None")
@@ -87,13 +87,13 @@ def load_checkpoint(fpath: StrPath) -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the checksums of an archive, which PyTorch does not."""
+    """Verify the checksums of an archive, which PyTorch does not."""
     if not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except Exception as error:  # a broken archive fails in any way
+    except Exception as error:  # a broken archive may raise any exception
         raise RuntimeError(f"checkpoint {path} is damaged ({_first_line(error)}); remove it") from error
     if broken:
         raise RuntimeError(f"checkpoint {path} is damaged (checksum of {broken}); remove it")
@@ -102,7 +102,7 @@ def _check_sums(path: Path) -> None:
 def _load_with_objects(fpath: StrPath, device: Where) -> dict[str, Any]:
     try:
         return unpickling.plain(torch.load(fpath, map_location=device, pickle_module=unpickling, weights_only=False))
-    except Exception as error:  # a broken pickle fails in any way
+    except Exception as error:  # a broken pickle may raise any exception
         raise unpickling.refusal(fpath, error) from error
 
 
@@ -111,10 +111,10 @@ def _first_line(error: Exception) -> str:
 
 
 def resume_from_checkpoint(fdir: StrPath, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Restore a model, and its optimizer and schedule, from the checkpoint that `checkpoint` names.
+    """Restore a model, and its optimizer and schedule, from the checkpoint that the text file `checkpoint` names.
 
     Returns:
-        The epoch to go on with, counted from 0.
+        Epoch to continue with, counted from 0.
     """
     path = Path(fdir) / (Path(fdir) / POINTER).read_text(encoding="utf-8").strip()
     print(f'Loading checkpoint from "{path}"')
@@ -137,14 +137,14 @@ def restore(checkpoint: dict[str, Any], model: nn.Module, optimizer: Any = None,
 
 
 def strip_module(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Take a leading "module." off all names that have one."""
+    """Remove the prefix "module." from names that have it."""
     if not any(name.startswith("module.") for name in state_dict):
         return state_dict
     return OrderedDict((name.removeprefix("module."), value) for name, value in state_dict.items())
 
 
 def fit_module(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Put "module." before the names that a wrapped model has with it only."""
+    """Add the prefix "module." to names that the model has with it, as a parallel wrapper does."""
     wrapped = {name for name in model.state_dict() if name.startswith("module.")}
     if not wrapped:
         return state_dict

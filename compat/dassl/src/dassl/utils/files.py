@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""File tools, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ StrPath = str | os.PathLike[str]
 
 @contextlib.contextmanager
 def replacing(fpath: StrPath) -> Iterator[IO[bytes]]:
-    """Write a file under a temporary name beside it, and rename it when all is on disk.
+    """Context that writes a file under a temporary name next to it, and renames it when all data are on disk.
 
-    The temporary name is always the same, so that killed runs leave one such file behind at most.
+    The temporary name is always the same, so that killed runs leave at most one such file behind.
 
     Yields:
         The open temporary file.
@@ -38,12 +38,12 @@ def replacing(fpath: StrPath) -> Iterator[IO[bytes]]:
 
 
 def mkdir_if_missing(dirname: StrPath) -> None:
-    """Make a folder, and those above it, unless they exist."""
+    """Make a folder and its parents, unless they exist."""
     Path(dirname).mkdir(parents=True, exist_ok=True)
 
 
 def check_isfile(fpath: StrPath) -> bool:
-    """Tell whether a file exists, with a warning if it does not."""
+    """Return whether a file exists, with a warning if it does not."""
     if Path(fpath).is_file():
         return True
     warnings.warn(f'No file found at "{os.fspath(fpath)}"', stacklevel=2)
@@ -54,20 +54,20 @@ def listdir_nohidden(path: StrPath, sort: bool = False) -> list[str]:
     """List the names in a folder that do not begin with a dot.
 
     Args:
-        path: The folder.
-        sort: Whether to sort them.
+        path: Path of the folder.
+        sort: Whether to sort the names.
     """
     names = [entry.name for entry in Path(path).iterdir() if not entry.name.startswith(".")]
     return sorted(names) if sort else names
 
 
 def read_json(fpath: StrPath) -> Any:
-    """Read JSON."""
+    """Read a JSON file."""
     return json.loads(Path(fpath).read_text(encoding="utf-8"))
 
 
 def write_json(obj: Any, fpath: StrPath) -> None:
-    """Write JSON, whole or not at all; the folder is made if it is missing."""
+    """Write a JSON file atomically; a missing folder is created."""
     text = json.dumps(obj, indent=4)
     with replacing(fpath) as file:
         file.write(text.encode("utf-8"))

@@ -19,13 +19,13 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     """Read an image as RGB. Transparency is dropped, grey and palette images are converted.
 
     Raises:
-        ImageReadError: If the file is missing or no image that can be decoded.
+        ImageReadError: If the file is missing, or cannot be decoded as an image.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            # Palettes whose entries are transparent are to be expanded with their alpha first, else Pillow warns.
+            # Palettes with transparent entries are expanded to RGBA first, else Pillow warns.
             with_alpha = image.mode == "P" and "transparency" in image.info
             return (image.convert("RGBA") if with_alpha else image).convert("RGB")
     except UnidentifiedImageError as error:

@@ -1,4 +1,4 @@
-"""A log file that sees what the console sees."""
+"""Log file that receives a copy of the console output."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Logger", "setup_logger"]
 
 
 class Logger:
-    """Writes to a console stream and to a file. Whatever else is asked of it, the console stream answers.
+    """Stream that writes to a console stream and to a file. Other attributes are those of the console stream.
 
     Args:
-        fpath: The file, appended to; None for the console alone.
-        console: The stream that is seen; standard output without it.
+        fpath: Path of the file, which is appended to; None for the console only.
+        console: Console stream; default: standard output.
     """
 
     def __init__(self, fpath: StrPath | None = None, console: TextIO | None = None) -> None:
-        # a process may have been started without a standard stream
+        # a process may have been started without standard streams
         self.console: TextIO = console or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (as long as the process)
         self.file: TextIO | None = None
         if fpath is not None:
@@ -43,13 +43,13 @@ class Logger:
         self.close()
 
     def write(self, msg: str) -> int:
-        """Write to both. The file is flushed each time: a forked worker must not inherit half a line."""
+        """Write to both streams. The file is flushed each time, so that forked workers do not inherit buffered text."""
         self._on_console(lambda: self.console.write(msg))
         self.record(msg)
         return len(msg)
 
     def _on_console(self, act: Callable[[], object]) -> None:
-        """Do something with the console. Once nobody reads it any more, it leads nowhere: the file has all."""
+        """Do something with the console. Once its pipe is broken, it is redirected to /dev/null; the file has all."""
         if self.console.closed:
             return
         try:
@@ -58,20 +58,20 @@ class Logger:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.console.fileno())
 
     def record(self, msg: str) -> None:
-        """Write to the file alone."""
+        """Write to the file only."""
         if self.file is not None:
             self.file.write(msg)
             self.file.flush()
 
     def flush(self) -> None:
-        """Flush both, the file down to the disk."""
+        """Flush both streams, the file to disk."""
         self._on_console(self.console.flush)
         if self.file is not None:
             self.file.flush()
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        """Close the file, and step aside where this is a standard stream; the console stream stays open."""
+        """Close the file, and restore the standard streams that this logger replaces. The console stream stays open."""
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is self:
                 setattr(sys, name, self.console)
@@ -86,25 +86,25 @@ class ErrorLogger(Logger):
     _in_bar = False
 
     def record(self, msg: str) -> None:
-        """Write to the file, unless it is (or ends) a line that is drawn over and over."""
+        """Write to the file, unless the text is part of a progress bar, which is redrawn in place."""
         drawn = "\r" in msg or "\x1b[A" in msg or (self._in_bar and not msg.strip())
         self._in_bar = drawn
         if not drawn:
             super().record(msg)
 
     def flush(self) -> None:
-        """Flush the console; bars do so many times a second, so the disk is left alone."""
+        """Flush the console only, and not the disk, because bars flush many times per second."""
         self._on_console(self.console.flush)
 
 
 def setup_logger(output: StrPath | None = None) -> None:
-    """Copy standard output, and warnings and tracebacks of standard error, to a log file from now on.
+    """Start to copy standard output, and warnings and tracebacks of standard error, to a log file.
 
-    An earlier log of the same process ends here.
+    A log that the process has set up before is closed.
 
     Args:
-        output: A file that ends in .txt or .log, or a folder for `log.txt`; None changes nothing. If the file exists,
-            the new one's name gets the time as a suffix.
+        output: Path of a file that ends in .txt or .log, or of a folder for `log.txt`; None changes nothing. If the
+            file exists, the time is appended to the name of the new one.
     """
     if output is None:
         return

@@ -15,7 +15,7 @@ class AverageMeter:
     """Last value and average of a number.
 
     Args:
-        ema: Whether `avg` is an exponential moving average, which forgets a tenth each time.
+        ema: Whether `avg` is an exponential moving average, with a decay of 0.9.
     """
 
     def __init__(self, ema: bool = False) -> None:
@@ -23,14 +23,14 @@ class AverageMeter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all values."""
+        """Discard all values."""
         self.val: float = 0
         self.avg: float = 0
         self.sum: float = 0
         self.count: int = 0
 
     def update(self, val: Any, n: int = 1) -> None:
-        """Take in a number or a tensor of one number, which counts `n` times."""
+        """Add a number or a tensor with one element, which counts `n` times."""
         if isinstance(val, torch.Tensor):
             val = val.item()
         self.val = val
@@ -43,7 +43,7 @@ class MetricMeter:
     """Averages of several named numbers.
 
     Args:
-        delimiter: What stands between them when printed.
+        delimiter: Text between the numbers when printed.
 
     Example:
         >>> metrics = MetricMeter()
@@ -57,10 +57,10 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, Any] | None) -> None:
-        """Take in numbers by name; None is no number at all.
+        """Add numbers by name; None adds nothing.
 
         Raises:
-            TypeError: If it is not a dictionary.
+            TypeError: If the argument is neither a dictionary nor None.
         """
         if input_dict is None:
             return

@@ -1,4 +1,4 @@
-"""Named classes and functions, and names that are close to a mistyped one."""
+"""Registries of named classes and functions, and suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Registry", "check_availability", "get_most_similar_str_to_a_from_b"]
 
 
 class Registry:
-    """Objects by their `__name__`.
+    """Registry of objects by their `__name__`.
 
     Args:
-        name: What is registered, for messages.
+        name: Name of the registry, for messages.
 
     Example:
         >>> TRAINERS = Registry("TRAINER")
@@ -29,10 +29,10 @@ class Registry:
         self._objects: dict[str, Any] = {}
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
-        """Register an object; without one, return a decorator that does.
+        """Register an object; without one, return a decorator that registers.
 
         Args:
-            obj: A class or function.
+            obj: Class or function to register.
             force: Whether to replace an object of the same name.
 
         Raises:
@@ -48,7 +48,7 @@ class Registry:
         return obj
 
     def get(self, name: str) -> Any:
-        """Return the object of a name.
+        """Return the object with a name.
 
         Raises:
             KeyError: If there is none.
@@ -58,11 +58,11 @@ class Registry:
         return self._objects[name]
 
     def registered_names(self) -> list[str]:
-        """Names in the order of registration."""
+        """Return all names in the order of registration."""
         return list(self._objects)
 
     def build(self, name: str, cfg: Any, **options: Any) -> Any:
-        """Call the object of a name with a config, and announce it if the config is VERBOSE.
+        """Call the object registered under a name with a config, and print the name if the config is VERBOSE.
 
         Raises:
             ValueError: If the name is unknown.
@@ -80,10 +80,10 @@ def get_most_similar_str_to_a_from_b(a: str, b: Sequence[str]) -> str | None:
 
 
 def check_availability(requested: str, available: Sequence[str]) -> None:
-    """Check that a name is one of a list.
+    """Check that a name is in a list.
 
     Raises:
-        ValueError: Naming the list and the most similar name in it.
+        ValueError: If it is not; the message has the list and the most similar name.
     """
     if requested not in available:
         guess = get_most_similar_str_to_a_from_b(requested, available)

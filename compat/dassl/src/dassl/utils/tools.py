@@ -1,4 +1,4 @@
-"""Odds and ends that every plugin uses."""
+"""Miscellaneous tools that plugins use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def set_random_seed(seed: int) -> None:
-    """Seed the generators of Python, NumPy and PyTorch, on all GPUs. Zero is a seed like any other."""
+    """Seed the generators of Python, NumPy and PyTorch, on all GPUs. Zero is a valid seed."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (plugins draw from the global generator)
     torch.manual_seed(seed)
@@ -56,19 +56,19 @@ def collect_env_info() -> str:
 
 
 def tolist_if_not(x: Any) -> list[Any]:
-    """Return a list as it is, and anything else as the only entry of a new one."""
+    """Return a list unchanged, and anything else as the only entry of a new list."""
     return x if isinstance(x, list) else [x]
 
 
 def download_url(url: str, dst: StrPath) -> None:
-    """Download a file with a progress bar; it appears when it is complete.
+    """Download a file with a progress bar. The file gets its name once it is complete.
 
     Args:
-        url: http or https.
-        dst: Where to put it.
+        url: Address with the scheme http or https.
+        dst: Path of the file.
 
     Raises:
-        ValueError: If the URL is of another kind.
+        ValueError: If the URL has another scheme.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"url is {url!r}; expected http:// or https://")

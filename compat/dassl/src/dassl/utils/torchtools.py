@@ -1,4 +1,4 @@
-"""Models: loading pre-trained weights, counting and opening parameters."""
+"""Tools for models: loading pre-trained weights, counting, freezing and initialising parameters."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = [
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside a parallel wrapper."""
+    """Return the model inside a parallel wrapper, or the model itself."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     return model.module if isinstance(model, wrappers) else model
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: StrPath) -> None:
-    """Load the weights that fit; others keep their values.
+    """Load the weights that match by name and shape; other weights keep their values.
 
     Args:
-        model: Its weights are replaced.
-        weight_path: A checkpoint, or a bare state dict. "module." before names is ignored.
+        model: Model, changed in place.
+        weight_path: Path of a checkpoint or of a bare state dict. A prefix "module." of names is ignored.
     """
     checkpoint = load_checkpoint(weight_path)
     target = unwrap(model)
@@ -59,7 +59,7 @@ def _fits(new: Any, present: Any) -> bool:
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
-    """Count parameters of a model, or of an iterable of parameters or of parameter groups.
+    """Count the parameters of a model, or of an iterable of parameters or parameter groups.
 
     Raises:
         ValueError: If neither is given.
@@ -73,20 +73,20 @@ def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
 
 
 def open_all_layers(model: nn.Module) -> None:
-    """Put a model into training mode and let all its parameters train."""
+    """Put a model into training mode, and make all its parameters trainable."""
     model.train()
     model.requires_grad_(True)
 
 
 def open_specified_layers(model: nn.Module, open_layers: str | Sequence[str]) -> None:
-    """Let some direct children train, and freeze the others in eval mode.
+    """Make some direct children trainable, and freeze the others in eval mode.
 
     Args:
-        model: Changed in place; a parallel wrapper is looked through.
-        open_layers: Names of children.
+        model: Model, possibly in a parallel wrapper; changed in place.
+        open_layers: Names of the trainable children.
 
     Raises:
-        ValueError: If there is no child of such a name.
+        ValueError: If no child has a given name.
     """
     target = unwrap(model)
     chosen = [open_layers] if isinstance(open_layers, str) else list(open_layers)
@@ -111,9 +111,9 @@ def init_network_weights(model: nn.Module, init_type: str = "normal", gain: floa
     """Initialise the weights of convolutions and linear layers, and set norms to the identity.
 
     Args:
-        model: Changed in place.
-        init_type: normal, xavier, kaiming or orthogonal.
-        gain: Standard deviation or gain.
+        model: Model, changed in place.
+        init_type: "normal", "xavier", "kaiming" or "orthogonal".
+        gain: Standard deviation for "normal", gain for "xavier" and "orthogonal"; unused for "kaiming".
 
     Raises:
         NotImplementedError: If the type is unknown.

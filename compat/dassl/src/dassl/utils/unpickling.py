@@ -1,7 +1,7 @@
-"""Pickles of others as data: a reader that admits plain containers, tensors and Datum, and nothing that could run.
+"""Safe unpickling of untrusted files: only plain containers, tensors and Datum are admitted, and no code can run.
 
 Dassl's checkpoints hold pickled schedules and optimizers, CoOp's few-shot files hold pickled Datum objects. A pickle
-names the functions and classes it wants called; here a fixed table answers, and any other name is refused.
+names the functions and classes to call; only names in a fixed table are admitted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DATA = {
     *(("builtins", name) for name in _BUILTINS),
     *(("__builtin__", name) for name in _BUILTINS),
     *(("collections", name) for name in ("OrderedDict", "defaultdict", "Counter")),
-    ("_codecs", "encode"),  # how old protocols write bytes
+    ("_codecs", "encode"),  # used for bytes in old protocols
     ("dassl.data.datasets.base_dataset", "Datum"),
 }
 _TENSORS = {
@@ -36,11 +36,11 @@ _REDUCED = ("torch.optim.", "dassl.optim.")
 
 
 class UnsafePickleError(pickle.UnpicklingError):
-    """A pickle that asks for more than data; the message names the file and what it asked for."""
+    """A pickle that contains more than data; the message has the file and the reason."""
 
 
 class PlainState:
-    """Stands for a pickled schedule or optimizer, of which only the attributes are wanted."""
+    """Placeholder for a pickled schedule or optimizer, which keeps only its attributes."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
@@ -55,10 +55,10 @@ class DataUnpickler(pickle.Unpickler):
     admitted = frozenset(_DATA)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up in the table.
+        """Resolve a name if the table admits it.
 
         Raises:
-            UnsafePickleError: If it is not there.
+            UnsafePickleError: If it does not.
         """
         if (module, name) not in self.admitted:
             raise UnsafePickleError(f"it asks for {module}.{name}, which is not plain data")
@@ -66,20 +66,20 @@ class DataUnpickler(pickle.Unpickler):
 
 
 class Unpickler(DataUnpickler):
-    """Unpickler of checkpoints: tensors as well, and schedules reduced to their attributes.
+    """Unpickler of checkpoints, which also admits tensors, and reduces schedules and optimizers to their attributes.
 
-    `torch.load` takes this module for its `pickle_module` and looks for this name and for `load`.
+    `torch.load` takes this module as its `pickle_module`, and uses its attributes `Unpickler` and `load`.
     """
 
     admitted = frozenset(_DATA | _TENSORS)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up in the table; classes of schedules and optimizers are only stood for."""
+        """Resolve a name if the table admits it; classes of schedules and optimizers become `PlainState`."""
         return PlainState if f"{module}.".startswith(_REDUCED) else super().find_class(module, name)
 
 
 def load(file: IO[bytes], **options: Any) -> Any:
-    """Unpickle as `pickle.load` does, for the header of old checkpoints."""
+    """Unpickle with the interface of `pickle.load`, for the header of old checkpoints."""
     return Unpickler(file, **options).load()
 
 
@@ -87,25 +87,25 @@ def load_pickle(fpath: str | os.PathLike[str]) -> Any:
     """Read a pickle of plain containers and Datum, such as a few-shot split that CoOp wrote.
 
     Raises:
-        UnsafePickleError: If it asks for anything else, or is no pickle.
+        UnsafePickleError: If it contains anything else, or is not a pickle.
     """
     try:
         with Path(fpath).open("rb") as file:
             return DataUnpickler(file).load()
     except FileNotFoundError:
         raise
-    except Exception as error:  # a broken pickle fails in any way
+    except Exception as error:  # a broken pickle may raise any exception
         raise refusal(fpath, error) from error
 
 
 def refusal(fpath: str | os.PathLike[str], error: Exception) -> UnsafePickleError:
-    """Say in one line why a file is not loaded."""
+    """Build the error that says in one line why a file is not loaded."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return UnsafePickleError(f"{os.fspath(fpath)} is not loaded: {reason}")
 
 
 def plain(value: Any) -> Any:
-    """Replace what stands for a schedule by its attributes, without the optimizer that it drove."""
+    """Replace placeholders for schedules by their attributes, without the attribute `optimizer`."""
     if isinstance(value, PlainState):
         return {k: plain(v) for k, v in value.attributes.items() if k != "optimizer"}
     if type(value) is dict:

@@ -1,4 +1,4 @@
-"""Data sets by name. None is included: plugins register their own."""
+"""Data sets by name. None is included; plugins register their own."""
 
 from .base_dataset import DatasetBase, Datum
 from .build import DATASET_REGISTRY, build_dataset

@@ -1,4 +1,4 @@
-"""An image with its label, and a data set of such images."""
+"""Images with labels, and the base class of data sets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["DatasetBase", "Datum"]
 class Datum:
     """An image file with its label.
 
-    Pickled splits of others name this class, this module and these attributes, so they stay what they are.
+    Pickled splits of other plugins refer to this class, its module and its attributes, which must therefore not change.
 
     Args:
         impath: Path of the image.
-        label: Number of its class.
-        domain: Number of its domain.
+        label: Label of the image.
+        domain: Index of its domain.
         classname: Name of its class.
 
     Raises:
-        AssertionError: If the path is no string, or there is no such file.
+        AssertionError: If the path is not a string, or there is no such file.
     """
 
     def __init__(self, impath: str = "", label: int = 0, domain: int = 0, classname: str = "") -> None:
@@ -45,12 +45,12 @@ class Datum:
 
     @property
     def label(self) -> int:
-        """Number of its class."""
+        """Label of the image."""
         return self._label
 
     @property
     def domain(self) -> int:
-        """Number of its domain."""
+        """Index of its domain."""
         return self._domain
 
     @property
@@ -60,12 +60,12 @@ class Datum:
 
 
 class DatasetBase:
-    """A data set. Classes and their names are those of `train_x` alone.
+    """Base class of data sets. Classes and their names are those of `train_x` only.
 
     Args:
         train_x: Labelled training images.
-        train_u: Unlabelled training images, or none.
-        val: Validation images, or none.
+        train_u: Unlabelled training images, or None.
+        val: Validation images, or None.
         test: Test images.
     """
 
@@ -113,7 +113,7 @@ class DatasetBase:
 
     @property
     def classnames(self) -> list[str]:
-        """Names of the classes that have an image, in the order of their labels."""
+        """Names of the classes with an image, in the order of their labels."""
         return self._classnames
 
     @property
@@ -133,10 +133,10 @@ class DatasetBase:
         return mapping, [mapping[label] for label in sorted(mapping)]
 
     def check_input_domains(self, source_domains: Sequence[str], target_domains: Sequence[str]) -> None:
-        """Check that domains are named, and known.
+        """Check that source and target domains are given and known.
 
         Raises:
-            ValueError: If one is not.
+            ValueError: If there are none, or one is unknown.
         """
         for key, names in (("SOURCE_DOMAINS", source_domains), ("TARGET_DOMAINS", target_domains)):
             if not names:
@@ -147,22 +147,22 @@ class DatasetBase:
         """Check that domains are known.
 
         Raises:
-            ValueError: Naming the first that is not.
+            ValueError: If one is not; the message names the first.
         """
         for domain in input_domains:
             if domain not in self.domains:
                 raise ValueError(f"Input domain must belong to {list(self.domains)}, but got [{domain}]")
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive from Google Drive and extract it beside where it is put.
+        """Download an archive from Google Drive, and extract it to the folder that it is saved in.
 
         Args:
             url: Address of the file.
-            dst: Where to put it: a .zip, .tar or .tar.gz.
-            from_gdrive: Other sources are not implemented.
+            dst: Path to save it to, with the suffix .zip, .tar or .tar.gz.
+            from_gdrive: Whether the source is Google Drive; other sources are not implemented.
 
         Raises:
-            NotImplementedError: If it is another source or another kind of archive.
+            NotImplementedError: If the source or the kind of archive is not supported.
         """
         if not from_gdrive:
             raise NotImplementedError("only downloads from Google Drive are implemented")
@@ -189,11 +189,11 @@ class DatasetBase:
 
         Args:
             *data_sources: Lists of images.
-            num_shots: Images of a class; below 1 all stay.
-            repeat: Whether a class that has fewer is drawn from with replacement; else all its images are taken.
+            num_shots: Number of images per class; all images if it is below 1.
+            repeat: Whether classes with fewer images are sampled with replacement; else all their images are taken.
 
         Returns:
-            For one source its list, for several a list of their lists.
+            A list of images for one source, a list of lists for several.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources

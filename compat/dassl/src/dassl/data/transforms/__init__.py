@@ -1,4 +1,4 @@
-"""Transforms of images."""
+"""Image transforms."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Transforms that torchvision does not have."""
+"""Transforms that torchvision lacks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torchvision.transforms import InterpolationMode
 
 
 class Random2DTranslation(nn.Module):
-    """Enlarge an image by an eighth and crop anywhere, with probability p; else resize it.
+    """Enlarge an image by an eighth and crop it at random, with probability p; else resize it.
 
     Args:
-        height: Of the result.
-        width: Of the result.
+        height: Height of the result.
+        width: Width of the result.
         p: Probability of the crop.
-        interpolation: How to resize.
+        interpolation: Interpolation mode for resizing.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class InstanceNormalization(nn.Module):
     """Give each channel mean 0 and standard deviation 1.
 
     Args:
-        eps: Added to the standard deviation.
+        eps: Term added to the standard deviation.
     """
 
     def __init__(self, eps: float = 1e-8) -> None:
@@ -55,11 +55,11 @@ class InstanceNormalization(nn.Module):
 
 
 class Cutout(nn.Module):
-    """Set squares to zero; they may reach beyond the image (DeVries and Taylor 2017).
+    """Set random squares to zero, which may extend beyond the image (DeVries and Taylor 2017).
 
     Args:
         n_holes: Number of squares.
-        length: Of their sides.
+        length: Length of their sides in pixels.
     """
 
     def __init__(self, n_holes: int = 1, length: int = 16) -> None:
@@ -79,12 +79,12 @@ class Cutout(nn.Module):
 
 
 class GaussianNoise(nn.Module):
-    """Add noise, with probability p.
+    """Add Gaussian noise, with probability p.
 
     Args:
-        mean: Of the noise.
-        std: Of the noise.
-        p: Probability.
+        mean: Mean of the noise.
+        std: Standard deviation of the noise.
+        p: Probability of adding noise.
     """
 
     def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5) -> None:

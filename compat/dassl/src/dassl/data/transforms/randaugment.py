@@ -1,7 +1,7 @@
-"""RandAugment (Cubuk et al. 2020) in the three forms that configs name.
+"""RandAugment (Cubuk et al. 2020) in three variants, named in configs.
 
-An operation has a range; a strength in [0, 1] is a place in it. Ranges are those of the published policies of
-RandAugment and FixMatch. Operations that have a direction (shear, translation, rotation) take a random one.
+An operation has a range of values, in which a strength from 0 to 1 is a position. Ranges are those of the published
+policies of RandAugment and FixMatch. Operations with a direction (shear, translation, rotation) draw it at random.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _signed(value: float) -> float:
 
 
 def identity(img: Image.Image, value: float) -> Image.Image:
-    """The image itself."""
+    """Return the image itself."""
     return img
 
 
@@ -38,32 +38,32 @@ def equalize(img: Image.Image, value: float) -> Image.Image:
 
 
 def invert(img: Image.Image, value: float) -> Image.Image:
-    """Negative of the image."""
+    """Invert the image."""
     return ImageOps.invert(img)
 
 
 def rotate(img: Image.Image, value: float) -> Image.Image:
-    """Rotate by so many degrees."""
+    """Rotate by `value` degrees."""
     return img.rotate(_signed(value))
 
 
 def posterize(img: Image.Image, value: float) -> Image.Image:
-    """Keep so many bits of each channel."""
+    """Keep `value` bits of each channel."""
     return ImageOps.posterize(img, max(1, int(value)))
 
 
 def solarize(img: Image.Image, value: float) -> Image.Image:
-    """Invert what is brighter than a threshold."""
+    """Invert pixel values above a threshold."""
     return ImageOps.solarize(img, int(value))
 
 
 def solarize_add(img: Image.Image, value: float) -> Image.Image:
-    """Brighten what is darker than the middle."""
+    """Brighten pixel values below 128."""
     return img.point([min(255, level + int(value)) if level < 128 else level for level in range(256)] * 3)
 
 
 def _affine(entry: int) -> Operation:
-    """An operation that sets one entry of an affine transform's matrix, and leaves the others the identity's."""
+    """Return the operation that sets one entry of the identity's affine matrix to the value."""
 
     def apply(img: Image.Image, value: float) -> Image.Image:
         matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -87,7 +87,7 @@ def translate_y(img: Image.Image, value: float) -> Image.Image:
 
 
 def hole(img: Image.Image, value: float) -> Image.Image:
-    """Cover a square whose side has so many pixels."""
+    """Cover a random square with a side of `value` pixels."""
     side = int(value)
     left, top = (int(random.uniform(0, extent) - side / 2) for extent in img.size)
     covered = img.copy()
@@ -106,7 +106,7 @@ _COMMON: Ranges = [(auto_contrast, 0, 1), (equalize, 0, 1), (posterize, 4, 8), (
 
 
 def _enhancement(enhancer: Callable[[Image.Image], Any]) -> Operation:
-    """An operation by one of Pillow's enhancers; 1 leaves the image as it is."""
+    """Return the operation of one of Pillow's enhancers; the value 1 leaves the image unchanged."""
     return lambda img, value: enhancer(img).enhance(value)
 
 
@@ -130,7 +130,7 @@ FIXMATCH: Ranges = [*_COMMON, *_enhancers(0.05, 0.95), *_GEOMETRY, (identity, 0,
 
 
 class RandAugment:
-    """Apply `n` random operations of one strength.
+    """Apply `n` random operations with a fixed strength.
 
     Args:
         n: Number of operations.
@@ -153,11 +153,11 @@ class RandAugment:
 
 
 class RandAugment2:
-    """Apply `n` random operations of random strength, each with probability `p`.
+    """Apply `n` random operations with random strengths, each with probability `p`.
 
     Args:
         n: Number of operations.
-        p: Probability.
+        p: Probability of applying an operation.
     """
 
     ranges = RANDOM_STRENGTH
@@ -174,7 +174,7 @@ class RandAugment2:
 
 
 class RandAugmentFixMatch(RandAugment2):
-    """Apply `n` random operations of random strength, as FixMatch does (Sohn et al. 2020).
+    """Apply `n` random operations with random strengths, as FixMatch does (Sohn et al. 2020).
 
     Args:
         n: Number of operations.

@@ -1,4 +1,4 @@
-"""Each step of a transform, made from INPUT, in the order in which steps are applied."""
+"""Steps of a transform, built from the section INPUT of the config, in the order in which they are applied."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _mode(options: CfgNode) -> InterpolationMode:
 
 
 def resize(options: CfgNode) -> Made:
-    """Resize to SIZE, whatever the proportions."""
+    """Resize to SIZE, ignoring the aspect ratio."""
     return f"resize to {_shown_size(options)}", T.Resize(_size(options), interpolation=_mode(options))
 
 
@@ -47,30 +47,30 @@ def resize_edge(options: CfgNode) -> Made:
 
 
 def center_crop(options: CfgNode) -> Made:
-    """Crop SIZE out of the middle."""
+    """Crop SIZE from the centre."""
     return f"{_shown_size(options)} center crop", T.CenterCrop(_size(options))
 
 
 def random_translation(options: CfgNode) -> Made:
-    """Enlarge a little and crop anywhere."""
+    """Enlarge slightly and crop at random."""
     return "random translation", Random2DTranslation(*_size(options))
 
 
 def random_crop(options: CfgNode) -> Made:
-    """Pad and crop anywhere."""
+    """Pad and crop at random."""
     padding = options.CROP_PADDING
     return f"random crop (padding = {padding})", T.RandomCrop(_size(options), padding=padding)
 
 
 def random_resized_crop(options: CfgNode) -> Made:
     """Crop a part of random size and resize it."""
-    scale = options.get("RRCROP_SCALE", (0.08, 1.0))  # configs made for UPL do not have it
+    scale = options.get("RRCROP_SCALE", (0.08, 1.0))  # missing in UPL's configs
     crop = T.RandomResizedCrop(_size(options), scale=tuple(scale), interpolation=_mode(options))
     return f"random resized crop (size={_size(options)}, scale={scale})", crop
 
 
 def random_flip(options: CfgNode) -> Made:
-    """Mirror every other image."""
+    """Mirror with probability 1/2."""
     return "random flip", T.RandomHorizontalFlip()
 
 
@@ -79,46 +79,46 @@ def _policy(name: str, policy: AutoAugmentPolicy) -> Callable[[CfgNode], Made]:
 
 
 def randaugment(options: CfgNode) -> Made:
-    """RandAugment of one strength."""
+    """Apply RandAugment with a fixed strength."""
     n, m = options.RANDAUGMENT_N, options.RANDAUGMENT_M
     return f"randaugment (n={n}, m={m})", RandAugment(n, m)
 
 
 def randaugment_fixmatch(options: CfgNode) -> Made:
-    """RandAugment as in FixMatch."""
+    """Apply RandAugment as in FixMatch."""
     return f"randaugment_fixmatch (n={options.RANDAUGMENT_N})", RandAugmentFixMatch(options.RANDAUGMENT_N)
 
 
 def randaugment2(options: CfgNode) -> Made:
-    """RandAugment of random strength, each operation left out now and then."""
+    """Apply RandAugment with random strengths; each operation is skipped at random."""
     return f"randaugment2 (n={options.RANDAUGMENT_N})", RandAugment2(options.RANDAUGMENT_N)
 
 
 def colorjitter(options: CfgNode) -> Made:
-    """Change brightness, contrast, saturation, hue."""
+    """Change brightness, contrast, saturation and hue at random."""
     b, c, s, h = (options[f"COLORJITTER_{letter}"] for letter in "BCSH")
     title = f"color jitter (brightness={b}, contrast={c}, saturation={s}, hue={h})"
     return title, T.ColorJitter(brightness=b, contrast=c, saturation=s, hue=h)
 
 
 def randomgrayscale(options: CfgNode) -> Made:
-    """Take the colour away now and then."""
+    """Convert to grey with probability RGS_P."""
     return "random gray scale", T.RandomGrayscale(p=options.RGS_P)
 
 
 def gaussian_blur(options: CfgNode) -> Made:
-    """Blur now and then."""
+    """Blur with probability GB_P."""
     blur = T.GaussianBlur(options.GB_K)
     return f"gaussian blur (kernel={options.GB_K})", T.RandomApply([blur], p=options.GB_P)
 
 
 def to_tensor(options: CfgNode) -> Made:
-    """Tensor of shape (3, height, width)."""
+    """Convert to a tensor. Shape (3, height, width)."""
     return "to torch tensor of range [0, 1]", T.ToTensor()
 
 
 def cutout(options: CfgNode) -> Made:
-    """Black out squares."""
+    """Set random squares to zero."""
     n, length = options.CUTOUT_N, options.CUTOUT_LEN
     return f"cutout (n_holes={n}, length={length})", Cutout(n, length)
 
@@ -130,7 +130,7 @@ def normalize(options: CfgNode) -> Made:
 
 
 def gaussian_noise(options: CfgNode) -> Made:
-    """Add noise to every other image."""
+    """Add noise with probability 1/2."""
     mean, std = options.GN_MEAN, options.GN_STD
     return f"gaussian noise (mean={mean}, std={std})", GaussianNoise(mean, std)
 

@@ -1,4 +1,4 @@
-"""The transforms that INPUT describes."""
+"""Image transforms, composed from the section INPUT of the config."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHOICES = [
     "gaussian_blur",
 ]
 
-# Found on first use: they need torchvision, whose import takes as long as all the rest of the package.
+# Imported on first use: they need torchvision, whose import takes as long as the rest of the package.
 _LAZY = {
     "INTERPOLATION_MODES": ".steps",
     "Random2DTranslation": ".custom",
@@ -46,15 +46,15 @@ def __getattr__(name: str) -> Any:
 
 
 def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None) -> Any:
-    """Compose the transform of training or test, in an order that does not depend on that of the choices.
+    """Compose the transform for training or test. The order of steps does not depend on the order of the choices.
 
     Args:
-        cfg: The INPUT section is read.
-        is_train: Training or test.
-        choices: Take the place of INPUT.TRANSFORMS.
+        cfg: Config, whose section INPUT is read.
+        is_train: Whether the transform is for training.
+        choices: Names of transforms to use instead of INPUT.TRANSFORMS.
 
     Returns:
-        A torchvision Compose, or None if INPUT.NO_TRANSFORM is set.
+        A torchvision Compose; None if INPUT.NO_TRANSFORM is set.
 
     Raises:
         AssertionError: If a choice is unknown.
@@ -70,7 +70,7 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] 
 
 
 def plain_transform(cfg: CfgNode) -> Any:
-    """Compose the transform of the image as it is ("img0"): resized, a tensor, normalized if training is."""
+    """Compose the transform of the unaugmented image ("img0"): resized, as a tensor, and normalized as for training."""
     wanted = {"resize", "to_tensor"} | {"normalize"}.intersection(cfg.INPUT.TRANSFORMS)
     return _compose(cfg.INPUT, wanted, announce=False)
 
