@@ -23,11 +23,11 @@ import trainers  # noqa: E402
 from coft.core import processes  # noqa: E402
 from coft.core.errors import Parser, UserError  # noqa: E402
 from coft.core.exit_codes import INTERRUPTED, MISTAKE, as_user_error, guarded  # noqa: E402
-from coft.core.experiment import CONFIG, FREE_KEYS, OF_RUNS, claim, flatten  # noqa: E402
+from coft.core.experiment import CONFIG, FREE_KEYS, RUN_FILES, claim, flatten  # noqa: E402
 from coft.core.files import ensure_folder  # noqa: E402
-from coft.core.lock import sole  # noqa: E402
+from coft.core.lock import exclusive_lock  # noqa: E402
 from coft.core.outside import read_text  # noqa: E402
-from coft.core.progress import AboveBars, Marked, said  # noqa: E402
+from coft.core.progress import TqdmHandler, WarningPrefix, user_log  # noqa: E402
 from coft.core.world import World  # noqa: E402
 from coft.engine.course import shown  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
@@ -80,9 +80,9 @@ def run(args: argparse.Namespace) -> None:
     agree(cfg, world)
     set_random_seed(cfg.SEED)
     with ExitStack() as stack:
-        if world.writes and args.eval_only:
+        if world.is_main and args.eval_only:
             stack.enter_context(emptied_after_mistakes(Path(cfg.OUTPUT_DIR)))
-        with processes.first_alone(world):
+        with processes.main_process_first(world):
             if not args.eval_only:
                 stack.enter_context(taken(cfg, world))
         perform(cfg, args)
@@ -129,7 +129,7 @@ def emptied_after_mistakes(folder: Path, new: Sequence[Path] | None = None) -> I
         yield
     except Exception:
         if empty and folder.is_dir() and not any(folder.rglob("*.pth.tar*")):
-            for path in {place for name in OF_RUNS for place in folder.glob(name)}:  # leave files of others
+            for path in {place for name in RUN_FILES for place in folder.glob(name)}:  # leave files of others
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
             for place in new:
                 with suppress(OSError):  # not empty if somebody else has written to it
@@ -151,7 +151,7 @@ def agree(cfg: Any, world: World) -> None:
             f"process, or use the environment that scripts/setup.sh makes"
         )
     cfg.defrost()
-    cfg.SEED = int(world.all_say(str(cfg.SEED))[0])
+    cfg.SEED = int(world.gather_text(str(cfg.SEED))[0])
     cfg.freeze()
     settings = {k: v for k, v in flatten(cfg).items() if k not in FREE_KEYS}
     processes.check_same(world, settings, "start all of them with the same command")
@@ -165,11 +165,11 @@ def taken(cfg: Any, world: World) -> Iterator[None]:
         UserError: If the folder cannot be claimed, or another process does not see it.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    if world.writes:
+    if world.is_main:
         new = missing(folder)
         ensure_folder(folder, "--output-dir")
         # Within the lock: a process that had to wait for another run must not remove the files of that run.
-        with sole(folder), emptied_after_mistakes(folder, new):
+        with exclusive_lock(folder), emptied_after_mistakes(folder, new):
             claim(cfg)
             yield
         return
@@ -184,16 +184,16 @@ def taken(cfg: Any, world: World) -> Iterator[None]:
 def work(cfg: Any, args: argparse.Namespace) -> None:
     """Build the trainer and use it, logging to the output folder. Ranks other than the main one print nothing."""
     terminal, world = sys.stderr, processes.world()
-    if not world.writes:
+    if not world.is_main:
         os.environ["DASSL_PROGRESS"] = "0"
         sys.stdout = sys.stderr = terminal = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
-    begin_log(Path(cfg.OUTPUT_DIR, "log.txt" if world.writes else f"log-rank{world.rank}.txt"))
+    begin_log(Path(cfg.OUTPUT_DIR, "log.txt" if world.is_main else f"log-rank{world.rank}.txt"))
     logging.disable(logging.NOTSET)  # upstream Dassl switches all logging off when it is imported
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
     if args.quiet or args.brief:
         hush(terminal, args.quiet)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(Marked())
+        handler.setFormatter(WarningPrefix())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs its caches at INFO
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
     print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")
@@ -243,8 +243,8 @@ def hush(terminal: TextIO, quiet: bool) -> None:
     """Restrict the terminal to warnings and, unless `quiet`, messages to the user; the log file has everything."""
     os.environ["DASSL_PROGRESS"] = "0"
     cast(Any, sys.stdout).console = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
-    seen = AboveBars(terminal)
-    seen.addFilter(lambda record: record.levelno >= logging.WARNING or (record.name == said.name and not quiet))
+    seen = TqdmHandler(terminal)
+    seen.addFilter(lambda record: record.levelno >= logging.WARNING or (record.name == user_log.name and not quiet))
     logging.getLogger().addHandler(seen)
 
 

@@ -19,10 +19,10 @@ import torch
 from coft.adapted import Adapted
 from coft.core.errors import UserError
 from coft.core.experiment import claim
-from coft.core.files import check_apart, ensure_folder, given_path, write_table, writing
+from coft.core.files import check_not_inside, ensure_folder, given_path, write_table, writing
 from coft.core.finite import check_models
-from coft.core.lock import sole
-from coft.core.progress import bar, lines, log_file, said
+from coft.core.lock import exclusive_lock
+from coft.core.progress import bar, lines, log_file, user_log
 from coft.core.progress import progress as bars
 from coft.core.sanitize import some_of
 from coft.core.settings import shown
@@ -93,7 +93,7 @@ def adapt(
     cfg = settle(spec, backbone, seed, "" if output is None else str(given_path(output, "output")), settings)
     spec.settings_of(cfg)  # report mistakes before images are read
     if output is not None and is_path(images) and (folder := given_path(images, "images")).is_dir():
-        check_apart(folder, Path(cfg.OUTPUT_DIR), "output")
+        check_not_inside(folder, Path(cfg.OUTPUT_DIR), "output")
     untouched = torch.random.fork_rng(devices=[])  # models are initialised with random weights
     with bars(progress), lines(progress), untouched:
         return Run(cfg, spec, names, collect_images(images)).adapted()
@@ -121,13 +121,13 @@ class Run:
         if not self.folder:
             return self._made()
         ensure_folder(self.folder, "output")
-        with sole(self.folder):
+        with exclusive_lock(self.folder):
             names = class_list(self.classes.names, self.classes.synonyms)
             self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=names)
             claim(self.cfg, "output")
             write_skipped(self.folder / "skipped.csv", self.image_set.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
-                said.info("This run is finished; its model and labels are in %s", self.folder)
+                user_log.info("This run is finished; its model and labels are in %s", self.folder)
                 return Adapted.load(self.folder, "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu")
             with log_file(self.folder / "log.txt"):
                 return self._made()

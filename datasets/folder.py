@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from coft.core.errors import UserError, did_you_mean
-from coft.core.files import check_apart
+from coft.core.files import check_not_inside
 from coft.core.paths import expanded
 from coft.engine.class_names import Classes, read_classes
 from coft.engine.predictions import write_rows, write_skipped
@@ -47,7 +47,7 @@ class Folder(DeclaredDataset):
         names = self.classes.names
         self.descriptions, self.synonyms = self.classes.descriptions, self.classes.synonyms
         folder = find_folder(options.IMAGES)
-        check_apart(folder, Path(cfg.OUTPUT_DIR), "--output-dir")
+        check_not_inside(folder, Path(cfg.OUTPUT_DIR), "--output-dir")
         self.dataset_dir = str(folder)
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from coft.cli.main import OF_RUNS
+from coft.cli.main import RUN_COMMANDS
 from coft.core.exit_codes import guarded
 from coft.core.startup import settle
 from scripts.paths import called_from
@@ -12,4 +12,4 @@ from scripts.paths import called_from
 if __name__ == "__main__":
     settle()
     name, *argv = sys.argv[1:]
-    sys.exit(guarded(lambda: OF_RUNS[name](argv, f"scripts/{name}.sh", called_from)))
+    sys.exit(guarded(lambda: RUN_COMMANDS[name](argv, f"scripts/{name}.sh", called_from)))

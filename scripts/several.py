@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from coft.core.errors import UserError
-from coft.core.processes import GOES_ON
+from coft.core.processes import RESUME_HINT
 
 MOST_PROCESSES = 16  # limit without GPUs; the number of cores if that is larger
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -85,6 +85,6 @@ def ended(error: ChildFailedError, gpus: int) -> int:
     rank, failure = error.get_first_failure()
     if failure.exitcode < 0:
         if gpus == 1:
-            print(f"error: rank {rank} was ended by {failure.signal_name()}; {GOES_ON}", file=sys.stderr)
+            print(f"error: rank {rank} was ended by {failure.signal_name()}; {RESUME_HINT}", file=sys.stderr)
         return 1
     return failure.exitcode

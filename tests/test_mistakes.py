@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import train
-from coft.core.lock import sole
+from coft.core.lock import exclusive_lock
 from tests.trainers.runs import QUICK
 
 Call = Callable[..., str]
@@ -115,7 +115,7 @@ def test_a_folder_that_another_process_is_at(fails: Call, tmp_path: Path, monkey
     monkeypatch.setattr("coft.core.lock.PATIENCE", 0.3)
     (tmp_path / "out").mkdir()
     wait = time.sleep
-    with sole(tmp_path / "out"), monkeypatch.context() as patch:
+    with exclusive_lock(tmp_path / "out"), monkeypatch.context() as patch:
         begins = (tmp_path / "out" / "log.txt").touch  # both were started at once
         patch.setattr("coft.core.lock.time.sleep", lambda seconds: begins() or wait(seconds))
         assert "is in use by another process" in fails(left=True)

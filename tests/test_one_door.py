@@ -39,9 +39,9 @@ def openings(tree: ast.Module) -> Iterator[str]:
         whose, _, last = name.rpartition(".")
         words = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
         modes = {word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)}
-        writes = any(set(mode) & WRITING and len(mode) <= 3 for mode in modes)
+        is_main = any(set(mode) & WRITING and len(mode) <= 3 for mode in modes)
         by_library = name in OF_PATHS or (last in OPENERS and name not in ("read_text", "read_bytes"))
-        if by_library and whose != "outside" and not (last == "open" and writes):
+        if by_library and whose != "outside" and not (last == "open" and is_main):
             yield f"{node.lineno}: {ast.unparse(node)[:80]}"
 
 

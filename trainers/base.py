@@ -16,8 +16,8 @@ from coft.core.errors import UserError
 from coft.core.experiment import has_results
 from coft.core.finite import check_models, check_predictions
 from coft.core.precision import step_attention
-from coft.core.threads import one_ahead
-from coft.core.timing import STEPS, Stopwatch, Waited
+from coft.core.threads import prefetch
+from coft.core.timing import STEPS, Stopwatch, TimedLoader
 from coft.engine.backbone import check_light_module
 from coft.engine.class_names import Classes
 from coft.engine.diagnostics import Diagnostics
@@ -208,7 +208,7 @@ class MethodTrainer(TrainerX):
 
     def run_epoch(self) -> None:
         """Run an epoch as Dassl does, timed, and with profiling if it is on."""
-        loader, self.train_loader_x = self.train_loader_x, Waited(self.train_loader_x, self.clock)
+        loader, self.train_loader_x = self.train_loader_x, TimedLoader(self.train_loader_x, self.clock)
         step = self.engine.step
         self.make_step = self.recorder.step_of(self.method.phase(self.epoch), step) if self.recorder else step
         runtime = self.session.runtime
@@ -275,9 +275,9 @@ class MethodTrainer(TrainerX):
         if self.session.log:
             self.results.update(self.session.log.results())
         super().after_train()
-        log.info(self.clock.in_words())
+        log.info(self.clock.summary())
         write_results(self)
-        if self.session.log and self.world.writes:
+        if self.session.log and self.world.is_main:
             self.session.log.finish()
 
     def train(self) -> None:  # type: ignore[override]
@@ -344,7 +344,7 @@ class MethodTrainer(TrainerX):
             return {}
         self.set_model_mode("eval")
         with self.clock.part("evaluation"):
-            right = count_right(self.engine, map(self.parse_batch_test, one_ahead(iter(self.test_loader))))
+            right = count_right(self.engine, map(self.parse_batch_test, prefetch(iter(self.test_loader))))
         total = len(self.dm.dataset.test)
         return {f"accuracy_{who}": 100 * count / total for who, count in right.items()}
 
@@ -370,20 +370,20 @@ class MethodTrainer(TrainerX):
     def save_model(self, *args: Any, **kwargs: Any) -> None:
         """Save as Dassl does, timed. The main process writes, the others wait for it."""
         with self.clock.part("saving"):
-            if self.world.writes:
+            if self.world.is_main:
                 super().save_model(*args, **kwargs)
                 keep_identity(self)
             self.world.barrier()
 
     def keep_state(self) -> None:
         """Write the resumable state. The main process writes, the others wait for it."""
-        if self.world.writes:
+        if self.world.is_main:
             super().keep_state()
         self.world.barrier()
 
     def init_writer(self, log_dir: Any) -> None:
         """Open the TensorBoard writer, on the main process only."""
-        if not self.world.writes:
+        if not self.world.is_main:
             return
         try:
             super().init_writer(log_dir)

@@ -34,7 +34,7 @@ def data_manager(trainer: Any) -> DataManager:
     """
     sampler = trainer.cfg.DATALOADER.TRAIN_X.SAMPLER
     try:
-        with processes.first_alone(trainer.world):  # the main process may have to unpack or draw the images
+        with processes.main_process_first(trainer.world):  # the main process may have to unpack or draw the images
             dm = DataManager(trainer.cfg, dataset_wrapper=LabeledImages)
     except (AssertionError, ValueError) as error:
         if sampler not in GROUPED:

@@ -32,7 +32,7 @@ class Recorder:
 
     def report(self, table: str) -> None:
         """Print a table of operations, and append it to the file."""
-        if not self.world.writes:
+        if not self.world.is_main:
             return
         print(table)
         with self.path.open("a", encoding="utf-8") as file:

@@ -37,7 +37,7 @@ def report_predictions(trainer: Any) -> float:
     predicted, confidence, label = map(trainer.world.gather, predict(trainer, trainer.test_loader))
     path = Path(trainer.output_dir) / "predictions.csv"
     images = [item.impath for item in trainer.dm.dataset.test]
-    if trainer.world.writes:
+    if trainer.world.is_main:
         write_predictions(path, images, trainer.classnames, predicted, confidence)
         write_classes(path.with_name(CLASSES), trainer.dm.dataset.classes)
     trainer.results.update({"predicted": len(images), "confidence_predicted": 100 * float(confidence.mean())})
@@ -82,7 +82,7 @@ def write_test_predictions(trainer: Any, predictions: dict[str, Tensor], confide
         predictions: Predicted classes by stage, which names the column. Shape (n,) each.
         confidence: Probabilities of the final predictions, in [0, 1]. Shape (n,).
     """
-    if not trainer.world.writes:
+    if not trainer.world.is_main:
         return
     items, names, cfg = trainer.dm.dataset.test, trainer.classnames, trainer.cfg
     rows = pd.DataFrame({"image": [shown_path(item.impath, cfg.DATASET.ROOT) for item in items]})
@@ -120,14 +120,14 @@ def write_results(trainer: Any) -> None:
     session, folder, cfg = trainer.session, Path(trainer.output_dir), trainer.cfg
     labels = {"labels_used": trainer.labels_used}
     part = {"unlabeled": unlabeled_part(trainer.dm.dataset)} if trainer.spec.label_free else {}
-    if trainer.world.writes:
+    if trainer.world.is_main:
         seconds = {name: round(value, 2) for name, value in trainer.clock.split().items()}
         more = {"shots": cfg.DATASET.NUM_SHOTS, "seconds_by_part": seconds}
         session.write_summary(folder, **labels, **part, **more)
     session.write_model(folder, **labels, test_images=len(trainer.dm.dataset.test), results=trainer.results)
     try:
         session.write_image_facts(folder)
-        if trainer.world.writes:
+        if trainer.world.is_main:
             write_report(folder)
     except Exception as error:  # all results are on disk already
         if not trainer.world.alone:  # other ranks may wait for this one

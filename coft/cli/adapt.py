@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from coft.core.errors import Parser, UserError
-from coft.core.files import check_there, given_path
-from coft.core.progress import AboveBars
+from coft.core.files import check_exists, given_path
+from coft.core.progress import TqdmHandler
 
 METHODS = ("coft", "coft+")
 EXAMPLE = """examples:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: If an argument or a file is wrong.
     """
     args = make_parser().parse_intermixed_args(argv)
-    check_there(given_path(args.images, "IMAGES"))  # before importing torch, which takes seconds
+    check_exists(given_path(args.images, "IMAGES"))  # before importing torch, which takes seconds
     from coft.api import adapt
     from coft.engine.config import parse, spec_of
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(f"{word!r}: {name} is given twice; leave one out")
         settings[name] = parse(spec, name, text)
     level = logging.INFO if args.verbose else logging.WARNING
-    logging.basicConfig(handlers=[AboveBars()], level=level, format="%(message)s", force=True)
+    logging.basicConfig(handlers=[TqdmHandler()], level=level, format="%(message)s", force=True)
     arguments = args.images, args.classes, args.backbone, args.output, args.seed
     adapt(*arguments, not args.quiet, method=args.method, **settings)
     print(Path(args.output) / "labels.csv")

@@ -121,7 +121,7 @@ def completion(argv: Sequence[str]) -> int:
 
 
 # Scripts call these as well, and pass their own name and a function that resolves paths from the caller's folder.
-OF_RUNS: dict[str, Command] = {"predict": _predict, "export": _export, "report": report, "review": _review}
+RUN_COMMANDS: dict[str, Command] = {"predict": _predict, "export": _export, "report": report, "review": _review}
 COMMANDS: dict[str, tuple[Command, str]] = {
     "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
     "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),

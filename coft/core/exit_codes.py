@@ -11,12 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from .errors import UserError
-from .memory import lacks_memory
+from .memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 MISTAKE, INTERRUPTED = 2, 130
 NO_MEMORY = "there is not enough memory; take smaller batches or images, or end other programs"
-OF_THE_MACHINE = {  # part of a RuntimeError's message: explanation for the user
+SYSTEM_ERROR_HINTS = {  # part of a RuntimeError's message: explanation for the user
     "DataLoader worker": "a process that reads images was ended by the system: too little memory, or too little of "
     "/dev/shm (docker run --shm-size 2g); make room, or set DATALOADER.NUM_WORKERS 0",
     "inline_container.cc": "a file of weights in the output folder cannot be written whole; make room on the disk, "
@@ -96,7 +96,7 @@ def as_user_error(error: Exception) -> UserError | None:
         return error
     if isinstance(error, OSError):
         return of_system(error)
-    if isinstance(error, MemoryError) or lacks_memory(error):
+    if isinstance(error, MemoryError) or is_out_of_memory(error):
         return UserError(NO_MEMORY)
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
         return UserError(f"{error.object[:80]!a}: this locale has no such characters; set PYTHONUTF8=1")
@@ -105,7 +105,7 @@ def as_user_error(error: Exception) -> UserError | None:
     message = str(error) if isinstance(error, RuntimeError) else ""
     if message.startswith("Symlink loop from"):  # before Python 3.13
         return UserError(f"{message}; give a path that ends at a file or folder")
-    return next((UserError(line) for words, line in OF_THE_MACHINE.items() if words in message), None)
+    return next((UserError(line) for words, line in SYSTEM_ERROR_HINTS.items() if words in message), None)
 
 
 def of_system(error: OSError) -> UserError:

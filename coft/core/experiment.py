@@ -14,7 +14,7 @@ from typing import Any
 
 import coft
 from coft.core.errors import UserError
-from coft.core.files import check_room, ensure_folder, replacing
+from coft.core.files import check_disk_space, ensure_folder, replacing
 from coft.core.outside import MISSING, read_text
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
@@ -22,8 +22,8 @@ from coft.core.yaml_text import parse_yaml
 
 CONFIG = "config.yaml"
 MOST_CONFIG = 1 << 24  # bytes: it may hold a list of classes
-KEPT = {"kept": "zero-shot CLIP"}  # entry of the summary of a run that trained nothing; reports read it
-TELLING = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # differences of these keys are reported first
+UNTRAINED_ENTRY = {"kept": "zero-shot CLIP"}  # entry of the summary of a run that trained nothing; reports read it
+IDENTITY_KEYS = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # differences of these keys are reported first
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -61,12 +61,12 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
 RESULTS = ("*.pth.tar*", "*/*.pth.tar*", "*/checkpoint", "resume.pt", "model", "summary.json", "*predictions.csv")
 
 
-REPLACED = (  # files and folders that a run writes, and would overwrite
+OUTPUT_FILES = (  # files and folders that a run writes, and would overwrite
     *("labels.csv", "predictions.csv", "pseudo_labels.csv", "metrics.csv", "skipped.csv", "doubtful_names.csv"),
     *("classes.txt", "summary.json", "report.html", "curves.png", "model", "resume.pt"),
 )
 
-OF_RUNS = (CONFIG, "log.txt*", "tensorboard", *REPLACED)  # entries that may exist before the first checkpoint
+RUN_FILES = (CONFIG, "log.txt*", "tensorboard", *OUTPUT_FILES)  # entries that may exist before the first checkpoint
 
 
 def has_results(folder: Path) -> bool:
@@ -91,7 +91,7 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
     ensure_folder(folder, flag)
     text = cfg.dump()
     saved, present = saved_config(folder), flatten(parse_yaml(text))
-    if saved is not None and saved != present and saved.keys() >= set(TELLING) and not has_results(folder):
+    if saved is not None and saved != present and saved.keys() >= set(IDENTITY_KEYS) and not has_results(folder):
         for path in (*folder.glob("log.txt*"), folder / "metrics.csv", folder / CONFIG):
             path.unlink(missing_ok=True)
         saved = None
@@ -100,22 +100,22 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
             raise UserError(
                 f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another {flag}"
             )
-        if there := [name for name in REPLACED if os.path.lexists(folder / name)]:
+        if there := [name for name in OUTPUT_FILES if os.path.lexists(folder / name)]:
             raise UserError(
                 f"output folder {folder} has {there[0]} and no {CONFIG}, so it is no run's, and a run would replace "
                 f"that; choose another {flag}"
             )
-        check_room(folder)
+        check_disk_space(folder)
         with replacing(folder / CONFIG) as draft:
             draft.write_text(text, encoding="utf-8")
         return
     other = sorted((saved.keys() ^ present.keys()) - FREE_KEYS)
-    if other and all(saved.get(key) == present.get(key) for key in TELLING):
+    if other and all(saved.get(key) == present.get(key) for key in IDENTITY_KEYS):
         raise UserError(
             f"output folder {folder} was begun by another version of the project ({other[0]} is known to one of them "
             f"alone); choose another {flag}, or remove the folder"
         )
-    for key in dict.fromkeys((*TELLING, *sorted(saved.keys() | present.keys()))):
+    for key in dict.fromkeys((*IDENTITY_KEYS, *sorted(saved.keys() | present.keys()))):
         if key not in FREE_KEYS and saved.get(key) != present.get(key):
             raise UserError(
                 f"output folder {folder} holds another experiment ({key} is {saved.get(key)!r} there, "

@@ -59,7 +59,7 @@ def ensure_folder(path: Path, flag: str) -> None:
         raise UserError(f"{flag} {path}: the folder cannot be created ({error.strerror}); choose another") from error
 
 
-def check_room(folder: Path) -> None:
+def check_disk_space(folder: Path) -> None:
     """Check that the disk of an output folder has `LEAST_ROOM` free bytes; every run writes more than that.
 
     Raises:
@@ -73,7 +73,7 @@ def check_room(folder: Path) -> None:
             )
 
 
-def check_apart(images: Path, output: Path, flag: str) -> None:
+def check_not_inside(images: Path, output: Path, flag: str) -> None:
     """Check that the output folder is not inside the image folder, where the next run would take results for images.
 
     Args:
@@ -105,7 +105,7 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{folder}: is there already, and not empty; choose another folder")
 
 
-def check_there(images: Path) -> None:
+def check_exists(images: Path) -> None:
     """Check that the path of the images exists.
 
     Raises:
@@ -233,7 +233,7 @@ def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
                 os.unlink(entry.path)  # noqa: PTH108
 
 
-def check_place(flag: str, path: Path | None) -> None:
+def check_writable(flag: str, path: Path | None) -> None:
     """Check that a file can be written later, before the user spends work on its content.
 
     Args:

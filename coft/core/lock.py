@@ -16,7 +16,7 @@ _held: set[int] = set()
 
 
 @contextmanager
-def sole(folder: Path, patience: float | None = None) -> Iterator[None]:
+def exclusive_lock(folder: Path, patience: float | None = None) -> Iterator[None]:
     """Context that holds an exclusive lock on a folder. The system releases it when the process ends in any way.
 
     No lock is taken where the file system does not support locks, or the system has no `flock`. In a distributed run,

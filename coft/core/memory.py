@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def lacks_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error of torch means that a device, CPU or GPU, is out of memory."""
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError)

@@ -28,12 +28,19 @@ from coft.core.world import ALONE, World
 from .errors import UserError
 
 log = logging.getLogger(__name__)
-BEAT = 2.0  # seconds between heartbeats
-SILENCE = 20.0  # seconds without a heartbeat after which a process counts as dead
-PATIENCE = timedelta(days=7)  # timeout of collectives: the watch ends hanging ones, and labelling may take hours
+HEARTBEAT_SECONDS = 2.0  # seconds between heartbeats
+HEARTBEAT_TIMEOUT = 20.0  # seconds without a heartbeat after which a process counts as dead
+COLLECTIVE_TIMEOUT = timedelta(
+    days=7
+)  # timeout of collectives: the watch ends hanging ones, and labelling may take hours
 SLOW, SLOW_SECONDS = 1.5, 5.0  # a rank is slow if it works this many times as long, and this many seconds longer
 FAILED = "failed"  # key in the store, set by the first process to fail
-OF_OTHERS = ("gloo", "NCCL", "Connection", "connection")  # parts of the errors that another process's end causes
+PEER_FAILURE_MARKERS = (
+    "gloo",
+    "NCCL",
+    "Connection",
+    "connection",
+)  # in errors caused by another process's end
 
 _present: World = ALONE
 _watch: Watch | None = None
@@ -88,7 +95,7 @@ def join(store: Any = None, rank: int | None = None, size: int | None = None) ->
             raise UserError(f"process {place} of this machine has no GPU; start at most {gpus} processes here")
         torch.cuda.set_device(place)
     kind = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-    dist.init_process_group(kind, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(kind, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
     _present = World(rank, size)
     _watch = Watch(store, rank, size)
     _watch.start()
@@ -118,7 +125,7 @@ def fail(error: BaseException, line: str, code: int) -> None:
     """
     if _watch is None:
         return
-    if isinstance(error, RuntimeError) and any(word in str(error) for word in OF_OTHERS):
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in PEER_FAILURE_MARKERS):
         _watch.lost()
     _watch.end(f"rank {_present.rank} of {_present.size}: {line}", code)
 
@@ -135,7 +142,7 @@ class Watch(threading.Thread):
     def __init__(self, store: Any, rank: int, size: int) -> None:
         super().__init__(daemon=True, name="watch")
         self.store, self.rank, self.size = store, rank, size
-        self.heard = dict.fromkeys(range(size), (b"", time.monotonic()))
+        self.last_beat = dict.fromkeys(range(size), (b"", time.monotonic()))
         self.over, self.leaving = threading.Event(), False
         self.store.set(f"who/{rank}", f"{socket.gethostname()} {os.getpid()}")
         self.signals, self._wake = os.pipe()
@@ -169,44 +176,46 @@ class Watch(threading.Thread):
                 self.store.set(f"beat/{self.rank}", str(beats))
                 if self.store.check([FAILED]):
                     self.quit("", 1)
-                self.listen()
+                self.check_heartbeats()
             except (RuntimeError, OSError) as error:  # the store is gone, and with it its host
                 if not (self.over.is_set() or self.leaving):
                     self.quit(f"rank {self.rank} of {self.size} has lost the others ({_first_line(error)})", 1)
-            ready, _, _ = select.select([self.signals], [], [], BEAT)
+            ready, _, _ = select.select([self.signals], [], [], HEARTBEAT_SECONDS)
             if ready and signal.SIGTERM in os.read(self.signals, 64):
                 self.ended_from_outside()
 
-    def listen(self) -> None:
+    def check_heartbeats(self) -> None:
         """End the run if a heartbeat is overdue. Rank 0 checks all processes; the others check rank 0."""
         for rank in range(self.size) if self.rank == 0 else (0,):
             key = f"beat/{rank}"
             beat = self.store.get(key) if self.store.check([key]) else b""
-            if beat != self.heard[rank][0]:
-                self.heard[rank] = beat, time.monotonic()
-            elif time.monotonic() - self.heard[rank][1] > SILENCE:
-                self.end(f"{self.name_of(rank)} has sent no heartbeat for {SILENCE:.0f} seconds; {GOES_ON}", 1)
+            if beat != self.last_beat[rank][0]:
+                self.last_beat[rank] = beat, time.monotonic()
+            elif time.monotonic() - self.last_beat[rank][1] > HEARTBEAT_TIMEOUT:
+                self.end(
+                    f"{self.name_of(rank)} has sent no heartbeat for {HEARTBEAT_TIMEOUT:.0f} seconds; {RESUME_HINT}", 1
+                )
 
     def ended_from_outside(self) -> None:
         """Handle SIGTERM from torchrun: another process has failed. Report which, unless it has done so itself."""
         time.sleep(0.5)  # until torchrun has reaped the dead process
-        self.name_the_dead()
+        self.report_dead()
         self.quit("", 128 + signal.SIGTERM)
 
     def lost(self) -> None:
         """Handle a failed collective: report a dead process, or wait until the watch has noticed its failure."""
         time.sleep(1.0)
-        self.name_the_dead()
-        time.sleep(SILENCE + 2 * BEAT)
+        self.report_dead()
+        time.sleep(HEARTBEAT_TIMEOUT + 2 * HEARTBEAT_SECONDS)
 
-    def name_the_dead(self) -> None:
+    def report_dead(self) -> None:
         """End the run with the name of a dead process, unless that process has reported its error itself."""
         with suppress(RuntimeError):
             if self.store.check([FAILED]):
                 self.quit("", 1)
             gone = [rank for rank in range(self.size) if rank != self.rank and self.is_gone(rank)]
             if gone:
-                self.end(f"{self.name_of(gone[0])} was killed, or ran out of memory; {GOES_ON}", 1)
+                self.end(f"{self.name_of(gone[0])} was killed, or ran out of memory; {RESUME_HINT}", 1)
 
     def is_gone(self, rank: int) -> bool:
         """Return whether a process has ended. Processes on other machines count as alive."""
@@ -244,16 +253,16 @@ class Watch(threading.Thread):
         os._exit(code)
 
 
-GOES_ON = "the same command goes on from the last finished epoch"
+RESUME_HINT = "the same command goes on from the last finished epoch"
 
 
 @contextmanager
-def first_alone(world: World) -> Iterator[None]:
+def main_process_first(world: World) -> Iterator[None]:
     """Context that the main process runs before all others, for files that it creates and all read."""
-    if not world.writes:
+    if not world.is_main:
         world.barrier()
     yield
-    if world.writes:
+    if world.is_main:
         world.barrier()
 
 
@@ -268,7 +277,7 @@ def check_same(world: World, what: Mapping[str, Any], hint: str) -> None:
     Raises:
         UserError: If not; the message names the first value that differs, and the rank.
     """
-    answers = [text.split("\n") for text in world.all_say("\n".join(repr(value) for value in what.values()))]
+    answers = [text.split("\n") for text in world.gather_text("\n".join(repr(value) for value in what.values()))]
     for name, values in zip(what, zip(*answers, strict=True), strict=True):
         for rank, value in enumerate(values):
             if value != values[0]:
@@ -302,7 +311,7 @@ class Pace:
         usual = median(seconds) if len(seconds) > 2 else min(seconds)
         slowest = max(range(len(seconds)), key=seconds.__getitem__)
         if seconds[slowest] > max(SLOW * usual, usual + SLOW_SECONDS):
-            host = self.world.all_say(socket.gethostname())[slowest]
+            host = self.world.gather_text(socket.gethostname())[slowest]
             log.warning(
                 "Rank %d (%s) is slow: %.1f s of work in %s, the others %.1f s. They wait for it",
                 *(slowest, host, seconds[slowest], part, usual),

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-said = logging.getLogger("coft.said")  # messages for the user; other loggers of the library are for the log file
+user_log = logging.getLogger("coft.said")  # messages for the user; other loggers of the library are for the log file
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
@@ -26,7 +26,7 @@ def progress(shown: bool) -> Iterator[None]:
         _shown.reset(token)
 
 
-class AboveBars(logging.StreamHandler):  # no type parameter: Python 3.10 does not accept one
+class TqdmHandler(logging.StreamHandler):  # no type parameter: Python 3.10 does not accept one
     """Stream handler that writes messages above an active progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -35,7 +35,7 @@ class AboveBars(logging.StreamHandler):  # no type parameter: Python 3.10 does n
             super().emit(record)
 
 
-class Marked(logging.Formatter):
+class WarningPrefix(logging.Formatter):
     """Formatter that marks warnings, by which the report finds them, and leaves other messages as they are."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -65,7 +65,7 @@ def lines(shown: bool) -> Iterator[None]:
     if not shown:
         yield
         return
-    with handled(said, *([] if said.hasHandlers() else [AboveBars()])):
+    with handled(user_log, *([] if user_log.hasHandlers() else [TqdmHandler()])):
         yield
 
 
@@ -80,9 +80,9 @@ def log_file(path: Path) -> Iterator[None]:
         library.getEffectiveLevel(),
         logging.FileHandler(path, "a", "utf-8", errors="backslashreplace"),
     )
-    file_handler.setFormatter(Marked())
-    onward = _Onward()
-    onward.addFilter(lambda record: record.levelno >= level or record.name == said.name)
+    file_handler.setFormatter(WarningPrefix())
+    onward = _ForwardToRoot()
+    onward.addFilter(lambda record: record.levelno >= level or record.name == user_log.name)
     library.propagate = False
     try:
         with handled(library, file_handler, onward):
@@ -91,7 +91,7 @@ def log_file(path: Path) -> Iterator[None]:
         library.propagate = True
 
 
-class _Onward(logging.Handler):
+class _ForwardToRoot(logging.Handler):
     """Handler that passes messages on to the root logger."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 ROWS = 256  # rows that are computed at a time: with a thousand classes, they fit into the CPU's cache
-Which = slice | Tensor  # selection of images: a range, or their indices
+Selection = slice | Tensor  # selection of images: a range, or their indices
 
 
 class Table:
@@ -24,14 +24,14 @@ class Table:
         rows: Function that computes the rows of selected images. Each row must depend on its own image only.
     """
 
-    def __init__(self, count: int, rows: Callable[[Which], Tensor]) -> None:
+    def __init__(self, count: int, rows: Callable[[Selection], Tensor]) -> None:
         self.count = count
         self._rows = rows
 
     @classmethod
     def of(cls, numbers: Tensor) -> Table:
         """Make a table from a tensor of shape (N, ...). Rows of fp16 and bf16 tensors are converted to fp32."""
-        return cls(len(numbers), lambda which: _in_full(numbers[which]))
+        return cls(len(numbers), lambda which: _to_float32(numbers[which]))
 
     def __len__(self) -> int:
         return self.count
@@ -70,7 +70,7 @@ class Table:
         products = (self._rows(which).t() @ other._rows(which) for which in self._ranges())
         return sum(products, torch.zeros(()))
 
-    def _rows_of(self, parts: Sequence[Which], count: int) -> Tensor:
+    def _rows_of(self, parts: Sequence[Selection], count: int) -> Tensor:
         """Compute the rows of consecutive selections, and write each into the result, without a final concatenation."""
         first, done = self._rows(parts[0]), 0
         rows = first.new_empty(count, *first.shape[1:])
@@ -84,5 +84,5 @@ class Table:
         return [slice(start, min(start + ROWS, self.count)) for start in range(0, max(1, self.count), ROWS)]
 
 
-def _in_full(rows: Tensor) -> Tensor:
+def _to_float32(rows: Tensor) -> Tensor:
     return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

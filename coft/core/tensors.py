@@ -42,11 +42,11 @@ class Array(Form):
         """Return the error of a value that does not match. It shows no elements of a tensor."""
         if not isinstance(value, Tensor):
             return super().misfit(value)
-        reason = flaw(value) or f"is of shape {tuple(value.shape)} and {value.dtype}"
+        reason = defect(value) or f"is of shape {tuple(value.shape)} and {value.dtype}"
         return Misfit(f"{reason}; expected {self.expected}")
 
     def _takes(self, value: Any) -> bool:
-        if not isinstance(value, Tensor) or flaw(value) or value.dtype not in self.dtypes:
+        if not isinstance(value, Tensor) or defect(value) or value.dtype not in self.dtypes:
             return False
         if self.shape is None:
             return True
@@ -72,7 +72,7 @@ def floats(*shape: int | Range) -> Array:
     return Array(tuple(side if isinstance(side, tuple) else (side, side) for side in shape), FLOATS)
 
 
-def flaw(tensor: Tensor) -> str:
+def defect(tensor: Tensor) -> str:
     """Describe why a tensor cannot be used in computations: sparse, without data ...; empty if it can."""
     if tensor.layout != torch.strided or tensor.is_nested:
         return "is sparse or nested"
@@ -112,7 +112,7 @@ def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = Fa
             reason = next(iter(str(error).split("\n")), "")[:100] or type(error).__name__
             raise ValueError(f"not a checkpoint of tensors alone ({reason})") from error
     for name, tensor in _tensors_in(content):
-        if reason := flaw(tensor):
+        if reason := defect(tensor):
             raise ValueError(f"{name or 'the tensor'} {reason}")
     return content
 

@@ -36,7 +36,7 @@ def map_threaded(function: Callable[[T], R], items: Sequence[T], title: str) -> 
             yield from results
 
 
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """Iterate over items, and prefetch one in a thread: each is made while the caller works on the one before.
 
     Args:

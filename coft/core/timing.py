@@ -53,7 +53,7 @@ class Stopwatch:
         self.enter(self._part)
         return dict(sorted(self.seconds.items(), key=lambda item: -item[1]))
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """Return a line with the seconds of all parts, and the share of training spent waiting for images."""
         seconds = self.split()
         waiting = seconds.get(WAITING, 0.0)
@@ -62,7 +62,7 @@ class Stopwatch:
         return f"Seconds: {parts} ({100 * share:.0f} % of training is waiting for images)"
 
 
-class Waited:
+class TimedLoader:
     """Loader wrapper that measures the time spent waiting for batches.
 
     Args:

@@ -39,7 +39,7 @@ class World:
         return self.size == 1
 
     @property
-    def writes(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the main process, which makes all decisions and writes all files and messages."""
         return self.rank == 0
 
@@ -81,7 +81,7 @@ class World:
         if self.alone:
             return [rows]
         sizes, sent = self._alike(rows)
-        parts = [torch.empty_like(sent) for _ in sizes] if self.writes else None
+        parts = [torch.empty_like(sent) for _ in sizes] if self.is_main else None
         with _Waiting(self, sent):
             dist.gather(sent, parts, dst=0)
         return [part[:size] for part, size in zip(parts or [], sizes, strict=False)]
@@ -111,13 +111,13 @@ class World:
         """
         if self.alone:
             return content
-        data = _packed(content) if self.writes else torch.empty(0, dtype=torch.uint8)
+        data = _packed(content) if self.is_main else torch.empty(0, dtype=torch.uint8)
         size = torch.tensor(len(data))
         with _Waiting(self, size):
             dist.broadcast(size, src=0)
-            data = data if self.writes else torch.empty(int(size), dtype=torch.uint8)
+            data = data if self.is_main else torch.empty(int(size), dtype=torch.uint8)
             dist.broadcast(data, src=0)
-        return content if self.writes else torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+        return content if self.is_main else torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
 
     @torch.no_grad()
     def align(self, tensors: Iterable[Tensor]) -> None:
@@ -164,7 +164,7 @@ class World:
         """Wait until all ranks have called this."""
         self.sum(torch.tensor(0))
 
-    def all_say(self, text: str) -> list[str]:
+    def gather_text(self, text: str) -> list[str]:
         """Gather a text from each rank, in the order of the ranks."""
         if self.alone:
             return [text]

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from coft.core.progress import bars_are_seen, progress, said
+from coft.core.progress import bars_are_seen, progress, user_log
 
 FULL_BY_LIGHT = 3.0  # assumed time of a step in a phase that has not begun, relative to the last measured phase
 LINES = 10  # number of progress lines of a run without a terminal
@@ -171,7 +171,9 @@ class _Lines:
         if part > self.part:
             self.part = part
             course = self.course
-            said.info("%s, %s: %.0f %%%s", self.title, course.place(), 100 * course.share(), time_left(course.left()))
+            user_log.info(
+                "%s, %s: %.0f %%%s", self.title, course.place(), 100 * course.share(), time_left(course.left())
+            )
 
 
 def time_left(seconds: float | None) -> str:

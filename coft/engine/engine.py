@@ -186,7 +186,7 @@ class Engine:
         """
         self._predictor = None
         self.set_mode(training=False)
-        if self.world.writes:
+        if self.world.is_main:
             function()
             self.world.broadcast(None)
         else:
@@ -196,7 +196,7 @@ class Engine:
         if self.world.alone:
             return
         state = self.world.broadcast(self.method.state_dict())
-        if not self.world.writes:
+        if not self.world.is_main:
             self.method.load_state_dict(state)
         for model in self.method.models.values():
             self.world.align(value for value in model.state_dict().values() if isinstance(value, Tensor))

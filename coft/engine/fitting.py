@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from coft.core.memory import lacks_memory
+from coft.core.memory import is_out_of_memory
 
 from .runtime import Runtime
 
@@ -36,7 +36,7 @@ def fitting(work: Callable[[], T], images: int, runtime: Runtime) -> T:
             result = work()
             break
         except Exception as error:
-            if size < 2 or not lacks_memory(error):
+            if size < 2 or not is_out_of_memory(error):
                 raise
         # Outside the except block, since the traceback keeps tensors alive until it is left.
         size = runtime.micro_batch = -(-size // 2)

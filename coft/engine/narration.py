@@ -10,7 +10,7 @@ import torch
 
 from coft.backbones.frozen_bank import through_stages
 from coft.core.outside import read_table
-from coft.core.progress import said
+from coft.core.progress import user_log
 from coft.core.sanitize import some_of
 from coft.core.words import counted
 from coft.labelling.calibration import estimated_range
@@ -33,9 +33,9 @@ def introduce(session: Session) -> None:
     backbone = session.cfg.MODEL.BACKBONE.NAME
     method = session.spec.trainer
     title = "your images" if session.task.title == "Folder" else session.task.title
-    said.info("%s on %s: %s; CLIP %s on %s", method, title, ", ".join(of_what), backbone, device)
+    user_log.info("%s on %s: %s; CLIP %s on %s", method, title, ", ".join(of_what), backbone, device)
     if session.folder is not None:
-        said.info("Results go to %s, and all details to log.txt there", session.folder)
+        user_log.info("Results go to %s, and all details to log.txt there", session.folder)
 
 
 def tell_time(session: Session, start: int = 0) -> None:
@@ -48,10 +48,10 @@ def tell_time(session: Session, start: int = 0) -> None:
     if not session.method.trains:
         return
     if 0 < session.method.epochs <= start:
-        said.info("All %d epochs are done already; nothing is trained again", start)
+        user_log.info("All %d epochs are done already; nothing is trained again", start)
     elif session.spec.two_peers and not start:
         time_needed = rounded(expected(session))
-        said.info("This takes about %s. Press Ctrl-C to stop; the same command resumes it", time_needed)
+        user_log.info("This takes about %s. Press Ctrl-C to stop; the same command resumes it", time_needed)
 
 
 def expected(session: Session) -> float:
@@ -130,30 +130,30 @@ def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
         seconds: Duration of the run.
         outcome: Outcome of the run.
     """
-    said.info("Done in %s", duration(seconds))
+    user_log.info("Done in %s", duration(seconds))
     if outcome.untrained:
-        said.info("Nothing was trained: these are the labels of zero-shot CLIP")
+        user_log.info("Nothing was trained: these are the labels of zero-shot CLIP")
     if outcome.counts:
-        said.info("Images by class: %s", outcome.counts)
+        user_log.info("Images by class: %s", outcome.counts)
     if outcome.confidence is not None and outcome.calibrated:
         share, (low, high) = outcome.confidence, estimated_range(outcome.confidence)
-        said.info(
+        user_log.info(
             "Estimated accuracy: %.0f %%, between %.0f and %.0f, if no name is wrong or missing",
             100 * share,
             100 * low,
             100 * high,
         )
     elif outcome.confidence is not None:
-        said.info(
+        user_log.info(
             "Mean confidence: %.0f %%; it is not calibrated, so the accuracy is unknown", 100 * outcome.confidence
         )
     if outcome.accuracies:
         shares = ", ".join(f"{value:.1f} % {name}" for name, value in outcome.accuracies.items())
-        said.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)
+        user_log.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)
     if folder is not None and (folder / DOUBTFUL).is_file():
         names = read_table(folder / DOUBTFUL)["class"]
-        said.info("Names to look at: %s; the report shows why", some_of(list(names)))
+        user_log.info("Names to look at: %s; the report shows why", some_of(list(names)))
     if folder is not None and (folder / REPORT).is_file():
-        said.info("  look: %s", folder / REPORT)
+        user_log.info("  look: %s", folder / REPORT)
     for command in outcome.following:
-        said.info("  next: %s", command)
+        user_log.info("  next: %s", command)

@@ -13,7 +13,7 @@ from torch import Tensor
 from coft.backbones.backbone import ClassBackbone
 from coft.core.parallel import Parallel
 from coft.core.table import Table
-from coft.core.threads import one_ahead
+from coft.core.threads import prefetch
 from coft.labelling.protocol import Method
 
 from .encoding import Features, encode_batches
@@ -77,7 +77,7 @@ class PoolEncoder:
         models = getattr(self.method, encoders)() if encoders else {"clip": self.clip.encode}
         counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
         with self.runtime.timed("labelling"), torch.no_grad(), self.runtime.autocast():
-            batches = map(self._staged, one_ahead(self._plain(models, index, num_views)))
+            batches = map(self._staged, prefetch(self._plain(models, index, num_views)))
             parts = encode_batches(models, batches, self.parallel, self.device.type)
             return Features(counts, self.world).take(parts)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coft.core.files import CSV_END, write_table
 from coft.core.progress import bar
-from coft.core.threads import one_ahead
+from coft.core.threads import prefetch
 from coft.core.words import counted
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def predict(trainer: Any, loader: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor
     """
     trainer.set_model_mode("eval")
     rows = [(torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0, dtype=torch.long))]
-    for batch in one_ahead(iter(bar(loader, "predict images"))):
+    for batch in prefetch(iter(bar(loader, "predict images"))):
         image, label = trainer.parse_batch_test(batch)
         confidence, predicted = trainer.model_inference(image).float().softmax(dim=1).max(dim=1)
         rows.append((predicted.cpu(), confidence.cpu(), label.cpu()))

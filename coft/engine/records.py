@@ -34,8 +34,8 @@ class History:
         writes: Whether this process writes the file.
     """
 
-    def __init__(self, folder: Path, resume_from: Path, epochs_done: int, writes: bool = True) -> None:
-        self.path, self.writes = folder / "metrics.csv", writes
+    def __init__(self, folder: Path, resume_from: Path, epochs_done: int, is_main: bool = True) -> None:
+        self.path, self.is_main = folder / "metrics.csv", is_main
         earlier = resume_from / "metrics.csv"
         self.rows: list[Row] = []
         self._columns: list[str] = []
@@ -62,7 +62,7 @@ class History:
 
     def _write(self, row: Row) -> None:
         self._columns = list(dict.fromkeys([*self._columns, *row]))
-        if self.writes:
+        if self.is_main:
             write_table(pd.DataFrame(self.rows, columns=self._columns), self.path)
 
     def stage(self, name: str) -> Row:

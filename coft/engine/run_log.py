@@ -54,13 +54,13 @@ class RunLog(Observer):
         self.world = world
         self.folder, self.started = folder, started
         self.paths, self.classnames, self.diagnostics = paths, classnames, diagnostics
-        self.history = History(folder, folder, 0, world.writes)
+        self.history = History(folder, folder, 0, world.is_main)
         self.numbers: dict[str, float] = {}
         self.epochs = 0  # number of epochs of the whole run; 0 if unknown
 
     def resume(self, epochs_done: int, folder: Path) -> None:
         """Continue from the metrics of the first `epochs_done` epochs, which an earlier part of the run wrote."""
-        self.history = History(self.folder, folder, epochs_done, self.world.writes)
+        self.history = History(self.folder, folder, epochs_done, self.world.is_main)
         self.started -= self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
 
     # ---------------------------------------------------------------- rows
@@ -81,7 +81,7 @@ class RunLog(Observer):
     def before_training(self, **numbers: float) -> None:
         """Add numbers to the row of zero-shot CLIP. They can be measured later, as the frozen CLIP does not change."""
         self.history.amend(ZERO_SHOT, **numbers)
-        log.info("[%s] %s", ZERO_SHOT, in_words(numbers))
+        log.info("[%s] %s", ZERO_SHOT, format_metrics(numbers))
 
     def results(self) -> dict[str, Row]:
         """Return the numbers of each stage, for the summary."""
@@ -191,10 +191,10 @@ def epoch_line(stage: str, epoch: int, epochs: int, numbers: Mapping[str, float]
         seconds: Seconds since the run began.
     """
     of = f" of {epochs}" if epochs else ""
-    return f"[{stage}] epoch {epoch}{of}: {in_words({**numbers, 'seconds': round(seconds, 1)})}"
+    return f"[{stage}] epoch {epoch}{of}: {format_metrics({**numbers, 'seconds': round(seconds, 1)})}"
 
 
-def in_words(numbers: Mapping[str, float]) -> str:
+def format_metrics(numbers: Mapping[str, float]) -> str:
     """Return names and numbers on one line, without NaN entries."""
     shown = {key: f"{x:.4g}" if abs(x) < 1000 else f"{x:.0f}" for key, x in numbers.items() if not math.isnan(x)}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
@@ -215,7 +215,7 @@ class SeedReport(Observer):
     def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
         """Log the number of pseudo-labels and their precision, and note both for the summary."""
         right = self.diagnostics.accuracy(seeds.index, seeds.label)
-        log.info("Pseudo-labels: %s", in_words({"number": len(seeds.label), "share of right ones": right}))
+        log.info("Pseudo-labels: %s", format_metrics({"number": len(seeds.label), "share of right ones": right}))
         self.results.update(pseudo_labels=len(seeds.label), pseudo_label_precision=right)
 
     def labelled(
@@ -224,4 +224,4 @@ class SeedReport(Observer):
         """Log number and precision of each model's pseudo-labels."""
         for name, each in labels.items():
             right = self.diagnostics.accuracy(each.index, each.label)
-            log.info("%s: %s", name, in_words({"pseudo-labels": len(each.label), "share of right ones": right}))
+            log.info("%s: %s", name, format_metrics({"pseudo-labels": len(each.label), "share of right ones": right}))

@@ -19,7 +19,7 @@ from coft.backbones.load import fingerprint
 from coft.backbones.prompts import all_names
 from coft.backbones.unseen import warn_of_unseen
 from coft.core import processes
-from coft.core.experiment import KEPT, check_identity, versions, write_json
+from coft.core.experiment import UNTRAINED_ENTRY, check_identity, versions, write_json
 from coft.core.settings import keys
 from coft.core.world import ALONE, World
 from coft.images.batches import UnlabeledImages
@@ -125,7 +125,7 @@ class Session:
         self.runtime = self._runtime()
         self.precision = precision_of(self.runtime.dtype)
         spec.check_backbone(cfg.MODEL.BACKBONE.NAME)
-        with processes.first_alone(self.world):  # the main process may have to download it
+        with processes.main_process_first(self.world):  # the main process may have to download it
             self.clip_model = load_backbone(cfg, self.device)
         self.backbone_id = fingerprint(self.clip_model)
         if self.device.type == "cpu" and not self.runtime.compiler:
@@ -236,7 +236,7 @@ class Session:
             "precision": self.precision,
             "labels_used": 0,
             "ensemble": self.method.ensemble_size,
-            **({} if self.method.trains else KEPT),
+            **({} if self.method.trains else UNTRAINED_ENTRY),
             "calibrated": self.calibrated,
             "seconds": round(time.monotonic() - self.means.started, 1),
             "results": self.results,
@@ -289,7 +289,7 @@ class Session:
     def write_model(self, folder: Path, **about: Any) -> None:
         """Write the finished model to a subfolder, if there is one."""
         model = self.model(**about)
-        if model is not None and self.world.writes:
+        if model is not None and self.world.is_main:
             save(model, folder / FOLDER)
 
     def write_image_facts(self, folder: Path) -> None:

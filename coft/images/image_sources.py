@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 from coft.core.errors import UserError
-from coft.core.files import check_there, given_path
+from coft.core.files import check_exists, given_path
 from coft.core.forms import PathText
 from coft.core.progress import bar
 from coft.core.settings import shown
-from coft.core.tensors import FLOATS, WHOLE, flaw
+from coft.core.tensors import FLOATS, WHOLE, defect
 from coft.core.threads import map_threaded
 from coft.core.words import counted
 from coft.images.index import Entry, index_folder, list_images, read_entry
@@ -106,7 +106,7 @@ def sequence_of(images: Any) -> Any:
     """
     if is_path(images):
         path = given_path(images, "images")
-        check_there(path)
+        check_exists(path)
         if path.is_dir():
             return sorted(str(path.resolve() / entry.path) for entry in list_images(path.resolve()))
         return [str(path)]
@@ -208,7 +208,7 @@ def dense(tensor: torch.Tensor, name: str) -> torch.Tensor:
     Raises:
         UserError: If the tensor is not dense, or has an unsupported dtype.
     """
-    if reason := flaw(tensor):
+    if reason := defect(tensor):
         raise UserError(f"{name} {reason}; give a dense tensor")
     if tensor.dtype not in (*FLOATS, *WHOLE, torch.bool):
         raise UserError(f"{name} has dtype {tensor.dtype}; expected uint8, or floats from 0 to 1")

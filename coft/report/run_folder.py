@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from coft.core.errors import UserError
-from coft.core.experiment import KEPT
+from coft.core.experiment import UNTRAINED_ENTRY
 from coft.core.forms import Anything, Record
 from coft.core.outside import MISSING, read_json, read_table, read_text
 from coft.report.image_facts import Evidence, read_evidence
@@ -87,7 +87,7 @@ def read_run(folder: Path) -> RunFolder:
         evidence = None
     images, summary = _images(folder, labelled, evidence), _summary(folder / "summary.json")
     epochs = _table(folder / "metrics.csv", ("epoch", "stage"))
-    if KEPT.keys() <= summary.keys():  # nothing was trained, so no label was changed or filtered
+    if UNTRAINED_ENTRY.keys() <= summary.keys():  # nothing was trained, so no label was changed or filtered
         images = images.drop(columns=[name for name in OF_TRAINING if name in images])
         epochs = epochs.iloc[:0]
     return RunFolder(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from coft.core.experiment import KEPT
+from coft.core.experiment import UNTRAINED_ENTRY
 from coft.labelling.calibration import estimated_range
 
 from .formatting import duration, number, percent, short
@@ -79,7 +79,10 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Time", duration(_seconds(run))),
         ("Device", str(summary.get("device", ""))),
         ("Seed", str(summary.get("seed", ""))),
-        ("Training", f"none: labels are those of {summary['kept']}" if KEPT.keys() <= summary.keys() else ""),
+        (
+            "Training",
+            f"none: {summary['kept']} predicts" if UNTRAINED_ENTRY.keys() <= summary.keys() else "",
+        ),
         ("Labels that training read", labels_text),
     ]
     return [(term, short(value, 120)) for term, value in terms if value]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coft.core.errors import Parser
-from coft.core.files import check_place, check_replaced
+from coft.core.files import check_replaced, check_writable
 from coft.report.finished import require_finished
 
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[s
     """
     args = make_parser(program, resolve).parse_args(argv)
     check_replaced("--to", args.to, (".txt",))
-    check_place("--to", args.to)
+    check_writable("--to", args.to)
     require_finished(args.run)
     from .serve import serve
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.core.forms import Anything, Number, Record, Text, mapping, whole
-from coft.core.lock import sole
+from coft.core.lock import exclusive_lock
 from coft.core.outside import MISSING, MOST_TABLE, parse_json, read_table, read_text
 
 from .methods import Settings
@@ -204,7 +204,7 @@ def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]])
     """
     lines = sorted(_line(of, result) for of, result in results)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with sole(path.parent, patience=math.inf), replacing(path) as draft:
+    with exclusive_lock(path.parent, patience=math.inf), replacing(path) as draft:
         draft.write_text("".join(f"{line}\n" for line in [*_lines(path), *lines]), encoding="utf-8")
 
 

@@ -33,7 +33,7 @@ from trainers.forks import phase1_difference
 from .methods import FULL, Method, Settings, known_keys
 
 SUMMARY = "summary.json"
-OF_RUNS = {  # keys that a comparison sets itself, with the flag for each
+GRID_KEYS = {  # keys that a comparison sets itself, with the flag for each
     **{"OUTPUT_DIR": "--output", "RESUME": "--output", "SEED": "--seeds", "DATASET.ROOT": "--data"},
     **{"DATASET.NAME": "data sets", "TRAINER.NAME": "--trainers", "MODEL.BACKBONE.NAME": "--backbones"},
 }
@@ -185,8 +185,8 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     """
     keys, finished = known_keys(), finished_folders(grid.output)
     for key, _ in itertools.chain(grid.settings, *(method.settings for method in methods)):
-        if key in OF_RUNS:
-            raise UserError(f"{key}: is what runs of a comparison differ by; leave it out, or give {OF_RUNS[key]}")
+        if key in GRID_KEYS:
+            raise UserError(f"{key}: is what runs of a comparison differ by; leave it out, or give {GRID_KEYS[key]}")
         if key not in keys:
             raise UserError(f"unknown config key {key!r}; {did_you_mean(key, keys)}")
     runs = [run for point in grid.points(methods) for run in _plan_seeds(*point, grid, finished)]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from coft.core.errors import UserError
-from coft.core.lock import sole
+from coft.core.lock import exclusive_lock
 from scripts.comparing.benchmark import (
     Unit,
     listed_results,
@@ -53,7 +53,7 @@ def test_a_list_has_all_that_tables_need_and_its_runs_are_known_elsewhere(planne
 def test_what_adds_to_a_list_waits_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coft.core.lock.PATIENCE", 0.0)
     with ExitStack() as another:
-        another.enter_context(sole(tmp_path))
+        another.enter_context(exclusive_lock(tmp_path))
         monkeypatch.setattr("coft.core.lock.time.sleep", lambda seconds: another.close())
         add_to_list(tmp_path / "kept.jsonl", [])
     assert (tmp_path / "kept.jsonl").is_file()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from coft.report.run_folder import read_run
-from train import Marked
+from train import WarningPrefix
 from trainers import reporting
 
 
@@ -61,4 +61,4 @@ def test_files_of_equal_content_are_listed(run: Callable[..., Any], tmp_path: Pa
 
 def test_warnings_of_the_log_are_marked() -> None:
     for level, expected in ((logging.WARNING, "Warning: few"), (logging.INFO, "few")):
-        assert Marked().format(logging.LogRecord("x", level, "", 0, "few", None, None)) == expected
+        assert WarningPrefix().format(logging.LogRecord("x", level, "", 0, "few", None, None)) == expected

@@ -12,7 +12,7 @@ import yaml
 
 from coft.core.errors import UserError
 from coft.core.experiment import flatten
-from coft.core.timing import STEPS, WAITING, Waited
+from coft.core.timing import STEPS, WAITING, TimedLoader
 from coft.labelling.classifier import Classifier
 from tests.coft.toys import assert_same_bits
 from tests.trainers.conftest import of, weights
@@ -117,4 +117,4 @@ def test_a_run_says_where_its_time_went(run: Run) -> None:
     assert {STEPS, WAITING, "labelling", "evaluation", "saving"} <= built.clock.split().keys()
     text = (Path(built.output_dir) / "profile.txt").read_text()
     assert text.count("Phase 1, 3 steps") == text.count("Phase 2, 3 steps") == 1
-    assert not isinstance(built.train_loader_x, Waited)
+    assert not isinstance(built.train_loader_x, TimedLoader)

@@ -18,7 +18,7 @@ import pytest
 
 from coft.core import files
 from coft.core.errors import UserError
-from coft.core.files import check_place, check_replaced, check_room, given_path, remedy, replacing, write_table
+from coft.core.files import check_disk_space, check_replaced, check_writable, given_path, remedy, replacing, write_table
 
 
 def test_what_may_not_be_written_is_not_the_disk_s_fault() -> None:
@@ -97,7 +97,7 @@ def test_a_carriage_return_in_a_cell_is_quoted(tmp_path: Path) -> None:
 def test_a_full_disk_is_refused_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=8192, free=4096))
     with pytest.raises(UserError, match=r"4 kB are free.*make room"):
-        check_room(tmp_path)
+        check_disk_space(tmp_path)
 
 
 @pytest.mark.parametrize("value", [None, 5, "", "a\0b", b"a", [], True])
@@ -119,8 +119,8 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_file_without_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere/classes.txt")
-    check_place("--to", tmp_path / "classes.txt")
-    check_place("--to", None)
+    check_writable("--to", tmp_path / "classes.txt")
+    check_writable("--to", None)
     for name in ("no/classes.txt", "link"):
         with pytest.raises(UserError, match=f"--to .*{name}: there is no folder"):
-            check_place("--to", tmp_path / name)
+            check_writable("--to", tmp_path / name)

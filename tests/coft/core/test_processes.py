@@ -15,7 +15,7 @@ import torch
 
 from coft.core import processes
 from coft.core.errors import UserError
-from coft.core.processes import Pace, check_same, first_alone
+from coft.core.processes import Pace, check_same, main_process_first
 from coft.core.world import ALONE, World
 from tests.worlds import end, in_world, start
 
@@ -25,8 +25,8 @@ BAD = 1  # the rank that something happens to
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "BEAT", 0.2)
-    monkeypatch.setattr(processes, "SILENCE", 3.0)
+    monkeypatch.setattr(processes, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(processes, "HEARTBEAT_TIMEOUT", 3.0)
 
 
 def refuse() -> None:
@@ -91,9 +91,9 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
 
 def test_the_first_makes_what_the_others_read(tmp_path: Path) -> None:
     def work(world: World) -> bool:
-        with first_alone(world):
+        with main_process_first(world):
             there = (tmp_path / "file").exists()
-            if world.writes:
+            if world.is_main:
                 time.sleep(0.5)
                 (tmp_path / "file").touch()
         return there

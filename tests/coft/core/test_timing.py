@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coft.core import timing
-from coft.core.timing import STEPS, WAITING, Stopwatch, Waited
+from coft.core.timing import STEPS, WAITING, Stopwatch, TimedLoader
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def test_batches_are_waited_for_and_used_by_different_parts(clock: Callable[[flo
             return slow()
 
     watch = Stopwatch("rest")
-    loader, seen = Waited(Loader(), watch), []
+    loader, seen = TimedLoader(Loader(), watch), []
     with watch.part(STEPS):
         for batch in loader:
             clock(6)
             seen.append(batch)
     assert seen == [0, 1, 2] and len(loader) == 3
     assert watch.split() == {STEPS: 18, WAITING: 6.5, "rest": 0}
-    assert "(27 % of training is waiting for images)" in watch.in_words()
+    assert "(27 % of training is waiting for images)" in watch.summary()

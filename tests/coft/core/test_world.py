@@ -77,22 +77,29 @@ def content() -> dict[str, Any]:
 def what_the_first_says(world: World) -> Any:
     torch.manual_seed(world.rank)
     weight = torch.nn.Parameter(torch.randn(4, 3).t())  # not contiguous
-    heard = world.broadcast(content() if world.writes else {"other": 1}), world.broadcast(None)
+    heard = world.broadcast(content() if world.is_main else {"other": 1}), world.broadcast(None)
     world.align([weight, *(buffers := [torch.tensor(world.rank), torch.randn(2)])])
     world.barrier()
-    return heard, weight.detach(), buffers, world.all_say(f"é{world.rank}" * world.rank), world.writes, world.waited
+    return (
+        heard,
+        weight.detach(),
+        buffers,
+        world.gather_text(f"é{world.rank}" * world.rank),
+        world.is_main,
+        world.waited,
+    )
 
 
 def test_what_the_first_rank_says_is_heard_by_all(tmp_path: Path) -> None:
     results = in_world(3, what_the_first_says, tmp_path / "world")
     (sent, _), weight, buffers, *_ = results[0]
     assert sent.keys() == content().keys() and (sent["views"], sent["name"], sent["none"]) == (3, "é", None)
-    for rank, ((heard, nothing), same, others, texts, writes, waited) in enumerate(results):
+    for rank, ((heard, nothing), same, others, texts, is_main, waited) in enumerate(results):
         assert nothing is None and heard.keys() == sent.keys()
         assert all(torch.equal(heard[key], sent[key]) for key in ("index", "rows"))
         assert heard["rows"].dtype == torch.bfloat16 and (heard["views"], heard["name"]) == (3, "é")
         assert_equal([same, *others], [weight, *buffers])
-        assert texts == ["", "é1", "é2é2"] and writes == (rank == 0) and waited > 0
+        assert texts == ["", "é1", "é2é2"] and is_main == (rank == 0) and waited > 0
 
 
 def sums_and_gradients(world: World) -> Any:
@@ -116,9 +123,9 @@ def test_numbers_and_gradients_are_added_up(tmp_path: Path) -> None:
 def test_one_process_keeps_what_it_has() -> None:
     rows, weight = torch.ones(3, 2), torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)
-    assert ALONE.alone and ALONE.writes and ALONE.part(7) == slice(0, 7)
+    assert ALONE.alone and ALONE.is_main and ALONE.part(7) == slice(0, 7)
     assert ALONE.sum(rows) is rows and ALONE.gather(rows) is rows and ALONE.broadcast(rows) is rows
-    assert ALONE.collect(rows) == [rows] and ALONE.all_say("here") == ["here"]
+    assert ALONE.collect(rows) == [rows] and ALONE.gather_text("here") == ["here"]
     assert ALONE.add_gradients([weight], [2.0]) == [2.0] and weight.grad.tolist() == [1, 1]
     ALONE.align([weight]), ALONE.barrier()
     assert ALONE.waited == 0
