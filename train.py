@@ -34,7 +34,7 @@ from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from trainers.base import MethodTrainer  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
-from trainers.reporting import tell_outcome  # noqa: E402
+from trainers.reporting import report_results  # noqa: E402
 from trainers.toolbox import dassl_in_use  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -215,13 +215,13 @@ def use(trainer: Any, args: argparse.Namespace) -> None:
         trainer.test()
     elif not args.no_train:
         if args.profile:
-            trainer.record_operations()
+            trainer.profile_steps()
         if not isinstance(trainer, MethodTrainer):  # a trainer of Dassl or of another plugin
             trainer.train()
             return
         with shown(trainer.session.course, trainer.spec.trainer) if args.brief else nullcontext():
             trainer.train()
-        tell_outcome(trainer)
+        report_results(trainer)
 
 
 def begin_log(path: Path) -> None:

@@ -32,11 +32,11 @@ from coft.engine.config import Config, settle, spec_of
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.inputs import unlabeled_images
 from coft.engine.loop import fit
-from coft.engine.narration import Outcome, conclude
+from coft.engine.narration import Outcome, report_outcome
 from coft.engine.optimizers import light_optimizer
 from coft.engine.predictions import write_skipped
 from coft.engine.run_log import epoch_line
-from coft.engine.session import Means, Session, Task
+from coft.engine.session import DriverContext, Session, Task
 from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
 from coft.images.image_sources import ImageSet, collect_images, is_path
@@ -133,7 +133,7 @@ class Run:
                 return self._made()
 
     def _made(self) -> Adapted:
-        session = self.session = Session(self.cfg, self.spec, self._task(), self.folder, self._means())
+        session = self.session = Session(self.cfg, self.spec, self._task(), self.folder, self._context())
         fit(session, self._resume(), self._ended)
         model = session.model(test_images=len(self.image_set), settings=self.cfg.tree())
         assert model is not None
@@ -154,17 +154,17 @@ class Run:
         session, shown = self.session, following if self.folder else ()
         trains = session.method.trains
         outcome = Outcome(counts, confidence, session.calibrated, following=shown, untrained=not trains)
-        conclude(self.folder, time.monotonic() - self.started, outcome)
+        report_outcome(self.folder, time.monotonic() - self.started, outcome)
 
     def _task(self) -> Task:
         unknown = Diagnostics(torch.full((len(self.images),), -1))
         described = self.classes.descriptions
         return Task(self.classes, GENERIC, images=self.images, diagnostics=unknown, descriptions=described)
 
-    def _means(self) -> Means:
+    def _context(self) -> DriverContext:
         optim = self.cfg.OPTIM
         rates = {"lr": optim.LR, "momentum": optim.MOMENTUM, "weight_decay": optim.WEIGHT_DECAY}
-        return Means(make_light=lambda parameters: light_optimizer(parameters, **rates), started=self.started)
+        return DriverContext(make_light=lambda parameters: light_optimizer(parameters, **rates), started=self.started)
 
     def _resume(self) -> int:
         done = state.restore(self.folder, self.session) if self.folder else 0
@@ -206,8 +206,8 @@ class Run:
         kept &= self.session.method.trains
         return pd.DataFrame(
             {
-                "path" if image_set.of_files else "number": image_set.names
-                if image_set.of_files
+                "path" if image_set.are_files else "number": image_set.names
+                if image_set.are_files
                 else list(map(int, image_set.names)),
                 "class": [self.classes.names[number] for number in label.tolist()],
                 "confidence": confidence.numpy(),
@@ -231,7 +231,7 @@ class Run:
                 "confidence_predicted": 100 * float(labels["confidence"].mean()),
             },
         )
-        if self.image_set.of_files:
+        if self.image_set.are_files:
             try:
                 self.session.write_image_facts(folder)
                 write_report(folder)

@@ -22,16 +22,16 @@ from coft.engine.backbone import check_light_module
 from coft.engine.class_names import Classes
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.engine import Engine
-from coft.engine.narration import introduce, tell_time
+from coft.engine.narration import report_expected_time, report_start
 from coft.engine.run_log import ZERO_SHOT
-from coft.engine.session import Means, Session, Task
+from coft.engine.session import DriverContext, Session, Task
 from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
 from coft.labelling.protocol import Method
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 
-from .checkpoints import OF_CHECKPOINT, State, check_resumed, epoch_to_load, keep_identity, loads
+from .checkpoints import CHECKPOINT_REMEDY, State, check_resumed, epoch_to_load, keep_identity, loads
 from .data import (
     data_manager,
     labels_known,
@@ -39,9 +39,9 @@ from .data import (
     templates_in,
     unlabeled_of,
 )
-from .evaluation import Batches, Measured, Predicted, WorldEvaluator, count_zero_shot, part_of
+from .evaluation import Batches, TestAccuracy, TestPredictions, WorldEvaluator, count_zero_shot, part_of
 from .forks import check_fork, take_phase1
-from .recording import Recorder
+from .recording import StepProfiler
 from .reporting import calibration, report_predictions, write_results, write_test_predictions
 from .sections import SECTIONS
 from .toolbox import dassl_in_use
@@ -81,9 +81,9 @@ class MethodTrainer(TrainerX):
     def __init__(self, cfg: Any) -> None:
         self.started, self.clock = time.monotonic(), Stopwatch("setting up")
         self.world = processes.world()
-        self.pace, self.predicted = processes.Pace(self.world), Predicted(self.world)
-        self.measured = Measured(self.predicted)
-        self.recorder: Recorder | None = None
+        self.pace, self.predicted = processes.Pace(self.world), TestPredictions(self.world)
+        self.measured = TestAccuracy(self.predicted)
+        self.recorder: StepProfiler | None = None
         super().__init__(cfg)
         if not self.world.alone:
             self.evaluator = WorldEvaluator(self.evaluator, self.num_classes, self.world)
@@ -149,7 +149,7 @@ class MethodTrainer(TrainerX):
 
     def build_model(self) -> None:
         """Build the session, and register its models."""
-        self.session = Session(self.cfg, self.spec, self._task(), Path(self.cfg.OUTPUT_DIR), self._means())
+        self.session = Session(self.cfg, self.spec, self._task(), Path(self.cfg.OUTPUT_DIR), self._context())
         # An attribute of the trainer, since Dassl's checkpoints include every scaler that they find among these.
         self.scaler = self.session.runtime.scaler
         self.clip_model, self.max_epoch = self.session.clip_model, self.method.epochs
@@ -173,7 +173,7 @@ class MethodTrainer(TrainerX):
             toolbox=dassl_in_use(),
         )
 
-    def _means(self) -> Means:
+    def _context(self) -> DriverContext:
         optim = self.cfg.OPTIM
 
         def by_epoch(model: nn.Module) -> tuple[Any, Any]:
@@ -183,20 +183,20 @@ class MethodTrainer(TrainerX):
         def light(parameters: Iterable[nn.Parameter]) -> Any:
             return build_optimizer(list(parameters), optim)
 
-        return Means(self.world, self.clock.part, light, by_epoch, self.started)
+        return DriverContext(self.world, self.clock.part, light, by_epoch, self.started)
 
     # ---------------------------------------------------------------- the loop
 
     def before_train(self) -> None:
         """Resume the run, take Phase I of another run, or begin."""
         super().before_train()
-        introduce(self.session)
+        report_start(self.session)
         if not self.start_epoch and self.cfg.TRAIN.PHASE1_FROM:
             self.start_epoch = take_phase1(self)
         there = {"the epoch to resume at": self.start_epoch}
         processes.check_same(self.world, there, "choose an --output-dir on a disk that all machines share")
         self.engine.resumed() if self.start_epoch else self.engine.begin()
-        tell_time(self.session, self.start_epoch)
+        report_expected_time(self.session, self.start_epoch)
         if self.session.log and not self.start_epoch:
             self.session.log.add(0, ZERO_SHOT)
 
@@ -225,9 +225,9 @@ class MethodTrainer(TrainerX):
         trained = [name for name in self.get_model_names(names) if self._optims[name] is not None]
         return super().get_current_lr(trained)
 
-    def record_operations(self) -> None:
+    def profile_steps(self) -> None:
         """Profile a few steps of each phase, and write the results to `profile.txt`."""
-        self.recorder = Recorder(self.output_dir, self.world)
+        self.recorder = StepProfiler(self.output_dir, self.world)
         self.session.runtime.parallel = False
 
     def forward_backward(self, batch: Any) -> dict[str, float]:
@@ -291,7 +291,7 @@ class MethodTrainer(TrainerX):
             return
         if self.cfg.RESUME:
             raise UserError(f"--resume: {self.spec.trainer} has no epochs, so none to go on from; leave it out")
-        introduce(self.session)
+        report_start(self.session)
         self.set_model_mode("eval")
         self.engine.begin()
         if self.get_model_names():
@@ -318,7 +318,7 @@ class MethodTrainer(TrainerX):
             if reports_predictions(self.dm.dataset):
                 return report_predictions(self)
             self.predicted.forget()
-            images, self.test_loader = self.test_loader, self.measured.instead_of(self.test_loader, self.engine)
+            images, self.test_loader = self.test_loader, self.measured.cached_or(self.test_loader, self.engine)
             try:
                 accuracy = float(super().test(split))
             finally:
@@ -354,7 +354,7 @@ class MethodTrainer(TrainerX):
     def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:
         """Load a checkpoint; see `epoch_to_load`."""
         super().load_model(directory, epoch=epoch_to_load(directory, epoch, self.get_model_names()))
-        check_models(self.method.models, f"checkpoint in {directory}", OF_CHECKPOINT)
+        check_models(self.method.models, f"checkpoint in {directory}", CHECKPOINT_REMEDY)
         self.engine.loaded()
 
     @loads("--resume or --output-dir")

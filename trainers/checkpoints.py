@@ -19,7 +19,7 @@ from coft.engine.session import Session
 
 IDENTITY = "trained_on.json"
 MOST_IDENTITY = 1 << 24  # bytes
-OF_CHECKPOINT = "give another checkpoint, or train again with a lower OPTIM.LR"
+CHECKPOINT_REMEDY = "give another checkpoint, or train again with a lower OPTIM.LR"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -130,7 +130,7 @@ def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -
         )
     if epoch:
         check_kept_identity(trainer, Path(directory))
-        check_models(trainer.method.models, f"checkpoint in {directory}", OF_CHECKPOINT)
+        check_models(trainer.method.models, f"checkpoint in {directory}", CHECKPOINT_REMEDY)
     elif trainer.cfg.RESUME:
         raise UserError(f"--resume {trainer.cfg.RESUME}: has no checkpoint to resume from; give a run's output folder")
 

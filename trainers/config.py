@@ -139,9 +139,9 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     check_names(cfg)
     clean_cfg(cfg, cfg.TRAINER.NAME)
     follow_backbone(cfg)
-    settle_transforms(cfg)
-    settle_seed(cfg)
-    settle_precision(cfg, args.model_dir if args.eval_only else "")
+    resolve_transforms(cfg)
+    resolve_seed(cfg)
+    resolve_precision(cfg, args.model_dir if args.eval_only else "")
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     merger.check()
     cfg.freeze()
@@ -171,13 +171,13 @@ def check_names(cfg: Any) -> None:
             raise UserError(f"{flag}: unknown name {name!r}; {did_you_mean(name, registry.registered_names())}")
 
 
-def settle_transforms(cfg: Any) -> None:
+def resolve_transforms(cfg: Any) -> None:
     """Remove the random flip from Dassl's transforms if INPUT.AUGMENT says that the images are symbols."""
     if cfg.INPUT.AUGMENT == "symbols":
         cfg.INPUT.TRANSFORMS = [name for name in cfg.INPUT.TRANSFORMS if name != "random_flip"]
 
 
-def settle_seed(cfg: Any) -> None:
+def resolve_seed(cfg: Any) -> None:
     """Fill in a missing seed: that of the output folder, else that of the folder to resume from, else a random one."""
     if cfg.SEED < 0:
         folders = [Path(folder) for folder in (cfg.OUTPUT_DIR, cfg.RESUME) if folder]
@@ -185,7 +185,7 @@ def settle_seed(cfg: Any) -> None:
         cfg.SEED = seeds[0] if seeds else secrets.randbelow(2**31)
 
 
-def settle_precision(cfg: Any, model_dir: str) -> None:
+def resolve_precision(cfg: Any, model_dir: str) -> None:
     """Replace the precision "auto" by that of the run to evaluate or continue, else by the fastest on this machine.
 
     Args:

@@ -22,7 +22,7 @@ from datasets.templates import templates_of
 from .labeled_images import LabeledImages
 
 log = logging.getLogger(__name__)
-GROUPED = {"RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"}  # may fail to form a batch
+GROUP_SAMPLERS = {"RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"}  # may fail to form a batch
 
 
 def data_manager(trainer: Any) -> DataManager:
@@ -37,7 +37,7 @@ def data_manager(trainer: Any) -> DataManager:
         with processes.main_process_first(trainer.world):  # the main process may have to unpack or draw the images
             dm = DataManager(trainer.cfg, dataset_wrapper=LabeledImages)
     except (AssertionError, ValueError) as error:
-        if sampler not in GROUPED:
+        if sampler not in GROUP_SAMPLERS:
             raise
         raise UserError(f"DATALOADER.TRAIN_X.SAMPLER {sampler}: {error}; leave it at RandomSampler") from error
     if trainer.spec.learns_from_labels and reports_predictions(dm.dataset):

@@ -31,7 +31,7 @@ def part_of(loader: Any, world: World) -> Any:
     )
 
 
-class Predicted:
+class TestPredictions:
     """Predicted classes of the test images and their probabilities, collected batch by batch.
 
     Args:
@@ -60,14 +60,14 @@ class Predicted:
         return self.world.gather(torch.cat(self._confidence))
 
 
-class Measured:
+class TestAccuracy:
     """Test accuracy of each model. The ensemble's predictions are kept for Dassl's test until the weights change.
 
     Args:
         predicted: Receives the classes that the ensemble of all models predicts.
     """
 
-    def __init__(self, predicted: Predicted) -> None:
+    def __init__(self, predicted: TestPredictions) -> None:
         self.predicted = predicted
         self.predictor: Predictor | None = None
         self.batches: list[dict[str, Tensor]] = []
@@ -95,7 +95,7 @@ class Measured:
         counts = self.predicted.world.sum(torch.tensor(list(right.values()))).tolist()
         return dict(zip(right, counts, strict=True))
 
-    def instead_of(self, loader: Any, engine: Engine) -> Any:
+    def cached_or(self, loader: Any, engine: Engine) -> Any:
         """Return the kept batches, with log-probabilities for images; the loader if the weights have changed.
 
         The kept batches are returned only once.
@@ -105,7 +105,7 @@ class Measured:
 
 
 def count_zero_shot(engine: Engine, batches: Batches) -> dict[str, int]:
-    """Count the right predictions of zero-shot CLIP over all ranks; see `Measured.count_right`."""
+    """Count the right predictions of zero-shot CLIP over all ranks; see `TestAccuracy.count_right`."""
     clip, right = engine.clip, 0
     predictor = zero_shot(clip.visual.eval(), clip.zero_shot_text().to(engine.device), clip.scale)
     for images, labels in batches:
@@ -128,7 +128,7 @@ class WorldEvaluator:
 
     def reset(self) -> None:
         """Clear all predictions and labels."""
-        self.predicted, self.labels = Predicted(self.world), [torch.empty(0, dtype=torch.long)]
+        self.predicted, self.labels = TestPredictions(self.world), [torch.empty(0, dtype=torch.long)]
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
         """Add the model output (n, C) and the labels (n,) of a batch."""

@@ -12,7 +12,7 @@ from coft.core.world import World
 Step = Callable[[Any], Any]
 
 
-class Recorder:
+class StepProfiler:
     """Profiler of a few steps of each phase.
 
     Args:

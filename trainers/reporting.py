@@ -19,7 +19,7 @@ from coft.core.outside import read_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
 from coft.engine.diagnostics import calibration_error
-from coft.engine.narration import Outcome, conclude
+from coft.engine.narration import Outcome, report_outcome
 from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
 from coft.report.write import warn_of_report, write_report
 
@@ -143,7 +143,7 @@ def tally(trainer: Any) -> str:
     return count_by_class(trainer.classnames, labels.label)
 
 
-def tell_outcome(trainer: Any) -> None:
+def report_results(trainer: Any) -> None:
     """Report the outcome of a run to the user."""
     session, results, dataset = trainer.session, trainer.results, trainer.dm.dataset
     run = shlex.quote(str(trainer.output_dir))
@@ -155,7 +155,7 @@ def tell_outcome(trainer: Any) -> None:
     named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}
     accuracies = {name: value for name, value in named.items() if value is not None}
     confidence = results.get("confidence_predicted")
-    conclude(
+    report_outcome(
         Path(trainer.output_dir),
         time.monotonic() - trainer.started,
         Outcome(

@@ -14,7 +14,7 @@ from coft.core.errors import UserError
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 STRIDE = 32  # total stride of the supported CNNs
-SMALLEST = 2 * STRIDE  # smallest side of a CNN's input, in pixels
+MIN_INPUT_SIDE = 2 * STRIDE  # smallest side of a CNN's input, in pixels
 LIGHT = 20_000_000  # upper bound of the weights of a light image encoder; an RN50 has 38 million
 
 
@@ -44,14 +44,16 @@ class Architecture:
 
     def reads(self, size: tuple[int, ...]) -> bool:
         """Return whether images of this size, (height, width) in pixels, are supported."""
-        is_other_square = self.any_size and len(set(size)) == 1 and size[0] >= SMALLEST and size[0] % STRIDE == 0
+        is_other_square = self.any_size and len(set(size)) == 1 and size[0] >= MIN_INPUT_SIDE and size[0] % STRIDE == 0
         return is_other_square or size == (self.resolution,) * 2
 
     @property
     def sizes(self) -> str:
         """Supported input sizes as text, for messages."""
         square = f"{(self.resolution,) * 2}"
-        return f"{square} or another square, a multiple of {STRIDE} from {SMALLEST} on" if self.any_size else square
+        return (
+            f"{square} or another square, a multiple of {STRIDE} from {MIN_INPUT_SIDE} on" if self.any_size else square
+        )
 
 
 def common_architecture(name: str, members: Sequence[Architecture]) -> Architecture:

@@ -20,7 +20,11 @@ from coft.core.outside import digest_of, is_archive, opened
 from coft.core.tensors import Array, Tensors, floats, load_saved
 
 WIDTH, LENGTH, PATCHES = (1, 16_384), 77, (2, 128 * 128 + 1)
-BESIDE = ("input_resolution", "context_length", "vocab_size")  # scalars in OpenAI's archives; tensor shapes imply them
+METADATA_KEYS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # scalars of OpenAI's archives, which tensor shapes imply
 FORM = Record(
     {
         "text_projection": floats(WIDTH, WIDTH),
@@ -124,7 +128,7 @@ def _torchscript(path: Path, trust_jit: bool) -> Tensors:
         except Exception as error:  # torch raises exceptions of any type on damaged bytes
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"a TorchScript archive that cannot be read ({reason})") from error
-    return {key: value for key, value in state.items() if key not in BESIDE}
+    return {key: value for key, value in state.items() if key not in METADATA_KEYS}
 
 
 @lru_cache(maxsize=4)

@@ -37,7 +37,7 @@ class DepthwiseConv2d(nn.Conv2d):
         return _Depthwise.apply(input, weight, self.stride[0], int(padding[0]))
 
 
-def speed_up(conv: nn.Conv2d) -> None:
+def use_fast_kernels(conv: nn.Conv2d) -> None:
     """Turn a convolution into a `DepthwiseConv2d` in place, if it computes the same. Weights, hooks and names stay."""
     conv2d_same = getattr(sys.modules.get("timm.layers"), "Conv2dSame", None)  # None if timm is not imported
     if type(conv) not in (nn.Conv2d, conv2d_same):

@@ -27,14 +27,14 @@ Descriptions = dict[str, list[str]]
 
 FOLDER = HOME / "datasets" / "descriptions"
 MAX_TOKENS = 77  # context length of CLIP's text encoder, start and end tokens included
-MOST_SENTENCES = 1_000  # maximum number of sentences per class
-MOST_IN_ALL = 100_000  # maximum number of sentences per file, since CLIP encodes each of them
+MAX_SENTENCES_PER_CLASS = 1_000  # maximum number of sentences per class
+MAX_SENTENCES = 100_000  # maximum number of sentences per file, since CLIP encodes each of them
 CHUNK = 512  # sentences per forward pass of the text encoder
 # Stems of the description files of data sets that have another name in Dassl's registry.
 OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain": "pacs"}
 EXPECTED = 'expected JSON {"class name": ["a sentence", ...], ...}'
-SENTENCES = List(Text(100_000, least=1, lines=True), 1, MOST_SENTENCES)
-MANY = mapping(Anything(), names=Text(1000, least=1))  # checked first, so that errors can name the class
+SENTENCES = List(Text(100_000, least=1, lines=True), 1, MAX_SENTENCES_PER_CLASS)
+CLASSES_SCHEMA = mapping(Anything(), names=Text(1000, least=1))  # checked first, so that errors can name the class
 FORM = mapping(SENTENCES, names=Text(1000, least=1))
 
 
@@ -148,18 +148,18 @@ def load_descriptions(path: Path) -> Descriptions:
         Sentences by class name, normalised by `class_key`.
 
     Raises:
-        UserError: If the file cannot be read, is empty or has more than `MOST_IN_ALL` sentences, or if an entry is
+        UserError: If the file cannot be read, is empty or has more than `MAX_SENTENCES` sentences, or if an entry is
             invalid, see `check_sentences`.
     """
     try:
         content = read_json(path)
-        MANY.check(content)
+        CLASSES_SCHEMA.check(content)
     except (OSError, ValueError) as error:
         raise UserError(f"descriptions {path}: cannot be read ({error}); {EXPECTED}") from error
     if not content:
         raise UserError(f"descriptions {path}: no class in it; {EXPECTED}")
-    if (total := sum(len(sentences) for sentences in content.values() if isinstance(sentences, list))) > MOST_IN_ALL:
-        raise UserError(f"descriptions {path}: {total} sentences; at most {MOST_IN_ALL} are read: take fewer")
+    if (total := sum(len(sentences) for sentences in content.values() if isinstance(sentences, list))) > MAX_SENTENCES:
+        raise UserError(f"descriptions {path}: {total} sentences; at most {MAX_SENTENCES} are read: take fewer")
     for classname, sentences in content.items():
         check_sentences(sentences, f"descriptions {path}, class {classname!r}")
     return {class_key(name): [" ".join(text.split()) for text in sentences] for name, sentences in content.items()}

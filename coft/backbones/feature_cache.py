@@ -17,8 +17,8 @@ from coft.core.outside import MISSING
 from coft.core.tensors import Array, load_saved
 
 log = logging.getLogger(__name__)
-BYTES = 4  # per fp32 number
-MAPPED = 256 << 20  # larger files, in bytes, are memory-mapped, so that the system can reclaim their pages
+BYTES_PER_NUMBER = 4  # per fp32 number
+MMAP_THRESHOLD = 256 << 20  # larger files, in bytes, are memory-mapped, so that the system can reclaim their pages
 
 
 def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str, shape: tuple[int, int]) -> Tensor:
@@ -49,7 +49,7 @@ def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str, shape:
     except (OSError, RuntimeError) as error:
         _warn_once(folder, error)
         return result
-    large = result.numel() * result.itemsize > MAPPED
+    large = result.numel() * result.itemsize > MMAP_THRESHOLD
     mapped = _read(path, shape) if large else None
     return result if mapped is None else mapped
 
@@ -57,7 +57,7 @@ def cached(compute: Callable[[], Tensor], folder: Path | None, *key: str, shape:
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     """Read a stored tensor; None if there is none, or if it is damaged or has another shape or dtype."""
     try:
-        features: Tensor = load_saved(path, mapped=math.prod(shape) * BYTES > MAPPED)
+        features: Tensor = load_saved(path, mapped=math.prod(shape) * BYTES_PER_NUMBER > MMAP_THRESHOLD)
         form_of(shape).check(features, "the tensor")
         if not first_not_finite({"features": features}):
             return features
@@ -71,8 +71,8 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
 
 
 def form_of(shape: tuple[int, int]) -> Array:
-    """Return the schema of a stored tensor: fp32, or also fp16 for tensors of more than `MAPPED` bytes."""
-    halves = (torch.float16,) if math.prod(shape) * BYTES > MAPPED else ()
+    """Return the schema of a stored tensor: fp32, or also fp16 for tensors of more than `MMAP_THRESHOLD` bytes."""
+    halves = (torch.float16,) if math.prod(shape) * BYTES_PER_NUMBER > MMAP_THRESHOLD else ()
     return Array(tuple((side, side) for side in shape), (torch.float32, *halves))
 
 

@@ -19,7 +19,7 @@ from coft.backbones.joint import members_of
 from coft.backbones.stages import stays_frozen
 
 CHUNK = 8  # images per pass of the frozen stages; the bank pads to a multiple, since exact bits depend on it
-MOST_BYTES = 1 << 29  # upper bound of the cached outputs, in bytes
+MAX_BYTES = 1 << 29  # upper bound of the cached outputs, in bytes
 COLOURS = 3  # channels of an image; outputs of the frozen stages have another number, which tells them apart
 
 Map = Callable[[Callable[[str], Any], Sequence[str], str], dict[str, Any]]
@@ -40,7 +40,7 @@ class _State(threading.local):
 _state = _State()
 
 
-class _Reached(Exception):
+class _FrozenStagesDone(Exception):
     """Exception that ends a forward pass and carries the output of the last frozen stage."""
 
     def __init__(self, output: Tensor) -> None:
@@ -48,7 +48,7 @@ class _Reached(Exception):
         self.output = output
 
 
-class _Skippable(nn.Module):
+class _SkippableStage(nn.Module):
     """Frozen part of an encoder. It returns its input if this is already the output of the frozen stages."""
 
     is_last = False
@@ -58,11 +58,11 @@ class _Skippable(nn.Module):
             return x
         output: Tensor = super().forward(x)
         if self.is_last and _state.ends:
-            raise _Reached(output)
+            raise _FrozenStagesDone(output)
         return output
 
 
-class _Staged(nn.Module):
+class _StagedEncoder(nn.Module):
     """Encoder that takes images or the outputs of its frozen stages, and tells them apart by the number of channels."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def frozen_parts(module: nn.Module, frozen: frozenset[str], prefix: str = "") ->
             yield from frozen_parts(child, frozen, f"{prefix}{name}.")
 
 
-def _become(module: nn.Module, kind: type[nn.Module]) -> None:
+def _mix_in(module: nn.Module, kind: type[nn.Module]) -> None:
     module.__class__ = type(f"{kind.__name__}{type(module).__name__}", (kind, type(module)), {})
 
 
@@ -101,13 +101,13 @@ def make_skippable(visual: nn.Module, size: int) -> bool:
         If not, the encoder is unchanged. Both ways are compared on a probe.
     """
     parts = list(frozen_parts(visual, stays_frozen(visual))) if len(members_of(visual)) == 1 else []
-    if not parts or isinstance(visual, _Staged):
-        return isinstance(visual, _Staged)
+    if not parts or isinstance(visual, _StagedEncoder):
+        return isinstance(visual, _StagedEncoder)
     before = [(module, type(module)) for module in (*parts, visual)]
     for part in parts:
-        _become(part, _Skippable)
+        _mix_in(part, _SkippableStage)
     parts[-1].is_last = True  # type: ignore[assignment]
-    _become(visual, _Staged)
+    _mix_in(visual, _StagedEncoder)
     weight = next(visual.parameters())
     probe = torch.linspace(-1, 1, 2 * COLOURS * size**2, device=weight.device).reshape(2, COLOURS, size, size)
     try:
@@ -127,7 +127,7 @@ def frozen_output(visual: nn.Module, images: Tensor) -> Tensor:
     _state.ends = True
     try:
         visual(images)
-    except _Reached as reached:
+    except _FrozenStagesDone as reached:
         return reached.output
     finally:
         _state.ends = False
@@ -136,14 +136,14 @@ def frozen_output(visual: nn.Module, images: Tensor) -> Tensor:
 
 def share_stages(encoders: Sequence[nn.Module]) -> bool:
     """Return whether two or more encoders are skippable and have the same weights in their frozen stages."""
-    if len(encoders) < 2 or not all(isinstance(encoder, _Staged) for encoder in encoders):
+    if len(encoders) < 2 or not all(isinstance(encoder, _StagedEncoder) for encoder in encoders):
         return False
     states = [[value for part in _skippable(encoder) for value in part.state_dict().values()] for encoder in encoders]
     return all(len(state) == len(states[0]) and all(map(torch.equal, state, states[0])) for state in states[1:])
 
 
 def _skippable(encoder: nn.Module) -> list[nn.Module]:
-    return [module for module in encoder.modules() if isinstance(module, _Skippable)]
+    return [module for module in encoder.modules() if isinstance(module, _SkippableStage)]
 
 
 def through_stages(visual: nn.Module, images: Tensor, run: Map | None = None) -> Tensor:
@@ -176,8 +176,8 @@ class FrozenBank:
         most_bytes: Capacity in bytes.
     """
 
-    def __init__(self, visual: nn.Module, run: Map, most_bytes: int = MOST_BYTES) -> None:
-        self.visual, self.run, self.most_bytes = visual, run, most_bytes
+    def __init__(self, visual: nn.Module, run: Map, max_bytes: int = MAX_BYTES) -> None:
+        self.visual, self.run, self.max_bytes = visual, run, max_bytes
         self.kept: OrderedDict[bytes, Tensor] = OrderedDict()
         self.bytes = 0
         self._lock = threading.Lock()
@@ -221,7 +221,7 @@ class FrozenBank:
             return
         self.kept[key] = output
         self.bytes += output.nbytes
-        while self.bytes > self.most_bytes and self.kept:
+        while self.bytes > self.max_bytes and self.kept:
             self.bytes -= self.kept.popitem(last=False)[1].nbytes
 
 

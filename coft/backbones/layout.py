@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.backbones.architecture import is_convolutional
-from coft.backbones.depthwise import speed_up
+from coft.backbones.depthwise import use_fast_kernels
 from coft.backbones.joint import members_of
 
 
-def lay_out(visual: Any) -> None:
+def optimize_layout(visual: Any) -> None:
     """Convert an image encoder to its faster layout, in place.
 
     CNNs get channels-last memory format and faster depthwise convolutions. Vision transformers embed their patches by a
@@ -28,12 +28,12 @@ def lay_out(visual: Any) -> None:
             member.to(memory_format=torch.channels_last)
         for module in [module for module in member.modules() if isinstance(module, nn.Conv2d)]:
             if convolutional:
-                speed_up(module)
-            elif type(module) is nn.Conv2d and _cuts_patches(module):
+                use_fast_kernels(module)
+            elif type(module) is nn.Conv2d and _is_patch_embedding(module):
                 module.__class__ = PatchProduct  # weights, hooks and names stay
 
 
-def _cuts_patches(conv: nn.Conv2d) -> bool:
+def _is_patch_embedding(conv: nn.Conv2d) -> bool:
     steps = (conv.stride, conv.padding, conv.dilation, conv.groups)
     return steps == (conv.kernel_size, (0, 0), (1, 1), 1)
 

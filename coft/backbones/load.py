@@ -20,7 +20,7 @@ from coft.backbones.architecture import STRIDE, Architecture, common_architectur
 from coft.backbones.clip_file import file_sha256, read_state, side_of, version_of
 from coft.backbones.joint import JointClip
 from coft.backbones.members import member_names
-from coft.backbones.open_clip_names import ALIASES, is_open_clips
+from coft.backbones.open_clip_names import ALIASES, is_open_clip_name
 from coft.core.errors import UserError, did_you_mean
 from coft.core.finite import check_finite
 from coft.core.network import reachable
@@ -53,7 +53,7 @@ def architecture(name: str, trust_jit: bool = False) -> Architecture:
     """
     if len(names := member_names(name)) > 1:
         return common_architecture(name, [architecture(each, trust_jit) for each in names])
-    if is_open_clips(name):
+    if is_open_clip_name(name):
         from coft.backbones.open_clip_models import open_clip_architecture
 
         return open_clip_architecture(name)
@@ -81,7 +81,7 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
     """
     if len(names := member_names(name)) > 1:
         return JointClip([load_clip(each, trust_jit) for each in names]).eval()
-    if is_open_clips(name):
+    if is_open_clip_name(name):
         from coft.backbones.open_clip_models import load_open_clip
 
         other: nn.Module = load_open_clip(name)

@@ -25,9 +25,15 @@ from coft.core.errors import UserError
 from coft.core.tensors import FLOATS, WHOLE, Array, load_safetensors, load_saved
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-SILENT = ("p", "prob", "drop_prob", "drop_rate", "drop_path_rate")  # attributes that hold dropout rates
-PACKED = (torch.float8_e4m3fn, torch.float8_e5m2)
-WEIGHT = Array(dtypes=(*FLOATS, *PACKED, *WHOLE, torch.bool))
+DROPOUT_RATE_ATTRIBUTES = (
+    "p",
+    "prob",
+    "drop_prob",
+    "drop_rate",
+    "drop_path_rate",
+)
+FLOAT8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
+WEIGHT = Array(dtypes=(*FLOATS, *FLOAT8_DTYPES, *WHOLE, torch.bool))
 State = dict[str, Tensor]
 
 
@@ -136,7 +142,7 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
 def _disable_dropout(model: nn.Module) -> None:
     """Disable dropout, drop-path and patch dropout, so that features are the same in training and evaluation."""
     for module in model.modules():
-        for name in SILENT:
+        for name in DROPOUT_RATE_ATTRIBUTES:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
 

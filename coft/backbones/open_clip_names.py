@@ -94,7 +94,7 @@ PREPROCESSING = Record(
     others=OPTION,
 )
 FORM = Record({"model_cfg": MODEL}, {"preprocess_cfg": maybe(PREPROCESSING)}, others=Anything())
-MOST_BYTES = 1 << 24  # largest config file, in bytes
+MAX_BYTES = 1 << 24  # largest config file, in bytes
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Source:
     folder: Path | None = None
 
 
-def is_open_clips(name: str) -> bool:
+def is_open_clip_name(name: str) -> bool:
     """Return whether a backbone name refers to an open_clip model."""
     return name.startswith(PREFIX) or name in ALIASES
 
@@ -140,7 +140,7 @@ def source_of(name: str) -> Source:
     """Resolve a backbone name to its config and weights. Nothing is downloaded.
 
     Args:
-        name: Backbone name for which `is_open_clips` is true.
+        name: Backbone name for which `is_open_clip_name` is true.
 
     Raises:
         UserError: If the model, tag, folder or file does not exist, or its config cannot be read.
@@ -167,7 +167,7 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"backbone {name}: there is no {path}; open_clip writes one with model_cfg and preprocess_cfg")
     try:
-        content: dict[str, Any] = read_json(path, MOST_BYTES)
+        content: dict[str, Any] = read_json(path, MAX_BYTES)
         FORM.check(content)
     except Misfit as error:
         raise UserError(f"backbone {name}: {path}: {error}; expected a config as open_clip writes it") from error

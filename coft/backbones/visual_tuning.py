@@ -124,7 +124,7 @@ VISUAL_MODULES: dict[str, Callable[[nn.Module, torch.Generator], nn.Module]] = {
     "norms-and-biases": norms_and_biases,
     "none": no_module,
 }
-OF_VITS = ("vpt-deep",)  # modules that require a vision transformer
+VIT_ONLY_MODULES = ("vpt-deep",)  # modules that require a vision transformer
 
 
 def light_module(visual: nn.Module, name: str, generator: torch.Generator) -> nn.Module:
@@ -142,7 +142,7 @@ def light_module(visual: nn.Module, name: str, generator: torch.Generator) -> nn
         name = "vpt-deep" if is_vit(visual) else "norms-and-biases"
     if name not in VISUAL_MODULES:
         raise UserError(f"VISUAL is {name!r}; {did_you_mean(name, ['auto', *VISUAL_MODULES])}")
-    if name in OF_VITS and not is_vit(visual):
-        others = ", ".join(key for key in VISUAL_MODULES if key not in OF_VITS)
+    if name in VIT_ONLY_MODULES and not is_vit(visual):
+        others = ", ".join(key for key in VISUAL_MODULES if key not in VIT_ONLY_MODULES)
         raise UserError(f"VISUAL {name} needs a ViT backbone; with a ResNet set one of {others}")
     return VISUAL_MODULES[name](visual, generator)

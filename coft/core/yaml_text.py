@@ -8,7 +8,7 @@ import yaml
 
 from .settings import shown
 
-MOST_PARTS = 1_000_000  # maximum number of nodes of a file
+MAX_PARTS = 1_000_000  # maximum number of nodes of a file
 
 
 class NamedOnce(yaml.constructor.BaseConstructor):
@@ -68,13 +68,13 @@ def check_aliases(content: Any) -> None:
     """Check that nested aliases do not inflate a few lines of YAML to a content too large to process.
 
     Raises:
-        ValueError: If it has more than `MOST_PARTS` nodes, each alias counted.
+        ValueError: If it has more than `MAX_PARTS` nodes, each alias counted.
     """
     waiting, count = [content], 0
     while waiting:
         part, count = waiting.pop(), count + 1
-        if count > MOST_PARTS:
-            raise ValueError(f"more than {MOST_PARTS:,} parts, each alias counted")
+        if count > MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS:,} parts, each alias counted")
         if isinstance(part, dict):
             waiting += part.values()
         elif isinstance(part, (list, tuple)):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from coft.backbones.layout import lay_out
+from coft.backbones.layout import optimize_layout
 from coft.backbones.load import architecture, load_clip
 from coft.backbones.stages import freeze_stages
 from coft.backbones.visual_tuning import VISUAL_MODULES
@@ -38,7 +38,7 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
         )
     clip_model: Any = load_clip(name, trust).to(device)
     freeze_stages(clip_model.visual, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES))
-    lay_out(clip_model.visual)
+    optimize_layout(clip_model.visual)
     return clip_model
 
 

@@ -22,10 +22,10 @@ from coft.core.settings import shown
 
 GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates for images of any kind
 CLASSES = "classes.txt"  # file in the output folder with the classes of the run
-MOST = 30_000  # upper bound of the number of classes; all of ImageNet has 21,841
-MOST_BYTES = 1 << 28  # upper bound of the size of a file
+MAX_CLASSES = 30_000  # upper bound of the number of classes; all of ImageNet has 21,841
+MAX_BYTES = 1 << 28  # upper bound of the size of a file
 MARK = "\ufeff"  # byte order mark, which some editors put before a text, invisibly
-LONGEST = 1000  # upper bound of the characters of a name; CLIP reads 77 tokens
+MAX_NAME_LENGTH = 1000  # upper bound of the characters of a name; CLIP reads 77 tokens
 BAR = "|"  # separator between a class name and its synonyms
 Given = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -102,7 +102,7 @@ def _listed(classes: Any) -> list[Any]:
     try:
         if isinstance(classes, (bytes, set, frozenset)):
             raise TypeError("they have no order")
-        return list(itertools.islice(classes, MOST + 1))
+        return list(itertools.islice(classes, MAX_CLASSES + 1))
     except TypeError as error:  # a 0-d array claims to be iterable, and is not
         raise UserError(f"classes is {shown(classes)}; expected texts in an order, the names of the classes") from error
 
@@ -141,7 +141,7 @@ def is_file(path: Path) -> bool:
 
 def _read_file(path: Path, flag: str) -> Classes:
     try:
-        lines = read_text(path, MOST_BYTES, "utf-8-sig").split("\n")  # `splitlines` would split within sentences, too
+        lines = read_text(path, MAX_BYTES, "utf-8-sig").split("\n")  # `splitlines` would split within sentences, too
     except (OSError, ValueError) as error:
         raise UserError(f"{flag} {path}: cannot be read as UTF-8 text ({error}); save it as such") from error
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
@@ -165,8 +165,10 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
                     f"{source}: name {number}, {word!r}, has a tab or a line break, or another control character; take "
                     f"it out"
                 )
-            if len(word) > LONGEST:
-                raise UserError(f"{source}: name {number} has {len(word):,} characters, at most {LONGEST}; shorten it")
+            if len(word) > MAX_NAME_LENGTH:
+                raise UserError(
+                    f"{source}: name {number} has {len(word):,} characters, at most {MAX_NAME_LENGTH}; shorten it"
+                )
         if wrong := next(filter(has_controls, sentences), None):
             raise UserError(f"{source}: a sentence of {name!r}, {wrong[:80]!r}, has a control character; take it out")
         if name in exact or _plain(name) in others:
@@ -213,8 +215,8 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
         raise UserError(
             f"{source}: a classifier needs at least two class names, {len(classnames)} given; add the missing names"
         )
-    if len(classnames) > MOST:
-        raise UserError(f"{source}: {len(classnames)} class names; at most {MOST} are read: take fewer")
+    if len(classnames) > MAX_CLASSES:
+        raise UserError(f"{source}: {len(classnames)} class names; at most {MAX_CLASSES} are read: take fewer")
     seen: dict[tuple[int, ...], int] = {}
     for label, name in enumerate(classnames):
         plain = tuple(CLIP_TOKENIZER.encode(plain_name(name)))  # normalises ligatures, quotes and entities

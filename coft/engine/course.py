@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from coft.core.progress import bars_are_seen, progress, user_log
 
-FULL_BY_LIGHT = 3.0  # assumed time of a step in a phase that has not begun, relative to the last measured phase
+PHASE2_STEP_RATIO = 3.0  # assumed time of a step in a phase that has not begun, relative to the last measured phase
 LINES = 10  # number of progress lines of a run without a terminal
 ROMAN = {1: "I", 2: "II"}
 
@@ -32,7 +32,7 @@ class Epoch:
 
 
 @dataclass
-class Course:
+class RunProgress:
     """Progress of a run, with an estimate of the remaining seconds.
 
     An epoch is estimated by the mean time of the finished epochs of its phase. Without one, the steps of the current
@@ -115,11 +115,11 @@ class Course:
         return seconds
 
     def _epoch_takes(self, epoch: Epoch, seconds: dict[int, float]) -> float:
-        of_step = seconds[epoch.phase] if epoch.phase in seconds else FULL_BY_LIGHT * seconds[max(seconds)]
+        of_step = seconds[epoch.phase] if epoch.phase in seconds else PHASE2_STEP_RATIO * seconds[max(seconds)]
         return of_step * epoch.steps
 
 
-def course_of(method: Any) -> Course:
+def progress_of(method: Any) -> RunProgress:
     """Return a progress tracker for a method."""
 
     def plan() -> list[Epoch]:
@@ -127,11 +127,11 @@ def course_of(method: Any) -> Course:
         given = method.labelled
         return [Epoch(phase, method.steps(phase) if given is None else len(given)) for phase in phases]
 
-    return Course(plan)
+    return RunProgress(plan)
 
 
 @contextmanager
-def shown(course: Course, title: str) -> Iterator[None]:
+def shown(course: RunProgress, title: str) -> Iterator[None]:
     """Show the progress of a run within this context, and hide the bars of its parts.
 
     Args:
@@ -148,7 +148,7 @@ def shown(course: Course, title: str) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(course: Course, title: str) -> Iterator[None]:
+def _bar(course: RunProgress, title: str) -> Iterator[None]:
     form = "{desc} {bar} {percentage:3.0f} %"
     with tqdm(total=1.0, desc=title, bar_format=form, leave=False, dynamic_ncols=True) as bar:
 
@@ -163,7 +163,7 @@ def _bar(course: Course, title: str) -> Iterator[None]:
 class _Lines:
     """Callback that logs a line for each of `LINES` parts of the run."""
 
-    def __init__(self, course: Course, title: str) -> None:
+    def __init__(self, course: RunProgress, title: str) -> None:
         self.course, self.title, self.part = course, title, 0
 
     def __call__(self) -> None:

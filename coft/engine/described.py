@@ -23,7 +23,7 @@ from coft.backbones.prompts import Synonyms, template_features
 
 
 @dataclass(frozen=True)
-class Sentences:
+class ClassTexts:
     """Descriptions of the classes, and their text features.
 
     Attributes:
@@ -84,7 +84,7 @@ class Sentences:
         return [torch.cat(parts) for parts in zip(named, described, strict=True)]
 
 
-def described_text(cfg: Any, sentences: Sentences, templates: Sequence[str]) -> Tensor | None:
+def described_text(cfg: Any, sentences: ClassTexts, templates: Sequence[str]) -> Tensor | None:
     """Return the text features of templates and of the descriptions that DATASET.DESCRIPTIONS selects.
 
     Returns:

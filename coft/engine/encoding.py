@@ -13,7 +13,7 @@ from coft.core.parallel import Parallel
 from coft.core.world import World
 
 BLOCK = 32  # batches that a rank encodes between two collective operations
-IN_FULL = 1 << 30  # bytes up to which features keep their dtype; larger tables are stored in fp16
+MAX_FULL_PRECISION_BYTES = 1 << 30  # bytes up to which features keep their dtype; larger tables are stored in fp16
 
 Encode = Callable[[Tensor], Tensor]
 Rows = dict[str, Tensor]  # features by model
@@ -126,4 +126,4 @@ class Features:
 
     def _type(self, name: str, rows: Tensor) -> torch.dtype:
         size = self.counts[name] * rows.shape[1] * rows.dtype.itemsize
-        return rows.dtype if size <= IN_FULL else torch.float16
+        return rows.dtype if size <= MAX_FULL_PRECISION_BYTES else torch.float16

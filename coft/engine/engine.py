@@ -22,12 +22,12 @@ from coft.labelling.predictor import Predictor
 from coft.labelling.protocol import Batch, Encoders, Method
 
 from .encoding import encode_images
-from .fitting import fitting
+from .memory_fallback import with_smaller_batches
 from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, build, check_restored, light_optimizer
 from .pool import PoolEncoder
 from .runtime import Runtime
 
-MOST_NUMBERS = 4  # upper bound of the loss values that a step reports per model
+MAX_LOSS_VALUES = 4  # upper bound of the loss values that a step reports per model
 Losses = dict[str, float]
 
 
@@ -210,7 +210,7 @@ class Engine:
 
     def clip_features(self, num_views: int = 1) -> Table:
         """Return the frozen CLIP's features of all images, averaged over views. Shape (N, embed_dim)."""
-        return self.pool.of_clip(num_views)
+        return self.pool.clip_features(num_views)
 
     def encode(self, encoders: Callable[[], Encoders], num_views: int = 1) -> dict[str, Table]:
         """Encode all images with each model, averaging features over views. Shape (N, embed_dim) each.
@@ -267,8 +267,8 @@ class Engine:
         """Make a step of one model: forward and backward passes by micro-batch, then the optimizer step."""
         method, optimizer, scaler = self.method, self.optimizers[name], self.runtime.scaler
         work = partial(self._gradients, name, drawn[name])
-        means, kept = fitting(work, len(drawn[name].position), self.runtime)
-        means = self._of_all(name, means)
+        means, kept = with_smaller_batches(work, len(drawn[name].position), self.runtime)
+        means = self._all_reduce(name, means)
         if scaler is None:
             optimizer.step()
         else:
@@ -311,12 +311,12 @@ class Engine:
                 staged = self.through_stages(views.to(self.device), alone=True)
             yield Batch(staged, whole.at(position), whole, position, frequency, self._number)
 
-    def _of_all(self, name: str, means: Losses) -> Losses:
+    def _all_reduce(self, name: str, means: Losses) -> Losses:
         """Sum gradients and loss values over all ranks. A loss that is not finite raises an error on each of them."""
         if self.world.alone:
             return means
         parameters = [p for group in self.optimizers[name].param_groups for p in group["params"] if p.requires_grad]
-        numbers = [*means.values(), *[0.0] * (MOST_NUMBERS - len(means))]
+        numbers = [*means.values(), *[0.0] * (MAX_LOSS_VALUES - len(means))]
         sums = self.world.add_gradients(parameters, numbers)
         if not math.isfinite(sum(sums)):
             losses = self.world.gather(torch.tensor([sum(numbers)])).tolist()

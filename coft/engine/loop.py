@@ -8,7 +8,7 @@ from coft.core.errors import UserError
 from coft.core.precision import step_attention
 
 from .course import shown
-from .narration import introduce, tell_time
+from .narration import report_expected_time, report_start
 from .session import Session
 
 
@@ -24,10 +24,10 @@ def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda 
         UserError: If the images or settings prevent the run from finishing.
     """
     engine, method = session.engine, session.method
-    introduce(session)
+    report_start(session)
     with shown(session.course, session.spec.trainer):
         engine.resumed() if start else engine.begin()
-        tell_time(session, start)
+        report_expected_time(session, start)
         for epoch in range(start, method.epochs):
             run_epoch(session, epoch)
             ended(epoch)

@@ -18,13 +18,13 @@ from coft.report.formatting import duration
 
 from .session import Session
 
-PASSES_OF_STEP = 2  # time of a step per image, in forward passes: frozen stages make the backward pass cheaper
+FORWARDS_PER_STEP = 2  # time of a step per image, in forward passes: frozen stages make the backward pass cheaper
 TIMED = 2  # forward passes that are timed; the fastest one counts
-PASSES_OF_REST = 6  # the same, in passes through the stages behind cached ones; it has the whole backward pass
+FORWARDS_PER_STEP_CACHED = 6  # the same with cached stages, in passes through the others; includes the backward pass
 REPORT, DOUBTFUL = "report.html", "doubtful_names.csv"
 
 
-def introduce(session: Session) -> None:
+def report_start(session: Session) -> None:
     """Report method, data, backbone, device and output folder of a run."""
     images, classes = session.task.images, session.task.classes.names
     of_what = [counted(len(images), "unlabeled image")] if images is not None else []
@@ -38,7 +38,7 @@ def introduce(session: Session) -> None:
         user_log.info("Results go to %s, and all details to log.txt there", session.folder)
 
 
-def tell_time(session: Session, start: int = 0) -> None:
+def report_expected_time(session: Session, start: int = 0) -> None:
     """Report about how long the run will take. Called once it is decided whether anything is trained.
 
     Args:
@@ -66,7 +66,7 @@ def expected(session: Session) -> float:
     epochs = session.course.epochs
     steps = sum(epoch.steps for epoch in epochs)
     labellings = 1 + sum(method.is_due(epoch) for epoch in range(method.epochs))
-    of_step = PASSES_OF_STEP if engine.bank is None else PASSES_OF_REST
+    of_step = FORWARDS_PER_STEP if engine.bank is None else FORWARDS_PER_STEP_CACHED
     size = min(images.batch_size, len(images))
     passes = models * (of_step * steps * size + labellings * views * len(images))
     batch = torch.zeros(size, 3, *session.cfg.INPUT.SIZE, device=session.device)
@@ -122,7 +122,7 @@ class Outcome:
     untrained: bool = False
 
 
-def conclude(folder: Path | None, seconds: float, outcome: Outcome) -> None:
+def report_outcome(folder: Path | None, seconds: float, outcome: Outcome) -> None:
     """Report the outcome of a run, the place of its report, and the suggested next commands.
 
     Args:

@@ -46,7 +46,7 @@ class PoolEncoder:
         self.method, self.parallel, self.stages, self.device = method, parallel, stages, runtime.device
         self._of_clip: dict[int, Table] = {}
 
-    def of_clip(self, num_views: int) -> Table:
+    def clip_features(self, num_views: int) -> Table:
         """Return the frozen CLIP's features of all images, averaged over views. Shape (N, embed_dim)."""
         if num_views not in self._of_clip:
             compute = partial(self.request, "", None, num_views)

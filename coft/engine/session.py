@@ -31,8 +31,8 @@ from coft.report.image_facts import write_frozen
 
 from .backbone import forward_type, identity_of, load_backbone, precision_of
 from .class_names import Classes, class_list
-from .course import course_of
-from .described import Sentences, described_text
+from .course import progress_of
+from .described import ClassTexts, described_text
 from .diagnostics import Diagnostics
 from .engine import Engine
 from .inputs import decoding_of, inputs_of
@@ -76,7 +76,7 @@ class Task:
 
 
 @dataclass
-class Means:
+class DriverContext:
     """Processes, clock and optimizers that the driver of a run (`coft.adapt` or a Dassl trainer) may supply.
 
     Attributes:
@@ -116,10 +116,10 @@ class Session:
     """
 
     def __init__(
-        self, cfg: Any, spec: MethodSpec, task: Task, folder: Path | None = None, means: Means | None = None
+        self, cfg: Any, spec: MethodSpec, task: Task, folder: Path | None = None, context: DriverContext | None = None
     ) -> None:
-        self.cfg, self.spec, self.task, self.folder, self.means = cfg, spec, task, folder, means or Means()
-        self.world, self.results = self.means.world, dict[str, Any]()
+        self.cfg, self.spec, self.task, self.folder, self.context = cfg, spec, task, folder, context or DriverContext()
+        self.world, self.results = self.context.world, dict[str, Any]()
         self.settings = spec.settings_of(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.runtime = self._runtime()
@@ -130,11 +130,13 @@ class Session:
         self.backbone_id = fingerprint(self.clip_model)
         if self.device.type == "cpu" and not self.runtime.compiler:
             self.runtime.keeps_stages = make_skippable(self.clip_model.visual, max(cfg.INPUT.SIZE))
-        self.engine = Engine(task.images, self._clip(), self.runtime, self.means.make_light, self.means.make_by_epoch)
+        self.engine = Engine(
+            task.images, self._clip(), self.runtime, self.context.make_light, self.context.make_by_epoch
+        )
         self.log = self._log()
         self.method: Method = spec.make(self)
         self.engine.attach(self.method)
-        self.course = course_of(self.method)
+        self.course = progress_of(self.method)
 
     # ---------------------------------------------------------------- building
 
@@ -148,7 +150,7 @@ class Session:
             scaler=torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None,
             micro_batch=cfg.TRAIN.MICRO_BATCH,
             compiler=cfg.TRAIN.COMPILE,
-            timed=self.means.timed,
+            timed=self.context.timed,
             world=self.world,
         )
 
@@ -169,7 +171,7 @@ class Session:
         images, diagnostics = self.task.images, self.task.diagnostics
         if not (self.spec.two_peers and self.folder and images is not None and diagnostics is not None):
             return None
-        args = self.folder, images.pool.paths, self.task.classes.names, diagnostics, self.means.started
+        args = self.folder, images.pool.paths, self.task.classes.names, diagnostics, self.context.started
         return RunLog(*args, self.world)
 
     @property
@@ -180,10 +182,10 @@ class Session:
         return Observer() if self.task.diagnostics is None else SeedReport(self.task.diagnostics, self.results)
 
     @cached_property
-    def sentences(self) -> Sentences:
+    def sentences(self) -> ClassTexts:
         """Descriptions of the classes."""
         task, classes = self.task, self.task.classes
-        return Sentences(
+        return ClassTexts(
             self.clip_model, classes.names, classes.synonyms, task.templates, task.dataset, task.descriptions
         )
 
@@ -238,7 +240,7 @@ class Session:
             "ensemble": self.method.ensemble_size,
             **({} if self.method.trains else UNTRAINED_ENTRY),
             "calibrated": self.calibrated,
-            "seconds": round(time.monotonic() - self.means.started, 1),
+            "seconds": round(time.monotonic() - self.context.started, 1),
             "results": self.results,
             "device": str(self.device),
             "versions": versions(self.task.toolbox),

@@ -122,12 +122,12 @@ def make_supervised(session: Session) -> Supervised:
     return Supervised(session.task.truth, session.engine, session.settings)
 
 
-def of_settings(kind: Any) -> Callable[[Session], Method]:
+def factory(kind: Any) -> Callable[[Session], Method]:
     """Return a factory for a method that takes only engine and settings."""
     return lambda s: kind(s.engine, s.settings)
 
 
-def of_observer(kind: Any) -> Callable[[Session], Method]:
+def factory_with_observer(kind: Any) -> Callable[[Session], Method]:
     """Return a factory for a method that also takes an observer of its pseudo-labels."""
     return lambda s: kind(s.engine, s.settings, s.observer)
 
@@ -148,16 +148,16 @@ SPECS = {
     for spec in (
         MethodSpec("CoFT", CoFTSettings, make_coft, two_peers=True, two_checkpoints=True),
         MethodSpec("CoFTPlus", CoFTPlusSettings, make_coft_plus, two_peers=True, two_checkpoints=True),
-        MethodSpec("DeFT", DeFTSettings, of_observer(DeFT), two_peers=True),
-        MethodSpec("SelfTraining", SelfTrainingSettings, of_observer(SelfTraining), two_checkpoints=True),
-        MethodSpec("MUST", MUSTSettings, of_observer(MUST)),
-        MethodSpec("DPA", DPASettings, of_observer(DPA)),
+        MethodSpec("DeFT", DeFTSettings, factory_with_observer(DeFT), two_peers=True),
+        MethodSpec("SelfTraining", SelfTrainingSettings, factory_with_observer(SelfTraining), two_checkpoints=True),
+        MethodSpec("MUST", MUSTSettings, factory_with_observer(MUST)),
+        MethodSpec("DPA", DPASettings, factory_with_observer(DPA)),
         MethodSpec("LaFTer", LaFTerSettings, make_lafter),
         MethodSpec("UPL", UPLSettings, prompt_tuning(UPL)),
         MethodSpec("GRIP", GRIPSettings, prompt_tuning(GRIP)),
         MethodSpec("CPL", CPLSettings, prompt_tuning(CPL)),
-        MethodSpec("NormAdaptation", NormAdaptationSettings, of_settings(NormAdaptation)),
-        MethodSpec("TrainingFree", TrainingFreeSettings, of_settings(TrainingFree), two_checkpoints=True),
+        MethodSpec("NormAdaptation", NormAdaptationSettings, factory(NormAdaptation)),
+        MethodSpec("TrainingFree", TrainingFreeSettings, factory(TrainingFree), two_checkpoints=True),
         MethodSpec("CoOp", CoOpSettings, make_coop, label_free=False, learns_from_labels=True),
         MethodSpec(
             "Supervised",

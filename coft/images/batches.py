@@ -52,7 +52,7 @@ class Drawn:
     views: Tensor | None
 
 
-class KeptViews:
+class ViewCache:
     """In-memory cache of views. New views are added as long as there is room, and never dropped.
 
     Args:
@@ -96,7 +96,7 @@ class Views(Dataset):
         kind: str,
         view: View,
         *key: int | str,
-        kept: KeptViews | None = None,
+        kept: ViewCache | None = None,
         of_few: Sequence[int | str] = (),
         few: int = 0,
     ) -> None:
@@ -137,7 +137,7 @@ class UnlabeledImages:
     num_workers: int = 0
     pin_memory: bool = False
     world: World = ALONE
-    kept: KeptViews = field(default_factory=KeptViews, repr=False)
+    kept: ViewCache = field(default_factory=ViewCache, repr=False)
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -196,7 +196,7 @@ class UnlabeledImages:
         """
         draws = Draws(streams, steps, key, self.world)
         # Without `few`, views are kept for one epoch if several models may draw the same image. Workers share no cache.
-        kept = self.kept if few else KeptViews() if len(streams) > 1 and not self.num_workers else None
+        kept = self.kept if few else ViewCache() if len(streams) > 1 and not self.num_workers else None
         views = Views(self.pool, view, VIEWS[view](self.inputs), *key, kept=kept, of_few=of_few, few=few)
         return Parts(self._loader(views, draws), draws)
 

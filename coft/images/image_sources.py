@@ -27,7 +27,7 @@ from coft.images.index import Entry, index_folder, list_images, read_entry
 from coft.images.reading import SUFFIXES, check_sides, check_size, read_bytes, rgb
 
 log = logging.getLogger(__name__)
-NO_SEQUENCES = (dict, bytes, bytearray, Image.Image)
+NON_SEQUENCE_TYPES = (dict, bytes, bytearray, Image.Image)
 COLOURS = {3, 4}  # number of channels, without and with transparency
 EXPECTED = (
     "expected a folder, paths of files, images of Pillow, an array of shape (N, H, W, 3) with dtype uint8, or a Dataset"
@@ -49,7 +49,7 @@ class ImageSet:
     names: list[str]
     digests: list[str]
     read: Callable[[str], bytes] = read_bytes
-    of_files: bool = True
+    are_files: bool = True
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ def collect_images(images: Any) -> ImageSet:
     else:
         image_set = _from_memory(items)
     if not image_set.names:
-        hint = f"files named {', '.join(sorted(SUFFIXES))}are supported" if image_set.of_files else EXPECTED
+        hint = f"files named {', '.join(sorted(SUFFIXES))}are supported" if image_set.are_files else EXPECTED
         raise UserError(f"images: no image that can be read ({len(image_set.skipped)} found); {hint}")
     if image_set.skipped:
         name, problem = image_set.skipped[0]
@@ -110,7 +110,7 @@ def sequence_of(images: Any) -> Any:
         if path.is_dir():
             return sorted(str(path.resolve() / entry.path) for entry in list_images(path.resolve()))
         return [str(path)]
-    if not (hasattr(images, "__getitem__") and hasattr(images, "__len__")) or isinstance(images, NO_SEQUENCES):
+    if not (hasattr(images, "__getitem__") and hasattr(images, "__len__")) or isinstance(images, NON_SEQUENCE_TYPES):
         raise UserError(f"images is of type {type(images).__name__}; {EXPECTED}")
     if isinstance(images, torch.Tensor):
         images = dense(images, "images")
@@ -150,7 +150,7 @@ def _from_memory(images: Any) -> ImageSet:
 
     names = [str(number) for number in range(count_of(images))]
     digests = [hashlib.sha256(read(name)).hexdigest() for name in bar(names, "read images")]
-    return ImageSet(names, digests, read, of_files=False)
+    return ImageSet(names, digests, read, are_files=False)
 
 
 def count_of(images: Any) -> int:
@@ -162,7 +162,7 @@ def count_of(images: Any) -> int:
     try:
         return len(images)
     except Exception as error:  # a user's Dataset may raise anything
-        raise UserError(f"images has no length ({_said(error)}); {EXPECTED}") from error
+        raise UserError(f"images has no length ({_describe_error(error)}); {EXPECTED}") from error
 
 
 def item_of(images: Any, number: int) -> Image.Image:
@@ -194,11 +194,12 @@ def _item(images: Any, number: int) -> Any:
         raise
     except Exception as error:  # a user's Dataset may raise anything
         raise UserError(
-            f"image {number} cannot be retrieved from {type(images).__name__} ({_said(error)}); check the data set"
+            f"image {number} cannot be retrieved from {type(images).__name__} ({_describe_error(error)}); "
+            f"check the data set"
         ) from error
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]
 
 
@@ -240,7 +241,7 @@ def image_of(item: Any, name: str) -> Image.Image:
     except (MemoryError, UserError):
         raise
     except Exception as error:  # from closed images, images without content, or a decoder on damaged bytes
-        raise UserError(f"image {name} cannot be read ({_said(error)}); replace or remove it") from error
+        raise UserError(f"image {name} cannot be read ({_describe_error(error)}); replace or remove it") from error
 
 
 def _from_array(item: np.ndarray, name: str) -> Image.Image:

@@ -27,7 +27,7 @@ from coft.images.reading import FORMATS, SUFFIXES, check_sides, check_size, deco
 log = logging.getLogger(__name__)
 CACHE = cache_folder() / "folders"
 VERSION = 2
-OTHERS = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
+UNREAD_SUFFIXES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
 SMALL = 4096  # files up to this many bytes are decoded to check them; larger files are checked faster
 NO_MEMORY = "not enough memory to decode it"
 JPEG_TAIL = 4096  # a JPEG must have its end marker in its last bytes, not at the very end: some writers append data
@@ -118,7 +118,7 @@ def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterat
                     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
                     if suffix in SUFFIXES:
                         yield _entry_of(entry, prefix)
-                    elif suffix in OTHERS and other_kinds is not None:
+                    elif suffix in UNREAD_SUFFIXES and other_kinds is not None:
                         other_kinds[suffix] += 1
         except OSError as error:
             if not prefix:
@@ -169,7 +169,7 @@ def find_problem(data: bytes, path: str | Path) -> str:
     if not data:
         return "the file is empty"
     try:
-        if len(data) > SMALL and _looks_whole(data):
+        if len(data) > SMALL and _looks_complete(data):
             return ""
         decode_image(data, path)
     except UserError as error:
@@ -179,7 +179,7 @@ def find_problem(data: bytes, path: str | Path) -> str:
     return ""
 
 
-def _looks_whole(data: bytes) -> bool:
+def _looks_complete(data: bytes) -> bool:
     """Return whether a JPEG or PNG passes a check without decoding; False if only decoding can tell."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:

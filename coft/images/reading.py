@@ -16,9 +16,9 @@ from coft.core.errors import UserError
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}  # suffixes of image files
 # Only these formats are decoded, whatever the file is named: Pillow would run Ghostscript on PostScript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-LONGEST = 100  # maximum aspect ratio; resizing the shorter side of a longer strip would take gigabytes
-MOST_PIXELS = 1 << 26  # maximum pixels of a decoded image: 64 million, a quarter of a GB in Pillow's memory
-MOST_BYTES = 1 << 29  # maximum size of a file, in bytes
+MAX_ASPECT_RATIO = 100  # maximum aspect ratio; resizing the shorter side of a longer strip would take gigabytes
+MAX_PIXELS = 1 << 26  # maximum pixels of a decoded image: 64 million, a quarter of a GB in Pillow's memory
+MAX_BYTES = 1 << 29  # maximum size of a file, in bytes
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `check_size` names the file instead
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata, without a file name
 WHITE = (255, 255, 255, 255)
@@ -46,10 +46,10 @@ class Decoding:
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-IN_FULL = Decoding()
+FULL_SIZE = Decoding()
 
 
-def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) -> Image.Image:
+def decode_image(data: bytes, path: str | Path, decoding: Decoding = FULL_SIZE) -> Image.Image:
     """Decode an image to upright RGB. Grey and palette images are converted, transparency is blended with white.
 
     Args:
@@ -76,25 +76,25 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = IN_FULL) ->
 
 
 def check_sides(width: int, height: int) -> None:
-    """Check that the sides of an image differ by at most a factor of `LONGEST`.
+    """Check that the sides of an image differ by at most a factor of `MAX_ASPECT_RATIO`.
 
     Raises:
         ValueError: If they differ by more. The message contains both sides.
     """
-    if max(width, height) > LONGEST * min(width, height):
-        raise ValueError(f"{width} x {height} pixels: a side is more than {LONGEST} times the other")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ValueError(f"{width} x {height} pixels: a side is more than {MAX_ASPECT_RATIO} times the other")
 
 
 def check_size(width: int, height: int) -> None:
-    """Check that an image has at least one pixel and at most `MOST_PIXELS`, which bounds the memory it takes.
+    """Check that an image has at least one pixel and at most `MAX_PIXELS`, which bounds the memory it takes.
 
     Raises:
         ValueError: If it has fewer or more. The message contains both sides.
     """
     if not width * height:
         raise ValueError(f"{width} x {height} pixels: it is empty")
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels: at most {MOST_PIXELS >> 20} million are read")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels: at most {MAX_PIXELS >> 20} million are read")
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -132,6 +132,6 @@ def read_bytes(path: str | Path) -> bytes:
         UserError: If the file is missing, too large, not a plain file, or may not be read.
     """
     try:
-        return outside.read_bytes(path, MOST_BYTES)
+        return outside.read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise UserError(f"image {path} cannot be read ({error.strerror or error}); replace or remove it") from error

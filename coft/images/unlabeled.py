@@ -17,7 +17,7 @@ from PIL import Image
 from coft.core.errors import UserError
 from coft.core.threads import map_threaded
 from coft.core.world import ALONE, World
-from coft.images.reading import IN_FULL, Decoding, decode_image, read_bytes
+from coft.images.reading import FULL_SIZE, Decoding, decode_image, read_bytes
 from coft.images.views import View
 
 DIGEST = 32  # bytes of a SHA-256 hash
@@ -49,7 +49,7 @@ class UnlabeledPool:
         paths: Sequence[str],
         cache_bytes: int = 512 << 20,
         hashes: Mapping[str, str] | None = None,
-        decoding: Decoding = IN_FULL,
+        decoding: Decoding = FULL_SIZE,
         read: Callable[[str], bytes] = read_bytes,
         world: World = ALONE,
     ) -> None:
@@ -57,7 +57,7 @@ class UnlabeledPool:
             raise UserError("no unlabeled images: the data set's training part is empty; check its files or split")
         self._cache: dict[str, np.ndarray] = {}
         self._prepared: dict[int, Image.Image] = {}
-        self._room = cache_bytes
+        self._free_bytes = cache_bytes
         self.decoding, self._read = decoding, read
         unhashed = [path for path in paths if decoding.shorter or path not in (hashes or {})]
         own_paths = unhashed[world.part(len(unhashed))]
@@ -107,8 +107,8 @@ class UnlabeledPool:
             return self._prepared[index]
         image = view.fixed(self.image(index))
         size = 4 * image.width * image.height  # Pillow stores RGB in four bytes
-        if size <= self._room:
-            self._room -= size
+        if size <= self._free_bytes:
+            self._free_bytes -= size
             self._prepared[index] = image
         return image
 
@@ -116,7 +116,7 @@ class UnlabeledPool:
         """Hash a file. It is also decoded, so that damaged files are found early, and cached while there is room."""
         data = self._read(path)
         pixels = np.asarray(decode_image(data, path, self.decoding))
-        if pixels.nbytes <= self._room:
-            self._room -= pixels.nbytes
+        if pixels.nbytes <= self._free_bytes:
+            self._free_bytes -= pixels.nbytes
             self._cache[path] = pixels
         return hashlib.sha256(data).hexdigest()

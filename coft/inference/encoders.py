@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coft.backbones.architecture import is_vit
 from coft.backbones.joint import JointVisual, members_of
-from coft.backbones.visual_tuning import OF_VITS, VISUAL_MODULES
+from coft.backbones.visual_tuning import VISUAL_MODULES, VIT_ONLY_MODULES
 
 PLAIN = "none"  # no light module: the backbone's own encoder
 WHOLE = -1  # origin of an encoder that was made from the whole backbone
@@ -67,7 +67,7 @@ def module_of(encoder: nn.Module, visual: nn.Module) -> str:
         return PLAIN
     shapes = _shapes(encoder)
     for name in (PLAIN, *(name for name in VISUAL_MODULES if name != PLAIN)):
-        if name in OF_VITS and not is_vit(visual):
+        if name in VIT_ONLY_MODULES and not is_vit(visual):
             continue
         if _shapes(with_module(visual, name)) == shapes:
             return name

@@ -18,7 +18,7 @@ from coft.core.outside import read_json
 FORMAT = "coft-model/1"
 FOLDER = "model"  # name of the model folder in the output folder of a run
 DESCRIPTION = "model.json"  # name of the description in the model folder
-MOST_BYTES = 1 << 28  # upper bound of the size of the description
+MAX_BYTES = 1 << 28  # upper bound of the size of the description
 ABOUT = Record(  # facts about the run, shown in reports and model cards; predictions do not depend on them
     optional={
         **{"trainer": Text(), "dataset": Text(10_000), "unlabeled_images": whole(0), "labels_used": whole(0)},
@@ -91,7 +91,7 @@ def description_of(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        content = read_json(path, MOST_BYTES)
+        content = read_json(path, MAX_BYTES)
         Record({"format": Anything()}, others=Anything()).check(content)
     except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error

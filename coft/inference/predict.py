@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TABLES = (".csv", ".jsonl", ".txt")  # suffixes of output files that may be replaced
-LONGEST_NUMBER = 18  # upper bound of the digits of a number
+MAX_DIGITS = 18  # upper bound of the digits of a number
 EVEN = 0.5  # below this calibrated confidence a predicted class is wrong more often than right
 
 
@@ -88,7 +88,7 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
 
 def positive_integer(text: str) -> int:
     """Parse a whole number of at least 1."""
-    if not (text.isdecimal() and len(text) < LONGEST_NUMBER and int(text) > 0):
+    if not (text.isdecimal() and len(text) < MAX_DIGITS and int(text) > 0):
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text[:40]!r}")
     return int(text)
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from coft.backbones.frozen_bank import make_skippable
 from coft.backbones.joint import members_of
-from coft.backbones.layout import lay_out
+from coft.backbones.layout import optimize_layout
 from coft.backbones.load import architecture, backbone_names, fingerprint, load_clip
 from coft.backbones.members import SEPARATOR, member_names
-from coft.backbones.open_clip_names import is_open_clips, local_path
+from coft.backbones.open_clip_names import is_open_clip_name, local_path
 from coft.backbones.stages import freeze_stages
 from coft.backbones.tower import width_of
 from coft.core.errors import UserError
@@ -113,10 +113,10 @@ def portable_name(name: str) -> str:
     """Return a backbone's name in a form that is independent of the working directory: a path becomes absolute."""
     if len(names := member_names(name)) > 1:
         return SEPARATOR.join(map(portable_name, names))
-    path = local_path(name) if is_open_clips(name) else expanded(name)
+    path = local_path(name) if is_open_clip_name(name) else expanded(name)
     if name in backbone_names() or path is None or not path.exists():
         return name
-    prefix = name[: name.index(":") + 1] if is_open_clips(name) else ""
+    prefix = name[: name.index(":") + 1] if is_open_clip_name(name) else ""
     return f"{prefix}{path.resolve()}"
 
 
@@ -231,7 +231,7 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
             f"expected {reference.fingerprint}); give the one it was trained with by --backbone"
         )
     freeze_stages(clip_model.visual, reference.frozen_stages, f"{DESCRIPTION}: backbone.frozen_stages")
-    lay_out(clip_model.visual)  # as in training, for bit-identical results
+    optimize_layout(clip_model.visual)  # as in training, for bit-identical results
     return clip_model
 
 

@@ -18,7 +18,7 @@ from coft.core.sanitize import one_line
 from .sorting import FORMAT, move, rebased, state_of
 
 log = logging.getLogger(__name__)
-MOST_BYTES = 1 << 32  # upper bound of the size of a journal: ten million files
+MAX_BYTES = 1 << 32  # upper bound of the size of a journal: ten million files
 STAMP = 2_000_000_000  # tolerance of a modification time in nanoseconds: some file systems store no finer one
 NAME = PathText()
 HEAD = Record({"format": Text(choices=(FORMAT,)), "link": Flag()})
@@ -143,7 +143,7 @@ def _unlink(start: Path, target: Path) -> bool:
 def _read(journal: Path) -> tuple[bool, list[dict[str, Any]]]:
     """Return whether a journal is of links, and its entries. A truncated last line is ignored: it was not executed."""
     try:
-        text = read_bytes(journal, MOST_BYTES)
+        text = read_bytes(journal, MAX_BYTES)
         head, *entries = [parse_json(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")] or [{}]
         HEAD.check(head, "its first line")
         for number, entry in enumerate(entries, start=2):

@@ -11,7 +11,7 @@ from coft.core.errors import UserError
 from coft.core.files import writing
 from coft.core.forms import List, Misfit, Text
 from coft.core.outside import read_bytes
-from coft.engine.class_names import BAR, MOST_BYTES, Classes, given_classes, write_classes
+from coft.engine.class_names import BAR, MAX_BYTES, Classes, given_classes, write_classes
 
 MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # upper bounds: classes, names per class, characters per name
 FORM = List(List(Text(LONGEST), 1, MOST_NAMES), 2, MOST_CLASSES)  # for each class its name, then its synonyms
@@ -98,6 +98,6 @@ class ClassesFile:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(read_bytes(path, MOST_BYTES)).hexdigest()
+        return hashlib.sha256(read_bytes(path, MAX_BYTES)).hexdigest()
     except OSError:
         return ""

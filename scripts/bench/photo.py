@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from coft.backbones.layout import lay_out
+from coft.backbones.layout import optimize_layout
 from coft.backbones.load import architecture, load_clip
 from coft.backbones.stages import freeze_stages
 from coft.backbones.visual_tuning import light_module
@@ -198,7 +198,7 @@ def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", laid
     freeze_stages(visual, network.frozen_stages)
     chosen = precision or faster_precision("cpu")
     if laid_out:
-        lay_out(visual)
+        optimize_layout(visual)
     side = pixels or network.resolution
     return Encoder(visual, torch.randn(batch, 3, side, side), chosen)
 

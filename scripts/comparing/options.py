@@ -20,8 +20,8 @@ from .plan import Grid, Run
 from .tables import made_by
 
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
-LONGEST_NAME = 100
-MOST_PARTS = 10_000  # largest number of parts of a benchmark
+MAX_NAME_LENGTH = 100
+MAX_PARTS = 10_000  # largest number of parts of a benchmark
 SEEDS = (1, 2, 3)  # default seeds
 OWN_IMAGES = "folder"  # the data set of a user's own images
 
@@ -167,16 +167,16 @@ def _numbers(text: str) -> list[int]:
 def _part(text: str) -> tuple[int, int]:
     """Parse I/N, the number of a part and the number of parts, as an argparse type."""
     numbers = [int(word) for word in text.split("/") if word.isdecimal()]
-    if len(numbers) != 2 or text.count("/") != 1 or not 1 <= numbers[0] <= numbers[1] <= MOST_PARTS:
+    if len(numbers) != 2 or text.count("/") != 1 or not 1 <= numbers[0] <= numbers[1] <= MAX_PARTS:
         raise argparse.ArgumentTypeError(
-            f"expected I/N, such as 1/4 for the first of four parts, at most {MOST_PARTS:,}, not {text!r}"
+            f"expected I/N, such as 1/4 for the first of four parts, at most {MAX_PARTS:,}, not {text!r}"
         )
     return numbers[0], numbers[1]
 
 
 def _plain_name(text: str) -> str:
     """Check the name of a folder below the output folder, as an argparse type; a path is refused."""
-    if Path(text).name != text or text in ("", "..") or len(text) > LONGEST_NAME:
+    if Path(text).name != text or text in ("", "..") or len(text) > MAX_NAME_LENGTH:
         raise argparse.ArgumentTypeError(f"expected a name without folders, not {text!r}")
     return text
 

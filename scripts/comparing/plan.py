@@ -19,7 +19,7 @@ import train
 import trainers
 from coft.backbones.load import fingerprint, load_clip
 from coft.backbones.members import member_names
-from coft.backbones.open_clip_names import is_open_clips, local_path
+from coft.backbones.open_clip_names import is_open_clip_name, local_path
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import FREE_KEYS, flatten, saved_config
 from coft.core.forms import LARGEST, Anything, Number, PathText, Record, Text, mapping, whole
@@ -157,7 +157,7 @@ def weights_of(backbone: str) -> str | None:
 
 
 def _is_published(name: str) -> bool:
-    return name in clip.available_models() or (is_open_clips(name) and local_path(name) is None)
+    return name in clip.available_models() or (is_open_clip_name(name) and local_path(name) is None)
 
 
 def digest(config: Config) -> str:

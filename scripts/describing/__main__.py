@@ -17,7 +17,7 @@ from pathlib import Path
 import openai
 from tqdm import tqdm
 
-from coft.backbones.descriptions import MOST_SENTENCES, Descriptions, class_key, load_descriptions
+from coft.backbones.descriptions import MAX_SENTENCES_PER_CLASS, Descriptions, class_key, load_descriptions
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded
 from coft.core.files import replacing
@@ -33,7 +33,7 @@ from .classes import NamedClass, named_classes
 
 ARGUMENTS = Record(
     {
-        **{"sentences": whole(1, MOST_SENTENCES), "workers": whole(1, 64), "retries": whole(0, 100)},
+        **{"sentences": whole(1, MAX_SENTENCES_PER_CLASS), "workers": whole(1, 64), "retries": whole(0, 100)},
         **{"attempts": whole(1, 1000), "timeout": Number(0.001, 3600)},
     }
 )

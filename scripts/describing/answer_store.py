@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coft.backbones.descriptions import MOST_SENTENCES
+from coft.backbones.descriptions import MAX_SENTENCES_PER_CLASS
 from coft.core.experiment import write_json
 from coft.core.forms import List, Record, Text
 from coft.core.outside import read_json
 
 from .answers import SENTENCE, sift
 
-MOST_BYTES = 1 << 24  # largest size of a file
-FORM = Record({"class": Text(10_000), "sentences": List(SENTENCE, most=MOST_SENTENCES)})
+MAX_BYTES = 1 << 24  # largest size of a file
+FORM = Record({"class": Text(10_000), "sentences": List(SENTENCE, most=MAX_SENTENCES_PER_CLASS)})
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class AnswerStore:
     def get(self, question: Any, name: str, count: int) -> list[str] | None:
         """Return the stored sentences for a question; None if fewer than `count` are usable or the file is damaged."""
         try:
-            answer = read_json(self._path(question), MOST_BYTES)
+            answer = read_json(self._path(question), MAX_BYTES)
             FORM.check(answer)
             usable, faults = sift(answer["sentences"], name, ())
         except (OSError, ValueError):

@@ -21,7 +21,7 @@ from .classes import NamedClass
 Messages = list[ChatCompletionMessageParam]
 NO_ENDPOINT = "answers in no form of OpenAI's chat completions; mind the /v1 at the end"
 LONGEST = 100_000  # characters of an answer that are read at most
-MOST_BYTES = 1 << 24  # largest size of a response
+MAX_BYTES = 1 << 24  # largest size of a response
 FORM = Record(others=Anything())
 CHOICE = Record({"message": Record({"content": Anything()}, others=Anything())}, others=Anything())
 ANSWER = Record({"choices": List(CHOICE, 1, 100)}, others=Anything())
@@ -187,8 +187,8 @@ def _parts(parts: Iterable[bytes], seconds: float) -> Iterator[bytes]:
     until, count = time.monotonic() + seconds, 0
     for part in parts:
         count += len(part)
-        if count > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+        if count > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
         if time.monotonic() > until:
             raise TimeoutError("too slow; try a longer --timeout")
         yield part

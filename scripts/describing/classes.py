@@ -11,7 +11,7 @@ from coft.core.errors import UserError
 from coft.engine.class_names import is_file, read_classes
 from scripts.paths import called_from
 
-LONGEST_NAME = MAX_TOKENS // 2  # largest number of tokens of a name; the rest is left for the sentence
+MAX_NAME_LENGTH = MAX_TOKENS // 2  # largest number of tokens of a name; the rest is left for the sentence
 _WORDNET_ID = re.compile(r"^n\d{8}\s+")  # start of a line in lists of ImageNet's classes
 
 
@@ -47,7 +47,7 @@ def named_classes(text: str) -> list[NamedClass]:
     listed = read_classes(text if "," in text and not is_file(path) else str(path))
     for line in listed.names:
         name = _WORDNET_ID.sub("", line)
-        if num_tokens(plain_name(name)) > LONGEST_NAME:
+        if num_tokens(plain_name(name)) > MAX_NAME_LENGTH:
             raise UserError(f"--classes: {name[:60]!r}... is no class name; write one on each line")
         classes.setdefault(class_key(name), NamedClass(name, " ".join(listed.descriptions.get(line, [])).rstrip(".")))
     return list(classes.values())

@@ -167,7 +167,7 @@ def test_a_split_that_is_not_coops_is_named(tmp_path: Path) -> None:
 def test_weights_of_a_wrong_checksum_are_named(no_weights: Path) -> None:
     assert re.search(r"not here: curl .*ViT-B-16.pt https://", lack_of_weights("ViT-B/16"))
     no_weights.write_bytes(b"something else")
-    assert "is none of OpenAI's files" in lack_of_weights("ViT-B/16")
+    assert "does not match OpenAI's file" in lack_of_weights("ViT-B/16")
     assert lack_of_weights("embedded") == ""
 
 
@@ -190,7 +190,7 @@ def test_a_dry_run_says_what_is_missing_and_what_it_takes_and_does_nothing(
 def test_nothing_starts_where_nothing_can_be_run(no_weights: Path, tmp_path: Path, root: Path) -> None:
     no_weights.write_bytes(b"something else")
     words = ["--benchmark", "paper", "--sets", "dtd", "--seeds", "1", "--output", str(tmp_path / "out")]
-    with pytest.raises(UserError, match=r"nothing can be run: .*none of OpenAI's files"):
+    with pytest.raises(UserError, match=r"nothing can be run: .*does not match OpenAI's file"):
         compare([*words, "--data", str(root)])
     assert not (tmp_path / "out").exists()
 

@@ -21,7 +21,7 @@ from dassl.optim.optimizer import OPTIMIZERS
 from datasets.base import UNLABELED
 from train import make_parser
 from trainers import extend_cfg
-from trainers.config import Merger, make_cfg, settle_seed
+from trainers.config import Merger, make_cfg, resolve_seed
 from trainers.sections import SECTIONS, declared
 
 DIGITS = Path(__file__).parents[2] / "configs" / "datasets" / "digits.yaml"
@@ -149,11 +149,11 @@ def test_without_a_seed_a_run_that_goes_on_has_its_own(tmp_path: Path) -> None:
         cfg = CfgNode(
             {"SEED": -1, "OUTPUT_DIR": str(tmp_path / out), "RESUME": str(tmp_path / resume) if resume else ""}
         )
-        settle_seed(cfg)
+        resolve_seed(cfg)
         assert seed == cfg.SEED
     drawn = set()
     for _ in range(3):
         cfg = CfgNode({"SEED": -1, "OUTPUT_DIR": str(tmp_path / "new"), "RESUME": ""})
-        settle_seed(cfg)
+        resolve_seed(cfg)
         drawn.add(cfg.SEED)
     assert len(drawn) == 3

@@ -29,7 +29,7 @@ def test_auto_is_settled_in_the_config_and_a_continued_run_keeps_it(
     resumed = configure("CoFT", TRAINER__COFT__PREC="auto", out="third", RESUME=str(tmp_path / "out"))
     assert resumed.TRAINER.COFT.PREC == "bf16"
     evaluated = CfgNode({"TRAINER": {"COFT": {"PREC": "auto"}}, "RESUME": "", "OUTPUT_DIR": "", "USE_CUDA": False})
-    settings.settle_precision(evaluated, str(tmp_path / "out"))
+    settings.resolve_precision(evaluated, str(tmp_path / "out"))
     assert evaluated.TRAINER.COFT.PREC == "bf16"
 
 

@@ -111,7 +111,7 @@ def test_micro_batches_and_a_compiler_reach_every_encoder(
 def test_a_run_says_where_its_time_went(run: Run) -> None:
     epochs = {"PHASE1__EPOCHS": 3, "PHASE1__MIN_STEPS": 6, "PHASE2__EPOCHS": 1}  # two steps an epoch of Phase I
     built = run("CoFT", train=False, DATALOADER__TRAIN_X__BATCH_SIZE=6, **of("COFT", epochs))
-    built.record_operations()
+    built.profile_steps()
     assert not built.session.runtime.parallel  # operations that are recorded are of one thread
     built.train()
     assert {STEPS, WAITING, "labelling", "evaluation", "saving"} <= built.clock.split().keys()

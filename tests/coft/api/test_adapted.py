@@ -67,7 +67,7 @@ def test_a_report_is_written_anew(adapted: coft.Adapted, output: Path) -> None:
     [
         ({"to": "onx"}, "to is 'onx'; did you mean 'onnx'"),
         ({"to": "head", "peers": "c"}, "peers is 'c'; "),
-        ({"to": "head", "int8": True}, "--int8 goes with --to onnx"),
+        ({"to": "head", "int8": True}, "--int8 requires --to onnx"),
         ({"to": "head", "peers": "a", "single": True}, "leave one of them out"),
         ({"to": "head", "single": True, "images": []}, "--single: .*--images"),
     ],
@@ -107,7 +107,7 @@ def test_what_is_no_folder_is_one_line(folder: Any, adapted: coft.Adapted) -> No
 @pytest.mark.parametrize("device", ["x", None, 5, "cuda:99", "meta"])
 def test_a_device_that_is_none_is_one_line(device: Any, adapted: coft.Adapted, tmp_path: Path) -> None:
     adapted.save(tmp_path)
-    with pytest.raises(coft.UserError, match=r"device .* cannot be had"):
+    with pytest.raises(coft.UserError, match=r"device .* is not available"):
         coft.Adapted.load(tmp_path, device)
 
 

@@ -89,7 +89,7 @@ def test_images_in_memory_are_the_same_in_any_form(adapt: Any, pictures: list[Im
     assert first.names == [str(number) for number in range(24)] and len(set(first.digests)) == 24
     for images in (array, list(array), torch.from_numpy(array).permute(0, 3, 1, 2), Labelled(pictures)):
         collected = collect_images(images)
-        assert collected.digests == first.digests and not collected.of_files
+        assert collected.digests == first.digests and not collected.are_files
         assert collected.read("5") == first.read("5")
     result = adapt(Labelled([*pictures, pictures[0]]))
     assert list(result.labels_["number"]) == list(range(25)) and len(collect_images(pictures * 2).distinct()) == 24
@@ -226,7 +226,7 @@ def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monke
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(coft.UserError, match=r"out: cannot be written to \(No space left on device\); see to the disk"):
+    with pytest.raises(coft.UserError, match=r"out: cannot be written to \(No space left on device\); check the disk"):
         adapt(folder, output=tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.tmp*")) and not (tmp_path / "out" / state.FILE).exists()
 

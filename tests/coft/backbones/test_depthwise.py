@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import nn
 
-from coft.backbones.depthwise import DepthwiseConv2d, input_gradient, speed_up, weight_gradient
+from coft.backbones.depthwise import DepthwiseConv2d, input_gradient, use_fast_kernels, weight_gradient
 
 SHAPES = [  # kernel, stride, padding
     *[(3, 1, 1), (5, 1, 2), (7, 1, 3), (3, 2, 1), (5, 2, 2), (5, 2, 0), (4, 3, 1), (2, 2, 0)],
@@ -33,7 +33,7 @@ def test_gradients_are_those_of_the_convolution(kernel: int, stride: int, paddin
 def test_in_bf16_it_is_what_the_convolution_is_but_for_rounding(kind: type[nn.Conv2d], stride: int) -> None:
     plain = kind(6, 6, 5, stride, 2 if kind is nn.Conv2d else 0, groups=6, bias=False)
     fast = copy.deepcopy(plain)
-    speed_up(fast)
+    use_fast_kernels(fast)
     assert type(fast) is DepthwiseConv2d and fast.state_dict().keys() == plain.state_dict().keys()
     images = torch.randn(2, 6, 12, 9)
     results = []
@@ -63,5 +63,5 @@ def test_in_bf16_it_is_what_the_convolution_is_but_for_rounding(kind: type[nn.Co
     ],
 )
 def test_what_it_does_not_compute_stays(conv: nn.Conv2d) -> None:
-    speed_up(conv)
+    use_fast_kernels(conv)
     assert type(conv) is nn.Conv2d

@@ -128,7 +128,7 @@ def test_the_oldest_outputs_go_when_there_is_no_more_room(visual: Any, monkeypat
     assert make_skippable(visual, SIZE)
     with torch.no_grad():
         size = frozen_output(visual, images(1)).nbytes
-    counts, bank = counted(visual, monkeypatch), FrozenBank(visual, one_by_one, most_bytes=3 * size)
+    counts, bank = counted(visual, monkeypatch), FrozenBank(visual, one_by_one, max_bytes=3 * size)
     batch = images(5)
     expected = bank.outputs(batch)
     assert bank.bytes == 3 * size and len(bank.kept) == 3

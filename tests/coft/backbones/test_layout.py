@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coft.backbones.joint import JointClip
-from coft.backbones.layout import PatchProduct, lay_out
+from coft.backbones.layout import PatchProduct, optimize_layout
 from coft.backbones.open_clip_models import load_open_clip
 from tests.conftest import make_clip
 from tests.open_clip_models import CONFIGS, write_model
@@ -37,7 +37,7 @@ def test_a_transformer_gives_the_same_features_and_gradients(kind: str, tmp_path
     visual: Any = load_open_clip(f"open_clip:{write_model(tmp_path / kind, CONFIGS[kind])}").visual.double()
     images = torch.randn(2, 3, *visual.image_size, dtype=torch.float64)
     faster = copy.deepcopy(visual)
-    lay_out(faster)
+    optimize_layout(faster)
     assert any(isinstance(module, PatchProduct) for module in faster.modules())
     assert faster.state_dict().keys() == visual.state_dict().keys()
     for each in (visual, faster):
@@ -47,5 +47,5 @@ def test_a_transformer_gives_the_same_features_and_gradients(kind: str, tmp_path
 
 def test_both_of_a_pair_get_theirs() -> None:
     pair = JointClip([make_clip(vit=True, seed=seed) for seed in (0, 1)])
-    lay_out(pair.visual)
+    optimize_layout(pair.visual)
     assert sum(isinstance(module, PatchProduct) for module in pair.visual.modules()) == 2

@@ -74,7 +74,7 @@ def archive(path: Path) -> Path:
 
 def test_an_archive_is_read_only_if_it_is_openais_or_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "archive.pt")
-    with pytest.raises(UserError, match=r"archive\.pt: a TorchScript archive is a program.*MODEL\.BACKBONE\.TRUST_JIT"):
+    with pytest.raises(UserError, match=r"archive\.pt: a TorchScript archive can execute code.*MODEL\.BACKBONE\.TRUST_JIT"):
         load_clip(str(path))
     expected = make_clip(vit=True).state_dict()
     model = load_clip(str(path), trust_jit=True)
@@ -107,7 +107,7 @@ def test_a_file_put_by_hand_must_be_openais(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".cache/clip").mkdir(parents=True)
     archive(tmp_path / ".cache/clip/ViT-B-16.pt")
-    with pytest.raises(UserError, match="none of OpenAI's"):
+    with pytest.raises(UserError, match="does not match OpenAI's file"):
         load_clip("ViT-B/16")
 
 

@@ -321,7 +321,7 @@ def test_mistakes_in_a_folder_are_one_line(folder: Path, mistake: str) -> None:
     ("name", "message"),
     [
         ("ViT-B16/laion2b_s34b_b88k", r"open_clip has no model 'ViT-B16'.*; did you mean 'ViT-B-16'\?"),
-        ("ViT-B-16", r"which weights\? Write open_clip:ViT-B-16/openai; known are openai, laion400m_e31"),
+        ("ViT-B-16", r"no weights are named; write open_clip:ViT-B-16/openai; available are openai, laion400m_e31"),
         ("ViT-e-14/any", "open_clip has no weights for ViT-e-14; give a folder"),
         ("./nowhere", "nowhere is not there; give a folder"),
         ("roberta-ViT-B-32/laion2b_s12b_b32k", "its text encoder is roberta-base of Hugging Face"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coft.core.progress import lines, log_file, said
+from coft.core.progress import lines, log_file, user_log
 
 log = logging.getLogger("coft.of_a_test")
 
@@ -35,16 +35,16 @@ def program(monkeypatch: pytest.MonkeyPatch, *handlers: logging.Handler) -> Iter
 def test_lines_for_a_person_go_to_standard_error_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     with program(monkeypatch) as error:
         with lines(True):
-            said.info("for a person")
+            user_log.info("for a person")
             log.info("for the log")
-        said.info("afterwards")
+        user_log.info("afterwards")
         assert error.getvalue() == "for a person\n"
-        assert not logging.getLogger("coft").handlers and not said.handlers
+        assert not logging.getLogger("coft").handlers and not user_log.handlers
 
 
 def test_nothing_is_said_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     with program(monkeypatch) as error, lines(False):
-        said.info("for a person")
+        user_log.info("for a person")
     assert error.getvalue() == ""
 
 
@@ -53,7 +53,7 @@ def test_a_program_that_has_set_up_logging_gets_the_lines_in_its_log(monkeypatch
     handler = logging.StreamHandler(stream)
     with program(monkeypatch, handler) as error:
         with lines(True):
-            said.info("for a person")
+            user_log.info("for a person")
             log.info("for the log")  # less than a program asks for that has set no level
         assert error.getvalue() == "" and logging.getLogger().handlers == [handler]
     assert stream.getvalue() == "for a person\n"
@@ -64,7 +64,7 @@ def test_a_log_file_has_all_and_others_see_what_they_saw(monkeypatch: pytest.Mon
     path.write_text("an earlier part\n")
     with program(monkeypatch, logging.StreamHandler(stream)):
         with lines(True), log_file(path):
-            said.info("for a person")
+            user_log.info("for a person")
             log.info("for the log")
             log.warning("of note")
         log.info("afterwards")

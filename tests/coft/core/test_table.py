@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coft.core import table
-from coft.core.table import Table, Which
+from coft.core.table import Table, Selection
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZES = pytest.mark.parametrize("rows", [1, 7, 64, 1000])
@@ -59,7 +59,7 @@ def test_rows_are_made_when_they_are_asked_for_and_never_kept(monkeypatch: pytes
     monkeypatch.setattr(table, "ROWS", 4)
     sizes: list[int] = []
 
-    def rows(which: Which) -> Tensor:
+    def rows(which: Selection) -> Tensor:
         part = torch.arange(10)[which]
         sizes.append(len(part))
         return part.unsqueeze(1).double()

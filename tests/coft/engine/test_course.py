@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from coft.core.progress import bar, said
-from coft.engine.course import FULL_BY_LIGHT, Course, Epoch, shown, time_left
+from coft.core.progress import bar, user_log
+from coft.engine.course import PHASE2_STEP_RATIO, Epoch, RunProgress, shown, time_left
 
 EPOCHS = [Epoch(1, 4), Epoch(1, 4), Epoch(2, 5), Epoch(2, 5)]
 
@@ -25,7 +25,9 @@ class Clock:
         return self.time
 
 
-def play(course: Course, clock: Clock, light: float = 1.0, full: float = 4.0, labelling: float = 10.0) -> list[float]:
+def play(
+    course: RunProgress, clock: Clock, light: float = 1.0, full: float = 4.0, labelling: float = 10.0
+) -> list[float]:
     """Go through a course; returns what it said to be left less what was, at each step."""
     total = sum(e.steps * (light if e.phase == 1 else full) + (labelling if e.phase == 2 else 0.0) for e in EPOCHS)
     off, end = [], clock.time + total
@@ -43,10 +45,10 @@ def play(course: Course, clock: Clock, light: float = 1.0, full: float = 4.0, la
 
 def test_what_is_left_is_known_once_a_phase_has_had_an_epoch() -> None:
     clock = Clock()
-    course = Course(lambda: EPOCHS, clock)
+    course = RunProgress(lambda: EPOCHS, clock)
     assert course.share() == 0.0
     off = play(course, clock)
-    guess = FULL_BY_LIGHT * 10 - (10 * 4 + 2 * 10)  # of Phase II, before it begins
+    guess = PHASE2_STEP_RATIO * 10 - (10 * 4 + 2 * 10)  # of Phase II, before it begins
     assert off[:8] == pytest.approx([float("nan"), *[guess] * 7], nan_ok=True)
     assert off[9:] == pytest.approx([0.0] * 9)  # labelling is not taken for a part of each step
     assert course.share() == 1.0
@@ -54,7 +56,7 @@ def test_what_is_left_is_known_once_a_phase_has_had_an_epoch() -> None:
 
 def test_the_share_never_falls() -> None:
     clock, shares = Clock(), list[float]()
-    course = Course(lambda: EPOCHS, clock)
+    course = RunProgress(lambda: EPOCHS, clock)
     course.changed = lambda: shares.append(course.share())
     play(course, clock, full=40.0)  # much longer than was expected
     assert shares == sorted(shares) and shares[-1] == 1.0
@@ -62,7 +64,7 @@ def test_the_share_never_falls() -> None:
 
 def test_a_run_that_goes_on_does_not_begin_at_nothing() -> None:
     clock = Clock()
-    course = Course(lambda: [Epoch(1, 4)] * 4, clock)
+    course = RunProgress(lambda: [Epoch(1, 4)] * 4, clock)
     course.begin(2)
     for _ in range(3):
         clock.time += 1.0
@@ -72,8 +74,8 @@ def test_a_run_that_goes_on_does_not_begin_at_nothing() -> None:
 
 def test_without_a_terminal_there_is_a_line_for_each_tenth(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    course = Course(lambda: EPOCHS, clock)
-    with caplog.at_level(logging.INFO, said.name), shown(course, "CoFT"):
+    course = RunProgress(lambda: EPOCHS, clock)
+    with caplog.at_level(logging.INFO, user_log.name), shown(course, "CoFT"):
         play(course, clock)
     parts = [int(re.search(r"(\d+) %", line)[1]) // 10 for line in caplog.messages]  # type: ignore[index]
     assert parts == sorted(set(parts)) and parts[-1] == 10 and 4 <= len(parts) <= 10
@@ -81,12 +83,12 @@ def test_without_a_terminal_there_is_a_line_for_each_tenth(caplog: pytest.LogCap
 
 
 def test_epochs_are_counted_within_their_phase() -> None:
-    course, places = Course(lambda: EPOCHS, Clock()), []
+    course, places = RunProgress(lambda: EPOCHS, Clock()), []
     for number in range(len(EPOCHS)):
         course.begin(number)
         places.append(course.place())
     assert places == [f"Phase {phase}, epoch {number} of 2" for phase in ("I", "II") for number in (1, 2)]
-    assert Course(lambda: EPOCHS[:2]).place() == "epoch 1 of 2"
+    assert RunProgress(lambda: EPOCHS[:2]).place() == "epoch 1 of 2"
 
 
 def test_a_terminal_has_one_bar_and_none_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +98,7 @@ def test_a_terminal_has_one_bar_and_none_of_its_parts(monkeypatch: pytest.Monkey
 
     terminal, clock = Terminal(), Clock()
     monkeypatch.setattr(sys, "stderr", terminal)
-    course = Course(lambda: EPOCHS, clock)
+    course = RunProgress(lambda: EPOCHS, clock)
     with shown(course, "CoFT"):
         list(bar(range(3), "a part"))
         play(course, clock)

@@ -108,7 +108,7 @@ def test_the_precision_is_that_of_the_run_and_its_seconds_are_counted() -> None:
 def test_a_large_table_of_features_is_kept_in_fp16_and_comes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     method = on_toys(Models)
     full = method.engine.encode(method.encoders)
-    monkeypatch.setattr(encoding, "IN_FULL", COUNT * DIM * 4 - 1)
+    monkeypatch.setattr(encoding, "MAX_FULL_PRECISION_BYTES", COUNT * DIM * 4 - 1)
     index = dict.fromkeys("ab", torch.arange(COUNT))
     half, some = method.engine.encode(method.encoders), method.engine.encode_some(method.encoders, index)
     for name, table in full.items():

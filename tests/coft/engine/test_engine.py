@@ -144,7 +144,7 @@ def test_where_memory_runs_out_micro_batches_shrink_and_it_is_said_once(caplog: 
     for key, value in trained[0].items():
         assert torch.equal(trained[1][key], value), key
     (line,) = (record.message for record in caplog.records if record.levelno >= logging.WARNING)
-    assert "images at a time: 3 from here on" in line and "TRAIN.MICRO_BATCH 3" in line
+    assert "micro-batches of 6 images; continuing with 3" in line and "TRAIN.MICRO_BATCH 3" in line
 
 
 def test_what_one_image_is_too_much_for_fails() -> None:

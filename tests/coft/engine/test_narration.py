@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coft.engine.narration import Outcome, conclude
+from coft.engine.narration import Outcome, report_outcome
 from coft.labelling.calibration import MAX_CALIBRATION_GAP, estimated_range
 
 IF = "if no name is wrong or missing"
@@ -33,7 +33,7 @@ def test_an_accuracy_is_estimated_where_confidence_is_calibrated(
     outcome: Outcome, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        conclude(None, 3.0, outcome)
+        report_outcome(None, 3.0, outcome)
     assert [record.getMessage() for record in caplog.records] == ["Done in 3.0 s", line]
 
 
@@ -45,5 +45,5 @@ def test_a_range_is_of_shares() -> None:
 def test_names_that_may_be_wrong_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "doubtful_names.csv").write_text("class,reasons\ndog,may be two kinds\nNA,no image is of it\n")
     with caplog.at_level(logging.INFO):
-        conclude(tmp_path, 3.0, Outcome())
+        report_outcome(tmp_path, 3.0, Outcome())
     assert "Names to look at: dog, NA; the report shows why" in caplog.text

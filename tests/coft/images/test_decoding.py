@@ -15,7 +15,7 @@ from PIL import Image
 
 from coft.core.errors import UserError
 from coft.engine.inputs import decoding_of
-from coft.images.reading import IN_FULL, Decoding, decode_image, read_bytes
+from coft.images.reading import FULL_SIZE, Decoding, decode_image, read_bytes
 from coft.images.unlabeled import UnlabeledPool
 from trainers.labeled_images import LabeledImages
 
@@ -40,7 +40,7 @@ def test_a_jpeg_is_reduced_to_the_smallest_size_that_is_enough(width: int, heigh
 
 def test_a_reduced_jpeg_shows_what_the_full_one_shows() -> None:
     data = encode(waves(800, 640), "JPEG", quality=95)
-    full, reduced = (decode_image(data, "x", d) for d in (IN_FULL, Decoding(128)))
+    full, reduced = (decode_image(data, "x", d) for d in (FULL_SIZE, Decoding(128)))
     assert full.size == (800, 640) and reduced.size == (200, 160)
     pixels = [np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)).astype(int) for image in (full, reduced)]
     assert np.abs(pixels[0] - pixels[1]).max() <= 4
@@ -61,7 +61,7 @@ def test_the_shorter_side_is_shrunk_and_never_stretched(size: tuple[int, int], s
 def test_twice_what_clip_reads_is_enough(configure: Callable[..., Any]) -> None:
     assert decoding_of(configure("CoFT")) == Decoding(enough=64)
     assert decoding_of(configure("CoFT", INPUT__SHRINK_TO=40)) == Decoding(enough=80, shorter=40)
-    assert decoding_of(configure("CoFT", INPUT__REDUCED_JPEG=False)) == IN_FULL
+    assert decoding_of(configure("CoFT", INPUT__REDUCED_JPEG=False)) == FULL_SIZE
     with pytest.raises(UserError, match=r"INPUT\.SHRINK_TO is 31; expected at least INPUT\.SIZE, which is 32"):
         decoding_of(configure("CoFT", INPUT__SHRINK_TO=31))
 

@@ -15,7 +15,7 @@ from coft.core.errors import UserError
 from coft.core.seeding import derive
 from coft.core.world import World
 from coft.engine.inputs import inputs_of
-from coft.images.batches import Drawn, KeptViews, Source, UnlabeledImages, endless_draws
+from coft.images.batches import Drawn, Source, UnlabeledImages, ViewCache, endless_draws
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize
 
@@ -177,18 +177,18 @@ def test_an_image_that_has_changed_is_named(paths: list[str], tmp_path: Path) ->
     pool = UnlabeledPool([shutil.copy(path, tmp_path) for path in paths], cache_bytes=0)
     Path(pool.paths[2]).write_bytes(Path(pool.paths[3]).read_bytes())
     assert pool.image(3)
-    with pytest.raises(UserError, match=rf"image {re.escape(pool.paths[2])} has changed since the run began; begin"):
+    with pytest.raises(UserError, match=rf"image {re.escape(pool.paths[2])} has changed since the run started; start"):
         pool.image(2)
 
 
 def test_views_that_are_drawn_again_are_kept_while_there_is_room(paths: list[str]) -> None:
-    def views(kept: KeptViews) -> list[torch.Tensor]:
+    def views(kept: ViewCache) -> list[torch.Tensor]:
         images = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, kept=kept)
         few = [b["a"].views for epoch in (0, 1) for b in images.batches("weak", streams, 3, 1, epoch, few=2)]
         return [*few, *images.plain(None, 2, (1,)), *images.plain(None, 2, (1,)), *images.plain()]
 
     streams = {"a": [Source("a", torch.arange(4), 4)]}
-    roomy, none, little = KeptViews(), KeptViews(0), KeptViews(3 * 2 * 3 * 32 * 32)
+    roomy, none, little = ViewCache(), ViewCache(0), ViewCache(3 * 2 * 3 * 32 * 32)
     for other in (none, little):
         assert all(torch.equal(a, b) for a, b in zip(views(roomy), views(other), strict=True))
     of_kinds = {kind: len([1 for k, _ in roomy.views if k == kind]) for kind in ("weak", "2 views", "plain")}

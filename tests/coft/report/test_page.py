@@ -155,7 +155,7 @@ def test_where_nothing_was_trained_nothing_was_kept_or_changed(tmp_path: Path) -
     texts = [seen(page(read_run(folder))).text for folder in (trained, kept)]
     words = ("not kept by the filter", "changed since", "From zero-shot to the end")
     assert all(word in texts[0] and word not in texts[1] for word in words)
-    untrained = "none: labels are those of zero-shot CLIP"
+    untrained = "none: zero-shot CLIP predicts"
     assert untrained in texts[1] and untrained not in texts[0]
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def fitting(work: Callable[[], T], images: int, runtime: Runtime) -> T:
+def with_smaller_batches(work: Callable[[], T], images: int, runtime: Runtime) -> T:
     """Process a batch, halving the micro-batch until memory is enough.
 
     The size that fits is kept in `runtime.micro_batch`, and a warning is logged.
