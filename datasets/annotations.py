@@ -13,7 +13,13 @@ from coft.core.outside import opened, read_text
 
 from .base import MOST_ROWS, Row, within
 
-AMISS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # raised for files of another layout
+LAYOUT_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)  # raised for files of another layout
 
 
 def read_lines(path: Path) -> list[list[str]]:
@@ -60,7 +66,7 @@ def read_rows(path: Path, names: Sequence[str], entries: Callable[[], Iterable[t
         pairs = [(image, _number(of, number_of)) for image, of in entries()]
         form.check(pairs)
         return [within(image, number - 1, names[number - 1]) for image, number in pairs]
-    except AMISS as error:
+    except LAYOUT_ERRORS as error:
         what = f"no {error} in it" if isinstance(error, KeyError) else error
         raise UserError(
             f"{path}: expected images and their classes, of which there are {len(names)} ({what}); fetch it again"

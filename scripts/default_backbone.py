@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 BEST = "ViT-B/16"
 EMBEDDED_SETS = {"digits", "mnist", "fashion_mnist", "icons", "emoji"}  # drawings, for the embedded CLIP
 LABELS_SEEN = {"imagenet", "imagenetv2", "imageneta", "imagenetr", "imagenetsketch", "stl10"}  # with labels, by `photo`
-PATIENCE = 10.0  # timeout of the check for OpenAI's server, in seconds
+TIMEOUT = 10.0  # timeout of the check for OpenAI's server, in seconds
 
 
 def default_backbone(dataset: str) -> str:
@@ -37,7 +37,7 @@ def default_backbone(dataset: str) -> str:
     if dataset == "folder" and not torch.cuda.is_available():
         _say(f"no GPU here, so this runs photo, a small CLIP of photographs; --backbone {BEST} is slow on a CPU")
         return "photo"
-    if can_be_had(BEST):
+    if can_download(BEST):
         return BEST
     _say(
         f"OpenAI's {BEST} is not on disk and cannot be downloaded, so the small CLIP of photographs: --backbone photo; "
@@ -47,14 +47,14 @@ def default_backbone(dataset: str) -> str:
 
 
 @cache
-def can_be_had(name: str) -> bool:
+def can_download(name: str) -> bool:
     """Return whether one of OpenAI's CLIPs is on disk, or can be downloaded."""
     from coft.backbones.load import openai_file, openai_url
 
     if openai_file(name).is_file():
         return True
     try:
-        with urlopen(Request(openai_url(name), method="HEAD"), timeout=PATIENCE):
+        with urlopen(Request(openai_url(name), method="HEAD"), timeout=TIMEOUT):
             return True
     except (HTTPException, OSError):
         return False

@@ -45,11 +45,11 @@ TRIALS = 10  # number of trials of each way
 WRONG = 0.25  # share of the names that are made wrong in a trial
 MIXED = 0.25  # share of images of one other class from which on a class counts as two kinds
 AS_THEY_ARE = "names as they are"
-WAYS = ("unrelated", "neighbour's", "two kinds", AS_THEY_ARE)
+CORRUPTIONS = ("unrelated", "neighbour's", "two kinds", AS_THEY_ARE)
 
 
 @dataclass(frozen=True)
-class World:
+class Evaluation:
     """Images and class names of a trainer, and the functions that label and score them.
 
     Attributes:
@@ -69,7 +69,7 @@ class World:
     truth: np.ndarray
 
 
-def world_of(trainer: Any) -> World:
+def evaluation_of(trainer: Any) -> Evaluation:
     """Collect the images and names of a CoFT trainer."""
     method, clip = trainer.method, trainer.engine.clip
     features, tau = trainer.engine.clip_features(method.settings.label_views), method.settings.prior_tau
@@ -86,7 +86,7 @@ def world_of(trainer: Any) -> World:
         return ensemble_features(clip.clip_model, names, clip.templates, {}).float().cpu()
 
     truth = labels_of(trainer.images, unlabeled_data(trainer.cfg, trainer.dm.dataset, "CoFT")).numpy()
-    return World(clip.classnames, method.zero_shot_text().float().cpu(), encode, label, signals, truth)
+    return Evaluation(clip.classnames, method.zero_shot_text().float().cpu(), encode, label, signals, truth)
 
 
 @dataclass(frozen=True)
@@ -106,21 +106,25 @@ class Trial:
     mixed: set[int]
 
 
-def trial_of(world: World, way: str, chosen: Sequence[int], rng: np.random.Generator) -> Trial:
-    """Make the names of the chosen classes wrong in one of `WAYS`, and find the classes that the report flags."""
-    kept, text = np.arange(len(world.names)), world.text.clone()
+def corrupt(evaluation: Evaluation, way: str, chosen: Sequence[int], rng: np.random.Generator) -> Trial:
+    """Make the names of the chosen classes wrong in one of `CORRUPTIONS`, and find those that the report flags."""
+    kept, text = np.arange(len(evaluation.names)), evaluation.text.clone()
     if way == "two kinds":
         kept = np.setdiff1d(kept, chosen)
         text = text[torch.from_numpy(kept)]
     elif way != AS_THEY_ARE:
-        words = rng.choice(WORDS, len(chosen), replace=False) if way == "unrelated" else kinds_of_nearest(world, chosen)
-        text[list(chosen)] = world.encode(list(words))
-    labels = world.label(text)
+        words = (
+            rng.choice(WORDS, len(chosen), replace=False)
+            if way == "unrelated"
+            else kinds_of_nearest(evaluation, chosen)
+        )
+        text[list(chosen)] = evaluation.encode(list(words))
+    labels = evaluation.label(text)
     wrong = set() if way == AS_THEY_ARE else set(chosen)
     if way == "two kinds":
-        wrong = {int(np.bincount(labels[world.truth == label]).argmax()) for label in chosen}
-    shown = {suspect.label for suspect in suspects(world.signals(text, labels))}
-    return Trial(text, wrong, shown, mixed_classes(labels, world.truth, kept))
+        wrong = {int(np.bincount(labels[evaluation.truth == label]).argmax()) for label in chosen}
+    shown = {suspect.label for suspect in suspects(evaluation.signals(text, labels))}
+    return Trial(text, wrong, shown, mixed_classes(labels, evaluation.truth, kept))
 
 
 def mixed_classes(labels: np.ndarray, truth: np.ndarray, kept: np.ndarray) -> set[int]:
@@ -140,20 +144,20 @@ def mixed_classes(labels: np.ndarray, truth: np.ndarray, kept: np.ndarray) -> se
     return mixed
 
 
-def kinds_of_nearest(world: World, labels: Sequence[int]) -> list[str]:
+def kinds_of_nearest(evaluation: Evaluation, labels: Sequence[int]) -> list[str]:
     """Return, for each of the given classes, the name of a kind of the class with the nearest name."""
-    likeness = world.text @ world.text.t()
+    likeness = evaluation.text @ evaluation.text.t()
     likeness.fill_diagonal_(-torch.inf)
-    return [f"small {world.names[int(likeness[label].argmax())]}" for label in labels]
+    return [f"small {evaluation.names[int(likeness[label].argmax())]}" for label in labels]
 
 
-def count_found(world: World, way: str) -> list[str]:
+def count_found(evaluation: Evaluation, way: str) -> list[str]:
     """Return a row of the table: recall and precision of wrong names, and the share of right names that are flagged."""
     rng = np.random.default_rng(0)
-    count = len(world.names)
+    count = len(evaluation.names)
     several = max(1, min(len(WORDS), int(WRONG * count)))
     chosen = [rng.choice(count, several, replace=False).tolist() for _ in range(TRIALS)]
-    trials = [trial_of(world, way, labels, rng) for labels in (chosen[:1] if way == AS_THEY_ARE else chosen)]
+    trials = [corrupt(evaluation, way, labels, rng) for labels in (chosen[:1] if way == AS_THEY_ARE else chosen)]
     wrong = sum(len(trial.wrong) for trial in trials)
     hits = sum(len(trial.wrong & trial.shown) for trial in trials)
     shown = sum(len(trial.shown) for trial in trials)
@@ -167,9 +171,11 @@ def main(argv: Sequence[str]) -> int:
     """Print how often wrong names of a data set are detected. Returns the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = train_arguments("CoFT", parse("CoFT", [*argv, "--output-dir", folder]))
-        world = world_of(build_trainer(make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg)))
+        evaluation = evaluation_of(
+            build_trainer(make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg))
+        )
     head = ["wrong names", "of them", "found", "of what is shown right", "right names shown"]
-    print(markdown([count_found(world, way) for way in WAYS], head))
+    print(markdown([count_found(evaluation, way) for way in CORRUPTIONS], head))
     print(f"suspicious: believed below {BELIEVED}, name fit below {FIT}, or kinds {KINDS} or more")
     return 0
 

@@ -37,7 +37,7 @@ def test_digits_with_the_embedded_clip_is_the_default() -> None:
 
 
 def test_the_benchmarks_default_is_vit_b_16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(default_backbone, "can_be_had", lambda name: True)
+    monkeypatch.setattr(default_backbone, "can_download", lambda name: True)
     argv = arguments("UPL", "eurosat", "--seed", "3")
     assert value(argv, "--backbone") == "ViT-B/16"
     assert value(argv, "--config-file").endswith("configs/trainers/UPL/vit_b16_ep50.yaml")

@@ -81,7 +81,7 @@ def test_an_output_folder_that_cannot_be(fails: Call, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in ("file", "file/below"):
         line = fails(flags=("--output-dir", str(tmp_path / place)))
-        assert f"--output-dir {tmp_path / place}: no folder can be there" in line
+        assert f"--output-dir {tmp_path / place}: the folder cannot be created" in line
 
 
 def test_flags_that_are_wrong(fails: Call) -> None:

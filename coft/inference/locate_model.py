@@ -53,7 +53,7 @@ FORM = Record(
     {"members": List(whole(-1, 15), 1, 16), "sha256": Text(64)},
     others=Anything(),
 )
-SEAL = "sha256"  # key of the checksum over all other keys; older model files lack it
+CHECKSUM_KEY = "sha256"  # key of the checksum over all other keys; older model files lack it
 
 
 def find_model(path: Path) -> Path:
@@ -100,8 +100,10 @@ def description_of(folder: Path) -> dict[str, Any]:
             f"{path}: is of another version of the project ({str(content['format'])[:40]!r}, here {FORMAT!r}); "
             f"use that version, or run the training again"
         )
-    if SEAL in content and content != sealed(content):
-        raise damaged(path, f"its checksum does not match; if you edited the file on purpose, remove the key {SEAL!r}")
+    if CHECKSUM_KEY in content and content != with_checksum(content):
+        raise damaged(
+            path, f"its checksum does not match; if you edited the file on purpose, remove the key {CHECKSUM_KEY!r}"
+        )
     try:
         FORM.check(content)
     except Misfit as error:
@@ -109,11 +111,11 @@ def description_of(folder: Path) -> dict[str, Any]:
     return content
 
 
-def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return the description with a checksum of its content, in place of any checksum that it has."""
-    content = {key: value for key, value in description.items() if key != SEAL}
+    content = {key: value for key, value in description.items() if key != CHECKSUM_KEY}
     text = json.dumps(json.loads(json.dumps(plain(content))), sort_keys=True)
-    return {**content, SEAL: hashlib.sha256(text.encode()).hexdigest()}
+    return {**content, CHECKSUM_KEY: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def damaged(path: Path, reason: str) -> UserError:

@@ -35,12 +35,16 @@ from coft.labelling.classifier import CLEAN_RULES, SCORES
 from coft.labelling.predictor import FinalClassifier, Predictor
 
 from .encoders import WHOLE, Tensors, changed_tensors, module_of, origin_of, rebuild, visual_at
-from .locate_model import DESCRIPTION, FORMAT, damaged, description_of, find_model, sealed
+from .locate_model import DESCRIPTION, FORMAT, damaged, description_of, find_model, with_checksum
 from .model import AdaptedModel, BackboneRef
 
 WEIGHTS = "model.safetensors"
 TENSORS = Record(others=Array())
-RENAMED = {"joint": "both-prompts", "coupled": "softmax", "raw": "sigmoid"}  # scores and rules in older model files
+LEGACY_NAMES = {
+    "joint": "both-prompts",
+    "coupled": "softmax",
+    "raw": "sigmoid",
+}  # scores and rules in older model files
 
 
 # -------------------------------------------------------------------- writing
@@ -64,7 +68,7 @@ def save(model: AdaptedModel, folder: Path) -> None:
             save_file(tensors, draft, metadata={"format": FORMAT})
             draft.chmod(mode)  # save_file creates a file that only its owner may read
             description["weights"] = {"file": WEIGHTS, "sha256": digest_of(draft)}
-        write_json(folder / DESCRIPTION, sealed(description))
+        write_json(folder / DESCRIPTION, with_checksum(description))
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"the model cannot be written to {folder} ({error}); {remedy(error)}, and give the command again"
@@ -195,7 +199,7 @@ def _build(
     if strange := sorted(parts.keys() - owners):
         raise ValueError(f"{WEIGHTS} has {strange[0]}, which {DESCRIPTION} does not list")
     classes = tuple(description["classes"])
-    score, clean_rule = (RENAMED.get(description[key], description[key]) for key in ("score", "clean_rule"))
+    score, clean_rule = (LEGACY_NAMES.get(description[key], description[key]) for key in ("score", "clean_rule"))
     if score not in SCORES or clean_rule not in ("", *CLEAN_RULES):
         raise ValueError(f"score {score!r} or clean rule {clean_rule!r} is unknown")
     inputs = description["inputs"] | {key: tuple(description["inputs"][key]) for key in ("mean", "std")}
@@ -235,17 +239,17 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
     return clip_model
 
 
-EARLIER = {"bf16-predict": "bf16"}  # precision names in older model files
+LEGACY_PRECISIONS = {"bf16-predict": "bf16"}  # precision names in older model files
 
 
 def usable_precision(precision: str, device: str) -> str:
     """Return the precision to predict with: that of the run, but on a CPU fp32 in place of fp16 and non-native bf16.
 
     Args:
-        precision: Precision of the run: a key of `PRECISIONS` or of `EARLIER`.
+        precision: Precision of the run: a key of `PRECISIONS` or of `LEGACY_PRECISIONS`.
         device: "cpu" or "cuda".
     """
-    precision = EARLIER.get(precision, precision)
+    precision = LEGACY_PRECISIONS.get(precision, precision)
     if device == "cpu" and (PRECISIONS[precision] is torch.float16 or faster_precision(device) == "fp32"):
         return "fp32"
     return precision

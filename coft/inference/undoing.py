@@ -19,11 +19,15 @@ from .sorting import FORMAT, move, rebased, state_of
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 1 << 32  # upper bound of the size of a journal: ten million files
-STAMP = 2_000_000_000  # tolerance of a modification time in nanoseconds: some file systems store no finer one
+TIME_TOLERANCE_NS = (
+    2_000_000_000  # tolerance of a modification time in nanoseconds: some file systems store no finer one
+)
 NAME = PathText()
 HEAD = Record({"format": Text(choices=(FORMAT,)), "link": Flag()})
-MADE = Record({"made": NAME})
-PUT = Record({"from": NAME, "to": NAME}, {"size": whole(0, 2**63), "time": whole(-(2**63), 2**63), "points": NAME})
+FOLDER_ENTRY = Record({"made": NAME})
+FILE_ENTRY = Record(
+    {"from": NAME, "to": NAME}, {"size": whole(0, 2**63), "time": whole(-(2**63), 2**63), "points": NAME}
+)
 
 
 def find_journal(path: Path) -> Path:
@@ -127,7 +131,7 @@ def _is_unchanged(path: Path, start: Path, entry: Mapping[str, Any]) -> bool:
     if "size" not in entry:  # older journals record no state
         return path.is_symlink() or path.is_file()
     now = state_of(path) if path.is_file() and not path.is_symlink() else {}
-    return now.get("size") == entry["size"] and abs(now["time"] - entry["time"]) < STAMP
+    return now.get("size") == entry["size"] and abs(now["time"] - entry["time"]) < TIME_TOLERANCE_NS
 
 
 def _unlink(start: Path, target: Path) -> bool:
@@ -147,7 +151,7 @@ def _read(journal: Path) -> tuple[bool, list[dict[str, Any]]]:
         head, *entries = [parse_json(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")] or [{}]
         HEAD.check(head, "its first line")
         for number, entry in enumerate(entries, start=2):
-            (MADE if isinstance(entry, dict) and "made" in entry else PUT).check(entry, f"line {number}")
+            (FOLDER_ENTRY if isinstance(entry, dict) and "made" in entry else FILE_ENTRY).check(entry, f"line {number}")
             if not _is_below(entry):
                 raise ValueError(f"line {number} leads out of the folder")
     except (OSError, ValueError) as error:

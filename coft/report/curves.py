@@ -9,7 +9,7 @@ import pandas as pd
 
 WIDTH, HEIGHT = 360, 200  # size of the plot area in SVG units
 TICKS = 4  # approximate number of intervals on the y axis
-TOO_LARGE = 1e15  # magnitude from which values are not drawn
+MAX_MAGNITUDE = 1e15  # magnitude from which values are not drawn
 PANELS = {
     "Test accuracy, %": {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"},
     "Pseudo-labels, share": {
@@ -71,7 +71,7 @@ def panels(epochs: pd.DataFrame) -> list[Panel]:
 def _numbers(column: pd.Series) -> pd.Series:
     """Convert a column to numbers. Values that cannot be drawn become NaN."""
     numbers = pd.to_numeric(column, errors="coerce")
-    return numbers.where(numbers.abs() < TOO_LARGE)
+    return numbers.where(numbers.abs() < MAX_MAGNITUDE)
 
 
 def _panel(title: str, table: pd.DataFrame, names: dict[str, str]) -> Panel | None:

@@ -9,11 +9,11 @@ import pandas as pd
 
 from coft.core.threads import map_threaded
 
-from .thumbnails import looks
+from .thumbnails import difference_hash
 
-ALIKE = 0.95  # least cosine of the frozen CLIP's features for two images whose perceptual hashes are compared
-SAME = 6  # upper bound of the bits, of 64, in which the hashes of near duplicates differ
-PAIRS = 500  # upper bound of the pairs that are compared
+MIN_COSINE = 0.95  # least cosine of the frozen CLIP's features for two images whose perceptual hashes are compared
+MAX_HASH_DISTANCE = 6  # upper bound of the bits, of 64, in which the hashes of near duplicates differ
+MAX_PAIRS = 500  # upper bound of the pairs that are compared
 
 
 def equal_groups(copies: pd.DataFrame) -> list[list[str]]:
@@ -30,7 +30,7 @@ def near_groups(
     paths: list[str],
     nearest: np.ndarray,
     likeness: np.ndarray,
-    hash_looks: Callable[[str], np.ndarray | None] = looks,
+    hash_image: Callable[[str], np.ndarray | None] = difference_hash,
 ) -> list[list[int]]:
     """Find groups of near duplicates: similar to the frozen CLIP, and with almost the same perceptual hash.
 
@@ -38,28 +38,28 @@ def near_groups(
         paths: Paths of all images.
         nearest: Index of each image's nearest other image. Shape (N,).
         likeness: Cosine similarity of each image and that other image. Shape (N,).
-        hash_looks: Function that computes the perceptual hash of an image from its path.
+        hash_image: Function that computes the perceptual hash of an image from its path.
 
     Returns:
         Indices of the images in each group, the group with the most similar pair first.
     """
     pairs = alike_pairs(nearest, likeness)
     candidates = sorted({index for pair in pairs for index in pair})
-    candidate_hashes = map_threaded(hash_looks, [paths[index] for index in candidates], "report: duplicates")
+    candidate_hashes = map_threaded(hash_image, [paths[index] for index in candidates], "report: duplicates")
     hashes = dict(zip(candidates, candidate_hashes, strict=True))
-    near_pairs = [pair for pair in pairs if _look_alike(hashes[pair[0]], hashes[pair[1]])]
+    near_pairs = [pair for pair in pairs if _hashes_match(hashes[pair[0]], hashes[pair[1]])]
     return connected_groups(near_pairs)
 
 
 def alike_pairs(nearest: np.ndarray, likeness: np.ndarray) -> list[tuple[int, int]]:
-    """Return at most `PAIRS` distinct pairs of images with a cosine of at least `ALIKE`, the most similar first."""
+    """Return at most `MAX_PAIRS` pairs of images with a cosine of at least `MIN_COSINE`, the most similar first."""
     order = np.argsort(-likeness, kind="stable")
-    pairs = [(min(i, j), max(i, j)) for i, j in ((int(i), int(nearest[i])) for i in order if likeness[i] >= ALIKE)]
-    return list(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))[:PAIRS]
+    pairs = [(min(i, j), max(i, j)) for i, j in ((int(i), int(nearest[i])) for i in order if likeness[i] >= MIN_COSINE)]
+    return list(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))[:MAX_PAIRS]
 
 
-def _look_alike(first: np.ndarray | None, second: np.ndarray | None) -> bool:
-    return first is not None and second is not None and int((first != second).sum()) <= SAME
+def _hashes_match(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    return first is not None and second is not None and int((first != second).sum()) <= MAX_HASH_DISTANCE
 
 
 def connected_groups(pairs: list[tuple[int, int]]) -> list[list[int]]:

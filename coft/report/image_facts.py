@@ -26,7 +26,11 @@ from coft.labelling.neighbours import centred, nearest
 
 FOLDER, FROZEN, PEERS = "report", "frozen.safetensors", "peers.safetensors"
 VERSION = "1"
-FEW, MOST, OF_CLASS = 5_000, 20_000, 20  # images whose features are kept: 20 per class, in the range 5,000 to 20,000
+MIN_SAMPLE, MAX_SAMPLE, SAMPLE_PER_CLASS = (
+    5_000,
+    20_000,
+    20,
+)  # images whose features are kept: 20 per class, in the range 5,000 to 20,000
 ANCHORS = 20_000  # images among which neighbours are searched; with all of them, time would be quadratic in N
 
 Arrays = dict[str, np.ndarray]
@@ -70,8 +74,8 @@ def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Te
         scale: CLIP's logit scale.
     """
     vectors = text.float().cpu().t()
-    sample = evenly(len(features), min(MOST, max(FEW, OF_CLASS * len(classes))))
-    alike, cosine = most_alike(features)
+    sample = evenly(len(features), min(MAX_SAMPLE, max(MIN_SAMPLE, SAMPLE_PER_CLASS * len(classes))))
+    alike, cosine = nearest_other(features)
     zero_shot = features.map(lambda rows: (rows.float() @ vectors).argmax(dim=1)).all()
     arrays: Arrays = {
         "zero_shot": zero_shot.numpy().astype(np.int32),
@@ -101,7 +105,7 @@ def evenly(count: int, limit: int) -> np.ndarray:
     return np.arange(size) * count // max(1, size)
 
 
-def most_alike(features: Table) -> tuple[np.ndarray, np.ndarray]:
+def nearest_other(features: Table) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest other image of each image among at most `ANCHORS` evenly spaced ones.
 
     Args:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from .formatting import short
 
-AS_NUMBERS = 25  # upper bound of the classes in a table; more classes give a picture
+MAX_TABLE_CLASSES = 25  # upper bound of the classes in a table; more classes give a picture
 MOST = 1_000  # upper bound of the classes in a picture
-LISTED = 15  # upper bound of the moves that are listed
+MAX_MOVES = 15  # upper bound of the moves that are listed
 BLUE = (0, 114, 178)
 
 
@@ -27,7 +27,7 @@ class Map:
         before: Meaning of the rows.
         after: Meaning of the columns.
         names: Class names, by label.
-        cells: Counts with their shares of the row, for each row; empty for more than `AS_NUMBERS` classes.
+        cells: Counts with their shares of the row, for each row; empty for more than `MAX_TABLE_CLASSES` classes.
         picture: Picture as a data URI; empty if there are cells, or more than `MOST` classes.
         moved: Most frequent moves: class before, class after, number of images.
         share: Share of the images off the diagonal.
@@ -58,11 +58,11 @@ def make_map(title: str, before: tuple[str, pd.Series], after: tuple[str, pd.Ser
         return None
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     cells, picture = [], ""
-    if len(classes) <= AS_NUMBERS:
+    if len(classes) <= MAX_TABLE_CLASSES:
         cells = [[(int(n), float(s)) for n, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)]
     elif len(classes) <= MOST:
         picture = draw(shares)
-    table = moves(before[1], after[1]).head(LISTED).itertuples(index=False)
+    table = moves(before[1], after[1]).head(MAX_MOVES).itertuples(index=False)
     moved = [(short(old), short(new), int(images)) for old, new, images in table]
     share_off = 1 - float(np.trace(counts)) / total
     return Map(title, before[0], after[0], [short(name, 40) for name in classes], cells, picture, moved, share_off)

@@ -21,7 +21,7 @@ from torch import Tensor
 from coft.labelling.neighbours import nearest
 
 NEIGHBOURS = 5
-AT_LEAST = 8  # minimum of images in the sample for all signals of a class
+MIN_IMAGES = 8  # minimum of images in the sample for all signals of a class
 BELIEVED = 0.25  # a name is suspicious below this probability
 FIT = 0.0  # a name is suspicious below this name fit
 KINDS = 2.0  # a class may be two kinds from this value of `kinds`
@@ -33,7 +33,7 @@ class Signals:
     """Signals of a class.
 
     Attributes:
-        images: Number of its images in the sample. With fewer than `AT_LEAST`, only `believed` is measured in addition.
+        images: Number of its images in the sample. With fewer than `MIN_IMAGES`, only `believed` is measured, too.
         alike: Share of its images' nearest neighbours that have the same class: high if the images form one group.
         fit: Name fit, a difference of cosines. Below 0, `rival` fits better.
         rival: Label of the nearest other name.
@@ -91,7 +91,7 @@ def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.
     for label in range(count):
         members = np.flatnonzero(final == label)
         doubt = float(believed[members].mean()) if len(members) else np.nan
-        if len(members) < AT_LEAST:
+        if len(members) < MIN_IMAGES:
             all_signals.append(Signals(len(members), believed=doubt))
             continue
         similarity = float(same_class[members].mean()), float(fit[label]), int(rival[label])
@@ -182,7 +182,7 @@ def suspects(signals: Sequence[Signals]) -> list[Suspect]:
 
 def few(signals: Sequence[Signals]) -> list[int]:
     """Return the labels of classes that have images, but too few for all signals."""
-    return [label for label, of_class in enumerate(signals) if 0 < of_class.images < AT_LEAST]
+    return [label for label, of_class in enumerate(signals) if 0 < of_class.images < MIN_IMAGES]
 
 
 def rare(counts: np.ndarray) -> list[int]:

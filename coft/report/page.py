@@ -29,12 +29,12 @@ from .thumbnails import embed
 LIMIT = 5_000_000  # upper bound of the page in bytes
 PICTURES = 3_600_000  # upper bound of its pictures in bytes, as data URIs
 MANY_PICTURES, SIDE, SMALL_SIDE = 700, 96, 72  # with more than 700 pictures, the longer side has 72 pixels, not 96
-IN_ALL = 2_000  # approximate number of pictures planned for the gallery
-OF_GROUP = 10  # most pictures per group
+GALLERY_PICTURES = 2_000  # approximate number of pictures planned for the gallery
+PICTURES_PER_GROUP = 10  # most pictures per group
 GALLERY = 200  # most classes with pictures
-SUSPECTS, OF_SUSPECT = 20, 12  # most suspicious classes shown, and most pictures per suspicious class
+SUSPECTS, PICTURES_PER_SUSPECT = 20, 12  # most suspicious classes shown, and most pictures per suspicious class
 UNSURE = 24  # number of images shown as the least sure ones of all classes
-OF_DUPLICATE = 6  # most pictures per group of duplicates
+PICTURES_PER_DUPLICATE = 6  # most pictures per group of duplicates
 ROWS = 100  # most skipped files, and most names of empty or rare classes, that are listed
 FILES = (
     "predictions.csv",
@@ -152,22 +152,22 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
     sentences = {
         "no image is of it": lambda: "The name may be unsuitable, or there may be no such images.",
         "CLIP doubts the name": lambda: (
-            f"zero-shot CLIP gives it {percent(signals.believed)} on the mean over its images; below "
+            f"its mean zero-shot probability is {percent(signals.believed)} over its images; below "
             f"{percent(names.BELIEVED)} is suspicious."
         ),
         "another name fits better": lambda: (
-            f"“{short(evidence.classes[signals.rival])}” is nearer to the mean of its images "
+            f"“{short(evidence.classes[signals.rival])}” is nearer to the mean feature of its images "
             f"(name fit {number(signals.fit, '+.2f')})."
         ),
         "may be two kinds": lambda: (
-            f"it counts as {number(signals.kinds, '.1f')} classes of mean size; from {number(names.KINDS, '.0f')} it "
-            "is suspicious. If its images are of one kind, nothing is wrong."
+            f"size and spread count as {number(signals.kinds, '.1f')} mean classes; {number(names.KINDS, '.0f')} or "
+            "more is suspicious. If its images are of one kind, the name is fine."
         ),
     }
     reasons = [(reason, sentences[reason]()) for reason in suspect.reasons]
     reasons.append(("alike", f"{percent(signals.alike)} of its images' nearest neighbours are of the same class."))
     members = np.flatnonzero((run.images["class"] == evidence.classes[suspect.label]).to_numpy())
-    shown = members[evenly(len(members), OF_SUSPECT)]
+    shown = members[evenly(len(members), PICTURES_PER_SUSPECT)]
     strip = Strip("some of its images", [pictures.of_image(int(index)) for index in shown], len(members))
     return Block(name, f"suspect-{suspect.label}", [strip], reasons, len(members))
 
@@ -177,12 +177,12 @@ def duplicate_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
     class_of = dict(zip(run.images["path"], run.images["class"], strict=True))
     blocks = []
     for position, paths in enumerate(equal_groups(run.copies)):
-        shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in paths[:OF_DUPLICATE]]
+        shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in paths[:PICTURES_PER_DUPLICATE]]
         blocks.append(Block("equal content", f"equal-{position}", [Strip("", shown, len(paths))], count=len(paths)))
     if run.evidence is not None:
         paths = list(run.images["path"].iloc[: len(run.evidence.nearest)])
         for position, indices in enumerate(near_groups(paths, run.evidence.nearest, run.evidence.likeness)):
-            near_paths = [paths[index] for index in indices[:OF_DUPLICATE]]
+            near_paths = [paths[index] for index in indices[:PICTURES_PER_DUPLICATE]]
             shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in near_paths]
             strip = Strip("", shown, len(indices))
             blocks.append(Block("nearly equal", f"near-{position}", [strip], count=len(indices)))
@@ -205,7 +205,7 @@ def gallery(run: RunFolder, pictures: Pictures, first: Sequence[int]) -> list[Bl
     shown = sorted(order[:GALLERY])
     by_class = groups_by_class(images)
     groups = {label: by_class.get(classes[label], []) for label in shown}
-    per_group = max(2, min(OF_GROUP, IN_ALL // max(1, sum(map(len, groups.values())))))
+    per_group = max(2, min(PICTURES_PER_GROUP, GALLERY_PICTURES // max(1, sum(map(len, groups.values())))))
     return [
         Block(
             short(classes[label]),
@@ -228,7 +228,7 @@ def fill(first: Sequence[Block], gallery_blocks: Sequence[Block], budget: int) -
     """
     planned = [picture for block in first for strip in block.strips for picture in strip.pictures]
     strips = [strip for block in gallery_blocks for strip in block.strips]
-    for rank in range(OF_GROUP):
+    for rank in range(PICTURES_PER_GROUP):
         planned += [strip.pictures[rank] for strip in strips if rank < len(strip.pictures)]
     side = SIDE if len(planned) <= MANY_PICTURES else SMALL_SIDE
     for picture, uri in zip(planned, embed([picture.path for picture in planned], budget, side), strict=True):
@@ -241,10 +241,10 @@ def maps(run: RunFolder) -> list[Map]:
     candidates = []
     if len(tested):
         pairs = ("right class", tested["class"]), ("predicted", tested["predicted"])
-        candidates.append(make_map("Right and predicted classes", *pairs, classes))
+        candidates.append(make_map("True and predicted classes", *pairs, classes))
     if "zero_shot" in images:
         pairs = ("zero-shot", images["zero_shot"]), ("in the end", images["class"])
-        candidates.append(make_map("From zero-shot to the end", *pairs, classes))
+        candidates.append(make_map("From zero-shot to final classes", *pairs, classes))
     return [candidate for candidate in candidates if candidate is not None]
 
 
@@ -252,7 +252,7 @@ def warnings(run: RunFolder) -> list[str]:
     """Return warnings: skipped files, classes with few images or none, and the warnings of the log."""
     lines = []
     if len(run.skipped):
-        lines.append(f"Files that could not be read: {len(run.skipped):,}. They are listed below.")
+        lines.append(f"{len(run.skipped):,} files could not be read; they are listed below.")
     if len(run.images):
         counts = run.images["class"].value_counts()
         images = np.array([int(counts.get(name, 0)) for name in run.classes])

@@ -22,9 +22,14 @@ from .formatting import common_folder
 WARNING = "Warning: "  # prefix of warnings in log.txt
 MOST_WARNINGS = 50
 FORM = Record(optional={"results": Record(others=Anything())}, others=Anything())  # of summary.json
-OF_TRAINING = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of `images` that are meaningless without training
-OF_FILES = ("path", "image")  # columns that hold the file of a row
-NUMBERS = ("confidence", "p_clean_a", "p_clean_b")  # numeric columns of `images`
+TRAINING_COLUMNS = (
+    "kept_for",
+    "zero_shot",
+    "peer_a",
+    "peer_b",
+)  # columns of `images` that are meaningless without training
+PATH_COLUMNS = ("path", "image")  # columns that hold the file of a row
+NUMERIC_COLUMNS = ("confidence", "p_clean_a", "p_clean_b")  # numeric columns of `images`
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def read_run(folder: Path) -> RunFolder:
     images, summary = _images(folder, labelled, evidence), _summary(folder / "summary.json")
     epochs = _table(folder / "metrics.csv", ("epoch", "stage"))
     if UNTRAINED_ENTRY.keys() <= summary.keys():  # nothing was trained, so no label was changed or filtered
-        images = images.drop(columns=[name for name in OF_TRAINING if name in images])
+        images = images.drop(columns=[name for name in TRAINING_COLUMNS if name in images])
         epochs = epochs.iloc[:0]
     return RunFolder(
         folder,
@@ -122,7 +127,7 @@ def _table(path: Path, expected: tuple[str, ...]) -> pd.DataFrame:
         raise UserError(f"{path}: cannot be read as a table ({error}); run again") from error
     if missing := [name for name in expected if name not in table]:
         raise UserError(f"{path}: has no column {missing[0]!r}; run again")
-    if unnamed := [name for name in OF_FILES if name in table and (table[name] == "").any()]:
+    if unnamed := [name for name in PATH_COLUMNS if name in table and (table[name] == "").any()]:
         raise UserError(f"{path}: has a row without {unnamed[0]}; run again")
     return table
 
@@ -139,9 +144,11 @@ def _images(folder: Path, labelled: pd.DataFrame, evidence: Evidence | None) -> 
     for name in ("class", "confidence"):  # replace by the final predictions if there are any
         final = images["path"].map(dict(zip(predicted["path"], predicted[name], strict=True)))
         images[name] = final.where(final.notna(), images[name])
-    text_columns = [name for name in images if name not in NUMBERS]
+    text_columns = [name for name in images if name not in NUMERIC_COLUMNS]
     images[text_columns] = images[text_columns].fillna("")
-    return images.assign(**{name: pd.to_numeric(images[name], errors="coerce") for name in NUMBERS if name in images})
+    return images.assign(
+        **{name: pd.to_numeric(images[name], errors="coerce") for name in NUMERIC_COLUMNS if name in images}
+    )
 
 
 def _tested(folder: Path) -> pd.DataFrame:

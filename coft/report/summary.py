@@ -18,15 +18,15 @@ from .run_folder import RunFolder
 
 MANY = 1_000  # upper bound of the classes in the table
 COLUMNS = {
-    "Images": "how many images got the class in the end",
-    "By zero-shot": "how many the CLIP gave it before any training",
+    "Images": "number of images whose final class this is",
+    "By zero-shot": "number of images by zero-shot CLIP, before training",
     "Mean confidence": "mean confidence of its images",
-    "Kept": "share of them whose label had a weight above 1/2 at the end",
-    "Peers disagree": "share of them to which the two models gave different classes",
-    "Alike": "share of their nearest neighbours that have the same class: high where the class is one group",
-    "Name fit": "how much better its images go with its name than with the next best one; below 0 another fits",
+    "Kept": "share of its images whose last pseudo-label has a weight above 1/2",
+    "Peers disagree": "share of its images on which the two peers disagree",
+    "Alike": "share of its images' nearest neighbours with the same class; high if they form one group",
+    "Name fit": "how much better its own name fits its images than the best other name; below 0 another fits",
     "Believed": "zero-shot probability of the name, on the mean over its images",
-    "Accuracy": "share of the test images of the class that the model gets right",
+    "Accuracy": "accuracy on the test images of the class",
 }
 
 
@@ -83,7 +83,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
             "Training",
             f"none: {summary['kept']} predicts" if UNTRAINED_ENTRY.keys() <= summary.keys() else "",
         ),
-        ("Labels that training read", labels_text),
+        ("Labels used in training", labels_text),
     ]
     return [(term, short(value, 120)) for term, value in terms if value]
 
@@ -113,7 +113,7 @@ def figures(run: RunFolder) -> list[Figure]:
     accuracy = _number(results.get("accuracy_test"))
     if accuracy is not None:
         before = _number(results.get("zero-shot", {}).get("accuracy_both"))
-        basis = "by the labels that are known; training saw none"
+        basis = "by the known labels, which training did not use"
         meaning = basis if before is None else f"zero-shot: {before:.1f} %; {basis}"
         if run.summary.get("labels_used"):
             meaning = "by labels"
@@ -123,9 +123,7 @@ def figures(run: RunFolder) -> list[Figure]:
     if "kept_for" in images:
         labelled = images[images["pseudo_label"] != ""]
         kept = float((labelled["kept_for"] != "").mean())
-        shown.append(
-            Figure("Labels kept", kept, "pseudo-labels with a weight above 1/2 at the end, for one model at least")
-        )
+        shown.append(Figure("Labels kept", kept, "last pseudo-labels with a weight above 1/2 for at least one peer"))
     if "peer_a" in images and "peer_b" in images:
         both_labelled = images[(images["peer_a"] != "") & (images["peer_b"] != "")]
         agreement = float((both_labelled["peer_a"] == both_labelled["peer_b"]).mean())
@@ -141,7 +139,7 @@ def estimate(summary: Mapping[str, Any], confidence: float) -> Figure:
     """Return the mean confidence as a figure: as an estimate of the accuracy if the run is calibrated."""
     if not summary.get("calibrated", False):
         return Figure(
-            "Mean confidence", confidence, "in the classes it gives; it is not calibrated, so the accuracy is unknown"
+            "Mean confidence", confidence, "of its predictions; it is not calibrated, so the accuracy is unknown"
         )
     low, high = estimated_range(confidence)
     meaning = f"mean confidence; between {100 * low:.0f} and {100 * high:.0f} % if no name is wrong or missing"

@@ -72,7 +72,7 @@ def _read(paths: Sequence[str], side: int) -> Iterable[tuple[str, str]]:
         yield from zip(batch, map_threaded(partial(data_uri, side=side), batch, "report: images"), strict=True)
 
 
-def looks(path: str) -> np.ndarray | None:
+def difference_hash(path: str) -> np.ndarray | None:
     """Compute a perceptual hash of an image: where its brightness rises from left to right (difference hash).
 
     Returns:

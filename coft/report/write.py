@@ -16,7 +16,7 @@ from .run_folder import read_run
 
 log = logging.getLogger(__name__)
 NAME, LEAST_SURE, DOUBTFUL = "report.html", "least_sure.csv", "doubtful_names.csv"
-LISTED = 200  # upper bound of the images in least_sure.csv; below it, a tenth of all images, but at least `UNSURE`
+MAX_MOVES = 200  # upper bound of the images in least_sure.csv; below it, a tenth of all images, but at least `UNSURE`
 
 
 def write_report(folder: Path) -> Path:
@@ -34,7 +34,7 @@ def write_report(folder: Path) -> Path:
         UserError: If the folder holds no finished run, or a file in it is damaged.
     """
     run = read_run(folder)
-    unsure = least_sure(run, min(LISTED, max(UNSURE, len(run.images) // 10)))
+    unsure = least_sure(run, min(MAX_MOVES, max(UNSURE, len(run.images) // 10)))
     if len(unsure):  # written before the page, which links to the files that exist
         write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
     signals = measured(run)

@@ -22,7 +22,7 @@ from coft.report.thumbnails import small_picture
 
 from .draft import ClassesFile, classes_from_draft
 from .rerun_command import command_with
-from .reviewed import OF_HALF, Reviewed
+from .reviewed import PICTURES_PER_HALF, Reviewed
 from .zero_shot import ZeroShot, names_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -33,7 +33,7 @@ RESOURCES = {
     "review.js": ("text/javascript", TEMPLATES / "review.js"),
 }
 SIDE, QUALITY = 144, 70  # longer side of a picture in pixels, and its WebP quality
-REMEMBERED = 4_000  # size of the picture cache
+CACHE_SIZE = 4_000  # size of the picture cache
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Answer:
     status: int
     kind: str
     content: bytes
-    lasting: bool = False
+    cacheable: bool = False
 
 
 def as_json(content: Any, status: int = 200) -> Answer:
@@ -58,7 +58,7 @@ def as_json(content: Any, status: int = 200) -> Answer:
     return Answer(status, "application/json", json.dumps(content).encode("ascii"))
 
 
-def refused(status: int, reason: str) -> Answer:
+def error_response(status: int, reason: str) -> Answer:
     """Return an error response with its reason, as JSON."""
     return as_json({"error": reason}, status)
 
@@ -82,7 +82,7 @@ class Review:
             "save": self.save,
             "done": self.end,
         }
-        self.picture = lru_cache(REMEMBERED)(self._picture)
+        self.picture = lru_cache(CACHE_SIZE)(self._picture)
 
     def get(self, name: str, nonce: str) -> Answer | None:
         """Answer a GET request; None for an unknown name.
@@ -115,7 +115,7 @@ class Review:
         try:
             return as_json(self.posts[name](content))
         except UserError as error:
-            return refused(400, error.line)
+            return error_response(400, error.line)
 
     # ---------------------------------------------------------------- what is seen
 
@@ -150,11 +150,11 @@ class Review:
     def _picture(self, index: int) -> Answer:
         images = self.reviewed.run.images
         if index >= len(images):
-            return refused(404, "no picture")
+            return error_response(404, "no picture")
         image = small_picture(images["path"].iloc[index], SIDE) or empty_picture()
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=QUALITY, method=2)
-        return Answer(200, "image/webp", buffer.getvalue(), lasting=True)
+        return Answer(200, "image/webp", buffer.getvalue(), cacheable=True)
 
     # ---------------------------------------------------------------- what is done
 
@@ -167,7 +167,7 @@ class Review:
         (label,) = _parts(content, "label")
         if type(label) is not int or not 0 <= label < len(self.reviewed.classes.names):
             raise UserError("label: expected the number of a class")
-        return {"halves": [{"count": len(h), "images": h[:OF_HALF]} for h in self.reviewed.halves(label)]}
+        return {"halves": [{"count": len(h), "images": h[:PICTURES_PER_HALF]} for h in self.reviewed.halves(label)]}
 
     def save(self, content: Any) -> dict[str, Any]:
         """Write the classes of a draft to a file. Returns the file, the command that trains with it, and a notice."""

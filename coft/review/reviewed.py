@@ -19,7 +19,7 @@ from coft.report.page import measured
 from coft.report.run_folder import RunFolder, read_run
 
 SHOWN = 12  # most pictures per class
-OF_HALF = 12  # most pictures per half of a class that is split
+PICTURES_PER_HALF = 12  # most pictures per half of a class that is split
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Reviewed:
             Rows of the table of images for each group, the larger group first.
 
         Raises:
-            UserError: If features are stored for fewer than `names.AT_LEAST` of its images.
+            UserError: If features are stored for fewer than `names.MIN_IMAGES` of its images.
         """
         final_classes = self.run.images["class"].iloc[self.evidence.sample].to_numpy()
         members = np.flatnonzero(final_classes == self.classes.names[label])
-        if len(members) < names.AT_LEAST:
+        if len(members) < names.MIN_IMAGES:
             raise UserError(
-                f"only {len(members)} images; {names.AT_LEAST} are needed to find two groups: leave the class whole"
+                f"only {len(members)} images; {names.MIN_IMAGES} are needed to find two groups: leave the class whole"
             )
         features = centred_sample(self.evidence)[torch.from_numpy(members)].numpy()
         half = KMeans(2, n_init=5, random_state=0).fit_predict(features)

@@ -17,13 +17,16 @@ from typing import Any
 
 from coft.core.outside import parse_json
 
-from .app import Answer, Review, refused
+from .app import Answer, Review, error_response
 
 log = logging.getLogger(__name__)
-HERE = "127.0.0.1"
-LARGEST = 4 << 20  # upper bound of a request body in bytes
-SECONDS = 30  # time limit for receiving a whole request
-ONE_SITE = ("same-origin", "none")  # Sec-Fetch-Site of a request from our page, and of a URL that is typed in
+LOCALHOST = "127.0.0.1"
+MAX_BODY_BYTES = 4 << 20  # upper bound of a request body in bytes
+REQUEST_TIMEOUT = 30  # time limit for receiving a whole request
+ALLOWED_FETCH_SITES = (
+    "same-origin",
+    "none",
+)  # Sec-Fetch-Site of a request from our page, and of a URL that is typed in
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -53,14 +56,14 @@ class Server(ThreadingHTTPServer):
     review: Review
 
     def __init__(self, port: int) -> None:
-        super().__init__((HERE, port), Handler)
+        super().__init__((LOCALHOST, port), Handler)
         self.token = secrets.token_urlsafe(32)
-        self.hosts = {f"{name}:{self.server_port}" for name in (HERE, "localhost")}
+        self.hosts = {f"{name}:{self.server_port}" for name in (LOCALHOST, "localhost")}
 
     @property
     def url(self) -> str:
         """URL of the page."""
-        return f"http://{HERE}:{self.server_port}/{self.token}/"
+        return f"http://{LOCALHOST}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a failed request, such as a broken connection, at debug level only, since it is harmless."""
@@ -71,13 +74,13 @@ class Handler(BaseHTTPRequestHandler):
     """Handler that checks a request and passes it on to the review."""
 
     server: Server
-    timeout = SECONDS
+    timeout = REQUEST_TIMEOUT
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "review", ""
 
     def handle(self) -> None:
-        """Answer a request, and stop reading after `SECONDS`, since `timeout` restarts with every byte received."""
-        over = threading.Timer(SECONDS, self._end)
+        """Answer a request, and stop reading after `REQUEST_TIMEOUT`: `timeout` restarts with every byte received."""
+        over = threading.Timer(REQUEST_TIMEOUT, self._end)
         over.daemon = True
         over.start()
         try:
@@ -92,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a GET request."""
         nonce = secrets.token_urlsafe(16)
-        answer = self._refusal() or self.server.review.get(self._name(), nonce) or refused(404, "not here")
+        answer = self._refusal() or self.server.review.get(self._name(), nonce) or error_response(404, "not here")
         self._send(answer, nonce)
 
     def do_POST(self) -> None:
@@ -100,13 +103,13 @@ class Handler(BaseHTTPRequestHandler):
         answer = self._refusal(is_post=True)
         if answer is None:
             content, answer = self._content()
-            answer = answer or self.server.review.post(self._name(), content) or refused(404, "not here")
+            answer = answer or self.server.review.post(self._name(), content) or error_response(404, "not here")
         self._send(answer)
 
     def __getattr__(self, name: str) -> Any:
         """Refuse every other HTTP method."""
         if name.startswith("do_"):
-            return lambda: self._send(refused(405, "only GET and POST"))
+            return lambda: self._send(error_response(405, "only GET and POST"))
         raise AttributeError(name)
 
     # ---------------------------------------------------------------- checks
@@ -115,14 +118,14 @@ class Handler(BaseHTTPRequestHandler):
         """Return the response that refuses a request; None if the request is allowed."""
         hosts, origin = self.headers.get_all("Host") or [], self.headers.get("Origin")
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            return refused(403, "another host")
+            return error_response(403, "another host")
         if (origin is not None or is_post) and origin != f"http://{hosts[0].lower()}":
-            return refused(403, "another origin")
-        if self.headers.get("Sec-Fetch-Site", "none") not in ONE_SITE:
-            return refused(403, "another site")
+            return error_response(403, "another origin")
+        if self.headers.get("Sec-Fetch-Site", "none") not in ALLOWED_FETCH_SITES:
+            return error_response(403, "another site")
         token = self.path[1:].partition("/")[0]
         if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self.server.token.encode("ascii")):
-            return refused(403, "a wrong token")
+            return error_response(403, "a wrong token")
         return None
 
     def _name(self) -> str:
@@ -132,16 +135,16 @@ class Handler(BaseHTTPRequestHandler):
     def _content(self) -> tuple[Any, Answer | None]:
         """Return the decoded JSON body of a request and None, or None and the response that refuses it."""
         if self.headers.get_content_type() != "application/json" or self.headers.get("Transfer-Encoding"):
-            return None, refused(415, "expected JSON, in one piece")
+            return None, error_response(415, "expected JSON, in one piece")
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdecimal()):
-            return None, refused(411, "expected a Content-Length")
-        if len(length) > 12 or int(length) > LARGEST:
-            return None, refused(413, f"more than {LARGEST:,} bytes")
+            return None, error_response(411, "expected a Content-Length")
+        if len(length) > 12 or int(length) > MAX_BODY_BYTES:
+            return None, error_response(413, f"more than {MAX_BODY_BYTES:,} bytes")
         try:
             return parse_json(self.rfile.read(int(length))), None
         except ValueError:
-            return None, refused(400, "no JSON")
+            return None, error_response(400, "no JSON")
 
     # ---------------------------------------------------------------- answers
 
@@ -151,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", f"{answer.kind}; charset=utf-8" if answer.kind[:4] == "text" else answer.kind)
         self.send_header("Content-Length", str(len(answer.content)))
         self.send_header("Content-Security-Policy", POLICY.format(nonce or secrets.token_urlsafe(16)))
-        self.send_header("Cache-Control", "private, max-age=3600" if answer.lasting else "no-store")
+        self.send_header("Cache-Control", "private, max-age=3600" if answer.cacheable else "no-store")
         if answer.status == 405:
             self.send_header("Allow", "GET, POST")
         for name, value in HEADERS.items():

@@ -16,7 +16,7 @@ from coft.engine.class_names import Classes
 from coft.report.image_facts import Evidence, evenly
 
 SHOWN = 8  # most images shown per class
-REMEMBERED = 10_000  # size of the cache of text features
+CACHE_SIZE = 10_000  # size of the cache of text features
 
 Names = tuple[str, ...]  # name of a class, then its synonyms
 
@@ -75,7 +75,7 @@ class ZeroShot:
     def _text(self, names: Sequence[Names]) -> list[Tensor]:
         with self.lock:
             uncached = [key for key in names if key not in self.run_text and key not in self.cache]
-            if len(self.cache) + len(uncached) > REMEMBERED:
+            if len(self.cache) + len(uncached) > CACHE_SIZE:
                 self.cache.clear()
                 uncached = [key for key in names if key not in self.run_text]
             if uncached:

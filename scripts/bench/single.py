@@ -17,10 +17,10 @@ from tabulate import tabulate
 from torch import Tensor
 
 from coft.core.errors import Parser, UserError
-from coft.inference.export.comparing import choose_peers, words_for
+from coft.inference.export.comparing import choose_peers, peers_phrase
 from coft.inference.export.export_options import AVERAGE, BOTH, ExportOptions
 from coft.inference.export.merging import Exported, parts_of
-from coft.inference.export.sample import SIZE, sample, tested_in
+from coft.inference.export.sample import SIZE, labels_of_test_images, sample
 from coft.inference.locate_model import find_model
 from coft.inference.model import AdaptedModel
 from coft.inference.predict import run_command
@@ -98,7 +98,7 @@ def row_of(run: Path) -> tuple[list[str], tuple[int, int, int]]:
     """Return a row of the table, and the images that the chosen encoder lost, won, and was tested on."""
     folder = find_model(run)
     model = load(folder, precision="fp32")
-    labelled = tested_in(folder, model.classes)
+    labelled = labels_of_test_images(folder, model.classes)
     if not labelled or len(model.predictor.classifiers) < 2:
         raise UserError(
             f"{run}: has no pair of peers, or no test images whose class is known and which are still there; "
@@ -110,7 +110,7 @@ def row_of(run: Path) -> tuple[list[str], tuple[int, int, int]]:
     lost, won = (int((right[one] & ~right[other]).sum()) for one, other in ((BOTH, best), (best, BOTH)))
     singles = [f"{percent(right[peers])} ({percent(classes[peers] == classes[BOTH])})" for peers in SINGLE]
     counts = lost, won, len(labels)
-    line = [str(run), f"{len(labels):,}", percent(right[BOTH]), *singles, words_for(model, best)]
+    line = [str(run), f"{len(labels):,}", percent(right[BOTH]), *singles, peers_phrase(model, best)]
     return [*line, shown(loss(*counts))], counts
 
 

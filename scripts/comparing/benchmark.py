@@ -47,7 +47,7 @@ FORM = Record(  # schema of configs/paper.yaml, and of a file given instead
     },
     {"settings": SETTINGS},
 )
-ANY = 0  # seed of a deterministic method
+NO_SEED = 0  # seed of a deterministic method
 Entry = Mapping[str, Any]  # an entry of the file
 BySeed = dict[int, Any]  # by seed: whether a method is right on each test image, shape (images,)
 
@@ -267,7 +267,7 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
     for run in runs:
         if run not in results:
             continue
-        result, seed = results[run], run.seed if run.method.seeded else ANY
+        result, seed = results[run], run.seed if run.method.seeded else NO_SEED
         for stage, title in stages(run):
             if stage in result.right:
                 right.setdefault(title, {})[seed] = result.right[stage]
@@ -305,7 +305,11 @@ def with_derived(unit: Unit, rows: Rows, derived: Sequence[Entry]) -> Rows:
         right = rows.right.get(source, {})
         if unit.dataset in row["where"]:
             other = rows.right.get(row["instead"], {})
-            right = {seed: other[ANY if ANY in other else seed] for seed in right if ANY in other or seed in other}
+            right = {
+                seed: other[NO_SEED if NO_SEED in other else seed]
+                for seed in right
+                if NO_SEED in other or seed in other
+            }
         names = [*rows.methods[:place], name, *rows.methods[place:]]
         rows = replace(rows, methods=names, right={**rows.right, **({name: right} if right else {})})
     return rows
@@ -317,6 +321,10 @@ def paired(*methods: BySeed) -> tuple[Right, ...] | None:
     Returns:
         For each method whether it is right, shape (seeds, images); None if there is no common seed.
     """
-    drawing = [right.keys() for right in methods if ANY not in right]
-    seeds = sorted(set.intersection(*map(set, drawing))) if drawing else [ANY]
-    return tuple(np.stack([right[ANY if ANY in right else s] for s in seeds]) for right in methods) if seeds else None
+    drawing = [right.keys() for right in methods if NO_SEED not in right]
+    seeds = sorted(set.intersection(*map(set, drawing))) if drawing else [NO_SEED]
+    return (
+        tuple(np.stack([right[NO_SEED if NO_SEED in right else s] for s in seeds]) for right in methods)
+        if seeds
+        else None
+    )

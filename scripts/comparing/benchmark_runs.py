@@ -20,10 +20,10 @@ from .benchmark_tables import write_report
 from .costs import RATE, SIZES, gigabytes, hours
 from .gpus import check_free
 from .list import Result, add_to_list, identity, read_result
-from .needs import lacking
+from .needs import missing_inputs
 from .options import choose_devices, failed_lines, report_failures
 from .paper_tables import write_paper
-from .parts import dealt
+from .parts import runs_of_part
 from .plan import Run
 from .run import do_runs, split_finished
 from .tables import NOTHING, markdown
@@ -44,13 +44,13 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     all_runs = [run for runs in planned.values() for run in runs]
     missing = [run for run in all_runs if run not in listed or run.method.name in args.again]
     costs = Costs(benchmark, planned)
-    mine = dealt(all_runs, args.part, costs.hours)
-    lacks = {} if args.no_run else lacking(benchmark, args.data.resolve(), fetch=not args.dry_run)
+    mine = runs_of_part(all_runs, args.part, costs.hours)
+    lacks = {} if args.no_run else missing_inputs(benchmark, args.data.resolve(), fetch=not args.dry_run)
     able = [run for unit, runs in planned.items() if unit not in lacks for run in runs]
     todo = [run for run in missing if run in {*mine} & {*able}]
     if benchmark.sets or args.dry_run:
         left = split_finished([run for run in missing if run in {*mine}])[1]
-        say_before(benchmark, planned, left, lacks, costs, args)
+        print_plan(benchmark, planned, left, lacks, costs, args)
     if args.dry_run:
         return 0
     if lacks and not able:
@@ -66,7 +66,7 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     if args.kept:
         identities = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
         add_to_list(args.kept, [(identities[run], result) for run, result in made.items()])
-    remarks = [*lines_of(lacks), *failed_lines(failures), *of_commits(results)]
+    remarks = [*lines_of(lacks), *failed_lines(failures), *other_commit_warning(results)]
     report = publish(benchmark, planned, results, args, called, remarks)
     print(report)
     return max(report_failures(failures), int(bool(lacks)))
@@ -91,7 +91,7 @@ def publish(
     return f"{report}\n  {shown(path)}"
 
 
-def of_commits(results: Mapping[Run, Result]) -> list[str]:
+def other_commit_warning(results: Mapping[Run, Result]) -> list[str]:
     """Return a warning line if results are of other commits than this one, whose code may differ."""
     here = versions("none").get("commit", "")
     others = Counter(result.commit for result in results.values() if result.commit and here)
@@ -131,7 +131,7 @@ class Costs:
         return self._of(run, gigabytes, 0.0)
 
 
-def say_before(
+def print_plan(
     benchmark: Benchmark,
     planned: Planned,
     left: Sequence[Run],

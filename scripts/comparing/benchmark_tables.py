@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .benchmark import ANY, BySeed, Entry, Rows, Unit, paired
+from .benchmark import NO_SEED, BySeed, Entry, Rows, Unit, paired
 from .list import P_CLEAN
 from .statistics import Right, Units, errors, interval, resampled
 from .tables import MISSING, markdown
@@ -177,7 +177,7 @@ def _accuracy(right: BySeed | None) -> str:
         return MISSING
     rows = np.stack(list(right.values()))
     low, high = interval(100 * (1 - resampled([[(rows,)]])[:, 0]))
-    return f"{100 * rows.mean():.1f} [{low:.1f}, {high:.1f}]" + ("" if ANY in right else f" ({len(right)})")
+    return f"{100 * rows.mean():.1f} [{low:.1f}, {high:.1f}]" + ("" if NO_SEED in right else f" ({len(right)})")
 
 
 def score_table(units: Table) -> str:

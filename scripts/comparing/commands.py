@@ -35,10 +35,10 @@ from .options import (
     failed_lines,
     make_folder,
     make_grid,
+    numbered_folder,
     report_failures,
     results_parser,
     table_parser,
-    unclaimed,
 )
 from .plan import Grid, Run, plan, plan_ablations
 from .results import planned_rows, read_places
@@ -99,7 +99,7 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = unclaimed(make_folder(args, grid, "comparisons"), args, called)
+        folder = numbered_folder(make_folder(args, grid, "comparisons"), args, called)
         publish_comparison(folder, called, rows, failed_lines(failures))
     return report_failures(failures)
 
@@ -127,7 +127,7 @@ def tabulate_found(parser: argparse.ArgumentParser, args: argparse.Namespace, ca
     rows = rows[rows["trainer"].isin(args.trainers or trainers)]
     stems = [place.stem if place.is_file() else place.resolve().name for place in places]
     folder = args.output / "comparisons" / (args.name or "+".join(stems))
-    publish_comparison(unclaimed(folder, args, called), called, rows)
+    publish_comparison(numbered_folder(folder, args, called), called, rows)
     return 0
 
 
@@ -180,7 +180,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = unclaimed(make_folder(args, grid, "ablations") / trainer, args, called)
+        folder = numbered_folder(make_folder(args, grid, "ablations") / trainer, args, called)
         publish_ablations(folder, called, ablations, rows, [*skipped, *failed_lines(failures)])
     return report_failures(failures)
 

@@ -13,9 +13,9 @@ from coft.rivals.coft_labels import COFT_DEFAULTS
 from .plan import Run
 
 RATE = 125e12  # floating-point operations per second that a GPU reaches in bf16
-READ = 3000.0  # image views read per second, by eight loader processes
+VIEWS_PER_SECOND = 3000.0  # image views read per second, by eight loader processes
 START = 60.0  # seconds until a run begins
-BACK = 3  # cost of a forward and backward pass, in forward passes
+BACKWARD_FACTOR = 3  # cost of a forward and backward pass, in forward passes
 CONTEXT = 1.5  # GB that CUDA's libraries take
 COPIES = 11  # copies of an image encoder: the frozen one; per peer weights, gradients, two moments and the EMA
 TEXT = 0.25  # GB of the text encoder
@@ -161,8 +161,8 @@ def work_of(run: Run, facts: Facts) -> Work:
 def hours(run: Run, facts: Facts) -> float:
     """Estimate the GPU hours of a run: arithmetic or image loading, whichever takes longer."""
     size, work = SIZES[run.backbone], work_of(run, facts)
-    arithmetic = size.image * (work.encoded + BACK * work.trained) + BACK * PROMPT * work.prompts
-    return (START + max(1e9 * arithmetic / RATE, (work.encoded + work.trained) / READ)) / 3600
+    arithmetic = size.image * (work.encoded + BACKWARD_FACTOR * work.trained) + BACKWARD_FACTOR * PROMPT * work.prompts
+    return (START + max(1e9 * arithmetic / RATE, (work.encoded + work.trained) / VIEWS_PER_SECOND)) / 3600
 
 
 def gigabytes(run: Run, facts: Facts) -> float:

@@ -26,7 +26,7 @@ PARTS = ("train", "val", "test")
 Counts = tuple[int, ...]
 
 
-def lacking(benchmark: Benchmark, data: Path, fetch: bool = False) -> dict[Unit, list[str]]:
+def missing_inputs(benchmark: Benchmark, data: Path, fetch: bool = False) -> dict[Unit, list[str]]:
     """Return the units that cannot be run, each with lines that say why.
 
     Args:
@@ -34,13 +34,13 @@ def lacking(benchmark: Benchmark, data: Path, fetch: bool = False) -> dict[Unit,
         data: Folder of all data sets.
         fetch: Whether to download missing weights.
     """
-    weights = {name: lack_of_weights(name, fetch) for name in dict.fromkeys(u.backbone for u in benchmark.units)}
-    sets = {name: lack_of_set(name, facts, data) for name, facts in benchmark.sets.items()}
+    weights = {name: missing_weights(name, fetch) for name in dict.fromkeys(u.backbone for u in benchmark.units)}
+    sets = {name: missing_dataset(name, facts, data) for name, facts in benchmark.sets.items()}
     lacks = {unit: [weights[unit.backbone], sets.get(unit.dataset, "")] for unit in benchmark.units}
     return {unit: list(filter(None, lines)) for unit, lines in lacks.items() if any(lines)}
 
 
-def lack_of_weights(name: str, fetch: bool = False) -> str:
+def missing_weights(name: str, fetch: bool = False) -> str:
     """Return what is wrong with OpenAI's weights and how to fix it; empty if they are fine, or not OpenAI's."""
     if name not in clip.available_models():
         return ""
@@ -60,7 +60,7 @@ def lack_of_weights(name: str, fetch: bool = False) -> str:
 # ---------------------------------------------------------------- data sets
 
 
-def lack_of_set(name: str, facts: Facts, data: Path) -> str:
+def missing_dataset(name: str, facts: Facts, data: Path) -> str:
     """Return what is wrong with a data set and how to fix it; empty if it is fine.
 
     Args:

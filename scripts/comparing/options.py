@@ -228,7 +228,7 @@ def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:
     return args.output / kind / (args.name or "+".join([*grid.datasets, *backbones]))
 
 
-def unclaimed(folder: Path, args: argparse.Namespace, called: str) -> Path:
+def numbered_folder(folder: Path, args: argparse.Namespace, called: str) -> Path:
     """Append a number to a folder for tables if it holds tables of another command, unless --name is given."""
     if args.name:
         return folder

@@ -16,7 +16,7 @@ from coft.core.files import replacing
 from coft.core.words import counted
 from scripts.paths import shown
 
-from .benchmark import ANY, Benchmark, BySeed, Rows, Unit
+from .benchmark import NO_SEED, Benchmark, BySeed, Rows, Unit
 from .figures import panels, write_figure
 from .methods import READS_LABELS
 from .published import far_off
@@ -86,7 +86,7 @@ def _cells(right: Mapping[str, BySeed], datasets: Sequence[str]) -> dict[str, Ce
         if name in right:
             of_seeds = np.stack(list(right[name].values()))
             draws.append(100 * (1 - resampled([[(of_seeds,)]], seed=place)[:, 0]))
-            seeds = 0 if ANY in right[name] else len(of_seeds)
+            seeds = 0 if NO_SEED in right[name] else len(of_seeds)
             cells[name] = Cell(100 * float(of_seeds.mean()), _half(draws[-1]), seeds)
     if len(cells) == len(datasets):
         mean = float(np.mean([cell.mean for cell in cells.values()]))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from .plan import Run
 
 
-def dealt(runs: Sequence[Run], part: tuple[int, int], hours: Callable[[Run], float]) -> list[Run]:
+def runs_of_part(runs: Sequence[Run], part: tuple[int, int], hours: Callable[[Run], float]) -> list[Run]:
     """Return the runs of one of several machines. The parts are disjoint and take about the same time.
 
     Args:

@@ -23,7 +23,7 @@ from .statistics import OPTIONAL, STAGES
 
 PEERS = ("peer_a", "peer_b")
 TEXTS = ("dataset", "backbone", "method", "trainer")  # columns of a list of results
-OF_DATASETS = ("DATASET.", "INPUT.")  # settings that follow from the data set
+DATASET_PREFIXES = ("DATASET.", "INPUT.")  # settings that follow from the data set
 SHOWN_SETTINGS = 3  # largest number of different settings that are written out in a method's name
 Row = dict[str, Any]
 Settings = dict[str, Any]
@@ -146,7 +146,7 @@ FINISHED = re.compile(r"^Finish(?:ed)? training$", re.MULTILINE)
 EPOCH = re.compile(r"^epoch \[\d+/\d+\]", re.MULTILINE)
 ELAPSED = re.compile(r"^Elapsed: (?:(\d{1,6}) days?, )?(\d+):(\d\d):(\d\d)$", re.MULTILINE)
 SETTING = re.compile(r"^( *)([A-Za-z]\w*):(?: (.*))?$")
-OF_LOG = Record(dict.fromkeys(("dataset", "backbone", "trainer"), Text(10_000)), {"seed": whole(-LARGEST)})
+LOG_SCHEMA = Record(dict.fromkeys(("dataset", "backbone", "trainer"), Text(10_000)), {"seed": whole(-LARGEST)})
 LOGGED = {"dataset": "DATASET.NAME", "backbone": "MODEL.BACKBONE.NAME", "trainer": "TRAINER.NAME", "seed": "SEED"}
 # Keys that do not change what is computed, such as paths, and the seed.
 PLACES = {"OUTPUT_DIR", "RESUME", "SEED", "VERBOSE", "USE_CUDA", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"}
@@ -166,7 +166,7 @@ def parse_log(folder: Path) -> list[tuple[Row, Settings]]:
     try:
         row: Row = {name: settings[key] for name, key in LOGGED.items()}
         row["seed"], shots = int(row["seed"]), int(settings.get("DATASET.NUM_SHOTS", -1))
-        OF_LOG.check(row)
+        LOG_SCHEMA.check(row)
     except (KeyError, ValueError) as error:
         log.warning("%s: the log shows no config of a run (%s); left out", folder / "log.txt", error)
         return []
@@ -241,7 +241,7 @@ def _warn_of_mixtures(rows: Sequence[tuple[Row, Settings]]) -> None:
     values: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for row, settings in rows:
         for key in settings:
-            if not key.startswith(OF_DATASETS):
+            if not key.startswith(DATASET_PREFIXES):
                 values[row["method"], row["backbone"], key].add(str(settings[key]))
     mixed: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (method, backbone, key), different in values.items():

@@ -119,8 +119,8 @@ def gain_over_zero_shot(summary: pd.DataFrame) -> pd.DataFrame:
 
 # ---------------------------------------------------------------- ablations
 
-OF_LABELS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  # in Phase II, if a run has them
-AVERAGED = ["phase1", "phase2", "final", *OF_LABELS, "seconds"]
+LABEL_COLUMNS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  # in Phase II, if a run has them
+AVERAGED = ["phase1", "phase2", "final", *LABEL_COLUMNS, "seconds"]
 
 
 def changes_of(rows: pd.DataFrame, measures: Mapping[str, str], reference: str) -> pd.DataFrame:
@@ -128,18 +128,18 @@ def changes_of(rows: pd.DataFrame, measures: Mapping[str, str], reference: str) 
 
     Args:
         rows: A line for each result (a stage of a run): variant, dataset, backbone, seed, stage, accuracy, and where
-            known peer_a, peer_b, the columns `OF_LABELS`, and seconds.
+            known peer_a, peer_b, the columns `LABEL_COLUMNS`, and seconds.
         measures: For each variant the accuracy that counts: "both", "single" (mean of the single peers), or "after
             Phase I".
         reference: Name of the reference variant. Runs without a matching run of it are left out.
 
     Returns:
         A line for each variant, data set, backbone and seed: phase1, phase2 (accuracies after the phases, NaN without
-        phases), final (the accuracy that counts), the columns `OF_LABELS`, seconds, and phase1_change and change (the
-        differences in phase1 and final), which are NaN for the reference itself.
+        phases), final (the accuracy that counts), the columns `LABEL_COLUMNS`, seconds, and phase1_change and change
+        (the differences in phase1 and final), which are NaN for the reference itself.
     """
     run, keys = [*PAIR, "variant", "seed"], [*PAIR, "seed"]
-    rows = rows.reindex(columns=[*run, "stage", "accuracy", "peer_a", "peer_b", *OF_LABELS, "seconds"])
+    rows = rows.reindex(columns=[*run, "stage", "accuracy", "peer_a", "peer_b", *LABEL_COLUMNS, "seconds"])
     measure = rows["variant"].map(measures)
     single = rows[["peer_a", "peer_b"]].mean(axis=1, skipna=False)
     rows = rows.assign(final=rows["accuracy"].where(measure != "single", single))

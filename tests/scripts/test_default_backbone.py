@@ -12,7 +12,7 @@ from scripts import default_backbone as default
 def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    default.can_be_had.cache_clear()
+    default.can_download.cache_clear()
     default._say.cache_clear()
 
 
@@ -73,4 +73,4 @@ def test_a_server_that_answers_is_enough(monkeypatch: pytest.MonkeyPatch) -> Non
         def __exit__(self, *args: object) -> None: ...
 
     monkeypatch.setattr(default, "urlopen", lambda request, timeout: asked.append(request.get_method()) or Answer())
-    assert default.can_be_had("ViT-B/16") and asked == ["HEAD"]
+    assert default.can_download("ViT-B/16") and asked == ["HEAD"]

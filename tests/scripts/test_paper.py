@@ -21,8 +21,8 @@ from scripts.comparing.benchmark import chosen, plan_units, read_benchmark
 from scripts.comparing.commands import compare
 from scripts.comparing.costs import Facts, gigabytes, hours
 from scripts.comparing.list import Result, add_to_list, read_list
-from scripts.comparing.needs import lack_of_set, lack_of_weights, split_file
-from scripts.comparing.parts import dealt
+from scripts.comparing.needs import missing_dataset, missing_weights, split_file
+from scripts.comparing.parts import runs_of_part
 from scripts.comparing.plan import Run
 from scripts.comparing.published import Published, far_off
 from tests.datasets.data_roots import load as load_set
@@ -138,7 +138,7 @@ def test_a_declaration_of_aliases_or_brackets_does_not_grow(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", SETS)
 def test_made_up_sets_are_as_coops(root: Path, name: str) -> None:
-    assert lack_of_set(name, facts(name), root) == ""
+    assert missing_dataset(name, facts(name), root) == ""
     kind = NAMES.get(name) or "".join(word.title() for word in name.split("_"))
     data = load_set(kind, root)
     assert (len(data.train_u), len(data.test)) == (SIZES["train"], SIZES["test"])
@@ -146,8 +146,8 @@ def test_made_up_sets_are_as_coops(root: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_that_is_missing_or_another_is_named_with_what_to_do(root: Path, tmp_path: Path, name: str) -> None:
-    assert f"bash scripts/data.sh {name} --data {tmp_path}" in lack_of_set(name, facts(name), tmp_path)
-    line = lack_of_set(name, replace(facts(name), test=99), root)
+    assert f"bash scripts/data.sh {name} --data {tmp_path}" in missing_dataset(name, facts(name), tmp_path)
+    line = missing_dataset(name, replace(facts(name), test=99), root)
     assert str(root) in line and "expected" in line and str(SIZES["test"]) in line
     assert "another version" in line or name == "imagenet"
 
@@ -156,19 +156,19 @@ def test_a_split_that_is_not_coops_is_named(tmp_path: Path) -> None:
     write_set(tmp_path, "dtd")
     path = split_file("dtd", tmp_path)
     path.rename(path.with_suffix(".kept"))
-    assert "has not CoOp's split" in lack_of_set("dtd", facts("dtd"), tmp_path)
+    assert "has not CoOp's split" in missing_dataset("dtd", facts("dtd"), tmp_path)
     path.write_text('{"train": 7')
-    assert f"{path} cannot be read" in lack_of_set("dtd", facts("dtd"), tmp_path)
+    assert f"{path} cannot be read" in missing_dataset("dtd", facts("dtd"), tmp_path)
     save_split({"train": [("class_0/0.jpg", 0, "banded")], "val": [], "test": []}, path)
-    line = lack_of_set("dtd", facts("dtd"), tmp_path)
+    line = missing_dataset("dtd", facts("dtd"), tmp_path)
     assert "has not CoOp's split" in line and f"rm {path} && bash" in line
 
 
 def test_weights_of_a_wrong_checksum_are_named(no_weights: Path) -> None:
-    assert re.search(r"not here: curl .*ViT-B-16.pt https://", lack_of_weights("ViT-B/16"))
+    assert re.search(r"not here: curl .*ViT-B-16.pt https://", missing_weights("ViT-B/16"))
     no_weights.write_bytes(b"something else")
-    assert "does not match OpenAI's file" in lack_of_weights("ViT-B/16")
-    assert lack_of_weights("embedded") == ""
+    assert "does not match OpenAI's file" in missing_weights("ViT-B/16")
+    assert missing_weights("embedded") == ""
 
 
 def test_a_dry_run_says_what_is_missing_and_what_it_takes_and_does_nothing(
@@ -224,11 +224,11 @@ def test_parts_are_whole_apart_and_alike(tmp_path: Path) -> None:
     runs = [toy_run(tmp_path, f"run {number}") for number in range(30)]
     took = {run: float(2 + number % 7) for number, run in enumerate(runs)}
     for count in (1, 2, 4):
-        parts = [dealt(runs, (number, count), took.__getitem__) for number in range(1, count + 1)]
+        parts = [runs_of_part(runs, (number, count), took.__getitem__) for number in range(1, count + 1)]
         assert sorted(run.method.name for part in parts for run in part) == sorted(run.method.name for run in runs)
         loads = [sum(took[run] for run in part) for part in parts]
         assert max(loads) - min(loads) <= 8
-        again = dealt(runs[::-1], (1, count), took.__getitem__)
+        again = runs_of_part(runs[::-1], (1, count), took.__getitem__)
         assert {*again} == {*parts[0]}
 
 
@@ -254,7 +254,7 @@ def finished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path) -> lis
         return dict.fromkeys(failed, "killed by SIGKILL; see run.log")
 
     monkeypatch.setattr(benchmark_runs, "do_runs", do_runs)
-    monkeypatch.setattr("scripts.comparing.needs.lack_of_weights", lambda *_: "")
+    monkeypatch.setattr("scripts.comparing.needs.missing_weights", lambda *_: "")
     declaration = declared(tmp_path / "mine.yaml")
     return ["--benchmark", str(declaration), "--data", str(root), "--output", str(tmp_path / "out")]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coft.backbones.load import load_clip
 from coft.core.errors import UserError
-from coft.inference.locate_model import description_of, find_model, sealed
+from coft.inference.locate_model import description_of, find_model, with_checksum
 from coft.inference.store import load, usable_precision
 
 Run = Callable[..., Any]
@@ -128,7 +128,7 @@ def saved(trained: Run, tmp_path: Path) -> Path:
 
 def edit(folder: Path, **changes: Any) -> None:
     path = folder / "model.json"
-    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | changes)))
+    path.write_text(json.dumps(with_checksum(json.loads(path.read_text()) | changes)))
 
 
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def _pretraining(folder) -> Pretraining:
         library=_library(),
         aliases={"circle": ["ring"]},
         tasks=[task],
-        twins={"icons": 0},
+        near_duplicates={"icons": 0},
         cache_dir=folder / "cache",
         out_dir=folder / "out",
         compiled=False,

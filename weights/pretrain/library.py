@@ -13,9 +13,9 @@ import torch
 from weights.pretrain.augment import Drawings
 from weights.pretrain.heldout import heldout_shelves
 from weights.pretrain.names import concept
+from weights.pretrain.near_duplicates import appearance, has_twin, perceptual_hashes
 from weights.pretrain.packages import install, of_role
 from weights.pretrain.render import Shelf, shelves
-from weights.pretrain.twins import appearance, has_twin, perceptual_hashes
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ def open_library(cache_dir: Path) -> tuple[Library, dict[str, int]]:
     packages = of_role("icons", "emoji", "fonts")
     install(cache_dir, packages)
     all_shelves = shelves(packages, cache_dir)
-    kept, twins = without_twins(all_shelves, cache_dir)
-    return collect(all_shelves, kept), twins
+    kept, near_duplicates = without_twins(all_shelves, cache_dir)
+    return collect(all_shelves, kept), near_duplicates
 
 
 def without_twins(all_shelves: list[Shelf], cache_dir: Path) -> tuple[list[np.ndarray], dict[str, int]]:
@@ -107,9 +107,9 @@ def without_twins(all_shelves: list[Shelf], cache_dir: Path) -> tuple[list[np.nd
         heldout = [shelf for shelf in heldout_shelves(name, cache_dir) if len(shelf)]
         heldout_hashes = np.concatenate([perceptual_hashes(appearance(shelf)) for shelf in heldout])
         pairs = zip(all_shelves, hashes_by_shelf, strict=True)
-        twins = [has_twin(hashes, heldout_hashes) & (shelf.role != "fonts") for shelf, hashes in pairs]
-        kept = [rows & ~twin for rows, twin in zip(kept, twins, strict=True)]
-        counts[name] = int(sum(twin.sum() for twin in twins))
+        near_duplicates = [has_twin(hashes, heldout_hashes) & (shelf.role != "fonts") for shelf, hashes in pairs]
+        kept = [rows & ~twin for rows, twin in zip(kept, near_duplicates, strict=True)]
+        counts[name] = int(sum(twin.sum() for twin in near_duplicates))
     logger.info("near-duplicates of held-out drawings taken out of training: %s", counts)
     return kept, counts
 

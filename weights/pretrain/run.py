@@ -54,12 +54,12 @@ class Pretraining:
         library: Library,
         aliases: Mapping[str, list[str]],
         tasks: list[Task],
-        twins: Mapping[str, int],
+        near_duplicates: Mapping[str, int],
         cache_dir: Path,
         out_dir: Path,
         compiled: bool = True,
     ) -> None:
-        self.library, self.tasks, self.twins = library, tasks, dict(twins)
+        self.library, self.tasks, self.near_duplicates = library, tasks, dict(near_duplicates)
         self.cache_dir, self.out_dir, self.compiled = cache_dir, out_dir, compiled
         self.captions = Captions(library.concepts, dict(aliases), library.kinds)
         self.words = Words(library)
@@ -71,10 +71,17 @@ class Pretraining:
         packages = list(pinned())
         install(cache_dir, packages)
         write_table(pd.DataFrame(licence_table(cache_dir, packages)), out_dir / "licences.csv")
-        library, twins = open_library(cache_dir)
+        library, near_duplicates = open_library(cache_dir)
         aliases = read_aliases(cache_dir, set(library.concepts))
         tasks = development_tasks(cache_dir)
-        return cls(library=library, aliases=aliases, tasks=tasks, twins=twins, cache_dir=cache_dir, out_dir=out_dir)
+        return cls(
+            library=library,
+            aliases=aliases,
+            tasks=tasks,
+            near_duplicates=near_duplicates,
+            cache_dir=cache_dir,
+            out_dir=out_dir,
+        )
 
     def train(self, name: str, recipe: Recipe) -> Path:
         """Train ``embedded``, or distil it to ``embedded-vit``, and write the checkpoint and the learning curve.
@@ -136,7 +143,7 @@ class Pretraining:
             "recipe": asdict(recipe),
             "drawings": len(self.library),
             "concepts": len(self.library.concepts),
-            "twins_removed": self.twins,
+            "twins_removed": self.near_duplicates,
             "torch": importlib.metadata.version("torch"),
             "packages": packages,
         }

@@ -52,7 +52,7 @@ def choose_peers(
         (part,) = parts_of(model, peers)
         predict_part = partial(predict, model.alone(peers), part)
         shares[peers] = agreement(predict_part, probabilities_of(model), selection.images)
-    shares_text = ", ".join(f"{words_for(model, peers)} {share:.1f} %" for peers, share in shares.items())
+    shares_text = ", ".join(f"{peers_phrase(model, peers)} {share:.1f} %" for peers, share in shares.items())
     best = max(shares, key=lambda peers: shares[peers])
     count = counted(len(selection.images), "image")
     return best, rest, [f"chosen by the class of the run's model on {count}: {shares_text}"]
@@ -63,7 +63,7 @@ def probabilities_of(model: AdaptedModel) -> Predict:
     return lambda batch: model.predict(batch).probabilities
 
 
-def words_for(model: AdaptedModel, peers: str) -> str:
+def peers_phrase(model: AdaptedModel, peers: str) -> str:
     """Return a phrase that names the exported peers."""
     if len(model.predictor.classifiers) == 1:
         return "the model"

@@ -38,7 +38,7 @@ def write_head(model: AdaptedModel, part: Part, folder: Path) -> None:
     (folder / FILE).chmod(0o644)
 
 
-def with_frozen(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
+def predict_with_frozen_encoder(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
     """Compute class probabilities with the exported vectors and the frozen backbone's own encoder. Shape (n, C)."""
     features = F.normalize(model.clip_model.visual(images), dim=-1)
     return (part.scale * features @ part.weight.t()).softmax(dim=1)

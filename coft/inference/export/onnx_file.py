@@ -20,7 +20,7 @@ from coft.inference.model import AdaptedModel
 
 from .sample import SIZE, Predict
 
-FILE, SMALL = "model.onnx", "model_int8.onnx"
+FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
 OPSET = 17
 TOLERANCE = 1e-4  # largest absolute difference between onnxruntime's and PyTorch's probabilities
 HINT = f"install them: {shlex.quote(sys.executable)} -m pip install onnx onnxruntime"
@@ -139,12 +139,12 @@ def write_int8(folder: Path, images: Tensor | None) -> str:
     try:
         quant_pre_process(str(folder / FILE), str(ready), skip_symbolic_shape=True)
         if images is None:
-            quantize_dynamic(str(ready), str(folder / SMALL), weight_type=QuantType.QInt8)
+            quantize_dynamic(str(ready), str(folder / INT8_FILE), weight_type=QuantType.QInt8)
             return "dynamic"
         batches = ({"images": batch.numpy()} for batch in images.split(SIZE))
         quantize_static(
             str(ready),
-            str(folder / SMALL),
+            str(folder / INT8_FILE),
             SimpleNamespace(get_next=lambda: next(batches, None)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,

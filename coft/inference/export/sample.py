@@ -59,7 +59,7 @@ def sample(model: AdaptedModel, run: Path, images: list[str], resolve: Resolve =
         resolve: Turns a path as the user wrote it into a path.
     """
     sources = list(Sources(images, resolve)) if images else images_of_run(run)
-    label_of = tested_in(run, model.classes)
+    label_of = labels_of_test_images(run, model.classes)
     tested, sources_read = views_of(model, list(label_of))
     labels = None if tested is None else torch.tensor([label_of[source] for source in sources_read])
     return Sample(views_of(model, sources)[0], tested, labels)
@@ -100,7 +100,7 @@ def existing_files(paths: Iterable[str]) -> list[Source]:
     return [Source(path, Path(path)) for path in paths if Path(path).is_file()]
 
 
-def tested_in(run: Path, classes: Sequence[str]) -> dict[Source, int]:
+def labels_of_test_images(run: Path, classes: Sequence[str]) -> dict[Source, int]:
     """Return the test images of a run that still exist, with their true labels.
 
     Args:

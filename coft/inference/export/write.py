@@ -20,9 +20,9 @@ from coft.inference.model import AdaptedModel
 
 from . import onnx_file
 from .card import card
-from .comparing import Lines, choose_peers, describe_accuracy, describe_agreement, words_for
+from .comparing import Lines, choose_peers, describe_accuracy, describe_agreement, peers_phrase
 from .export_options import ExportOptions
-from .head import with_frozen, write_head
+from .head import predict_with_frozen_encoder, write_head
 from .merging import Exported, parts_of
 from .open_clip_folder import require_plain, write_open_clip
 from .sample import Sample, agreement
@@ -80,7 +80,7 @@ def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sampl
     if options.to == "onnx":
         onnx_file.require_packages()
     with new_folder(folder) as draft:
-        file_lines, measured_lines = WAYS[options.to](model, options, draft, take_sample())
+        file_lines, measured_lines = EXPORTERS[options.to](model, options, draft, take_sample())
         use = USE[options.to].replace("FOLDER", folder.name)
         title = f"{model.about.get('trainer', 'A model')} on {model.about.get('dataset', 'images')}, as {options.to}"
         (draft / "README.md").write_text(card(model, title, file_lines, use, measured_lines), encoding="utf-8")
@@ -123,7 +123,7 @@ def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sampl
         HEAD,
         "`classes.json`: names of the classes, and templates",
     ]
-    return file_lines, [*lines, *describe_agreement(model, Exported([part]), words_for(model, peers), held_out)]
+    return file_lines, [*lines, *describe_agreement(model, Exported([part]), peers_phrase(model, peers), held_out)]
 
 
 def to_onnx(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
@@ -132,7 +132,7 @@ def to_onnx(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sa
     exported, images = Exported(parts_of(model, peers)).eval(), sample.images
     difference = onnx_file.write_onnx(model, exported, draft, images)
     lines += [
-        *describe_agreement(model, exported, words_for(model, peers), held_out),
+        *describe_agreement(model, exported, peers_phrase(model, peers), held_out),
         f"onnxruntime's probabilities differ from PyTorch's by {difference:.0e} at most",
     ]
     file_lines = [
@@ -148,8 +148,8 @@ def to_onnx(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sa
 
 def describe_int8(draft: Path, sample: Sample) -> Lines:
     """Return lines about the int8 file: its size, and its agreement with fp32 on images that did not calibrate it."""
-    sizes = [(draft / name).stat().st_size / 1e6 for name in (onnx_file.FILE, onnx_file.SMALL)]
-    whole, small = (onnx_file.runner(draft / name) for name in (onnx_file.FILE, onnx_file.SMALL))
+    sizes = [(draft / name).stat().st_size / 1e6 for name in (onnx_file.FILE, onnx_file.INT8_FILE)]
+    whole, small = (onnx_file.runner(draft / name) for name in (onnx_file.FILE, onnx_file.INT8_FILE))
     size_text = f"int8: {sizes[1]:.1f} MB instead of {sizes[0]:.1f}"
     if sample.images is None:
         comparison = "no images to compare classes on (--images)"
@@ -161,12 +161,12 @@ def describe_int8(draft: Path, sample: Sample) -> Lines:
 
 def to_head(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
     """Export the class vectors alone. Returns lines about the file, and lines with the measurements."""
-    peers, held_out, lines = choose_peers(model, options, sample, with_frozen)
+    peers, held_out, lines = choose_peers(model, options, sample, predict_with_frozen_encoder)
     (part,), source = parts_of(model, peers), model.alone(peers)
     write_head(source, part, draft)
-    title = f"{words_for(model, peers)}, with the frozen backbone"
-    predict = partial(with_frozen, source, part)
+    title = f"{peers_phrase(model, peers)}, with the frozen backbone"
+    predict = partial(predict_with_frozen_encoder, source, part)
     return [HEAD], [*lines, *describe_agreement(model, predict, title, held_out)]
 
 
-WAYS: dict[str, Callable[..., tuple[Lines, Lines]]] = {"open_clip": to_open_clip, "onnx": to_onnx, "head": to_head}
+EXPORTERS: dict[str, Callable[..., tuple[Lines, Lines]]] = {"open_clip": to_open_clip, "onnx": to_onnx, "head": to_head}

@@ -44,7 +44,7 @@ function card(item) {
   if (item.of.length === 1 && !item.half) add("Split…", () => openSplit(item));
   add("Drop", () => drop(item));
   article.append(actions, pictures(item.images, called(item)));
-  const summary = make("summary", {text: "What zero-shot CLIP takes for it now"});
+  const summary = make("summary", {text: "What zero-shot CLIP assigns to it now"});
   const taken = make("details", {id: `taken-${item.id}`}, summary);
   taken.addEventListener("toggle", () => showShare(item));
   article.append(taken);
@@ -72,7 +72,7 @@ function render() {
   const chosen = draft.filter(item => item.names.some(name => name.toLowerCase().includes(text)));
   chosen.sort((a, b) => a.rank - b.rank);
   $("cards").replaceChildren(...chosen.slice(0, shown).map(card));
-  if (!chosen.length) $("cards").append(make("p", {text: "No class has this in its names."}));
+  if (!chosen.length) $("cards").append(make("p", {text: "No class name contains this."}));
   chosen.slice(0, shown).forEach(item => { showTitle(item); showShare(item); });
   $("more").hidden = chosen.length <= shown;
   $("class-count").textContent = draft.length;
@@ -191,7 +191,7 @@ async function save() {
 }
 
 async function end() {
-  if (unsaved && !confirm("There are changes that are not saved. End all the same?")) return;
+  if (unsaved && !confirm("There are unsaved changes. End anyway?")) return;
   try {
     await ask("done", null);
   } catch { /* it has ended already */ }
@@ -233,7 +233,7 @@ $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText($("saved-command").textContent);
     $("copy").textContent = "Copied";
-  } catch { complain("The browser does not let the page copy: mark the command, and copy it."); }
+  } catch { complain("The browser does not allow copying: select the command and copy it."); }
 });
 $("filter").addEventListener("input", () => { shown = STEP; render(); });
 $("more").addEventListener("click", () => { shown += STEP; render(); });

@@ -74,7 +74,9 @@ def archive(path: Path) -> Path:
 
 def test_an_archive_is_read_only_if_it_is_openais_or_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "archive.pt")
-    with pytest.raises(UserError, match=r"archive\.pt: a TorchScript archive can execute code.*MODEL\.BACKBONE\.TRUST_JIT"):
+    with pytest.raises(
+        UserError, match=r"archive\.pt: a TorchScript archive can execute code.*MODEL\.BACKBONE\.TRUST_JIT"
+    ):
         load_clip(str(path))
     expected = make_clip(vit=True).state_dict()
     model = load_clip(str(path), trust_jit=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coft.core import table
-from coft.core.table import Table, Selection
+from coft.core.table import Selection, Table
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZES = pytest.mark.parametrize("rows", [1, 7, 64, 1000])

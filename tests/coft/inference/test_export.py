@@ -209,7 +209,7 @@ def test_no_export_is_a_pickle(resnet_run: Path, tmp_path: Path) -> None:
     ("flags", "message"),
     [
         (["RUN", "--to", "head", "FULL"], "is there already, and not empty"),
-        (["RUN", "--to", "head", "FULL/model/model.json/x"], "no folder can be there"),
+        (["RUN", "--to", "head", "FULL/model/model.json/x"], "the folder cannot be created"),
         (["RUN", "--to", "head", "DIR", "--int8"], "--int8 requires --to onnx"),
         (["RUN", "--to", "open_clip", "DIR", "--peers", "both"], "takes one encoder"),
         (["RUN", "--to", "head", "DIR", "--images", "nothing.png"], "there is no such file"),

@@ -211,7 +211,7 @@ def test_lines_come_in_order_whatever_is_read_first(model: AdaptedModel, picture
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "give a run and images"),
+        ([], "RUN and IMAGES are required"),
         (["RUN", "no-such-image.png"], "no-such-image.png: there is no such file"),
         (["nowhere", "IMAGES"], "nowhere: no such folder; check the path"),
         (["EMPTY", "IMAGES"], "holds no model"),

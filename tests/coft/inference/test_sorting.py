@@ -155,7 +155,7 @@ def test_ctrl_c_amid_a_copy_leaves_no_half(files: Path, tmp_path: Path, monkeypa
 def test_nothing_is_put_through_a_link(files: Path, tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "dog").symlink_to(files)
-    with pytest.raises(UserError, match="dog is a link"):
+    with pytest.raises(UserError, match="dog is a symbolic link"):
         Sorter(tmp_path / "to", ["cat", "dog"], False)
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["dog"]
 
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_moved_stays(files: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be put into"):
         sorter.put(files / "none.jpg", "cat")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--move .*no folder can be there"):
+    with pytest.raises(UserError, match=r"--move .*the folder cannot be created"):
         Sorter(tmp_path / "file" / "to", ["cat"], False)
 
 

@@ -91,8 +91,8 @@ def test_a_rule_for_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     label = likeliest_class.tolist()
     expected = [[i for i in range(COUNT) if label[i] == c][:3] for c in range(CLASSES)]
     for n, name in enumerate(PEERS):
-        dealt = {i: c for c, members in enumerate(expected) for i in members[n::2]}
-        assert {i: c for i, (c, _) in seen[name].items()} == dealt
+        runs_of_part = {i: c for c, members in enumerate(expected) for i in members[n::2]}
+        assert {i: c for i, (c, _) in seen[name].items()} == runs_of_part
     assert pairs(seeds) == [(i, c) for c, members in enumerate(expected) for i in members]
     train(method, start=1)
     assert not asked[1:]  # Phase II has no seeds

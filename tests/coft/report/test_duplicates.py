@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from coft.report import thumbnails
-from coft.report.duplicates import PAIRS, alike_pairs, connected_groups, equal_groups, near_groups
-from coft.report.thumbnails import BROKEN, embed, looks
+from coft.report.duplicates import MAX_PAIRS, alike_pairs, connected_groups, equal_groups, near_groups
+from coft.report.thumbnails import BROKEN, difference_hash, embed
 
 from .runs import write_images
 
@@ -26,8 +26,8 @@ def test_pairs_come_once_and_the_most_alike_first() -> None:
     likeness = np.array([0.96, 0.96, 0.99, 0.99, 0.97, 1.0])
     assert alike_pairs(nearest, likeness) == [(2, 3), (2, 4), (0, 1)]
     assert connected_groups([(2, 3), (2, 4), (0, 1)]) == [[2, 3, 4], [0, 1]] and connected_groups([]) == []
-    count = 3 * PAIRS
-    assert len(alike_pairs(np.arange(count) ^ 1, np.ones(count))) == PAIRS
+    count = 3 * MAX_PAIRS
+    assert len(alike_pairs(np.arange(count) ^ 1, np.ones(count))) == MAX_PAIRS
 
 
 def test_near_duplicates_look_the_same(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_near_duplicates_look_the_same(tmp_path: Path) -> None:
     nearest, likeness = np.array([1, 0, 0, 0]), np.full(4, 0.99)
     assert near_groups(paths, nearest, likeness) == [[0, 1]]
     assert near_groups(paths, nearest, np.full(4, 0.5)) == []
-    assert looks(paths[3]) is None
+    assert difference_hash(paths[3]) is None
 
 
 def test_pictures_end_with_their_bytes(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from coft.core.errors import UserError
 from coft.core.table import Table
 from coft.report import image_facts
-from coft.report.image_facts import most_alike, read_evidence, write_frozen, write_peers
+from coft.report.image_facts import nearest_other, read_evidence, write_frozen, write_peers
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def test_the_most_alike_other_image_is_that_of_a_loop(
 ) -> None:
     monkeypatch.setattr(image_facts, "ANCHORS", anchors)
     candidates = range(40) if anchors > 40 else range(0, 40, 4)
-    neighbours, cosine = most_alike(Table.of(features))
+    neighbours, cosine = nearest_other(Table.of(features))
     for i in range(40):
         best = max((j for j in candidates if j != i), key=lambda j: float(features[i] @ features[j]))
         assert neighbours[i] == best and cosine[i] == pytest.approx(float(features[i] @ features[best]), abs=1e-5)
 
 
 def test_one_image_is_like_no_other() -> None:
-    neighbours, cosine = most_alike(Table.of(torch.ones(1, 4)))
+    neighbours, cosine = nearest_other(Table.of(torch.ones(1, 4)))
     assert list(neighbours) == [0] and list(cosine) == [0]
 
 
@@ -54,8 +54,8 @@ def test_the_sample_grows_with_the_classes_and_has_an_end(features: torch.Tensor
     many = features.repeat(150, 1)
     write_frozen(tmp_path, ["a", "b", "c"], Table.of(many), features[:3])
     kept = read_evidence(tmp_path)
-    assert kept is not None and len(kept.sample) == len(kept.features) == image_facts.FEW
-    assert len(set(kept.sample)) == image_facts.FEW and kept.sample.max() < len(many)
+    assert kept is not None and len(kept.sample) == len(kept.features) == image_facts.MIN_SAMPLE
+    assert len(set(kept.sample)) == image_facts.MIN_SAMPLE and kept.sample.max() < len(many)
     assert np.allclose(kept.features, many[kept.sample], atol=1e-3)
 
 

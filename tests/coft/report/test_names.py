@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coft.report.names import AT_LEAST, BELIEVED, KINDS, NEIGHBOURS, believed_of, measure, name_fit, rare, suspects
+from coft.report.names import BELIEVED, KINDS, MIN_IMAGES, NEIGHBOURS, believed_of, measure, name_fit, rare, suspects
 
 CLASSES, SIZE, WIDTH = 5, 30, 24
 
@@ -43,7 +43,7 @@ def test_swapped_names_are_suspicious(world: tuple[torch.Tensor, np.ndarray, np.
 
 def test_nothing_is_said_of_few_images(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
     features, text, truth = world
-    few = np.concatenate([np.flatnonzero(truth == label)[: AT_LEAST - 1] for label in range(CLASSES)])
+    few = np.concatenate([np.flatnonzero(truth == label)[: MIN_IMAGES - 1] for label in range(CLASSES)])
     final = (truth[few] + 1) % CLASSES
     signals = measure(features[torch.from_numpy(few)], text, final)
     assert suspects(signals) == [] and all(np.isnan(class_signals.fit) for class_signals in signals)

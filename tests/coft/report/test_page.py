@@ -70,10 +70,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_page_has_what_a_run_found(run: Path) -> None:
     shown = seen(write_report(run).read_bytes())
-    titles = "Warnings", "wrong name", "Classes", "Curves", "taken for which", "Gallery", "Files of the run"
+    titles = (
+        "Warnings",
+        "Names that may be wrong",
+        "Classes",
+        "Curves",
+        "Confusion between classes",
+        "Gallery",
+        "Files of the run",
+    )
     assert all(title in shown.text for title in titles)
     assert "80.0 %" in shown.text and "zero-shot: 60.0 %" in shown.text and "1 min 15 s" in shown.text
-    assert "fewer seeds than wanted" in shown.text and "Right and predicted classes" in shown.text
+    assert "fewer seeds than wanted" in shown.text and "True and predicted classes" in shown.text
     assert all(kind in shown.text for kind in ("surest", "least sure", "not kept", "peers disagree", "changed since"))
 
 
@@ -153,7 +161,7 @@ def test_where_nothing_was_trained_nothing_was_kept_or_changed(tmp_path: Path) -
     shown = [{figure.title for figure in figures(read_run(folder))} for folder in (trained, kept)]
     assert of_training <= shown[0] and shown[1] == shown[0] - of_training
     texts = [seen(page(read_run(folder))).text for folder in (trained, kept)]
-    words = ("not kept by the filter", "changed since", "From zero-shot to the end")
+    words = ("not kept by the filter", "changed since", "From zero-shot to final classes")
     assert all(word in texts[0] and word not in texts[1] for word in words)
     untrained = "none: zero-shot CLIP predicts"
     assert untrained in texts[1] and untrained not in texts[0]
@@ -224,7 +232,7 @@ def test_a_run_of_one_table_has_a_page(tmp_path: Path) -> None:
     rows = [["a.png", "sea", "sea"], ["b.png", "sea", "street"]]
     write_csv(folder / "test_predictions.csv", [["image", "class", "end"], *rows])
     shown = seen(page(read_run(folder)))
-    assert "Right and predicted classes" in shown.text and "50.0 %" in shown.text and "Gallery" not in shown.text
+    assert "True and predicted classes" in shown.text and "50.0 %" in shown.text and "Gallery" not in shown.text
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from coft.backbones.load import fingerprint, load_clip
 from coft.backbones.prompts import ensemble_features
 from coft.core.table import Table
 from coft.engine.class_names import Classes, write_classes
-from coft.inference.locate_model import FORMAT, sealed
+from coft.inference.locate_model import FORMAT, with_checksum
 from coft.report.image_facts import write_frozen
 from tests.coft.report.runs import write_csv, write_run
 
@@ -53,7 +53,7 @@ def write_reviewed(run: Path, paths: list[str], backbone: Path, images: Path, cl
     content |= {"inputs": {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}, "decoding": {}, "precision": "fp32"}
     content |= {"encoders": ["none"], "classifiers": [{"name": "peer_a", "encoder": 0, "scale": 10.0}], "about": {}}
     content |= {"score": "positive", "clean_rule": "", "weights": {"file": "model.safetensors", "sha256": ""}}
-    (run / "model" / "model.json").write_text(json.dumps(sealed(content)))
+    (run / "model" / "model.json").write_text(json.dumps(with_checksum(content)))
     config = {
         "OUTPUT_DIR": str(run),
         "SEED": 3,

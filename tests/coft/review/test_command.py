@@ -55,7 +55,7 @@ def test_mistakes_are_one_line(copied: Path, tmp_path: Path, capsys: pytest.Capt
         port = str(taken.getsockname()[1])
         for argv, message in (
             ([str(tmp_path / "nowhere")], "no such folder"),
-            ([str(copied), "--to", str(tmp_path / "there.txt")], "exists already"),
+            ([str(copied), "--to", str(tmp_path / "there.txt")], "already exists"),
             ([str(copied), "--port", "0"], "'0' is no port"),
             ([str(copied), "--no-browser", "--port", port], f"--port {port}: cannot be had"),
         ):

@@ -94,7 +94,7 @@ def test_descriptions_stay_with_the_name() -> None:
 
 def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "classes-2.txt").write_text("mine\n")
-    with pytest.raises(UserError, match=r"classes-2.txt: exists already"):
+    with pytest.raises(UserError, match=r"classes-2.txt: already exists"):
         ClassesFile(tmp_path, tmp_path / "classes-2.txt")
     file = ClassesFile(tmp_path)
     assert file.write(CLASSES) == "" and file.path == tmp_path / "classes-3.txt"

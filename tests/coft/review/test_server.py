@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from coft.engine.class_names import read_classes
-from coft.review.server import LARGEST, Server
+from coft.review.server import MAX_BODY_BYTES, Server
 
 from .reviewed_runs import CLASSES, HOSTILE
 
@@ -137,7 +137,7 @@ def test_two_windows_write_to_two_files(ask: Ask, server: Server, tmp_path: Path
         ({"Content_Length": None}, 411),
         ({"Content_Length": "-1"}, 411),
         ({"Content_Length": "9" * 30}, 413),
-        ({"Content_Length": str(LARGEST + 1)}, 413),
+        ({"Content_Length": str(MAX_BODY_BYTES + 1)}, 413),
     ],
 )
 def test_a_request_from_elsewhere_or_of_another_form_changes_nothing(
@@ -234,7 +234,7 @@ def test_a_connection_that_says_nonsense_harms_nobody(
 
 @pytest.mark.parametrize("part", ["line", "headers", "body"])
 def test_a_request_that_comes_byte_by_byte_ends(part: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coft.review.server.SECONDS", 0.3)
+    monkeypatch.setattr("coft.review.server.REQUEST_TIMEOUT", 0.3)
     here = f"127.0.0.1:{server.server_port}"
     head = f"POST /{server.token}/save HTTP/1.1\r\nHost: {here}\r\nOrigin: http://{here}\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 1000\r\n"

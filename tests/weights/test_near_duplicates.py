@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from weights.pretrain.twins import has_twin, perceptual_hashes
+from weights.pretrain.near_duplicates import has_twin, perceptual_hashes
 
 
 def _drawing(kind: str, offset: int = 0, size: int = 40) -> np.ndarray:

@@ -58,7 +58,7 @@ def _resize(square: np.ndarray) -> np.ndarray:
 
 def has_twin(hashes: np.ndarray, others: np.ndarray, near: int = NEAR) -> np.ndarray:
     """Return which ``hashes`` ``[N]`` differ from one of ``others`` ``[M]`` in at most ``near`` bits; bool ``[N]``."""
-    twins = np.zeros(len(hashes), bool)
+    near_duplicates = np.zeros(len(hashes), bool)
     for other in np.unique(others):
-        twins |= np.bitwise_count(hashes ^ other) <= near
-    return twins
+        near_duplicates |= np.bitwise_count(hashes ^ other) <= near
+    return near_duplicates
