@@ -38,7 +38,7 @@ from trainers.reporting import report_results  # noqa: E402
 from trainers.toolbox import dassl_in_use  # noqa: E402
 
 log = logging.getLogger(__name__)
-STOPPED = "interrupted; the same command goes on from the last finished epoch"
+STOPPED = "interrupted; run the same command to resume from the last finished epoch"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -98,7 +98,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--resume: is not read with --eval-only; leave it out, --model-dir names what is evaluated")
     for flag, value in {"--model-dir": args.model_dir, "--load-epoch": args.load_epoch}.items():
         if value not in ("", None) and not args.eval_only:
-            raise UserError(f"{flag}: is read with --eval-only alone; add that, or leave {flag} out")
+            raise UserError(f"{flag}: is only valid with --eval-only; add that, or leave {flag} out")
 
 
 def perform(cfg: Any, args: argparse.Namespace) -> None:
@@ -175,7 +175,7 @@ def taken(cfg: Any, world: World) -> Iterator[None]:
         return
     if not (folder / CONFIG).is_file():
         raise UserError(
-            f"output folder {cfg.OUTPUT_DIR} of the first process is not there for this one; choose an --output-dir on "
+            f"output folder {cfg.OUTPUT_DIR} of rank 0 is not visible to this process; choose an --output-dir on "
             f"a disk that all machines share"
         )
     yield

@@ -42,7 +42,7 @@ def read_lists(
     rows = {part: read_list(_list_file(folder, domain, part), classnames) for part in PARTS}
     training_paths = {path for part in ("train", "crossval") for path, _, _ in rows[part]}
     if training_paths.intersection(path for path, _, _ in rows["test"]):
-        log.info("%s: not used, its test images are in its other lists, too; the images are split anew", folder)
+        log.info("%s: not used, its test images are in its other lists, too; the images are split again", folder)
         return None
     train, val, test = ([datum(images / path, label, name) for path, label, name in rows[part]] for part in PARTS)
     return train, val, test

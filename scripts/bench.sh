@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# bash scripts/bench.sh --photo: steps of image encoders by part, beside the limits of the machine
-# bash scripts/bench.sh --scaling [--processes 1,2,4]: steps and encoding by several processes
+# bash scripts/bench.sh --photo: time of training steps by part, and the limits of the machine
+# bash scripts/bench.sh --scaling [--processes 1,2,4]: training steps and encoding with several processes
 # bash scripts/bench.sh --pool [--images 40000,80000] [--classes 1000]: labelling a large pool, apart from encoding
 # bash scripts/bench.sh --growth [--plot growth.svg]: time and memory by images, classes and pixels
-# bash scripts/bench.sh --predict RUN FOLDER: a finished model beside its bare encoders
+# bash scripts/bench.sh --predict RUN FOLDER: speed of a finished model and of its bare encoders
 # bash scripts/bench.sh --geometry: operations and memory of an image at the full size of OpenAI's CLIPs
 case "${1:-}" in
   --photo | --scaling | --pool | --growth | --predict | --geometry) part=${1#--} && shift ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bash scripts/data.sh [list | all | NAME ...]: gets data sets ready under $DATA (default: data)
+# bash scripts/data.sh [list | all | NAME ...]: download and prepare data sets in $DATA (default: data)
 SETUP_EXTRA=
 case " $* " in *" icons "* | *" emoji "* | *" all "*) SETUP_EXTRA=weights/pretrain/requirements.txt ;; esac
 case " $* " in *[a-z]*) [[ " $* " = *" list "* ]] || SETUP_EXTRA="$SETUP_EXTRA scripts/getting/requirements.txt" ;; esac

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# bash scripts/faults.sh [--quick | --write] [--only CATEGORY ...] [--keep DIR] [--verbose]: bad inputs and faults, and what comes of them
+# bash scripts/faults.sh [--quick | --write] [--only CATEGORY ...] [--keep DIR] [--verbose]: test bad inputs and faults
 SETUP_EXTRA=tests/requirements.txt
 source "$(dirname "$0")/setup.sh" && exec "$PYTHON" -m tests.faults "$@"

@@ -232,7 +232,7 @@ def shot_settings(trainer: str, shots: int | None, dataset: str) -> list[str]:
         if shots is not None and trainer == "Supervised":
             raise UserError(f"--shots: Supervised has all labels; for {shots} a class add DATASET.NUM_SHOTS {shots}")
         if shots is not None:
-            raise UserError(f"--shots: {trainer} has no such number; leave it out")
+            raise UserError(f"--shots: {trainer} does not use it; leave it out")
         return []
     shots = 16 if shots is None else shots
     if shots < 1:

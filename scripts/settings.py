@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     word = parser.parse_args(argv).word
     lines = ["  ".join(cells(key)) for key in declared().values()]
     if not (matching := [line for line in lines if word.lower() in line.lower()]):
-        raise UserError(f"no setting has {word!r} in its line; without a word all are listed")
+        raise UserError(f"no setting matches {word!r}; without a word all are listed")
     print("\n".join(matching))
     return 0
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Readies the Python environment; the other scripts source it. Sets PYTHON.
+# Prepares the Python environment. The other scripts source it. Sets PYTHON.
 #   bash scripts/setup.sh [--dassl upstream=CHECKOUT] [extra requirements file ...]
-# Uses the active environment (virtualenv, or conda's other than base), else makes .venv. Installs what requirements.txt
-# asks for when it has changed, and sees to `dassl`: a working one is left alone, a missing one is installed from
-# compat/dassl, a broken one ends the script. With --dassl upstream=CHECKOUT, and no dassl in the environment, upstream's
+# Uses the active environment (a virtualenv, or a conda environment other than base), else creates .venv. Installs
+# requirements.txt whenever it has changed. A working `dassl` is left as it is, a missing one is installed from
+# compat/dassl, and a broken one ends the script. With --dassl upstream=CHECKOUT, and no dassl in the environment, upstream's
 # is taken from a checkout of its repository (compat/dassl/upstream/README.md).
 set -euo pipefail
 
@@ -25,7 +25,7 @@ setup_find_python() {
   setup_fail "no Python 3.10 to 3.13 with the venv module found; install one (on Debian: python3 python3-venv)"
 }
 
-# The active environment's Python, or else that of .venv, which may not be there yet.
+# The Python of the active environment, or else of .venv, which may not exist yet.
 setup_python() {
   if [ -n "${VIRTUAL_ENV:-}" ] || { [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; }; then
     command -v python || setup_fail "the active environment has no python; deactivate it, and give the command again"
@@ -38,12 +38,12 @@ setup_stamp() {
   echo "$("$PYTHON" -c 'import sys; print(sys.prefix)')/.coft-ready-$(basename "$PWD")"
 }
 
-# Help is to install nothing: where nothing is installed yet, the script's first lines are its help.
+# --help must not install anything: before the installation, the first lines of a script are its help.
 setup_help() {
   PYTHON=$(setup_python)
   if [ -x "$PYTHON" ] && [ -f "$(setup_stamp)" ]; then return; fi
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
-  echo "Flags are told once it is installed: the first call without --help does that"
+  echo "Nothing is installed yet. The first call without --help installs everything; after that, --help lists all flags"
   exit 0
 }
 

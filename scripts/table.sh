@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# bash scripts/table.sh [FOLDER or runs.csv ...]: means over seeds of all finished runs, with 95 % intervals (default: output)
+# bash scripts/table.sh [FOLDER or runs.csv ...]: tabulate all finished runs: means over seeds with 95 % intervals (default: output)
 source "$(dirname "$0")/setup.sh" && exec "$PYTHON" -m scripts.comparing table "$@"

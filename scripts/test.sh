@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Static checks and tests; arguments go to pytest, which runs a process a core ("-n 0": one, as for --pdb).
+# Static checks and tests; arguments are passed to pytest, which runs one process per core (-n 0: a single one, for --pdb).
 SETUP_EXTRA=tests/requirements.txt
 source "$(dirname "$0")/setup.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a process a core already; more threads would only wait for each other

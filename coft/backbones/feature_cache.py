@@ -83,4 +83,4 @@ def _warn_once(folder: Path, error: Exception) -> None:
     """Warn that features are not stored, once per folder and process, since the disk stays the same."""
     if str(folder) not in _warned_folders:
         _warned_folders.add(str(folder))
-        log.warning("Image features are not stored in %s (%s): runs compute them anew", folder, error)
+        log.warning("Image features are not stored in %s (%s): they are recomputed in every run", folder, error)

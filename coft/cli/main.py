@@ -126,7 +126,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
     "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),
     "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
-    "report": (report, "report.html of a finished run, anew"),
+    "report": (report, "write report.html of a finished run again"),
     "review": (_review, "correct the classes of a finished run on a local page: rename, merge, split, synonyms"),
     "settings": (settings, "list the settings of coft adapt (NAME=VALUE) with their defaults"),
     "run": (_checkout_command("run"), "any trainer on a data set of Dassl's registry (needs a checkout)"),
@@ -151,7 +151,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: that of the subcommand (0 on success), 2 for a user error, 130 for an interrupt.
     """
-    return guarded(lambda: call_command(argv), "interrupted; the same command goes on from the last finished epoch")
+    return guarded(lambda: call_command(argv), "interrupted; run the same command to resume from the last finished epoch")
 
 
 def call_command(argv: Sequence[str]) -> int:

@@ -33,7 +33,7 @@ REMEDIES = {
 }
 
 
-def guarded(work: Callable[[], int], interrupted: str = "interrupted; the same command goes on") -> int:
+def guarded(work: Callable[[], int], interrupted: str = "interrupted; run the same command to resume") -> int:
     """Run a command, and report an error that the user can fix as one line on standard error.
 
     Args:

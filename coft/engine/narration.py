@@ -154,6 +154,6 @@ def report_outcome(folder: Path | None, seconds: float, outcome: Outcome) -> Non
         names = read_table(folder / DOUBTFUL)["class"]
         user_log.info("Names to look at: %s; the report shows why", some_of(list(names)))
     if folder is not None and (folder / REPORT).is_file():
-        user_log.info("  look: %s", folder / REPORT)
+        user_log.info("  report: %s", folder / REPORT)
     for command in outcome.following:
-        user_log.info("  next: %s", command)
+        user_log.info("  next:   %s", command)

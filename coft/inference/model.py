@@ -213,7 +213,7 @@ class AdaptedModel:
         """
         scores = self.predictor.scores(self.features(images))
         probabilities = self.predictor.log_probabilities(scores).softmax(dim=1)
-        check_predictions(probabilities, "copy the model again, or train it anew with PREC fp32")
+        check_predictions(probabilities, "copy the model again, or train again with PREC fp32")
         return Prediction(probabilities, self.predictor.p_clean(scores))
 
     def predict_proba(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:

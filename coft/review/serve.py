@@ -52,7 +52,7 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
     finally:
         server.server_close()
     if server.review.command:
-        print(f"Classes: {server.review.file.path}\nTrain anew with them:\n  {server.review.command}")
+        print(f"Classes: {server.review.file.path}\nTrain again with them:\n  {server.review.command}")
     else:
         print("Nothing was saved.")
     return 0

@@ -101,7 +101,7 @@ def other_commit_warning(results: Mapping[Run, Result]) -> list[str]:
     counts = ", ".join(f"{commit} ({count})" for commit, count in others.most_common())
     return [
         f"{counted(others.total(), 'result')} of other commits than {here}: {counts}; they count. "
-        "Remove their folders to have them anew, or with --kept add --again ROW"
+        "Remove their folders to run them again, or with --kept add --again ROW"
     ]
 
 
@@ -149,7 +149,7 @@ def print_plan(
         say(f"missing: {line}")
     if lacks:
         lost = sum(run in {*left} for unit in lacks for run in planned[unit])
-        say(f"{counted(lost, 'run')} cannot be done so; the table is made of the others")
+        say(f"{counted(lost, 'run')} cannot be done; the table will have the others")
     if estimated := {run for run in left if run in costs.facts}:
         say(f"\n{cost_table(planned, estimated, costs)}\n")
         took, at_once = sum(map(costs.hours, estimated)), max(1, len(args.devices) or args.jobs)

@@ -87,7 +87,7 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
         check_benchmark(parser, args)
         return run_benchmark(args, command, called)
     if args.sets or args.dry_run or args.part != (1, 1):
-        raise UserError("--sets, --part and --dry-run are of a benchmark; add --benchmark paper, or leave them out")
+        raise UserError("--sets, --part and --dry-run need --benchmark; add --benchmark paper, or leave them out")
     if args.folders:
         return tabulate_found(parser, args, called)
     grid = make_grid(args)

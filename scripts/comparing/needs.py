@@ -79,7 +79,7 @@ def missing_dataset(name: str, facts: Facts, data: Path) -> str:
     path = split_file(name, data)
     if path.suffix == ".json" and (not path.is_file() or is_made_here(path)):
         remove = f"rm {shlex.quote(str(path))} && " if path.is_file() else ""
-        return f"data set {name} has not CoOp's split, but would have one of ours: {remove}{get}"
+        return f"data set {name} lacks CoOp's split, and another one would be generated: {remove}{get}"
     try:
         counts = counts_of(path)
     except (UserError, OSError, ValueError, KeyError, TypeError) as error:

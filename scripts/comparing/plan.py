@@ -186,7 +186,7 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     keys, finished = known_keys(), finished_folders(grid.output)
     for key, _ in itertools.chain(grid.settings, *(method.settings for method in methods)):
         if key in GRID_KEYS:
-            raise UserError(f"{key}: is what runs of a comparison differ by; leave it out, or give {GRID_KEYS[key]}")
+            raise UserError(f"{key}: is set by the comparison; leave it out, or give {GRID_KEYS[key]}")
         if key not in keys:
             raise UserError(f"unknown config key {key!r}; {did_you_mean(key, keys)}")
     runs = [run for point in grid.points(methods) for run in _plan_seeds(*point, grid, finished)]

@@ -61,7 +61,7 @@ def find_fault(sentence: str, name: str, others: Sequence[str]) -> str | None:
     if num_tokens(sentence) > MAX_TOKENS:
         return f"has {num_tokens(sentence)} tokens, at most {MAX_TOKENS} are read"
     if len(sentence.split()) - len(name.split()) < FEWEST_WORDS:
-        return "says too little"
+        return "is too short"
     if class_key(sentence).rstrip(".") in {class_key(other).rstrip(".") for other in others}:
         return "is listed twice"
     return None

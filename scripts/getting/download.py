@@ -62,7 +62,7 @@ def download(url: str, path: Path, md5: str = "") -> Path:
         finally:
             draft.unlink(missing_ok=True)
     host = urlsplit(url).netloc
-    raise UserError(f"{path.name}: no whole download from {host} in {ATTEMPTS} attempts ({problem}); are you offline?")
+    raise UserError(f"{path.name}: incomplete download from {host} in {ATTEMPTS} attempts ({problem}); are you offline?")
 
 
 def _receive(url: str, draft: Path) -> str:
@@ -120,7 +120,7 @@ def download_drive(drive_id: str, path: Path, get: Callable[[str, Path], None] =
         if type(error).__module__.startswith("requests"):  # their messages are long and nested
             reason = f"{type(error).__name__}; are you offline?"
         raise UserError(
-            f"{path.name}: not to be had from Google Drive ({reason.rstrip('.:')}); "
+            f"{path.name}: cannot be downloaded from Google Drive ({reason.rstrip('.:')}); "
             f"get https://drive.google.com/file/d/{drive_id} by hand and put it at {path}"
         ) from error
     finally:

@@ -36,7 +36,7 @@ def write_shrunk(name: str, root: Path, pixels: int) -> Path:
         UserError: If the set is not one of torchvision's, or its images cannot be read or written.
     """
     if name not in TORCHVISION:
-        raise UserError(f"--shrunk-to has no way with {name}; expected one of {', '.join(TORCHVISION)}")
+        raise UserError(f"--shrunk-to does not support {name}; expected one of {', '.join(TORCHVISION)}")
     torchvision_name, copy_root = TORCHVISION[name], shrunk_root(name, root, pixels)
     split = split_file(torchvision_name, copy_root)
     if not split.is_file():

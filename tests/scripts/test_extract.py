@@ -103,7 +103,7 @@ def test_damaged_archives_are_removed(kind: str, tmp_path: Path) -> None:
 )
 def test_a_broken_zip_file_is_named_as_that(change: Callable[[bytes], bytes], tmp_path: Path) -> None:
     archive = write(tmp_path / "own.zip", change(WHOLE["zip"]))
-    with pytest.raises(UserError, match=r"own\.zip is no whole zip file \(.+\) and was removed"):
+    with pytest.raises(UserError, match=r"own\.zip is an incomplete zip file \(.+\) and was removed"):
         extract(archive, tmp_path / "root", {"ok": "set"})
     assert not archive.exists()
 

@@ -201,7 +201,7 @@ class Distillation:
             state = torch.load(self.state, weights_only=True)
         except Exception as error:  # torch raises any exception on damaged bytes
             raise UserError(
-                f"{self.state}: cannot be read ({type(error).__name__}); delete it to start anew"
+                f"{self.state}: cannot be read ({type(error).__name__}); delete it to start again"
             ) from error
         if state["recipe"] != asdict(self.recipe):
             raise UserError(f"{self.state}: belongs to another recipe; move it away, or restore the recipe")
