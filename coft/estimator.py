@@ -83,7 +83,7 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
             raise UserError(f"{error}; give settings by their names") from error
         if reserved := sorted(settings.keys() & inspect.signature(adapt).parameters.keys()):
             raise UserError(
-                f"settings has {reserved[0]!r}, which is not a setting but an argument of the classifier or of fit"
+                f"settings has {reserved[0]!r}, which is no setting; give it as an argument of the classifier or of fit"
             )
         options = {"method": self.method, **settings}
         args = X, self.classes, self.backbone, self.output, self.random_state, self.progress

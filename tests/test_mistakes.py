@@ -188,4 +188,4 @@ def test_a_checkpoint_of_another_backbone(
 
 def test_a_backbone_with_weights_that_are_code(fails: Call, tmp_path: Path) -> None:
     torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1)).save(str(tmp_path / "code.pt"))
-    assert "a TorchScript archive is a program" in fails(backbone=str(tmp_path / "code.pt"))
+    assert "a TorchScript archive can execute code" in fails(backbone=str(tmp_path / "code.pt"))

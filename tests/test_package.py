@@ -91,7 +91,8 @@ def test_adapt_from_any_folder(
     done = coft(site, tmp_path, ["adapt", *words, "--backbone", str(checkpoints["resnet"]), *SHORT, "phase2__epochs=1"])
     assert done.returncode == 0, done.stdout[-2000:]
     assert (
-        "CoFT on your images: 9 unlabeled images, 3 classes" in done.stdout and "next:   coft predict mine" in done.stdout
+        "CoFT on your images: 9 unlabeled images, 3 classes" in done.stdout
+        and "next:   coft predict mine" in done.stdout
     )
     assert (tmp_path / "mine" / "model" / "model.safetensors").is_file()
     assert (tmp_path / "cache" / "coft" / "folders").is_dir()

@@ -173,7 +173,7 @@ class FrozenBank:
     Args:
         visual: A skippable encoder.
         run: Maps a function over names in parallel, like `Parallel.map_without_gradients`.
-        most_bytes: Capacity in bytes.
+        max_bytes: Capacity in bytes.
     """
 
     def __init__(self, visual: nn.Module, run: Map, max_bytes: int = MAX_BYTES) -> None:

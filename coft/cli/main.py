@@ -151,7 +151,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: that of the subcommand (0 on success), 2 for a user error, 130 for an interrupt.
     """
-    return guarded(lambda: call_command(argv), "interrupted; run the same command to resume from the last finished epoch")
+    return guarded(
+        lambda: call_command(argv), "interrupted; run the same command to resume from the last finished epoch"
+    )
 
 
 def call_command(argv: Sequence[str]) -> int:

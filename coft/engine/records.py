@@ -31,7 +31,7 @@ class History:
         folder: Folder in which `metrics.csv` is written.
         resume_from: Folder in which an earlier part of the run wrote its file; usually the same one.
         epochs_done: Number of finished epochs. Rows of later epochs are dropped, since these epochs are run again.
-        writes: Whether this process writes the file.
+        is_main: Whether this process writes the file.
     """
 
     def __init__(self, folder: Path, resume_from: Path, epochs_done: int, is_main: bool = True) -> None:

@@ -102,7 +102,7 @@ class Session:
         spec: Specification of the method.
         task: Classes, images and labels of the run.
         folder: Output folder; None: no files are written.
-        means: Processes, clock and optimizers of the driver.
+        context: Processes, clock and optimizers of the driver.
 
     Attributes:
         settings: Settings of the method.

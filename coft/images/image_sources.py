@@ -42,7 +42,7 @@ class ImageSet:
         names: Path of each file, or position of each image in memory as text.
         digests: SHA-256 of the content of each image, in hexadecimal.
         read: Function from a name to the bytes of an image file.
-        of_files: Whether the names are paths.
+        are_files: Whether the names are paths.
         skipped: Name and problem of each unreadable image.
     """
 

@@ -10,7 +10,7 @@ checkpoints.
         method.prepare(epoch)                       a decision: labels of the epoch
         for batch in batches drawn from method.streams():
             method.loss(model, batch) for each model
-            method.stepped(model, ...)
+            method.after_step(model, ...)
         method.finish(epoch)                        a decision
 
 A decision is made once for all images, by the main process, however many processes there are. It may change weights
@@ -232,8 +232,8 @@ class Method:
         models: Trainable models by name.
         labels: Pseudo-labels that each model is trained on, by name.
         trains: Whether anything is trained; False if zero-shot CLIP predicts, see `guard`.
-        several_phases: Whether each phase begins with a fresh optimizer.
-        keeps_state: Whether checkpoints contain `state_dict` besides the weights.
+        new_optimizer_per_phase: Whether each phase begins with a fresh optimizer.
+        saves_state: Whether checkpoints contain `state_dict` besides the weights.
         in_parallel: Whether the models may make their steps concurrently.
         keeps_stages: Whether the encoders leave the frozen stages of CLIP unchanged.
         labelled: Batches from another source, which replace those drawn from `streams`.

@@ -44,7 +44,7 @@ class Answer:
         status: HTTP status.
         kind: MIME type of the content.
         content: Body.
-        lasting: Whether a browser may cache the response.
+        cacheable: Whether a browser may cache the response.
     """
 
     status: int

@@ -62,7 +62,9 @@ def download(url: str, path: Path, md5: str = "") -> Path:
         finally:
             draft.unlink(missing_ok=True)
     host = urlsplit(url).netloc
-    raise UserError(f"{path.name}: incomplete download from {host} in {ATTEMPTS} attempts ({problem}); are you offline?")
+    raise UserError(
+        f"{path.name}: incomplete download from {host}, {ATTEMPTS} attempts ({problem}); are you offline?"
+    )
 
 
 def _receive(url: str, draft: Path) -> str:

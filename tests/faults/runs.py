@@ -20,7 +20,7 @@ from coft.images import index
 from coft.inference.locate_model import FORM as MODEL
 from coft.inference.locate_model import FORMAT as MODEL_FORMAT
 from coft.inference.sorting import FORMAT as SORTED
-from coft.inference.undoing import HEAD, PUT
+from coft.inference.undoing import FILE_ENTRY, HEAD
 
 from .clips import INFINITE, OBJECTS, SEEN, spoiled, use
 from .formats import Format
@@ -139,7 +139,7 @@ def lines() -> dict[str, Mutation]:
     """Mutations of a journal: one of its lines is another."""
     put = {"from": "/photos/a.png", "to": "class/a.png", "size": 5, "time": 6}
     heads = by_form(HEAD, {"format": SORTED, "link": False}, partial(with_line, 0), 30)
-    entries = by_form(PUT, put, partial(with_line, -1), 80)
+    entries = by_form(FILE_ENTRY, put, partial(with_line, -1), 80)
     return {
         f"{kind} {name}": mutate
         for kind, made in (("head", heads), ("line", entries))

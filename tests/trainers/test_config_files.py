@@ -36,7 +36,7 @@ def says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Says:
     ("content", "message"),
     [
         ("[1, 2]", "expected sections with keys"),
-        ("SEED: 1\nOPTIM: {LR: 1}\nSEED: 2", "'SEED' stands twice in line 3"),
+        ("SEED: 1\nOPTIM: {LR: 1}\nSEED: 2", "'SEED' is listed twice in line 3"),
         ("a: !!python/object/apply:os.system ['true']", "no YAML that can be read"),
         ("SEED: !!int 5", "is a tag in line 1"),
         ("[" * 5000, "nested too deeply"),

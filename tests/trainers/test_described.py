@@ -70,15 +70,15 @@ def test_a_data_set_that_has_none_goes_on_with_a_warning(
 ) -> None:
     mixed = run("ZeroshotCLIP", train=False, DATASET__DESCRIPTIONS="auto")
     assert torch.equal(text_of(trained("ZeroshotCLIP")), text_of(mixed))
-    assert "goes on without descriptions" in caplog.text
+    assert "continues without descriptions" in caplog.text
     caplog.clear()
     assert run("CoFTPlus", train=False, out="plus").method.describe is None
-    assert "goes on without descriptions" in caplog.text
+    assert "continues without descriptions" in caplog.text
     caplog.clear()
     caplog.set_level("INFO")
     none = of("COFTPLUS", {"CONTRAST__WEIGHT": 0.0, "ROUNDS": 1, "DESCRIPTIONS__FROM": "given"})
     assert run("CoFTPlus", train=False, out="given", **none).method.describe is None
-    assert "goes on without descriptions" not in caplog.text
+    assert "continues without descriptions" not in caplog.text
     assert "All parts of CoFT+ are switched off, so it is CoFT" in caplog.text
 
 

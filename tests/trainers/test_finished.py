@@ -177,7 +177,7 @@ def test_a_flipped_bit_of_the_description_changes_nothing_without_a_word(saved: 
 
 def test_a_description_without_a_checksum_is_of_an_earlier_version_or_changed_on_purpose(saved: Path) -> None:
     content = json.loads((saved / "model.json").read_text())
-    with pytest.raises(UserError, match="who has changed it on purpose removes 'sha256' from it"):
+    with pytest.raises(UserError, match="if you edited the file on purpose, remove the key 'sha256'"):
         (saved / "model.json").write_text(json.dumps(content | {"templates": ["a {}."]}))
         load(saved)
     del content["sha256"]
@@ -208,7 +208,7 @@ def test_a_description_that_does_not_fit_is_damaged(saved: Path, change: dict[st
 
 
 def test_another_backbone_is_named(saved: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="another one than the model was trained with"):
+    with pytest.raises(UserError, match="not the one that the model was trained with"):
         load(saved, backbone=str(checkpoints["other"]))
     moved = tmp_path / "moved.pt"
     torch.save(load_clip(str(checkpoints["resnet"])).state_dict(), moved)

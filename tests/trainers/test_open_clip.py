@@ -54,7 +54,7 @@ def test_a_cnn_reads_the_size_that_is_asked_for(run: Callable[..., Any], backbon
         UserError, match=r"INPUT.SIZE is \(100, 100\), .* a multiple of 32 from 64 on; leave INPUT.SIZE"
     ):
         run("UPL", backbones["timm-cnn"], INPUT__SIZE="(100, 100)")
-    with pytest.raises(UserError, match=r"INPUT.SIZE is \(64, 64\), backbone .* reads \(32, 32\); leave INPUT.SIZE"):
+    with pytest.raises(UserError, match=r"INPUT.SIZE is \(64, 64\), backbone .* accepts \(32, 32\); leave INPUT.SIZE"):
         run("UPL", backbones["vit"], INPUT__SIZE="(64, 64)")
 
 

@@ -109,7 +109,7 @@ def test_sentences_in_the_file_of_classes_are_used(
     trainer: str, run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = run(trainer, train=False, out="plain", **settings)
-    assert "goes on without descriptions: your classes have none" in caplog.text
+    assert "continues without descriptions: your classes have none" in caplog.text
     (tmp_path / "classes").write_text("red circle\tA red circle, round.\ngreen square\tA green square.\nblue stripes\n")
     described = run(trainer, train=False, out="described", **(settings | {"DATASET__CLASSES": tmp_path / "classes"}))
     assert "Classes without a description, which others have: blue stripes" in caplog.text

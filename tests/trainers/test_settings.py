@@ -28,7 +28,7 @@ PRINTED = Path(__file__).parents[2] / "configs" / "trainers" / "CoFT" / "as_prin
         ("CoFT", of("COFT", {"VISUAL": "vpt"}), "VISUAL.*'vpt'.*vpt-deep"),
         ("CoFT", of("COFT", {"PHASE2__WISE": 7.0}), "PHASE2.WISE is 7.0"),
         ("CoFT", {"TRAIN__COMPILE": "inductr"}, "TRAIN.COMPILE is 'inductr'.*inductor"),
-        ("CoFT", {"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* reads \(32, 32\)"),
+        ("CoFT", {"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* accepts \(32, 32\)"),
         ("CoFTPlus", of("COFTPLUS", {"CONTRAST__WEIGHT": -1.0}), "COFTPLUS.CONTRAST.WEIGHT is -1.0"),
         ("DeFT", of("DEFT", {"CLASS_NEGATIVE": True}), "unknown config key 'TRAINER.DEFT.CLASS_NEGATIVE'"),
         ("Supervised", of("SUPERVISED", {"ENSEMBLE": 0}), "SUPERVISED.ENSEMBLE is 0"),

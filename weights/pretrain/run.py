@@ -42,7 +42,7 @@ class Pretraining:
         library: Training drawings.
         aliases: Other words for concepts.
         tasks: Zero-shot tasks for the learning curve.
-        twins: Number of removed near-duplicates, by held-out data set.
+        near_duplicates: Number of removed near-duplicates, by held-out data set.
         cache_dir: Parent of the folders with training states.
         out_dir: Folder of checkpoints and records.
         compiled: Whether to compile the image encoder, which needs a C++ compiler.

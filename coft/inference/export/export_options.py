@@ -35,7 +35,7 @@ class ExportOptions:
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} is {getattr(self, name)!r}; {did_you_mean(str(getattr(self, name)), choices)}")
         if self.int8 and self.to != "onnx":
-            raise UserError("--int8 requires --to onnx")
+            raise UserError("--int8 requires --to onnx; add that, or leave it out")
         if self.peers == BOTH and self.to != "onnx":
             raise UserError(f"--peers {BOTH} requires --to onnx; {self.to} takes one encoder: a, b, or {AVERAGE}")
         if self.peers and self.single:
