@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from coft.core.startup import settle
+from coft.core.startup import configure_process
 
-settle()
+configure_process()
 
 import torch  # noqa: E402
 
@@ -26,10 +26,10 @@ from coft.core.exit_codes import INTERRUPTED, MISTAKE, as_user_error, guarded  #
 from coft.core.experiment import CONFIG, FREE_KEYS, RUN_FILES, claim, flatten  # noqa: E402
 from coft.core.files import ensure_folder  # noqa: E402
 from coft.core.lock import exclusive_lock  # noqa: E402
-from coft.core.outside import read_text  # noqa: E402
 from coft.core.progress import TqdmHandler, WarningPrefix, user_log  # noqa: E402
+from coft.core.untrusted import read_text  # noqa: E402
 from coft.core.world import World  # noqa: E402
-from coft.engine.course import shown  # noqa: E402
+from coft.engine.run_progress import shown  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from trainers.base import MethodTrainer  # noqa: E402

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.files import given_path, write_table, writing
-from coft.core.outside import MISSING, read_table
 from coft.core.progress import bar
+from coft.core.untrusted import MISSING, read_table
 from coft.inference.export.export_options import ExportOptions
 from coft.inference.export.sample import Sample, existing_files, sample, step_for, views_of
 from coft.inference.export.write import export

@@ -28,11 +28,11 @@ from coft.core.sanitize import some_of
 from coft.core.settings import shown
 from coft.engine import state
 from coft.engine.class_names import CLASSES, GENERIC, Classes, Given, class_list, given_classes, write_classes
-from coft.engine.config import Config, settle, spec_of
+from coft.engine.config import Config, build_config, spec_of
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.inputs import unlabeled_images
 from coft.engine.loop import fit
-from coft.engine.narration import Outcome, report_outcome
+from coft.engine.messages import Outcome, report_outcome
 from coft.engine.optimizers import light_optimizer
 from coft.engine.predictions import write_skipped
 from coft.engine.run_log import epoch_line
@@ -90,7 +90,7 @@ def adapt(
     spec, names = spec_of(method), given_classes(classes)
     if not isinstance(progress, bool):
         raise UserError(f"progress is {shown(progress)}; expected True or False")
-    cfg = settle(spec, backbone, seed, "" if output is None else str(given_path(output, "output")), settings)
+    cfg = build_config(spec, backbone, seed, "" if output is None else str(given_path(output, "output")), settings)
     spec.settings_of(cfg)  # report mistakes before images are read
     if output is not None and is_path(images) and (folder := given_path(images, "images")).is_dir():
         check_not_inside(folder, Path(cfg.OUTPUT_DIR), "output")

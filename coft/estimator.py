@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from .adapted import Adapted
 from .api import adapt
 from .core.errors import UserError
-from .core.forms import Anything, Misfit, mapping
+from .core.schemas import Anything, SchemaError, mapping
 from .engine.class_names import Given
 
 
@@ -79,7 +79,7 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
         settings = {} if self.settings is None else self.settings
         try:
             mapping(Anything()).check(settings, "settings")
-        except Misfit as error:
+        except SchemaError as error:
             raise UserError(f"{error}; give settings by their names") from error
         if reserved := sorted(settings.keys() & inspect.signature(adapt).parameters.keys()):
             raise UserError(

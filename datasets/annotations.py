@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coft.core import forms
+from coft.core import schemas
 from coft.core.errors import UserError
-from coft.core.forms import List, PathText, whole
-from coft.core.outside import opened, read_text
+from coft.core.schemas import List, PathText, whole
+from coft.core.untrusted import open_file, read_text
 
 from .base import MOST_ROWS, Row, within
 
@@ -43,7 +43,7 @@ def read_mat(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
     try:
-        with opened(path) as file:
+        with open_file(path) as file:
             return loadmat(file, squeeze_me=True)
     except Exception as error:  # SciPy's reader raises many kinds of exceptions for damaged files
         raise UserError(f"{path} cannot be read as a MATLAB file ({error}); fetch it again") from error
@@ -61,7 +61,7 @@ def read_rows(path: Path, names: Sequence[str], entries: Callable[[], Iterable[t
         UserError: If the file has another layout, or lists no image.
     """
     number_of = {name: number for number, name in enumerate(names, start=1)}
-    form = List(forms.Row((PathText(), whole(1, len(names)))), least=1, most=MOST_ROWS)
+    form = List(schemas.Row((PathText(), whole(1, len(names)))), least=1, most=MOST_ROWS)
     try:
         pairs = [(image, _number(of, number_of)) for image, of in entries()]
         form.check(pairs)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from coft.core import forms
+from coft.core import schemas
 from coft.core.errors import UserError
-from coft.core.forms import Anything, List, PathText, Record, Text, whole
-from coft.core.outside import read_json
 from coft.core.paths import expanded
+from coft.core.schemas import Anything, List, PathText, Record, Text, whole
+from coft.core.untrusted import read_json
 from coft.engine.class_names import check_classnames
 from dassl.data.datasets import DatasetBase, Datum
 
@@ -153,9 +153,9 @@ def keep_classes(items: Items, labels: Sequence[int], num_classes: int) -> Items
 
 PARTS = ("train", "val", "test")
 MOST_ROWS = 100_000_000
-POOL = List(forms.Row((PathText(), whole(UNKNOWN, 1_000_000), Text(1000))), most=MOST_ROWS)  # labels may be unknown
-LABELLED = List(forms.Row((PathText(), whole(0, 1_000_000), Text(1000))), most=MOST_ROWS)
-FORM = Record({"train": POOL, "val": LABELLED, "test": LABELLED}, others=Anything())
+POOL = List(schemas.Row((PathText(), whole(UNKNOWN, 1_000_000), Text(1000))), most=MOST_ROWS)  # labels may be unknown
+LABELLED = List(schemas.Row((PathText(), whole(0, 1_000_000), Text(1000))), most=MOST_ROWS)
+SCHEMA = Record({"train": POOL, "val": LABELLED, "test": LABELLED}, others=Anything())
 
 
 def read_split(
@@ -179,7 +179,7 @@ def read_split(
     """
     try:
         parts = read_json(path)
-        FORM.check(parts)
+        SCHEMA.check(parts)
         rows: list[list[Row]] = [[within(*row) for row in parts[part]] for part in PARTS]
     except (OSError, ValueError) as error:
         raise UserError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from coft.core.errors import UserError, did_you_mean
-from coft.core.outside import read_text
+from coft.core.untrusted import read_text
 
 from .base import DeclaredDataset, Items, Row, dataset_root, datum, items_of, read_split
 from .folders import class_folders, first_folder, image_files

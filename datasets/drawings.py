@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coft.core.outside import read_json
+from coft.core.untrusted import read_json
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, dataset_root, read_split, require

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
-from coft.core.outside import opened
+from coft.core.untrusted import open_file
 
 from .base import Row
 
@@ -89,7 +89,7 @@ def save_split(split: Mapping[str, list[Row]], path: Path) -> None:
 
 def is_made_here(path: Path) -> bool:
     """Return whether a split file was written by `save_split`."""
-    with opened(path) as file:
+    with open_file(path) as file:
         return file.read(len(MARK)) == MARK.encode()
 
 

@@ -22,7 +22,7 @@ from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
 from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
 from coft.core.experiment import flatten  # noqa: E402
-from coft.core.outside import read_text  # noqa: E402
+from coft.core.untrusted import read_text  # noqa: E402
 from coft.core.yaml_text import parse_yaml  # noqa: E402
 from coft.engine.class_names import is_file, read_classes  # noqa: E402
 from coft.engine.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402

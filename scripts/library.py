@@ -6,10 +6,10 @@ import sys
 
 from coft.cli.main import RUN_COMMANDS
 from coft.core.exit_codes import guarded
-from coft.core.startup import settle
+from coft.core.startup import configure_process
 from scripts.paths import called_from
 
 if __name__ == "__main__":
-    settle()
+    configure_process()
     name, *argv = sys.argv[1:]
     sys.exit(guarded(lambda: RUN_COMMANDS[name](argv, f"scripts/{name}.sh", called_from)))

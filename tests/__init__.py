@@ -1,5 +1,5 @@
 """Tests, in a process like that of a run."""
 
-from coft.core.startup import settle
+from coft.core.startup import configure_process
 
-settle()
+configure_process()

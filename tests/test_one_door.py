@@ -1,4 +1,4 @@
-"""Files from outside are opened in one place: `coft/core/outside.py`."""
+"""Files from outside are opened in one place: `coft/core/untrusted.py`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_files_are_opened_in_one_place() -> None:
         if path != DOOR
     }
     wrong = {name: calls for name, calls in counted.items() if len(calls) != OTHERS.get(name, 0)}
-    assert wrong == {}, "read_text, read_json, read_table or opened of coft.core.outside, instead"
+    assert wrong == {}, "read_text, read_json, read_table or opened of coft.core.untrusted, instead"
 
 
 def test_an_opening_is_seen() -> None:

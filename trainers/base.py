@@ -22,7 +22,7 @@ from coft.engine.backbone import check_light_module
 from coft.engine.class_names import Classes
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.engine import Engine
-from coft.engine.narration import report_expected_time, report_start
+from coft.engine.messages import report_expected_time, report_start
 from coft.engine.run_log import ZERO_SHOT
 from coft.engine.session import DriverContext, Session, Task
 from coft.engine.specs import MethodSpec

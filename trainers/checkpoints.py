@@ -13,8 +13,8 @@ from torch import nn
 from coft.core.errors import UserError
 from coft.core.experiment import OtherRunError, check_identity, write_json
 from coft.core.finite import check_models
-from coft.core.forms import Text, mapping
-from coft.core.outside import read_json, read_text
+from coft.core.schemas import Text, mapping
+from coft.core.untrusted import read_json, read_text
 from coft.engine.session import Session
 
 IDENTITY = "trained_on.json"
@@ -43,7 +43,7 @@ class State(nn.Module):
 
         Raises:
             OtherRunError: If the state belongs to another backbone, class list or set of images.
-            Misfit: If its pseudo-labels do not fit the number of images or classes.
+            SchemaError: If its pseudo-labels do not fit the number of images or classes.
         """
         self._session[0].load_state_dict(state)
 

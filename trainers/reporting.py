@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from coft.core.files import write_table
-from coft.core.outside import read_table
+from coft.core.untrusted import read_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
 from coft.engine.diagnostics import calibration_error
-from coft.engine.narration import Outcome, report_outcome
+from coft.engine.messages import Outcome, report_outcome
 from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
 from coft.report.write import warn_of_report, write_report
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from clip import clip
 
-from coft.backbones.embedded import FORM as COMPACT
 from coft.backbones.embedded import FORMAT as COMPACT_FORMAT
+from coft.backbones.embedded import SCHEMA as COMPACT
 from coft.backbones.embedded import VOCABULARY, expand
 from coft.core.errors import UserError
-from coft.core.forms import Misfit, Record
-from coft.core.outside import digest_of, is_archive, opened
+from coft.core.schemas import Record, SchemaError
 from coft.core.tensors import Array, Tensors, floats, load_saved
+from coft.core.untrusted import digest_of, is_archive, open_file
 
 WIDTH, LENGTH, PATCHES = (1, 16_384), 77, (2, 128 * 128 + 1)
 METADATA_KEYS = (
@@ -25,7 +25,7 @@ METADATA_KEYS = (
     "context_length",
     "vocab_size",
 )  # scalars of OpenAI's archives, which tensor shapes imply
-FORM = Record(
+SCHEMA = Record(
     {
         "text_projection": floats(WIDTH, WIDTH),
         "token_embedding.weight": floats(VOCABULARY, WIDTH),
@@ -68,7 +68,7 @@ def version_of(path: Path) -> tuple[int, int]:
 def _read(path: Path, trust_jit: bool, mtime: int, size: int) -> Tensors:
     try:
         state = _torchscript(path, trust_jit) if _is_torchscript(path) else _state_dict(path)
-        FORM.check(state)
+        SCHEMA.check(state)
         (VIT if "visual.proj" in state else RESNET).check(state)
         side_of(state)
     except ValueError as error:
@@ -80,30 +80,30 @@ def side_of(state: Tensors) -> int:
     """Return the side of the position grid of an OpenAI CLIP, in patches (ViT) or feature map cells (ResNet).
 
     Raises:
-        Misfit: If the grid is not square.
+        SchemaError: If the grid is not square.
     """
     name = "visual.positional_embedding" if "visual.proj" in state else "visual.attnpool.positional_embedding"
     patches = len(state[name]) - 1
     if (side := round(patches**0.5)) ** 2 != patches:
-        raise Misfit(f"{name} is of {patches} patches, which make up no square")
+        raise SchemaError(f"{name} is of {patches} patches, which make up no square")
     return side
 
 
 def _state_dict(path: Path) -> Tensors:
     loaded = load_saved(path)
     if not isinstance(loaded, dict):
-        raise Misfit(f"holds {type(loaded).__name__}, no CLIP state dict")
+        raise SchemaError(f"holds {type(loaded).__name__}, no CLIP state dict")
     if loaded.get("format") == COMPACT_FORMAT:
         COMPACT.check(loaded)
         return expand(loaded)
     state = loaded.get("state_dict", loaded)
     if not isinstance(state, dict) or "text_projection" not in state:
-        raise Misfit("holds no CLIP state dict (no 'text_projection')")
+        raise SchemaError("holds no CLIP state dict (no 'text_projection')")
     return state
 
 
 def _is_torchscript(path: Path) -> bool:
-    with opened(path) as file:
+    with open_file(path) as file:
         if not is_archive(file):
             return False
         try:

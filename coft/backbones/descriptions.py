@@ -17,10 +17,10 @@ from coft.backbones.prompts import NO_SYNONYMS, Synonyms, plain_name, template_f
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.tower import TextTower, tower_of
 from coft.core.errors import UserError, did_you_mean
-from coft.core.forms import Anything, List, Misfit, Text, mapping
-from coft.core.outside import read_json
 from coft.core.paths import HOME
 from coft.core.sanitize import some_of
+from coft.core.schemas import Anything, List, SchemaError, Text, mapping
+from coft.core.untrusted import read_json
 
 log = logging.getLogger(__name__)
 Descriptions = dict[str, list[str]]
@@ -35,7 +35,7 @@ OTHER_NAMES = {"describabletextures": "dtd", "intelscenes": "intel", "pacsdomain
 EXPECTED = 'expected JSON {"class name": ["a sentence", ...], ...}'
 SENTENCES = List(Text(100_000, least=1, lines=True), 1, MAX_SENTENCES_PER_CLASS)
 CLASSES_SCHEMA = mapping(Anything(), names=Text(1000, least=1))  # checked first, so that errors can name the class
-FORM = mapping(SENTENCES, names=Text(1000, least=1))
+SCHEMA = mapping(SENTENCES, names=Text(1000, least=1))
 
 
 def class_key(classname: str) -> str:
@@ -177,7 +177,7 @@ def check_sentences(sentences: Any, where: str) -> None:
     """
     try:
         SENTENCES.check(sentences, where)
-    except Misfit as error:
+    except SchemaError as error:
         raise UserError(f"{error}; correct it") from error
     keys = set()
     for sentence in sentences:

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from coft.core.forms import Anything, Misfit, Number, Record, Text
+from coft.core.schemas import Anything, Number, Record, SchemaError, Text
 from coft.core.tensors import Array, Tensors, floats, load_saved
 
 FORMAT = "coft-clip/1"
 VOCABULARY = 49408
 SPELLING_BUCKETS = 2048
 WIDTH = (1, 16_384)
-FORM = Record(
+SCHEMA = Record(
     {
         "format": Text(choices=(FORMAT,)),
         "state_dict": Record({"token_embedding.weight": floats((1, VOCABULARY), WIDTH)}, others=Array()),
@@ -54,7 +54,7 @@ def load_embedded(path: str | Path) -> Tensors:
     """
     try:
         checkpoint = load_saved(Path(path))
-        FORM.check(checkpoint)
+        SCHEMA.check(checkpoint)
         return expand(checkpoint)
     except ValueError as error:
         raise ValueError(f"{path}: not a checkpoint of the embedded CLIP: {error}") from None
@@ -70,13 +70,13 @@ def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         New fp16 tensors by OpenAI's names. Token embeddings have shape (49408, width).
 
     Raises:
-        Misfit: If its parts do not fit together.
+        SchemaError: If its parts do not fit together.
     """
     rows, ids = checkpoint["state_dict"]["token_embedding.weight"], checkpoint["token_ids"]
     if len(rows) != len(ids) or rows.shape[1] != checkpoint["spelling"]["weight"].shape[1]:
-        raise Misfit("token_ids, token_embedding.weight and spelling differ in length")
+        raise SchemaError("token_ids, token_embedding.weight and spelling differ in length")
     if not (ids.diff() > 0).all() or ids[0] < 0 or ids[-1] >= VOCABULARY:
-        raise Misfit(f"token_ids must be sorted, distinct and below {VOCABULARY}")
+        raise SchemaError(f"token_ids must be sorted, distinct and below {VOCABULARY}")
     state_dict = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
     rows = spelled_embeddings(checkpoint["spelling"]).to(state_dict["token_embedding.weight"].dtype)
     rows[ids] = state_dict["token_embedding.weight"]

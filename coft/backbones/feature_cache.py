@@ -13,8 +13,8 @@ from torch import Tensor
 
 from coft.core.files import replacing
 from coft.core.finite import first_not_finite
-from coft.core.outside import MISSING
 from coft.core.tensors import Array, load_saved
+from coft.core.untrusted import MISSING
 
 log = logging.getLogger(__name__)
 BYTES_PER_NUMBER = 4  # per fp32 number

@@ -165,12 +165,12 @@ def _fitting_weights(model: Any, source: Source) -> State:
             f"give the config that the weights were saved with"
         ) from error
     shapes = {key: value.shape for key, value in model.state_dict().items()}
-    misfits = [key for key, shape in shapes.items() if key not in state or state[key].shape != shape]
-    misfits += [key for key in state if key not in shapes]
-    if misfits:
+    conflicts = [key for key, shape in shapes.items() if key not in state or state[key].shape != shape]
+    conflicts += [key for key in state if key not in shapes]
+    if conflicts:
         raise UserError(
-            f"backbone {source.name}: {len(misfits)} tensors of {path.name} do not fit its model_cfg, the first is "
-            f"{misfits[0]}; give the config that the weights were saved with"
+            f"backbone {source.name}: {len(conflicts)} tensors of {path.name} do not fit its model_cfg, the first is "
+            f"{conflicts[0]}; give the config that the weights were saved with"
         )
     return state
 

@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from coft.core.errors import UserError, did_you_mean
-from coft.core.forms import (
+from coft.core.network import hub
+from coft.core.paths import HOME, expanded
+from coft.core.schemas import (
     Anything,
     Either,
     Flag,
     List,
-    Misfit,
     Nothing,
     Number,
     Record,
+    SchemaError,
     Text,
     mapping,
     maybe,
     numbers,
     whole,
 )
-from coft.core.network import hub
-from coft.core.outside import read_json
-from coft.core.paths import HOME, expanded
+from coft.core.untrusted import read_json
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ PREPROCESSING = Record(
     optional={"mean": maybe(numbers(0, 1, 3)), "std": maybe(numbers(0.001, 10, 3)), "interpolation": NAME},
     others=OPTION,
 )
-FORM = Record({"model_cfg": MODEL}, {"preprocess_cfg": maybe(PREPROCESSING)}, others=Anything())
+SCHEMA = Record({"model_cfg": MODEL}, {"preprocess_cfg": maybe(PREPROCESSING)}, others=Anything())
 MAX_BYTES = 1 << 24  # largest config file, in bytes
 
 
@@ -168,8 +168,8 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
         raise UserError(f"backbone {name}: there is no {path}; open_clip writes one with model_cfg and preprocess_cfg")
     try:
         content: dict[str, Any] = read_json(path, MAX_BYTES)
-        FORM.check(content)
-    except Misfit as error:
+        SCHEMA.check(content)
+    except SchemaError as error:
         raise UserError(f"backbone {name}: {path}: {error}; expected a config as open_clip writes it") from error
     except (OSError, ValueError) as error:
         raise UserError(f"backbone {name}: {path} cannot be read ({error}); copy it again") from error

@@ -12,7 +12,7 @@ import coft
 from coft.core.errors import Parser, UserError, did_you_mean
 from coft.core.exit_codes import guarded
 from coft.core.paths import HOME, INSTALLED
-from coft.core.startup import settle
+from coft.core.startup import configure_process
 from coft.report.finished import require_finished
 
 from . import adapt
@@ -84,7 +84,7 @@ def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[
 def settings(argv: Sequence[str]) -> int:
     """Print the settings of a method in the form that `coft adapt` takes: name, value for a backbone, meaning."""
     from coft.core.settings import flatten
-    from coft.engine.config import METHODS, keys_by_python_name, settle, spec_of
+    from coft.engine.config import METHODS, build_config, keys_by_python_name, spec_of
 
     parser = Parser(prog="coft settings", description="List the settings of coft adapt, which it takes as NAME=VALUE.")
     parser.add_argument(
@@ -94,7 +94,7 @@ def settings(argv: Sequence[str]) -> int:
     parser.add_argument("--backbone", default="photo", help="backbone whose default values are shown; default: photo")
     args = parser.parse_args(argv)
     spec = spec_of(args.method)
-    values = flatten(settle(spec, args.backbone, 1, "", {}).tree())
+    values = flatten(build_config(spec, args.backbone, 1, "", {}).tree())
     lines = [f"{name}={values[key.name]!r}  {key.help}" for name, key in keys_by_python_name(spec).items()]
     if not (matching := [line for line in lines if args.word.lower() in line.lower()]):
         raise UserError(f"no setting has {args.word!r} in its name or meaning; coft settings lists all")
@@ -175,5 +175,5 @@ def call_command(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """Entry point of the command `coft`: runs it and exits."""
-    settle()
+    configure_process()
     sys.exit(main(sys.argv[1:]))

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from .errors import UserError, did_you_mean
-from .outside import read_text
 from .settings import Key, shown
+from .untrusted import read_text
 from .yaml_text import NamedOnce, check_aliases, reason
 
 SUFFIXES = (".yaml", ".yml")

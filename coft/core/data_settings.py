@@ -72,7 +72,7 @@ class Input:
     )
     augment: str = setting("natural", "kind of images, which selects the augmentation", choices=PICTURES, adapt=True)
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield keys with invalid values. A blur kernel has an odd width, and mirrors less than the image's size."""
         if sorted(self.rrcrop_scale) != [*self.rrcrop_scale]:
             yield "RRCROP_SCALE", "expected the smaller share first"
@@ -116,7 +116,7 @@ class TrainLoader:
     n_domain: int = setting(0, "RandomDomainSampler: domains of a batch; 0: all", at_least=0)
     n_ins: int = setting(16, "RandomClassSampler: images of each class of a batch", at_least=1)
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield keys with invalid values. A batch must hold N_INS images of a class, or as many from each domain."""
         if self.sampler == "RandomClassSampler" and self.batch_size < self.n_ins:
             yield "BATCH_SIZE", f"RandomClassSampler needs at least N_INS, which is {self.n_ins}"

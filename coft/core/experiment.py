@@ -15,9 +15,9 @@ from typing import Any
 import coft
 from coft.core.errors import UserError
 from coft.core.files import check_disk_space, ensure_folder, replacing
-from coft.core.outside import MISSING, read_text
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
+from coft.core.untrusted import MISSING, read_text
 from coft.core.yaml_text import parse_yaml
 
 CONFIG = "config.yaml"

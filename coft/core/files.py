@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from coft.core.errors import UserError
-from coft.core.forms import PathText
 from coft.core.paths import expanded
+from coft.core.schemas import PathText
 from coft.core.settings import shown
 
 ABANDONED = 3600  # seconds after which a draft counts as left behind by a killed process

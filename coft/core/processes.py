@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 
 from .errors import UserError
 
@@ -42,7 +42,7 @@ PEER_FAILURE_MARKERS = (
     "connection",
 )  # in errors caused by another process's end
 
-_present: World = ALONE
+_present: World = SINGLE_PROCESS
 _watch: Watch | None = None
 
 
@@ -72,7 +72,7 @@ def join(store: Any = None, rank: int | None = None, size: int | None = None) ->
         size: Number of processes; required with a store.
 
     Returns:
-        The group of processes; `ALONE` if this is the only one.
+        The group of processes; `SINGLE_PROCESS` if this is the only one.
 
     Raises:
         UserError: If the rendezvous fails, or the machine has GPUs but none for this process.
@@ -80,7 +80,7 @@ def join(store: Any = None, rank: int | None = None, size: int | None = None) ->
     global _present, _watch
     if store is None:
         if not several():
-            return ALONE
+            return SINGLE_PROCESS
         try:
             store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
         except (RuntimeError, ValueError) as error:
@@ -110,7 +110,7 @@ def leave() -> None:
         _present.barrier()
         _watch.stop()
         dist.destroy_process_group()
-    _present, _watch = ALONE, None
+    _present, _watch = SINGLE_PROCESS, None
 
 
 def fail(error: BaseException, line: str, code: int) -> None:

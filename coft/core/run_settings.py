@@ -38,7 +38,7 @@ class Model:
     init_weights: str = setting("", "CoOp and its kin: checkpoint of prompts to start from")
     backbone: Backbone = field(default_factory=Backbone)
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield INIT_WEIGHTS if the file does not exist."""
         if self.init_weights and not os.path.isfile(self.init_weights):  # noqa: PTH113 - a Path cannot be any text
             yield "INIT_WEIGHTS", "no such file: give a checkpoint of prompts, or none"
@@ -74,7 +74,7 @@ class Optim:
     warmup_min_lr: float = setting(1e-5, "linear warm-up: learning rate of its first epoch", at_least=0.0)
     warmup_recount: bool = setting(True, "the schedule begins after the warm-up; False: it counts those epochs, too")
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield keys whose values PyTorch would reject or misinterpret."""
         if not self.stepsize:
             yield "STEPSIZE", "expected at least one epoch, such as [20]"
@@ -151,7 +151,7 @@ class Root:
     test: Test = field(default_factory=Test, metadata={"phase2": True})
     trainer: Trainer = field(default_factory=Trainer)
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield OUTPUT_DIR if it is empty."""
         if not self.output_dir.strip():
             yield "OUTPUT_DIR", "expected the path of a folder"

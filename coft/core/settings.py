@@ -3,7 +3,7 @@
 A field declares its default, help text, valid values and effects (`setting`). Everything else is derived from it: the
 keys of the config, validation, error messages, names in Python, and the table in the docs. A field that is itself a
 settings class (`field(default_factory=...)`) is a section of the config; its metadata apply to all settings in the
-section. A class checks values that depend on each other in a method `misfits`, which yields pairs of a key of the
+section. A class checks values that depend on each other in a method `conflicts`, which yields pairs of a key of the
 section and what was expected instead.
 
 Types are strict, so that no value is misread: True is not a number, 32.0 is not a whole number, a text is not a number.
@@ -237,6 +237,6 @@ def load(cls: Any, values: Mapping[str, Any], section: str = "") -> Any:
         elif name in values:
             changes[field.name] = checked(settings[name], values[name])
     instance = dataclasses.replace(default, **changes)
-    for leaf, clause in instance.misfits() if hasattr(instance, "misfits") else ():
+    for leaf, clause in instance.conflicts() if hasattr(instance, "conflicts") else ():
         raise SettingError(join(section, leaf), getattr(instance, leaf.lower()), clause)
     return instance

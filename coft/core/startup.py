@@ -12,7 +12,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 OPTIONS = {M_TRIM_THRESHOLD: 1 << 30, M_MMAP_THRESHOLD: 1 << 25, M_ARENA_MAX: 1}
 
 
-def settle() -> None:
+def configure_process() -> None:
     """Apply the settings. Entry points call this; the library leaves it to the program that uses it.
 
     Threads of GNU OpenMP spin while they wait for each other, which made steps 40 times slower beside a busy process. A

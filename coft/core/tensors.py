@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .forms import Form, Misfit
-from .outside import broken_member, opened, plain_path
+from .schemas import Schema, SchemaError
+from .untrusted import broken_member, open_file, plain_path
 
 SMALL = 1 << 20  # elements that a tensor may have even if the file holds fewer (an expanded tensor)
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -22,7 +22,7 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Array(Form):
+class Array(Schema):
     """A tensor.
 
     Attributes:
@@ -38,12 +38,12 @@ class Array(Form):
         sides = [f"{low}" if low == high else f"{low} to {high}" for low, high in self.shape or ()]
         return f"a dense tensor{kind}" + ("" if self.shape is None else f" of shape ({', '.join(sides)})")
 
-    def misfit(self, value: Any) -> Misfit:
+    def misfit(self, value: Any) -> SchemaError:
         """Return the error of a value that does not match. It shows no elements of a tensor."""
         if not isinstance(value, Tensor):
             return super().misfit(value)
         reason = defect(value) or f"is of shape {tuple(value.shape)} and {value.dtype}"
-        return Misfit(f"{reason}; expected {self.expected}")
+        return SchemaError(f"{reason}; expected {self.expected}")
 
     def _takes(self, value: Any) -> bool:
         if not isinstance(value, Tensor) or defect(value) or value.dtype not in self.dtypes:
@@ -100,7 +100,7 @@ def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = Fa
         OSError: If the file cannot be read.
         ValueError: If it is damaged, or holds other objects.
     """
-    with opened(path) as file:
+    with open_file(path) as file:
         if broken := broken_member(file):
             raise ValueError(f"is damaged (checksum of {broken})")
         source: Any = path if mapped else file

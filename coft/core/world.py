@@ -120,7 +120,7 @@ class World:
         return content if self.is_main else torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
 
     @torch.no_grad()
-    def align(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors, in place, with those of rank 0."""
         if self.alone:
             return
@@ -203,4 +203,4 @@ class _Waiting:
             torch.cuda.current_stream(self.device).synchronize()
 
 
-ALONE = World()
+SINGLE_PROCESS = World()

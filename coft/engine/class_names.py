@@ -14,11 +14,11 @@ from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
-from coft.core.forms import List, Misfit, Text
-from coft.core.outside import read_text
 from coft.core.paths import expanded
 from coft.core.sanitize import has_controls
+from coft.core.schemas import List, SchemaError, Text
 from coft.core.settings import shown
+from coft.core.untrusted import read_text
 
 GENERIC = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.")  # templates for images of any kind
 CLASSES = "classes.txt"  # file in the output folder with the classes of the run
@@ -92,7 +92,7 @@ def given_classes(classes: Given) -> Classes:
                 pairs = zip(result.names, classes.values(), strict=True)
                 described = {name: _sentences(name, given) for name, given in pairs}
                 result.descriptions.update({name: sentences for name, sentences in described.items() if sentences})
-        except Misfit as error:
+        except SchemaError as error:
             raise UserError(f"{error}; correct it") from error
     check_classnames(result.names, "classes")
     return result

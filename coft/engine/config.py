@@ -97,7 +97,7 @@ def _key(spec: MethodSpec, name: str) -> Key:
     return names[name]
 
 
-def settle(spec: MethodSpec, backbone: str, seed: int, output: str, arguments: Mapping[str, Any]) -> Config:
+def build_config(spec: MethodSpec, backbone: str, seed: int, output: str, arguments: Mapping[str, Any]) -> Config:
     """Build the complete config of a run.
 
     Args:

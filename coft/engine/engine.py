@@ -17,7 +17,7 @@ from coft.backbones.backbone import ClassBackbone
 from coft.backbones.frozen_bank import COLOURS, FrozenBank
 from coft.core.parallel import Parallel
 from coft.core.table import Table
-from coft.images.batches import Drawn, Source, UnlabeledImages
+from coft.images.batches import DrawnBatch, Source, UnlabeledImages
 from coft.labelling.predictor import Predictor
 from coft.labelling.protocol import Batch, Encoders, Method
 
@@ -199,7 +199,7 @@ class Engine:
         if not self.world.is_main:
             self.method.load_state_dict(state)
         for model in self.method.models.values():
-            self.world.align(value for value in model.state_dict().values() if isinstance(value, Tensor))
+            self.world.broadcast_(value for value in model.state_dict().values() if isinstance(value, Tensor))
 
     def map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
         """Call a function for each name, in parallel where that is faster."""
@@ -261,9 +261,9 @@ class Engine:
         work = partial(self._step_of, drawn)
         losses = self.parallel.map(work, list(drawn), self.runtime.steps_in_parallel)
         self._number, self._predictor = self._number + 1, None
-        return self.method.reported(dict(zip(drawn, losses, strict=True)))
+        return self.method.metrics(dict(zip(drawn, losses, strict=True)))
 
-    def _step_of(self, drawn: Mapping[str, Drawn], name: str) -> Losses:
+    def _step_of(self, drawn: Mapping[str, DrawnBatch], name: str) -> Losses:
         """Make a step of one model: forward and backward passes by micro-batch, then the optimizer step."""
         method, optimizer, scaler = self.method, self.optimizers[name], self.runtime.scaler
         work = partial(self._gradients, name, drawn[name])
@@ -274,13 +274,13 @@ class Engine:
         else:
             scaler.step(optimizer)
             scaler.update()
-        rows = self.world.gather(torch.cat(kept or [torch.empty(0, 0)])) if method.keeps(self.phase) else None
+        rows = self.world.gather(torch.cat(kept or [torch.empty(0, 0)])) if method.keeps_rows(self.phase) else None
         method.after_step(name, drawn[name].index, rows)
         if not method.tuning(self.phase).by_epoch:
             self.schedulers[name].step()
         return means
 
-    def _gradients(self, name: str, drawn: Drawn) -> tuple[Losses, list[Tensor]]:
+    def _gradients(self, name: str, drawn: DrawnBatch) -> tuple[Losses, list[Tensor]]:
         """Compute the gradients of this rank's part of the batch. They replace the gradients of the last step.
 
         Returns:
@@ -299,7 +299,7 @@ class Engine:
             kept += part.kept
         return means, kept
 
-    def parts(self, name: str, drawn: Drawn) -> Iterator[Batch]:
+    def parts(self, name: str, drawn: DrawnBatch) -> Iterator[Batch]:
         """Yield the micro-batches of this rank's part of a model's batch."""
         whole = self.method.labels[name].of(drawn.index)
         frequency = self._frequency.get(name, torch.empty(0))

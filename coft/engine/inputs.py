@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from coft.core.errors import UserError
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.images.batches import UnlabeledImages
 from coft.images.reading import Decoding, read_bytes
 from coft.images.unlabeled import UnlabeledPool
@@ -20,7 +20,7 @@ def unlabeled_images(
     paths: Sequence[str],
     hashes: Mapping[str, str] | None = None,
     read: Callable[[str], bytes] = read_bytes,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> UnlabeledImages:
     """Build the pool of unlabeled images in the order of their content hashes, read and cached according to INPUT.
 

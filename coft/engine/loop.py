@@ -7,8 +7,8 @@ from collections.abc import Callable
 from coft.core.errors import UserError
 from coft.core.precision import step_attention
 
-from .course import shown
-from .narration import report_expected_time, report_start
+from .messages import report_expected_time, report_start
+from .run_progress import shown
 from .session import Session
 
 

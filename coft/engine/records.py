@@ -17,7 +17,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from coft.core.files import replacing, write_table
-from coft.core.outside import MISSING, read_text
+from coft.core.untrusted import MISSING, read_text
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from coft.core.sanitize import some_of
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.labelling.protocol import Observer
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.report.image_facts import write_peers
@@ -49,7 +49,7 @@ class RunLog(Observer):
         classnames: Sequence[str],
         diagnostics: Diagnostics,
         started: float,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.world = world
         self.folder, self.started = folder, started

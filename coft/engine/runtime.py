@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Runtime:
     compiler: str = ""
     timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
     parallel: bool = True
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
 
     @property
     def steps_in_parallel(self) -> bool:

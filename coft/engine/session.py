@@ -21,7 +21,7 @@ from coft.backbones.unseen import warn_of_unseen
 from coft.core import processes
 from coft.core.experiment import UNTRAINED_ENTRY, check_identity, versions, write_json
 from coft.core.settings import keys
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.images.batches import UnlabeledImages
 from coft.inference.locate_model import FOLDER
 from coft.inference.model import AdaptedModel, BackboneRef
@@ -31,13 +31,13 @@ from coft.report.image_facts import write_frozen
 
 from .backbone import forward_type, identity_of, load_backbone, precision_of
 from .class_names import Classes, class_list
-from .course import progress_of
-from .described import ClassTexts, described_text
+from .class_texts import ClassTexts, described_text
 from .diagnostics import Diagnostics
 from .engine import Engine
 from .inputs import decoding_of, inputs_of
 from .optimizers import Built, MakeOptimizer, light_optimizer
 from .run_log import RunLog, SeedReport
+from .run_progress import progress_of
 from .runtime import Runtime
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class DriverContext:
         started: Start time of the run, by time.monotonic().
     """
 
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
     timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
     make_light: MakeOptimizer = light_optimizer
     make_by_epoch: Callable[[nn.Module], Built] | None = None
@@ -207,7 +207,7 @@ class Session:
 
         Raises:
             OtherRunError: If the state belongs to another backbone, class list or set of images.
-            Misfit: If its pseudo-labels do not fit the number of images or classes.
+            SchemaError: If its pseudo-labels do not fit the number of images or classes.
         """
         check_identity(state["identity"], self.identity)
         self.method.load_state_dict(state["method"])

@@ -13,9 +13,9 @@ import torch
 from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.core.finite import check_models
-from coft.core.forms import Anything, Record, whole
-from coft.core.outside import MISSING
+from coft.core.schemas import Anything, Record, whole
 from coft.core.tensors import load_saved
+from coft.core.untrusted import MISSING
 
 from .session import Session
 

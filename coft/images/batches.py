@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from coft.core.progress import bar
 from coft.core.seeding import derive, generator
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import VIEWS, Inputs, View, label_view, normalize
 
@@ -38,7 +38,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnBatch:
     """This rank's part of a model's batch.
 
     Attributes:
@@ -136,7 +136,7 @@ class UnlabeledImages:
     test_batch_size: int = 100
     num_workers: int = 0
     pin_memory: bool = False
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
     kept: ViewCache = field(default_factory=ViewCache, repr=False)
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class UnlabeledImages:
         *key: int | str,
         of_few: Sequence[int | str] = (),
         few: int = 0,
-    ) -> Parts:
+    ) -> RankSampler:
         """Return a loader of training batches for several models, each with its own images and order.
 
         Args:
@@ -194,11 +194,11 @@ class UnlabeledImages:
         Returns:
             A loader that yields this rank's part of each batch.
         """
-        draws = Draws(streams, steps, key, self.world)
+        draws = DrawSampler(streams, steps, key, self.world)
         # Without `few`, views are kept for one epoch if several models may draw the same image. Workers share no cache.
         kept = self.kept if few else ViewCache() if len(streams) > 1 and not self.num_workers else None
         views = Views(self.pool, view, VIEWS[view](self.inputs), *key, kept=kept, of_few=of_few, few=few)
-        return Parts(self._loader(views, draws), draws)
+        return RankSampler(self._loader(views, draws), draws)
 
     def _loader(self, views: Views, batches: Any) -> DataLoader:
         return DataLoader(
@@ -211,7 +211,7 @@ class UnlabeledImages:
         )
 
 
-class Draws:
+class DrawSampler:
     """Batch sampler for one epoch. Draws are made one batch at a time, to save memory.
 
     Iterating yields this rank's part of each batch, the draws of all models in one list.
@@ -245,7 +245,7 @@ class Draws:
             yield [draw for draws in batch.values() for draw in draws[self.world.part(len(draws))]]
 
 
-class Parts:
+class RankSampler:
     """Iterable over this rank's parts of the batches, by model.
 
     Args:
@@ -253,19 +253,19 @@ class Parts:
         draws: Batch sampler of the loader.
     """
 
-    def __init__(self, loader: DataLoader, draws: Draws) -> None:
+    def __init__(self, loader: DataLoader, draws: DrawSampler) -> None:
         self.loader, self.draws = loader, draws
 
     def __len__(self) -> int:
         return len(self.draws)
 
-    def __iter__(self) -> Iterator[dict[str, Drawn]]:
+    def __iter__(self) -> Iterator[dict[str, DrawnBatch]]:
         for (_, views), whole in zip(self.loader, self.draws.whole(), strict=True):
             batch, start = {}, 0
             for model, draws in whole.items():
                 position = torch.arange(len(draws))[self.draws.world.part(len(draws))]
                 mine = views[start : start + len(position)] if len(position) else None
-                batch[model] = Drawn(torch.tensor([draw[1] for draw in draws]), position, mine)
+                batch[model] = DrawnBatch(torch.tensor([draw[1] for draw in draws]), position, mine)
                 start += len(position)
             yield batch
 

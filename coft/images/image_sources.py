@@ -17,8 +17,8 @@ from PIL import Image
 
 from coft.core.errors import UserError
 from coft.core.files import check_exists, given_path
-from coft.core.forms import PathText
 from coft.core.progress import bar
+from coft.core.schemas import PathText
 from coft.core.settings import shown
 from coft.core.tensors import FLOATS, WHOLE, defect
 from coft.core.threads import map_threaded

@@ -18,10 +18,10 @@ from PIL import Image
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
-from coft.core.forms import List, PathText, Record, Row, Text, whole
-from coft.core.outside import read_json
 from coft.core.paths import cache_folder
+from coft.core.schemas import List, PathText, Record, Row, Text, whole
 from coft.core.threads import map_threaded
+from coft.core.untrusted import read_json
 from coft.images.reading import FORMATS, SUFFIXES, check_sides, check_size, decode_image, read_bytes
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Entry:
 
 
 ROW = Row((PathText(), whole(-1, 2**63), whole(-(2**63), 2**63), Text(64), Text(1000)))  # a cached entry
-FORM = Record({"version": whole(VERSION, VERSION), "checksum": Text(16), "files": List(ROW, most=100_000_000)})
+SCHEMA = Record({"version": whole(VERSION, VERSION), "checksum": Text(16), "files": List(ROW, most=100_000_000)})
 
 
 def index_folder(folder: Path) -> list[Entry]:
@@ -204,7 +204,7 @@ def _load(cache: Path) -> list[Entry]:
     """Read a cached index; empty if there is none, or if it is damaged."""
     try:
         content = read_json(cache)
-        FORM.check(content)
+        SCHEMA.check(content)
         fits = content["checksum"] == _checksum(content["files"])
         return [Entry(*row) for row in content["files"]] if fits else []
     except (OSError, ValueError):

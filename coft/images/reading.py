@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from coft.core import outside
+from coft.core import untrusted
 from coft.core.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}  # suffixes of image files
@@ -132,6 +132,6 @@ def read_bytes(path: str | Path) -> bytes:
         UserError: If the file is missing, too large, not a plain file, or may not be read.
     """
     try:
-        return outside.read_bytes(path, MAX_BYTES)
+        return untrusted.read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise UserError(f"image {path} cannot be read ({error.strerror or error}); replace or remove it") from error

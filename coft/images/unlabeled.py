@@ -16,7 +16,7 @@ from PIL import Image
 
 from coft.core.errors import UserError
 from coft.core.threads import map_threaded
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.images.reading import FULL_SIZE, Decoding, decode_image, read_bytes
 from coft.images.views import View
 
@@ -51,7 +51,7 @@ class UnlabeledPool:
         hashes: Mapping[str, str] | None = None,
         decoding: Decoding = FULL_SIZE,
         read: Callable[[str], bytes] = read_bytes,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         if not paths:
             raise UserError("no unlabeled images: the data set's training part is empty; check its files or split")

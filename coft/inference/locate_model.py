@@ -12,8 +12,8 @@ from typing import Any
 from coft.core.data_settings import INTERPOLATIONS
 from coft.core.errors import UserError
 from coft.core.experiment import CONFIG, plain
-from coft.core.forms import Anything, List, Misfit, Number, PathText, Record, Text, mapping, numbers, whole
-from coft.core.outside import read_json
+from coft.core.schemas import Anything, List, Number, PathText, Record, SchemaError, Text, mapping, numbers, whole
+from coft.core.untrusted import read_json
 
 FORMAT = "coft-model/1"
 FOLDER = "model"  # name of the model folder in the output folder of a run
@@ -27,7 +27,7 @@ ABOUT = Record(  # facts about the run, shown in reports and model cards; predic
     },
     others=Anything(),
 )
-FORM = Record(
+SCHEMA = Record(
     {
         "format": Text(choices=(FORMAT,)),
         "classes": List(Text(10_000, least=1), least=1, key=str),
@@ -105,8 +105,8 @@ def description_of(folder: Path) -> dict[str, Any]:
             path, f"its checksum does not match; if you edited the file on purpose, remove the key {CHECKSUM_KEY!r}"
         )
     try:
-        FORM.check(content)
-    except Misfit as error:
+        SCHEMA.check(content)
+    except SchemaError as error:
         raise damaged(path, str(error)) from error
     return content
 

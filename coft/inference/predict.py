@@ -27,7 +27,7 @@ from .locate_model import find_model
 from .rows import UNSURE, WRITERS, Row, RowBuilder
 from .sorting import Sorter
 from .sources import LIST, Resolve, Sources
-from .undoing import find_journal, undo
+from .undo_journal import find_journal, undo
 
 if TYPE_CHECKING:
     from .model import AdaptedModel

@@ -1,4 +1,4 @@
-"""Sorting of files into class folders. No file is ever overwritten, and `undoing` can revert it by its journal."""
+"""Sorting of files into class folders. No file is ever overwritten, and `undo_journal` can revert it by its journal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.files import ensure_folder
-from coft.core.outside import opened
+from coft.core.untrusted import open_file
 
 log = logging.getLogger(__name__)
 FORMAT = "coft-sorted/1"
@@ -187,7 +187,7 @@ def _copy(start: Path, target: Path) -> None:
     if start.is_symlink():
         target.symlink_to(rebased(str(start.readlink()), start.parent, target.parent))
         return
-    with opened(start) as source, target.open("xb") as copy:
+    with open_file(start) as source, target.open("xb") as copy:
         try:
             shutil.copyfileobj(source, copy, 1 << 20)
             copy.flush()  # a full disk may only be noticed here

@@ -24,11 +24,11 @@ from coft.core.errors import UserError
 from coft.core.experiment import write_json
 from coft.core.files import remedy, replacing
 from coft.core.finite import check_finite
-from coft.core.forms import Record
-from coft.core.outside import digest_of
 from coft.core.paths import expanded
 from coft.core.precision import PRECISIONS, faster_precision
+from coft.core.schemas import Record
 from coft.core.tensors import Array, floats, load_safetensors
+from coft.core.untrusted import digest_of
 from coft.images.reading import Decoding
 from coft.images.views import Inputs
 from coft.labelling.classifier import CLEAN_RULES, SCORES
@@ -265,7 +265,7 @@ def _check_vectors(vectors: Tensors, where: str, count: int, width: int) -> None
         width: Width of the features.
 
     Raises:
-        Misfit: If a vector is missing, superfluous or of another shape.
+        SchemaError: If a vector is missing, superfluous or of another shape.
     """
     one = floats(count, width)
     Record({"positive": one}, {"clean": one}).check(vectors, where)

@@ -314,7 +314,7 @@ class Method:
 
     def streams(self) -> dict[str, list[Stream]]:
         """Return the images from which each model's batches are drawn, by model name."""
-        return {name: [Stream(name, labels.counting().index)] for name, labels in self.labels.items()}
+        return {name: [Stream(name, labels.nonzero().index)] for name, labels in self.labels.items()}
 
     def key(self, epoch: int) -> tuple[int | str, ...]:
         """Return the key of an epoch's random numbers, which makes its batches differ from those of others."""
@@ -325,10 +325,10 @@ class Method:
         raise NotImplementedError
 
     def drawn(self, batch: Any) -> Any:
-        """Convert a batch from the loader to a `coft.images.batches.Drawn` for each model, by name."""
+        """Convert a batch from the loader to a `coft.images.batches.DrawnBatch` for each model, by name."""
         return batch
 
-    def keeps(self, phase: int) -> bool:
+    def keeps_rows(self, phase: int) -> bool:
         """Return whether `loss` passes rows to `Batch.keep` in a phase."""
         return False
 
@@ -341,7 +341,7 @@ class Method:
             kept: Rows passed to `Batch.keep`, for the whole batch. Shape (n, ...).
         """
 
-    def reported(self, losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    def metrics(self, losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """Return the values logged for a step: the means of `loss` of each model, such as `loss_a` of `peer_a`."""
         return {f"{key}_{name.rpartition('_')[2]}": x for name, means in losses.items() for key, x in means.items()}
 

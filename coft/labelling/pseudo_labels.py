@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coft.core.forms import Misfit
+from coft.core.schemas import SchemaError
 from coft.core.table import Table
 
 
@@ -31,29 +31,29 @@ class PseudoLabels:
     dual: Tensor
 
     @classmethod
-    def certain(cls, index: Tensor, label: Tensor) -> PseudoLabels:
+    def unweighted(cls, index: Tensor, label: Tensor) -> PseudoLabels:
         """Create labels of weight 1, from image indices and labels of shape (n,) each."""
         return cls(index, label, torch.ones(len(label)), label)
 
     @classmethod
     def of_pool(cls, label: Tensor, weight: Tensor | None = None) -> PseudoLabels:
         """Create labels of all images of the pool, with weight 1 unless weights (bool or float) are given."""
-        labels = cls.certain(torch.arange(len(label)), label)
+        labels = cls.unweighted(torch.arange(len(label)), label)
         return labels if weight is None else labels.with_weights(weight)
 
     def check(self, images: int, classes: int) -> None:
         """Check that indices, labels and shapes fit a pool of `images` images and `classes` classes.
 
         Raises:
-            Misfit: If they do not.
+            SchemaError: If they do not.
         """
         count = len(self.index)
         for name, values, below in (("index", self.index, images), ("label", self.label, classes)):
             if not ((values >= 0) & (values < below)).all():
-                raise Misfit(f"has a value outside 0 to {below - 1}", f"{name} of pseudo-labels")
+                raise SchemaError(f"has a value outside 0 to {below - 1}", f"{name} of pseudo-labels")
         shapes = {tuple(part.shape) for part in (self.index, self.label, self.weight, self.dual)}
         if shapes != {(count,)} or not ((self.dual >= 0) & (self.dual < classes)).all():
-            raise Misfit(f"are not {count} labels of {classes} classes", "pseudo-labels")
+            raise SchemaError(f"are not {count} labels of {classes} classes", "pseudo-labels")
 
     @property
     def keep(self) -> Tensor:
@@ -64,7 +64,7 @@ class PseudoLabels:
         """Return the same labels with other weights, shape (n,), bool or float."""
         return replace(self, weight=weight.float() if weight.dtype is torch.bool else weight)
 
-    def counting(self) -> PseudoLabels:
+    def nonzero(self) -> PseudoLabels:
         """Return the labels whose weight is above 0."""
         return self.at(torch.nonzero(self.weight).flatten())
 

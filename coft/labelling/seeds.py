@@ -71,7 +71,7 @@ def select_seeds(logits: Table, per_class: int | Tensor, num_classes: int) -> Ps
     more, more_labels = top_per_class(odds[others, 1], second[others], short)
     index, label = torch.cat([index, others[more]]), torch.cat([label, more_labels])
     order = torch.sort(label, stable=True).indices
-    return PseudoLabels.certain(index[order], label[order])
+    return PseudoLabels.unweighted(index[order], label[order])
 
 
 def _two_best(logits: Tensor) -> Tensor:

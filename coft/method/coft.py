@@ -139,7 +139,7 @@ class CoFT(TwoPhases):
     @property
     def seeds(self) -> dict[str, PseudoLabels]:
         """Labels of Phase I as they were chosen, all with weight 1."""
-        return {name: PseudoLabels.certain(labels.index, labels.label) for name, labels in self.labels.items()}
+        return {name: PseudoLabels.unweighted(labels.index, labels.label) for name, labels in self.labels.items()}
 
     def label_all(self) -> dict[str, PseudoLabels]:
         """Label all images with the teachers, and filter the labels that each peer is trained on.
@@ -200,7 +200,7 @@ class CoFT(TwoPhases):
         index = evenly_spaced(self.num_images)
         features = self.engine.encode_some(self.inference_encoders, dict.fromkeys(NAMES, index))
         if self.fits_negatives:
-            kept = {name: labels.counting() for name, labels in self.labels.items()}
+            kept = {name: labels.nonzero() for name, labels in self.labels.items()}
             encode: Any = partial(self.engine.encode_some, self.inference_encoders)
             if len(index) == self.num_images:
                 encode = rows_getter({name: Table.of(rows) for name, rows in features.items()})

@@ -106,7 +106,7 @@ class CoFTPlus(CoFT):
         Args:
             number: Number of the round, from 0.
         """
-        labels = {name: each.counting() for name, each in self.label_all().items()}
+        labels = {name: each.nonzero() for name, each in self.label_all().items()}
         kept = {name: each.at(torch.nonzero(each.keep).flatten()) for name, each in labels.items()}
         self.labels = {name: kept[name] if len(kept[name].index) else each for name, each in labels.items()}
         for name, peer in self.peers.items():
@@ -191,7 +191,7 @@ class CoFTPlus(CoFT):
         contrast = Term(each.sum(), len(batch.whole.index), self.settings.contrast.weight)
         return losses | {"contrast": contrast}
 
-    def keeps(self, phase: int) -> bool:
+    def keeps_rows(self, phase: int) -> bool:
         """Return whether momentum keys are kept for `after_step`."""
         return self.contrasts(phase)
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
-from coft.core.forms import List, Record, Text
-from coft.core.outside import parse_json
+from coft.core.schemas import List, Record, Text
 from coft.core.table import Table
 from coft.core.tensors import FINITE, INDEX, load_safetensors
+from coft.core.untrusted import parse_json
 from coft.labelling.neighbours import centred, nearest
 
 FOLDER, FROZEN, PEERS = "report", "frozen.safetensors", "peers.safetensors"

@@ -12,8 +12,8 @@ import pandas as pd
 
 from coft.core.errors import UserError
 from coft.core.experiment import UNTRAINED_ENTRY
-from coft.core.forms import Anything, Record
-from coft.core.outside import MISSING, read_json, read_table, read_text
+from coft.core.schemas import Anything, Record
+from coft.core.untrusted import MISSING, read_json, read_table, read_text
 from coft.report.image_facts import Evidence, read_evidence
 
 from .finished import require_finished
@@ -21,7 +21,7 @@ from .formatting import common_folder
 
 WARNING = "Warning: "  # prefix of warnings in log.txt
 MOST_WARNINGS = 50
-FORM = Record(optional={"results": Record(others=Anything())}, others=Anything())  # of summary.json
+SCHEMA = Record(optional={"results": Record(others=Anything())}, others=Anything())  # of summary.json
 TRAINING_COLUMNS = (
     "kept_for",
     "zero_shot",
@@ -111,7 +111,7 @@ def read_run(folder: Path) -> RunFolder:
 def _summary(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
-        FORM.check(content)
+        SCHEMA.check(content)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as the summary of a run; run again") from error
     return content

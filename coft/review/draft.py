@@ -9,12 +9,12 @@ from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.files import writing
-from coft.core.forms import List, Misfit, Text
-from coft.core.outside import read_bytes
+from coft.core.schemas import List, SchemaError, Text
+from coft.core.untrusted import read_bytes
 from coft.engine.class_names import BAR, MAX_BYTES, Classes, given_classes, write_classes
 
 MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # upper bounds: classes, names per class, characters per name
-FORM = List(List(Text(LONGEST), 1, MOST_NAMES), 2, MOST_CLASSES)  # for each class its name, then its synonyms
+SCHEMA = List(List(Text(LONGEST), 1, MOST_NAMES), 2, MOST_CLASSES)  # for each class its name, then its synonyms
 
 
 def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
@@ -28,8 +28,8 @@ def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
         UserError: If the content has another form, or if no classifier can be built from the names.
     """
     try:
-        FORM.check(content, "classes")
-    except Misfit as error:
+        SCHEMA.check(content, "classes")
+    except SchemaError as error:
         raise UserError(str(error)) from error
     if barred := [name for class_names in content for name in class_names if BAR in name]:
         raise UserError(f"{barred[0]!r}: {BAR!r} separates synonyms; take it out of the name")

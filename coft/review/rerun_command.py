@@ -11,7 +11,7 @@ from coft.core.errors import UserError
 from coft.core.run_settings import FREE_KEYS
 from coft.core.sanitize import has_controls
 from coft.core.settings import flatten
-from coft.engine.config import METHODS, declared, keys_by_python_name, python_name, settle
+from coft.engine.config import METHODS, build_config, declared, keys_by_python_name, python_name
 from coft.engine.specs import MethodSpec
 from coft.report.formatting import common_folder
 
@@ -56,7 +56,7 @@ def command_with(reviewed: Reviewed, classes: Path) -> str:
 def other_settings(spec: MethodSpec, config: Mapping[str, Any]) -> dict[str, str]:
     """Return a run's settings that differ from their defaults, by full name, without `FREE_KEYS` and `FLAGS`."""
     backbone = str(config["MODEL.BACKBONE.NAME"])
-    defaults = flatten(settle(spec, backbone, 1, "", {}))
+    defaults = flatten(build_config(spec, backbone, 1, "", {}))
     ignored = FREE_KEYS | FLAGS
     return {
         name: _text(config[name])

@@ -15,7 +15,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from coft.core.outside import parse_json
+from coft.core.untrusted import parse_json
 
 from .app import Answer, Review, error_response
 

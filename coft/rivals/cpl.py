@@ -81,7 +81,7 @@ class CPL(GRIP):
         chosen, _ = top_per_class(sure[some], label[some], most)
         index = some[chosen].sort().values
         self.candidates = candidates[index]
-        labels = PseudoLabels.certain(index, label[index])
+        labels = PseudoLabels.unweighted(index, label[index])
         self.labels = dict.fromkeys(self.learners, labels)
         self.observer.seeds_chosen(labels, likeliest(logits), most)
 

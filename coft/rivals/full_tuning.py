@@ -170,4 +170,4 @@ class Supervised(FullTuning):
 
     def label(self) -> Mapping[str, PseudoLabels]:
         """Return the ground-truth labels of images that have one."""
-        return dict.fromkeys(self.models, PseudoLabels.of_pool(self.truth, self.truth >= 0).counting())
+        return dict.fromkeys(self.models, PseudoLabels.of_pool(self.truth, self.truth >= 0).nonzero())

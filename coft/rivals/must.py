@@ -65,7 +65,7 @@ class MUST(FullTuning):
         """Return the kind of views: a strong and a weak one of each image."""
         return "strong and weak"
 
-    def keeps(self, phase: int) -> bool:
+    def keeps_rows(self, phase: int) -> bool:
         """Return True: predictions are kept for their moving average."""
         return True
 

@@ -15,7 +15,7 @@ from coft.core.precision import precision_setting
 from coft.core.seeding import generator
 from coft.core.settings import setting
 from coft.core.table import Table
-from coft.images.batches import Drawn
+from coft.images.batches import DrawnBatch
 from coft.labelling.first_labels import likeliest, zero_shot_logits
 from coft.labelling.losses import Term
 from coft.labelling.predictor import FinalClassifier, Predictor
@@ -141,7 +141,7 @@ class PromptTuning(Method):
         right = 100 * (logits.argmax(dim=1) == batch.labels.label.to(logits.device)).float().sum()
         return Term(right, len(batch.whole.index), 0.0)
 
-    def reported(self, losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    def metrics(self, losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """Return the values logged for a step: means over the members."""
         keys = next(iter(losses.values()))
         return {key: sum(means[key] for means in losses.values()) / len(losses) for key in keys}
@@ -185,13 +185,13 @@ class CoOp(PromptTuning):
         self.labelled, self.part = batches, part
         super().__init__(*args)
 
-    def drawn(self, batch: Any) -> dict[str, Drawn]:
+    def drawn(self, batch: Any) -> dict[str, DrawnBatch]:
         """Set the labels to those of a batch, and return this process's part. Every process loads the whole batch."""
         everything = torch.arange(len(batch["label"]))
-        self.labels = {"prompt_learner": PseudoLabels.certain(everything, batch["label"])}
+        self.labels = {"prompt_learner": PseudoLabels.unweighted(everything, batch["label"])}
         position = everything[self.part(len(everything))]
         views = batch["img"][position] if len(position) else None
-        return {"prompt_learner": Drawn(everything, position, views)}
+        return {"prompt_learner": DrawnBatch(everything, position, views)}
 
 
 class UPL(PromptTuning):

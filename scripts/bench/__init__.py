@@ -1,8 +1,8 @@
 """Benchmarks of training steps, encoding, labelling and prediction (`bench.sh`), in processes set up like a run's."""
 
-from coft.core.startup import settle
+from coft.core.startup import configure_process
 
-settle()
+configure_process()
 
 
 def integers(text: str) -> list[int]:

@@ -29,7 +29,7 @@ from coft.inference.store import load
 from coft.inference.stream import BATCH, predict_all
 from scripts.paths import called_from
 
-ALONE, FILES, ONNX = "bare encoders", "files", "ONNX"
+SINGLE_PROCESS, FILES, ONNX = "bare encoders", "files", "ONNX"
 SINGLE = 10  # factor by which the number of images is smaller for one image at a time
 
 
@@ -49,7 +49,7 @@ class Ways:
 
     def all(self) -> dict[str, Callable[[int, int], int]]:
         """Return the ways by name."""
-        ways = {ALONE: self._on_noise(self.model.features), FILES: self._files}
+        ways = {SINGLE_PROCESS: self._on_noise(self.model.features), FILES: self._files}
         return ways | ({ONNX: self._on_noise(runner(self.onnx / FILE))} if self.onnx else {})
 
     def _files(self, count: int, size: int) -> int:
@@ -84,7 +84,7 @@ def rows(model: AdaptedModel, ways: Ways, images: int, rounds: int) -> list[list
         runs = [{name: seconds_of(work) for name, work in named.items()} for _ in range(rounds)]
         best = {name: [min(each[name][kind] for each in runs) for kind in (0, 1)] for name in named}
         for name, numbers in best.items():
-            ratios = [number / base for number, base in zip(numbers, best[ALONE], strict=True)]
+            ratios = [number / base for number, base in zip(numbers, best[SINGLE_PROCESS], strict=True)]
             table.append(
                 [size, name, *(f"{1000 * s:.1f} ({ratio:.2f})" for s, ratio in zip(numbers, ratios, strict=True))]
             )
@@ -109,7 +109,7 @@ def measure() -> int:
     headers = ["at a time", "way", "ms an image by the clock", "of the processor"]
     print(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"In brackets: times those of the {ALONE}. At most {memory} MiB of memory")
+    print(f"In brackets: times those of the {SINGLE_PROCESS}. At most {memory} MiB of memory")
     return 0
 
 

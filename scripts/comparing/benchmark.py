@@ -13,8 +13,8 @@ import pandas as pd
 from coft.backbones.members import member_names
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import MOST_CONFIG
-from coft.core.forms import LARGEST, Either, Flag, List, Number, PathText, Record, Text, mapping, whole
-from coft.core.outside import read_text
+from coft.core.schemas import LARGEST, Either, Flag, List, Number, PathText, Record, Text, mapping, whole
+from coft.core.untrusted import read_text
 from coft.core.yaml_text import parse_yaml
 from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS
@@ -36,7 +36,7 @@ ROW = Record(
     {"settings": SETTINGS, "shots": whole(1), "version": whole(1)},
 )
 COUNTS = {"classes": whole(2), "train": whole(1), "val": whole(0), "test": whole(1)}
-FORM = Record(  # schema of configs/paper.yaml, and of a file given instead
+SCHEMA = Record(  # schema of configs/paper.yaml, and of a file given instead
     {
         "sets": mapping(Record({"title": Text(200), **COUNTS}), 1000),
         "methods": List(
@@ -145,7 +145,7 @@ def _like_the_paper(path: Path, rows: Sequence[Method]) -> Benchmark:
     by_name = {method.name: method for method in rows}
     try:
         content = parse_yaml(read_text(path, MOST_CONFIG))
-        FORM.check(content)
+        SCHEMA.check(content)
         if unknown := [row for row in content["methods"] if isinstance(row, str) and row not in by_name]:
             raise ValueError(f"methods has {unknown[0]!r}; {did_you_mean(unknown[0], list(by_name))}")
     except ValueError as error:

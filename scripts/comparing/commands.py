@@ -22,7 +22,7 @@ import pandas as pd
 
 from coft.core.errors import UserError, did_you_mean
 from coft.core.files import replacing
-from coft.core.outside import read_text
+from coft.core.untrusted import read_text
 from scripts.paths import called_from, shown
 
 from .benchmark_runs import run_benchmark

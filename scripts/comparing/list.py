@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
-from coft.core.forms import Anything, Number, Record, Text, mapping, whole
 from coft.core.lock import exclusive_lock
-from coft.core.outside import MISSING, MOST_TABLE, parse_json, read_table, read_text
+from coft.core.schemas import Anything, Number, Record, Text, mapping, whole
+from coft.core.untrusted import MAX_TABLE_BYTES, MISSING, parse_json, read_table, read_text
 
 from .methods import Settings
 from .plan import Run, weights_of
@@ -210,7 +210,7 @@ def add_to_list(path: Path, results: Sequence[tuple[Mapping[str, Any], Result]])
 
 def _lines(path: Path) -> list[str]:
     try:
-        return read_text(path, MOST_TABLE).splitlines()
+        return read_text(path, MAX_TABLE_BYTES).splitlines()
     except MISSING:
         return []
     except UnicodeDecodeError as error:

@@ -11,7 +11,7 @@ from clip import clip
 import datasets  # noqa: F401 - registers data sets, which are the subclasses of their base then
 from coft.backbones.load import check_openai, fetch_openai, openai_file, openai_url
 from coft.core.errors import UserError
-from coft.core.outside import read_json
+from coft.core.untrusted import read_json
 from datasets.annotations import read_lines
 from datasets.benchmark import SplitDataset
 from datasets.folders import first_folder

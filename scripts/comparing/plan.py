@@ -22,8 +22,8 @@ from coft.backbones.members import member_names
 from coft.backbones.open_clip_names import is_open_clip_name, local_path
 from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import FREE_KEYS, flatten, saved_config
-from coft.core.forms import LARGEST, Anything, Number, PathText, Record, Text, mapping, whole
-from coft.core.outside import read_json
+from coft.core.schemas import LARGEST, Anything, Number, PathText, Record, Text, mapping, whole
+from coft.core.untrusted import read_json
 from coft.core.yaml_text import parse_yaml
 from dassl.engine import TRAINER_REGISTRY
 from scripts import launch
@@ -38,7 +38,7 @@ GRID_KEYS = {  # keys that a comparison sets itself, with the flag for each
     **{"DATASET.NAME": "data sets", "TRAINER.NAME": "--trainers", "MODEL.BACKBONE.NAME": "--backbones"},
 }
 STAGE = Record(optional={"accuracy_both": Number(0, 100), "seconds": Number(0)}, others=Anything())
-FORM = Record(
+SCHEMA = Record(
     optional={
         **{"trainer": Text(), "dataset": Text(10_000), "backbone": PathText(), "seconds": Number(0)},
         **{"seed": whole(-LARGEST), "shots": whole(-1), "labels_used": whole(0), "versions": mapping(Text())},
@@ -121,7 +121,7 @@ def read_summary(folder: Path) -> Config | None:
     """Read summary.json of a folder; None if it is missing or not the summary of a run."""
     try:
         summary: Config = read_json(folder / SUMMARY)
-        FORM.check(summary)
+        SCHEMA.check(summary)
     except (OSError, ValueError):
         return None
     return summary

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from coft.engine.course import time_left
+from coft.engine.run_progress import time_left
 
 from .plan import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from coft.core.outside import read_text
+from coft.core.untrusted import read_text
 from coft.core.yaml_text import parse_yaml
 from scripts.launch import CONFIGS
 

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from coft.core.errors import UserError
-from coft.core.forms import LARGEST, Record, Text, whole
-from coft.core.outside import read_table, read_text
 from coft.core.sanitize import has_controls
+from coft.core.schemas import LARGEST, Record, Text, whole
+from coft.core.untrusted import read_table, read_text
 
 from .methods import method_name
 from .plan import SUMMARY, Run, digest, read_summary, settings_of

@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
-from coft.core.outside import read_text
+from coft.core.untrusted import read_text
 from scripts.launch import ROOT
 
 from .statistics import PAIR, overall, summarise

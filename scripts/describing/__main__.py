@@ -21,9 +21,9 @@ from coft.backbones.descriptions import MAX_SENTENCES_PER_CLASS, Descriptions, c
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded
 from coft.core.files import replacing
-from coft.core.forms import Misfit, Number, Record, whole
-from coft.core.outside import read_json
 from coft.core.paths import cache_folder
+from coft.core.schemas import Number, Record, SchemaError, whole
+from coft.core.untrusted import read_json
 from coft.engine.class_names import is_file
 from scripts.paths import called_from
 
@@ -75,7 +75,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("--model is missing; name a model that the endpoint has")
     try:
         ARGUMENTS.check({name: getattr(args, name) for name in ARGUMENTS.parts})
-    except Misfit as error:
+    except SchemaError as error:
         raise UserError(f"--{error}") from error
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from coft.backbones.descriptions import MAX_SENTENCES_PER_CLASS
 from coft.core.experiment import write_json
-from coft.core.forms import List, Record, Text
-from coft.core.outside import read_json
+from coft.core.schemas import List, Record, Text
+from coft.core.untrusted import read_json
 
 from .answers import SENTENCE, sift
 
 MAX_BYTES = 1 << 24  # largest size of a file
-FORM = Record({"class": Text(10_000), "sentences": List(SENTENCE, most=MAX_SENTENCES_PER_CLASS)})
+SCHEMA = Record({"class": Text(10_000), "sentences": List(SENTENCE, most=MAX_SENTENCES_PER_CLASS)})
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class AnswerStore:
         """Return the stored sentences for a question; None if fewer than `count` are usable or the file is damaged."""
         try:
             answer = read_json(self._path(question), MAX_BYTES)
-            FORM.check(answer)
+            SCHEMA.check(answer)
             usable, faults = sift(answer["sentences"], name, ())
         except (OSError, ValueError):
             return None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from coft.backbones.descriptions import MAX_TOKENS, class_key, names_class, num_tokens
-from coft.core.forms import Text
-from coft.core.outside import parse_json
+from coft.core.schemas import Text
+from coft.core.untrusted import parse_json
 
 SENTENCE = Text(2_000)
 FEWEST_WORDS = 5  # smallest number of words of a sentence, without those of the class name

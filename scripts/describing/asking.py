@@ -12,8 +12,8 @@ import openai
 from openai.types.chat import ChatCompletionMessageParam
 
 from coft.core.errors import UserError
-from coft.core.forms import Anything, List, Record
-from coft.core.outside import parse_json
+from coft.core.schemas import Anything, List, Record
+from coft.core.untrusted import parse_json
 
 from .answers import sentences_in, sift
 from .classes import NamedClass
@@ -22,7 +22,7 @@ Messages = list[ChatCompletionMessageParam]
 NO_ENDPOINT = "answers in no form of OpenAI's chat completions; mind the /v1 at the end"
 LONGEST = 100_000  # characters of an answer that are read at most
 MAX_BYTES = 1 << 24  # largest size of a response
-FORM = Record(others=Anything())
+SCHEMA = Record(others=Anything())
 CHOICE = Record({"message": Record({"content": Anything()}, others=Anything())}, others=Anything())
 ANSWER = Record({"choices": List(CHOICE, 1, 100)}, others=Anything())
 NO_KEY = "none"  # the client requires a key, even for a server without keys
@@ -165,7 +165,7 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
         raise UserError(f"{url}: its answer breaks off ({reason}); run the same command again later") from error
     try:
         completion = parse_json(body)
-        FORM.check(completion)
+        SCHEMA.check(completion)
     except ValueError as error:
         raise UserError(f"{url}: {NO_ENDPOINT}") from error
     if not ANSWER.takes(completion):  # some gateways report an error of the model in this way

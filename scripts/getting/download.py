@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from coft.core.errors import UserError
-from coft.core.outside import digest_of, read_json
+from coft.core.untrusted import digest_of, read_json
 
 CHUNK = 1 << 20  # bytes read at a time
 ATTEMPTS = 3
@@ -62,9 +62,7 @@ def download(url: str, path: Path, md5: str = "") -> Path:
         finally:
             draft.unlink(missing_ok=True)
     host = urlsplit(url).netloc
-    raise UserError(
-        f"{path.name}: incomplete download from {host}, {ATTEMPTS} attempts ({problem}); are you offline?"
-    )
+    raise UserError(f"{path.name}: incomplete download from {host}, {ATTEMPTS} attempts ({problem}); are you offline?")
 
 
 def _receive(url: str, draft: Path) -> str:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from coft.core.errors import UserError
-from coft.core.outside import is_archive, opened
+from coft.core.untrusted import is_archive, open_file
 
 BROKEN = (
     *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error, struct.error),
@@ -122,7 +122,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def _unpack_tar(archive: Path, folder: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise UserError("this Python cannot extract archives safely; update it to 3.10.12, 3.11.4 or later")
-    with opened(archive) as file, tarfile.open(fileobj=file) as tar:
+    with open_file(archive) as file, tarfile.open(fileobj=file) as tar:
         try:
             room, needed = Room(archive, folder), 0
             for member in tar:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.core.seeding import derive, generator
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.engine.engine import Engine
 from coft.engine.runtime import Runtime
-from coft.images.batches import Drawn, Source, endless_draws
+from coft.images.batches import DrawnBatch, Source, endless_draws
 from coft.labelling.protocol import Batch, Method, Observer
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 from coft.method.coft import CoFT
@@ -45,7 +45,7 @@ class ToyImages:
         batch_size: int = 4,
         test_batch_size: int = 7,
         size: int = SIZE,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.world = world
         source = torch.Generator().manual_seed(0)
@@ -85,7 +85,7 @@ class ToyImages:
         *key: int | str,
         of_few: Sequence[int | str] = (),
         few: int = 0,
-    ) -> list[dict[str, Drawn]]:
+    ) -> list[dict[str, DrawnBatch]]:
         def of_draw(draw: tuple[str, int, int]) -> tuple[int | str, ...]:
             return (*of_few, derive(*key, *draw) % few) if few else (*key, draw[2])
 
@@ -101,13 +101,13 @@ class ToyImages:
             for _ in range(steps)
         ]
 
-    def _drawn(self, view: str, draws: Sequence[tuple[str, int, int]], of_draw: Callable[..., Any]) -> Drawn:
+    def _drawn(self, view: str, draws: Sequence[tuple[str, int, int]], of_draw: Callable[..., Any]) -> DrawnBatch:
         position = torch.arange(len(draws))[self.world.part(len(draws))]
         kinds = view.split(" and ")
         rows = [[self.noisy(d[1], v, *of_draw(d)) for v in kinds] for d in (draws[p] for p in position.tolist())]
         views = torch.stack([torch.stack(row) for row in rows]) if rows else None
         index = torch.tensor([index for _, index, _ in draws])
-        return Drawn(index, position, views if views is None or len(kinds) > 1 else views[:, 0])
+        return DrawnBatch(index, position, views if views is None or len(kinds) > 1 else views[:, 0])
 
 
 class ToyPrompts(nn.Module):
@@ -284,7 +284,7 @@ def epoch_of(method: Any, epoch: int) -> list[dict[str, float]]:
     return losses
 
 
-def begun(method: Any, epoch: int = 0) -> list[dict[str, Drawn]]:
+def begun(method: Any, epoch: int = 0) -> list[dict[str, DrawnBatch]]:
     """Bring a method to the beginning of an epoch without training before.
 
     Returns:
@@ -294,7 +294,7 @@ def begun(method: Any, epoch: int = 0) -> list[dict[str, Drawn]]:
     return list(method.engine.begin_epoch(epoch))
 
 
-def part_of(method: Any, name: str, batch: Mapping[str, Drawn]) -> Batch:
+def part_of(method: Any, name: str, batch: Mapping[str, DrawnBatch]) -> Batch:
     """A model's batch, in one part."""
     (part,) = method.engine.parts(name, batch[name])
     return part

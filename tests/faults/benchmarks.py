@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.comparing.benchmark import FORM as DECLARATION
+from scripts.comparing.benchmark import SCHEMA as DECLARATION
 from scripts.comparing.benchmark import read_benchmark
 from scripts.comparing.list import LINE, read_list
-from scripts.comparing.plan import FORM as SUMMARY
+from scripts.comparing.plan import SCHEMA as SUMMARY
 from scripts.comparing.results import read_places
 
 from .formats import Format, writing

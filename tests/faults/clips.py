@@ -12,10 +12,10 @@ from unittest import mock
 
 import torch
 
-from coft.backbones.clip_file import FORM as CLIP
-from coft.backbones.embedded import FORM as COMPACT
+from coft.backbones.clip_file import SCHEMA as CLIP
+from coft.backbones.embedded import SCHEMA as COMPACT
 from coft.backbones.load import EMBEDDED, architecture, load_clip
-from coft.backbones.open_clip_names import FORM as CONFIG
+from coft.backbones.open_clip_names import SCHEMA as CONFIG
 from coft.backbones.prompts import template_features
 from tests.open_clip_models import CONFIGS, HALF, write_model
 from tests.scripts.archives import zipped

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from coft.core.forms import Either, Form, List, Number, PathText, Record, Row, Text
+from coft.core.schemas import Either, List, Number, PathText, Record, Row, Schema, Text
 from coft.core.tensors import Array
 
 Place = tuple[Any, ...]  # keys and numbers that lead to a part
@@ -44,7 +44,7 @@ chosen = {"seed": 0}
 
 
 @singledispatch
-def strange(form: Form, sound: Any) -> list[Any]:
+def strange(form: Schema, sound: Any) -> list[Any]:
     """Values near the bounds of a form, most of them beyond.
 
     Args:
@@ -116,7 +116,7 @@ def _(form: Array, sound: torch.Tensor) -> list[Any]:
     return [*others, *(sound.to(kind) for kind in types), *odd, *spoiled]
 
 
-def parts_of(form: Form, value: Any, place: Place = ()) -> Iterator[tuple[Place, Form]]:
+def parts_of(form: Schema, value: Any, place: Place = ()) -> Iterator[tuple[Place, Schema]]:
     """All parts of a value with their forms, itself first."""
     yield place, form
     if isinstance(form, Either):
@@ -151,10 +151,10 @@ def changed(tree: Any, place: Place, part: Any) -> Any:
     return result
 
 
-def spoiled(form: Form, tree: Any) -> st.SearchStrategy[tuple[Place, Any]]:
+def spoiled(form: Schema, tree: Any) -> st.SearchStrategy[tuple[Place, Any]]:
     """A value of a form in which one part is left out or another, and where: type, range, length, letters, dtype."""
 
-    def others(item: tuple[Place, Form]) -> st.SearchStrategy[tuple[Place, Any]]:
+    def others(item: tuple[Place, Schema]) -> st.SearchStrategy[tuple[Place, Any]]:
         place, part = item
         sound = part_at(tree, place)
         values = [*strange(part, sound), *LEAVES, *([GONE] if place else [])]

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from coft.backbones.descriptions import FORM as DESCRIPTIONS
+from coft.backbones.descriptions import SCHEMA as DESCRIPTIONS
 from coft.backbones.descriptions import load_descriptions
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.engine.class_names import check_classnames, read_classes, write_classes
 from coft.images.reading import FORMATS, decode_image, read_bytes
 from coft.inference.sorting import folder_names
-from datasets.base import FORM as SPLIT
+from datasets.base import SCHEMA as SPLIT
 from datasets.base import DeclaredDataset, read_split
 from scripts.getting.extract import extract
 from tests.scripts.archives import link, tar, zipped

@@ -17,7 +17,7 @@ import coft
 from coft.core.errors import UserError
 from coft.engine import state
 from coft.inference.sorting import Sorter
-from coft.inference.undoing import undo
+from coft.inference.undo_journal import undo
 
 from .drawing import drawn
 from .mutations import DAMAGE, GARBAGE, NOT_THERE, Mutation

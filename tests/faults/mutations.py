@@ -17,7 +17,7 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from coft.core.forms import Form
+from coft.core.schemas import Schema
 
 from .drawing import change_of, drawn, spoiled
 from .oracle import EITHER, MARK, REFUSED, SECRET, Right
@@ -148,7 +148,7 @@ PLACES: dict[str, Mutation] = {
 
 
 def by_form(
-    form: Form, tree: Any, hold: Callable[[Any], Mutation], count: int = 150
+    form: Schema, tree: Any, hold: Callable[[Any], Mutation], count: int = 150
 ) -> dict[Right, dict[str, Mutation]]:
     """Mutations of a file that holds a value of a form: one part is another. The form says which have to be refused."""
     made: dict[Right, dict[str, Mutation]] = {REFUSED: {}, EITHER: {}}

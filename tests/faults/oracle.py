@@ -141,7 +141,7 @@ def flaws_of(line: str, names: tuple[str, ...] = ()) -> list[str]:
     return [flaw for flaw, there in flaws.items() if there]
 
 
-def settle(code: int, errors: str) -> None:
+def check_outcome(code: int, errors: str) -> None:
     """Judge how a command has ended.
 
     Args:

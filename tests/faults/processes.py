@@ -18,7 +18,7 @@ from typing import Any
 from coft.core.errors import UserError
 
 from .mutations import INPUTS
-from .oracle import EITHER, FINE, Case, Wrong, settle
+from .oracle import EITHER, FINE, Case, Wrong, check_outcome
 from .scene import NOBODY, ROOT, Scene
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
@@ -28,10 +28,10 @@ LONG = ("TRAINER.COFT.PHASE1.EPOCHS", "2", "TRAINER.COFT.PHASE2.EPOCHS", "2")
 
 
 def refusal_of(process: subprocess.Popen[str]) -> str:
-    """How a process ends: the line of its refusal; empty if it has done what it should. See `settle`."""
+    """How a process ends: the line of its refusal; empty if it has done what it should. See `check_outcome`."""
     _, errors = process.communicate(timeout=300)
     try:
-        settle(process.returncode, errors or "")
+        check_outcome(process.returncode, errors or "")
     except UserError as error:
         return error.line
     return ""

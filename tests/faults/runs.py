@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from coft.backbones.feature_cache import cached, form_of
 from coft.cli.main import main as coft
 from coft.images import index
-from coft.inference.locate_model import FORM as MODEL
 from coft.inference.locate_model import FORMAT as MODEL_FORMAT
+from coft.inference.locate_model import SCHEMA as MODEL
 from coft.inference.sorting import FORMAT as SORTED
-from coft.inference.undoing import FILE_ENTRY, HEAD
+from coft.inference.undo_journal import FILE_ENTRY, HEAD
 
 from .clips import INFINITE, OBJECTS, SEEN, spoiled, use
 from .formats import Format

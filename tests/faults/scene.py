@@ -24,7 +24,7 @@ import trainers
 from coft.cli.main import main as coft
 from trainers.config import make_cfg
 
-from .oracle import Wrong, settle
+from .oracle import Wrong, check_outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534  # the user who owns nothing
@@ -47,14 +47,14 @@ def tiny_clip() -> CLIP:
 
 
 def call(main: Callable[[Sequence[str]], int], *argv: object) -> None:
-    """Call a command of the project in this process; see `settle` for what it raises."""
+    """Call a command of the project in this process; see `check_outcome` for what it raises."""
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             code = main([str(word) for word in argv])
     finally:
         sys.stderr.write(errors.getvalue())
-    settle(code, errors.getvalue())
+    check_outcome(code, errors.getvalue())
 
 
 class Scene:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from coft.core.errors import UserError
-from coft.core.forms import Flag, Record, Text, maybe, numbers
+from coft.core.schemas import Flag, Record, Text, maybe, numbers
 from coft.core.settings import Key
 
 from . import campaign, keys
@@ -21,7 +21,7 @@ from .drawing import GONE, changed, chosen, drawn, spoiled
 from .formats import Format
 from .fuzzing import begin_with, feed
 from .mutations import DAMAGE, GARBAGE, LINES, NOT_THERE
-from .oracle import EITHER, FINE, REFUSED, SECRET, Case, Found, Right, Wrong, flaws_of, play, settle
+from .oracle import EITHER, FINE, REFUSED, SECRET, Case, Found, Right, Wrong, check_outcome, flaws_of, play
 from .scene import Scene
 
 PROCESSES = ("processes", "environments")  # of which each case takes one or more
@@ -111,10 +111,10 @@ def test_a_message_that_helps_is_told_from_one_that_does_not(line: str, flaws: l
 )
 def test_a_command_is_judged_by_exit_code_and_line(code: int, errors: str, raised: type[Exception] | None) -> None:
     if raised is None:
-        settle(code, errors)
+        check_outcome(code, errors)
     else:
         with pytest.raises(raised):
-            settle(code, errors)
+            check_outcome(code, errors)
 
 
 def test_mutations_change_a_file(tmp_path: Path) -> None:

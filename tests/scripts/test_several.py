@@ -10,7 +10,7 @@ import pytest
 
 import train
 from coft.core.errors import UserError
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from scripts.several import configured
 from tests.worlds import in_world
 
@@ -32,7 +32,7 @@ def test_what_cannot_be_is_refused(gpus: int, machines: int, flag: str) -> None:
 
 def test_upstream_s_dassl_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "dassl_in_use", lambda: "dassl 0.6.3")
-    train.agree(None, ALONE)
+    train.agree(None, SINGLE_PROCESS)
     with pytest.raises(UserError, match="several processes need the dassl of compat"):
         train.agree(None, World(0, 2))
 

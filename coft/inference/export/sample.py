@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.experiment import saved_config
-from coft.core.outside import MOST_TABLE, opened
+from coft.core.untrusted import MAX_TABLE_BYTES, open_file
 from coft.inference.model import AdaptedModel
 from coft.inference.sources import Source, Sources
 from coft.inference.stream import read_ahead
@@ -124,7 +124,7 @@ def rows_of(table: Path) -> list[dict[str, str]]:
         UserError: If the table cannot be read, or a row has no image path or class.
     """
     try:
-        with opened(table, MOST_TABLE) as file:
+        with open_file(table, MAX_TABLE_BYTES) as file:
             lines = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
             rows = list(itertools.islice(csv.DictReader(lines), MOST))
     except (OSError, csv.Error) as error:

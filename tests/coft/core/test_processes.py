@@ -16,7 +16,7 @@ import torch
 from coft.core import processes
 from coft.core.errors import UserError
 from coft.core.processes import Pace, check_same, main_process_first
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from tests.worlds import end, in_world, start
 
 SIZE = 3
@@ -104,8 +104,8 @@ def test_the_first_makes_what_the_others_read(tmp_path: Path) -> None:
 def test_one_process_has_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert processes.join() is ALONE and processes.world() is ALONE
-    check_same(ALONE, {"A": 1}, "")
-    Pace(ALONE).lap("a part")
+    assert processes.join() is SINGLE_PROCESS and processes.world() is SINGLE_PROCESS
+    check_same(SINGLE_PROCESS, {"A": 1}, "")
+    Pace(SINGLE_PROCESS).lap("a part")
     processes.fail(ValueError(), "no line", 1)  # returns
     processes.leave()

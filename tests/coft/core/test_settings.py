@@ -26,7 +26,7 @@ class Outer:
     steps: tuple[int, ...] = setting((), "when", at_least=1)
     inner: Inner = field(default_factory=lambda: Inner(rate=0.2), metadata={"phase2": True, "free": True})
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.loud and self.kind == "two":
             yield "KIND", "loud ones are of kind one"
 

@@ -14,7 +14,7 @@ from coft.core import startup
 
 
 def test_it_comes_before_torch_and_a_person_may_choose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "import os, sys; from coft.core.startup import settle; settle(); " + (
+    program = "import os, sys; from coft.core.startup import configure_process; configure_process(); " + (
         "print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
     )
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
@@ -27,7 +27,7 @@ def test_it_comes_before_torch_and_a_person_may_choose_otherwise(monkeypatch: py
 def test_memory_is_kept_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = dict[int, int]()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=calls.__setitem__))
-    startup.settle()
+    startup.configure_process()
     assert calls == startup.OPTIONS
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
-    startup.settle()
+    startup.configure_process()

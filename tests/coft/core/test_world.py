@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from tests.worlds import in_world
 
 COUNT, DIM = 23, 5
@@ -78,7 +78,7 @@ def what_the_first_says(world: World) -> Any:
     torch.manual_seed(world.rank)
     weight = torch.nn.Parameter(torch.randn(4, 3).t())  # not contiguous
     heard = world.broadcast(content() if world.is_main else {"other": 1}), world.broadcast(None)
-    world.align([weight, *(buffers := [torch.tensor(world.rank), torch.randn(2)])])
+    world.broadcast_([weight, *(buffers := [torch.tensor(world.rank), torch.randn(2)])])
     world.barrier()
     return (
         heard,
@@ -123,9 +123,13 @@ def test_numbers_and_gradients_are_added_up(tmp_path: Path) -> None:
 def test_one_process_keeps_what_it_has() -> None:
     rows, weight = torch.ones(3, 2), torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)
-    assert ALONE.alone and ALONE.is_main and ALONE.part(7) == slice(0, 7)
-    assert ALONE.sum(rows) is rows and ALONE.gather(rows) is rows and ALONE.broadcast(rows) is rows
-    assert ALONE.collect(rows) == [rows] and ALONE.gather_text("here") == ["here"]
-    assert ALONE.add_gradients([weight], [2.0]) == [2.0] and weight.grad.tolist() == [1, 1]
-    ALONE.align([weight]), ALONE.barrier()
-    assert ALONE.waited == 0
+    assert SINGLE_PROCESS.alone and SINGLE_PROCESS.is_main and SINGLE_PROCESS.part(7) == slice(0, 7)
+    assert (
+        SINGLE_PROCESS.sum(rows) is rows
+        and SINGLE_PROCESS.gather(rows) is rows
+        and SINGLE_PROCESS.broadcast(rows) is rows
+    )
+    assert SINGLE_PROCESS.collect(rows) == [rows] and SINGLE_PROCESS.gather_text("here") == ["here"]
+    assert SINGLE_PROCESS.add_gradients([weight], [2.0]) == [2.0] and weight.grad.tolist() == [1, 1]
+    SINGLE_PROCESS.broadcast_([weight]), SINGLE_PROCESS.barrier()
+    assert SINGLE_PROCESS.waited == 0

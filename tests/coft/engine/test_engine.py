@@ -58,7 +58,7 @@ class Pull(Method):
             "size": Term(torch.tensor(float(len(batch.position))), 1.0, 0.0),
         }
 
-    def keeps(self, phase: int) -> bool:
+    def keeps_rows(self, phase: int) -> bool:
         return True
 
     def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:

@@ -42,10 +42,10 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
 ) -> None:
     log = make_log(tmp_path, [0, 0, 1, 1, -1])
     label = torch.tensor([0, 1, 1, 1, 0])
-    seeds = PseudoLabels.certain(torch.tensor([0, 1, 4]), torch.tensor([0, 1, 0]))
+    seeds = PseudoLabels.unweighted(torch.tensor([0, 1, 4]), torch.tensor([0, 1, 0]))
     log.seeds_chosen(seeds, label, torch.tensor([2, 2]))
     assert "Fewer seeds than wanted for: dog" in caplog.text
-    log.seeds_chosen(PseudoLabels.certain(torch.tensor([0]), torch.tensor([0])), label, torch.tensor([1, 0]))
+    log.seeds_chosen(PseudoLabels.unweighted(torch.tensor([0]), torch.tensor([0])), label, torch.tensor([1, 0]))
     assert "No seeds for: dog" in caplog.text  # its quota is none, since it is given no image
     log.seeds_chosen(seeds, label, torch.tensor([2, 2]))
     reported = log.add(0, "zero-shot")
@@ -59,8 +59,8 @@ def test_seeds_are_counted_and_classes_that_are_short_are_named(
 
 def test_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
     log = make_log(tmp_path, [0, 1, 0, 1])
-    one = PseudoLabels.certain(torch.tensor([0, 1]), torch.tensor([0, 0])).with_weights(torch.tensor([0.9, 0.4]))
-    two = PseudoLabels.certain(torch.tensor([2, 3]), torch.tensor([1, 1])).with_weights(torch.tensor([0.6, 0.7]))
+    one = PseudoLabels.unweighted(torch.tensor([0, 1]), torch.tensor([0, 0])).with_weights(torch.tensor([0.9, 0.4]))
+    two = PseudoLabels.unweighted(torch.tensor([2, 3]), torch.tensor([1, 1])).with_weights(torch.tensor([0.6, 0.7]))
     seeds = dict(zip(PEERS, (one, two), strict=True))
     log.seeds_filtered(seeds)
     reported = log.add(1, "phase1")
@@ -117,7 +117,7 @@ def test_a_resumed_run_goes_on_with_the_rows_and_seconds_of_the_first_part(tmp_p
 def test_seeds_of_a_rival_are_counted_for_the_summary() -> None:
     results: dict[str, float] = {}
     report = SeedReport(Diagnostics([0, 1, -1]), results)
-    seeds = PseudoLabels.certain(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]))
+    seeds = PseudoLabels.unweighted(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]))
     report.seeds_chosen(seeds, torch.zeros(3, dtype=torch.long), torch.tensor([1, 1]))
     assert results == {"pseudo_labels": 3, "pseudo_label_precision": 0.5}
     report.labelled({}, {"model_1": seeds}, {})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.engine.runtime import Runtime
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.coft_plus import Contrast
@@ -93,7 +93,7 @@ def _filters_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_several_processes_make_what_one_makes(method: str, sizes: str, count: int, tmp_path: Path) -> None:
     run = partial(whole, method, SIZES[sizes])
-    wanted = run(ALONE)
+    wanted = run(SINGLE_PROCESS)
     first, *others = in_world(count, run, tmp_path / "world")
     assert_same(first, wanted)
     for ours, theirs in zip(first["losses"], wanted["losses"], strict=True):
@@ -115,9 +115,9 @@ def test_a_run_of_two_processes_goes_on_with_one_and_with_four(method: str, tmp_
         train(built, start=2)
         return described(built)
 
-    wanted = whole(method, {"count": 29}, ALONE)
+    wanted = whole(method, {"count": 29}, SINGLE_PROCESS)
     checkpoint = in_world(2, until, tmp_path / "two")[0]
-    assert_same(on_from(checkpoint, ALONE), wanted)
+    assert_same(on_from(checkpoint, SINGLE_PROCESS), wanted)
     assert_same(in_world(4, partial(on_from, checkpoint), tmp_path / "four")[0], wanted)
 
 
@@ -133,6 +133,6 @@ def test_what_differs_is_rounding(tmp_path: Path) -> None:
         return described(method)
 
     with double_precision():
-        wanted, reached = run(ALONE), in_world(2, run, tmp_path / "two")[0]
+        wanted, reached = run(SINGLE_PROCESS), in_world(2, run, tmp_path / "two")[0]
     assert wanted["weights"]["peer_a.student.model.encoder.1.weight"].dtype is torch.float64
     assert_same(reached, wanted, relative=1e-12)

@@ -15,7 +15,7 @@ from coft.core.errors import UserError
 from coft.core.seeding import derive
 from coft.core.world import World
 from coft.engine.inputs import inputs_of
-from coft.images.batches import Drawn, Source, UnlabeledImages, ViewCache, endless_draws
+from coft.images.batches import DrawnBatch, Source, UnlabeledImages, ViewCache, endless_draws
 from coft.images.unlabeled import UnlabeledPool
 from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize
 
@@ -101,7 +101,7 @@ def test_each_process_has_a_part_of_the_batches_of_one(paths: list[str], size: i
         "b": [Source("few", torch.arange(25, 27), 1), Source("none", torch.empty(0, dtype=torch.long), 0)],
     }
 
-    def batches(world: World) -> list[dict[str, Drawn]]:
+    def batches(world: World) -> list[dict[str, DrawnBatch]]:
         images = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, world=world)
         loader = images.batches("weak", streams, 3, 1, 0)
         assert len(loader) == 3

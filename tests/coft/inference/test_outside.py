@@ -22,7 +22,7 @@ from coft.inference.predict import main as predict
 from coft.inference.sorting import FORMAT, Sorter
 from coft.inference.sources import Sources, names_in
 from coft.inference.store import load
-from coft.inference.undoing import undo
+from coft.inference.undo_journal import undo
 
 Tensors = dict[str, Tensor]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coft.core.errors import UserError
 from coft.inference import sorting
 from coft.inference.sorting import LONGEST, Sorter, folder_names
-from coft.inference.undoing import find_journal, undo
+from coft.inference.undo_journal import find_journal, undo
 
 
 @given(st.lists(st.text(max_size=120), max_size=6, unique=True))

@@ -67,6 +67,6 @@ def test_predictions_are_averaged_as_probabilities(count: int) -> None:
 
 
 def test_a_mean_of_nothing_has_a_logarithm() -> None:
-    certain = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[1.0, 0.0]])}
-    assert torch.isfinite(log_mean(certain)).all()
+    unweighted = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[1.0, 0.0]])}
+    assert torch.isfinite(log_mean(unweighted)).all()
     assert torch.isfinite(average_predictions([torch.tensor([[200.0, 0.0]])] * 2)).all()

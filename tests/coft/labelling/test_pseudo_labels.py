@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coft.core.forms import Misfit
+from coft.core.schemas import SchemaError
 from coft.core.table import Table
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 
@@ -40,7 +40,7 @@ def test_labels_are_found_by_image(count: int, seed: int) -> None:
 
 def test_labels_with_a_weight_and_those_more_likely_right_than_not() -> None:
     labels = drawn(40)
-    assert rows(labels.counting()) == [row for row in rows(labels) if row[2] > 0] != rows(labels)
+    assert rows(labels.nonzero()) == [row for row in rows(labels) if row[2] > 0] != rows(labels)
     assert labels.keep.tolist() == [row[2] > 0.5 for row in rows(labels)]
     assert rows(labels.at(torch.tensor([3, 0, 3]))) == [rows(labels)[i] for i in (3, 0, 3)]
     assert rows(labels.at(slice(2, 5))) == rows(labels)[2:5]
@@ -76,8 +76,8 @@ def test_confidence_and_margin_equal_a_naive_loop() -> None:
 
 @pytest.mark.parametrize("part", ["index", "label", "dual", "weight"])
 def test_labels_of_other_images_or_classes_are_refused(part: str) -> None:
-    labels = PseudoLabels.certain(torch.tensor([0, 4]), torch.tensor([1, 2]))
+    labels = PseudoLabels.unweighted(torch.tensor([0, 4]), torch.tensor([1, 2]))
     labels.check(5, 3)
     wrong = torch.ones(3) if part == "weight" else torch.tensor([0, 5])
-    with pytest.raises(Misfit):
+    with pytest.raises(SchemaError):
         replace(labels, **{part: wrong}).check(5, 3)

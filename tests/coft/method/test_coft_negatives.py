@@ -61,7 +61,7 @@ def test_they_are_fitted_in_the_end(fits: list[Fit]) -> None:
     for n, (name, peer) in enumerate(method.peers.items()):
         *_, end = fits[n :: len(PEERS)]
         labels = method.labels[name]
-        trained_on = labels.counting()
+        trained_on = labels.nonzero()
         assert torch.equal(end[1], trained_on.label)
         sums = [float(labels.weight[labels.label == c].double().sum()) for c in range(CLASSES)]
         each = zip(trained_on.label.tolist(), trained_on.weight.tolist(), strict=True)
@@ -100,7 +100,7 @@ def test_of_many_labels_so_many_are_drawn(encoded: bool, monkeypatch: pytest.Mon
     label = torch.arange(COUNT) % 3
     labels = {
         "peer_a": PseudoLabels.of_pool(label, torch.linspace(0.1, 1, COUNT)),
-        "peer_b": PseudoLabels.certain(torch.arange(COUNT), label).at(torch.tensor([4, 1, 0, 29, 17])),
+        "peer_b": PseudoLabels.unweighted(torch.arange(COUNT), label).at(torch.tensor([4, 1, 0, 29, 17])),
     }
     teachers, method.epoch = method.teachers(), 5
     features = {name: naive.view_features(method, model.features, 2) for name, model in teachers.items()}

@@ -82,7 +82,7 @@ def test_a_rule_for_seeds_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((len(scores), per_class.tolist()))
         label = likeliest(scores)
         chosen = torch.cat([torch.nonzero(label == c).flatten()[:3] for c in range(num_classes)])
-        return PseudoLabels.certain(chosen, label[chosen])
+        return PseudoLabels.unweighted(chosen, label[chosen])
 
     method = make_coft(select_seeds=first_of_each)
     seen = what_reaches_the_loss(method, monkeypatch, 1)

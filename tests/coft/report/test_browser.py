@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
+def open_file(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
     """Open the page: opened(width, "dark"); `page.problems` is what went wrong."""
     contexts = []
 
@@ -67,8 +67,8 @@ def focused(page: Any) -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_opens_without_an_error(opened: Callable[..., Any], width: int, scheme: str) -> None:
-    page = opened(width, scheme)
+def test_the_page_opens_without_an_error(open_file: Callable[..., Any], width: int, scheme: str) -> None:
+    page = open_file(width, scheme)
     page.evaluate("document.querySelectorAll('details').forEach(element => element.open = true)")
     page.wait_for_function("[...document.images].every(element => element.complete)")
     assert page.evaluate("document.images.length") > 100
@@ -78,8 +78,8 @@ def test_the_page_opens_without_an_error(opened: Callable[..., Any], width: int,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(opened: Callable[..., Any], scheme: str) -> None:
-    page = opened(1280, scheme)
+def test_text_stands_out_from_its_ground(open_file: Callable[..., Any], scheme: str) -> None:
+    page = open_file(1280, scheme)
     for selector in ("body", "small", ".warnings li", "figcaption", "nav a", "dt", "table.map td"):
         ratio = page.evaluate(CONTRAST, selector)
         assert ratio >= 4.5, (selector, ratio)
@@ -99,8 +99,8 @@ CONTRAST = """selector => {
     return (pair[0] + .05) / (pair[1] + .05); })); }"""
 
 
-def test_the_keyboard_goes_through_the_page_in_order(opened: Callable[..., Any]) -> None:
-    page = opened()
+def test_the_keyboard_goes_through_the_page_in_order(open_file: Callable[..., Any]) -> None:
+    page = open_file()
     sections = page.evaluate("[...document.querySelectorAll('nav a')].map(element => element.textContent)")
     order = []
     for _ in range(len(sections) + 1):
@@ -121,8 +121,8 @@ def test_the_keyboard_goes_through_the_page_in_order(opened: Callable[..., Any])
     assert tops == sorted(tops) and in_tables == 0
 
 
-def test_everything_that_is_seen_has_a_text(opened: Callable[..., Any]) -> None:
-    page = opened()
+def test_everything_that_is_seen_has_a_text(open_file: Callable[..., Any]) -> None:
+    page = open_file()
     assert page.evaluate("[...document.images].filter(element => !element.alt.includes(',')).length") <= 1  # of a map
     named = page.evaluate("[...document.querySelectorAll('svg, .broken, .scroll')].map(element => element.ariaLabel)")
     assert len(named) > 5 and all(named)
@@ -132,8 +132,8 @@ def test_everything_that_is_seen_has_a_text(opened: Callable[..., Any]) -> None:
     assert page.get_by_role("navigation").count() == 1 and page.get_by_role("main").count() == 1
 
 
-def test_the_page_prints_what_is_closed_as_well(opened: Callable[..., Any]) -> None:
-    page = opened()
+def test_the_page_prints_what_is_closed_as_well(open_file: Callable[..., Any]) -> None:
+    page = open_file()
     page.emulate_media(media="print")
     closed = "[...document.querySelectorAll('#gallery details:not([open]) img')].map(element => element.clientHeight)"
     heights = page.evaluate(closed)

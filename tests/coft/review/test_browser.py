@@ -29,7 +29,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, reviewing: Callable[[], Server]) -> Iterator[Callable[..., Any]]:
+def open_file(browser: Any, reviewing: Callable[[], Server]) -> Iterator[Callable[..., Any]]:
     """Open the page of a review: opened(width); `page.problems` is what went wrong, `page.server` who serves it."""
     contexts = []
 
@@ -63,8 +63,8 @@ def changed(page: Any, times: int) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_run_is_mended_and_saved(width: int, opened: Callable[..., Any], tmp_path: Path) -> None:
-    page = opened(width)
+def test_a_run_is_mended_and_saved(width: int, open_file: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_file(width)
     assert page.locator("#suggestion-list li").count() >= 2
     name = card(page, "hill").get_by_label("Name", exact=True)
     name.fill("mountain")
@@ -101,8 +101,8 @@ def test_a_run_is_mended_and_saved(width: int, opened: Callable[..., Any], tmp_p
     assert page.server.ended.is_set() and page.problems == []
 
 
-def test_a_class_is_split_by_the_keyboard_and_that_is_undone(opened: Callable[..., Any]) -> None:
-    page = opened()
+def test_a_class_is_split_by_the_keyboard_and_that_is_undone(open_file: Callable[..., Any]) -> None:
+    page = open_file()
     order = []
     for _ in range(4):
         page.keyboard.press("Tab")
@@ -131,8 +131,8 @@ def test_a_class_is_split_by_the_keyboard_and_that_is_undone(opened: Callable[..
     assert not page.locator("#split").is_visible() and page.problems == []
 
 
-def test_a_suggestion_is_taken_or_rejected(opened: Callable[..., Any]) -> None:
-    page = opened()
+def test_a_suggestion_is_taken_or_rejected(open_file: Callable[..., Any]) -> None:
+    page = open_file()
     before = page.locator("#suggestion-list li").count()
     page.get_by_role("button", name="Keep fog as it is").click()
     assert page.locator("#suggestion-list li").count() == before - 1 and card(page, "fog").count() == 1
@@ -144,8 +144,8 @@ def test_a_suggestion_is_taken_or_rejected(opened: Callable[..., Any]) -> None:
     assert page.problems == []
 
 
-def test_names_are_text_and_mistakes_are_said(opened: Callable[..., Any], tmp_path: Path) -> None:
-    page = opened()
+def test_names_are_text_and_mistakes_are_said(open_file: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_file()
     assert card(page, HOSTILE).count() == 1 and page.locator("img[src=x]").count() == 0
     name = card(page, "forest").get_by_label("Name", exact=True)
     name.fill("</script><b>x</b>")
@@ -163,8 +163,8 @@ def test_names_are_text_and_mistakes_are_said(opened: Callable[..., Any], tmp_pa
     assert not (tmp_path / "saved.txt").exists() and page.locator("#saved").is_hidden()
 
 
-def test_everything_has_a_name_and_stands_out(opened: Callable[..., Any]) -> None:
-    page = opened()
+def test_everything_has_a_name_and_stands_out(open_file: Callable[..., Any]) -> None:
+    page = open_file()
     assert page.evaluate("[...document.images].every(element => element.alt.startsWith('image '))")
     fields = "[...document.querySelectorAll('input, select')].every(element => element.labels.length === 1)"
     assert page.evaluate(fields)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.backbones.backbone import ClassBackbone
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.engine.engine import Engine
 from coft.engine.runtime import Runtime
 from coft.rivals.cpl import CPL, CPLSettings
@@ -75,7 +75,7 @@ def make_clip_backbone(vit: bool = True, templates: Sequence[str] = ("a photo of
     return ClipBackbone(make_clip(vit).requires_grad_(False), NAMES, templates, {})
 
 
-def make_images(world: World = ALONE) -> Any:
+def make_images(world: World = SINGLE_PROCESS) -> Any:
     """Images that such a CLIP takes."""
     return ToyImages(COUNT, size=32, world=world)
 
@@ -117,6 +117,6 @@ def make_coop(
     clip: ClipBackbone, images: int = COUNT, epochs: int = 2, runtime: Runtime | None = None, **settings: Any
 ) -> Any:
     """CoOp on the labels of the first few images, in batches of six."""
-    toys, world = make_images(), runtime.world if runtime else ALONE
+    toys, world = make_images(), runtime.world if runtime else SINGLE_PROCESS
     batches = [{"img": toys.pixels[i : i + 6], "label": toys.truth[i : i + 6]} for i in range(0, images, 6)]
     return make_prompts(partial(CoOp, batches, world.part), CoOpSettings(**settings), epochs, clip, runtime)

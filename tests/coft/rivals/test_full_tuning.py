@@ -191,8 +191,8 @@ def test_supervision_leaves_out_images_whose_label_is_unknown() -> None:
     train(method)
     labelled = [i for i in range(COUNT) if i % 4]
     for labels in method.labels.values():
-        assert labels.counting().index.tolist() == labelled
-        assert torch.equal(labels.counting().label, images.truth[labelled])
+        assert labels.nonzero().index.tolist() == labelled
+        assert torch.equal(labels.nonzero().label, images.truth[labelled])
     assert [stream.index.tolist() for (stream,) in method.streams().values()] == [labelled] * 2
     assert (method.engine.predict(images.pixels).argmax(dim=1) == images.truth)[labelled].all()
 

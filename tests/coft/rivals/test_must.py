@@ -50,6 +50,6 @@ def test_the_fairness_term_has_the_gradient_of_the_log_of_the_mean() -> None:
 def test_images_are_drawn_from_all_and_a_run_goes_on() -> None:
     method: Any = make_tuning("MUST")
     train(method)
-    assert all(len(labels.counting().index) == len(method.engine.images) for labels in method.labels.values())
+    assert all(len(labels.nonzero().index) == len(method.engine.images) for labels in method.labels.values())
     assert len(method.observer.labels) == 1
     assert_resumes(lambda: make_tuning("MUST"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from coft.core.world import ALONE, World
+from coft.core.world import SINGLE_PROCESS, World
 from coft.engine.runtime import Runtime
 from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings
 from coft.rivals.training_free import TrainingFree, TrainingFreeSettings
@@ -43,7 +43,7 @@ def whole(rival: str, world: World) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("rival", [*PROMPTS, *OTHERS])
 def test_two_processes_make_what_one_makes(rival: str, tmp_path: Path) -> None:
-    losses, wanted, predicted = whole(rival, ALONE)
+    losses, wanted, predicted = whole(rival, SINGLE_PROCESS)
     for ours, end, predictions in in_world(2, partial(whole, rival), tmp_path / "world"):
         assert [[pytest.approx(step, rel=1e-3, abs=1e-5) for step in epoch] for epoch in ours] == losses
         assert end.keys() == wanted.keys()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coft.core.outside import is_archive, opened, parse_json, read_bytes, read_json, read_table, read_text
+from coft.core.untrusted import is_archive, open_file, parse_json, read_bytes, read_json, read_table, read_text
 
 
 def a_socket(path: Path) -> None:
@@ -36,7 +36,7 @@ def test_only_plain_files_of_so_many_bytes_are_opened(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the name of a socket is to be short
     make(Path("file"))
-    with pytest.raises(OSError) as caught, opened(Path("file"), 10):
+    with pytest.raises(OSError) as caught, open_file(Path("file"), 10):
         pass
     assert os.fspath(caught.value.filename) == "file"
 

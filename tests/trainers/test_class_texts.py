@@ -56,7 +56,7 @@ def test_lafter_s_texts_are_templates_and_descriptions(run: Run, trained: Run, m
         expected = [template_features(plain.clip_model, plain.classnames, t)[c] for t in templates]
         torch.testing.assert_close(texts, torch.stack(expected))
     sentences = {name: ["lines"] for name in CLASSNAMES} | {"green square": ["four corners", "like grass"]}
-    monkeypatch.setattr("coft.engine.described.descriptions_of", lambda *args: sentences)
+    monkeypatch.setattr("coft.engine.class_texts.descriptions_of", lambda *args: sentences)
     method = (built := run("LaFTer", train=False)).method
     assert [len(texts) - len(templates) for texts in method.texts()] == [1, 2, 1]
     sentence = template_features(built.clip_model, ["like grass a photo of a green square."], "{}")[0]

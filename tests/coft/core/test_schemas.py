@@ -8,12 +8,26 @@ from typing import Any
 import pytest
 import torch
 
-from coft.core.forms import Either, Flag, Form, List, Misfit, Number, PathText, Record, Row, Text, maybe, numbers, whole
-from coft.core.outside import parse_json
+from coft.core.schemas import (
+    Either,
+    Flag,
+    List,
+    Number,
+    PathText,
+    Record,
+    Row,
+    Schema,
+    SchemaError,
+    Text,
+    maybe,
+    numbers,
+    whole,
+)
 from coft.core.tensors import FLOATS, Array, floats, load_saved
+from coft.core.untrusted import parse_json
 
 NAN, INFINITE = float("nan"), float("inf")
-TAKEN: list[tuple[Form, list[Any], list[Any]]] = [
+TAKEN: list[tuple[Schema, list[Any], list[Any]]] = [
     (whole(1, 5), [1, 5], [0, 6, 1.0, True, "1", None, NAN, 10**30]),
     (Number(0, 1), [0, 0.5, 1], [-0.1, 1.1, NAN, INFINITE, True, "0.5", [0.5], None]),
     (Flag(), [True, False], [0, 1, "true", None]),
@@ -41,21 +55,21 @@ TAKEN: list[tuple[Form, list[Any], list[Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("form", "sound", "others"), TAKEN, ids=lambda x: x.expected[:40] if isinstance(x, Form) else ""
+    ("form", "sound", "others"), TAKEN, ids=lambda x: x.expected[:40] if isinstance(x, Schema) else ""
 )
-def test_a_form_takes_what_it_says_and_nothing_else(form: Form, sound: list[Any], others: list[Any]) -> None:
+def test_a_form_takes_what_it_says_and_nothing_else(form: Schema, sound: list[Any], others: list[Any]) -> None:
     for value in sound:
         form.check(value)
     for value in others:
-        with pytest.raises(Misfit, match=r"expected|which is unknown|has no"):
+        with pytest.raises(SchemaError, match=r"expected|which is unknown|has no"):
             form.check(value)
 
 
 def test_the_part_that_is_none_is_named() -> None:
     form = Record({"rows": List(Record({"size": whole(1, 9)}))})
-    with pytest.raises(Misfit, match=r"^file\.rows\[1\]\.size is 10; expected a whole number from 1 to 9$"):
+    with pytest.raises(SchemaError, match=r"^file\.rows\[1\]\.size is 10; expected a whole number from 1 to 9$"):
         form.check({"rows": [{"size": 1}, {"size": 10}]}, "file")
-    with pytest.raises(Misfit, match=r"^rows\[0\] has no 'size'$"):
+    with pytest.raises(SchemaError, match=r"^rows\[0\] has no 'size'$"):
         form.check({"rows": [{}]})
 
 

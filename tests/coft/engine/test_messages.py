@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coft.engine.narration import Outcome, report_outcome
+from coft.engine.messages import Outcome, report_outcome
 from coft.labelling.calibration import MAX_CALIBRATION_GAP, estimated_range
 
 IF = "if no name is wrong or missing"

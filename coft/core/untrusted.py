@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 MISSING = (FileNotFoundError, NotADirectoryError)
-MOST_JSON = 1 << 30  # bytes
-MOST_TEXT = 1 << 28
-MOST_TABLE = 1 << 32
-MOST_WEIGHTS = 1 << 35  # the largest CLIPs have 20 GB
+MAX_JSON_BYTES = 1 << 30  # bytes
+MAX_TEXT_BYTES = 1 << 28
+MAX_TABLE_BYTES = 1 << 32
+MAX_WEIGHTS_BYTES = 1 << 35  # the largest CLIPs have 20 GB
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], most: int = MOST_WEIGHTS) -> Iterator[BinaryIO]:
+def open_file(path: str | os.PathLike[str], most: int = MAX_WEIGHTS_BYTES) -> Iterator[BinaryIO]:
     """Open a file of any name and content for reading in binary mode.
 
     Args:
@@ -53,24 +53,24 @@ def opened(path: str | os.PathLike[str], most: int = MOST_WEIGHTS) -> Iterator[B
 def digest_of(path: str | os.PathLike[str], kind: str = "sha256") -> str:
     """Return the hash of a file in hexadecimal; `kind` is a name of hashlib's."""
     digest = hashlib.new(kind, usedforsecurity=False)
-    with opened(path) as file:
+    with open_file(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
-    """Read a file; see `opened`. At most `most` bytes are read, even if the file grows meanwhile."""
+    """Read a file; see `open_file`. At most `most` bytes are read, even if the file grows meanwhile."""
     try:
-        with opened(path, most) as file:
+        with open_file(path, most) as file:
             return file.read(most)
     except OSError as error:
         error.filename = error.filename or os.fspath(path)  # a failed read does not name the file
         raise
 
 
-def read_text(path: Path, most: int = MOST_TEXT, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """Read a text file, and convert all line endings to LF; see `opened`.
+def read_text(path: Path, most: int = MAX_TEXT_BYTES, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read a text file, and convert all line endings to LF; see `open_file`.
 
     Raises:
         OSError: If it cannot be read.
@@ -79,7 +79,7 @@ def read_text(path: Path, most: int = MOST_TEXT, encoding: str = "utf-8", errors
     return read_bytes(path, most).decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_json(path: Path, most: int = MOST_JSON) -> Any:
+def read_json(path: Path, most: int = MAX_JSON_BYTES) -> Any:
     """Read an untrusted JSON file; see `parse_json`.
 
     Raises:
@@ -90,7 +90,7 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any:
 
 
 def read_table(path: Path, **options: Any) -> Any:
-    """Read a CSV file as a table of strings; see `opened`.
+    """Read a CSV file as a table of strings; see `open_file`.
 
     Args:
         path: The file.
@@ -106,7 +106,7 @@ def read_table(path: Path, **options: Any) -> Any:
     import pandas as pd  # slow to import, and most commands read no table
 
     as_texts = {"dtype": str, "keep_default_na": False, "encoding_errors": "surrogateescape", "index_col": False}
-    with opened(path, MOST_TABLE) as file, warnings.catch_warnings():
+    with open_file(path, MAX_TABLE_BYTES) as file, warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             return pd.read_csv(file, **as_texts | options)
@@ -141,8 +141,8 @@ def _no_number(word: str) -> NoReturn:
 
 @contextmanager
 def plain_path(path: Path) -> Iterator[Path]:
-    """Context with a path of a file for libraries that open it themselves and accept only UTF-8; see `opened`."""
-    with opened(path) as file:
+    """Context with a path of a file for libraries that open it themselves and accept only UTF-8; see `open_file`."""
+    with open_file(path) as file:
         try:
             str(path).encode()
         except UnicodeEncodeError:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from coft.core.errors import UserError
-from coft.core.forms import Flag, PathText, Record, Text, whole
-from coft.core.outside import opened, parse_json, read_bytes
 from coft.core.sanitize import one_line
+from coft.core.schemas import Flag, PathText, Record, Text, whole
+from coft.core.untrusted import open_file, parse_json, read_bytes
 
 from .sorting import FORMAT, move, rebased, state_of
 
@@ -117,7 +117,7 @@ def _begins_with(path: Path, part: Path) -> bool:
     """Return whether both paths are plain files and the first one begins with all bytes of the second one."""
     if not all(file.is_file() and not file.is_symlink() for file in (path, part)):
         return False
-    with opened(path) as whole_file, opened(part) as copy:
+    with open_file(path) as whole_file, open_file(part) as copy:
         while block := copy.read(1 << 20):
             if whole_file.read(len(block)) != block:
                 return False

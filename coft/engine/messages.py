@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from coft.backbones.frozen_bank import through_stages
-from coft.core.outside import read_table
 from coft.core.progress import user_log
 from coft.core.sanitize import some_of
+from coft.core.untrusted import read_table
 from coft.core.words import counted
 from coft.labelling.calibration import estimated_range
 from coft.report.formatting import duration

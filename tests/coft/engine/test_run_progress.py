@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from coft.core.progress import bar, user_log
-from coft.engine.course import PHASE2_STEP_RATIO, Epoch, RunProgress, shown, time_left
+from coft.engine.run_progress import PHASE2_STEP_RATIO, Epoch, RunProgress, shown, time_left
 
 EPOCHS = [Epoch(1, 4), Epoch(1, 4), Epoch(2, 5), Epoch(2, 5)]
 

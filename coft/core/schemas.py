@@ -1,6 +1,6 @@
 """Forms: schemas of objects from outside the program, which give the type and bounds of each of their parts.
 
-A form is declared beside the code that reads the object. `Form.check` validates a value, and the fault tests generate
+A form is declared beside the code that reads the object. `Schema.check` validates a value, and the fault tests generate
 their cases from forms. Types are strict: True is not a number, and 1.0 is not a whole number.
 """
 
@@ -18,7 +18,7 @@ NAME_MAX = 255  # bytes of a file name
 LARGEST = 2**53  # largest integer that JSON preserves in all languages
 
 
-class Misfit(ValueError):
+class SchemaError(ValueError):
     """Error of a value that does not match its form.
 
     Args:
@@ -30,12 +30,12 @@ class Misfit(ValueError):
         super().__init__(f"{where} {reason}".strip())
         self.reason, self.where = reason, where
 
-    def within(self, name: str) -> Misfit:
+    def within(self, name: str) -> SchemaError:
         """Return the same error, with its part placed inside the part `name` of a larger object."""
-        return Misfit(self.reason, f"{name}{'.' if self.where and self.where[0] != '[' else ''}{self.where}")
+        return SchemaError(self.reason, f"{name}{'.' if self.where and self.where[0] != '[' else ''}{self.where}")
 
 
-class Form:
+class Schema:
     """Schema of a value."""
 
     @property
@@ -51,24 +51,24 @@ class Form:
             where: Name of the value, for the error message.
 
         Raises:
-            Misfit: If it does not.
+            SchemaError: If it does not.
         """
         try:
             self._compare(value)
-        except Misfit as error:
+        except SchemaError as error:
             raise error.within(where) if where else error from None
 
     def takes(self, value: Any) -> bool:
         """Return whether a value matches the form."""
         try:
             self._compare(value)
-        except Misfit:
+        except SchemaError:
             return False
         return True
 
-    def misfit(self, value: Any) -> Misfit:
+    def misfit(self, value: Any) -> SchemaError:
         """Return the error of a value that does not match."""
-        return Misfit(f"is {' '.join(shown(value).split())}; expected {self.expected}")
+        return SchemaError(f"is {' '.join(shown(value).split())}; expected {self.expected}")
 
     def _expected(self) -> str:
         raise NotImplementedError
@@ -82,7 +82,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Number(Form):
+class Number(Schema):
     """A number in the closed range from `low` to `high`, an integer if `whole`. NaN never matches."""
 
     low: float
@@ -102,7 +102,7 @@ def whole(low: int, high: int = LARGEST) -> Number:
 
 
 @dataclass(frozen=True)
-class Flag(Form):
+class Flag(Schema):
     """True or False."""
 
     def _expected(self) -> str:
@@ -113,7 +113,7 @@ class Flag(Form):
 
 
 @dataclass(frozen=True)
-class Text(Form):
+class Text(Schema):
     """A text of `least` to `longest` characters, one of `choices` if there are any.
 
     Control characters are not allowed, except line breaks and other whitespace if `lines`.
@@ -137,7 +137,7 @@ class Text(Form):
 
 
 @dataclass(frozen=True)
-class PathText(Form):
+class PathText(Schema):
     """A text that can be the path of a file. Undecodable bytes are allowed."""
 
     longest: int = 4096
@@ -154,7 +154,7 @@ class PathText(Form):
 
 
 @dataclass(frozen=True)
-class Nothing(Form):
+class Nothing(Schema):
     """The null value."""
 
     def _expected(self) -> str:
@@ -165,7 +165,7 @@ class Nothing(Form):
 
 
 @dataclass(frozen=True)
-class Anything(Form):
+class Anything(Schema):
     """Any value; its reader must assume nothing about it."""
 
     def _expected(self) -> str:
@@ -176,10 +176,10 @@ class Anything(Form):
 
 
 @dataclass(frozen=True)
-class Either(Form):
+class Either(Schema):
     """A value that matches at least one of several forms."""
 
-    forms: tuple[Form, ...]
+    forms: tuple[Schema, ...]
 
     def _expected(self) -> str:
         return ", or ".join(form.expected for form in self.forms)
@@ -188,13 +188,13 @@ class Either(Form):
         return any(form.takes(value) for form in self.forms)
 
 
-def maybe(form: Form) -> Either:
+def maybe(form: Schema) -> Either:
     """Return the form of a value that may also be null."""
     return Either((Nothing(), form))
 
 
 @dataclass(frozen=True)
-class List(Form):
+class List(Schema):
     """A list of values of one form.
 
     Attributes:
@@ -204,7 +204,7 @@ class List(Form):
         key: Function that maps an entry to a key, which must be unique in the list.
     """
 
-    of: Form
+    of: Schema
     least: int = 0
     most: int = 1_000_000
     key: Callable[[Any], Hashable] | None = None
@@ -220,19 +220,19 @@ class List(Form):
         for number, entry in enumerate(value):
             try:
                 self.of._compare(entry)
-            except Misfit as error:
+            except SchemaError as error:
                 raise error.within(f"[{number}]") from None
             if self.key and (key := self.key(entry)) in keys:
-                raise Misfit(f"{shown(key)} is listed twice; expected {self.expected}")
+                raise SchemaError(f"{shown(key)} is listed twice; expected {self.expected}")
             if self.key:
                 keys.add(key)
 
 
 @dataclass(frozen=True)
-class Row(Form):
+class Row(Schema):
     """A list with a form for each position."""
 
-    forms: tuple[Form, ...]
+    forms: tuple[Schema, ...]
 
     def _expected(self) -> str:
         return f"[{', '.join(form.expected for form in self.forms)}]"
@@ -245,7 +245,7 @@ class Row(Form):
 
 
 @dataclass(frozen=True)
-class Record(Form):
+class Record(Schema):
     """An object with named parts.
 
     Attributes:
@@ -256,10 +256,10 @@ class Record(Form):
         most: Maximum number of parts.
     """
 
-    parts: Mapping[str, Form] = field(default_factory=dict)
-    optional: Mapping[str, Form] = field(default_factory=dict)
-    others: Form | None = None
-    names: Form = Text()
+    parts: Mapping[str, Schema] = field(default_factory=dict)
+    optional: Mapping[str, Schema] = field(default_factory=dict)
+    others: Schema | None = None
+    names: Schema = Text()
     most: int = 100_000
 
     def _expected(self) -> str:
@@ -269,18 +269,18 @@ class Record(Form):
         if not isinstance(value, Mapping) or len(value) > self.most:
             raise self.misfit(value)
         if missing := [name for name in self.parts if name not in value]:
-            raise Misfit(f"has no {missing[0]!r}")
+            raise SchemaError(f"has no {missing[0]!r}")
         for name, entry in value.items():
             form = self.parts.get(name) or self.optional.get(name) or self.others
             if form is None or not self.names.takes(name):
-                raise Misfit(f"has {shown(name)}, which is unknown")
+                raise SchemaError(f"has {shown(name)}, which is unknown")
             try:
                 form._compare(entry)
-            except Misfit as error:
+            except SchemaError as error:
                 raise error.within(str(name)) from None
 
 
-def mapping(of: Form, most: int = 100_000, names: Form = Text()) -> Record:
+def mapping(of: Schema, most: int = 100_000, names: Schema = Text()) -> Record:
     """Return the form of an object whose parts have any names and the same form."""
     return Record(others=of, names=names, most=most)
 
