@@ -80,7 +80,7 @@ def _broken(archive: Path, error: Exception) -> UserError:
     """Remove a damaged archive. Returns the error to raise."""
     archive.unlink(missing_ok=True)
     reason = str(error).split("\n")[0].rstrip(":") or type(error).__name__
-    kind = f"is no whole {archive.suffix[1:]} file" if archive.suffix in KINDS else "is damaged"
+    kind = f"is an incomplete {archive.suffix[1:]} file" if archive.suffix in KINDS else "is damaged"
     return UserError(f"{archive.name} {kind} ({reason}) and was removed; run this again")
 
 

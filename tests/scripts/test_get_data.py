@@ -265,5 +265,5 @@ def test_no_copy_with_fewer_pixels(mnist: Path, capsys: pytest.CaptureFixture[st
         assert get_data.main(["mnist", "--data", str(mnist), "--shrunk-to", pixels]) == 2
     assert get_data.main(["digits", "--data", str(mnist), "--shrunk-to", "4"]) == 2
     errors = capsys.readouterr().err
-    assert "--shrunk-to is -1; expected" in errors and "no way with digits; expected one of cifar10" in errors
+    assert "--shrunk-to is -1; expected" in errors and "does not support digits; expected one of cifar10" in errors
     assert [path for path in sorted(mnist.rglob("*")) if "digits" not in str(path)] == before

@@ -85,7 +85,7 @@ def test_the_declaration_is_that_of_the_issue() -> None:
     [
         (["--benchmark", "paper", "--sets", "dtt"], "--sets: 'dtt'.*dtd"),
         (["--benchmark", "small", "--backbone", "RN50"], "--backbone is for --benchmark paper"),
-        (["digits", "--dry-run"], "--dry-run are of a benchmark"),
+        (["digits", "--dry-run"], "--dry-run need --benchmark"),
         (["--benchmark", "paper", "--gpus", "1,1"], "--gpus names 1 several times"),
         (["--benchmark", "paper", "--gpus", "0,1", "--jobs", "2"], "leave out --jobs"),
         (["--benchmark", "nowhere.yaml"], "nowhere.yaml"),
@@ -156,12 +156,12 @@ def test_a_split_that_is_not_coops_is_named(tmp_path: Path) -> None:
     write_set(tmp_path, "dtd")
     path = split_file("dtd", tmp_path)
     path.rename(path.with_suffix(".kept"))
-    assert "has not CoOp's split" in missing_dataset("dtd", facts("dtd"), tmp_path)
+    assert "lacks CoOp's split" in missing_dataset("dtd", facts("dtd"), tmp_path)
     path.write_text('{"train": 7')
     assert f"{path} cannot be read" in missing_dataset("dtd", facts("dtd"), tmp_path)
     save_split({"train": [("class_0/0.jpg", 0, "banded")], "val": [], "test": []}, path)
     line = missing_dataset("dtd", facts("dtd"), tmp_path)
-    assert "has not CoOp's split" in line and f"rm {path} && bash" in line
+    assert "lacks CoOp's split" in line and f"rm {path} && bash" in line
 
 
 def test_weights_of_a_wrong_checksum_are_named(no_weights: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_dry_run_says_what_is_missing_and_what_it_takes_and_does_nothing(
     words = ["--benchmark", "paper", "--sets", "sun397,dtd", "--data", str(tmp_path), "--output", str(out)]
     assert compare([*words, "--seeds", "1", "--dry-run", "--gpus", "0,1"]) == 0
     said = capsys.readouterr().err
-    assert "13 rows, 26 runs; to be done: 26" in said and "26 runs cannot be done so" in said
+    assert "13 rows, 26 runs; to be done: 26" in said and "26 runs cannot be done" in said
     assert "weights of ViT-B/16 are not here" in said and f"data.sh dtd --data {tmp_path}" in said
     costs = {row[0]: row[1:] for row in table_rows(said)}
     (total,) = re.findall(r"about (\d+) GPU hours", said)

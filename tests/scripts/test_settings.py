@@ -14,5 +14,5 @@ def test_settings_are_found_by_a_word(capsys: pytest.CaptureFixture[str]) -> Non
     assert line.startswith("TRAINER.UPL.LABELS  'own'  one of own, spread, coft  ")
     assert main([]) == 0
     assert {"SEED", "TRAINER.COFT.FILTER"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
-    with pytest.raises(UserError, match="no setting has 'nosuch'"):
+    with pytest.raises(UserError, match="no setting matches 'nosuch'"):
         main(["nosuch"])
