@@ -32,8 +32,8 @@ class DPA(MUST):
     """Models that label weak views by trainable text prototypes and by image prototypes, which are mean features.
 
     Unlike the published method: image prototypes are computed from all images at the beginning of an epoch, and not
-    from the features of its steps; predictions are divided by the moving average of the fairness term; two models,
-    CoFT's optimizer, views and steps, and a moving average of the weights that is tested.
+    from the features of its steps; predictions are balanced by the moving average of the fairness term, not by the mean
+    over the last 32 batches; two models, CoFT's optimizer, views and steps, and EMA weights, which are evaluated.
 
     Args:
         *args: Arguments of `FullTuning`.

@@ -17,7 +17,7 @@ from coft.labelling.pseudo_labels import PseudoLabels
 
 from .full_tuning import FullTuning, TuningSettings
 
-MOMENTUM = 0.9  # momentum of the mean prediction
+MOMENTUM = 0.5  # momentum of the mean prediction, as published; 0.9 lags behind, and runs can collapse
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,15 @@ class MUSTSettings(TuningSettings):
 class MUST(FullTuning):
     """Models trained on the confident labels that their EMA teachers give to weak views.
 
-    With q the mean prediction, the fairness term is -1/C sum_c log q_c. A step has the mean of its own batch alone, so
-    q is a moving average. The term is implemented as one that is linear in the batch's predictions and has the same
-    gradient.
+    With q the mean prediction, the fairness term is -1/C sum_c log q_c. It is implemented as a term that is linear in
+    the batch's predictions and has the same gradient.
 
-    Unlike the published method: no masked image modelling and no alignment of global and local features, because a
-    ResNet has no patches to mask; two models, CoFT's optimizer, views and steps.
+    In the published method q is the batch's mean, or with 512 classes and more its moving average. Here it is always
+    the moving average, over earlier batches: a micro-batch does not know the mean of its whole batch.
+
+    Also unlike the published method: the label loss is a mean over all images of a batch, not only over the confident
+    ones; no masked image modelling and no alignment of global and local features, because a ResNet has no patches to
+    mask; two models, CoFT's optimizer, views and steps.
 
     Args:
         *args: Arguments of `FullTuning`.
