@@ -128,8 +128,9 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
     args = make_parser(program, resolve).parse_intermixed_args(argv)
     if args.undo:
         return undo_sorting(args)
-    if not args.run or not args.images:
-        raise UserError(f"RUN and IMAGES are required; {program} --help lists what is available")
+    if not args.images:
+        missing = f"no IMAGES for RUN {args.run}" if args.run else "RUN and IMAGES are required"
+        raise UserError(f"{missing}; {program} --help lists what is available")
     check_replaced("--output", args.output, TABLES)
     folder = find_model(resolve(args.run))
     if isinstance(sys.stdin, io.TextIOWrapper):  # file names in a list may not be valid text
