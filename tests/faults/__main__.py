@@ -54,7 +54,7 @@ def campaign(argv: Sequence[str]) -> int:
         raise UserError("--write: the page has the table of all cases; leave out --only and --quick")
     args.keep = args.keep and args.keep.resolve() / ("quick" if args.quick else "whole")
     chosen["seed"] = seed_of(args)
-    print(f"seed {chosen['seed']}; --seed {chosen['seed']} draws the same again")
+    print(f"seed {chosen['seed']}; repeat this sample with --seed {chosen['seed']}")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and runs would, too
     os.environ.pop("CALLED_FROM", None)  # paths of cases are meant from their folders
     os.environ["DASSL_PROGRESS"] = "0"
