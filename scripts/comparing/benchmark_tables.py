@@ -18,7 +18,15 @@ OURS = "CoFT"
 REFERENCES = (  # reference methods of error ratios
     *("zero-shot", "label propagation", "UPL", "self-training", "self-training, equal steps"),
     "self-training, equal steps, CoFT's first labels",
-    *("CoFT, filter: none", "CoFT, filter: own", "CoFT, filter: min-softmax", "CoFT", "CoOp, 16 labels a class"),
+    *(
+        "MUST",
+        "DPA",
+        "CoFT, filter: none",
+        "CoFT, filter: own",
+        "CoFT, filter: min-softmax",
+        "CoFT",
+        "CoOp, 16 labels a class",
+    ),
 )
 CALIBRATION = {
     "accuracy": "accuracy",
