@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ REFERENCES = (  # reference methods of error ratios
         "CoOp, 16 labels a class",
     ),
 )
+MAIN = ("zero-shot", "UPL", OURS)  # reference methods of all rows
 CALIBRATION = {
     "accuracy": "accuracy",
     "confidence": "mean confidence",
@@ -138,10 +140,10 @@ def verdict(ratio: Ratio, bar: float) -> str:
 
 
 def mean_table(units: Table) -> str:
-    """Format error ratios to reference methods: means over the counted units with both, their number in brackets."""
+    """Format error ratios to `MAIN` methods: means over the counted units with both, their number in brackets."""
     counted = _in_roles(units, COUNTED)
     names = _methods(counted)
-    references = [name for name in REFERENCES if name in names]
+    references = [name for name in MAIN if name in names]
     if len(counted) < 2 or not references:
         return ""
     rows = [[name, *(_cell(_mean(counted, name, other)) for other in references)] for name in names]
@@ -254,9 +256,9 @@ def calibration_table(units: Table) -> str:
 
 
 def seconds_table(units: Table) -> str:
-    """Format the seconds of a run: a row per unit, a column per method."""
-    timed = {name for rows in units.values() for name in rows.seconds}
-    names = [name for name in _methods(units) if name in timed]
+    """Format the seconds of a run: a row per unit, a column per method that was run on at least half of the units."""
+    timed = Counter(name for rows in units.values() for name in rows.seconds)
+    names = [name for name in _methods(units) if 2 * timed[name] >= len(units)]
     table = [[unit.title, *(_seconds(rows.seconds.get(name)) for name in names)] for unit, rows in units.items()]
     return markdown(table, ["seconds", *names])
 
