@@ -198,7 +198,7 @@ class List(Schema):
     """A list of values of one form.
 
     Attributes:
-        of: Form of the entries.
+        of: Schema of the entries.
         least: Minimum number of entries.
         most: Maximum number of entries.
         key: Function that maps an entry to a key, which must be unique in the list.
@@ -251,8 +251,8 @@ class Record(Schema):
     Attributes:
         parts: Forms of the required parts, by name.
         optional: Forms of the optional parts, by name.
-        others: Form of parts with any other name; None if other names are not allowed.
-        names: Form of the names.
+        others: Schema of parts with any other name; None if other names are not allowed.
+        names: Schema of the names.
         most: Maximum number of parts.
     """
 

@@ -62,7 +62,7 @@ class Belief:
     def probabilities(self, index: Tensor) -> Tensor:
         """Return the belief about some images, with less weight on the Gaussians if there are few images per class.
 
-        With n images per class, the Gaussians have weight n / (n + FEW): with few, they fit any of their own images.
+        With n images per class, the Gaussians have weight n / (n + 5): with few, they fit any of their own images.
 
         Args:
             index: Indices of the images. Shape (n,).
