@@ -52,7 +52,7 @@ def test_a_run_of_two_peers_leaves_all_files(trained: Callable[..., Any], traine
 def test_epoch_0_has_the_accuracy_of_zero_shot_clip(trained: Callable[..., Any], trainer: str) -> None:
     first, *later = lines(Path(trained(trainer, "vit").output_dir), "metrics.csv")
     assert float(first["accuracy_both"]) == pytest.approx(trained("ZeroshotCLIP2", "vit").results["accuracy_test"])
-    assert float(first["seconds"]) < float(later[0]["seconds"]) and "accuracy_peer_a" in later[-1]
+    assert float(first["seconds"]) <= float(later[0]["seconds"]) and "accuracy_peer_a" in later[-1]
 
 
 def test_nothing_is_tested_before_the_first_epoch(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
