@@ -68,7 +68,7 @@ def compare(trainer: str, first: Record, second: Record) -> dict[str, Any]:
     return {
         "trainer": trainer,
         "steps": len(apart),
-        f"losses apart by, first {STEPS}": f"{max(apart[:STEPS]):.1e}",
+        f"difference of losses, first {STEPS}": f"{max(apart[:STEPS]):.1e}",
         "all": f"{max(apart):.1e}",
         f"accuracy %, {first['toolbox']}": first["accuracies"]["accuracy_test"],
         f"accuracy %, {second['toolbox']}": second["accuracies"]["accuracy_test"],
