@@ -59,13 +59,11 @@ def saved_config(folder: Path) -> dict[str, Any] | None:
 
 
 RESULTS = ("*.pth.tar*", "*/*.pth.tar*", "*/checkpoint", "resume.pt", "model", "summary.json", "*predictions.csv")
-
-
+EARLY_FILES = ("metrics.csv", "pseudo_labels.csv", "skipped.csv", "duplicates.csv")  # written before any result
 OUTPUT_FILES = (  # files and folders that a run writes, and would overwrite
-    *("labels.csv", "predictions.csv", "pseudo_labels.csv", "metrics.csv", "skipped.csv", "doubtful_names.csv"),
-    *("classes.txt", "summary.json", "report.html", "curves.png", "model", "resume.pt"),
+    *(*EARLY_FILES, "labels.csv", "predictions.csv", "test_predictions.csv", "doubtful_names.csv", "least_sure.csv"),
+    *("classes.txt", "summary.json", "report.html", "report", "curves.png", "model", "resume.pt"),
 )
-
 RUN_FILES = (CONFIG, "log.txt*", "tensorboard", *OUTPUT_FILES)  # entries that may exist before the first checkpoint
 
 
@@ -77,8 +75,8 @@ def has_results(folder: Path) -> bool:
 def claim(cfg: Any, flag: str = "--output-dir") -> None:
     """Claim an output folder for an experiment, or confirm that it already belongs to this one.
 
-    A folder belongs to an experiment once the experiment has results. If another one left only settings and a log, it
-    was started by mistake, and they are removed.
+    A folder belongs to an experiment once the experiment has results. If another one left only settings, a log and
+    tables, it was started by mistake, and they are removed.
 
     Args:
         cfg: All settings.
@@ -92,23 +90,29 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
     text = cfg.dump()
     saved, present = saved_config(folder), flatten(parse_yaml(text))
     if saved is not None and saved != present and saved.keys() >= set(IDENTITY_KEYS) and not has_results(folder):
-        for path in (*folder.glob("log.txt*"), folder / "metrics.csv", folder / CONFIG):
+        for path in (*folder.glob("log.txt*"), *(folder / name for name in (*EARLY_FILES, CONFIG))):
             path.unlink(missing_ok=True)
         saved = None
-    if saved is None:
-        if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
-            raise UserError(
-                f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another {flag}"
-            )
-        if there := [name for name in OUTPUT_FILES if os.path.lexists(folder / name)]:
-            raise UserError(
-                f"output folder {folder} has {there[0]} and no {CONFIG}, so it is no run's, and a run would replace "
-                f"that; choose another {flag}"
-            )
-        check_disk_space(folder)
-        with replacing(folder / CONFIG) as draft:
-            draft.write_text(text, encoding="utf-8")
+    if saved is not None:
+        _check_same_experiment(saved, present, folder, flag)
         return
+    _check_unclaimed(folder, flag)
+    check_disk_space(folder)
+    with replacing(folder / CONFIG) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def _check_unclaimed(folder: Path, flag: str) -> None:
+    if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
+        raise UserError(f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another {flag}")
+    if there := [name for name in OUTPUT_FILES if os.path.lexists(folder / name)]:
+        raise UserError(
+            f"output folder {folder} has {there[0]} and no {CONFIG}, so it is no run's, and a run would replace that; "
+            f"choose another {flag}"
+        )
+
+
+def _check_same_experiment(saved: Mapping[str, Any], present: Mapping[str, Any], folder: Path, flag: str) -> None:
     other = sorted((saved.keys() ^ present.keys()) - FREE_KEYS)
     if other and all(saved.get(key) == present.get(key) for key in IDENTITY_KEYS):
         raise UserError(

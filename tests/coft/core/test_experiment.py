@@ -42,6 +42,22 @@ def test_another_one_is_named_by_its_first_difference(tmp_path: Path) -> None:
         claim(settings(tmp_path / "out", NEW=3))
 
 
+@pytest.mark.parametrize("name", ["skipped.csv", "pseudo_labels.csv", "metrics.csv", "log.txt"])
+def test_a_run_that_was_stopped_in_its_first_epoch_gives_its_folder_to_another_one(tmp_path: Path, name: str) -> None:
+    identity = {"TRAINER": {"NAME": "CoFT"}, "DATASET": {"NAME": "Folder"}, "MODEL": {"BACKBONE": {"NAME": "photo"}}}
+    claim(settings(tmp_path, **identity))
+    (tmp_path / name).write_text("path,problem\n")
+    claim(settings(tmp_path, **identity, NEW=3))
+    assert saved_config(tmp_path)["NEW"] == 3 and not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "duplicates.csv", "test_predictions.csv", "least_sure.csv"])
+def test_files_that_a_run_would_replace_keep_their_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"has {name} and no config.yaml"):
+        claim(settings(tmp_path))
+
+
 def test_a_folder_of_checkpoints_without_a_config_is_somebodys(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "checkpoint").write_text("model.pth.tar-1")
