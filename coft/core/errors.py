@@ -22,7 +22,7 @@ class UserError(Exception):
         """The message as one line that is safe to print: control characters escaped, secrets hidden."""
         text = str(self).strip()
         if text.startswith("Caught ") and "Traceback" in text:
-            text = text.rsplit("UserError: ", maxsplit=1)[-1]
+            text = text.rsplit(f"{type(self).__name__}: ", maxsplit=1)[-1]
         return one_line(text)
 
 

@@ -24,7 +24,7 @@ from coft.core.tensors import FLOATS, WHOLE, defect
 from coft.core.threads import map_threaded
 from coft.core.words import counted
 from coft.images.index import Entry, index_folder, list_images, read_entry
-from coft.images.reading import SUFFIXES, check_sides, check_size, read_bytes, rgb
+from coft.images.reading import SUFFIXES, check_sides, check_size, read_bytes, rgb, unreadable
 
 log = logging.getLogger(__name__)
 NON_SEQUENCE_TYPES = (dict, bytes, bytearray, Image.Image)
@@ -83,7 +83,7 @@ def collect_images(images: Any) -> ImageSet:
     else:
         image_set = _from_memory(items)
     if not image_set.names:
-        hint = f"files named {', '.join(sorted(SUFFIXES))}are supported" if image_set.are_files else EXPECTED
+        hint = f"files named {', '.join(sorted(SUFFIXES))} are supported" if image_set.are_files else EXPECTED
         raise UserError(f"images: no image that can be read ({len(image_set.skipped)} found); {hint}")
     if image_set.skipped:
         name, problem = image_set.skipped[0]
@@ -241,7 +241,7 @@ def image_of(item: Any, name: str) -> Image.Image:
     except (MemoryError, UserError):
         raise
     except Exception as error:  # from closed images, images without content, or a decoder on damaged bytes
-        raise UserError(f"image {name} cannot be read ({_describe_error(error)}); replace or remove it") from error
+        raise unreadable(name, _describe_error(error)) from error
 
 
 def _from_array(item: np.ndarray, name: str) -> Image.Image:

@@ -22,7 +22,15 @@ from coft.core.paths import cache_folder
 from coft.core.schemas import List, PathText, Record, Row, Text, whole
 from coft.core.threads import map_threaded
 from coft.core.untrusted import read_json
-from coft.images.reading import FORMATS, SUFFIXES, check_sides, check_size, decode_image, read_bytes
+from coft.images.reading import (
+    FORMATS,
+    SUFFIXES,
+    UnreadableImage,
+    check_sides,
+    check_size,
+    decode_image,
+    read_bytes,
+)
 
 log = logging.getLogger(__name__)
 CACHE = cache_folder() / "folders"
@@ -151,8 +159,8 @@ def read_entry(folder: Path, entry: Entry) -> Entry:
         return entry
     try:
         data = read_bytes(path)
-    except UserError as error:
-        return replace(entry, problem=_reason(error))
+    except UnreadableImage as error:
+        return replace(entry, problem=error.problem)
     return replace(entry, digest=hashlib.sha256(data).hexdigest(), problem=find_problem(data, path))
 
 
@@ -172,8 +180,8 @@ def find_problem(data: bytes, path: str | Path) -> str:
         if len(data) > SMALL and _looks_complete(data):
             return ""
         decode_image(data, path)
-    except UserError as error:
-        return _reason(error)
+    except UnreadableImage as error:
+        return error.problem
     except MemoryError:
         return NO_MEMORY
     return ""
@@ -193,11 +201,6 @@ def _looks_complete(data: bytes) -> bool:
     except Exception:  # decoders raise exceptions of any type on damaged bytes
         return False
     return False
-
-
-def _reason(error: UserError) -> str:
-    text = error.line
-    return text[text.index("cannot be read (") + len("cannot be read (") :].rsplit(");", 1)[0]
 
 
 def _load(cache: Path) -> list[Entry]:

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from coft.core import untrusted
 from coft.core.errors import UserError
+from coft.core.sanitize import one_line
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}  # suffixes of image files
 # Only these formats are decoded, whatever the file is named: Pillow would run Ghostscript on PostScript.
@@ -22,6 +23,23 @@ MAX_BYTES = 1 << 29  # maximum size of a file, in bytes
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `check_size` names the file instead
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata, without a file name
 WHITE = (255, 255, 255, 255)
+
+
+class UnreadableImage(UserError):
+    """Error of an image that cannot be read.
+
+    Attributes:
+        problem: The reason alone, on one line.
+    """
+
+    problem = ""
+
+
+def unreadable(name: str | Path, problem: str) -> UnreadableImage:
+    """Return the error of an image that cannot be read. Workers can re-raise it: it is made from its message alone."""
+    error = UnreadableImage(f"image {name} cannot be read ({problem}); replace or remove it")
+    error.problem = one_line(problem)
+    return error
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = FULL_SIZE) 
         decoding: Size to which the image is decoded.
 
     Raises:
-        UserError: If the bytes cannot be decoded as an image.
+        UnreadableImage: If the bytes cannot be decoded as an image.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
@@ -72,7 +90,7 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = FULL_SIZE) 
     except Exception as error:  # decoders raise exceptions of any type on damaged bytes
         unknown = isinstance(error, UnidentifiedImageError)  # its message contains the address of an object
         reason = "unknown image format" if unknown else " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"image {path} cannot be read ({reason}); replace or remove it") from error
+        raise unreadable(path, reason) from error
 
 
 def check_sides(width: int, height: int) -> None:
@@ -129,9 +147,9 @@ def read_bytes(path: str | Path) -> bytes:
     """Read a file.
 
     Raises:
-        UserError: If the file is missing, too large, not a plain file, or may not be read.
+        UnreadableImage: If the file is missing, too large, not a plain file, or may not be read.
     """
     try:
         return untrusted.read_bytes(path, MAX_BYTES)
     except OSError as error:
-        raise UserError(f"image {path} cannot be read ({error.strerror or error}); replace or remove it") from error
+        raise unreadable(path, str(error.strerror or error)) from error

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from coft.core.errors import UserError
+from coft.images.reading import UnreadableImage
 
 from .model import AdaptedModel
 from .sources import Source
@@ -105,8 +105,7 @@ def view_or_problem(model: AdaptedModel, source: Source) -> Tensor | str:
         return model.view(source.path)
     except OSError as error:
         return str(error.strerror or error)
-    except UserError as error:
-        text = error.line
-        return text[text.find("cannot be read (") + len("cannot be read (") :].rsplit(");", 1)[0]
+    except UnreadableImage as error:
+        return error.problem
     except (MemoryError, ValueError) as error:
         return f"{type(error).__name__}: {error}"

@@ -15,6 +15,7 @@ import torch
 from coft.core.errors import UserError
 from coft.core.exit_codes import as_user_error, guarded
 from coft.core.files import replacing
+from coft.images.reading import UnreadableImage
 
 End = Callable[[Callable[[], object]], str]
 
@@ -94,9 +95,10 @@ def test_secrets_are_not_shown(ends: End, monkeypatch: pytest.MonkeyPatch) -> No
     assert "https://***@example.org/v1 and me@example.org" in shown
 
 
-def test_a_message_that_came_through_a_worker_is_the_one_that_was_meant(ends: End) -> None:
-    caught = 'Caught UserError in worker.\nOriginal Traceback (most recent call last):\n  File "x"\n'
-    assert ends(raising(UserError(f"{caught}coft.core.errors.UserError: image a cannot be read"))) == (
+@pytest.mark.parametrize("kind", [UserError, UnreadableImage])
+def test_a_message_that_came_through_a_worker_is_the_one_that_was_meant(ends: End, kind: type[UserError]) -> None:
+    caught = f'Caught {kind.__name__} in worker.\nOriginal Traceback (most recent call last):\n  File "x"\n'
+    assert ends(raising(kind(f"{caught}{kind.__module__}.{kind.__name__}: image a cannot be read"))) == (
         "image a cannot be read"
     )
 

@@ -73,6 +73,14 @@ def test_broken_files_are_told(name: str, data: bytes, problem: str, tmp_path: P
     assert "/" not in entry.problem and "0x" not in entry.problem
 
 
+def test_the_problem_of_a_file_does_not_depend_on_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "cannot be read (1); or so"
+    touch(folder / "text.png")
+    (folder / "text.png").write_bytes(b"hello")
+    (entry,) = index_folder(folder)
+    assert entry.problem == "unknown image format"
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
 def test_whole_files_of_every_kind_pass(form: str) -> None:
     large = noise_file(form, 400)
