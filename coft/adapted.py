@@ -115,12 +115,15 @@ class Adapted:
         save(self.model, place / FOLDER)  # last, so that a folder with a model is complete
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Adapted:
+    def load(
+        cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu", *, trust_jit: bool = False
+    ) -> Adapted:
         """Load a model that `save` or a run has written. `labels_` is empty if the folder has no `labels.csv`.
 
         Args:
             folder: Folder that was passed to `save`, or the output folder of a run.
             device: Device of the model.
+            trust_jit: Whether the backbone may be a TorchScript file, which can hold code.
 
         Raises:
             UserError: If the folder has no model, or a damaged one, or the device is not available.
@@ -138,7 +141,7 @@ class Adapted:
             labels = NO_LABELS
         except (OSError, ValueError) as error:
             raise UserError(f"{place / LABELS}: cannot be read ({error}); remove it") from error
-        return cls(load(place, computes_on), labels.copy(), place)
+        return cls(load(place, computes_on, trust_jit=trust_jit), labels.copy(), place)
 
     def export(
         self,

@@ -128,7 +128,8 @@ class Run:
             write_skipped(self.folder / "skipped.csv", self.image_set.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
                 user_log.info("This run is finished; its model and labels are in %s", self.folder)
-                return Adapted.load(self.folder, "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu")
+                device = "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu"
+                return Adapted.load(self.folder, device, trust_jit=self.cfg.MODEL.BACKBONE.TRUST_JIT)
             with log_file(self.folder / "log.txt"):
                 return self._made()
 

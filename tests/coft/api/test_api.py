@@ -28,6 +28,7 @@ from coft.method.coft import CoFT
 from scripts import launch
 from scripts.settings import page
 from tests.coft.api.conftest import SHORT
+from tests.coft.backbones.test_load import archive
 from tests.conftest import CLASSNAMES
 
 
@@ -68,6 +69,13 @@ def test_the_bits_are_those_of_the_command(
     assert read_classes(str(out / "classes.txt")) == read_classes(str(classes))
     shown = [{"path": p, "class": c, "confidence": f"{x:.6f}"} for p, c, x in result.labels_.to_numpy()[:, :3]]
     assert shown == rows and len(rows) == 25
+
+
+def test_a_finished_run_with_a_trusted_archive_is_loaded_by_the_same_call(folder: Path, tmp_path: Path) -> None:
+    trusted = SHORT | {"model__backbone__trust_jit": True, "phase1__epochs": 1, "phase2__epochs": 1}
+    args = folder, CLASSNAMES, str(archive(tmp_path / "clip.pt")), tmp_path / "out"
+    first, again = (coft.adapt(*args, progress=False, **trusted) for _ in range(2))
+    assert list(again.labels_["class"]) == list(first.labels_["class"])
 
 
 class Labelled(Dataset):
