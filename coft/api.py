@@ -122,7 +122,7 @@ class Run:
             return self._made()
         ensure_folder(self.folder, "output")
         with exclusive_lock(self.folder):
-            names = class_list(self.classes.names, self.classes.synonyms)
+            names = class_list(self.classes, self.classes.descriptions)
             self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=names)
             claim(self.cfg, "output")
             write_skipped(self.folder / "skipped.csv", self.image_set.skipped)

@@ -59,7 +59,7 @@ def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> d
     Args:
         cfg: Config with MODEL.BACKBONE.FROZEN_STAGES.
         fingerprint: Checksum of the CLIP's weights.
-        classes: All class names in one line, as returned by `class_names.class_list`.
+        classes: All classes in one line, as returned by `class_names.class_list`.
         digest: Hash of the unlabeled images; "" if there are none.
     """
     stages = cfg.MODEL.BACKBONE.FROZEN_STAGES

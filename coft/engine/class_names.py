@@ -5,6 +5,7 @@ The syntax of synonyms is known to this module alone.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -126,9 +127,13 @@ def write_classes(path: Path, classes: Classes) -> None:
         draft.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
-def class_list(names: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> str:
-    """Return all names and synonyms in one line, which identifies the class list."""
-    return " | ".join(" = ".join([name, *synonyms.get(name, ())]) for name in names)
+def class_list(classes: Classes, descriptions: Mapping[str, Sequence[str]] | None) -> str:
+    """Return all names and synonyms in one line, with a hash of the user's descriptions. It identifies the classes."""
+    line = " | ".join(" = ".join([name, *classes.synonyms.get(name, ())]) for name in classes.names)
+    if not descriptions:
+        return line
+    sentences = sorted((name, list(sentences)) for name, sentences in descriptions.items())
+    return f"{line} (descriptions {hashlib.sha256(repr(sentences).encode()).hexdigest()[:16]})"
 
 
 def is_file(path: Path) -> bool:

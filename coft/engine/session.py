@@ -193,8 +193,8 @@ class Session:
     def identity(self) -> dict[str, str]:
         """Backbone, class list and images of this run. A checkpoint must have the same ones to be loaded."""
         digest = "" if self.task.images is None else self.task.images.digest
-        classes = self.task.classes
-        return identity_of(self.cfg, self.backbone_id, class_list(classes.names, classes.synonyms), digest)
+        classes = class_list(self.task.classes, self.task.descriptions)
+        return identity_of(self.cfg, self.backbone_id, classes, digest)
 
     # ---------------------------------------------------------------- resumable state
 

@@ -239,8 +239,9 @@ def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monke
     assert not list((tmp_path / "out").glob("*.tmp*")) and not (tmp_path / "out" / state.FILE).exists()
 
 
+@pytest.mark.parametrize(("more", "shown"), [("\nyellow star", "yellow star"), ("\tIt has stripes.", "descriptions ")])
 def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
-    adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    more: str, shown: str, adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classes = tmp_path / "classes.txt"
     classes.write_text("\n".join(CLASSNAMES))
@@ -248,8 +249,8 @@ def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
         patch.setattr(CoFT, "label_all", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         adapt(folder, classes, output=tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    classes.write_text("\n".join([*CLASSNAMES, "yellow star"]))
-    with pytest.raises(coft.UserError, match=r"holds another experiment \(DATASET.NAMES is .*yellow star"):
+    classes.write_text("\n".join(CLASSNAMES) + more)
+    with pytest.raises(coft.UserError, match=rf"holds another experiment \(DATASET.NAMES is .*{shown}"):
         adapt(folder, classes, output=tmp_path / "out")
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
