@@ -53,7 +53,7 @@ SCHEMA = Record(
     {"members": List(whole(-1, 15), 1, 16), "sha256": Text(64)},
     others=Anything(),
 )
-CHECKSUM_KEY = "sha256"  # key of the checksum over all other keys; older model files lack it
+CHECKSUM_KEY = "sha256"  # key of the checksum over all other keys; who edits the file removes it
 
 
 def find_model(path: Path) -> Path:

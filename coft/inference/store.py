@@ -40,11 +40,6 @@ from .model import AdaptedModel, BackboneRef
 
 WEIGHTS = "model.safetensors"
 TENSORS = Record(others=Array())
-LEGACY_NAMES = {
-    "joint": "both-prompts",
-    "coupled": "softmax",
-    "raw": "sigmoid",
-}  # scores and rules in older model files
 
 
 # -------------------------------------------------------------------- writing
@@ -199,7 +194,7 @@ def _build(
     if strange := sorted(parts.keys() - owners):
         raise ValueError(f"{WEIGHTS} has {strange[0]}, which {DESCRIPTION} does not list")
     classes = tuple(description["classes"])
-    score, clean_rule = (LEGACY_NAMES.get(description[key], description[key]) for key in ("score", "clean_rule"))
+    score, clean_rule = description["score"], description["clean_rule"]
     if score not in SCORES or clean_rule not in ("", *CLEAN_RULES):
         raise ValueError(f"score {score!r} or clean rule {clean_rule!r} is unknown")
     inputs = description["inputs"] | {key: tuple(description["inputs"][key]) for key in ("mean", "std")}
@@ -239,17 +234,13 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
     return clip_model
 
 
-LEGACY_PRECISIONS = {"bf16-predict": "bf16"}  # precision names in older model files
-
-
 def usable_precision(precision: str, device: str) -> str:
     """Return the precision to predict with: that of the run, but on a CPU fp32 in place of fp16 and non-native bf16.
 
     Args:
-        precision: Precision of the run: a key of `PRECISIONS` or of `LEGACY_PRECISIONS`.
+        precision: Precision of the run: a key of `PRECISIONS`.
         device: "cpu" or "cuda".
     """
-    precision = LEGACY_PRECISIONS.get(precision, precision)
     if device == "cpu" and (PRECISIONS[precision] is torch.float16 or faster_precision(device) == "fp32"):
         return "fp32"
     return precision

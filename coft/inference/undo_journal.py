@@ -19,9 +19,7 @@ from .sorting import FORMAT, move, rebased, state_of
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 1 << 32  # upper bound of the size of a journal: ten million files
-TIME_TOLERANCE_NS = (
-    2_000_000_000  # tolerance of a modification time in nanoseconds: some file systems store no finer one
-)
+TIME_TOLERANCE_NS = 2_000_000_000  # for a modification time: some file systems store it in steps of two seconds
 NAME = PathText()
 HEAD = Record({"format": Text(choices=(FORMAT,)), "link": Flag()})
 FOLDER_ENTRY = Record({"made": NAME})
@@ -128,10 +126,10 @@ def _is_unchanged(path: Path, start: Path, entry: Mapping[str, Any]) -> bool:
     """Return whether a file is still in the state that its journal entry records; see `state_of`."""
     if "points" in entry:
         return path.is_symlink() and str(path.readlink()) == rebased(entry["points"], start.parent, path.parent)
-    if "size" not in entry:  # older journals record no state
-        return path.is_symlink() or path.is_file()
-    now = state_of(path) if path.is_file() and not path.is_symlink() else {}
-    return now.get("size") == entry["size"] and abs(now["time"] - entry["time"]) < TIME_TOLERANCE_NS
+    if not path.is_file() or path.is_symlink():
+        return False
+    now = state_of(path)
+    return now["size"] == entry.get("size") and abs(now["time"] - entry.get("time", 0)) < TIME_TOLERANCE_NS
 
 
 def _unlink(start: Path, target: Path) -> bool:

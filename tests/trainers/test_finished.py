@@ -15,7 +15,7 @@ from torch import Tensor
 from coft.backbones.load import load_clip
 from coft.core.errors import UserError
 from coft.inference.locate_model import description_of, find_model, with_checksum
-from coft.inference.store import load, usable_precision
+from coft.inference.store import load
 
 Run = Callable[..., Any]
 OF_A_KIND = ("CoFT", "CoFTPlus", "UPL", "LaFTer", "SelfTraining", "NormAdaptation", "CoOp", "ZeroshotCLIP2")
@@ -57,12 +57,6 @@ def test_bf16_is_kept_where_the_machine_is_fast_with_it(run: Run, monkeypatch: p
     assert assert_predicts_as(rounded).precision == "bf16"
     monkeypatch.setattr("coft.inference.store.faster_precision", lambda device: "fp32")
     assert load(Path(rounded.output_dir)).precision == "fp32"
-
-
-def test_a_model_of_an_earlier_version_predicts_in_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    for faster in ("bf16", "fp32"):
-        monkeypatch.setattr("coft.inference.store.faster_precision", lambda device, faster=faster: faster)
-        assert usable_precision("bf16-predict", "cpu") == faster
 
 
 def test_images_are_read_as_in_the_test(trained: Run) -> None:
@@ -183,13 +177,6 @@ def test_a_description_without_a_checksum_is_of_an_earlier_version_or_changed_on
     del content["sha256"]
     (saved / "model.json").write_text(json.dumps(content | {"templates": ["a {}."]}))
     assert load(saved).templates == ("a {}.",)
-
-
-@pytest.mark.parametrize(("earlier", "rule"), [("coupled", "softmax"), ("raw", "sigmoid")])
-def test_rules_of_earlier_models_have_their_present_names(saved: Path, earlier: str, rule: str) -> None:
-    edit(saved, score="joint", clean_rule=earlier)
-    predictor = load(saved).predictor
-    assert (predictor.score, predictor.clean_rule) == ("both-prompts", rule)
 
 
 @pytest.mark.parametrize(
