@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from coft.core.parallel import Parallel
 from coft.core.world import World
@@ -57,28 +56,6 @@ def encode_batches(
             return mean_features(encoders[name], images[name])
 
         yield parallel.map_without_gradients(encode, list(images), device)
-
-
-@torch.no_grad()
-def encode_images(
-    encoders: Sequence[nn.Module], images: Tensor, parallel: Parallel, dtype: torch.dtype | None
-) -> list[Tensor]:
-    """Return the unit-length features of images by each encoder, in fp32. Shape (n, embed_dim) each.
-
-    Args:
-        encoders: Image encoders on the device of the images.
-        images: Images, or outputs of the frozen stages. Shape (n, 3, size, size) for images.
-        parallel: Runs several encoders in parallel.
-        dtype: Dtype of the forward pass; None is fp32.
-    """
-    by_name = {str(number): encoder for number, encoder in enumerate(encoders)}
-
-    def encode(name: str) -> Tensor:
-        return F.normalize(by_name[name](images).float(), dim=-1)
-
-    kind = images.device.type
-    with torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
-        return list(parallel.map_without_gradients(encode, list(by_name), kind).values())
 
 
 class Features:

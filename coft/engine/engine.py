@@ -18,10 +18,10 @@ from coft.backbones.frozen_bank import COLOURS, FrozenBank
 from coft.core.parallel import Parallel
 from coft.core.table import Table
 from coft.images.batches import DrawnBatch, Source, UnlabeledImages
+from coft.inference.encoders import encode_images
 from coft.labelling.predictor import Predictor
 from coft.labelling.protocol import Batch, Encoders, Method
 
-from .encoding import encode_images
 from .memory_fallback import with_smaller_batches
 from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, build, check_restored, light_optimizer
 from .pool import PoolEncoder

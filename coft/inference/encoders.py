@@ -1,21 +1,45 @@
-"""Conversion of an image encoder to the tensors that training changed, and back."""
+"""Image encoders: features of images, and conversion to the tensors that training changed, and back."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.backbones.architecture import is_vit
 from coft.backbones.joint import JointVisual, members_of
 from coft.backbones.visual_tuning import VISUAL_MODULES, VIT_ONLY_MODULES
+from coft.core.parallel import Parallel
 
 PLAIN = "none"  # no light module: the backbone's own encoder
 WHOLE = -1  # origin of an encoder that was made from the whole backbone
 Tensors = dict[str, Tensor]
+
+
+@torch.no_grad()
+def encode_images(
+    encoders: Sequence[nn.Module], images: Tensor, parallel: Parallel, dtype: torch.dtype | None
+) -> list[Tensor]:
+    """Return the unit-length features of images by each encoder, in fp32. Shape (n, embed_dim) each.
+
+    Args:
+        encoders: Image encoders on the device of the images.
+        images: Images, or outputs of the frozen stages. Shape (n, 3, size, size) for images.
+        parallel: Runs several encoders in parallel.
+        dtype: Dtype of the forward pass; None is fp32.
+    """
+    by_name = {str(number): encoder for number, encoder in enumerate(encoders)}
+
+    def encode(name: str) -> Tensor:
+        return F.normalize(by_name[name](images).float(), dim=-1)
+
+    kind = images.device.type
+    with torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
+        return list(parallel.map_without_gradients(encode, list(by_name), kind).values())
 
 
 def with_module(visual: nn.Module, name: str) -> nn.Module:

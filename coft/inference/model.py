@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -28,7 +27,7 @@ from coft.images.reading import Decoding, decode_image, read_bytes
 from coft.images.views import Inputs, plain_view
 from coft.labelling.predictor import Predictor
 
-from .encoders import origin_of, visual_at
+from .encoders import encode_images, origin_of, visual_at
 
 ImageLike = str | os.PathLike[str] | Image.Image
 
@@ -178,16 +177,11 @@ class AdaptedModel:
         Returns:
             One tensor per encoder. Shape (n, embed_dim), fp32.
         """
-        dtype = PRECISIONS[self.precision]
-        encoders = {str(number): encoder for number, encoder in enumerate(self.predictor.encoders)}
-
-        def encode(number: str) -> Tensor:
-            return F.normalize(encoders[number](images).float(), dim=-1)
-
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            if self._shares_stages:
-                images = through_stages(self.predictor.encoders[0], images, self._parallel.map_without_gradients)
-            return list(self._parallel.map_without_gradients(encode, list(encoders), self.device.type).values())
+        encoders, dtype = self.predictor.encoders, PRECISIONS[self.precision]
+        if self._shares_stages:
+            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+                images = through_stages(encoders[0], images, self._parallel.map_without_gradients)
+        return encode_images(encoders, images, self._parallel, dtype)
 
     @torch.no_grad()
     def log_probabilities(self, images: Tensor) -> Tensor:

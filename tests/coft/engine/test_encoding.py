@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from coft.core.parallel import Parallel
 from coft.core.table import Table
 from coft.engine import encoding
-from coft.engine.encoding import encode_images
 from coft.engine.runtime import Runtime
+from coft.inference.encoders import encode_images
 from coft.labelling.classifier import Classifier
 from coft.labelling.protocol import Encoders, Method
 from tests.coft import naive
