@@ -20,11 +20,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded, silence
 from coft.core.files import check_replaced, replacing
-from coft.core.sanitize import escaped
+from coft.core.sanitize import escaped, one_line
 from coft.core.words import counted
 
 from .locate_model import find_model
-from .rows import UNSURE, WRITERS, Row, RowBuilder
+from .rows import UNSURE, WRITERS, Row, row_of
 from .sorting import Sorter
 from .sources import LIST, Resolve, Sources
 from .undo_journal import find_journal, undo
@@ -222,7 +222,7 @@ def run(
     """
     from .stream import predict_all
 
-    builder, write_row = RowBuilder(model.classes, args.top, args.unsure), WRITERS[args.format]()
+    write_row = WRITERS[args.format]()
     start, done, skipped, failed = time.monotonic(), 0, 0, 0
     with logging_redirect_tqdm(), tqdm(total=sources.count(), unit="image", disable=None, leave=False) as bar:
         for outcome in predict_all(model, sources):
@@ -231,7 +231,7 @@ def run(
                 skipped += 1
                 log.warning("skipped %s: %s", one_line(outcome.source.shown), outcome.problem)
                 continue
-            row = builder.build(outcome)
+            row = row_of(outcome, model.classes, args.top, args.unsure)
             if sorter:
                 row = put_into_folder(sorter, outcome.source.path, row)
                 failed += not row[sorter.done]
@@ -242,10 +242,7 @@ def run(
                     raise
                 silence()  # the reader, such as `head`, has closed the pipe, but the files must still be sorted
             done += 1
-    if not done + skipped:
-        raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
-    if not done and sorter is None:  # with a sorter, an earlier command may have sorted all readable files already
-        raise UserError(f"{counted(skipped, 'file')}, and none is an image that can be read; give others")
+    check_any(done, skipped, sorter)
     seconds = time.monotonic() - start
     predicted = f"Predicted {counted(done, 'image')} in {seconds:.1f} s, {done / seconds:.0f} a second"
     not_placed = f"; not {'moved' if args.move else 'linked'}: {failed:,}" if failed else ""
@@ -253,9 +250,16 @@ def run(
     return failed
 
 
-def one_line(name: str) -> str:
-    """Return a file name on one line, quoted if it has characters that are not printable."""
-    return name if name.isprintable() else repr(name)
+def check_any(done: int, skipped: int, sorter: Sorter | None) -> None:
+    """Check that an image was predicted. With a sorter, an earlier command may have sorted all readable files already.
+
+    Raises:
+        UserError: If there was no image, or none could be read and there is no sorter.
+    """
+    if not done + skipped:
+        raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
+    if not done and sorter is None:
+        raise UserError(f"{counted(skipped, 'file')}, and none is an image that can be read; give others")
 
 
 def put_into_folder(sorter: Sorter, path: Path, row: Row) -> Row:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from coft.core.files import UnixLines
@@ -17,43 +16,31 @@ UNSURE = "unsure"
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class RowBuilder:
-    """Builder of output rows from predictions.
+def row_of(outcome: Outcome, classes: Sequence[str], top: int, unsure: float) -> Row:
+    """Return the output row of an image.
 
-    Attributes:
+    Args:
+        outcome: The prediction of the image.
         classes: C class names, by label.
-        top: Number of likeliest classes in a row.
-        unsure: Confidence below which an image gets the class "unsure"; 0 to never assign it.
+        top: Number of likeliest classes in the row.
+        unsure: Confidence below which the image gets the class "unsure"; 0 to never assign it.
+
+    Returns:
+        Path, class, confidence, p_clean of the likeliest class if the model has negative prompts, "likeliest" (the
+        likeliest class) if `unsure` is set, and "top": the likeliest classes with their confidences.
     """
-
-    classes: Sequence[str]
-    top: int = 2
-    unsure: float = 0.0
-
-    def build(self, outcome: Outcome) -> Row:
-        """Build the row of an image.
-
-        Args:
-            outcome: The prediction of the image.
-
-        Returns:
-            Path, class, confidence, p_clean of the likeliest class if the model has negative prompts, "likeliest" (the
-            likeliest class) if `unsure` is set, and "top": the likeliest classes with their confidences.
-        """
-        count = min(self.top, len(self.classes))
-        probabilities, labels = outcome.probabilities.topk(count)
-        names = [self.classes[label] for label in labels.tolist()]
-        confidences = [round(probability, 6) for probability in probabilities.tolist()]
-        is_sure = not confidences[0] < self.unsure  # compare the rounded confidence, which is the one in the row
-        shown_class = names[0] if is_sure else UNSURE
-        row: Row = {"path": outcome.source.shown, "class": shown_class, "confidence": confidences[0]}
-        if outcome.p_clean is not None:
-            row["p_clean"] = round(float(outcome.p_clean[labels[0]]), 6)
-        if self.unsure:
-            row["likeliest"] = names[0]
-        pairs = zip(names, confidences, strict=True)
-        return row | {"top": [{"class": name, "confidence": confidence} for name, confidence in pairs]}
+    probabilities, labels = outcome.probabilities.topk(min(top, len(classes)))
+    names = [classes[label] for label in labels.tolist()]
+    confidences = [round(probability, 6) for probability in probabilities.tolist()]
+    is_unsure = confidences[0] < unsure  # compare the rounded confidence, which is the one in the row
+    shown_class = UNSURE if is_unsure else names[0]
+    row: Row = {"path": outcome.source.shown, "class": shown_class, "confidence": confidences[0]}
+    if outcome.p_clean is not None:
+        row["p_clean"] = round(float(outcome.p_clean[labels[0]]), 6)
+    if unsure:
+        row["likeliest"] = names[0]
+    pairs = zip(names, confidences, strict=True)
+    return row | {"top": [{"class": name, "confidence": confidence} for name, confidence in pairs]}
 
 
 def write_json_row(file: TextIO, row: Row) -> None:
