@@ -144,10 +144,9 @@ class Engine:
         }
         if not streams:
             return ()
-        key, few = method.key(method.epoch), method.num_fixed_views(self.phase)
-        return self.images.batches(
-            method.view(self.phase), streams, method.steps(self.phase), *key, of_few=method.key(0), few=few
-        )
+        args = method.view(self.phase), streams, method.steps(self.phase), *method.key(method.epoch)
+        num_fixed_views = method.num_fixed_views(self.phase)
+        return self.images.batches(*args, num_fixed_views=num_fixed_views, fixed_key=method.key(0))
 
     def _size(self, size: int | None, images: int) -> int:
         return min(self.images.batch_size if size is None else size, images)

@@ -86,8 +86,9 @@ class Views(Dataset):
         view: Augmentation.
         *key: Random key: seed, epoch.
         kept: Cache of views; None disables caching.
-        of_few: Random key of the views, in place of `key`, if `few` is set; the same in all epochs.
-        few: Number of distinct views per image, of which each draw takes one at random. 0 does not limit them.
+        num_fixed_views: Number of distinct views per image, of which each draw takes one at random. 0 does not limit
+            them.
+        fixed_key: Random key of these views, in place of `key`; the same in all epochs.
     """
 
     def __init__(
@@ -97,16 +98,18 @@ class Views(Dataset):
         view: View,
         *key: int | str,
         kept: ViewCache | None = None,
-        of_few: Sequence[int | str] = (),
-        few: int = 0,
+        num_fixed_views: int = 0,
+        fixed_key: Sequence[int | str] = (),
     ) -> None:
         self.pool, self.kind, self.view, self.key = pool, kind, view, key
-        self.kept, self.of_few, self.few = kept, of_few, few
+        self.kept, self.num_fixed_views, self.fixed_key = kept, num_fixed_views, fixed_key
 
     def __getitem__(self, draw: Draw) -> tuple[Draw, Tensor]:
         _, image, before = draw
-        number = (*self.of_few, image, derive(*self.key, *draw) % self.few) if self.few else (*self.key, image, before)
-        seed = derive(*number)
+        if self.num_fixed_views:
+            seed = derive(*self.fixed_key, image, derive(*self.key, *draw) % self.num_fixed_views)
+        else:
+            seed = derive(*self.key, image, before)
 
         def make() -> Tensor:
             with _seeded(seed):
@@ -178,8 +181,8 @@ class UnlabeledImages:
         streams: Mapping[str, Sequence[Source]],
         steps: int,
         *key: int | str,
-        of_few: Sequence[int | str] = (),
-        few: int = 0,
+        num_fixed_views: int = 0,
+        fixed_key: Sequence[int | str] = (),
     ) -> RankSampler:
         """Return a loader of training batches for several models, each with its own images and order.
 
@@ -188,16 +191,17 @@ class UnlabeledImages:
             streams: Sources of each model's batches, by model. A batch concatenates the draws of all its sources.
             steps: Number of batches. A source whose images run out starts again, in another order.
             *key: Random key of these batches: seed, phase, epoch.
-            of_few: See `Views`.
-            few: See `Views`.
+            num_fixed_views: See `Views`.
+            fixed_key: See `Views`.
 
         Returns:
             A loader that yields this rank's part of each batch.
         """
         draws = DrawSampler(streams, steps, key, self.world)
-        # Without `few`, views are kept for one epoch if several models may draw the same image. Workers share no cache.
-        kept = self.kept if few else ViewCache() if len(streams) > 1 and not self.num_workers else None
-        views = Views(self.pool, view, VIEWS[view](self.inputs), *key, kept=kept, of_few=of_few, few=few)
+        # Views that are not fixed are kept for one epoch if several models may draw an image. Workers share no cache.
+        kept = self.kept if num_fixed_views else ViewCache() if len(streams) > 1 and not self.num_workers else None
+        fixed: dict[str, Any] = {"num_fixed_views": num_fixed_views, "fixed_key": fixed_key}
+        views = Views(self.pool, view, VIEWS[view](self.inputs), *key, kept=kept, **fixed)
         return RankSampler(self._loader(views, draws), draws)
 
     def _loader(self, views: Views, batches: Any) -> DataLoader:

@@ -83,11 +83,11 @@ class ToyImages:
         streams: Mapping[str, Sequence[Source]],
         steps: int,
         *key: int | str,
-        of_few: Sequence[int | str] = (),
-        few: int = 0,
+        fixed_key: Sequence[int | str] = (),
+        num_fixed_views: int = 0,
     ) -> list[dict[str, DrawnBatch]]:
         def of_draw(draw: tuple[str, int, int]) -> tuple[int | str, ...]:
-            return (*of_few, derive(*key, *draw) % few) if few else (*key, draw[2])
+            return (*fixed_key, derive(*key, *draw) % num_fixed_views) if num_fixed_views else (*key, draw[2])
 
         draws = {
             model: [(endless_draws(s.name, s.index, derive(*key, s.name)), s.size) for s in each if s.size]

@@ -86,7 +86,7 @@ def test_few_views_of_an_image_are_drawn_again_in_every_epoch(paths: list[str]) 
     images, streams = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS), {"a": [Source("a", torch.arange(2), 2)]}
 
     def drawn(epoch: int) -> list[tuple[int, bytes]]:
-        loader = images.batches("weak", streams, 20, 1, epoch, of_few=(1, 0), few=3)
+        loader = images.batches("weak", streams, 20, 1, epoch, fixed_key=(1, 0), num_fixed_views=3)
         return [(int(i), v.numpy().tobytes()) for b in loader for i, v in zip(b["a"].index, b["a"].views, strict=True)]
 
     first, second = drawn(0), drawn(1)
@@ -184,8 +184,9 @@ def test_an_image_that_has_changed_is_named(paths: list[str], tmp_path: Path) ->
 def test_views_that_are_drawn_again_are_kept_while_there_is_room(paths: list[str]) -> None:
     def views(kept: ViewCache) -> list[torch.Tensor]:
         images = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, kept=kept)
-        few = [b["a"].views for epoch in (0, 1) for b in images.batches("weak", streams, 3, 1, epoch, few=2)]
-        return [*few, *images.plain(None, 2, (1,)), *images.plain(None, 2, (1,)), *images.plain()]
+        epochs = (images.batches("weak", streams, 3, 1, epoch, num_fixed_views=2) for epoch in (0, 1))
+        drawn = [b["a"].views for batches in epochs for b in batches]
+        return [*drawn, *images.plain(None, 2, (1,)), *images.plain(None, 2, (1,)), *images.plain()]
 
     streams = {"a": [Source("a", torch.arange(4), 4)]}
     roomy, none, little = ViewCache(), ViewCache(0), ViewCache(3 * 2 * 3 * 32 * 32)
