@@ -143,7 +143,7 @@ def agree(cfg: Any, world: World) -> None:
     Raises:
         UserError: If settings differ, or the installed Dassl does not support several processes.
     """
-    if world.alone:
+    if world.is_single:
         return
     if not dassl_in_use().startswith("dassl-compat"):
         raise UserError(
@@ -197,7 +197,7 @@ def work(cfg: Any, args: argparse.Namespace) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs its caches at INFO
     torch.backends.cudnn.benchmark = torch.cuda.is_available() and cfg.USE_CUDA
     print(f"Toolbox: {dassl_in_use()}\nSeed: {cfg.SEED}")
-    if not world.alone:
+    if not world.is_single:
         print(f"Processes: {world.size}")
     trainer = build_trainer(cfg)
     # After the build, so that the one-line error of a mistake is easy to find. CoOp's tools parse the config in logs.

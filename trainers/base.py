@@ -85,7 +85,7 @@ class MethodTrainer(TrainerX):
         self.measured = TestAccuracy(self.predicted)
         self.recorder: StepProfiler | None = None
         super().__init__(cfg)
-        if not self.world.alone:
+        if not self.world.is_single:
             self.evaluator = WorldEvaluator(self.evaluator, self.num_classes, self.world)
 
     # ---------------------------------------------------------------- components

@@ -20,7 +20,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # images (n, 3, size, size) and label
 
 def part_of(loader: Any, world: World) -> Any:
     """Return a loader for this rank's part of the images; the loader itself if it is None or there is one process."""
-    if world.alone or loader is None:
+    if world.is_single or loader is None:
         return loader
     part = world.part(len(loader.dataset))
     return DataLoader(

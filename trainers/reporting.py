@@ -130,7 +130,7 @@ def write_results(trainer: Any) -> None:
         if trainer.world.is_main:
             write_report(folder)
     except Exception as error:  # all results are on disk already
-        if not trainer.world.alone:  # other ranks may wait for this one
+        if not trainer.world.is_single:  # other ranks may wait for this one
             raise
         warn_of_report(error)
 

@@ -304,7 +304,7 @@ class Pace:
         Args:
             part: Name of the part, for the message.
         """
-        if self.world.alone:
+        if self.world.is_single:
             return
         worked = time.perf_counter() - self.since - (self.world.waited - self.waited)
         seconds = self.world.gather(torch.tensor([worked])).tolist()

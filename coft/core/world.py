@@ -34,7 +34,7 @@ class World:
         self.rank, self.size, self.waited = rank, size, 0.0
 
     @property
-    def alone(self) -> bool:
+    def is_single(self) -> bool:
         """Whether this is the only process."""
         return self.size == 1
 
@@ -52,7 +52,7 @@ class World:
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all ranks, on each of them. Shape as `values`."""
-        return values if self.alone else self._add(values.detach().clone())
+        return values if self.is_single else self._add(values.detach().clone())
 
     def gather(self, rows: Tensor) -> Tensor:
         """Concatenate the rows of all ranks, in the order of the ranks, on each of them.
@@ -64,7 +64,7 @@ class World:
         Returns:
             Rows of all ranks. Shape (N,) or (N, k).
         """
-        if self.alone:
+        if self.is_single:
             return rows
         sizes, sent = self._alike(rows)
         parts = [torch.empty_like(sent) for _ in sizes]
@@ -78,7 +78,7 @@ class World:
         Returns:
             Rows of each rank, on rank 0; an empty list on the others.
         """
-        if self.alone:
+        if self.is_single:
             return [rows]
         sizes, sent = self._alike(rows)
         parts = [torch.empty_like(sent) for _ in sizes] if self.is_main else None
@@ -109,7 +109,7 @@ class World:
         Returns:
             The object of rank 0.
         """
-        if self.alone:
+        if self.is_single:
             return content
         data = _packed(content) if self.is_main else torch.empty(0, dtype=torch.uint8)
         size = torch.tensor(len(data))
@@ -122,7 +122,7 @@ class World:
     @torch.no_grad()
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors, in place, with those of rank 0."""
-        if self.alone:
+        if self.is_single:
             return
         for tensor in tensors:
             same = tensor.detach().contiguous()
@@ -144,7 +144,7 @@ class World:
         Returns:
             Sums of the numbers.
         """
-        if self.alone:
+        if self.is_single:
             return list(numbers)
         first = parameters[0]
         there = [float(p.grad is not None) for p in parameters]
@@ -166,7 +166,7 @@ class World:
 
     def gather_text(self, text: str) -> list[str]:
         """Gather a text from each rank, in the order of the ranks."""
-        if self.alone:
+        if self.is_single:
             return [text]
         rows = torch.tensor([[len(text.encode())]])
         letters, sizes = self.gather(torch.tensor(list(text.encode()), dtype=torch.uint8)), self.gather(rows).flatten()

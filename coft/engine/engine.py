@@ -192,7 +192,7 @@ class Engine:
             while (request := self.world.broadcast(None)) is not None:
                 self.pool.answer(**request)
         self.pool.forget()
-        if self.world.alone:
+        if self.world.is_single:
             return
         state = self.world.broadcast(self.method.state_dict())
         if not self.world.is_main:
@@ -291,7 +291,7 @@ class Engine:
             with self.runtime.autocast():
                 terms = self.method.loss(name, part)
             loss = sum((term.coefficient * term.mean for term in terms.values()), torch.zeros((), device=self.device))
-            if self.world.alone and not math.isfinite(loss.item()):
+            if self.world.is_single and not math.isfinite(loss.item()):
                 raise FloatingPointError(f"{name}: the loss is {loss.item()}")
             (loss if scaler is None else scaler.scale(loss)).backward()
             means = {key: means.get(key, 0.0) + term.mean.item() for key, term in terms.items()}
@@ -312,7 +312,7 @@ class Engine:
 
     def _all_reduce(self, name: str, means: Losses) -> Losses:
         """Sum gradients and loss values over all ranks. A loss that is not finite raises an error on each of them."""
-        if self.world.alone:
+        if self.world.is_single:
             return means
         parameters = [p for group in self.optimizers[name].param_groups for p in group["params"] if p.requires_grad]
         numbers = [*means.values(), *[0.0] * (MAX_LOSS_VALUES - len(means))]

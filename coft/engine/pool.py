@@ -87,7 +87,7 @@ class PoolEncoder:
         """Yield batches of this rank's part of the images, by model."""
         key = self._view_key
         if index is None:
-            part = None if self.world.alone else torch.arange(len(self.images))[self.world.part(len(self.images))]
+            part = None if self.world.is_single else torch.arange(len(self.images))[self.world.part(len(self.images))]
             for batch in self.images.plain(part, num_views, key):
                 yield dict.fromkeys(models, batch.to(self.device))
             return

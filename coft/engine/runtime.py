@@ -48,7 +48,7 @@ class Runtime:
         `parallel` off, as for profiling; with compiled encoders, which belong to one thread; nor with a gradient
         scaler, which the models share.
         """
-        return self.parallel and self.world.alone and not self.compiler and self.scaler is None
+        return self.parallel and self.world.is_single and not self.compiler and self.scaler is None
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context of a forward pass."""

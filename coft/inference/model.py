@@ -123,14 +123,14 @@ class AdaptedModel:
         visual = self.clip_model.visual
         return visual_at(visual, origin_of(encoder, visual))
 
-    def alone(self, peer: str) -> AdaptedModel:
+    def of_peer(self, peer: str) -> AdaptedModel:
         """Return the model of one peer ("a" or "b") on its own checkpoint; this model if there is one checkpoint."""
         if not self.two_checkpoints or len(self.predictor.classifiers) < 2 or peer not in ("a", "b"):
             return self
         name, classifier = list(self.predictor.classifiers.items())["ab".index(peer)]
         origin = origin_of(classifier.encoder, self.clip_model.visual)
-        clip_model, name_alone = members_of(self.clip_model)[origin], member_names(self.backbone.name)[origin]
-        backbone = replace(self.backbone, name=name_alone, fingerprint=fingerprint(clip_model))
+        clip_model, member_name = members_of(self.clip_model)[origin], member_names(self.backbone.name)[origin]
+        backbone = replace(self.backbone, name=member_name, fingerprint=fingerprint(clip_model))
         predictor = replace(self.predictor, classifiers={name: classifier})
         return replace(self, backbone=backbone, clip_model=clip_model, predictor=predictor)
 

@@ -50,7 +50,7 @@ def choose_peers(
     averages = () if model.two_checkpoints else (AVERAGE,)
     for peers in (*averages, "a", "b"):  # the first one wins a tie: the average is more robust to other kinds of images
         (part,) = parts_of(model, peers)
-        predict_part = partial(predict, model.alone(peers), part)
+        predict_part = partial(predict, model.of_peer(peers), part)
         shares[peers] = agreement(predict_part, probabilities_of(model), selection.images)
     shares_text = ", ".join(f"{peers_phrase(model, peers)} {share:.1f} %" for peers, share in shares.items())
     best = max(shares, key=lambda peers: shares[peers])

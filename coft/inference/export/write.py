@@ -115,7 +115,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
     """Export to open_clip. Returns lines about the files, and lines with the measurements."""
     peers, held_out, lines = choose_peers(model, options, sample)
-    (part,), source = parts_of(model, peers), model.alone(peers)
+    (part,), source = parts_of(model, peers), model.of_peer(peers)
     require_plain(source)
     write_open_clip(source, part, draft)
     file_lines = [
@@ -162,7 +162,7 @@ def describe_int8(draft: Path, sample: Sample) -> Lines:
 def to_head(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
     """Export the class vectors alone. Returns lines about the file, and lines with the measurements."""
     peers, held_out, lines = choose_peers(model, options, sample, predict_with_frozen_encoder)
-    (part,), source = parts_of(model, peers), model.alone(peers)
+    (part,), source = parts_of(model, peers), model.of_peer(peers)
     write_head(source, part, draft)
     title = f"{peers_phrase(model, peers)}, with the frozen backbone"
     predict = partial(predict_with_frozen_encoder, source, part)

@@ -123,7 +123,7 @@ def test_numbers_and_gradients_are_added_up(tmp_path: Path) -> None:
 def test_one_process_keeps_what_it_has() -> None:
     rows, weight = torch.ones(3, 2), torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)
-    assert SINGLE_PROCESS.alone and SINGLE_PROCESS.is_main and SINGLE_PROCESS.part(7) == slice(0, 7)
+    assert SINGLE_PROCESS.is_single and SINGLE_PROCESS.is_main and SINGLE_PROCESS.part(7) == slice(0, 7)
     assert (
         SINGLE_PROCESS.sum(rows) is rows
         and SINGLE_PROCESS.gather(rows) is rows
