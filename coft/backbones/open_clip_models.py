@@ -218,7 +218,7 @@ def read_tensors(name: str, path: Path) -> State:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     state = state if isinstance(state, dict) else {}
     tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-    if wrong := [key for key, value in tensors.items() if not WEIGHT.takes(value)]:
+    if wrong := [key for key, value in tensors.items() if not WEIGHT.matches(value)]:
         raise UserError(f"backbone {name}: {path}: {wrong[0]} is of {tensors[wrong[0]].dtype}; save it as floats")
     if not tensors:
         raise UserError(f"backbone {name}: {path} has no tensors by name; save model.state_dict()")

@@ -38,8 +38,8 @@ def given_path(path: Any, name: str) -> Path:
         UserError: If it is not a valid path.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not PathText().takes(text):
-        raise UserError(f"{name} is {shown(text)}; expected {PathText().expected}")
+    if not PathText().matches(text):
+        raise UserError(f"{name} is {shown(text)}; expected {PathText()}")
     return expanded(text)
 
 

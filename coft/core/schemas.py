@@ -36,12 +36,7 @@ class SchemaError(ValueError):
 
 
 class Schema:
-    """Schema of a value."""
-
-    @property
-    def expected(self) -> str:
-        """Description of the form, for error messages."""
-        return self._expected()
+    """Schema of a value. Its text, `str(schema)`, describes the valid values in error messages."""
 
     def check(self, value: Any, where: str = "") -> None:
         """Check that a value matches the form.
@@ -58,7 +53,7 @@ class Schema:
         except SchemaError as error:
             raise error.within(where) if where else error from None
 
-    def takes(self, value: Any) -> bool:
+    def matches(self, value: Any) -> bool:
         """Return whether a value matches the form."""
         try:
             self._compare(value)
@@ -68,16 +63,13 @@ class Schema:
 
     def misfit(self, value: Any) -> SchemaError:
         """Return the error of a value that does not match."""
-        return SchemaError(f"is {' '.join(shown(value).split())}; expected {self.expected}")
-
-    def _expected(self) -> str:
-        raise NotImplementedError
+        return SchemaError(f"is {' '.join(shown(value).split())}; expected {self}")
 
     def _compare(self, value: Any) -> None:
-        if not self._takes(value):
+        if not self._matches(value):
             raise self.misfit(value)
 
-    def _takes(self, value: Any) -> bool:
+    def _matches(self, value: Any) -> bool:
         raise NotImplementedError
 
 
@@ -89,10 +81,10 @@ class Number(Schema):
     high: float = LARGEST
     whole: bool = False
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         return f"a {'whole ' if self.whole else ''}number from {self.low:.10g} to {self.high:.10g}"
 
-    def _takes(self, value: Any) -> bool:
+    def _matches(self, value: Any) -> bool:
         return type(value) in ((int,) if self.whole else (int, float)) and self.low <= value <= self.high
 
 
@@ -105,10 +97,10 @@ def whole(low: int, high: int = LARGEST) -> Number:
 class Flag(Schema):
     """True or False."""
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         return "true or false"
 
-    def _takes(self, value: Any) -> bool:
+    def _matches(self, value: Any) -> bool:
         return type(value) is bool
 
 
@@ -124,12 +116,12 @@ class Text(Schema):
     choices: tuple[str, ...] = ()
     lines: bool = False
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         if self.choices:
             return f"one of {', '.join(map(repr, self.choices))}"
         return f"a text of {self.least} to {self.longest:,} characters, without control characters"
 
-    def _takes(self, value: Any) -> bool:
+    def _matches(self, value: Any) -> bool:
         if not isinstance(value, str) or (self.choices and value not in self.choices):
             return False
         text = " ".join(value.split()) if self.lines else value
@@ -142,10 +134,10 @@ class PathText(Schema):
 
     longest: int = 4096
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         return "the path of a file"
 
-    def _takes(self, value: Any) -> bool:
+    def _matches(self, value: Any) -> bool:
         try:
             data = os.fsencode(value) if isinstance(value, str) else b""
             return 0 < len(data) <= self.longest and b"\0" not in data and max(map(len, data.split(b"/"))) <= NAME_MAX
@@ -157,10 +149,10 @@ class PathText(Schema):
 class Nothing(Schema):
     """The null value."""
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         return "nothing (null)"
 
-    def _takes(self, value: Any) -> bool:
+    def _matches(self, value: Any) -> bool:
         return value is None
 
 
@@ -168,10 +160,10 @@ class Nothing(Schema):
 class Anything(Schema):
     """Any value; its reader must assume nothing about it."""
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         return "anything"
 
-    def _takes(self, value: Any) -> bool:
+    def _matches(self, value: Any) -> bool:
         return True
 
 
@@ -181,11 +173,11 @@ class Either(Schema):
 
     forms: tuple[Schema, ...]
 
-    def _expected(self) -> str:
-        return ", or ".join(form.expected for form in self.forms)
+    def __str__(self) -> str:
+        return ", or ".join(str(form) for form in self.forms)
 
-    def _takes(self, value: Any) -> bool:
-        return any(form.takes(value) for form in self.forms)
+    def _matches(self, value: Any) -> bool:
+        return any(form.matches(value) for form in self.forms)
 
 
 def maybe(form: Schema) -> Either:
@@ -209,9 +201,9 @@ class List(Schema):
     most: int = 1_000_000
     key: Callable[[Any], Hashable] | None = None
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         count = self.least if self.least == self.most else f"{self.least:,} to {self.most:,}"
-        return f"a list of {count}{' different ones' if self.key else ''}, each {self.of.expected}"
+        return f"a list of {count}{' different ones' if self.key else ''}, each {self.of}"
 
     def _compare(self, value: Any) -> None:
         if type(value) not in (list, tuple) or not self.least <= len(value) <= self.most:
@@ -223,7 +215,7 @@ class List(Schema):
             except SchemaError as error:
                 raise error.within(f"[{number}]") from None
             if self.key and (key := self.key(entry)) in keys:
-                raise SchemaError(f"{shown(key)} is listed twice; expected {self.expected}")
+                raise SchemaError(f"{shown(key)} is listed twice; expected {self}")
             if self.key:
                 keys.add(key)
 
@@ -234,8 +226,8 @@ class Row(Schema):
 
     forms: tuple[Schema, ...]
 
-    def _expected(self) -> str:
-        return f"[{', '.join(form.expected for form in self.forms)}]"
+    def __str__(self) -> str:
+        return f"[{', '.join(str(form) for form in self.forms)}]"
 
     def _compare(self, value: Any) -> None:
         if type(value) not in (list, tuple) or len(value) != len(self.forms):
@@ -262,7 +254,7 @@ class Record(Schema):
     names: Schema = Text()
     most: int = 100_000
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         return f"an object with {', '.join(list(self.parts)[:4])}" if self.parts else "an object"
 
     def _compare(self, value: Any) -> None:
@@ -272,7 +264,7 @@ class Record(Schema):
             raise SchemaError(f"has no {missing[0]!r}")
         for name, entry in value.items():
             form = self.parts.get(name) or self.optional.get(name) or self.others
-            if form is None or not self.names.takes(name):
+            if form is None or not self.names.matches(name):
                 raise SchemaError(f"has {shown(name)}, which is unknown")
             try:
                 form._compare(entry)

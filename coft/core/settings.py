@@ -80,7 +80,7 @@ class Key:
         example = self.choices[:1] or (2 * EXAMPLES.get(self.kind, (20, 40)))[: max(self.lengths, default=2)]
         return f"{' '.join(filter(None, parts))}, such as {list(example)}"
 
-    def takes(self, entry: Any) -> bool:
+    def accepts(self, entry: Any) -> bool:
         """Return whether a single value has the right type and is within the bounds. NaN and infinity never are."""
         kind = type(entry) if self.kind is Any else self.kind
         if kind not in KINDS or type(entry) not in ((int, float) if kind is float else (kind,)):
@@ -196,7 +196,7 @@ def checked(key: Key, value: Any) -> Any:
     if key.kind is Any and not key.is_list:
         return value
     entries = value if key.is_list else (value,)
-    right = isinstance(entries, (list, tuple)) and all(map(key.takes, entries))
+    right = isinstance(entries, (list, tuple)) and all(map(key.accepts, entries))
     if right and (not key.lengths or len(entries) in key.lengths):
         kept = tuple(float(entry) if key.kind is float else entry for entry in entries)
         return kept if key.is_list else kept[0]

@@ -33,7 +33,7 @@ class Array(Schema):
     shape: tuple[Range, ...] | None = None
     dtypes: tuple[torch.dtype, ...] = (*FLOATS, *WHOLE, torch.bool)
 
-    def _expected(self) -> str:
+    def __str__(self) -> str:
         kind = {FLOATS: " of floats", WHOLE: " of whole numbers"}.get(self.dtypes, "")
         sides = [f"{low}" if low == high else f"{low} to {high}" for low, high in self.shape or ()]
         return f"a dense tensor{kind}" + ("" if self.shape is None else f" of shape ({', '.join(sides)})")
@@ -43,9 +43,9 @@ class Array(Schema):
         if not isinstance(value, Tensor):
             return super().misfit(value)
         reason = defect(value) or f"is of shape {tuple(value.shape)} and {value.dtype}"
-        return SchemaError(f"{reason}; expected {self.expected}")
+        return SchemaError(f"{reason}; expected {self}")
 
-    def _takes(self, value: Any) -> bool:
+    def _matches(self, value: Any) -> bool:
         if not isinstance(value, Tensor) or defect(value) or value.dtype not in self.dtypes:
             return False
         if self.shape is None:
@@ -60,8 +60,8 @@ class Finite(Array):
 
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.float16)
 
-    def _takes(self, value: Any) -> bool:
-        return super()._takes(value) and bool(value.isfinite().all())
+    def _matches(self, value: Any) -> bool:
+        return super()._matches(value) and bool(value.isfinite().all())
 
 
 INDEX, FINITE = Array(dtypes=WHOLE), Finite()

@@ -182,8 +182,8 @@ def path_of(images: Any, number: int) -> Any:
     """
     if not is_path(path := _item(images, number)):
         raise UserError(f"image {number} is of type {type(path).__name__}, and others are paths; {EXPECTED}")
-    if not PathText().takes(text := os.fspath(path)):
-        raise UserError(f"image {number} is {shown(text)}; expected {PathText().expected}")
+    if not PathText().matches(text := os.fspath(path)):
+        raise UserError(f"image {number} is {shown(text)}; expected {PathText()}")
     return path
 
 

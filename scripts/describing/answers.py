@@ -56,8 +56,8 @@ def find_fault(sentence: str, name: str, others: Sequence[str]) -> str | None:
     """
     if not names_class(sentence, name):
         return f"does not have the words {name!r} in it"
-    if not SENTENCE.takes(sentence):
-        return f"is not {SENTENCE.expected}"
+    if not SENTENCE.matches(sentence):
+        return f"is not {SENTENCE}"
     if num_tokens(sentence) > MAX_TOKENS:
         return f"has {num_tokens(sentence)} tokens, at most {MAX_TOKENS} are read"
     if len(sentence.split()) - len(name.split()) < FEWEST_WORDS:

@@ -168,7 +168,7 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
         SCHEMA.check(completion)
     except ValueError as error:
         raise UserError(f"{url}: {NO_ENDPOINT}") from error
-    if not ANSWER.takes(completion):  # some gateways report an error of the model in this way
+    if not ANSWER.matches(completion):  # some gateways report an error of the model in this way
         return ""
     choice = completion["choices"][0]
     text = choice["message"]["content"]

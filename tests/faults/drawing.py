@@ -103,7 +103,7 @@ def _(form: Record, sound: Any) -> list[Any]:
 
 @strange.register
 def _(form: Either, sound: Any) -> list[Any]:
-    return [value for part in form.forms if part.takes(sound) for value in strange(part, sound)]
+    return [value for part in form.forms if part.matches(sound) for value in strange(part, sound)]
 
 
 @strange.register
@@ -120,7 +120,7 @@ def parts_of(form: Schema, value: Any, place: Place = ()) -> Iterator[tuple[Plac
     """All parts of a value with their forms, itself first."""
     yield place, form
     if isinstance(form, Either):
-        form = next(part for part in form.forms if part.takes(value))
+        form = next(part for part in form.forms if part.matches(value))
     if isinstance(form, Record):
         for key, part in value.items():
             of_part = {**form.parts, **form.optional}.get(key, form.others)

@@ -153,7 +153,7 @@ def by_form(
     """Mutations of a file that holds a value of a form: one part is another. The form says which have to be refused."""
     made: dict[Right, dict[str, Mutation]] = {REFUSED: {}, EITHER: {}}
     for number, (place, value) in enumerate(drawn(spoiled(form, tree), count, change_of)):
-        right = EITHER if form.takes(value) else REFUSED
+        right = EITHER if form.matches(value) else REFUSED
         made[right][f"{'.'.join(map(str, place)) or 'all'} {number}"] = hold(value)
     return made
 
