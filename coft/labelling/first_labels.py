@@ -26,8 +26,13 @@ def zero_shot_logits(features: Table, text: Tensor, scale: float) -> Table:
     return linear(features, text.cpu(), scale)
 
 
-def propagated_scores(features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph) -> Table:
-    """Compute log-probabilities of all images by the frozen CLIP, prior corrected and spread among neighbours.
+def initial_scores(
+    features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph
+) -> tuple[Table, Table]:
+    """Compute log-probabilities of all images by the frozen CLIP.
+
+    The prior is corrected, probabilities spread among neighbours, the prior is corrected again, and Gaussians correct
+    the scores.
 
     Args:
         features: Image features. Shape (N, embed_dim).
@@ -37,21 +42,11 @@ def propagated_scores(features: Table, text: Tensor, scale: float, tau: float, g
         graph: Neighbour graph of the images.
 
     Returns:
-        Log-probabilities. Shape (N, C), fp64.
-    """
-    return log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
-
-
-def initial_scores(
-    features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph
-) -> tuple[Table, Table]:
-    """Correct the prior of `propagated_scores` again, then correct the scores by Gaussians.
-
-    Returns:
         Scores after and before the correction by Gaussians. Shape (N, C) each, fp64.
     """
-    spread = correct_prior(propagated_scores(features, text, scale, tau, graph), tau, graph.index)
-    return with_mixture(features, spread, graph.index), spread
+    spread = log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
+    corrected = correct_prior(spread, tau, graph.index)
+    return with_mixture(features, corrected, graph.index), corrected
 
 
 def likeliest(scores: Table) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from coft.core.settings import setting
 from coft.core.table import Table
-from coft.labelling.first_labels import initial_scores, propagated_scores
+from coft.labelling.first_labels import initial_scores
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.protocol import Engine, Images
 from coft.labelling.seeds import SEEDS_SHARE, seed_quota
@@ -14,12 +14,12 @@ from coft.method.coft_settings import CoFTSettings
 from coft.method.two_phases import steps_of_phase1
 
 COFT_DEFAULTS = CoFTSettings()  # defaults of CoFT, for rivals that share its labels or its number of steps
-OWN_LABELS, PROPAGATED_LABELS, COFT_LABELS = "own", "spread", "coft"
+OWN_LABELS, PROPAGATED_LABELS, COFT_LABELS = "own", "propagated", "coft"
 
 
 def labels_setting() -> Any:
     """Return the setting of a rival that selects its first labels."""
-    about = "first labels. own: the rival's; spread: CoFT's without Gaussians; coft: CoFT's"
+    about = "first labels. own: the rival's; propagated: CoFT's before the Gaussians; coft: CoFT's"
     return setting(OWN_LABELS, about, choices=(OWN_LABELS, PROPAGATED_LABELS, COFT_LABELS))
 
 
@@ -49,5 +49,5 @@ def coft_scores(engine: Engine, labels: str, views: int, tau: float) -> Table:
     """
     clip, features = engine.clip, engine.clip_features(views)
     graph = NeighbourGraph(features, neighbour_count(len(features), len(clip.classnames)))
-    args = features, clip.zero_shot_text(), clip.scale, tau, graph
-    return initial_scores(*args)[0] if labels == COFT_LABELS else propagated_scores(*args)
+    scores, propagated = initial_scores(features, clip.zero_shot_text(), clip.scale, tau, graph)
+    return scores if labels == COFT_LABELS else propagated

@@ -14,12 +14,14 @@ from coft.labelling.losses import Term
 from coft.labelling.predictor import final_classifier
 from coft.labelling.protocol import Batch, Encoders
 
-from .full_tuning import TuningSettings
+from .full_tuning import EqualStepsSettings, TuningSettings
 from .must import MUST
+
+WINDOW = 32  # batches whose mean prediction balances the labels, as published
 
 
 @dataclass(frozen=True)
-class DPASettings(TuningSettings):
+class DPASettings(EqualStepsSettings, TuningSettings):
     """Settings of DPA."""
 
     wise: float = share(1.0, "share of the fine-tuned weights in the evaluated weights (WiSE-FT)")
@@ -31,9 +33,12 @@ class DPASettings(TuningSettings):
 class DPA(MUST):
     """Models that label weak views by trainable text prototypes and by image prototypes, which are mean features.
 
+    Predictions by text are divided by their mean over the last 32 batches, to balance the classes of the labels.
+
     Unlike the published method: image prototypes are computed from all images at the beginning of an epoch, and not
-    from the features of its steps; predictions are balanced by the moving average of the fairness term, not by the mean
-    over the last 32 batches; two models, CoFT's optimizer, views and steps, and EMA weights, which are evaluated.
+    from the features of its steps; the mean over batches starts with that over all images, and does not include the
+    batch at hand; CoFT's trained stages instead of norms alone; two models, CoFT's optimizer and views, and EMA
+    weights, which are evaluated. For a batch in parts, see `MUST`.
 
     Args:
         *args: Arguments of `FullTuning`.
@@ -46,6 +51,11 @@ class DPA(MUST):
         super().__init__(*args)
         for student in self.students.values():
             student.register_buffer("prototypes", student.model.positive.detach().clone())
+            student.register_buffer("recent", torch.zeros(WINDOW, len(student.model.positive)).to(self.engine.device))
+
+    def keeps_rows(self, phase: int) -> bool:
+        """Return True: predictions by text are kept for their mean over batches."""
+        return True
 
     def student_encoders(self) -> Encoders:
         """Return the encoders that train."""
@@ -65,6 +75,8 @@ class DPA(MUST):
             texts = F.normalize(student.model.positive.detach().float().cpu(), dim=-1)
             means = torch.where(sums.norm(dim=1, keepdim=True) > 0, F.normalize(sums, dim=-1), texts)
             self.prototypes(student).copy_(means)
+            if not epoch:
+                self.recent(student).copy_(logits.map(lambda rows: rows.float().softmax(dim=1)).mean())
 
     def _both(self, logits: Tensor, features: Tensor, prototypes: Tensor) -> Tensor:
         """Mix the probabilities from text and image prototypes. Shape (n, C)."""
@@ -77,8 +89,8 @@ class DPA(MUST):
         return (self.engine.clip.scale * features.float() @ prototypes.float().t()).softmax(dim=1)
 
     @torch.no_grad()
-    def label_batch(self, student: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Return labels of weak views, and their weights. Shape (n,) each.
+    def label_batch(self, student: nn.Module, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return labels of weak views and their weights, shape (n,) each, and predictions by text, shape (n, C).
 
         The weight is the product of p(label) / max_c p(c) under text and under image prototypes.
         """
@@ -86,28 +98,39 @@ class DPA(MUST):
         features = model.features(views)
         by_text = model.classify(features)[0].float().softmax(dim=1)
         by_image = self.by_image(features, self.prototypes(student))
-        balanced = F.normalize(by_text / self.mean_prediction(student), p=1, dim=1)
+        balanced = F.normalize(by_text / self.recent(student).mean(dim=0), p=1, dim=1)
         weight = self.settings.image_share
         label = (weight * by_image + (1 - weight) * balanced).argmax(dim=1)
         near = [p.gather(1, label.unsqueeze(1)).squeeze(1) / p.max(dim=1).values for p in (by_text, by_image)]
-        return label, near[0] * near[1]
+        return label, near[0] * near[1], by_text
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
         """Compute weighted cross-entropy (a mean over all images), the fairness term and the alignment term."""
         settings, student = self.settings, self.students[name]
         whole, count = len(batch.whole.index), len(batch.views)
-        label, weight = self.label_batch(student, batch.views[:, 1])
+        label, weight, by_text = self.label_batch(student, batch.views[:, 1])
+        batch.keep(by_text)
         logits = student.model(batch.views[:, 0])[0].float()
         losses = {"loss": Term((weight * F.cross_entropy(logits, label, reduction="none")).sum(), whole)}
-        predicted = logits.softmax(dim=1)
-        batch.keep(predicted.detach())
-        losses |= self.fairness_term(predicted, student, whole)
+        losses |= self.fairness_term(logits.softmax(dim=1), whole)
         if settings.align:
             texts = F.normalize(student.model.positive.float(), dim=-1)
             products = self.engine.clip.scale * self.prototypes(student).float() @ texts.t()
             apart = F.cross_entropy(products, torch.arange(len(texts), device=products.device))
             losses["apart"] = Term(count * apart, whole, settings.align)  # in proportion to this part of the batch
         return losses
+
+    def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
+        """Update a model's moving average of weights, and the recent mean predictions by text."""
+        super().after_step(name, index, kept)
+        if kept is not None and len(kept):
+            recent = self.recent(self.students[name])
+            recent.copy_(torch.cat([recent[1:], kept.mean(dim=0, keepdim=True).to(recent)]))
+
+    @staticmethod
+    def recent(student: nn.Module) -> Tensor:
+        """Return the mean predictions by text of the last batches. Shape (WINDOW, C)."""
+        return cast(Tensor, student.recent)
 
     @staticmethod
     def prototypes(student: nn.Module) -> Tensor:

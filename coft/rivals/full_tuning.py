@@ -20,6 +20,8 @@ from coft.labelling.protocol import Batch, Clip, Encoders, Engine, Method, Obser
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.labelling.student import Student, trainable_copy
 
+from .coft_labels import coft_phase1_steps
+
 
 @dataclass(frozen=True)
 class TuningSettings:
@@ -31,6 +33,14 @@ class TuningSettings:
     ema: float = share(0.99, "decay of the EMA weights, which label images and are evaluated")
     wise: float = share(0.5, "share of the fine-tuned weights in the evaluated weights (WiSE-FT)")
     ensemble: int = setting(2, "models trained independently, whose probabilities are averaged", at_least=1)
+
+
+@dataclass(frozen=True)
+class EqualStepsSettings:
+    """Settings of rivals that can have as many steps as CoFT."""
+
+    equal_steps: bool = setting(False, "train as many steps as both phases of CoFT: PHASE1_STEPS beside the epochs")
+    phase1_steps: int = setting(0, "steps of CoFT's Phase I, for EQUAL_STEPS; 0: CoFT's default", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,16 @@ class FullTuning(Method):
     head_rate = 10.0
     settings: Any
 
-    def __init__(self, engine: Engine, settings: TuningSettings, observer: Observer | None = None) -> None:
+    def __init__(self, engine: Engine, settings: Any, observer: Observer | None = None) -> None:
         super().__init__(engine, observer)
         self.settings, self.epochs = settings, settings.epochs
         self.names = [f"model_{number}" for number in range(1, settings.ensemble + 1)]
         self.starts = {name: self.first_classifier(name) for name in self.names}
         self.students = {name: self.make_student(name).to(engine.device) for name in self.names}
         self.models = dict(self.students)
+        if getattr(settings, "equal_steps", False):
+            more = settings.phase1_steps or coft_phase1_steps(engine.images, len(engine.clip.classnames))
+            self.epochs += -(-more // self.steps(1))
 
     # ---------------------------------------------------------------- what differs
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from coft.core.settings import setting
 from coft.labelling.first_labels import likeliest
-from coft.labelling.protocol import Engine, Observer
 from coft.labelling.pseudo_labels import PseudoLabels
 
-from .coft_labels import OWN_LABELS, coft_phase1_steps, coft_scores, labels_setting, views_setting
-from .full_tuning import FullTuning, TuningSettings
+from .coft_labels import OWN_LABELS, coft_scores, labels_setting, views_setting
+from .full_tuning import EqualStepsSettings, FullTuning, TuningSettings
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,11 @@ class LabellingSettings(TuningSettings):
 
 
 @dataclass(frozen=True)
-class SelfTrainingSettings(LabellingSettings):
+class SelfTrainingSettings(EqualStepsSettings, LabellingSettings):
     """Settings of self-training."""
 
     labels: str = labels_setting()
     label_views: int = views_setting()
-    equal_steps: bool = setting(False, "train as many steps as both phases of CoFT: PHASE1_STEPS beside the epochs")
-    phase1_steps: int = setting(0, "steps of CoFT's Phase I, for EQUAL_STEPS; 0: CoFT's default", at_least=0)
 
 
 class SelfTraining(FullTuning):
@@ -42,12 +39,6 @@ class SelfTraining(FullTuning):
     """
 
     random_key = "SELFTRAINING"
-
-    def __init__(self, engine: Engine, settings: SelfTrainingSettings, observer: Observer | None = None) -> None:
-        super().__init__(engine, settings, observer)
-        if settings.equal_steps:
-            more = settings.phase1_steps or coft_phase1_steps(engine.images, len(engine.clip.classnames))
-            self.epochs += -(-more // self.steps(1))
 
     def label(self) -> Mapping[str, PseudoLabels]:
         """Return each model's own labels, or in the first epoch those that the setting `labels` selects."""

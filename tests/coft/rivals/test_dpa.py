@@ -24,8 +24,9 @@ def test_the_loss_is_that_of_a_naive_loop(image_share: float, fairness: float, a
     method: Any = make_tuning("DPA", ToyImages(10), image_share=image_share, fairness=fairness, align=align)
     batch = next(iter(method.engine.begin_epoch(0)))
     student, scale = method.students["model_1"], method.engine.clip.scale
-    student.mean_prediction.copy_(torch.arange(1.0, CLASSES + 1) / sum(range(1, CLASSES + 1)))
-    part, mean = part_of(method, "model_1", batch), student.mean_prediction.tolist()
+    student.recent.copy_(torch.rand(student.recent.shape))
+    before, part = student.recent.tolist(), part_of(method, "model_1", batch)
+    mean = [sum(row[c] for row in before) / len(before) for c in range(CLASSES)]
     prototypes = student.prototypes.double()
     with torch.no_grad():
         weak = student.model.features(part.views[:, 1])
@@ -33,19 +34,30 @@ def test_the_loss_is_that_of_a_naive_loop(image_share: float, fairness: float, a
         by_image = [softmax(row) for row in (scale * weak.double() @ prototypes.t()).tolist()]
         strong = student.model(part.views[:, 0])[0].double().softmax(dim=1).tolist()
         texts = F.normalize(student.model.positive.double(), dim=-1)
-    loss, unfair = 0.0, 0.0
+    loss = 0.0
     for p, r, q in zip(by_text, by_image, strong, strict=True):
         balanced = [x / m for x, m in zip(p, mean, strict=True)]
         both = [image_share * b + (1 - image_share) * a / sum(balanced) for a, b in zip(balanced, r, strict=True)]
         y = both.index(max(both))
         loss -= p[y] / max(p) * r[y] / max(r) * math.log(q[y])
-        unfair -= sum(x / m for x, m in zip(q, mean, strict=True)) / CLASSES
+    unfair = -sum(math.log(sum(q[c] for q in strong) / len(strong)) for c in range(CLASSES)) / CLASSES
     rows = (scale * prototypes @ texts.t()).tolist()
     apart = -sum(math.log(softmax(row)[c]) for c, row in enumerate(rows)) / CLASSES
     reported = method.engine.step(batch)
     assert reported["loss_1"] == pytest.approx(loss / len(weak), abs=1e-4)
-    assert reported.get("unfair_1", 0.0) == pytest.approx(unfair / len(weak) if fairness else 0.0, abs=1e-4)
+    assert reported.get("unfair_1", 0.0) == pytest.approx(unfair if fairness else 0.0, abs=1e-4)
     assert reported.get("apart_1", 0.0) == pytest.approx(apart if align else 0.0, abs=1e-4)
+    newest = [sum(p[c] for p in by_text) / len(by_text) for c in range(CLASSES)]
+    torch.testing.assert_close(student.recent, torch.tensor([*before[1:], newest]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_balance_starts_with_the_mean_prediction_of_all_images() -> None:
+    method: Any = make_tuning("DPA")
+    method.engine.begin_epoch(0)
+    student = method.students["model_1"]
+    with torch.no_grad():
+        mean = student.model(method.engine.images.pixels)[0].softmax(dim=1).mean(dim=0)
+    torch.testing.assert_close(student.recent, mean.expand_as(student.recent), rtol=1e-4, atol=1e-5)
 
 
 def test_image_prototypes_are_means_of_the_images_of_a_class_or_its_text() -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from coft.core.table import Table
 from coft.images.batches import Source
-from coft.labelling.neighbours import NeighbourGraph, neighbour_count
+from coft.labelling.neighbours import NeighbourGraph, log_of, neighbour_count
 from coft.labelling.predictor import linear
 from coft.labelling.prior import correct_prior
 from coft.method.coft_settings import CoFTSettings, Phase1
@@ -139,14 +139,15 @@ def test_self_training_as_coft_begins_with_coft_s_labels_and_goes_on_with_its_vi
     assert {asked[:2] for asked in images.asked} == {(2, (1, "labels", 0))}
 
 
-def test_labels_that_only_spread_are_those_before_the_gaussians() -> None:
-    method: Any = make_tuning("SelfTraining", labels="spread", label_views=1)
+def test_propagated_labels_are_those_before_the_gaussians() -> None:
+    method: Any = make_tuning("SelfTraining", labels="propagated", label_views=1)
     train(method, 1)
     engine = method.engine
     features: Table = engine.clip_features(1)
     graph = NeighbourGraph(features, neighbour_count(COUNT, CLASSES))
     logits = correct_prior(linear(features, engine.clip.zero_shot_text(), engine.clip.scale), 0.5)
-    expected = graph.spread(logits).all().argmax(dim=1).tolist()
+    corrected = correct_prior(log_of(graph.spread(logits)), 0.5)
+    expected = corrected.all().argmax(dim=1).tolist()
     assert labels_of(method) == dict.fromkeys(method.models, expected)
 
 
@@ -158,9 +159,10 @@ def test_coft_has_as_many_steps_in_phase_one_as_a_rival_thinks(least: int, monke
     assert coft_labels.coft_phase1_steps(method.engine.images, CLASSES) == method.tuning(1).steps >= least
 
 
+@pytest.mark.parametrize("kind", ["SelfTraining", "MUST", "DPA"])
 @pytest.mark.parametrize(("phase1_steps", "more"), [(0, 13), (1, 1), (9, 2)])  # of eight steps an epoch
-def test_equal_steps_are_those_of_both_phases(phase1_steps: int, more: int) -> None:
-    method: Any = make_tuning("SelfTraining", epochs=3, equal_steps=True, phase1_steps=phase1_steps)
+def test_equal_steps_are_those_of_both_phases(kind: str, phase1_steps: int, more: int) -> None:
+    method: Any = make_tuning(kind, epochs=3, equal_steps=True, phase1_steps=phase1_steps)
     assert method.steps(1) == 8 and method.epochs == 3 + more
     assert method.tuning(1).steps == 8 * method.epochs
 
