@@ -249,8 +249,8 @@ def maps(run: RunFolder) -> list[Map]:
 
 
 def warnings(run: RunFolder) -> list[str]:
-    """Return warnings: skipped files, classes with few images or none, and the warnings of the log."""
-    lines = []
+    """Return warnings: missing images, skipped files, classes with few images or none, and the warnings of the log."""
+    lines = list(filter(None, [run.missing_notice()]))
     if len(run.skipped):
         lines.append(f"{len(run.skipped):,} files could not be read; they are listed below.")
     if len(run.images):

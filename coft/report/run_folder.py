@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from coft.core.errors import UserError
 from coft.core.experiment import UNTRAINED_ENTRY
 from coft.core.schemas import Anything, Record
 from coft.core.untrusted import MISSING, read_json, read_table, read_text
+from coft.core.words import counted
 from coft.report.image_facts import Evidence, read_evidence
 
 from .finished import require_finished
-from .formatting import common_folder
+from .formatting import common_folder, short
 
 WARNING = "Warning: "  # prefix of warnings in log.txt
 MOST_WARNINGS = 50
@@ -74,6 +76,21 @@ class RunFolder:
             return self.evidence.classes
         names = [*self.images["class"], *self.tested["class"], *self.tested["predicted"]]
         return sorted(set(names))
+
+    def missing_images(self) -> list[str]:
+        """Return the paths of a user's own images that no longer exist."""
+        is_own = self.summary.get("dataset") == "Folder"
+        return [path for path in self.images["path"] if not os.path.lexists(path)] if is_own else []
+
+    def missing_notice(self) -> str:
+        """Return a sentence about the images that no longer exist; empty if all do."""
+        missing = self.missing_images()
+        if not missing:
+            return ""
+        return (
+            f"{len(missing):,} of {counted(len(self.images), 'image')} are no longer where the run read them, such as "
+            f"{short(missing[0], 200)}. If they were sorted, coft predict --undo moves them back."
+        )
 
 
 def read_run(folder: Path) -> RunFolder:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from coft.core.errors import UserError
 from coft.core.exit_codes import as_user_error
 from coft.core.files import replacing, write_table
 
@@ -31,9 +32,14 @@ def write_report(folder: Path) -> Path:
         Path of `report.html`.
 
     Raises:
-        UserError: If the folder holds no finished run, or a file in it is damaged.
+        UserError: If the folder holds no finished run, a file in it is damaged, or the new report would have no
+            picture because all images are gone.
     """
     run = read_run(folder)
+    if notice := run.missing_notice():
+        if (folder / NAME).exists() and len(run.missing_images()) == len(run.images):
+            raise UserError(f"{notice} {NAME} stays as it is: a new one would have no pictures")
+        log.warning("%s", notice)
     unsure = least_sure(run, min(MAX_MOVES, max(UNSURE, len(run.images) // 10)))
     if len(unsure):  # written before the page, which links to the files that exist
         write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")

@@ -140,7 +140,7 @@ def read_reviewed(folder: Path) -> Reviewed:
             f"again"
         )
     classes, notices = _classes(folder, run.evidence.classes)
-    notices += _changed(config.get("DATASET.CLASSES"), classes)
+    notices += [*_changed(config.get("DATASET.CLASSES"), classes), *filter(None, [run.missing_notice()])]
     return Reviewed(run, run.evidence, config, classes, notices)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import webbrowser
 from pathlib import Path
@@ -18,6 +19,7 @@ from .reviewed import Reviewed, read_reviewed
 from .server import Server
 from .zero_shot import ZeroShot
 
+log = logging.getLogger(__name__)
 LAST_SECONDS = 0.5  # delay of the shutdown, so that the last response reaches the page
 
 
@@ -42,6 +44,8 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
     zero_shot = zero_shot_of(reviewed)
     server = open_server(port)
     server.review = Review(reviewed, zero_shot, file, threading.Timer(LAST_SECONDS, server.shutdown).start)
+    for notice in reviewed.notices:
+        log.warning("%s", notice)
     print(f"The page of the review: {server.url}\nOnly this machine can open it. Ctrl-C or “Done” ends it.", flush=True)
     if browser:
         webbrowser.open(server.url)
