@@ -27,7 +27,7 @@ from coft.core.files import replacing  # noqa: E402
 from coft.engine.predictions import predict  # noqa: E402
 from coft.images.reading import decode_image, read_bytes  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
-from scripts.comparing.figures import write_figure  # noqa: E402
+from scripts.figures import write_figure  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
 from scripts.paths import called_from, shown  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402

@@ -28,9 +28,8 @@ from coft.backbones.load import load_clip
 from coft.backbones.prompts import DualPrompts
 from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
-from coft.core.files import replacing
-from coft.engine.records import import_matplotlib
 from scripts.bench import photo, pool
+from scripts.figures import write_figure
 from scripts.paths import called_from, shown
 
 IMAGES = (1000, 4000, 16000, 64000)
@@ -137,21 +136,19 @@ def table(measured: Sequence[Point]) -> str:
 
 def plot(measured: Sequence[Point], path: Path) -> None:
     """Plot seconds and memory, with one column each for images, classes and pixels."""
-    import_matplotlib()
-    from matplotlib.figure import Figure
-
     columns = list(dict.fromkeys(point.grows for point in measured))
-    figure = Figure(figsize=(3.6 * len(columns), 6), layout="constrained")
-    axes = figure.subplots(2, len(columns), squeeze=False)
-    for row, (value, name) in enumerate((("seconds", "seconds"), ("memory", "GB"))):
-        for axis, grows in zip(axes[row], columns, strict=True):
-            for work in dict.fromkeys(point.work for point in measured if point.grows == grows):
-                line = [point for point in measured if (point.grows, point.work) == (grows, work)]
-                axis.loglog([p.size for p in line], [getattr(p, value) for p in line], marker="o", label=work)
-            axis.set(xlabel=grows, ylabel=name)
-            axis.legend(fontsize="small")
-    with replacing(path) as draft:
-        figure.savefig(draft, format=path.suffix[1:])
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(2, len(columns), squeeze=False)
+        for row, (value, name) in enumerate((("seconds", "seconds"), ("memory", "GB"))):
+            for axis, grows in zip(axes[row], columns, strict=True):
+                for work in dict.fromkeys(point.work for point in measured if point.grows == grows):
+                    line = [point for point in measured if (point.grows, point.work) == (grows, work)]
+                    axis.loglog([p.size for p in line], [getattr(p, value) for p in line], marker="o", label=work)
+                axis.set(xlabel=grows, ylabel=name)
+                axis.legend(fontsize="small")
+
+    write_figure(path, (3.6 * len(columns), 6), draw)
 
 
 def main(argv: Sequence[str]) -> int:

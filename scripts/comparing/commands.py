@@ -26,7 +26,6 @@ from coft.core.untrusted import read_text
 from scripts.paths import called_from, shown
 
 from .benchmark_runs import run_benchmark
-from .figures import write_bars, write_gain
 from .methods import ABLATIONS, FULL, Method, choose_ablations, choose_methods, load_ablations, parse_variant
 from .options import (
     ablate_parser,
@@ -35,7 +34,6 @@ from .options import (
     failed_lines,
     make_folder,
     make_grid,
-    numbered_folder,
     report_failures,
     results_parser,
     table_parser,
@@ -43,8 +41,8 @@ from .options import (
 from .plan import Grid, Run, plan, plan_ablations
 from .results import planned_rows, read_places
 from .run import TRAIN, do_runs
-from .statistics import changes_of, gain_over_zero_shot, overall_changes, summarise_changes
-from .tables import NOTHING, PAGE, comparison_tables, filled, titled, turning_points, write_tables
+from .statistics import changes_of, overall_changes, summarise_changes
+from .tables import NOTHING, PAGE, comparison_tables, filled, titled, write_tables
 
 
 def print_files(files: Sequence[Path]) -> None:
@@ -99,8 +97,7 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = numbered_folder(make_folder(args, grid, "comparisons"), args, called)
-        publish_comparison(folder, called, rows, failed_lines(failures))
+        publish_comparison(make_folder(args, grid, "comparisons"), called, rows, failed_lines(failures))
     return report_failures(failures)
 
 
@@ -127,7 +124,7 @@ def tabulate_found(parser: argparse.ArgumentParser, args: argparse.Namespace, ca
     rows = rows[rows["trainer"].isin(args.trainers or trainers)]
     stems = [place.stem if place.is_file() else place.resolve().name for place in places]
     folder = args.output / "comparisons" / (args.name or "+".join(stems))
-    publish_comparison(numbered_folder(folder, args, called), called, rows)
+    publish_comparison(folder, called, rows)
     return 0
 
 
@@ -141,13 +138,8 @@ def publish_comparison(folder: Path, called: str, rows: pd.DataFrame, failed: Se
         failed: Lines for the Markdown file that say what is missing and why.
     """
     tables = comparison_tables(rows)
-    gains = gain_over_zero_shot(tables["Summary"])
-    notes = turning_points(gains)
-    files = write_tables(folder, called, tables, rows, [*notes, *failed])
-    files.append(write_bars(folder / "bars.png", tables["Summary"], "mean", "method", "test accuracy, %"))
-    if notes:
-        files.append(write_gain(folder / "gain.png", gains))
-    print("\n\n".join([titled(tables), *notes]))
+    files = write_tables(folder, called, tables, rows, failed)
+    print(titled(tables))
     print_files(files)
 
 
@@ -180,7 +172,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = numbered_folder(make_folder(args, grid, "ablations") / trainer, args, called)
+        folder = make_folder(args, grid, "ablations") / trainer
         publish_ablations(folder, called, ablations, rows, [*skipped, *failed_lines(failures)])
     return report_failures(failures)
 
@@ -209,9 +201,6 @@ def publish_ablations(
     if not over.empty:
         tables["Overall: mean over all pairs of data set and backbone"] = over
     files = write_tables(folder, called, tables, changes, notes, name="ablation")
-    drawn = tables["Ablation"].dropna(subset=["change"])
-    if not drawn.empty:
-        files.append(write_bars(folder / "bars.png", drawn, "change", "variant", "difference to full, points"))
     print(titled(tables))
     print_files(files)
 

@@ -14,17 +14,18 @@ from tabulate import tabulate
 
 from coft.core.files import replacing
 from coft.core.words import counted
+from scripts.figures import write_figure
 from scripts.paths import shown
 
 from .benchmark import NO_SEED, Benchmark, BySeed, Rows, Unit
-from .figures import panels, write_figure
 from .methods import READS_LABELS
 from .published import far_off
 from .statistics import interval, resampled
-from .tables import BOLD, END, LATEX, MISSING, markdown
+from .tables import MISSING, markdown
 
 MEAN = "mean"
-PLUS_MINUS = "\x03"  # placeholder for text that tabulate would escape
+LATEX = "latex_booktabs"
+BOLD, END, PLUS_MINUS = "\x01", "\x02", "\x03"  # placeholders for text that tabulate would escape
 TEX = {BOLD: r"\textbf{", END: "}", PLUS_MINUS: r"$\pm$"}
 MARKDOWN = {BOLD: "**", END: "**", PLUS_MINUS: "±"}
 SHADES = 15.0  # points of gain or loss with the deepest colour
@@ -236,7 +237,8 @@ def write_grid(path: Path, benchmark: Benchmark, tables: Mapping[str, Sequence[L
     columns = [*names, MEAN] if len(names) > 1 else [*names]
 
     def draw(figure: Any) -> None:
-        for axes, (backbone, lines) in zip(panels(figure, len(tables), 1), tables.items(), strict=True):
+        rows = figure.subplots(len(tables), squeeze=False)[:, 0]
+        for axes, (backbone, lines) in zip(rows, tables.items(), strict=True):
             values = np.array([[_mean(line, name) for name in columns] for line in lines])
             shade = np.clip((values - values[0]) / SHADES, -1, 1)
             axes.imshow(shade, cmap="PuOr_r", vmin=-1.4, vmax=1.4, aspect="auto")

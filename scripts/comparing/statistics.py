@@ -102,21 +102,6 @@ def overall(runs: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def gain_over_zero_shot(summary: pd.DataFrame) -> pd.DataFrame:
-    """Select the gains of label-free methods, on all pairs of data set and backbone with a zero-shot result.
-
-    Args:
-        summary: Table as `summarise` returns it.
-
-    Returns:
-        Its lines without those of zero-shot itself (difference 0 without a spread), with the accuracy of zero-shot in a
-        column `zero_shot`, sorted by it; empty if there are fewer than two pairs.
-    """
-    gains = summary[summary["difference"].notna() & (summary["labels_used"] == 0) & (summary["trainer"] != ZERO_SHOT)]
-    gains = gains.assign(zero_shot=gains["mean"] - gains["difference"]).sort_values("zero_shot", kind="stable")
-    return gains if gains.groupby(PAIR).ngroups > 1 else gains.iloc[:0]
-
-
 # ---------------------------------------------------------------- ablations
 
 LABEL_COLUMNS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  # in Phase II, if a run has them

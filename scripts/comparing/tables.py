@@ -1,4 +1,4 @@
-"""Tables of comparisons, as text (terminal, Markdown, LaTeX) and as CSV, and the tables of docs/results.md."""
+"""Tables of comparisons as Markdown, and the tables of docs/results.md."""
 
 from __future__ import annotations
 
@@ -46,10 +46,7 @@ COLUMNS = {
     "auroc_confidence": ("of the softmax", "{:.3f}"),
     "seconds": ("seconds", "{:.0f}"),
 }
-LATEX = "latex_booktabs"
-BOLD, END = "\x01", "\x02"  # placeholders for text that tabulate would escape
 TEXT = {"dataset", "backbone", "method", "variant"}
-OURS = ("overall.csv", "overall.tex", "bars.png", "gain.png")
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -62,72 +59,17 @@ def comparison_tables(rows: pd.DataFrame) -> Tables:
     return tables
 
 
-def turning_points(gains: pd.DataFrame) -> list[str]:
-    """Return, for each method, a sentence that says where its gain over zero-shot is negative.
-
-    Args:
-        gains: Table as `gain_over_zero_shot` returns it.
-    """
-    return [f"{method}: {_sentence(group)}" for method, group in gains.groupby("method", sort=False)]
-
-
-def _sentence(group: pd.DataFrame) -> str:
-    losses = group[group["difference"] < 0]
-    low, high = group["zero_shot"].min(), group["zero_shot"].max()
-    if losses.empty:
-        return f"loses on none of {len(group)} pairs of data set and backbone (zero-shot {low:.1f} to {high:.1f} %)"
-    last = losses.iloc[-1]
-    where = f"{last['dataset']}, {last['backbone']}: {last['difference']:+.1f} at {last['zero_shot']:.1f} %"
-    above = int((group["zero_shot"] > last["zero_shot"]).sum())
-    rest = f"it loses on none of the {above} above" if above else "there is none above"
-    return f"loses on {len(losses)} of {len(group)} pairs, the one with the highest zero-shot is {where}; {rest}"
-
-
 # ---------------------------------------------------------------- as text
 
 
-def render(table: pd.DataFrame, style: str = "github") -> str:
-    """Format a table as text.
-
-    Args:
-        table: Table with columns named as in COLUMNS.
-        style: A format of the package tabulate: github, latex_booktabs ... In LaTeX the best means are bold.
-    """
+def render(table: pd.DataFrame) -> str:
+    """Format a table, with columns named as in COLUMNS, as Markdown."""
     names = [name for name in COLUMNS if name in table and table[name].notna().any()]
-    rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in table[names].values]
-    for row in best_means(table) if style == LATEX else ():
-        rows[row][names.index("mean")] = f"{BOLD}{rows[row][names.index('mean')]}{END}"
-    if style == "github":
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    align = ["left" if name in TEXT else "right" for name in names]
-    titles = [COLUMNS[name][0] for name in names]
-    text = tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align)
-    return text.replace(BOLD, r"\textbf{").replace(END, "}")
-
-
-def best_means(table: pd.DataFrame) -> list[int]:
-    """Return the rows with the best mean of each data set and backbone, without methods that use labels."""
-    if "mean" not in table:
-        return []
-    free = table.reset_index(drop=True)
-    free = free[free["labels_used"].fillna(0) == 0] if "labels_used" in free else free
-    groups = [group for _, group in free.groupby(PAIR)] if set(PAIR) <= set(free) else [free]
-    return [int(row) for group in groups for row in group.index[group["mean"] == group["mean"].max()]]
-
-
-def latex(title: str, table: pd.DataFrame, command: str) -> str:
-    """Format a table with its caption as LaTeX, for the package booktabs.
-
-    Args:
-        title: Beginning of the caption.
-        table: Table with columns named as in COLUMNS.
-        command: Command line that makes the table, for a comment.
-    """
-    caption = title.replace("_", r"\_").replace("&", r"\&")
-    if best_means(table):
-        caption += ". Bold: the best mean without labels" if "labels_used" in table else ". Bold: the best mean"
-    lines = [f"% {command}", r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", render(table, LATEX)]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    rows = [
+        [_cell(name, value).replace("|", "\\|") for name, value in zip(names, row, strict=True)]
+        for row in table[names].values
+    ]
+    return markdown(rows, [COLUMNS[name][0] for name in names], texts=sum(name in TEXT for name in names))
 
 
 def _cell(name: str, value: Any) -> str:
@@ -158,25 +100,15 @@ def titled(tables: Tables) -> str:
 # ---------------------------------------------------------------- files
 
 
-def made_by(folder: Path) -> str | None:
-    """Return the command line that made the tables in a folder; None if there are none."""
-    for name in ("comparison.md", "ablation.md"):
-        if (folder / name).is_file():
-            return read_text(folder / name).split("\n", 1)[0].strip("`")
-    return None
-
-
 def write_tables(
     folder: Path, command: str, tables: Tables, runs: pd.DataFrame, notes: Sequence[str] = (), name: str = "comparison"
 ) -> list[Path]:
-    """Write a Markdown file of all tables, runs.csv, and a CSV and a LaTeX file of each table.
-
-    Files of `OURS` that the folder has from other tables are removed.
+    """Write a Markdown file of all tables, and the results as runs.csv.
 
     Args:
         folder: Output folder.
         command: Command line that makes the tables.
-        tables: Tables by title; the first word of a title is the name of its files.
+        tables: Tables by title.
         runs: A line for each result, written in full precision.
         notes: Remarks for the end of the Markdown file.
         name: Name of the Markdown file.
@@ -187,15 +119,9 @@ def write_tables(
     parts = [f"`{command}`", *(f"### {title}\n\n{render(table)}" for title, table in tables.items())]
     parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
     texts = {f"{name}.md": "\n\n".join(parts) + "\n", "runs.csv": runs.to_csv(index=False)}
-    for title, table in tables.items():
-        stem = title.split()[0].strip(",:").lower()
-        texts |= {f"{stem}.csv": table.to_csv(index=False), f"{stem}.tex": latex(title, table, command)}
     for file, text in texts.items():
         with replacing(folder / file) as draft:
             draft.write_text(text, encoding="utf-8")
-    for file in OURS:
-        if file not in texts:
-            (folder / file).unlink(missing_ok=True)
     return [folder / file for file in texts]
 
 

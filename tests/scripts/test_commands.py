@@ -6,11 +6,10 @@ import csv
 import json
 import sys
 from pathlib import Path
-from statistics import stdev
 
+import pandas as pd
 import pytest
 import yaml
-from PIL import Image
 
 from coft.core.errors import UserError
 from coft.core.exit_codes import guarded
@@ -52,11 +51,8 @@ def test_the_scripts_call_commands_that_exist(name: str) -> None:
 # ------------------------------------------------------------------ tables of what is there
 
 
-def test_tables_of_folders_in_all_forms(finished: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_the_tables_of_folders(finished: Path, tmp_path: Path, capsys: Captured) -> None:
     folder = tmp_path / "out" / "comparisons" / "mine"
-    folder.mkdir(parents=True)
-    for name in ("gain.png", "overall.csv", "overall.tex", "notes.txt"):  # of earlier tables of this name
-        (folder / name).write_text("old")
     assert compare(["--from", str(finished), "--output", str(tmp_path / "out"), "--name", "mine"]) == 0
     rows = lines(capsys.readouterr().out)
     assert rows["UPL"][3:8] == ["3", "83.0", "3.61", "8.96", "+13.0"] and rows["UPL"][8:] == ["1", "0", "10"]
@@ -66,14 +62,7 @@ def test_tables_of_folders_in_all_forms(finished: Path, tmp_path: Path, capsys: 
     assert markdown.startswith("`bash scripts/compare.sh --from ") and lines(markdown) == rows
     listed = list(csv.DictReader((folder / "runs.csv").open()))
     assert sorted(float(row["accuracy"]) for row in listed) == [70.0, 80.0, 82.0, 87.0, 90.0]
-    upl = next(row for row in csv.DictReader((folder / "summary.csv").open()) if row["method"] == "UPL")
-    assert float(upl["std"]) == pytest.approx(stdev([80, 82, 87]))
-    latex = (folder / "summary.tex").read_text()
-    assert latex.count(r"\\") == 4 and all(word in latex for word in (r"\toprule", r"\bottomrule", r"mean \%"))
-    with Image.open(folder / "bars.png") as image:
-        assert image.width > 500
-    files = {"comparison.md", "runs.csv", "summary.csv", "summary.tex", "bars.png", "notes.txt"}
-    assert {path.name for path in folder.iterdir()} == files
+    assert {path.name for path in folder.iterdir()} == {"comparison.md", "runs.csv"}
 
 
 def test_table_writes_nothing_and_folders_are_where_the_user_stands(
@@ -112,19 +101,15 @@ def test_what_is_there_is_not_to_be_planned(words: list[str], finished: Path, tm
     assert words[0] in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_data_sets_that_differ_have_a_mean_a_plot_and_a_line(finished: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_data_sets_that_differ_have_a_mean(finished: Path, tmp_path: Path, capsys: Captured) -> None:
     for name, accuracies in (("UPL", (60.0, 64.0, 65.0)), ("ZeroshotCLIP", (66.0,))):
         for seed, accuracy in enumerate(accuracies, 1):
             results, folder = {"accuracy_test": accuracy}, finished / f"{name}{seed}-icons"
             write_summary(folder, name, seed, dataset="Icons", results=results, labels_used=0)
     assert compare(["--from", str(finished), "--output", str(tmp_path / "out"), "--name", "x"]) == 0
     parts = capsys.readouterr().out.split("\n\n")
-    assert parts[:3:2] == ["Summary", "Overall: mean over 2 pairs of data set and backbone"]
+    assert parts[::2][:2] == ["Summary", "Overall: mean over 2 pairs of data set and backbone"]
     assert ["UPL", "3", "73.0", "3.00", "+5.0"] in [row[:5] for row in table_rows(parts[3])]
-    line = "UPL: loses on 1 of 2 pairs, the one with the highest zero-shot is Icons, embedded: -3.0 at 66.0 %; it loses"
-    folder = tmp_path / "out" / "comparisons" / "x"
-    assert parts[4].startswith(line) and f"- {line}" in (folder / "comparison.md").read_text()
-    assert (folder / "gain.png").is_file()
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: Captured) -> None:
@@ -160,11 +145,8 @@ def test_runs_then_reuses_then_tabulates(tmp_path: Path, capfd: Captured) -> Non
     assert failed.err.count("failed: UPL on digits") == 2 and "UPL" not in failed.out
     assert "nothing to tabulate" in failed.err
     assert compare([*argv[:2], "ZeroshotCLIP,UPL", *argv[3:]], command=["false"]) == 1
-    beside = tmp_path / "comparisons" / "digits-2"
-    assert (beside / "comparison.md").read_text().count("- failed: UPL on digits") == 2
-    assert "failed" not in (tmp_path / "comparisons" / "digits" / "comparison.md").read_text()
-    assert compare([*argv, "--jobs", "2", "--no-run"]) == 0  # the first command's tables, which stay where they are
-    assert sorted(path.name for path in (tmp_path / "comparisons").iterdir()) == ["digits", "digits-2"]
+    (folder,) = (tmp_path / "comparisons").iterdir()
+    assert (folder / "comparison.md").read_text().count("- failed: UPL on digits") == 2
 
 
 FAKE = """
@@ -218,14 +200,12 @@ def test_changes_are_run_and_tabulated_with_what_was_left_out(ablations: Path, t
     assert "skipped: wings: TRAINER.COFT.VISUAL is 'wings'" in printed.err
     assert printed.err.count("failed: none on digits, embedded, seed") == 2 and "runs: 6, finished: 0" in printed.err
     folder = tmp_path / "ablations" / "digits" / "CoFT"
-    with (folder / "ablation.csv").open() as file:
-        rows = {row["variant"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["full", "peer", "one peer", "no Phase II"]
-    changes = [(88 + 2) - (90 + 1), (88 + 4) - (90 + 2)]
-    assert [float(rows["peer"][name]) for name in ("change", "std")] == pytest.approx([-0.5, stdev(changes)])
-    assert float(rows["one peer"]["change"]) == pytest.approx(80.5 - 91.5)
-    assert float(rows["no Phase II"]["change"]) == pytest.approx(-3) and not rows["no Phase II"]["phase2"]
-    assert "- skipped: wings" in (folder / "ablation.md").read_text() and (folder / "bars.png").is_file()
+    changes = pd.read_csv(folder / "runs.csv").groupby("variant", sort=False)["change"].apply(list)
+    assert list(changes.index) == ["full", "peer", "one peer", "no Phase II"]
+    assert changes["peer"] == pytest.approx([(88 + 2) - (90 + 1), (88 + 4) - (90 + 2)])
+    assert changes["one peer"] == pytest.approx([80.5 - 91, 80.5 - 92])
+    assert changes["no Phase II"] == pytest.approx([-3, -3])
+    assert "- skipped: wings" in (folder / "ablation.md").read_text()
     assert "-0.50" in printed.out and "-3.00" in printed.out
     assert len(list(tmp_path.rglob("summary.json"))) == 4  # rows that measure otherwise need no run of their own
     assert ablate([*argv, "--groups", "peers"], ["false"]) == 0
