@@ -1,15 +1,4 @@
-"""The commands, which run trainers or changes to a method, and tabulate the results.
-
-bash scripts/compare.sh DATASET ... [--trainers T,T2] [--seeds 1,2,3] [--shots 1,2,4,8,16] [--backbone B,B2]
-                        [--variant NAME:TRAINER:KEY=VALUE,...] [--jobs N] [KEY VALUE ...]
-bash scripts/compare.sh --benchmark FORM [--seeds 1,2] [--kept FILE]     (results in FILE are not run again)
-bash scripts/compare.sh --benchmark paper [--sets S,S2] [--backbone B,B2] [--gpus 0,1] [--part I/N] [--dry-run]
-bash scripts/compare.sh --from FOLDER [--from runs.csv ...]     (tabulates any folder of Dassl runs, or lists of them)
-bash scripts/table.sh [FOLDER or runs.csv ...]                  (the same, on the terminal alone)
-bash scripts/ablate.sh DATASET ... [--trainer CoFT] [--groups G,G2] [--row NAME ...] [--seeds 1,2,3]
-                       [--backbone B,B2] [--jobs N] [KEY VALUE ...]
-bash scripts/results.sh --benchmark FILE    (puts its tables into docs/results.md)
-"""
+"""The commands behind compare.sh, ablate.sh, table.sh and results.sh, which run trainers and tabulate results."""
 
 from __future__ import annotations
 
@@ -26,7 +15,7 @@ from coft.core.untrusted import read_text
 from scripts.paths import called_from, shown
 
 from .benchmark_runs import run_benchmark
-from .methods import ABLATIONS, FULL, Method, choose_ablations, choose_methods, load_ablations, parse_variant
+from .methods import ABLATIONS, FULL, Method, choose_ablations, choose_methods, load_ablations
 from .options import (
     ablate_parser,
     command_line,
@@ -59,7 +48,7 @@ def check_benchmark(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     Raises:
         UserError: If one does; the message names it.
     """
-    given = {f"--{name}": name for name in ("trainers", "shots", "variant", "name")} | {"--from": "folders"}
+    given = {f"--{name}": name for name in ("trainers", "shots", "name")} | {"--from": "folders"}
     flags = [flag for flag, name in given.items() if getattr(args, name) != parser.get_default(name)]
     if flags or args.words:
         raise UserError(f"{(flags or args.words)[0]}: --benchmark {args.benchmark} has that itself; leave it out")
@@ -89,7 +78,7 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if args.folders:
         return tabulate_found(parser, args, called)
     grid = make_grid(args)
-    methods = choose_methods(args.trainers, args.shots, [parse_variant(text) for text in args.variant])
+    methods = choose_methods(args.trainers, args.shots)
     if args.shots != parser.get_default("shots") and not any(method.shots for method in methods):
         raise UserError("--shots: none of these trainers learns from labelled images; leave it out")
     runs = plan(methods, grid)
@@ -107,7 +96,7 @@ def tabulate_found(parser: argparse.ArgumentParser, args: argparse.Namespace, ca
     Raises:
         UserError: If a flag for planning runs is given, or there is no result of a trainer.
     """
-    planning = {"seeds", "shots", "backbone", "variant", "data", "jobs", "no_run"}
+    planning = {"seeds", "shots", "backbone", "data", "jobs", "no_run"}
     given = [
         f"--{name.replace('_', '-')}"
         for name in vars(args)
@@ -160,11 +149,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     """
     args, called = ablate_parser().parse_intermixed_args(argv), command_line("ablate", argv)
     grid = make_grid(args)
-    ablations = load_ablations(args.ablations or ABLATIONS[args.trainer or "CoFT"])
-    trainer = ablations[0].trainer
-    if args.trainer not in (None, trainer):
-        raise UserError(f"--ablations {args.ablations} is of {trainer}; leave out --trainer {args.trainer}")
-    ablations = choose_ablations(ablations, args.groups, args.row)
+    ablations = choose_ablations(load_ablations(ABLATIONS[args.trainer]), args.groups, args.row)
     runs, skipped = _plan_changes(ablations, grid)
     failures, rows = do_runs(runs, args, command), planned_rows(runs)
     if failures and (rows.empty or FULL not in rows["variant"].values):
@@ -172,7 +157,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = make_folder(args, grid, "ablations") / trainer
+        folder = make_folder(args, grid, "ablations") / args.trainer
         publish_ablations(folder, called, ablations, rows, [*skipped, *failed_lines(failures)])
     return report_failures(failures)
 

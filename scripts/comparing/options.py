@@ -65,13 +65,6 @@ def compare_parser() -> argparse.ArgumentParser:
         "--shots", type=_numbers, default=[1, 2, 4, 8, 16], metavar="1,2", help="for CoOp; default: 1,2,4,8,16"
     )
     parser.add_argument(
-        "--variant",
-        action="append",
-        default=[],
-        metavar="NAME:TRAINER:KEY=VALUE,..",
-        help="add a row with changed settings",
-    )
-    parser.add_argument(
         "--from", action="append", dest="folders", metavar="FOLDER", help="tabulate the runs of this folder or runs.csv"
     )
     parser.add_argument(
@@ -113,10 +106,7 @@ def ablate_parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "ablate", "Change the switches of a method one by one, and tabulate paired differences to the unchanged method."
     )
-    parser.add_argument("--trainer", choices=ABLATIONS, help="default: CoFT, or the one of --ablations")
-    parser.add_argument(
-        "--ablations", type=called_from, metavar="FILE", help="file of ablations (default: configs/ablations*.yaml)"
-    )
+    parser.add_argument("--trainer", choices=ABLATIONS, default="CoFT", help="default: CoFT")
     parser.add_argument("--groups", type=_names, default=[], metavar="G,G2", help="groups of ablations; default: all")
     parser.add_argument(
         "--row", action="append", default=[], metavar="NAME", help="name of an ablation; may be repeated"

@@ -264,20 +264,13 @@ def plan_ablations(ablations: Sequence[Method], grid: Grid) -> tuple[list[Run], 
     """Plan the runs of all changes of a method, except for changes that do not apply to a backbone.
 
     Returns:
-        The runs, and a note for each change that this version cannot run, or that changes nothing.
+        The runs, and a note for each change that changes nothing.
     """
-    methods, notes = [], []
-    for method in ablations:
-        try:
-            make_config(method.trainer, ["digits", *itertools.chain(*method.settings)])
-            methods.append(method)
-        except UserError as error:
-            notes.append(f"{method.name}: {error.line}")
-    runs = [run for run in plan(methods, grid) if run.method.fits(run.backbone)]
+    runs = [run for run in plan(ablations, grid) if run.method.fits(run.backbone)]
     full = {(run.dataset, run.backbone, run.seed): run.config for run in runs if run.method.name == FULL}
     changes = [run for run in runs if run.method.name != FULL and run.method.measure == "both"]
     same = {run for run in changes if run.config == full[run.dataset, run.backbone, run.seed]}
-    notes += [f"{name}: is what the full method does" for name in sorted({run.method.name for run in same})]
+    notes = [f"{name}: is what the full method does" for name in sorted({run.method.name for run in same})]
     return [run for run in runs if run not in same], notes
 
 

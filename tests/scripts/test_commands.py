@@ -175,29 +175,27 @@ ablations:
   - {name: none, group: filter, settings: {TRAINER.COFT.FILTER: none}}
   - {name: one peer, group: peers, measure: single}
   - {name: no Phase II, group: phases, measure: after Phase I}
-  - {name: wings, group: visual, settings: {TRAINER.COFT.VISUAL: wings}}
 """
 
 
 @pytest.fixture
-def ablations(tmp_path: Path) -> Path:
-    """A list of changes, and a toy that makes their runs."""
+def toy_ablations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Changes to CoFT, and the command of a toy that makes their runs."""
     (tmp_path / "list.yaml").write_text(LIST)
+    monkeypatch.setitem(ABLATIONS, "CoFT", tmp_path / "list.yaml")
     grid = Grid(["digits"], [1, 2], output=tmp_path)
     runs, _ = plan_ablations(load_ablations(tmp_path / "list.yaml"), grid)
     more = {run: {"text": yaml.safe_dump(run.config), "weights": weights_of(run.backbone)} for run in runs}
     (tmp_path / "configs.json").write_text(json.dumps({str(run.folder): run.config | more[run] for run in runs}))
     (tmp_path / "fake.py").write_text(FAKE)
-    return tmp_path / "list.yaml"
+    return [sys.executable, str(tmp_path / "fake.py")]
 
 
-def test_changes_are_run_and_tabulated_with_what_was_left_out(ablations: Path, tmp_path: Path, capfd: Captured) -> None:
-    argv = ["digits", "--seeds", "1,2", "--output", str(tmp_path), "--ablations", str(ablations)]
-    command = [sys.executable, str(tmp_path / "fake.py")]
-    assert ablate([*argv, "--groups", "filter,peers,phases,visual"], command) == 1
+def test_changes_are_run_and_tabulated(toy_ablations: list[str], tmp_path: Path, capfd: Captured) -> None:
+    argv = ["digits", "--seeds", "1,2", "--output", str(tmp_path)]
+    assert ablate([*argv, "--groups", "filter,peers,phases"], toy_ablations) == 1
     printed = capfd.readouterr()
     assert "skipped: both: is what the full method does\n" in printed.err
-    assert "skipped: wings: TRAINER.COFT.VISUAL is 'wings'" in printed.err
     assert printed.err.count("failed: none on digits, embedded, seed") == 2 and "runs: 6, finished: 0" in printed.err
     folder = tmp_path / "ablations" / "digits" / "CoFT"
     changes = pd.read_csv(folder / "runs.csv").groupby("variant", sort=False)["change"].apply(list)
@@ -205,7 +203,7 @@ def test_changes_are_run_and_tabulated_with_what_was_left_out(ablations: Path, t
     assert changes["peer"] == pytest.approx([(88 + 2) - (90 + 1), (88 + 4) - (90 + 2)])
     assert changes["one peer"] == pytest.approx([80.5 - 91, 80.5 - 92])
     assert changes["no Phase II"] == pytest.approx([-3, -3])
-    assert "- skipped: wings" in (folder / "ablation.md").read_text()
+    assert "- skipped: both: is what" in (folder / "ablation.md").read_text()
     assert "-0.50" in printed.out and "-3.00" in printed.out
     assert len(list(tmp_path.rglob("summary.json"))) == 4  # rows that measure otherwise need no run of their own
     assert ablate([*argv, "--groups", "peers"], ["false"]) == 0
@@ -228,11 +226,7 @@ def test_without_the_full_method_there_is_nothing_to_compare_with(tmp_path: Path
         ablate([*argv, "--no-run"])
 
 
-def test_mistakes_of_ablate_are_named(tmp_path: Path) -> None:
-    (tmp_path / "list.yaml").write_text(LIST.replace("CoFT", "UPL"))
-    argv = ["digits", "--output", str(tmp_path), "--ablations", str(tmp_path / "list.yaml"), "--no-run"]
-    with pytest.raises(UserError, match=r"list\.yaml is of UPL"):
-        ablate([*argv, "--trainer", "CoFT"])
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"--output {tmp_path}/file/x"):
         ablate(["digits", "--output", str(tmp_path / "file" / "x"), "--row", "filter: none"], ["false"])

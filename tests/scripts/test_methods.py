@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from coft.core.errors import UserError
 from scripts.comparing.methods import (
     ABLATIONS,
     FULL,
-    Method,
     choose_ablations,
     choose_methods,
     load_ablations,
-    parse_variant,
     runnable,
 )
 from scripts.comparing.options import make_grid, make_parser
@@ -34,18 +30,8 @@ def test_all_trainers_that_exist_by_default() -> None:
 def test_mistakes_in_rows_are_named() -> None:
     with pytest.raises(UserError, match="unknown trainer 'CoFt'; did you mean 'CoFT'"):
         choose_methods(["CoFt"], [1])
-    for variant in ("mine:CoFT:FILTER", "mine:CoFd:A=1"):
-        with pytest.raises(UserError, match=r"mine|CoFd"):
-            parse_variant(variant)
     with pytest.raises(UserError, match="--shots 0"):
         choose_methods(["CoOp"], [16, 0])
-    with pytest.raises(UserError, match=r"--variant: .*'UPL'"):
-        choose_methods(["UPL"], [1], [parse_variant("UPL:UPL:OPTIM.LR=1.0")])
-
-
-def test_variants_may_have_commas_in_values() -> None:
-    method = parse_variant("mine:UPL:A.B=1,INPUT.TRANSFORMS=(normalize,),C=2")
-    assert method == Method("mine", "UPL", (("A.B", "1"), ("INPUT.TRANSFORMS", "(normalize,)"), ("C", "2")))
 
 
 # ------------------------------------------------------------------ what the flags say
@@ -79,25 +65,6 @@ def test_wrong_words_are_named(argv: str, named: str) -> None:
 
 
 # ------------------------------------------------------------------ lists of changes
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "ablations: []",
-        "{trainer: CoFT, ablations: }",
-        "{trainer: CoFd, ablations: []}",
-        "{trainer: CoFT, ablations: [{name: a, group: g, settings: [b]}]}",
-        "{trainer: CoFT, ablations: [{name: a}]}",
-        "{trainer: CoFT, ablations: [{name: a, group: g, setting: {}}]}",
-        "{trainer: CoFT, ablations: [{name: a, group: g, measure: singl}]}",
-        "{trainer: CoFT, ablations: [{name: a, group: g}, {name: a, group: g}]}",
-    ],
-)
-def test_mistakes_in_a_list_are_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / "list.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"list\.yaml"):
-        load_ablations(tmp_path / "list.yaml")
 
 
 def test_groups_and_rows() -> None:

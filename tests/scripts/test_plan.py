@@ -157,12 +157,6 @@ def test_changes_go_with_the_backbone_they_are_for(tmp_path: Path) -> None:
     assert rows == [(FULL, "embedded"), (FULL, "embedded-vit"), ("v", "embedded-vit")]
 
 
-@pytest.mark.parametrize("setting", [("TRAINER.COFT.NOT_YET", "1"), ("TRAINER.COFT.PHASE1.EPOCHS", "0")])
-def test_what_this_version_cannot_run_is_left_out_with_a_note(setting: tuple[str, str], tmp_path: Path) -> None:
-    runs, (note,) = plan_ablations([change(FULL), change("x", setting)], grid_of(tmp_path))
-    assert [run.method.name for run in runs] == [FULL] and note.startswith("x: ") and setting[0] in note
-
-
 # ------------------------------------------------------------------ Phase I of another run
 
 
