@@ -18,7 +18,6 @@ from scripts.paths import shown
 from .benchmark import Benchmark, Unit, chosen, listed_results, plan_units, read_benchmark, rows_of
 from .benchmark_tables import write_report
 from .costs import RATE, SIZES, gigabytes, hours
-from .gpus import check_free
 from .list import Result, add_to_list, identity, read_result
 from .needs import missing_inputs
 from .options import choose_devices, failed_lines, report_failures
@@ -55,8 +54,6 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
         return 0
     if lacks and not able:
         raise UserError(f"nothing can be run: {'; '.join(lines_of(lacks))}")
-    if args.devices and not args.no_run:
-        check_free(args.devices, max(map(costs.gigabytes, todo), default=0.0))
     failures = do_runs(todo, args, command, list(listed))
     made = {run: result for run in missing if (result := read_result(run))}
     results = {**listed, **made}
