@@ -31,6 +31,7 @@ from trainers.config import make_cfg
 from trainers.forks import phase1_difference
 
 from .methods import FULL, Method, Settings, known_keys
+from .statistics import STAGES
 
 SUMMARY = "summary.json"
 GRID_KEYS = {  # keys that a comparison sets itself, with the flag for each
@@ -43,7 +44,7 @@ SCHEMA = Record(
         **{"trainer": Text(), "dataset": Text(10_000), "backbone": PathText(), "seconds": Number(0)},
         **{"seed": whole(-LARGEST), "shots": whole(-1), "labels_used": whole(0), "versions": mapping(Text())},
         "results": Record(
-            optional={"accuracy_test": Number(0, 100), **dict.fromkeys(("zero-shot", "phase1", "phase2"), STAGE)},
+            optional={"accuracy_test": Number(0, 100), **dict.fromkeys(("zero-shot", *STAGES), STAGE)},
             others=Anything(),
         ),
         "config": Text(1 << 24, lines=True),
