@@ -23,7 +23,6 @@ from .statistics import OPTIONAL, STAGES
 
 PEERS = ("peer_a", "peer_b")
 TEXTS = ("dataset", "backbone", "method", "trainer")  # columns of a list of results
-DATASET_PREFIXES = ("DATASET.", "INPUT.")  # settings that follow from the data set
 SHOWN_SETTINGS = 3  # largest number of different settings that are written out in a method's name
 Row = dict[str, Any]
 Settings = dict[str, Any]
@@ -51,9 +50,7 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
             if summary is None and (place / SUMMARY).exists():
                 log.warning("%s: is no summary of a run; left out", place / SUMMARY)
             rows += _rows_of(summary, place) if summary else parse_log(place)
-    rows = _named_apart(rows)
-    _warn_of_mixtures(rows)
-    return pd.DataFrame([row for row, _ in rows])
+    return pd.DataFrame(_with_differences(rows))
 
 
 def listed_rows(path: Path) -> pd.DataFrame:
@@ -211,15 +208,12 @@ def _seconds(text: str) -> float | None:
 # ---------------------------------------------------------------- settings that differ
 
 
-def _named_apart(rows: Sequence[tuple[Row, Settings]]) -> list[tuple[Row, Settings]]:
+def _with_differences(rows: Sequence[tuple[Row, Settings]]) -> list[Row]:
+    """Return the rows, with what differs in their settings from the usual ones in the methods' names."""
     groups: dict[tuple[str, ...], list[Settings]] = defaultdict(list)
     for row, settings in rows:
         groups[_group(row)].append(settings)
-    differences = (_difference(settings, groups[_group(row)]) for row, settings in rows)
-    return [
-        ({**row, "method": row["method"] + words}, settings)
-        for (row, settings), words in zip(rows, differences, strict=True)
-    ]
+    return [{**row, "method": row["method"] + _difference(settings, groups[_group(row)])} for row, settings in rows]
 
 
 def _group(row: Row) -> tuple[str, ...]:
@@ -234,20 +228,3 @@ def _difference(settings: Settings, others: Sequence[Settings]) -> str:
     if len(keys) > SHOWN_SETTINGS:
         return f" [{digest(settings)[:6]}]"
     return "".join(f" {key}={settings.get(key, '-')}" for key in keys)
-
-
-def _warn_of_mixtures(rows: Sequence[tuple[Row, Settings]]) -> None:
-    """Warn of methods whose settings differ between data sets, because tables average over data sets."""
-    values: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for row, settings in rows:
-        for key in settings:
-            if not key.startswith(DATASET_PREFIXES):
-                values[row["method"], row["backbone"], key].add(str(settings[key]))
-    mixed: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for (method, backbone, key), different in values.items():
-        if len(different) > 1:
-            mixed[method, backbone].append(key)
-    for (method, backbone), keys in mixed.items():
-        more = f" and {len(keys) - SHOWN_SETTINGS} more" if len(keys) > SHOWN_SETTINGS else ""
-        names = ", ".join(sorted(keys)[:SHOWN_SETTINGS]) + more
-        log.warning("%s, %s: data sets differ in %s; so do their results", method, backbone, names)

@@ -79,16 +79,6 @@ def test_what_differs_in_settings_gets_a_name_of_its_own(tmp_path: Path) -> None
     assert {name for name, _ in rows(tmp_path)} == {"CoOp, 16 shots", "CoOp, 16 shots OPTIM.LR=0.1"}
 
 
-def test_settings_that_differ_between_data_sets_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for dataset, epochs in (("Digits", 10), ("Icons", 10), ("Emoji", 3)):
-        assert not caplog.records
-        config = {"SEED": 1, "TRAINER": {"NAME": "UPL"}, "OPTIM": {"MAX_EPOCH": epochs}, "DATASET": {"NAME": dataset}}
-        write_summary(tmp_path / dataset, dataset=dataset, config=config)
-        assert found_rows([tmp_path])["dataset"].is_unique
-    (record,) = caplog.records
-    assert record.message == "UPL, embedded: data sets differ in OPTIM.MAX_EPOCH; so do their results"
-
-
 # ------------------------------------------------------------------ summary.json
 
 
