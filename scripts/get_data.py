@@ -81,7 +81,7 @@ def source_of(name: str) -> str:
     return "by hand" if name in ORIGINS and ORIGINS[name].steps else "download"
 
 
-def make_ready(name: str, root: Path) -> str:
+def prepare(name: str, root: Path) -> str:
     """Build or download a data set, unless it is in place.
 
     Args:
@@ -97,13 +97,13 @@ def make_ready(name: str, root: Path) -> str:
     if name not in NAMES:
         raise UserError(f"unknown data set {name!r}; {did_you_mean(name, [*NAMES, 'all', 'list'])}")
     folder = folder_of(name, root)
-    there = is_present(name, root)
-    if name in BUILT and not there:
+    present = is_present(name, root)
+    if name in BUILT and not present:
         BUILT[name].build(root)
         return f"{name}: made at {folder}"
-    for note in get_split(name, root) if there else get(name, root):
+    for note in get_split(name, root) if present else get(name, root):
         logging.warning("%s: %s", name, note)
-    if there:
+    if present:
         return f"{name}: is at {folder}"
     if not is_present(name, root):
         print(f"{name}: {ORIGINS[name].description}\n{steps(name)}")
@@ -129,7 +129,7 @@ def listing(root: Path) -> str:
 
 def make(name: str, root: Path, pixels: int) -> int:
     """Prepare a data set and, if `pixels` is not 0, its shrunk copy; or list all data sets. Returns the exit code."""
-    print(listing(root) if name == "list" else make_ready(name, root))
+    print(listing(root) if name == "list" else prepare(name, root))
     if pixels:
         print(f"{name}: its images at {pixels} pixels are below {write_shrunk(name, root, pixels)}")
     return 0

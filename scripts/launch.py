@@ -27,7 +27,7 @@ from coft.core.yaml_text import parse_yaml  # noqa: E402
 from coft.engine.class_names import is_file, read_classes  # noqa: E402
 from coft.engine.trainer_configs import is_checkpoint, slug, trainer_config  # noqa: E402
 from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # noqa: E402
-from scripts.paths import called_from, data_folder, shown  # noqa: E402
+from scripts.paths import called_from, data_folder, display_path  # noqa: E402
 
 CONFIGS = ROOT / "configs"
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # epochs of CoOp by shots; 200 for more shots, but 50 on ImageNet
@@ -70,14 +70,14 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--verbose", action="store_true", help="print everything that goes to log.txt, by epoch and batch"
     )
-    several = parser.add_argument_group("several processes", "docs/howto/several-gpus.md")
-    several.add_argument(
+    distributed = parser.add_argument_group("several processes", "docs/howto/several-gpus.md")
+    distributed.add_argument(
         "--gpus", type=int, default=1, metavar="N", help="number of processes on this machine, one per GPU"
     )
-    several.add_argument(
+    distributed.add_argument(
         "--nnodes", type=int, default=1, metavar="M", help="number of machines; run the same command on each"
     )
-    several.add_argument(
+    distributed.add_argument(
         "--rdzv-endpoint", default="", metavar="HOST:PORT", help="address of the machine that coordinates the others"
     )
     parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
@@ -101,9 +101,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
 
 def script_of(trainer: str) -> str:
     """Return the name of the script that runs a trainer."""
-    scripts = sorted((ROOT / "scripts").glob("*.sh"))
-    mine = (path.name for path in scripts if f"launch.py {trainer} " in read_text(path))
-    return next(mine, f"run.sh {trainer}")
+    return {"CoFT": "coft.sh", "CoFTPlus": "coft_plus.sh"}.get(trainer, f"run.sh {trainer}")
 
 
 def parse(trainer: str, argv: Sequence[str]) -> argparse.Namespace:
@@ -124,7 +122,7 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     dataset = dataset_arguments(args.dataset)
     backbone = backbone_of(args)
     args = argparse.Namespace(**vars(args))
-    args.opts = [*preset(trainer, args.preset), *own_images(args), *args.opts]
+    args.opts = [*preset(trainer, args.preset), *folder_settings(args), *args.opts]
     opts = [*shot_settings(trainer, args.shots, args.dataset), *args.opts]
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
     argv += dataset.flags
@@ -193,7 +191,7 @@ def backbone_of(args: argparse.Namespace) -> str:
     return str(called_from(args.backbone)) if is_checkpoint(args.backbone) else str(args.backbone)
 
 
-def own_images(args: argparse.Namespace) -> list[str]:
+def folder_settings(args: argparse.Namespace) -> list[str]:
     """Return the settings of a user's own images.
 
     Raises:
@@ -265,7 +263,7 @@ def main(argv: Sequence[str]) -> int:
 
     def work() -> int:
         args = parse(trainer, rest)
-        own_images(args)  # finds mistakes before the import of torch, which takes seconds
+        folder_settings(args)  # finds mistakes before the import of torch, which takes seconds
         if args.images and not called_from(args.images).exists():
             raise UserError(f"--images {args.images}: no such folder; check the path")
         return launch(trainer, args)
@@ -287,11 +285,11 @@ def launch(trainer: str, args: argparse.Namespace) -> int:
         raise UserError(f"trainer {trainer!r}: no such trainer; {hint}")
     arguments = train_arguments(trainer, args)
     place = arguments.index("--output-dir") + 1
-    arguments[place] = str(shown(Path(arguments[place])))
+    arguments[place] = str(display_path(Path(arguments[place])))
     if (args.gpus, args.nnodes) != (1, 1):
-        from scripts.several import run_several
+        from scripts.distributed import run_distributed
 
-        return run_several(args.gpus, args.nnodes, args.rdzv_endpoint, arguments)
+        return run_distributed(args.gpus, args.nnodes, args.rdzv_endpoint, arguments)
     return train.main(arguments)
 
 

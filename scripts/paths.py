@@ -26,6 +26,6 @@ def pretraining_cache() -> Path:
     return called_from(os.environ.get("COFT_CACHE") or cache_folder() / "pretrain")
 
 
-def shown(path: Path) -> Path:
+def display_path(path: Path) -> Path:
     """Return a path for messages: unchanged if the script was called in the project's root, otherwise absolute."""
     return path if called_from("") == Path() else path.resolve()

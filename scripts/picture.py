@@ -29,7 +29,7 @@ from coft.images.reading import decode_image, read_bytes  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from scripts.figures import write_figure  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
-from scripts.paths import called_from, shown  # noqa: E402
+from scripts.paths import called_from, display_path  # noqa: E402
 from trainers.config import make_cfg  # noqa: E402
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # palette of Okabe and Ito; symbols repeat the meaning of the colours
@@ -154,7 +154,7 @@ def picture(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     table, name = predictions(args.folder)
     path = draw_picture(args.image or args.folder / "predictions.png", table, name, args.columns)
-    print(f"  {shown(path)}")
+    print(f"  {display_path(path)}")
     return 0
 
 

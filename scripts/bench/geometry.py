@@ -25,7 +25,7 @@ VISION = {  # width of the features; resolution, layers, width, patch of the ima
 TOKENS = 8  # tokens of a class name up to the end of text: the part in which prompts differ
 
 
-def made(name: str) -> CLIP:
+def random_clip(name: str) -> CLIP:
     """Build a CLIP of full size with random weights."""
     torch.manual_seed(0)
     embed, resolution, layers, width, patch, text_width, heads = VISION[name]
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", choices=VISION, action="append", help="default: all")
     rows = []
     for name in parser.parse_args(argv).backbone or VISION:
-        clip = made(name)
+        clip = random_clip(name)
         rows.append([name, *image_costs(clip), *text_costs(clip)])
     heads = ["backbone", "GFLOP an image", "MB kept an image", "M parameters", "GFLOP a prompt", "MB kept a prompt"]
     print(tabulate(rows, heads, tablefmt="github", floatfmt=".1f"))

@@ -30,7 +30,7 @@ from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
 from scripts.bench import photo, pool
 from scripts.figures import write_figure
-from scripts.paths import called_from, shown
+from scripts.paths import called_from, display_path
 
 IMAGES = (1000, 4000, 16000, 64000)
 CLASSES = (10, 32, 100, 320, 1000)
@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> int:
     measured = list(tqdm(points(args.most), "sizes"))
     print(table(measured))
     plot(measured, args.plot)
-    print(f"Plot: {shown(args.plot)}")
+    print(f"Plot: {display_path(args.plot)}")
     return 0
 
 

@@ -32,7 +32,7 @@ from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
 from coft.core.precision import PRECISIONS, faster_precision, step_attention
 from coft.method.peer import trainable_copy
-from scripts.bench.geometry import made
+from scripts.bench.geometry import random_clip
 
 RANDOM = "ViT-B/32"  # measured with random weights
 PLACES = {"photo": (128, 224), "embedded": (0,), RANDOM: (224,)}  # pixels for each backbone; 0: its own resolution
@@ -188,7 +188,7 @@ class Encoder:
 
 def clip_named(backbone: str) -> nn.Module:
     """Load a CLIP, or build it with random weights if it is `RANDOM`."""
-    return made(backbone).requires_grad_(False) if backbone == RANDOM else load_clip(backbone)
+    return random_clip(backbone).requires_grad_(False) if backbone == RANDOM else load_clip(backbone)
 
 
 def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", laid_out: bool = True) -> Encoder:

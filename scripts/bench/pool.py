@@ -33,7 +33,7 @@ from coft.engine.runtime import Runtime
 from coft.method.coft import REFRESH, CoFT
 from coft.method.coft_settings import CoFTSettings
 from scripts.bench import integers
-from scripts.several import configured
+from scripts.distributed import launch_config
 
 NOISE = 1.0
 BATCH = 256  # images encoded at a time
@@ -237,7 +237,7 @@ def measure_each(counts: Sequence[int], size: int, classes: int, width: int) -> 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            ranks = elastic_launch(configured(size, 1, ""), measure)(count, classes, width, folder)
+            ranks = elastic_launch(launch_config(size, 1, ""), measure)(count, classes, width, folder)
         others = max((ranks[rank]["own memory, GB"] for rank in ranks if rank), default=0.0)
         yield {**ranks[0], "own memory of another process, GB": others}
 

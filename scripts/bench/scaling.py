@@ -28,7 +28,7 @@ from coft.engine.runtime import Runtime
 from coft.labelling.classifier import Classifier
 from coft.labelling.student import trainable_copy
 from scripts.bench import integers
-from scripts.several import configured
+from scripts.distributed import launch_config
 
 CLASSES = 100
 WARM = 2  # warm-up steps, not timed
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     by_size = {}
     for size in sizes:
-        work = elastic_launch(configured(size, 1, ""), measured)
+        work = elastic_launch(launch_config(size, 1, ""), measured)
         by_size[size] = work(args.backbone, args.batch, args.steps, args.bf16)[0]
         print(f"\n{table(by_size)}", flush=True)
     return 0

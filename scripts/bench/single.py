@@ -111,7 +111,7 @@ def row_of(run: Path) -> tuple[list[str], tuple[int, int, int]]:
     singles = [f"{percent(right[peers])} ({percent(classes[peers] == classes[BOTH])})" for peers in SINGLE]
     counts = lost, won, len(labels)
     line = [str(run), f"{len(labels):,}", percent(right[BOTH]), *singles, peers_phrase(model, best)]
-    return [*line, shown(loss(*counts))], counts
+    return [*line, format_loss(loss(*counts))], counts
 
 
 def percent(hits: Tensor) -> str:
@@ -119,7 +119,7 @@ def percent(hits: Tensor) -> str:
     return f"{100 * float(hits.double().mean()):.1f}"
 
 
-def shown(loss: Loss) -> str:
+def format_loss(loss: Loss) -> str:
     """Format a loss."""
     return f"{loss.images:+d} of {loss.of:,}: {100 * loss.images / loss.of:+.2f} [{loss.low:+.2f}, {loss.high:+.2f}]"
 
@@ -133,7 +133,7 @@ def measure() -> int:
     headers = ["run", "test images", "both, %", "average (same class as both), %", "A", "B", "--single", "its loss"]
     print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
     lost, won, count = (sum(column) for column in zip(*counts, strict=True))
-    print(f"Together: {shown(loss(lost, won, count))} points")
+    print(f"Together: {format_loss(loss(lost, won, count))} points")
     return 0
 
 

@@ -158,7 +158,7 @@ def _like_the_paper(path: Path, rows: Sequence[Method]) -> Benchmark:
     return Benchmark(units, methods, content["seeds"], sets=sets, published=read_published())
 
 
-def chosen(benchmark: Benchmark, sets: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> Benchmark:
+def restrict(benchmark: Benchmark, sets: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> Benchmark:
     """Restrict a benchmark to some data sets, backbones and seeds; an empty sequence stands for all of them.
 
     Backbones that the benchmark does not have are run on all of its data sets.
@@ -190,7 +190,7 @@ def _small(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Me
     return Benchmark(chosen, [method for method in methods if method.name in small["methods"]], small["seeds"])
 
 
-def runs_on(method: Method, backbone: str) -> bool:
+def supports_backbone(method: Method, backbone: str) -> bool:
     """Return whether a row applies to a backbone: one of two checkpoints needs a trainer that takes two."""
     return len(member_names(backbone)) == 1 or TRAINER_REGISTRY.get(method.trainer).spec.two_checkpoints
 
@@ -198,11 +198,11 @@ def runs_on(method: Method, backbone: str) -> bool:
 def plan_units(benchmark: Benchmark, data: str, output: Path) -> dict[Unit, list[Run]]:
     """Plan the runs of all units. Deterministic methods are run with the first of `SEEDS`, whatever the others have."""
     runs = {}
-    drawing, fixed = ([m for m in benchmark.methods if m.seeded == seeded] for seeded in (True, False))
     for unit in benchmark.units:
         grid = Grid([unit.dataset], benchmark.seeds, [unit.backbone], data, output, unit.settings)
-        able = [[m for m in methods if runs_on(m, unit.backbone)] for methods in (fixed, drawing)]
-        runs[unit] = [*plan(able[0], replace(grid, seeds=SEEDS[:1])), *plan(able[1], grid)]
+        methods = [m for m in benchmark.methods if supports_backbone(m, unit.backbone)]
+        unseeded, seeded = ([m for m in methods if m.seeded == seeded] for seeded in (False, True))
+        runs[unit] = [*plan(unseeded, replace(grid, seeds=SEEDS[:1])), *plan(seeded, grid)]
     return runs
 
 
@@ -214,12 +214,12 @@ def listed_results(planned: Mapping[Unit, Sequence[Run]], path: Path | None) -> 
     """
     listed, results = read_list(path) if path else {}, dict[Run, Result]()
     for unit, runs in planned.items():
-        there = {run: listed[key] for run in runs if (key := key_of(identity(run, unit.settings))) in listed}
-        counts = sorted({len(result.right["end"]) for result in there.values()})
+        of_unit = {run: listed[key] for run in runs if (key := key_of(identity(run, unit.settings))) in listed}
+        counts = sorted({len(result.right["end"]) for result in of_unit.values()})
         if len(counts) > 1:
             different = f"{counts[0]} and of {counts[-1]} test images"
             raise UserError(f"{path}: of {unit.title} it has results of {different}; remove the lines of one kind")
-        results |= there
+        results |= of_unit
     return results
 
 
@@ -281,10 +281,13 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
     places = dict.fromkeys(place for of_run in scores for place in of_run)
     means = {place: float(np.mean([of_run[place] for of_run in scores])) for place in places}
     methods = dict.fromkeys(title for run in runs for _, title in stages(run))
-    told = [result for result in of_coft if {*TIMES} <= result.believed.keys() & result.pool.keys()]
+    complete = [result for result in of_coft if {*TIMES} <= result.believed.keys() & result.pool.keys()]
     shares = {
-        time: tuple(float(np.mean([getattr(result, kind)[time] for result in told])) for kind in ("pool", "believed"))
-        for time in (TIMES if told else ())
+        time: (
+            float(np.mean([result.pool[time] for result in complete])),
+            float(np.mean([result.believed[time] for result in complete])),
+        )
+        for time in (TIMES if complete else ())
     }
     calibration = {name: pd.DataFrame(numbers).mean().to_dict() for name, numbers in calibrated.items()}
     return Rows(list(methods), right, seconds, means, shares, calibration)

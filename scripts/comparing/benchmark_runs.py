@@ -13,9 +13,9 @@ from coft.core.errors import UserError, did_you_mean
 from coft.core.experiment import versions
 from coft.core.files import replacing
 from coft.core.words import counted
-from scripts.paths import shown
+from scripts.paths import display_path
 
-from .benchmark import Benchmark, Unit, chosen, listed_results, plan_units, read_benchmark, rows_of
+from .benchmark import Benchmark, Unit, listed_results, plan_units, read_benchmark, restrict, rows_of
 from .benchmark_tables import write_report
 from .costs import RATE, SIZES, gigabytes, hours
 from .list import Result, add_to_list, identity, read_result
@@ -33,7 +33,7 @@ Planned = Mapping[Unit, Sequence[Run]]
 def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str) -> int:
     """Do the missing runs of a benchmark, add them to the list, and write the tables. Returns the exit code."""
     benchmark = read_benchmark(args.benchmark)
-    benchmark = chosen(benchmark, args.sets, list(filter(None, args.backbone)), args.seeds or [])
+    benchmark = restrict(benchmark, args.sets, list(filter(None, args.backbone)), args.seeds or [])
     choose_devices(args, every=bool(benchmark.sets))
     named = [method.name for method in benchmark.methods]
     if unknown := [name for name in args.again if name not in named]:
@@ -43,30 +43,30 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     all_runs = [run for runs in planned.values() for run in runs]
     missing = [run for run in all_runs if run not in listed or run.method.name in args.again]
     costs = Costs(benchmark, planned)
-    mine = runs_of_part(all_runs, args.part, costs.hours)
-    lacks = {} if args.no_run else missing_inputs(benchmark, args.data.resolve(), fetch=not args.dry_run)
-    able = [run for unit, runs in planned.items() if unit not in lacks for run in runs]
-    todo = [run for run in missing if run in {*mine} & {*able}]
+    of_part = runs_of_part(all_runs, args.part, costs.hours)
+    unavailable = {} if args.no_run else missing_inputs(benchmark, args.data.resolve(), fetch=not args.dry_run)
+    available = [run for unit, runs in planned.items() if unit not in unavailable for run in runs]
+    todo = [run for run in missing if run in {*of_part} & {*available}]
     if benchmark.sets or args.dry_run:
-        left = split_finished([run for run in missing if run in {*mine}])[1]
-        print_plan(benchmark, planned, left, lacks, costs, args)
+        left = split_finished([run for run in missing if run in {*of_part}])[1]
+        print_plan(benchmark, planned, left, unavailable, costs, args)
     if args.dry_run:
         return 0
-    if lacks and not able:
-        raise UserError(f"nothing can be run: {'; '.join(lines_of(lacks))}")
+    if unavailable and not available:
+        raise UserError(f"nothing can be run: {'; '.join(lines_of(unavailable))}")
     failures = do_runs(todo, args, command, list(listed))
-    made = {run: result for run in missing if (result := read_result(run))}
-    results = {**listed, **made}
+    new = {run: result for run in missing if (result := read_result(run))}
+    results = {**listed, **new}
     if not results:
         print(NOTHING, file=sys.stderr)
         return report_failures(failures)
     if args.kept:
         identities = {run: identity(run, unit.settings) for unit, runs in planned.items() for run in runs}
-        add_to_list(args.kept, [(identities[run], result) for run, result in made.items()])
-    remarks = [*lines_of(lacks), *failed_lines(failures), *other_commit_warning(results)]
+        add_to_list(args.kept, [(identities[run], result) for run, result in new.items()])
+    remarks = [*lines_of(unavailable), *failed_lines(failures), *other_commit_warning(results)]
     report = publish(benchmark, planned, results, args, called, remarks)
     print(report)
-    return max(report_failures(failures), int(bool(lacks)))
+    return max(report_failures(failures), int(bool(unavailable)))
 
 
 def publish(
@@ -85,7 +85,7 @@ def publish(
     report = write_report(rows, called, benchmark.bars, remarks)
     with replacing(path) as draft:
         draft.write_text(report, encoding="utf-8")
-    return f"{report}\n  {shown(path)}"
+    return f"{report}\n  {display_path(path)}"
 
 
 def other_commit_warning(results: Mapping[Run, Result]) -> list[str]:
@@ -132,7 +132,7 @@ def print_plan(
     benchmark: Benchmark,
     planned: Planned,
     left: Sequence[Run],
-    lacks: Mapping[Unit, Sequence[str]],
+    unavailable: Mapping[Unit, Sequence[str]],
     costs: Costs,
     args: argparse.Namespace,
 ) -> None:
@@ -142,23 +142,24 @@ def print_plan(
     number, parts = args.part
     of_part = f", of part {number} of {parts}" if parts > 1 else ""
     say(f"benchmark {args.benchmark}: {len(benchmark.methods)} rows, {total} runs; to be done{of_part}: {len(left)}")
-    for line in lines_of(lacks):
+    for line in lines_of(unavailable):
         say(f"missing: {line}")
-    if lacks:
-        lost = sum(run in {*left} for unit in lacks for run in planned[unit])
+    if unavailable:
+        lost = sum(run in {*left} for unit in unavailable for run in planned[unit])
         say(f"{counted(lost, 'run')} cannot be done; the table will have the others")
     if estimated := {run for run in left if run in costs.facts}:
         say(f"\n{cost_table(planned, estimated, costs)}\n")
-        took, at_once = sum(map(costs.hours, estimated)), max(1, len(args.devices) or args.jobs)
+        gpu_hours, at_once = sum(map(costs.hours, estimated)), max(1, len(args.devices) or args.jobs)
         say(
-            f"about {took:.0f} GPU hours, {took / at_once:.0f} by the clock with {counted(at_once, 'run')} at a time. "
+            f"about {gpu_hours:.0f} GPU hours, {gpu_hours / at_once:.0f} by the clock with "
+            f"{counted(at_once, 'run')} at a time. "
             f"An estimate, not measured: of a GPU that reaches {RATE / 1e12:.0f} TFLOP/s in bf16 (docs/performance.md)"
         )
 
 
-def lines_of(lacks: Mapping[Unit, Sequence[str]]) -> list[str]:
+def lines_of(unavailable: Mapping[Unit, Sequence[str]]) -> list[str]:
     """Return the lines about what is missing, without duplicates."""
-    return list(dict.fromkeys(line for lines in lacks.values() for line in lines))
+    return list(dict.fromkeys(line for lines in unavailable.values() for line in lines))
 
 
 def cost_table(planned: Planned, estimated: Collection[Run], costs: Costs) -> str:
@@ -167,6 +168,6 @@ def cost_table(planned: Planned, estimated: Collection[Run], costs: Costs) -> st
     for unit, runs in planned.items():
         of_unit = [run for run in runs if run in estimated]
         if of_unit:
-            took, memory = sum(map(costs.hours, of_unit)), max(map(costs.gigabytes, of_unit))
-            rows.append([unit.title, str(len(of_unit)), f"{took:.1f}", f"{memory:.0f}"])
+            gpu_hours, memory = sum(map(costs.hours, of_unit)), max(map(costs.gigabytes, of_unit))
+            rows.append([unit.title, str(len(of_unit)), f"{gpu_hours:.1f}", f"{memory:.0f}"])
     return markdown(rows, ["to be done", "runs", "GPU hours", "GB at the most"])

@@ -10,7 +10,7 @@ import numpy as np
 
 from .benchmark import NO_SEED, BySeed, Entry, Rows, Unit, paired
 from .list import P_CLEAN
-from .statistics import Right, Units, errors, interval, resampled
+from .statistics import Right, Units, bootstrap_errors, interval, mean_errors
 from .tables import MISSING, markdown
 
 COUNTED = ("development", "confirmation")  # roles whose units count in means
@@ -75,7 +75,7 @@ class Ratio:
 
 
 def _ratio(datasets: Sequence[Units], count: int) -> Ratio | None:
-    mean, drawn = errors(datasets), resampled(datasets)
+    mean, drawn = mean_errors(datasets), bootstrap_errors(datasets)
     if not mean[1]:
         return None
     return Ratio(mean[0] / mean[1], *interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9)), count)
@@ -178,7 +178,7 @@ def _accuracy(right: BySeed | None) -> str:
     if right is None:
         return MISSING
     rows = np.stack(list(right.values()))
-    low, high = interval(100 * (1 - resampled([[(rows,)]])[:, 0]))
+    low, high = interval(100 * (1 - bootstrap_errors([[(rows,)]])[:, 0]))
     return f"{100 * rows.mean():.1f} [{low:.1f}, {high:.1f}]" + ("" if NO_SEED in right else f" ({len(right)})")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from coft.core.errors import UserError, did_you_mean
 from coft.core.files import replacing
 from coft.core.untrusted import read_text
-from scripts.paths import called_from, shown
+from scripts.paths import called_from, display_path
 
 from .benchmark_runs import run_benchmark
 from .methods import ABLATIONS, FULL, Method, choose_ablations, choose_methods, load_ablations
@@ -28,15 +28,15 @@ from .options import (
     table_parser,
 )
 from .plan import Grid, Run, plan, plan_ablations
-from .results import planned_rows, read_places
+from .results import read_places, rows_of_runs
 from .run import TRAIN, do_runs
-from .statistics import changes_of, overall_changes, summarise_changes
+from .statistics import overall_changes, paired_changes, summarise_changes
 from .tables import NOTHING, PAGE, comparison_tables, filled, titled, write_tables
 
 
 def print_files(files: Sequence[Path]) -> None:
     """Print the paths of files that were written."""
-    print(*(f"  {shown(file)}" for file in files), sep="\n")
+    print(*(f"  {display_path(file)}" for file in files), sep="\n")
 
 
 # ---------------------------------------------------------------- compare.sh, table.sh
@@ -48,8 +48,8 @@ def check_benchmark(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     Raises:
         UserError: If one does; the message names it.
     """
-    given = {f"--{name}": name for name in ("trainers", "shots", "name")} | {"--from": "folders"}
-    flags = [flag for flag, name in given.items() if getattr(args, name) != parser.get_default(name)]
+    names = {f"--{name}": name for name in ("trainers", "shots", "name")} | {"--from": "folders"}
+    flags = [flag for flag, name in names.items() if getattr(args, name) != parser.get_default(name)]
     if flags or args.words:
         raise UserError(f"{(flags or args.words)[0]}: --benchmark {args.benchmark} has that itself; leave it out")
 
@@ -76,13 +76,13 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if args.sets or args.dry_run or args.part != (1, 1):
         raise UserError("--sets, --part and --dry-run need --benchmark; add --benchmark paper, or leave them out")
     if args.folders:
-        return tabulate_found(parser, args, called)
+        return tabulate_results(parser, args, called)
     grid = make_grid(args)
     methods = choose_methods(args.trainers, args.shots)
     if args.shots != parser.get_default("shots") and not any(method.shots for method in methods):
         raise UserError("--shots: none of these trainers learns from labelled images; leave it out")
     runs = plan(methods, grid)
-    failures, rows = do_runs(runs, args, command), planned_rows(runs)
+    failures, rows = do_runs(runs, args, command), rows_of_runs(runs)
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
@@ -90,19 +90,19 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     return report_failures(failures)
 
 
-def tabulate_found(parser: argparse.ArgumentParser, args: argparse.Namespace, called: str) -> int:
+def tabulate_results(parser: argparse.ArgumentParser, args: argparse.Namespace, called: str) -> int:
     """Tabulate existing runs, below folders or in lists of results; with --trainers only runs of these.
 
     Raises:
         UserError: If a flag for planning runs is given, or there is no result of a trainer.
     """
     planning = {"seeds", "shots", "backbone", "data", "jobs", "no_run"}
-    given = [
+    flags = [
         f"--{name.replace('_', '-')}"
         for name in vars(args)
         if name in planning and getattr(args, name) != parser.get_default(name)
     ]
-    if words := [*args.words, *given]:
+    if words := [*args.words, *flags]:
         raise UserError(f"--from tabulates what is there, and runs nothing; leave out {words[0]}")
     places = [called_from(folder) for folder in args.folders]
     rows = read_places(places)
@@ -151,7 +151,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     grid = make_grid(args)
     ablations = choose_ablations(load_ablations(ABLATIONS[args.trainer]), args.groups, args.row)
     runs, skipped = _plan_changes(ablations, grid)
-    failures, rows = do_runs(runs, args, command), planned_rows(runs)
+    failures, rows = do_runs(runs, args, command), rows_of_runs(runs)
     if failures and (rows.empty or FULL not in rows["variant"].values):
         return report_failures(failures)  # explains why there is nothing to compare with
     if rows.empty:
@@ -179,7 +179,7 @@ def publish_ablations(
     Raises:
         UserError: If no run of the unchanged method, the reference of all differences, is finished.
     """
-    changes = changes_of(rows, {method.name: method.measure for method in ablations}, FULL)
+    changes = paired_changes(rows, {method.name: method.measure for method in ablations}, FULL)
     if changes.empty:
         raise UserError("no run of the unchanged method is finished; the differences are to it")
     tables, over = {"Ablation": summarise_changes(changes)}, overall_changes(changes)

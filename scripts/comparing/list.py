@@ -83,18 +83,18 @@ def read_result(run: Run) -> Result | None:
     if not summary or not path.is_file():
         return None
     table: pd.DataFrame = read_table(path)
-    there = [stage for stage, _ in stages(run) if stage in table]
+    present = [stage for stage, _ in stages(run) if stage in table]
     names = pd.Index(sorted(set(table["class"])))
     metrics = run.folder / "metrics.csv"
     results = summary.get("results", {})
     as_numbers = {"dtype": None, "keep_default_na": True}
     rows = read_table(metrics, **as_numbers) if metrics.is_file() else pd.DataFrame(columns=["stage"])
     return Result(
-        {stage: (table[stage] == table["class"]).to_numpy() for stage in there},
+        {stage: (table[stage] == table["class"]).to_numpy() for stage in present},
         float(summary["seconds"]),
         _scores(rows),
         summary.get("versions", {}).get("commit", ""),
-        {stage: names.get_indexer(pd.Index(table[stage])).astype(np.int16) for stage in there},
+        {stage: names.get_indexer(pd.Index(table[stage])).astype(np.int16) for stage in present},
         _pool(rows),
         _of_phase2(rows, BELIEVED),
         {name: float(results[key]) for name, key in CALIBRATION.items() if key in results} | _set_aside(table),
@@ -226,8 +226,8 @@ def _line(of: Mapping[str, Any], result: Result) -> str:
     predicted = {stage: value.tobytes().hex() for stage, value in result.predicted.items()}
     shares = {"pool": result.pool, "believed": result.believed, "calibration": result.calibration}
     rounded = {name: {time: round(value, 2) for time, value in by_time.items()} for name, by_time in shares.items()}
-    made = {"commit": result.commit, "seconds": round(result.seconds), "images": images}
-    return json.dumps({"of": of, **made, "auroc": scores, **rounded, "right": right, "predicted": predicted})
+    facts = {"commit": result.commit, "seconds": round(result.seconds), "images": images}
+    return json.dumps({"of": of, **facts, "auroc": scores, **rounded, "right": right, "predicted": predicted})
 
 
 def _unpacked(text: str, images: int) -> NDArray[np.bool_]:

@@ -80,7 +80,7 @@ def runnable() -> list[str]:
     return [name for name in TRAINER_REGISTRY.registered_names() if (CONFIGS / "trainers" / name).is_dir()]
 
 
-def known_keys() -> set[str]:
+def config_keys() -> set[str]:
     """Return the config keys of Dassl and of all trainers."""
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)

@@ -36,8 +36,8 @@ def missing_inputs(benchmark: Benchmark, data: Path, fetch: bool = False) -> dic
     """
     weights = {name: missing_weights(name, fetch) for name in dict.fromkeys(u.backbone for u in benchmark.units)}
     sets = {name: missing_dataset(name, facts, data) for name, facts in benchmark.sets.items()}
-    lacks = {unit: [weights[unit.backbone], sets.get(unit.dataset, "")] for unit in benchmark.units}
-    return {unit: list(filter(None, lines)) for unit, lines in lacks.items() if any(lines)}
+    problems = {unit: [weights[unit.backbone], sets.get(unit.dataset, "")] for unit in benchmark.units}
+    return {unit: list(filter(None, lines)) for unit, lines in problems.items() if any(lines)}
 
 
 def missing_weights(name: str, fetch: bool = False) -> str:
@@ -75,7 +75,7 @@ def missing_dataset(name: str, facts: Facts, data: Path) -> str:
         steps = " (says what has to be done by hand)" if ORIGINS[name].steps else ""
         return f"data set {name} is not in {data}: {get}{steps}"
     if name == "imagenet":
-        return _lack_of_imagenet(data / "imagenet", facts)
+        return _check_imagenet(data / "imagenet", facts)
     path = split_file(name, data)
     if path.suffix == ".json" and (not path.is_file() or is_made_here(path)):
         remove = f"rm {shlex.quote(str(path))} && " if path.is_file() else ""
@@ -109,7 +109,7 @@ def counts_of(path: Path) -> Counts:
     return tuple(len(read_lines(path.with_name(path.name.replace("train", part)))) for part in PARTS)
 
 
-def _lack_of_imagenet(folder: Path, facts: Facts) -> str:
+def _check_imagenet(folder: Path, facts: Facts) -> str:
     """Check class folders and the number of test images; counting training images takes minutes on a shared disk."""
     counts = [sum(path.is_dir() for path in (folder / "images" / part).iterdir()) for part in ("train", "val")]
     if counts != [facts.classes] * 2:

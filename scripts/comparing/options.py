@@ -21,7 +21,7 @@ KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
 MAX_NAME_LENGTH = 100
 MAX_PARTS = 10_000  # largest number of parts of a benchmark
 SEEDS = (1, 2, 3)  # default seeds
-OWN_IMAGES = "folder"  # the data set of a user's own images
+FOLDER = "folder"  # the data set of a user's own images
 
 
 def make_parser(program: str, description: str) -> argparse.ArgumentParser:
@@ -180,11 +180,11 @@ def make_grid(args: argparse.Namespace) -> Grid:
     """
     first = next((i for i, word in enumerate(args.words) if KEY.fullmatch(word)), len(args.words))
     datasets, pairs = args.words[:first], args.words[first:]
-    choices = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml") if path.stem != OWN_IMAGES)
+    choices = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.yaml") if path.stem != FOLDER)
     if not datasets:
         raise UserError(f"name at least one data set; known are: {', '.join(choices)}")
     for name in datasets:
-        if name == OWN_IMAGES:
+        if name == FOLDER:
             raise UserError(f"{name}: one's own images are no benchmark; docs/howto/add-a-dataset.md makes them one")
         if name not in choices:
             raise UserError(f"unknown data set {name!r}; {did_you_mean(name, choices)}")

@@ -15,12 +15,12 @@ from tabulate import tabulate
 from coft.core.files import replacing
 from coft.core.words import counted
 from scripts.figures import write_figure
-from scripts.paths import shown
+from scripts.paths import display_path
 
 from .benchmark import NO_SEED, Benchmark, BySeed, Rows, Unit
 from .methods import READS_LABELS
-from .published import far_off
-from .statistics import interval, resampled
+from .published import deviations
+from .statistics import bootstrap_errors, interval
 from .tables import MISSING, markdown
 
 MEAN = "mean"
@@ -86,7 +86,7 @@ def _cells(right: Mapping[str, BySeed], datasets: Sequence[str]) -> dict[str, Ce
     for place, name in enumerate(datasets):
         if name in right:
             of_seeds = np.stack(list(right[name].values()))
-            draws.append(100 * (1 - resampled([[(of_seeds,)]], seed=place)[:, 0]))
+            draws.append(100 * (1 - bootstrap_errors([[(of_seeds,)]], seed=place)[:, 0]))
             seeds = 0 if NO_SEED in right[name] else len(of_seeds)
             cells[name] = Cell(100 * float(of_seeds.mean()), _half(draws[-1]), seeds)
     if len(cells) == len(datasets):
@@ -129,7 +129,7 @@ def write_paper(
         if not line.source
         for name, cell in line.cells.items()
     }
-    notes = [*far_off(benchmark.published, ours), *remarks]
+    notes = [*deviations(benchmark.published, ours), *remarks]
     parts = [f"`{called}`"]
     for backbone, lines in tables.items():
         parts += [f"### {backbone}", as_markdown(benchmark, lines, names), caption(benchmark, lines, backbone)]
@@ -143,7 +143,7 @@ def write_paper(
         with replacing(path.with_suffix(suffix)) as draft:
             draft.write_text(content, encoding="utf-8")
     files = [*map(path.with_suffix, texts), write_grid(path.with_suffix(".png"), benchmark, tables, names)]
-    return "\n".join([text, *(f"  {shown(file)}" for file in files)])
+    return "\n".join([text, *(f"  {display_path(file)}" for file in files)])
 
 
 def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:

@@ -16,10 +16,10 @@ def runs_of_part(runs: Sequence[Run], part: tuple[int, int], hours: Callable[[Ru
         hours: Function that estimates the hours of a run.
     """
     number, count = part
-    loads, mine = [0.0] * count, set[Run]()
+    loads, of_part = [0.0] * count, set[Run]()
     for run in sorted(dict.fromkeys(runs), key=lambda run: (-hours(run), run.title)):
         place = loads.index(min(loads))
         loads[place] += hours(run)
         if place == number - 1:
-            mine.add(run)
-    return [run for run in runs if run in mine]
+            of_part.add(run)
+    return [run for run in runs if run in of_part]

@@ -30,7 +30,7 @@ from scripts import launch
 from trainers.config import make_cfg
 from trainers.forks import phase1_difference
 
-from .methods import FULL, Method, Settings, known_keys
+from .methods import FULL, Method, Settings, config_keys
 from .statistics import STAGES
 
 SUMMARY = "summary.json"
@@ -184,7 +184,7 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     Raises:
         UserError: If a run would have wrong settings, or no run has the key of a setting.
     """
-    keys, finished = known_keys(), finished_folders(grid.output)
+    keys, finished = config_keys(), finished_folders(grid.output)
     for key, _ in itertools.chain(grid.settings, *(method.settings for method in methods)):
         if key in GRID_KEYS:
             raise UserError(f"{key}: is set by the comparison; leave it out, or give {GRID_KEYS[key]}")
@@ -192,11 +192,11 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
             raise UserError(f"unknown config key {key!r}; {did_you_mean(key, keys)}")
     runs = [run for point in grid.points(methods) for run in _plan_seeds(*point, grid, finished)]
     for key, value in grid.settings:
-        takers = dict.fromkeys(run.method.trainer for run in runs if key in run.config)
-        if runs and not takers:
+        readers = dict.fromkeys(run.method.trainer for run in runs if key in run.config)
+        if runs and not readers:
             raise UserError(f"{key}: none of the trainers that are compared has this key; leave it out")
-        if len(takers) < len({method.trainer for method in methods}):
-            log.warning("%s %s is for %s alone; others have no such key", key, value, ", ".join(takers))
+        if len(readers) < len({method.trainer for method in methods}):
+            log.warning("%s %s is for %s alone; others have no such key", key, value, ", ".join(readers))
     return runs
 
 
@@ -283,11 +283,11 @@ def arguments_with_phase1(run: Run, others: Sequence[Run]) -> tuple[str, ...]:
 
     The results are bitwise the same, in less time.
     """
-    lender = next((other for other in others if lends_phase1(other, run)), None)
-    return run.arguments if lender is None else (*run.arguments, "TRAIN.PHASE1_FROM", str(lender.folder.resolve()))
+    source = next((other for other in others if has_phase1_of(other, run)), None)
+    return run.arguments if source is None else (*run.arguments, "TRAIN.PHASE1_FROM", str(source.folder.resolve()))
 
 
-def lends_phase1(other: Run, run: Run) -> bool:
+def has_phase1_of(other: Run, run: Run) -> bool:
     """Return whether another run is finished and has kept a Phase I that is identical to the run's."""
     if other.folder == run.folder or not TRAINER_REGISTRY.get(run.method.trainer).spec.two_peers:
         return False

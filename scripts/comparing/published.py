@@ -39,7 +39,7 @@ def read_published() -> list[Published]:
     return [Published(**entry) for entry in parse_yaml(read_text(FILE))]
 
 
-def far_off(published: Sequence[Published], ours: Mapping[tuple[str, str, str], float]) -> list[str]:
+def deviations(published: Sequence[Published], ours: Mapping[tuple[str, str, str], float]) -> list[str]:
     """Return a line for each of our results that should agree with a published figure, but differs.
 
     Args:
@@ -49,10 +49,10 @@ def far_off(published: Sequence[Published], ours: Mapping[tuple[str, str, str], 
     lines = []
     for row in published:
         for dataset, figure in row.accuracy.items():
-            mine = ours.get((row.backbone, row.row, dataset))
-            if row.check and mine is not None and abs(mine - figure) > CLOSE:
+            accuracy = ours.get((row.backbone, row.row, dataset))
+            if row.check and accuracy is not None and abs(accuracy - figure) > CLOSE:
                 lines.append(
-                    f"the set-up differs: {row.row} on {dataset}, {row.backbone}, is {mine:.1f} % here and "
-                    f"{figure:.1f} published ({row.source}): {mine - figure:+.1f}"
+                    f"the set-up differs: {row.row} on {dataset}, {row.backbone}, is {accuracy:.1f} % here and "
+                    f"{figure:.1f} published ({row.source}): {accuracy - figure:+.1f}"
                 )
     return lines

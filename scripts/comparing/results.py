@@ -29,7 +29,7 @@ Settings = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-def planned_rows(runs: Iterable[Run]) -> pd.DataFrame:
+def rows_of_runs(runs: Iterable[Run]) -> pd.DataFrame:
     """Return results of those planned runs that are finished, named by their methods."""
     rows: list[Row] = []
     for run in runs:
@@ -38,7 +38,7 @@ def planned_rows(runs: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
+def rows_of_folders(folders: Sequence[Path]) -> pd.DataFrame:
     """Return results of all runs below some folders.
 
     If runs of the same method have different settings, the differences are added to the method's name.
@@ -53,7 +53,7 @@ def found_rows(folders: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(_with_differences(rows))
 
 
-def listed_rows(path: Path) -> pd.DataFrame:
+def rows_of_list(path: Path) -> pd.DataFrame:
     """Read results from a list in the format of a comparison's runs.csv.
 
     Raises:
@@ -84,8 +84,8 @@ def read_places(places: Sequence[Path]) -> pd.DataFrame:
     for place in places:
         if not place.exists():
             raise UserError(f"{place}: no such folder or list of results; check the path")
-    tables = [found_rows([place for place in places if not place.is_file()])]
-    tables += [listed_rows(place) for place in places if place.is_file()]
+    tables = [rows_of_folders([place for place in places if not place.is_file()])]
+    tables += [rows_of_list(place) for place in places if place.is_file()]
     rows = pd.concat([table for table in tables if not table.empty] or tables[:1], ignore_index=True)
     if rows.empty:
         names = ", ".join(map(str, places))

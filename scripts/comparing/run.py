@@ -19,7 +19,7 @@ from typing import TextIO
 
 from coft.core.files import ensure_folder
 from scripts.launch import ROOT
-from scripts.paths import shown
+from scripts.paths import display_path
 
 from .gpus import environment
 from .plan import Run, arguments_with_phase1
@@ -147,7 +147,7 @@ class Job:
 
     def __init__(self, run: Run, log: TextIO, words: Sequence[str], jobs: int = 1, device: str | None = None) -> None:
         self.run, self.device = run, device
-        self.log = shown(Path(log.name))
+        self.log = display_path(Path(log.name))
         self.written = self.log.open("rb")  # for reading, and still readable if the folder is removed
         self.offset = os.fstat(self.written.fileno()).st_size
         self.started = time.monotonic()

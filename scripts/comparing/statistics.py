@@ -17,7 +17,7 @@ LEVEL = 0.95
 STAGES = FIRST, LAST = ("after Phase I", "after Phase II")
 
 
-def half_interval_of(values: pd.Series) -> float:
+def half_interval(values: pd.Series) -> float:
     """Return half the width of the 95 % interval of a mean, by Student's t; NaN for a single value."""
     count = values.count()
     return float(stats.t.ppf(0.5 + LEVEL / 2, count - 1.0) * values.std() / np.sqrt(count))
@@ -62,7 +62,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
             seeds=("seed", "nunique"),
             mean=("accuracy", "mean"),
             std=("accuracy", "std"),
-            interval=("accuracy", half_interval_of),
+            interval=("accuracy", half_interval),
             single=("single", "mean"),
             ensemble=("ensemble", "first"),
             labels_used=("labels_used", "first"),
@@ -97,7 +97,7 @@ def overall(runs: pd.DataFrame) -> pd.DataFrame:
     is_zero_shot = table["method"].isin(set(runs.loc[runs["trainer"] == ZERO_SHOT, "method"]))
     base = table.loc[is_zero_shot, "mean"]
     table["difference"] = table["mean"] - (base.iloc[0] if len(base) else float("nan"))
-    gains = summarise(runs).groupby("method")["difference"].agg(half_interval_of)
+    gains = summarise(runs).groupby("method")["difference"].agg(half_interval)
     table["between"] = table["method"].map(gains).where(~is_zero_shot)
     return table
 
@@ -108,7 +108,7 @@ LABEL_COLUMNS = ("coverage", "precision", "auroc_p_clean", "auroc_confidence")  
 AVERAGED = ["phase1", "phase2", "final", *LABEL_COLUMNS, "seconds"]
 
 
-def changes_of(rows: pd.DataFrame, measures: Mapping[str, str], reference: str) -> pd.DataFrame:
+def paired_changes(rows: pd.DataFrame, measures: Mapping[str, str], reference: str) -> pd.DataFrame:
     """Merge the results of each run into one line, with the differences to the reference on the same data and seed.
 
     Args:
@@ -165,7 +165,7 @@ def overall_changes(changes: pd.DataFrame) -> pd.DataFrame:
     means = mean_over_pairs(changes, "variant", [*AVERAGED, "phase1_change", "change"])
     by_pair = changes.groupby(["variant", *PAIR])["change"].mean()
     table = _average(means, ["variant"]).drop(columns="interval")
-    return table.assign(between=table["variant"].map(by_pair.groupby("variant").agg(half_interval_of)))
+    return table.assign(between=table["variant"].map(by_pair.groupby("variant").agg(half_interval)))
 
 
 def _average(changes: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def _average(changes: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     table = groups.agg(seeds=("seed", "nunique"), **{name: (name, "mean") for name in AVERAGED})
     for name, spread in (("phase1_change", "phase1_std"), ("change", "std")):
         table[name], table[spread] = groups[name].mean(), groups[name].std()
-    table["interval"] = groups["change"].agg(half_interval_of)
+    table["interval"] = groups["change"].agg(half_interval)
     return table.reset_index()
 
 
@@ -184,7 +184,7 @@ Right = NDArray[np.bool_]  # whether a method is right, shape (seeds, images)
 Units = Sequence[tuple[Right, ...]]  # units of one data set, each with an entry per method
 
 
-def resampled(datasets: Sequence[Units], draws: int = DRAWS, seed: int = 0) -> NDArray[np.float64]:
+def bootstrap_errors(datasets: Sequence[Units], draws: int = DRAWS, seed: int = 0) -> NDArray[np.float64]:
     """Compute error rates of methods under the bootstrap over data sets, images and seeds.
 
     Each draw resamples with replacement the data sets (if there are several), then the images of each data set, then
@@ -201,14 +201,14 @@ def resampled(datasets: Sequence[Units], draws: int = DRAWS, seed: int = 0) -> N
     Returns:
         Mean error rate over units. Shape (draws, methods).
     """
-    sums = np.stack([_drawn(units, draws, (seed, place)) for place, units in enumerate(datasets)], axis=1)
+    sums = np.stack([_bootstrap_sums(units, draws, (seed, place)) for place, units in enumerate(datasets)], axis=1)
     sizes = np.array([len(units) for units in datasets])
     which = np.random.default_rng(seed).integers(len(datasets), size=(draws, len(datasets)))
     summed: NDArray[np.float64] = sums[np.arange(draws)[:, None], which].sum(axis=1)
     return summed / sizes[which].sum(axis=1, keepdims=True)
 
 
-def _drawn(units: Units, draws: int, key: tuple[int, int]) -> NDArray[np.float64]:
+def _bootstrap_sums(units: Units, draws: int, key: tuple[int, int]) -> NDArray[np.float64]:
     """Return error rates summed over units. Shape (draws, methods)."""
     source, result = np.random.default_rng(key), np.zeros((draws, len(units[0])))
     for unit in units:
@@ -235,7 +235,7 @@ def _spread(all_seeds: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArr
     return spread.clip(0)
 
 
-def errors(datasets: Sequence[Units]) -> NDArray[np.float64]:
+def mean_errors(datasets: Sequence[Units]) -> NDArray[np.float64]:
     """Return the mean error rate of each method over units."""
     return np.array([[1 - right.mean() for right in unit] for units in datasets for unit in units]).mean(axis=0)
 

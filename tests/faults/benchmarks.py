@@ -55,7 +55,10 @@ def benchmarks() -> Iterator[Format]:
     yield Format("benchmarks", "mine.yaml", write, read, refused, damage | declared[EITHER])
     summary = {
         **{"trainer": "CoFT", "dataset": "digits", "backbone": "photo", "seconds": 3.0, "seed": 1, "labels_used": 0},
-        **{"results": {"accuracy_test": 50.0, "phase1": {"accuracy_both": 40.0, "seconds": 2.0}}, "config": "SEED: 1"},
+        **{
+            "results": {"accuracy_test": 50.0, "after Phase I": {"accuracy_both": 40.0, "seconds": 2.0}},
+            "config": "SEED: 1",
+        },
     }
     formed = by_form(SUMMARY, summary, in_json, 200)
     either = damage | GARBAGE | PLACES | {name: mutate for part in formed.values() for name, mutate in part.items()}

@@ -17,14 +17,14 @@ from coft.backbones import load
 from coft.core.errors import UserError
 from datasets.splits import save_split
 from scripts.comparing import benchmark_runs
-from scripts.comparing.benchmark import chosen, plan_units, read_benchmark
+from scripts.comparing.benchmark import plan_units, read_benchmark, restrict
 from scripts.comparing.commands import compare
 from scripts.comparing.costs import Facts, gigabytes, hours
 from scripts.comparing.list import Result, add_to_list, read_list
 from scripts.comparing.needs import missing_dataset, missing_weights, split_file
 from scripts.comparing.parts import runs_of_part
 from scripts.comparing.plan import Run
-from scripts.comparing.published import Published, far_off
+from scripts.comparing.published import Published, deviations
 from tests.datasets.data_roots import load as load_set
 from tests.markdown import table_rows
 
@@ -75,7 +75,7 @@ def test_the_declaration_is_that_of_the_issue() -> None:
     assert len(names) == 13 and len(paper.seeds) == 3
     assert {row.row for row in paper.published} <= {*names}
     assert all(set(row.accuracy) <= set(paper.sets) and row.source for row in paper.published)
-    other = chosen(paper, ["dtd"], ["ViT-B/32", "RN50"], [7])
+    other = restrict(paper, ["dtd"], ["ViT-B/32", "RN50"], [7])
     assert [(unit.backbone, unit.dataset) for unit in other.units] == [("ViT-B/32", "dtd"), ("RN50", "dtd")]
     assert other.seeds == [7]
 
@@ -202,7 +202,7 @@ def test_nothing_starts_where_nothing_can_be_run(no_weights: Path, tmp_path: Pat
 def of_imagenet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """ImageNet's runs of one seed by row."""
     folder = tmp_path_factory.mktemp("plan")
-    planned = plan_units(chosen(read_benchmark("paper"), ["imagenet"], [], [1]), str(folder), folder / "out")
+    planned = plan_units(restrict(read_benchmark("paper"), ["imagenet"], [], [1]), str(folder), folder / "out")
     return {run.method.name: run for runs in planned.values() for run in runs}
 
 
@@ -305,6 +305,6 @@ def test_what_is_missing_is_left_out_and_the_same_command_goes_on(
 def test_differences_of_more_than_a_point_are_pointed_out_where_ours_should_be_the_same() -> None:
     figures = [Published("UPL", "UPL", "ViT-B/16", "a table", {"dtd": 44.7, "eurosat": 60.0}, check=True)]
     ours = {("ViT-B/16", "UPL", "dtd"): 46.0, ("ViT-B/16", "UPL", "eurosat"): 60.9, ("RN50", "UPL", "dtd"): 9.0}
-    (line,) = far_off(figures, ours)
+    (line,) = deviations(figures, ours)
     assert "UPL on dtd" in line and "46.0" in line and "44.7" in line and "+1.3" in line
-    assert far_off([replace(figures[0], check=False)], ours) == []
+    assert deviations([replace(figures[0], check=False)], ours) == []

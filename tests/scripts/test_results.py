@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from coft.core.errors import UserError
-from scripts.comparing.results import found_rows, last_accuracy, listed_rows, logged_settings, read_places
+from scripts.comparing.results import last_accuracy, logged_settings, read_places, rows_of_folders, rows_of_list
 
 from .toy_runs import CONFIG, EPOCHS, FINISH, RESULT, coop_log, write_summary
 
 
 def rows(*folders: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    return {(row["method"], row["seed"]): row for row in found_rows(folders).to_dict("records")}
+    return {(row["method"], row["seed"]): row for row in rows_of_folders(folders).to_dict("records")}
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_a_log_without_a_config_of_a_run_is_left_out_with_a_word(
     odd: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = coop_log(tmp_path, **odd)
-    assert found_rows([tmp_path]).empty and str(place) in caplog.text
+    assert rows_of_folders([tmp_path]).empty and str(place) in caplog.text
 
 
 def test_what_is_not_finished_has_no_result(tmp_path: Path) -> None:
     place = coop_log(tmp_path, finished=False)
     (place / "log.txt").write_text((place / "log.txt").read_text() + RESULT.format(accuracy=50))  # of an epoch
-    assert found_rows([tmp_path]).empty
+    assert rows_of_folders([tmp_path]).empty
     coop_log(tmp_path, "62.0", name="log.txt-2024-01-01-10-00-00")  # went on, with the time in its name
     assert rows(tmp_path)["CoOp, 16 shots", 1]["accuracy"] == 62.0
 
@@ -88,7 +88,7 @@ def test_what_has_no_accuracy_is_left_out_with_a_word(tmp_path: Path, caplog: py
     write_summary(tmp_path / "c")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "summary.json").write_text('{"trainer": "UPL", "config": "SEED: 1"}')
-    assert [row["folder"] for row in found_rows([tmp_path]).to_dict("records")] == [str(tmp_path / "c")]
+    assert [row["folder"] for row in rows_of_folders([tmp_path]).to_dict("records")] == [str(tmp_path / "c")]
     assert [str(tmp_path / name) in record.message for name, record in zip("abd", caplog.records, strict=True)]
 
 
@@ -96,7 +96,7 @@ def test_ours_and_others_side_by_side(tmp_path: Path) -> None:
     coop_log(tmp_path / "theirs")
     write_summary(tmp_path / "ours" / "a", seed=2, dataset="EuroSAT", backbone="RN50", ensemble=2, labels_used=0)
     (tmp_path / "ours" / "a" / "log.txt").write_text("** Config **\n")  # of the same run; counted once
-    table = found_rows([tmp_path / "ours", tmp_path / "theirs"])
+    table = rows_of_folders([tmp_path / "ours", tmp_path / "theirs"])
     assert sorted(table["method"]) == ["CoOp, 16 shots", "UPL"]
     assert table.set_index("method").loc["UPL", ["ensemble", "labels_used"]].tolist() == [2, 0]
 
@@ -149,7 +149,7 @@ HEAD = "dataset,backbone,method,trainer,seed,accuracy"
 def test_a_file_that_lists_no_results_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text(text)
     with pytest.raises(UserError, match=r"runs\.csv"):
-        listed_rows(tmp_path / "runs.csv")
+        rows_of_list(tmp_path / "runs.csv")
 
 
 def test_nothing_to_read_is_named(tmp_path: Path) -> None:

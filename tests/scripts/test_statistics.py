@@ -11,12 +11,12 @@ import pytest
 from scripts.comparing.methods import FULL
 from scripts.comparing.statistics import (
     STAGES,
-    changes_of,
-    errors,
+    bootstrap_errors,
     interval,
+    mean_errors,
     overall,
     overall_changes,
-    resampled,
+    paired_changes,
     summarise,
     summarise_changes,
 )
@@ -132,7 +132,7 @@ def differences(rows: pd.DataFrame, variant: str, pair: tuple[str, str], stages:
 
 
 def test_differences_are_paired_by_seed(rows: pd.DataFrame) -> None:
-    table = summarise_changes(changes_of(rows, MEASURES, FULL))
+    table = summarise_changes(paired_changes(rows, MEASURES, FULL))
     assert len(table) == 9
     for row in table.to_dict("records"):
         variant, pair = row["variant"], (row["dataset"], row["backbone"])
@@ -151,7 +151,7 @@ def test_differences_are_paired_by_seed(rows: pd.DataFrame) -> None:
 
 
 def test_the_mean_over_pairs_is_taken_seed_by_seed(rows: pd.DataFrame) -> None:
-    changes = changes_of(rows, MEASURES, FULL)
+    changes = paired_changes(rows, MEASURES, FULL)
     over = {row["variant"]: row for row in overall_changes(changes).to_dict("records")}
     assert set(over) == set(MEASURES) - {"rare"}
     both = np.array([differences(rows, "rule", pair, (STAGES[1], STAGES[1])) for pair in PAIRS[:2]])
@@ -163,7 +163,7 @@ def test_the_mean_over_pairs_is_taken_seed_by_seed(rows: pd.DataFrame) -> None:
 
 def test_a_run_without_a_partner_is_left_out(rows: pd.DataFrame) -> None:
     some = rows[(rows["variant"] != FULL) | (rows["seed"] != 2)]
-    assert set(summarise_changes(changes_of(some, MEASURES, FULL))["seeds"]) == {2}
+    assert set(summarise_changes(paired_changes(some, MEASURES, FULL))["seeds"]) == {2}
 
 
 # ------------------------------------------------------------------ bootstrap
@@ -175,8 +175,8 @@ def right(rate: float, seeds: int, images: int, source: np.random.Generator) -> 
 
 def test_one_methods_interval_is_that_of_a_binomial() -> None:
     hits = right(0.8, 1, 2000, np.random.default_rng(1))
-    low, high = interval(resampled([[(hits,)]])[:, 0])
-    assert errors([[(hits,)]])[0] == pytest.approx(1 - hits.mean())
+    low, high = interval(bootstrap_errors([[(hits,)]])[:, 0])
+    assert mean_errors([[(hits,)]])[0] == pytest.approx(1 - hits.mean())
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 2000), rel=0.15)
 
 
@@ -184,15 +184,15 @@ def test_pairing_tells_methods_apart_that_differ_on_few_images() -> None:
     first = right(0.7, 3, 1000, np.random.default_rng(2))
     second = first.copy()
     second[:, :20] = True
-    drawn = resampled([[(first, second)]])
+    drawn = bootstrap_errors([[(first, second)]])
     low, high = interval(drawn[:, 0] - drawn[:, 1])
-    assert 0 < low < np.subtract(*errors([[(first, second)]])) < high < 0.02
+    assert 0 < low < np.subtract(*mean_errors([[(first, second)]])) < high < 0.02
 
 
 def test_equal_methods_have_no_difference_and_a_single_seed_serves_all() -> None:
     source = np.random.default_rng(3)
     many, one = right(0.6, 5, 300, source), right(0.6, 1, 300, source)
-    drawn = resampled([[(many, many, one)]], draws=50)
+    drawn = bootstrap_errors([[(many, many, one)]], draws=50)
     assert np.array_equal(drawn[:, 0], drawn[:, 1]) and not np.array_equal(drawn[:, 0], drawn[:, 2])
 
 
@@ -200,7 +200,7 @@ RATES = (0.9, 0.5, 0.7, 0.8)
 
 
 def width(datasets: list[list[tuple[np.ndarray, ...]]]) -> float:
-    drawn = resampled(datasets)
+    drawn = bootstrap_errors(datasets)
     low, high = interval(drawn[:, 0] / drawn[:, 1])
     return high - low
 
@@ -209,7 +209,7 @@ def test_a_data_set_s_second_unit_is_no_second_data_set() -> None:
     source = np.random.default_rng(4)
     units = [(right(rate, 3, 1000, source), right(0.7, 3, 1000, source)) for rate in RATES]
     once, twice, apart = [[u] for u in units], [[u, u] for u in units], [[u] for u in units for _ in range(2)]
-    assert np.allclose(errors(once), errors(twice)) and np.allclose(errors(once), errors(apart))
+    assert np.allclose(mean_errors(once), mean_errors(twice)) and np.allclose(mean_errors(once), mean_errors(apart))
     assert width(twice) == pytest.approx(width(once), rel=0.1) and width(apart) < 0.8 * width(once)
     assert width(once) > 2 * width(once[:1])  # data sets disagree
 
@@ -218,8 +218,8 @@ def test_a_mean_is_over_units_whatever_data_sets_they_are_of() -> None:
     source = np.random.default_rng(5)
     one, two, three = ((right(rate, 1, 4000, source),) for rate in (0.9, 0.5, 0.4))
     expected = np.mean([1 - unit[0].mean() for unit in (one, two, three)])
-    assert errors([[one, two], [three]])[0] == pytest.approx(expected)
-    drawn = resampled([[one, two], [three]], draws=100)[:, 0]
+    assert mean_errors([[one, two], [three]])[0] == pytest.approx(expected)
+    drawn = bootstrap_errors([[one, two], [three]], draws=100)[:, 0]
     assert set(np.round(drawn, 1)) == {0.3, 0.4, 0.6}  # the first alone, both, the second alone
 
 
@@ -227,6 +227,6 @@ def test_a_mean_is_over_units_whatever_data_sets_they_are_of() -> None:
 def test_seeds_spread_as_their_unbiased_variance_says(seeds: int) -> None:
     rates = np.linspace(0.2, 0.8, seeds)
     hits = np.stack([np.arange(50_000) % 1000 < 1000 * rate for rate in rates])
-    drawn = resampled([[(hits,)]])[:, 0]
+    drawn = bootstrap_errors([[(hits,)]])[:, 0]
     assert drawn.std() == pytest.approx(rates.std(ddof=1) / np.sqrt(seeds), rel=0.06)
     assert drawn.mean() == pytest.approx(0.5, abs=0.02)

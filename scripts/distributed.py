@@ -20,7 +20,7 @@ MOST_PROCESSES = 16  # limit without GPUs; the number of cores if that is larger
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
 
-def run_several(gpus: int, machines: int, endpoint: str, arguments: Sequence[str]) -> int:
+def run_distributed(gpus: int, machines: int, endpoint: str, arguments: Sequence[str]) -> int:
     """Run train.py in several processes, as torchrun does.
 
     Args:
@@ -35,29 +35,29 @@ def run_several(gpus: int, machines: int, endpoint: str, arguments: Sequence[str
     Raises:
         UserError: If this number of processes or machines is not possible.
     """
-    config = configured(gpus, machines, endpoint)
+    config = launch_config(gpus, machines, endpoint)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # failures are reported below
     try:
         elastic_launch(config, sys.executable)(str(TRAIN), *arguments)
     except ChildFailedError as error:
-        return ended(error, gpus)
+        return exit_code_of(error, gpus)
     except SignalException as error:  # the processes have received it, too, and one of them has reported it
         return 128 + int(error.sigval)
     return 0
 
 
-def configured(gpus: int, machines: int, endpoint: str) -> LaunchConfig:
-    """Build torchrun's launch config; arguments as for `run_several`.
+def launch_config(gpus: int, machines: int, endpoint: str) -> LaunchConfig:
+    """Build torchrun's launch config; arguments as for `run_distributed`.
 
     Raises:
         UserError: If this number of processes or machines is not possible.
     """
-    there = torch.cuda.device_count()
-    most = there or max(MOST_PROCESSES, os.cpu_count() or 1)
+    num_gpus = torch.cuda.device_count()
+    most = num_gpus or max(MOST_PROCESSES, os.cpu_count() or 1)
     if not 1 <= gpus <= most:
-        what = f"1 to {most}" + (", the GPUs of this machine" if there else "")
-        raise UserError(f"--gpus is {gpus}; expected {what}")
+        devices = ", the GPUs of this machine" if num_gpus else ""
+        raise UserError(f"--gpus is {gpus}; expected 1 to {most}{devices}")
     if machines < 1 or (machines > 1 and not endpoint):
         raise UserError(f"--nnodes is {machines}; several machines need --rdzv-endpoint HOST:PORT, one of them")
     return LaunchConfig(
@@ -72,7 +72,7 @@ def configured(gpus: int, machines: int, endpoint: str) -> LaunchConfig:
     )
 
 
-def ended(error: ChildFailedError, gpus: int) -> int:
+def exit_code_of(error: ChildFailedError, gpus: int) -> int:
     """Report how a run failed if no process of this machine is left to report it.
 
     Args:

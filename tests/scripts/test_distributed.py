@@ -11,12 +11,12 @@ import pytest
 import train
 from coft.core.errors import UserError
 from coft.core.world import SINGLE_PROCESS, World
-from scripts.several import configured
+from scripts.distributed import launch_config
 from tests.worlds import in_world
 
 
 def test_several_machines_meet_at_an_endpoint() -> None:
-    config = configured(8, 2, "node1:29500")
+    config = launch_config(8, 2, "node1:29500")
     assert (config.nproc_per_node, config.min_nodes, config.max_nodes, config.max_restarts) == (8, 2, 2, 0)
     assert config.rdzv_endpoint == "node1:29500"
 
@@ -27,7 +27,7 @@ def test_several_machines_meet_at_an_endpoint() -> None:
 )
 def test_what_cannot_be_is_refused(gpus: int, machines: int, flag: str) -> None:
     with pytest.raises(UserError, match=flag):
-        configured(gpus, machines, "")
+        launch_config(gpus, machines, "")
 
 
 def test_upstream_s_dassl_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
