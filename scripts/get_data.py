@@ -15,17 +15,14 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
-from coft.core.exit_codes import guarded  # noqa: E402
-from datasets.digits import write_digits  # noqa: E402
-from datasets.torchvision_sets import SETS  # noqa: E402
-from scripts.getting.lay_out import get, get_split, is_in_place  # noqa: E402
-from scripts.getting.shrink import write_shrunk  # noqa: E402
-from scripts.getting.sources import ORIGINS, TORCHVISION  # noqa: E402
-from scripts.paths import called_from, data_folder, pretraining_cache  # noqa: E402
+from coft.core.errors import Parser, UserError, did_you_mean
+from coft.core.exit_codes import guarded
+from datasets.digits import write_digits
+from datasets.torchvision_sets import SETS
+from scripts.getting.lay_out import get, get_split, is_in_place
+from scripts.getting.shrink import write_shrunk
+from scripts.getting.sources import ORIGINS, TORCHVISION
+from scripts.paths import called_from, data_folder, pretraining_cache
 
 
 @dataclass(frozen=True)

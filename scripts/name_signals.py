@@ -41,11 +41,11 @@ WORDS = (  # objects that are a class of no data set in this project
     *("necklace", "helmet", "candle", "ladder", "bucket", "pillow", "hammer", "mirror", "carpet", "trumpet"),
     *("saddle", "compass", "blanket"),
 )
-TRIALS = 10  # number of trials of each way
+TRIALS = 10  # number of trials of each corruption
 WRONG = 0.25  # share of the names that are made wrong in a trial
 MIXED = 0.25  # share of images of one other class from which on a class counts as two kinds
-AS_THEY_ARE = "names as they are"
-CORRUPTIONS = ("unrelated", "neighbour's", "two kinds", AS_THEY_ARE)
+UNCHANGED = "names as they are"
+CORRUPTIONS = ("unrelated", "neighbour's", "two kinds", UNCHANGED)
 
 
 @dataclass(frozen=True)
@@ -96,35 +96,35 @@ class Trial:
     Attributes:
         text: Text features of the names. Shape (C', k).
         wrong: Labels of the wrong names.
-        shown: Labels of the classes that the report flags.
+        flagged: Labels of the classes that the report flags.
         mixed: Labels of the classes that are two kinds.
     """
 
     text: Tensor
     wrong: set[int]
-    shown: set[int]
+    flagged: set[int]
     mixed: set[int]
 
 
-def corrupt(evaluation: Evaluation, way: str, chosen: Sequence[int], rng: np.random.Generator) -> Trial:
+def corrupt(evaluation: Evaluation, corruption: str, chosen: Sequence[int], rng: np.random.Generator) -> Trial:
     """Make the names of the chosen classes wrong in one of `CORRUPTIONS`, and find those that the report flags."""
     kept, text = np.arange(len(evaluation.names)), evaluation.text.clone()
-    if way == "two kinds":
+    if corruption == "two kinds":
         kept = np.setdiff1d(kept, chosen)
         text = text[torch.from_numpy(kept)]
-    elif way != AS_THEY_ARE:
+    elif corruption != UNCHANGED:
         words = (
             rng.choice(WORDS, len(chosen), replace=False)
-            if way == "unrelated"
+            if corruption == "unrelated"
             else kinds_of_nearest(evaluation, chosen)
         )
         text[list(chosen)] = evaluation.encode(list(words))
     labels = evaluation.label(text)
-    wrong = set() if way == AS_THEY_ARE else set(chosen)
-    if way == "two kinds":
+    wrong = set() if corruption == UNCHANGED else set(chosen)
+    if corruption == "two kinds":
         wrong = {int(np.bincount(labels[evaluation.truth == label]).argmax()) for label in chosen}
-    shown = {suspect.label for suspect in suspects(evaluation.signals(text, labels))}
-    return Trial(text, wrong, shown, mixed_classes(labels, evaluation.truth, kept))
+    flagged = {suspect.label for suspect in suspects(evaluation.signals(text, labels))}
+    return Trial(text, wrong, flagged, mixed_classes(labels, evaluation.truth, kept))
 
 
 def mixed_classes(labels: np.ndarray, truth: np.ndarray, kept: np.ndarray) -> set[int]:
@@ -151,20 +151,22 @@ def kinds_of_nearest(evaluation: Evaluation, labels: Sequence[int]) -> list[str]
     return [f"small {evaluation.names[int(likeness[label].argmax())]}" for label in labels]
 
 
-def count_found(evaluation: Evaluation, way: str) -> list[str]:
+def detection_row(evaluation: Evaluation, corruption: str) -> list[str]:
     """Return a row of the table: recall and precision of wrong names, and the share of right names that are flagged."""
     rng = np.random.default_rng(0)
     count = len(evaluation.names)
-    several = max(1, min(len(WORDS), int(WRONG * count)))
-    chosen = [rng.choice(count, several, replace=False).tolist() for _ in range(TRIALS)]
-    trials = [corrupt(evaluation, way, labels, rng) for labels in (chosen[:1] if way == AS_THEY_ARE else chosen)]
+    number = max(1, min(len(WORDS), int(WRONG * count)))
+    chosen = [rng.choice(count, number, replace=False).tolist() for _ in range(TRIALS)]
+    trials = [
+        corrupt(evaluation, corruption, labels, rng) for labels in (chosen[:1] if corruption == UNCHANGED else chosen)
+    ]
     wrong = sum(len(trial.wrong) for trial in trials)
-    hits = sum(len(trial.wrong & trial.shown) for trial in trials)
-    shown = sum(len(trial.shown) for trial in trials)
+    hits = sum(len(trial.wrong & trial.flagged) for trial in trials)
+    flagged = sum(len(trial.flagged) for trial in trials)
     right = sum(len(trial.text) - len(trial.wrong | trial.mixed) for trial in trials)
-    false_alarms = sum(len(trial.shown - trial.wrong - trial.mixed) for trial in trials)
-    shares = [(hits, wrong), (shown - false_alarms, shown), (false_alarms, right)]
-    return [way, str(wrong), *(f"{part / whole:.0%}" if whole else "-" for part, whole in shares)]
+    false_alarms = sum(len(trial.flagged - trial.wrong - trial.mixed) for trial in trials)
+    shares = [(hits, wrong), (flagged - false_alarms, flagged), (false_alarms, right)]
+    return [corruption, str(wrong), *(f"{part / whole:.0%}" if whole else "-" for part, whole in shares)]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -175,7 +177,7 @@ def main(argv: Sequence[str]) -> int:
             build_trainer(make_cfg(train.make_parser().parse_args(arguments), trainers.extend_cfg))
         )
     head = ["wrong names", "of them", "found", "of what is shown right", "right names shown"]
-    print(markdown([count_found(evaluation, way) for way in CORRUPTIONS], head))
+    print(markdown([detection_row(evaluation, corruption) for corruption in CORRUPTIONS], head))
     print(f"suspicious: believed below {BELIEVED}, name fit below {FIT}, or kinds {KINDS} or more")
     return 0
 

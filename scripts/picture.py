@@ -1,6 +1,6 @@
 """Draw test images with the predictions of zero-shot CLIP and of a finished run.
 
-bash scripts/picture.sh output/digits/CoFT/embedded/seed1 [--image FILE] [--columns 10]
+bash scripts/picture.sh output/digits/CoFT/embedded/seed1 [--image FILE]
 
 Labels are read for the picture only. Each kind (both right, corrected, wrong) shows the first image of each class, then
 the second, and so on: no image is picked by hand.
@@ -13,33 +13,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import pandas as pd
+from PIL import Image
 
-import train  # noqa: E402, I001  (first: it sets what torch reads when it is imported)
-import pandas as pd  # noqa: E402
-from PIL import Image  # noqa: E402
-
-import trainers  # noqa: E402
-from coft.core.errors import Parser, UserError  # noqa: E402
-from coft.core.experiment import saved_config  # noqa: E402
-from coft.core.files import replacing  # noqa: E402
-from coft.engine.predictions import predict  # noqa: E402
-from coft.images.reading import decode_image, read_bytes  # noqa: E402
-from dassl.engine import build_trainer  # noqa: E402
-from scripts.figures import write_figure  # noqa: E402
-from coft.core.exit_codes import guarded  # noqa: E402
-from scripts.paths import called_from, display_path  # noqa: E402
-from trainers.config import make_cfg  # noqa: E402
+import train
+import trainers
+from coft.core.errors import Parser, UserError
+from coft.core.exit_codes import guarded
+from coft.core.experiment import saved_config
+from coft.core.files import replacing
+from coft.engine.predictions import predict
+from coft.images.reading import decode_image, read_bytes
+from dassl.engine import build_trainer
+from scripts.figures import write_figure
+from scripts.paths import called_from, display_path
+from trainers.config import make_cfg
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # palette of Okabe and Ito; symbols repeat the meaning of the colours
 RIGHT, WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"
 ZERO_SHOT = "ZeroshotCLIP2"
-TITLE, ROW, COLUMN = 0.3, 1.4, 0.95  # inches: height of a title and of a row of images, width of a column
+TITLE, ROW, WIDTH = 0.3, 1.4, 0.95  # inches: height of a title and of a row of images, width of a column
+COLUMNS = 10  # images in a row
 LINE = 0.17  # height of a line of text, as a share of an image
 COLOURS = 128  # size of the picture's palette
 KINDS = {  # title of each kind, and its largest number of rows
-    "mended": ("Corrected: zero-shot CLIP is wrong, {name} is right", 2),
+    "corrected": ("Corrected: zero-shot CLIP is wrong, {name} is right", 2),
     "right": ("Both are right", 1),
     "wrong": ("{name} is wrong", 1),
 }
@@ -74,46 +72,45 @@ def predictions(folder: Path) -> tuple[pd.DataFrame, str]:
         names = trainer.lab2cname
         table[column] = [names[label] for label in predict(trainer, trainer.test_loader)[0].tolist()]
     zero_shot_right, run_right = table["zero_shot"] == table["class"], table["run"] == table["class"]
-    kind = zero_shot_right.map({True: "right", False: "mended"}).where(run_right, "wrong")
+    kind = zero_shot_right.map({True: "right", False: "corrected"}).where(run_right, "wrong")
     return table.assign(kind=kind), config["TRAINER.NAME"]
 
 
-def by_turns(images: pd.DataFrame, count: int) -> pd.DataFrame:
+def round_robin(images: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return the first `count` images, taking turns: the first image of each class, then the second, and so on."""
     turn = images.groupby("class").cumcount()
     return images.assign(turn=turn).sort_values(["turn", "class"], kind="stable").head(count)
 
 
-def draw_picture(path: Path, table: pd.DataFrame, name: str, columns: int) -> Path:
+def draw_picture(path: Path, table: pd.DataFrame, name: str) -> Path:
     """Draw a grid of images, kind by kind.
 
     Args:
         path: Path of the picture.
         table: A row for each test image, as `predictions` returns it.
         name: Name of the run's predictions.
-        columns: Images in a row.
 
     Returns:
         Path of the picture.
     """
-    shown_images = {kind: by_turns(table[table["kind"] == kind], rows * columns) for kind, (_, rows) in KINDS.items()}
-    shown_images = {kind: images for kind, images in shown_images.items() if len(images)}
-    rows = [-(-len(images) // columns) for images in shown_images.values()]
+    chosen = {kind: round_robin(table[table["kind"] == kind], rows * COLUMNS) for kind, (_, rows) in KINDS.items()}
+    chosen = {kind: images for kind, images in chosen.items() if len(images)}
+    rows = [-(-len(images) // COLUMNS) for images in chosen.values()]
 
     def draw(figure: Any) -> None:
         heights = [TITLE + ROW * count for count in rows]
-        parts = figure.subfigures(len(shown_images), 1, height_ratios=heights, squeeze=False)
-        for part, (kind, images), height in zip(parts[:, 0], shown_images.items(), rows, strict=True):
+        parts = figure.subfigures(len(chosen), 1, height_ratios=heights, squeeze=False)
+        for part, (kind, images), height in zip(parts[:, 0], chosen.items(), rows, strict=True):
             title = KINDS[kind][0].format(name=name)
             title += f": {(table['kind'] == kind).sum()} of {len(table)} test images"
             part.suptitle(title, x=0.01, horizontalalignment="left", fontsize=10)
-            grid = part.subplots(height, columns, squeeze=False).flatten()
+            grid = part.subplots(height, COLUMNS, squeeze=False).flatten()
             for axes in grid:
                 axes.axis("off")
             for axes, row in zip(grid, images.to_dict("records"), strict=False):
                 _draw_image(axes, row, name)
 
-    write_figure(path, (COLUMN * columns, TITLE * len(rows) + ROW * sum(rows)), draw)
+    write_figure(path, (WIDTH * COLUMNS, TITLE * len(rows) + ROW * sum(rows)), draw)
     with Image.open(path) as image:
         small = image.convert("RGB").quantize(COLOURS)  # half the size
     with replacing(path) as draft:
@@ -150,10 +147,9 @@ def picture(argv: Sequence[str]) -> int:
     )
     parser.add_argument("folder", type=called_from, metavar="FOLDER", help="output folder of a finished run")
     parser.add_argument("--image", type=called_from, metavar="FILE", help="default: predictions.png in the folder")
-    parser.add_argument("--columns", type=int, default=10, help="images per row; default: 10")
     args = parser.parse_args(argv)
     table, name = predictions(args.folder)
-    path = draw_picture(args.image or args.folder / "predictions.png", table, name, args.columns)
+    path = draw_picture(args.image or args.folder / "predictions.png", table, name)
     print(f"  {display_path(path)}")
     return 0
 

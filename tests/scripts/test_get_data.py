@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from coft.core.errors import UserError
+from coft.core.paths import HOME
 from datasets.torchvision_sets import read_set
 from scripts import get_data
 from scripts.getting import download as downloading
@@ -214,7 +215,7 @@ def test_drawings_need_npm(
 def test_the_list_names_every_data_set_that_has_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert get_data.main(["list", "--data", str(tmp_path)]) == 0
     listed = {line.split()[0] for line in capsys.readouterr().out.split("By hand:")[0].splitlines()[2:] if line}
-    configs = Path(get_data.ROOT, "configs", "datasets").glob("*.yaml")
+    configs = (HOME / "configs" / "datasets").glob("*.yaml")
     assert listed == {path.stem for path in configs} - {"folder"}
 
 

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 
 import train
-from scripts.picture import by_turns, picture, predictions
+from scripts.picture import picture, predictions, round_robin
 
 
 def test_classes_take_turns() -> None:
     images = pd.DataFrame({"class": ["b", "b", "a", "a", "a"], "path": list("12345")})
-    assert list(by_turns(images, 4)["path"]) == ["3", "1", "4", "2"]
+    assert list(round_robin(images, 4)["path"]) == ["3", "1", "4", "2"]
 
 
 def test_a_finished_run(tmp_path: Path, shapes: Path, checkpoints: dict[str, Path]) -> None:
@@ -26,6 +26,6 @@ def test_a_finished_run(tmp_path: Path, shapes: Path, checkpoints: dict[str, Pat
     assert right == pytest.approx(pd.read_json(folder / "summary.json", typ="series")["results"]["accuracy_test"])
     for row in table_of_run.to_dict("records"):
         is_right = row["run"] == row["class"], row["zero_shot"] == row["class"]
-        assert row["kind"] == {(True, True): "right", (True, False): "mended"}.get(is_right, "wrong")
+        assert row["kind"] == {(True, True): "right", (True, False): "corrected"}.get(is_right, "wrong")
     assert picture([str(folder)]) == 0
     assert {path: path.read_bytes() for path in before} == before and (folder / "predictions.png").is_file()
