@@ -104,14 +104,13 @@ def measure(key: tuple[str, str], size: int) -> Point:
     return Point(*key, size, seconds, max(0.0, watch.end() - before))
 
 
-def points(most: int) -> Iterator[Point]:
-    """Measure all points with at most `most` images, each in a new process."""
+def points() -> Iterator[Point]:
+    """Measure all points, each in a new process."""
     spawn = multiprocessing.get_context("spawn")
     for key, sizes in SIZES.items():
         for size in sizes:
-            if key[0] != "images" or size <= most:
-                with spawn.Pool(1) as process:
-                    yield process.apply(measure, (key, size))
+            with spawn.Pool(1) as process:
+                yield process.apply(measure, (key, size))
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -154,11 +153,10 @@ def plot(measured: Sequence[Point], path: Path) -> None:
 def main(argv: Sequence[str]) -> int:
     """Measure, print the table, draw the plot. Returns the exit code."""
     parser = Parser(prog="scripts/bench.sh --growth", description="Time and memory by images, classes and pixels.")
-    parser.add_argument("--most", type=int, default=IMAGES[-1], help=f"images; default: {IMAGES[-1]}")
     parser.add_argument("--plot", type=called_from, default=Path("growth.svg"), help="default: growth.svg")
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
-    measured = list(tqdm(points(args.most), "sizes"))
+    measured = list(tqdm(points(), "sizes"))
     print(table(measured))
     plot(measured, args.plot)
     print(f"Plot: {display_path(args.plot)}")

@@ -228,7 +228,7 @@ def measure(images: int, classes: int, width: int, folder: str) -> dict[str, flo
     return {**seconds, "all but encoding": apart, "own memory, GB": memory}
 
 
-def measure_each(counts: Sequence[int], size: int, classes: int, width: int) -> Iterator[dict[str, float]]:
+def measure_each(counts: Sequence[int], size: int, classes: int, width: int = 512) -> Iterator[dict[str, float]]:
     """Measure pools of several sizes, each in `size` new processes.
 
     Yields:
@@ -257,12 +257,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--images", type=integers, default="40000,80000,160000", metavar="N,N2", help="default: 40000,80000,160000"
     )
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--width", type=int, default=512, help="of features")
     parser.add_argument("--processes", type=int, default=1, help="of one thread each")
     args = parser.parse_args(argv)
     counts = sorted(args.images)
     columns: dict[int, dict[str, float]] = {}
-    for count, numbers in zip(counts, measure_each(counts, args.processes, args.classes, args.width), strict=True):
+    for count, numbers in zip(counts, measure_each(counts, args.processes, args.classes), strict=True):
         columns[count] = numbers
         print(f"\n{table(columns)}", flush=True)
     return 0

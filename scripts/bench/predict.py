@@ -30,6 +30,7 @@ from coft.inference.stream import BATCH, predict_all
 from scripts.paths import called_from
 
 SINGLE_PROCESS, FILES, ONNX = "bare encoders", "files", "ONNX"
+ROUNDS = 3  # measurements, of which the best counts
 SINGLE = 10  # factor by which the number of images is smaller for one image at a time
 
 
@@ -74,14 +75,14 @@ def seconds_of(work: Callable[[], int]) -> tuple[float, float]:
     return (time.perf_counter() - clock) / done, (time.process_time() - processor) / done
 
 
-def rows(model: AdaptedModel, ways: Ways, images: int, rounds: int) -> list[list[object]]:
+def rows(model: AdaptedModel, ways: Ways, images: int) -> list[list[object]]:
     """Return rows of the table: batch size, way, milliseconds per image, and their ratio to the bare encoders."""
     table: list[list[object]] = []
     for size, count in ((BATCH[model.device.type], images), (1, max(1, images // SINGLE))):
         named = {name: lambda way=way, count=count, size=size: way(count, size) for name, way in ways.all().items()}
         for work in named.values():
             work()
-        runs = [{name: seconds_of(work) for name, work in named.items()} for _ in range(rounds)]
+        runs = [{name: seconds_of(work) for name, work in named.items()} for _ in range(ROUNDS)]
         best = {name: [min(each[name][kind] for each in runs) for kind in (0, 1)] for name in named}
         for name, numbers in best.items():
             ratios = [number / base for number, base in zip(numbers, best[SINGLE_PROCESS], strict=True)]
@@ -97,7 +98,6 @@ def measure() -> int:
     parser.add_argument("run", type=called_from, help="folder of the run")
     parser.add_argument("folder", type=called_from, help="of images")
     parser.add_argument("--images", type=int, default=1000, help="default: 1000; one at a time, a tenth of it")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of so many counts; default: 3")
     args = parser.parse_args()
     model = load(args.run, "cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as scratch:
@@ -105,7 +105,7 @@ def measure() -> int:
         if onnx:
             exact = load(args.run, precision="fp32")
             write_onnx(exact, Exported(parts_of(exact, "both")).eval(), onnx, None)
-        table = rows(model, Ways(model, args.folder, onnx), args.images, args.rounds)
+        table = rows(model, Ways(model, args.folder, onnx), args.images)
     headers = ["at a time", "way", "ms an image by the clock", "of the processor"]
     print(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from scripts.paths import display_path
 
 from .benchmark import Benchmark, Unit, listed_results, plan_units, read_benchmark, restrict, rows_of
 from .benchmark_tables import write_report
-from .costs import RATE, SIZES, gigabytes, hours
+from .costs import RATE, SIZES, Facts, gigabytes, hours
 from .list import Result, add_to_list, identity, read_result
 from .needs import missing_inputs
 from .options import choose_devices, failed_lines, report_failures
@@ -42,14 +42,14 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     listed = listed_results(planned, args.kept)
     all_runs = [run for runs in planned.values() for run in runs]
     missing = [run for run in all_runs if run not in listed or run.method.name in args.again]
-    costs = Costs(benchmark, planned)
-    of_part = runs_of_part(all_runs, args.part, costs.hours)
+    facts = facts_of_runs(benchmark, planned)
+    of_part = runs_of_part(all_runs, args.part, lambda run: hours(run, facts[run]) if run in facts else 1 / 3600)
     unavailable = {} if args.no_run else missing_inputs(benchmark, args.data.resolve(), fetch=not args.dry_run)
     available = [run for unit, runs in planned.items() if unit not in unavailable for run in runs]
     todo = [run for run in missing if run in {*of_part} & {*available}]
     if benchmark.sets or args.dry_run:
         left = split_finished([run for run in missing if run in {*of_part}])[1]
-        print_plan(benchmark, planned, left, unavailable, costs, args)
+        print_plan(benchmark, planned, left, unavailable, facts, args)
     if args.dry_run:
         return 0
     if unavailable and not available:
@@ -105,27 +105,14 @@ def other_commit_warning(results: Mapping[Run, Result]) -> list[str]:
 # ---------------------------------------------------------------- before it starts
 
 
-class Costs:
-    """Estimated costs of runs, for backbones and data sets of known size."""
-
-    def __init__(self, benchmark: Benchmark, planned: Planned) -> None:
-        self.facts = {
-            run: benchmark.sets[unit.dataset]
-            for unit, runs in planned.items()
-            for run in runs
-            if unit.backbone in SIZES and unit.dataset in benchmark.sets
-        }
-
-    def _of(self, run: Run, model: Callable[..., float], unknown: float) -> float:
-        return model(run, self.facts[run]) if run in self.facts else unknown
-
-    def hours(self, run: Run) -> float:
-        """Return the estimated GPU hours; one second if the size is unknown."""
-        return self._of(run, hours, 1 / 3600)
-
-    def gigabytes(self, run: Run) -> float:
-        """Return the estimated peak GPU memory in GB; 0 if the size is unknown."""
-        return self._of(run, gigabytes, 0.0)
+def facts_of_runs(benchmark: Benchmark, planned: Planned) -> dict[Run, Facts]:
+    """Return the data set's size for each run whose costs can be estimated: backbone and data set are of known size."""
+    return {
+        run: benchmark.sets[unit.dataset]
+        for unit, runs in planned.items()
+        for run in runs
+        if unit.backbone in SIZES and unit.dataset in benchmark.sets
+    }
 
 
 def print_plan(
@@ -133,7 +120,7 @@ def print_plan(
     planned: Planned,
     left: Sequence[Run],
     unavailable: Mapping[Unit, Sequence[str]],
-    costs: Costs,
+    facts: Mapping[Run, Facts],
     args: argparse.Namespace,
 ) -> None:
     """Print how many runs are left, what is missing, and the GPU hours and memory of the rest."""
@@ -147,9 +134,10 @@ def print_plan(
     if unavailable:
         lost = sum(run in {*left} for unit in unavailable for run in planned[unit])
         say(f"{counted(lost, 'run')} cannot be done; the table will have the others")
-    if estimated := {run for run in left if run in costs.facts}:
-        say(f"\n{cost_table(planned, estimated, costs)}\n")
-        gpu_hours, at_once = sum(map(costs.hours, estimated)), max(1, len(args.devices) or args.jobs)
+    estimated = {run: facts[run] for run in left if run in facts}
+    if estimated:
+        say(f"\n{cost_table(planned, estimated)}\n")
+        gpu_hours, at_once = sum(hours(run, facts[run]) for run in estimated), max(1, len(args.devices) or args.jobs)
         say(
             f"about {gpu_hours:.0f} GPU hours, {gpu_hours / at_once:.0f} by the clock with "
             f"{counted(at_once, 'run')} at a time. "
@@ -162,12 +150,13 @@ def lines_of(unavailable: Mapping[Unit, Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(line for lines in unavailable.values() for line in lines))
 
 
-def cost_table(planned: Planned, estimated: Collection[Run], costs: Costs) -> str:
-    """Format runs, GPU hours and memory as a table with one row per unit."""
+def cost_table(planned: Planned, facts: Mapping[Run, Facts]) -> str:
+    """Format number, GPU hours and memory of the runs in `facts` as a table with one row per unit."""
     rows = []
     for unit, runs in planned.items():
-        of_unit = [run for run in runs if run in estimated]
+        of_unit = [run for run in runs if run in facts]
         if of_unit:
-            gpu_hours, memory = sum(map(costs.hours, of_unit)), max(map(costs.gigabytes, of_unit))
+            gpu_hours = sum(hours(run, facts[run]) for run in of_unit)
+            memory = max(gigabytes(run, facts[run]) for run in of_unit)
             rows.append([unit.title, str(len(of_unit)), f"{gpu_hours:.1f}", f"{memory:.0f}"])
     return markdown(rows, ["to be done", "runs", "GPU hours", "GB at the most"])

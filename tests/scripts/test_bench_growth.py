@@ -49,7 +49,7 @@ def test_the_plot_is_where_the_user_stands(
 ) -> None:
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(growth, "points", lambda most: [Point("images", "a", size, size, size) for size in SIZES])
+    monkeypatch.setattr(growth, "points", lambda: [Point("images", "a", size, size, size) for size in SIZES])
     assert growth.main(["--plot", "mine.svg"]) == 0
     assert (tmp_path / "mine.svg").is_file()
     assert f"Plot: {tmp_path.resolve() / 'mine.svg'}\n" in capsys.readouterr().out
