@@ -14,7 +14,7 @@ import yaml
 
 from coft.core.errors import UserError
 from scripts.comparing.commands import results
-from scripts.comparing.tables import BLOCK, PAGE, blocks_of, filled
+from scripts.comparing.tables import BLOCK, PAGE, blocks_of, fill_page
 from scripts.launch import ROOT
 from tests.markdown import table_rows
 
@@ -228,4 +228,4 @@ def test_prose_has_no_result_of_its_own(page: str) -> None:
 def test_markers_that_do_not_fit_are_named(page: str, tmp_path: Path, wrong: str) -> None:
     text = BLOCK.sub(lambda match: wrong if match[1] == "benchmark" else match[0], page)
     with pytest.raises(UserError, match="should have markers of bars, benchmark once each"):
-        filled(text, tmp_path / "a.md")
+        fill_page(text, tmp_path / "a.md")

@@ -78,7 +78,7 @@ def work_of(key: tuple[str, str], size: int) -> Callable[[], None]:
     """Return the function to measure at one size, for a key of `SIZES`."""
     grows, work = key
     if grows == "pixels":
-        return dict(photo.encoder_of("photo", size, batch=32).works())[work]
+        return dict(photo.encoder_of("photo", size, batch=32).workloads())[work]
     if work == PROMPTS:
         return prompts_of(size)
     return partial(labelling, *((size, NAMES) if grows == "images" else (POOL, size)))

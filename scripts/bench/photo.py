@@ -157,7 +157,7 @@ class Encoder:
     images: Tensor
     precision: str
 
-    def works(self) -> Iterator[tuple[str, Callable[[], None]]]:
+    def workloads(self) -> Iterator[tuple[str, Callable[[], None]]]:
         """Yield name and function of a step of each phase, and of a prediction."""
         light = light_module(self.visual, "auto", torch.Generator().manual_seed(0))
         trained = (trainable_copy(self.visual), light)
@@ -206,7 +206,7 @@ def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", laid
 def parts(backbone: str, pixels: int, batch: int, machine: Limits) -> Iterator[list[Any]]:
     """Yield rows of the first table: for each work, seconds by part, and the roofline's share of them."""
     encoder = encoder_of(backbone, pixels, batch)
-    for name, work in encoder.works():
+    for name, work in encoder.workloads():
         work()
         with Meter(machine) as meter:
             work()
@@ -229,8 +229,8 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def ways(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
-    """Yield rows of the second table: seconds of the works of `photo`, unchanged and with one thing changed each."""
+def alternatives(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
+    """Yield rows of the second table: seconds of the workloads of `photo`, unchanged and with one change each."""
     build = partial(encoder_of, "photo", pixels, batch)
     yield ["as it is", *_seconds(build(), repeats)]
     yield ["PyTorch's memory and depthwise gradients", *_seconds(build(laid_out=False), repeats)]
@@ -245,7 +245,7 @@ def ways(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
 
 
 def _seconds(encoder: Encoder, repeats: int, clock: Callable[[], float] = time.thread_time) -> list[str]:
-    return [f"{fastest(work, repeats, clock):.3f}" for _, work in encoder.works()]
+    return [f"{fastest(work, repeats, clock):.3f}" for _, work in encoder.workloads()]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -270,7 +270,7 @@ def main(argv: Sequence[str]) -> int:
     print(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True))
     if "photo" in names:
         headers = [f"photo, {PLACES['photo'][0]} pixels", *(f"{name}, s" for name in (*STEPS, FORWARD))]
-        table = ways(PLACES["photo"][0], args.batch, args.repeats)
+        table = alternatives(PLACES["photo"][0], args.batch, args.repeats)
         print(f"\n{tabulate(table, headers, tablefmt='pipe', disable_numparse=True)}")
     return 0
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,8 +36,8 @@ SINGLE = 10  # factor by which the number of images is smaller for one image at 
 
 
 @dataclass(frozen=True)
-class Ways:
-    """Ways of predicting. Each is a function of a number of images and a batch size that returns the number predicted.
+class Predictors:
+    """Functions from a number of images and a batch size to the number of images that they predicted.
 
     Attributes:
         model: Model of a finished run.
@@ -49,9 +50,9 @@ class Ways:
     onnx: Path | None
 
     def all(self) -> dict[str, Callable[[int, int], int]]:
-        """Return the ways by name."""
-        ways = {SINGLE_PROCESS: self._on_noise(self.model.features), FILES: self._files}
-        return ways | ({ONNX: self._on_noise(runner(self.onnx / FILE))} if self.onnx else {})
+        """Return the predictors by name."""
+        predictors = {SINGLE_PROCESS: self._on_noise(self.model.features), FILES: self._files}
+        return predictors | ({ONNX: self._on_noise(runner(self.onnx / FILE))} if self.onnx else {})
 
     def _files(self, count: int, size: int) -> int:
         return sum(1 for _ in predict_all(self.model, itertools.islice(Sources([str(self.folder)]), count), size))
@@ -75,11 +76,11 @@ def seconds_of(work: Callable[[], int]) -> tuple[float, float]:
     return (time.perf_counter() - clock) / done, (time.process_time() - processor) / done
 
 
-def rows(model: AdaptedModel, ways: Ways, images: int) -> list[list[object]]:
-    """Return rows of the table: batch size, way, milliseconds per image, and their ratio to the bare encoders."""
+def rows(model: AdaptedModel, predictors: Predictors, images: int) -> list[list[object]]:
+    """Return rows of the table: batch size, predictor, milliseconds per image, and their ratio to the bare encoders."""
     table: list[list[object]] = []
     for size, count in ((BATCH[model.device.type], images), (1, max(1, images // SINGLE))):
-        named = {name: lambda way=way, count=count, size=size: way(count, size) for name, way in ways.all().items()}
+        named = {name: partial(predict, count, size) for name, predict in predictors.all().items()}
         for work in named.values():
             work()
         runs = [{name: seconds_of(work) for name, work in named.items()} for _ in range(ROUNDS)]
@@ -105,7 +106,7 @@ def measure() -> int:
         if onnx:
             exact = load(args.run, precision="fp32")
             write_onnx(exact, Exported(parts_of(exact, "both")).eval(), onnx, None)
-        table = rows(model, Ways(model, args.folder, onnx), args.images)
+        table = rows(model, Predictors(model, args.folder, onnx), args.images)
     headers = ["at a time", "way", "ms an image by the clock", "of the processor"]
     print(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -117,9 +117,9 @@ def read_benchmark(form: str) -> Benchmark:
     units = [Unit(u["backbone"], u["dataset"], u["role"], pairs_of(u.get("settings", {}))) for u in content["units"]]
     methods = [_method(row) for row in content["methods"]]
     if form == "paper" or form.endswith(".yaml"):
-        return _like_the_paper(PAPER if form == "paper" else called_from(form), methods)
+        return _read_declaration(PAPER if form == "paper" else called_from(form), methods)
     if form == "small":
-        return _small(content["small"], units, methods)
+        return _small_form(content["small"], units, methods)
     roles = list(dict.fromkeys(unit.role for unit in units))
     if form not in ("full", *roles):
         raise UserError(f"--benchmark {form}: expected paper, full, small, {', '.join(roles[:-1])} or {roles[-1]}")
@@ -132,7 +132,7 @@ def _method(row: Entry) -> Method:
     return Method(row["name"], row["trainer"], settings, row.get("shots"), version=row.get("version", 1))
 
 
-def _like_the_paper(path: Path, rows: Sequence[Method]) -> Benchmark:
+def _read_declaration(path: Path, rows: Sequence[Method]) -> Benchmark:
     """Read a benchmark of all data sets with all backbones of a file.
 
     Args:
@@ -179,7 +179,7 @@ def restrict(benchmark: Benchmark, sets: Sequence[str], backbones: Sequence[str]
     return replace(benchmark, units=units, seeds=list(dict.fromkeys(seeds)) or benchmark.seeds)
 
 
-def _small(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Method]) -> Benchmark:
+def _small_form(small: Mapping[str, Any], units: Sequence[Unit], methods: Sequence[Method]) -> Benchmark:
     """Build the small form: the first unit of each name, with additional settings."""
     first = {f"{unit.backbone} {unit.dataset}": unit for unit in reversed(units)}
     chosen = [

@@ -87,7 +87,7 @@ def _pair(rows: Rows, name: str, reference: str) -> tuple[Right, ...] | None:
     return paired(rows.right[name], rows.right[reference])
 
 
-def _of_unit(rows: Rows, name: str, reference: str) -> Ratio | None:
+def _unit_ratio(rows: Rows, name: str, reference: str) -> Ratio | None:
     pair = _pair(rows, name, reference)
     return _ratio([[pair]], max(map(len, pair))) if pair else None
 
@@ -150,7 +150,7 @@ def ratio_table(units: Table, name: str) -> str:
     units = {unit: rows for unit, rows in units.items() if name in rows.right}
     references = [other for other in REFERENCES if any(_pair(rows, name, other) for rows in units.values())]
     table = [
-        [f"{unit.title} ({unit.role})", *(_cell(_of_unit(rows, name, other)) for other in references)]
+        [f"{unit.title} ({unit.role})", *(_cell(_unit_ratio(rows, name, other)) for other in references)]
         for unit, rows in units.items()
     ]
     for title, roles in MEANS.items():

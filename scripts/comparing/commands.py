@@ -31,7 +31,7 @@ from .plan import Grid, Run, plan, plan_ablations
 from .results import read_places, rows_of_runs
 from .run import TRAIN, do_runs
 from .statistics import overall_changes, paired_changes, summarise_changes
-from .tables import NOTHING, PAGE, comparison_tables, filled, titled, write_tables
+from .tables import NOTHING, PAGE, comparison_tables, fill_page, titled, write_tables
 
 
 def print_files(files: Sequence[Path]) -> None:
@@ -196,7 +196,7 @@ def publish_ablations(
 def results(argv: Sequence[str], page: Path = PAGE) -> int:
     """Put the tables of the benchmark into docs/results.md. Returns the exit code."""
     args = results_parser().parse_args(argv)
-    text = filled(read_text(page), args.benchmark)
+    text = fill_page(read_text(page), args.benchmark)
     with replacing(page) as draft:
         draft.write_text(text, encoding="utf-8")
     print_files([page])

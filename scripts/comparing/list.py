@@ -97,11 +97,11 @@ def read_result(run: Run) -> Result | None:
         {stage: names.get_indexer(pd.Index(table[stage])).astype(np.int16) for stage in present},
         _pool(rows),
         _of_phase2(rows, BELIEVED),
-        {name: float(results[key]) for name, key in CALIBRATION.items() if key in results} | _set_aside(table),
+        {name: float(results[key]) for name, key in CALIBRATION.items() if key in results} | _unsure_shares(table),
     )
 
 
-def _set_aside(table: pd.DataFrame) -> dict[str, float]:
+def _unsure_shares(table: pd.DataFrame) -> dict[str, float]:
     """Return the percentages of test images, and of wrong ones among them, that `--unsure` sets aside."""
     if "confidence" not in table:
         return {}

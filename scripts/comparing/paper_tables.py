@@ -88,14 +88,14 @@ def _cells(right: Mapping[str, BySeed], datasets: Sequence[str]) -> dict[str, Ce
             of_seeds = np.stack(list(right[name].values()))
             draws.append(100 * (1 - bootstrap_errors([[(of_seeds,)]], seed=place)[:, 0]))
             seeds = 0 if NO_SEED in right[name] else len(of_seeds)
-            cells[name] = Cell(100 * float(of_seeds.mean()), _half(draws[-1]), seeds)
+            cells[name] = Cell(100 * float(of_seeds.mean()), _half_width(draws[-1]), seeds)
     if len(cells) == len(datasets):
         mean = float(np.mean([cell.mean for cell in cells.values()]))
-        cells[MEAN] = Cell(mean, _half(np.mean(draws, axis=0)), min(cell.seeds for cell in cells.values()))
+        cells[MEAN] = Cell(mean, _half_width(np.mean(draws, axis=0)), min(cell.seeds for cell in cells.values()))
     return cells
 
 
-def _half(draws: NDArray[np.float64]) -> float:
+def _half_width(draws: NDArray[np.float64]) -> float:
     low, high = interval(draws)
     return (high - low) / 2
 
@@ -183,7 +183,7 @@ def _text(cell: Cell | None, seeds: int, bold: bool) -> str:
     return text + (f" ({cell.seeds})" if cell.half is not None and 0 < cell.seeds < seeds else "")
 
 
-def _with(text: str, marks: Mapping[str, str]) -> str:
+def _replace_marks(text: str, marks: Mapping[str, str]) -> str:
     for mark, words in marks.items():
         text = text.replace(mark, words)
     return text
@@ -192,7 +192,7 @@ def _with(text: str, marks: Mapping[str, str]) -> str:
 def as_markdown(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str]) -> str:
     """Format the table as Markdown."""
     cells, heads = _table(benchmark, lines, names)
-    return markdown([[_with(cell, MARKDOWN) for cell in row] for row in cells], heads)
+    return markdown([[_replace_marks(cell, MARKDOWN) for cell in row] for row in cells], heads)
 
 
 def as_latex(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str], backbone: str, called: str) -> str:
@@ -205,7 +205,7 @@ def as_latex(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str], 
         body.insert(body.index(r"\midrule") + 1 + ours, r"\midrule")
     words = _escaped(caption(benchmark, lines, backbone))
     head = [f"% {called}", r"\begin{table*}", r"\centering", rf"\caption{{{words}}}", r"\resizebox{\linewidth}{!}{%"]
-    return _with("\n".join([*head, *body, "}", r"\end{table*}"]) + "\n", TEX)
+    return _replace_marks("\n".join([*head, *body, "}", r"\end{table*}"]) + "\n", TEX)
 
 
 def _escaped(text: str) -> str:

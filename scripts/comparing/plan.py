@@ -112,7 +112,7 @@ class Run:
     def summary(self) -> Config | None:
         """Return the summary of the run; None while it is not finished."""
         summary = read_summary(self.folder)
-        return summary if summary and is_of(summary, self.config, self.backbone) else None
+        return summary if summary and matches(summary, self.config, self.backbone) else None
 
 
 # ---------------------------------------------------------------- what a run left
@@ -128,7 +128,7 @@ def read_summary(folder: Path) -> Config | None:
     return summary
 
 
-def is_of(summary: Config, config: Config, backbone: str) -> bool:
+def matches(summary: Config, config: Config, backbone: str) -> bool:
     """Return whether a summary belongs to a run with this config and the current weights of the backbone."""
     pinned = weights_of(backbone)
     return settings_of(summary) == config and pinned in (None, summary.get("backbone_fingerprint"))
@@ -215,7 +215,7 @@ def _plan_seeds(
         place = arguments.index("--output-dir") + 1
         canonical = grid.output / Path(arguments[place]).relative_to("output")
         name = config["MODEL.BACKBONE.NAME"]
-        folder = _settle_folder(canonical, config, name, finished.get(digest(config), ()))
+        folder = _choose_folder(canonical, config, name, finished.get(digest(config), ()))
         arguments[place] = str(folder)
         yield Run(method, dataset, name, seed, tuple(arguments), folder, config)
 
@@ -237,21 +237,21 @@ def _arguments(trainer: str, words: Sequence[str]) -> list[str]:
     return launch.train_arguments(trainer, launch.parse(trainer, words))
 
 
-def _settle_folder(canonical: Path, config: Config, backbone: str, finished: Sequence[Path]) -> Path:
+def _choose_folder(canonical: Path, config: Config, backbone: str, finished: Sequence[Path]) -> Path:
     """Choose a run's folder: one where it is finished, else the one that the trainer's script would use.
 
     If the latter holds another experiment, a folder next to it is chosen, whose name is derived from the settings.
     """
     for folder in sorted(finished, key=lambda path: path != canonical):
         summary = read_summary(folder)
-        if summary and is_of(summary, config, backbone):
+        if summary and matches(summary, config, backbone):
             return folder
-    if _is_free_for(canonical, config):
+    if _is_free(canonical, config):
         return canonical
     return canonical.with_name(f"{canonical.name}-{digest({**config, 'weights': weights_of(backbone)})[:8]}")
 
 
-def _is_free_for(folder: Path, config: Config) -> bool:
+def _is_free(folder: Path, config: Config) -> bool:
     """Return whether a folder holds no run, or an unfinished one with these settings."""
     saved = saved_config(folder)
     if (folder / SUMMARY).exists():

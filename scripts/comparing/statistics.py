@@ -216,7 +216,7 @@ def _bootstrap_sums(units: Units, draws: int, key: tuple[int, int]) -> NDArray[n
         chosen = source.integers(seeds, size=(draws, seeds))
         for place, right in enumerate(unit):
             wrong = 1 - _counts(images, draws, key) @ right.T.astype(np.float32) / images  # (draws, seeds of right)
-            result[:, place] += _spread(wrong, np.take_along_axis(wrong, chosen % len(right), axis=1))
+            result[:, place] += _corrected_for_few_seeds(wrong, np.take_along_axis(wrong, chosen % len(right), axis=1))
     return result
 
 
@@ -228,7 +228,7 @@ def _counts(images: int, draws: int, key: tuple[int, int]) -> NDArray[np.float32
     return np.stack([row.astype(np.float32) for row in rows])
 
 
-def _spread(all_seeds: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+def _corrected_for_few_seeds(all_seeds: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the mean over drawn seeds, its deviation from that of all seeds corrected for few seeds; at least 0."""
     seeds, mean = all_seeds.shape[1], all_seeds.mean(axis=1)
     spread: NDArray[np.float64] = mean + (drawn.mean(axis=1) - mean) * np.sqrt(seeds / max(1, seeds - 1))

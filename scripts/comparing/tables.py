@@ -144,7 +144,7 @@ def blocks_of(page: str) -> dict[str, str]:
     return dict(blocks)
 
 
-def filled(page: str, benchmark: Path) -> str:
+def fill_page(page: str, benchmark: Path) -> str:
     """Return a page with the tables of a file between its markers.
 
     Raises:
