@@ -16,11 +16,6 @@ from datasets.torchvision_sets import SETS, read_set, split_file
 from .sources import TORCHVISION
 
 
-def shrunk_root(name: str, root: Path, pixels: int) -> Path:
-    """Return the data root of a copy, for `--data <root>/<name>-<pixels>px`. It is next to the set itself."""
-    return root / f"{name}-{pixels}px"
-
-
 def write_shrunk(name: str, root: Path, pixels: int) -> Path:
     """Write a copy of a torchvision set whose images keep their size, but have only the detail of `pixels`.
 
@@ -37,7 +32,7 @@ def write_shrunk(name: str, root: Path, pixels: int) -> Path:
     """
     if name not in TORCHVISION:
         raise UserError(f"--shrunk-to does not support {name}; expected one of {', '.join(TORCHVISION)}")
-    torchvision_name, copy_root = TORCHVISION[name], shrunk_root(name, root, pixels)
+    torchvision_name, copy_root = TORCHVISION[name], root / f"{name}-{pixels}px"
     split = split_file(torchvision_name, copy_root)
     if not split.is_file():
         train, test = read_set(torchvision_name, root)

@@ -62,6 +62,7 @@ class Origin:
     find: Callable[[Path], Path | None] = lambda root: None
 
 
+IMAGENET_NAMES = {"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"}  # on Google Drive
 ORIGINS: dict[str, Origin] = {
     "caltech101": Origin(
         "caltech-101",
@@ -229,7 +230,7 @@ ORIGINS: dict[str, Origin] = {
         "imagenet",
         ("imagenet/images/train", "imagenet/images/val", "imagenet/classnames.txt"),
         "1,000 classes, 155 GB",
-        drive={"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+        drive=IMAGENET_NAMES,
         steps=(
             "log in at image-net.org, get the training and validation images of ILSVRC2012",
             "extract them to imagenet/images/{train,val}/<synset>/ (links to folders elsewhere will do)",
@@ -248,13 +249,13 @@ ORIGINS: dict[str, Origin] = {
                 moves={"imagenetv2-matched-frequency-format-val": "imagenetv2/imagenetv2-matched-frequency-format-val"},
             ),
         ),
-        {"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+        IMAGENET_NAMES,
     ),
     "imagenet_sketch": Origin(
         "imagenet-sketch",
         ("imagenet-sketch/images",),
         "test for ImageNet, 1,000 classes, 7 GB",
-        drive={"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+        drive=IMAGENET_NAMES,
         steps=(
             "get ImageNet-Sketch by github.com/HaohanWang/ImageNet-Sketch",
             "extract it to imagenet-sketch/images/<synset>/",
@@ -265,13 +266,13 @@ ORIGINS: dict[str, Origin] = {
         ("imagenet-adversarial/imagenet-a",),
         "test for ImageNet, 200 classes, 688 MB",
         (File((f"{HENDRYCKS}/imagenet-a.tar",), moves={"imagenet-a": "imagenet-adversarial/imagenet-a"}),),
-        {"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+        IMAGENET_NAMES,
     ),
     "imagenet_r": Origin(
         "imagenet-rendition",
         ("imagenet-rendition/imagenet-r",),
         "test for ImageNet, 200 classes, 2.2 GB",
         (File((f"{HENDRYCKS}/imagenet-r.tar",), moves={"imagenet-r": "imagenet-rendition/imagenet-r"}),),
-        {"imagenet/classnames.txt": "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"},
+        IMAGENET_NAMES,
     ),
 }
