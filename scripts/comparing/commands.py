@@ -96,7 +96,7 @@ def tabulate_results(parser: argparse.ArgumentParser, args: argparse.Namespace, 
     Raises:
         UserError: If a flag for planning runs is given, or there is no result of a trainer.
     """
-    planning = {"seeds", "shots", "backbone", "data", "jobs", "no_run"}
+    planning = {"seeds", "shots", "backbone", "data", "jobs", "gpus", "no_run"}
     flags = [
         f"--{name.replace('_', '-')}"
         for name in vars(args)

@@ -39,7 +39,9 @@ def make_parser(program: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=called_from, default=Path("output"), help="folder of all runs (default: output)"
     )
-    parser.add_argument("--name", type=_plain_name, help="name of the folder of tables (default: the data sets')")
+    parser.add_argument(
+        "--name", type=_plain_name, help="folder of the tables, which replace earlier ones (default: the data sets)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="number of concurrent runs; they share the cores")
     parser.add_argument(
         "--gpus",

@@ -94,7 +94,7 @@ def test_tables_of_some_trainers_alone(finished: Path, tmp_path: Path, capsys: C
         compare([*argv, "CoFT"])
 
 
-@pytest.mark.parametrize("words", [["digits"], ["--seeds", "4"], ["--no-run"]])
+@pytest.mark.parametrize("words", [["digits"], ["--seeds", "4"], ["--gpus", "0"], ["--no-run"]])
 def test_what_is_there_is_not_to_be_planned(words: list[str], finished: Path, tmp_path: Path, capsys: Captured) -> None:
     argv = ["--from", str(finished), "--output", str(tmp_path / "out"), *words]
     assert guarded(lambda: compare(argv)) == 2
