@@ -11,7 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -50,29 +50,30 @@ def do_runs(
     Raises:
         UserError: If the output folder cannot be made.
     """
-    unique, todo = split_finished(runs)
+    unique, todo, seconds = split_finished(runs)
     elsewhere = f"; known from elsewhere: {len(others)}" if others else ""
     print(f"runs: {len(unique)}, finished: {len(unique) - len(todo)}{elsewhere}", file=sys.stderr)
     if args.no_run or not todo:
         return {}
     ensure_folder(args.output, "--output")
-    finished = [run for run in [*unique, *others] if run not in {*todo}]
-    return run_all(todo, jobs=args.jobs, devices=args.devices, command=command, finished=finished)
+    seconds |= {run: summary["seconds"] for run in others if (summary := run.summary())}
+    return run_all(todo, jobs=args.jobs, devices=args.devices, command=command, finished=seconds)
 
 
-def split_finished(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """Return distinct runs, and those of them that are not finished.
+def split_finished(runs: Sequence[Run]) -> tuple[list[Run], list[Run], dict[Run, float]]:
+    """Split runs into finished and unfinished ones.
 
     Args:
         runs: Planned runs. A run that several rows share counts once.
 
     Returns:
-        All runs, and the unfinished ones ordered by seed.
+        All runs, the unfinished ones ordered by seed, and the seconds of the finished ones.
     """
     first = {run.folder: run for run in reversed(runs)}
     unique = [run for run in runs if first[run.folder] is run]
+    seconds = {run: summary["seconds"] for run in unique if (summary := run.summary())}
     seeds = list(dict.fromkeys(run.seed for run in unique))
-    return unique, sorted((run for run in unique if not run.summary()), key=lambda run: seeds.index(run.seed))
+    return unique, sorted((run for run in unique if run not in seconds), key=lambda run: seeds.index(run.seed)), seconds
 
 
 def run_all(
@@ -81,7 +82,7 @@ def run_all(
     jobs: int = 1,
     devices: Sequence[str] = (),
     command: Sequence[str] = TRAIN,
-    finished: Sequence[Run] = (),
+    finished: Mapping[Run, float] | None = None,
 ) -> dict[Run, str]:
     """Execute unfinished runs.
 
@@ -90,7 +91,7 @@ def run_all(
         jobs: Number of concurrent runs; they share the threads of OMP_NUM_THREADS, or of all cores.
         devices: GPUs, with one run at a time on each; their number replaces `jobs`.
         command: Command line that runs a trainer, to which `Run.arguments` are appended.
-        finished: Finished runs, whose Phase I may be reused.
+        finished: Finished runs with their seconds; the former lend their Phase I, the latter serve the time estimate.
 
     Returns:
         Error messages of the runs that failed.
@@ -101,19 +102,19 @@ def run_all(
     waiting, active, failures = deque(dict.fromkeys(runs)), list[Job](), dict[Run, str]()
     places = deque[str | None](devices) or deque([None] * jobs)
     jobs = len(places)
-    sources, progress = [*finished, *runs], Progress(len(waiting))
+    lenders, progress = [*(finished or {}), *runs], Progress(list(waiting), finished or {}, jobs)
     with stoppable():
         try:
             while waiting or active:
                 active += _fill(
-                    places, waiting, progress, lambda run, place: _start(run, command, place, jobs, sources)
+                    places, waiting, progress, lambda run, place: _start(run, command, place, jobs, lenders)
                 )
                 for job in [job for job in active if job.process.poll() is not None]:
                     active.remove(job)
                     places.append(job.device)
                     if error := _finish(job, progress):
                         failures[job.run] = error
-                progress.show({job.run: job.share_done() for job in active})
+                progress.show({job.run: (job.share_done(), time.monotonic() - job.started) for job in active})
                 time.sleep(POLL)
         finally:
             stop([job.process for job in active])
@@ -139,7 +140,7 @@ def _fill(
             places.popleft()
             yield job
         else:
-            progress.finish(run, "finished by another process")
+            progress.finished(run, None, "finished by another process")
 
 
 class Job:
@@ -183,10 +184,10 @@ class Job:
         return f"{errors[-1].removeprefix('error: ')}; see {self.log}"
 
 
-def _start(run: Run, command: Sequence[str], device: str | None, jobs: int, sources: Sequence[Run]) -> Job | None:
+def _start(run: Run, command: Sequence[str], device: str | None, jobs: int, lenders: Sequence[Run]) -> Job | None:
     """Start a run with its log locked; None if another process has finished it since it was planned.
 
-    The run may reuse Phase I of one of the sources.
+    The run may take Phase I from one of the lenders.
 
     Raises:
         BlockingIOError: If another process is executing the run.
@@ -194,14 +195,14 @@ def _start(run: Run, command: Sequence[str], device: str | None, jobs: int, sour
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / LOG).open("a", encoding="utf-8") as log:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return None if run.summary() else Job(run, log, [*command, *arguments_with_phase1(run, sources)], jobs, device)
+        return None if run.summary() else Job(run, log, [*command, *arguments_with_phase1(run, lenders)], jobs, device)
 
 
 def _finish(job: Job, progress: Progress) -> str | None:
     """Report how a run ended. Returns the error message if it failed."""
     error, seconds = job.error(), time.monotonic() - job.started
     job.written.close()
-    progress.finish(job.run, f"failed: {error}" if error else f"{seconds:.0f} s")
+    progress.finished(job.run, None if error else seconds, f"failed: {error}" if error else f"{seconds:.0f} s")
     return error
 
 

@@ -175,7 +175,7 @@ def test_runs_that_a_list_has_lend_their_phase_one_where_their_folder_is(
 ) -> None:
     given: list[tuple[list[str], list[str]]] = []
 
-    def run_all(todo: list[Run], finished: list[Run], **_: object) -> dict[Run, str]:
+    def run_all(todo: list[Run], finished: dict[Run, float], **_: object) -> dict[Run, str]:
         given.append(([run.method.name for run in todo], [run.method.name for run in finished]))
         return {}
 

@@ -127,13 +127,28 @@ def of(trainer: str, dataset: str, seed: int = 1) -> Run:
     return Run(Method(trainer, trainer), dataset, "embedded", seed, (), Path(), {})
 
 
-def test_the_bar_counts_shares_of_active_runs() -> None:
-    progress = Progress(2)
-    progress.show({of("CoFT", "digits"): 0.25})
-    assert progress.bar.n == 0.25
-    progress.finish(of("CoFT", "digits"), "500 s")
-    progress.show({of("CoFT", "icons"): 0.5})
-    assert progress.bar.n == 1.5
+def test_a_run_is_expected_to_take_what_the_most_alike_took() -> None:
+    seconds = {of("CoFT", "digits"): 100.0, of("CoFT", "digits", 2): 200.0, of("CoFT", "icons"): 600.0}
+    seconds[of("UPL", "digits")] = 20.0
+    alike, same_trainer, other = of("CoFT", "digits", 3), of("CoFT", "emoji"), of("CoOp", "emoji")
+    progress = Progress([alike, same_trainer, other], seconds, jobs=2)
+    assert progress.expected == {alike: 150.0, same_trainer: 300.0, other: 230.0}
+    assert progress.remaining() == pytest.approx((150 + 300 + 230) / 2)
+    progress.finished(alike, 500.0, "500 s")
+    assert progress.expected[same_trainer] == pytest.approx((100 + 200 + 600 + 500) / 4)
+
+
+def test_what_runs_under_way_say_counts_before_one_has_finished() -> None:
+    first, second = of("CoFT", "digits"), of("CoFT", "icons")
+    progress = Progress([first, second], {}, jobs=1)
+    progress.show({first: (0.0, 30.0)})
+    assert progress.expected[first] == progress.expected[second]  # nothing is known
+    progress.show({first: (0.25, 100.0)})
+    progress.show({first: (0.25, 150.0)})  # it has said nothing since
+    assert progress.expected == {first: 400.0, second: 400.0}
+    assert progress.remaining() == pytest.approx(300 + 400)
+    progress.finished(first, 500.0, "500 s")
+    assert progress.remaining() == 500
 
 
 def test_the_share_that_is_done_is_read_from_the_log(tmp_path: Path) -> None:
