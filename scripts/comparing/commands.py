@@ -23,6 +23,7 @@ from .options import (
     failed_lines,
     make_folder,
     make_grid,
+    numbered_folder,
     report_failures,
     results_parser,
     table_parser,
@@ -86,7 +87,9 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        publish_comparison(make_folder(args, grid, "comparisons"), called, rows, failed_lines(failures))
+        publish_comparison(
+            numbered_folder(make_folder(args, grid, "comparisons"), args, called), called, rows, failed_lines(failures)
+        )
     return report_failures(failures)
 
 
@@ -113,7 +116,7 @@ def tabulate_results(parser: argparse.ArgumentParser, args: argparse.Namespace, 
     rows = rows[rows["trainer"].isin(args.trainers or trainers)]
     stems = [place.stem if place.is_file() else place.resolve().name for place in places]
     folder = args.output / "comparisons" / (args.name or "+".join(stems))
-    publish_comparison(folder, called, rows)
+    publish_comparison(numbered_folder(folder, args, called), called, rows)
     return 0
 
 
@@ -157,7 +160,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = make_folder(args, grid, "ablations") / args.trainer
+        folder = numbered_folder(make_folder(args, grid, "ablations") / args.trainer, args, called)
         publish_ablations(folder, called, ablations, rows, [*skipped, *failed_lines(failures)])
     return report_failures(failures)
 

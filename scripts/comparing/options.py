@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from coft.core.errors import Parser, UserError, did_you_mean
@@ -16,6 +17,7 @@ from scripts.paths import called_from, data_folder
 from .gpus import devices
 from .methods import ABLATIONS, default_trainers
 from .plan import Grid, Run
+from .tables import made_by
 
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
 MAX_NAME_LENGTH = 100
@@ -216,6 +218,14 @@ def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:
     """Return the folder for the tables of a command."""
     backbones = [slug(name) for name in grid.backbones if name]
     return args.output / kind / (args.name or "+".join([*grid.datasets, *backbones]))
+
+
+def numbered_folder(folder: Path, args: argparse.Namespace, called: str) -> Path:
+    """Append a number to a folder for tables if it holds tables of another command, unless --name is given."""
+    if args.name:
+        return folder
+    places = (folder if number == 1 else folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    return next(place for place in places if made_by(place) in (None, called))
 
 
 def command_line(program: str, argv: Sequence[str]) -> str:

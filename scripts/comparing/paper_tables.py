@@ -21,11 +21,10 @@ from .benchmark import NO_SEED, Benchmark, BySeed, Rows, Unit
 from .methods import READS_LABELS
 from .published import deviations
 from .statistics import bootstrap_errors, interval
-from .tables import MISSING, markdown
+from .tables import BOLD, END, LATEX, MISSING, markdown
 
 MEAN = "mean"
-LATEX = "latex_booktabs"
-BOLD, END, PLUS_MINUS = "\x01", "\x02", "\x03"  # placeholders for text that tabulate would escape
+PLUS_MINUS = "\x03"  # placeholder for text that tabulate would escape
 TEX = {BOLD: r"\textbf{", END: "}", PLUS_MINUS: r"$\pm$"}
 MARKDOWN = {BOLD: "**", END: "**", PLUS_MINUS: "±"}
 SHADES = 15.0  # points of gain or loss with the deepest colour

@@ -1,4 +1,4 @@
-"""Tables of comparisons as Markdown, and the tables of docs/results.md."""
+"""Tables of comparisons as Markdown and LaTeX, and the tables of docs/results.md."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ COLUMNS = {
     "auroc_confidence": ("of the softmax", "{:.3f}"),
     "seconds": ("seconds", "{:.0f}"),
 }
+LATEX = "latex_booktabs"
+BOLD, END = "\x01", "\x02"  # placeholders for text that tabulate would escape
 TEXT = {"dataset", "backbone", "method", "variant"}
 Tables = Mapping[str, pd.DataFrame]
 
@@ -62,14 +64,48 @@ def comparison_tables(rows: pd.DataFrame) -> Tables:
 # ---------------------------------------------------------------- as text
 
 
-def render(table: pd.DataFrame) -> str:
-    """Format a table, with columns named as in COLUMNS, as Markdown."""
+def render(table: pd.DataFrame, style: str = "github") -> str:
+    """Format a table as text.
+
+    Args:
+        table: Table with columns named as in COLUMNS.
+        style: A format of the package tabulate: github, latex_booktabs ... In LaTeX the best means are bold.
+    """
     names = [name for name in COLUMNS if name in table and table[name].notna().any()]
-    rows = [
-        [_cell(name, value).replace("|", "\\|") for name, value in zip(names, row, strict=True)]
-        for row in table[names].values
-    ]
-    return markdown(rows, [COLUMNS[name][0] for name in names], texts=sum(name in TEXT for name in names))
+    rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in table[names].values]
+    for row in best_means(table) if style == LATEX else ():
+        rows[row][names.index("mean")] = f"{BOLD}{rows[row][names.index('mean')]}{END}"
+    if style == "github":
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    align = ["left" if name in TEXT else "right" for name in names]
+    titles = [COLUMNS[name][0] for name in names]
+    text = tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align)
+    return text.replace(BOLD, r"\textbf{").replace(END, "}")
+
+
+def best_means(table: pd.DataFrame) -> list[int]:
+    """Return the rows with the best mean of each data set and backbone, without methods that use labels."""
+    if "mean" not in table:
+        return []
+    free = table.reset_index(drop=True)
+    free = free[free["labels_used"].fillna(0) == 0] if "labels_used" in free else free
+    groups = [group for _, group in free.groupby(PAIR)] if set(PAIR) <= set(free) else [free]
+    return [int(row) for group in groups for row in group.index[group["mean"] == group["mean"].max()]]
+
+
+def latex(title: str, table: pd.DataFrame, command: str) -> str:
+    """Format a table with its caption as LaTeX, for the package booktabs.
+
+    Args:
+        title: Beginning of the caption.
+        table: Table with columns named as in COLUMNS.
+        command: Command line that makes the table, for a comment.
+    """
+    caption = title.replace("_", r"\_").replace("&", r"\&")
+    if best_means(table):
+        caption += ". Bold: the best mean without labels" if "labels_used" in table else ". Bold: the best mean"
+    lines = [f"% {command}", r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", render(table, LATEX)]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 def _cell(name: str, value: Any) -> str:
@@ -100,15 +136,23 @@ def titled(tables: Tables) -> str:
 # ---------------------------------------------------------------- files
 
 
+def made_by(folder: Path) -> str | None:
+    """Return the command line that made the tables in a folder; None if there are none."""
+    for name in ("comparison.md", "ablation.md"):
+        if (folder / name).is_file():
+            return read_text(folder / name).split("\n", 1)[0].strip("`")
+    return None
+
+
 def write_tables(
     folder: Path, command: str, tables: Tables, runs: pd.DataFrame, notes: Sequence[str] = (), name: str = "comparison"
 ) -> list[Path]:
-    """Write a Markdown file of all tables, and the results as runs.csv.
+    """Write a Markdown file of all tables, a LaTeX file of each, and the results as runs.csv.
 
     Args:
         folder: Output folder.
         command: Command line that makes the tables.
-        tables: Tables by title.
+        tables: Tables by title; the first word of a title is the name of its LaTeX file.
         runs: A line for each result, written in full precision.
         notes: Remarks for the end of the Markdown file.
         name: Name of the Markdown file.
@@ -119,6 +163,9 @@ def write_tables(
     parts = [f"`{command}`", *(f"### {title}\n\n{render(table)}" for title, table in tables.items())]
     parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
     texts = {f"{name}.md": "\n\n".join(parts) + "\n", "runs.csv": runs.to_csv(index=False)}
+    texts |= {
+        f"{title.split()[0].strip(',:').lower()}.tex": latex(title, table, command) for title, table in tables.items()
+    }
     for file, text in texts.items():
         with replacing(folder / file) as draft:
             draft.write_text(text, encoding="utf-8")

@@ -62,7 +62,7 @@ def test_the_tables_of_folders(finished: Path, tmp_path: Path, capsys: Captured)
     assert markdown.startswith("`bash scripts/compare.sh --from ") and lines(markdown) == rows
     listed = list(csv.DictReader((folder / "runs.csv").open()))
     assert sorted(float(row["accuracy"]) for row in listed) == [70.0, 80.0, 82.0, 87.0, 90.0]
-    assert {path.name for path in folder.iterdir()} == {"comparison.md", "runs.csv"}
+    assert {path.name for path in folder.iterdir()} == {"comparison.md", "runs.csv", "summary.tex"}
 
 
 def test_table_writes_nothing_and_folders_are_where_the_user_stands(
@@ -145,8 +145,10 @@ def test_runs_then_reuses_then_tabulates(tmp_path: Path, capfd: Captured) -> Non
     assert failed.err.count("failed: UPL on digits") == 2 and "UPL" not in failed.out
     assert "nothing to tabulate" in failed.err
     assert compare([*argv[:2], "ZeroshotCLIP,UPL", *argv[3:]], command=["false"]) == 1
-    (folder,) = (tmp_path / "comparisons").iterdir()
-    assert (folder / "comparison.md").read_text().count("- failed: UPL on digits") == 2
+    beside = tmp_path / "comparisons" / "digits-2"
+    assert (beside / "comparison.md").read_text().count("- failed: UPL on digits") == 2
+    assert compare([*argv, "--jobs", "2", "--no-run"]) == 0  # the first command's tables stay where they are
+    assert sorted(path.name for path in (tmp_path / "comparisons").iterdir()) == ["digits", "digits-2"]
 
 
 FAKE = """
