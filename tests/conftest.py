@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("DASSL_PROGRESS", "0")
-os.environ.pop("CALLED_FROM", None)  # of the call of scripts/test.sh, and not of what tests call
+os.environ.pop("CALLED_FROM", None)  # set by scripts/test.sh; commands that tests call must not see it
 
 import numpy as np
 import pytest
@@ -22,12 +22,12 @@ from coft.backbones import backbone
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import DeclaredDataset, dataset_root, read_split
 
-torch.set_num_threads(1)  # for models as small as these, threads cost more than they bring
+torch.set_num_threads(1)  # threads slow models of this size down
 CLASSNAMES = ("red circle", "green square", "blue stripes")
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays: to look through it for garbage takes a tenth of a second each time."""
+    """Exclude imported modules from garbage collection, which takes 0.1 s each time otherwise."""
     gc.collect()
     gc.freeze()
 
@@ -39,8 +39,8 @@ def make_clip(vit: bool, seed: int = 0) -> CLIP:
     model = CLIP(32, *vision, 77, 49408, 64, 1, 2)
     for parameter in model.visual.parameters():
         if parameter.dim() == 1 and parameter.eq(0).all():
-            torch.nn.init.normal_(parameter, std=0.1)  # batch norms that start at 0 would hide mistakes
-    with torch.no_grad():  # without statistics of their own, random layers give all images the same features
+            torch.nn.init.normal_(parameter, std=0.1)  # zero biases would hide mistakes
+    with torch.no_grad():  # without fitted statistics all images have the same features
         for _ in range(20):
             model.train().visual(torch.randn(32, 3, 32, 32) + torch.randn(32, 3, 1, 1))
     return model.eval()
@@ -53,7 +53,7 @@ def clip_model(request: pytest.FixtureRequest) -> CLIP:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """State dicts of a ResNet, of another ResNet, and of a ViT."""
+    """State dicts of two ResNets and a ViT."""
     folder = tmp_path_factory.mktemp("clips")
     paths = {}
     for name, vit, seed in (("resnet", False, 0), ("other", False, 1), ("vit", True, 0)):
@@ -73,7 +73,7 @@ class Shapes(DeclaredDataset):
 
 
 def draw(label: int, rng: np.random.Generator) -> np.ndarray:
-    """A noisy picture of 32x32 pixels whose colour and pattern tell the class."""
+    """A noisy image of 32x32 pixels whose colour and pattern depend on the class."""
     image = rng.normal(90, 30, (32, 32, 3))
     rows, columns = np.mgrid[:32, :32]
     shift = rng.integers(-4, 5, 2)
@@ -108,13 +108,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_feature_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features of one test must not serve another."""
+    """Tests share no cached features."""
     monkeypatch.setattr(backbone, "FEATURE_CACHE", None)
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Commands set the number of threads of their process; a fork of one that had several would wait for ever."""
+    """Commands change the number of threads, and forks of a process with several threads hang."""
     yield
     torch.set_num_threads(1)
 

@@ -1,6 +1,6 @@
-"""Python scripts in forked processes, as compat/dassl/tests/forks.py has them, that cannot import from this checkout.
+"""Python scripts in forked processes (compat/dassl/tests/forks.py) that cannot import from this checkout.
 
-So `trainers` or `datasets` may still be anybody's.
+So a script may have its own modules `trainers` or `datasets`.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ forks.preload(*LIBRARIES, "rich.progress", "safetensors.torch", "torchvision.tra
 
 
 def run_forked(argv: Sequence[str], cwd: Path, environment: Mapping[str, str] = os.environ) -> forks.Done:
-    """Run `python *argv`, of which the first is a script or `-m`; `stdout` has both streams."""
+    """Run `python *argv`, which begins with a script or `-m`; `stdout` has both streams."""
     return forks.run_forked(argv, cwd, environment, without=ROOT)

@@ -1,4 +1,4 @@
-"""Several processes for a test: forks of the present one, which meet at a file."""
+"""Groups of processes for tests: forks of the present one that meet at a file."""
 
 from __future__ import annotations
 
@@ -21,31 +21,26 @@ from coft.core.world import World
 LIMIT = 60  # seconds
 
 
-def start(size: int, work: Callable[[World], Any], folder: Path) -> list[int]:
-    """Fork processes that do some work.
-
-    Args:
-        size: How many.
-        work: What each does; what it returns is kept.
-        folder: Where they meet, and where results are kept.
+def start_processes(size: int, work: Callable[[World], Any], folder: Path) -> list[int]:
+    """Fork `size` processes that call `work`; results and output are written to `folder`.
 
     Returns:
-        Their process numbers, by rank.
+        Process numbers by rank.
     """
     folder.mkdir(parents=True)
     children = []
     for rank in range(size):
         child = os.fork()
         if not child:
-            _be(rank, size, work, folder)
+            _run(rank, size, work, folder)
         children.append(child)
     return children
 
 
-def _be(rank: int, size: int, work: Callable[[World], Any], folder: Path) -> None:
+def _run(rank: int, size: int, work: Callable[[World], Any], folder: Path) -> None:
     code = 1
     try:
-        sys.stdout = sys.stderr = sys.__stderr__ = (folder / f"said-{rank}").open("w", buffering=1)  # type: ignore[misc]
+        sys.stdout = sys.stderr = sys.__stderr__ = (folder / f"output-{rank}").open("w", buffering=1)  # type: ignore[misc]
         store = dist.FileStore(str(folder / "store"), size)
         try:
             result = work(processes.join(store, rank, size) if size > 1 else World())
@@ -59,11 +54,11 @@ def _be(rank: int, size: int, work: Callable[[World], Any], folder: Path) -> Non
         os._exit(code)
 
 
-def end(children: list[int], limit: float = LIMIT) -> tuple[list[int], float]:
-    """Wait for processes; those that do not end, or are stopped (SIGSTOP) and alone, are killed.
+def wait_for(children: list[int], limit: float = LIMIT) -> tuple[list[int], float]:
+    """Wait for processes; kill those that reach the limit or are stopped (SIGSTOP) when all others have ended.
 
     Returns:
-        Their exit codes (negative: the signal that killed them), and the seconds that it took.
+        Exit codes (negative: the signal), and the seconds of waiting.
     """
     begin, codes, stopped = time.monotonic(), dict[int, int](), set[int]()
     while len(codes) < len(children):
@@ -75,7 +70,7 @@ def end(children: list[int], limit: float = LIMIT) -> tuple[list[int], float]:
                 elif number:
                     codes[child] = os.waitstatus_to_exitcode(status)
         running = set(children) - codes.keys()
-        if running <= stopped or time.monotonic() - begin > limit:  # what is stopped never ends by itself
+        if running <= stopped or time.monotonic() - begin > limit:  # a stopped process never ends by itself
             for child in running:
                 os.kill(child, signal.SIGKILL)
         time.sleep(0.02)
@@ -83,20 +78,20 @@ def end(children: list[int], limit: float = LIMIT) -> tuple[list[int], float]:
 
 
 def in_world(size: int, work: Callable[[World], Any], folder: Path) -> list[Any]:
-    """Let some processes do some work.
+    """Call `work` in a group of processes.
 
     Returns:
-        What each of them returned, by rank.
+        Results by rank.
     """
-    codes, _ = end(start(size, work, folder))
-    said = "\n".join((folder / f"said-{rank}").read_text() for rank in range(size))
-    assert codes == [0] * size, said[-4000:]
+    codes, _ = wait_for(start_processes(size, work, folder))
+    output = "\n".join((folder / f"output-{rank}").read_text() for rank in range(size))
+    assert codes == [0] * size, output[-4000:]
     return [torch.load(folder / f"result-{rank}", weights_only=False) for rank in range(size)]
 
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Context in which all that would compute in fp32 computes in fp64: of what differs, rounding is then gone."""
+    """Context that computes in fp64 instead of fp32, so that rounding errors nearly vanish."""
     plain = torch.Tensor.float
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]

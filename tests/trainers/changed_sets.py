@@ -1,4 +1,4 @@
-"""Data sets whose labels, order or names of files are changed."""
+"""Data sets with changed labels, file order or file names."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ CHANGES: dict[str, tuple[Callable[[Split, Path], None], ...]] = {
 }
 
 
-def changed(shapes: Path, target: Path, *parts: Callable[[Split, Path], None]) -> Path:
+def change_data_set(shapes: Path, target: Path, *changes: Callable[[Split, Path], None]) -> Path:
     shutil.copytree(shapes, target)
     split = json.loads((target / "split.json").read_text())
-    for change in parts:
+    for change in changes:
         before = json.dumps(split)
         change(split, target)
         assert json.dumps(split) != before

@@ -1,9 +1,8 @@
-"""Short runs of whole trainers. Tests that only read a run share it."""
+"""Short runs of whole trainers. Tests that only read a run share the run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed
 from tests.coft import toys
 from tests.conftest import CLASSNAMES
+from tests.trainers.runs import Run
 from trainers.base import MethodTrainer
 
 PHASES = {
@@ -33,24 +33,25 @@ TWO_STEPS = {"OPTIM__NAME": "sgd", "OPTIM__LR": 0.01}
 PROMPTS = TWO_STEPS | {"OPTIM__MAX_EPOCH": 2}
 
 
-def of(section: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a trainer's section, by full names."""
+def in_section(section: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a trainer's section, with their full names."""
     return {f"TRAINER__{section}__{key}": value for key, value in settings.items()}
 
 
 SHORT: dict[str, dict[str, Any]] = {
-    "CoFT": TWO_STEPS | of("COFT", PHASES),
-    "CoFTPlus": TWO_STEPS | of("COFTPLUS", PHASES | {"PHASE2__EPOCHS": 2, "ROUNDS": 2, "CONTRAST__WEIGHT": 0.5}),
-    "DeFT": TWO_STEPS | of("DEFT", {key: value for key, value in PHASES.items() if key.startswith("PHASE")}),
-    "UPL": PROMPTS | of("UPL", {"SEEDS_PER_CLASS": 3, "ENSEMBLE": 2}),
-    "GRIP": PROMPTS | of("GRIP", {"ROUNDS": 3}) | {"OPTIM__MAX_EPOCH": 1},
-    "CPL": PROMPTS | of("CPL", {"ROUNDS": 2, "ACROSS": 0.5}) | {"OPTIM__MAX_EPOCH": 1},
+    "CoFT": TWO_STEPS | in_section("COFT", PHASES),
+    "CoFTPlus": TWO_STEPS
+    | in_section("COFTPLUS", PHASES | {"PHASE2__EPOCHS": 2, "ROUNDS": 2, "CONTRAST__WEIGHT": 0.5}),
+    "DeFT": TWO_STEPS | in_section("DEFT", {key: value for key, value in PHASES.items() if key.startswith("PHASE")}),
+    "UPL": PROMPTS | in_section("UPL", {"SEEDS_PER_CLASS": 3, "ENSEMBLE": 2}),
+    "GRIP": PROMPTS | in_section("GRIP", {"ROUNDS": 3}) | {"OPTIM__MAX_EPOCH": 1},
+    "CPL": PROMPTS | in_section("CPL", {"ROUNDS": 2, "ACROSS": 0.5}) | {"OPTIM__MAX_EPOCH": 1},
     "CoOp": PROMPTS | {"DATASET__NUM_SHOTS": 2},
-    "SelfTraining": of("SELFTRAINING", {"EPOCHS": 2, "LR": 1e-3, "REFRESH": 1}),
-    "MUST": of("MUST", {"EPOCHS": 2, "LR": 1e-3, "THRESHOLD": 0.0}),
-    "DPA": of("DPA", {"EPOCHS": 2, "LR": 1e-3}),
-    "LaFTer": of("LAFTER", {"EPOCHS": 2, "TEXT_STEPS": 20}),
-    "Supervised": of("SUPERVISED", {"EPOCHS": 2, "LR": 1e-3}),
+    "SelfTraining": in_section("SELFTRAINING", {"EPOCHS": 2, "LR": 1e-3, "REFRESH": 1}),
+    "MUST": in_section("MUST", {"EPOCHS": 2, "LR": 1e-3, "THRESHOLD": 0.0}),
+    "DPA": in_section("DPA", {"EPOCHS": 2, "LR": 1e-3}),
+    "LaFTer": in_section("LAFTER", {"EPOCHS": 2, "TEXT_STEPS": 20}),
+    "Supervised": in_section("SUPERVISED", {"EPOCHS": 2, "LR": 1e-3}),
     "NormAdaptation": {},
     "TrainingFree": {},
     "ZeroshotCLIP": {},
@@ -62,10 +63,7 @@ LABEL_FREE = [name for name in OURS if TRAINER_REGISTRY.get(name).spec.label_fre
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Filter seeds from the second epoch on, although the runs are so short; fit negative vectors in fewer steps.
-
-    These CLIPs of random weights train all the same.
-    """
+    """Shorten warm-up and negative fits, and switch the guards off that would stop CLIPs of random weights."""
     monkeypatch.setattr(guard, "MIN_SKILL", -1.0)
     monkeypatch.setattr(deft, "WARMUP_STEPS", 2)
     monkeypatch.setattr(deft, "MIN_AUC", 0.0)
@@ -74,22 +72,22 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def described(tmp_path: Path) -> Path:
-    """A file of descriptions for the classes of the test's data set."""
+    """A file with descriptions of the classes of Shapes."""
     path = tmp_path / "descriptions.json"
     path.write_text(json.dumps({name: [f"A {name} of ink.", f"A {name} on a wall."] for name in CLASSNAMES}))
     return path
 
 
 @pytest.fixture
-def run(configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Build a trainer with short settings and train it: run("CoFT", "vit", out="folder", KEY=value ...)."""
+def run(configure: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Build and train a trainer with short settings: run("CoFT", "vit", out="folder", KEY=value ...)."""
 
     def start(trainer: str, backbone: str = "resnet", train: bool = True, curves: bool = False, **settings: Any) -> Any:
         cfg = configure(trainer, backbone, **(SHORT[trainer] | settings))
         set_random_seed(cfg.SEED)
         built = build_trainer(cfg)
         with monkeypatch.context() as patch:
-            if not curves:  # they take long to draw
+            if not curves:  # drawing them is slow
                 patch.setattr(run_log, "plot_curves", lambda history, path: None)
             if train:
                 built.train()
@@ -104,36 +102,32 @@ def _runs() -> dict[tuple[str, str], Any]:
 
 
 @pytest.fixture
-def trained(
-    run: Callable[..., Any], _runs: dict[tuple[str, str], Any], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Any]:
-    """A trained trainer that tests share, and only read: trained("CoFT", "vit")."""
+def trained(run: Run, _runs: dict[tuple[str, str], Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A trained trainer that tests share and only read: trained("CoFT", "vit")."""
 
     def get(trainer: str, backbone: str = "resnet") -> Any:
         if (trainer, backbone) not in _runs:
             folder = tmp_path_factory.mktemp("trained")
-            every = {"TRAIN__CHECKPOINT_FREQ": 1, "TRAIN__EVAL_FREQ": 1}
-            _runs[trainer, backbone] = run(
-                trainer, backbone, out=str(folder / "run"), curves=trainer == "CoFT", **every
-            )
+            settings = {"out": str(folder / "run"), "TRAIN__CHECKPOINT_FREQ": 1, "TRAIN__EVAL_FREQ": 1}
+            _runs[trainer, backbone] = run(trainer, backbone, curves=trainer == "CoFT", **settings)
         return _runs[trainer, backbone]
 
     return get
 
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:
-    """All trained weights of a trainer, by name."""
+    """All trained weights by name."""
     return toys.weights(trainer.method)
 
 
-def text_of(trainer: Any) -> torch.Tensor:
-    """Text features that a trainer starts from."""
+def text_features(trainer: Any) -> torch.Tensor:
+    """Text features that training starts from."""
     method = trainer.method
     return method.text if hasattr(method, "text") else trainer.engine.clip.zero_shot_text()
 
 
 def templates_of(trainer: Any) -> list[str]:
-    """Templates that a trainer averages."""
+    """Templates whose text features are averaged."""
     return trainer.engine.clip.templates[: 1 if trainer.spec.trainer == "ZeroshotCLIP" else None]
 
 

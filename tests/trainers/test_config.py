@@ -1,4 +1,4 @@
-"""What a user may write into a config: taken as written, or refused in one line that names the key. Nothing else."""
+"""A value of a config is taken as written, or refused in one line that names the key."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ DIGITS = Path(__file__).parents[2] / "configs" / "datasets" / "digits.yaml"
 BASE = ("--trainer", "CoFT", "--backbone", "RN50")
 
 
-def made(*argv: str) -> Any:
+def config_of(*argv: str) -> Any:
     return make_cfg(make_parser().parse_args([*BASE, *argv]), extend_cfg)
 
 
-def extended() -> Any:
+def default_config() -> Any:
     cfg = get_cfg_default()
     extend_cfg(cfg)
     return cfg
 
 
-def given(tmp_path: Path, text: str) -> Any:
-    """The config that a file makes of the defaults."""
-    path, merger = tmp_path / "given.yaml", Merger(extended())
+def config_from_file(tmp_path: Path, text: str) -> Any:
+    """Defaults merged with a file."""
+    path, merger = tmp_path / "a.yaml", Merger(default_config())
     path.write_text(text, encoding="utf-8")
     merger.enter_tree(read_config("--config-file", str(path)), str(path))
     merger.check()
     return merger.cfg
 
 
-TAKEN: list[tuple[str, str, Any]] = [
+VALUES: list[tuple[str, str, Any]] = [
     ("OPTIM.LR", "1e-4", 1e-4),
     ("OPTIM.LR", "5", 5.0),
     ("DATALOADER.TRAIN_X.BATCH_SIZE", "64", 64),
@@ -58,18 +58,18 @@ TAKEN: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text", "value"), TAKEN)
-def test_a_value_is_taken_as_written(name: str, text: str, value: Any, tmp_path: Path) -> None:
-    merger = Merger(extended())
+@pytest.mark.parametrize(("name", "text", "value"), VALUES)
+def test_a_value_has_the_type_of_its_key(name: str, text: str, value: Any, tmp_path: Path) -> None:
+    merger = Merger(default_config())
     merger.enter_pairs([name, text])
-    for cfg in (merger.cfg, given(tmp_path, f"{name}: {text}\n")):
-        taken = cfg
+    for cfg in (merger.cfg, config_from_file(tmp_path, f"{name}: {text}\n")):
+        merged = cfg
         for part in name.split("."):
-            taken = taken[part]
-        assert tuple(taken) == value if isinstance(value, tuple) else taken == value and type(taken) is type(value)
+            merged = merged[part]
+        assert tuple(merged) == value if isinstance(value, tuple) else merged == value and type(merged) is type(value)
 
 
-def test_names_are_those_that_there_are() -> None:
+def test_choices_are_those_of_the_registries() -> None:
     assert sorted(RUN_KEYS["INPUT.TRANSFORMS"].choices) == sorted(CHOICES)
     for name, choices in (
         ("OPTIM.NAME", OPTIMIZERS),
@@ -82,20 +82,20 @@ def test_names_are_those_that_there_are() -> None:
         assert set(RUN_KEYS[name].choices) == set(choices), name
 
 
-def test_defaults_are_dassls_but_for_those_of_the_backbone() -> None:
-    dassl, ours = flatten(get_cfg_default()), flatten({name: key.default for name, key in RUN_KEYS.items()})
-    differing = {name for name, value in dassl.items() if name in ours and ours[name] != value}
+def test_defaults_differ_from_dassl_only_in_the_inputs() -> None:
+    dassl, defaults = flatten(get_cfg_default()), flatten({name: key.default for name, key in RUN_KEYS.items()})
+    differing = {name for name, value in dassl.items() if name in defaults and defaults[name] != value}
     assert differing == {f"INPUT.{key}" for key in ("SIZE", "PIXEL_MEAN", "PIXEL_STD", "INTERPOLATION", "TRANSFORMS")}
-    assert load(Root, ours) == Root()
+    assert load(Root, defaults) == Root()
 
 
-def test_what_is_declared_says_what_it_does_and_only_keys_of_a_run_are_free() -> None:
+def test_every_key_has_a_help_text_and_only_run_keys_are_free() -> None:
     assert len(SECTIONS) > 10 and all(key.help for key in declared().values())
     assert {name for name, key in declared().items() if key.free} == FREE_KEYS > {"OUTPUT_DIR", "TRAIN.PHASE1_FROM"}
 
 
-def test_the_type_of_a_key_says_how_a_file_is_read(tmp_path: Path) -> None:
-    cfg = given(
+def test_values_of_a_file_are_read_by_the_type_of_their_key(tmp_path: Path) -> None:
+    cfg = config_from_file(
         tmp_path,
         "USE_CUDA: false\nOPTIM:\n  LR: 1e-4\n  STEPSIZE: (5,)\nOPTIM.GAMMA: .5\nDATALOADER:\n"
         "DATASET: {CLASSES: 010, NAME: no, SOURCE_DOMAINS: [1, '2']}\nINPUT: {SIZE: [32, '32'], TRANSFORMS: []}\n"
@@ -107,7 +107,7 @@ def test_the_type_of_a_key_says_how_a_file_is_read(tmp_path: Path) -> None:
     assert cfg.TRAINER.FIXMATCH.STRONG_TRANSFORMS == ("a", 1)
 
 
-TOGETHER = [
+CONFLICTS = [
     ("OPTIM.LR_SCHEDULER=multi_step OPTIM.STEPSIZE=[4,2]", "OPTIM.STEPSIZE is (4, 2); multi_step needs"),
     ("OPTIM.NAME=sgd OPTIM.SGD_NESTEROV=True OPTIM.MOMENTUM=0", "OPTIM.SGD_NESTEROV is True; it needs a MOMENTUM"),
     ("OPTIM.STAGED_LR=True", "OPTIM.STAGED_LR is True; it needs"),
@@ -122,26 +122,26 @@ TOGETHER = [
 ]
 
 
-@pytest.mark.parametrize(("pairs", "message"), TOGETHER)
-def test_what_does_not_go_together_or_does_not_exist(pairs: str, message: str) -> None:
-    words = [part for pair in pairs.split() for part in pair.split("=", 1)]
+@pytest.mark.parametrize(("pairs", "message"), CONFLICTS)
+def test_conflicting_and_unknown_settings_are_refused(pairs: str, message: str) -> None:
+    options = [part for pair in pairs.split() for part in pair.split("=", 1)]
     with pytest.raises(UserError) as error:
-        made("DATASET.NAME", "Digits", *words)
+        config_of("DATASET.NAME", "Digits", *options)
     assert message in error.value.line
 
 
-def test_flags_are_named() -> None:
+def test_messages_name_the_flag() -> None:
     for flag, value, message in (
         ("--seed", "-7", "--seed: SEED is -7; expected a whole number from -1 to 4294967295"),
         ("--transforms", "flip", "--transforms: INPUT.TRANSFORMS is ['flip']; expected a list of some of"),
         ("--output-dir", " ", "--output-dir: OUTPUT_DIR is ' '; expected the path of a folder"),
     ):
         with pytest.raises(UserError) as error:
-            made("--dataset-config-file", str(DIGITS), "--head", "none", flag, value)
+            config_of("--dataset-config-file", str(DIGITS), "--head", "none", flag, value)
         assert message in error.value.line
 
 
-def test_without_a_seed_a_run_that_goes_on_has_its_own(tmp_path: Path) -> None:
+def test_a_resumed_run_without_a_seed_keeps_its_seed(tmp_path: Path) -> None:
     for name, seed in (("out", 7), ("earlier", 8)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(f"SEED: {seed}\n")
@@ -151,9 +151,9 @@ def test_without_a_seed_a_run_that_goes_on_has_its_own(tmp_path: Path) -> None:
         )
         resolve_seed(cfg)
         assert seed == cfg.SEED
-    drawn = set()
+    seeds = set()
     for _ in range(3):
         cfg = CfgNode({"SEED": -1, "OUTPUT_DIR": str(tmp_path / "new"), "RESUME": ""})
         resolve_seed(cfg)
-        drawn.add(cfg.SEED)
-    assert len(drawn) == 3
+        seeds.add(cfg.SEED)
+    assert len(seeds) == 3

@@ -1,17 +1,15 @@
-"""A data set with domains: its templates and its name in results are those of the domain."""
+"""Runs on a domain use its templates and report its name."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from coft.core.errors import UserError
 from datasets.pacs import CLASSNAMES, TEMPLATES
 from tests.datasets.data_roots import write_image
+from tests.trainers.runs import Run, read_summary
 
 
 @pytest.fixture
@@ -26,19 +24,14 @@ def drawings(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("domain", ["cartoon", "sketch"])
-def test_a_run_on_a_domain(run: Callable[..., Any], drawings: Path, domain: str) -> None:
+def test_a_run_uses_the_templates_and_the_name_of_its_domain(run: Run, drawings: Path, domain: str) -> None:
     trainer = run("ZeroshotCLIP", root=drawings, DATASET__NAME="PACSDomain", DATASET__DOMAIN=domain)
     assert trainer.session.task.templates == TEMPLATES[domain]
-    assert json.loads((Path(trainer.output_dir) / "summary.json").read_text())["dataset"] == f"PACS {domain}"
-
-
-def test_other_data_sets_are_called_as_registered(trained: Callable[..., Any]) -> None:
-    summary = Path(trained("ZeroshotCLIP").output_dir) / "summary.json"
-    assert json.loads(summary.read_text())["dataset"] == "Shapes"
+    assert read_summary(trainer)["dataset"] == f"PACS {domain}"
 
 
 @pytest.mark.parametrize("sampler", ["SeqDomainSampler", "RandomClassSampler"])
-def test_a_sampler_that_makes_no_batch_is_named(run: Callable[..., Any], sampler: str) -> None:
-    few = {"DATALOADER__TRAIN_X__BATCH_SIZE": 1000, "DATALOADER__TRAIN_X__N_INS": 1}
+def test_a_sampler_without_a_full_batch_is_refused(run: Run, sampler: str) -> None:
+    settings = {"DATALOADER__TRAIN_X__BATCH_SIZE": 1000, "DATALOADER__TRAIN_X__N_INS": 1}
     with pytest.raises(UserError, match=f"DATALOADER.TRAIN_X.SAMPLER {sampler}: .*; leave it at RandomSampler"):
-        run("CoFT", DATALOADER__TRAIN_X__SAMPLER=sampler, **few)
+        run("CoFT", DATALOADER__TRAIN_X__SAMPLER=sampler, **settings)

@@ -1,10 +1,10 @@
-"""The model that a run leaves predicts as the run did, to the bit, without Dassl or a config."""
+"""The saved model of a run predicts the same bits as the run, without Dassl or a config."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from coft.backbones.load import load_clip
 from coft.core.errors import UserError
 from coft.inference.locate_model import description_of, find_model, with_checksum
 from coft.inference.store import load
+from tests.trainers.runs import Run
 
-Run = Callable[..., Any]
-OF_A_KIND = ("CoFT", "CoFTPlus", "UPL", "LaFTer", "SelfTraining", "NormAdaptation", "CoOp", "ZeroshotCLIP2")
-FORMS = [(trainer, "resnet") for trainer in OF_A_KIND]
-FORMS += [("CoFT", "vit"), ("DeFT", "vit"), ("LaFTer", "vit"), ("NormAdaptation", "vit")]
+TRAINERS = ("CoFT", "CoFTPlus", "UPL", "LaFTer", "SelfTraining", "NormAdaptation", "CoOp", "ZeroshotCLIP2")
+MODELS = [(trainer, "resnet") for trainer in TRAINERS]
+MODELS += [("CoFT", "vit"), ("DeFT", "vit"), ("LaFTer", "vit"), ("NormAdaptation", "vit")]
 
 
 def batches_of(trainer: Any) -> Iterator[Tensor]:
@@ -28,60 +28,60 @@ def batches_of(trainer: Any) -> Iterator[Tensor]:
         yield trainer.parse_batch_test(batch)[0]
 
 
-def assert_predicts_as(trainer: Any) -> Any:
+def assert_same_predictions(trainer: Any) -> Any:
     model = load(Path(trainer.output_dir))
     trainer.set_model_mode("eval")
-    seen = 0
+    count = 0
     for images in batches_of(trainer):
         assert torch.equal(model.log_probabilities(images), trainer.engine.predict(images))
-        seen += len(images)
-    assert seen == len(trainer.dm.dataset.test)
+        count += len(images)
+    assert count == len(trainer.dm.dataset.test)
     return model
 
 
-@pytest.mark.parametrize(("trainer", "backbone"), FORMS)
+@pytest.mark.parametrize(("trainer", "backbone"), MODELS)
 def test_the_loaded_model_predicts_the_same_bits(trained: Run, trainer: str, backbone: str) -> None:
-    assert_predicts_as(trained(trainer, backbone))
+    assert_same_predictions(trained(trainer, backbone))
 
 
-def test_descriptions_and_low_rank_updates_come_along(run: Run, described: Path) -> None:
+def test_descriptions_and_low_rank_updates_are_saved(run: Run, described: Path) -> None:
     plus = run("CoFTPlus", TRAINER__COFTPLUS__DESCRIPTIONS__FROM=str(described))
     assert plus.method.describe is not None
-    assert_predicts_as(plus)
-    assert_predicts_as(run("LaFTer", "vit", out="lora", TRAINER__LAFTER__VISUAL="lora"))
+    assert_same_predictions(plus)
+    assert_same_predictions(run("LaFTer", "vit", out="lora", TRAINER__LAFTER__VISUAL="lora"))
 
 
-def test_bf16_is_kept_where_the_machine_is_fast_with_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_kept_only_where_it_is_faster(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rounded = run("UPL", TRAINER__UPL__PREC="bf16")
     monkeypatch.setattr("coft.inference.store.faster_precision", lambda device: "bf16")
-    assert assert_predicts_as(rounded).precision == "bf16"
+    assert assert_same_predictions(rounded).precision == "bf16"
     monkeypatch.setattr("coft.inference.store.faster_precision", lambda device: "fp32")
     assert load(Path(rounded.output_dir)).precision == "fp32"
 
 
-def test_images_are_read_as_in_the_test(trained: Run) -> None:
+def test_images_are_preprocessed_as_in_the_test_of_the_run(trained: Run) -> None:
     built = trained("CoFT")
     model = load(Path(built.output_dir))
     paths = [item.impath for item in built.dm.dataset.test]
-    mine = model.batch([model.view(path) for path in paths])
-    assert torch.equal(mine, torch.cat(list(batches_of(built))))
+    images = model.batch([model.view(path) for path in paths])
+    assert torch.equal(images, torch.cat(list(batches_of(built))))
     expected = torch.cat([built.engine.predict(batch).softmax(dim=1) for batch in batches_of(built)])
     torch.testing.assert_close(model.predict_proba(paths, batch_size=7), expected)
 
 
-def test_p_clean_is_there_where_negative_prompts_were_trained(trained: Run) -> None:
+def test_p_clean_is_the_mean_over_peers_and_absent_without_negative_prompts(trained: Run) -> None:
     built = trained("CoFT")
     images = next(batches_of(built))
     prediction = load(Path(built.output_dir)).predict(images)
-    each = []
+    p_clean = []
     for name, model in built.method.inference_models().items():
         _, temperature = built.method.temperatures[name]
-        each.append((model.eval()(images)[1] / temperature).softmax(dim=1))
-    torch.testing.assert_close(prediction.p_clean, torch.stack(each).mean(dim=0))
+        p_clean.append((model.eval()(images)[1] / temperature).softmax(dim=1))
+    torch.testing.assert_close(prediction.p_clean, torch.stack(p_clean).mean(dim=0))
     assert load(Path(trained("SelfTraining").output_dir)).predict(images).p_clean is None
 
 
-def test_only_what_training_changed_is_stored(trained: Run) -> None:
+def test_only_trained_weights_are_stored(trained: Run) -> None:
     sizes = {t: (find_model(Path(trained(t).output_dir)) / "model.safetensors").stat().st_size for t in ("UPL", "CoFT")}
     vectors = 2 * 3 * 32 * 4  # two prompts, three classes
     assert sizes["UPL"] < vectors + 1000
@@ -89,7 +89,7 @@ def test_only_what_training_changed_is_stored(trained: Run) -> None:
     assert 2 * 4 * visual < sizes["CoFT"] < 2 * 4 * visual + 20_000
 
 
-def test_the_description_names_what_a_person_asks_for(trained: Run) -> None:
+def test_the_description_of_a_model_records_its_run(trained: Run) -> None:
     built = trained("CoFT")
     content = json.loads((Path(built.output_dir) / "model" / "model.json").read_text())
     about = content["about"]
@@ -104,15 +104,12 @@ def test_the_description_names_what_a_person_asks_for(trained: Run) -> None:
     assert (content["about"]["unlabeled_images"], content["about"]["labels_used"]) == (0, 36)
 
 
-def test_training_free_adaptation_leaves_none(trained: Run) -> None:
+def test_training_free_adaptation_saves_no_model(trained: Run) -> None:
     folder = Path(trained("TrainingFree").output_dir)
     assert not (folder / "model").exists()
     (folder / "config.yaml").write_text("")  # which train.py writes
     with pytest.raises(UserError, match=r"no model .*take another trainer"):
         load(folder)
-
-
-# -------------------------------------------------------------------- what can be wrong
 
 
 @pytest.fixture
@@ -125,7 +122,7 @@ def edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(with_checksum(json.loads(path.read_text()) | changes)))
 
 
-def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no model; give the output folder"):
         load(tmp_path)
     (tmp_path / "config.yaml").write_text("")
@@ -133,43 +130,43 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_another_version_is_named(saved: Path) -> None:
+def test_a_model_of_another_version_is_refused(saved: Path) -> None:
     edit(saved, format="coft-model/99")
     with pytest.raises(UserError, match=r"another version .*coft-model/99"):
         load(saved.parent)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_damaged_file_is_named(saved: Path, name: str) -> None:
+def test_a_damaged_file_is_refused(saved: Path, name: str) -> None:
     path = saved / name
     whole = path.read_bytes()
-    for broken in (whole[:100], b"", whole[:-1] + bytes([whole[-1] ^ 1]), None):
-        if broken is None:
+    for damaged in (whole[:100], b"", whole[:-1] + bytes([whole[-1] ^ 1]), None):
+        if damaged is None:
             path.unlink()
         else:
-            path.write_bytes(broken)
+            path.write_bytes(damaged)
         with pytest.raises(UserError, match=rf"{name}: is damaged|holds no model"):
             load(saved)
 
 
-def test_a_flipped_bit_of_the_description_changes_nothing_without_a_word(saved: Path) -> None:
+def test_a_flipped_bit_of_the_description_is_refused_or_changes_nothing(saved: Path) -> None:
     path = saved / "model.json"
-    whole, right = path.read_bytes(), description_of(saved)
-    del right["sha256"]
-    places, refused = range(0, len(whole), len(whole) // 200), 0
-    for place in places:
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    whole, expected = path.read_bytes(), description_of(saved)
+    del expected["sha256"]
+    positions, refused = range(0, len(whole), len(whole) // 200), 0
+    for position in positions:
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         try:
-            content = description_of(saved)  # as where the bit is one of the checksum's name
+            content = description_of(saved)  # the bit is in the name of the checksum
         except UserError as error:
             refused += 1
             assert "model.json: is " in str(error)
         else:
-            assert {key: content[key] for key in right} == right
-    assert refused > len(places) - 5
+            assert {key: content[key] for key in expected} == expected
+    assert refused > len(positions) - 5
 
 
-def test_a_description_without_a_checksum_is_of_an_earlier_version_or_changed_on_purpose(saved: Path) -> None:
+def test_an_edited_description_is_read_only_without_its_checksum(saved: Path) -> None:
     content = json.loads((saved / "model.json").read_text())
     with pytest.raises(UserError, match="if you edited the file on purpose, remove the key 'sha256'"):
         (saved / "model.json").write_text(json.dumps(content | {"templates": ["a {}."]}))
@@ -188,13 +185,15 @@ def test_a_description_without_a_checksum_is_of_an_earlier_version_or_changed_on
         {"backbone": None},
     ],
 )
-def test_a_description_that_does_not_fit_is_damaged(saved: Path, change: dict[str, Any]) -> None:
+def test_an_inconsistent_description_is_refused(saved: Path, change: dict[str, Any]) -> None:
     edit(saved, **change)
     with pytest.raises(UserError, match=r"model\.json: is damaged"):
         load(saved)
 
 
-def test_another_backbone_is_named(saved: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_another_backbone_is_refused_and_a_moved_one_accepted(
+    saved: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="not the one that the model was trained with"):
         load(saved, backbone=str(checkpoints["other"]))
     moved = tmp_path / "moved.pt"
@@ -205,7 +204,7 @@ def test_another_backbone_is_named(saved: Path, checkpoints: dict[str, Path], tm
     assert load(saved, backbone=str(moved)).classes
 
 
-def test_a_full_disk_is_one_line(trained: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_of_one_line(trained: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from coft.inference import store
 
     def full(*args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Nothing that is not finite is saved, tested or reported."""
+"""Weights that are not finite are never saved, tested or reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command(tmp_path: Path, shapes: Path, checkpoints: dict[str, Path]) -> list[
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_backbone_that_is_not_finite_is_refused(
+def test_a_backbone_with_values_that_are_not_finite_is_refused(
     value: float, tmp_path: Path, command: list[str], checkpoints: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     state = torch.load(checkpoints["resnet"], weights_only=True)
@@ -32,7 +32,7 @@ def test_a_backbone_that_is_not_finite_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_last_step_that_diverges_is_not_saved(
+def test_weights_that_diverge_in_the_last_step_are_not_saved(
     tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     step: Callable[..., Any] = Engine.step
@@ -41,7 +41,7 @@ def test_a_last_step_that_diverges_is_not_saved(
     def diverging(self: Engine, batch: Any) -> dict[str, float]:
         losses = step(self, batch)
         calls.append(1)
-        if len(calls) == 2:  # the last one of the epoch: no loss will show it
+        if len(calls) == 2:  # the last step of the epoch: no loss shows it
             next(self.method.models["peer_a"].parameters()).data.fill_(torch.nan)
         return losses
 
@@ -51,7 +51,7 @@ def test_a_last_step_that_diverges_is_not_saved(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_that_is_not_finite_is_neither_tested_nor_gone_on_from(
+def test_a_checkpoint_that_is_not_finite_is_neither_evaluated_nor_resumed(
     tmp_path: Path, command: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert train.main(command) == 0
@@ -59,14 +59,16 @@ def test_a_checkpoint_that_is_not_finite_is_neither_tested_nor_gone_on_from(
         checkpoint = torch.load(path, weights_only=True)
         next(x for x in checkpoint["state_dict"].values() if x.is_floating_point()).view(-1)[0] = torch.nan
         torch.save(checkpoint, path)
-    elsewhere = ["--output-dir", str(tmp_path / "other")]
+    output = ["--output-dir", str(tmp_path / "other")]
     for flags in (["--eval-only", "--model-dir", str(tmp_path / "out")], ["--resume", str(tmp_path / "out")]):
         capfd.readouterr()
-        assert train.main([*elsewhere, *flags, *command[:4], *command[6:]]) == 2
+        assert train.main([*output, *flags, *command[:4], *command[6:]]) == 2
         assert "values that are not finite" in capfd.readouterr().err
 
 
-def test_one_flipped_byte_is_found(tmp_path: Path, command: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_flipped_bit_of_a_checkpoint_is_detected(
+    tmp_path: Path, command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert train.main(command) == 0
     file = tmp_path / "out" / "peer_a" / "model.pth.tar-2"
     saved = torch.load(file, weights_only=True)["state_dict"].values()

@@ -1,8 +1,7 @@
-"""Trainers with models of open_clip: tiny random ones of all families."""
+"""Trainers with tiny random open_clip models of all families."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +11,29 @@ import torch
 from coft.core.errors import UserError
 from tests.open_clip_models import CONFIGS, write_model
 from tests.trainers.conftest import SHORT, weights
+from tests.trainers.runs import Run
 
-MOST_OF = "siglip"  # the least like OpenAI's
-SOME = ("CoFT", "NormAdaptation")
-MORE = ("CoFTPlus", "LaFTer", "SelfTraining", "UPL", "ZeroshotCLIP2")
-RUNS = [(t, f) for f in CONFIGS for t in (SOME + MORE if f == MOST_OF else SOME)]
-FEWER = {"PHASE1__EPOCHS": 1, "PHASE2__EPOCHS": 1, "EPOCHS": 1, "ROUNDS": 2, "ENSEMBLE": 1}
+TRAINERS = ("CoFT", "NormAdaptation")
+SIGLIP_TRAINERS = (*TRAINERS, "CoFTPlus", "LaFTer", "SelfTraining", "UPL", "ZeroshotCLIP2")  # least like OpenAI's
+RUNS = [(t, f) for f in CONFIGS for t in (SIGLIP_TRAINERS if f == "siglip" else TRAINERS)]
+SHORTER = {"PHASE1__EPOCHS": 1, "PHASE2__EPOCHS": 1, "EPOCHS": 1, "ROUNDS": 2, "ENSEMBLE": 1}
 
 
 @pytest.fixture(scope="session")
 def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Names of models of all families."""
+    """Backbone names by family."""
     root = tmp_path_factory.mktemp("open_clip")
     return {name: f"open_clip:{write_model(root / name, config)}" for name, config in CONFIGS.items()}
 
 
 def settings_of(trainer: str) -> dict[str, Any]:
-    """Settings of a run that is even shorter than others."""
-    short = {key: FEWER.get(key.split("__", 2)[-1], value) for key, value in SHORT[trainer].items()}
+    """Settings of a very short run."""
+    short = {key: SHORTER.get(key.split("__", 2)[-1], value) for key, value in SHORT[trainer].items()}
     return short | {"DATASET__NUM_UNLABELED": 18} if "DATASET__NUM_SHOTS" not in short else short
 
 
 @pytest.mark.parametrize(("trainer", "family"), RUNS)
-def test_trainers_run(run: Callable[..., Any], backbones: dict[str, str], trainer: str, family: str) -> None:
+def test_a_trainer_trains_and_predicts(run: Run, backbones: dict[str, str], trainer: str, family: str) -> None:
     if (trainer, family) == ("NormAdaptation", "siglip"):
         with pytest.raises(UserError, match="NormAdaptation: this image encoder has neither batch norms nor"):
             run(trainer, backbones[family])
@@ -46,7 +45,7 @@ def test_trainers_run(run: Callable[..., Any], backbones: dict[str, str], traine
     assert logits.shape == (4, 3) and logits.std(dim=0).min() > 0
 
 
-def test_a_cnn_reads_the_size_that_is_asked_for(run: Callable[..., Any], backbones: dict[str, str]) -> None:
+def test_only_a_cnn_accepts_another_input_size(run: Run, backbones: dict[str, str]) -> None:
     built = run("UPL", backbones["timm-cnn"], INPUT__SIZE="(96, 96)", **settings_of("UPL"))
     assert next(iter(built.test_loader))["img"].shape[-2:] == (96, 96)
     assert built.images.inputs.size == 96
@@ -58,7 +57,7 @@ def test_a_cnn_reads_the_size_that_is_asked_for(run: Callable[..., Any], backbon
         run("UPL", backbones["vit"], INPUT__SIZE="(64, 64)")
 
 
-def test_images_are_read_as_the_backbone_says(configure: Callable[..., Any], tmp_path: Path) -> None:
+def test_preprocessing_is_the_backbone_s_unless_it_is_set(configure: Run, tmp_path: Path) -> None:
     preprocess = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bilinear"}
     name = f"open_clip:{write_model(tmp_path / 'model', CONFIGS['vit'], preprocess)}"
     inputs = configure("CoFT", name).INPUT
@@ -68,15 +67,15 @@ def test_images_are_read_as_the_backbone_says(configure: Callable[..., Any], tmp
     assert (inputs.PIXEL_MEAN, inputs.PIXEL_STD, inputs.INTERPOLATION) == ([0.5] * 3, [0.4, 0.5, 0.6], "nearest")
 
 
-def test_convolutions_get_channels_last(run: Callable[..., Any], backbones: dict[str, str]) -> None:
+def test_convolutions_have_channels_last(run: Run, backbones: dict[str, str]) -> None:
     weight = run("ZeroshotCLIP", backbones["timm-cnn"]).clip_model.visual.trunk.conv_stem.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_run_goes_on_with_the_same_weights(run: Callable[..., Any], backbones: dict[str, str]) -> None:
+def test_loaded_weights_predict_the_same(run: Run, backbones: dict[str, str]) -> None:
     settings = settings_of("CoFT")
     whole = run("CoFT", backbones["timm-cnn"], out="whole", **settings)
-    again = run("CoFT", backbones["timm-cnn"], out="again", train=False, **settings)
-    again.load_model(whole.output_dir)
+    loaded = run("CoFT", backbones["timm-cnn"], out="loaded", train=False, **settings)
+    loaded.load_model(whole.output_dir)
     images = torch.randn(4, 3, 64, 64)
-    torch.testing.assert_close(again.model_inference(images), whole.model_inference(images))
+    torch.testing.assert_close(loaded.model_inference(images), whole.model_inference(images))

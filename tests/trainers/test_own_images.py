@@ -1,11 +1,8 @@
-"""Every label-free trainer on a user's own images: predictions, and an accuracy only where folders name classes."""
+"""Trainers on a user's folder of images: predictions always, accuracy only with LABELS_FROM_FOLDERS."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,14 @@ from dassl.engine import TRAINER_REGISTRY
 from tests.coft.toys import assert_same_bits
 from tests.conftest import CLASSNAMES, draw
 from tests.trainers.conftest import OURS, weights
+from tests.trainers.runs import Run, read_rows, read_summary
 
 FREE = [name for name in OURS if not TRAINER_REGISTRY.get(name).spec.learns_from_labels]
 
 
 @pytest.fixture(scope="session")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("own")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for label, name in enumerate(CLASSNAMES):
         (folder / name).mkdir()
@@ -38,27 +36,22 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def settings(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
-    return {"DATASET__NAME": "Folder", "DATASET__IMAGES": own, "DATASET__CLASSES": ", ".join(CLASSNAMES)}
+    return {"DATASET__NAME": "Folder", "DATASET__IMAGES": folder, "DATASET__CLASSES": ", ".join(CLASSNAMES)}
 
 
 @pytest.mark.parametrize("trainer", ["CoFT", "UPL", "LaFTer", "TrainingFree", "ZeroshotCLIP"])
-def test_predictions_are_written_and_no_accuracy_is_made_up(
-    trainer: str,
-    run: Callable[..., Any],
-    settings: dict[str, Any],
-    own: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_predictions_are_written_without_an_accuracy(
+    trainer: str, run: Run, settings: dict[str, Any], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     built = run(trainer, **settings)
-    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
-    assert [row["path"] for row in rows] == sorted(str(path) for path in own.glob("*/*.png"))
+    rows = read_rows(tmp_path / "out" / "predictions.csv")
+    assert [row["path"] for row in rows] == sorted(str(path) for path in folder.glob("*/*.png"))
     assert {row["class"] for row in rows} <= set(CLASSNAMES)
     assert all(1 / 3 <= float(row["confidence"]) <= 1 for row in rows)
-    assert next(csv.DictReader((tmp_path / "out" / "skipped.csv").open()))["path"] == str(own / "broken.png")
-    results = json.loads((tmp_path / "out" / "summary.json").read_text())["results"]
+    assert read_rows(tmp_path / "out" / "skipped.csv")[0]["path"] == str(folder / "broken.png")
+    results = read_summary(built)["results"]
     assert not [key for key in results if "accuracy" in key] and results["predicted"] == 24
     reported = capsys.readouterr().out
     assert "there is no accuracy to report" in reported
@@ -68,30 +61,24 @@ def test_predictions_are_written_and_no_accuracy_is_made_up(
     assert math.isnan(built.test())
 
 
-def test_names_of_folders_serve_the_evaluation_alone(
-    run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path
-) -> None:
-    without = run("CoFT", out="without", **settings)
-    named = run("CoFT", out="named", **settings, DATASET__LABELS_FROM_FOLDERS=True)
-    assert_same_bits(weights(without), weights(named))
-    rows = list(csv.DictReader((tmp_path / "named" / "predictions.csv").open()))
-    right = sum(row["class"] == Path(row["path"]).parent.name for row in rows)
-    summary = json.loads((tmp_path / "named" / "summary.json").read_text())
-    assert summary["results"]["accuracy_test"] == pytest.approx(100 * right / 24)
+def test_folder_names_change_the_evaluation_only(run: Run, settings: dict[str, Any], tmp_path: Path) -> None:
+    unlabeled = run("CoFT", out="without", **settings)
+    labeled = run("CoFT", out="named", **settings, DATASET__LABELS_FROM_FOLDERS=True)
+    assert_same_bits(weights(unlabeled), weights(labeled))
+    rows = read_rows(tmp_path / "named" / "predictions.csv")
+    correct = sum(row["class"] == Path(row["path"]).parent.name for row in rows)
+    summary = read_summary(labeled)
+    assert summary["results"]["accuracy_test"] == pytest.approx(100 * correct / 24)
     assert "predicted as well" in summary["unlabeled"]
 
 
 @pytest.mark.parametrize("trainer", sorted(set(OURS) - set(FREE)))
-def test_trainers_that_learn_from_labels_are_refused(
-    trainer: str, run: Callable[..., Any], settings: dict[str, Any]
-) -> None:
+def test_trainers_that_learn_from_labels_are_refused(trainer: str, run: Run, settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{trainer} learns from labels, and your own images have none"):
         run(trainer, **settings, DATASET__LABELS_FROM_FOLDERS=True)
 
 
-def test_images_that_are_indexed_are_not_read_again(
-    run: Callable[..., Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_indexed_images_are_not_read_again(run: Run, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = run("UPL", train=False, **settings)
     reads: list[Any] = []
     for module in ("coft.images.index", "coft.images.unlabeled"):
@@ -105,8 +92,8 @@ def test_images_that_are_indexed_are_not_read_again(
 
 
 @pytest.mark.parametrize("trainer", ["CoFTPlus", "LaFTer"])
-def test_sentences_in_the_file_of_classes_are_used(
-    trainer: str, run: Callable[..., Any], settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_descriptions_in_the_class_file_are_used(
+    trainer: str, run: Run, settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = run(trainer, train=False, out="plain", **settings)
     assert "continues without descriptions: your classes have none" in caplog.text
@@ -121,9 +108,7 @@ def test_sentences_in_the_file_of_classes_are_used(
         assert numbers[1] == [n + 1 for n in numbers[0]]
 
 
-def test_accuracy_counts_known_labels_alone() -> None:
-    import torch
-
+def test_accuracy_ignores_images_without_a_label() -> None:
     predicted, label = torch.tensor([0, 1, 2, 1]), torch.tensor([0, -1, 1, 1])
     assert known_accuracy(predicted, label) == pytest.approx(200 / 3)
     assert known_accuracy(predicted, torch.full((4,), -1)) is None

@@ -1,8 +1,7 @@
-"""ZeroshotCLIP, CoOp, UPL and GRIP: what Dassl hands them and what becomes of their checkpoints."""
+"""ZeroshotCLIP, CoOp, UPL and GRIP in Dassl: predictions, checkpoints and data sets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from datasets.base import dataset_root, read_split
 from tests.coft.toys import assert_same_bits
 from tests.trainers.conftest import weights
+from tests.trainers.runs import Run
 
-Run = Callable[..., Any]
 
-
-def test_zero_shot_equals_clips_own(trained: Run) -> None:
+def test_zero_shot_logits_are_those_of_clip(trained: Run) -> None:
     trainer, image = trained("ZeroshotCLIP", "vit"), torch.randn(5, 3, 32, 32)
     tokens = clip.tokenize([f"a photo of a {name}." for name in trainer.classnames])
     with torch.no_grad():
@@ -28,29 +26,29 @@ def test_zero_shot_equals_clips_own(trained: Run) -> None:
     torch.testing.assert_close(trainer.model_inference(image), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_zero_shot_2_averages_templates(trained: Run) -> None:
-    one, all_of_them = trained("ZeroshotCLIP").method, trained("ZeroshotCLIP2").method
-    clip = all_of_them.engine.clip
+def test_zero_shot_2_averages_the_features_of_all_templates(trained: Run) -> None:
+    single, ensemble = trained("ZeroshotCLIP").method, trained("ZeroshotCLIP2").method
+    clip = ensemble.engine.clip
     features = [template_features(clip.clip_model, clip.classnames, t) for t in clip.templates]
-    torch.testing.assert_close(one.text, features[0])
-    torch.testing.assert_close(all_of_them.text, F.normalize(sum(features) / len(features), dim=-1))
-    assert len(features) > 1 and not torch.allclose(one.text, all_of_them.text, atol=1e-3)
+    torch.testing.assert_close(single.text, features[0])
+    torch.testing.assert_close(ensemble.text, F.normalize(sum(features) / len(features), dim=-1))
+    assert len(features) > 1 and not torch.allclose(single.text, ensemble.text, atol=1e-3)
 
 
 @pytest.mark.parametrize("settings", [
     {"TRAINER__COOP__CSC": True, "TRAINER__COOP__CLASS_TOKEN_POSITION": "middle"},
     {"TRAINER__COOP__CTX_INIT": "a photo of a"},
 ])  # fmt: skip
-def test_coop_of_every_kind_trains_saves_and_loads(run: Run, settings: dict[str, Any]) -> None:
-    trainer, first = run("CoOp", "vit", **settings), run("CoOp", "vit", train=False, out="fresh", **settings)
+def test_variants_of_coop_train_and_load(run: Run, settings: dict[str, Any]) -> None:
+    trainer, loaded = run("CoOp", "vit", **settings), run("CoOp", "vit", train=False, out="loaded", **settings)
     assert trainer.prompt_learner is trainer.model is trainer.method.models["prompt_learner"]
-    assert not torch.equal(trainer.prompt_learner.ctx, first.prompt_learner.ctx)
-    first.load_model(trainer.output_dir, epoch=2)
-    assert_same_bits(weights(trainer), weights(first))
+    assert not torch.equal(trainer.prompt_learner.ctx, loaded.prompt_learner.ctx)
+    loaded.load_model(trainer.output_dir, epoch=2)
+    assert_same_bits(weights(trainer), weights(loaded))
 
 
-def test_a_checkpoint_in_coops_form_evaluates(run: Run, tmp_path: Path) -> None:
-    """The file that CoOp writes: a context in fp16, and the tokens of the class names beside it."""
+def test_a_checkpoint_of_coop_itself_is_loaded(run: Run, tmp_path: Path) -> None:
+    """CoOp writes the context in fp16, and the tokens of the class names beside it."""
     folder = tmp_path / "coop" / "prompt_learner"
     folder.mkdir(parents=True)
     ctx = torch.randn(16, 64).half()
@@ -68,22 +66,22 @@ def test_a_checkpoint_in_coops_form_evaluates(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "UPL", "GRIP"])
-def test_contexts_can_come_from_a_file_and_nothing_else_does(run: Run, trained: Run, trainer: str) -> None:
-    first = trained(trainer)
-    path = Path(first.output_dir) / "prompt_learner" / f"model.pth.tar-{first.max_epoch}"
-    second = run(trainer, train=False, MODEL__INIT_WEIGHTS=str(path))
-    assert torch.equal(first.prompt_learner.ctx, second.prompt_learner.ctx)
-    assert not second.method.labels  # those of GRIP's last round may be of other images
+def test_init_weights_loads_the_context_but_no_labels(run: Run, trained: Run, trainer: str) -> None:
+    reference = trained(trainer)
+    path = Path(reference.output_dir) / "prompt_learner" / f"model.pth.tar-{reference.max_epoch}"
+    loaded = run(trainer, train=False, MODEL__INIT_WEIGHTS=str(path))
+    assert torch.equal(reference.prompt_learner.ctx, loaded.prompt_learner.ctx)
+    assert not loaded.method.labels  # labels of GRIP's last round may belong to other images
 
 
-def test_the_best_epoch_may_be_chosen_by_labels_where_labels_are_read(run: Run) -> None:
+def test_coop_may_choose_the_best_epoch_by_labels(run: Run) -> None:
     built = run("CoOp", TEST__FINAL_MODEL="best_val", TEST__SPLIT="test")
     assert (Path(built.output_dir) / "prompt_learner" / "model-best.pth.tar").is_file()
 
 
 @DATASET_REGISTRY.register()
 class CoOpStyle(DatasetBase):
-    """A data set as CoOp's: no unlabeled part, class names derived from labels."""
+    """A data set in CoOp's style: no unlabeled part, class names derived from labels."""
 
     def __init__(self, cfg: Any) -> None:
         train, _, test = read_split(dataset_root(cfg) / "split.json", dataset_root(cfg) / "images")
@@ -91,6 +89,8 @@ class CoOpStyle(DatasetBase):
 
 
 @pytest.mark.parametrize("trainer", ["UPL", "CoFT"])
-def test_data_sets_in_coops_style_serve_label_free_trainers(run: Run, trained: Run, trainer: str) -> None:
-    """Their training images are the unlabeled ones, and the result is that of a declared data set."""
+def test_label_free_trainers_use_the_training_images_of_data_sets_in_coops_style(
+    run: Run, trained: Run, trainer: str
+) -> None:
+    """The weights are those of a declared data set."""
     assert_same_bits(weights(trained(trainer)), weights(run(trainer, DATASET__NAME="CoOpStyle")))

@@ -1,38 +1,36 @@
-"""What a run keeps for its report, and that none fails by it."""
+"""The evidence that a run keeps for its report; a failed report fails no run."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from coft.report.run_folder import read_run
+from tests.trainers.runs import Run, read_rows
 from train import WarningPrefix
 from trainers import reporting
 
 
 @pytest.mark.parametrize("trainer", ["CoFT", "DeFT"])
-def test_runs_of_two_peers_keep_what_it_needs(trained: Callable[..., Any], trainer: str) -> None:
+def test_runs_of_two_peers_keep_the_evidence(trained: Run, trainer: str) -> None:
     built = trained(trainer)
     run = read_run(Path(built.output_dir))
     assert run.evidence is not None and run.classes == built.classnames
     assert list(run.images["path"]) == list(built.images.pool.paths)
     assert list(run.evidence.peers) == ["peer_a", "peer_b"]
     logits = built.engine.clip_features().all() @ built.engine.clip.zero_shot_text().t()
-    same = logits.argmax(dim=1).numpy() == run.evidence.zero_shot
-    assert same.mean() > 0.6  # the run takes means over views
+    agrees = logits.argmax(dim=1).numpy() == run.evidence.zero_shot
+    assert agrees.mean() > 0.6  # the run averages over views
     pairs = zip(run.images["class"], run.images["peer_a"], run.images["peer_b"], strict=True)
     assert all(label in pair for label, *pair in pairs)
 
 
-def test_a_report_that_fails_fails_no_run(
-    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_failed_report_fails_no_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(folder: Path) -> None:
         raise ValueError("no page today")
@@ -43,7 +41,7 @@ def test_a_report_that_fails_fails_no_run(
     assert (Path(built.output_dir) / "summary.json").is_file()
 
 
-def test_files_of_equal_content_are_listed(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_files_of_equal_content_are_listed(run: Run, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for number in range(6):
@@ -51,8 +49,7 @@ def test_files_of_equal_content_are_listed(run: Callable[..., Any], tmp_path: Pa
     shutil.copy(images / "2.png", images / "copy, of 2.png")
     settings = {"DATASET__NAME": "Folder", "DATASET__IMAGES": images, "DATASET__CLASSES": "red circle, green square"}
     built = run("ZeroshotCLIP", **settings)
-    with (Path(built.output_dir) / "duplicates.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(Path(built.output_dir) / "duplicates.csv")
     assert [(row["group"], Path(row["path"]).name) for row in rows] == [("1", "2.png"), ("1", "copy, of 2.png")]
     assert "equal content" in (Path(built.output_dir) / "report.html").read_text()
     (images / "copy, of 2.png").unlink()

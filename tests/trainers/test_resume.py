@@ -1,11 +1,10 @@
-"""A run that is stopped, however it happens, goes on to the same bits; checkpoints are of the epoch that they say."""
+"""A stopped run resumes to the same bits; a checkpoint holds the weights of its epoch."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from coft.core.errors import UserError
 from coft.engine import session
 from tests.coft.toys import assert_same_bits
 from tests.trainers.conftest import saved_weights, weights
-from tests.trainers.runs import rows, stop_in
+from tests.trainers.runs import Run, call_in, read_metrics, train_until
 
-Run = Callable[..., Any]
-# Epochs in which a run is stopped: a few, as tests of the methods stop them in all. CoFT's: in Phase I, and where Phase
-# II begins; CoFT+'s and GRIP's: where a round begins; DeFT's: in Phase II.
+# Epochs in which a run is stopped (tests of the methods cover all). CoFT: in Phase I and at the start of Phase II;
+# CoFT+ and GRIP: at the start of a round; DeFT: in Phase II.
 STOPS = {
     "CoFT": [1, 2],
     "CoFTPlus": [4],
@@ -32,41 +30,33 @@ STOPS = {
 }
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
 def assert_same_file(name: str, *trainers: Any) -> None:
     first, second = ((Path(trainer.output_dir) / name).read_bytes() for trainer in trainers)
     assert first == second
 
 
 @pytest.mark.parametrize(("trainer", "epoch"), [(trainer, epoch) for trainer in STOPS for epoch in STOPS[trainer]])
-def test_a_run_interrupted_in_any_epoch_goes_on_to_the_same_bits(
-    run: Run, trained: Run, trainer: str, epoch: int
-) -> None:
+def test_an_interrupted_run_resumes_to_the_same_bits(run: Run, trained: Run, trainer: str, epoch: int) -> None:
     backbone = ("resnet", "vit")[epoch % 2]
     whole = trained(trainer, backbone)
     first = run(trainer, backbone, train=False, TRAIN__EVAL_FREQ=1)
-    stop_in(first, epoch, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        first.train()
+    train_until(first, epoch)
     resumed = run(trainer, backbone, TRAIN__EVAL_FREQ=1)
     assert resumed.start_epoch == epoch
     assert_same_bits(weights(whole), weights(resumed))
     assert resumed.results["accuracy_test"] == whole.results["accuracy_test"]
     assert_same_file("test_predictions.csv", whole, resumed)
     if whole.session.log:
-        assert rows(Path(resumed.output_dir)) == rows(Path(whole.output_dir))
+        assert read_metrics(resumed) == read_metrics(whole)
         assert_same_file("pseudo_labels.csv", whole, resumed)
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(run: Run, trained: Run) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(run: Run, trained: Run) -> None:
     first, epoch = run("CoFT", train=False), 4
     child = os.fork()
     if child == 0:
         try:
-            stop_in(first, epoch, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            call_in(first, epoch, lambda: os.kill(os.getpid(), signal.SIGKILL))
             first.train()
         finally:
             os._exit(1)
@@ -77,39 +67,31 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(run: Run, trained: Run) -
     assert not list(Path(resumed.output_dir).rglob("*.tmp*"))
 
 
-def test_a_run_goes_on_in_another_folder(run: Run, trained: Run) -> None:
+def test_a_run_resumes_in_another_folder(run: Run, trained: Run) -> None:
     first = run("CoFT", out="first", train=False)
-    stop_in(first, 3, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        first.train()
+    train_until(first, 3)
     second = run("CoFT", out="second", train=False, RESUME=first.output_dir, TRAIN__EVAL_FREQ=1)
-    stop_in(second, 4, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        second.train()
+    train_until(second, 4)
     assert second.start_epoch == 3
     resumed = run("CoFT", out="second", RESUME=first.output_dir, TRAIN__EVAL_FREQ=1)
     assert resumed.start_epoch == 4
     assert_same_bits(weights(trained("CoFT")), weights(resumed))
-    assert [row["epoch"] for row in rows(Path(resumed.output_dir))] == ["0", "1", "2", "3", "4", "5"]
+    assert [row["epoch"] for row in read_metrics(resumed)] == ["0", "1", "2", "3", "4", "5"]
 
 
-def test_contexts_from_a_file_are_where_training_begins_and_not_where_a_round_or_a_resumed_run_does(
-    run: Run, trained: Run
-) -> None:
+def test_init_weights_start_the_first_round_only(run: Run, trained: Run) -> None:
     path = Path(trained("UPL").output_dir) / "prompt_learner" / "model.pth.tar-2"
     whole, first = (run("GRIP", out=o, train=o == "whole", MODEL__INIT_WEIGHTS=str(path)) for o in ("whole", "out"))
-    stop_in(first, 2, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        first.train()
+    train_until(first, 2)
     resumed = run("GRIP", MODEL__INIT_WEIGHTS=str(path))
     assert resumed.start_epoch == 2
     assert_same_bits(weights(whole), weights(resumed))
     start = torch.load(path, weights_only=True)["state_dict"]["ctx"]
-    assert (resumed.prompt_learner.ctx - start).abs().mean() > 0.5 * start.abs().mean()  # the last round began afresh
+    assert (resumed.prompt_learner.ctx - start).abs().mean() > 0.5 * start.abs().mean()  # the last round began anew
 
 
-def test_the_scaler_of_fp16_is_where_dassl_s_checkpoints_look_for_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "forward_type", lambda *args: torch.float16)  # of a GPU alone
+def test_the_scaler_of_fp16_is_where_dassl_saves_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "forward_type", lambda *args: torch.float16)  # used on a GPU only
     built = run("CoFT", train=False)
     scaler = built.session.runtime.scaler
     assert isinstance(scaler, torch.amp.GradScaler) and vars(built)["scaler"] is scaler
@@ -117,9 +99,9 @@ def test_the_scaler_of_fp16_is_where_dassl_s_checkpoints_look_for_it(run: Run, m
     assert run("CoFT", train=False).scaler is None
 
 
-def test_load_epoch_means_what_it_says_in_either_phase(run: Run, trained: Run) -> None:
+def test_load_epoch_loads_the_weights_of_that_epoch(run: Run, trained: Run) -> None:
     folder = Path(trained("CoFT").output_dir)
-    accuracy = {row["epoch"]: float(row["accuracy_both"]) for row in rows(folder)}
+    accuracy = {row["epoch"]: float(row["accuracy_both"]) for row in read_metrics(trained("CoFT"))}
     loaded = run("CoFT", train=False)
     loaded.test()
     for epoch, phase in ((3, 2), (1, 1), (5, 2), (2, 1), (None, 2)):  # back and forth
@@ -131,20 +113,23 @@ def test_load_epoch_means_what_it_says_in_either_phase(run: Run, trained: Run) -
 
 
 @pytest.mark.parametrize("trainer", ["CoFTPlus", "UPL", "LaFTer", "NormAdaptation"])
-def test_the_last_checkpoint_is_evaluated_by_default(run: Run, trained: Run, trainer: str) -> None:
+def test_the_last_checkpoint_is_loaded_by_default(run: Run, trained: Run, trainer: str) -> None:
     whole, loaded = trained(trainer), run(trainer, train=False)
     loaded.load_model(whole.output_dir)
     assert_same_bits(weights(whole), weights(loaded))
     assert loaded.test() == pytest.approx(whole.results["accuracy_test"])
 
 
-def test_the_ends_of_phases_are_measured_and_their_checkpoints_kept(run: Run) -> None:
-    folder = Path(run("CoFT", TRAIN__EVAL_FREQ=0).output_dir)
+def test_the_ends_of_phases_are_evaluated_and_their_checkpoints_kept(run: Run) -> None:
+    built = run("CoFT", TRAIN__EVAL_FREQ=0)
+    folder = Path(built.output_dir)
     assert sorted(p.name for p in (folder / "peer_a").glob("model*")) == ["model.pth.tar-2", "model.pth.tar-5"]
-    assert [row["epoch"] for row in rows(folder) if row["accuracy_both"]] == ["0", "2", "5"]
+    assert [row["epoch"] for row in read_metrics(built) if row["accuracy_both"]] == ["0", "2", "5"]
 
 
-def test_checkpoints_that_do_not_fit_are_refused(run: Run, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_of_other_data_or_backbones_are_refused(
+    run: Run, trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = trained("CoFT").output_dir
     for backbone in ("other", "vit"):
         with pytest.raises(UserError, match="made with another backbone"):
@@ -156,25 +141,25 @@ def test_checkpoints_that_do_not_fit_are_refused(run: Run, trained: Run, monkeyp
         run("CoFT", train=False).load_model(folder)
 
 
-def test_prompts_go_on_with_what_they_were_trained_on(run: Run, trained: Run, tmp_path: Path) -> None:
+def test_prompts_resume_only_with_the_same_data_and_backbone(run: Run, trained: Run, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(trained("UPL").output_dir, folder)
-    for options, what in (
+    for options, name in (
         ({"backbone": "other"}, "backbone"),
         ({"DATASET__NUM_UNLABELED": 20}, "set of unlabeled images"),
     ):
-        with pytest.raises(UserError, match=f"made with another {what} .* or give another --resume or --output-dir"):
+        with pytest.raises(UserError, match=f"made with another {name} .* or give another --resume or --output-dir"):
             run("UPL", RESUME=str(folder), **options)
     run("UPL", RESUME=str(folder), out="same")
-    kept = folder / "trained_on.json"
-    kept.write_text("{", encoding="utf-8")
+    record = folder / "trained_on.json"
+    record.write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"trained_on\.json cannot be read .*; remove it, or train again"):
         run("UPL", RESUME=str(folder), out="damaged")
-    kept.unlink()
-    run("UPL", RESUME=str(folder), out="before")  # a run of before does not say
+    record.unlink()
+    run("UPL", RESUME=str(folder), out="before")  # runs of older versions have no record
 
 
-def test_a_checkpoint_of_another_trainer_or_from_nowhere_is_named(run: Run, trained: Run) -> None:
+def test_missing_and_unsuitable_checkpoints_are_refused(run: Run, trained: Run) -> None:
     with pytest.raises(UserError, match=r"--model-dir .*: No model at .*; give the folder and epoch of a run"):
         run("CoFT", train=False).load_model(trained("CoOp").output_dir)
     with pytest.raises(UserError, match=r"--model-dir nowhere: No model at nowhere"):
@@ -183,12 +168,12 @@ def test_a_checkpoint_of_another_trainer_or_from_nowhere_is_named(run: Run, trai
         run("CoOp", train=False, out="other", TRAINER__COOP__N_CTX=4).load_model(trained("CoOp").output_dir)
 
 
-def test_checkpoints_are_dassl_s_and_hold_nothing_of_the_frozen_clip(trained: Run) -> None:
+def test_checkpoints_have_the_keys_of_dassl_and_no_frozen_weights(trained: Run) -> None:
     state = torch.load(Path(trained("CoFT").output_dir) / "peer_a" / "model.pth.tar-5", weights_only=True)
     assert {"state_dict", "epoch", "optimizer", "scheduler"} <= state.keys()
-    assert not any(key.startswith("encoder.conv1") for key in state["state_dict"])  # frozen weights are not saved
+    assert not any(key.startswith("encoder.conv1") for key in state["state_dict"])
 
 
-def test_what_has_no_epochs_does_not_go_on(run: Run, trained: Run) -> None:
+def test_a_trainer_without_epochs_cannot_be_resumed(run: Run, trained: Run) -> None:
     with pytest.raises(UserError, match="--resume: ZeroshotCLIP has no epochs"):
         run("ZeroshotCLIP", RESUME=trained("CoFT").output_dir)

@@ -1,12 +1,10 @@
-"""What a run leaves for people to read, and that docs/howto/report.md explains all of it."""
+"""The files of a run, and their explanation in docs/howto/report.md."""
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from coft.engine.diagnostics import calibration_error
 from coft.method import guard
 from tests.conftest import write_shapes
 from tests.trainers.conftest import OURS
+from tests.trainers.runs import Run, read_rows, read_summary
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "report.md"
 PEERS = ("peer_a", "peer_b")
@@ -26,20 +25,15 @@ LABELS_USED = {"CoOp": 6, "Supervised": 36}
 ENSEMBLES = dict.fromkeys(("CoOp", "ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation", "TrainingFree"), 1)
 
 
-def lines(folder: Path, name: str) -> list[dict[str, str]]:
-    with (folder / name).open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize(("trainer", "backbone"), [("CoFT", "vit"), ("CoFTPlus", "vit"), ("DeFT", "resnet")])
-def test_a_run_of_two_peers_leaves_all_files(trained: Callable[..., Any], trainer: str, backbone: str) -> None:
+def test_a_run_of_two_peers_writes_all_files(trained: Run, trainer: str, backbone: str) -> None:
     built = trained(trainer, backbone)
     folder, first, epochs = Path(built.output_dir), built.method.phase1_epochs, built.method.epochs
-    rows = lines(folder, "metrics.csv")
+    rows = read_rows(folder / "metrics.csv")
     assert [row["stage"] for row in rows] == ["zero-shot", *["phase1"] * first, *["phase2"] * (epochs - first)]
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(epochs + 1)]
     assert trainer != "CoFT" or (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    results = json.loads((folder / "summary.json").read_text())["results"]
+    results = read_summary(built)["results"]
     assert results["after Phase II"]["accuracy_both"] == pytest.approx(float(rows[-1]["accuracy_both"]))
     assert results["accuracy_test"] == pytest.approx(float(rows[-1]["accuracy_both"]))
     assert any((folder / "tensorboard").iterdir())
@@ -49,24 +43,24 @@ def test_a_run_of_two_peers_leaves_all_files(trained: Callable[..., Any], traine
 
 
 @pytest.mark.parametrize("trainer", ["CoFT", "DeFT"])
-def test_epoch_0_has_the_accuracy_of_zero_shot_clip(trained: Callable[..., Any], trainer: str) -> None:
-    first, *later = lines(Path(trained(trainer, "vit").output_dir), "metrics.csv")
+def test_epoch_0_has_the_accuracy_of_zero_shot_clip(trained: Run, trainer: str) -> None:
+    first, *later = read_rows(Path(trained(trainer, "vit").output_dir) / "metrics.csv")
     assert float(first["accuracy_both"]) == pytest.approx(trained("ZeroshotCLIP2", "vit").results["accuracy_test"])
     assert float(first["seconds"]) <= float(later[0]["seconds"]) and "accuracy_peer_a" in later[-1]
 
 
-def test_nothing_is_tested_before_the_first_epoch(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_is_tested_before_the_first_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     built = run("CoFT", "vit", train=False)
     monkeypatch.setattr(built.engine, "predict", lambda *args: pytest.fail("an image was predicted"))
     monkeypatch.setattr(built.engine, "predict_each", lambda *args: pytest.fail("an image was predicted"))
     built.before_train()
-    assert [row["stage"] for row in lines(Path(built.output_dir), "metrics.csv")] == ["zero-shot"]
+    assert [row["stage"] for row in read_rows(Path(built.output_dir) / "metrics.csv")] == ["zero-shot"]
 
 
 @pytest.mark.parametrize("trainer", OURS)
-def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str) -> None:
+def test_the_summary_records_the_run(trained: Run, trainer: str) -> None:
     built = trained(trainer)
-    summary = json.loads((Path(built.output_dir) / "summary.json").read_text())
+    summary = read_summary(built)
     assert summary["trainer"] == trainer and summary["seed"] == 1 and summary["dataset"] == "Shapes"
     assert f"{trainer} on Shapes" in (Path(built.output_dir) / "report.html").read_text()
     assert summary["versions"]["dassl"] and summary["versions"]["torch"] == importlib.metadata.version("torch")
@@ -81,28 +75,28 @@ def test_the_summary_says_what_was_run(trained: Callable[..., Any], trainer: str
 
 
 @pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus"])
-def test_the_summary_says_that_zero_shot_clip_was_kept(
-    run: Callable[..., Any], trained: Callable[..., Any], trainer: str, monkeypatch: pytest.MonkeyPatch
+def test_the_summary_records_that_zero_shot_clip_was_kept(
+    run: Run, trained: Run, trainer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "MIN_SKILL", 1.0)
     monkeypatch.setattr(guard, "MIN_INFORMATION", 1.0)
-    kept = json.loads((Path(run(trainer).output_dir) / "summary.json").read_text())
-    zero_shot = json.loads((Path(trained("ZeroshotCLIP2").output_dir) / "summary.json").read_text())
+    kept = read_summary(run(trainer))
+    zero_shot = read_summary(trained("ZeroshotCLIP2"))
     assert kept["kept"] == "zero-shot CLIP" and "kept" not in zero_shot
     assert kept["results"]["accuracy_test"] == zero_shot["results"]["accuracy_test"]
 
 
-def predicted(built: Any) -> list[str]:
-    """Classes of the test images by a trainer's present weights."""
+def predicted_classes(built: Any) -> list[str]:
+    """Classes of the test images, predicted with the present weights."""
     built.set_model_mode("eval")
     return [built.classnames[c] for batch in built.test_loader for c in built.engine.predict(batch["img"]).argmax(1)]
 
 
 @pytest.mark.parametrize("trainer", OURS)
-def test_predictions_of_test_images_are_those_that_accuracies_count(trained: Callable[..., Any], trainer: str) -> None:
+def test_predictions_of_test_images_give_the_reported_accuracies(trained: Run, trainer: str) -> None:
     built = trained(trainer)
     folder, test = Path(built.output_dir), built.dm.dataset.test
-    rows = lines(folder, "test_predictions.csv")
+    rows = read_rows(folder / "test_predictions.csv")
     two_phases = trainer in TWO_PHASES
     assert list(rows[0]) == ["image", "class", *(["phase1"] if two_phases else []), "end", "confidence"]
     assert [(built.cfg.DATASET.ROOT + "/" + row["image"], row["class"]) for row in rows] == [
@@ -112,17 +106,17 @@ def test_predictions_of_test_images_are_those_that_accuracies_count(trained: Cal
     def accuracy(stage: str) -> float:
         return 100 * sum(row[stage] == row["class"] for row in rows) / len(rows)
 
-    results = json.loads((folder / "summary.json").read_text())["results"]
+    results = read_summary(built)["results"]
     assert accuracy("end") == pytest.approx(results["accuracy_test"])
-    assert [row["end"] for row in rows] == predicted(built)
+    assert [row["end"] for row in rows] == predicted_classes(built)
     confidence = [float(row["confidence"]) for row in rows]
     assert 1 / len(built.classnames) < min(confidence) <= max(confidence) <= 1
     assert results["confidence_test"] == pytest.approx(100 * sum(confidence) / len(rows), abs=1e-3)
-    right = [row["end"] == row["class"] for row in rows]
-    error = calibration_error(torch.tensor(confidence), torch.tensor(right))
+    correct = [row["end"] == row["class"] for row in rows]
+    error = calibration_error(torch.tensor(confidence), torch.tensor(correct))
     assert results["calibration_error_test"] == pytest.approx(100 * error, abs=1e-2)
     if two_phases:
-        metrics = lines(folder, "metrics.csv")
+        metrics = read_rows(folder / "metrics.csv")
         end = next(row for row in reversed(metrics) if row["stage"] == "phase1")
         assert accuracy("phase1") == pytest.approx(float(end["accuracy_both"]), abs=1e-3)
         assert accuracy("phase1") == pytest.approx(results["after Phase I"]["accuracy_both"], abs=1e-3)
@@ -131,20 +125,20 @@ def test_predictions_of_test_images_are_those_that_accuracies_count(trained: Cal
 @pytest.mark.parametrize("backbone", ["resnet", "vit"])
 @pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus", "DeFT"])
 def test_predictions_of_phase_one_are_those_of_its_checkpoint(
-    run: Callable[..., Any], trained: Callable[..., Any], trainer: str, backbone: str
+    run: Run, trained: Run, trainer: str, backbone: str
 ) -> None:
     whole = trained(trainer, backbone)
     loaded = run(trainer, backbone, train=False, out="loaded")
     loaded.load_model(whole.output_dir, epoch=whole.method.phase1_epochs)
-    rows = lines(Path(whole.output_dir), "test_predictions.csv")
-    assert [row["phase1"] for row in rows] == predicted(loaded)
+    rows = read_rows(Path(whole.output_dir) / "test_predictions.csv")
+    assert [row["phase1"] for row in rows] == predicted_classes(loaded)
 
 
 @pytest.mark.parametrize(
     ("trainer", "settings"), [("UPL", {}), ("CoFT", {}), ("Supervised", {"TEST__FINAL_MODEL": "best_val"})]
 )
-def test_predictions_of_validation_images_do_not_take_their_place(
-    run: Callable[..., Any], tmp_path: Path, trainer: str, settings: dict[str, Any]
+def test_validation_does_not_overwrite_predictions_of_test_images(
+    run: Run, tmp_path: Path, trainer: str, settings: dict[str, Any]
 ) -> None:
     root = write_shapes(tmp_path / "data")
     split = json.loads((root / "split.json").read_text())
@@ -152,33 +146,31 @@ def test_predictions_of_validation_images_do_not_take_their_place(
     (root / "split.json").write_text(json.dumps(split))
     built = run(trainer, root=root, **settings)
     built.test("val")
-    assert len(lines(Path(built.output_dir), "test_predictions.csv")) == len(split["test"])
+    assert len(read_rows(Path(built.output_dir) / "test_predictions.csv")) == len(split["test"])
 
 
 @pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus"])
-def test_the_page_explains_every_column(trained: Callable[..., Any], trainer: str) -> None:
+def test_the_page_explains_every_column_of_metrics(trained: Run, trainer: str) -> None:
     text = PAGE.read_text(encoding="utf-8")
     section = text[text.index("## What a run writes by epoch") :].split("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("|")][2:]
     explained = [name for line in table for name in re.findall(r"`(\w+)`", line.split("|")[1])]
-    reported = lines(Path(trained(trainer).output_dir), "metrics.csv")[0]
+    reported = read_rows(Path(trained(trainer).output_dir) / "metrics.csv")[0]
     assert sorted(reported) == sorted([*explained, "epoch", "stage"])
 
 
-def test_the_learning_rate_is_that_of_a_model_that_trains(
-    trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Upstream's Dassl asks the first registered model, which has none: it is the state of the method."""
+def test_the_learning_rate_is_that_of_a_trained_model(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstream's Dassl reads it from the first registered model, which is the method's state and has none."""
     trainer = trained("CoFT")
 
-    def of_the_first(self: Any, names: Any = None) -> float:
+    def upstream_lr(self: Any, names: Any = None) -> float:
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
-    monkeypatch.setattr("dassl.engine.TrainerX.get_current_lr", of_the_first, raising=False)
+    monkeypatch.setattr("dassl.engine.TrainerX.get_current_lr", upstream_lr, raising=False)
     assert trainer.get_current_lr() == trainer._optims["peer_a"].param_groups[0]["lr"]
 
 
-def test_the_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> None:
+def test_the_log_can_be_read_by_parse_test_res(run: Run) -> None:
     """parse_test_res.py of CoOp takes the last '* accuracy: x%' after a line 'Finish training'."""
     from dassl.utils import setup_logger
 
@@ -191,18 +183,18 @@ def test_the_log_is_one_that_parse_test_res_reads(run: Callable[..., Any]) -> No
     assert len(reported) == 1 and float(reported[0]) == pytest.approx(trainer.results["accuracy_test"], abs=0.05)
 
 
-def test_accuracies_of_the_curves_are_those_of_both_peers(trained: Callable[..., Any]) -> None:
+def test_accuracies_are_counted_for_each_peer_and_both(trained: Run) -> None:
     built = trained("CoFT")
-    reported, right = built.accuracies(), dict.fromkeys((*PEERS, "both"), 0)
+    reported, correct = built.accuracies(), dict.fromkeys((*PEERS, "both"), 0)
     for batch in built.test_loader:
-        each = built.engine.predict_each(batch["img"])
-        each["both"] = built.model_inference(batch["img"])
-        for who, scores in each.items():
-            right[who] += int((scores.argmax(dim=1) == batch["label"]).sum())
-    assert reported == pytest.approx({f"accuracy_{who}": 100 * n / 18 for who, n in right.items()})
+        logits = built.engine.predict_each(batch["img"])
+        logits["both"] = built.model_inference(batch["img"])
+        for name, values in logits.items():
+            correct[name] += int((values.argmax(dim=1) == batch["label"]).sum())
+    assert reported == pytest.approx({f"accuracy_{name}": 100 * n / 18 for name, n in correct.items()})
 
 
-def test_images_are_tested_once_at_the_end(trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_images_are_predicted_once(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     built = trained("CoFT")
     accuracies, plain = built.accuracies(), built.engine.predict
     images = list[int]()
@@ -214,7 +206,7 @@ def test_images_are_tested_once_at_the_end(trained: Callable[..., Any], monkeypa
     assert torch.allclose(built.predicted.confidence(), probabilities)
 
 
-def test_other_weights_are_tested_anew(run: Callable[..., Any]) -> None:
+def test_changed_weights_are_tested_again(run: Run) -> None:
     built = run("CoFT")
     before = built.accuracies()["accuracy_both"]
     with torch.no_grad():

@@ -1,8 +1,7 @@
-"""What a config says reaches the method: values that make no sense end in one line, the others do what they say."""
+"""Settings reach the method; bad values are refused in one line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +14,36 @@ from coft.core.experiment import flatten
 from coft.core.timing import STEPS, WAITING, TimedLoader
 from coft.labelling.classifier import Classifier
 from tests.coft.toys import assert_same_bits
-from tests.trainers.conftest import of, weights
+from tests.trainers.conftest import in_section, weights
+from tests.trainers.runs import Run
 
-Run = Callable[..., Any]
 PRINTED = Path(__file__).parents[2] / "configs" / "trainers" / "CoFT" / "as_printed.yaml"
 
 
 @pytest.mark.parametrize(
     ("trainer", "settings", "message"),
     [
-        ("CoFT", of("COFT", {"CLEAN_RULE": "sigmoids"}), "TRAINER.COFT.CLEAN_RULE is .*; did you mean 'sigmoid'?"),
-        ("CoFT", of("COFT", {"VISUAL": "vpt"}), "VISUAL.*'vpt'.*vpt-deep"),
-        ("CoFT", of("COFT", {"PHASE2__WISE": 7.0}), "PHASE2.WISE is 7.0"),
+        (
+            "CoFT",
+            in_section("COFT", {"CLEAN_RULE": "sigmoids"}),
+            "TRAINER.COFT.CLEAN_RULE is .*; did you mean 'sigmoid'?",
+        ),
+        ("CoFT", in_section("COFT", {"VISUAL": "vpt"}), "VISUAL.*'vpt'.*vpt-deep"),
+        ("CoFT", in_section("COFT", {"PHASE2__WISE": 7.0}), "PHASE2.WISE is 7.0"),
         ("CoFT", {"TRAIN__COMPILE": "inductr"}, "TRAIN.COMPILE is 'inductr'.*inductor"),
         ("CoFT", {"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* accepts \(32, 32\)"),
-        ("CoFTPlus", of("COFTPLUS", {"CONTRAST__WEIGHT": -1.0}), "COFTPLUS.CONTRAST.WEIGHT is -1.0"),
-        ("DeFT", of("DEFT", {"CLASS_NEGATIVE": True}), "unknown config key 'TRAINER.DEFT.CLASS_NEGATIVE'"),
-        ("Supervised", of("SUPERVISED", {"ENSEMBLE": 0}), "SUPERVISED.ENSEMBLE is 0"),
+        ("CoFTPlus", in_section("COFTPLUS", {"CONTRAST__WEIGHT": -1.0}), "COFTPLUS.CONTRAST.WEIGHT is -1.0"),
+        ("DeFT", in_section("DEFT", {"CLASS_NEGATIVE": True}), "unknown config key 'TRAINER.DEFT.CLASS_NEGATIVE'"),
+        ("Supervised", in_section("SUPERVISED", {"ENSEMBLE": 0}), "SUPERVISED.ENSEMBLE is 0"),
     ],
 )
-def test_what_makes_no_sense_is_named(run: Run, trainer: str, settings: dict[str, Any], message: str) -> None:
+def test_a_bad_setting_is_refused(run: Run, trainer: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message.replace("?", r"\?")) as error:
         run(trainer, **settings)
     assert "\n" not in error.value.line
 
 
-def test_the_config_as_printed_says_what_it_settles_and_runs(run: Run) -> None:
+def test_the_config_as_printed_trains_with_its_settings(run: Run) -> None:
     text = PRINTED.read_text(encoding="utf-8")
     printed = flatten(yaml.safe_load(text))
     trainer = run("CoFT", **{key.replace(".", "__"): value for key, value in printed.items()})
@@ -54,48 +57,48 @@ def test_the_config_as_printed_says_what_it_settles_and_runs(run: Run) -> None:
     assert (used.n_ctx, used.prior_tau, used.label_views, used.phase2.wise, used.phase2.ema) == (16, 0.0, 1, 1.0, 0.0)
     a, b = (peer.prompts.positive.ctx for peer in trainer.method.peers.values())
     assert a.shape == b.shape == (16, trainer.clip_model.token_embedding.embedding_dim) and not torch.equal(a, b)
-    tested = trainer.method.inference_models()
+    models = trainer.method.inference_models()
     for name, peer in trainer.method.peers.items():
         assert set(trainer.method.labels[name].weight.tolist()) <= {0.0, 1.0}
-        assert tested[name] is peer.teacher()
+        assert models[name] is peer.teacher()
         torch.testing.assert_close(peer.teacher().positive, peer.student.model.positive)
     assert 0 <= trainer.results["accuracy_test"] <= 100
 
 
 @pytest.mark.parametrize("kind", ["lora", "norms-and-biases", "none"])  # the default of a ViT is vpt-deep
-def test_visual_modules_train_in_both_phases(run: Run, kind: str) -> None:
+def test_the_visual_module_trains_in_both_phases(run: Run, kind: str) -> None:
     trainer = run("CoFT", "vit", TRAINER__COFT__VISUAL=kind)
     peer = trainer.method.peers["peer_a"]
     phase1, frozen = dict(peer.encoder.named_parameters()), dict(trainer.clip_model.visual.named_parameters())
-    moved = [name for name, p in phase1.items() if name not in frozen or not torch.equal(p, frozen[name])]
-    assert bool(moved) == (kind != "none")
+    changed = [name for name, p in phase1.items() if name not in frozen or not torch.equal(p, frozen[name])]
+    assert bool(changed) == (kind != "none")
     assert any(not torch.equal(p, phase1[name]) for name, p in peer.student.model.encoder.named_parameters())
     restored = run("CoFT", "vit", train=False, out="other", TRAINER__COFT__VISUAL=kind)
     restored.load_model(trainer.output_dir)
     assert_same_bits(weights(trainer), weights(restored))
 
 
-def test_phase_one_trains_as_optim_says(run: Run) -> None:
+def test_phase_one_uses_the_settings_of_optim(run: Run) -> None:
     trainer = run("CoFT", train=False, OPTIM__NAME="adamw", OPTIM__LR=0.02, OPTIM__WEIGHT_DECAY=0.07)
     for optimizer in trainer.engine.optimizers.values():
         assert isinstance(optimizer.optimizer, torch.optim.AdamW)
         assert {(group["lr"], group["weight_decay"]) for group in optimizer.optimizer.param_groups} == {(0.02, 0.07)}
 
 
-def test_what_labels_or_is_tested_is_in_evaluation_mode(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_predict_in_evaluation_mode(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     features, modes = Classifier.features, {True: set[bool](), False: set[bool]()}
 
-    def watched(classifier: Classifier, images: torch.Tensor) -> torch.Tensor:
+    def record(classifier: Classifier, images: torch.Tensor) -> torch.Tensor:
         modes[torch.is_grad_enabled()].add(classifier.encoder.training)
         return features(classifier, images)
 
-    monkeypatch.setattr(Classifier, "features", watched)
+    monkeypatch.setattr(Classifier, "features", record)
     run("CoFT")
     assert modes == {True: {True}, False: {False}}
 
 
 @pytest.mark.parametrize("trainer", ["CoFTPlus", "LaFTer", "Supervised"])
-def test_micro_batches_and_a_compiler_reach_every_encoder(
+def test_micro_batches_and_compilation_apply_to_every_encoder(
     run: Run, monkeypatch: pytest.MonkeyPatch, trainer: str
 ) -> None:
     compiled: list[tuple[Any, str]] = []
@@ -108,11 +111,11 @@ def test_micro_batches_and_a_compiler_reach_every_encoder(
     assert compiled == [(built.method.student(name).encoder, "eager") for name in built.method.models]
 
 
-def test_a_run_says_where_its_time_went(run: Run) -> None:
-    epochs = {"PHASE1__EPOCHS": 3, "PHASE1__MIN_STEPS": 6, "PHASE2__EPOCHS": 1}  # two steps an epoch of Phase I
-    built = run("CoFT", train=False, DATALOADER__TRAIN_X__BATCH_SIZE=6, **of("COFT", epochs))
+def test_a_run_records_time_by_part_and_a_profile(run: Run) -> None:
+    epochs = {"PHASE1__EPOCHS": 3, "PHASE1__MIN_STEPS": 6, "PHASE2__EPOCHS": 1}  # two steps per epoch of Phase I
+    built = run("CoFT", train=False, DATALOADER__TRAIN_X__BATCH_SIZE=6, **in_section("COFT", epochs))
     built.profile_steps()
-    assert not built.session.runtime.parallel  # operations that are recorded are of one thread
+    assert not built.session.runtime.parallel  # the profiler records one thread
     built.train()
     assert {STEPS, WAITING, "labelling", "evaluation", "saving"} <= built.clock.split().keys()
     text = (Path(built.output_dir) / "profile.txt").read_text()

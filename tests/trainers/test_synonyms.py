@@ -1,9 +1,6 @@
-"""A class with synonyms: the mean of its names' text features, in every trainer."""
+"""A class with synonyms has the mean of the text features of its names."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -12,9 +9,9 @@ import torch.nn.functional as F
 from coft.backbones.prompts import PromptLearner, encode_prompts, ensemble_features
 from coft.core.errors import UserError
 from tests.conftest import CLASSNAMES, Shapes
-from tests.trainers.conftest import templates_of, text_of
+from tests.trainers.conftest import templates_of, text_features
+from tests.trainers.runs import Run
 
-Run = Callable[..., Any]
 SYNONYMS = {"red circle": ("red disc", "scarlet dot"), "blue stripes": ("blue bars",)}
 
 
@@ -24,24 +21,24 @@ def _synonyms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "NormAdaptation", "CoFT", "SelfTraining", "Supervised", "DeFT"])
-def test_all_names_of_a_class_have_their_share(trainer: str, run: Run) -> None:
+def test_text_features_are_the_mean_over_names(trainer: str, run: Run) -> None:
     built = run(trainer, train=False)
     expected = ensemble_features(built.clip_model, CLASSNAMES, templates_of(built), SYNONYMS)
-    torch.testing.assert_close(text_of(built), expected)
+    torch.testing.assert_close(text_features(built), expected)
     assert built.classnames == list(CLASSNAMES)
 
 
 @pytest.mark.parametrize("trainer", ["UPL", "GRIP", "CoOp"])
-def test_a_learned_context_stands_before_each_name(trainer: str, run: Run) -> None:
+def test_a_learned_context_precedes_each_name(trainer: str, run: Run) -> None:
     method = run(trainer, train=False).method
     learner, clip_model = method.learners["prompt_learner"], method.engine.clip.clip_model
     names = ["red circle", "red disc", "scarlet dot", "green square", "blue stripes", "blue bars"]
-    alone = F.normalize(encode_prompts(clip_model, PromptLearner(clip_model, names, learner.ctx.detach()))[0], dim=1)
-    expected = torch.stack([alone[:3].mean(dim=0), alone[3], alone[4:].mean(dim=0)])
+    features = F.normalize(encode_prompts(clip_model, PromptLearner(clip_model, names, learner.ctx.detach()))[0], dim=1)
+    expected = torch.stack([features[:3].mean(dim=0), features[3], features[4:].mean(dim=0)])
     torch.testing.assert_close(method.text("prompt_learner"), F.normalize(expected, dim=1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_checkpoint_of_other_synonyms_is_of_another_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_with_other_synonyms_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     identity = run("CoFT", train=False).session.identity
     monkeypatch.setattr(Shapes, "synonyms", {})
     plain = run("CoFT", train=False).session

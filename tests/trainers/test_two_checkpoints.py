@@ -1,8 +1,7 @@
-"""Peers on two checkpoints: each has one of them, and what is frozen has both."""
+"""Peers on two checkpoints: each peer has one, the frozen model has both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,17 @@ from coft.method.coft_plus import PREDICTION_DESCRIPTION_SHARE
 from tests.coft.toys import assert_same_bits
 from tests.conftest import CLASSNAMES, draw
 from tests.trainers.conftest import weights
-from tests.trainers.runs import stop_in
-
-Run = Callable[..., Any]
+from tests.trainers.runs import Run, train_until
 
 
 @pytest.fixture
-def two(checkpoints: dict[str, Path]) -> str:
+def both(checkpoints: dict[str, Path]) -> str:
     return f"{checkpoints['resnet']}+{checkpoints['vit']}"
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("trainer", ["CoFT", "CoFTPlus", "SelfTraining", "Supervised", "TrainingFree", "ZeroshotCLIP2"])
-def test_a_run_is_loaded_with_the_same_bits(run: Run, two: str, trainer: str) -> None:
-    built = run(trainer, two)
+def test_the_saved_model_predicts_the_same_bits(run: Run, both: str, trainer: str) -> None:
+    built = run(trainer, both)
     assert 0 <= built.results["accuracy_test"] <= 100
     if trainer == "TrainingFree":
         return
@@ -48,51 +41,49 @@ def test_a_run_is_loaded_with_the_same_bits(run: Run, two: str, trainer: str) ->
     assert kinds == ([False] if trainer == "ZeroshotCLIP2" else [False, True])
 
 
-def test_a_run_goes_on_to_the_same_bits(run: Run, two: str) -> None:
-    whole, first = run("CoFTPlus", two, out="whole"), run("CoFTPlus", two, train=False)
-    stop_in(first, 3, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        first.train()
-    resumed = run("CoFTPlus", two)
+def test_an_interrupted_run_resumes_to_the_same_bits(run: Run, both: str) -> None:
+    whole, first = run("CoFTPlus", both, out="whole"), run("CoFTPlus", both, train=False)
+    train_until(first, 3)
+    resumed = run("CoFTPlus", both)
     assert resumed.start_epoch == 3
     assert_same_bits(weights(whole), weights(resumed))
 
 
-def test_the_zero_shot_labels_are_those_of_both(run: Run, two: str, checkpoints: dict[str, Path]) -> None:
+def test_zero_shot_logits_are_the_mean_of_both(run: Run, both: str, checkpoints: dict[str, Path]) -> None:
     logits = []
-    for backbone in (two, "resnet", "vit"):
+    for backbone in (both, "resnet", "vit"):
         engine = run("TrainingFree", backbone, train=False, out=f"out{len(logits)}").engine
         logits.append(engine.clip_features().all() @ engine.clip.zero_shot_text().t())
     torch.testing.assert_close(logits[0], (logits[1] + logits[2]) / 2, atol=1e-5, rtol=1e-4)
 
 
-def test_a_trainer_of_one_checkpoint_says_so(run: Run, two: str) -> None:
+def test_a_trainer_of_one_checkpoint_refuses_two(run: Run, both: str) -> None:
     with pytest.raises(UserError, match=r"UPL takes one checkpoint; name one, or run one of CoFT, CoFTPlus, Self"):
-        run("UPL", two)
+        run("UPL", both)
 
 
-def test_descriptions_have_a_share_in_each_peer(run: Run, two: str, described: Path) -> None:
+def test_descriptions_are_mixed_into_each_peer(run: Run, both: str, described: Path) -> None:
     from_file = {"TRAINER__COFTPLUS__DESCRIPTIONS__FROM": described}
-    built = run("CoFTPlus", two, train=False, **from_file)
-    plain = run("CoFTPlus", two, train=False, out="plain")
+    built = run("CoFTPlus", both, train=False, **from_file)
+    plain = run("CoFTPlus", both, train=False, out="plain")
     built.engine.begin(), plain.engine.begin()
     parts = zip(*(list(trainer.method.predictor().classifiers.values()) for trainer in (built, plain)), strict=True)
-    for place, (mixed, alone) in enumerate(parts):
-        member = built.engine.clip.member(place)
+    for index, (mixed, plain_part) in enumerate(parts):
+        member = built.engine.clip.member(index)
         text = described_features(member.clip_model, CLASSNAMES, member.templates, load_descriptions(described), 1.0)
-        expected = F.normalize(torch.lerp(alone.positive, text, PREDICTION_DESCRIPTION_SHARE), dim=-1)
+        expected = F.normalize(torch.lerp(plain_part.positive, text, PREDICTION_DESCRIPTION_SHARE), dim=-1)
         torch.testing.assert_close(mixed.positive, expected, atol=2e-3, rtol=0)
-        assert not torch.allclose(mixed.positive, alone.positive, atol=1e-2)
+        assert not torch.allclose(mixed.positive, plain_part.positive, atol=1e-2)
 
 
-def test_what_predicts_by_both_has_no_place_in_open_clip(run: Run, two: str, tmp_path: Path, capsys: Any) -> None:
-    built = run("ZeroshotCLIP2", two)
+def test_a_model_of_both_cannot_be_exported_to_open_clip(run: Run, both: str, tmp_path: Path, capsys: Any) -> None:
+    built = run("ZeroshotCLIP2", both)
     assert export([built.output_dir, "--to", "open_clip", str(tmp_path / "clip")]) == 2
     assert "the format holds one checkpoint, and the model predicts by two" in capsys.readouterr().err
 
 
-def test_exports_have_one_of_them_or_both(run: Run, two: str, tmp_path: Path, capsys: Any) -> None:
-    built = run("CoFT", two)
+def test_exports_hold_both_peers_or_one(run: Run, both: str, tmp_path: Path, capsys: Any) -> None:
+    built = run("CoFT", both)
     folder = built.output_dir
     Image.fromarray(draw(0, np.random.default_rng(0))).save(tmp_path / "image.png")
     args = [folder, "--images", str(tmp_path / "image.png"), "--to"]

@@ -1,4 +1,4 @@
-"""What ends one process ends all, soon, and one line says which it was; a slow one is named."""
+"""A fault in one process ends all with one line that names its rank; a slow rank is named."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from coft.core import processes
 from coft.core.errors import UserError
 from coft.core.processes import Pace, check_same, main_process_first
 from coft.core.world import SINGLE_PROCESS, World
-from tests.worlds import end, in_world, start
+from tests.worlds import in_world, start_processes, wait_for
 
 SIZE = 3
-BAD = 1  # the rank that something happens to
+FAULTY = 1  # rank
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "HEARTBEAT_SECONDS", 0.2)
     monkeypatch.setattr(processes, "HEARTBEAT_TIMEOUT", 3.0)
 
@@ -34,27 +34,27 @@ def refuse() -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
-    "is killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), f"rank {BAD} of {SIZE} (process "),
-    "hangs": (lambda: os.kill(os.getpid(), signal.SIGSTOP), f"rank {BAD} of {SIZE} (process "),
-    "meets a mistake": (refuse, f"rank {BAD} of {SIZE}: image x.png cannot be read; remove it"),
+    "is killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), f"rank {FAULTY} of {SIZE} (process "),
+    "hangs": (lambda: os.kill(os.getpid(), signal.SIGSTOP), f"rank {FAULTY} of {SIZE} (process "),
+    "raises": (refuse, f"rank {FAULTY} of {SIZE}: image x.png cannot be read; remove it"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_one_ends_all_with_one_line(fault: str, tmp_path: Path) -> None:
-    happen, line = FAULTS[fault]
+def test_a_fault_ends_all_processes_with_one_line(fault: str, tmp_path: Path) -> None:
+    cause, line = FAULTS[fault]
 
     def work(world: World) -> None:
         for step in range(1000):
-            if world.rank == BAD and step == 20:
-                happen()
+            if world.rank == FAULTY and step == 20:
+                cause()
             world.sum(torch.ones(3))
 
-    children = start(SIZE, work, tmp_path / "world")
-    codes, seconds = end(children, limit=10)
+    children = start_processes(SIZE, work, tmp_path / "world")
+    codes, seconds = wait_for(children, limit=10)
     assert 0 not in codes and seconds < 12
-    assert [code for rank, code in enumerate(codes) if rank != BAD] == [1, 1]
-    lines = "".join((tmp_path / "world" / f"said-{rank}").read_text() for rank in range(SIZE)).splitlines()
+    assert [code for rank, code in enumerate(codes) if rank != FAULTY] == [1, 1]
+    lines = "".join((tmp_path / "world" / f"output-{rank}").read_text() for rank in range(SIZE)).splitlines()
     errors = [text for text in lines if text.startswith("error: ")]
     assert len(errors) == 1 and errors[0].startswith(f"error: {line}")
 
@@ -69,16 +69,16 @@ def test_a_slow_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         processes.log.addHandler(handler)
         pace = Pace(world)
         for slow in (False, True):
-            time.sleep(1.0 if slow and world.rank == BAD else 0.0)
+            time.sleep(1.0 if slow and world.rank == FAULTY else 0.0)
             world.barrier()
             pace.lap(f"part {slow}")
         return lines
 
     for lines in in_world(SIZE, work, tmp_path / "world"):
-        assert len(lines) == 1 and lines[0].startswith(f"Rank {BAD} (") and "s of work in part True" in lines[0]
+        assert len(lines) == 1 and lines[0].startswith(f"Rank {FAULTY} (") and "s of work in part True" in lines[0]
 
 
-def test_what_differs_is_named(tmp_path: Path) -> None:
+def test_settings_that_differ_between_ranks_are_refused(tmp_path: Path) -> None:
     def work(world: World) -> str:
         check_same(world, {"A": 1, "B": "x"}, "hint")
         with pytest.raises(UserError) as error:
@@ -89,19 +89,19 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
     assert lines == ["B is 0 on rank 0 and 1 on rank 2; start all with the same command"] * SIZE
 
 
-def test_the_first_makes_what_the_others_read(tmp_path: Path) -> None:
+def test_the_main_process_runs_first(tmp_path: Path) -> None:
     def work(world: World) -> bool:
         with main_process_first(world):
-            there = (tmp_path / "file").exists()
+            exists = (tmp_path / "file").exists()
             if world.is_main:
                 time.sleep(0.5)
                 (tmp_path / "file").touch()
-        return there
+        return exists
 
     assert in_world(SIZE, work, tmp_path / "world") == [False, True, True]
 
 
-def test_one_process_has_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert processes.join() is SINGLE_PROCESS and processes.world() is SINGLE_PROCESS
