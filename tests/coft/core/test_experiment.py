@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from yacs.config import CfgNode
 
-from coft.core import experiment
-from coft.core import paths as places
+from coft.core import experiment, paths
 from coft.core.errors import UserError
 from coft.core.experiment import (
     OtherRunError,
@@ -20,7 +19,6 @@ from coft.core.experiment import (
     saved_config,
     write_json,
 )
-from coft.core.files import replacing
 
 
 def settings(folder: Path, **changes: object) -> CfgNode:
@@ -28,13 +26,13 @@ def settings(folder: Path, **changes: object) -> CfgNode:
     return CfgNode(tree | changes)
 
 
-def test_the_same_experiment_may_go_on(tmp_path: Path) -> None:
+def test_the_same_experiment_may_be_resumed(tmp_path: Path) -> None:
     claim(settings(tmp_path / "out"))
     claim(settings(tmp_path / "out", VERBOSE=False))
     assert saved_config(tmp_path / "out")["OPTIM.STEPS"] == [1, 2]
 
 
-def test_another_one_is_named_by_its_first_difference(tmp_path: Path) -> None:
+def test_another_experiment_is_refused_by_its_first_difference(tmp_path: Path) -> None:
     claim(settings(tmp_path / "out"))
     with pytest.raises(UserError, match=r"OPTIM\.LR is 0\.1 there, 0\.2 here"):
         claim(settings(tmp_path / "out", OPTIM={"LR": 0.2, "STEPS": (1, 2)}))
@@ -58,30 +56,21 @@ def test_files_that_a_run_would_replace_keep_their_folder(tmp_path: Path, name: 
         claim(settings(tmp_path))
 
 
-def test_a_folder_of_checkpoints_without_a_config_is_somebodys(tmp_path: Path) -> None:
+def test_a_folder_with_checkpoints_but_no_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "checkpoint").write_text("model.pth.tar-1")
     with pytest.raises(UserError, match="holds another experiment"):
         claim(settings(tmp_path))
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as draft:
-        draft.write_text("half")
-        raise RuntimeError
-    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"] and path.read_text() == "old"
-
-
-def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_written_as_null(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": [float("nan"), 1.5], "b": float("inf")})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.5], "b": None}
 
 
-def test_a_checkpoint_of_another_run_is_named_by_its_first_difference() -> None:
+def test_a_checkpoint_of_another_run_is_refused_by_its_first_difference() -> None:
     saved = {"backbone": "abc", "class list": "cat | dog", "more": "1"}
-    check_identity(saved, {"backbone": "abc", "class list": "cat | dog"})  # what else it has is of no account
+    check_identity(saved, {"backbone": "abc", "class list": "cat | dog"})  # other keys are ignored
     with pytest.raises(OtherRunError, match=r"made with another backbone \(abc, here xyz\); use the backbone it was"):
         check_identity(saved, {"backbone": "xyz", "class list": "cat"})
     with pytest.raises(UserError, match="another class list"):
@@ -90,35 +79,35 @@ def test_a_checkpoint_of_another_run_is_named_by_its_first_difference() -> None:
         check_identity(saved, {"images": "123"})
 
 
-def test_a_checkout_that_cannot_be_written_to_has_its_cache_with_the_user(
+def test_the_cache_of_a_read_only_checkout_is_in_the_users_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "HOME", tmp_path)
+    monkeypatch.setattr(paths, "HOME", tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert places.cache_folder() == tmp_path / "cache"
+    assert paths.cache_folder() == tmp_path / "cache"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert places.cache_folder() == tmp_path / "user" / "coft"
+    assert paths.cache_folder() == tmp_path / "user" / "coft"
 
 
-def test_a_user_without_a_home_has_a_cache_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_has_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless(number: int) -> Any:
         raise KeyError(f"uid not found: {number}")
 
-    monkeypatch.setattr(places, "INSTALLED", True)
+    monkeypatch.setattr(paths, "INSTALLED", True)
     for name in ("XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", homeless)
-    assert places.cache_folder().name.startswith("coft-")
+    assert paths.cache_folder().name.startswith("coft-")
 
 
-def test_the_commit_is_that_of_the_project_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commit_is_that_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "outer" / "site-packages"
     (root / "coft" / "core").mkdir(parents=True)
     monkeypatch.setattr(experiment, "__file__", str(root / "coft" / "core" / "experiment.py"))
 
     def git(*words: str, folder: Path = root.parent) -> str:
-        who = ["-c", "user.name=name", "-c", "user.email=name@example.org"]
-        return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+        identity = ["-c", "user.name=name", "-c", "user.email=name@example.org"]
+        return subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
 
     git("init")
     git("commit", "--allow-empty", "-m", "of another project")
@@ -126,7 +115,7 @@ def test_the_commit_is_that_of_the_project_alone(tmp_path: Path, monkeypatch: py
     git("init", folder=root)
     (root / "file").write_text("as committed")
     git("add", ".", folder=root)
-    git("commit", "-m", "ours", folder=root)
+    git("commit", "-m", "first", folder=root)
     assert experiment.commit() == git("rev-parse", "--short", "HEAD", folder=root).strip()
     (root / "file").write_text("changed")
     assert experiment.commit().endswith("-dirty")

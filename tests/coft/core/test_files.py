@@ -1,4 +1,4 @@
-"""Files are written whole, to where a path leads; and what is said of one that could not be."""
+"""Files are replaced as a whole, through links and pipes; bad paths are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coft.core.errors import UserError
 from coft.core.files import check_disk_space, check_replaced, check_writable, given_path, remedy, replacing, write_table
 
 
-def test_what_may_not_be_written_is_not_the_disk_s_fault() -> None:
+def test_the_remedy_depends_on_the_error() -> None:
     assert "where you may write" in remedy(PermissionError(13, "Permission denied"))
     assert "where you may write" in remedy(OSError(errno.EROFS, "Read-only file system"))
     assert remedy(OSError(errno.ENOSPC, "No space left on device")) == "check the disk"
@@ -32,7 +32,16 @@ def write(path: Path, text: str = "new") -> None:
         draft.write_text(text)
 
 
-def test_links_are_followed_and_their_files_replaced(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as draft:
+        draft.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"] and path.read_text() == "old"
+
+
+def test_the_target_of_a_link_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "there").write_text("old")
     for link, target in (("one", "folder/there"), ("two", "one"), ("nothing", "folder/new")):
@@ -41,36 +50,34 @@ def test_links_are_followed_and_their_files_replaced(tmp_path: Path) -> None:
         assert (tmp_path / link).is_symlink() and (tmp_path / target).read_text() == link
 
 
-@pytest.mark.parametrize("late", [0.0, 0.3])
-def test_a_pipe_gets_all_and_stays_a_pipe(late: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("delay", [0.0, 0.3])
+def test_a_pipe_is_written_through(delay: float, tmp_path: Path) -> None:
     def read() -> str:
-        time.sleep(late)  # whoever reads may come after whoever writes
+        time.sleep(delay)  # the reader may come after the writer
         return (tmp_path / "pipe").read_text()
 
     os.mkfifo(tmp_path / "pipe")
     with ThreadPoolExecutor(1) as reader:
-        got = reader.submit(read)
+        content = reader.submit(read)
         write(tmp_path / "pipe", "x" * 100_000)
-        assert got.result(5) == "x" * 100_000
+        assert content.result(5) == "x" * 100_000
     assert (tmp_path / "pipe").is_fifo() and [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
-def test_a_pipe_that_nobody_reads_is_not_waited_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_for_the_reader_of_a_pipe_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PATIENCE", 0.1)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device or address"):
         write(tmp_path / "pipe")
 
 
-def test_links_to_devices_are_written_through(tmp_path: Path) -> None:
+def test_a_link_to_a_device_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(os.devnull)
     write(tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and Path(os.devnull).is_char_device()
 
 
-def test_standard_output_keeps_what_was_written_before(tmp_path: Path) -> None:
+def test_standard_output_is_appended_to(tmp_path: Path) -> None:
     code = "from pathlib import Path; from tests.coft.core.test_files import write; write(Path('/dev/stdout'))"
     with (tmp_path / "file").open("w") as file:
         file.write("before ")
@@ -80,7 +87,7 @@ def test_standard_output_keeps_what_was_written_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.name)], ids=["folder", "circle"])
-def test_folders_and_circles_are_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_folders_and_circular_links_are_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "place")
     with pytest.raises(OSError):
         write(tmp_path / "place")
@@ -94,19 +101,19 @@ def test_a_carriage_return_in_a_cell_is_quoted(tmp_path: Path) -> None:
         assert (tmp_path / "table.csv").read_bytes() == f'path{ends}"a\rb.png"{ends}plain.png{ends}'.encode()
 
 
-def test_a_full_disk_is_refused_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=8192, free=4096))
     with pytest.raises(UserError, match=r"4 kB are free.*make room"):
         check_disk_space(tmp_path)
 
 
 @pytest.mark.parametrize("value", [None, 5, "", "a\0b", b"a", [], True])
-def test_what_is_no_path_is_named(value: object) -> None:
+def test_a_value_that_is_no_path_is_refused(value: object) -> None:
     with pytest.raises(UserError, match=r"output is .*expected the path of a file"):
         given_path(value, "output")
 
 
-def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_with_another_suffix_is_not_replaced(tmp_path: Path) -> None:
     for name in ("photo.png", "model.json", "old.CSV", "old", "empty.png"):
         (tmp_path / name).write_text("" if name.startswith("empty") else "content")
     for name in ("old.CSV", "old", "empty.png", "new.png", "no/new.png"):
@@ -117,7 +124,7 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
     check_replaced("--output", None, (".csv",))
 
 
-def test_a_file_without_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere/classes.txt")
     check_writable("--to", tmp_path / "classes.txt")
     check_writable("--to", None)

@@ -1,4 +1,4 @@
-"""What is no number is named."""
+"""Values that are not finite are found and named."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def test_the_first_tensor_that_is_not_finite_is_named(value: float) -> None:
         check_finite({"bad": bad}, "file", "lower it")
 
 
-@pytest.mark.parametrize("place", [0, 4, 9])
-def test_every_number_is_looked_at(place: int) -> None:
+@pytest.mark.parametrize("index", [0, 4, 9])
+def test_every_value_is_checked(index: int) -> None:
     rows = torch.zeros(10, 2)
     assert first_not_finite({"rows": rows, "number": torch.tensor(1.0), "none": torch.zeros(0, 2)}) == ""
-    rows[place, 1] = torch.inf
+    rows[index, 1] = torch.inf
     assert first_not_finite({"rows": rows}) == "rows"
     assert first_not_finite({"number": torch.tensor(torch.nan)}) == "number"
-    rows[place - 1, 0] = -torch.inf  # the other one's opposite
+    rows[index - 1, 0] = -torch.inf  # the sum of both is nan
     assert first_not_finite({"rows": rows}) == "rows"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_numbers_whose_sum_is_too_large_are_finite(dtype: torch.dtype) -> None:
+def test_values_whose_sum_overflows_are_finite(dtype: torch.dtype) -> None:
     large = torch.full((3,), torch.finfo(dtype).max, dtype=dtype)
     assert first_not_finite({"large": large}) == ""
     large[1] = torch.nan
@@ -47,7 +47,7 @@ def test_a_weight_that_is_not_finite_is_named_with_its_model() -> None:
         check_models(models, "epoch 1")
 
 
-def test_a_class_may_be_impossible_but_not_unknown() -> None:
+def test_a_log_probability_may_be_minus_infinity_but_not_nan() -> None:
     check_predictions(torch.tensor([[0.0, -torch.inf]]))
     with pytest.raises(UserError, match="not finite"):
         check_predictions(torch.tensor([[0.0, torch.nan]]))

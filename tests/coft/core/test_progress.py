@@ -1,4 +1,4 @@
-"""What is heard of long work: lines for a person, and a log file with all."""
+"""Progress lines on standard error, and a log file with all records."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ log = logging.getLogger("coft.of_a_test")
 
 
 @contextmanager
-def program(monkeypatch: pytest.MonkeyPatch, *handlers: logging.Handler) -> Iterator[io.StringIO]:
-    """A program with these handlers of its log, and no terminal. Yields its standard error."""
+def program_with_handlers(monkeypatch: pytest.MonkeyPatch, *handlers: logging.Handler) -> Iterator[io.StringIO]:
+    """A program with these log handlers and no terminal. Yields its standard error."""
     error = io.StringIO()
-    loggers = {logging.getLogger(): logging.WARNING, logging.getLogger("coft"): logging.NOTSET}  # as they are at first
+    loggers = {logging.getLogger(): logging.WARNING, logging.getLogger("coft"): logging.NOTSET}  # the defaults
     before = {logger: logger.level for logger in loggers}
-    for logger, level in loggers.items():  # a test before may have asked for more
+    for logger, level in loggers.items():  # earlier tests may have changed them
         logger.setLevel(level)
-    with monkeypatch.context() as changes:  # pytest has handlers of its own, until the test ends
+    with monkeypatch.context() as changes:  # hides the handlers of pytest
         changes.setattr(logging.getLogger(), "handlers", list(handlers))
         changes.setattr(sys, "stderr", error)
         yield error
@@ -32,8 +32,8 @@ def program(monkeypatch: pytest.MonkeyPatch, *handlers: logging.Handler) -> Iter
         logger.setLevel(level)
 
 
-def test_lines_for_a_person_go_to_standard_error_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    with program(monkeypatch) as error:
+def test_user_lines_go_to_standard_error_within_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    with program_with_handlers(monkeypatch) as error:
         with lines(True):
             user_log.info("for a person")
             log.info("for the log")
@@ -42,27 +42,27 @@ def test_lines_for_a_person_go_to_standard_error_for_as_long_as_it_takes(monkeyp
         assert not logging.getLogger("coft").handlers and not user_log.handlers
 
 
-def test_nothing_is_said_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    with program(monkeypatch) as error, lines(False):
+def test_nothing_is_printed_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with program_with_handlers(monkeypatch) as error, lines(False):
         user_log.info("for a person")
     assert error.getvalue() == ""
 
 
-def test_a_program_that_has_set_up_logging_gets_the_lines_in_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_lines_go_to_the_handlers_of_a_program_with_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    with program(monkeypatch, handler) as error:
+    with program_with_handlers(monkeypatch, handler) as error:
         with lines(True):
             user_log.info("for a person")
-            log.info("for the log")  # less than a program asks for that has set no level
+            log.info("for the log")  # below the default level
         assert error.getvalue() == "" and logging.getLogger().handlers == [handler]
     assert stream.getvalue() == "for a person\n"
 
 
-def test_a_log_file_has_all_and_others_see_what_they_saw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_log_file_has_all_records_and_other_handlers_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stream, path = io.StringIO(), tmp_path / "log.txt"
     path.write_text("an earlier part\n")
-    with program(monkeypatch, logging.StreamHandler(stream)):
+    with program_with_handlers(monkeypatch, logging.StreamHandler(stream)):
         with lines(True), log_file(path):
             user_log.info("for a person")
             log.info("for the log")

@@ -1,4 +1,4 @@
-"""Forms say what a value may be, and which part is none."""
+"""Schemas accept and refuse values, and name the part that is wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from coft.core.tensors import FLOATS, Array, floats, load_saved
 from coft.core.untrusted import parse_json
 
 NAN, INFINITE = float("nan"), float("inf")
-TAKEN: list[tuple[Schema, list[Any], list[Any]]] = [
+EXAMPLES: list[tuple[Schema, list[Any], list[Any]]] = [
     (whole(1, 5), [1, 5], [0, 6, 1.0, True, "1", None, NAN, 10**30]),
     (Number(0, 1), [0, 0.5, 1], [-0.1, 1.1, NAN, INFINITE, True, "0.5", [0.5], None]),
     (Flag(), [True, False], [0, 1, "true", None]),
@@ -54,21 +54,23 @@ TAKEN: list[tuple[Schema, list[Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("form", "sound", "others"), TAKEN, ids=lambda x: str(x)[:40] if isinstance(x, Schema) else "")
-def test_a_form_takes_what_it_says_and_nothing_else(form: Schema, sound: list[Any], others: list[Any]) -> None:
-    for value in sound:
-        form.check(value)
-    for value in others:
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"), EXAMPLES, ids=lambda x: str(x)[:40] if isinstance(x, Schema) else ""
+)
+def test_a_schema_accepts_valid_values_only(schema: Schema, valid: list[Any], invalid: list[Any]) -> None:
+    for value in valid:
+        schema.check(value)
+    for value in invalid:
         with pytest.raises(SchemaError, match=r"expected|which is unknown|has no"):
-            form.check(value)
+            schema.check(value)
 
 
-def test_the_part_that_is_none_is_named() -> None:
-    form = Record({"rows": List(Record({"size": whole(1, 9)}))})
+def test_the_wrong_part_is_named() -> None:
+    schema = Record({"rows": List(Record({"size": whole(1, 9)}))})
     with pytest.raises(SchemaError, match=r"^file\.rows\[1\]\.size is 10; expected a whole number from 1 to 9$"):
-        form.check({"rows": [{"size": 1}, {"size": 10}]}, "file")
+        schema.check({"rows": [{"size": 1}, {"size": 10}]}, "file")
     with pytest.raises(SchemaError, match=r"^rows\[0\] has no 'size'$"):
-        form.check({"rows": [{}]})
+        schema.check({"rows": [{}]})
 
 
 @pytest.mark.parametrize(
@@ -81,13 +83,13 @@ def test_the_part_that_is_none_is_named() -> None:
     ],
     ids=["sparse", "meta", "larger than the file", "an object"],
 )
-def test_saved_files_hold_dense_tensors_and_no_more_than_they_have(content: Any, tmp_path: Path) -> None:
+def test_saved_files_with_sparse_or_oversized_tensors_or_objects_are_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "file")
     with pytest.raises(ValueError):
         load_saved(tmp_path / "file")
 
 
-def test_json_that_names_a_part_twice_is_refused() -> None:
+def test_json_with_a_key_twice_is_refused() -> None:
     assert parse_json('{"cat": [{"a": 1}, {"a": 2}]}') == {"cat": [{"a": 1}, {"a": 2}]}
     with pytest.raises(ValueError, match="'cat' is listed twice"):
         parse_json('[{"fox": 1, "cat": 2, "cat": 3}]')

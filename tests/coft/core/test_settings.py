@@ -31,7 +31,7 @@ class Outer:
             yield "KIND", "loud ones are of kind one"
 
 
-def test_a_class_has_its_keys_and_those_of_its_sections() -> None:
+def test_keys_of_a_class_include_those_of_its_sections() -> None:
     assert [(key.name, key.default, key.expected, key.help) for key in keys(Outer, "A").values()] == [
         ("A.COUNT", 3, "a whole number from 1 to 9", "how many"),
         ("A.LOUD", False, "True or False", "how loud"),
@@ -46,19 +46,19 @@ def test_a_class_has_its_keys_and_those_of_its_sections() -> None:
     assert (rate.phase2, rate.free) == (False, True) and (from_.phase2, from_.free) == (True, True)
 
 
-def test_phase_one_is_the_same_unless_it_reads_the_setting() -> None:
+def test_same_phase1_depends_on_whether_phase_one_reads_the_setting() -> None:
     settings = keys(Outer)
     assert settings["KIND"].same_phase1("one", "other") and not settings["KIND"].same_phase1("two", "one")
     assert settings["COUNT"].same_phase1(1, 1) and not settings["COUNT"].same_phase1(1, 2)
     assert settings["INNER.FROM"].same_phase1("a", "b")
 
 
-def test_what_is_equal_is_taken() -> None:
+def test_values_are_converted_to_the_type_of_the_field() -> None:
     values = flatten({"A": {"PART": 1, "PAIR": [1, 2], "INNER": {"FROM": "there"}, "MORE": 1}})
-    made = load(Outer, values, "A")
-    assert made == Outer(part=1.0, pair=(1.0, 2.0), inner=Inner(rate=0.2, from_="there"))
-    assert type(made.part) is float and type(made.pair[0]) is float
-    assert load(Outer, {}) == Outer() and load(made, {}) == made
+    settings = load(Outer, values, "A")
+    assert settings == Outer(part=1.0, pair=(1.0, 2.0), inner=Inner(rate=0.2, from_="there"))
+    assert type(settings.part) is float and type(settings.pair[0]) is float
+    assert load(Outer, {}) == Outer() and load(settings, {}) == settings
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_what_is_equal_is_taken() -> None:
         ({"INNER": {"FROM": 5}}, "A.INNER.FROM is 5; expected text"),
     ],
 )
-def test_what_is_not_is_refused(tree: dict[str, Any], line: str) -> None:
+def test_bad_values_are_refused(tree: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as error:
         load(Outer, flatten(tree, "A"), "A")
     assert error.value.line.startswith(line)
 
 
-def test_what_nobody_declared_has_the_type_of_its_default() -> None:
+def test_an_undeclared_key_has_the_type_of_its_default() -> None:
     assert checked(implied("A", 1), 2) == 2 and checked(implied("A", [1]), ("a", 2.0)) == ("a", 2.0)
     assert checked(implied("A", None), {"any": "thing"}) == {"any": "thing"}
     for key, value in ((implied("A", 1), "2"), (implied("A", ()), 1), (implied("A", ()), [[1]])):

@@ -1,4 +1,4 @@
-"""What a process settles before torch is imported."""
+"""Configuration of a process before torch is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from coft.core import startup
 
 
-def test_it_comes_before_torch_and_a_person_may_choose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_is_configured_before_torch_and_environment_variables_win(monkeypatch: pytest.MonkeyPatch) -> None:
     program = "import os, sys; from coft.core.startup import configure_process; configure_process(); " + (
         "print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
     )
@@ -24,7 +24,7 @@ def test_it_comes_before_torch_and_a_person_may_choose_otherwise(monkeypatch: py
         assert output.stdout.strip() == expected, output.stderr
 
 
-def test_memory_is_kept_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malloc_options_are_set_where_the_c_library_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = dict[int, int]()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=calls.__setitem__))
     startup.configure_process()

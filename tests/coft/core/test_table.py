@@ -1,4 +1,4 @@
-"""Tables of many images: rows are made a few at a time, where they are asked for; memory does not grow with them."""
+"""Lazy tables: rows are computed in small parts when they are read; memory does not grow with the table."""
 
 from __future__ import annotations
 
@@ -22,54 +22,56 @@ def numbers(n: int, c: int, seed: int) -> Tensor:
 
 
 @SIZES
-def test_rows_are_those_of_the_plain_tensor(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_equal_those_of_the_tensor(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "ROWS", rows)
     x, index = numbers(64, 5, 0), torch.tensor([63, 0, 7, 7, 8, 20, 1, 2, 3])
-    made = Table.of(x)
-    assert len(made) == 64 and torch.equal(made.all(), x) and torch.equal(made.at(index), x[index])
-    torch.testing.assert_close(made.mean(), x.mean(dim=0))
-    torch.testing.assert_close(made.inner(Table.of(x[:, :2])), x.t() @ x[:, :2])
-    assert made.at(torch.empty(0, dtype=torch.long)).shape == (0, 5)
+    lazy = Table.of(x)
+    assert len(lazy) == 64 and torch.equal(lazy.all(), x) and torch.equal(lazy.at(index), x[index])
+    torch.testing.assert_close(lazy.mean(), x.mean(dim=0))
+    torch.testing.assert_close(lazy.inner(Table.of(x[:, :2])), x.t() @ x[:, :2])
+    assert lazy.at(torch.empty(0, dtype=torch.long)).shape == (0, 5)
 
 
 @SIZES
-def test_a_function_of_rows_is_that_of_the_whole_to_the_bit(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mapped_table_equals_the_mapped_tensor(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "ROWS", rows)
     (x, y), label = (numbers(64, 5, seed) for seed in (0, 1)), torch.arange(64) % 5
     index = torch.tensor([5, 63, 5, 0])
-    for result, wanted in (
+    for result, expected in (
         (Table.of(x).map(lambda a: a.softmax(dim=1)), x.softmax(dim=1)),
         (Table.of(x).map(lambda a, b: a - b, Table.of(y)), x - y),
         (Table.of(x).map(lambda a, b: a - b, y).map(lambda d: d[:, :2] * 2), (x - y)[:, :2] * 2),
         (Table.of(x).map(lambda a, at: a.gather(1, at.unsqueeze(1)), label), x.gather(1, label.unsqueeze(1))),
         (Table.of(x).map(lambda a: a.argmax(dim=1)), x.argmax(dim=1)),
     ):
-        assert len(result) == 64 and torch.equal(result.all(), wanted) and torch.equal(result.at(index), wanted[index])
+        assert (
+            len(result) == 64 and torch.equal(result.all(), expected) and torch.equal(result.at(index), expected[index])
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.long])
-def test_rows_of_16_bits_come_in_fp32_and_others_as_they_are(dtype: torch.dtype) -> None:
+def test_rows_of_16_bits_are_returned_in_fp32(dtype: torch.dtype) -> None:
     x = numbers(9, 3, 0).to(dtype)
-    wanted = x.float() if dtype.itemsize == 2 else x
+    expected = x.float() if dtype.itemsize == 2 else x
     for rows in (Table.of(x).all(), Table.of(x).at(torch.arange(9)), Table.of(x).map(lambda a: a + 0).all()):
-        assert rows.dtype == wanted.dtype and torch.equal(rows, wanted)
+        assert rows.dtype == expected.dtype and torch.equal(rows, expected)
 
 
-def test_rows_are_made_when_they_are_asked_for_and_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_computed_when_read_and_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "ROWS", 4)
     sizes: list[int] = []
 
-    def rows(which: Selection) -> Tensor:
-        part = torch.arange(10)[which]
+    def rows(selection: Selection) -> Tensor:
+        part = torch.arange(10)[selection]
         sizes.append(len(part))
         return part.unsqueeze(1).double()
 
-    made = Table(10, rows).map(lambda x: x * 2).map(lambda x: x + 1)
-    assert len(made) == 10 and sizes == []
-    assert made.at(torch.tensor([3, 9])).tolist() == [[7.0], [19.0]] and sizes == [2]
+    mapped = Table(10, rows).map(lambda x: x * 2).map(lambda x: x + 1)
+    assert len(mapped) == 10 and sizes == []
+    assert mapped.at(torch.tensor([3, 9])).tolist() == [[7.0], [19.0]] and sizes == [2]
     for _ in range(2):
         sizes.clear()
-        assert made.mean().tolist() == [10.0] and sizes == [4, 4, 2]
+        assert mapped.mean().tolist() == [10.0] and sizes == [4, 4, 2]
 
 
 BOUNDED = """
@@ -105,9 +107,9 @@ print("done")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds this kind of memory")
-@pytest.mark.parametrize(("rows", "enough"), [(table.ROWS, True), (1 << 20, False)])
-def test_memory_does_not_grow_with_the_scores(rows: int, enough: bool) -> None:
-    """Labels and seeds of two peers in 64 MiB, where their scores would have 80; with all rows at once it must fail."""
+@pytest.mark.parametrize(("rows", "succeeds"), [(table.ROWS, True), (1 << 20, False)])
+def test_memory_does_not_grow_with_the_scores(rows: int, succeeds: bool) -> None:
+    """Labels and seeds of two peers need less than 64 MiB, their scores 80 MiB; with all rows at once it must fail."""
     command = [sys.executable, "-c", BOUNDED, str(rows)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (result.stdout.strip() == "done") == enough, result.stderr
+    assert (result.stdout.strip() == "done") == succeeds, result.stderr

@@ -1,4 +1,4 @@
-"""What threads do beside others."""
+"""Prefetching in a thread."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import pytest
 from coft.core.threads import prefetch
 
 
-def test_an_item_is_made_while_the_one_before_is_worked_on() -> None:
-    made = threading.Semaphore(0)
+def test_the_next_item_is_made_while_one_is_used() -> None:
+    semaphore = threading.Semaphore(0)
 
     def items() -> Iterator[int]:
         for number in range(4):
-            made.release()
+            semaphore.release()
             yield number
 
     received = list[int]()
     for number in prefetch(items()):
-        assert made.acquire(timeout=10)
+        assert semaphore.acquire(timeout=10)
         if number < 3:
-            assert made.acquire(timeout=10), "the next item waits for this one to be done"
-            made.release()
+            assert semaphore.acquire(timeout=10), "the next item is not prefetched"
+            semaphore.release()
         received.append(number)
     assert received == [0, 1, 2, 3] and list(prefetch(iter([]))) == []
 
 
-def test_an_error_comes_in_the_place_of_its_item() -> None:
+def test_an_error_is_raised_in_place_of_its_item() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise ValueError("broken")
@@ -39,7 +39,7 @@ def test_an_error_comes_in_the_place_of_its_item() -> None:
     assert received == [1]
 
 
-def test_no_thread_stays_where_nobody_asks_for_more() -> None:
+def test_closing_ends_the_thread() -> None:
     before, ahead = threading.active_count(), prefetch(iter(range(100)))
     assert next(ahead) == 0
     ahead.close()  # type: ignore[attr-defined]

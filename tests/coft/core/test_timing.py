@@ -1,4 +1,4 @@
-"""Every second counts for one part; a few steps are recorded if asked for."""
+"""Time by part: every second is counted once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from coft.core.timing import STEPS, WAITING, Stopwatch, TimedLoader
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """A clock that goes on when it is set forward."""
+    """A clock that the test advances."""
     now = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
-    def go_on(seconds: float) -> None:
+    def advance(seconds: float) -> None:
         now[0] += seconds
 
-    return go_on
+    return advance
 
 
-def test_a_part_within_another_is_counted_once(clock: Callable[[float], None]) -> None:
+def test_time_of_a_nested_part_is_counted_once(clock: Callable[[float], None]) -> None:
     watch = Stopwatch("rest")
     clock(1)
     with watch.part(STEPS):
@@ -39,7 +39,7 @@ def test_a_part_within_another_is_counted_once(clock: Callable[[float], None]) -
     assert list(watch.split()) == ["rest", STEPS, "saving"]
 
 
-def test_batches_are_waited_for_and_used_by_different_parts(clock: Callable[[float], None]) -> None:
+def test_waiting_for_batches_and_using_them_are_separate_parts(clock: Callable[[float], None]) -> None:
     def slow() -> Any:
         for number in range(3):
             clock(2)
@@ -50,15 +50,15 @@ def test_batches_are_waited_for_and_used_by_different_parts(clock: Callable[[flo
             return 3
 
         def __iter__(self) -> Any:
-            clock(0.5)  # as workers start
+            clock(0.5)  # workers start
             return slow()
 
     watch = Stopwatch("rest")
-    loader, seen = TimedLoader(Loader(), watch), []
+    loader, batches = TimedLoader(Loader(), watch), []
     with watch.part(STEPS):
         for batch in loader:
             clock(6)
-            seen.append(batch)
-    assert seen == [0, 1, 2] and len(loader) == 3
+            batches.append(batch)
+    assert batches == [0, 1, 2] and len(loader) == 3
     assert watch.split() == {STEPS: 18, WAITING: 6.5, "rest": 0}
     assert "(27 % of training is waiting for images)" in watch.summary()

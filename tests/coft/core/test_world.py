@@ -1,4 +1,4 @@
-"""Several processes: which images are whose, and what they exchange, which a single one keeps as it is."""
+"""Parts of each rank, and exchange between processes; a single process keeps its tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNT, DIM = 23, 5
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 23])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_every_image_is_of_one_rank(count: int, size: int) -> None:
+def test_parts_of_ranks_are_disjoint_and_even(count: int, size: int) -> None:
     parts = [list(range(count)[World(rank, size).part(count)]) for rank in range(size)]
     assert list(chain(*parts)) == list(range(count))
     lengths = [len(part) for part in parts]
@@ -31,28 +31,28 @@ def table(dtype: torch.dtype) -> Tensor:
     return (torch.randn(COUNT, DIM, generator=torch.Generator().manual_seed(0)) * 9).to(dtype)
 
 
-TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.long)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.long)
 
 
-def rows_of_all(world: World) -> dict[str, Any]:
-    """What becomes of this rank's rows of a table, by several kinds of rows."""
+def gather_and_collect(world: World) -> dict[str, Any]:
+    """Gather and collect this rank's rows of a table, for several kinds of rows."""
     result: dict[str, Any] = {}
-    for dtype in TYPES:
+    for dtype in DTYPES:
         part = table(dtype)[world.part(COUNT)]
         result[f"gather {dtype}"], result[f"collect {dtype}"] = world.gather(part), world.collect(part)
         result[f"gather column {dtype}"] = world.gather(part[:, 0])
     result["gather bool"] = world.gather(table(torch.float32)[world.part(COUNT)][:, 0] > 0)
-    alone = table(torch.float32)[:3] if world.rank == world.size - 1 else torch.empty(0, 0)
-    result["gather of one"], result["collect of one"] = world.gather(alone), world.collect(alone)
+    last_rank_rows = table(torch.float32)[:3] if world.rank == world.size - 1 else torch.empty(0, 0)
+    result["gather of one"], result["collect of one"] = world.gather(last_rank_rows), world.collect(last_rank_rows)
     result["gather of none"] = world.gather(torch.empty(0, 0))
     return result
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_rows_of_all_ranks_come_together_in_order(size: int, tmp_path: Path) -> None:
-    results = in_world(size, rows_of_all, tmp_path / "world")
+def test_rows_of_all_ranks_are_gathered_in_order(size: int, tmp_path: Path) -> None:
+    results = in_world(size, gather_and_collect, tmp_path / "world")
     for rank, result in enumerate(results):
-        for dtype in TYPES:
+        for dtype in DTYPES:
             rows = result[f"gather {dtype}"]
             assert rows.dtype == dtype and torch.equal(rows, table(dtype))
             assert torch.equal(result[f"gather column {dtype}"], table(dtype)[:, 0])
@@ -65,23 +65,23 @@ def test_rows_of_all_ranks_come_together_in_order(size: int, tmp_path: Path) -> 
     assert torch.equal(results[0]["collect of one"][-1], table(torch.float32)[:3])
 
 
-def assert_equal(rows: list[Tensor], wanted: list[Tensor]) -> None:
-    assert len(rows) == len(wanted)
-    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(rows, wanted, strict=True))
+def assert_equal(rows: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(rows) == len(expected)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(rows, expected, strict=True))
 
 
 def content() -> dict[str, Any]:
     return {"index": torch.arange(3), "rows": torch.randn(2, 2).bfloat16(), "views": 3, "name": "é", "none": None}
 
 
-def what_the_first_says(world: World) -> Any:
+def broadcast_from_the_main_process(world: World) -> Any:
     torch.manual_seed(world.rank)
     weight = torch.nn.Parameter(torch.randn(4, 3).t())  # not contiguous
-    heard = world.broadcast(content() if world.is_main else {"other": 1}), world.broadcast(None)
+    received = world.broadcast(content() if world.is_main else {"other": 1}), world.broadcast(None)
     world.broadcast_([weight, *(buffers := [torch.tensor(world.rank), torch.randn(2)])])
     world.barrier()
     return (
-        heard,
+        received,
         weight.detach(),
         buffers,
         world.gather_text(f"é{world.rank}" * world.rank),
@@ -90,15 +90,15 @@ def what_the_first_says(world: World) -> Any:
     )
 
 
-def test_what_the_first_rank_says_is_heard_by_all(tmp_path: Path) -> None:
-    results = in_world(3, what_the_first_says, tmp_path / "world")
+def test_all_ranks_receive_what_the_main_process_broadcasts(tmp_path: Path) -> None:
+    results = in_world(3, broadcast_from_the_main_process, tmp_path / "world")
     (sent, _), weight, buffers, *_ = results[0]
     assert sent.keys() == content().keys() and (sent["views"], sent["name"], sent["none"]) == (3, "é", None)
-    for rank, ((heard, nothing), same, others, texts, is_main, waited) in enumerate(results):
-        assert nothing is None and heard.keys() == sent.keys()
-        assert all(torch.equal(heard[key], sent[key]) for key in ("index", "rows"))
-        assert heard["rows"].dtype == torch.bfloat16 and (heard["views"], heard["name"]) == (3, "é")
-        assert_equal([same, *others], [weight, *buffers])
+    for rank, ((received, nothing), other_weight, others, texts, is_main, waited) in enumerate(results):
+        assert nothing is None and received.keys() == sent.keys()
+        assert all(torch.equal(received[key], sent[key]) for key in ("index", "rows"))
+        assert received["rows"].dtype == torch.bfloat16 and (received["views"], received["name"]) == (3, "é")
+        assert_equal([other_weight, *others], [weight, *buffers])
         assert texts == ["", "é1", "é2é2"] and is_main == (rank == 0) and waited > 0
 
 
@@ -112,15 +112,15 @@ def sums_and_gradients(world: World) -> Any:
     return world.sum(values), values, weight.grad, unused.grad, sometimes.grad, sums
 
 
-def test_numbers_and_gradients_are_added_up(tmp_path: Path) -> None:
+def test_numbers_and_gradients_are_summed(tmp_path: Path) -> None:
     for rank, result in enumerate(in_world(2, sums_and_gradients, tmp_path / "world")):
         total, values, weight, unused, sometimes, sums = result
-        assert total.tolist() == [2, 1] and values.tolist() == [1, rank]  # as they were
+        assert total.tolist() == [2, 1] and values.tolist() == [1, rank]  # unchanged
         assert weight.tolist() == [3, 3] and unused is None and sometimes.tolist() == [3, 3]
         assert sums == [2, 1]
 
 
-def test_one_process_keeps_what_it_has() -> None:
+def test_a_single_process_keeps_its_tensors() -> None:
     rows, weight = torch.ones(3, 2), torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)
     assert SINGLE_PROCESS.is_single and SINGLE_PROCESS.is_main and SINGLE_PROCESS.part(7) == slice(0, 7)
